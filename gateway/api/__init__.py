@@ -1,0 +1,1 @@
+"""HTTP handlers, and the checks that stand before them."""

@@ -1,0 +1,1 @@
+"""llama-server children: how one is started, watched, shared and stopped."""

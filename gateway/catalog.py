@@ -1,0 +1,263 @@
+"""data/models.json -> :class:`ModelSpec` and personalities. Pure: text in, frozen values out.
+
+The format is the one of the Node wrapper this project replaces, with Windows-style
+backslashes in paths, plus the optional keys beside ``params`` that are ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from gateway.validation import (
+    Duration,
+    InvalidFiles,
+    Problem,
+    Size,
+    problems_of,
+    reject_duplicates,
+)
+
+#: llama.cpp's built-in chat templates (``llama-server --help``, ``--chat-template``).
+TEMPLATES = frozenset(
+    """bailing bailing-think bailing2 chatglm3 chatglm4 chatml command-r deepseek deepseek-ocr
+    deepseek2 deepseek3 exaone-moe exaone3 exaone4 falcon3 gemma gigachat glmedge gpt-oss granite
+    granite-4.0 granite-4.1 grok-2 hunyuan-dense hunyuan-moe hunyuan-vl kimi-k2 llama2 llama2-sys
+    llama2-sys-bos llama2-sys-strip llama3 llama4 megrez minicpm mistral-v1 mistral-v3
+    mistral-v3-tekken mistral-v7 mistral-v7-tekken monarch openchat orion pangu-embedded phi3
+    phi4 rwkv-world seed_oss smolvlm solar-open vicuna vicuna-orca yandex zephyr""".split()
+)
+#: Names people write that llama.cpp spells otherwise.
+TEMPLATE_ALIASES = MappingProxyType({"mistral": "mistral-v1"})
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Params(_Strict):
+    """The ``params`` object: llama.cpp options under the names the old system gave them.
+
+    ``None`` means "not set": llama-server's own default then holds.
+    """
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="a GGUF file: a path below llm_storage, an absolute path, or "
+        "package:NAME/FILE for one inside an installed Python package",
+    )
+    instruct: bool | None = Field(None, description="true or false")
+    interactive: bool | None = Field(None, description="true or false")
+    interactive_first: bool | None = Field(None, description="true or false")
+    ctx_size: int | None = Field(
+        None, ge=0, description="tokens, 0 for the size the model was trained with"
+    )
+    temperature: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="a number of 0 or more"
+    )
+    repeat_penalty: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="a number of 0 or more, 1 for none"
+    )
+    prompt_file: str | None = Field(None, description="a file name")
+    threads: int | None = Field(None, ge=-1, description="a number of threads, -1 for automatic")
+    threads_batch: int | None = Field(
+        None, ge=-1, description="a number of threads, -1 for automatic"
+    )
+    prompt_cache: str | None = Field(None, description="a file name")
+    keep_prompt: bool | int | None = Field(
+        None, description="true for the whole prompt, or a number of tokens (-1 for all)"
+    )
+    gpu_layers: int | None = Field(None, ge=-1, description="a number of layers, -1 for automatic")
+    grammar: str | None = Field(None, description="a GBNF grammar")
+    grammar_file: str | None = Field(None, description="a file with a GBNF grammar")
+    n_predict: int | None = Field(
+        None, ge=-2, description="tokens, -1 for no limit, -2 until the context is full"
+    )
+    reverse_prompt: OneOrMore | None = Field(None, description="a text, or a list of texts")
+    in_prefix: str | None = Field(None, description="a text")
+    in_suffix: str | None = Field(None, description="a text")
+    top_k: int | None = Field(None, ge=0, description="a whole number, 0 to switch it off")
+    top_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
+    ignore_eos: bool | None = Field(None, alias="ignoreEOS", description="true or false")
+    random_prompt: bool | None = Field(None, description="true or false")
+    logit_bias: OneOrMore | dict[str, float] | None = Field(
+        None, description='"TOKEN_ID(+/-)BIAS", a list of those, or {"TOKEN_ID": BIAS}'
+    )
+    seed: int | None = Field(None, ge=-1, description="a whole number, -1 for a random one")
+    mlock: bool | None = Field(None, description="true or false")
+    no_mmap: bool | None = Field(None, description="true or false")
+    numa: bool | Literal["distribute", "isolate", "numactl"] | None = Field(
+        None, description="true, false, distribute, isolate or numactl"
+    )
+    batch_size: int | None = Field(None, ge=1, description="a number of tokens of 1 or more")
+
+
+class ModelSpec(_Strict):
+    """One entry of models.json. ``name`` is its key; the rest is what stands under it."""
+
+    name: str = ""
+    params: Params = Field(Params(), description="an object of llama.cpp options")
+    template: str | None = Field(
+        None, description="a llama.cpp chat-template name, or absent for the model's own"
+    )
+    personalities: dict[str, str] = Field(
+        default_factory=dict, description="an object: name of the personality -> system prompt"
+    )
+    aliases: OneOrMore = Field((), description="a list of other names for this model")
+    preload: bool = Field(False, description="true or false")
+    pinned: bool = Field(False, description="true or false")
+    ttl: Duration | None = Field(None, description="a duration like 10m, or null")
+    memory: Size | None = Field(None, description="a size like 6GiB, or null")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="an object: environment variable -> text"
+    )
+    extra_args: OneOrMore = Field((), description="a list of llama-server arguments")
+    mmproj: str | None = Field(None, description="a multimodal projector file")
+    draft_model: str | None = Field(None, description="a GGUF file for speculative decoding")
+    embeddings: bool = Field(False, description="true or false")
+    reranking: bool = Field(False, description="true or false")
+    parallel: int = Field(1, ge=1, le=256, description="a number of slots from 1 to 256")
+    description: str | None = Field(None, description="a text")
+
+    @field_validator("template")
+    @classmethod
+    def _known_template(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return None
+        name = TEMPLATE_ALIASES.get(value, value)
+        if name not in TEMPLATES:
+            known = ", ".join(sorted(TEMPLATES | TEMPLATE_ALIASES.keys()))
+            raise ValueError(f"is not a chat template of llama.cpp; known are: {known}")
+        return name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each option that is accepted and has no effect, with the reason."""
+        return tuple(
+            f"{self.name}: {to_camel(field)} has no effect: {reason}"
+            for field, reason in _WITHOUT_EFFECT.items()
+            if getattr(self.params, field) not in (None, False, "")
+        )
+
+
+#: Options of the old llama.cpp ``main`` program that a server has no use for, and why.
+_WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
+    {
+        "instruct": "the chat template of the model does this",
+        "interactive": "a server is always asked, never typed into",
+        "interactive_first": "a server is always asked, never typed into",
+        "prompt_file": "use a personality for a text that opens every conversation",
+        "prompt_cache": "llama-server keeps the prompt cache in memory by itself",
+        "in_prefix": "the chat template of the model does this",
+        "in_suffix": "the chat template of the model does this",
+        "random_prompt": "llama.cpp no longer has it",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every model of one models.json, in the order of the file."""
+
+    models: Mapping[str, ModelSpec]
+    aliases: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names as ``GET /models`` lists them."""
+        return list(self.models)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What every model warns about, for the log and for ``check``."""
+        return [warning for spec in self.models.values() for warning in spec.warnings]
+
+
+EMPTY = Catalog(models=MappingProxyType({}), aliases=MappingProxyType({}))
+
+
+def parse_catalog(text: str, *, file: str = "models.json") -> Catalog:
+    """Parse the text of models.json.
+
+    Raises :class:`InvalidFiles` with every problem found, not only the first.
+    """
+    try:
+        data = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=reject_duplicates)
+    except ValueError as error:
+        raise InvalidFiles([Problem(file, "", None, f"is not valid JSON: {error}")]) from None
+    except RecursionError:
+        raise InvalidFiles([Problem(file, "", None, "is nested too deeply")]) from None
+    if not isinstance(data, dict):
+        problem = Problem(file, "", None, 'must be an object: {"model name": {"params": ...}}')
+        raise InvalidFiles([problem])
+    problems: list[Problem] = []
+    models: dict[str, ModelSpec] = {}
+    for name, entry in data.items():
+        spec, wrong = _parse_entry(name, entry, file)
+        problems += wrong
+        if spec is not None:
+            models[name] = spec
+    aliases = _collect_aliases(models, file, problems)
+    if problems:
+        raise InvalidFiles(problems)
+    return Catalog(MappingProxyType(models), MappingProxyType(aliases))
+
+
+def _parse_entry(name: str, entry: Any, file: str) -> tuple[ModelSpec | None, list[Problem]]:
+    if not name.strip() or not name.isprintable():
+        return None, [Problem(file, repr(name), None, "a model needs a printable name")]
+    if not isinstance(entry, dict):
+        return None, [Problem(file, name, repr(entry)[:80], 'must be an object with "params"')]
+    if "name" in entry:
+        return None, [Problem(file, f"{name}.name", None, "unknown key: the name is the entry's")]
+    try:
+        spec = ModelSpec.model_validate({**entry, "name": name})
+    except ValidationError as error:
+        return None, problems_of(error, file=file, model=ModelSpec, prefix=(name,))
+    problems = []
+    if spec.params.model is None:
+        problems.append(Problem(file, f"{name}.params.model", None, "is missing"))
+    problems += [
+        Problem(file, f"{name}.personalities.{label}", None, '"none" switches personalities off')
+        for label in spec.personalities
+        if label.strip().lower() in ("none", "")
+    ]
+    return spec, problems
+
+
+def _collect_aliases(
+    models: Mapping[str, ModelSpec], file: str, problems: list[Problem]
+) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for name, spec in models.items():
+        for alias in spec.aliases:
+            taken = "is the name of a model" if alias in models else None
+            if alias in aliases:
+                taken = f"is an alias of {aliases[alias]} already"
+            if taken:
+                problems.append(Problem(file, f"{name}.aliases", repr(alias), taken))
+            aliases.setdefault(alias, name)
+    return aliases

@@ -1,0 +1,284 @@
+"""conf/gateway.yaml and ``LLM_GATEWAY_*`` variables -> validated, frozen :class:`Settings`.
+
+Relative paths in the file are relative to its project root: the folder above ``conf/``, or the
+folder of the file if it isn't in a folder called ``conf``.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from gateway.validation import Duration, InvalidFiles, Problem, Size, problems_of, shown
+
+ENV_PREFIX = "LLM_GATEWAY_"
+_NOT_SETTINGS = frozenset({"LLM_GATEWAY_KEY"})  # read by clients of ours, not by the gateway
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AuthSettings(_Section):
+    """Who may come in."""
+
+    enabled: bool = Field(True, description="true or false")
+    allow_query_key: bool = Field(True, description="true or false")
+
+
+class TlsSettings(_Section):
+    """The gateway's own certificate. Paths are PEM files."""
+
+    enabled: bool = Field(False, description="true or false")
+    private_key: Path | None = Field(None, description="a PEM file")
+    certificate: Path | None = Field(None, description="a PEM file")
+    ca_chain: Path | None = Field(None, description="a PEM file, or null")
+    passphrase: SecretStr | None = Field(None, description="the private key's passphrase, or null")
+    redirect_port: int | None = Field(
+        None, ge=0, le=65535, description="a port from 1 to 65535, or null"
+    )
+
+
+class CorsSettings(_Section):
+    """Which web pages may call from a browser."""
+
+    origins: tuple[str, ...] = Field(
+        ("*",), description='a list of origins like https://app.example.com, or ["*"]'
+    )
+
+
+class LimitSettings(_Section):
+    """What one client may ask for, and how long it may wait. Sizes in bytes, times in seconds."""
+
+    max_body: Size = Field(64 * 2**20, ge=1024, description="a size of 1KiB or more, like 64MiB")
+    queue_size: int = Field(512, ge=0, description="a whole number of 0 or more")
+    queue_timeout: Duration = Field(300.0, description="a duration like 300s")
+    load_timeout: Duration = Field(300.0, gt=0, description="a duration like 300s, over 0")
+
+
+class SchedulerSettings(_Section):
+    """How many models may be in memory. Sizes in bytes, times in seconds."""
+
+    max_loaded: int | None = Field(None, ge=1, description="a whole number of 1 or more, or null")
+    memory_budget: Literal["auto"] | Size = Field("auto", description="auto, or a size like 20GiB")
+    idle_unload: Duration | None = Field(None, description="a duration like 30m, or null")
+
+
+class Settings(_Section):
+    """Everything the gateway can be told. Times in seconds, sizes in bytes, paths absolute."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="an address or host name")
+    port: int = Field(8080, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
+    data_dir: Path = Field(Path("data"), description="a folder")
+    models_file: Path = Field(Path("data/models.json"), description="a file")
+    llama_server: str = Field("auto", min_length=1, description="auto, or a path to llama-server")
+    llm_storage: Path = Field(Path("~/LLMs"), description="a folder")
+    auth: AuthSettings = Field(AuthSettings(), description="an object")
+    tls: TlsSettings = Field(TlsSettings(), description="an object")
+    cors: CorsSettings = Field(CorsSettings(), description="an object")
+    limits: LimitSettings = Field(LimitSettings(), description="an object")
+    scheduler: SchedulerSettings = Field(SchedulerSettings(), description="an object")
+    shutdown_timeout: Duration = Field(30.0, description="a duration like 30s")
+    public_dir: Path = Field(Path("public"), description="a folder")
+
+    def database_url(self) -> str:
+        """SQLAlchemy's address of the store."""
+        return f"sqlite+aiosqlite:///{self.data_dir / 'gateway.db'}"
+
+
+class Loaded(NamedTuple):
+    """Settings, and where they came from."""
+
+    settings: Settings
+    root: Path
+    file: Path | None  # None: built-in defaults
+
+
+def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
+    """The configuration to use: the one asked for, else the first of the usual places."""
+    if explicit is not None:
+        return Path(explicit)
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    places = (
+        Path("conf/gateway.yaml"),
+        config_home / "llm-gateway/gateway.yaml",
+        Path("/etc/llm-gateway/gateway.yaml"),
+    )
+    return next((place for place in places if place.is_file()), None)
+
+
+def load_settings(
+    explicit: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Read, merge and validate. Later layers win: file, environment, command line.
+
+    Raises :class:`InvalidFiles` with every problem found.
+    """
+    file = find_config(explicit)
+    data: dict[str, Any] = {}
+    problems: list[Problem] = []
+    if file is not None:
+        data, problems = _read_yaml(file)
+        root = _project_root(file)
+    else:
+        root = default_root()
+    env_data, env_problems = _from_environment(os.environ if environ is None else environ)
+    problems += env_problems
+    merged = _merge(_merge(data, env_data), dict(overrides or {}))
+    file_label = str(file) if file else "built-in defaults"
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        problems += [
+            _blame(problem, env_data)
+            for problem in problems_of(error, file=file_label, model=Settings)
+        ]
+    if settings is not None and not problems:
+        return Loaded(_absolute(settings, root), root, file)
+    raise InvalidFiles(problems)
+
+
+def skeleton(name: str) -> Path:
+    """A file shipped with the gateway (``conf/gateway.yaml``, ``data/models.json``, ...).
+
+    In a wheel they lie inside the package, in a checkout at its top.
+    """
+    package = Path(str(importlib.resources.files("gateway")))
+    inside = package / "skeleton" / name
+    return inside if inside.exists() else package.parent / name
+
+
+def default_root() -> Path:
+    """Where things live without a configuration file.
+
+    The working folder if it has a ``data/models.json``, else the user's data folder (XDG Base
+    Directory Specification), so that trying the gateway out litters nobody's home.
+    """
+    if Path("data/models.json").is_file():
+        return Path.cwd()
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data_home) / "llm-gateway"
+
+
+def _project_root(file: Path) -> Path:
+    folder = file.expanduser().absolute().parent
+    return folder.parent if folder.name == "conf" else folder
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice: YAML would silently keep the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is given twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
+    label = str(file)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        return {}, [Problem(label, "", None, f"cannot be read: {error.strerror}")]
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return {}, [Problem(label, "", None, f"is not valid YAML: {error}")]
+    if data is None:
+        return {}, []
+    if not isinstance(data, dict):
+        return {}, [Problem(label, "", None, "must hold keys with values, like `port: 8080`")]
+    # `tls:` with nothing under it means "as by default", as in most programs.
+    return {str(key): value for key, value in data.items() if value is not None}, []
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    """``LLM_GATEWAY_TLS__ENABLED=true`` -> ``{"tls": {"enabled": "true"}}``.
+
+    Values stay text (pydantic reads numbers and booleans from it), but for lists and objects,
+    which are written as in YAML: ``LLM_GATEWAY_CORS__ORIGINS='["https://a.example"]'``.
+    """
+    data: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX) or name in _NOT_SETTINGS:
+            continue
+        value: Any = text
+        if text[:1] in ("[", "{"):
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                problems.append(
+                    Problem("environment", name, shown(name, text), "is not a valid list or object")
+                )
+                continue
+        elif text in ("", "null"):
+            value = None
+        *parents, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+        target: Any = data
+        for part in parents:
+            target = target.setdefault(part, {}) if isinstance(target, dict) else {}
+        if isinstance(target, dict):
+            target[last] = value
+    return data, problems
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _blame(problem: Problem, env_data: dict[str, Any]) -> Problem:
+    """Name the variable instead of the file where the wrong value came from the environment."""
+    value: Any = env_data
+    parts = problem.key.split(".")
+    for part in parts:
+        if not isinstance(value, dict) or part not in value:
+            return problem
+        value = value[part]
+    variable = ENV_PREFIX + "__".join(parts).upper()
+    return Problem("environment", variable, problem.value, problem.message, problem.allowed)
+
+
+def _absolute(settings: Settings, root: Path) -> Settings:
+    def resolve(path: Path | None) -> Path | None:
+        return None if path is None else root / path.expanduser()
+
+    tls = settings.tls.model_copy(
+        update={
+            key: resolve(getattr(settings.tls, key))
+            for key in ("private_key", "certificate", "ca_chain")
+        }
+    )
+    folders = {
+        key: resolve(getattr(settings, key))
+        for key in ("data_dir", "models_file", "llm_storage", "public_dir")
+    }
+    server = settings.llama_server
+    if server != "auto" and ("/" in server or "\\" in server):
+        server = str(root / Path(server).expanduser())
+    return settings.model_copy(update={**folders, "tls": tls, "llama_server": server})

@@ -1,0 +1,153 @@
+"""Every failure a client can see, as one tree of exceptions.
+
+Each carries the HTTP status and the OpenAI error object it leaves as:
+``{"error": {"message", "type", "code", "param"}}`` (OpenAI API reference, "Error codes").
+This module imports nothing of ours, so that every layer can raise from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """A failure with a status and a message that a person can act on.
+
+    ``headers`` go out with the answer (``Retry-After``, ``WWW-Authenticate``). ``retryable``
+    says whether the same request may succeed if it is simply sent again; where it may not,
+    the answer carries ``x-should-retry: false``, which the OpenAI clients obey, so that a
+    model that cannot load is not loaded three times for one question.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    default_code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.headers = dict(headers or {})
+        if self.status >= 500 and not self.retryable:
+            self.headers.setdefault("x-should-retry", "false")
+
+    def body(self) -> dict[str, Any]:
+        """The OpenAI error object."""
+        return error_body(self.message, type_=self.type, code=self.code, param=self.param)
+
+
+def error_body(
+    message: str, *, type_: str, code: str | None, param: str | None = None
+) -> dict[str, Any]:
+    """An OpenAI error object, for failures that do not start as a :class:`GatewayError`."""
+    return {"error": {"message": message, "type": type_, "code": code, "param": param}}
+
+
+# --- what the client got wrong -------------------------------------------------------------
+
+
+class BadRequest(GatewayError):
+    """400: the request cannot be understood or is not allowed as it stands."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_request"
+
+
+class Unauthorized(GatewayError):
+    """401: no key, or one that is unknown, expired or revoked (RFC 9110, 15.5.2)."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+    def __init__(self, message: str, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.headers.setdefault("WWW-Authenticate", "Bearer")
+
+
+class Forbidden(GatewayError):
+    """403: a valid key without the right to do this."""
+
+    status = 403
+    type = "permission_error"
+    default_code = "permission_denied"
+
+
+class NotFound(GatewayError):
+    """404: no such route, model or personality."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """404: the model, alias or personality named is not in models.json."""
+
+    default_code = "model_not_found"
+
+
+class PayloadTooLarge(GatewayError):
+    """413: the body is over ``limits.max_body``."""
+
+    status = 413
+    type = "invalid_request_error"
+    default_code = "request_too_large"
+
+
+class RateLimited(GatewayError):
+    """429: over a limit of this key or address; ``Retry-After`` says when to come back."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
+# --- what went wrong on our side -----------------------------------------------------------
+
+
+class CatalogBroken(GatewayError):
+    """500: models.json cannot be read at present; the last good one goes on serving."""
+
+    default_code = "models_file_broken"
+    retryable = False
+
+
+class LoadFailed(GatewayError):
+    """500: the model's llama-server did not come up; the message ends with its last lines."""
+
+    default_code = "model_load_failed"
+    retryable = False
+
+
+class BackendError(GatewayError):
+    """502: the backend died, or answered something that is not HTTP."""
+
+    status = 502
+    default_code = "backend_error"
+
+
+class Unavailable(GatewayError):
+    """503: not now, and ``Retry-After`` says when: queue full, waiting too long, shutting down."""
+
+    status = 503
+    type = "overloaded_error"
+    default_code = "unavailable"
+
+
+class BackendTimeout(GatewayError):
+    """504: the backend accepted the request and then said nothing for too long."""
+
+    status = 504
+    default_code = "backend_timeout"

@@ -1,0 +1,166 @@
+"""What a wrong value in a file becomes: a :class:`Problem` that names file, key, value, allowed.
+
+Configuration and models.json share it, so that ``llm-gateway check`` can list every problem of
+both at once. Also the two units people write in those files: sizes and durations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+    "t": 2**40,
+}
+_TIME_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in one file, worded for the person who has to mend it."""
+
+    file: str
+    key: str
+    value: str | None
+    message: str
+    allowed: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.file}: {self.key}" if self.key else self.file
+        got = f" (got {self.value})" if self.value is not None else ""
+        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
+        return f"{where}: {self.message}{got}{allowed}"
+
+
+class InvalidFiles(Exception):
+    """A configuration or models.json with at least one problem; nothing of it is used."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from ``30``, ``"30s"``, ``"500ms"``, ``"5m"``, ``"12h"``, ``"30d"`` or ``"2w"``."""
+    return _quantity(value, _TIME_UNITS, "a duration like 30s, 5m, 12h or 30d")
+
+
+def parse_size(value: object) -> int:
+    """Bytes from ``1048576``, ``"64MiB"``, ``"8GB"`` or ``"8G"`` (which is 8 GiB)."""
+    return int(_quantity(value, _SIZE_UNITS, "a size like 64MiB or 8GB"))
+
+
+def _quantity(value: object, units: Mapping[str, float], wanted: str) -> float:
+    if isinstance(value, bool):
+        raise ValueError(f"must be {wanted}")
+    if isinstance(value, int | float):
+        if not 0 <= value < float("inf"):  # false for NaN too
+            raise ValueError(f"must be {wanted}, and not negative")
+        return value
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    unit = match[2] if match else None
+    if match is None or unit is None or unit.lower() not in units:
+        raise ValueError(f"must be {wanted}")
+    return float(match[1]) * units[unit.lower()]
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+
+def problems_of(
+    error: ValidationError, *, file: str, model: type[BaseModel], prefix: tuple[str, ...] = ()
+) -> list[Problem]:
+    """One :class:`Problem` for each error pydantic found.
+
+    ``allowed`` is the description of the field in ``model`` (for an unknown key, the known
+    ones). Values of keys that look secret are not repeated.
+    """
+    found: dict[str, Problem] = {}
+    for item in error.errors(include_url=False):
+        location = _key_path(item["loc"])
+        key = ".".join((*prefix, *location))
+        owner, field = _describe(model, location)
+        message, allowed = item["msg"].removeprefix("Value error, "), field
+        if item["type"] == "extra_forbidden":
+            message, allowed = "unknown key", ", ".join(sorted(owner))
+        elif item["type"] == "missing":
+            message = "is missing"
+        value = None if item["type"] == "missing" else shown(key, item["input"])
+        # A union reports each of its branches: one problem a key is what a person can use.
+        found.setdefault(key, Problem(file, key, value, message, allowed))
+    return list(found.values())
+
+
+def shown(key: str, value: object) -> str:
+    """``value`` for an error message: short, and hidden where the key names a secret."""
+    if re.search(r"passphrase|password|secret|token|api_?key", key, re.IGNORECASE):
+        return "a hidden value"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    # pydantic appends the branch of a union ("literal['auto']", "function-before[...]", "int").
+    known_branches = re.compile(r"^(literal|function|constrained|list|tuple|dict|nullable)\b.*\[")
+    path = []
+    for part in location:
+        text = str(part)
+        if path and (known_branches.match(text) or text in {"int", "float", "str", "bool"}):
+            break
+        path.append(text)
+    return tuple(path)
+
+
+def _describe(model: type[BaseModel], path: tuple[str, ...]) -> tuple[list[str], str | None]:
+    """Names allowed beside the last key of ``path``, and the description of that key's field."""
+    names, description = _names(model), None
+    current: type[BaseModel] | None = model
+    for part in path:
+        if current is None:
+            break
+        names = _names(current)
+        field = next(
+            (f for n, f in current.model_fields.items() if part in (n, f.alias)),
+            None,
+        )
+        description = field.description if field else None
+        annotation = field.annotation if field else None
+        current = (
+            annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            else None
+        )
+    return names, description
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """``object_pairs_hook`` that refuses a JSON key given twice: one of them would be lost."""
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"the key {key!r} is given twice in one object")
+        seen[key] = value
+    return seen
