@@ -139,10 +139,8 @@ def load_settings(
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        problems += [
-            _blame(problem, env_data)
-            for problem in problems_of(error, file=file_label, model=Settings)
-        ]
+        found = problems_of(error, file=file_label, model=Settings)
+        problems += [_blame(problem, env_data) for problem in found]
     if settings is not None and not problems:
         return Loaded(_absolute(settings, root), root, file)
     raise InvalidFiles(problems)
@@ -182,7 +180,7 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key!r} is given twice", key_node.start_mark

@@ -121,7 +121,7 @@ def shown(key: str, value: object) -> str:
 def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
     # pydantic appends the branch of a union ("literal['auto']", "function-before[...]", "int").
     known_branches = re.compile(r"^(literal|function|constrained|list|tuple|dict|nullable)\b.*\[")
-    path = []
+    path: list[str] = []
     for part in location:
         text = str(part)
         if path and (known_branches.match(text) or text in {"int", "float", "str", "bool"}):
