@@ -7,12 +7,14 @@ backslashes in paths, plus the optional keys beside ``params`` that are ours.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -43,12 +45,70 @@ TEMPLATES = frozenset(
 #: Names people write that llama.cpp spells otherwise.
 TEMPLATE_ALIASES = MappingProxyType({"mistral": "mistral-v1"})
 
+#: Pattern of a llama-server argument -> why ``extraArgs`` may not hold it. Each would part the
+#: child from its gateway, or open this machine to whoever may talk to the model.
+RESERVED_ARGUMENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "--host|--port|--reuse-port": "the gateway chooses where its llama-server listens",
+        "--alias|-a": "the name is the key of the entry",
+        "--model|-m|--model-url|-mu|--hf-(repo|file)|-hf|-hfr|-hff|--docker-repo|-dr|--fim-qwen-.*"
+        "|--(embd-gemma|gpt-oss|vision-gemma)-.*": "params.model says which model this is",
+        "--models-(dir|preset|preset-hf)": "each llama-server of the gateway serves one model",
+        "--parallel|-np": "the key parallel, beside params, sets it",
+        "--api-key|--api-key-file": "the gateway asks for keys: llm-gateway keys create",
+        "--ssl-.*": "the gateway does TLS: the section tls of its configuration",
+        "--api-prefix": "the gateway would not find the routes of its llama-server",
+        "--path|--media-path": "it would let clients read files of this machine",
+        "--tools|--tools-runtime|--agent|-ag|--mcp-.*": "it would let clients run programs here",
+        "--ui-mcp-proxy|--webui-mcp-proxy": "it would let clients into the network of this machine",
+        "--log-prompts-dir": "it would keep on disk what people ask",
+    }
+)
+#: The same for ``env``: what llama-server takes from variables. Those the command line sets
+#: anyway are among them, because they would be ignored without a word.
+RESERVED_VARIABLES = re.compile(
+    r"""LLAMA_API_KEY | AIP_.* | LLAMA_ARG_(
+        HOST | PORT | REUSE_PORT | ALIAS | MODEL | MODEL_URL | HF_REPO | HF_FILE | DOCKER_REPO
+      | MODELS_DIR | MODELS_PRESET | N_PARALLEL | API_KEY | API_KEY_FILE | API_PREFIX | SSL_.*
+      | STATIC_PATH | MEDIA_PATH | TOOLS | TOOLS_RUNTIME | AGENT | MCP_.* | (WEB)?UI_MCP_PROXY )""",
+    re.VERBOSE,
+)
+
+
+def _allowed_argument(value: str) -> str:
+    # llama.cpp reads --api_key as --api-key.
+    name = value.partition("=")[0].replace("_", "-")
+    for pattern, reason in RESERVED_ARGUMENTS.items():
+        if re.fullmatch(pattern, name):
+            raise ValueError(f"{name} cannot be set here: {reason}")
+    return value
+
+
+def _allowed_variable(value: str) -> str:
+    if not re.fullmatch(r"[^=\0]+", value):
+        raise ValueError("is not the name of an environment variable")
+    if RESERVED_VARIABLES.fullmatch(value):
+        raise ValueError(f"{value} cannot be set here: the gateway decides this")
+    return value
+
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
 OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Arguments = Annotated[
+    tuple[Annotated[str, AfterValidator(_allowed_argument)], ...], BeforeValidator(_as_tuple)
+]
+_BIAS = r"^\d+[+-](\d+(\.\d*)?|\.\d+)$"
+LogitBiases = Annotated[
+    tuple[Annotated[str, Field(pattern=_BIAS)], ...], BeforeValidator(_as_tuple)
+]
+# Strict, because false (which OpenAI's API takes for "never") would silently become 0.
+LogitBiasMap = dict[
+    Annotated[str, Field(pattern=r"^\d+$")],
+    Annotated[float, Field(strict=True, allow_inf_nan=False)],
+]
 
 
 class _Strict(BaseModel):
@@ -103,7 +163,7 @@ class Params(_Strict):
     top_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     ignore_eos: bool | None = Field(None, alias="ignoreEOS", description="true or false")
     random_prompt: bool | None = Field(None, description="true or false")
-    logit_bias: OneOrMore | dict[str, float] | None = Field(
+    logit_bias: LogitBiases | LogitBiasMap | None = Field(
         None, description='"TOKEN_ID(+/-)BIAS", a list of those, or {"TOKEN_ID": BIAS}'
     )
     seed: int | None = Field(None, ge=-1, description="a whole number, -1 for a random one")
@@ -131,10 +191,10 @@ class ModelSpec(_Strict):
     pinned: bool = Field(False, description="true or false")
     ttl: Duration | None = Field(None, description="a duration like 10m, or null")
     memory: Size | None = Field(None, description="a size like 6GiB, or null")
-    env: dict[str, str] = Field(
+    env: dict[Annotated[str, AfterValidator(_allowed_variable)], str] = Field(
         default_factory=dict, description="an object: environment variable -> text"
     )
-    extra_args: OneOrMore = Field((), description="a list of llama-server arguments")
+    extra_args: Arguments = Field((), description="a list of llama-server arguments")
     mmproj: str | None = Field(None, description="a multimodal projector file")
     draft_model: str | None = Field(None, description="a GGUF file for speculative decoding")
     embeddings: bool = Field(False, description="true or false")

@@ -121,10 +121,11 @@ def shown(key: str, value: object) -> str:
 def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
     # pydantic appends the branch of a union ("literal['auto']", "function-before[...]", "int").
     known_branches = re.compile(r"^(literal|function|constrained|list|tuple|dict|nullable)\b.*\[")
+    branches = {"int", "float", "str", "bool", "[key]"}  # the last: the key itself is wrong
     path: list[str] = []
     for part in location:
         text = str(part)
-        if path and (known_branches.match(text) or text in {"int", "float", "str", "bool"}):
+        if path and (known_branches.match(text) or text in branches):
             break
         path.append(text)
     return tuple(path)
