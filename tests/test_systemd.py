@@ -1,0 +1,94 @@
+"""The unit file, read by systemd's own parser and held against the settings' defaults."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Settings, load_settings, skeleton
+from gateway.validation import parse_duration
+
+UNIT = skeleton("systemd/llm-gateway.service")
+PROGRAM = "/opt/llm-gateway/venv/bin/llm-gateway"
+
+
+def directives() -> dict[str, list[str]]:
+    """Every ``Key=value`` of the unit, in order, without its sections (no key is in two)."""
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        if line and line[0] not in "#[":
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def only(key: str) -> str:
+    (value,) = directives()[key]
+    return value
+
+
+def environment() -> dict[str, str]:
+    return dict(line.split("=", 1) for line in directives()["Environment"])
+
+
+def verify(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    # verify wants ExecStart to exist; here it is not installed in /opt.
+    copy = folder / UNIT.name
+    copy.write_text(text.replace(PROGRAM, sys.executable))
+    return subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_systemd_accepts_it_without_a_word(tmp_path: Path) -> None:
+    done = verify(tmp_path, UNIT.read_text())
+    # An unknown key is only a warning, with status 0.
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_would_have_told_a_mistake(tmp_path: Path) -> None:
+    done = verify(tmp_path, UNIT.read_text().replace("KillMode=", "KilMode="))
+    assert "KilMode" in done.stderr
+
+
+def test_the_command_line_is_the_gateways_own() -> None:
+    program, *arguments = only("ExecStart").split()
+    assert program == PROGRAM
+    assert arguments == ["serve", "--config", "/etc/llm-gateway/gateway.yaml"]
+
+
+def test_readiness_and_stopping() -> None:
+    assert only("Type") == "notify"
+    assert only("NotifyAccess") == "main"
+    assert only("Restart") == "on-failure"
+    assert only("KillMode") == "mixed"
+    # Streams get shutdown_timeout to finish, and the llama-servers then some seconds to stop.
+    assert parse_duration(only("TimeoutStopSec")) >= Settings().shutdown_timeout + 10
+
+
+def test_what_the_gateway_writes_is_in_the_state_directory(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("port: 8443\n")
+
+    settings = load_settings(file, environ=environment()).settings
+
+    assert settings.data_dir == Path("/var/lib") / only("StateDirectory")
+    assert str(settings.models_file.parent) == f"/etc/{only('ConfigurationDirectory')}"
+
+
+def test_the_gpu_can_be_reached_and_memory_locked() -> None:
+    unit = directives()
+    for key in ("PrivateDevices", "DevicePolicy", "DeviceAllow", "MemoryDenyWriteExecute"):
+        assert key not in unit
+    assert only("LimitMEMLOCK") == "infinity"
+    assert only("OOMPolicy") == "continue"
