@@ -149,6 +149,17 @@ def _logit_biases(params: Params) -> Iterator[str]:
         yield from biases
 
 
+def request_defaults(spec: ModelSpec) -> dict[str, object]:
+    """Body fields for requests of ``spec`` that don't set them, where a flag is not enough.
+
+    llama.cpp forgot ``--logit-bias`` as soon as a request came until its builds of 2026
+    (``params.sampling.logit_bias.clear()``), and xllamacpp cannot take it at all.
+    """
+    biases = [re.fullmatch(r"(\d+)(.+)", bias) for bias in _logit_biases(spec.params)]
+    pairs = [[int(found[1]), float(found[2])] for found in biases if found]
+    return {"logit_bias": pairs} if pairs else {}
+
+
 def _text(value: object) -> str:
     # llama.cpp keeps these as 32-bit floats: nine digits are all of it, and 0.7 stays "0.7".
     return f"{value:.9g}" if isinstance(value, float) else str(value)
