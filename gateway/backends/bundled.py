@@ -147,7 +147,7 @@ def _add_reverse_prompt(x: Any, p: Any, text: str) -> None:
 
 
 def _ignore_logit_bias(x: Any, p: Any, text: str) -> None:
-    # xllamacpp has no way to make one; and builds of 2025 drop it as soon as a request comes.
+    # xllamacpp has no way to make one; and older builds of llama.cpp drop it as soon as a request comes.
     print("warning: --logit-bias has no effect here, send logit_bias in requests", file=sys.stderr)
 
 
@@ -162,7 +162,9 @@ def _set_reranking(x: Any, p: Any, text: str) -> None:
 
 
 def _set_template_arguments(x: Any, p: Any, text: str) -> None:
-    p.default_template_kwargs = {key: json.dumps(value) for key, value in json.loads(text).items()}
+    if not isinstance(given := json.loads(text), dict):
+        raise ValueError("must be a JSON object")
+    p.default_template_kwargs = {key: json.dumps(value) for key, value in given.items()}
 
 
 def _set_timeout(x: Any, p: Any, text: str) -> None:

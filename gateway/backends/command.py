@@ -152,8 +152,8 @@ def _logit_biases(params: Params) -> Iterator[str]:
 def request_defaults(spec: ModelSpec) -> dict[str, object]:
     """Body fields for requests of ``spec`` that don't set them, where a flag is not enough.
 
-    llama.cpp forgot ``--logit-bias`` as soon as a request came until its builds of 2026
-    (``params.sampling.logit_bias.clear()``), and xllamacpp cannot take it at all.
+    Older builds of llama-server forget ``--logit-bias`` with the first request (they clear it
+    before they read the body's own), and xllamacpp cannot take it at all.
     """
     biases = [re.fullmatch(r"(\d+)(.+)", bias) for bias in _logit_biases(spec.params)]
     pairs = [[int(found[1]), float(found[2])] for found in biases if found]
