@@ -8,95 +8,14 @@ read, one parser call and one callback. :mod:`gateway.proxy.upstream` owns the c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
 from httptools import HttpResponseParser as _Parser
 
-from gateway.errors import BackendError, BackendTimeout, BadRequest, GatewayError
+from gateway.proxy.answer import ProtocolError, ResponseHead, ResponseSink, UpstreamError
 
 MAX_HEAD = 64 * 1024  # bytes of head, or of anything else that is not body, in one piece
-
-
-# --- what can go wrong ---------------------------------------------------------------------
-
-
-class UpstreamError(GatewayError):
-    """Anything that ends an exchange with a backend too early; the subclass has the status."""
-
-
-class ConnectFailed(UpstreamError, BackendError):
-    """502: no connection to the backend: it isn't listening, or the pool is closed."""
-
-
-class ConnectTimeout(UpstreamError, BackendTimeout):
-    """504: the backend did not accept a connection in time."""
-
-
-class ConnectionLost(UpstreamError, BackendError):
-    """502: the connection ended before the answer did.
-
-    ``before_head`` tells whether the sink has been given a head: after that only the client's
-    stream can be aborted, before it another answer is possible.
-    """
-
-    def __init__(self, message: str, *, before_head: bool) -> None:
-        super().__init__(message)
-        self.before_head = before_head
-
-
-class ProtocolError(UpstreamError, BackendError):
-    """502: what the backend sent is not an HTTP/1.1 answer."""
-
-
-class HeadTimeout(UpstreamError, BackendTimeout):
-    """504: the backend has the request and sends no head of an answer."""
-
-
-class UploadFailed(UpstreamError, BadRequest):
-    """400: the body that was to be streamed up failed; ``__cause__`` says how."""
-
-
-class SinkFailed(UpstreamError):
-    """500: a callback of the sink raised: a bug of ours, reported to the loop's handler."""
-
-
-# --- who is told ---------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class ResponseHead:
-    """The final (non-1xx) head of an answer; names and values as the backend sent them.
-
-    ``length``: bytes of body that will come, None where the answer doesn't say (chunked, or
-    until the connection closes).
-    """
-
-    status: int
-    reason: bytes
-    headers: list[tuple[bytes, bytes]]
-    length: int | None
-
-
-class ResponseSink(Protocol):
-    """Callbacks from the event loop, never awaited, in the order head, body*, end or error.
-
-    Exactly one of ``on_end`` and ``on_error`` comes, unless the exchange is aborted: then
-    nothing comes any more.
-    """
-
-    def on_head(self, head: ResponseHead) -> None:
-        """The answer has begun."""
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body, freed of chunk framing, as soon as it arrived."""
-
-    def on_end(self) -> None:
-        """The answer is complete and was correctly framed."""
-
-    def on_error(self, error: UpstreamError) -> None:
-        """The answer, or what was to become one, is lost."""
 
 
 class Owner(Protocol):
@@ -191,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._feed: Any = self._parser.feed_data
         self._complete = False
 
-    def begin(self, exchange: Owner, sink: ResponseSink, *, bodyless: bool) -> None:
+    def begin(self, exchange: Owner, sink: ResponseSink, bodyless: bool) -> None:
         """Get ready for the answer to the request about to be written.
 
         ``bodyless``: the answer ends with its head (HEAD), whatever length it names.
@@ -203,7 +122,8 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] | None = []
         self._reason = b""
         self._quiet = 0
-        self._complete = self._keep_alive = False
+        self._complete = False
+        self._keep_alive = True  # until something says otherwise
         self._informational = self._until_close = False
         self._sink_error: Exception | None = None
 
@@ -325,31 +245,10 @@ class Connection(asyncio.Protocol):
             return  # aborted
         if self._quiet > MAX_HEAD and sum(len(n) + len(v) for n, v in headers) > MAX_HEAD:
             self._refuse(f"sent a head of over {MAX_HEAD} bytes")
-        version = parser.get_http_version()
-        if version != "1.1" and version != "1.0":
-            self._refuse(f"answered in HTTP/{version}")
-        length = self._body_length(status, headers)
-        self._headers = None
-        self._quiet = 0
-        if self._bodyless:
-            # httptools can't tell llhttp to expect no body, so its state is lost with this.
-            self._complete = True
-            self._body_taker = _ignore
-        try:
-            sink.on_head(ResponseHead(status, self._reason, headers, length))
-        except Exception as error:
-            self._sink_error = error
-            raise
-
-    def _body_length(self, status: int, headers: list[tuple[bytes, bytes]]) -> int | None:
-        """How the body ends (RFC 9112, 6.3), in the order llhttp decides it.
-
-        llhttp itself refuses two lengths, a length that is no number, and a length beside a
-        transfer coding.
-        """
         length: int | None = None
         codings = 0
         for name, value in headers:
+            # llhttp itself refuses two lengths, one that is no number, and one beside a coding.
             size = len(name)
             if size == 14:
                 if name.lower() == b"content-length":
@@ -358,10 +257,29 @@ class Connection(asyncio.Protocol):
                 codings += 1
                 if codings > 1 or value.lower() != b"chunked":
                     self._refuse("used a transfer coding that is not plain chunked")
+        # How the body ends (RFC 9112, 6.3), in the order in which llhttp decides it.
         if status == 204 or status == 304 or self._bodyless:
-            return 0
-        self._until_close = length is None and not codings
-        return length
+            length = 0
+        elif length is None and not codings:
+            self._until_close = True
+        if (codings or not parser.should_keep_alive()) and (
+            version := parser.get_http_version()  # not for free, so not for every answer
+        ) != "1.1":
+            if version != "1.0":
+                self._refuse(f"answered in HTTP/{version}")
+            self._keep_alive = False
+        self._headers = None
+        self._quiet = 0
+        if self._bodyless:
+            # httptools can't tell llhttp to expect no body, so its state is lost with this.
+            self._complete = True
+            self._keep_alive = False
+            self._body_taker = _ignore
+        try:
+            sink.on_head(ResponseHead(status, self._reason, headers, length))
+        except Exception as error:
+            self._sink_error = error
+            raise
 
     def on_body(self, data: bytes) -> None:
         self._quiet = 0
@@ -378,7 +296,8 @@ class Connection(asyncio.Protocol):
             self._reason = b""
         elif not self._complete:
             self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()
+            if not self._parser.should_keep_alive():  # a trailer may have changed it
+                self._keep_alive = False
 
     def _refuse(self, what: str) -> NoReturn:
         raise ProtocolError(f"{self._pool.name} {what}")

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import NamedTuple
 
-from gateway.proxy.connection import (
+from gateway.proxy.answer import (
     ConnectFailed,
-    Connection,
     ConnectionLost,
     ConnectTimeout,
     HeadTimeout,
@@ -28,9 +28,9 @@ from gateway.proxy.connection import (
     SinkFailed,
     UploadFailed,
     UpstreamError,
-    connection_class,
 )
-from gateway.tasks import spawn
+from gateway.proxy.connection import Connection, connection_class
+from gateway.proxy.exchange import Exchange
 
 __all__ = [
     "ConnectFailed",
@@ -75,273 +75,6 @@ class Fetched(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
-
-
-class Exchange:
-    """One request and its answer. It holds one place in its pool until it ends."""
-
-    __slots__ = (
-        "_body",
-        "_bodyless",
-        "_connection",
-        "_head",
-        "_paused",
-        "_pool",
-        "_sink",
-        "_task",
-        "_timeout",
-        "answered",
-        "deadline",
-    )
-
-    def __init__(
-        self, pool: UpstreamPool, sink: ResponseSink, *, bodyless: bool, timeout: float | None
-    ) -> None:
-        self._pool = pool
-        self._sink: ResponseSink | None = sink  # None: ended
-        self._bodyless = bodyless
-        self._timeout = timeout
-        self._connection: Connection | None = None
-        self._task: asyncio.Task[None] | None = None  # uploads, or connects once more
-        self._head = b""
-        self._body: bytes | None = None
-        self._paused = False
-        self.answered = False  # a byte of answer came
-        self.deadline = 0.0  # loop time until which the head must be here; 0: none
-
-    def pause(self) -> None:
-        """Stop reading the answer. What was read already still comes, at most one read."""
-        self._paused = True
-        connection = self._connection
-        if connection is not None and connection.usable:
-            connection.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Go on reading."""
-        self._paused = False
-        connection = self._connection
-        if connection is not None and connection.usable:
-            connection.transport.resume_reading()
-
-    def abort(self) -> None:
-        """Close the connection at once; no callback comes any more."""
-        self._end(reusable=False)
-
-    # --- called by the pool ----------------------------------------------------------------
-
-    def start(self, connection: Connection, head: bytes, body: bytes | None) -> None:
-        """Send the request, or its head where the body is streamed after it."""
-        self._write(connection, head, body)
-        if connection.reused:
-            self._head, self._body = head, body  # in case the connection turns out to be dead
-
-    def start_upload(
-        self, connection: Connection, head: bytes, body: AsyncIterable[bytes], length: int | None
-    ) -> None:
-        """Send the head, and then the body as it comes."""
-        sink = self._sink
-        assert sink is not None
-        self._connection = connection
-        connection.begin(self, sink, bodyless=self._bodyless)
-        connection.transport.write(head)
-        self._task = spawn(
-            self._upload(connection, body, length), name=f"upload to {self._pool.name}"
-        )
-
-    def _write(self, connection: Connection, head: bytes, body: bytes | None) -> None:
-        sink = self._sink
-        assert sink is not None
-        self._connection = connection
-        connection.begin(self, sink, bodyless=self._bodyless)
-        transport = connection.transport
-        transport.write(head)
-        if body is not None:
-            transport.write(body)
-        if self._paused:
-            transport.pause_reading()
-        if self._timeout is not None:
-            self._expect(self._timeout)
-
-    def _expect(self, timeout: float) -> None:
-        self.deadline = deadline = self._pool.loop.time() + timeout
-        self._pool.wake_at(deadline)
-
-    async def _upload(
-        self, connection: Connection, body: AsyncIterable[bytes], length: int | None
-    ) -> None:
-        transport = connection.transport
-        sent = 0
-        try:
-            async for piece in body:
-                if not piece:
-                    continue
-                sent += len(piece)
-                if length is None:
-                    transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-                elif sent <= length:
-                    transport.write(piece)
-                else:
-                    raise ValueError("the body is longer than its length")
-                if connection.write_paused:
-                    if self._timeout is not None:
-                        self._expect(self._timeout)
-                    await connection.writable()
-                    self.deadline = 0.0  # from here it is the client who is slow
-            if length is None:
-                transport.write(b"0\r\n\r\n")
-            elif sent < length:
-                raise ValueError("the body is shorter than its length")
-        except Exception as error:
-            self._task = None
-            failure = UploadFailed("the request body could not be read to its end")
-            failure.__cause__ = error
-            self.failed(failure)
-        else:
-            self._task = None
-            if self._timeout is not None and not connection.head_seen:
-                self._expect(self._timeout)
-        finally:
-            if (aclose := getattr(body, "aclose", None)) is not None:
-                await aclose()
-
-    async def _send_again(self, head: bytes, body: bytes | None) -> None:
-        try:
-            connection = await self._pool.connect()
-        except UpstreamError as error:
-            self._task = None
-            self.failed(error)
-            return
-        finally:
-            self._pool.reconnecting.discard(self)
-        self._task = None
-        self._write(connection, head, body)
-
-    # --- called by the connection ----------------------------------------------------------
-
-    def answer_began(self) -> None:
-        """The first byte of an answer is here: the request won't be needed again."""
-        self.answered = True
-        self._head = b""
-        self._body = None
-
-    def request_taken(self) -> None:
-        """The write buffer has emptied: the time for the head counts from here."""
-        if self.deadline and self._timeout is not None:
-            self._expect(self._timeout)
-
-    def completed(self, *, reusable: bool) -> None:
-        """The answer is complete."""
-        connection = self._connection
-        if connection is not None and (
-            self._task is not None or connection.transport.get_write_buffer_size()
-        ):
-            reusable = False  # the backend answered before it had read the request
-        sink = self._end(reusable=reusable)
-        if sink is not None:
-            try:
-                sink.on_end()
-            except Exception as error:
-                self._report(error)
-
-    def failed(self, error: UpstreamError) -> None:
-        """The exchange ends with ``error``."""
-        sink = self._end(reusable=False)
-        if sink is not None:
-            try:
-                sink.on_error(error)
-            except Exception as raised:
-                self._report(raised)
-
-    def sink_raised(self, error: Exception) -> None:
-        """The sink raised ``error`` from ``on_head`` or ``on_body``."""
-        self._report(error)
-        self.failed(SinkFailed(f"relaying the answer of {self._pool.name} failed"))
-
-    def lost(self, reason: str) -> None:
-        """The connection ended before the answer did."""
-        connection = self._connection
-        if connection is None:
-            return
-        head = self._head
-        if head and not self.answered:
-            body = self._body
-            self._head, self._body = b"", None
-            self._connection = None
-            self.deadline = 0.0
-            connection.release()
-            connection.abort()
-            self._pool.reconnecting.add(self)
-            self._task = spawn(
-                self._send_again(head, body), name=f"send again to {self._pool.name}"
-            )
-            return
-        when = "in the middle of its answer" if connection.head_seen else "before it answered"
-        self.failed(
-            ConnectionLost(
-                f"{self._pool.name} went away {when}: {reason}",
-                before_head=not connection.head_seen,
-            )
-        )
-
-    def timed_out(self) -> None:
-        """The head didn't come in time."""
-        self.failed(HeadTimeout(f"{self._pool.name} sent no answer within {self._timeout:g} s"))
-
-    def _report(self, error: Exception) -> None:
-        self._pool.loop.call_exception_handler(
-            {"message": f"sink of an exchange with {self._pool.name} raised", "exception": error}
-        )
-
-    def _end(self, *, reusable: bool) -> ResponseSink | None:
-        """Let go of everything, once; the sink to be told, or None if it had ended before."""
-        sink = self._sink
-        if sink is None:
-            return None
-        self._sink = None
-        self._head = b""
-        self._body = None
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        connection = self._connection
-        if connection is not None:
-            self._connection = None
-            connection.release()
-            if not reusable or not connection.usable:
-                connection.abort()
-                connection = None
-            elif self._paused:
-                connection.transport.resume_reading()
-        self._pool.give_back(connection)
-        return sink
-
-
-class _Collector:
-    """The sink of :meth:`UpstreamPool.fetch`: the whole answer, up to ``limit`` bytes of body."""
-
-    def __init__(self, done: asyncio.Future[Fetched], limit: int, name: str) -> None:
-        self.done = done
-        self._limit = limit
-        self._name = name
-        self._body = bytearray()
-
-    def on_head(self, head: ResponseHead) -> None:
-        self._head = head
-
-    def on_body(self, data: bytes) -> None:
-        if len(self._body) + len(data) <= self._limit:
-            self._body += data
-        else:
-            self.on_error(ProtocolError(f"{self._name} answered with over {self._limit} bytes"))
-
-    def on_end(self) -> None:
-        if not self.done.done():
-            head = self._head
-            self.done.set_result(Fetched(head.status, head.headers, bytes(self._body)))
-
-    def on_error(self, error: UpstreamError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
 
 
 class UpstreamPool:
@@ -389,12 +122,14 @@ class UpstreamPool:
         *,
         body_length: int | None = None,
         head_timeout: float | None = None,
+        queue: bool = True,
     ) -> Exchange:
         """Send a request; everything about its answer goes to ``sink``.
 
         Returns when the request is written, or handed to a task that streams it. Raises
         ConnectFailed, ConnectTimeout or ConnectionLost where no connection is to be had (the sink
-        then hears nothing); waits while ``max_connections`` exchanges are under way.
+        then hears nothing). Waits while ``max_connections`` exchanges are under way, unless
+        ``queue`` is false.
 
         ``headers``: pairs, or ready lines each ending in CRLF, without the framing: Content-Length
         or Transfer-Encoding are written here (and dropped from pairs). A streamed body goes out
@@ -404,13 +139,42 @@ class UpstreamPool:
         """
         if self._closed:
             raise ConnectFailed(f"{self.name} is shut down")
-        if self._busy < self._max:
+        if self._busy < self._max or not queue:
             self._busy += 1
         else:
             await self._wait_for_place()
-        return await self._send(
-            method, target, headers, body, sink, body_length=body_length, timeout=head_timeout
-        )
+        exchange: Exchange | None = None
+        try:
+            line = _request_line(method, target)
+            lines = headers if isinstance(headers, bytes) else _header_lines(headers)
+            exchange = Exchange(self, sink, method == "HEAD", head_timeout)
+            if body is None or isinstance(body, bytes):
+                connection = self._take_idle() if self._idle else None
+                if connection is None:
+                    connection = await self.connect()
+                if body:
+                    framing = b"Content-Length: %d\r\n\r\n" % len(body)
+                    if len(body) < _JOIN_BELOW:
+                        exchange.start(connection, b"".join((line, lines, framing, body)), None)
+                    else:
+                        exchange.start(connection, line + lines + framing, body)
+                else:
+                    framing = b"\r\n" if method in _NO_BODY else b"Content-Length: 0\r\n\r\n"
+                    exchange.start(connection, line + lines + framing, None)
+            else:
+                if body_length is None:
+                    framing = b"Transfer-Encoding: chunked\r\n\r\n"
+                else:
+                    framing = b"Content-Length: %d\r\n\r\n" % body_length
+                connection = await self.connect()
+                exchange.start_upload(connection, line + lines + framing, body, body_length)
+        except BaseException:
+            if exchange is None:
+                self.give_back(None)
+            else:
+                exchange.abort()
+            raise
+        return exchange
 
     async def fetch(
         self,
@@ -427,16 +191,11 @@ class UpstreamPool:
         It doesn't wait for a place: a busy backend must still be able to say that it lives.
         ``timeout`` is for all of it. Raises UpstreamError.
         """
-        if self._closed:
-            raise ConnectFailed(f"{self.name} is shut down")
         sink = _Collector(self.loop.create_future(), max_body, self.name)
         exchange: Exchange | None = None
         try:
             async with asyncio.timeout(timeout):
-                self._busy += 1
-                exchange = await self._send(
-                    method, target, headers, body, sink, body_length=None, timeout=None
-                )
+                exchange = await self.send(method, target, headers, body, sink, queue=False)
                 return await sink.done
         except TimeoutError:
             raise HeadTimeout(f"{self.name} did not answer within {timeout:g} s") from None
@@ -515,60 +274,9 @@ class UpstreamPool:
 
     # --- connections -----------------------------------------------------------------------
 
-    async def _send(
-        self,
-        method: str,
-        target: str,
-        headers: Iterable[tuple[str, str]] | bytes,
-        body: bytes | AsyncIterable[bytes] | None,
-        sink: ResponseSink,
-        *,
-        body_length: int | None,
-        timeout: float | None,
-    ) -> Exchange:
-        """``send`` for one who has a place; gives it back if there is no exchange to hold it."""
-        try:
-            lines = headers if isinstance(headers, bytes) else _header_lines(headers)
-            streamed = body is not None and not isinstance(body, bytes)
-            if body is None:
-                framing = b"" if method in _NO_BODY else b"Content-Length: 0\r\n"
-            elif not streamed:
-                framing = b"Content-Length: %d\r\n" % len(body)  # type: ignore[arg-type]
-            elif body_length is not None:
-                framing = b"Content-Length: %d\r\n" % body_length
-            else:
-                framing = b"Transfer-Encoding: chunked\r\n"
-            if not _is_target(target) or not method.isalpha():
-                raise ValueError("not a request line")
-            head = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
-                method.encode(),
-                target.encode(),
-                lines,
-                framing,
-            )
-            connection = None if streamed else self._take_idle()
-            if connection is None:
-                connection = await self.connect()
-        except BaseException:
-            self.give_back(None)
-            raise
-        exchange = Exchange(self, sink, bodyless=method == "HEAD", timeout=timeout)
-        try:
-            if streamed:
-                exchange.start_upload(connection, head, body, body_length)  # type: ignore[arg-type]
-            else:
-                if body and len(body) < _JOIN_BELOW:  # type: ignore[arg-type]
-                    head, body = head + body, None  # type: ignore[operator]
-                exchange.start(connection, head, body or None)  # type: ignore[arg-type]
-        except BaseException:
-            exchange.abort()
-            raise
-        return exchange
-
     def _take_idle(self) -> Connection | None:
+        """The last used connection; there is one."""
         idle = self._idle
-        if not idle:
-            return None
         connection = idle.pop()
         if self.loop.time() - connection.idle_since > self._max_idle:
             # The last used one is too old, so all are (the timer is about to say the same).
@@ -687,9 +395,12 @@ _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
-def _is_target(target: str) -> bool:
-    """Whether it can stand in a request line: no space, nothing that ends the line."""
-    return target.isascii() and target.isprintable() and " " not in target and target != ""
+@functools.lru_cache(256)
+def _request_line(method: str, target: str) -> bytes:
+    # No space, and nothing that ends the line, may come in through the target.
+    if not (method.isalpha() and target.isascii() and target.isprintable()) or " " in target:
+        raise ValueError("not a method and a request target")
+    return f"{method} {target} HTTP/1.1\r\n".encode("ascii")
 
 
 def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
@@ -701,3 +412,31 @@ def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
         if name.lower() not in _FRAMING:
             lines.append(line + "\r\n")
     return "".join(lines).encode("latin-1")
+
+
+class _Collector:
+    """The sink of :meth:`UpstreamPool.fetch`: the whole answer, up to ``limit`` bytes of body."""
+
+    def __init__(self, done: asyncio.Future[Fetched], limit: int, name: str) -> None:
+        self.done = done
+        self._limit = limit
+        self._name = name
+        self._body = bytearray()
+
+    def on_head(self, head: ResponseHead) -> None:
+        self._head = head
+
+    def on_body(self, data: bytes) -> None:
+        if len(self._body) + len(data) <= self._limit:
+            self._body += data
+        else:
+            self.on_error(ProtocolError(f"{self._name} answered with over {self._limit} bytes"))
+
+    def on_end(self) -> None:
+        if not self.done.done():
+            head = self._head
+            self.done.set_result(Fetched(head.status, head.headers, bytes(self._body)))
+
+    def on_error(self, error: UpstreamError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
