@@ -147,7 +147,7 @@ def _add_reverse_prompt(x: Any, p: Any, text: str) -> None:
 
 
 def _ignore_logit_bias(x: Any, p: Any, text: str) -> None:
-    # xllamacpp has no way to make one; and older builds of llama.cpp drop it as soon as a request comes.
+    # xllamacpp has no way to make one, and older builds of llama.cpp forget them anyway.
     print("warning: --logit-bias has no effect here, send logit_bias in requests", file=sys.stderr)
 
 
