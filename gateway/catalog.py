@@ -213,6 +213,20 @@ class ModelSpec(_Strict):
             raise ValueError(f"is not a chat template of llama.cpp; known are: {known}")
         return name
 
+    def process_identity(self) -> tuple[object, ...]:
+        """What the llama-server process is made from: if it changes, the process must too."""
+        return (
+            self.params,
+            self.template,
+            tuple(sorted(self.env.items())),
+            self.extra_args,
+            self.mmproj,
+            self.draft_model,
+            self.embeddings,
+            self.reranking,
+            self.parallel,
+        )
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each option that is accepted and has no effect, with the reason."""

@@ -128,7 +128,7 @@ def load_settings(
     problems: list[Problem] = []
     if file is not None:
         data, problems = _read_yaml(file)
-        root = _project_root(file)
+        root = project_root(file)
     else:
         root = default_root()
     env_data, env_problems = _from_environment(os.environ if environ is None else environ)
@@ -168,7 +168,8 @@ def default_root() -> Path:
     return Path(data_home) / "llm-gateway"
 
 
-def _project_root(file: Path) -> Path:
+def project_root(file: Path) -> Path:
+    """What relative paths in the configuration ``file`` are relative to."""
     folder = file.expanduser().absolute().parent
     return folder.parent if folder.name == "conf" else folder
 

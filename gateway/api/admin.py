@@ -1,0 +1,47 @@
+"""What an administrator can look at and change in a running gateway."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from aiohttp import web
+
+from gateway.api.auth import Scope
+from gateway.api.classic import json_response
+from gateway.api.context import DOOR, LIBRARY, LIFECYCLE, SCHEDULER
+from gateway.api.middleware import needs
+
+
+@needs(Scope.ADMIN)
+async def models(request: web.Request) -> web.Response:
+    """GET /admin/models: each model with its state, load, restarts and last error."""
+    library = request.app[LIBRARY]
+    personalities = {n: list(s.personalities) for n, s in library.catalog.models.items()}
+    data = [
+        {**asdict(status), "personalities": personalities.get(status.name, [])}
+        for status in request.app[SCHEDULER].status()
+    ]
+    active = asdict(library.active) if library.active else None
+    return json_response({"models": data, "active": active, "models_file_error": library.broken})
+
+
+@needs(Scope.ADMIN)
+async def gateway_status(request: web.Request) -> web.Response:
+    """GET /admin/status: the gateway as a whole, for ``llm-gateway status``."""
+    scheduler, library = request.app[SCHEDULER], request.app[LIBRARY]
+    return json_response(
+        {
+            "ready": request.app[LIFECYCLE].ready,
+            "in_flight": scheduler.in_flight,
+            "active": asdict(library.active) if library.active else None,
+            "models": [asdict(status) for status in scheduler.status()],
+        }
+    )
+
+
+@needs(Scope.ADMIN)
+async def reload_keys(request: web.Request) -> web.Response:
+    """POST /admin/keys/reload: the command line has changed the store."""
+    ring = await request.app[DOOR].wait()
+    await ring.reload()
+    return json_response({"message": "Keys reloaded."})

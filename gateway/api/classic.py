@@ -1,0 +1,185 @@
+"""The routes of LLM-API, the Node wrapper this gateway replaces, as its clients know them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse, sse_response
+
+from gateway.api.auth import Scope
+from gateway.api.context import ERRORS, LIBRARY, LIFECYCLE, MODEL, PRINCIPAL, SCHEDULER
+from gateway.api.inference import resolve
+from gateway.api.middleware import needs
+from gateway.backends.backend import State
+from gateway.backends.scheduler import ModelStatus
+from gateway.errors import BadRequest
+from gateway.proxy.ask import texts
+from gateway.proxy.body import parse_object
+from gateway.proxy.personality import apply_to_chat
+from gateway.proxy.resolve import Active
+from gateway.tasks import cancel_and_wait, spawn
+
+
+def json_response(data: Any, *, status: int = 200) -> web.Response:
+    """``data`` as a JSON answer."""
+    return web.Response(
+        status=status, body=orjson.dumps(data), content_type="application/json", charset="utf-8"
+    )
+
+
+async def models(request: web.Request) -> web.Response:
+    """GET /models: the names in models.json; ``?loaded=true``: those that are loaded."""
+    library = request.app[LIBRARY]
+    await library.refresh()
+    library.check()
+    allowed = request[PRINCIPAL].models
+    names = library.catalog.names
+    if request.query.get("loaded", "").lower() in ("true", "1"):
+        names = request.app[SCHEDULER].loaded()
+    return json_response([name for name in names if allowed is None or name in allowed])
+
+
+@needs(Scope.ADMIN)
+async def load_model(request: web.Request) -> web.Response:
+    """POST /loadModel ``{model, personality?}``: load it, and make both the active choice."""
+    body = parse_object(await request.read())
+    library = request.app[LIBRARY]
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
+    await library.refresh()
+    target = await resolve(request, body)
+    await request.app[SCHEDULER].load(target.spec.name)
+    library.active = Active(target.spec.name, target.personality)
+    message = f"Model {target.spec.name} loaded"
+    if target.personality is not None:
+        message += f" with personality {target.personality}"
+    return json_response({"message": f"{message}."})
+
+
+@needs(Scope.ADMIN)
+async def unload_model(request: web.Request) -> web.Response:
+    """GET or POST /unloadModel: unload the active model, or ``?model=`` (also in the body)."""
+    library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
+    name: Any = request.query.get("model")
+    if name is None and request.can_read_body:
+        name = parse_object(await request.read()).get("model")
+    if name:
+        name = library.resolver.resolve(name).spec.name
+    elif library.active is not None:
+        name = library.active.model
+    elif len(loaded := scheduler.loaded()) == 1:
+        name = loaded[0]  # loaded by a request: the only one that can be meant
+    if name:
+        request[MODEL] = name
+        if library.active is not None and library.active.model == name:
+            library.active = None
+        await scheduler.unload(name)
+    return json_response({"message": "Model unloaded."})
+
+
+async def status(request: web.Request) -> web.StreamResponse:
+    """GET /status: Server-Sent Events, one at once and one after every change."""
+    scheduler, lifecycle = request.app[SCHEDULER], request.app[LIFECYCLE]
+    changed = asyncio.Event()
+    stop_listening = scheduler.subscribe(changed.set)
+    stopping = spawn(lifecycle.stopping.wait(), name="status waits for the end")
+    stopping.add_done_callback(lambda _: changed.set())
+    lifecycle.leave()  # it never ends by itself: shutdown does not wait for it
+    last = ""
+    try:
+        async with _events(request) as stream:
+            while stream.is_connected() and not stopping.done():
+                changed.clear()
+                data = orjson.dumps(_status_event(request.app)).decode()
+                if data != last:
+                    last = data
+                    await stream.send(data, event="message")
+                await changed.wait()
+            stream.stop_streaming()
+        return stream
+    finally:
+        lifecycle.enter()
+        stop_listening()
+        await cancel_and_wait(stopping)
+
+
+def _status_event(app: web.Application) -> dict[str, Any]:
+    library, statuses = app[LIBRARY], app[SCHEDULER].status()
+    active = library.active.model if library.active else None
+    word, info = _in_words(statuses, active)
+    return {
+        "status": word,
+        "info": info,
+        "models": [s.name for s in statuses if s.state in (State.READY, State.DRAINING)],
+        "active": active,
+        "personality": library.active.personality if library.active else None,
+    }
+
+
+def _in_words(statuses: list[ModelStatus], active: str | None) -> tuple[str, str]:
+    """One of the old system's five words for all models together, and what it is about."""
+
+    def named(*states: State) -> list[ModelStatus]:
+        return [s for s in statuses if s.state in states]
+
+    if loading := named(State.STARTING):
+        return "Loading", f"Loading {_names(loading)}"
+    if busy := [s for s in statuses if s.in_flight]:
+        return "Processing", f"{sum(s.in_flight for s in busy)} running on {_names(busy)}"
+    if broken := [s for s in named(State.FAILED, State.BACKOFF) if active in (None, s.name)]:
+        return "Error", broken[0].last_error or f"{broken[0].name} failed"
+    if ready := named(State.READY, State.DRAINING):
+        return "Idle", f"{_names(ready)} loaded"
+    return "Terminated", "No model is loaded"
+
+
+def _names(statuses: list[ModelStatus]) -> str:
+    return ", ".join(s.name for s in statuses)
+
+
+@needs(Scope.ADMIN)
+async def chat_errors(request: web.Request) -> web.Response:
+    """GET /chat/errors: the last backend errors, newest last."""
+    return json_response({"errors": list(request.app[ERRORS].entries)})
+
+
+async def chat_ask(request: web.Request) -> web.StreamResponse:
+    """GET /chat/ask?question=...&stream=...: one question to the active model."""
+    question = request.query.get("question", "")
+    if not question:
+        raise BadRequest("`question` is missing: /chat/ask?question=...", param="question")
+    named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
+    target = await resolve(request, named)
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
+    if target.prompt is not None:
+        apply_to_chat(body, target.prompt)
+    pieces = texts(request.app[SCHEDULER], target.spec.name, body)
+    async with contextlib.aclosing(pieces):
+        if request.query.get("stream", "").lower() not in ("true", "1"):
+            answer = "".join([text async for text in pieces])
+            return json_response({"question": question, "response": answer})
+        first = await anext(pieces, None)  # what goes wrong before is a plain error
+        async with _events(request) as stream:
+            if first is not None:
+                await _send_text(stream, first)
+                async for text in pieces:
+                    await _send_text(stream, text)
+            await stream.send("end", event="end")
+            stream.stop_streaming()
+        return stream
+
+
+async def _send_text(stream: EventSourceResponse, text: str) -> None:
+    await stream.send(orjson.dumps({"response": text}).decode())
+
+
+@contextlib.asynccontextmanager
+async def _events(request: web.Request) -> AsyncIterator[EventSourceResponse]:
+    async with sse_response(request, headers={"X-Accel-Buffering": "no"}, sep="\n") as stream:
+        yield stream

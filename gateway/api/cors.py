@@ -1,0 +1,75 @@
+"""Cross-origin requests: which web pages may call (WHATWG Fetch, "CORS protocol").
+
+Keys travel in a header that the page sets itself, never in a cookie, so credentials are not
+allowed and a wildcard origin gives nobody more than they could do without a browser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from multidict import CIMultiDict
+
+_EXPOSED = ", ".join(
+    (
+        "X-Request-Id",
+        "X-Gateway-Model",
+        "Retry-After",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    )
+)
+_MAX_AGE = "7200"  # seconds; Chromium's own cap
+
+
+class Cors:
+    """The rules of one configuration: ``origins`` like ``https://*.web.app``, or ``*``."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        wanted = tuple(origins)
+        self._any = "*" in wanted
+        self._patterns = [_compile(origin) for origin in wanted if origin != "*"]
+
+    def allowed(self, origin: str) -> str | None:
+        """The value of Access-Control-Allow-Origin for ``origin``, or ``None``."""
+        if self._any:
+            return "*"
+        return origin if any(p.fullmatch(origin) for p in self._patterns) else None
+
+    def decorate(self, request: Mapping[str, str], answer: CIMultiDict[str]) -> None:
+        """Add what a browser needs to an answer, errors and streams alike."""
+        if not self._any:
+            answer.add("Vary", "Origin")  # also without one: a cache must not mix them up
+        origin = request.get("Origin")
+        if origin is None or (value := self.allowed(origin)) is None:
+            return
+        answer["Access-Control-Allow-Origin"] = value
+        answer["Access-Control-Expose-Headers"] = _EXPOSED
+
+    def preflight(self, request: Mapping[str, str]) -> CIMultiDict[str]:
+        """The headers that answer an OPTIONS request with Access-Control-Request-Method."""
+        answer: CIMultiDict[str] = CIMultiDict()
+        answer["Vary"] = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+        origin = request.get("Origin")
+        if origin is None or self.allowed(origin) is None:
+            return answer
+        answer["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+        answer["Access-Control-Allow-Headers"] = request.get(
+            "Access-Control-Request-Headers", "Authorization, Content-Type, X-Api-Key"
+        )
+        answer["Access-Control-Max-Age"] = _MAX_AGE
+        if request.get("Access-Control-Request-Private-Network") == "true":
+            # A page on the internet that calls a box at home (WICG Private Network Access).
+            answer["Access-Control-Allow-Private-Network"] = "true"
+        return answer
+
+
+def _compile(origin: str) -> re.Pattern[str]:
+    """``*`` stands for one or more labels of a host name, never for a scheme or a port."""
+    pattern = re.escape(origin.rstrip("/")).replace(r"\*", r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+    return re.compile(pattern, re.IGNORECASE)

@@ -1,0 +1,97 @@
+"""OpenAI's inference routes: the body is parsed once, resolved, given its personality, relayed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.context import ERRORS, LIBRARY, MODEL, PRINCIPAL, REQUEST_ID, SCHEDULER
+from gateway.errors import BadRequest, Forbidden, ModelNotFound
+from gateway.library import Library
+from gateway.proxy.body import JsonObject, parse_object, serialise, with_responses
+from gateway.proxy.personality import apply_to_chat, check_messages
+from gateway.proxy.relay import Call, Outcome, relay
+from gateway.proxy.resolve import Target
+
+_JSON = b"Content-Type: application/json\r\n"
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """POST /v1/chat/completions (OpenAI reference, Chat Completions), and without /v1.
+
+    Not streaming, the answer also has ``responses``, the text, which clients of the old system
+    read.
+    """
+    raw = await request.read()
+    body = parse_object(raw)
+    check_messages(body)
+    target = await resolve(request, body)
+    changed = body.pop("personality", None) is not None
+    if target.prompt is not None:
+        apply_to_chat(body, target.prompt)
+        changed = True
+    call = Call(
+        target.spec.name,
+        "POST",
+        "/v1/chat/completions",
+        _JSON,
+        serialise(body) if changed else raw,
+        rewrite=with_responses,
+    )
+    return await send(request, call)
+
+
+async def send(request: web.Request, call: Call) -> web.StreamResponse:
+    """Relay ``call``, and note what became of it."""
+    outcome = Outcome()
+    try:
+        return await relay(request, request.app[SCHEDULER], call, outcome)
+    finally:
+        if outcome.error is not None:
+            request.app[ERRORS].add(
+                outcome.error.message,
+                code=outcome.error.code,
+                model=call.model,
+                request_id=request.get(REQUEST_ID),
+            )
+
+
+async def resolve(request: web.Request, body: JsonObject) -> Target:
+    """The model and personality that ``body`` and the headers of ``request`` mean.
+
+    Raises :class:`ModelNotFound`; :class:`Forbidden` where the key may not use the model.
+    """
+    library = request.app[LIBRARY]
+    choice = body.get("personality")
+    if choice is None:
+        choice = request.headers.get("X-Personality")
+    elif not isinstance(choice, str):
+        raise BadRequest("`personality` must be a text", param="personality")
+    try:
+        target = _resolve(request, library, body.get("model"), choice)
+    except ModelNotFound:
+        # Perhaps it was added to models.json a moment ago.
+        await library.refresh()
+        target = _resolve(request, library, body.get("model"), choice)
+    request[MODEL] = target.spec.name
+    return target
+
+
+def _resolve(request: web.Request, library: Library, model: Any, choice: str | None) -> Target:
+    principal = request[PRINCIPAL]
+    target = library.resolver.resolve(
+        model,
+        choice=choice,
+        active=library.active,
+        default=principal.default_personality,
+    )
+    if principal.models is not None and target.spec.name not in principal.models:
+        raise Forbidden(f"this key may not use the model {target.spec.name!r}")
+    if (
+        principal.personalities is not None
+        and target.personality is not None
+        and target.personality not in principal.personalities
+    ):
+        raise Forbidden(f"this key may not use the personality {target.personality!r}")
+    return target

@@ -1,0 +1,182 @@
+"""What stands around every handler, in one place and in this order:
+
+request id -> errors become OpenAI error objects -> CORS preflight -> key and scope -> handler
+
+One middleware and one response signal: each layer of its own would cost on every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import web
+
+from gateway.api.auth import Scope, authenticate, authorise
+from gateway.api.context import ERRORS, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
+from gateway.api.cors import Cors
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    NotFound,
+    PayloadTooLarge,
+    Unavailable,
+    error_body,
+)
+
+_log = logging.getLogger(__name__)
+_access = logging.getLogger("gateway.access")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SCOPE = "_gateway_scope"
+_instance = secrets.token_hex(4)
+_numbers = itertools.count(1)
+
+
+def needs(scope: Scope) -> Callable[[Handler], Handler]:
+    """Say what a handler asks of its caller. Without it: a valid key."""
+
+    def mark(handler: Handler) -> Handler:
+        setattr(handler, _SCOPE, scope)
+        return handler
+
+    return mark
+
+
+@web.middleware
+async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Around every handler, also the one that answers 404."""
+    request[REQUEST_ID] = f"req_{_instance}{next(_numbers):08x}"
+    lifecycle = request.app[LIFECYCLE]
+    started = time.perf_counter()
+    lifecycle.enter()
+    status: int | str = 500
+    try:
+        response = await _answer(request, handler)
+        status = response.status
+        return response
+    except GatewayError as error:
+        response = _error_response(request, error)
+        status = response.status
+        return response
+    except web.HTTPException as error:
+        response = _from_aiohttp(request, error)
+        status = response.status
+        return response
+    except (asyncio.CancelledError, ConnectionError):
+        status = 499  # nginx's number for a client that went away; nobody reads this answer
+        raise
+    except Exception:
+        _log.exception("request %s failed", request[REQUEST_ID])
+        return _json_error(
+            500, error_body("internal error", type_="api_error", code="internal_error")
+        )
+    finally:
+        lifecycle.leave()
+        principal = request.get(PRINCIPAL)
+        _access.info(
+            "%s %s %s %s %.3fs key=%s model=%s",
+            request[REQUEST_ID],
+            request.method,
+            request.path,  # without the query: it may hold a key
+            status,
+            time.perf_counter() - started,
+            principal.key_id if principal is not None else "-",
+            request.get(MODEL, "-"),
+        )
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        cors = request.app[CORS]
+        return web.Response(status=204, headers=cors.preflight(request.headers))
+    scope = getattr(request.match_info.handler, _SCOPE, Scope.CHAT)
+    if scope is not Scope.PUBLIC:
+        principal = await authenticate(request)
+        request[PRINCIPAL] = principal
+        authorise(principal, scope)
+        if request.app[LIFECYCLE].stopping.is_set():
+            raise Unavailable(
+                "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
+            )
+    return await handler(request)
+
+
+CORS = web.AppKey("cors", Cors)
+
+
+async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Headers that every answer carries, whoever made it."""
+    assert isinstance(request, web.Request)
+    headers = response.headers
+    request.app[CORS].decorate(request.headers, headers)
+    headers["Server"] = "llm-gateway"
+    headers["X-Content-Type-Options"] = "nosniff"
+    request_id = request.get(REQUEST_ID)
+    if request_id is not None:
+        headers["X-Request-Id"] = request_id
+    model = request.get(MODEL)
+    if model is not None:
+        headers["X-Gateway-Model"] = _header_text(model)
+
+
+def _header_text(text: str) -> str:
+    """A name as a header value: printable ASCII as it is, the rest percent-encoded."""
+    if text.isascii() and text.isprintable():
+        return text
+    from urllib.parse import quote
+
+    return quote(text, safe=" !#$&'()*+,/:;=?@[]~")
+
+
+def _error_response(request: web.Request, error: GatewayError) -> web.Response:
+    if error.status >= 500 and not isinstance(error, Unavailable):
+        request.app[ERRORS].add(
+            error.message,
+            code=error.code,
+            model=request.get(MODEL),
+            request_id=request.get(REQUEST_ID),
+        )
+    return _json_error(error.status, error.body(), error.headers)
+
+
+def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals in OpenAI's shape."""
+    path = request.path
+    mapped: GatewayError
+    if error.status == 404:
+        mapped = NotFound(f"there is no route {request.method} {path}", code="route_not_found")
+    elif error.status == 413:
+        limit = request.app[SETTINGS].limits.max_body
+        mapped = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        body = error_body(
+            f"{path} does not take {request.method}; allowed: {allowed}",
+            type_="invalid_request_error",
+            code="method_not_allowed",
+        )
+        return _json_error(405, body, {"Allow": allowed})
+    elif error.status < 400:
+        raise error
+    else:
+        mapped = BadRequest(error.text or error.reason)
+        return _json_error(error.status, mapped.body())
+    return _json_error(mapped.status, mapped.body(), mapped.headers)
+
+
+def _json_error(
+    status: int, body: dict[str, object], headers: dict[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        status=status,
+        body=orjson.dumps(body),
+        content_type="application/json",
+        headers=headers,
+    )

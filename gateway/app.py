@@ -1,0 +1,72 @@
+"""The one composition root: every route, and what its handler needs."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.api import admin, classic, inference, listing, probes
+from gateway.api.context import (
+    DOOR,
+    ERRORS,
+    LIBRARY,
+    LIFECYCLE,
+    SCHEDULER,
+    SETTINGS,
+    Door,
+    ErrorLog,
+    Lifecycle,
+)
+from gateway.api.cors import Cors
+from gateway.api.middleware import CORS, edge, on_prepare
+from gateway.backends.scheduler import Scheduler
+from gateway.config import Settings
+from gateway.library import Library
+
+#: (method, path, handler). What a handler asks of its caller stands at its definition
+#: (``@needs``); without it, a valid key.
+ROUTES = (
+    ("GET", "/ping", probes.ping),
+    ("GET", "/health", probes.health),
+    ("GET", "/ready", probes.ready),
+    ("GET", "/.well-known/acme-challenge/{token}", probes.acme_challenge),
+    ("GET", "/models", classic.models),
+    ("POST", "/loadModel", classic.load_model),
+    ("GET", "/unloadModel", classic.unload_model),
+    ("POST", "/unloadModel", classic.unload_model),
+    ("GET", "/status", classic.status),
+    ("GET", "/chat/errors", classic.chat_errors),
+    ("GET", "/chat/ask", classic.chat_ask),
+    ("POST", "/chat/completions", inference.chat_completions),
+    ("POST", "/v1/chat/completions", inference.chat_completions),
+    ("GET", "/v1/models", listing.openai_models),
+    ("GET", "/v1/models/{model:.+}", listing.openai_model),
+    ("GET", "/admin/models", admin.models),
+    ("GET", "/admin/status", admin.gateway_status),
+    ("POST", "/admin/keys/reload", admin.reload_keys),
+)
+
+
+def build_app(
+    settings: Settings,
+    library: Library,
+    scheduler: Scheduler,
+    door: Door,
+    lifecycle: Lifecycle,
+) -> web.Application:
+    """The application: routes, middleware, and the parts handlers work with."""
+    app = web.Application(client_max_size=settings.limits.max_body, middlewares=[edge])
+    app[SETTINGS] = settings
+    app[LIBRARY] = library
+    app[SCHEDULER] = scheduler
+    app[DOOR] = door
+    app[LIFECYCLE] = lifecycle
+    app[ERRORS] = ErrorLog()
+    app[CORS] = Cors(settings.cors.origins)
+    app.on_response_prepare.append(on_prepare)
+    for method, path, handler in ROUTES:
+        # HEAD comes with GET only where a probe may use it: a relayed answer has no HEAD.
+        if method == "GET":
+            app.router.add_get(path, handler, allow_head=handler in (probes.health, probes.ping))
+        else:
+            app.router.add_route(method, path, handler)
+    return app

@@ -1,0 +1,35 @@
+"""Runs as a small program of its own between the gateway and llama-server, then becomes it.
+
+``python -I -S launch.py PARENT_PID PROGRAM ARG...`` asks the kernel to kill this process when
+the gateway dies, also by SIGKILL (prctl(2), PR_SET_PDEATHSIG), and then execs PROGRAM, which
+inherits that. Doing it here, and not in a ``preexec_fn``, keeps Python code out of the moment
+between fork and exec, where a threaded parent may deadlock (CPython documentation, subprocess).
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str]) -> None:
+    """Never returns: execs, or ends with 127 as a shell does when it cannot."""
+    parent, program = int(argv[1]), argv[2]
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        sys.stderr.write(
+            f"cannot ask for a parent-death signal: {os.strerror(ctypes.get_errno())}\n"
+        )
+    if os.getppid() != parent:  # it died before the line above took hold
+        sys.exit(1)
+    try:
+        os.execvp(program, argv[2:])  # noqa: S606 - the one thing this program is for
+    except OSError as error:
+        sys.stderr.write(f"cannot start {program}: {error.strerror}\n")
+        sys.exit(127)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,229 @@
+"""What to do next with several models on one machine. Pure: a view in, actions out.
+
+The scheduler builds a :class:`ModelView` of each model, asks :func:`decide`, carries the
+actions out, and asks again whenever something has changed. Nothing here awaits or keeps state,
+so that every rule can be tested by random sequences.
+
+The rules, in the order in which they are applied:
+
+1. A ready model with free slots and waiters serves them, first come first served. Nothing
+   that happens to another model delays that.
+2. Models that are waited for are looked at in the order of their longest-waiting request. One
+   that fits beside what is in memory starts.
+3. For one that does not fit, idle models go, least recently used first, until it does.
+4. If that isn't enough, busy models are drained (no new work, what runs ends first) - but only
+   once the newcomer has waited ``patience`` seconds, and only a model that has been there for
+   its ``residency``, so that two models asked for alternately are served in batches.
+5. A load nobody waits for any more makes room like an idle model.
+6. Space an older request waits for is not given to a younger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Act(Enum):
+    """What the scheduler can be told to do with a model."""
+
+    GRANT = auto()  # give the first waiter its lease
+    LOADED = auto()  # tell those who only wanted it loaded
+    START = auto()
+    STOP = auto()
+    DRAIN = auto()
+    RESUME = auto()  # take work again after all
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do with one model."""
+
+    act: Act
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """All that a decision about one model depends on. Times in seconds, memory in bytes."""
+
+    name: str
+    resident: bool = False  # a process exists
+    starting: bool = False
+    ready: bool = False  # may be given work
+    draining: bool = False
+    stopping: bool = False
+    blocked_until: float = 0.0  # backoff: may not be started before
+    in_flight: int = 0
+    slots: int = 1
+    waiting: int = 0  # requests that need a slot
+    wanted: int = 0  # callers that only want it loaded
+    oldest_wait: float | None = None  # when the first of both came
+    need: int = 0
+    last_used: float = 0.0
+    resident_until: float = 0.0  # end of its minimum residency
+    pinned: bool = False
+    unload: bool = False  # somebody asked for it to go
+    expires: float | None = None  # idle from then on, it goes by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be resident at once, and how long a newcomer is put off."""
+
+    max_loaded: int | None = None
+    budget: int | None = None
+    patience: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions to carry out now, and when to ask again even if nothing happens."""
+
+    actions: tuple[Action, ...]
+    wake_at: float | None
+
+
+def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
+    """The next actions. At most one grant a model: ask again after carrying them out."""
+    actions: list[Action] = []
+    alarms: list[float] = []
+    for model in models:
+        if model.ready and model.wanted:
+            actions.append(Action(Act.LOADED, model.name))
+        if model.ready and model.waiting and model.in_flight < model.slots:
+            actions.append(Action(Act.GRANT, model.name))
+    if actions:
+        return Decision(tuple(actions), now)
+
+    room = _Room(models, limits)
+    _retire(models, room, actions, alarms, now)
+    needy = sorted(
+        (m for m in models if m.oldest_wait is not None and _needs_start(m)),
+        key=lambda m: (m.oldest_wait or 0.0, m.name),
+    )
+    for model in needy:
+        if model.blocked_until > now:
+            alarms.append(model.blocked_until)
+            continue
+        if model.resident:  # still leaving: its old process must be gone before the new one
+            room.reserve(model)
+            continue
+        if room.fits(model):
+            room.reserve(model)
+            actions.append(Action(Act.START, model.name))
+            continue
+        _make_room(model, models, limits, room, actions, alarms, now)
+        room.reserve(model)
+    if not any(_needs_start(m) and m.oldest_wait is not None for m in models):
+        actions += [Action(Act.RESUME, m.name) for m in models if m.draining and not m.unload]
+    return Decision(tuple(actions), min(alarms, default=None))
+
+
+def _needs_start(model: ModelView) -> bool:
+    return not (model.ready or model.starting or (model.draining and not model.unload))
+
+
+def _retire(
+    models: Sequence[ModelView],
+    room: _Room,
+    actions: list[Action],
+    alarms: list[float],
+    now: float,
+) -> None:
+    """Models that go without anyone else needing their place: asked to, or idle too long."""
+    for model in models:
+        if not model.resident or model.stopping:
+            continue
+        idle = model.in_flight == 0 and not model.waiting and not model.wanted
+        if model.unload:
+            if model.in_flight == 0:
+                room.leave(model, actions)
+        elif model.expires is not None and model.ready and idle and not model.pinned:
+            if model.expires <= now:
+                room.leave(model, actions)
+            else:
+                alarms.append(model.expires)
+
+
+def _make_room(
+    newcomer: ModelView,
+    models: Sequence[ModelView],
+    limits: Limits,
+    room: _Room,
+    actions: list[Action],
+    alarms: list[float],
+    now: float,
+) -> None:
+    """Stop idle models, or drain busy ones, until ``newcomer`` will fit."""
+    others = [m for m in models if m.resident and not m.pinned and m.name not in room.leaving]
+    idle = [m for m in others if _is_idle(m)]
+    chosen: list[ModelView] = []
+    for model in sorted(idle, key=lambda m: m.last_used):
+        if room.will_fit(newcomer, chosen):
+            break
+        chosen.append(model)
+    if room.will_fit(newcomer, chosen):
+        # One that was picked early may have become unnecessary through a bigger one after it.
+        for model in list(chosen):
+            rest = [m for m in chosen if m is not model]
+            if room.will_fit(newcomer, rest):
+                chosen = rest
+        for model in chosen:
+            room.leave(model, actions)
+        return
+    # Idle ones alone are not enough: busy ones have to end their work first.
+    assert newcomer.oldest_wait is not None
+    impatient = newcomer.oldest_wait + limits.patience
+    busy = [m for m in others if m not in idle and (m.ready or m.draining)]
+    for model in sorted(busy, key=lambda m: (not m.draining, m.resident_until, m.last_used)):
+        if room.will_fit(newcomer, chosen):
+            break
+        chosen.append(model)
+        due = max(impatient, model.resident_until)
+        if not model.draining and due <= now:
+            actions.append(Action(Act.DRAIN, model.name))
+        elif not model.draining:
+            alarms.append(due)
+
+
+def _is_idle(model: ModelView) -> bool:
+    unwanted = not model.waiting and not model.wanted
+    return model.in_flight == 0 and (model.draining or unwanted)
+
+
+class _Room:
+    """What is resident now, and what will be once the actions chosen so far are done."""
+
+    def __init__(self, models: Sequence[ModelView], limits: Limits) -> None:
+        self._limits = limits
+        self._taken = {m.name: m.need for m in models if m.resident}
+        self.leaving = {m.name for m in models if m.resident and m.stopping}
+
+    def fits(self, model: ModelView) -> bool:
+        """Whether ``model`` could start this moment."""
+        return self._fits(model, self._taken)
+
+    def will_fit(self, model: ModelView, gone: Sequence[ModelView]) -> bool:
+        """Whether it will fit when those that are leaving, and ``gone``, have gone."""
+        away = self.leaving | {m.name for m in gone}
+        return self._fits(model, {n: need for n, need in self._taken.items() if n not in away})
+
+    def _fits(self, model: ModelView, taken: dict[str, int]) -> bool:
+        if not taken:
+            return True  # alone, anything may try: what it needs is only an estimate
+        limits = self._limits
+        if limits.max_loaded is not None and len(taken) + 1 > limits.max_loaded:
+            return False
+        return limits.budget is None or sum(taken.values()) + model.need <= limits.budget
+
+    def reserve(self, model: ModelView) -> None:
+        """Keep a place for it, against those that came later."""
+        self._taken.setdefault(model.name, model.need)
+
+    def leave(self, model: ModelView, actions: list[Action]) -> None:
+        """Stop it. Its place counts as taken until the process is gone."""
+        if model.name not in self.leaving:
+            self.leaving.add(model.name)
+            actions.append(Action(Act.STOP, model.name))

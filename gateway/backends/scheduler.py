@@ -1,0 +1,497 @@
+"""The one owner of every decision about backends: queue, leases, memory, eviction.
+
+A request asks for a :class:`Lease` and waits; what happens meanwhile is decided by
+:mod:`gateway.backends.policy` from a view of all models, whenever anything changes, and carried
+out here. In-flight requests are counted in one place: the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from gateway.backends.backend import RESIDENT, Backend, Environment, State
+from gateway.backends.policy import Act, Action, Limits, ModelView, decide
+from gateway.catalog import Catalog, ModelSpec
+from gateway.errors import GatewayError, ModelNotFound, Unavailable
+from gateway.tasks import spawn
+
+_log = logging.getLogger(__name__)
+
+#: A model stays at least so long once loaded (or as long as its load took) before a busy one
+#: is drained for another, so that alternating requests are served in batches.
+MIN_RESIDENCY = 5.0
+
+
+class Lease:
+    """The right to send one request to one backend. Release it exactly when that is over.
+
+    Releasing twice is harmless; a lease is a context manager.
+    """
+
+    __slots__ = ("_entry", "_scheduler", "backend")
+
+    def __init__(self, scheduler: Scheduler, entry: _Entry) -> None:
+        self._scheduler = scheduler
+        self._entry: _Entry | None = entry
+        self.backend = entry.backend
+
+    def release(self) -> None:
+        """Give the slot back."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._scheduler._released(entry)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for a lease, or only for the model to be ready (result ``None``)."""
+
+    future: asyncio.Future[Lease | None]
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A model, its backend and who waits for it."""
+
+    spec: ModelSpec
+    backend: Backend
+    queue: deque[_Waiter] = field(default_factory=deque)  # want a lease
+    loaders: deque[_Waiter] = field(default_factory=deque)  # want it loaded
+    in_flight: int = 0
+    last_used: float = 0.0
+    starting: asyncio.Task[None] | None = None
+    stopping: asyncio.Task[None] | None = None
+    unload: bool = False
+    retired: bool = False  # gone from models.json: drained, then dropped
+
+    @property
+    def resident(self) -> bool:
+        """Whether a process exists, or is about to."""
+        return self.starting is not None or self.backend.state in RESIDENT
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model as reports show it. Times in seconds."""
+
+    name: str
+    state: State
+    in_flight: int
+    queued: int
+    slots: int
+    pid: int | None
+    uptime: float | None
+    load_seconds: float | None
+    starts: int
+    deaths: int
+    last_error: str | None
+    retry_in: float | None
+
+
+class Scheduler:
+    """Leases for models of the catalog, on backends that it starts and stops."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        environment: Environment,
+        limits: Limits,
+        *,
+        queue_size: int,
+        queue_timeout: float,
+        idle_unload: float | None = None,
+    ) -> None:
+        self._environment = environment
+        self._limits = limits
+        self._queue_size = queue_size
+        self._queue_timeout = queue_timeout
+        self._idle_unload = idle_unload
+        self._entries: dict[str, _Entry] = {}
+        self._leaving: list[_Entry] = []  # retired ones whose process is still there
+        self._sockets = 0
+        self._waiting = 0
+        self._listeners: set[Callable[[], None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._again = False
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.in_flight = 0
+        for spec in catalog.models.values():
+            self._add(spec)
+
+    # --- asking for work ---------------------------------------------------------------------
+
+    def try_lease(self, model: str) -> Lease | None:
+        """A lease at once if the model is ready, has a free slot and nobody waits for it."""
+        entry = self._entries.get(model)
+        if (
+            entry is None
+            or entry.queue
+            or entry.backend.state is not State.READY
+            or entry.in_flight >= entry.spec.parallel
+            or entry.unload
+            or self._closing
+        ):
+            return None
+        return self._grant(entry)
+
+    async def lease(self, model: str) -> Lease:
+        """Wait for a slot of ``model``, loading it if needed.
+
+        Raises :class:`ModelNotFound`; :class:`Unavailable` (with ``Retry-After``) when the
+        queue is full, the wait is over ``queue_timeout`` or the gateway is stopping;
+        :class:`LoadFailed` when the model does not come up. A cancelled waiter leaves the queue.
+        """
+        if (lease := self.try_lease(model)) is not None:
+            return lease
+        entry = self._find(model)
+        if entry.backend.state is State.FAILED:
+            raise entry.backend.failure()
+        if self._waiting >= self._queue_size:
+            raise Unavailable(
+                f"{self._waiting} requests are waiting already",
+                code="queue_full",
+                headers={"Retry-After": "5"},
+            )
+        granted = await self._wait(entry, entry.queue, self._queue_timeout)
+        assert granted is not None
+        return granted
+
+    async def load(self, model: str) -> None:
+        """Have ``model`` ready; an explicit wish, so its earlier failures are forgotten."""
+        entry = self._find(model)
+        entry.backend.reset()
+        if entry.backend.state is State.READY and not entry.unload:
+            return
+        await self._wait(entry, entry.loaders, None)
+
+    async def unload(self, model: str) -> None:
+        """Drain ``model`` and return when its process is gone."""
+        entry = self._find(model)
+        if not entry.resident:
+            return
+        started = entry.backend.starts
+        changed = asyncio.Event()
+        stop_listening = self.subscribe(changed.set)
+        entry.unload = True
+        if entry.starting is not None:
+            self._fail(entry, Unavailable(f"{model!r} was unloaded while it was loading"))
+        self._pump()
+        try:
+            while entry.resident and entry.backend.starts == started:
+                changed.clear()
+                await changed.wait()
+        finally:
+            stop_listening()
+
+    def apply(self, catalog: Catalog) -> None:
+        """Take over a changed models.json, touching only what changed.
+
+        A model whose process would be started otherwise is drained and stopped, to come back
+        as the new one; one that is gone likewise, for good. Everything else just changes.
+        """
+        for name, entry in list(self._entries.items()):
+            spec = catalog.models.get(name)
+            if spec is None:
+                del self._entries[name]
+                entry.retired = entry.unload = True
+                self._fail(entry, ModelNotFound(f"the model {name!r} is gone from models.json"))
+                if entry.resident:
+                    self._leaving.append(entry)
+            elif spec != entry.spec:
+                same_process = spec.process_identity() == entry.spec.process_identity()
+                entry.spec = spec
+                if same_process:
+                    entry.backend.spec = spec
+                elif entry.resident:
+                    entry.unload = True  # the new spec goes to the backend when it has stopped
+                else:
+                    entry.backend.spec = spec
+                    entry.backend.reset()
+        for name, spec in catalog.models.items():
+            if name not in self._entries:
+                self._add(spec)
+        self._entries = {name: self._entries[name] for name in catalog.models}
+        self._pump()
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def backend(self, model: str) -> Backend | None:
+        """The backend of a model, whatever its state."""
+        entry = self._entries.get(model)
+        return entry.backend if entry else None
+
+    def loaded(self) -> list[str]:
+        """Names of the models that are ready for requests."""
+        return [n for n, e in self._entries.items() if e.backend.state is State.READY]
+
+    def status(self) -> list[ModelStatus]:
+        """Every model, in the order of models.json."""
+        now = time.monotonic()
+        return [_status(entry, now) for entry in self._entries.values()]
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` after every change of a state or a queue; returns how to end it."""
+        self._listeners.add(callback)
+        return lambda: self._listeners.discard(callback)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def refuse_new(self) -> None:
+        """From now on nobody new gets in; who waits is sent away, who works may finish."""
+        self._closing = True
+        for entry in self._entries.values():
+            self._fail(entry, _shutting_down())
+
+    async def idle(self) -> None:
+        """Return when nothing is in flight."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop every backend, all at the same time, and return when they are gone."""
+        self.refuse_new()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        every = [*self._entries.values(), *self._leaving]
+        await asyncio.gather(*(entry.backend.stop() for entry in every))
+
+    # --- how it works ---------------------------------------------------------------------------
+
+    def _add(self, spec: ModelSpec) -> None:
+        self._sockets += 1
+        backend = Backend(spec, self._environment, f"{self._sockets}.sock", self._changed)
+        self._entries[spec.name] = _Entry(spec, backend)
+
+    def _find(self, model: str) -> _Entry:
+        if self._closing:
+            raise _shutting_down()
+        entry = self._entries.get(model)
+        if entry is None:
+            raise ModelNotFound(f"there is no model {model!r} in models.json")
+        return entry
+
+    def _grant(self, entry: _Entry) -> Lease:
+        entry.in_flight += 1
+        self.in_flight += 1
+        if self.in_flight == 1:
+            self._idle.clear()
+            self._notify()
+        return Lease(self, entry)
+
+    def _released(self, entry: _Entry) -> None:
+        entry.in_flight -= 1
+        entry.last_used = time.monotonic()
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+            self._notify()
+        if self._waiting or entry.unload or (not entry.in_flight and self._ttl(entry) is not None):
+            self._pump()
+
+    async def _wait(
+        self, entry: _Entry, line: deque[_Waiter], timeout: float | None
+    ) -> Lease | None:
+        future: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(future, time.monotonic())
+        line.append(waiter)
+        self._waiting += 1
+        self._pump()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wait([future])
+            return future.result()
+        except BaseException as error:
+            # The lease may have been granted in the very moment in which we gave up.
+            if future.done() and future.exception() is None and (lease := future.result()):
+                lease.release()
+            if isinstance(error, TimeoutError):
+                raise _waited_too_long(entry, timeout) from None
+            raise
+        finally:
+            if waiter in line:
+                line.remove(waiter)
+                self._waiting -= 1
+                self._pump()
+
+    def _fail(self, entry: _Entry, error: GatewayError) -> None:
+        for line in (entry.queue, entry.loaders):
+            while line:
+                waiter = line.popleft()
+                self._waiting -= 1
+                waiter.future.set_exception(error)
+                waiter.future.exception()  # who waits raises it; one who just left must not
+
+    def _changed(self, backend: Backend) -> None:
+        """A backend has entered another state."""
+        for entry in (*self._entries.values(), *self._leaving):
+            if entry.backend is not backend:
+                continue
+            if backend.state is State.FAILED:
+                self._fail(entry, backend.failure())
+            if backend.state not in RESIDENT:
+                entry.unload = False
+                if backend.spec is not entry.spec:
+                    backend.spec = entry.spec
+                    backend.reset()
+        self._pump()
+
+    def _notify(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+    def _pump(self) -> None:
+        """Decide and act until there is nothing more to do now."""
+        if self._pumping:
+            self._again = True
+            return
+        self._pumping = True
+        try:
+            while True:
+                self._again = False
+                decision = decide(self._views(), self._limits, time.monotonic())
+                for action in decision.actions:
+                    self._carry_out(action)
+                if not decision.actions and not self._again:
+                    break
+        finally:
+            self._pumping = False
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if decision.wake_at is not None and not self._closing:
+            delay = max(0.0, decision.wake_at - time.monotonic()) + 0.001
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._pump)
+        self._notify()
+
+    def _carry_out(self, action: Action) -> None:
+        entry = self._entries.get(action.model)
+        if entry is None:
+            entry = next(e for e in self._leaving if e.spec.name == action.model)
+        backend = entry.backend
+        match action.act:
+            case Act.GRANT:
+                waiter = entry.queue.popleft()
+                self._waiting -= 1
+                waiter.future.set_result(self._grant(entry))
+            case Act.LOADED:
+                while entry.loaders:
+                    self._waiting -= 1
+                    entry.loaders.popleft().future.set_result(None)
+            case Act.START:
+                entry.starting = spawn(self._start(entry), name=f"load {action.model}")
+            case Act.STOP:
+                entry.stopping = spawn(self._stop(entry), name=f"unload {action.model}")
+            case Act.DRAIN:
+                backend.drain()
+            case Act.RESUME:
+                backend.undrain()
+
+    async def _start(self, entry: _Entry) -> None:
+        failure: GatewayError | None = None
+        try:
+            await entry.backend.ensure_ready()
+            entry.last_used = time.monotonic()
+        except GatewayError as error:
+            failure = error
+        finally:
+            entry.starting = None
+            if failure is not None and entry.stopping is None:
+                self._fail(entry, failure)
+            self._pump()
+
+    async def _stop(self, entry: _Entry) -> None:
+        try:
+            await entry.backend.stop()
+        finally:
+            entry.stopping = None
+            if entry in self._leaving:
+                self._leaving.remove(entry)
+            self._pump()
+
+    def _ttl(self, entry: _Entry) -> float | None:
+        return entry.spec.ttl if entry.spec.ttl is not None else self._idle_unload
+
+    def _views(self) -> list[ModelView]:
+        return [self._view(entry) for entry in (*self._entries.values(), *self._leaving)]
+
+    def _view(self, entry: _Entry) -> ModelView:
+        backend, state, ttl = entry.backend, entry.backend.state, self._ttl(entry)
+        stopping = entry.stopping is not None or state is State.STOPPING
+        ready = state is State.READY and not stopping and not self._closing
+        heads = [line[0].since for line in (entry.queue, entry.loaders) if line]
+        residency = max(MIN_RESIDENCY, backend.load_seconds or 0.0)
+        return ModelView(
+            name=entry.spec.name,
+            resident=entry.resident or stopping,
+            starting=(entry.starting is not None or state is State.STARTING) and not stopping,
+            ready=ready and not entry.unload,
+            draining=state is State.DRAINING or (ready and entry.unload),
+            stopping=stopping,
+            blocked_until=backend.retry_at if state is State.BACKOFF else 0.0,
+            in_flight=entry.in_flight,
+            slots=entry.spec.parallel,
+            waiting=len(entry.queue),
+            wanted=len(entry.loaders),
+            oldest_wait=min(heads, default=None),
+            need=entry.spec.memory or 0,
+            last_used=entry.last_used,
+            resident_until=(backend.ready_since or 0.0) + residency,
+            pinned=entry.spec.pinned,
+            unload=entry.unload,
+            expires=None if ttl is None else entry.last_used + ttl,
+        )
+
+
+def _status(entry: _Entry, now: float) -> ModelStatus:
+    backend = entry.backend
+    up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
+    return ModelStatus(
+        name=entry.spec.name,
+        state=backend.state,
+        in_flight=entry.in_flight,
+        queued=len(entry.queue) + len(entry.loaders),
+        slots=entry.spec.parallel,
+        pid=backend.pid,
+        uptime=now - (backend.ready_since or now) if up else None,
+        load_seconds=backend.load_seconds,
+        starts=backend.starts,
+        deaths=backend.deaths,
+        last_error=backend.last_error.message if backend.last_error else None,
+        retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
+    )
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable(
+        "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
+    )
+
+
+def _waited_too_long(entry: _Entry, timeout: Any) -> Unavailable:
+    return Unavailable(
+        f"waited {timeout:g} s for {entry.spec.name!r}, which is {entry.backend.state} "
+        f"with {entry.in_flight} requests running",
+        code="queue_timeout",
+        headers={"Retry-After": "30"},
+    )

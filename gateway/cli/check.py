@@ -1,0 +1,111 @@
+"""``llm-gateway check``: every problem of the configuration and models.json, at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from gateway.backends.command import find_program, resolve_model_path
+from gateway.catalog import Catalog
+from gateway.cli.serve import demo_if_bare
+from gateway.config import Settings, load_settings
+from gateway.errors import GatewayError
+from gateway.library import read_catalog
+from gateway.validation import InvalidFiles, Problem
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "check", parents=[common], help="list everything wrong with the configuration"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print problems on stdout, warnings on stderr. 1 if there is a problem."""
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    settings: Settings | None = None
+    label = "configuration"
+    try:
+        loaded = demo_if_bare(load_settings(args.config))
+        settings, label = loaded.settings, str(loaded.file or "built-in defaults")
+    except InvalidFiles as error:
+        problems += error.problems
+        settings = _settings_for_the_rest(args.config)
+    if settings is not None:
+        problems += _check_settings(settings, label)
+        try:
+            catalog, _ = read_catalog(settings.models_file)
+        except InvalidFiles as error:
+            problems += error.problems
+        else:
+            problems += _check_models(catalog, settings)
+            warnings += catalog.warnings
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
+        return 1
+    print(f"{label}: everything is in order")
+    return 0
+
+
+def _settings_for_the_rest(config: str | None) -> Settings | None:
+    """A models.json can be checked although the configuration is wrong elsewhere."""
+    from gateway.config import default_root, find_config, project_root
+
+    file = find_config(config)
+    root = project_root(file) if file is not None else default_root()
+    models_file = root / "data" / "models.json"
+    if not models_file.is_file():
+        return None
+    return Settings(models_file=models_file, data_dir=root / "data")
+
+
+def _check_settings(settings: Settings, label: str) -> list[Problem]:
+    problems = []
+    try:
+        find_program(settings.llama_server, os.environ)
+    except GatewayError as error:
+        problems.append(
+            Problem(label, "llama_server", repr(settings.llama_server), error.message)
+        )
+    folder = settings.data_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        problems.append(
+            Problem(label, "data_dir", repr(str(settings.data_dir)), "cannot be written to")
+        )
+    return problems
+
+
+def _check_models(catalog: Catalog, settings: Settings) -> list[Problem]:
+    problems = []
+    for name, spec in catalog.models.items():
+        files = {
+            "params.model": spec.params.model,
+            "params.grammarFile": spec.params.grammar_file,
+            "mmproj": spec.mmproj,
+            "draftModel": spec.draft_model,
+        }
+        for key, reference in files.items():
+            if reference is None:
+                continue
+            try:
+                path = resolve_model_path(reference, settings.llm_storage)
+                wrong = None if path.is_file() else f"the file {path} does not exist"
+            except GatewayError as error:
+                wrong = error.message
+            if wrong:
+                file = str(settings.models_file)
+                problems.append(Problem(file, f"{name}.{key}", repr(reference), wrong))
+    return problems

@@ -1,0 +1,95 @@
+"""``llm-gateway serve``: run the gateway until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import logging.handlers
+import queue
+import sys
+from typing import TYPE_CHECKING
+
+from gateway.config import Loaded, load_settings, skeleton
+from gateway.validation import InvalidFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.library import Library
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("serve", parents=[common], help="run the gateway")
+    parser.add_argument("--host", help="address to listen on (over the configuration)")
+    parser.add_argument("--port", help="port to listen on, 0 for any free one")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it. 0 after a signal, 1 if it could not start."""
+    overrides = {k: v for k in ("host", "port") if (v := getattr(args, k)) is not None}
+    loaded = demo_if_bare(load_settings(args.config, overrides=overrides))
+    listener = _log_to_stderr()
+    try:
+        # Imported after the settings are known to be right: aiohttp takes a third of a second.
+        from gateway.library import Library
+        from gateway.listeners import CannotListen
+        from gateway.server import serve
+
+        library: Library = Library.open(loaded.settings.models_file)
+        # What was made so far lives as long as the process: keep the collector off it.
+        gc.freeze()
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(serve(loaded.settings, library))
+        except CannotListen as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    finally:
+        listener.stop()
+    return 0
+
+
+def demo_if_bare(loaded: Loaded) -> Loaded:
+    """Without a configuration and without a models.json: the shipped demo model."""
+    settings = loaded.settings
+    if loaded.file is None and not settings.models_file.exists():
+        demo = settings.model_copy(update={"models_file": skeleton("data/models.json")})
+        return loaded._replace(settings=demo)
+    return loaded
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it exists (half the CPU per request), else asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Queue(logging.handlers.QueueHandler):
+    """Hands records over as they are: they are formatted in the listener's thread."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+
+def _log_to_stderr() -> logging.handlers.QueueListener:
+    """Log through a thread: a terminal or journal that is slow must not stop the event loop."""
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    logging.basicConfig(level=logging.INFO, handlers=[_Queue(records)], force=True)
+    listener = logging.handlers.QueueListener(records, stream)
+    listener.start()
+    return listener
+
+
+__all__ = ["InvalidFiles", "add_parser", "demo_if_bare", "loop_factory", "run"]

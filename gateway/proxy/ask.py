@@ -1,0 +1,81 @@
+"""Asking a backend on the gateway's own behalf: one question, its text whole or in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from gateway.backends.scheduler import Scheduler
+from gateway.errors import BackendError, BadRequest, GatewayError
+from gateway.proxy.body import in_openai_shape
+from gateway.proxy.upstream import ResponseHead
+
+_HEADERS = b"Content-Type: application/json\r\n"
+_PATH = "/v1/chat/completions"
+
+
+async def texts(scheduler: Scheduler, model: str, body: dict[str, Any]) -> AsyncIterator[str]:
+    """Stream a chat completion and yield its text as it comes.
+
+    ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the
+    generation. Raises :class:`GatewayError`.
+    """
+    raw = orjson.dumps({**body, "stream": True})
+    with await scheduler.lease(model) as lease:
+        sink = _Pieces()
+        exchange = await lease.backend.pool.send("POST", _PATH, _HEADERS, raw, sink)
+        try:
+            async for event in _events(sink):
+                if error := event.get("error"):
+                    raise BackendError(str(error.get("message", error)))
+                for choice in event.get("choices", ()):
+                    if text := choice.get("delta", {}).get("content"):
+                        yield text
+        finally:
+            exchange.abort()
+
+
+async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
+    """The JSON events of a stream (WHATWG HTML, Server-sent events; llama-server uses LF)."""
+    rest = b""
+    async for piece in sink:
+        head = sink.head
+        if head is not None and head.status >= 400:
+            rest += piece
+            continue
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: {"):
+                yield orjson.loads(line[6:])
+    if sink.head is not None and sink.head.status >= 400:
+        message = orjson.loads(in_openai_shape(rest))["error"]["message"]
+        raise BadRequest(message) if sink.head.status < 500 else BackendError(message)
+
+
+class _Pieces:
+    """A sink that is iterated over."""
+
+    def __init__(self) -> None:
+        self.head: ResponseHead | None = None
+        self._queue: asyncio.Queue[bytes | GatewayError | None] = asyncio.Queue()
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.head = head
+
+    def on_body(self, data: bytes) -> None:
+        self._queue.put_nowait(data)
+
+    def on_end(self) -> None:
+        self._queue.put_nowait(None)
+
+    def on_error(self, error: GatewayError) -> None:
+        self._queue.put_nowait(error)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (item := await self._queue.get()) is not None:
+            if isinstance(item, GatewayError):
+                raise item
+            yield item

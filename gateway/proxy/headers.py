@@ -1,0 +1,62 @@
+"""Which headers pass between client and backend. Pure.
+
+Towards the backend an allow list: what a client says about itself, its cookies, its key and
+anything that reaches into llama-server (``X-Conversation-Id`` replays other clients' streams)
+stays here. Towards the client a deny list: framing is ours (RFC 9110, 7.6.1), and llama-server's
+CORS headers, cookies and banner are not for the internet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from multidict import CIMultiDict
+
+#: What of a request reaches the backend.
+FORWARDED = ("Content-Type", "Accept")
+
+#: What of an answer does not reach the client, in lower case.
+_DROPPED = frozenset(
+    {
+        # hop-by-hop (RFC 9110, 7.6.1) and framing, which each connection has for itself
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+        # said by the gateway itself
+        b"server",
+        b"date",
+        b"vary",
+        b"x-accel-buffering",
+        b"cache-control",
+        b"x-powered-by",
+        # not for the client
+        b"set-cookie",
+        b"alt-svc",
+        b"strict-transport-security",
+    }
+)
+
+#: A stream must not be kept back by a proxy in front (nginx reads X-Accel-Buffering), nor cached.
+STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
+
+
+def to_client(headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+    """The headers of a backend's answer that the client gets."""
+    passed: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers:
+        key = name.lower()
+        if key not in _DROPPED and not key.startswith(b"access-control-"):
+            passed.add(name.decode("latin-1"), value.decode("latin-1"))
+    return passed
+
+
+def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The value of the header ``name`` (lower case), or ``None``."""
+    return next((value for key, value in headers if key.lower() == name), None)

@@ -1,0 +1,263 @@
+"""One round trip: a request to a backend, its answer to the client as it comes.
+
+A streamed chunk goes from the upstream parser's callback straight to the client's transport: no
+task, no await, no queue. Back-pressure works both ways (a client that stops reading pauses its
+upstream), a client that hangs up ends the generation, and until the first byte has gone out, a
+request whose backend died is sent once more to the restarted one.
+
+Only public parts of aiohttp are used: ``StreamResponse.prepare`` returns the writer that holds
+the head, ``AbstractStreamWriter.send_headers`` and ``drain``, ``BaseRequest.transport``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+
+from gateway.backends.scheduler import Lease, Scheduler
+from gateway.errors import BackendTimeout, GatewayError
+from gateway.proxy import headers
+from gateway.proxy.body import in_openai_shape
+from gateway.proxy.sse import Tail, Usage, usage_of
+from gateway.proxy.upstream import ConnectFailed, ConnectionLost, Exchange, ResponseHead
+
+_log = logging.getLogger(__name__)
+
+#: Answers of known length up to here are passed on in one piece, head and body together.
+_WHOLE = 1024 * 1024
+#: Whole answers up to here are parsed for their usage; longer ones are lists of embeddings.
+_PARSED = 256 * 1024
+#: Bytes waiting for a client from which on its upstream is paused (asyncio's own high water).
+_HIGH_WATER = 64 * 1024
+#: Seconds in which a client must take something of what waits for it.
+_STALLED = 120.0
+
+
+@dataclass(slots=True)
+class Call:
+    """A request for a backend. ``headers`` are lines ready for the wire, without framing."""
+
+    model: str
+    method: str
+    target: str
+    headers: bytes
+    body: bytes
+    #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
+    rewrite: Callable[[bytes, Any], bytes] | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a call: filled in while it runs, read for accounting."""
+
+    usage: Usage | None = None
+    error: GatewayError | None = None
+    attempts: int = 0
+
+
+async def relay(
+    request: web.BaseRequest, scheduler: Scheduler, call: Call, outcome: Outcome
+) -> web.StreamResponse:
+    """Send ``call`` to its model's backend and the answer to the client of ``request``.
+
+    Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
+    up) ends the request upstream at once.
+    """
+    while True:
+        outcome.attempts += 1
+        lease = scheduler.try_lease(call.model) or await scheduler.lease(call.model)
+        try:
+            return await _attempt(request, lease, call, outcome)
+        except (ConnectFailed, ConnectionLost) as error:
+            # Nothing has reached the client: once more, as if it had just arrived.
+            if outcome.attempts > 1:
+                raise
+            _log.warning("%s; sending the request again", error.message)
+            await lease.backend.suspect()
+        finally:
+            lease.release()
+
+
+async def _attempt(
+    request: web.BaseRequest, lease: Lease, call: Call, outcome: Outcome
+) -> web.StreamResponse:
+    answer = _Answer()
+    exchange = await lease.backend.pool.send(
+        call.method, call.target, call.headers, call.body, answer
+    )
+    try:
+        await answer.begun
+        head = answer.head
+        if head.length is not None and head.length <= _WHOLE:
+            await answer.ended
+            return _whole(call, head, b"".join(answer.early), outcome)
+        return await _stream(request, exchange, answer, outcome)
+    finally:
+        exchange.abort()
+
+
+def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web.Response:
+    passed = headers.to_client(head.headers)
+    if head.status >= 400:
+        body = in_openai_shape(body)
+        passed["Content-Type"] = "application/json; charset=utf-8"
+    elif len(body) <= _PARSED:
+        with contextlib.suppress(ValueError):
+            parsed = orjson.loads(body)
+            outcome.usage = usage_of(parsed)
+            if call.rewrite is not None:
+                body = call.rewrite(body, parsed)
+    return web.Response(status=head.status, headers=passed, body=body)
+
+
+async def _stream(
+    request: web.BaseRequest, exchange: Exchange, answer: _Answer, outcome: Outcome
+) -> web.StreamResponse:
+    head = answer.head
+    passed = headers.to_client(head.headers)
+    is_events = passed.get("Content-Type", "").startswith("text/event-stream")
+    if is_events:
+        passed.extend(headers.STREAM_HEADERS)
+    response = web.StreamResponse(status=head.status, headers=passed)
+    if head.length is not None:
+        response.content_length = head.length
+    writer = await response.prepare(request)
+    transport = request.transport
+    if writer is None or transport is None:
+        return response
+    writer.send_headers()
+    tail = Tail() if is_events else None
+    chunked = head.length is None and request.version >= HttpVersion11
+    answer.flow_to(transport, exchange, tail, chunked=chunked)
+    try:
+        await _pump(answer, exchange, writer)
+    except GatewayError as error:
+        # Never a clean end: no last chunk is written, and the connection closes.
+        outcome.error = error
+        _log.error("a stream broke: %s", error.message)
+        _break_off(transport, error, is_events=is_events, chunked=chunked)
+        return response
+    finally:
+        if tail is not None:
+            outcome.usage = tail.usage()
+    await response.write_eof()
+    return response
+
+
+async def _pump(answer: _Answer, exchange: Exchange, writer: AbstractStreamWriter) -> None:
+    """Wait for the end, and in between for a client that is slower than its backend."""
+    while True:
+        await answer.attention
+        answer.attention = answer.loop.create_future()
+        if answer.ended.done():
+            answer.ended.result()
+            return
+        try:
+            async with asyncio.timeout(_STALLED):
+                await writer.drain()
+        except TimeoutError:
+            raise BackendTimeout(f"the client took nothing for {_STALLED:g} s") from None
+        answer.paused = False
+        exchange.resume()
+
+
+def _break_off(
+    transport: asyncio.Transport, error: GatewayError, *, is_events: bool, chunked: bool
+) -> None:
+    if not is_events:
+        transport.abort()
+        return
+    event = b"\n\ndata: %b\n\n" % orjson.dumps(error.body())
+    transport.write(b"%x\r\n%b\r\n" % (len(event), event) if chunked else event)
+    transport.close()
+
+
+class _Answer:
+    """The sink of one exchange: keeps what comes until it is told where it shall flow."""
+
+    __slots__ = (
+        "_take",
+        "attention",
+        "begun",
+        "early",
+        "ended",
+        "head",
+        "loop",
+        "paused",
+    )
+
+    head: ResponseHead
+
+    def __init__(self) -> None:
+        self.loop = loop = asyncio.get_running_loop()
+        #: Done with the first byte of the body or the end; raises what went wrong before.
+        self.begun: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        #: Done when the relaying task has something to do: the end, or a slow client.
+        self.attention: asyncio.Future[None] = loop.create_future()
+        self.early: list[bytes] = []
+        self.paused = False
+        self._take: Callable[[bytes], None] = self._keep
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.head = head
+
+    def on_body(self, data: bytes) -> None:
+        self._take(data)
+
+    def on_end(self) -> None:
+        self.ended.set_result(None)
+        self._tell()
+
+    def on_error(self, error: GatewayError) -> None:
+        self.ended.set_exception(error)
+        self.ended.exception()  # looked at: it may be `begun` that is awaited
+        if not self.begun.done():
+            self.begun.set_exception(error)
+        self._tell()
+
+    def flow_to(
+        self, transport: asyncio.Transport, exchange: Exchange, tail: Tail | None, *, chunked: bool
+    ) -> None:
+        """From now on write to ``transport``, beginning with what came so far."""
+        write = transport.write
+        waiting = transport.get_write_buffer_size
+        feed = tail.feed if tail is not None else None
+
+        def take(data: bytes) -> None:
+            if feed is not None:
+                feed(data)
+            write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            if waiting() > _HIGH_WATER and not self.paused:
+                self.paused = True
+                exchange.pause()
+                self._wake()
+
+        early, self.early = self.early, []
+        for data in early:
+            take(data)
+        self._take = take
+        if self.ended.done():
+            self._wake()
+
+    def _keep(self, data: bytes) -> None:
+        self.early.append(data)
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    def _tell(self) -> None:
+        if not self.begun.done():
+            self.begun.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self.attention.done():
+            self.attention.set_result(None)

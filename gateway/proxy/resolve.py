@@ -1,0 +1,136 @@
+"""Which model and which personality a request means. Pure.
+
+A name is looked up as: a model's own name, an alias, ``NAME:PERSONALITY`` (a virtual model:
+same process, other system prompt), and last, for clients of the old system, which send
+``"NotNeeded"`` or nothing, the active model - the one chosen by ``/loadModel``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from gateway.catalog import Catalog, ModelSpec
+from gateway.errors import ModelNotFound
+
+#: Switches personalities off for one request.
+NO_PERSONALITY = "none"
+#: What clients send that have no model to name (the old wrapper's examples do).
+_UNNAMED = frozenset({"", "notneeded"})
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The model and personality that ``/loadModel`` chose last."""
+
+    model: str
+    personality: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request resolves to. ``prompt`` is the personality's text, if there is one."""
+
+    spec: ModelSpec
+    personality: str | None
+    prompt: str | None
+
+
+class Resolver:
+    """Names of one catalog. Built once for each version of models.json."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._specs = catalog.models
+        self._names: dict[str, tuple[ModelSpec, str | None]] = {}
+        for alias, name in catalog.aliases.items():
+            self._names[alias] = (catalog.models[name], None)
+        for name, spec in catalog.models.items():
+            self._names[name] = (spec, None)
+        for name, (spec, _) in list(self._names.items()):
+            for personality in spec.personalities:
+                # A model that is really called "a:b" keeps its name.
+                self._names.setdefault(f"{name}:{personality}", (spec, personality))
+
+    def resolve(
+        self,
+        requested: object,
+        *,
+        choice: str | None = None,
+        active: Active | None = None,
+        default: str | None = None,
+    ) -> Target:
+        """The target of one request.
+
+        ``requested`` is the body's ``model``; ``choice`` the personality named by the body or
+        ``X-Personality``, which wins over a virtual name, which wins over what ``/loadModel``
+        chose for that model, which wins over ``default`` (the key's own). Raises
+        :class:`ModelNotFound` with what would have been possible.
+        """
+        spec, personality = self._lookup(requested, active)
+        if choice is not None:
+            personality = choice
+        elif personality is None:
+            if active is not None and active.model == spec.name:
+                personality = active.personality
+            if personality is None and default in spec.personalities:
+                personality = default
+        if personality is None or personality.lower() == NO_PERSONALITY:
+            return Target(spec, None, None)
+        return Target(spec, personality, self._prompt(spec, personality))
+
+    def virtual_names(self) -> Iterator[tuple[str, ModelSpec, str | None]]:
+        """Every name that ``/v1/models`` lists: ``(name, spec, personality or None)``."""
+        for name, spec in self._specs.items():
+            yield name, spec, None
+            for personality in spec.personalities:
+                yield f"{name}:{personality}", spec, personality
+
+    def check_personality(self, spec: ModelSpec, personality: str | None) -> str | None:
+        """``personality`` if the model has it, ``None`` for "none"; raises otherwise."""
+        if personality is None or personality.lower() == NO_PERSONALITY:
+            return None
+        self._prompt(spec, personality)
+        return personality
+
+    def _lookup(self, requested: object, active: Active | None) -> tuple[ModelSpec, str | None]:
+        if isinstance(requested, str) and (found := self._names.get(requested)) is not None:
+            return found
+        if requested is None or (
+            isinstance(requested, str) and requested.strip().lower() in _UNNAMED
+        ):
+            if active is not None and (spec := self._specs.get(active.model)) is not None:
+                return spec, None
+            raise ModelNotFound(
+                "no model is loaded: name one in `model`, or load one with POST /loadModel. "
+                f"Models: {_listed(self._specs)}",
+                param="model",
+            )
+        if not isinstance(requested, str):
+            raise ModelNotFound("`model` must be a text", param="model")
+        name, _, personality = requested.partition(":")
+        if personality and (known := self._names.get(name)) is not None:
+            self._prompt(known[0], personality)
+        raise ModelNotFound(
+            f"there is no model {requested[:200]!r}. Models: {_listed(self._specs)}. A name that "
+            "clients insist on can be added to the aliases of a model in models.json",
+            param="model",
+        )
+
+    @staticmethod
+    def _prompt(spec: ModelSpec, personality: str) -> str:
+        try:
+            return spec.personalities[personality]
+        except KeyError:
+            raise ModelNotFound(
+                f"the model {spec.name!r} has no personality {personality[:200]!r}. "
+                f"Personalities: {_listed(spec.personalities)}, or {NO_PERSONALITY!r}",
+                code="personality_not_found",
+                param="personality",
+            ) from None
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    shown = [repr(name) for name in list(names)[:20]]
+    if len(names) > len(shown):
+        shown.append(f"and {len(names) - len(shown)} more")
+    return ", ".join(shown) or "none"

@@ -1,0 +1,78 @@
+"""Usage and timings of a streamed answer, from its last events. Never touches the bytes.
+
+llama-server puts ``timings`` into the last chunk before ``[DONE]``, and ``usage`` into one of
+its own with ``stream_options.include_usage``. Looking at the tail once, at the end, costs
+nothing per chunk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import orjson
+
+_KEPT = 8  # pieces of the stream; usage, timings and [DONE] come in the last three events
+_MAX_TAIL = 64 * 1024
+
+
+class Usage(NamedTuple):
+    """Tokens of one answer, and how fast they came (tokens per second), where it said so."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    tokens_per_second: float | None = None
+
+
+class Tail:
+    """Remembers the last pieces of a stream: call :meth:`feed` for each."""
+
+    __slots__ = ("_pieces", "feed")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque(maxlen=_KEPT)
+        self.feed = self._pieces.append  # one C call a chunk
+
+    def usage(self) -> Usage | None:
+        """Usage out of what was fed, or ``None`` where the stream told none."""
+        tail = b"".join(self._pieces)[-_MAX_TAIL:]
+        for line in reversed(tail.split(b"\n")):
+            if line.startswith(b"data: {") and (b'"timings"' in line or b'"usage"' in line):
+                try:
+                    event = orjson.loads(line[6:])
+                except ValueError:
+                    continue  # the piece before it is no longer here
+                if (usage := usage_of(event)) is not None:
+                    return usage
+        return None
+
+
+def usage_of(answer: Any) -> Usage | None:
+    """Usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``."""
+    if not isinstance(answer, dict):
+        return None
+    usage, timings = answer.get("usage"), answer.get("timings")
+    speed = _number(timings, "predicted_per_second") if isinstance(timings, dict) else None
+    if isinstance(usage, dict):
+        details = usage.get("prompt_tokens_details")
+        return Usage(
+            int(_number(usage, "prompt_tokens") or _number(usage, "input_tokens") or 0),
+            int(_number(usage, "completion_tokens") or _number(usage, "output_tokens") or 0),
+            int((_number(details, "cached_tokens") if isinstance(details, dict) else 0) or 0),
+            speed,
+        )
+    if isinstance(timings, dict):
+        cached = int(_number(timings, "cache_n") or 0)
+        return Usage(
+            cached + int(_number(timings, "prompt_n") or 0),
+            int(_number(timings, "predicted_n") or 0),
+            cached,
+            speed,
+        )
+    return None
+
+
+def _number(data: dict[str, Any], key: str) -> float | None:
+    value = data.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

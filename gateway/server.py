@@ -1,0 +1,224 @@
+"""The running gateway: listeners, signals, and an orderly start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.api.context import Door, Lifecycle
+from gateway.app import build_app
+from gateway.backends.backend import Environment
+from gateway.backends.policy import Limits
+from gateway.backends.process import Records
+from gateway.backends.scheduler import Scheduler
+from gateway.catalog import Catalog
+from gateway.config import Settings
+from gateway.errors import GatewayError
+from gateway.library import Library
+from gateway.listeners import Listeners
+from gateway.runtime import Runtime
+from gateway.sdnotify import Notifier
+from gateway.tasks import cancel_and_wait, spawn
+
+if TYPE_CHECKING:
+    from gateway.api.keys import KeyRing
+
+_log = logging.getLogger(__name__)
+
+#: Seconds a llama-server gets between SIGTERM and SIGKILL.
+_STOP_GRACE = 5.0
+
+
+async def serve(settings: Settings, library: Library) -> None:
+    """Run the gateway until SIGTERM or SIGINT.
+
+    Raises ``InvalidFiles`` or ``CannotListen`` if it cannot start.
+    """
+    runtime = Runtime(settings.data_dir)
+    await asyncio.to_thread(runtime.open)
+    try:
+        await _serve(settings, library, runtime)
+    finally:
+        await asyncio.to_thread(runtime.close)
+
+
+async def _serve(settings: Settings, library: Library, runtime: Runtime) -> None:
+    records = Records(settings.data_dir / "children")
+    for name in await asyncio.to_thread(records.reap_leftovers):
+        _log.warning("ended the llama-server of %s, left behind by a gateway that died", name)
+    scheduler = _scheduler(settings, library.catalog, runtime.folder, records)
+    library.changed = scheduler.apply
+    door, lifecycle, notifier = Door(), Lifecycle(), Notifier()
+    app = build_app(settings, library, scheduler, door, lifecycle)
+    listeners = Listeners(app, settings, runtime.control_socket)
+    ring: KeyRing | None = None
+    try:
+        await listeners.start()
+        door.control = runtime.control_socket
+        notifier.ready(f"listening on {listeners.urls[0]}")
+        _log.info("listening on %s", ", ".join(listeners.urls))
+        ring = await _open_store(settings)
+        await _first_key(ring, settings, library, listeners.urls[0])
+        door.open(ring)
+        lifecycle.ready = True
+        _preload(scheduler, library.catalog)
+        async with _Signals(lifecycle, library, door, notifier) as signals:
+            await lifecycle.stopping.wait()
+            await _drain(settings, scheduler, lifecycle, listeners, notifier, signals)
+    finally:
+        # Connections first, so that nobody sees a backend go; then backends, then the store.
+        await listeners.close()
+        await scheduler.close()
+        if ring is not None:
+            await ring.close()
+
+
+def _scheduler(
+    settings: Settings, catalog: Catalog, runtime_dir: Path, records: Records
+) -> Scheduler:
+    environment = Environment(
+        llama_server=settings.llama_server,
+        llm_storage=settings.llm_storage,
+        runtime_dir=runtime_dir,
+        environ=dict(os.environ),
+        records=records,
+        load_timeout=settings.limits.load_timeout,
+        stop_grace=_STOP_GRACE,
+    )
+    return Scheduler(
+        catalog,
+        environment,
+        Limits(max_loaded=settings.scheduler.max_loaded or 1),
+        queue_size=settings.limits.queue_size,
+        queue_timeout=settings.limits.queue_timeout,
+        idle_unload=settings.scheduler.idle_unload,
+    )
+
+
+async def _open_store(settings: Settings) -> KeyRing:
+    # SQLAlchemy takes longer to import than everything else: the listener is up by now.
+    store_module = await asyncio.to_thread(importlib.import_module, "gateway.store")
+    from gateway.api.keys import KeyRing
+
+    store = await store_module.Store.open(settings.database_url())
+    return await KeyRing.open(store)
+
+
+async def _first_key(ring: KeyRing, settings: Settings, library: Library, url: str) -> None:
+    """Make an admin key if there is no key at all, and show it once, with a line to try it."""
+    if not settings.auth.enabled or ring.records:
+        return
+    _, key = await ring.create("admin", "made at the first start", admin=True)
+    example = _curl(url, key, library)
+    if os.environ.get("JOURNAL_STREAM"):
+        # What is printed under systemd stays in the journal for ever.
+        file = settings.data_dir / "first-admin-key.txt"
+        await asyncio.to_thread(_write_private, file, f"{key}\n\n{example}\n")
+        _log.warning("the first admin key is in %s: take it, and delete the file", file)
+        return
+    print(f"\nAdmin key, shown only this once:\n\n  {key}\n\nTry it:\n\n  {example}\n", flush=True)  # noqa: T201
+
+
+def _write_private(file: Path, text: str) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        stream.write(text)
+
+
+def _curl(url: str, key: str, library: Library) -> str:
+    name = next((name for name, _, p in library.resolver.virtual_names() if p is not None), None)
+    name = name or next(iter(library.catalog.names), "MODEL")
+    body = {
+        "model": name,
+        "messages": [{"role": "user", "content": "Who are you, and where is the Nile?"}],
+    }
+    return (
+        f"curl {url}/v1/chat/completions"
+        f" -H {shlex.quote(f'Authorization: Bearer {key}')}"
+        f" -H {shlex.quote('Content-Type: application/json')}"
+        f" -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+    )
+
+
+def _preload(scheduler: Scheduler, catalog: Catalog) -> None:
+    async def load(model: str) -> None:
+        with contextlib.suppress(GatewayError):  # logged by the backend
+            await scheduler.load(model)
+
+    for spec in catalog.models.values():
+        if spec.preload:
+            spawn(load(spec.name), name=f"preload {spec.name}")
+
+
+class _Signals:
+    """TERM and INT begin the end, a second one hurries it, HUP reads the files again."""
+
+    def __init__(
+        self, lifecycle: Lifecycle, library: Library, door: Door, notifier: Notifier
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._library = library
+        self._door = door
+        self._notifier = notifier
+        self.hurry = asyncio.Event()
+
+    async def __aenter__(self) -> _Signals:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGINT, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._reload(), name="reload"))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        if self._lifecycle.stopping.is_set():
+            self.hurry.set()
+        self._lifecycle.stopping.set()
+
+    async def _reload(self) -> None:
+        self._notifier.reloading()
+        await self._library.refresh()
+        if self._door.ring is not None:
+            await self._door.ring.reload()
+        self._notifier.ready()
+
+
+async def _drain(
+    settings: Settings,
+    scheduler: Scheduler,
+    lifecycle: Lifecycle,
+    listeners: Listeners,
+    notifier: Notifier,
+    signals: _Signals,
+) -> None:
+    """From the first signal to the last answer; one deadline for all of it."""
+    # 1. Say so: /ready has been 503 since `stopping` was set, and the service manager is told.
+    notifier.stopping()
+    # 2. Accept nobody new; who waits for a model is sent away with 503 and Retry-After.
+    await listeners.stop_accepting()
+    scheduler.refuse_new()
+    # 3. What runs may finish, until the deadline or a second signal.
+    _log.info(
+        "shutting down; %d running requests may take up to %gs",
+        scheduler.in_flight,
+        settings.shutdown_timeout,
+    )
+    quiet = spawn(lifecycle.quiet(), name="wait for running requests")
+    hurry = spawn(signals.hurry.wait(), name="wait for a second signal")
+    await asyncio.wait(
+        (quiet, hurry), timeout=settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
+    )
+    if not quiet.done():
+        _log.warning("shutting down with %d requests still running", scheduler.in_flight)
+    await cancel_and_wait(quiet, hurry)
