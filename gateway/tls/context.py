@@ -1,0 +1,187 @@
+"""The server's SSLContext, and how a new certificate takes over while connections stay open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from gateway.config import TlsSettings
+from gateway.tls import pem
+from gateway.tls.inspection import FILE, inspect
+from gateway.validation import InvalidFiles, Problem
+
+_log = logging.getLogger(__name__)
+
+# Mozilla's "intermediate" list for TLS 1.2: forward secrecy and authenticated encryption only.
+# TLS 1.3 has no others, and OpenSSL's own order there is theirs too.
+CIPHERS = ":".join(
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+    )
+)
+
+_Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+def build_context(tls: TlsSettings, *, file: str = FILE) -> ssl.SSLContext:
+    """A context that serves this certificate over TLS 1.2 and 1.3, HTTP/1.1 only.
+
+    Blocks (files, and a key derivation where the key is encrypted): call it in a thread. Raises
+    :class:`InvalidFiles`, whose problems name the keys of ``file``, if it cannot be served; one
+    that clients will not accept (expired, wrong chain) can, see :func:`inspect`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    # All of the list is good, so the client chooses what its processor is fast at.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.options &= ~ssl.OP_NO_TICKET
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        _load(context, tls)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise InvalidFiles(_explain(error, tls, file)) from error
+    return context
+
+
+def _load(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    if tls.private_key is None or tls.certificate is None:
+        raise ValueError("private_key and certificate are both needed")
+    ca_chain = tls.ca_chain.read_bytes() if tls.ca_chain else b""
+    chain = pem.served_chain(tls.certificate.read_bytes(), ca_chain)
+    if not chain:
+        raise ValueError("no certificate in the file")
+
+    def passphrase() -> str:
+        # Without it OpenSSL would ask on the terminal, and wait.
+        if tls.passphrase is None:
+            raise ValueError("the key is encrypted and no passphrase is given")
+        return tls.passphrase.get_secret_value()
+
+    # OpenSSL takes the chain from one file. It is public and lies there for a moment only; the
+    # key is read from its own file and is never written anywhere.
+    with tempfile.NamedTemporaryFile("w", prefix="llm-gateway-", suffix=".pem") as together:
+        together.writelines(ssl.DER_cert_to_PEM_cert(der) for der in chain)
+        together.flush()
+        context.load_cert_chain(together.name, tls.private_key, passphrase)
+
+
+def _explain(error: Exception, tls: TlsSettings, file: str) -> list[Problem]:
+    """What is wrong in the words of :func:`inspect`; OpenSSL's own where it found nothing."""
+    if errors := inspect(tls, file=file).errors:
+        return list(errors)
+    reason = getattr(error, "reason", None) or error
+    return [Problem(file, "tls.certificate", str(tls.certificate), f"cannot be used: {reason}")]
+
+
+class CertificateReloader:
+    """Serves the certificate of the moment through one listening context that never changes.
+
+    A callback of the listening context moves each new handshake to the newest context; it runs
+    for clients that send no server name too. Loading a new pair into the context in use would
+    be shorter, but is not atomic (certificate in, key refused), and an old RSA certificate
+    would stay beside a new EC one, as OpenSSL keeps one of each kind. Open connections hold
+    the context they began with. Session tickets stay valid, for they are sealed with the
+    listening context's keys.
+    """
+
+    def __init__(
+        self, tls: TlsSettings, context: ssl.SSLContext, signature: _Signature, file: str
+    ) -> None:
+        self._tls = tls
+        self._file = file
+        self._newest = context
+        self._tried = self._seen = signature
+        self._reloading = asyncio.Lock()
+        self.problems: tuple[Problem, ...] = ()
+        """Why the files as they are now are not what is served; empty when they are."""
+        self.context = context
+        """What to listen with, for as long as the gateway runs."""
+        context.sni_callback = self._choose
+
+    @classmethod
+    async def open(cls, tls: TlsSettings, *, file: str = FILE) -> CertificateReloader:
+        """Load the certificate for the first time. Raises as :func:`build_context` does."""
+        # Before the files are read: a change while they are being read is then seen later.
+        signature = await asyncio.to_thread(_signature, tls)
+        context = await asyncio.to_thread(build_context, tls, file=file)
+        return cls(tls, context, signature, file)
+
+    async def reload(self, tls: TlsSettings | None = None) -> None:
+        """Read the files again, or those of new settings; new handshakes use what they hold.
+
+        Raises :class:`InvalidFiles`, and goes on with the certificate in use, if anything is
+        wrong with the new one, so that a good certificate never gives way to an expired one.
+        """
+        async with self._reloading:
+            wanted = tls or self._tls
+            self._tried = self._seen = await asyncio.to_thread(_signature, wanted)
+            try:
+                context = await asyncio.to_thread(_build_flawless, wanted, self._file)
+            except InvalidFiles as error:
+                self.problems = error.problems
+                raise
+            self._tls, self._newest, self.problems = wanted, context, ()
+
+    async def check(self) -> bool:
+        """One look at the files; True if a new certificate was taken over.
+
+        New files are taken at the second look that finds them the same, because tools write
+        key, certificate and chain one after the other. Broken ones are reported once.
+        """
+        seen = await asyncio.to_thread(_signature, self._tls)
+        settled, self._seen = seen == self._seen, seen
+        if not settled or seen == self._tried:
+            return False
+        try:
+            await self.reload()
+        except InvalidFiles as error:
+            _log.error("new certificate refused, the old one stays in use: %s", error)
+            return False
+        _log.info("new certificate in use: %s", self._tls.certificate)
+        return True
+
+    async def watch(self, interval: float = 30.0) -> NoReturn:
+        """:meth:`check` every ``interval`` seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            await self.check()
+
+    def _choose(
+        self, connection: ssl.SSLObject, _server_name: str | None, _listening: ssl.SSLContext
+    ) -> None:
+        if self._newest is not self.context:
+            connection.context = self._newest
+
+
+def _build_flawless(tls: TlsSettings, file: str) -> ssl.SSLContext:
+    found = inspect(tls, file=file)
+    if found.errors:
+        raise InvalidFiles(found.errors)
+    for warning in found.warnings:
+        _log.warning("%s", warning)
+    return build_context(tls, file=file)
+
+
+def _signature(tls: TlsSettings) -> _Signature:
+    """What changes when one of the files is written, replaced, or linked to another."""
+    return tuple(_stat(path) for path in (tls.private_key, tls.certificate, tls.ca_chain))
+
+
+def _stat(path: Path | None) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path) if path else None  # noqa: PTH116 - follows links, as open() does
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None

@@ -1,0 +1,57 @@
+"""The names a certificate can be for, and the file names made from them; pure but for the host."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+Name = str | ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def default_domains() -> tuple[str, ...]:
+    """This machine, as programs on it and its neighbours call it."""
+    own = socket.gethostname()
+    domains = ["localhost", "127.0.0.1", "::1"]
+    with contextlib.suppress(ValueError):  # a name that no certificate may carry
+        domains.append(str(parse_name(own)))
+    return tuple(dict.fromkeys(domains))
+
+
+def parse_name(text: str) -> Name:
+    """An address, a host name, or ``*.`` and a host name; ValueError says what is wrong.
+
+    International names become their ASCII form (RFC 5890). Nothing that passes can leave the
+    folder as part of a file name.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    else:
+        if "%" in text:
+            raise ValueError(f"{text!r}: a zone (%...) cannot be part of a certificate")
+        return address
+    if "://" in text or re.search(r":\d+$", text):
+        raise ValueError(f"{text!r}: give the name alone, without scheme or port")
+    wildcard, host = text.startswith("*."), text.removeprefix("*.").removesuffix(".")
+    try:
+        host = host.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise ValueError(f"{text!r} is not a host name") from None
+    labels = host.split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"{text!r} is not a host name, an IP address or *.NAME")
+    if labels[-1].isdigit():
+        raise ValueError(f"{text!r} is not an IP address")
+    if wildcard and len(labels) < 2:
+        raise ValueError(f"{text!r}: a wildcard needs two labels or more, like *.example.com")
+    return f"*.{host}" if wildcard else host
+
+
+def file_stem(name: Name) -> str:
+    """How the files of a certificate begin: ``example.com``, ``_wildcard.example.com``."""
+    return str(name).replace("*", "_wildcard").replace(":", "_")
