@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
                     length = int(value)
             elif size == 17 and name.lower() == b"transfer-encoding":
                 codings += 1
-                if codings > 1 or value.lower() != b"chunked":
+                if codings > 1 or value.strip().lower() != b"chunked":
                     self._refuse("used a transfer coding that is not plain chunked")
         # How the body ends (RFC 9112, 6.3), in the order in which llhttp decides it.
         if status == 204 or status == 304 or self._bodyless:
