@@ -42,43 +42,101 @@ async def serve(settings: Settings, library: Library) -> None:
 
     Raises ``InvalidFiles`` or ``CannotListen`` if it cannot start.
     """
-    runtime = Runtime(settings.data_dir)
-    await asyncio.to_thread(runtime.open)
-    try:
-        await _serve(settings, library, runtime)
-    finally:
-        await asyncio.to_thread(runtime.close)
+    notifier = Notifier()
+    async with Gateway(settings, library) as gateway:
+        notifier.ready(f"listening on {gateway.urls[0]}")
+        await gateway.open_keys()
+        async with _Signals(gateway, notifier) as signals:
+            await gateway.lifecycle.stopping.wait()
+            notifier.stopping()
+            await gateway.drain(signals.hurry)
 
 
-async def _serve(settings: Settings, library: Library, runtime: Runtime) -> None:
-    records = Records(settings.data_dir / "children")
-    for name in await asyncio.to_thread(records.reap_leftovers):
-        _log.warning("ended the llama-server of %s, left behind by a gateway that died", name)
-    scheduler = _scheduler(settings, library.catalog, runtime.folder, records)
-    library.changed = scheduler.apply
-    door, lifecycle, notifier = Door(), Lifecycle(), Notifier()
-    app = build_app(settings, library, scheduler, door, lifecycle)
-    listeners = Listeners(app, settings, runtime.control_socket)
-    ring: KeyRing | None = None
-    try:
-        await listeners.start()
-        door.control = runtime.control_socket
-        notifier.ready(f"listening on {listeners.urls[0]}")
-        _log.info("listening on %s", ", ".join(listeners.urls))
-        ring = await _open_store(settings)
-        await _first_key(ring, settings, library, listeners.urls[0])
-        door.open(ring)
-        lifecycle.ready = True
-        _preload(scheduler, library.catalog)
-        async with _Signals(lifecycle, library, door, notifier) as signals:
-            await lifecycle.stopping.wait()
-            await _drain(settings, scheduler, lifecycle, listeners, notifier, signals)
-    finally:
-        # Connections first, so that nobody sees a backend go; then backends, then the store.
-        await listeners.close()
-        await scheduler.close()
-        if ring is not None:
-            await ring.close()
+class Gateway:
+    """Everything that runs, put together; ``async with`` starts and ends it.
+
+    Inside, :attr:`urls` answer /health; requests that need a key wait for :meth:`open_keys`.
+    """
+
+    def __init__(self, settings: Settings, library: Library) -> None:
+        self.settings = settings
+        self.library = library
+        self.door = Door()
+        self.lifecycle = Lifecycle()
+        self.runtime = Runtime(settings.data_dir)
+        self.ring: KeyRing | None = None
+        self.scheduler: Scheduler
+        self._listeners: Listeners
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients reach it."""
+        return self._listeners.urls
+
+    async def __aenter__(self) -> Gateway:
+        async with contextlib.AsyncExitStack() as stack:
+            await asyncio.to_thread(self.runtime.open)
+            stack.push_async_callback(asyncio.to_thread, self.runtime.close)
+            stack.push_async_callback(self._close_keys)
+            records = Records(self.settings.data_dir / "children")
+            for name in await asyncio.to_thread(records.reap_leftovers):
+                _log.warning("ended the llama-server of %s that a dead gateway left behind", name)
+            self.scheduler = _scheduler(
+                self.settings, self.library.catalog, self.runtime.folder, records
+            )
+            self.library.changed = self.scheduler.apply
+            stack.push_async_callback(self.scheduler.close)
+            app = build_app(self.settings, self.library, self.scheduler, self.door, self.lifecycle)
+            self._listeners = Listeners(app, self.settings, self.runtime.control_socket)
+            # Left first, so that no client sees its backend go.
+            stack.push_async_callback(self._listeners.close)
+            await self._listeners.start()
+            self.door.control = self.runtime.control_socket
+            _log.info("listening on %s", ", ".join(self.urls))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.lifecycle.stopping.set()
+        await self._stack.aclose()
+
+    async def open_keys(self) -> None:
+        """Open the store, make the first key if there is none, and let requests in."""
+        ring = self.ring = await _open_ring(self.settings)
+        await _first_key(ring, self.settings, self.library, self.urls[0])
+        self.door.open(ring)
+        self.lifecycle.ready = True
+        _preload(self.scheduler, self.library.catalog)
+
+    async def _close_keys(self) -> None:
+        if self.ring is not None:
+            await self.ring.close()
+
+    async def reload(self) -> None:
+        """Read models.json and the keys again."""
+        await self.library.refresh()
+        if self.ring is not None:
+            await self.ring.reload()
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """From the first signal to the last answer; one deadline for all of it."""
+        timeout = self.settings.shutdown_timeout
+        # 1. /ready has been 503 since `stopping` was set, and streams without an end have ended.
+        self.lifecycle.stopping.set()
+        # 2. Accept nobody new; who waits for a model is sent away with 503 and Retry-After.
+        await self._listeners.stop_accepting()
+        self.scheduler.refuse_new()
+        # 3. What runs may finish, until the deadline or until somebody is in a hurry.
+        running = self.scheduler.in_flight
+        _log.info("shutting down; %d running requests may take up to %gs", running, timeout)
+        quiet = spawn(self.lifecycle.quiet(), name="wait for running requests")
+        hurried = spawn(hurry.wait(), name="wait for a second signal")
+        await asyncio.wait((quiet, hurried), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not quiet.done():
+            _log.warning("shutting down with %d requests running", self.scheduler.in_flight)
+        await cancel_and_wait(quiet, hurried)
+        # 4. Leaving the `async with` closes connections, then backends, then the store.
 
 
 def _scheduler(
@@ -103,7 +161,7 @@ def _scheduler(
     )
 
 
-async def _open_store(settings: Settings) -> KeyRing:
+async def _open_ring(settings: Settings) -> KeyRing:
     # SQLAlchemy takes longer to import than everything else: the listener is up by now.
     store_module = await asyncio.to_thread(importlib.import_module, "gateway.store")
     from gateway.api.keys import KeyRing
@@ -160,12 +218,8 @@ def _preload(scheduler: Scheduler, catalog: Catalog) -> None:
 class _Signals:
     """TERM and INT begin the end, a second one hurries it, HUP reads the files again."""
 
-    def __init__(
-        self, lifecycle: Lifecycle, library: Library, door: Door, notifier: Notifier
-    ) -> None:
-        self._lifecycle = lifecycle
-        self._library = library
-        self._door = door
+    def __init__(self, gateway: Gateway, notifier: Notifier) -> None:
+        self._gateway = gateway
         self._notifier = notifier
         self.hurry = asyncio.Event()
 
@@ -182,43 +236,12 @@ class _Signals:
             loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
-        if self._lifecycle.stopping.is_set():
+        stopping = self._gateway.lifecycle.stopping
+        if stopping.is_set():
             self.hurry.set()
-        self._lifecycle.stopping.set()
+        stopping.set()
 
     async def _reload(self) -> None:
         self._notifier.reloading()
-        await self._library.refresh()
-        if self._door.ring is not None:
-            await self._door.ring.reload()
+        await self._gateway.reload()
         self._notifier.ready()
-
-
-async def _drain(
-    settings: Settings,
-    scheduler: Scheduler,
-    lifecycle: Lifecycle,
-    listeners: Listeners,
-    notifier: Notifier,
-    signals: _Signals,
-) -> None:
-    """From the first signal to the last answer; one deadline for all of it."""
-    # 1. Say so: /ready has been 503 since `stopping` was set, and the service manager is told.
-    notifier.stopping()
-    # 2. Accept nobody new; who waits for a model is sent away with 503 and Retry-After.
-    await listeners.stop_accepting()
-    scheduler.refuse_new()
-    # 3. What runs may finish, until the deadline or a second signal.
-    _log.info(
-        "shutting down; %d running requests may take up to %gs",
-        scheduler.in_flight,
-        settings.shutdown_timeout,
-    )
-    quiet = spawn(lifecycle.quiet(), name="wait for running requests")
-    hurry = spawn(signals.hurry.wait(), name="wait for a second signal")
-    await asyncio.wait(
-        (quiet, hurry), timeout=settings.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
-    )
-    if not quiet.done():
-        _log.warning("shutting down with %d requests still running", scheduler.in_flight)
-    await cancel_and_wait(quiet, hurry)

@@ -31,6 +31,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
         changed = True
+    for key, value in target.defaults.items():
+        if key not in body:
+            body[key] = value
+            changed = True
     call = Call(
         target.spec.name,
         "POST",

@@ -75,9 +75,7 @@ def _check_settings(settings: Settings, label: str) -> list[Problem]:
     try:
         find_program(settings.llama_server, os.environ)
     except GatewayError as error:
-        problems.append(
-            Problem(label, "llama_server", repr(settings.llama_server), error.message)
-        )
+        problems.append(Problem(label, "llama_server", repr(settings.llama_server), error.message))
     folder = settings.data_dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

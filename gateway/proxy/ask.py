@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ _HEADERS = b"Content-Type: application/json\r\n"
 _PATH = "/v1/chat/completions"
 
 
-async def texts(scheduler: Scheduler, model: str, body: dict[str, Any]) -> AsyncIterator[str]:
+async def texts(scheduler: Scheduler, model: str, body: dict[str, Any]) -> AsyncGenerator[str, None]:
     """Stream a chat completion and yield its text as it comes.
 
     ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the

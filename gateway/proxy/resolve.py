@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from gateway.backends.command import request_defaults
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import ModelNotFound
 
@@ -29,11 +30,16 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request resolves to. ``prompt`` is the personality's text, if there is one."""
+    """What a request resolves to.
+
+    ``prompt`` is the personality's text, if there is one; ``defaults`` are body fields for
+    requests that don't set them.
+    """
 
     spec: ModelSpec
     personality: str | None
     prompt: str | None
+    defaults: Mapping[str, object]
 
 
 class Resolver:
@@ -41,6 +47,7 @@ class Resolver:
 
     def __init__(self, catalog: Catalog) -> None:
         self._specs = catalog.models
+        self._defaults = {name: request_defaults(s) for name, s in catalog.models.items()}
         self._names: dict[str, tuple[ModelSpec, str | None]] = {}
         for alias, name in catalog.aliases.items():
             self._names[alias] = (catalog.models[name], None)
@@ -74,9 +81,10 @@ class Resolver:
                 personality = active.personality
             if personality is None and default in spec.personalities:
                 personality = default
+        defaults = self._defaults[spec.name]
         if personality is None or personality.lower() == NO_PERSONALITY:
-            return Target(spec, None, None)
-        return Target(spec, personality, self._prompt(spec, personality))
+            return Target(spec, None, None, defaults)
+        return Target(spec, personality, self._prompt(spec, personality), defaults)
 
     def virtual_names(self) -> Iterator[tuple[str, ModelSpec, str | None]]:
         """Every name that ``/v1/models`` lists: ``(name, spec, personality or None)``."""
@@ -84,13 +92,6 @@ class Resolver:
             yield name, spec, None
             for personality in spec.personalities:
                 yield f"{name}:{personality}", spec, personality
-
-    def check_personality(self, spec: ModelSpec, personality: str | None) -> str | None:
-        """``personality`` if the model has it, ``None`` for "none"; raises otherwise."""
-        if personality is None or personality.lower() == NO_PERSONALITY:
-            return None
-        self._prompt(spec, personality)
-        return personality
 
     def _lookup(self, requested: object, active: Active | None) -> tuple[ModelSpec, str | None]:
         if isinstance(requested, str) and (found := self._names.get(requested)) is not None:

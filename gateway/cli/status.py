@@ -1,0 +1,123 @@
+"""``llm-gateway models`` and ``llm-gateway status``: what a running gateway is doing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.cli.control import control_request
+
+from gateway.cli.serve import demo_if_bare
+from gateway.config import Settings, load_settings
+from gateway.library import read_catalog
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Register both commands."""
+    models = subparsers.add_parser(
+        "models", parents=[common], help="list the models, their state and personalities"
+    )
+    models.set_defaults(run=run_models)
+    status = subparsers.add_parser(
+        "status", parents=[common], help="watch a running gateway (ends with Ctrl-C)"
+    )
+    status.add_argument("--once", action="store_true", help="print once and end")
+    status.add_argument(
+        "--interval", type=float, default=1.0, metavar="S", help="seconds between two looks"
+    )
+    status.set_defaults(run=run_status)
+
+
+def run_models(args: argparse.Namespace) -> int:
+    """A table: name, state, memory, personalities. Works without a running gateway too."""
+    settings = demo_if_bare(load_settings(args.config)).settings
+    answer = control_request(settings, "GET", "/admin/models")
+    states = {}
+    if answer is not None and answer[0] == 200:
+        states = {model["name"]: model for model in answer[1]["models"]}
+    catalog, _ = read_catalog(settings.models_file)
+    rows = []
+    for name, spec in catalog.models.items():
+        known = states.get(name, {})
+        rows.append(
+            (
+                name,
+                known.get("state", "unknown" if states else "not running"),
+                _size(known.get("memory") or spec.memory),
+                ", ".join(spec.personalities) or "-",
+            )
+        )
+    _print_table(("NAME", "STATE", "MEMORY", "PERSONALITIES"), rows)
+    return 0
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """The state of the gateway and each model, again and again on a terminal."""
+    settings = demo_if_bare(load_settings(args.config)).settings
+    live = sys.stdout.isatty() and not args.once
+    try:
+        while True:
+            if not _show(settings, clear=live):
+                return 1
+            if not live:
+                return 0
+            time.sleep(max(0.1, args.interval))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _show(settings: Settings, *, clear: bool) -> bool:
+    answer = control_request(settings, "GET", "/admin/status")
+    if answer is None or answer[0] != 200:
+        print(f"error: no gateway is running on {settings.data_dir}", file=sys.stderr)
+        return False
+    data: dict[str, Any] = answer[1]
+    if clear:
+        print("\x1b[H\x1b[2J", end="")
+    active = data["active"]
+    chosen = f"{active['model']} ({active['personality'] or 'no personality'})" if active else "-"
+    print(
+        f"ready: {'yes' if data['ready'] else 'no'}   in flight: {data['in_flight']}   "
+        f"active: {chosen}\n"
+    )
+    rows = [
+        (
+            model["name"],
+            model["state"],
+            f"{model['in_flight']}/{model['slots']}",
+            str(model["queued"]),
+            _seconds(model["uptime"]),
+            f"{model['starts']}/{model['deaths']}",
+            (model["last_error"] or "-")[:60],
+        )
+        for model in data["models"]
+    ]
+    header = ("NAME", "STATE", "RUNNING", "QUEUED", "UPTIME", "STARTS/DEATHS", "LAST ERROR")
+    _print_table(header, rows)
+    return True
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _size(value: int | None) -> str:
+    return f"{value / 2**30:.1f} GiB" if value else "-"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    minutes, seconds = divmod(int(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
