@@ -1,0 +1,323 @@
+"""API keys: how they look, who is behind one, and the ring of all of them in memory.
+
+A request is checked against memory only. The store is read at the start and on reload, and
+written when a key changes; when a key was last used is written in batches, behind the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+import string
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.api.key_activity import INTERVAL, KeyActivity
+from gateway.api.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours, new_key
+from gateway.errors import BadRequest, NotFound, Unauthorized
+
+if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
+    from gateway.api.legacy_keys import LegacyFile
+    from gateway.store import KeyRecord, Store
+
+_ID_CHARS = string.digits + string.ascii_lowercase
+_KEY_ID = re.compile(r"k_[0-9a-z]{8}")
+
+__all__ = [
+    "ANONYMOUS",
+    "LOCAL_ADMIN",
+    "ImportReport",
+    "KeyRing",
+    "Limits",
+    "Principal",
+    "hash_key",
+    "looks_like_ours",
+    "new_key",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one key may use. ``None``: no limit."""
+
+    rpm: int | None = None  # requests per minute
+    tpm: int | None = None  # tokens per minute
+    tpd: int | None = None  # tokens per day
+    concurrency: int | None = None  # requests at once
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, and what they may do."""
+
+    key_id: str  # for logs and accounting
+    name: str
+    admin: bool
+    models: frozenset[str] | None = None  # None: every model
+    personalities: frozenset[str] | None = None  # None: every personality
+    default_personality: str | None = None
+    limits: Limits = Limits()
+    expires: float | None = None  # seconds since 1970
+
+
+#: Everybody, where ``auth.enabled`` is false.
+ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
+#: Whoever can reach the control socket: the owner of the data folder, through the command line.
+LOCAL_ADMIN: Final = Principal("local", "command line", admin=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: bytes
+    principal: Principal
+    revoked: bool
+
+
+# Compared with where no key has the digest, so that a miss does the same work as a hit.
+_NOBODY = _Entry(bytes(32), Principal("nobody", "nobody", admin=False), revoked=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of an old key file. The texts name entries, never keys."""
+
+    imported: tuple[KeyRecord, ...]
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class KeyRing:
+    """All keys, in memory, over a store that it owns. Made by :meth:`open`, ended by :meth:`close`.
+
+    ``find`` and ``touch`` are for each request: a few microseconds, no waiting. The others write
+    to the store, one at a time.
+    """
+
+    def __init__(self, store: Store, *, write_every: float = INTERVAL) -> None:
+        self._store = store
+        self._changing = asyncio.Lock()
+        self._records: dict[str, KeyRecord] = {}
+        self._by_digest: dict[bytes, _Entry] = {}
+        self._activity = KeyActivity(store, interval=write_every)
+
+    @classmethod
+    async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
+        """The ring of the keys in ``store``, which it closes in the end (or now, on an error)."""
+        ring = cls(store, write_every=write_every)
+        try:
+            await ring.reload()
+        except BaseException:
+            await store.close()
+            raise
+        ring._activity.start()
+        return ring
+
+    async def close(self) -> None:
+        """Write what is unwritten, and close the store."""
+        try:
+            await self._activity.close()
+        finally:
+            await self._store.close()
+
+    @property
+    def records(self) -> tuple[KeyRecord, ...]:
+        """Every key, revoked ones too, oldest first, with the last activity of this moment."""
+        return tuple(
+            record
+            if (used := self._activity.last_used(record.id)) is None
+            else replace(record, last_activity=used)
+            for record in self._records.values()
+        )
+
+    # --- for each request ------------------------------------------------------------------
+
+    def find(self, presented: str, now: float) -> Principal:
+        """Who ``presented`` belongs to, at ``now`` (seconds since 1970).
+
+        Raises :class:`Unauthorized`, whose text never holds the key. What it takes doesn't tell
+        how near a guess was: only digests are looked up and compared.
+        """
+        if len(presented) > MAX_KEY_CHARS:
+            raise Unauthorized("this is not an API key: it is too long")
+        digest = hash_key(presented)
+        entry = self._by_digest.get(digest, _NOBODY)
+        if not hmac.compare_digest(entry.digest, digest):
+            raise _unknown(presented)
+        if entry.revoked:
+            raise Unauthorized("this API key has been revoked", code="api_key_revoked")
+        expires = entry.principal.expires
+        if expires is not None and now >= expires:
+            raise Unauthorized("this API key has expired", code="api_key_expired")
+        return entry.principal
+
+    def touch(self, key_id: str) -> None:
+        """Remember that the key was used now. Written later; ids of no key are ignored."""
+        if key_id in self._records:
+            self._activity.touch(key_id)
+
+    # --- changes ---------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Take the keys from the store again: the command line may have changed it."""
+        async with self._changing:
+            self._install(await self._store.list_keys())
+
+    async def create(
+        self,
+        name: str,
+        description: str = "",
+        *,
+        admin: bool = False,
+        expires_in: float | None = None,
+        models: Sequence[str] | None = None,
+    ) -> tuple[KeyRecord, str]:
+        """Make a key. It is the second thing returned, and kept nowhere: show it now or never.
+
+        ``expires_in`` is in seconds. Raises :class:`BadRequest` for values that can't be used.
+        """
+        if not 0 < len(name) <= 100 or not name.isprintable() or name != name.strip():
+            raise BadRequest("a key needs a name of 1 to 100 visible characters", param="name")
+        if len(description) > 1000 or not all(map(str.isprintable, description.splitlines())):
+            raise BadRequest("a description is text of up to 1000 characters", param="description")
+        if models is not None and not (models and all(models)):
+            raise BadRequest("a list of models needs at least one name", param="models")
+        now = datetime.now(UTC)
+        expires = None
+        if expires_in is not None:
+            try:
+                expires = now + timedelta(seconds=expires_in)
+            except (OverflowError, ValueError):  # ValueError: not a number
+                expires = now
+            if expires <= now:
+                raise BadRequest("expires is too short or too long", param="expires")
+        from gateway.store import KeyRecord
+
+        key = new_key()
+        async with self._changing:
+            record = KeyRecord(
+                id=_free_id(self._records),
+                hash=hash_key(key).hex(),
+                name=name,
+                description=description,
+                admin=admin,
+                created=now,
+                expires=expires,
+                models=None if models is None else tuple(models),
+            )
+            await self._store.add_key(record)
+            self._install([*self._records.values(), record])
+        return record, key
+
+    async def revoke(self, key_id: str, *, force: bool = False) -> KeyRecord:
+        """End a key, at once and for good. Revoking it again changes nothing.
+
+        The last admin key that still works is refused without ``force``: nobody could load a
+        model any more.
+        """
+        async with self._changing:
+            self._install(await self._store.list_keys())
+            record = self._records.get(key_id)
+            if record is None:
+                # What isn't an id isn't repeated: it may be a key.
+                shown = f" {key_id}" if _KEY_ID.fullmatch(key_id) else ""
+                raise NotFound(f"there is no key with the id{shown}", code="key_not_found")
+            if record.revoked is not None:
+                return record
+            now = datetime.now(UTC)
+            admins = [other.id for other in self._records.values() if _is_working_admin(other, now)]
+            if admins == [key_id] and not force:
+                raise BadRequest(
+                    f"{key_id} is the last admin key that works: make another first, "
+                    "or revoke it with --force",
+                    code="last_admin_key",
+                )
+            record = await self._store.update_key(key_id, revoked=now)
+            self._install([record if old.id == key_id else old for old in self._records.values()])
+            return record
+
+    async def import_legacy(self, path: Path, *, admin: bool = True) -> ImportReport:
+        """Take over the keys of the old system's ``authKeys.json``: all of them or none.
+
+        That system had no roles: any key could load a model. So each becomes an admin key, unless
+        its entry says no; with ``admin=False`` none does. Keys that are here already are skipped.
+        Raises :class:`gateway.validation.InvalidFiles` if anything in the file isn't understood.
+        """
+        from gateway.api.legacy_keys import read_legacy
+        from gateway.store import KeyRecord
+
+        file: LegacyFile = await asyncio.to_thread(read_legacy, path)
+        async with self._changing:
+            self._install(await self._store.list_keys())
+            known = {record.hash: record.id for record in self._records.values()}
+            skipped = list(file.skipped)
+            added: dict[str, KeyRecord] = {}
+            now = datetime.now(UTC)
+            for old in file.keys:
+                digest = hash_key(old.key).hex()
+                if (same := known.get(digest)) is not None:
+                    skipped.append(f"{old.label}: is here already, as {same}")
+                    continue
+                record = KeyRecord(
+                    id=_free_id({**self._records, **added}),
+                    hash=digest,
+                    name=old.name,
+                    description=old.description,
+                    admin=admin and old.admin is not False,
+                    created=old.created or now,
+                    expires=old.expires,
+                    last_activity=old.last_activity,
+                    imported=True,
+                )
+                added[record.id] = record
+                known[digest] = record.id
+            await self._store.add_keys(added.values())
+            self._install([*self._records.values(), *added.values()])
+        return ImportReport(tuple(added.values()), tuple(skipped), file.warnings)
+
+    # --- below -----------------------------------------------------------------------------
+
+    def _install(self, records: Iterable[KeyRecord]) -> None:
+        """Make ``records`` the keys, in one step as seen by requests."""
+        by_id = {record.id: record for record in records}
+        self._by_digest = {entry.digest: entry for entry in map(_entry, by_id.values())}
+        self._records = by_id
+        self._activity.keep(by_id)
+
+
+def _free_id(taken: Container[str]) -> str:
+    while True:
+        key_id = "k_" + "".join(secrets.choice(_ID_CHARS) for _ in range(8))
+        if key_id not in taken:
+            return key_id
+
+
+def _unknown(presented: str) -> Unauthorized:
+    # The checksum is no secret, so this helps only who copied half a key.
+    if presented.startswith(PREFIX) and not looks_like_ours(presented):
+        return Unauthorized("this API key is incomplete, or has a typing error")
+    return Unauthorized("this API key is not known here")
+
+
+def _entry(record: KeyRecord) -> _Entry:
+    limits = record.limits or {}
+    principal = Principal(
+        key_id=record.id,
+        name=record.name,
+        admin=record.admin,
+        models=None if record.models is None else frozenset(record.models),
+        personalities=None if record.personalities is None else frozenset(record.personalities),
+        default_personality=record.default_personality,
+        limits=Limits(**{name: limits.get(name) for name in Limits.__slots__}),
+        expires=None if record.expires is None else record.expires.timestamp(),
+    )
+    return _Entry(bytes.fromhex(record.hash), principal, revoked=record.revoked is not None)
+
+
+def _is_working_admin(record: KeyRecord, now: datetime) -> bool:
+    expired = record.expires is not None and record.expires <= now
+    return record.admin and record.revoked is None and not expired
