@@ -1,0 +1,73 @@
+"""The command line: ``llm-gateway COMMAND ...``. Each command is a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from gateway import __version__
+from gateway.errors import GatewayError
+
+#: Command -> its module and what it's for. Only the module of the command asked for is imported.
+COMMANDS: Final = {
+    "serve": ("gateway.cli.serve", "run the gateway"),
+    "check": ("gateway.cli.check", "list everything wrong with the configuration"),
+    "keys": ("gateway.cli.keys", "make, list, revoke and import API keys"),
+    "tls": ("gateway.cli.tls", "make certificates"),
+    "init": ("gateway.cli.init", "make conf/, data/ and ssl/ in a folder"),
+    "models": ("gateway.cli.status", "list the models, their state and personalities"),
+    "status": ("gateway.cli.status", "watch a running gateway (ends with Ctrl-C)"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. 0: done; 1: it failed, and stderr says why; 2: it was not understood."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(arguments).parse_args(arguments)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Python would complain once more when it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells have it
+    except GatewayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        from gateway.validation import InvalidFiles
+
+        if not isinstance(error, InvalidFiles):
+            raise
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llm-gateway",
+        description="Serves the models of llama-server to the internet as if they were OpenAI's.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", metavar="FILE", help="instead of gateway.yaml in one of the usual places"
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # The top level has no options with a value: the first word is the command.
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    chosen = COMMANDS[command][0] if command in COMMANDS else None
+    if chosen is not None:
+        importlib.import_module(chosen).add_parser(subparsers, common)
+    for name, (module, about) in COMMANDS.items():
+        if module != chosen:
+            subparsers.add_parser(name, help=about, add_help=False)
+    return parser

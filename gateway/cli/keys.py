@@ -1,0 +1,199 @@
+"""``llm-gateway keys``: make, list, revoke and import API keys.
+
+It works on the database itself, so it needs no running gateway; one that runs is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.cli.control import ControlError, notify_running_gateway
+from gateway.cli.table import print_table
+
+if TYPE_CHECKING:
+    from gateway.api.keys import KeyRing
+    from gateway.config import Settings
+    from gateway.store import KeyRecord
+
+T = TypeVar("T")
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+) -> None:
+    """Register the command."""
+    keys = subparsers.add_parser("keys", help="make, list, revoke and import API keys")
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    create = actions.add_parser(
+        "create", parents=[common], help="make a key; it is the last line on stdout, shown once"
+    )
+    create.add_argument("name", metavar="NAME", help="who or what it is for")
+    create.add_argument("description", metavar="DESCRIPTION", nargs="?", default="")
+    create.add_argument("--admin", action="store_true", help="may load and unload models, too")
+    create.add_argument("--expires", metavar="TIME", help="ends after this time, like 30d or 12h")
+    create.add_argument("--models", metavar="A,B", help="may use only these models")
+    create.set_defaults(run=run_create)
+
+    listing = actions.add_parser("list", parents=[common], help="list keys, never their text")
+    listing.set_defaults(run=run_list)
+
+    revoke = actions.add_parser("revoke", parents=[common], help="end a key, at once and for good")
+    revoke.add_argument("id", metavar="ID", help="like k_ab12cd34, as `keys list` shows it")
+    revoke.add_argument("--force", action="store_true", help="even the last admin key")
+    revoke.set_defaults(run=run_revoke)
+
+    importing = actions.add_parser(
+        "import", parents=[common], help="take over the old system's data/authKeys.json"
+    )
+    importing.add_argument("file", metavar="FILE", type=Path)
+    importing.add_argument(
+        "--no-admin", action="store_true", help="none of them may load and unload models"
+    )
+    importing.set_defaults(run=run_import)
+
+
+def run_create(args: argparse.Namespace) -> int:
+    """Make a key. On stdout stands nothing but the key, so that scripts can take it."""
+    settings = _settings(args)
+    expires_in = models = None
+    if args.expires is not None:
+        from gateway.validation import parse_duration
+
+        try:
+            expires_in = parse_duration(args.expires)
+        except ValueError as error:
+            return _fail(f"--expires {error}")
+    if args.models is not None:
+        models = [name for part in args.models.split(",") if (name := part.strip())]
+
+    record, key = _with_ring(
+        settings,
+        lambda ring: ring.create(
+            args.name, args.description, admin=args.admin, expires_in=expires_in, models=models
+        ),
+    )
+    expires = f", expires {_when(record.expires)}" if record.expires else ""
+    kind = "admin key" if record.admin else "key"
+    _say(f"{kind} {record.id} for {record.name}{expires}; it is shown only this once:")
+    print(key, flush=True)
+    _tell_gateway(settings)
+    return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """A table of all keys, by what is public of them."""
+
+    async def records(ring: KeyRing) -> tuple[KeyRecord, ...]:
+        return ring.records
+
+    now = datetime.now(UTC)
+    rows = [
+        (
+            record.id,
+            record.name,
+            "yes" if record.admin else "no",
+            _state(record, now),
+            _when(record.created),
+            _when(record.expires),
+            _when(record.last_activity),
+            ", ".join(record.models) if record.models is not None else "all",
+        )
+        for record in _with_ring(_settings(args), records)
+    ]
+    header = ("ID", "NAME", "ADMIN", "STATE", "CREATED", "EXPIRES", "LAST ACTIVITY", "MODELS")
+    print_table(header, rows)
+    return 0
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    """End a key. 1 also if a running gateway could not be told, and so goes on accepting it."""
+    settings = _settings(args)
+    record = _with_ring(settings, lambda ring: ring.revoke(args.id, force=args.force))
+    print(f"revoked {record.id} ({record.name})")
+    return 0 if _tell_gateway(settings) else 1
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Take over old keys: all that the file holds, or none."""
+    settings = _settings(args)
+    report = _with_ring(
+        settings, lambda ring: ring.import_legacy(args.file, admin=not args.no_admin)
+    )
+    for text in report.warnings:
+        _say(f"warning: {text}")
+    for text in report.skipped:
+        _say(f"skipped: {text}")
+    if report.imported:
+        rows = [(key.id, key.name, "yes" if key.admin else "no") for key in report.imported]
+        print_table(("ID", "NAME", "ADMIN"), rows)
+    admins = sum(key.admin for key in report.imported)
+    print(f"imported {len(report.imported)} keys, {admins} of them admin keys")
+    if admins:
+        _say(
+            "they may load and unload models, as in the old system; `--no-admin` imports keys "
+            "that may only chat"
+        )
+    if report.imported:
+        _say(f"{args.file} still holds the keys as plain text: delete it when all is well")
+        _tell_gateway(settings)
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from gateway.config import load_settings
+
+    return load_settings(args.config).settings
+
+
+def _with_ring(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
+    from gateway.api.keys import KeyRing
+    from gateway.store import Store
+
+    async def run() -> T:
+        ring = await KeyRing.open(await Store.open(settings.database_url()))
+        try:
+            return await work(ring)
+        finally:
+            await ring.close()
+
+    return asyncio.run(run())
+
+
+def _tell_gateway(settings: Settings) -> bool:
+    """Whether the change holds now, as far as there's a gateway. Says how it stands."""
+    try:
+        if notify_running_gateway(settings):
+            _say("the running gateway knows")
+        else:
+            _say("no gateway is running; it takes effect when one starts")
+    except ControlError as error:
+        _say(f"warning: saved, but {error}; restart it")
+        return False
+    return True
+
+
+def _state(record: KeyRecord, now: datetime) -> str:
+    if record.revoked is not None:
+        return "revoked"
+    return "expired" if record.expires is not None and record.expires <= now else "ok"
+
+
+def _when(time: datetime | None) -> str:
+    return "-" if time is None else time.strftime("%Y-%m-%d %H:%MZ")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _fail(text: str) -> int:
+    _say(f"error: {text}")
+    return 1
