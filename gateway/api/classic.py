@@ -53,7 +53,7 @@ async def load_model(request: web.Request) -> web.Response:
     if not isinstance(name, str) or not name:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
-    target = await resolve(request, body)
+    target = await resolve(request, body, anew=True)
     await request.app[SCHEDULER].load(target.spec.name)
     library.active = Active(target.spec.name, target.personality)
     message = f"Model {target.spec.name} loaded"

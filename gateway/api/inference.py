@@ -61,8 +61,10 @@ async def send(request: web.Request, call: Call) -> web.StreamResponse:
             )
 
 
-async def resolve(request: web.Request, body: JsonObject) -> Target:
+async def resolve(request: web.Request, body: JsonObject, *, anew: bool = False) -> Target:
     """The model and personality that ``body`` and the headers of ``request`` mean.
+
+    ``anew``: without regard to what ``/loadModel`` chose before.
 
     Raises :class:`ModelNotFound`; :class:`Forbidden` where the key may not use the model.
     """
@@ -73,21 +75,23 @@ async def resolve(request: web.Request, body: JsonObject) -> Target:
     elif not isinstance(choice, str):
         raise BadRequest("`personality` must be a text", param="personality")
     try:
-        target = _resolve(request, library, body.get("model"), choice)
+        target = _resolve(request, library, body.get("model"), choice, anew)
     except ModelNotFound:
         # Perhaps it was added to models.json a moment ago.
         await library.refresh()
-        target = _resolve(request, library, body.get("model"), choice)
+        target = _resolve(request, library, body.get("model"), choice, anew)
     request[MODEL] = target.spec.name
     return target
 
 
-def _resolve(request: web.Request, library: Library, model: Any, choice: str | None) -> Target:
+def _resolve(
+    request: web.Request, library: Library, model: Any, choice: str | None, anew: bool
+) -> Target:
     principal = request[PRINCIPAL]
     target = library.resolver.resolve(
         model,
         choice=choice,
-        active=library.active,
+        active=None if anew else library.active,
         default=principal.default_personality,
     )
     if principal.models is not None and target.spec.name not in principal.models:

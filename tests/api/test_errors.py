@@ -1,0 +1,189 @@
+"""Whatever goes wrong: the right status, OpenAI's error object, and the gateway goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from harness import MakeGateway, Running, fake_model
+
+
+def is_error(body: Any, *words: str) -> bool:
+    error = body["error"]
+    assert set(error) >= {"message", "type", "code", "param"}
+    assert isinstance(error["code"], str)
+    assert all(word in error["message"] for word in words), error["message"]
+    return True
+
+
+async def still_serves(running: Running) -> None:
+    status, answer = await running.chat("good")
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "fake answer"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", ["no body"]),
+        (b"{", ["not valid JSON"]),
+        (b"[]", ["must be a JSON object"]),
+        (b'{"model": "good"}', ["`messages` is missing"]),
+        (b'{"model": "good", "messages": "hi"}', ["must be a list", "a text"]),
+        (b'{"model": "good", "messages": []}', ["at least one"]),
+        (b'{"model": "good", "messages": ["hi"]}', ["messages[0]"]),
+        (b'{"model": "good", "messages": [{}], "seed": NaN}', ["not valid JSON"]),
+        (b'{"model": "good", "messages": [{}], "seed": 1e400}', ["not valid JSON"]),
+        (b'{"model": "good", "messages": [{"content": "\xff"}]}', ["not valid JSON"]),
+        (b'{"a":' * 2000, ["not valid JSON"]),
+        (b'{"model": "good", "messages": [{}], "personality": 7}', ["personality"]),
+    ],
+)
+async def test_bad_bodies(
+    make_gateway: MakeGateway, tmp_path: Path, body: bytes, words: list[str]
+) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        status, answer = await running.json("POST", "/v1/chat/completions", data=body)
+        assert status == 400
+        assert is_error(answer, *words)
+        await still_serves(running)
+
+
+async def test_refusals_of_the_server_itself(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"good": fake_model(tmp_path)}
+    async with make_gateway(models, limits={"max_body": "10KiB"}) as running:
+        status, answer = await running.json("POST", "/v1/chat/completions", data=b"x" * 20_000)
+        assert status == 413
+        assert is_error(answer, "10240")
+        status, answer = await running.json("GET", "/nope")
+        assert status == 404
+        assert is_error(answer, "/nope")
+        async with running.request("DELETE", "/models") as response:
+            assert response.status == 405
+            assert response.headers["Allow"] == "GET"
+            assert is_error(await response.json(), "DELETE")
+        await still_serves(running)
+
+
+async def test_keys(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        ring = running.gateway.ring
+        assert ring is not None
+        _, chat_key = await ring.create("chat only")
+        for path in ("/models", "/v1/models", "/status", "/nope", "/chat/ask?question=x"):
+            assert (await running.json("GET", path, key=None))[0] == 401
+        status, answer = await running.json("GET", "/models", key="wrong")
+        assert status == 401
+        assert is_error(answer)
+        for path, method in (
+            ("/loadModel", "POST"),
+            ("/unloadModel", "GET"),
+            ("/unloadModel", "POST"),
+            ("/chat/errors", "GET"),
+            ("/admin/models", "GET"),
+        ):
+            status, answer = await running.json(method, path, key=chat_key)
+            assert status == 403
+            assert is_error(answer, "admin")
+        for headers in ({"X-Api-Key": chat_key}, {"Authorization": f"bearer {chat_key}"}):
+            assert (await running.json("GET", "/models", key=None, headers=headers))[0] == 200
+        assert (await running.json("GET", f"/models?authKey={chat_key}", key=None))[0] == 200
+        status, _ = await running.json(
+            "POST", f"/v1/chat/completions?authKey={chat_key}", key=None, json={}
+        )
+        assert status == 401, "a key in the query is for GET only"
+
+
+async def test_model_file_that_does_not_exist(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    lost = fake_model(tmp_path)
+    lost["params"]["model"] = "TheBloke\\nowhere.gguf"
+    async with make_gateway({"lost": lost, "good": fake_model(tmp_path)}) as running:
+        status, answer = await running.chat("lost")
+        assert status == 500
+        assert is_error(answer, "TheBloke/nowhere.gguf", "llm_storage")
+        assert answer["error"]["code"] == "model_file_not_found"
+        status, answer = await running.json("POST", "/loadModel", json={"model": "lost"})
+        assert status == 500
+        assert is_error(answer, "does not exist")
+        await still_serves(running)
+
+
+async def test_llama_server_that_exits_at_once(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"bad": fake_model(tmp_path, exit=3), "good": fake_model(tmp_path)}
+    async with make_gateway(models) as running:
+        status, answer = await running.json("POST", "/loadModel", json={"model": "bad"})
+        assert status == 500
+        assert is_error(answer, "status 3", "this fake does not want to start")
+        async with running.request(
+            "POST", "/v1/chat/completions", json={"model": "bad", "messages": [{}]}
+        ) as response:
+            assert response.status == 500
+            # The OpenAI clients would try twice more.
+            assert response.headers["x-should-retry"] == "false"
+        _, errors = await running.json("GET", "/chat/errors")
+        assert "status 3" in errors["errors"][-1]["message"]
+        assert errors["errors"][-1]["model"] == "bad"
+        await still_serves(running)
+
+
+async def test_backend_that_answers_garbage(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"bad": fake_model(tmp_path, garbage=1), "good": fake_model(tmp_path)}
+    async with make_gateway(models) as running:
+        status, answer = await running.chat("bad")
+        assert status == 502
+        assert is_error(answer, "not HTTP/1.1")
+        await still_serves(running)
+
+
+async def test_backend_that_dies_before_it_answers_is_replaced_unseen(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    models = {"good": fake_model(tmp_path, die_once=tmp_path / "died")}
+    async with make_gateway(models) as running:
+        await still_serves(running)
+        assert (tmp_path / "died").exists()
+        (status,) = running.gateway.scheduler.status()
+        assert (status.starts, status.deaths) == (2, 1)
+
+
+async def test_backend_that_dies_in_a_stream_breaks_it(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    models = {"dying": fake_model(tmp_path, chunks=9, die_after=3), "good": fake_model(tmp_path)}
+    async with make_gateway(models) as running:
+        body = {"model": "dying", "messages": [{}], "stream": True}
+        text = b""
+        async with running.request("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status == 200
+            with pytest.raises(aiohttp.ClientPayloadError):  # noqa: PT012 - where it breaks varies
+                async for piece in response.content.iter_any():
+                    text += piece
+        assert b"word2" in text
+        assert b"[DONE]" not in text
+        error = json.loads(text.rpartition(b"data: ")[2])
+        assert is_error(error, "dying")
+        _, errors = await running.json("GET", "/chat/errors")
+        assert errors["errors"][-1]["model"] == "dying"
+        await still_serves(running)
+
+
+async def test_broken_models_json_keeps_the_last_good_one(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        file = running.gateway.settings.models_file
+        good = file.read_text()
+        file.write_text('{"good": ')
+        for path in ("/models", "/v1/models"):
+            status, answer = await running.json("GET", path)
+            assert status == 500
+            assert answer["error"]["message"].startswith("Failed to load models: ")
+        await still_serves(running)
+        file.write_text(good.replace('"good"', '"better"'))
+        assert await running.json("GET", "/models") == (200, ["better"])
+        status, _ = await running.chat("better")
+        assert status == 200
+        assert (await running.chat("good"))[0] == 404

@@ -1,0 +1,66 @@
+"""Fixtures: gateways that end with the test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from harness import FAKE, MakeGateway, Running, Served, alive, project
+
+from gateway.config import Settings, load_settings
+from gateway.library import Library
+from gateway.server import Gateway
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start gateways that end with the test."""
+    started: list[Served] = []
+
+    def start(*arguments: str, **options: Any) -> Served:
+        served = Served(options.pop("root", tmp_path), *arguments, **options)
+        started.append(served)
+        return served
+
+    yield start
+    for served in started:
+        served.stop()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One gateway with no configuration at all and the demo model, for the whole session."""
+    served = Served(tmp_path_factory.mktemp("demo"))
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def make_gateway(tmp_path: Path) -> MakeGateway:
+    """``async with make_gateway(models, **settings) as running``."""
+
+    @contextlib.asynccontextmanager
+    async def make(models: Mapping[str, Any], **settings: Any) -> AsyncIterator[Running]:
+        root = tmp_path / "project"
+        settings.setdefault("llama_server", str(FAKE))
+        config = project(root, models, port=0, **settings)
+        loaded: Settings = load_settings(config, environ={}).settings
+        library = Library.open(loaded.models_file)
+        async with Gateway(loaded, library) as gateway, aiohttp.ClientSession() as session:
+            await gateway.open_keys()
+            assert gateway.ring is not None
+            _, key = await gateway.ring.create("test", "", admin=True)
+            running = Running(gateway, key, session)
+            pids = set[int]()
+            gateway.scheduler.subscribe(
+                lambda: pids.update(s.pid for s in gateway.scheduler.status() if s.pid)
+            )
+            yield running
+        assert gateway.scheduler.in_flight == 0
+        assert not [pid for pid in pids if alive(pid)]
+
+    return make

@@ -1,0 +1,206 @@
+"""The whole gateway with the real model, as a person starts it: no configuration at all."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from harness import DEMO, Served, wait_until
+
+QUESTION = [{"role": "user", "content": "Say hello."}]
+
+
+def get(served: Served, path: str, key: str | None = None) -> tuple[int, Any]:
+    return call(served, "GET", path, key=key)
+
+
+def call(
+    served: Served, method: str, path: str, body: Any = None, *, key: str | None = None
+) -> tuple[int, Any]:
+    address = urlsplit(served.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    headers = {"Authorization": f"Bearer {key or served.key}"}
+    try:
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def backend_slots(served: Served) -> Any:
+    """What the demo's llama-server itself says it is doing."""
+    (note,) = served.root.glob("share/llm-gateway/data/gateway.json")
+    control = Path(json.loads(note.read_text())["control"])
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(5)
+        connection.connect(str(control.with_name("1.sock")))
+        connection.sendall(b"GET /slots HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def generating(served: Served) -> bool:
+    return any(slot["is_processing"] for slot in backend_slots(served))
+
+
+def test_the_printed_curl_line_works(demo: Served) -> None:
+    assert demo.key
+    line = next(line for line in demo.out if line.strip().startswith("curl "))
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    answer = json.loads(done.stdout)
+    assert answer["choices"][0]["message"]["content"]
+    assert answer["responses"] == answer["choices"][0]["message"]["content"]
+
+
+def test_health_ready_and_ping_need_no_key(demo: Served) -> None:
+    assert get(demo, "/health", key="nonsense") == (200, {"status": "ok"})
+    wait_until(lambda: get(demo, "/ready", key="nonsense")[0] == 200, 10, "/ready is 200")
+
+
+def test_openai_client(demo: Served) -> None:
+    with demo.client() as client:
+        answer = client.chat.completions.create(model=DEMO, messages=QUESTION, max_tokens=8)
+        assert answer.choices[0].message.content
+        assert answer.responses == answer.choices[0].message.content  # type: ignore[attr-defined]
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 8
+
+
+def test_openai_client_streams_token_by_token(demo: Served) -> None:
+    with demo.client() as client:
+        pieces, times = [], []
+        stream = client.chat.completions.create(
+            model=f"{DEMO}:pirate", messages=QUESTION, max_tokens=40, stream=True
+        )
+        for chunk in stream:
+            if chunk.choices and (text := chunk.choices[0].delta.content):
+                pieces.append(text)
+                times.append(time.monotonic())
+    assert len(pieces) > 5
+    # 40 tokens at about 80 a second: had they come at once, this would be nothing.
+    assert times[-1] - times[0] > 0.02 * len(pieces) / 10
+
+
+async def test_async_openai_client(demo: Served) -> None:
+    async with demo.async_client() as client:
+        answers = await asyncio.gather(
+            *(
+                client.chat.completions.create(model="demo", messages=QUESTION, max_tokens=4)
+                for _ in range(3)
+            )
+        )
+        assert all(answer.choices[0].message.content for answer in answers)
+        stream = await client.chat.completions.create(
+            model="demo", messages=QUESTION, max_tokens=4, stream=True
+        )
+        assert [chunk async for chunk in stream]
+
+
+def prompt_tokens(served: Served, model: str, **extra: Any) -> int:
+    with served.client() as client:
+        answer = client.chat.completions.create(
+            model=model, messages=QUESTION, max_tokens=1, **extra
+        )
+        assert answer.usage is not None
+        return answer.usage.prompt_tokens
+
+
+def test_a_personality_is_in_every_request(demo: Served) -> None:
+    bare = prompt_tokens(demo, DEMO, extra_body={"personality": "none"})
+    teacher = prompt_tokens(demo, f"{DEMO}:geography teacher")
+    assert teacher > bare
+    for extra in (
+        {"extra_body": {"personality": "geography teacher"}},
+        {"extra_headers": {"X-Personality": "geography teacher"}},
+    ):
+        assert prompt_tokens(demo, DEMO, **extra) == teacher
+    assert prompt_tokens(demo, f"{DEMO}:pirate", extra_headers={"X-Personality": "none"}) == bare
+
+
+def test_unknown_names_are_404_and_say_what_there_is(demo: Served) -> None:
+    with demo.client() as client:
+        with pytest.raises(openai.NotFoundError, match="SmolLM2-135M"):
+            client.chat.completions.create(model="nope", messages=QUESTION)
+        with pytest.raises(openai.NotFoundError, match="pirate"):
+            client.chat.completions.create(model=f"{DEMO}:nope", messages=QUESTION)
+
+
+def test_models(demo: Served) -> None:
+    with demo.client() as client:
+        names = [model.id for model in client.models.list()]
+        assert names == [DEMO, f"{DEMO}:geography teacher", f"{DEMO}:pirate"]
+        assert client.models.retrieve(f"{DEMO}:pirate").id == f"{DEMO}:pirate"
+    assert get(demo, "/models") == (200, [DEMO])
+
+
+def test_classic_client(demo: Served) -> None:
+    """What a client of the old system does: load, ask without naming a model, unload."""
+    wanted = {"model": DEMO, "personality": "pirate"}
+    status, answer = call(demo, "POST", "/loadModel", wanted)
+    assert status == 200
+    assert "loaded" in answer["message"]
+    assert get(demo, "/models?loaded=true") == (200, [DEMO])
+    pirate = prompt_tokens(demo, f"{DEMO}:pirate")
+    assert prompt_tokens(demo, "NotNeeded") == pirate
+    assert prompt_tokens(demo, DEMO) == pirate  # the choice holds for the model itself too
+    status, answer = get(demo, "/chat/ask?question=Say%20hello.")
+    assert status == 200
+    assert answer["question"] == "Say hello."
+    assert answer["response"]
+    assert call(demo, "POST", "/unloadModel") == (200, {"message": "Model unloaded."})
+    assert get(demo, "/models?loaded=true") == (200, [])
+    with demo.client() as client, pytest.raises(openai.NotFoundError, match="/loadModel"):
+        client.chat.completions.create(model="NotNeeded", messages=QUESTION)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_ends_the_generation(demo: Served, stream: bool) -> None:
+    address = urlsplit(demo.url)
+    body = json.dumps(
+        {
+            "model": DEMO,
+            "messages": [{"role": "user", "content": "Tell me a long story."}],
+            "max_tokens": 3000,
+            "ignore_eos": True,
+            "stream": stream,
+        }
+    )
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection.request(
+        "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {demo.key}"}
+    )
+    if stream:
+        response = connection.getresponse()
+        assert response.getheader("Content-Type", "").startswith("text/event-stream")
+        assert response.getheader("X-Accel-Buffering") == "no"
+        assert response.getheader("Cache-Control") == "no-cache"
+        assert response.read1(10)
+    else:
+        wait_until(lambda: get(demo, "/models?loaded=true")[1] == [DEMO], 20, "loaded")
+        wait_until(lambda: generating(demo), 10, "it generates")
+    assert generating(demo)
+    if connection.sock is not None:
+        connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    wait_until(lambda: not generating(demo), 1, "the generation has ended")
+
+
+def test_context_overflow_is_a_clear_error(demo: Served) -> None:
+    with demo.client() as client, pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model=DEMO, messages=[{"role": "user", "content": "word " * 6000}]
+        )
+    assert "4096" in caught.value.message
+    assert isinstance(caught.value.code, str)
