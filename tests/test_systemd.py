@@ -83,7 +83,15 @@ def test_what_the_gateway_writes_is_in_the_state_directory(tmp_path: Path) -> No
     settings = load_settings(file, environ=environment()).settings
 
     assert settings.data_dir == Path("/var/lib") / only("StateDirectory")
-    assert str(settings.models_file.parent) == f"/etc/{only('ConfigurationDirectory')}"
+    assert settings.models_file == Path("/etc/llm-gateway/models.json")
+
+
+def test_the_service_cannot_change_its_own_configuration() -> None:
+    """models.json names arguments and environment of programs: a way to come back if written."""
+    assert only("ProtectSystem") == "strict"
+    # Seen with systemd 252: it makes the folder the user's own, and writable under strict.
+    assert "ConfigurationDirectory" not in directives()
+    assert not any("/etc" in value for value in directives().get("ReadWritePaths", []))
 
 
 def test_the_gpu_can_be_reached_and_memory_locked() -> None:
