@@ -224,8 +224,11 @@ class KeyRing:
             record = self._records.get(key_id)
             if record is None:
                 # What isn't an id isn't repeated: it may be a key.
-                shown = f" {key_id}" if _KEY_ID.fullmatch(key_id) else ""
-                raise NotFound(f"there is no key with the id{shown}", code="key_not_found")
+                shown = key_id if _KEY_ID.fullmatch(key_id) else "like that"
+                raise NotFound(
+                    f"there is no key with an id {shown}: `llm-gateway keys list` shows them",
+                    code="key_not_found",
+                )
             if record.revoked is not None:
                 return record
             now = datetime.now(UTC)
@@ -283,7 +286,8 @@ class KeyRing:
 
     def _install(self, records: Iterable[KeyRecord]) -> None:
         """Make ``records`` the keys, in one step as seen by requests."""
-        by_id = {record.id: record for record in records}
+        in_order = sorted(records, key=lambda record: (record.created, record.id))
+        by_id = {record.id: record for record in in_order}
         self._by_digest = {entry.digest: entry for entry in map(_entry, by_id.values())}
         self._records = by_id
         self._activity.keep(by_id)

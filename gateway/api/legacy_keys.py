@@ -9,8 +9,9 @@ How that file looks was never written down. These shapes are understood, and may
 
 Which side of ``{"a": "b"}`` is the key: not a date, and not what has spaces in it; else the side
 that alone looks random (16 characters or more, digits among them, no spaces); else as in the
-file's other entries; else ``b``. If both look random and no other entry tells, the file is
-refused: a name taken for a key would let anybody in who knows the name.
+file's other entries; else ``b``. If both look random, or have spaces, and no other entry tells,
+the file is refused: a name taken for a key would let anybody in who knows the name. For the same
+reason a name that doesn't look random is no key where other entries have their keys inside.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def parse_legacy(data: bytes, file: str) -> LegacyFile:
     except NotUnderstood as error:
         raise InvalidFiles([Problem(file, "", None, str(error))]) from None
     sides = {_side(entry.outer, entry.value) for entry in entries} - {_Side.UNSURE}
+    if any(entry.outer is not None and _has_key_field(entry.value) for entry in entries):
+        sides.add(_Side.INNER)
     problems: list[Problem] = []
     keys: list[LegacyKey] = []
     skipped: list[str] = []
@@ -183,22 +186,22 @@ def _entries(data: Any) -> Iterator[_Entry]:
 
 def _is_container(name: str, value: Any) -> bool:
     if isinstance(value, dict):  # a client may be called "keys", too
-        return _plain(name) in _CONTAINERS and not any(_plain(field) in _KEY for field in value)
+        return _plain(name) in _CONTAINERS and not _has_key_field(value)
     return isinstance(value, list) and _plain(name) in _CONTAINERS | _KEY
 
 
 def _read(entry: _Entry, sides: set[_Side], warnings: list[str]) -> LegacyKey:
     outer, value = entry.outer, entry.value
     if isinstance(value, dict):
-        return _read_object(entry, value, warnings)
+        return _read_object(entry, value, sides, warnings)
     if outer is None:
         return LegacyKey(entry.label, _key(value), f"imported {entry.number}")
     if value is None or value is True or value == "":
-        return LegacyKey(entry.label, _outer_key(outer), f"imported {entry.number}")
+        return LegacyKey(entry.label, _outer_key(outer, sides), f"imported {entry.number}")
     if value is False:
         raise _SwitchedOff
     side = _side(outer, value)
-    if side is _Side.UNSURE and isinstance(value, str):
+    if side is _Side.UNSURE and isinstance(value, str) and not (" " in outer and " " in value):
         if len(sides) == 1:
             (side,) = sides
         elif not sides and not (_looks_random(outer) and _looks_random(value)):
@@ -207,7 +210,7 @@ def _read(entry: _Entry, sides: set[_Side], warnings: list[str]) -> LegacyKey:
         return _named(entry, _key(value), outer)
     if side is _Side.UNSURE:
         raise NotUnderstood("it isn't clear which side is the key")
-    key = _outer_key(outer)
+    key = _outer_key(outer, sides)
     if isinstance(value, str) and not is_time(value):
         return _named(entry, key, value)
     used = time_in({"value": value}, ("value",))
@@ -222,7 +225,9 @@ def _named(entry: _Entry, key: str, name: str, **more: Any) -> LegacyKey:
     return LegacyKey(f"{entry.label} ({name})", key, name, **more)
 
 
-def _read_object(entry: _Entry, value: Mapping[str, Any], warnings: list[str]) -> LegacyKey:
+def _read_object(
+    entry: _Entry, value: Mapping[str, Any], sides: set[_Side], warnings: list[str]
+) -> LegacyKey:
     fields = {_plain(name): content for name, content in value.items()}
     if len(fields) < len(value):
         raise NotUnderstood("two of its fields have nearly the same name")
@@ -236,7 +241,7 @@ def _read_object(entry: _Entry, value: Mapping[str, Any], warnings: list[str]) -
     elif entry.outer is None:
         raise NotUnderstood("it holds no key")
     else:
-        key, fallback = _outer_key(entry.outer), None
+        key, fallback = _outer_key(entry.outer, sides), None
         if any(_may_hold_a_key(key, name, value[name]) for name in unknown):
             raise NotUnderstood("it isn't clear which of its fields is the key")
     for field in unknown:
@@ -297,10 +302,15 @@ def _key(value: Any) -> str:
     return value
 
 
-def _outer_key(name: str) -> str:
-    if _plain(name) in _FIELDS | _CONTAINERS:
-        raise NotUnderstood("it holds no key")  # the "key" would be a word like "name"
+def _outer_key(name: str, sides: set[_Side]) -> str:
+    """``name`` as the key. Refused if it's a word like "name", or a name as others are here."""
+    if _plain(name) in _FIELDS | _CONTAINERS or (_Side.INNER in sides and not _looks_random(name)):
+        raise NotUnderstood("it holds no key")
     return _key(name)
+
+
+def _has_key_field(value: Any) -> bool:
+    return isinstance(value, dict) and any(_plain(field) in _KEY for field in value)
 
 
 def _plain(name: str) -> str:
