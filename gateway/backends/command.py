@@ -94,12 +94,17 @@ def build_command(
     argv += ["--embeddings"] if spec.embeddings else []
     argv += ["--reranking"] if spec.reranking else []
     argv += spec.extra_args
-    env = {name: value for name, value in environ.items() if not _SCRUBBED.fullmatch(name)}
+    env = inherited(environ)
     env |= _variables(spec)
     env |= spec.env
     if any("\0" in text for text in (*argv, *env.values())):
         raise LoadFailed(f"{spec.name}: a text in models.json has a NUL character in it")
     return Command(tuple(argv), MappingProxyType(env))
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of the gateway's environment that a llama-server may see."""
+    return {name: value for name, value in environ.items() if not _SCRUBBED.fullmatch(name)}
 
 
 def model_files(spec: ModelSpec, llm_storage: Path) -> dict[str, Path]:

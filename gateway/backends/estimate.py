@@ -1,0 +1,231 @@
+"""How much memory a model will take, from its files and its entry in models.json.
+
+Used until it has been loaded once and could be measured. Too much is better than too little:
+sliding windows and compressed attention are counted as if they were full attention.
+
+- **Weights**: the sizes of the files, all parts of a split one; projector and draft model too.
+- **KV cache**: for each token of context and each layer, heads x (key + value length) numbers.
+- **Compute buffers**: see :func:`_compute`.
+- **The process**: code and small tables; on a GPU, the context that its driver makes.
+
+What a llama-server may put into RAM beside that is not in it: the cache of old prompts
+(``--cache-ram``) grows with use, LoRA adapters are rare.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+
+from gateway.backends.command import model_files
+from gateway.backends.gguf_header import BadGguf, Header, read_header
+from gateway.catalog import ModelSpec
+from gateway.errors import LoadFailed
+
+_MIB = 2**20
+#: Bytes of a number in the KV cache: block size over elements (ggml-common.h).
+_CACHE_TYPES: Mapping[str, float] = MappingProxyType(
+    {
+        "f32": 4.0,
+        "f16": 2.0,
+        "bf16": 2.0,
+        "q8_0": 34 / 32,
+        "q5_1": 24 / 32,
+        "q5_0": 22 / 32,
+        "q4_1": 20 / 32,
+        "q4_0": 18 / 32,
+        "iq4_nl": 18 / 32,
+    }
+)
+#: Measured: 55 MiB for the bundled server in RAM. CUDA's context and its workspace take
+#: 300 to 500 MiB.
+_PROCESS_RAM = 64 * _MIB
+_PROCESS_GPU = 512 * _MIB
+#: For the compute buffers of a projector, whose header says little about them.
+_PROJECTOR = 256 * _MIB
+#: llama.cpp gives each slot a whole number of such pieces.
+_CONTEXT_PIECE = 256
+_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes. ``compute`` is the part of ``total`` that a fresh process may not have touched yet.
+
+    ``from_header`` is false for a rough guess from the file's size alone.
+    """
+
+    total: int
+    compute: int
+    from_header: bool
+
+
+def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
+    """What ``spec`` will take of the GPUs' memory, or of RAM. Blocking; never raises.
+
+    Files that are not there count nothing: the start will say what is wrong with them.
+    """
+    try:
+        files = model_files(spec, llm_storage)
+    except LoadFailed:
+        return Estimate(0, 0, False)
+    parts = split_parts(files["params.model"])
+    try:
+        # All of what is asked for stands in the first part.
+        model = _Model(read_header(parts[0]), spec)
+    except (BadGguf, OSError):
+        size = _size(*parts)
+        return Estimate(int(size * 1.1) + 512 * _MIB if size else 0, 0, False)
+    offloaded = _offloaded(spec, model.layers) if gpu else 1.0
+    total = (_size(*parts) + model.cache) * offloaded + (_PROCESS_GPU if gpu else _PROCESS_RAM)
+    compute = model.compute
+    if projector := files.get("mmproj"):
+        total += _size(projector)
+        compute += _PROJECTOR
+    if draft := files.get("draftModel"):
+        total += _size(*split_parts(draft))
+        try:
+            model = _Model(read_header(draft), spec)
+            total += model.cache
+            compute += model.compute
+        except (BadGguf, OSError):
+            pass
+    return Estimate(int(total + compute), int(compute), True)
+
+
+def split_parts(file: Path) -> list[Path]:
+    """Every part of a model split as ``NAME-00001-of-00003.gguf``; else just the file."""
+    match = _SPLIT.fullmatch(file.name)
+    if match is None:
+        return [file]
+    stem, count = match[1], match[3]
+    # As many as there are, not as the name says: it may say 99999.
+    parts = {
+        part
+        for part in file.parent.glob("*.gguf")
+        if (other := _SPLIT.fullmatch(part.name)) and (other[1], other[3]) == (stem, count)
+    }
+    return [file, *sorted(parts - {file})]
+
+
+def _size(*files: Path) -> int:
+    total = 0
+    for file in files:
+        try:
+            total += file.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+class _Model:
+    """What of one header, and of the settings, decides about memory."""
+
+    def __init__(self, header: Header, spec: ModelSpec) -> None:
+        architecture = header.values.get("general.architecture", "")
+        self._header = header
+        self._prefix = f"{architecture}."
+        self.layers = self._number("block_count")
+        vocabulary = header.lengths.get("tokenizer.ggml.tokens", 0)
+        self._vocabulary = self._number("vocab_size") or vocabulary
+        self._spec = spec
+        context = _int(spec, spec.params.ctx_size, "-c --ctx-size", "CTX_SIZE")
+        context = context or self._number("context_length")
+        # -1 stands for a number that llama-server chooses.
+        slots = max(spec.parallel, 1)
+        piece = slots * _CONTEXT_PIECE
+        self._context = -(-max(context, 0) // piece) * piece
+
+    @property
+    def cache(self) -> float:
+        """Bytes of the KV cache, and of the states of layers that have no such cache."""
+        states = self._number("ssm.inner_size") * (
+            self._number("ssm.state_size") + self._number("ssm.conv_kernel")
+        )
+        recurrent = self.layers * states * 4 * max(self._spec.parallel, 1)
+        if self._header.values.get(self._prefix + "attention.causal") is False:
+            return recurrent  # an encoder, for embeddings, sees a text once and keeps nothing
+        heads = self._each_layer("attention.head_count")
+        key_value_heads = self._each_layer("attention.head_count_kv", heads)
+        per_head = self._number("embedding_length") // max(*heads, 1) if heads else 0
+        keys = self._number("attention.key_length") or per_head
+        values = self._number("attention.value_length") or per_head
+        each = keys * self._cache_type("k") + values * self._cache_type("v")
+        return self._context * sum(key_value_heads) * each + recurrent
+
+    @property
+    def compute(self) -> float:
+        """Bytes of the scratch buffers for one micro-batch, all in 32-bit floats but the mask.
+
+        The logits of every token in it are the most of it for most models; then about eight
+        vectors of embedding length and three of the feed-forward's, and the attention's mask.
+        Flash attention is assumed (the default since 2025): without, scores of all heads come
+        on top.
+        """
+        spec = self._spec
+        batch = _int(spec, spec.params.batch_size, "-b --batch-size", "BATCH") or 2048
+        tokens = min(batch, _int(spec, None, "-ub --ubatch-size", "UBATCH") or 512)
+        feed_forward = max(self._each_layer("feed_forward_length"), default=0)
+        numbers = self._vocabulary + 8 * self._number("embedding_length") + 3 * feed_forward
+        return tokens * (4.0 * numbers + 2.0 * self._context)
+
+    def _cache_type(self, which: str) -> float:
+        name = option(
+            self._spec,
+            f"-ct{which} --cache-type-{which}",
+            f"CACHE_TYPE_{which.upper()}",
+        )
+        return _CACHE_TYPES.get((name or "f16").lower(), 2.0)
+
+    def _number(self, key: str) -> int:
+        value = self._header.values.get(self._prefix + key, 0)
+        if isinstance(value, tuple):
+            value = max(value, default=0)
+        return max(int(value), 0) if isinstance(value, int | float) else 0
+
+    def _each_layer(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """One number for each layer; a header has one for all, or an array of them."""
+        value = self._header.values.get(self._prefix + key)
+        if isinstance(value, tuple):
+            return tuple(max(int(number), 0) for number in value)
+        if isinstance(value, int):
+            return (max(value, 0),) * min(self.layers, 4096)
+        return default
+
+
+def _offloaded(spec: ModelSpec, layers: int) -> float:
+    """The share of a model that goes to the GPU. Not set means all (the default since 2025)."""
+    text = option(spec, "-ngl --gpu-layers --n-gpu-layers", "N_GPU_LAYERS")
+    if text in ("auto", "all"):
+        return 1.0
+    count = _int(spec, spec.params.gpu_layers, "-ngl --gpu-layers --n-gpu-layers", "N_GPU_LAYERS")
+    if count is None or count < 0:
+        return 1.0
+    return min(1.0, count / (layers + 1))  # the output layer is one more
+
+
+def _int(spec: ModelSpec, own: int | None, flags: str, variable: str) -> int | None:
+    """A setting as llama-server will have it: the last flag wins, and any flag over a variable.
+
+    ``own`` is what the key of models.json says, which comes before ``extraArgs``.
+    """
+    text = option(spec, flags, variable if own is None else "")
+    try:
+        return int(text) if text is not None else own
+    except ValueError:
+        return own
+
+
+def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
+    """The value of an option in ``extraArgs``, else in ``env`` as ``LLAMA_ARG_variable``."""
+    names = flags.split()
+    found = spec.env.get(f"LLAMA_ARG_{variable}") if variable else None
+    for argument, following in pairwise((*spec.extra_args, "")):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") in names:
+            found = value if equals else following or None
+    return found

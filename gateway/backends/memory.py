@@ -1,0 +1,212 @@
+"""How much memory each model needs, as the scheduler asks: set, measured, else estimated.
+
+In this order: ``memory`` of its entry in models.json; what it took when it was last loaded,
+kept in the store under a fingerprint of all that changes it; an estimate from its files.
+
+How it is used. The scheduler, whose decisions must not wait, asks :meth:`Needs.known` (no I/O).
+For ``None`` it awaits :meth:`Needs.need_of`, which looks in a thread, before it decides about a
+model that is wanted. When a model has become ready, :meth:`Needs.measure` learns what it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.backends.command import model_files
+from gateway.backends.estimate import estimate, split_parts
+from gateway.backends.machine import Machine, memory_used
+from gateway.catalog import ModelSpec
+from gateway.errors import GatewayError, LoadFailed
+
+_log = logging.getLogger(__name__)
+
+Remember = Callable[[str, int], Awaitable[None]]
+
+
+class Source(enum.StrEnum):
+    """Where a number comes from, in words for reports."""
+
+    SET = "models.json"
+    MEASURED = "measured"
+    ESTIMATED = "estimated"  # from the header of the model
+    GUESSED = "guessed"  # from the size of its file alone
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that a model takes, of the GPUs' memory or of RAM as :class:`Machine` says."""
+
+    size: int
+    source: Source
+
+
+class Needs:
+    """What is known about the memory of models. For one event loop.
+
+    ``measured`` is ``Store.known_memory()``, ``remember`` is ``Store.remember_memory``.
+    """
+
+    def __init__(
+        self,
+        llm_storage: Path,
+        machine: Machine,
+        measured: Mapping[str, int],
+        remember: Remember,
+    ) -> None:
+        self._llm_storage = llm_storage
+        self._machine = machine
+        self._measured = dict(measured)
+        self._remember = remember
+        self._estimates: dict[str, Need] = {}
+        self._cache: dict[str, tuple[tuple[object, ...], Need]] = {}
+
+    def known(self, spec: ModelSpec) -> Need | None:
+        """The need of ``spec`` without looking anywhere, ``None`` if that takes a look."""
+        if spec.memory is not None:
+            return Need(spec.memory, Source.SET)
+        identity, need = self._cache.get(spec.name, ((), None))
+        return need if identity == spec.process_identity() else None
+
+    async def need_of(self, spec: ModelSpec) -> Need:
+        """The need of ``spec`` with its files as they are now; :meth:`known` from then on.
+
+        Cheap to ask again whenever the model is wanted: only a changed file is read anew.
+        """
+        if spec.memory is None:
+            need = await asyncio.to_thread(self._look, spec)
+            self._cache[spec.name] = (spec.process_identity(), need)
+        else:
+            need = Need(spec.memory, Source.SET)
+        return need
+
+    def _look(self, spec: ModelSpec) -> Need:
+        gpu = self._machine.gpu
+        key = fingerprint(spec, self._llm_storage, gpu=gpu)
+        if (size := self._measured.get(key)) is not None:
+            return Need(size, Source.MEASURED)
+        if key not in self._estimates:
+            found = estimate(spec, self._llm_storage, gpu=gpu)
+            source = Source.ESTIMATED if found.from_header else Source.GUESSED
+            self._estimates[key] = Need(found.total, source)
+        return self._estimates[key]
+
+    async def measure(self, spec: ModelSpec, group: int) -> Need | None:
+        """Learn what the child of ``spec``, whose process group is ``group``, has taken.
+
+        To be called when it has just become ready: later, a cache of old prompts would be in
+        it, which llama-server lets grow by gigabytes. ``None`` where it cannot be seen.
+        """
+        key, size = await asyncio.to_thread(self._weigh, spec, group)
+        if size is None:
+            return None
+        need = Need(size, Source.MEASURED)
+        self._measured[key] = size
+        self._cache[spec.name] = (spec.process_identity(), need)
+        _log.info("model %s takes %.1f MiB", spec.name, size / 2**20)
+        try:
+            await self._remember(key, size)
+        except GatewayError as error:  # it can be measured again
+            _log.warning("the memory of %s is not kept: %s", spec.name, error.message)
+        return need
+
+    def _weigh(self, spec: ModelSpec, group: int) -> tuple[str, int | None]:
+        gpu = self._machine.gpu
+        key = fingerprint(spec, self._llm_storage, gpu=gpu)
+        used = memory_used(group, gpu=gpu)
+        if used is not None and not gpu:
+            # RAM counts when it is touched, and nothing has been computed yet. A GPU's buffers
+            # are there in full from the start.
+            used += estimate(spec, self._llm_storage, gpu=gpu).compute
+        return key, used
+
+
+def fingerprint(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> str:
+    """A hash over the files of a model and the settings that change how much memory it takes.
+
+    Blocking. Any of ``extraArgs`` and ``env`` may be such a setting, so all are in it.
+    """
+    try:
+        files = model_files(spec, llm_storage)
+    except LoadFailed:
+        files = {}
+    seen = [
+        (key, str(part), *_version(part))
+        for key, file in sorted(files.items())
+        for part in split_parts(file)
+    ]
+    params = spec.params
+    settings = {
+        "gpu": gpu,
+        "files": seen,
+        "ctxSize": params.ctx_size,
+        "gpuLayers": params.gpu_layers,
+        "batchSize": params.batch_size,
+        "noMmap": params.no_mmap,
+        "mlock": params.mlock,
+        "parallel": spec.parallel,
+        "embeddings": spec.embeddings,
+        "reranking": spec.reranking,
+        "extraArgs": spec.extra_args,
+        "env": sorted(spec.env.items()),
+    }
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+
+def _version(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_size, status.st_mtime_ns)
+
+
+# --- deaths from lack of memory ------------------------------------------------------------
+
+#: What llama.cpp, its backends, the C++ runtime and drivers write when they get no memory.
+_OUT_OF_MEMORY = re.compile(
+    r"""
+      out\ of\ memory                        # "cudaMalloc failed: ...", "CUDA error: ...", ROCm
+    | OUT_OF_(DEVICE_|HOST_)?MEMORY          # CUDA's and Vulkan's codes, SYCL's UR_RESULT_ERROR_
+    | UR_RESULT_ERROR_OUT_OF_RESOURCES       # SYCL on Intel
+    | OutOf(Device|Host|Pool)Memory          # Vulkan: "vk::Device::allocateMemory: ..."
+    | Device\ memory\ allocation\ of\ size   # Vulkan: "ggml_vulkan: ... N failed."
+    | Insufficient\ Memory                   # Metal: "kIOGPUCommandBufferCallbackError..."
+    | CUBLAS_STATUS_ALLOC_FAILED
+    | (failed|unable)\ to\ allocate          # "... CUDA0 buffer of size N", "... backend buffer"
+    | can't\ allocate\ \d+\ Bytes\ of\ memory  # SYCL
+    | Cannot\ allocate\ memory               # strerror(ENOMEM): "mmap failed: ..."
+    | std::bad_alloc | \bMemoryError\b       # the second: the bundled server, from Python
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+#: Lines that look like it, after which llama.cpp goes on: memory that it could not lock or pin,
+#: and, for the lines before that, a smaller second try.
+_HARMLESS = re.compile(r"mlock|pinned", re.IGNORECASE)
+_SECOND_TRY = re.compile(r"allocation failed, retrying", re.IGNORECASE)
+#: SIGKILL as subprocess has it, and as a wrapper's shell reports it (128 + 9).
+_KILLED = (-9, 137)
+
+
+def looks_like_oom(returncode: int | None, lines: Iterable[str]) -> bool:
+    """Whether a child that ended by itself did so for lack of memory, from its log's last lines.
+
+    SIGKILL counts: nobody but the system (OOM killer, systemd-oomd, macOS) sends one to a child
+    that the gateway has not asked to stop, or else a person, whom one more start doesn't hurt.
+    """
+    if returncode in _KILLED:
+        return True
+    found = False
+    for line in lines:
+        if _SECOND_TRY.search(line):
+            found = False
+        elif _OUT_OF_MEMORY.search(line) and not _HARMLESS.search(line):
+            found = True
+    return found
