@@ -43,13 +43,17 @@ async def serve(settings: Settings, library: Library) -> None:
     Raises ``InvalidFiles`` or ``CannotListen`` if it cannot start.
     """
     notifier = Notifier()
-    async with Gateway(settings, library) as gateway:
+    gateway = Gateway(settings, library)
+    # The signals' meaning outlives the gateway: one that comes late must not kill the clean-up.
+    async with _Signals(gateway, notifier) as signals, gateway:
         notifier.ready(f"listening on {gateway.urls[0]}")
+        watchdog = spawn(notifier.keep_alive(), name="feed the watchdog")
         await gateway.open_keys()
-        async with _Signals(gateway, notifier) as signals:
-            await gateway.lifecycle.stopping.wait()
-            notifier.stopping()
-            await gateway.drain(signals.hurry)
+        await gateway.lifecycle.stopping.wait()
+        notifier.stopping()
+        notifier.extend_timeout(settings.shutdown_timeout + _STOP_GRACE + 10)
+        await gateway.drain(signals.hurry)
+    await cancel_and_wait(watchdog)
 
 
 class Gateway:
@@ -114,8 +118,9 @@ class Gateway:
             await self.ring.close()
 
     async def reload(self) -> None:
-        """Read models.json and the keys again."""
+        """Read models.json, the certificate and the keys again."""
         await self.library.refresh()
+        await self._listeners.reload_certificate()
         if self.ring is not None:
             await self.ring.reload()
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from harness import DEMO, Served, wait_until
+from harness import DEMO, DEMO_GGUF, MakeGateway, Served, wait_until
 
 QUESTION = [{"role": "user", "content": "Say hello."}]
 
@@ -165,36 +165,62 @@ def test_classic_client(demo: Served) -> None:
         client.chat.completions.create(model="NotNeeded", messages=QUESTION)
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_hangs_up_ends_the_generation(demo: Served, stream: bool) -> None:
+def test_a_client_that_hangs_up_ends_the_stream(demo: Served) -> None:
     address = urlsplit(demo.url)
-    body = json.dumps(
-        {
-            "model": DEMO,
-            "messages": [{"role": "user", "content": "Tell me a long story."}],
-            "max_tokens": 3000,
-            "ignore_eos": True,
-            "stream": stream,
-        }
-    )
+    body = {
+        "model": DEMO,
+        "messages": [{"role": "user", "content": "Tell me a long story."}],
+        "max_tokens": 3000,
+        "ignore_eos": True,
+        "stream": True,
+    }
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    connection.request(
-        "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {demo.key}"}
-    )
-    if stream:
-        response = connection.getresponse()
-        assert response.getheader("Content-Type", "").startswith("text/event-stream")
-        assert response.getheader("X-Accel-Buffering") == "no"
-        assert response.getheader("Cache-Control") == "no-cache"
-        assert response.read1(10)
-    else:
-        wait_until(lambda: get(demo, "/models?loaded=true")[1] == [DEMO], 20, "loaded")
-        wait_until(lambda: generating(demo), 10, "it generates")
+    headers = {"Authorization": f"Bearer {demo.key}"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    response = connection.getresponse()
+    assert response.getheader("Content-Type", "").startswith("text/event-stream")
+    assert response.getheader("X-Accel-Buffering") == "no"
+    assert response.getheader("Cache-Control") == "no-cache"
+    assert response.read1(10)
     assert generating(demo)
-    if connection.sock is not None:
-        connection.sock.shutdown(socket.SHUT_RDWR)
+    response.close()
     connection.close()
     wait_until(lambda: not generating(demo), 1, "the generation has ended")
+
+
+async def test_a_client_that_hangs_up_ends_the_answer_it_waits_for(
+    make_gateway: MakeGateway,
+) -> None:
+    """llama-server looks once a second whether the client of an unstreamed answer is there.
+
+    So the proof is its log: asking /slots starts that second anew each time.
+    """
+    model = {"params": {"model": DEMO_GGUF, "ctxSize": 4096}}
+    async with make_gateway({"m": model}, llama_server="auto") as running:
+        await running.gateway.scheduler.load("m")
+        backend = running.gateway.scheduler.backend("m")
+        assert backend is not None
+        cancelled = asyncio.Event()
+        began = asyncio.Event()
+
+        def look() -> None:
+            line = backend.log.tail(1)[0]
+            if "processing task" in line:
+                began.set()
+            elif "cancel task" in line:
+                cancelled.set()
+
+        backend.log.listen(look)
+        request = asyncio.create_task(  # noqa: TID251 - a client's task, not the gateway's
+            running.chat("m", "Tell me a long story.", max_tokens=3000, ignore_eos=True)
+        )
+        async with asyncio.timeout(20):
+            await began.wait()
+        await asyncio.sleep(0.3)  # in the middle of it: nothing else tells when that is
+        request.cancel()  # closes the client's connection
+        async with asyncio.timeout(1):
+            await cancelled.wait()
+        assert not running.gateway.scheduler.in_flight
 
 
 def test_context_overflow_is_a_clear_error(demo: Served) -> None:

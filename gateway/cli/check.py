@@ -40,6 +40,12 @@ def run(args: argparse.Namespace) -> int:
         settings = _settings_for_the_rest(args.config)
     if settings is not None:
         problems += _check_settings(settings, label)
+        if settings.tls.enabled:
+            from gateway.tls import inspect
+
+            inspection = inspect(settings.tls, file=label)
+            problems += inspection.errors
+            warnings += map(str, inspection.warnings)
         try:
             catalog, _ = read_catalog(settings.models_file)
         except InvalidFiles as error:

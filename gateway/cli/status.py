@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from gateway.cli.control import control_request
-
 from gateway.cli.serve import demo_if_bare
+from gateway.cli.table import print_table
 from gateway.config import Settings, load_settings
 from gateway.library import read_catalog
 
@@ -53,7 +52,7 @@ def run_models(args: argparse.Namespace) -> int:
                 ", ".join(spec.personalities) or "-",
             )
         )
-    _print_table(("NAME", "STATE", "MEMORY", "PERSONALITIES"), rows)
+    print_table(("NAME", "STATE", "MEMORY", "PERSONALITIES"), rows)
     return 0
 
 
@@ -99,16 +98,8 @@ def _show(settings: Settings, *, clear: bool) -> bool:
         for model in data["models"]
     ]
     header = ("NAME", "STATE", "RUNNING", "QUEUED", "UPTIME", "STARTS/DEATHS", "LAST ERROR")
-    _print_table(header, rows)
+    print_table(header, rows)
     return True
-
-
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
 
 
 def _size(value: int | None) -> str:

@@ -1,0 +1,217 @@
+"""`llm-gateway serve` as a process: how it starts, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import openai
+import pytest
+from harness import COMMAND, DEMO, DEMO_GGUF, FAKE, Served, alive, fake_model, project, wait_until
+from test_demo import get
+
+Serve = Callable[..., Served]
+STORY = [{"role": "user", "content": "Tell me a long story."}]
+
+
+def backend_pids(served: Served) -> list[int]:
+    _, answer = get(served, "/admin/models")
+    return [model["pid"] for model in answer["models"] if model["pid"]]
+
+
+def real_project(root: Path) -> Path:
+    return project(root, {DEMO: {"params": {"model": DEMO_GGUF, "ctxSize": 4096}}})
+
+
+def test_sigterm_lets_a_stream_finish(serve: Serve, tmp_path: Path) -> None:
+    served = serve("--config", str(real_project(tmp_path)))
+    with served.client() as client:
+        stream = client.chat.completions.create(
+            model=DEMO, messages=STORY, max_tokens=60, stream=True, extra_body={"ignore_eos": True}
+        )
+        first = next(iter(stream))
+        assert first.choices
+        pids = backend_pids(served)
+        assert pids
+        served.process.send_signal(signal.SIGTERM)
+        served.wait_for(r"(shutting down); 1 running", served.log)
+        with pytest.raises(openai.APIConnectionError):
+            served.client().models.list()  # nobody new is let in
+        rest = list(stream)
+    assert rest[-1].choices[0].finish_reason == "length"
+    assert served.stop() == 0
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_sigkill_leaves_no_llama_server(serve: Serve, tmp_path: Path) -> None:
+    served = serve("--config", str(real_project(tmp_path)))
+    with served.client() as client:
+        client.chat.completions.create(model=DEMO, messages=STORY, max_tokens=1)
+    pids = backend_pids(served)
+    assert pids
+    served.stop(signal.SIGKILL)
+    wait_until(lambda: not [pid for pid in pids if alive(pid)], 5, "the backend is gone too")
+
+
+def test_a_second_signal_hurries(serve: Serve, tmp_path: Path) -> None:
+    model = fake_model(tmp_path, chunks=10_000, pause=0.05)
+    config = project(tmp_path / "p", {"slow": model}, llama_server=str(FAKE))
+    served = serve("--config", str(config))
+    with served.client() as client:
+        stream = client.chat.completions.create(
+            model="slow", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+        next(iter(stream))
+        pids = backend_pids(served)
+        served.process.send_signal(signal.SIGTERM)
+        served.wait_for(r"(shutting down); 1 running", served.log)
+        assert served.stop(signal.SIGTERM, 10) == 0
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_the_key_is_shown_once(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    first = serve("--config", str(config))
+    key = first.key
+    assert first.stop() == 0
+    assert key not in "".join(first.log)
+    second = serve("--config", str(config))
+    wait_until(lambda: get(second, "/ready", key="-")[0] == 200, 10, "ready")
+    assert get(second, "/models", key=key) == (200, ["m"])
+    assert second.stop() == 0
+    assert second.out == []
+
+
+def test_the_key_does_not_go_into_the_journal(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config), env={"JOURNAL_STREAM": "8:1"})
+    file = Path(served.wait_for(r"first admin key is in (\S+?):", served.log))
+    assert file.stat().st_mode & 0o777 == 0o600
+    key = file.read_text().split()[0]
+    assert get(served, "/models", key=key) == (200, ["m"])
+    served.stop()
+    assert key not in "".join(served.out + served.log)
+
+
+def test_it_refuses_to_start_on_what_is_wrong(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": {"params": {"model": 1, "ctx": 2}}}, port=0)
+    served = serve("--config", str(config))
+    assert served.process.wait(20) == 1
+    served.stop()
+    text = "".join(served.log)
+    assert "m.params.model" in text
+    assert "m.params.ctx" in text
+    assert "Traceback" not in text
+
+
+def test_one_gateway_for_one_data_folder(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    first = serve("--config", str(config))
+    assert first.url
+    second = serve("--config", str(config))
+    assert second.process.wait(20) == 1
+    second.stop()
+    assert f"in use by another gateway (process {first.process.pid})" in "".join(second.log)
+    port = first.url.rpartition(":")[2]
+    other = project(tmp_path / "q", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    third = serve("--config", str(other), "--port", port)
+    assert third.process.wait(20) == 1
+    third.stop()
+    assert f"cannot listen on 127.0.0.1 port {port}" in "".join(third.log)
+
+
+def test_notify_and_reload(serve: Serve, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify.sock")
+    models = {"m": fake_model(tmp_path)}
+    config = project(tmp_path / "p", models, llama_server=str(FAKE))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(address)
+        notify.settimeout(20)
+        served = serve("--config", str(config), env={"NOTIFY_SOCKET": address})
+        assert "READY=1" in notify.recv(4096).decode()
+        assert get(served, "/health", key="-")[0] == 200
+        (tmp_path / "p/data/models.json").write_text(json.dumps({**models, "n": models["m"]}))
+        served.process.send_signal(signal.SIGHUP)
+        assert "RELOADING=1" in notify.recv(4096).decode()
+        assert "READY=1" in notify.recv(4096).decode()
+        served.process.send_signal(signal.SIGTERM)
+        assert "STOPPING=1" in notify.recv(4096).decode()
+    served.stop()
+    assert "models.json has changed: m, n" in "".join(served.log)
+
+
+def llm_gateway(*arguments: str, cwd: Path, seconds: float = 30) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=seconds
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_check(tmp_path: Path) -> None:
+    models = {
+        "lost": {"params": {"model": "a\\b.gguf"}},
+        "odd": {"params": {"model": "package:nothing/x.gguf", "instruct": True}},
+    }
+    config = project(tmp_path / "p", models, llama_server="/nowhere/llama-server")
+    code, out, err = llm_gateway("check", "--config", str(config), cwd=tmp_path)
+    assert code == 1
+    assert "llama_server" in out
+    assert "lost.params.model" in out
+    assert "a/b.gguf" in out
+    assert "odd.params.model" in out
+    assert "instruct has no effect" in err
+    config.write_text("port: many\nhots: x\ntls: {enabled: maybe}\n")
+    code, out, err = llm_gateway("check", "--config", str(config), cwd=tmp_path)
+    assert code == 1
+    for key in ("port", "hots", "tls.enabled", "lost.params.model"):
+        assert key in out
+    assert "Traceback" not in err
+
+
+def test_init_makes_a_project_that_checks_and_serves(serve: Serve, tmp_path: Path) -> None:
+    code, _, err = llm_gateway("init", "new", cwd=tmp_path)
+    assert code == 0, err
+    config = str(tmp_path / "new/conf/gateway.yaml")
+    code, out, _ = llm_gateway("check", "--config", config, cwd=tmp_path)
+    assert code == 0, out
+    served = serve("--config", config)
+    assert get(served, "/models") == (200, [DEMO])
+    code, out, _ = llm_gateway("models", "--config", config, cwd=tmp_path)
+    assert code == 0
+    assert DEMO in out
+    assert "stopped" in out
+    assert "pirate" in out
+    code, out, _ = llm_gateway("status", "--config", config, cwd=tmp_path)
+    assert code == 0
+    assert "in flight: 0" in out
+    served.stop()
+    code, _, err = llm_gateway("status", "--config", config, cwd=tmp_path)
+    assert code == 1
+    assert "no gateway is running" in err
+
+
+def test_keys_made_beside_a_running_gateway_work_at_once(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config))
+    assert served.key
+    wait_until(lambda: get(served, "/ready", key="-")[0] == 200, 10, "ready")
+    code, out, _ = llm_gateway("keys", "create", "app", "--config", str(config), cwd=tmp_path)
+    assert code == 0
+    key = out.splitlines()[-1]
+    assert get(served, "/models", key=key) == (200, ["m"])
+    assert get(served, "/chat/errors", key=key)[0] == 403
+    old = tmp_path / "authKeys.json"
+    old.write_text(json.dumps({"old app": "an-old-plaintext-key"}))
+    code, _, err = llm_gateway("keys", "import", str(old), "--config", str(config), cwd=tmp_path)
+    assert code == 0, err
+    assert get(served, "/models", key="an-old-plaintext-key") == (200, ["m"])
+    code, out, _ = llm_gateway("keys", "list", "--config", str(config), cwd=tmp_path)
+    assert key not in out
+    identity = next(line.split()[0] for line in out.splitlines() if " app " in line)
+    code, _, err = llm_gateway("keys", "revoke", identity, "--config", str(config), cwd=tmp_path)
+    assert code == 0, err
+    assert get(served, "/models", key=key)[0] == 401
