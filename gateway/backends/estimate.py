@@ -5,7 +5,7 @@ sliding windows and compressed attention are counted as if they were full attent
 
 - **Weights**: the sizes of the files, all parts of a split one; projector and draft model too.
 - **KV cache**: for each token of context and each layer, heads x (key + value length) numbers.
-- **Compute buffers**: see :func:`_compute`.
+- **Compute buffers**: see :meth:`_Model.compute`.
 - **The process**: code and small tables; on a GPU, the context that its driver makes.
 
 What a llama-server may put into RAM beside that is not in it: the cache of old prompts
@@ -82,7 +82,7 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
         return Estimate(int(size * 1.1) + 512 * _MIB if size else 0, 0, False)
     offloaded = _offloaded(spec, model.layers) if gpu else 1.0
     total = (_size(*parts) + model.cache) * offloaded + (_PROCESS_GPU if gpu else _PROCESS_RAM)
-    compute = model.compute
+    compute = model.compute(gpu=gpu)
     if projector := files.get("mmproj"):
         total += _size(projector)
         compute += _PROJECTOR
@@ -91,7 +91,7 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
         try:
             model = _Model(read_header(draft), spec)
             total += model.cache
-            compute += model.compute
+            compute += model.compute(gpu=gpu)
         except (BadGguf, OSError):
             pass
     return Estimate(int(total + compute), int(compute), True)
@@ -135,9 +135,7 @@ class _Model:
         self._spec = spec
         context = _int(spec, spec.params.ctx_size, "-c --ctx-size", "CTX_SIZE")
         context = context or self._number("context_length")
-        # -1 stands for a number that llama-server chooses.
-        slots = max(spec.parallel, 1)
-        piece = slots * _CONTEXT_PIECE
+        piece = spec.parallel * _CONTEXT_PIECE
         self._context = -(-max(context, 0) // piece) * piece
 
     @property
@@ -146,7 +144,7 @@ class _Model:
         states = self._number("ssm.inner_size") * (
             self._number("ssm.state_size") + self._number("ssm.conv_kernel")
         )
-        recurrent = self.layers * states * 4 * max(self._spec.parallel, 1)
+        recurrent = self.layers * states * 4 * self._spec.parallel
         if self._header.values.get(self._prefix + "attention.causal") is False:
             return recurrent  # an encoder, for embeddings, sees a text once and keeps nothing
         heads = self._each_layer("attention.head_count")
@@ -157,21 +155,21 @@ class _Model:
         each = keys * self._cache_type("k") + values * self._cache_type("v")
         return self._context * sum(key_value_heads) * each + recurrent
 
-    @property
-    def compute(self) -> float:
+    def compute(self, *, gpu: bool) -> float:
         """Bytes of the scratch buffers for one micro-batch, all in 32-bit floats but the mask.
 
-        The logits of every token in it are the most of it for most models; then about eight
-        vectors of embedding length and three of the feed-forward's, and the attention's mask.
-        Flash attention is assumed (the default since 2025): without, scores of all heads come
-        on top.
+        About eight vectors of embedding length for each token and three of the feed-forward's,
+        the attention's mask, and logits: a GPU reserves them for every token, in RAM only those
+        of the tokens that are asked for, one a slot, are ever touched. Flash attention is
+        assumed (the default since 2025): without, scores of all heads come on top.
         """
         spec = self._spec
         batch = _int(spec, spec.params.batch_size, "-b --batch-size", "BATCH") or 2048
         tokens = min(batch, _int(spec, None, "-ub --ubatch-size", "UBATCH") or 512)
         feed_forward = max(self._each_layer("feed_forward_length"), default=0)
-        numbers = self._vocabulary + 8 * self._number("embedding_length") + 3 * feed_forward
-        return tokens * (4.0 * numbers + 2.0 * self._context)
+        vectors = tokens * (8 * self._number("embedding_length") + 3 * feed_forward)
+        logits = self._vocabulary * (tokens if gpu else spec.parallel)
+        return 4.0 * (vectors + logits) + 2.0 * tokens * self._context
 
     def _cache_type(self, which: str) -> float:
         name = option(

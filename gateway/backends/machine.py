@@ -35,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 _MIB = 2**20
 _GIB = 2**30
-#: Seconds for ``--list-devices``, which starts the GPU's driver; a wrapper script may ignore it.
-_LISTING_TIMEOUT = 15.0
 #: Smaller ones are the carve-out of a graphics chip that works in RAM.
 _SMALLEST_GPU = 2 * _GIB
 
@@ -93,10 +91,13 @@ def _held_back(total: int, share: float, least: int) -> int:
 # --- what there is -------------------------------------------------------------------------
 
 
-def listed_devices(program: Sequence[str], environ: Mapping[str, str]) -> list[int] | None:
+def listed_devices(
+    program: Sequence[str], environ: Mapping[str, str], *, timeout: float = 15.0
+) -> list[int] | None:
     """Bytes of each GPU that ``program`` can use, ``None`` if it cannot say.
 
-    The bundled server has no GPU support in the wheels that PyPI has.
+    It takes as long as the GPU's driver takes to start; a wrapper script may ignore the flag
+    and never answer. The bundled server has no GPU support in the wheels that PyPI has.
     """
     if tuple(program) == bundled_program():
         return []
@@ -112,7 +113,7 @@ def listed_devices(program: Sequence[str], environ: Mapping[str, str]) -> list[i
     except OSError:
         return None
     try:
-        output, _ = child.communicate(timeout=_LISTING_TIMEOUT)
+        output, _ = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         _log.warning("%s did not answer to --list-devices", program[0])
         return None

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import struct
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -215,8 +214,11 @@ def test_heads_may_differ_from_layer_to_layer_and_have_lengths_of_their_own(stor
 
 def test_slots_share_the_context_and_get_whole_pieces_of_it(storage):
     one = total(storage, {"ctxSize": 4096})
-    assert total(storage, {"ctxSize": 4096}, parallel=4) == one
-    assert total(storage, {"ctxSize": 100}, parallel=4) == total(storage, {"ctxSize": 1024})
+    logits = 3 * 3 * 4  # of 3 tokens, for 3 more slots
+    assert total(storage, {"ctxSize": 4096}, parallel=4) == one + logits
+    assert total(storage, {"ctxSize": 100}, parallel=4) == logits + total(
+        storage, {"ctxSize": 1024}
+    )
 
 
 def test_an_encoder_keeps_no_cache(storage):
@@ -244,7 +246,7 @@ def test_every_part_of_a_split_model_counts_and_no_part_of_another(storage):
 
 
 def test_a_part_of_the_layers_takes_its_part_of_the_gpu(storage):
-    # 4 layers and the output layer; a quarter of a MiB below so that weights and cache count.
+    # 4 layers, and the output layer.
     everything = total(storage, {"ctxSize": 8192}, gpu=True)
     held = len(gguf(LLAMA, weights=MIB)) + 8192 * TOKEN
     assert total(storage, {"ctxSize": 8192, "gpuLayers": 99}, gpu=True) == everything
@@ -256,6 +258,20 @@ def test_a_part_of_the_layers_takes_its_part_of_the_gpu(storage):
     assert everything - none == pytest.approx(held, abs=2)
     # What RAM must hold does not depend on it: the llama-server there has no GPU.
     assert total(storage, {"gpuLayers": 0}) == total(storage, {"gpuLayers": 99})
+
+
+def test_a_gpu_reserves_logits_for_every_token_of_a_micro_batch(storage):
+    vocabulary = 100_000
+    values = {**LLAMA, "llama.vocab_size": vocabulary}
+    small = [total(storage, gpu=gpu) for gpu in (False, True)]
+    (storage / "m.gguf").write_bytes(gguf(values, weights=MIB))
+    more = [
+        total(storage, gpu=gpu) - before for gpu, before in zip((False, True), small, strict=True)
+    ]
+    header = len(gguf(values)) - len(gguf(LLAMA))
+    assert more == [4 * (vocabulary - 3) + header, 512 * 4 * (vocabulary - 3) + header]
+    least = total(storage, {"batchSize": 64}, gpu=True)
+    assert total(storage, extraArgs=["-ub", "64"], gpu=True) == least < total(storage, gpu=True)
 
 
 def test_projector_and_draft_model_count(storage):
@@ -403,8 +419,8 @@ async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_p
     assert need.source is Source.MEASURED
     # Weights are 94 MiB, the cache for 4096 tokens 90 MiB.
     assert 184 * MIB < resident < need.size
-    assert resident < guess.size < 2 * resident
-    assert need.size == pytest.approx(guess.size, rel=0.25)
+    assert resident < guess.size < 1.25 * resident
+    assert need.size == pytest.approx(guess.size, rel=0.1)
     assert kept == {fingerprint(spec, tmp_path, gpu=False): need.size}
     assert needs.known(spec) == await needs.need_of(spec) == need
     assert await Needs(tmp_path, RAM, kept, kept.remember).need_of(spec) == need
@@ -430,12 +446,12 @@ async def test_a_big_vocabulary_does_not_hold_up_the_loop(storage):
     (storage / "m.gguf").write_bytes(gguf(values))
     kept = Kept()
     looking = spawn(Needs(storage, RAM, kept, kept.remember).need_of(spec_of()), name="look")
-    longest, last = 0.0, time.monotonic()
+    turns = 0
     while not looking.done():
         await asyncio.sleep(0)
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        turns += 1
     assert (await looking).source is Source.ESTIMATED
-    assert longest < 0.2  # it shares the interpreter with the thread, 5 ms at a time
+    assert turns > 10  # 2, if it were read in the loop
 
 
 # --- deaths --------------------------------------------------------------------------------
@@ -502,6 +518,28 @@ def test_other_deaths_are_not_out_of_memory(lines):
     assert not looks_like_oom(1, lines)
     assert not looks_like_oom(-11, lines)
     assert not looks_like_oom(None, lines)
+
+
+@with_real_model
+async def test_a_real_child_without_enough_memory_says_so(tmp_path):
+    spec = spec_of({"model": SMOLLM2, "ctxSize": 2**20, "threads": 2})  # a cache of 22 GiB
+    command = build_command(
+        spec,
+        program=bundled_program(),
+        socket=str(tmp_path / "a.sock"),
+        llm_storage=Path(),
+        environ=os.environ,
+    )
+    log = LogRing()
+    argv = ("sh", "-c", 'ulimit -v 1500000 && exec "$@"', "sh", *command.argv)
+    child = await process.start(argv, command.env, log=log, name="demo")
+    try:
+        async with asyncio.timeout(30):
+            status = await child.wait()
+    finally:
+        await child.stop(1)
+    assert status == 1
+    assert looks_like_oom(status, log.tail())
 
 
 def test_being_killed_is_what_the_oom_killer_does():
