@@ -50,7 +50,9 @@ class Runtime:
         except OSError as error:
             self._refuse(f"cannot be used: {error.strerror}")
         self.folder = self._make_folder()
-        self._note.write_text(json.dumps({"pid": os.getpid(), "control": self.control_socket}))
+        note = self._note.with_suffix(".new")
+        note.write_text(json.dumps({"pid": os.getpid(), "control": self.control_socket}))
+        note.replace(self._note)  # at once: who reads it never sees half of it
 
     def close(self) -> None:
         """Remove what :meth:`open` made."""

@@ -1,0 +1,105 @@
+"""The routes of the system being replaced that stream or that the demo test doesn't reach."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from harness import MakeGateway, Running, fake_model
+
+
+async def event(response: aiohttp.ClientResponse) -> tuple[str, Any]:
+    """The next Server-Sent Event: its type and its data."""
+    kind, data = "message", ""
+    async with asyncio.timeout(10):
+        while line := (await response.content.readline()).decode():
+            line = line.rstrip("\r\n")
+            if line.startswith("event: "):
+                kind = line[7:]
+            elif line.startswith("data: "):
+                data += line[6:]
+            elif not line and data:
+                return kind, json.loads(data) if data[0] in "{[" else data
+    raise AssertionError("the stream ended")
+
+
+async def until(response: aiohttp.ClientResponse, status: str) -> Any:
+    while True:
+        kind, data = await event(response)
+        assert kind == "message"
+        if data["status"] == status:
+            return data
+
+
+async def test_status(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {
+        "m": fake_model(tmp_path, start_delay=0.2, chunks=40, pause=0.05),
+        "bad": fake_model(tmp_path, exit=1),
+    }
+    async with (
+        make_gateway(models) as running,
+        running.request("GET", f"/status?authKey={running.key}", key=None) as response,
+    ):
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        kind, data = await event(response)
+        assert kind == "message"
+        assert data["status"] == "Terminated"
+        assert data["models"] == []
+        async with running.request("POST", "/loadModel", json={"model": "m"}) as answer:
+            assert answer.status == 200
+        assert "m" in (await until(response, "Loading"))["info"]
+        assert (await until(response, "Idle"))["models"] == ["m"]
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        async with running.request("POST", "/chat/completions", json=body) as stream:
+            assert stream.status == 200
+            await until(response, "Processing")
+        await until(response, "Idle")
+        assert (await running.json("GET", "/unloadModel"))[0] == 200
+        await until(response, "Terminated")
+        assert (await running.json("POST", "/loadModel", json={"model": "bad"}))[0] == 500
+        assert "status 1" in (await until(response, "Error"))["info"]
+        # A gateway that stops ends the stream cleanly.
+        running.gateway.lifecycle.stopping.set()
+        async with asyncio.timeout(5):
+            await response.content.read()
+
+
+async def ask(running: Running, query: str) -> tuple[int, Any]:
+    return await running.json("GET", f"/chat/ask?{query}")
+
+
+async def test_ask(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"m": fake_model(tmp_path, chunks=3), "dying": fake_model(tmp_path, die_after=1)}
+    async with make_gateway(models) as running:
+        assert (await ask(running, "question=x"))[0] == 404  # nothing is loaded
+        assert (await ask(running, ""))[0] == 400
+        assert (await running.json("POST", "/loadModel", json={"model": "m"}))[0] == 200
+        expected = {"question": "what is it?", "response": "word0 word1 word2 "}
+        assert await ask(running, "question=what%20is%20it%3F") == (200, expected)
+        async with running.request("GET", "/chat/ask?question=x&stream=true") as response:
+            assert response.headers["Content-Type"].startswith("text/event-stream")
+            events = [await event(response) for _ in range(4)]
+        assert events[:3] == [("message", {"response": f"word{n} "}) for n in range(3)]
+        assert events[3][0] == "end"
+        status, _ = await ask(running, "question=x&model=dying")
+        assert status == 502
+        assert running.gateway.scheduler.in_flight == 0
+
+
+async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"a/b": fake_model(tmp_path), "c": fake_model(tmp_path)}
+    async with make_gateway(models) as running:
+        for body, expected in (({}, 400), ({"model": 7}, 400), ({"model": "nope"}, 404)):
+            assert (await running.json("POST", "/loadModel", json=body))[0] == expected
+        assert (await running.json("POST", "/loadModel", json={"model": "a/b"}))[0] == 200
+        assert await running.json("GET", "/models?loaded=true") == (200, ["a/b"])
+        assert (await running.json("POST", "/loadModel", json={"model": "c"}))[0] == 200
+        status, answer = await running.json("POST", "/unloadModel?model=c")
+        assert (status, answer) == (200, {"message": "Model unloaded."})
+        assert await running.json("GET", "/models?loaded=true") == (200, [])
+        assert (await running.json("GET", "/v1/models/a/b"))[0] == 200
+        assert (await running.json("GET", "/v1/models/a%2Fb"))[0] == 200
+        assert (await running.json("GET", "/v1/models/nope"))[0] == 404

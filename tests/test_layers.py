@@ -1,0 +1,69 @@
+"""Imports point one way: a module may use what stands before it in this list, never after."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from harness import REPOSITORY
+
+PACKAGE = REPOSITORY / "gateway"
+
+#: From the ground up. Modules of one layer may use each other.
+LAYERS = (
+    ("gateway.errors", "gateway.tasks"),
+    ("gateway.validation",),
+    ("gateway.config",),
+    ("gateway.catalog",),
+    ("gateway.sdnotify", "gateway.schema", "gateway.runtime"),
+    ("gateway.upstream",),
+    ("gateway.backends",),
+    ("gateway.proxy",),
+    ("gateway.library", "gateway.store", "gateway.tls"),
+    ("gateway.api",),
+    ("gateway.app",),
+    ("gateway.listeners",),
+    ("gateway.server",),
+    ("gateway.cli",),
+)
+
+
+def layer(module: str) -> int:
+    for index, names in enumerate(LAYERS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return index
+    raise AssertionError(f"{module} stands in no layer")
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "gateway":
+                found |= {f"gateway.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("gateway.") and name != "gateway.__version__"}
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE))
+)
+def test_imports_point_down(file: Path) -> None:
+    module = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+    if module == "gateway":
+        assert not imports(file)
+        return
+    above = {name for name in imports(file) if layer(name) > layer(module)}
+    assert not above, f"{module} must not import {above}"
+
+
+def test_backends_know_nothing_of_the_web_server() -> None:
+    for file in (PACKAGE / "backends").rglob("*.py"):
+        assert "aiohttp" not in file.read_text(), file
+
+
+def test_errors_imports_nothing_of_ours() -> None:
+    assert not imports(PACKAGE / "errors.py")

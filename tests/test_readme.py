@@ -1,0 +1,43 @@
+"""What the README shows is run as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+from harness import REPOSITORY, Served
+
+
+def block(marker: str) -> str:
+    text = (REPOSITORY / "README.md").read_text()
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found, f"the README has no {marker} block"
+    return found[1]
+
+
+def test_the_python_demo_runs_as_written(demo: Served) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block("demo")],
+        env={**os.environ, "OPENAI_BASE_URL": f"{demo.url}/v1", "OPENAI_API_KEY": demo.key},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded, *answers = done.stdout.strip().splitlines()
+    assert loaded == "Model SmolLM2-135M loaded with personality geography teacher."
+    assert "".join(answers).strip()
+
+
+def test_every_public_route_is_in_the_readme() -> None:
+    from gateway.app import ROUTES
+
+    text = (REPOSITORY / "README.md").read_text()
+    missing = {
+        path
+        for _, path, _ in ROUTES
+        if path.split("{")[0].rstrip("/").removeprefix("/v1") not in text
+    }
+    assert not missing
