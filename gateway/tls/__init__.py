@@ -4,9 +4,9 @@
 inside the functions that need it: a gateway without TLS never pays for it.
 """
 
+from gateway.names import default_domains
 from gateway.tls.context import CertificateReloader, build_context
 from gateway.tls.inspection import CertificateInfo, Inspection, inspect
-from gateway.tls.names import default_domains
 from gateway.tls.selfsigned import DEFAULT_DAYS, MAX_DAYS, SelfSigned, self_signed
 
 __all__ = [

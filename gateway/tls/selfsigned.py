@@ -6,7 +6,6 @@ For a box without a public name, or while trying things out: clients that trust 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.tls.names import Name, file_stem, parse_name
+from gateway.names import Name, file_stem, parse_name
+from gateway.tls.files import write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -81,9 +81,9 @@ def self_signed(
     backups = tuple(file.with_name(f"{file.name}.bak") for file in existing)
     for file, backup in zip(existing, backups, strict=True):
         file.replace(backup)
-    _write(key_file, _key_pem(key), secret=True)
-    _write(certificate_file, _pem(certificate))
-    _write(chain_file, _pem(ca))
+    write_whole(key_file, _key_pem(key), secret=True)
+    write_whole(certificate_file, _pem(certificate))
+    write_whole(chain_file, _pem(ca))
     return SelfSigned(
         private_key=key_file,
         certificate=certificate_file,
@@ -106,8 +106,8 @@ def _authority(folder: Path, start: datetime) -> tuple[EllipticCurvePrivateKey, 
     remedy = f"move {key_file} and {certificate_file} away and a new authority is made"
     if not key_file.exists() and not certificate_file.exists():
         key, ca = _new_authority(start)
-        _write(key_file, _key_pem(key), secret=True)
-        _write(certificate_file, _pem(ca))
+        write_whole(key_file, _key_pem(key), secret=True)
+        write_whole(certificate_file, _pem(ca))
         return key, ca, True
     try:
         loaded = load_pem_private_key(key_file.read_bytes(), None)
@@ -249,19 +249,3 @@ def _fingerprint(certificate: Certificate) -> str:
     from cryptography.hazmat.primitives.hashes import SHA256
 
     return certificate.fingerprint(SHA256()).hex()
-
-
-def _write(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """All of the file or nothing, and a secret one never readable by others, not for a moment."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    mode = 0o600 if secret else 0o644
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -17,8 +17,8 @@ from aiohttp import web
 from cryptography import x509
 
 from gateway.config import TlsSettings
+from gateway.names import file_stem, parse_name
 from gateway.tls import MAX_DAYS, SelfSigned, build_context, default_domains, inspect, self_signed
-from gateway.tls.names import file_stem, parse_name
 
 
 def settings(made: SelfSigned) -> TlsSettings:

@@ -1,4 +1,4 @@
-"""The names a certificate can be for, and the file names made from them; pure but for the host."""
+"""Host names: what one looks like, what a certificate can be for; pure but for the host's own."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def parse_name(text: str) -> Name:
 def file_stem(name: Name) -> str:
     """How the files of a certificate begin: ``example.com``, ``_wildcard.example.com``."""
     return str(name).replace("*", "_wildcard").replace(":", "_")
+
+
+#: Names that mean something on one machine or in one house only (RFC 6761, 6762, 8375, 9476).
+_LOCAL_ZONES = frozenset({"localhost", "local", "lan", "home", "internal", "test", "invalid"})
+
+
+def is_public(name: str) -> bool:
+    """Whether ``name`` is a host name of the public DNS by its form; an address never is."""
+    try:
+        parsed = parse_name(name)
+    except ValueError:
+        return False
+    if not isinstance(parsed, str) or "." not in parsed:
+        return False
+    return parsed.rpartition(".")[2] not in _LOCAL_ZONES and not parsed.endswith(".home.arpa")
