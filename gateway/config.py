@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from gateway.names import parse_name
 from gateway.validation import Duration, InvalidFiles, Problem, Size, problems_of, shown
 
 ENV_PREFIX = "LLM_GATEWAY_"
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 _NOT_SETTINGS = frozenset({"LLM_GATEWAY_KEY"})  # read by clients of ours, not by the gateway
 
 
@@ -32,6 +43,57 @@ class AuthSettings(_Section):
     allow_query_key: bool = Field(True, description="true or false")
 
 
+class AcmeSettings(_Section):
+    """Certificates that the gateway gets and renews by itself (RFC 8555)."""
+
+    domains: tuple[str, ...] = Field(
+        description="a list of host names (or public addresses) that lead to this machine"
+    )
+    email: str | None = Field(None, description="an e-mail address, or null")
+    directory: str = Field(LETS_ENCRYPT, description="the https URL of an ACME directory")
+    agree_tos: bool = Field(
+        description="true: I have read the authority's terms of service and agree to them"
+    )
+    challenge: Literal["http-01", "tls-alpn-01"] = Field(
+        "http-01", description="http-01 (port 80) or tls-alpn-01 (port 443)"
+    )
+    profile: str | None = Field(None, min_length=1, description="a profile the authority offers")
+    ca_file: Path | None = Field(
+        None, description="a PEM file: who vouches for the ACME server itself, or null"
+    )
+
+    @field_validator("domains")
+    @classmethod
+    def _names(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        if not domains:
+            raise ValueError("must name at least one host")
+        names = dict.fromkeys(str(parse_name(domain.strip())) for domain in domains)
+        if wild := next((name for name in names if name.startswith("*.")), None):
+            raise ValueError(f"{wild}: wildcards need dns-01, which is not built in")
+        return tuple(names)
+
+    @field_validator("email")
+    @classmethod
+    def _one_address(cls, email: str | None) -> str | None:
+        if email is not None and not re.fullmatch(r"[^@\s,]+@[^@\s,]+", email):
+            raise ValueError("is not one e-mail address")
+        return email
+
+    @field_validator("directory")
+    @classmethod
+    def _secure(cls, directory: str) -> str:
+        if not re.fullmatch(r"https://[^/\s]+(/\S*)?", directory):
+            raise ValueError("must be an https URL")
+        return directory
+
+    @field_validator("agree_tos")
+    @classmethod
+    def _agreed(cls, agreed: bool) -> bool:
+        if not agreed:
+            raise ValueError("must be true: no authority gives certificates otherwise")
+        return agreed
+
+
 class TlsSettings(_Section):
     """The gateway's own certificate. Paths are PEM files."""
 
@@ -43,6 +105,18 @@ class TlsSettings(_Section):
     redirect_port: int | None = Field(
         None, ge=0, le=65535, description="a port from 1 to 65535, or null"
     )
+    acme: AcmeSettings | None = Field(None, description="an object, or null")
+
+    @field_validator("acme")
+    @classmethod
+    def _one_source(cls, acme: AcmeSettings | None, info: ValidationInfo) -> AcmeSettings | None:
+        files = ("private_key", "certificate", "ca_chain", "passphrase")
+        given = [key for key in files if info.data.get(key) is not None]
+        if acme is not None and given:
+            raise ValueError(
+                f"makes its own key and certificate: remove {' and '.join(given)}, or acme"
+            )
+        return acme
 
 
 class CorsSettings(_Section):
@@ -277,6 +351,9 @@ def _absolute(settings: Settings, root: Path) -> Settings:
             for key in ("private_key", "certificate", "ca_chain")
         }
     )
+    if tls.acme is not None:
+        acme = tls.acme.model_copy(update={"ca_file": resolve(tls.acme.ca_file)})
+        tls = tls.model_copy(update={"acme": acme})
     folders = {
         key: resolve(getattr(settings, key))
         for key in ("data_dir", "models_file", "llm_storage", "public_dir")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
@@ -144,13 +144,20 @@ def _describe(model: type[BaseModel], path: tuple[str, ...]) -> tuple[list[str],
             None,
         )
         description = field.description if field else None
-        annotation = field.annotation if field else None
+        annotation = _without_none(field.annotation) if field else None
         current = (
             annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel)
             else None
         )
     return names, description
+
+
+def _without_none(annotation: Any) -> Any:
+    """``X`` of ``X | None``; anything else as it is."""
+    branches = get_args(annotation)
+    inner = [branch for branch in branches if branch is not type(None)]
+    return inner[0] if len(inner) == 1 < len(branches) else annotation
 
 
 def _names(model: type[BaseModel]) -> list[str]:
