@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.api import admin, classic, inference, listing, probes
+from gateway.api.accounting import ACCOUNTING, Accounting
 from gateway.api.context import (
     DOOR,
     ERRORS,
@@ -52,6 +53,7 @@ def build_app(
     scheduler: Scheduler,
     door: Door,
     lifecycle: Lifecycle,
+    accounting: Accounting,
 ) -> web.Application:
     """The application: routes, middleware, and the parts handlers work with."""
     app = web.Application(client_max_size=settings.limits.max_body, middlewares=[edge])
@@ -60,6 +62,7 @@ def build_app(
     app[SCHEDULER] = scheduler
     app[DOOR] = door
     app[LIFECYCLE] = lifecycle
+    app[ACCOUNTING] = accounting
     app[ERRORS] = ErrorLog()
     app[CORS] = Cors(settings.cors.origins)
     app.on_response_prepare.append(on_prepare)

@@ -13,7 +13,9 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.api.accounting import Accounting
 from gateway.api.context import Door, Lifecycle
+from gateway.api.keys import KeyRing
 from gateway.app import build_app
 from gateway.backends.backend import Environment
 from gateway.backends.policy import Limits
@@ -29,7 +31,7 @@ from gateway.sdnotify import Notifier
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:
-    from gateway.api.keys import KeyRing
+    from gateway.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Gateway:
         self.library = library
         self.door = Door()
         self.lifecycle = Lifecycle()
+        self.accounting = Accounting()
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
         self.scheduler: Scheduler
@@ -91,7 +94,14 @@ class Gateway:
             )
             self.library.changed = self.scheduler.apply
             stack.push_async_callback(self.scheduler.close)
-            app = build_app(self.settings, self.library, self.scheduler, self.door, self.lifecycle)
+            app = build_app(
+                self.settings,
+                self.library,
+                self.scheduler,
+                self.door,
+                self.lifecycle,
+                self.accounting,
+            )
             self._listeners = Listeners(app, self.settings, self.runtime.control_socket)
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self._listeners.close)
@@ -107,7 +117,9 @@ class Gateway:
 
     async def open_keys(self) -> None:
         """Open the store, make the first key if there is none, and let requests in."""
-        ring = self.ring = await _open_ring(self.settings)
+        store = await _open_store(self.settings)
+        ring = self.ring = await KeyRing.open(store)
+        await self.accounting.open(store)
         await _first_key(ring, self.settings, self.library, self.urls[0])
         self.door.open(ring)
         self.lifecycle.ready = True
@@ -115,7 +127,10 @@ class Gateway:
 
     async def _close_keys(self) -> None:
         if self.ring is not None:
-            await self.ring.close()
+            try:
+                await self.accounting.close()
+            finally:
+                await self.ring.close()  # and with it the store
 
     async def reload(self) -> None:
         """Read models.json, the certificate and the keys again."""
@@ -166,13 +181,11 @@ def _scheduler(
     )
 
 
-async def _open_ring(settings: Settings) -> KeyRing:
+async def _open_store(settings: Settings) -> Store:
     # SQLAlchemy takes longer to import than everything else: the listener is up by now.
     store_module = await asyncio.to_thread(importlib.import_module, "gateway.store")
-    from gateway.api.keys import KeyRing
-
-    store = await store_module.Store.open(settings.database_url())
-    return await KeyRing.open(store)
+    store: Store = await store_module.Store.open(settings.database_url())
+    return store
 
 
 async def _first_key(ring: KeyRing, settings: Settings, library: Library, url: str) -> None:

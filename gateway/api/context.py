@@ -16,6 +16,7 @@ from gateway.library import Library
 
 if TYPE_CHECKING:
     from gateway.api.keys import KeyRing, Principal
+    from gateway.api.limits import Grant
 
 
 class Door:
@@ -95,5 +96,8 @@ LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", object)  # type: ignore[arg-type]
-#: The model a request went to, for the answer's header and the log.
+#: The model a request went to, for the answer's header and the log, and its personality.
 MODEL = web.RequestKey("model", str)
+PERSONALITY = web.RequestKey("personality", str)
+#: Only of a key with limits: what its answer says of them.
+GRANT: web.RequestKey[Grant] = web.RequestKey("grant", object)  # type: ignore[arg-type]

@@ -6,7 +6,16 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.context import ERRORS, LIBRARY, MODEL, PRINCIPAL, REQUEST_ID, SCHEDULER
+from gateway.api.accounting import Metered
+from gateway.api.context import (
+    ERRORS,
+    LIBRARY,
+    MODEL,
+    PERSONALITY,
+    PRINCIPAL,
+    REQUEST_ID,
+    SCHEDULER,
+)
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.library import Library
 from gateway.proxy.body import JsonObject, parse_object, serialise, with_responses
@@ -47,10 +56,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 async def send(request: web.Request, call: Call) -> web.StreamResponse:
-    """Relay ``call``, and note what became of it."""
+    """Relay ``call`` as far as the key's limits allow, and note what became of it."""
     outcome = Outcome()
     try:
-        return await relay(request, request.app[SCHEDULER], call, outcome)
+        with Metered(request, outcome) as metered:
+            response = await relay(request, request.app[SCHEDULER], call, outcome)
+            metered.status = response.status
+            return response
     finally:
         if outcome.error is not None:
             request.app[ERRORS].add(
@@ -81,6 +93,8 @@ async def resolve(request: web.Request, body: JsonObject, *, anew: bool = False)
         await library.refresh()
         target = _resolve(request, library, body.get("model"), choice, anew)
     request[MODEL] = target.spec.name
+    if target.personality is not None:
+        request[PERSONALITY] = target.personality
     return target
 
 

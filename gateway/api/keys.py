@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.api.key_activity import INTERVAL, KeyActivity
 from gateway.api.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours, new_key
+from gateway.api.limits import NO_LIMITS, Limits
 from gateway.errors import BadRequest, NotFound, Unauthorized
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
@@ -42,16 +43,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one key may use. ``None``: no limit."""
-
-    rpm: int | None = None  # requests per minute
-    tpm: int | None = None  # tokens per minute
-    tpd: int | None = None  # tokens per day
-    concurrency: int | None = None  # requests at once
-
-
-@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking, and what they may do."""
 
@@ -61,7 +52,7 @@ class Principal:
     models: frozenset[str] | None = None  # None: every model
     personalities: frozenset[str] | None = None  # None: every personality
     default_personality: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     expires: float | None = None  # seconds since 1970
 
 
@@ -308,7 +299,6 @@ def _unknown(presented: str) -> Unauthorized:
 
 
 def _entry(record: KeyRecord) -> _Entry:
-    limits = record.limits or {}
     principal = Principal(
         key_id=record.id,
         name=record.name,
@@ -316,7 +306,7 @@ def _entry(record: KeyRecord) -> _Entry:
         models=None if record.models is None else frozenset(record.models),
         personalities=None if record.personalities is None else frozenset(record.personalities),
         default_personality=record.default_personality,
-        limits=Limits(**{name: limits.get(name) for name in Limits.__slots__}),
+        limits=Limits(**record.limits) if record.limits else NO_LIMITS,
         expires=None if record.expires is None else record.expires.timestamp(),
     )
     return _Entry(bytes.fromhex(record.hash), principal, revoked=record.revoked is not None)

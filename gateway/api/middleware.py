@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.auth import Scope, authenticate, authorise
-from gateway.api.context import ERRORS, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
+from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
 from gateway.errors import (
     BadRequest,
@@ -124,6 +124,9 @@ async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> 
     model = request.get(MODEL)
     if model is not None:
         headers["X-Gateway-Model"] = _header_text(model)
+    grant = request.get(GRANT)
+    if grant is not None:
+        headers.update(grant.headers())
 
 
 def _header_text(text: str) -> str:

@@ -1,0 +1,194 @@
+"""What a key with limits has used, and whether it may send one more request. In memory.
+
+Requests and tokens per minute are token buckets (RFC 2697 has the idea): full at first, refilled
+evenly. With 60 requests per minute, 60 may come at once, then one a second. A bucket is two
+numbers, where a sliding window is a list of times; it has no jump at the turn of the minute; and
+OpenAI's reset headers ask just what a bucket knows, when it will be full again. The price: in its
+first minute a key may use up to twice its limit.
+
+How many tokens an answer takes is known when it has ended. So a request is let in while the
+bucket isn't empty, and its answer may overdraw it; the debt has to refill before the next one.
+Tokens per day are those of the day in UTC, which accounting counts, also across a restart.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import RateLimited
+
+DAY: Final = 86_400  # seconds
+_MINUTE: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one key may use. ``None``: no limit."""
+
+    rpm: int | None = None  # requests per minute
+    tpm: int | None = None  # tokens per minute, of prompts and answers
+    tpd: int | None = None  # tokens per day (UTC)
+    concurrency: int | None = None  # requests at once
+
+
+#: Of a key without limits. Compared by identity, on every request.
+NO_LIMITS: Final = Limits()
+
+
+class _Bucket:
+    """How much of a limit per minute is used, which gets less with time."""
+
+    __slots__ = ("_at", "_used")
+
+    def __init__(self) -> None:
+        self._used = 0.0
+        self._at = 0.0
+
+    def used(self, limit: int, now: float) -> float:
+        used = self._used - (now - self._at) * limit / _MINUTE
+        self._at = now
+        self._used = used = max(used, 0.0)
+        return used
+
+    def add(self, amount: int) -> None:
+        self._used += amount
+
+
+class _Spent:
+    """What one key has used."""
+
+    __slots__ = ("requests", "running", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = _Bucket()
+        self.tokens = _Bucket()
+        self.running = 0
+
+
+class Limiter:
+    """What all keys with limits have used: a few dictionary look-ups a request.
+
+    ``tokens_today(key_id)`` counts tokens of this UTC day; the clocks are in seconds. It holds
+    a few numbers for each key that has limits and was used, so keys bound it.
+    """
+
+    def __init__(
+        self,
+        tokens_today: Callable[[str], int],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._tokens_today = tokens_today
+        self._monotonic = monotonic
+        self._wall = wall
+        self._spent: dict[str, _Spent] = {}
+
+    def admit(self, key_id: str, limits: Limits) -> Grant:
+        """Let one request in, or raise :class:`RateLimited`. The grant must be closed."""
+        spent = self._spent.get(key_id)
+        if spent is None:
+            spent = self._spent[key_id] = _Spent()
+        grant = Grant(self, key_id, limits, spent)
+        self._check(grant)
+        spent.running += 1
+        if limits.rpm is not None:
+            spent.requests.add(1)
+        return grant
+
+    def _check(self, grant: Grant) -> None:
+        """Raise if one of the limits is used up. A refused request uses nothing."""
+        limits, spent = grant.limits, grant.spent
+        now = self._monotonic()
+        if (tpd := limits.tpd) is not None and self._tokens_today(grant.key_id) >= tpd:
+            raise self._refusal(grant, "tpd", f"{tpd} tokens per day (UTC)", self._day_left())
+        if (running := limits.concurrency) is not None and spent.running >= running:
+            # When one of them ends is not known: soon, in most cases.
+            raise self._refusal(grant, "concurrency", f"{running} requests at once", 1)
+        if (rpm := limits.rpm) is not None:
+            over = spent.requests.used(rpm, now) - (rpm - 1)
+            if over > 1e-9:  # what is left of a whole request, in floating point
+                wait = over * _MINUTE / rpm
+                raise self._refusal(grant, "rpm", f"{rpm} requests per minute", wait)
+        if (tpm := limits.tpm) is not None:
+            over = spent.tokens.used(tpm, now) - tpm
+            if over >= 0:
+                wait = (over + 1) * _MINUTE / tpm
+                raise self._refusal(grant, "tpm", f"{tpm} tokens per minute", wait)
+
+    def _refusal(self, grant: Grant, limit: str, allowed: str, wait: float) -> RateLimited:
+        seconds = max(1, math.ceil(wait))
+        headers = {"Retry-After": str(seconds), **grant.headers()}
+        if limit == "tpd":
+            headers["x-should-retry"] = "false"  # OpenAI's clients would, two seconds later
+        return RateLimited(
+            f"this key may use {allowed} ({limit}): try again in {span(seconds)}",
+            param=limit,
+            headers=headers,
+        )
+
+    def _day_left(self) -> float:
+        return DAY - self._wall() % DAY
+
+    def headers(self, grant: Grant) -> dict[str, str]:
+        """The ``x-ratelimit-*`` headers of this moment, as OpenAI describes them."""
+        limits, spent = grant.limits, grant.spent
+        now = self._monotonic()
+        headers = {}
+        if (rpm := limits.rpm) is not None:
+            used = spent.requests.used(rpm, now)
+            headers["x-ratelimit-limit-requests"] = str(rpm)
+            headers["x-ratelimit-remaining-requests"] = str(max(0, int(rpm - used + 1e-9)))
+            headers["x-ratelimit-reset-requests"] = span(used * _MINUTE / rpm)
+        tokens: list[tuple[int, int, float]] = []  # left, limit, seconds until all is back
+        if (tpm := limits.tpm) is not None:
+            used = spent.tokens.used(tpm, now)
+            tokens.append((int(tpm - used), tpm, used * _MINUTE / tpm))
+        if (tpd := limits.tpd) is not None:
+            tokens.append((tpd - self._tokens_today(grant.key_id), tpd, self._day_left()))
+        if tokens:
+            # There is one set of headers for two limits: that which ends first.
+            left, limit, reset = min(tokens)
+            headers["x-ratelimit-limit-tokens"] = str(limit)
+            headers["x-ratelimit-remaining-tokens"] = str(max(0, left))
+            headers["x-ratelimit-reset-tokens"] = span(reset)
+        return headers
+
+
+class Grant:
+    """One request that was let in. Close it once, with the tokens it took."""
+
+    __slots__ = ("_limiter", "key_id", "limits", "spent")
+
+    def __init__(self, limiter: Limiter, key_id: str, limits: Limits, spent: _Spent) -> None:
+        self._limiter = limiter
+        self.key_id = key_id
+        self.limits = limits
+        self.spent = spent
+
+    def headers(self) -> dict[str, str]:
+        """The ``x-ratelimit-*`` headers of this moment."""
+        return self._limiter.headers(self)
+
+    def close(self, tokens: int) -> None:
+        """The request has ended."""
+        self.spent.running -= 1
+        if self.limits.tpm is not None:
+            self.spent.tokens.add(tokens)
+
+
+def span(seconds: float) -> str:
+    """A time as OpenAI's headers have it: ``6m0s``, ``1s``, ``120ms``, ``0s``."""
+    if seconds < 1:
+        milliseconds = math.ceil(seconds * 1000)
+        if milliseconds < 1000:
+            return f"{milliseconds}ms" if milliseconds else "0s"
+    minutes, left = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{left}s"
+    return f"{minutes}m{left}s" if minutes else f"{left}s"
