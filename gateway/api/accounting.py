@@ -35,7 +35,6 @@ INTERVAL: Final = 10.0
 RECENT: Final = 200
 
 _EPOCH = date(1970, 1, 1).toordinal()
-_NOTHING = Usage()
 _log = logging.getLogger(__name__)
 
 
@@ -220,7 +219,9 @@ class Metered:
         trace: TracebackType | None,
     ) -> None:
         request, outcome = self._request, self._outcome
-        usage = outcome.usage or _NOTHING
+        # An answer that was cut off doesn't tell what it took: an event is about a token. If it
+        # cost nothing, hanging up before the last event would be a way around the limits.
+        usage = outcome.usage or Usage(completion_tokens=outcome.events)
         if error is not None:
             self.status = _status_of(error)
         elif outcome.error is not None:  # it broke when the head, with its 200, had gone out

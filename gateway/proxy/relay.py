@@ -59,6 +59,8 @@ class Outcome:
     """What became of a call: filled in while it runs, read for accounting."""
 
     usage: Usage | None = None
+    #: Events of a stream. Without ``usage`` (it was cut off) the best guess at its tokens.
+    events: int = 0
     error: GatewayError | None = None
     attempts: int = 0
 
@@ -148,6 +150,7 @@ async def _stream(
     finally:
         if tail is not None:
             outcome.usage = tail.usage()
+            outcome.events = answer.events
     await response.write_eof()
     return response
 
@@ -189,6 +192,7 @@ class _Answer:
         "begun",
         "early",
         "ended",
+        "events",
         "head",
         "loop",
         "paused",
@@ -204,6 +208,7 @@ class _Answer:
         #: Done when the relaying task has something to do: the end, or a slow client.
         self.attention: asyncio.Future[None] = loop.create_future()
         self.early: list[bytes] = []
+        self.events = 0  # of a stream of events
         self.paused = False
         self._take: Callable[[bytes], None] = self._keep
 
@@ -235,6 +240,7 @@ class _Answer:
         def take(data: bytes) -> None:
             if feed is not None:
                 feed(data)
+                self.events += data.count(b"\n\n")
             write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             if waiting() > _HIGH_WATER and not self.paused:
                 self.paused = True
