@@ -8,6 +8,9 @@ read, one parser call and one callback. :mod:`gateway.proxy.upstream` owns the c
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from typing import Any, NoReturn, Protocol
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
@@ -47,9 +50,6 @@ class ConnectionOwner(Protocol):
 
     name: str
     read_buffer: memoryview
-
-    def connection_opened(self, connection: Connection) -> None:
-        """The connection is up."""
 
     def connection_ended(self, connection: Connection) -> None:
         """The connection is of no more use, and may be closed already."""
@@ -156,7 +156,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
         self.usable = True
-        self._pool.connection_opened(self)
 
     def data_received(self, data: bytes | memoryview) -> None:
         exchange = self.exchange
@@ -192,9 +191,11 @@ class Connection(asyncio.Protocol):
             exchange.lost("the connection was closed")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        exchange = self.exchange
         self.usable = False
         self._pool.connection_ended(self)
+        if exc is not None and self.exchange is not None:
+            self._read_the_rest()
+        exchange = self.exchange
         if exchange is not None:
             exchange.lost(f"{exc}" if exc else "the connection was closed")
         if self._writable is not None and not self._writable.done():
@@ -211,6 +212,22 @@ class Connection(asyncio.Protocol):
             self._writable.set_result(None)
         if self.exchange is not None:
             self.exchange.request_taken()
+
+    def _read_the_rest(self) -> None:
+        """Take what the backend had sent before a write to it failed.
+
+        One that refuses an upload answers 413 and closes. If our next write comes before we have
+        read that, the loop gives the connection up and the answer with it; the socket, though,
+        is open until ``connection_lost`` returns.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or self.transport.get_extra_info("sslcontext") is not None:
+            return
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as rest:
+            rest.setblocking(False)
+            # No data is no clean end: the socket's error has been taken from it by now.
+            while self.exchange is not None and (data := rest.recv(MAX_HEAD)):
+                self.data_received(data)
 
     def _end_idle(self) -> None:
         self._pool.connection_ended(self)

@@ -130,6 +130,8 @@ class Exchange:
             async for piece in body:
                 if not piece:
                     continue
+                if transport.is_closing():
+                    return  # connection_lost is on its way, and says what there is to say
                 sent += len(piece)
                 if length is None:
                     transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))

@@ -312,6 +312,7 @@ class UpstreamPool:
             raise ConnectFailed(f"{self.name} is shut down")
         if not connection.usable:
             raise ConnectionLost(f"{self.name} closed a new connection at once", before_head=True)
+        self._open.add(connection)  # not before: uvloop tells nobody of one it gave up half made
         return connection
 
     async def _connect(self, connection: Connection) -> None:
@@ -337,10 +338,6 @@ class UpstreamPool:
         except BaseException:
             sock.close()
             raise
-
-    def connection_opened(self, connection: Connection) -> None:
-        """The connection is up."""
-        self._open.add(connection)
 
     def connection_ended(self, connection: Connection) -> None:
         """The connection is of no more use, and may be closed already."""

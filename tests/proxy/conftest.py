@@ -7,10 +7,11 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.proxy.upstream import ResponseHead, UnixAddress, UpstreamError
+from gateway.proxy.upstream import ResponseHead, TcpAddress, UnixAddress, UpstreamError
 
 try:
     import uvloop
@@ -33,7 +34,7 @@ def pytest_asyncio_loop_factories(
 
 
 class Backend:
-    """Unix-socket servers whose handlers get (reader, writer, number of the connection)."""
+    """Servers whose handlers get (reader, writer, number of the connection)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +42,9 @@ class Backend:
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
 
-    async def serve(self, handler: Handler, *, backlog: int = 100) -> UnixAddress:
+    async def serve(
+        self, handler: Handler, *, backlog: int = 100, tcp: bool = False, tls: Any = None
+    ) -> UnixAddress | TcpAddress:
         async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             self._tasks.add(task)
@@ -53,10 +56,13 @@ class Backend:
                 self._tasks.discard(task)
                 writer.transport.abort()
 
-        path = self._folder / f"{len(self._servers)}.sock"
-        server = await asyncio.start_unix_server(run, path, backlog=backlog)
-        self._servers.append(server)
-        return UnixAddress(str(path))
+        if tcp or tls is not None:
+            server = await asyncio.start_server(run, "127.0.0.1", 0, backlog=backlog, ssl=tls)
+            self._servers.append(server)
+            return TcpAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+        path = str(self._folder / f"{len(self._servers)}.sock")
+        self._servers.append(await asyncio.start_unix_server(run, path, backlog=backlog))
+        return UnixAddress(path)
 
     async def stop(self) -> None:
         for server in self._servers:
