@@ -1,0 +1,315 @@
+"""``python -m tests.bench``: what the gateway costs, beside other proxies, in one run.
+
+Each proxy is a process of its own before the same scripted llama-server; only the proxy's own
+CPU time is counted, so the figures hold on a machine that does other things too. Wall-clock
+figures (requests a second, latencies) are shared with the load generator and the upstream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench import profiling, report
+from tests.bench.load import Job
+from tests.bench.procstat import cpu_seconds, memory
+from tests.bench.proxies import PROXIES, Direct, GatewayProxy, Missing, Proxy, Upstream
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything takes, in seconds, and how often it is done."""
+
+    rounds: int
+    requests: float
+    paced: float
+    streams: float
+    stream_clients: tuple[int, ...]
+    open_streams: float
+    starts: int
+
+
+_FULL = Plan(3, 5.0, 4.0, 6.0, (64, 200), 8.0, 5)
+_QUICK = Plan(1, 2.0, 1.5, 3.0, (200,), 4.0, 1)
+_CLIENTS = 16
+_PACED_RATE = 400.0  # requests a second in all: nobody is busy, so latency is the proxy's own
+_EVENT_RATE = 50.0  # events a second of a stream
+_OPEN = 1000
+_OPEN_RATE = 2.0
+
+
+class Failed(Exception):
+    """An answer was wrong, or the load generator could not do its work."""
+
+
+@contextlib.contextmanager
+def _load(job: Job) -> Iterator[subprocess.Popen[str]]:
+    """A load generator, warmed up and waiting."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    limit = threading.Timer(job.seconds * 4 + 60, process.kill)
+    limit.start()
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(json.dumps(asdict(job)), file=process.stdin, flush=True)
+        if (line := process.stdout.readline()) != "ready\n":
+            raise Failed(f"{job.kind} with {job.clients} clients: {line}")
+        yield process
+    finally:
+        limit.cancel()
+        process.kill()
+        process.wait()
+
+
+def _measure(proxy: Proxy, job: Job, sampled: list[float] | None = None) -> dict[str, Any]:
+    """Run ``job``; its result, with ``cpu``: seconds that the proxy used meanwhile."""
+    with _load(job) as load:
+        assert load.stdin is not None
+        assert load.stdout is not None
+        direct = isinstance(proxy, Direct)
+        before = 0.0 if direct else cpu_seconds(proxy.pid)
+        print("go", file=load.stdin, flush=True)
+        stop = threading.Event()
+        sampler = None
+        if sampled is not None and not direct:
+            sampler = threading.Thread(target=_sample, args=(proxy.pid, sampled, stop))
+            sampler.start()
+        line = load.stdout.readline()
+        after = 0.0 if direct else cpu_seconds(proxy.pid)
+        stop.set()
+        if sampler is not None:
+            sampler.join()
+    result = json.loads(line or '{"failures": ["the load generator died"]}')
+    if result["failures"]:
+        raise Failed(f"{proxy.name}: {job.kind} with {job.clients} clients: {result['failures']}")
+    result["cpu"] = after - before
+    return dict(result)
+
+
+def _sample(pid: int, into: list[float], stop: threading.Event) -> None:
+    while not stop.wait(0.1):
+        into.append(memory(pid)[0])
+
+
+class Bench:
+    """One run of everything."""
+
+    def __init__(self, proxies: list[Proxy], plan: Plan) -> None:
+        self.proxies = proxies
+        self.plan = plan
+        self.figures: report.Figures = {proxy.name: {} for proxy in proxies}
+        self.streams = 0
+        self.events = 0
+
+    def add(self, proxy: Proxy, **values: float) -> None:
+        for name, value in values.items():
+            self.figures[proxy.name].setdefault(name, []).append(value)
+
+    def job(self, proxy: Proxy, kind: str, **rest: Any) -> Job:
+        fields = {"models": proxy.models, "key": proxy.key, "tls": proxy.tls, **rest}
+        return Job(kind=kind, port=proxy.port, **fields)
+
+    def run(self) -> None:
+        for proxy in self.proxies:
+            self.starts(proxy)
+        for proxy in self.proxies:
+            self.open_streams(proxy)
+        for number in range(self.plan.rounds):
+            for proxy in self.proxies:
+                _say(f"round {number + 1} of {self.plan.rounds}: {proxy.name}")
+                self.requests(proxy)
+                for clients in self.plan.stream_clients:
+                    self.chunks(proxy, clients)
+        for proxy in self.proxies:
+            if not isinstance(proxy, Direct):
+                self.add(proxy, peak_mb=memory(proxy.pid)[1])
+
+    def starts(self, proxy: Proxy) -> None:
+        for number in range(self.plan.starts):
+            if number:
+                proxy.end()
+            took = proxy.start()
+            if not isinstance(proxy, Direct):
+                self.add(proxy, start_ms=took * 1000)
+
+    def requests(self, proxy: Proxy) -> None:
+        job = self.job(proxy, "requests", clients=_CLIENTS, seconds=self.plan.requests, rate=None)
+        result = _measure(proxy, job)
+        self.add(proxy, requests_per_second=result["answers"] / result["seconds"])
+        if not isinstance(proxy, Direct):
+            self.add(proxy, cpu_request=result["cpu"] / result["answers"] * 1e6)
+        job = self.job(
+            proxy, "requests", clients=_CLIENTS, seconds=self.plan.paced, rate=_PACED_RATE
+        )
+        result = _measure(proxy, job)
+        self.add(proxy, added_p50=result["second"]["p50"], added_p99=result["second"]["p99"])
+
+    def chunks(self, proxy: Proxy, clients: int) -> None:
+        job = self.job(
+            proxy, "streams", clients=clients, seconds=self.plan.streams, rate=_EVENT_RATE
+        )
+        result = _measure(proxy, job)
+        self.streams += result["answers"]
+        self.events += result["events"]
+        if clients == self.plan.stream_clients[0]:
+            first, second = result["first"], result["second"]
+            self.add(proxy, ttfb_p50=first["p50"], ttfb_p99=first["p99"])
+            self.add(proxy, chunk_p50=second["p50"], chunk_p99=second["p99"])
+        if not isinstance(proxy, Direct):
+            self.add(proxy, **{f"cpu_chunk_{clients}": result["cpu"] / result["events"] * 1e6})
+
+    def open_streams(self, proxy: Proxy) -> None:
+        if isinstance(proxy, Direct):
+            return
+        _say(f"{_OPEN} open streams: {proxy.name}")
+        common = {"models": proxy.all_models}
+        # One request to each model first: idle means that it's loaded and nobody asks.
+        warm = self.job(
+            proxy, "requests", clients=len(proxy.all_models), seconds=0.2, rate=50.0, **common
+        )
+        _measure(proxy, warm)
+        idle = memory(proxy.pid)[0]
+        job = self.job(
+            proxy,
+            "streams",
+            clients=_OPEN,
+            seconds=self.plan.open_streams,
+            rate=_OPEN_RATE,
+            **common,
+        )
+        sampled: list[float] = []
+        result = _measure(proxy, job, sampled)
+        self.streams += result["answers"]
+        self.events += result["events"]
+        self.add(proxy, idle_mb=idle, streams_mb=max(sampled) - idle)
+
+
+def _say(text: str) -> None:
+    print(f"[{time.monotonic() - _STARTED:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+_STARTED = time.monotonic()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="about a minute, less precise")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
+    parser.add_argument("--rounds", type=int, help="how often each proxy is measured")
+    parser.add_argument("--seconds", type=float, help="length of the streams (60 for a soak)")
+    parser.add_argument(
+        "--only", metavar="NAME", nargs="+", help="some of: direct nginx go aiohttp gateway tls"
+    )
+    parser.add_argument(
+        "--tcp",
+        action="store_true",
+        help="the other proxies reach the upstream by TCP, not by its Unix socket as the gateway",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="only profile the gateway: its top functions"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run it: 0 if every budget that could be measured holds."""
+    args = _arguments()
+    if not sys.platform.startswith("linux"):
+        print("this reads /proc: Linux only", file=sys.stderr)
+        return 2
+    plan = _QUICK if args.quick else _FULL
+    changes = {
+        name: value
+        for name, value in (("rounds", args.rounds), ("streams", args.seconds))
+        if value is not None
+    }
+    plan = Plan(**{**asdict(plan), **changes})
+    with (
+        # Short: the path of a Unix socket has 107 bytes at most.
+        tempfile.TemporaryDirectory(prefix="bench-") as name,
+        contextlib.ExitStack() as stack,
+    ):
+        folder = Path(name)
+        upstream = Upstream(folder)
+        stack.callback(upstream.end)
+        if args.profile:
+            gateway = GatewayProxy(folder, upstream, tcp=args.tcp)
+            gateway.prepare()
+            print(profiling.profile(gateway, _measure, folder))
+            return 0
+        proxies, missing = _prepared(args, folder, upstream, stack)
+        bench = Bench(proxies, plan)
+        bench.run()
+    rows = report.summary(bench.figures)
+    lines = report.budgets(rows)
+    upstream_by = "TCP" if args.tcp else "its Unix socket"
+    print(f"\nupstream by {upstream_by}; medians of {plan.rounds} round(s); latencies are what")
+    print("is added to `direct`'s. CPU is the proxy's own, user and system.\n")
+    print(report.table(rows))
+    print("\nratios:")
+    ratios = report.ratios(rows)
+    for ratio, value in ratios.items():
+        print(f"  {ratio}: {value:.2f}")
+    print("\nbudgets:")
+    print(report.budget_lines(lines))
+    print(f"\nbroken, truncated or reordered: 0 of {bench.streams} streams, {bench.events} events")
+    for text in missing:
+        print(f"missing: {text}")
+    if args.json is not None:
+        data = {
+            "machine": {"python": platform.python_version(), "kernel": platform.release()},
+            "plan": asdict(plan),
+            "upstream": upstream_by,
+            "medians": rows,
+            "rounds": bench.figures,
+            "ratios": ratios,
+            "budgets": lines,
+            "missing": missing,
+            "streams": bench.streams,
+            "events": bench.events,
+        }
+        args.json.write_text(json.dumps(data, indent=1) + "\n")
+    return 0 if all(line["holds"] is not False for line in lines) else 1
+
+
+def _prepared(
+    args: argparse.Namespace, folder: Path, upstream: Upstream, stack: contextlib.ExitStack
+) -> tuple[list[Proxy], list[str]]:
+    proxies: list[Proxy] = []
+    missing: list[str] = []
+    for kind in PROXIES:
+        if args.only and kind.name.removeprefix("gateway ") not in args.only:
+            continue
+        proxy = kind(folder, upstream, tcp=args.tcp)
+        _say(f"preparing {proxy.name}")
+        try:
+            proxy.prepare()
+        except Missing as error:
+            missing.append(str(error))
+            continue
+        stack.callback(proxy.end)
+        proxies.append(proxy)
+    return proxies, missing
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        sys.exit(f"FAILED: {failure}")
