@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import orjson
@@ -77,22 +78,56 @@ def in_openai_shape(answer: bytes) -> bytes:
     llama-server says ``{"error": {"code": 400, "message": ..., "type": ...}}``; OpenAI's
     ``code`` is a text, and ``param`` is always there. Other fields (token counts) are kept.
     """
-    try:
-        error = orjson.loads(answer)["error"]
-    except (ValueError, LookupError, TypeError):
-        text = answer.decode("utf-8", "replace").strip()[:2000]
-        error = {"message": text or "llama-server gave no reason"}
-    if isinstance(error, str):
-        error = {"message": error}
-    elif not isinstance(error, dict):
-        error = {"message": str(error)}
+    error = error_of(answer)
     kind = error.get("type") or "api_error"
     code = error.get("code")
     shaped = {
         **error,
-        "message": error.get("message") or "llama-server gave no reason",
         "type": kind,
-        "code": code if isinstance(code, str) else kind,
+        "code": _CODES.get(kind, code if isinstance(code, str) else kind),
         "param": error.get("param"),
     }
     return orjson.dumps({"error": shaped})
+
+
+#: llama-server's type of an error -> OpenAI's code for it, which clients look for.
+_CODES = {"exceed_context_size_error": "context_length_exceeded"}
+
+
+def error_of(answer: bytes) -> JsonObject:
+    """The error in an error answer of llama-server: always with a ``message`` that is a text."""
+    try:
+        error = orjson.loads(answer)["error"]
+    except (ValueError, LookupError, TypeError):
+        error = answer.decode("utf-8", "replace").strip()[:2000]
+    if not isinstance(error, dict):
+        error = {"message": error}
+    message = error.get("message")
+    if not isinstance(message, str) or not message:
+        message = str(message) if message else "llama-server gave no reason"
+    prompt, context = error.get("n_prompt_tokens"), error.get("n_ctx")
+    if isinstance(prompt, int) and isinstance(context, int) and str(prompt) not in message:
+        # Builds before 2025-12 say only that it is too long.
+        message = f"{message} ({prompt} tokens, and the context has {context})"
+    return {**error, "message": message}
+
+
+def shape(body: JsonObject, strip: Iterable[str], fixed: Mapping[str, Any]) -> None:
+    """Take the fields ``strip`` out of ``body``, and merge ``fixed`` over it.
+
+    An object is merged into an object, so that one ``chat_template_kwargs`` can be set and the
+    client's others stay; anything else replaces what the client sent.
+    """
+    for key in strip:
+        body.pop(key, None)
+    _merge(body, fixed)
+
+
+def _merge(into: JsonObject, fixed: Mapping[str, Any]) -> None:
+    for key, value in fixed.items():
+        present = into.get(key)
+        if isinstance(value, Mapping):
+            into[key] = merged = dict(present) if isinstance(present, dict) else {}
+            _merge(merged, value)
+        else:
+            into[key] = value

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,15 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BackendTimeout, GatewayError
 from gateway.proxy import headers
-from gateway.proxy.body import in_openai_shape
+from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.sse import Tail, Usage, usage_of
-from gateway.proxy.upstream import ConnectFailed, ConnectionLost, Exchange, ResponseHead
+from gateway.proxy.upstream import (
+    ConnectFailed,
+    ConnectionLost,
+    Exchange,
+    ResponseHead,
+    UploadFailed,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +49,19 @@ _STALLED = 120.0
 
 @dataclass(slots=True)
 class Call:
-    """A request for a backend. ``headers`` are lines ready for the wire, without framing."""
+    """A request for a backend. ``headers`` are lines ready for the wire, without framing.
+
+    A ``body`` that is iterated over is sent once, never again, with ``length`` as its
+    Content-Length, or chunked.
+    """
 
     model: str
     method: str
     target: str
     headers: bytes
-    body: bytes
+    body: bytes | AsyncIterable[bytes]
+    length: int | None = None
+    dialect: Dialect = OPENAI
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
 
@@ -80,10 +92,14 @@ async def relay(
             return await _attempt(request, lease, call, outcome)
         except (ConnectFailed, ConnectionLost) as error:
             # Nothing has reached the client: once more, as if it had just arrived.
-            if outcome.attempts > 1:
+            if outcome.attempts > 1 or not isinstance(call.body, bytes):
                 raise
             _log.warning("%s; sending the request again", error.message)
             await lease.backend.suspect()
+        except UploadFailed as error:
+            if isinstance(error.__cause__, GatewayError):  # the client sent too much
+                raise error.__cause__ from None
+            raise
         finally:
             lease.release()
 
@@ -93,7 +109,7 @@ async def _attempt(
 ) -> web.StreamResponse:
     answer = _Answer()
     exchange = await lease.backend.pool.send(
-        call.method, call.target, call.headers, call.body, answer
+        call.method, call.target, call.headers, call.body, answer, body_length=call.length
     )
     try:
         await answer.begun
@@ -101,7 +117,7 @@ async def _attempt(
         if head.length is not None and head.length <= _WHOLE:
             await answer.ended
             return _whole(call, head, b"".join(answer.early), outcome)
-        return await _stream(request, exchange, answer, outcome)
+        return await _stream(request, call, exchange, answer, outcome)
     finally:
         exchange.abort()
 
@@ -109,7 +125,7 @@ async def _attempt(
 def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web.Response:
     passed = headers.to_client(head.headers)
     if head.status >= 400:
-        body = in_openai_shape(body)
+        body = call.dialect.error(head.status, body)
         passed["Content-Type"] = "application/json; charset=utf-8"
     elif len(body) <= _PARSED:
         with contextlib.suppress(ValueError):
@@ -121,7 +137,7 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web
 
 
 async def _stream(
-    request: web.BaseRequest, exchange: Exchange, answer: _Answer, outcome: Outcome
+    request: web.BaseRequest, call: Call, exchange: Exchange, answer: _Answer, outcome: Outcome
 ) -> web.StreamResponse:
     head = answer.head
     passed = headers.to_client(head.headers)
@@ -136,7 +152,7 @@ async def _stream(
     if writer is None or transport is None:
         return response
     writer.send_headers()
-    tail = Tail() if is_events else None
+    tail = call.dialect.tail() if is_events else None
     chunked = head.length is None and request.version >= HttpVersion11
     answer.flow_to(transport, exchange, tail, chunked=chunked)
     try:
@@ -145,7 +161,7 @@ async def _stream(
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error
         _log.error("a stream broke: %s", error.message)
-        _break_off(transport, error, is_events=is_events, chunked=chunked)
+        _break_off(transport, call.dialect.event(error) if is_events else None, chunked=chunked)
         return response
     finally:
         if tail is not None:
@@ -172,13 +188,10 @@ async def _pump(answer: _Answer, exchange: Exchange, writer: AbstractStreamWrite
         exchange.resume()
 
 
-def _break_off(
-    transport: asyncio.Transport, error: GatewayError, *, is_events: bool, chunked: bool
-) -> None:
-    if not is_events:
+def _break_off(transport: asyncio.Transport, event: bytes | None, *, chunked: bool) -> None:
+    if event is None:
         transport.abort()
         return
-    event = b"\n\ndata: %b\n\n" % orjson.dumps(error.body())
     transport.write(b"%x\r\n%b\r\n" % (len(event), event) if chunked else event)
     transport.close()
 

@@ -7,6 +7,7 @@ nothing per chunk.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -36,6 +37,9 @@ class Tail:
 
     def usage(self) -> Usage | None:
         """Usage out of what was fed, or ``None`` where the stream told none."""
+        return self._usage_at_end()
+
+    def _usage_at_end(self) -> Usage | None:
         tail = b"".join(self._pieces)[-_MAX_TAIL:]
         for line in reversed(tail.split(b"\n")):
             if line.startswith(b"data: {") and (b'"timings"' in line or b'"usage"' in line):
@@ -48,18 +52,57 @@ class Tail:
         return None
 
 
+class AnthropicTail(Tail):
+    """The same for Anthropic's events: the first one tells the prompt's tokens.
+
+    ``message_start`` has ``input_tokens``, ``message_delta`` near the end ``output_tokens``.
+    """
+
+    __slots__ = ("_first",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = b""
+        self.feed = self._feed_first
+
+    def _feed_first(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        if b"\n\n" not in self._first and len(self._first) < _MAX_TAIL:
+            self._first += piece
+
+    def usage(self) -> Usage | None:
+        end, start = self._usage_at_end(), None
+        for line in self._first.split(b"\n"):
+            if line.startswith(b"data: {"):
+                with contextlib.suppress(ValueError, AttributeError):
+                    start = usage_of(orjson.loads(line[6:]).get("message"))
+                break
+        if end is None or start is None:
+            return end or start
+        return end._replace(prompt_tokens=start.prompt_tokens, cached_tokens=start.cached_tokens)
+
+
 def usage_of(answer: Any) -> Usage | None:
-    """Usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``."""
+    """Usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``.
+
+    Also Anthropic's, and that of OpenAI's Responses, whose last event holds the whole response.
+    """
     if not isinstance(answer, dict):
         return None
     usage, timings = answer.get("usage"), answer.get("timings")
+    if usage is None and isinstance(response := answer.get("response"), dict):
+        usage = response.get("usage")
     speed = _number(timings, "predicted_per_second") if isinstance(timings, dict) else None
     if isinstance(usage, dict):
-        details = usage.get("prompt_tokens_details")
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+        cached = _number(usage, "cache_read_input_tokens") or 0
+        prompt = (_number(usage, "prompt_tokens") or _number(usage, "input_tokens") or 0) + cached
+        if isinstance(details, dict):
+            cached = _number(details, "cached_tokens") or 0
         return Usage(
-            int(_number(usage, "prompt_tokens") or _number(usage, "input_tokens") or 0),
+            int(prompt),
             int(_number(usage, "completion_tokens") or _number(usage, "output_tokens") or 0),
-            int((_number(details, "cached_tokens") if isinstance(details, dict) else 0) or 0),
+            int(cached),
             speed,
         )
     if isinstance(timings, dict):
