@@ -6,9 +6,11 @@
        ^                         |                           |                 |
        |                         | died or timed out         | died            | stop
        +------- stopping <-------+---------------------------+-----------------+
-       |
-    backoff (died; may start again when the wait is over)   failed (died too often; waits for
-                                                            reset() or a changed models.json)
+                  |
+                  | if nobody asked for its end
+                  v
+    backoff (may start again when the wait is over)   failed (died too often; waits for
+                                                      reset() or a changed models.json)
 
 Callers never look first: ``await ensure_ready()`` does whatever is needed, or raises. What to
 start and stop, and when, is decided by the scheduler alone.
@@ -24,6 +26,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gateway.backends import process
@@ -32,12 +35,15 @@ from gateway.backends.logring import LogRing
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.proxy.upstream import UnixAddress, UpstreamPool
-from gateway.tasks import spawn
+from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
 
 #: Lines of llama-server's log that go into an error message.
 TAIL = 8
+#: Seconds in which /health must answer, and between two questions at least.
+_HEALTH_TIMEOUT = 5.0
+_HEALTH_PAUSE = 0.01
 
 
 class State(enum.StrEnum):
@@ -70,7 +76,8 @@ class Environment:
     #: First wait after a death, doubled for each further one in a row, up to the cap.
     backoff_first: float = 0.5
     backoff_cap: float = 60.0
-    #: A death within so long after the start is a quick one; so many in a row mean "failed".
+    #: A death within so long of being ready, or before, is a quick one; so many in a row mean
+    #: "failed".
     quick_death: float = 60.0
     quick_deaths_allowed: int = 4
 
@@ -92,21 +99,26 @@ class Backend:
         self.log = LogRing()
         self.state = State.STOPPED
         self.since = time.monotonic()  # of the present state
-        self.ready_since: float | None = None
+        self.ready_since: float | None = None  # when the last start was done
         self.load_seconds: float | None = None  # how long the last start took
         self.starts = 0
         self.deaths = 0  # exits nobody asked for, in all
         self.last_error: GatewayError | None = None
         self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
         self._env = environment
+        self._socket_name = socket_name
         self._socket = environment.runtime_dir / socket_name
         self._changed = changed
         self._child: process.Child | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._pool: UpstreamPool | None = None
         self._starting: asyncio.Task[GatewayError | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._quick_deaths = 0
+        self._first_line = 0  # of the log, since the last start
+        self._stops = 0
+        self._next_state = asyncio.Event()  # set, and replaced, when the state changes
 
     # --- what callers ask for --------------------------------------------------------------
 
@@ -128,25 +140,35 @@ class Backend:
         Any number of callers may wait; cancelling one does not stop the start. Raises
         :class:`LoadFailed` if the start fails, or at once while the backend is ``failed``.
         """
+        stops = self._stops
         while self.state is not State.READY:
             if self.state is State.FAILED:
                 raise self.failure()
-            if self._stopping is not None:
-                await asyncio.shield(self._stopping)
-                continue
-            if (wait := self.retry_at - time.monotonic()) > 0 and self.state is State.BACKOFF:
-                await asyncio.sleep(wait)
-                continue
             if self.state is State.DRAINING:
                 raise BackendError(f"the backend of {self.spec.name!r} is being unloaded")
-            if self._starting is None:
+            if self._stopping is not None:
+                await asyncio.wait([self._stopping])
+            elif self._starting is not None:
+                await self._join(self._starting)
+            elif self.state is State.STOPPING:  # it died, and is being cleared away
+                assert self._watching is not None
+                await asyncio.wait([self._watching])
+            elif self._stops != stops:
+                raise self._was_stopped()
+            elif self.state is State.BACKOFF and (wait := self.retry_at - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._next_state.wait()
+            else:
                 self._starting = spawn(self._start(), name=f"start {self.spec.name}")
-            starting = self._starting
-            await asyncio.wait([starting])
-            if starting.cancelled():
-                raise BackendError(f"{self.spec.name!r} was stopped while it was loading")
-            if (failure := starting.result()) is not None:
-                raise failure
+                self._enter(State.STARTING)
+
+    async def _join(self, starting: asyncio.Task[GatewayError | None]) -> None:
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            raise self._was_stopped()
+        if (failure := starting.result()) is not None:
+            raise failure
 
     async def suspect(self) -> None:
         """A connection broke: wait for the news of the process's death, if there is any.
@@ -169,12 +191,16 @@ class Backend:
 
     async def stop(self) -> None:
         """End the process, whatever it is doing, and return when it is gone and reaped."""
+        self._stops += 1
         if self._stopping is None:
             if self.state not in RESIDENT:
                 if self.state is State.BACKOFF:
                     self._enter(State.STOPPED)
                 return
             self._stopping = spawn(self._stop(), name=f"stop {self.spec.name}")
+            if self._lived() >= self._env.quick_death:
+                self._quick_deaths = 0
+            self._enter(State.STOPPING)
         await asyncio.shield(self._stopping)
 
     def reset(self) -> None:
@@ -190,56 +216,72 @@ class Backend:
         if state is self.state:
             return
         _log.info("model %s: %s -> %s", self.spec.name, self.state, state)
+        if state is State.READY and self.state is State.STARTING:
+            self.ready_since = time.monotonic()
         self.state = state
         self.since = time.monotonic()
-        self.ready_since = self.since if state is State.READY else self.ready_since
+        turned, self._next_state = self._next_state, asyncio.Event()
+        turned.set()
         self._changed(self)
 
     async def _start(self) -> GatewayError | None:
+        """Start and wait until ready; a failure is the result, not raised."""
+        started = time.monotonic()
+        self.starts += 1
+        self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
+        self._first_line = self.log.total
+        # A name of its own for each start: nothing that is late can touch the next one's socket.
+        stem, _, suffix = self._socket_name.rpartition(".")
+        self._socket = self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
         try:
-            return await self._try_to_start()
+            try:
+                command = await asyncio.to_thread(self._prepare)
+            except Exception as error:
+                # Nothing ran: not a death, and free to be tried again.
+                self.last_error = failure = self._as_failure(error)
+                _log.error("model %s: %s", self.spec.name, failure.message)
+                self._enter(State.STOPPED)
+                return failure
+            try:
+                child = await self._until_ready(command)
+            except Exception as error:  # whatever it is: no child may be left behind
+                failure = self._as_failure(error)
+                self._died(failure)
+                await self._clean_up()
+                self._await_next_start()
+                return failure
+            self.load_seconds = time.monotonic() - started
+            self._watching = spawn(self._watch(child), name=f"watch {self.spec.name}")
+            self._enter(State.READY)
+            return None
         finally:
             self._starting = None
 
-    async def _try_to_start(self) -> GatewayError | None:
-        """Start and wait until ready; an expected failure is the result, not raised."""
-        self._enter(State.STARTING)
-        self.starts += 1
-        started = time.monotonic()
-        self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
-        try:
-            command = await asyncio.to_thread(self._prepare)
-        except GatewayError as error:  # nothing ran: not a death, and free to be tried again
-            self.last_error = error
-            _log.error("model %s: %s", self.spec.name, error.message)
-            self._enter(State.STOPPED)
-            return error
-        try:
-            child = await self._spawn(command)
-            pool = self._pool = UpstreamPool(
-                UnixAddress(str(self._socket)),
-                max_connections=self.spec.parallel + 8,  # slots, and questions beside them
-                name=self.spec.name,
-            )
-            await self._until_healthy(child, pool)
-        except GatewayError as error:
-            await self._clean_up()
-            self._died(error, started)
-            return error
-        self.load_seconds = time.monotonic() - started
-        self._watching = spawn(self._watch(child, started), name=f"watch {self.spec.name}")
-        self._enter(State.READY)
-        return None
-
-    async def _spawn(self, command: Command) -> process.Child:
-        try:
-            child = self._child = await process.start(
-                command.argv, command.env, log=self.log, name=self.spec.name
-            )
-        except OSError as error:
-            raise LoadFailed(f"cannot start {command.argv[0]}: {error.strerror}") from error
-        await asyncio.to_thread(self._env.records.write, child.pid, self.spec.name)
+    async def _until_ready(self, command: Command) -> process.Child:
+        child = self._child = await process.start(
+            command.argv, command.env, log=self.log, name=self.spec.name
+        )
+        self._recording = spawn(self._record(child), name=f"record {self.spec.name}")
+        pool = self._pool = UpstreamPool(
+            UnixAddress(str(self._socket)),
+            max_connections=self.spec.parallel + 8,  # slots, and questions beside them
+            name=self.spec.name,
+        )
+        await self._until_healthy(child, pool)
         return child
+
+    async def _record(self, child: process.Child) -> None:
+        try:
+            await asyncio.to_thread(self._env.records.write, child)
+        except OSError as error:
+            _log.warning("cannot note the process of %s: %s", self.spec.name, error)
+
+    def _as_failure(self, error: Exception) -> GatewayError:
+        if isinstance(error, GatewayError):
+            return error
+        if not isinstance(error, OSError):
+            _log.error("starting %s", self.spec.name, exc_info=error)
+        return LoadFailed(f"the llama-server of {self.spec.name!r} cannot be started: {error}")
 
     def _prepare(self) -> Command:
         """Everything about a start that touches the disk; runs in a thread."""
@@ -257,7 +299,6 @@ class Backend:
                 "in models.json, and llm_storage in the configuration",
                 code="model_file_not_found",
             )
-        self._socket.unlink(missing_ok=True)
         return command
 
     async def _until_healthy(self, child: process.Child, pool: UpstreamPool) -> None:
@@ -270,18 +311,20 @@ class Backend:
         unlisten = self.log.listen(news.set)
         exited = spawn(child.wait(), name=f"exit of {self.spec.name}")
         exited.add_done_callback(lambda _: news.set())
-        progress, lines, pause = time.monotonic(), self.log.total, 0.02
+        patience = self._env.load_timeout
+        progress, seen, pause = time.monotonic(), self.log.received, 0.02
         try:
             while not exited.done():
                 news.clear()
-                if await _is_healthy(pool):
+                if await _is_healthy(pool, min(_HEALTH_TIMEOUT, patience)):
                     return
-                if self.log.total != lines:
-                    lines, progress = self.log.total, time.monotonic()
-                elif time.monotonic() - progress > self._env.load_timeout:
+                if self.log.received != seen:
+                    seen, progress = self.log.received, time.monotonic()
+                elif time.monotonic() - progress > patience:
                     raise self._load_failed(
-                        child, f"made no progress for {self._env.load_timeout:g} s while loading"
+                        child, f"made no progress for {patience:g} s while loading"
                     )
+                await asyncio.sleep(_HEALTH_PAUSE)  # however much it logs
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await news.wait()
@@ -291,56 +334,79 @@ class Backend:
             unlisten()
             exited.cancel()
 
-    async def _watch(self, child: process.Child, started: float) -> None:
+    async def _watch(self, child: process.Child) -> None:
         """Notice at once when a ready child exits without being asked to."""
         status = await child.wait()
-        if self._child is not child or self._stopping is not None:
+        if self._stopping is not None:
             return
-        error = BackendError(
-            f"the llama-server of {self.spec.name!r} {_how_it_ended(status)}.{self._last_lines()}"
-        )
+        what = f"the llama-server of {self.spec.name!r} {_how_it_ended(status)}."
+        self._died(BackendError(what + self._last_lines()))
         await self._clean_up()
-        self._died(error, started)
+        self._await_next_start()
 
     async def _stop(self) -> None:
-        self._enter(State.STOPPING)
         try:
-            if self._starting is not None:
-                self._starting.cancel()
-                await asyncio.wait([self._starting])
-            if self._pool is not None:
-                self._pool.abort_all()
+            await cancel_and_wait(self._starting, self._watching)
+            self._starting = self._watching = None
             await self._clean_up()
         finally:
             self._stopping = None
             self._enter(State.STOPPED)
 
     async def _clean_up(self) -> None:
-        """End what is left of the child, its connections, its socket and its record."""
-        pool, self._pool = self._pool, None
-        child, self._child = self._child, None
-        if pool is not None:
-            await pool.close()
-        if child is not None:
-            await child.stop(self._env.stop_grace)
-            await asyncio.to_thread(self._env.records.remove, child.pid)
-        await asyncio.to_thread(self._socket.unlink, missing_ok=True)
+        """End what is left of the child, its connections, its socket and its record.
 
-    def _died(self, error: GatewayError, started: float) -> None:
+        A call that was cancelled can be made again and goes on.
+        """
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+        if (child := self._child) is not None:
+            await child.stop(self._env.stop_grace)
+            if self._recording is not None:
+                await asyncio.wait([self._recording])
+            await asyncio.to_thread(self._remove_traces, child)
+            self._child = self._recording = None
+
+    def _remove_traces(self, child: process.Child) -> None:
+        steps: list[Callable[[], None]] = [
+            partial(self._env.records.remove, child),
+            self._socket.unlink,
+        ]
+        for remove in steps:
+            try:
+                remove()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                _log.warning("cannot clear up after %s: %s", self.spec.name, error)
+
+    def _lived(self) -> float:
+        """Seconds for which it has been ready."""
+        if self.ready_since is None or self.state not in (State.READY, State.DRAINING):
+            return 0.0
+        return time.monotonic() - self.ready_since
+
+    def _died(self, error: GatewayError) -> None:
+        """Note a death, and take no more requests at once."""
         self.deaths += 1
         self.last_error = error
         _log.error("model %s: %s", self.spec.name, error.message)
-        now = time.monotonic()
-        if now - started < self._env.quick_death:
-            self._quick_deaths += 1
-        else:
-            self._quick_deaths = 1
+        quick = self._lived() < self._env.quick_death
+        self._quick_deaths = self._quick_deaths + 1 if quick else 1
+        self._enter(State.STOPPING)
+
+    def _await_next_start(self) -> None:
+        """It has died and is cleared away."""
         if self._quick_deaths >= self._env.quick_deaths_allowed:
             self._enter(State.FAILED)
             return
-        wait = self._env.backoff_first * 2 ** (self._quick_deaths - 1)
-        self.retry_at = now + min(wait, self._env.backoff_cap)
+        wait = self._env.backoff_first * 2 ** max(0, self._quick_deaths - 1)
+        self.retry_at = time.monotonic() + min(wait, self._env.backoff_cap)
         self._enter(State.BACKOFF)
+
+    def _was_stopped(self) -> GatewayError:
+        return BackendError(f"{self.spec.name!r} was stopped while it was loading")
 
     def failure(self) -> GatewayError:
         """Why a ``failed`` backend is not started again."""
@@ -357,13 +423,14 @@ class Backend:
         return LoadFailed(f"the llama-server of {self.spec.name!r} {what}.{self._last_lines()}")
 
     def _last_lines(self) -> str:
-        lines = [line for line in self.log.tail(TAIL) if line]
+        of_this_start = self.log.total - self._first_line
+        lines = [line for line in self.log.tail(min(TAIL, of_this_start)) if line]
         return " Its last lines: " + " | ".join(lines) if lines else ""
 
 
-async def _is_healthy(pool: UpstreamPool) -> bool:
+async def _is_healthy(pool: UpstreamPool, timeout: float) -> bool:
     with contextlib.suppress(GatewayError):
-        return (await pool.fetch("GET", "/health", timeout=5.0)).status == 200
+        return (await pool.fetch("GET", "/health", timeout=timeout)).status == 200
     return False
 
 

@@ -2,8 +2,9 @@
 
 ``python -I -S launch.py PARENT_PID PROGRAM ARG...`` asks the kernel to kill this process when
 the gateway dies, also by SIGKILL (prctl(2), PR_SET_PDEATHSIG), and then execs PROGRAM, which
-inherits that. Doing it here, and not in a ``preexec_fn``, keeps Python code out of the moment
-between fork and exec, where a threaded parent may deadlock (CPython documentation, subprocess).
+inherits that, and no open file but the first three. Doing it here, and not in a ``preexec_fn``,
+keeps Python code out of the moment between fork and exec, where a threaded parent may deadlock
+(CPython documentation, subprocess).
 """
 
 import ctypes
@@ -24,6 +25,9 @@ def main(argv: list[str]) -> None:
         )
     if os.getppid() != parent:  # it died before the line above took hold
         sys.exit(1)
+    # Python's own files are closed by exec; uvloop lets through what the gateway itself inherited
+    # (a listening socket of systemd's), and the pipes of a child that starts at the same time.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     try:
         os.execvp(program, argv[2:])  # noqa: S606 - the one thing this program is for
     except OSError as error:

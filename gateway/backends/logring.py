@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 MAX_LINE = 4096
+_MAX_BYTES = 4 * MAX_LINE  # a character has at most four in UTF-8
 
 
 class LogRing:
@@ -21,12 +22,14 @@ class LogRing:
         self._partial = b""
         self._viewers: set[_Viewer] = set()
         self._listeners: set[Callable[[], None]] = set()
-        self.total = 0
+        self.total = 0  # lines so far, those that have gone again among them
+        self.received = 0  # bytes so far: a row of dots without a line end is progress too
 
     def feed(self, data: bytes) -> None:
         """Take raw output as it comes, in pieces that end anywhere."""
+        self.received += len(data)
         *lines, rest = (self._partial + data).split(b"\n")
-        self._partial = rest[:MAX_LINE]
+        self._partial = rest[:_MAX_BYTES]
         for line in lines:
             self.append(line.decode("utf-8", "replace").rstrip("\r"))
 

@@ -13,9 +13,11 @@ The rules, in the order in which they are applied:
 3. For one that does not fit, idle models go, least recently used first, until it does.
 4. If that isn't enough, busy models are drained (no new work, what runs ends first) - but only
    once the newcomer has waited ``patience`` seconds, and only a model that has been there for
-   its ``residency``, so that two models asked for alternately are served in batches.
+   its ``residency``, so that two models asked for alternately are served in batches. A model
+   that is drained takes work again when nobody needs its place any more.
 5. A load nobody waits for any more makes room like an idle model.
 6. Space an older request waits for is not given to a younger one.
+7. What will never fit beside the pinned models that are there is refused at once.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Act(Enum):
     STOP = auto()
     DRAIN = auto()
     RESUME = auto()  # take work again after all
+    REFUSE = auto()  # send all waiters away: there will be no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
         return Decision(tuple(actions), now)
 
     room = _Room(models, limits)
+    needed: set[str] = set()  # models whose place somebody waits for
     _retire(models, room, actions, alarms, now)
     needy = sorted(
         (m for m in models if m.oldest_wait is not None and _needs_start(m)),
@@ -110,14 +114,17 @@ def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
         if model.resident:  # still leaving: its old process must be gone before the new one
             room.reserve(model)
             continue
-        if room.fits(model):
-            room.reserve(model)
-            actions.append(Action(Act.START, model.name))
+        if not room.ever_fits(model):
+            actions.append(Action(Act.REFUSE, model.name))
             continue
-        _make_room(model, models, limits, room, actions, alarms, now)
+        if room.fits(model):
+            actions.append(Action(Act.START, model.name))
+        else:
+            needed |= _make_room(model, models, limits, room, actions, alarms, now)
         room.reserve(model)
-    if not any(_needs_start(m) and m.oldest_wait is not None for m in models):
-        actions += [Action(Act.RESUME, m.name) for m in models if m.draining and not m.unload]
+    for model in models:
+        if model.draining and not model.unload and model.name not in needed | room.leaving:
+            actions.append(Action(Act.RESUME, model.name))
     return Decision(tuple(actions), min(alarms, default=None))
 
 
@@ -155,8 +162,11 @@ def _make_room(
     actions: list[Action],
     alarms: list[float],
     now: float,
-) -> None:
-    """Stop idle models, or drain busy ones, until ``newcomer`` will fit."""
+) -> set[str]:
+    """Stop idle models, or drain busy ones, until ``newcomer`` will fit.
+
+    Returns the names of those whose place it needs.
+    """
     others = [m for m in models if m.resident and not m.pinned and m.name not in room.leaving]
     idle = [m for m in others if _is_idle(m)]
     chosen: list[ModelView] = []
@@ -172,7 +182,9 @@ def _make_room(
                 chosen = rest
         for model in chosen:
             room.leave(model, actions)
-        return
+        return {m.name for m in chosen}
+    if not room.will_fit(newcomer, others):
+        return set()  # somebody older comes first: nothing is drained in vain
     # Idle ones alone are not enough: busy ones have to end their work first.
     assert newcomer.oldest_wait is not None
     impatient = newcomer.oldest_wait + limits.patience
@@ -186,6 +198,7 @@ def _make_room(
             actions.append(Action(Act.DRAIN, model.name))
         elif not model.draining:
             alarms.append(due)
+    return {m.name for m in chosen}
 
 
 def _is_idle(model: ModelView) -> bool:
@@ -199,7 +212,16 @@ class _Room:
     def __init__(self, models: Sequence[ModelView], limits: Limits) -> None:
         self._limits = limits
         self._taken = {m.name: m.need for m in models if m.resident}
+        self._staying = {
+            m.name: m.need
+            for m in models
+            if m.resident and m.pinned and not m.stopping and not m.unload
+        }
         self.leaving = {m.name for m in models if m.resident and m.stopping}
+
+    def ever_fits(self, model: ModelView) -> bool:
+        """Whether it would fit if everything that can go had gone."""
+        return self._fits(model, self._staying)
 
     def fits(self, model: ModelView) -> bool:
         """Whether ``model`` could start this moment."""

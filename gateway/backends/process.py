@@ -11,10 +11,14 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from gateway.backends.logring import LogRing
@@ -23,13 +27,23 @@ from gateway.tasks import cancel_and_wait, spawn
 _log = logging.getLogger(__name__)
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
+#: The variable by which a child's whole offspring can be told from everything else on the
+#: machine, whoever its parent is by now. Its value is another one at each start.
+MARK = "LLM_GATEWAY_CHILD"
+#: Seconds in which leftovers of a dead gateway must be gone after SIGKILL.
+_LEFTOVERS_GONE = 5.0
+
 
 class Child:
     """A running (or ended) child. Made by :func:`start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: LogRing, name: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, log: LogRing, name: str, mark: str
+    ) -> None:
         self._process = process
         self.log = log
+        self.name = name
+        self.mark = mark
         self.pid = process.pid
         self._pump: asyncio.Task[None] | None = None
         self._exit = spawn(self._reap(), name=f"reap {name} ({self.pid})")
@@ -45,8 +59,8 @@ class Child:
 
     async def _reap(self) -> int:
         status = await self._process.wait()
-        # Whoever it started dies with it. The leader has just been reaped, so the group id
-        # cannot belong to anybody else yet.
+        # Whoever it started dies with it. As long as there is anybody, the group keeps its id;
+        # an empty one's was given up an instant ago, and pids are not used again so soon.
         self._signal(signal.SIGKILL)
         if self._pump is not None:
             # The pipe ends when its last holder has gone; one that left the group may hold on.
@@ -89,33 +103,35 @@ async def start(argv: tuple[str, ...], env: Mapping[str, str], *, log: LogRing, 
     """
     if sys.platform == "linux":
         argv = (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *argv)
+    mark = secrets.token_hex(8)
     reader, writer = os.pipe()
+    output = os.fdopen(reader, "rb", buffering=0)
     try:
         # Our own pipe rather than asyncio's: a grandchild that keeps it open must not delay
         # the news that the child has exited.
         process = await asyncio.create_subprocess_exec(
             *argv,
-            env=dict(env),
+            env={**env, MARK: mark},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=writer,
             stderr=writer,
             start_new_session=True,
         )
     except BaseException:
-        os.close(reader)
+        output.close()
         raise
     finally:
         os.close(writer)
-    child = Child(process, log, name)
-    child._pump = spawn(_pump(reader, log), name=f"log of {name} ({child.pid})")
+    child = Child(process, log, name, mark)
+    child._pump = spawn(_pump(output, log), name=f"log of {name} ({child.pid})")
     return child
 
 
-async def _pump(fd: int, log: LogRing) -> None:
+async def _pump(output: FileIO, log: LogRing) -> None:
     loop = asyncio.get_running_loop()
     stream = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(fd, "rb", buffering=0)
+        lambda: asyncio.StreamReaderProtocol(stream), output
     )
     try:
         while data := await stream.read(65536):
@@ -136,46 +152,105 @@ class Identity:
     boot: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A child that a gateway noted."""
+
+    identity: Identity
+    mark: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Record:
+        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` if ``text`` is something else."""
+        data = json.loads(text)
+        identity = Identity(int(data["pid"]), int(data["started"]), str(data["boot"]))
+        return cls(identity, str(data["mark"]), str(data["name"]))
+
+
 class Records:
     """A file for each living child, so that the next gateway can end what this one left.
 
-    The parent-death signal makes that rare (a wrapper that starts llama-server as *its* child
-    escapes it). All methods touch the disk: call them in a thread.
+    The parent-death signal makes that rare: a wrapper script that starts llama-server as *its*
+    child is killed, and llama-server is not. All methods touch the disk: call them in a thread.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, pid: int, name: str) -> None:
-        """Note that ``pid`` is ours."""
-        if (identity := identify(pid)) is None:
+    def write(self, child: Child) -> None:
+        """Note that ``child`` is ours."""
+        if (identity := identify(child.pid)) is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        record = {"pid": pid, "started": identity.started, "boot": identity.boot, "name": name}
-        (self._folder / f"{pid}.json").write_text(json.dumps(record))
+        record = {"pid": child.pid, "started": identity.started, "boot": identity.boot}
+        record |= {"mark": child.mark, "name": child.name}
+        (self._folder / f"{child.pid}.json").write_text(json.dumps(record))
 
-    def remove(self, pid: int) -> None:
+    def remove(self, child: Child) -> None:
         """The child is reaped."""
-        (self._folder / f"{pid}.json").unlink(missing_ok=True)
+        (self._folder / f"{child.pid}.json").unlink(missing_ok=True)
 
     def reap_leftovers(self) -> list[str]:
-        """Kill every recorded process (and its group) that is still the same one.
+        """Kill every recorded process that is still the same one, its group and its offspring.
 
-        Returns the names of what was killed. A pid that meanwhile belongs to somebody else is
-        left alone.
+        Returns the names of what was killed, when it is gone (or after 5 s). A pid that
+        meanwhile belongs to somebody else is left alone: a process must have the start time in
+        its record, or the mark in its environment.
         """
-        killed = []
+        records = dict(self._read())
+        killed: set[str] = set()
+        deadline = time.monotonic() + _LEFTOVERS_GONE
+        # In rounds, because one that is just forking may leave another behind.
+        while (alive := _still_there(records.values())) and time.monotonic() < deadline:
+            for record, pids in alive.items():
+                killed.add(record.name)
+                if record.identity.pid in pids:
+                    _kill(os.killpg, record.identity.pid)
+                for pid in pids:
+                    _kill(os.kill, pid)
+            time.sleep(0.02)
+        for file in records:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        return sorted(killed)
+
+    def _read(self) -> Iterator[tuple[Path, _Record]]:
         for file in sorted(self._folder.glob("*.json")):
             try:
-                record = json.loads(file.read_text())
-                known = Identity(int(record["pid"]), int(record["started"]), str(record["boot"]))
-                if identify(known.pid) == known:
-                    os.killpg(known.pid, signal.SIGKILL)
-                    killed.append(str(record.get("name", known.pid)))
-            except (ValueError, KeyError, TypeError, ProcessLookupError, PermissionError) as error:
+                yield file, _Record.parse(file.read_text())
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("ignoring the child record %s: %s", file.name, error)
-            file.unlink(missing_ok=True)
-        return killed
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+def _still_there(records: Iterable[_Record]) -> dict[_Record, set[int]]:
+    """The living processes of each record that has any."""
+    found = defaultdict(set)
+    if by_mark := {record.mark: record for record in records}:
+        for pid, mark in _marked():
+            if mark in by_mark:
+                found[by_mark[mark]].add(pid)
+    for record in by_mark.values():
+        if identify(record.identity.pid) == record.identity:
+            found[record].add(record.identity.pid)
+    return found
+
+
+def _marked() -> Iterator[tuple[int, str]]:
+    """Every living process with a mark in its environment, as far as we may look (proc(5))."""
+    prefix = f"{MARK}=".encode()
+    for folder in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError):
+            for variable in (folder / "environ").read_bytes().split(b"\0"):
+                if variable.startswith(prefix):
+                    yield int(folder.name), variable.removeprefix(prefix).decode("ascii", "replace")
+
+
+def _kill(how: Callable[[int, int], None], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        how(number, signal.SIGKILL)
 
 
 def identify(pid: int) -> Identity | None:

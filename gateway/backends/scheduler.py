@@ -8,6 +8,7 @@ out here. In-flight requests are counted in one place: the lease.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from gateway.backends.backend import RESIDENT, Backend, Environment, State
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
-from gateway.tasks import spawn
+from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +82,21 @@ class _Entry:
     starting: asyncio.Task[None] | None = None
     stopping: asyncio.Task[None] | None = None
     unload: bool = False
-    retired: bool = False  # gone from models.json: drained, then dropped
+    #: Its name among all entries. One that is gone from models.json, and still to be drained,
+    #: has a name of its own, because a new one may come that is called the same.
+    key: str = ""
 
     @property
     def resident(self) -> bool:
-        """Whether a process exists, or is about to."""
-        return self.starting is not None or self.backend.state in RESIDENT
+        """Whether a process exists, or is about to, or has not been cleared away."""
+        busy = self.starting is not None or self.stopping is not None
+        return busy or self.backend.state in RESIDENT
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether its backend is ready and is going to stay."""
+        leaving = self.unload or self.stopping is not None
+        return self.backend.state is State.READY and not leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +136,9 @@ class Scheduler:
         self._queue_timeout = queue_timeout
         self._idle_unload = idle_unload
         self._entries: dict[str, _Entry] = {}
-        self._leaving: list[_Entry] = []  # retired ones whose process is still there
+        self._leaving: dict[str, _Entry] = {}  # gone from models.json, their process is not
         self._sockets = 0
+        self._retired = 0
         self._waiting = 0
         self._listeners: set[Callable[[], None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -148,9 +159,8 @@ class Scheduler:
         if (
             entry is None
             or entry.queue
-            or entry.backend.state is not State.READY
+            or not entry.takes_work
             or entry.in_flight >= entry.spec.parallel
-            or entry.unload
             or self._closing
         ):
             return None
@@ -182,7 +192,7 @@ class Scheduler:
         """Have ``model`` ready; an explicit wish, so its earlier failures are forgotten."""
         entry = self._find(model)
         entry.backend.reset()
-        if entry.backend.state is State.READY and not entry.unload:
+        if entry.takes_work:
             return
         await self._wait(entry, entry.loaders, None)
 
@@ -191,7 +201,6 @@ class Scheduler:
         entry = self._find(model)
         if not entry.resident:
             return
-        started = entry.backend.starts
         changed = asyncio.Event()
         stop_listening = self.subscribe(changed.set)
         entry.unload = True
@@ -199,7 +208,7 @@ class Scheduler:
             self._fail(entry, Unavailable(f"{model!r} was unloaded while it was loading"))
         self._pump()
         try:
-            while entry.resident and entry.backend.starts == started:
+            while entry.unload:
                 changed.clear()
                 await changed.wait()
         finally:
@@ -211,29 +220,37 @@ class Scheduler:
         A model whose process would be started otherwise is drained and stopped, to come back
         as the new one; one that is gone likewise, for good. Everything else just changes.
         """
+        self._pumping = True  # nothing is decided on half of it
+        try:
+            self._take_over(catalog)
+        finally:
+            self._pumping = False
+        self._pump()
+
+    def _take_over(self, catalog: Catalog) -> None:
         for name, entry in list(self._entries.items()):
             spec = catalog.models.get(name)
             if spec is None:
                 del self._entries[name]
-                entry.retired = entry.unload = True
                 self._fail(entry, ModelNotFound(f"the model {name!r} is gone from models.json"))
                 if entry.resident:
-                    self._leaving.append(entry)
+                    entry.unload = True
+                    self._retired += 1
+                    entry.key = f"{name}\0{self._retired}"  # no name in models.json has a NUL
+                    self._leaving[entry.key] = entry
             elif spec != entry.spec:
                 same_process = spec.process_identity() == entry.spec.process_identity()
                 entry.spec = spec
-                if same_process:
+                if same_process and not entry.unload:
                     entry.backend.spec = spec
                 elif entry.resident:
                     entry.unload = True  # the new spec goes to the backend when it has stopped
                 else:
-                    entry.backend.spec = spec
-                    entry.backend.reset()
+                    self._settle(entry)
         for name, spec in catalog.models.items():
             if name not in self._entries:
                 self._add(spec)
         self._entries = {name: self._entries[name] for name in catalog.models}
-        self._pump()
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -273,15 +290,20 @@ class Scheduler:
         self.refuse_new()
         if self._alarm is not None:
             self._alarm.cancel()
-        every = [*self._entries.values(), *self._leaving]
+        every = [*self._entries.values(), *self._leaving.values()]
+        await cancel_and_wait(*(entry.starting for entry in every))
+        for entry in every:
+            entry.starting = None  # one that was cancelled before it ran could not say so
         await asyncio.gather(*(entry.backend.stop() for entry in every))
+        if unloading := [entry.stopping for entry in every if entry.stopping is not None]:
+            await asyncio.wait(unloading)
 
     # --- how it works ---------------------------------------------------------------------------
 
     def _add(self, spec: ModelSpec) -> None:
         self._sockets += 1
         backend = Backend(spec, self._environment, f"{self._sockets}.sock", self._changed)
-        self._entries[spec.name] = _Entry(spec, backend)
+        self._entries[spec.name] = _Entry(spec, backend, key=spec.name)
 
     def _find(self, model: str) -> _Entry:
         if self._closing:
@@ -320,41 +342,48 @@ class Scheduler:
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.wait([future])
-            return future.result()
-        except BaseException as error:
+        except TimeoutError:
+            if not future.done():
+                raise _waited_too_long(entry, timeout) from None
+        except asyncio.CancelledError:
             # The lease may have been granted in the very moment in which we gave up.
             if future.done() and future.exception() is None and (lease := future.result()):
                 lease.release()
-            if isinstance(error, TimeoutError):
-                raise _waited_too_long(entry, timeout) from None
             raise
         finally:
             if waiter in line:
                 line.remove(waiter)
                 self._waiting -= 1
                 self._pump()
+        return future.result()
 
     def _fail(self, entry: _Entry, error: GatewayError) -> None:
         for line in (entry.queue, entry.loaders):
             while line:
                 waiter = line.popleft()
                 self._waiting -= 1
-                waiter.future.set_exception(error)
+                waiter.future.set_exception(copy.copy(error))  # each raises one of its own
                 waiter.future.exception()  # who waits raises it; one who just left must not
 
     def _changed(self, backend: Backend) -> None:
         """A backend has entered another state."""
-        for entry in (*self._entries.values(), *self._leaving):
-            if entry.backend is not backend:
-                continue
-            if backend.state is State.FAILED:
-                self._fail(entry, backend.failure())
-            if backend.state not in RESIDENT:
-                entry.unload = False
-                if backend.spec is not entry.spec:
-                    backend.spec = entry.spec
-                    backend.reset()
+        for entry in (*self._entries.values(), *self._leaving.values()):
+            if entry.backend is backend:
+                if backend.state is State.FAILED:
+                    self._fail(entry, backend.failure())
+                self._settle(entry)
+                break
         self._pump()
+
+    def _settle(self, entry: _Entry) -> None:
+        """Once its process is gone: it has been unloaded, and may come back as another one."""
+        if entry.resident:
+            return
+        entry.unload = False
+        self._leaving.pop(entry.key, None)
+        if entry.backend.spec is not entry.spec:
+            entry.backend.spec = entry.spec
+            entry.backend.reset()
 
     def _notify(self) -> None:
         for listener in tuple(self._listeners):
@@ -385,9 +414,7 @@ class Scheduler:
         self._notify()
 
     def _carry_out(self, action: Action) -> None:
-        entry = self._entries.get(action.model)
-        if entry is None:
-            entry = next(e for e in self._leaving if e.spec.name == action.model)
+        entry = self._entries.get(action.model) or self._leaving[action.model]
         backend = entry.backend
         match action.act:
             case Act.GRANT:
@@ -399,54 +426,60 @@ class Scheduler:
                     self._waiting -= 1
                     entry.loaders.popleft().future.set_result(None)
             case Act.START:
-                entry.starting = spawn(self._start(entry), name=f"load {action.model}")
+                entry.starting = spawn(self._start(entry), name=f"load {entry.spec.name}")
             case Act.STOP:
-                entry.stopping = spawn(self._stop(entry), name=f"unload {action.model}")
+                entry.stopping = spawn(self._stop(entry), name=f"unload {entry.spec.name}")
             case Act.DRAIN:
                 backend.drain()
             case Act.RESUME:
                 backend.undrain()
+            case Act.REFUSE:
+                self._fail(entry, _no_room(entry))
 
     async def _start(self, entry: _Entry) -> None:
         failure: GatewayError | None = None
         try:
             await entry.backend.ensure_ready()
-            entry.last_used = time.monotonic()
         except GatewayError as error:
             failure = error
         finally:
             entry.starting = None
             if failure is not None and entry.stopping is None:
                 self._fail(entry, failure)
+            self._settle(entry)
             self._pump()
 
     async def _stop(self, entry: _Entry) -> None:
         try:
+            await cancel_and_wait(entry.starting)
+            entry.starting = None  # it could not say so if it was cancelled before it ran
             await entry.backend.stop()
         finally:
             entry.stopping = None
-            if entry in self._leaving:
-                self._leaving.remove(entry)
+            self._settle(entry)
             self._pump()
 
     def _ttl(self, entry: _Entry) -> float | None:
         return entry.spec.ttl if entry.spec.ttl is not None else self._idle_unload
 
     def _views(self) -> list[ModelView]:
-        return [self._view(entry) for entry in (*self._entries.values(), *self._leaving)]
+        entries = (*self._entries.values(), *self._leaving.values())
+        return [self._view(entry) for entry in entries]
 
     def _view(self, entry: _Entry) -> ModelView:
         backend, state, ttl = entry.backend, entry.backend.state, self._ttl(entry)
         stopping = entry.stopping is not None or state is State.STOPPING
         ready = state is State.READY and not stopping and not self._closing
+        ready_since = backend.ready_since or 0.0
+        last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
         heads = [line[0].since for line in (entry.queue, entry.loaders) if line]
         residency = max(MIN_RESIDENCY, backend.load_seconds or 0.0)
         return ModelView(
-            name=entry.spec.name,
-            resident=entry.resident or stopping,
+            name=entry.key,
+            resident=entry.resident,
             starting=(entry.starting is not None or state is State.STARTING) and not stopping,
             ready=ready and not entry.unload,
-            draining=state is State.DRAINING or (ready and entry.unload),
+            draining=not stopping and (state is State.DRAINING or (ready and entry.unload)),
             stopping=stopping,
             blocked_until=backend.retry_at if state is State.BACKOFF else 0.0,
             in_flight=entry.in_flight,
@@ -455,11 +488,11 @@ class Scheduler:
             wanted=len(entry.loaders),
             oldest_wait=min(heads, default=None),
             need=entry.spec.memory or 0,
-            last_used=entry.last_used,
-            resident_until=(backend.ready_since or 0.0) + residency,
+            last_used=last_used,
+            resident_until=ready_since + residency,
             pinned=entry.spec.pinned,
             unload=entry.unload,
-            expires=None if ttl is None else entry.last_used + ttl,
+            expires=None if ttl is None else last_used + ttl,
         )
 
 
@@ -485,6 +518,14 @@ def _status(entry: _Entry, now: float) -> ModelStatus:
 def _shutting_down() -> Unavailable:
     return Unavailable(
         "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
+    )
+
+
+def _no_room(entry: _Entry) -> Unavailable:
+    return Unavailable(
+        f"there is no room for {entry.spec.name!r} beside the models that are pinned and loaded",
+        code="no_room",
+        headers={"Retry-After": "60"},
     )
 
 
