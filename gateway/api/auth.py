@@ -13,7 +13,7 @@ import time
 from aiohttp import web
 
 from gateway.api.context import DOOR, SETTINGS
-from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal
+from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
 from gateway.errors import Forbidden, Unauthorized
 
 
@@ -26,7 +26,10 @@ class Scope(enum.Enum):
 
 
 async def authenticate(request: web.Request) -> Principal:
-    """The principal behind ``request``. Raises :class:`Unauthorized`."""
+    """The principal behind ``request``.
+
+    Raises :class:`Unauthorized`; :class:`gateway.errors.RateLimited` to who seems to guess.
+    """
     settings, door = request.app[SETTINGS], request.app[DOOR]
     if not settings.auth.enabled:
         return ANONYMOUS
@@ -39,7 +42,13 @@ async def authenticate(request: web.Request) -> Principal:
             "`llm-gateway keys create NAME`"
         )
     ring = door.ring or await door.wait()
-    principal = ring.find(key, time.time())
+    try:
+        principal = ring.find(key, time.time())
+    except UnknownKey:
+        door.wrong_keys.wrong(request.remote)
+        raise
+    if principal.guessable:
+        door.wrong_keys.right(request.remote, principal.key_id)
     ring.touch(principal.key_id)
     return principal
 

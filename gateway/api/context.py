@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from gateway.api.wrong_keys import WrongKeys
 from gateway.backends.scheduler import Scheduler
 from gateway.config import Settings
 from gateway.library import Library
@@ -27,6 +28,7 @@ class Door:
         self._open = asyncio.Event()
         #: The control socket's path: who can reach it is the owner of the data folder.
         self.control: str | None = None
+        self.wrong_keys = WrongKeys()
 
     def open(self, ring: KeyRing) -> None:
         """Keys can be checked from now on."""

@@ -36,10 +36,15 @@ __all__ = [
     "KeyRing",
     "Limits",
     "Principal",
+    "UnknownKey",
     "hash_key",
     "looks_like_ours",
     "new_key",
 ]
+
+
+class UnknownKey(Unauthorized):
+    """401: there is no such key, and never was: a typing error, or a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Principal:
     default_personality: str | None = None
     limits: Limits = NO_LIMITS
     expires: float | None = None  # seconds since 1970
+    guessable: bool = False  # its key came from the old system, and may be short
 
 
 #: Everybody, where ``auth.enabled`` is false.
@@ -130,11 +136,11 @@ class KeyRing:
     def find(self, presented: str, now: float) -> Principal:
         """Who ``presented`` belongs to, at ``now`` (seconds since 1970).
 
-        Raises :class:`Unauthorized`, whose text never holds the key. What it takes doesn't tell
-        how near a guess was: only digests are looked up and compared.
+        Raises :class:`Unauthorized`, of an unknown key :class:`UnknownKey`, whose text never holds
+        the key. What it takes doesn't tell how near a guess was: only digests are looked up.
         """
         if len(presented) > MAX_KEY_CHARS:
-            raise Unauthorized("this is not an API key: it is too long")
+            raise UnknownKey("this is not an API key: it is too long")
         digest = hash_key(presented)
         entry = self._by_digest.get(digest, _NOBODY)
         if not hmac.compare_digest(entry.digest, digest):
@@ -291,11 +297,11 @@ def _free_id(taken: Container[str]) -> str:
             return key_id
 
 
-def _unknown(presented: str) -> Unauthorized:
+def _unknown(presented: str) -> UnknownKey:
     # The checksum is no secret, so this helps only who copied half a key.
     if presented.startswith(PREFIX) and not looks_like_ours(presented):
-        return Unauthorized("this API key is incomplete, or has a typing error")
-    return Unauthorized("this API key is not known here")
+        return UnknownKey("this API key is incomplete, or has a typing error")
+    return UnknownKey("this API key is not known here")
 
 
 def _entry(record: KeyRecord) -> _Entry:
@@ -308,6 +314,7 @@ def _entry(record: KeyRecord) -> _Entry:
         default_personality=record.default_personality,
         limits=Limits(**record.limits) if record.limits else NO_LIMITS,
         expires=None if record.expires is None else record.expires.timestamp(),
+        guessable=record.imported,
     )
     return _Entry(bytes.fromhex(record.hash), principal, revoked=record.revoked is not None)
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway.api.auth import Scope, authenticate, authorise
 from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
+from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
     GatewayError,
@@ -57,6 +58,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.perf_counter()
     lifecycle.enter()
     status: int | str = 500
+    logged = True
     try:
         response = await _answer(request, handler)
         status = response.status
@@ -64,6 +66,7 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     except GatewayError as error:
         response = _error_response(request, error)
         status = response.status
+        logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
         return response
     except web.HTTPException as error:
         response = _from_aiohttp(request, error)
@@ -79,17 +82,18 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     finally:
         lifecycle.leave()
-        principal = request.get(PRINCIPAL)
-        _access.info(
-            "%s %s %s %s %.3fs key=%s model=%s",
-            request[REQUEST_ID],
-            request.method,
-            request.path,  # without the query: it may hold a key
-            status,
-            time.perf_counter() - started,
-            principal.key_id if principal is not None else "-",
-            request.get(MODEL, "-"),
-        )
+        if logged:
+            principal = request.get(PRINCIPAL)
+            _access.info(
+                "%s %s %s %s %.3fs key=%s model=%s",
+                request[REQUEST_ID],
+                request.method,
+                request.path,  # without the query: it may hold a key
+                status,
+                time.perf_counter() - started,
+                principal.key_id if principal is not None else "-",
+                request.get(MODEL, "-"),
+            )
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
