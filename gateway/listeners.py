@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import ssl
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.config import Settings
+from gateway.api.tls_state import TLS, TlsState
+from gateway.config import Settings, TlsSettings
+from gateway.redirect import build_redirect
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
-    from gateway.tls import CertificateReloader
+    from gateway.tls import CertificateInfo, CertificateReloader
+    from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
 
@@ -29,40 +33,32 @@ class Listeners:
     def __init__(self, app: web.Application, settings: Settings, control_socket: str) -> None:
         self._settings = settings
         self._control_socket = control_socket
-        self._runner = web.AppRunner(
-            app,
-            handler_cancellation=True,  # a client that hangs up ends its handler and its backend
-            access_log=None,  # gateway.api.middleware writes its own
-            shutdown_timeout=1.0,  # what may finish has finished by then
-        )
+        self._state = app[TLS] = TlsState()
+        self._runner = _runner(app)
+        self._redirect_runner: web.AppRunner | None = None
         self._public: list[web.BaseSite] = []
         self._certificate: CertificateReloader | None = None
-        self._certificate_watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        #: The certificate that keeps itself, with its ``status``; None without ``tls.acme``.
+        self.acme: AcmeCertificate | None = None
         #: Where clients reach it, like ``http://127.0.0.1:8080``.
         self.urls: list[str] = []
+        #: Where plain HTTP is led to https.
+        self.redirect_urls: list[str] = []
 
     async def start(self) -> None:
         """Listen. Raises :class:`CannotListen`, or ``InvalidFiles`` for a useless certificate."""
         settings = self._settings
-        context = None
         if settings.tls.enabled:
-            from gateway.tls import CertificateReloader  # who serves plain HTTP never needs it
-
-            self._certificate = await CertificateReloader.open(settings.tls)
-            context = self._certificate.context
-            self._certificate_watch = spawn(self._certificate.watch(), name="watch certificate")
+            self._certificate = await self._open_certificate(settings.tls)
+        context = self._certificate.context if self._certificate else None
         await self._runner.setup()
-        site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=context)
-        try:
-            await site.start()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise CannotListen(
-                f"cannot listen on {settings.host} port {settings.port}: {reason}"
-            ) from None
-        self._public.append(site)
+        await self._listen(self._runner, settings.port, context)
         scheme = "https" if context is not None else "http"
         self.urls = [f"{scheme}://{_authority(address)}" for address in self._runner.addresses]
+        if self._certificate is not None:
+            await self._start_redirect()
+            self._watch_certificate(self._certificate)
         await web.UnixSite(self._runner, self._control_socket).start()
         if not _is_loopback(settings.host) and not settings.tls.enabled:
             _log.warning(
@@ -70,6 +66,53 @@ class Listeners:
                 "text: switch tls on (see README, TLS)",
                 settings.host,
             )
+
+    async def _open_certificate(self, tls: TlsSettings) -> CertificateReloader:
+        from gateway.tls import CertificateReloader  # who serves plain HTTP never needs it
+
+        if tls.acme is not None:
+            from gateway.tls.acme import AcmeCertificate
+
+            folder = self._settings.data_dir / "acme"
+            self.acme = await AcmeCertificate.open(tls.acme, folder, self._state.acme_tokens)
+            tls = await self.acme.to_serve()
+        return await CertificateReloader.open(tls)
+
+    async def _listen(
+        self, runner: web.AppRunner, port: int, context: ssl.SSLContext | None
+    ) -> None:
+        host = self._settings.host
+        site = web.TCPSite(runner, host, port, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CannotListen(f"cannot listen on {host} port {port}: {reason}") from None
+        self._public.append(site)
+
+    async def _start_redirect(self) -> None:
+        port = self._settings.tls.redirect_port
+        if port is None:
+            return
+        https_port = self._runner.addresses[0][1]
+        app = build_redirect(self._settings, self._state, https_port)
+        runner = self._redirect_runner = _runner(app)
+        await runner.setup()
+        await self._listen(runner, port, None)
+        self.redirect_urls = [f"http://{_authority(address)}" for address in runner.addresses]
+        _log.info("%s leads to https", ", ".join(self.redirect_urls))
+
+    def _watch_certificate(self, reloader: CertificateReloader) -> None:
+        def changed(info: CertificateInfo) -> None:
+            self._state.serves(info.names, local=info.local)
+
+        reloader.changed = changed
+        self._tasks += [
+            spawn(_tell_problems(reloader), name="inspect the certificate"),
+            spawn(reloader.watch(), name="watch the certificate"),
+        ]
+        if self.acme is not None:
+            self._tasks.append(spawn(self.acme.keep(reloader), name="keep the certificate"))
 
     async def stop_accepting(self) -> None:
         """Take no new connections; those there are go on."""
@@ -87,8 +130,26 @@ class Listeners:
 
     async def close(self) -> None:
         """End every connection, whatever runs on it."""
-        await cancel_and_wait(self._certificate_watch)
+        await cancel_and_wait(*self._tasks)
         await self._runner.cleanup()
+        if self._redirect_runner is not None:
+            await self._redirect_runner.cleanup()
+
+
+def _runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,  # a client that hangs up ends its handler and its backend
+        access_log=None,  # gateway.api.middleware writes its own
+        shutdown_timeout=1.0,  # what may finish has finished by then
+    )
+
+
+async def _tell_problems(reloader: CertificateReloader) -> None:
+    """Say what is wrong with a certificate that is served nevertheless, like an expired one."""
+    found = await reloader.inspect()
+    for problem in (*found.errors, *found.warnings):
+        _log.warning("%s", problem)
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "gateway"
 #: From the ground up. Modules of one layer may use each other.
 LAYERS = (
     ("gateway.errors", "gateway.tasks"),
-    ("gateway.validation",),
+    ("gateway.validation", "gateway.names"),
     ("gateway.config",),
     ("gateway.catalog",),
     ("gateway.sdnotify", "gateway.schema", "gateway.runtime"),
@@ -23,7 +23,7 @@ LAYERS = (
     ("gateway.library", "gateway.store", "gateway.tls"),
     ("gateway.api",),
     ("gateway.app",),
-    ("gateway.listeners",),
+    ("gateway.listeners", "gateway.redirect"),
     ("gateway.server",),
     ("gateway.cli",),
 )

@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway.api.auth import Scope, authenticate, authorise
 from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
+from gateway.api.tls_state import TLS
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
@@ -122,6 +123,9 @@ async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> 
     request.app[CORS].decorate(request.headers, headers)
     headers["Server"] = "llm-gateway"
     headers["X-Content-Type-Options"] = "nosniff"
+    hsts = request.app[TLS].hsts
+    if hsts is not None and request.secure:
+        headers["Strict-Transport-Security"] = hsts
     request_id = request.get(REQUEST_ID)
     if request_id is not None:
         headers["X-Request-Id"] = request_id

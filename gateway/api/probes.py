@@ -12,6 +12,7 @@ from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIFECYCLE, SETTINGS
 from gateway.api.middleware import needs
+from gateway.api.tls_state import TLS
 from gateway.errors import NotFound
 
 #: RFC 8555, 8.3: a token is base64url, so there is nothing to traverse with.
@@ -43,8 +44,12 @@ async def ready(request: web.Request) -> web.Response:
 
 @needs(Scope.PUBLIC)
 async def acme_challenge(request: web.Request) -> web.StreamResponse:
-    """GET /.well-known/acme-challenge/TOKEN: a file an ACME client put into ``public_dir``."""
+    """GET /.well-known/acme-challenge/TOKEN: our own proof, or a file that another ACME client
+    put into ``public_dir``.
+    """
     token = request.match_info["token"]
+    if (own := request.app[TLS].acme_tokens.get(token)) is not None:
+        return web.Response(body=own.encode(), content_type="application/octet-stream")
     if _TOKEN.fullmatch(token):
         folder = request.app[SETTINGS].public_dir / ".well-known" / "acme-challenge"
         file = await asyncio.to_thread(_inside, folder, token)

@@ -42,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
         problems += _check_settings(settings, label)
         if settings.tls.enabled:
             from gateway.tls import inspect
+            from gateway.tls.acme import inspect_acme
 
-            inspection = inspect(settings.tls, file=label)
+            judge = inspect if settings.tls.acme is None else inspect_acme
+            inspection = judge(settings.tls, file=label)
             problems += inspection.errors
             warnings += map(str, inspection.warnings)
         try:

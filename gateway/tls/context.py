@@ -7,12 +7,13 @@ import logging
 import os
 import ssl
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from gateway.config import TlsSettings
 from gateway.tls import pem
-from gateway.tls.inspection import FILE, inspect
+from gateway.tls.inspection import FILE, CertificateInfo, Inspection, inspect
 from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
@@ -108,6 +109,10 @@ class CertificateReloader:
         """Why the files as they are now are not what is served; empty when they are."""
         self.context = context
         """What to listen with, for as long as the gateway runs."""
+        self.special: Callable[[ssl.SSLObject, str | None], ssl.SSLContext | None] | None = None
+        """Asked at every handshake (connection, server name) for a context of its own."""
+        self.changed: Callable[[CertificateInfo], None] | None = None
+        """Told of every new certificate."""
         context.sni_callback = self._choose
 
     @classmethod
@@ -128,11 +133,20 @@ class CertificateReloader:
             wanted = tls or self._tls
             self._tried = self._seen = await asyncio.to_thread(_signature, wanted)
             try:
-                context = await asyncio.to_thread(_build_flawless, wanted, self._file)
+                context, info = await asyncio.to_thread(_build_flawless, wanted, self._file)
             except InvalidFiles as error:
                 self.problems = error.problems
                 raise
             self._tls, self._newest, self.problems = wanted, context, ()
+        if self.changed is not None:
+            self.changed(info)
+
+    async def inspect(self) -> Inspection:
+        """Judge the files as they are now, and tell :attr:`changed` of the certificate."""
+        found = await asyncio.to_thread(inspect, self._tls, file=self._file)
+        if self.changed is not None and found.certificate is not None:
+            self.changed(found.certificate)
+        return found
 
     async def check(self) -> bool:
         """One look at the files; True if a new certificate was taken over.
@@ -159,19 +173,22 @@ class CertificateReloader:
             await self.check()
 
     def _choose(
-        self, connection: ssl.SSLObject, _server_name: str | None, _listening: ssl.SSLContext
+        self, connection: ssl.SSLObject, server_name: str | None, _listening: ssl.SSLContext
     ) -> None:
-        if self._newest is not self.context:
+        special = self.special(connection, server_name) if self.special is not None else None
+        if special is not None:
+            connection.context = special
+        elif self._newest is not self.context:
             connection.context = self._newest
 
 
-def _build_flawless(tls: TlsSettings, file: str) -> ssl.SSLContext:
+def _build_flawless(tls: TlsSettings, file: str) -> tuple[ssl.SSLContext, CertificateInfo]:
     found = inspect(tls, file=file)
-    if found.errors:
+    if found.errors or found.certificate is None:
         raise InvalidFiles(found.errors)
     for warning in found.warnings:
         _log.warning("%s", warning)
-    return build_context(tls, file=file)
+    return build_context(tls, file=file), found.certificate
 
 
 def _signature(tls: TlsSettings) -> _Signature:

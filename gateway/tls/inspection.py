@@ -19,17 +19,22 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 FILE = "conf/gateway.yaml"  # where a problem is said to be when the caller doesn't know better
+LOCAL_CA = "LLM-API Gateway local CA"  # how the authority of `tls self-signed` is called
 _MAX_BYTES = 2**20  # a chain is some kilobytes; a model named by mistake must not be read
 _MIN_RSA_BITS = 2048  # OpenSSL's security level 2 refuses less, and so do browsers
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """The server's certificate: its names, its end (UTC), its SHA-256 as 64 hex digits."""
+    """The server's certificate: its names, its end (UTC), its SHA-256 as 64 hex digits.
+
+    ``local``: signed by itself or by the authority of ``tls self-signed``.
+    """
 
     names: tuple[str, ...]
     not_after: datetime
     fingerprint: str
+    local: bool
 
 
 class Inspection(NamedTuple):
@@ -271,6 +276,10 @@ def _info(certificate: Certificate) -> CertificateInfo:
         )
     except (ExtensionNotFound, ValueError):  # none, or one that cannot be read
         names = ()
+    issuer = certificate.issuer
     return CertificateInfo(
-        names, certificate.not_valid_after_utc, certificate.fingerprint(SHA256()).hex()
+        names,
+        certificate.not_valid_after_utc,
+        certificate.fingerprint(SHA256()).hex(),
+        issuer == certificate.subject or LOCAL_CA in issuer.rfc4514_string(),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.names import Name, file_stem, parse_name
 from gateway.tls.files import write_whole
+from gateway.tls.inspection import LOCAL_CA
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -129,7 +130,7 @@ def _new_authority(start: datetime) -> tuple[EllipticCurvePrivateKey, Certificat
 
     key = ec.generate_private_key(ec.SECP256R1())
     # Two authorities with one name and different keys would confuse whoever trusts both.
-    name = _common_name(f"LLM-API Gateway local CA {secrets.token_hex(4)}")
+    name = _common_name(f"{LOCAL_CA} {secrets.token_hex(4)}")
     builder = _builder(name, name, key, start, start + timedelta(days=_CA_DAYS))
     builder = _extend(
         builder,

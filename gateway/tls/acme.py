@@ -1,0 +1,242 @@
+"""A certificate that the gateway gets and renews by itself (ACME, RFC 8555).
+
+Until the first one is there, a temporary one is served that nobody trusts; after that there is
+always one in use, and a new one takes its place between two handshakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from gateway.config import AcmeSettings, TlsSettings
+from gateway.tls.acme_challenges import Challenges
+from gateway.tls.acme_client import AcmeError, Conversation, missing_packages
+from gateway.tls.acme_files import AcmeFiles, Held
+from gateway.tls.acme_schedule import Pace, ask_again, day, renewal_due, with_advice
+from gateway.tls.context import CertificateReloader
+from gateway.tls.inspection import FILE, Inspection
+from gateway.validation import InvalidFiles, Problem
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_LOOK_AGAIN = 6 * 3600.0  # seconds: the machine may have slept, or its clock been set
+
+
+@dataclass(slots=True)
+class AcmeStatus:
+    """How it stands. POSIX times."""
+
+    last_success: float | None = None
+    next_try: float | None = None
+    last_error: str | None = None
+    failures: int = 0  # in a row
+
+
+class AcmeCertificate:
+    """The certificate of the domains in the settings.
+
+    :meth:`open` before listening, :meth:`keep` while listening.
+    """
+
+    def __init__(
+        self, settings: AcmeSettings, folder: Path, challenges: Challenges, pace: Pace
+    ) -> None:
+        self._settings = settings
+        self._files = AcmeFiles(settings, folder)
+        self._challenges = challenges
+        self._pace = pace
+        self._held: Held | None = None
+        self._not_before = 0.0  # POSIX time: what the pace allows
+        self._forced = False
+        self._wake = asyncio.Event()
+        self.status = AcmeStatus()
+
+    @classmethod
+    async def open(
+        cls,
+        settings: AcmeSettings,
+        folder: Path,
+        tokens: MutableMapping[str, str],
+        *,
+        pace: Pace | None = None,
+        file: str = FILE,
+    ) -> AcmeCertificate:
+        """Look at what is there. ``folder`` is for ACME alone; ``tokens`` is what http-01
+        answers from. Raises :class:`InvalidFiles` if the extra packages are missing.
+        """
+        if errors := (await asyncio.to_thread(_errors, settings, file)):
+            raise InvalidFiles(errors)
+        self = cls(settings, folder, Challenges(tokens), pace or Pace())
+        self._held = await asyncio.to_thread(self._files.held)
+        if self._held is not None:
+            self.status.last_success = self._held.start.timestamp()
+        failed = await asyncio.to_thread(self._files.failures)
+        self._not_before = self._pace.permitted(failed, time.time())
+        return self
+
+    async def to_serve(self) -> TlsSettings:
+        """What to open the :class:`CertificateReloader` with."""
+        return await asyncio.to_thread(self._files.to_serve)
+
+    async def keep(self, reloader: CertificateReloader) -> NoReturn:
+        """Get and renew, until cancelled. The sockets must be listening."""
+        self._challenges.attach(reloader)
+        while True:
+            await self._until_due()
+            try:
+                await self._renew(reloader)
+            except (AcmeError, InvalidFiles, OSError) as error:
+                await self._failed(error)
+
+    def renew_now(self) -> None:
+        """Ask for a new certificate at once, as far as the pace allows it."""
+        self._forced = True
+        self._wake.set()
+
+    async def _until_due(self) -> None:
+        while True:
+            due, look_again = await self._due()
+            due = self.status.next_try = max(due, self._not_before)
+            now = time.time()
+            if due <= now:
+                return
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(min(due, look_again) - now, 0.0))
+
+    async def _due(self) -> tuple[float, float]:
+        """When to renew, and when to think again; POSIX times."""
+        held, now = self._held, time.time()
+        wanted = frozenset(self._settings.domains)
+        if (
+            self._forced
+            or held is None
+            or held.names != wanted
+            or held.directory != self._settings.directory
+        ):
+            return 0.0, now
+        advised, again = None, now + _LOOK_AGAIN
+        own = renewal_due(held.start, held.end, held.serial)
+        if own.timestamp() > now >= self._not_before:
+            try:
+                advised, wished = await self._talk(lambda acme: acme.advice(held.certificate))
+                again = ask_again(time.time(), wished)
+            except AcmeError as error:
+                _log.info("cannot ask when to renew, so it is done at two thirds: %s", error)
+        return with_advice(held.start, held.end, own, advised), again
+
+    async def _renew(self, reloader: CertificateReloader) -> None:
+        names = ", ".join(self._settings.domains)
+        _log.info("asking %s for a certificate for %s", self._settings.directory, names)
+        data = await self._talk(lambda acme: acme.issue())
+        try:
+            tls = await asyncio.to_thread(self._files.take, data)
+            await reloader.reload(tls)
+        except (AcmeError, InvalidFiles) as error:
+            raise AcmeError(str(error), self._pace.after_unusable) from error
+        held = self._held = await asyncio.to_thread(self._files.held)
+        assert held is not None
+        self._forced, self._not_before = False, 0.0
+        self.status = AcmeStatus(last_success=time.time())
+        _log.info("new certificate for %s, valid until %s", names, day(held.end.timestamp()))
+
+    async def _failed(self, error: Exception) -> None:
+        status = self.status
+        status.failures += 1
+        status.last_error = str(error)
+        await asyncio.to_thread(self._files.note_failure)
+        asked = error.retry_after if isinstance(error, AcmeError) else 0.0
+        now = time.time()
+        self._not_before = max(
+            now + self._pace.wait(status.failures),
+            now + asked,
+            self._pace.permitted(await asyncio.to_thread(self._files.failures), now),
+        )
+        held = self._held
+        in_use = f"the one in use ends {day(held.end.timestamp())}" if held else "there is none yet"
+        _log.error(
+            "no certificate (failure %d): %s; next try %s; %s",
+            status.failures,
+            error,
+            day(self._not_before),
+            in_use,
+        )
+
+    async def _talk(self, what: Callable[[Conversation], T]) -> T:
+        stop = threading.Event()
+
+        def conversation() -> T:
+            with Conversation(
+                self._settings, self._files.account_key, self._challenges, stop
+            ) as acme:
+                return what(acme)
+
+        try:
+            return await _in_daemon_thread(conversation)
+        finally:
+            stop.set()
+
+
+async def _in_daemon_thread(function: Callable[[], T]) -> T:
+    """As ``asyncio.to_thread``, but one that nobody waits for when the gateway ends.
+
+    A server that does not answer holds the loop's own threads, and with them the end of the
+    process, for as long as the request's timeout.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def deliver(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has gone
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=work, name="acme", daemon=True).start()
+    return await future
+
+
+def inspect_acme(tls: TlsSettings, *, file: str = FILE) -> Inspection:
+    """What is wrong with ``tls.acme``, which must be set. Blocks, but asks no server."""
+    assert tls.acme is not None
+    warnings = []
+    if tls.acme.challenge == "http-01" and tls.redirect_port is None:
+        warnings.append(
+            Problem(
+                file,
+                "tls.redirect_port",
+                None,
+                "is not set, and http-01 comes to port 80: something there must lead the "
+                "authority here (or use challenge: tls-alpn-01, which comes to port 443)",
+            )
+        )
+    return Inspection(_errors(tls.acme, file), tuple(warnings), None)
+
+
+def _errors(acme: AcmeSettings, file: str) -> tuple[Problem, ...]:
+    errors = []
+    if missing := missing_packages():
+        errors.append(Problem(file, "tls.acme", None, missing))
+    if acme.ca_file is not None and not acme.ca_file.is_file():
+        errors.append(Problem(file, "tls.acme.ca_file", str(acme.ca_file), "is not a file"))
+    return tuple(errors)
