@@ -263,7 +263,7 @@ class UpstreamPool:
                 connection.reused = True
                 connection.idle_since = now = self.loop.time()
                 self._idle.append(connection)
-                if self._timer is None:
+                if self._timer is None or self._timer_at > now + self._max_idle:
                     self.wake_at(now + self._max_idle)
         waiters = self._waiters
         while waiters and self._busy < self._max:
