@@ -11,15 +11,17 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
 from gateway.api.key_activity import INTERVAL, KeyActivity
+from gateway.api.key_fields import check_default, checked, state_of
 from gateway.api.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours, new_key
 from gateway.api.limits import NO_LIMITS, Limits
+from gateway.api.principal import ANONYMOUS, LOCAL_ADMIN, Principal
 from gateway.errors import BadRequest, NotFound, Unauthorized
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
@@ -45,27 +47,6 @@ __all__ = [
 
 class UnknownKey(Unauthorized):
     """401: there is no such key, and never was: a typing error, or a guess."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who is asking, and what they may do."""
-
-    key_id: str  # for logs and accounting
-    name: str
-    admin: bool
-    models: frozenset[str] | None = None  # None: every model
-    personalities: frozenset[str] | None = None  # None: every personality
-    default_personality: str | None = None
-    limits: Limits = NO_LIMITS
-    expires: float | None = None  # seconds since 1970
-    guessable: bool = False  # its key came from the old system, and may be short
-
-
-#: Everybody, where ``auth.enabled`` is false.
-ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
-#: Whoever can reach the control socket: the owner of the data folder, through the command line.
-LOCAL_ADMIN: Final = Principal("local", "command line", admin=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,28 +151,29 @@ class KeyRing:
         description: str = "",
         *,
         admin: bool = False,
-        expires_in: float | None = None,
+        expires: datetime | None = None,
         models: Sequence[str] | None = None,
+        personalities: Sequence[str] | None = None,
+        default_personality: str | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> tuple[KeyRecord, str]:
         """Make a key. It is the second thing returned, and kept nowhere: show it now or never.
 
-        ``expires_in`` is in seconds. Raises :class:`BadRequest` for values that can't be used.
+        Raises :class:`BadRequest` for values that can't be used.
         """
-        if not 0 < len(name) <= 100 or not name.isprintable() or name != name.strip():
-            raise BadRequest("a key needs a name of 1 to 100 visible characters", param="name")
-        if len(description) > 1000 or not all(map(str.isprintable, description.splitlines())):
-            raise BadRequest("a description is text of up to 1000 characters", param="description")
-        if models is not None and not (models and all(models)):
-            raise BadRequest("a list of models needs at least one name", param="models")
-        now = datetime.now(UTC)
-        expires = None
-        if expires_in is not None:
-            try:
-                expires = now + timedelta(seconds=expires_in)
-            except (OverflowError, ValueError):  # ValueError: not a number
-                expires = now
-            if expires <= now:
-                raise BadRequest("expires is too short or too long", param="expires")
+        fields = checked(
+            {
+                "name": name,
+                "description": description,
+                "admin": admin,
+                "expires": expires,
+                "models": models,
+                "personalities": personalities,
+                "default_personality": default_personality,
+                "limits": limits,
+            }
+        )
+        check_default(fields["personalities"], default_personality)
         from gateway.store import KeyRecord
 
         key = new_key()
@@ -199,16 +181,34 @@ class KeyRing:
             record = KeyRecord(
                 id=_free_id(self._records),
                 hash=hash_key(key).hex(),
-                name=name,
-                description=description,
-                admin=admin,
-                created=now,
-                expires=expires,
-                models=None if models is None else tuple(models),
+                created=datetime.now(UTC),
+                **fields,
             )
             await self._store.add_key(record)
             self._install([*self._records.values(), record])
         return record, key
+
+    async def change(
+        self, key_id: str, changes: Mapping[str, Any], *, force: bool = False
+    ) -> KeyRecord:
+        """Change fields of a key, from the next request on; what isn't named stays.
+
+        The fields are those of :meth:`create`; of ``limits`` too, only those named change.
+        Raises :class:`BadRequest`, also where without ``force`` no admin key would be left.
+        """
+        async with self._changing:
+            record = await self._fresh(key_id)
+            if record.revoked is not None:
+                raise BadRequest(f"{key_id} has been revoked: make another", code="key_revoked")
+            if isinstance(limits := changes.get("limits"), Mapping):
+                changes = {**changes, "limits": {**(record.limits or {}), **limits}}
+            fields = checked(changes)
+            if not fields:
+                return record
+            after = replace(record, **fields)
+            check_default(after.personalities, after.default_personality)
+            self._keep_an_admin(after, force=force)
+            return await self._update(key_id, fields)
 
     async def revoke(self, key_id: str, *, force: bool = False) -> KeyRecord:
         """End a key, at once and for good. Revoking it again changes nothing.
@@ -217,28 +217,41 @@ class KeyRing:
         model any more.
         """
         async with self._changing:
-            self._install(await self._store.list_keys())
-            record = self._records.get(key_id)
-            if record is None:
-                # What isn't an id isn't repeated: it may be a key.
-                shown = key_id if _KEY_ID.fullmatch(key_id) else "like that"
-                raise NotFound(
-                    f"there is no key with an id {shown}: `llm-gateway keys list` shows them",
-                    code="key_not_found",
-                )
+            record = await self._fresh(key_id)
             if record.revoked is not None:
                 return record
             now = datetime.now(UTC)
-            admins = [other.id for other in self._records.values() if _is_working_admin(other, now)]
-            if admins == [key_id] and not force:
-                raise BadRequest(
-                    f"{key_id} is the last admin key that works: make another first, "
-                    "or revoke it with --force",
-                    code="last_admin_key",
-                )
-            record = await self._store.update_key(key_id, revoked=now)
-            self._install([record if old.id == key_id else old for old in self._records.values()])
-            return record
+            self._keep_an_admin(replace(record, revoked=now), force=force)
+            return await self._update(key_id, {"revoked": now})
+
+    async def _fresh(self, key_id: str) -> KeyRecord:
+        """The key as it is in the store now; the command line may have changed it."""
+        self._install(await self._store.list_keys())
+        record = self._records.get(key_id)
+        if record is None:
+            # What isn't an id isn't repeated: it may be a key.
+            shown = key_id if _KEY_ID.fullmatch(key_id) else "like that"
+            raise NotFound(
+                f"there is no key with an id {shown}: `llm-gateway keys list` shows them",
+                code="key_not_found",
+            )
+        return record
+
+    def _keep_an_admin(self, changed: KeyRecord, *, force: bool) -> None:
+        """Raise if the last admin key that works would be none any more."""
+        now = datetime.now(UTC)
+        admins = [old.id for old in self._records.values() if _is_working_admin(old, now)]
+        if admins == [changed.id] and not _is_working_admin(changed, now) and not force:
+            raise BadRequest(
+                f"{changed.id} is the last admin key that works: make another first, or insist "
+                "with --force (over HTTP ?force=true)",
+                code="last_admin_key",
+            )
+
+    async def _update(self, key_id: str, fields: Mapping[str, Any]) -> KeyRecord:
+        record = await self._store.update_key(key_id, **fields)
+        self._install([record if old.id == key_id else old for old in self._records.values()])
+        return record
 
     async def import_legacy(self, path: Path, *, admin: bool = True) -> ImportReport:
         """Take over the keys of the old system's ``authKeys.json``: all of them or none.
@@ -320,5 +333,4 @@ def _entry(record: KeyRecord) -> _Entry:
 
 
 def _is_working_admin(record: KeyRecord, now: datetime) -> bool:
-    expired = record.expires is not None and record.expires <= now
-    return record.admin and record.revoked is None and not expired
+    return record.admin and state_of(record, now) == "ok"

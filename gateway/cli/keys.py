@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_COLUMNS = (
+    *("ID", "NAME", "ADMIN", "STATE", "CREATED", "EXPIRES", "LAST ACTIVITY"),
+    *("LIMITS", "MODELS", "PERSONALITIES"),
+)
+
 
 def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -40,6 +45,19 @@ def add_parser(
     create.add_argument("--admin", action="store_true", help="may load and unload models, too")
     create.add_argument("--expires", metavar="TIME", help="ends after this time, like 30d or 12h")
     create.add_argument("--models", metavar="A,B", help="may use only these models")
+    create.add_argument(
+        "--personalities", metavar="A,B", help="may use only these personalities, or none"
+    )
+    create.add_argument(
+        "--default-personality",
+        metavar="NAME",
+        help="of every request that names none and whose model has it",
+    )
+    limits = create.add_argument_group("limits", "over one of them, a request is answered 429")
+    limits.add_argument("--rpm", metavar="N", type=int, help="requests per minute")
+    limits.add_argument("--tpm", metavar="N", type=int, help="tokens per minute, in and out")
+    limits.add_argument("--tpd", metavar="N", type=int, help="tokens per day (UTC), in and out")
+    limits.add_argument("--concurrency", metavar="N", type=int, help="requests at once")
     create.set_defaults(run=run_create)
 
     listing = actions.add_parser("list", parents=[common], help="list keys, never their text")
@@ -63,26 +81,32 @@ def add_parser(
 def run_create(args: argparse.Namespace) -> int:
     """Make a key. On stdout stands nothing but the key, so that scripts can take it."""
     settings = _settings(args)
-    expires_in = models = None
+    expires = None
     if args.expires is not None:
+        from gateway.api.key_fields import time_after
         from gateway.validation import parse_duration
 
         try:
-            expires_in = parse_duration(args.expires)
+            expires = time_after(parse_duration(args.expires))
         except ValueError as error:
             return _fail(f"--expires {error}")
-    if args.models is not None:
-        models = [name for part in args.models.split(",") if (name := part.strip())]
 
     record, key = _with_ring(
         settings,
         lambda ring: ring.create(
-            args.name, args.description, admin=args.admin, expires_in=expires_in, models=models
+            args.name,
+            args.description,
+            admin=args.admin,
+            expires=expires,
+            models=_listed(args.models),
+            personalities=_listed(args.personalities),
+            default_personality=args.default_personality,
+            limits={name: getattr(args, name) for name in ("rpm", "tpm", "tpd", "concurrency")},
         ),
     )
-    expires = f", expires {_when(record.expires)}" if record.expires else ""
+    ends = f", expires {_when(record.expires)}" if record.expires else ""
     kind = "admin key" if record.admin else "key"
-    _say(f"{kind} {record.id} for {record.name}{expires}; it is shown only this once:")
+    _say(f"{kind} {record.id} for {record.name}{ends}; it is shown only this once:")
     print(key, flush=True)
     _tell_gateway(settings)
     return 0
@@ -94,22 +118,25 @@ def run_list(args: argparse.Namespace) -> int:
     async def records(ring: KeyRing) -> tuple[KeyRecord, ...]:
         return ring.records
 
+    from gateway.api.key_fields import state_of
+
     now = datetime.now(UTC)
     rows = [
         (
             record.id,
             record.name,
             "yes" if record.admin else "no",
-            _state(record, now),
+            state_of(record, now),
             _when(record.created),
             _when(record.expires),
             _when(record.last_activity),
-            ", ".join(record.models) if record.models is not None else "all",
+            _limits(record),
+            _allowed(record.models),
+            _allowed(record.personalities),
         )
         for record in _with_ring(_settings(args), records)
     ]
-    header = ("ID", "NAME", "ADMIN", "STATE", "CREATED", "EXPIRES", "LAST ACTIVITY", "MODELS")
-    print_table(header, rows)
+    print_table(_COLUMNS, rows)
     return 0
 
 
@@ -180,10 +207,17 @@ def _tell_gateway(settings: Settings) -> bool:
     return True
 
 
-def _state(record: KeyRecord, now: datetime) -> str:
-    if record.revoked is not None:
-        return "revoked"
-    return "expired" if record.expires is not None and record.expires <= now else "ok"
+def _listed(text: str | None) -> list[str] | None:
+    """The names in ``--models a,b``."""
+    return None if text is None else [name for part in text.split(",") if (name := part.strip())]
+
+
+def _allowed(names: tuple[str, ...] | None) -> str:
+    return "all" if names is None else ", ".join(names) or "none"
+
+
+def _limits(record: KeyRecord) -> str:
+    return ", ".join(f"{name} {limit}" for name, limit in (record.limits or {}).items()) or "-"
 
 
 def _when(time: datetime | None) -> str:

@@ -9,19 +9,23 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api.key_fields import time_after
 from gateway.api.keys import (
     ANONYMOUS,
     LOCAL_ADMIN,
     KeyRing,
     Limits,
+    UnknownKey,
     hash_key,
     looks_like_ours,
     new_key,
 )
+from gateway.api.limits import NO_LIMITS
 from gateway.errors import BadRequest, GatewayError, NotFound, Unauthorized
 from gateway.store import Store
 from gateway.validation import InvalidFiles
@@ -108,7 +112,7 @@ def test_hash_is_sha256_of_utf8() -> None:
 
 
 async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> None:
-    record, key = await ring.create("phone", "Bob's", models=["a", "b"], expires_in=60)
+    record, key = await ring.create("phone", "Bob's", models=["a", "b"], expires=time_after(60))
     await store.update_key(
         record.id, personalities=("p",), default_personality="p", limits={"rpm": 3, "tpd": 9}
     )
@@ -139,7 +143,7 @@ async def test_the_key_is_nowhere_but_in_the_answer(ring: KeyRing, file: Path) -
 
 
 async def test_expiry_is_to_the_moment(ring: KeyRing) -> None:
-    record, key = await ring.create("short", expires_in=30)
+    record, key = await ring.create("short", expires=time_after(30))
     assert record.expires is not None
     end = record.expires.timestamp()
     assert ring.find(key, end - 0.001).key_id == record.id
@@ -155,6 +159,14 @@ async def test_a_revoked_key_ends_with_the_next_request(ring: KeyRing) -> None:
     with pytest.raises(Unauthorized, match="revoked"):
         ring.find(key, 0)
     assert await ring.revoke(record.id) == revoked  # again: nothing changes
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=600))
+def test_find_takes_any_text(text: str) -> None:
+    ring = KeyRing(None)  # type: ignore[arg-type]  # no request touches the store
+    with pytest.raises(UnknownKey) as caught:
+        ring.find(text, 0)
+    orjson.dumps(caught.value.body())
 
 
 STRANGE = {
@@ -238,10 +250,19 @@ def test_principals_without_a_key() -> None:
         ("description", {"description": "a\0"}),
         ("models", {"models": []}),
         ("models", {"models": [""]}),
-        ("expires", {"expires_in": 0}),
-        ("expires", {"expires_in": -5}),
-        ("expires", {"expires_in": float("nan")}),
-        ("expires", {"expires_in": 1e300}),
+        ("models", {"models": "a,b"}),
+        ("expires", {"expires": datetime.now(UTC)}),
+        ("admin", {"admin": "yes"}),
+        ("personalities", {"personalities": ["a", 7]}),
+        ("personalities", {"personalities": ["a\n"]}),
+        ("defaultPersonality", {"default_personality": ""}),
+        ("defaultPersonality", {"default_personality": "b", "personalities": ["a"]}),
+        ("limits", {"limits": 5}),
+        ("limits", {"limits": {"rph": 5}}),
+        ("limits.rpm", {"limits": {"rpm": 0}}),
+        ("limits.tpm", {"limits": {"tpm": True}}),
+        ("limits.tpd", {"limits": {"tpd": 10**30}}),
+        ("limits.concurrency", {"limits": {"concurrency": 1.5}}),
     ],
 )
 async def test_values_that_make_no_key(
@@ -253,6 +274,13 @@ async def test_values_that_make_no_key(
     assert ring.records == ()
 
 
+@pytest.mark.parametrize("seconds", [0, -5, float("nan"), 1e300])
+def test_what_is_no_time_to_come(seconds: float) -> None:
+    with pytest.raises(BadRequest) as caught:
+        time_after(seconds)
+    assert caught.value.param == "expires"
+
+
 async def test_the_last_admin_key_that_works_is_kept(ring: KeyRing) -> None:
     first, _ = await ring.create("first", admin=True)
     ended, _ = await ring.create("revoked", admin=True)
@@ -262,7 +290,7 @@ async def test_the_last_admin_key_that_works_is_kept(ring: KeyRing) -> None:
         await ring.revoke(first.id)
     assert caught.value.code == "last_admin_key"
     await ring.revoke(chat.id)  # not an admin's
-    second, _ = await ring.create("second", admin=True, expires_in=3600)
+    second, _ = await ring.create("second", admin=True, expires=time_after(3600))
     await ring.revoke(first.id)
     await ring.revoke(second.id, force=True)
     assert all(record.revoked for record in ring.records)
@@ -284,6 +312,43 @@ async def test_two_revokes_at_once_leave_one_admin(ring: KeyRing) -> None:
     )
     assert sorted(isinstance(result, BadRequest) for result in results) == [False, True]
     assert sum(record.revoked is None for record in ring.records) == 1
+
+
+async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) -> None:
+    record, key = await ring.create("phone", "Bob's", models=["a"], limits={"rpm": 5, "tpd": 9})
+    assert ring.find(key, 0).limits == Limits(rpm=5, tpd=9)
+    changed = await ring.change(
+        record.id,
+        {"name": "tablet", "models": None, "limits": {"rpm": None, "tpm": 7}, "admin": True},
+    )
+    assert (changed.name, changed.description, changed.hash) == ("tablet", "Bob's", record.hash)
+    found = ring.find(key, 0)
+    assert (found.name, found.admin, found.models) == ("tablet", True, None)
+    assert found.limits == Limits(tpm=7, tpd=9)
+    assert await ring.change(record.id, {}) == changed
+    await ring.change(record.id, {"limits": None, "personalities": []})
+    assert ring.find(key, 0).limits is NO_LIMITS
+    assert ring.find(key, 0).personalities == frozenset()
+    async with await Store.open(f"sqlite+aiosqlite:///{file}") as store:
+        assert await store.list_keys() == list(ring.records)
+
+
+async def test_a_change_that_is_refused_changes_nothing(ring: KeyRing) -> None:
+    record, _ = await ring.create("phone", admin=True, personalities=["p"], default_personality="p")
+    for changes in (
+        {"name": "good", "limits": {"rpm": -1}},
+        {"personalities": ["q"]},  # not with that default
+        {"admin": False},  # the last one
+    ):
+        with pytest.raises(BadRequest):
+            await ring.change(record.id, changes)
+    assert ring.records == (record,)
+    with pytest.raises(NotFound):
+        await ring.change("k_abcd1234", {"name": "x"})
+    await ring.change(record.id, {"admin": False}, force=True)
+    await ring.revoke(record.id)
+    with pytest.raises(BadRequest, match="revoked"):
+        await ring.change(record.id, {"name": "x"})
 
 
 async def test_revoking_what_is_not_there(ring: KeyRing) -> None:

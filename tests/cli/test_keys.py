@@ -64,7 +64,7 @@ def test_create_prints_the_key_last_and_once(keys: Keys, tmp_path: Path) -> None
     (row,) = rows(out)
     assert row[0].startswith("k_")
     assert row[1:4] == ["phone", "yes", "ok"]
-    assert row[-3:] == ["-", "-", "all"]
+    assert row[-5:] == ["-", "-", "-", "all", "all"]
 
 
 def test_create_with_expiry_and_models(keys: Keys) -> None:
@@ -73,13 +73,43 @@ def test_create_with_expiry_and_models(keys: Keys) -> None:
     assert "expires 2" in err
     (row,) = rows(keys("list")[1])
     assert row[2] == "no"
-    assert row[-1] == "a, b"
+    assert row[-2:] == ["a, b", "all"]
     assert row[5].endswith("Z")
+
+
+def test_create_with_limits_and_personalities(keys: Keys, config: Path) -> None:
+    limits = ("--rpm", "60", "--tpm", "20000", "--tpd", "100000", "--concurrency", "2")
+    people = ("--personalities", "teacher,pirate", "--default-personality", "pirate")
+    assert keys("create", "kid", *limits, *people)[0] == 0
+    assert keys("create", "aunt", "--personalities", "")[0] == 0
+    kid, aunt = rows(keys("list")[1])
+    assert kid[-3:] == [
+        "rpm 60, tpm 20000, tpd 100000, concurrency 2",
+        "all",
+        "teacher, pirate",
+    ]
+    assert aunt[-3:] == ["-", "all", "none"]
+
+
+def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["keys", "create", "--help"])
+    text = capsys.readouterr().out
+    for option in ("models", "personalities", "default-personality", "expires", "admin"):
+        assert f"--{option} " in text
+    for option in ("rpm", "tpm", "tpd", "concurrency"):
+        assert re.search(rf"--{option} N\s+\w+", text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("bob", "--rpm", "0"), "rpm must be a whole number of 1 or more"),
+        (("bob", "--tpd", "-5"), "tpd must be"),
+        (
+            ("bob", "--personalities", "a", "--default-personality", "b"),
+            "'b' is not among those that the key may use: 'a'",
+        ),
         (("bob", "--expires", "soon"), "--expires must be a duration"),
         (("bob", "--expires", "0s"), "expires is too short"),
         (("bob", "--expires", "99999999w"), "too long"),

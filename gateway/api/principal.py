@@ -1,0 +1,29 @@
+"""Who is asking, once that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.api.limits import NO_LIMITS, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, and what they may do."""
+
+    key_id: str  # for logs and accounting
+    name: str
+    admin: bool
+    models: frozenset[str] | None = None  # None: every model
+    personalities: frozenset[str] | None = None  # None: every personality
+    default_personality: str | None = None
+    limits: Limits = NO_LIMITS
+    expires: float | None = None  # seconds since 1970
+    guessable: bool = False  # its key came from the old system, and may be short
+
+
+#: Everybody, where ``auth.enabled`` is false.
+ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
+#: Whoever can reach the control socket: the owner of the data folder, through the command line.
+LOCAL_ADMIN: Final = Principal("local", "command line", admin=True)
