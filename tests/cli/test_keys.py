@@ -256,6 +256,18 @@ async def test_a_running_gateway_knows_at_once(
         assert (await running.json("GET", "/models", key=key))[0] == 401
 
 
+def _received(connection: socket.socket) -> bytes:
+    """One request: its head and its body come in two pieces."""
+    request = b""
+    while piece := connection.recv(65536):
+        request += piece
+        head, end, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            break
+    return request
+
+
 class Pretender:
     """Something that listens where the control socket should be, and answers fixed bytes."""
 
@@ -274,7 +286,7 @@ class Pretender:
     def _serve(self) -> None:
         connection, _ = self._socket.accept()
         with connection:
-            self.requests.append(connection.recv(65536))
+            self.requests.append(_received(connection))
             if self.answer is None:
                 connection.recv(1)  # until the client gives up
             else:
