@@ -32,6 +32,7 @@ from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:
     from gateway.store import Store
+    from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,11 @@ class Gateway:
     def urls(self) -> list[str]:
         """Where clients reach it."""
         return self._listeners.urls
+
+    @property
+    def acme(self) -> AcmeCertificate | None:
+        """The certificate that renews itself, with its ``status``; None without ``tls.acme``."""
+        return self._listeners.acme
 
     async def __aenter__(self) -> Gateway:
         async with contextlib.AsyncExitStack() as stack:
