@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api import admin, classic, inference, listing, probes
+from gateway.api import admin, admin_keys, classic, inference, listing, probes
 from gateway.api.accounting import ACCOUNTING, Accounting
 from gateway.api.context import (
     DOOR,
@@ -44,6 +44,11 @@ ROUTES = (
     ("GET", "/admin/models", admin.models),
     ("GET", "/admin/status", admin.gateway_status),
     ("POST", "/admin/keys/reload", admin.reload_keys),
+    ("GET", "/admin/keys", admin_keys.list_keys),
+    ("POST", "/admin/keys", admin_keys.create_key),
+    ("PATCH", "/admin/keys/{id}", admin_keys.change_key),
+    ("DELETE", "/admin/keys/{id}", admin_keys.revoke_key),
+    ("GET", "/admin/usage", admin_keys.usage),
 )
 
 
