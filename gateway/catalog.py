@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
 )
@@ -89,6 +90,12 @@ def _allowed_variable(value: str) -> str:
         raise ValueError("is not the name of an environment variable")
     if RESERVED_VARIABLES.fullmatch(value):
         raise ValueError(f"{value} cannot be set here: the gateway decides this")
+    return value
+
+
+def _settable(value: str) -> str:
+    if value in ("model", "personality"):
+        raise ValueError(f"{value} cannot be set or stripped: it chooses where the request goes")
     return value
 
 
@@ -201,6 +208,12 @@ class ModelSpec(_Strict):
     reranking: bool = Field(False, description="true or false")
     parallel: int = Field(1, ge=1, le=256, description="a number of slots from 1 to 256")
     description: str | None = Field(None, description="a text")
+    set_params: dict[Annotated[str, AfterValidator(_settable)], JsonValue] = Field(
+        default_factory=dict, description="an object of body fields, put over what clients send"
+    )
+    strip_params: Annotated[
+        tuple[Annotated[str, AfterValidator(_settable)], ...], BeforeValidator(_as_tuple)
+    ] = Field((), description="a list of body fields that clients may not set")
 
     @field_validator("template")
     @classmethod

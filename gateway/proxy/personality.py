@@ -3,18 +3,40 @@
 There is one system message afterwards: the personality first, then what the client's own system
 messages said, in their order. Several system messages, or one in the middle, are refused by
 many chat templates. The bodies are changed in place: the caller has parsed them for this.
+
+Each :class:`MessageFormat` knows where its API keeps the system prompt. A legacy completion has
+no place for one: see :mod:`gateway.proxy.template`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import BadRequest
+from gateway.proxy.media import refuse_remote, refuse_remote_in
 
 JsonObject = dict[str, Any]
 
 #: Roles that speak for the application (OpenAI renamed `system` to `developer` in 2024).
 _SYSTEM_ROLES = frozenset({"system", "developer"})
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFormat:
+    """How one API writes a conversation.
+
+    ``check`` raises :class:`BadRequest` for a body that is none of this format, or that would
+    have something fetched from elsewhere; ``apply`` puts a system prompt in, where it has a place.
+    """
+
+    name: str
+    check: Callable[[JsonObject], object]
+    apply: Callable[[JsonObject, str], None] | None
+
+
+# --- OpenAI's Chat Completions -------------------------------------------------------------
 
 
 def check_messages(body: JsonObject) -> list[Any]:
@@ -39,20 +61,113 @@ def check_messages(body: JsonObject) -> list[Any]:
                 f"`messages[{index}]` must be an object, not {_json_type(message)}",
                 param=f"messages[{index}]",
             )
+        content = message.get("content")
+        if content.__class__ is list or content.__class__ is dict:
+            refuse_remote_in(content)
     return messages
 
 
 def apply_to_chat(body: JsonObject, prompt: str) -> None:
     """Put ``prompt`` into a chat-completions body (OpenAI reference, Chat Completions)."""
-    messages = check_messages(body)
     contents = [prompt]
     others = []
-    for message in messages:
+    for message in body["messages"]:
         if message.get("role") in _SYSTEM_ROLES:
             contents.append(message.get("content"))
         else:
             others.append(message)
     body["messages"] = [{"role": "system", "content": _joined(contents)}, *others]
+
+
+# --- OpenAI's Responses --------------------------------------------------------------------
+
+
+def check_responses(body: JsonObject) -> None:
+    """Raise :class:`BadRequest` unless ``input`` is a text or a list of objects."""
+    items = body.get("input")
+    if isinstance(items, str):
+        return
+    if items is None:
+        raise BadRequest("`input` is missing: a text, or a list of items", param="input")
+    if not isinstance(items, list):
+        raise BadRequest(
+            f"`input` must be a text or a list of items, not {_json_type(items)}", param="input"
+        )
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise BadRequest(
+                f"`input[{index}]` must be an object, not {_json_type(item)}",
+                param=f"input[{index}]",
+            )
+    refuse_remote_in(items)
+
+
+def apply_to_responses(body: JsonObject, prompt: str) -> None:
+    """Put ``prompt`` into a Responses body (OpenAI reference, Responses): ``instructions``.
+
+    Items of the input that speak for the application go there too. Where one holds more than
+    text, which ``instructions`` cannot, all of it becomes one such item instead.
+    """
+    contents = [prompt, body.get("instructions")]
+    items = body["input"]
+    others = items
+    if isinstance(items, list):
+        others = [item for item in items if item.get("role") not in _SYSTEM_ROLES]
+        contents += [i.get("content") for i in items if i.get("role") in _SYSTEM_ROLES]
+    joined = _joined(contents)
+    if isinstance(joined, str):
+        body["instructions"] = joined
+        body["input"] = others
+        return
+    for part in joined:
+        if part.get("type") == "text":
+            part["type"] = "input_text"
+    body.pop("instructions", None)
+    body["input"] = [{"role": "system", "content": joined}, *others]
+
+
+# --- Anthropic's Messages ------------------------------------------------------------------
+
+
+def apply_to_anthropic(body: JsonObject, prompt: str) -> None:
+    """Put ``prompt`` into a Messages body (Anthropic API reference, Messages): ``system``.
+
+    A text stays a text. In a list of blocks it becomes the first, with the blank line that
+    llama-server doesn't put between blocks; the others keep their ``cache_control``. Messages
+    with the role ``system`` go there as well if they are text.
+    """
+    system = body.get("system")
+    if system is not None and not isinstance(system, str | list):
+        raise BadRequest(
+            f"`system` must be a text or a list of blocks, not {_json_type(system)}",
+            param="system",
+        )
+    contents = []
+    others = []
+    for message in body["messages"]:
+        if message.get("role") in _SYSTEM_ROLES and _is_all_text(message.get("content")):
+            contents.append(message["content"])
+        else:
+            others.append(message)
+    body["messages"] = others
+    if isinstance(system, list):
+        first = {"type": "text", "text": f"{prompt}\n\n" if prompt and system else prompt}
+        more = _joined(contents)
+        last = [{"type": "text", "text": f"\n\n{more}"}] if more else []
+        body["system"] = [first, *system, *last]
+    else:
+        body["system"] = _joined([prompt, system, *contents])
+
+
+# --- all of them ---------------------------------------------------------------------------
+
+CHAT = MessageFormat("chat", check_messages, apply_to_chat)
+RESPONSES = MessageFormat("responses", check_responses, apply_to_responses)
+ANTHROPIC = MessageFormat("anthropic", check_messages, apply_to_anthropic)
+#: Legacy completions: through the model's chat template, and only if the client asks for it.
+COMPLETION = MessageFormat("completion", refuse_remote, None)
+#: Not a conversation: embeddings, tokens, fill-in-the-middle. A personality has no place in it.
+NONE = MessageFormat("none", refuse_remote, None)
 
 
 def _joined(contents: list[Any]) -> Any:
@@ -61,7 +176,7 @@ def _joined(contents: list[Any]) -> Any:
     for content in contents:
         if isinstance(content, str):
             texts.append(content)
-        elif isinstance(content, list) and all(_is_text(part) for part in content):
+        elif isinstance(content, list) and _is_all_text(content):
             texts += [part["text"] for part in content]
         elif content is not None:
             return _as_parts(contents)
@@ -78,9 +193,17 @@ def _as_parts(contents: list[Any]) -> list[Any]:
     return parts
 
 
+def _is_all_text(content: Any) -> bool:
+    return isinstance(content, str) or (
+        isinstance(content, list) and all(_is_text(part) for part in content)
+    )
+
+
 def _is_text(part: Any) -> bool:
     return (
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+        isinstance(part, dict)
+        and part.get("type") in ("text", "input_text")
+        and isinstance(part.get("text"), str)
     )
 
 

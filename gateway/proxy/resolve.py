@@ -32,14 +32,16 @@ class Active:
 class Target:
     """What a request resolves to.
 
-    ``prompt`` is the personality's text, if there is one; ``defaults`` are body fields for
-    requests that don't set them.
+    ``prompt`` is the personality's text, if there is one; ``asked`` says that the client itself
+    named it, in the request or with the model; ``defaults`` are body fields for requests that
+    don't set them.
     """
 
     spec: ModelSpec
     personality: str | None
     prompt: str | None
     defaults: Mapping[str, object]
+    asked: bool = False
 
 
 class Resolver:
@@ -74,6 +76,7 @@ class Resolver:
         :class:`ModelNotFound` with what would have been possible.
         """
         spec, personality = self._lookup(requested, active)
+        asked = choice is not None or personality is not None
         if choice is not None:
             personality = choice
         elif personality is None:
@@ -84,7 +87,11 @@ class Resolver:
         defaults = self._defaults[spec.name]
         if personality is None or personality.lower() == NO_PERSONALITY:
             return Target(spec, None, None, defaults)
-        return Target(spec, personality, self._prompt(spec, personality), defaults)
+        return Target(spec, personality, self._prompt(spec, personality), defaults, asked)
+
+    def knows(self, name: str) -> bool:
+        """Whether ``name`` is a model, an alias or a virtual model."""
+        return name in self._names
 
     def virtual_names(self) -> Iterator[tuple[str, ModelSpec, str | None]]:
         """Every name that ``/v1/models`` lists: ``(name, spec, personality or None)``."""

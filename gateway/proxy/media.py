@@ -1,0 +1,99 @@
+"""Refuse pictures and sounds that llama-server would fetch by itself. Pure.
+
+An ``image_url`` of ``http://...`` makes llama-server connect to that address, from inside the
+network it stands in (server-side request forgery, CWE-918); ``file://`` names files of this
+machine. So only ``data:`` URLs pass, and plain base64, which is no URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.errors import BadRequest
+
+#: Fields of a content part that hold an address, or an object with one: OpenAI's
+#: (``image_url``, ``input_audio``), Anthropic's (``source``) and llama-server's own.
+_PLACES = frozenset(
+    {
+        "image_url",
+        "input_image",
+        "audio_url",
+        "input_audio",
+        "video_url",
+        "input_video",
+        "file",
+        "file_url",
+        "file_data",
+        "source",
+    }
+)
+#: What an object at one of these places calls the address.
+_ADDRESSES = ("url", "data", "file_url", "file_data")
+#: Fields of a body below which media may stand: those of all message formats, of embeddings
+#: (``content``, ``input``) and rerank, and ``multimodal_data`` in prompts of completions.
+_CARRIERS = (
+    "messages",
+    "input",
+    "system",
+    "prompt",
+    "content",
+    "state",
+    "query",
+    "documents",
+)
+#: Lists of addresses: in a prompt of completions, and in /v1/systemone.
+_LISTS = frozenset({"multimodal_data", "files", "images"})
+
+
+def refuse_remote(body: dict[str, Any]) -> None:
+    """Raise :class:`BadRequest` if anything in ``body`` is to be fetched from elsewhere."""
+    for name in _CARRIERS:
+        value = body.get(name)
+        if value.__class__ is list or value.__class__ is dict:
+            refuse_remote_in(value)
+    for name in _LISTS:
+        if name in body:
+            _look_at_list(name, body[name])
+
+
+def refuse_remote_in(content: Any) -> None:
+    """The same for the content of one message. No recursion: clients choose how deep it is."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += [item for item in value if isinstance(item, dict | list)]
+            continue
+        arguments = value.get("type") == "tool_use"  # what a tool was called with is no media
+        for key, inner in value.items():
+            if key in _PLACES:
+                _look_at(key, inner)
+            elif key in _LISTS:
+                _look_at_list(key, inner)
+            if isinstance(inner, dict | list) and not (arguments and key == "input"):
+                waiting.append(inner)
+
+
+def _look_at(place: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key in _ADDRESSES:
+            _check(place, value.get(key))
+    elif place != "source":  # Anthropic's search results name theirs, as a text
+        _check(place, value)
+
+
+def _look_at_list(place: str, values: Any) -> None:
+    for value in values if isinstance(values, Iterable) else ():
+        _check(place, value)
+
+
+def _check(place: str, value: Any) -> None:
+    # Base64 has no colon, so what has one is an address of some kind.
+    if isinstance(value, str) and ":" in value and not value.startswith("data:"):
+        raise BadRequest(
+            f"`{place}` must be a data: URL with the content itself: this server fetches nothing "
+            "from other addresses",
+            code="remote_media_refused",
+            param=place,
+        )

@@ -1,0 +1,225 @@
+"""Every route of llama-server, and what becomes of it at the gateway: one frozen table.
+
+The routes of the application and the OpenAPI document are made from it. A route of a newer
+llama-server that is not in here does not exist for clients; an administrator reaches it through
+``/upstream/MODEL/...``, unless :func:`refusal` knows better.
+
+Seen in llama.cpp's ``tools/server/server.cpp`` and its README, builds b10434 to b11549.
+"""
+
+from __future__ import annotations
+
+import enum
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+from gateway.proxy.dialect import ANTHROPIC as SAYS_ANTHROPIC
+from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.personality import (
+    ANTHROPIC,
+    CHAT,
+    COMPLETION,
+    NONE,
+    RESPONSES,
+    MessageFormat,
+)
+
+
+class ModelIn(enum.Enum):
+    """Where a request names its model."""
+
+    BODY = "the field `model` of the JSON body"
+    FORM = "the field `model` of the form"
+    QUERY = "the query, ?model="
+
+
+class Access(enum.Enum):
+    """Who may call."""
+
+    CHAT = "any key"
+    ADMIN = "an admin key"
+    REFUSED = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route. ``upstream`` is the path at llama-server, the same if not given.
+
+    ``format``: the message format, which a personality is put into. ``dialect``: how errors are
+    said and usage is read. ``defaults``: sampling defaults of models.json go into the body.
+    ``beside``: answered by llama-server beside its running requests, so no slot is waited for.
+    ``reason``: why it is not for everybody.
+    """
+
+    method: str
+    path: str
+    upstream: str = ""
+    model: ModelIn = ModelIn.BODY
+    access: Access = Access.CHAT
+    format: MessageFormat = NONE
+    dialect: Dialect = OPENAI
+    defaults: bool = False
+    beside: bool = False
+    reason: str = ""
+
+    @property
+    def target(self) -> str:
+        """The path at llama-server."""
+        return self.upstream or self.path
+
+
+def _both(
+    path: str,
+    *,
+    upstream: str = "",
+    model: ModelIn = ModelIn.BODY,
+    format: MessageFormat = NONE,
+    defaults: bool = False,
+    beside: bool = False,
+) -> tuple[Route, Route]:
+    """A POST route with and without /v1, as clients with either base URL ask for it."""
+    target = upstream or f"/v1{path}"
+    return (
+        Route("POST", path, target, model, Access.CHAT, format, OPENAI, defaults, beside),
+        Route("POST", f"/v1{path}", target, model, Access.CHAT, format, OPENAI, defaults, beside),
+    )
+
+
+def _refused(method: str, path: str, reason: str) -> Route:
+    return Route(method, path, access=Access.REFUSED, reason=reason)
+
+
+_RUNS_PROGRAMS = "it runs programs on this machine"
+_FETCHES = "it would let clients into the network of this machine"
+_REPLAYS = "it replays the answers of other clients"
+
+TABLE: tuple[Route, ...] = (
+    # Conversations (OpenAI reference, Chat Completions and Responses; Anthropic's, Messages).
+    *_both("/chat/completions", format=CHAT, defaults=True),
+    *_both("/responses", format=RESPONSES, defaults=True),
+    # llama-server takes only Anthropic's own sampling fields here, so defaults would be lost.
+    Route("POST", "/v1/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC),
+    # Counting: the personality counts too. Nothing is generated, so no slot is needed.
+    *_both("/chat/completions/input_tokens", format=CHAT, beside=True),
+    *_both("/responses/input_tokens", format=RESPONSES, beside=True),
+    Route(
+        "POST",
+        "/v1/messages/count_tokens",
+        format=ANTHROPIC,
+        dialect=SAYS_ANTHROPIC,
+        beside=True,
+    ),
+    # Ending the thinking of a running answer, by its id, which only its own client knows.
+    *_both("/chat/completions/control", beside=True),
+    # Legacy completions. Without /v1 they are llama.cpp's own, with other fields in the answer.
+    Route("POST", "/completion", format=COMPLETION, defaults=True),
+    Route("POST", "/completions", format=COMPLETION, defaults=True),
+    Route("POST", "/v1/completions", format=COMPLETION, defaults=True),
+    *_both("/infill", upstream="/infill", defaults=True),
+    # Embeddings. Without /v1 they are llama.cpp's own: a list, and per token if so asked.
+    Route("POST", "/embedding"),
+    Route("POST", "/embeddings"),
+    Route("POST", "/v1/embeddings"),
+    *_both("/rerank"),
+    *_both("/reranking"),
+    # Decision models (llama.cpp's README, "TypeSafe-compatible").
+    Route("POST", "/v1/systemone"),
+    # A form with a file: streamed through.
+    *_both("/audio/transcriptions", model=ModelIn.FORM),
+    # Text and tokens: done at once, whatever else runs.
+    *_both("/tokenize", upstream="/tokenize", beside=True),
+    *_both("/detokenize", upstream="/detokenize", beside=True),
+    *_both("/apply-template", upstream="/apply-template", format=CHAT, beside=True),
+    # What a model is. /props without a model is the router's: see gateway.api.router.
+    Route("GET", "/props", model=ModelIn.QUERY, beside=True),
+    Route("GET", "/lora-adapters", model=ModelIn.QUERY, beside=True),
+    Route(
+        "GET",
+        "/slots",
+        model=ModelIn.QUERY,
+        access=Access.ADMIN,
+        beside=True,
+        reason="some builds show in it what other clients asked",
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        model=ModelIn.QUERY,
+        access=Access.ADMIN,
+        beside=True,
+        reason="it tells what others do",
+    ),
+    Route(
+        "POST",
+        "/props",
+        model=ModelIn.QUERY,
+        access=Access.ADMIN,
+        beside=True,
+        reason="it changes the model's defaults for everybody",
+    ),
+    Route(
+        "POST",
+        "/lora-adapters",
+        model=ModelIn.QUERY,
+        access=Access.ADMIN,
+        beside=True,
+        reason="it changes the model for everybody",
+    ),
+    Route(
+        "POST",
+        "/slots/{slot}",
+        model=ModelIn.QUERY,
+        access=Access.ADMIN,
+        beside=True,
+        reason="it empties other clients' caches; saving and restoring is refused, as it "
+        "writes and reads files",
+    ),
+    # Never. (POST and DELETE /models, which download and delete files in router mode, do not
+    # exist: models are those of models.json.)
+    _refused("GET", "/tools", _RUNS_PROGRAMS),
+    _refused("POST", "/tools", _RUNS_PROGRAMS),
+    _refused("GET", "/cors-proxy", _FETCHES),
+    _refused("POST", "/cors-proxy", _FETCHES),
+    _refused("GET", "/v1/stream", _REPLAYS),
+    _refused("GET", "/v1/stream/{conversation}", _REPLAYS),
+    _refused("DELETE", "/v1/stream", _REPLAYS),
+    _refused("DELETE", "/v1/stream/{conversation}", _REPLAYS),
+    _refused("GET", "/v1/streams", _REPLAYS),
+    _refused("POST", "/v1/streams/lookup", _REPLAYS),
+)
+
+_NEVER = {route.path: route.reason for route in TABLE if route.access is Access.REFUSED}
+#: Paths below these are refused as well.
+_NEVER_BELOW = {path.partition("{")[0]: reason for path, reason in _NEVER.items() if "{" in path}
+_SLOT_FILES = frozenset({"save", "restore"})
+
+
+def refusal(path: str, query: str) -> str | None:
+    """Why a path at llama-server is not even for administrators, or ``None``.
+
+    As llama-server (cpp-httplib) would understand them: percent-decoded.
+    """
+    plain = "/" + posixpath.normpath(unquote(path)).lstrip("/")
+    if (reason := _NEVER.get(plain)) is not None:
+        return reason
+    for start, reason in _NEVER_BELOW.items():
+        if plain.startswith(start):
+            return reason
+    if plain.startswith("/slots/"):
+        actions = {value for name, value in parse_qsl(query) if name == "action"}
+        if actions & _SLOT_FILES:
+            return "the gateway itself keeps the files of slots"
+    return None
+
+
+def without_key(query: str) -> str:
+    """A raw query without the client's key, which is nobody else's business."""
+    return "&".join(_kept(query))
+
+
+def _kept(query: str) -> Iterator[str]:
+    for field in query.split("&"):
+        if field and unquote(field.partition("=")[0]) != "authKey":
+            yield field

@@ -1,0 +1,53 @@
+"""A personality for a legacy completion: its prompt through the model's own chat template.
+
+A completion continues a text and has no system message. With a personality, the text becomes
+what a user says in a conversation, as llama-server's ``/apply-template`` writes it down for the
+model. That changes what the model answers, so it is done only for clients that name the
+personality themselves: the field ``personality``, ``X-Personality``, or a model name like
+``m:pirate``, which is the only way for clients that can send neither. What ``/loadModel`` or the
+key chose doesn't count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.backends.scheduler import Lease
+from gateway.errors import BackendError, BadRequest
+from gateway.proxy.body import error_of
+
+_JSON = b"Content-Type: application/json\r\n"
+_TIMEOUT = 30.0  # seconds: it only writes text
+
+
+async def apply_to_completion(lease: Lease, body: dict[str, Any], prompt: str) -> None:
+    """Rewrite ``body["prompt"]``, a text or a list of texts, as a conversation that it begins."""
+    asked = body.get("prompt")
+    texts: list[Any] = asked if isinstance(asked, list) else [asked]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise BadRequest("with a personality, `prompt` must be a text, or texts", param="prompt")
+    written = [await _written(lease, body, prompt, text) for text in texts]
+    body["prompt"] = written if isinstance(asked, list) else written[0]
+
+
+async def _written(lease: Lease, body: dict[str, Any], prompt: str, text: str) -> str:
+    wanted: dict[str, Any] = {
+        "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": text}]
+    }
+    if "chat_template_kwargs" in body:
+        wanted["chat_template_kwargs"] = body["chat_template_kwargs"]
+    fetched = await lease.backend.pool.fetch(
+        "POST",
+        "/apply-template",
+        headers=_JSON,
+        body=orjson.dumps(wanted),
+        timeout=_TIMEOUT,
+        max_body=64 * 2**20,
+    )
+    if fetched.status != 200:
+        message = error_of(fetched.body)["message"]
+        raise BackendError(f"the chat template could not be applied: {message}")
+    written: str = orjson.loads(fetched.body)["prompt"]
+    return written
