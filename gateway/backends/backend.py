@@ -34,8 +34,8 @@ from gateway.backends.command import Command, build_command, find_program, resol
 from gateway.backends.logring import LogRing
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
-from gateway.proxy.upstream import UnixAddress, UpstreamPool
 from gateway.tasks import cancel_and_wait, spawn
+from gateway.upstream import UnixAddress, UpstreamPool
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.backends.backend import RESIDENT, Backend, Environment, State
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
@@ -67,6 +67,7 @@ class _Waiter:
 
     future: asyncio.Future[Lease | None]
     since: float
+    task: asyncio.Task[Any] | None  # who waits, to find it again
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +98,13 @@ class _Entry:
         """Whether its backend is ready and is going to stay."""
         leaving = self.unload or self.stopping is not None
         return self.backend.state is State.READY and not leaving
+
+
+class Waiting(NamedTuple):
+    """Where a waiting request stands."""
+
+    stage: State  # of the backend it waits for
+    position: int  # in that model's queue; 1 is next
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +267,14 @@ class Scheduler:
         entry = self._entries.get(model)
         return entry.backend if entry else None
 
+    def waiting(self, model: str, task: asyncio.Task[Any]) -> Waiting:
+        """Where the request of ``task`` stands, which awaits :meth:`lease`."""
+        entry = self._entries.get(model)
+        if entry is None:
+            return Waiting(State.STOPPED, 1)
+        queue = (place for place, w in enumerate(entry.queue, 1) if w.task is task)
+        return Waiting(entry.backend.state, next(queue, 1))
+
     def loaded(self) -> list[str]:
         """Names of the models that are ready for requests."""
         return [n for n, e in self._entries.items() if e.backend.state is State.READY]
@@ -335,7 +351,7 @@ class Scheduler:
         self, entry: _Entry, line: deque[_Waiter], timeout: float | None
     ) -> Lease | None:
         future: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(future, time.monotonic())
+        waiter = _Waiter(future, time.monotonic(), asyncio.current_task())
         line.append(waiter)
         self._waiting += 1
         self._pump()
@@ -369,8 +385,8 @@ class Scheduler:
         """A backend has entered another state."""
         for entry in (*self._entries.values(), *self._leaving.values()):
             if entry.backend is backend:
-                if backend.state is State.FAILED:
-                    self._fail(entry, backend.failure())
+                if backend.state is State.FAILED and entry.starting is None:
+                    self._fail(entry, backend.failure())  # a failed start tells them itself
                 self._settle(entry)
                 break
         self._pump()

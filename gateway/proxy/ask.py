@@ -11,13 +11,15 @@ import orjson
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, BadRequest, GatewayError
 from gateway.proxy.body import in_openai_shape
-from gateway.proxy.upstream import ResponseHead
+from gateway.upstream import ResponseHead
 
 _HEADERS = b"Content-Type: application/json\r\n"
 _PATH = "/v1/chat/completions"
 
 
-async def texts(scheduler: Scheduler, model: str, body: dict[str, Any]) -> AsyncGenerator[str, None]:
+async def texts(
+    scheduler: Scheduler, model: str, body: dict[str, Any]
+) -> AsyncGenerator[str, None]:
     """Stream a chat completion and yield its text as it comes.
 
     ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the

@@ -19,15 +19,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.backends.scheduler import Lease, Scheduler
-from gateway.errors import BackendTimeout, GatewayError
+from gateway.errors import BackendError, BackendTimeout, BadRequest, GatewayError
 from gateway.proxy import headers
+from gateway.proxy.body import error_of
 from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.outgoing import EVENTS, Opened, open_stream
 from gateway.proxy.sse import Tail, Usage, usage_of
-from gateway.proxy.upstream import (
+from gateway.proxy.waiting import Refused, wait_for_lease
+from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,
     Exchange,
@@ -61,6 +64,8 @@ class Call:
     headers: bytes
     body: bytes | AsyncIterable[bytes]
     length: int | None = None
+    #: Whether the client asked for a stream: it is kept informed while it waits.
+    stream: bool = False
     dialect: Dialect = OPENAI
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
@@ -85,27 +90,50 @@ async def relay(
     Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
     up) ends the request upstream at once.
     """
+    opened: Opened | None = None
     while True:
         outcome.attempts += 1
-        lease = scheduler.try_lease(call.model) or await scheduler.lease(call.model)
+        lease = scheduler.try_lease(call.model)
         try:
-            return await _attempt(request, lease, call, outcome)
+            if lease is None and call.stream:
+                lease, opened = await wait_for_lease(request, scheduler, call.model, opened)
+            elif lease is None:
+                lease = await scheduler.lease(call.model)
+            return await _attempt(request, lease, call, outcome, opened)
         except (ConnectFailed, ConnectionLost) as error:
             # Nothing has reached the client: once more, as if it had just arrived.
-            if outcome.attempts > 1 or not isinstance(call.body, bytes):
-                raise
+            if outcome.attempts > 1 or not isinstance(call.body, bytes) or lease is None:
+                return _refuse(error, call, outcome, opened)
             _log.warning("%s; sending the request again", error.message)
             await lease.backend.suspect()
         except UploadFailed as error:
             if isinstance(error.__cause__, GatewayError):  # the client sent too much
                 raise error.__cause__ from None
             raise
+        except Refused as refused:
+            return _refuse(refused.error, call, outcome, refused.opened)
         finally:
-            lease.release()
+            if lease is not None:
+                lease.release()
+
+
+def _refuse(
+    error: GatewayError, call: Call, outcome: Outcome, opened: Opened | None
+) -> web.StreamResponse:
+    """``error`` as a plain HTTP error, or, where the stream is open, as its last event."""
+    if opened is None:
+        raise error
+    outcome.error = error
+    opened.break_off(call.dialect.event(error))
+    return opened.response
 
 
 async def _attempt(
-    request: web.BaseRequest, lease: Lease, call: Call, outcome: Outcome
+    request: web.BaseRequest,
+    lease: Lease,
+    call: Call,
+    outcome: Outcome,
+    opened: Opened | None,
 ) -> web.StreamResponse:
     answer = _Answer()
     exchange = await lease.backend.pool.send(
@@ -116,8 +144,13 @@ async def _attempt(
         head = answer.head
         if head.length is not None and head.length <= _WHOLE:
             await answer.ended
-            return _whole(call, head, b"".join(answer.early), outcome)
-        return await _stream(request, call, exchange, answer, outcome)
+            body = b"".join(answer.early)
+            if opened is not None:
+                return _refuse(_unexpected(call, head, body), call, outcome, opened)
+            return _whole(call, head, body, outcome)
+        if opened is None:
+            opened = await open_stream(request, head)
+        return await _stream(call, head, exchange, answer, outcome, opened)
     finally:
         exchange.abort()
 
@@ -136,32 +169,31 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web
     return web.Response(status=head.status, headers=passed, body=body)
 
 
+def _unexpected(call: Call, head: ResponseHead, body: bytes) -> GatewayError:
+    """Why a backend refused what the client is already waiting to read as a stream."""
+    message = error_of(body)["message"]
+    return BadRequest(message) if head.status < 500 else BackendError(message)
+
+
 async def _stream(
-    request: web.BaseRequest, call: Call, exchange: Exchange, answer: _Answer, outcome: Outcome
+    call: Call,
+    head: ResponseHead,
+    exchange: Exchange,
+    answer: _Answer,
+    outcome: Outcome,
+    opened: Opened,
 ) -> web.StreamResponse:
-    head = answer.head
-    passed = headers.to_client(head.headers)
-    is_events = passed.get("Content-Type", "").startswith("text/event-stream")
-    if is_events:
-        passed.extend(headers.STREAM_HEADERS)
-    response = web.StreamResponse(status=head.status, headers=passed)
-    if head.length is not None:
-        response.content_length = head.length
-    writer = await response.prepare(request)
-    transport = request.transport
-    if writer is None or transport is None:
-        return response
-    writer.send_headers()
+    response = opened.response
+    is_events = (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
     tail = call.dialect.tail() if is_events else None
-    chunked = head.length is None and request.version >= HttpVersion11
-    answer.flow_to(transport, exchange, tail, chunked=chunked)
+    answer.flow_to(opened.transport, exchange, tail, chunked=opened.chunked)
     try:
-        await _pump(answer, exchange, writer)
+        await _pump(answer, exchange, opened.writer)
     except GatewayError as error:
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error
         _log.error("a stream broke: %s", error.message)
-        _break_off(transport, call.dialect.event(error) if is_events else None, chunked=chunked)
+        opened.break_off(call.dialect.event(error) if is_events else None)
         return response
     finally:
         if tail is not None:
@@ -186,14 +218,6 @@ async def _pump(answer: _Answer, exchange: Exchange, writer: AbstractStreamWrite
             raise BackendTimeout(f"the client took nothing for {_STALLED:g} s") from None
         answer.paused = False
         exchange.resume()
-
-
-def _break_off(transport: asyncio.Transport, event: bytes | None, *, chunked: bool) -> None:
-    if event is None:
-        transport.abort()
-        return
-    transport.write(b"%x\r\n%b\r\n" % (len(event), event) if chunked else event)
-    transport.close()
 
 
 class _Answer:

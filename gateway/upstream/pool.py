@@ -1,6 +1,6 @@
 """The pooled HTTP/1.1 client that relays to llama-server, over Unix sockets and TCP.
 
-Made for one job at the least CPU cost: see :mod:`gateway.proxy.connection` for how an answer
+Made for one job at the least CPU cost: see :mod:`gateway.upstream.connection` for how an answer
 comes back. llama-server (cpp-httplib) closes a connection after 5 s without a request and after
 100 requests, so that a pooled connection dies between two requests is normal: a request that got
 not one byte of answer on a reused connection is sent again, once, on a fresh one.
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import NamedTuple
 
-from gateway.proxy.answer import (
+from gateway.upstream.answer import (
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
@@ -25,30 +25,10 @@ from gateway.proxy.answer import (
     ProtocolError,
     ResponseHead,
     ResponseSink,
-    SinkFailed,
-    UploadFailed,
     UpstreamError,
 )
-from gateway.proxy.connection import Connection, connection_class
-from gateway.proxy.exchange import Exchange
-
-__all__ = [
-    "ConnectFailed",
-    "ConnectTimeout",
-    "ConnectionLost",
-    "Exchange",
-    "Fetched",
-    "HeadTimeout",
-    "ProtocolError",
-    "ResponseHead",
-    "ResponseSink",
-    "SinkFailed",
-    "TcpAddress",
-    "UnixAddress",
-    "UploadFailed",
-    "UpstreamError",
-    "UpstreamPool",
-]
+from gateway.upstream.connection import Connection, connection_class
+from gateway.upstream.exchange import Exchange
 
 _JOIN_BELOW = 64 * 1024  # bytes: up to here copying a body behind its head beats a second write
 _BACKLOG_FULL_WAIT = 0.005  # seconds between tries while a Unix socket's backlog is full

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.errors import BackendError, BackendTimeout
-from gateway.proxy.upstream import (
+from gateway.tasks import spawn
+from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
@@ -36,7 +37,6 @@ from gateway.proxy.upstream import (
     UploadFailed,
     UpstreamPool,
 )
-from gateway.tasks import spawn
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HOST = b"Host: llama\r\n"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.connection import MAX_HEAD, Connection
-from gateway.proxy.upstream import ProtocolError, ResponseHead, UpstreamError, UpstreamPool
+from gateway.upstream import ProtocolError, ResponseHead, UpstreamError, UpstreamPool
+from gateway.upstream.connection import MAX_HEAD, Connection
 
 
 class _Pool:

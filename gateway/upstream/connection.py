@@ -2,7 +2,7 @@
 
 HTTP/1.1 answers (RFC 9112) are parsed by llhttp through httptools as they arrive. There is no
 StreamReader, no task and no await between the socket and the sink: a streamed token costs one
-read, one parser call and one callback. :mod:`gateway.proxy.upstream` owns the connections.
+read, one parser call and one callback. :mod:`gateway.upstream` owns the connections.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
 from httptools import HttpResponseParser as _Parser
 
-from gateway.proxy.answer import ProtocolError, ResponseHead, ResponseSink, UpstreamError
+from gateway.upstream.answer import ProtocolError, ResponseHead, ResponseSink, UpstreamError
 
 MAX_HEAD = 64 * 1024  # bytes of head, or of anything else that is not body, in one piece
 

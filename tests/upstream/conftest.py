@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.upstream import ResponseHead, TcpAddress, UnixAddress, UpstreamError
+from gateway.upstream import ResponseHead, TcpAddress, UnixAddress, UpstreamError
 
 try:
     import uvloop

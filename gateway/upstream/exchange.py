@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterable
 from typing import Protocol
 
-from gateway.proxy.answer import (
+from gateway.tasks import spawn
+from gateway.upstream.answer import (
     ConnectionLost,
     HeadTimeout,
     ResponseSink,
@@ -14,8 +15,7 @@ from gateway.proxy.answer import (
     UploadFailed,
     UpstreamError,
 )
-from gateway.proxy.connection import Connection
-from gateway.tasks import spawn
+from gateway.upstream.connection import Connection
 
 
 class ExchangeOwner(Protocol):

@@ -1,0 +1,37 @@
+"""The HTTP/1.1 client towards llama-server: pooled, callback-driven, over Unix sockets and TCP.
+
+It stands below both of its users: a backend asks its child for /health, the proxy relays.
+"""
+
+from gateway.upstream.answer import (
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    HeadTimeout,
+    ProtocolError,
+    ResponseHead,
+    ResponseSink,
+    SinkFailed,
+    UploadFailed,
+    UpstreamError,
+)
+from gateway.upstream.exchange import Exchange
+from gateway.upstream.pool import Fetched, TcpAddress, UnixAddress, UpstreamPool
+
+__all__ = [
+    "ConnectFailed",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "Exchange",
+    "Fetched",
+    "HeadTimeout",
+    "ProtocolError",
+    "ResponseHead",
+    "ResponseSink",
+    "SinkFailed",
+    "TcpAddress",
+    "UnixAddress",
+    "UploadFailed",
+    "UpstreamError",
+    "UpstreamPool",
+]
