@@ -185,6 +185,8 @@ class Server:
 
 
 def main() -> None:
+    if "--list-devices" in sys.argv:
+        sys.exit(1)  # as builds do that don't know it
     if status := env("FAKE_EXIT"):
         say("error: this fake does not want to start")
         sys.exit(int(status))

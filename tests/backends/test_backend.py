@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from harness import DEMO_GGUF, FAKE, alive
-from scripted import Box, gone
+from scripted import FAKE, Box, alive, gone, says
 
 from gateway.backends.backend import Backend, State
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.tasks import spawn
+from gateway.upstream import ConnectFailed
 
 
 class Watched(Backend):
@@ -128,7 +128,7 @@ async def test_a_start_all_of_whose_waiters_have_gone_goes_on(make):
 
 async def test_the_connections_are_there_only_while_it_runs(make):
     backend = make()
-    with pytest.raises(BackendError, match="is stopped"):
+    with pytest.raises(ConnectFailed, match="is stopped"):
         _ = backend.pool
     await backend.ensure_ready()
     backend.drain()
@@ -189,11 +189,7 @@ async def test_one_that_never_becomes_healthy_is_given_up(make):
 async def test_one_that_accepts_and_answers_nothing_is_given_up(make):
     backend = make(never_healthy=1, load_timeout=0.3)
     starting = spawn(failure(backend), name="start")
-    while not backend.log.tail(1) or "fake" not in backend.log.tail(1)[0]:
-        heard = asyncio.Event()
-        end = backend.log.listen(heard.set)
-        await heard.wait()
-        end()
+    await says(backend)
     kill(backend, signal.SIGSTOP)
     assert "made no progress" in (await starting).message
 
@@ -276,7 +272,7 @@ async def test_a_crash_is_noticed_at_once_and_the_next_start_waits(make, box):
     kill(backend, signal.SIGSEGV)
     await gone(pid)
     await backend.reaches(State.STOPPING, 1)
-    with pytest.raises(BackendError):
+    with pytest.raises(ConnectFailed):  # which the relay answers by sending the request again
         _ = backend.pool
     restart = spawn(backend.ensure_ready(), name="restart")  # in the middle of clearing up
     await backend.reaches(State.BACKOFF)
@@ -400,7 +396,7 @@ async def test_a_stop_at_any_moment_of_a_start_leaves_nothing(make, box):
                 await asyncio.sleep(0)
         await backend.stop()
         assert backend.state is State.STOPPED
-        if backend.starts == 0:  # stopped before it had begun: that's no stop at all
+        if State.STARTING not in backend.states:  # too early: there was nothing to stop
             await starting
             await backend.stop()
         await asyncio.wait([starting])
@@ -508,20 +504,3 @@ async def test_a_wrapper_that_keeps_it_as_a_child(make, box):
     os.kill(inner, signal.SIGKILL)
     await backend.reaches(State.BACKOFF)
     assert "exited with status 9" in backend.last_error.message
-
-
-# --- the real one --------------------------------------------------------------------------
-
-
-async def test_the_bundled_one_comes_back_after_kill_9(make):
-    params = Params(model=DEMO_GGUF, ctx_size=256, threads=2)
-    backend = make(ModelSpec(name="demo", params=params), llama_server="auto")
-    await backend.ensure_ready()
-    kill(backend)
-    await backend.reaches(State.BACKOFF)
-    assert "was killed (SIGKILL)" in backend.last_error.message
-    await backend.ensure_ready()
-    body = b'{"prompt": "The sky is", "n_predict": 2}'
-    answer = await backend.pool.fetch("POST", "/completion", body=body, timeout=30)
-    assert answer.status == 200
-    assert backend.deaths == 1

@@ -1,0 +1,673 @@
+"""Each rule by example, any view at all, and a simulated world that runs through everything."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from gateway.backends.policy import Act, Decision, Limits, ModelView, decide
+
+NOW = 1000.0
+ONE = Limits(max_loaded=1, patience=15)
+
+
+def ready(name: str, **changes: Any) -> ModelView:
+    return ModelView(name, resident=True, ready=True, **changes)
+
+
+def starting(name: str, **changes: Any) -> ModelView:
+    return ModelView(name, resident=True, starting=True, **changes)
+
+
+def draining(name: str, **changes: Any) -> ModelView:
+    return ModelView(name, resident=True, draining=True, **changes)
+
+
+def stopping(name: str, **changes: Any) -> ModelView:
+    return ModelView(name, resident=True, stopping=True, **changes)
+
+
+def wanted(name: str, since: float = NOW, **changes: Any) -> ModelView:
+    """A model that isn't there, with one waiter."""
+    return ModelView(name, waiting=1, oldest_wait=since, **changes)
+
+
+def acts(models: Sequence[ModelView], limits: Limits = ONE, now: float = NOW) -> list[str]:
+    return [f"{a.act.name} {a.model}" for a in decide(models, limits, now).actions]
+
+
+def wake(models: Sequence[ModelView], limits: Limits = ONE) -> float | None:
+    return decide(models, limits, NOW).wake_at
+
+
+# --- rule 1: a ready model serves ----------------------------------------------------------
+
+
+def test_a_free_slot_is_given_to_the_first_waiter_and_loaders_are_told():
+    a = ready("a", in_flight=1, slots=2, waiting=5, wanted=1, oldest_wait=NOW)
+    assert acts([a]) == ["LOADED a", "GRANT a"]
+
+
+def test_no_slot_no_grant():
+    assert acts([ready("a", in_flight=2, slots=2, waiting=5, oldest_wait=NOW)]) == []
+
+
+def test_a_grant_does_not_wait_for_anything_else():
+    others = [wanted("old", since=0), starting("s", waiting=3, oldest_wait=1), stopping("t")]
+    a = ready("a", waiting=1, oldest_wait=NOW)
+    assert acts([*others, a], Limits(max_loaded=4))[0] == "GRANT a"
+
+
+@pytest.mark.parametrize("a", [draining("a", waiting=1), stopping("a", waiting=1)])
+def test_one_that_leaves_gets_no_work(a):
+    assert "GRANT a" not in acts([replace(a, oldest_wait=NOW, unload=True)])
+
+
+# --- rule 2: starts, in the order of the longest wait --------------------------------------
+
+
+def test_what_fits_starts():
+    assert acts([wanted("a"), wanted("b")], Limits()) == ["START a", "START b"]
+
+
+def test_the_longest_wait_comes_first():
+    assert acts([wanted("a", since=5), wanted("b", since=4)]) == ["START b"]
+
+
+def test_a_budget_is_kept():
+    limits = Limits(budget=10)
+    assert acts([wanted("a", 1, need=6), wanted("b", 2, need=4)], limits) == ["START a", "START b"]
+    assert acts([wanted("a", 1, need=6), wanted("b", 2, need=5)], limits) == ["START a"]
+    assert acts([starting("c", need=6, wanted=1), wanted("b", need=5)], limits) == []
+
+
+def test_alone_anything_may_try():
+    assert acts([wanted("a", need=99)], Limits(budget=10)) == ["START a"]
+    assert acts([wanted("a", need=99), wanted("b", need=1)], Limits(budget=10)) == ["START a"]
+
+
+def test_backoff_is_waited_for_and_keeps_no_place():
+    blocked = wanted("a", 1, blocked_until=NOW + 3)
+    assert acts([blocked, wanted("b", 2)]) == ["START b"]
+    assert wake([blocked]) == NOW + 3
+    assert acts([blocked], now=NOW + 3) == ["START a"]
+
+
+# --- rule 3: idle models go ----------------------------------------------------------------
+
+
+def test_the_least_recently_used_idle_one_goes():
+    idle = [ready("a", last_used=2), ready("b", last_used=1), ready("c", last_used=3)]
+    assert acts([*idle, wanted("x")], Limits(max_loaded=3)) == ["STOP b"]
+
+
+def test_no_more_go_than_are_needed():
+    idle = [ready("small", need=1, last_used=1), ready("big", need=9, last_used=2)]
+    assert acts([*idle, wanted("x", need=9)], Limits(budget=10)) == ["STOP big"]
+
+
+def test_the_place_of_one_that_stops_is_taken_until_it_has_gone():
+    assert acts([stopping("a"), wanted("x")]) == []
+    assert acts([wanted("x")]) == ["START x"]
+
+
+def test_none_goes_while_enough_is_going_already():
+    assert acts([stopping("a"), ready("b"), wanted("x")], Limits(max_loaded=2)) == []
+
+
+def test_one_that_died_starts_again_in_its_own_place():
+    dying = stopping("a", waiting=1, oldest_wait=1)
+    assert acts([dying, wanted("b", 2)]) == []
+    assert acts([wanted("a", 1), wanted("b", 2)]) == ["START a"]
+
+
+# --- rule 4: busy models are drained -------------------------------------------------------
+
+
+def busy(name: str, **changes: Any) -> ModelView:
+    return ready(name, in_flight=1, **changes)
+
+
+def test_a_busy_one_is_drained_when_the_newcomer_has_been_patient():
+    models = [busy("a"), wanted("x")]
+    assert acts(models, now=NOW + 14.9) == []
+    assert wake(models) == NOW + 15
+    assert acts(models, now=NOW + 15) == ["DRAIN a"]
+
+
+def test_a_busy_one_keeps_its_place_for_its_residency():
+    models = [busy("a", resident_until=NOW + 20), wanted("x", since=0)]
+    assert acts(models) == []
+    assert wake(models) == NOW + 20
+    assert acts(models, now=NOW + 20) == ["DRAIN a"]
+
+
+def test_one_that_is_drained_stops_when_its_work_is_done():
+    assert acts([draining("a", in_flight=1), wanted("x", 0)]) == []
+    assert acts([draining("a"), wanted("x", 0)]) == ["STOP a"]
+    assert acts([draining("a", waiting=2, oldest_wait=NOW), wanted("x", 0)]) == ["STOP a"]
+
+
+def test_one_that_is_drained_takes_work_again_if_nobody_needs_its_place():
+    assert acts([draining("a", in_flight=1)]) == ["RESUME a"]
+    assert acts([draining("a"), wanted("x", blocked_until=NOW + 9)]) == ["RESUME a"]
+    assert acts([draining("a"), wanted("x")], Limits(max_loaded=2)) == ["START x", "RESUME a"]
+
+
+def test_only_as_many_are_drained_as_are_needed():
+    models = [draining("a", in_flight=1), draining("b", in_flight=1), wanted("x", 0)]
+    assert acts(models, Limits(max_loaded=2)) == ["RESUME b"]
+
+
+def test_idle_ones_stay_until_the_busy_ones_have_ended():
+    models = [ready("idle", need=5), busy("b", need=5), wanted("x", 0, need=10)]
+    limits = Limits(budget=10)
+    assert acts(models, limits) == ["DRAIN b"]
+    models[1] = draining("b", need=5)
+    assert sorted(acts(models, limits)) == ["STOP b", "STOP idle"]
+
+
+def test_nothing_is_drained_in_vain():
+    models = [ready("p", need=8, pinned=True), busy("b", need=2), wanted("x", 0, need=5)]
+    assert acts(models, Limits(budget=10)) == ["REFUSE x"]
+
+
+# --- rules 5 and 6 -------------------------------------------------------------------------
+
+
+def test_a_load_nobody_waits_for_makes_room():
+    assert acts([starting("a"), wanted("x")]) == ["STOP a"]
+    assert acts([starting("a", wanted=1, oldest_wait=1), wanted("x")]) == []
+    assert acts([starting("a")]) == []
+
+
+def test_a_place_an_older_one_waits_for_is_not_given_to_a_younger_one():
+    limits = Limits(budget=10)
+    models = [busy("a", need=6), wanted("big", 1, need=8), wanted("small", 2, need=2)]
+    assert acts(models, limits, now=2) == []
+
+
+def test_a_younger_one_has_what_the_older_one_leaves():
+    limits = Limits(budget=20)
+    models = [busy("a", need=13), wanted("big", 1, need=8), wanted("small", 2, need=1)]
+    assert acts(models, limits, now=2) == []
+    models = [stopping("a", need=13), wanted("big", 1, need=8), wanted("small", 2, need=1)]
+    assert acts(models, Limits(budget=22), now=2) == ["START big", "START small"]
+
+
+# --- rule 7, pinned models, unloading, idle time -------------------------------------------
+
+
+def test_pinned_models_stay():
+    assert acts([ready("p", pinned=True), wanted("x", 0)]) == ["REFUSE x"]
+    models = [ready("p", pinned=True), ready("a", last_used=NOW), wanted("x", 0)]
+    assert acts(models, Limits(max_loaded=2)) == ["STOP a"]
+    assert acts([ready("p", pinned=True, expires=1.0)]) == []
+
+
+@pytest.mark.parametrize("p", [stopping("p", pinned=True), ready("p", pinned=True, unload=True)])
+def test_one_that_leaves_is_not_pinned_any_more(p):
+    assert "REFUSE x" not in acts([p, wanted("x", 0)])
+
+
+def test_unloading_waits_for_what_runs():
+    assert acts([draining("a", unload=True, in_flight=1)]) == []
+    assert acts([draining("a", unload=True, pinned=True)]) == ["STOP a"]
+    assert acts([starting("a", unload=True)]) == ["STOP a"]
+    assert acts([stopping("a", unload=True)]) == []
+
+
+def test_one_that_is_unloaded_while_requests_wait_comes_back_when_it_has_gone():
+    a = draining("a", unload=True, waiting=1, oldest_wait=1)
+    assert acts([a]) == ["STOP a"]
+    assert acts([stopping("a", waiting=1, oldest_wait=1), wanted("b", 2)]) == []
+
+
+def test_idle_models_expire():
+    assert acts([ready("a", expires=NOW)]) == ["STOP a"]
+    assert acts([ready("a", expires=NOW + 5)]) == []
+    assert wake([ready("a", expires=NOW + 5), ready("b", expires=NOW + 4)]) == NOW + 4
+    assert acts([busy("a", expires=NOW - 5)]) == []
+    assert acts([starting("a", expires=NOW - 5)]) == []
+
+
+def test_nothing_to_do():
+    assert decide([], ONE, NOW) == Decision((), None)
+    assert decide([ready("a"), ModelView("b")], ONE, NOW) == Decision((), None)
+
+
+# --- any view ------------------------------------------------------------------------------
+
+STATES: dict[str, dict[str, bool]] = {
+    "absent": {},
+    "starting": {"resident": True, "starting": True},
+    "ready": {"resident": True, "ready": True},
+    "draining": {"resident": True, "draining": True},
+    "stopping": {"resident": True, "stopping": True},
+}
+times = st.integers(980, 1020).map(float)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> list[ModelView]:
+    models = []
+    for name in draw(st.sets(st.sampled_from("abcdef"))):
+        state = draw(st.sampled_from(sorted(STATES)))
+        slots = draw(st.integers(1, 3))
+        works = state in ("ready", "draining", "stopping")
+        waiting, loaders = draw(st.integers(0, 2)), draw(st.integers(0, 1))
+        models.append(
+            ModelView(
+                name,
+                **STATES[state],
+                blocked_until=draw(times) if state == "absent" else 0.0,
+                in_flight=draw(st.integers(0, slots)) if works else 0,
+                slots=slots,
+                waiting=waiting,
+                wanted=loaders,
+                oldest_wait=draw(times) if waiting or loaders else None,
+                need=draw(st.integers(0, 6)),
+                last_used=draw(times),
+                resident_until=draw(times),
+                pinned=draw(st.booleans()),
+                unload=draw(st.booleans()) if state != "absent" else False,
+                expires=draw(st.none() | times),
+            )
+        )
+    return models
+
+
+limits_of_any_kind = st.builds(
+    Limits,
+    max_loaded=st.none() | st.integers(1, 4),
+    budget=st.none() | st.integers(1, 12),
+    patience=st.sampled_from([0.0, 5.0]),
+)
+
+
+def fits(model: ModelView, beside: Sequence[ModelView], limits: Limits) -> bool:
+    if not beside:
+        return True
+    few = limits.max_loaded is None or len(beside) < limits.max_loaded
+    small = limits.budget is None or sum(m.need for m in [*beside, model]) <= limits.budget
+    return few and small
+
+
+def check(models: Sequence[ModelView], limits: Limits, decision: Decision, now: float) -> None:
+    """What must hold of every decision, told without the policy's own words."""
+    by_name = {m.name: m for m in models}
+    there = [m for m in models if m.resident]
+    assert len(set(decision.actions)) == len(decision.actions)
+    started: list[ModelView] = []
+    gone_from_line = {a.model for a in decision.actions if a.act in (Act.START, Act.REFUSE)}
+    for action in decision.actions:
+        model = by_name[action.model]
+        match action.act:
+            case Act.GRANT:
+                assert model.ready
+                assert model.waiting
+                assert model.in_flight < model.slots
+            case Act.LOADED:
+                assert model.ready
+                assert model.wanted
+            case Act.START:
+                assert not model.resident
+                assert model.oldest_wait is not None
+                assert model.blocked_until <= now
+                assert fits(model, [*there, *started], limits)
+                # Nobody older is left without a place by it.
+                older = [
+                    m
+                    for m in models
+                    if m.oldest_wait is not None
+                    and m.oldest_wait < model.oldest_wait
+                    and not m.resident
+                    and m.blocked_until <= now
+                    and m.name not in gone_from_line
+                ]
+                assert fits(model, [*there, *started, *older], limits)
+                started.append(model)
+            case Act.STOP:
+                assert model.resident
+                assert not model.stopping
+                assert model.in_flight == 0
+                assert model.unload or not model.pinned
+            case Act.DRAIN:
+                assert model.ready
+                assert not model.pinned
+                assert max(model.resident_until, 0) <= now
+            case Act.RESUME:
+                assert model.draining
+                assert not model.unload
+            case Act.REFUSE:
+                pinned = [m for m in there if m.pinned and not m.stopping and not m.unload]
+                assert not fits(model, pinned, limits)
+
+
+@given(views(), limits_of_any_kind)
+@settings(max_examples=150, deadline=None)
+def test_every_decision_keeps_the_rules(models, limits):
+    check(models, limits, decide(models, limits, NOW), NOW)
+
+
+def carried_out(model: ModelView, act: Act) -> ModelView:
+    absent = {"resident": False, "starting": False, "ready": False, "draining": False}
+    match act:
+        case Act.GRANT:
+            left = model.waiting - 1
+            oldest = model.oldest_wait if left or model.wanted else None
+            in_flight = model.in_flight + 1
+            return replace(model, waiting=left, in_flight=in_flight, oldest_wait=oldest)
+        case Act.LOADED:
+            oldest = model.oldest_wait if model.waiting else None
+            return replace(model, wanted=0, oldest_wait=oldest)
+        case Act.START:
+            return replace(model, resident=True, starting=True)
+        case Act.STOP:
+            return replace(model, **{**absent, "resident": True}, stopping=True)
+        case Act.DRAIN:
+            return replace(model, ready=False, draining=True)
+        case Act.RESUME:
+            return replace(model, ready=True, draining=False)
+        case Act.REFUSE:
+            return replace(model, waiting=0, wanted=0, oldest_wait=None)
+
+
+def settle(models: list[ModelView], limits: Limits, now: float) -> list[ModelView]:
+    """Decide and act until there is nothing more to do, checking each step."""
+    for _ in range(100):
+        decision = decide(models, limits, now)
+        check(models, limits, decision, now)
+        if not decision.actions:
+            assert decision.wake_at is None or decision.wake_at > now
+            return models
+        for action in decision.actions:
+            models = [carried_out(m, action.act) if m.name == action.model else m for m in models]
+    raise AssertionError("it never comes to rest")
+
+
+@given(views(), limits_of_any_kind)
+@settings(max_examples=150, deadline=None)
+def test_deciding_comes_to_rest(models, limits):
+    settle(models, limits, NOW)
+
+
+# --- a world to decide about ---------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """What the scheduler knows of a model, and its process."""
+
+    name: str
+    need: int
+    slots: int
+    state: str = "absent"
+    pinned: bool = False
+    unload: bool = False
+    ttl: float | None = None
+    in_flight: int = 0
+    queue: deque[float] = field(default_factory=deque)  # since when each waits
+    blocked_until: float = 0.0
+    last_used: float = 0.0
+    ready_since: float = 0.0
+
+    def view(self) -> ModelView:
+        ready = self.state == "ready"
+        last_used = max(self.last_used, self.ready_since)
+        return ModelView(
+            self.name,
+            resident=self.state != "absent",
+            starting=self.state == "starting",
+            ready=ready and not self.unload,
+            draining=self.state == "draining" or (ready and self.unload),
+            stopping=self.state == "stopping",
+            in_flight=self.in_flight,
+            slots=self.slots,
+            waiting=len(self.queue),
+            oldest_wait=self.queue[0] if self.queue else None,
+            need=self.need,
+            pinned=self.pinned,
+            unload=self.unload,
+            blocked_until=self.blocked_until if self.state == "absent" else 0.0,
+            last_used=last_used,
+            resident_until=self.ready_since + 5,
+            expires=None if self.ttl is None else last_used + self.ttl,
+        )
+
+
+class World:
+    """Models, a clock, and the policy in charge."""
+
+    def __init__(self, models: Sequence[Model], limits: Limits) -> None:
+        self.models = {model.name: model for model in models}
+        self.limits = limits
+        self.now = 0.0
+        self.starts = 0
+        self.waits: list[float] = []
+        self.refused = 0
+
+    def pump(self) -> float | None:
+        """Decide and act until there is nothing more to do; returns when to look again."""
+        for _ in range(1000):
+            views = [model.view() for model in self.models.values()]
+            decision = decide(views, self.limits, self.now)
+            check(views, self.limits, decision, self.now)
+            if not decision.actions:
+                return decision.wake_at
+            for action in decision.actions:
+                self.act(self.models[action.model], action.act)
+        raise AssertionError("it never comes to rest")
+
+    def act(self, model: Model, act: Act) -> None:
+        match act:
+            case Act.GRANT:
+                self.waits.append(self.now - model.queue.popleft())
+                model.in_flight += 1
+            case Act.START:
+                self.starts += 1
+                model.state = "starting"
+            case Act.STOP:
+                model.state = "stopping"
+            case Act.DRAIN:
+                model.state = "draining"
+            case Act.RESUME:
+                model.state = "ready"
+            case Act.REFUSE:
+                self.refused += len(model.queue)
+                model.queue.clear()
+
+    def ask(self, model: Model) -> None:
+        model.queue.append(self.now)
+
+    def finish(self, model: Model) -> None:
+        if model.in_flight:
+            model.in_flight -= 1
+            model.last_used = self.now
+
+    def loaded(self, model: Model) -> None:
+        if model.state == "starting":
+            model.state = "ready"
+            model.ready_since = self.now
+
+    def stopped(self, model: Model) -> None:
+        if model.state == "stopping":
+            model.state, model.unload = "absent", False
+
+    def dies(self, model: Model) -> None:
+        """Of itself: those it answers lose their answer, those who wait for a load fail."""
+        if model.state in ("starting", "ready", "draining"):
+            if model.state == "starting":
+                model.queue.clear()
+            model.state, model.unload, model.in_flight = "absent", False, 0
+            model.blocked_until = self.now + 7
+
+    def waiting(self) -> int:
+        return sum(len(model.queue) for model in self.models.values())
+
+    def quiet(self) -> None:
+        """Nobody asks any more: what is under way ends, and everyone is served or refused."""
+        wake = self.pump()
+        for _ in range(200):
+            before = self.starts, self.waiting(), [m.state for m in self.models.values()]
+            for model in self.models.values():
+                self.loaded(model)
+                self.stopped(model)
+                while model.in_flight:
+                    self.finish(model)
+            wake = self.pump()
+            after = self.starts, self.waiting(), [m.state for m in self.models.values()]
+            if before == after:
+                if wake is None:
+                    break
+                self.now = max(self.now, wake)
+                wake = self.pump()
+        assert self.waiting() == 0, "somebody waits for ever"
+        assert not [m for m in self.models.values() if m.in_flight]
+        assert not [m for m in self.models.values() if m.state in ("draining", "stopping")]
+
+
+any_limits = st.builds(
+    Limits,
+    max_loaded=st.none() | st.integers(1, 3),
+    budget=st.none() | st.integers(1, 9),
+    patience=st.sampled_from([0.0, 15.0]),
+)
+
+
+class AnyWorld(RuleBasedStateMachine):
+    """Requests, hang-ups, loads, deaths and changes of mind in any order."""
+
+    @initialize(
+        limits=any_limits,
+        needs=st.lists(st.integers(0, 5), min_size=3, max_size=3),
+        slots=st.integers(1, 2),
+        ttl=st.none() | st.just(10.0),
+    )
+    def begin(self, limits: Limits, needs: list[int], slots: int, ttl: float | None) -> None:
+        models = [Model(n, need, slots) for n, need in zip("abc", needs, strict=True)]
+        models[0].ttl = ttl
+        self.world = World(models, limits)
+
+    pick = st.sampled_from("abc")
+
+    @rule(name=pick)
+    def ask(self, name: str) -> None:
+        self.world.ask(self.world.models[name])
+        self.world.pump()
+
+    @rule(name=pick, which=st.integers(0, 5))
+    def hang_up(self, name: str, which: int) -> None:
+        queue = self.world.models[name].queue
+        if which < len(queue):
+            del queue[which]
+            self.world.pump()
+
+    @rule(name=pick)
+    def finish(self, name: str) -> None:
+        self.world.finish(self.world.models[name])
+        self.world.pump()
+
+    @rule(name=pick)
+    def loaded(self, name: str) -> None:
+        self.world.loaded(self.world.models[name])
+        self.world.pump()
+
+    @rule(name=pick)
+    def stopped(self, name: str) -> None:
+        self.world.stopped(self.world.models[name])
+        self.world.pump()
+
+    @rule(name=pick)
+    def dies(self, name: str) -> None:
+        self.world.dies(self.world.models[name])
+        self.world.pump()
+
+    @rule(name=pick)
+    def unload(self, name: str) -> None:
+        model = self.world.models[name]
+        if model.state != "absent":
+            if model.state == "starting":
+                model.queue.clear()
+            model.unload = True
+            self.world.pump()
+
+    @rule(name=pick, pinned=st.booleans())
+    def pin(self, name: str, pinned: bool) -> None:
+        self.world.models[name].pinned = pinned
+        self.world.pump()
+
+    @rule(limits=any_limits)
+    def change_limits(self, limits: Limits) -> None:
+        self.world.limits = limits
+        self.world.pump()
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 16.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now += seconds
+        self.world.pump()
+
+    @invariant()
+    def no_slot_is_idle_while_somebody_waits_for_it(self) -> None:
+        for model in self.world.models.values() if hasattr(self, "world") else ():
+            assert 0 <= model.in_flight <= model.slots
+            if model.state == "ready" and not model.unload and model.queue:
+                assert model.in_flight == model.slots
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.quiet()
+
+
+AnyWorld.TestCase.settings = settings(
+    max_examples=80,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestAnyWorld = AnyWorld.TestCase
+
+
+def run(world: World, seconds: int, clients: dict[str, int], load: int) -> None:
+    """Each of ``clients`` asks again as soon as it has its answer, which takes a second."""
+    loading: dict[str, int] = {}
+    for model in world.models.values():
+        for _ in range(clients[model.name]):
+            world.ask(model)
+    for _ in range(seconds):
+        world.pump()
+        world.now += 1
+        for model in world.models.values():
+            if model.state == "starting":
+                loading[model.name] = loading.get(model.name, 0) + 1
+                if loading[model.name] >= load:
+                    loading[model.name] = 0
+                    world.loaded(model)
+            world.stopped(model)
+            for _ in range(model.in_flight):
+                world.finish(model)
+                world.ask(model)
+
+
+def test_models_in_turn_are_served_in_batches():
+    world = World([Model("a", 0, 1), Model("b", 0, 1)], Limits(max_loaded=1, patience=15))
+    run(world, 600, {"a": 3, "b": 3}, load=3)
+    assert 20 < world.starts < 50  # a newcomer is patient for 15 s, and a load takes 3 s
+    served = len(world.waits)
+    assert served > 0.7 * 600  # loads are most of the rest
+    assert max(world.waits) < 45
+
+
+def test_nobody_starves_beside_a_crowd():
+    models = [Model("a", 0, 2), Model("b", 0, 2), Model("c", 0, 2)]
+    world = World(models, Limits(max_loaded=2, patience=15))
+    run(world, 600, {"a": 20, "b": 20, "c": 1}, load=3)
+    assert max(world.waits) < 100
+    assert len(world.waits) > 600
