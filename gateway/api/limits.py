@@ -23,6 +23,7 @@ from gateway.errors import RateLimited
 
 DAY: Final = 86_400  # seconds
 _MINUTE: Final = 60.0
+_ROUNDING: Final = 1e-3  # of a request: clocks are floating-point numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +102,30 @@ class Limiter:
         return grant
 
     def _check(self, grant: Grant) -> None:
-        """Raise if one of the limits is used up. A refused request uses nothing."""
+        """Raise if a limit is used up: of several the one that takes longest to come back.
+
+        A refused request uses nothing.
+        """
         limits, spent = grant.limits, grant.spent
         now = self._monotonic()
+        over: list[tuple[float, str, str]] | None = None  # seconds to wait, which, in words
+        if (rpm := limits.rpm) is not None:
+            excess = spent.requests.used(rpm, now) - (rpm - 1)
+            if excess > _ROUNDING:
+                over = [(excess * _MINUTE / rpm, "rpm", f"{rpm} requests per minute")]
+        if (tpm := limits.tpm) is not None:
+            excess = spent.tokens.used(tpm, now) - tpm
+            if excess >= 0:
+                wait = (excess + 1) * _MINUTE / tpm
+                over = [*(over or ()), (wait, "tpm", f"{tpm} tokens per minute")]
         if (tpd := limits.tpd) is not None and self._tokens_today(grant.key_id) >= tpd:
-            raise self._refusal(grant, "tpd", f"{tpd} tokens per day (UTC)", self._day_left())
+            over = [*(over or ()), (self._day_left(), "tpd", f"{tpd} tokens per day (UTC)")]
         if (running := limits.concurrency) is not None and spent.running >= running:
             # When one of them ends is not known: soon, in most cases.
-            raise self._refusal(grant, "concurrency", f"{running} requests at once", 1)
-        if (rpm := limits.rpm) is not None:
-            over = spent.requests.used(rpm, now) - (rpm - 1)
-            if over > 1e-9:  # what is left of a whole request, in floating point
-                wait = over * _MINUTE / rpm
-                raise self._refusal(grant, "rpm", f"{rpm} requests per minute", wait)
-        if (tpm := limits.tpm) is not None:
-            over = spent.tokens.used(tpm, now) - tpm
-            if over >= 0:
-                wait = (over + 1) * _MINUTE / tpm
-                raise self._refusal(grant, "tpm", f"{tpm} tokens per minute", wait)
+            over = [*(over or ()), (1.0, "concurrency", f"{running} requests at once")]
+        if over is not None:
+            wait, limit, allowed = max(over)
+            raise self._refusal(grant, limit, allowed, wait)
 
     def _refusal(self, grant: Grant, limit: str, allowed: str, wait: float) -> RateLimited:
         seconds = max(1, math.ceil(wait))
@@ -142,7 +149,7 @@ class Limiter:
         if (rpm := limits.rpm) is not None:
             used = spent.requests.used(rpm, now)
             headers["x-ratelimit-limit-requests"] = str(rpm)
-            headers["x-ratelimit-remaining-requests"] = str(max(0, int(rpm - used + 1e-9)))
+            headers["x-ratelimit-remaining-requests"] = str(max(0, int(rpm - used + _ROUNDING)))
             headers["x-ratelimit-reset-requests"] = span(used * _MINUTE / rpm)
         tokens: list[tuple[int, int, float]] = []  # left, limit, seconds until all is back
         if (tpm := limits.tpm) is not None:
