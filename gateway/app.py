@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api import admin, admin_keys, classic, inference, listing, probes
+from gateway.api import admin, admin_keys, classic, listing, probes, relayed, router
 from gateway.api.accounting import ACCOUNTING, Accounting
 from gateway.api.context import (
     DOOR,
@@ -24,21 +24,24 @@ from gateway.config import Settings
 from gateway.library import Library
 
 #: (method, path, handler). What a handler asks of its caller stands at its definition
-#: (``@needs``); without it, a valid key.
+#: (``@needs``); without it, a valid key. The routes of llama-server's that are passed on, or
+#: refused, come from :mod:`gateway.proxy.routes`.
 ROUTES = (
     ("GET", "/ping", probes.ping),
     ("GET", "/health", probes.health),
     ("GET", "/ready", probes.ready),
     ("GET", "/.well-known/acme-challenge/{token}", probes.acme_challenge),
-    ("GET", "/models", classic.models),
+    ("GET", "/v1/health", probes.health),
+    ("GET", "/models", router.models),
+    ("POST", "/models/load", router.load),
+    ("POST", "/models/unload", router.unload),
+    ("GET", "/models/sse", router.events),
     ("POST", "/loadModel", classic.load_model),
     ("GET", "/unloadModel", classic.unload_model),
     ("POST", "/unloadModel", classic.unload_model),
     ("GET", "/status", classic.status),
     ("GET", "/chat/errors", classic.chat_errors),
     ("GET", "/chat/ask", classic.chat_ask),
-    ("POST", "/chat/completions", inference.chat_completions),
-    ("POST", "/v1/chat/completions", inference.chat_completions),
     ("GET", "/v1/models", listing.openai_models),
     ("GET", "/v1/models/{model:.+}", listing.openai_model),
     ("GET", "/admin/models", admin.models),
@@ -49,6 +52,8 @@ ROUTES = (
     ("PATCH", "/admin/keys/{id}", admin_keys.change_key),
     ("DELETE", "/admin/keys/{id}", admin_keys.revoke_key),
     ("GET", "/admin/usage", admin_keys.usage),
+    *relayed.routes(),
+    ("*", "/upstream/{path:.+}", relayed.upstream),
 )
 
 
@@ -69,6 +74,7 @@ def build_app(
     app[LIFECYCLE] = lifecycle
     app[ACCOUNTING] = accounting
     app[ERRORS] = ErrorLog()
+    app[listing.DETAILS] = listing.Details()
     app[CORS] = Cors(settings.cors.origins)
     app.on_response_prepare.append(on_prepare)
     for method, path, handler in ROUTES:

@@ -1,7 +1,8 @@
-"""OpenAI's inference routes: the body is parsed once, resolved, given its personality, relayed."""
+"""Routes with a JSON body: parsed once, resolved, shaped, given its personality, relayed."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -16,50 +17,96 @@ from gateway.api.context import (
     REQUEST_ID,
     SCHEDULER,
 )
+from gateway.api.middleware import Handler
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.library import Library
-from gateway.proxy.body import JsonObject, parse_object, serialise, with_responses
-from gateway.proxy.personality import apply_to_chat, check_messages
+from gateway.proxy.beside import ask_beside, to_client
+from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
+from gateway.proxy.personality import CHAT, COMPLETION
 from gateway.proxy.relay import Call, Outcome, relay
 from gateway.proxy.resolve import Target
+from gateway.proxy.routes import Route
+from gateway.proxy.template import apply_to_completion
 
-_JSON = b"Content-Type: application/json\r\n"
+JSON = b"Content-Type: application/json\r\n"
 
 
-async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """POST /v1/chat/completions (OpenAI reference, Chat Completions), and without /v1.
+def json_handler(route: Route) -> Handler:
+    """The handler of a route whose model stands in its JSON body.
 
-    Not streaming, the answer also has ``responses``, the text, which clients of the old system
-    read.
+    What is chosen once, here, is not looked up for every request. A chat completion that is not
+    streamed also has ``responses``, its text, which clients of the old system read.
     """
-    raw = await request.read()
-    body = parse_object(raw)
-    check_messages(body)
-    target = await resolve(request, body)
-    changed = body.pop("personality", None) is not None
-    if target.prompt is not None:
-        apply_to_chat(body, target.prompt)
-        changed = True
-    for key, value in target.defaults.items():
-        if key not in body:
-            body[key] = value
+    check, apply, beside = route.format.check, route.format.apply, route.beside
+    dialect, upstream = route.dialect, route.target
+    rewrite = with_responses if route.format is CHAT and not beside else None
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        body = parse_object(raw)
+        check(body)
+        target = await resolve(request, body)
+        spec = target.spec
+        changed = body.pop("personality", None) is not None
+        if spec.set_params or spec.strip_params:
+            shape(body, spec.strip_params, spec.set_params)
+            check(body)
             changed = True
-    call = Call(
-        target.spec.name,
-        "POST",
-        "/v1/chat/completions",
-        _JSON,
-        serialise(body) if changed else raw,
-        rewrite=with_responses,
-    )
-    return await send(request, call)
+        if route.defaults:
+            for key, value in target.defaults.items():
+                if key not in body:
+                    body[key] = value
+                    changed = True
+        if target.prompt is not None:
+            if apply is not None:
+                apply(body, target.prompt)
+                changed = True
+            elif route.format is COMPLETION and target.asked:
+                call = Call(spec.name, "POST", upstream, JSON, b"", dialect=dialect)
+                return await send(request, call, lambda: _template(request, call, body, target))
+        call = Call(
+            spec.name,
+            "POST",
+            upstream,
+            JSON,
+            serialise(body) if changed else raw,
+            stream=body.get("stream") is True,
+            dialect=dialect,
+            rewrite=rewrite,
+        )
+        return await (answer_beside(request, call) if beside else send(request, call))
+
+    return handle
 
 
-async def send(request: web.Request, call: Call) -> web.StreamResponse:
-    """Relay ``call`` as far as the key's limits allow, and note what became of it."""
+async def _template(request: web.Request, call: Call, body: JsonObject, target: Target) -> None:
+    assert target.prompt is not None
+    with await request.app[SCHEDULER].lease(call.model) as lease:
+        await apply_to_completion(lease, body, target.prompt)
+    call.body = serialise(body)
+
+
+async def answer_beside(request: web.Request, call: Call, *, load: bool = True) -> web.Response:
+    """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
+    with Metered(request, Outcome()) as metered:
+        fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
+        metered.status = fetched.status
+    status, headers, body = to_client(call, fetched)
+    return web.Response(status=status, headers=headers, body=body)
+
+
+async def send(
+    request: web.Request, call: Call, prepare: Callable[[], Awaitable[None]] | None = None
+) -> web.StreamResponse:
+    """Relay ``call`` as far as the key's limits allow, and note what became of it.
+
+    ``prepare`` is what is still to be done to ``call``, once it is clear that it may go.
+    """
     outcome = Outcome()
     try:
         with Metered(request, outcome) as metered:
+            if prepare is not None:
+                await prepare()
             response = await relay(request, request.app[SCHEDULER], call, outcome)
             metered.status = response.status
             return response

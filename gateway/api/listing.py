@@ -1,47 +1,164 @@
-"""GET /v1/models: the models, and each personality as a virtual model, as OpenAI lists them."""
+"""The models, each personality among them as a virtual model, for OpenAI's and router clients.
+
+Both have the same shape, so one list serves both: OpenAI's fields, and beside them ``status``,
+``aliases``, ``architecture`` and ``meta`` as in router mode (llama.cpp's README, "Using multiple
+models"), and ``context_size``, ``capabilities``, ``personality`` and ``personalities`` of ours.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import orjson
 from aiohttp import web
 
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, PRINCIPAL
-from gateway.errors import ModelNotFound
+from gateway.api.context import LIBRARY, PRINCIPAL, SCHEDULER
+from gateway.backends.backend import Backend, State
+from gateway.catalog import ModelSpec
+from gateway.errors import GatewayError, ModelNotFound
+
+#: A backend's state as llama-server's router calls it. While a process ends it still holds its
+#: memory, so it counts as loaded.
+STATUS = {
+    State.STOPPED: "unloaded",
+    State.STARTING: "loading",
+    State.READY: "loaded",
+    State.DRAINING: "loaded",
+    State.STOPPING: "loaded",
+    State.BACKOFF: "failed",
+    State.FAILED: "failed",
+}
+_DETAILS_TIMEOUT = 2.0  # seconds
+
+
+class Details:
+    """What running backends say about themselves, asked once for each start."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Backend, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
+
+    async def of(self, backend: Backend | None) -> dict[str, Any]:
+        """``context_size``, ``architecture`` and ``meta``, as far as it tells; else nothing."""
+        if backend is None or backend.state not in (State.READY, State.DRAINING):
+            return {}
+        known = self._known.get(backend)
+        if known is not None and known[0] == backend.starts:
+            return known[1]
+        starts = backend.starts
+        try:
+            props, listed = await asyncio.gather(
+                _fetch(backend, "/props"), _fetch(backend, "/v1/models")
+            )
+        except GatewayError:
+            return {}  # it is too busy, or going: next time
+        details = _details(props, listed)
+        self._known[backend] = (starts, details)
+        return details
+
+
+DETAILS = web.AppKey("details", Details)
 
 
 async def openai_models(request: web.Request) -> web.Response:
-    """GET /v1/models (OpenAI reference, Models): sorted as in models.json."""
+    """GET /v1/models (OpenAI reference, Models): in the order of models.json."""
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
-    return json_response({"object": "list", "data": _objects(request)})
+    names = list(visible(request))
+    return json_response({"object": "list", "data": await _objects(request, names)})
 
 
 async def openai_model(request: web.Request) -> web.Response:
-    """GET /v1/models/ID: one of them; ID may hold ``/`` and ``:``."""
+    """GET /v1/models/ID: one of them; ID may hold ``/`` and ``:``, and be an alias."""
     wanted = request.match_info["model"]
-    for item in _objects(request):
-        if item["id"] == wanted:
-            return json_response(item)
+    for entry in visible(request):
+        if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
+            (item,) = await _objects(request, [entry])
+            return json_response({**item, "id": wanted})
     raise ModelNotFound(f"there is no model {wanted[:200]!r}", param="model")
 
 
-def _objects(request: web.Request) -> list[dict[str, Any]]:
+def visible(request: web.Request) -> Iterator[tuple[str, ModelSpec, str | None]]:
+    """``(name, spec, personality or None)`` of each model that the request's key may use."""
     library, principal = request.app[LIBRARY], request[PRINCIPAL]
+    for name, spec, personality in library.resolver.virtual_names():
+        if principal.models is not None and spec.name not in principal.models:
+            continue
+        allowed = principal.personalities
+        if personality is None or allowed is None or personality in allowed:
+            yield name, spec, personality
+
+
+async def _objects(
+    request: web.Request, names: list[tuple[str, ModelSpec, str | None]]
+) -> list[dict[str, Any]]:
+    scheduler, created = request.app[SCHEDULER], request.app[LIBRARY].created
+    backends = {spec.name: scheduler.backend(spec.name) for _, spec, _ in names}
+    found = await asyncio.gather(*map(request.app[DETAILS].of, backends.values()))
+    details = dict(zip(backends, found, strict=True))
+    allowed = request[PRINCIPAL].personalities
     return [
         {
             "id": name,
             "object": "model",
-            "created": library.created,
+            "created": created,
             "owned_by": "llm-gateway",
-            **({"description": spec.description} if spec.description else {}),
-            **({"personality": personality} if personality is not None else {}),
+            "status": _status(backends[spec.name]),
+            **_described(spec, details[spec.name]),
+            "personalities": [p for p in spec.personalities if allowed is None or p in allowed],
+            # A virtual model says what it is one of.
+            **({"personality": personality, "parent": spec.name} if personality else {}),
         }
-        for name, spec, personality in library.resolver.virtual_names()
-        if principal.models is None or spec.name in principal.models
-        if personality is None
-        or principal.personalities is None
-        or personality in principal.personalities
+        for name, spec, personality in names
     ]
+
+
+def _status(backend: Backend | None) -> dict[str, Any]:
+    value = STATUS[backend.state] if backend is not None else "unloaded"
+    return {"value": value, **({"failed": True} if value == "failed" else {})}
+
+
+def _described(spec: ModelSpec, details: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a model: from its own llama-server while it runs, else models.json."""
+    modalities = ["text", "image"] if spec.mmproj else ["text"]
+    described = {
+        "aliases": list(spec.aliases),
+        "tags": [],
+        "context_size": spec.params.ctx_size or None,
+        "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
+        **details,
+        **({"description": spec.description} if spec.description else {}),
+    }
+    capabilities = ["rerank"] if spec.reranking else ["embeddings"] if spec.embeddings else []
+    if not spec.reranking:
+        capabilities = ["chat", "completion", *capabilities]
+    for kind, name in (("image", "vision"), ("audio", "audio")):
+        if kind in described["architecture"]["input_modalities"]:
+            capabilities.append(name)
+    return {**described, "capabilities": capabilities}
+
+
+async def _fetch(backend: Backend, path: str) -> Any:
+    fetched = await backend.pool.fetch("GET", path, timeout=_DETAILS_TIMEOUT)
+    try:
+        return orjson.loads(fetched.body) if fetched.status == 200 else None
+    except ValueError:
+        return None
+
+
+def _details(props: Any, listed: Any) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        details["context_size"] = int(props["default_generation_settings"]["n_ctx"])
+    with contextlib.suppress(LookupError, TypeError):
+        entry = listed["data"][0]
+        if isinstance(entry["meta"], dict):
+            details["meta"] = entry["meta"]
+        if isinstance(entry["architecture"]["input_modalities"], list):
+            details["architecture"] = entry["architecture"]
+    return details

@@ -30,6 +30,7 @@ from gateway.errors import (
     Unavailable,
     error_body,
 )
+from gateway.proxy.dialect import OPENAI, Dialect
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("gateway.access")
@@ -37,6 +38,7 @@ _access = logging.getLogger("gateway.access")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SCOPE = "_gateway_scope"
+_DIALECT = "_gateway_dialect"
 _instance = secrets.token_hex(4)
 _numbers = itertools.count(1)
 
@@ -46,6 +48,16 @@ def needs(scope: Scope) -> Callable[[Handler], Handler]:
 
     def mark(handler: Handler) -> Handler:
         setattr(handler, _SCOPE, scope)
+        return handler
+
+    return mark
+
+
+def speaks(dialect: Dialect) -> Callable[[Handler], Handler]:
+    """Say whose errors a handler's clients understand. Without it: OpenAI's."""
+
+    def mark(handler: Handler) -> Handler:
+        setattr(handler, _DIALECT, dialect)
         return handler
 
     return mark
@@ -154,7 +166,12 @@ def _error_response(request: web.Request, error: GatewayError) -> web.Response:
             model=request.get(MODEL),
             request_id=request.get(REQUEST_ID),
         )
-    return _json_error(error.status, error.body(), error.headers)
+    return _json_error(error.status, _said(request, error), error.headers)
+
+
+def _said(request: web.Request, error: GatewayError) -> dict[str, object]:
+    dialect: Dialect = getattr(request.match_info.handler, _DIALECT, OPENAI)
+    return dialect.body(error)
 
 
 def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -179,7 +196,7 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Respons
     else:
         mapped = BadRequest(error.text or error.reason)
         return _json_error(error.status, mapped.body())
-    return _json_error(mapped.status, mapped.body(), mapped.headers)
+    return _json_error(mapped.status, _said(request, mapped), mapped.headers)
 
 
 def _json_error(

@@ -1,0 +1,152 @@
+"""What answers each route of llama-server's: the table of :mod:`gateway.proxy.routes`, made real.
+
+And ``/upstream/MODEL/...``, for administrators: whatever that table doesn't have.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterable, Iterator
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+
+from gateway.api import router
+from gateway.api.auth import Scope
+from gateway.api.context import LIBRARY, MODEL, PRINCIPAL, SCHEDULER
+from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
+from gateway.api.middleware import Handler, needs, speaks
+from gateway.api.upload import form_handler, limited
+from gateway.errors import Forbidden, ModelNotFound
+from gateway.proxy.beside import ask_beside, to_client
+from gateway.proxy.relay import Call
+from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, without_key
+
+_SCOPES = {Access.CHAT: Scope.CHAT, Access.ADMIN: Scope.ADMIN, Access.REFUSED: Scope.CHAT}
+#: Bodies up to here are read before they are sent on, so that they can be sent once more.
+_SMALL = 1024 * 1024
+
+
+def routes() -> Iterator[tuple[str, str, Handler]]:
+    """``(method, path, handler)`` of every route in the table."""
+    for route in TABLE:
+        handler = _handler(route)
+        yield route.method, route.path, needs(_SCOPES[route.access])(speaks(route.dialect)(handler))
+
+
+def _handler(route: Route) -> Handler:
+    if route.access is Access.REFUSED:
+        return _refusing(route)
+    match route.model:
+        case ModelIn.BODY:
+            return json_handler(route)
+        case ModelIn.FORM:
+            return form_handler(route)
+        case ModelIn.QUERY:
+            return _changing if route.method == "POST" else _showing(route)
+
+
+def _refusing(route: Route) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        raise _refused(route.path, route.reason)
+
+    return handle
+
+
+def _refused(path: str, reason: str) -> Forbidden:
+    return Forbidden(
+        f"{path} of llama-server is not to be had here: {reason}", code="route_refused"
+    )
+
+
+def _showing(route: Route) -> Handler:
+    """GET with ``?model=``: of a loaded model; ``autoload=true`` loads it first, as a router."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if route.path == "/props" and "model" not in request.query:
+            return await router.props(request)
+        target = await resolve(request, {"model": request.query.get("model")})
+        call = Call(target.spec.name, "GET", _target(route.target, request), b"", b"")
+        load = request.query.get("autoload", "").lower() in ("true", "1")
+        fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
+        change = None if request[PRINCIPAL].admin else without_paths
+        status, headers, body = to_client(call, fetched, change)
+        return web.Response(status=status, headers=headers, body=body)
+
+    return handle
+
+
+async def _changing(request: web.Request) -> web.StreamResponse:
+    """POST with ``?model=``: an administrator changes what a loaded model does."""
+    if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
+        raise _refused(request.path, reason)
+    target = await resolve(request, {"model": request.query.get("model")})
+    body = await request.read()
+    call = Call(target.spec.name, "POST", _target(request.rel_url.raw_path, request), JSON, body)
+    return await answer_beside(request, call, load=False)
+
+
+def _target(path: str, request: web.Request) -> str:
+    query = without_key(request.rel_url.raw_query_string)
+    return f"{path}?{query}" if query else path
+
+
+def without_paths(answer: bytes) -> bytes:
+    """An answer without the folders of this machine: only the names of files in them."""
+    try:
+        parsed = orjson.loads(answer)
+    except ValueError:
+        return answer
+    for entry in parsed if isinstance(parsed, list) else [parsed]:
+        for key in ("model_path", "path"):
+            if isinstance(entry, dict) and isinstance(value := entry.get(key), str):
+                entry[key] = posixpath.basename(value.replace("\\", "/"))
+    return orjson.dumps(parsed)
+
+
+# --- /upstream -----------------------------------------------------------------------------
+
+
+@needs(Scope.ADMIN)
+async def upstream(request: web.Request) -> web.StreamResponse:
+    """Any method on /upstream/MODEL/PATH?QUERY: PATH?QUERY of that model's llama-server.
+
+    The model is loaded if need be. Nothing is put into the request, and nothing taken out of it
+    but the key. MODEL may hold slashes, as they are or as ``%2F``: the longest name that there
+    is, is meant.
+    """
+    if request.method == "HEAD":
+        raise web.HTTPMethodNotAllowed("HEAD", ("GET", "POST", "PUT", "DELETE", "PATCH"))
+    model, path = _split(request)
+    if (reason := refusal(path, request.rel_url.raw_query_string)) is not None:
+        raise _refused(unquote(path), reason)
+    target = await resolve(request, {"model": model}, anew=True)
+    request[MODEL] = target.spec.name
+    lines = "".join(
+        f"{name}: {request.headers[name]}\r\n"
+        for name in ("Content-Type", "Accept")
+        if name in request.headers
+    ).encode("latin-1")
+    name, sent_to = target.spec.name, _target(path, request)
+    if request.method == "GET":
+        return await answer_beside(request, Call(name, "GET", sent_to, lines, b""))
+    body: bytes | AsyncIterable[bytes] = b""
+    length = request.content_length
+    if request.can_read_body:
+        small = length is not None and length <= _SMALL
+        body = await request.read() if small else limited(request)
+    return await send(request, Call(name, request.method, sent_to, lines, body, length=length))
+
+
+def _split(request: web.Request) -> tuple[str, str]:
+    """The model and the raw path behind it."""
+    knows = request.app[LIBRARY].resolver.knows
+    segments = request.rel_url.raw_path.removeprefix("/upstream/").split("/")
+    for count in range(len(segments), 0, -1):
+        name = "/".join(unquote(segment) for segment in segments[:count])
+        if knows(name):
+            return name, "/" + "/".join(segments[count:])
+    raise ModelNotFound(
+        f"{request.path} begins with no model's name: /upstream/MODEL/PATH", param="model"
+    )

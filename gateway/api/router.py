@@ -1,0 +1,165 @@
+"""llama-server's router API, so that what is made for it works here, its own web UI above all.
+
+llama.cpp's README, "Using multiple models". The models are those of models.json; loading and
+unloading ask for an admin key. That web UI lists models by ``GET /v1/models``, never by
+``GET /models``, which here keeps the array of names that clients of the old system read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import web
+from aiohttp_sse import sse_response
+
+from gateway import __version__
+from gateway.api import classic, listing
+from gateway.api.auth import Scope
+from gateway.api.classic import json_response
+from gateway.api.context import (
+    ERRORS,
+    LIBRARY,
+    LIFECYCLE,
+    REQUEST_ID,
+    SCHEDULER,
+    SETTINGS,
+)
+from gateway.api.inference import resolve
+from gateway.api.middleware import needs
+from gateway.backends.backend import State
+from gateway.errors import BadRequest, GatewayError, Unavailable
+from gateway.proxy.body import parse_object
+from gateway.tasks import cancel_and_wait, spawn
+
+
+async def models(request: web.Request) -> web.Response:
+    """GET /models: the array of names, or the list of objects, as ``GET /v1/models``.
+
+    Objects for who asks for them: ``?format=openai`` (or ``router``), ``?reload=`` as in router
+    mode, or one of OpenAI's own clients with a base URL without /v1, which could do nothing
+    with an array (they all send ``X-Stainless-Lang``).
+    """
+    query = request.query
+    if (
+        query.get("format") in ("openai", "router")
+        or "reload" in query
+        or "X-Stainless-Lang" in request.headers
+    ):
+        return await listing.openai_models(request)
+    return await classic.models(request)
+
+
+@needs(Scope.ADMIN)
+async def load(request: web.Request) -> web.Response:
+    """POST /models/load ``{model}``: begin to load it; how that goes is told by /models/sse."""
+    scheduler = request.app[SCHEDULER]
+    name = await _named(request)
+    backend = scheduler.backend(name)
+    if backend is not None and backend.state in (State.STARTING, State.READY):
+        raise BadRequest(f"the model {name!r} is loaded already", code="model_already_loaded")
+    spawn(_load(request.app, name, request[REQUEST_ID]), name=f"load {name} for a client")
+    return json_response({"success": True})
+
+
+@needs(Scope.ADMIN)
+async def unload(request: web.Request) -> web.Response:
+    """POST /models/unload ``{model}``: begin to drain and unload it, or end its loading."""
+    library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
+    name = await _named(request)
+    backend = scheduler.backend(name)
+    if backend is None or listing.STATUS[backend.state] not in ("loaded", "loading"):
+        raise BadRequest(f"the model {name!r} is not loaded", code="model_not_loaded")
+    if library.active is not None and library.active.model == name:
+        library.active = None
+    spawn(scheduler.unload(name), name=f"unload {name} for a client")
+    return json_response({"success": True})
+
+
+async def _named(request: web.Request) -> str:
+    """The model that the body names, perhaps by an alias or as a virtual model."""
+    body = parse_object(await request.read())
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("`model` is missing: the name of a model", param="model")
+    target = await resolve(request, {"model": name}, anew=True)
+    return target.spec.name
+
+
+async def _load(app: web.Application, name: str, request_id: str) -> None:
+    try:
+        await app[SCHEDULER].load(name)
+    except Unavailable:
+        pass  # unloaded meanwhile, or the gateway is stopping
+    except GatewayError as error:
+        app[ERRORS].add(error.message, code=error.code, model=name, request_id=request_id)
+
+
+async def props(request: web.Request) -> web.Response:
+    """GET /props without a model: that this is a router."""
+    settings, library = request.app[SETTINGS], request.app[LIBRARY]
+    return json_response(
+        {
+            "role": "router",
+            "max_instances": settings.scheduler.max_loaded or len(library.catalog.names),
+            "models_autoload": True,
+            "model_alias": "llm-gateway",
+            "model_path": "none",
+            "default_generation_settings": {"params": {}, "n_ctx": 0},
+            "ui_settings": {},
+            "build_info": f"llm-gateway {__version__}",
+            "cors_proxy_enabled": False,
+        }
+    )
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """GET /models/sse: an event for every change of a model's status, as a router sends them.
+
+    ``{"model": NAME, "event": "model_status", "data": {"status": "loading"}}`` when a load
+    begins, ``status_change`` for every other, ``{"model": "*", "event": "models_reload"}`` when
+    models.json has changed. Virtual models have events of their own.
+    """
+    scheduler, lifecycle = request.app[SCHEDULER], request.app[LIFECYCLE]
+    changed = asyncio.Event()
+    stop_listening = scheduler.subscribe(changed.set)
+    stopping = spawn(lifecycle.stopping.wait(), name="model events wait for the end")
+    stopping.add_done_callback(lambda _: changed.set())
+    lifecycle.leave()  # it never ends by itself: shutdown does not wait for it
+    before = _statuses(request)
+    try:
+        headers = {"X-Accel-Buffering": "no"}
+        async with sse_response(request, headers=headers, sep="\n") as stream:
+            while stream.is_connected() and not stopping.done():
+                changed.clear()
+                now = _statuses(request)
+                for event in _changes(before, now):
+                    await stream.send(orjson.dumps(event).decode())
+                before = now
+                await changed.wait()
+            stream.stop_streaming()
+        return stream
+    finally:
+        lifecycle.enter()
+        stop_listening()
+        await cancel_and_wait(stopping)
+
+
+def _statuses(request: web.Request) -> dict[str, str]:
+    scheduler = request.app[SCHEDULER]
+    statuses = {}
+    for name, spec, _ in listing.visible(request):
+        backend = scheduler.backend(spec.name)
+        statuses[name] = listing.STATUS[backend.state] if backend is not None else "unloaded"
+    return statuses
+
+
+def _changes(before: dict[str, str], now: dict[str, str]) -> list[dict[str, object]]:
+    changes: list[dict[str, object]] = []
+    if before.keys() != now.keys():
+        changes.append({"model": "*", "event": "models_reload"})
+    for name, status in now.items():
+        if before.get(name, "unloaded") != status:
+            kind = "model_status" if status == "loading" else "status_change"
+            changes.append({"model": name, "event": kind, "data": {"status": status}})
+    return changes

@@ -1,0 +1,81 @@
+"""Forms with a file (audio transcription): streamed to llama-server as they come.
+
+The model is named by ``?model=``, by the header ``X-Model``, or by the form's field ``model``.
+Where that field comes before the file, nothing is collected. Some clients (openai's for Node
+among them) send the file first; then up to :data:`FILE_FIRST` bytes are kept until the field
+comes, which is OpenAI's own limit for such files. What is longer must name its model otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from aiohttp import web
+
+from gateway.api.context import SETTINGS
+from gateway.api.inference import resolve, send
+from gateway.api.middleware import Handler
+from gateway.errors import BadRequest, PayloadTooLarge
+from gateway.proxy.form import ModelField, boundary_of
+from gateway.proxy.relay import Call
+from gateway.proxy.routes import Route
+
+#: Bytes (OpenAI reference, "Create transcription": files up to 25 MB).
+FILE_FIRST = 25 * 2**20
+
+
+def form_handler(route: Route) -> Handler:
+    """The handler of a route whose model stands in a form."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        content_type = request.headers.get("Content-Type", "")
+        field = ModelField(boundary_of(content_type))
+        pieces = limited(request)
+        named = request.query.get("model") or request.headers.get("X-Model")
+        if named is None:
+            async for piece in pieces:
+                field.feed(piece)
+                if field.done:
+                    break
+                if len(field.read) > FILE_FIRST:
+                    raise BadRequest(
+                        f"no model is named in the first {FILE_FIRST} bytes: put the field `model` "
+                        "before the file, or send ?model=NAME or the header X-Model",
+                        param="model",
+                    )
+        target = await resolve(request, {"model": named or field.model})
+        # No line of a header has a line end in it: aiohttp has seen to that.
+        headers = f"Content-Type: {content_type}\r\n".encode("latin-1")
+        call = Call(
+            target.spec.name,
+            "POST",
+            route.target,
+            headers,
+            _chained(field.body, pieces),
+            length=request.content_length,
+            dialect=route.dialect,
+        )
+        return await send(request, call)
+
+    return handle
+
+
+async def limited(request: web.Request) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises :class:`PayloadTooLarge` beyond ``limits.max_body``."""
+    limit = request.app[SETTINGS].limits.max_body
+    too_large = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    sent = 0
+    async for piece in request.content.iter_any():
+        sent += len(piece)
+        if sent > limit:
+            raise too_large
+        yield piece
+
+
+async def _chained(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    if first:
+        yield first
+    async for piece in rest:
+        yield piece

@@ -1,0 +1,157 @@
+"""Where each message format keeps its system prompt."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from gateway.errors import BadRequest
+from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, NONE, RESPONSES, MessageFormat
+
+USER = {"role": "user", "content": "hi"}
+SYSTEM = [{"role": "system", "content": "S"}]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+def text(words: str, kind: str = "text", **more: Any) -> dict[str, Any]:
+    return {"type": kind, "text": words, **more}
+
+
+def applied(format_: MessageFormat, body: dict[str, Any], prompt: str = "P") -> dict[str, Any]:
+    body = copy.deepcopy(body)
+    format_.check(body)
+    assert format_.apply is not None
+    format_.apply(body, prompt)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("messages", "system"),
+    [
+        ([], "P"),
+        (SYSTEM, "P\n\nS"),
+        ([{"role": "system"}], "P"),
+        ([{"role": "system", "content": None}, {"role": "developer", "content": ""}], "P"),
+        ([{"role": "system", "content": [text("a"), text("b")]}], "P\n\na\n\nb"),
+        (
+            [{"role": "developer", "content": "D"}, {"role": "system", "content": "S"}],
+            "P\n\nD\n\nS",
+        ),
+        ([{"role": "system", "content": [text("a"), IMAGE]}], [text("P"), text("a"), IMAGE]),
+        ([{"role": "system", "content": 7}], [text("P"), text(7)]),  # type: ignore[arg-type]
+    ],
+)
+def test_chat(messages: list[Any], system: Any) -> None:
+    assistant = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    expected = [{"role": "system", "content": system}, USER, assistant]
+    for body in ([*messages, USER, assistant], [USER, *messages, assistant]):
+        assert applied(CHAT, {"messages": body, "n": 1}) == {"messages": expected, "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"input": "hi"}, {"input": "hi", "instructions": "P"}),
+        ({"input": "hi", "instructions": None}, {"input": "hi", "instructions": "P"}),
+        ({"input": "hi", "instructions": "I"}, {"input": "hi", "instructions": "P\n\nI"}),
+        ({"input": [USER]}, {"input": [USER], "instructions": "P"}),
+        (
+            {
+                "input": [
+                    USER,
+                    {"role": "developer", "content": "D"},
+                    {"type": "message", "role": "system", "content": [text("S", "input_text")]},
+                    {"type": "function_call_output", "call_id": "1", "output": "O"},
+                ],
+                "instructions": "I",
+            },
+            {
+                "input": [USER, {"type": "function_call_output", "call_id": "1", "output": "O"}],
+                "instructions": "P\n\nI\n\nD\n\nS",
+            },
+        ),
+        (
+            {
+                "input": [{"role": "system", "content": [{"type": "input_image"}]}, USER],
+                "instructions": "I",
+            },
+            {
+                "input": [
+                    {
+                        "role": "system",
+                        "content": [
+                            text("P", "input_text"),
+                            text("I", "input_text"),
+                            {"type": "input_image"},
+                        ],
+                    },
+                    USER,
+                ]
+            },
+        ),
+    ],
+)
+def test_responses(body: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert applied(RESPONSES, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (None, "P"),
+        ("", "P"),
+        ("S", "P\n\nS"),
+        ([], [text("P")]),
+        (
+            [text("S", cache_control={"type": "ephemeral"})],
+            [text("P\n\n"), text("S", cache_control={"type": "ephemeral"})],
+        ),
+    ],
+)
+def test_anthropic(system: Any, expected: Any) -> None:
+    assert applied(ANTHROPIC, {"messages": [USER], "system": system})["system"] == expected
+    with_message = [{"role": "system", "content": "M"}, USER]
+    body = applied(ANTHROPIC, {"messages": with_message, "system": system})
+    assert body["messages"] == [USER]
+    if isinstance(expected, str):
+        assert body["system"] == f"{expected}\n\nM"
+    else:
+        assert body["system"] == [*expected, text("\n\nM")]
+
+
+def test_anthropic_without_system() -> None:
+    picture = {"role": "system", "content": [{"type": "image", "source": {"data": "AA=="}}]}
+    body = {"messages": [USER, picture]}
+    assert applied(ANTHROPIC, body) == {"messages": [USER, picture], "system": "P"}
+    with pytest.raises(BadRequest, match="system"):
+        applied(ANTHROPIC, {"messages": [USER], "system": 7})
+
+
+def test_an_empty_personality_silences_the_template_s_own() -> None:
+    assert applied(CHAT, {"messages": [USER]}, "")["messages"][0]["content"] == ""
+    assert applied(RESPONSES, {"input": "hi"}, "")["instructions"] == ""
+    assert applied(ANTHROPIC, {"messages": [USER]}, "")["system"] == ""
+
+
+@pytest.mark.parametrize(
+    ("format_", "body", "words"),
+    [
+        (RESPONSES, {}, "`input` is missing"),
+        (RESPONSES, {"input": None}, "`input` is missing"),
+        (RESPONSES, {"input": 7}, "a number"),
+        (RESPONSES, {"input": {"role": "user"}}, "an object"),
+        (RESPONSES, {"input": ["hi"]}, r"input\[0\]"),
+        (ANTHROPIC, {"system": "S"}, "`messages` is missing"),
+        (ANTHROPIC, {"messages": [None]}, "null"),
+    ],
+)
+def test_what_is_no_conversation(format_: MessageFormat, body: Any, words: str) -> None:
+    with pytest.raises(BadRequest, match=words):
+        format_.check(body)
+
+
+def test_what_has_no_place_for_one() -> None:
+    assert COMPLETION.apply is None
+    assert NONE.apply is None
