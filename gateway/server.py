@@ -18,12 +18,15 @@ from gateway.api.context import Door, Lifecycle
 from gateway.api.keys import KeyRing
 from gateway.app import build_app
 from gateway.backends.backend import Environment
+from gateway.backends.command import find_program
+from gateway.backends.machine import Machine, read_machine
+from gateway.backends.memory import Needs
 from gateway.backends.policy import Limits
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
 from gateway.catalog import Catalog
 from gateway.config import Settings
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, LoadFailed
 from gateway.library import Library
 from gateway.listeners import Listeners
 from gateway.runtime import Runtime
@@ -123,13 +126,27 @@ class Gateway:
 
     async def open_keys(self) -> None:
         """Open the store, make the first key if there is none, and let requests in."""
+        machine = spawn(_machine(self.settings), name="look at the machine")
         store = await _open_store(self.settings)
         ring = self.ring = await KeyRing.open(store)
         await self.accounting.open(store)
+        await self._watch_memory(store, await machine)
         await _first_key(ring, self.settings, self.library, self.urls[0])
         self.door.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
+
+    async def _watch_memory(self, store: Store, machine: Machine) -> None:
+        wanted = self.settings.scheduler
+        budget = machine.budget if wanted.memory_budget == "auto" else wanted.memory_budget
+        _log.info("memory for models: %.1f GiB (%s)", budget / 2**30, machine.source)
+        needs = Needs(
+            self.settings.llm_storage,
+            machine,
+            await store.known_memory(),
+            store.remember_memory,
+        )
+        self.scheduler.watch_memory(needs, Limits(wanted.max_loaded, budget))
 
     async def _close_keys(self) -> None:
         if self.ring is not None:
@@ -180,11 +197,24 @@ def _scheduler(
     return Scheduler(
         catalog,
         environment,
-        Limits(max_loaded=settings.scheduler.max_loaded or 1),
+        Limits(max_loaded=settings.scheduler.max_loaded),
         queue_size=settings.limits.queue_size,
         queue_timeout=settings.limits.queue_timeout,
         idle_unload=settings.scheduler.idle_unload,
     )
+
+
+async def _machine(settings: Settings) -> Machine:
+    """The memory there is, for the llama-server that will be used."""
+
+    def look() -> Machine:
+        try:
+            program = find_program(settings.llama_server, os.environ)
+        except LoadFailed:  # said again, to whoever asks for a model
+            program = ()
+        return read_machine(program, os.environ)
+
+    return await asyncio.to_thread(look)
 
 
 async def _open_store(settings: Settings) -> Store:

@@ -43,7 +43,8 @@ def backend_slots(served: Served) -> Any:
     control = Path(json.loads(note.read_text())["control"])
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
-        connection.connect(str(control.with_name("1.sock")))
+        (backend,) = (file for file in control.parent.glob("*.sock") if file != control)
+        connection.connect(str(backend))
         connection.sendall(b"GET /slots HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b""
         while piece := connection.recv(65536):

@@ -91,12 +91,13 @@ async def test_ask(make_gateway: MakeGateway, tmp_path: Path) -> None:
 
 async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {"a/b": fake_model(tmp_path), "c": fake_model(tmp_path)}
-    async with make_gateway(models) as running:
+    async with make_gateway(models, scheduler={"max_loaded": 1}) as running:
         for body, expected in (({}, 400), ({"model": 7}, 400), ({"model": "nope"}, 404)):
             assert (await running.json("POST", "/loadModel", json=body))[0] == expected
         assert (await running.json("POST", "/loadModel", json={"model": "a/b"}))[0] == 200
         assert await running.json("GET", "/models?loaded=true") == (200, ["a/b"])
         assert (await running.json("POST", "/loadModel", json={"model": "c"}))[0] == 200
+        assert await running.json("GET", "/models?loaded=true") == (200, ["c"])
         status, answer = await running.json("POST", "/unloadModel?model=c")
         assert (status, answer) == (200, {"message": "Model unloaded."})
         assert await running.json("GET", "/models?loaded=true") == (200, [])
