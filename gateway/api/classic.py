@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from gateway.api.accounting import Metered
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, LIFECYCLE, MODEL, PRINCIPAL, SCHEDULER
 from gateway.api.inference import resolve
@@ -21,6 +22,7 @@ from gateway.errors import BadRequest
 from gateway.proxy.ask import texts
 from gateway.proxy.body import parse_object
 from gateway.proxy.personality import apply_to_chat
+from gateway.proxy.relay import Outcome
 from gateway.proxy.resolve import Active
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -159,20 +161,30 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
-    pieces = texts(request.app[SCHEDULER], target.spec.name, body)
-    async with contextlib.aclosing(pieces):
-        if request.query.get("stream", "").lower() not in ("true", "1"):
-            answer = "".join([text async for text in pieces])
-            return json_response({"question": question, "response": answer})
-        first = await anext(pieces, None)  # what goes wrong before is a plain error
-        async with _events(request) as stream:
-            if first is not None:
-                await _send_text(stream, first)
-                async for text in pieces:
-                    await _send_text(stream, text)
-            await stream.send("end", event="end")
-            stream.stop_streaming()
-        return stream
+    outcome = Outcome()
+    pieces = texts(request.app[SCHEDULER], target.spec.name, body, outcome)
+    with Metered(request, outcome) as metered:
+        async with contextlib.aclosing(pieces):
+            response = await _ask(request, question, pieces)
+        metered.status = response.status
+        return response
+
+
+async def _ask(
+    request: web.Request, question: str, pieces: AsyncGenerator[str, None]
+) -> web.StreamResponse:
+    if request.query.get("stream", "").lower() not in ("true", "1"):
+        answer = "".join([text async for text in pieces])
+        return json_response({"question": question, "response": answer})
+    first = await anext(pieces, None)  # what goes wrong before is a plain error
+    async with _events(request) as stream:
+        if first is not None:
+            await _send_text(stream, first)
+            async for text in pieces:
+                await _send_text(stream, text)
+        await stream.send("end", event="end")
+        stream.stop_streaming()
+    return stream
 
 
 async def _send_text(stream: EventSourceResponse, text: str) -> None:

@@ -11,6 +11,8 @@ import orjson
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, BadRequest, GatewayError
 from gateway.proxy.body import in_openai_shape
+from gateway.proxy.relay import Outcome
+from gateway.proxy.sse import usage_of
 from gateway.upstream import ResponseHead
 
 _HEADERS = b"Content-Type: application/json\r\n"
@@ -18,12 +20,12 @@ _PATH = "/v1/chat/completions"
 
 
 async def texts(
-    scheduler: Scheduler, model: str, body: dict[str, Any]
+    scheduler: Scheduler, model: str, body: dict[str, Any], outcome: Outcome
 ) -> AsyncGenerator[str, None]:
     """Stream a chat completion and yield its text as it comes.
 
     ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the
-    generation. Raises :class:`GatewayError`.
+    generation. ``outcome`` is told what it took. Raises :class:`GatewayError`.
     """
     raw = orjson.dumps({**body, "stream": True})
     with await scheduler.lease(model) as lease:
@@ -33,6 +35,8 @@ async def texts(
             async for event in _events(sink):
                 if error := event.get("error"):
                     raise BackendError(str(error.get("message", error)))
+                outcome.events += 1
+                outcome.usage = usage_of(event) or outcome.usage
                 for choice in event.get("choices", ()):
                     if text := choice.get("delta", {}).get("content"):
                         yield text
