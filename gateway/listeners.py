@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from gateway.api.tls_state import TLS, TlsState
 from gateway.config import Settings, TlsSettings
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
+
+
+class _WithoutItsText(logging.Filter):
+    """aiohttp logs what is no HTTP with the line in question, and a key may stand in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg = f"{record.msg}: {type(error).__name__}, answered with {error.code}"
+            record.exc_info = None
+            record.levelno, record.levelname = logging.INFO, "INFO"  # nothing is wrong with us
+        return True
+
+
+_wire = logging.getLogger("gateway.wire")
+_wire.addFilter(_WithoutItsText())
 
 
 class CannotListen(Exception):
@@ -141,6 +158,7 @@ def _runner(app: web.Application) -> web.AppRunner:
         app,
         handler_cancellation=True,  # a client that hangs up ends its handler and its backend
         access_log=None,  # gateway.api.middleware writes its own
+        logger=_wire,
         shutdown_timeout=1.0,  # what may finish has finished by then
     )
 

@@ -1,0 +1,104 @@
+"""``?authKey=``: for GET only, to be switched off, and a secret like any key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from harness import MakeGateway, Running, fake_model
+
+from gateway.api.keys import new_key
+
+
+async def raw(running: Running, request: bytes) -> bytes:
+    """What comes back for bytes that need not be HTTP."""
+    host, _, port = running.url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        writer.write_eof()
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_only_get(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        key = running.key
+        assert (await running.json("GET", f"/models?authKey={key}", key=None))[0] == 200
+        for method, path in (
+            ("POST", "/v1/chat/completions"),
+            ("POST", "/unloadModel"),
+            ("PATCH", "/admin/keys/k_12345678"),
+            ("DELETE", "/admin/keys/k_12345678"),
+        ):
+            status, _ = await running.json(method, f"{path}?authKey={key}", key=None, json={})
+            assert status == 401
+        # A header wins, also a wrong one: no key is tried behind its back.
+        assert (await running.json("GET", f"/models?authKey={key}", key="wrong"))[0] == 401
+        for empty in ("authKey=", "authKey", "authkey=" + key, "x=authKey"):
+            status, answer = await running.json("GET", f"/models?{empty}", key=None)
+            assert status == 401
+            assert "no API key was sent" in answer["error"]["message"]
+
+
+async def test_switched_off(make_gateway: MakeGateway) -> None:
+    async with make_gateway({}, auth={"allow_query_key": False}) as running:
+        status, answer = await running.json("GET", f"/models?authKey={running.key}", key=None)
+        assert status == 401
+        assert running.key not in json.dumps(answer)
+        assert (await running.json("GET", "/models"))[0] == 200
+
+
+async def test_it_is_told_nowhere(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    models = {"m": fake_model(tmp_path), "bad": fake_model(tmp_path, garbage=1)}
+    async with make_gateway(models) as running:
+        for key in (running.key, new_key(), "swordfish-é"):
+            query = f"authKey={quote(key)}"
+            told = ""
+            for path in (
+                f"/models?{query}",
+                f"/nope?{query}",
+                f"/v1/models/none?{query}",
+                f"/chat/ask?question=hi&model=m&{query}",
+                f"/chat/ask?question=hi&model=m&stream=true&{query}",
+                f"/chat/ask?question=hi&model=bad&{query}",
+                f"/chat/ask?question=hi&model=bad&stream=true&{query}",
+                f"/chat/ask?question=hi&model=none&{query}",
+                f"/props?model=none&{query}",
+                f"/unloadModel?model=none&{query}",
+                f"/chat/errors?{query}",
+                f"/admin/usage?days=x&{query}",
+            ):
+                async with running.request("GET", path, key=None) as response:
+                    told += str(response.headers) + await response.text()
+            line = f"/models?{query}".encode()
+            for request in (
+                b"GET %b HTTP/9.9\r\n\r\n" % line,
+                b"GET %b\x01 HTTP/1.1\r\nHost: x\r\n\r\n" % line,
+                b"GET  %b HTTP/1.1\r\nHost: x\r\n\r\n" % line,
+                b"G\xc3\xa9T %b HTTP/1.1\r\nHost: x\r\n\r\n" % line,
+                b"GET %b\r\n\r\n" % line,
+                b"GET http://[%b HTTP/1.1\r\nHost: x\r\n\r\n" % line,
+                b"GET %b HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n" % line,
+                b"GET %b HTTP/1.1\r\nHost: x\r\nX-Api-Key:\x00%b\r\n\r\n" % (line, key.encode()),
+                b"GET /models HTTP/1.1\r\nHost: x\r\nAuthorization\x01: Bearer %b\r\n\r\n"
+                % key.encode(),
+            ):
+                answer = await raw(running, request)
+                assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+                told += answer.decode("utf-8", "replace")
+            for secret in (key, quote(key), ascii(key)[1:-1], repr(key.encode())[2:-1]):
+                assert secret not in told
+                assert secret not in caplog.text
+        _, errors = await running.json("GET", "/chat/errors")
+        assert len(errors["errors"]) >= 2
+        assert running.key not in json.dumps(errors)
