@@ -56,20 +56,20 @@ class Pebble:
             "PEBBLE_AUTHZREUSE": "0",
         }
         self._trust = ssl.create_default_context(cafile=str(own.chain))
-        self._log = (folder / "pebble.log").open("wb")
-        nothing = [f"-{kind}=" for kind in ("http01", "https01", "tlsalpn01", "defaultIPv6")]
-        management = self._dns_management.removeprefix("http://")
+        unused = [f"-{kind}=" for kind in ("http01", "https01", "tlsalpn01", "defaultIPv6")]
+        dns_at = f"127.0.0.1:{dns}"
+        manage_at = self._dns_management.removeprefix("http://")
         commands = (
-            ["pebble-challtestsrv", f"-management={management}", f"-dns01=127.0.0.1:{dns}"]
-            + nothing,
-            ["pebble", f"-config={file}", f"-dnsserver=127.0.0.1:{dns}"],
+            ["pebble-challtestsrv", f"-management={manage_at}", f"-dns01={dns_at}", *unused],
+            ["pebble", f"-config={file}", f"-dnsserver={dns_at}"],
         )
-        self._processes = [
-            subprocess.Popen(
-                command, env={**os.environ, **env}, stdout=self._log, stderr=subprocess.STDOUT
-            )
-            for command in commands
-        ]
+        with (folder / "pebble.log").open("wb") as log:
+            self._processes = [
+                subprocess.Popen(
+                    command, env={**os.environ, **env}, stdout=log, stderr=subprocess.STDOUT
+                )
+                for command in commands
+            ]
         try:
             for port in (listen, manage, dns_manage):
                 wait_until(lambda port=port: accepts(port), 10, f"pebble listens on {port}")  # type: ignore[misc]
@@ -102,7 +102,6 @@ class Pebble:
             process.terminate()
         for process in self._processes:
             process.wait(10)
-        self._log.close()
 
 
 def accepts(port: int) -> bool:

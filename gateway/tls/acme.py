@@ -79,8 +79,7 @@ class AcmeCertificate:
         self._held = await asyncio.to_thread(self._files.held)
         if self._held is not None:
             self.status.last_success = self._held.start.timestamp()
-        failed = await asyncio.to_thread(self._files.failures)
-        self._not_before = self._pace.permitted(failed, time.time())
+        self._not_before = await self._permitted()
         return self
 
     async def to_serve(self) -> TlsSettings:
@@ -137,6 +136,7 @@ class AcmeCertificate:
     async def _renew(self, reloader: CertificateReloader) -> None:
         names = ", ".join(self._settings.domains)
         _log.info("asking %s for a certificate for %s", self._settings.directory, names)
+        await asyncio.to_thread(self._files.note_try)
         data = await self._talk(lambda acme: acme.issue())
         try:
             tls = await asyncio.to_thread(self._files.take, data)
@@ -145,6 +145,7 @@ class AcmeCertificate:
             raise AcmeError(str(error), self._pace.after_unusable) from error
         held = self._held = await asyncio.to_thread(self._files.held)
         assert held is not None
+        await asyncio.to_thread(self._files.forget_tries)
         self._forced, self._not_before = False, 0.0
         self.status = AcmeStatus(last_success=time.time())
         _log.info("new certificate for %s, valid until %s", names, day(held.end.timestamp()))
@@ -153,13 +154,12 @@ class AcmeCertificate:
         status = self.status
         status.failures += 1
         status.last_error = str(error)
-        await asyncio.to_thread(self._files.note_failure)
         asked = error.retry_after if isinstance(error, AcmeError) else 0.0
         now = time.time()
         self._not_before = max(
             now + self._pace.wait(status.failures),
             now + asked,
-            self._pace.permitted(await asyncio.to_thread(self._files.failures), now),
+            await self._permitted(),
         )
         held = self._held
         in_use = f"the one in use ends {day(held.end.timestamp())}" if held else "there is none yet"
@@ -170,6 +170,10 @@ class AcmeCertificate:
             day(self._not_before),
             in_use,
         )
+
+    async def _permitted(self) -> float:
+        tries = await asyncio.to_thread(self._files.tries)
+        return self._pace.permitted(tries, time.time())
 
     async def _talk(self, what: Callable[[Conversation], T]) -> T:
         stop = threading.Event()

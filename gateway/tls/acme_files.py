@@ -1,4 +1,4 @@
-"""What ACME leaves in the data folder: ``acme/DOMAIN/certificate.pem`` and notes of failures.
+"""What ACME leaves in the data folder: ``acme/DOMAIN/certificate.pem`` and notes of tries.
 
 Key and chain lie in one file, so that no moment sees a new key beside an old certificate. Its
 first line, which PEM readers skip (RFC 7468, 2), says which authority was asked. All methods
@@ -24,7 +24,7 @@ from gateway.tls.files import write_whole
 from gateway.tls.inspection import inspect
 
 _FIRST_LINE = "Key and certificate, by ACME from "
-_REMEMBERED = 100  # failures: an hour can't hold more
+_REMEMBERED = 100  # tries; an hour holds few
 
 
 class Held(NamedTuple):
@@ -48,7 +48,7 @@ class AcmeFiles:
         self._home = folder / file_stem(parse_name(settings.domains[0]))
         self.certificate = self._home / "certificate.pem"
         self._temporary = self._home / "temporary.pem"
-        self._failures = self._home / "failures.json"
+        self._tries = self._home / "tries.json"
 
     def held(self) -> Held | None:
         """The certificate there is; None if there is none that can be read."""
@@ -99,20 +99,24 @@ class AcmeFiles:
         self._temporary.unlink(missing_ok=True)
         return _settings_for(self.certificate)
 
-    def failures(self) -> list[float]:
-        """POSIX times of failed tries: limits of the authority outlive a restart."""
+    def tries(self) -> list[float]:
+        """POSIX times of tries since the last success: an authority's limits outlive a restart."""
         try:
-            times = json.loads(self._failures.read_bytes())
+            times = json.loads(self._tries.read_bytes())
         except (OSError, ValueError):
             return []
         return [float(t) for t in times if isinstance(t, int | float)][-_REMEMBERED:]
 
-    def note_failure(self) -> None:
-        """Remember that a try failed just now."""
+    def note_try(self) -> None:
+        """Remember that a try begins now; before it, for it may not live to tell."""
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        times = [*self.failures(), time.time()]
+        times = [*self.tries(), time.time()]
         with contextlib.suppress(OSError):  # a full disk: the pace in memory still holds
-            write_whole(self._failures, json.dumps(times).encode())
+            write_whole(self._tries, json.dumps(times).encode())
+
+    def forget_tries(self) -> None:
+        """The last one succeeded."""
+        self._tries.unlink(missing_ok=True)
 
 
 def _settings_for(file: Path) -> TlsSettings:

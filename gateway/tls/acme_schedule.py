@@ -22,8 +22,8 @@ class Pace:
 
     first_retry: float = 900.0
     longest_retry: float = 12 * _HOUR
-    #: Failures in any one hour, over restarts too: one fewer than Let's Encrypt allows.
-    failures_an_hour: int = 4
+    #: In any one hour, over restarts too: one fewer than Let's Encrypt allows to fail.
+    tries_an_hour: int = 4
     #: After a certificate that came but cannot be used: another one would count too.
     after_unusable: float = 34 * _HOUR
 
@@ -32,12 +32,12 @@ class Pace:
         grown = self.first_retry * 2.0 ** min(failures - 1, 30)
         return min(grown, self.longest_retry) * random.uniform(1.0, 1.2)  # noqa: S311
 
-    def permitted(self, failed: Sequence[float], now: float) -> float:
-        """The time of the first try that the limit allows; ``failed`` and result: POSIX time."""
-        recent = sorted(time for time in failed if now - _HOUR < time <= now)
-        if len(recent) < self.failures_an_hour:
+    def permitted(self, tries: Sequence[float], now: float) -> float:
+        """The time of the first try that the limit allows; ``tries`` and result: POSIX time."""
+        recent = sorted(time for time in tries if now - _HOUR < time <= now)
+        if len(recent) < self.tries_an_hour:
             return now
-        return recent[-self.failures_an_hour] + _HOUR
+        return recent[-self.tries_an_hour] + _HOUR
 
 
 def renewal_due(start: datetime, end: datetime, serial: int) -> datetime:

@@ -1,0 +1,183 @@
+"""Plain HTTP on tls.redirect_port, as it goes over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.tls_state import TlsState
+from gateway.config import Settings
+from gateway.redirect import _TARGET, _host, build_redirect
+
+KEY = "llmgw_secret"
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    """A redirect to port 8443, with one proof in memory and one file."""
+    folder = tmp_path / "public/.well-known/acme-challenge"
+    folder.mkdir(parents=True)
+    (folder / "file-token").write_text("file proof")
+    state = TlsState(acme_tokens={"memory-token": "memory proof"})
+    app = build_redirect(Settings(public_dir=tmp_path / "public"), state, 8443)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+async def ask(port: int, target: str, *headers: str, method: str = "GET") -> tuple[int, str, str]:
+    """Status, Location and body of a raw request; the server must close the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = (f"{method} {target} HTTP/1.1", *headers, "", "")
+    writer.write("\r\n".join(lines).encode("latin-1"))
+    async with asyncio.timeout(10):
+        head, _, body = (await reader.read()).decode("latin-1").partition("\r\n\r\n")
+    writer.close()
+    status, *fields = head.split("\r\n")
+    found = {k.lower(): v.strip() for k, _, v in (field.partition(":") for field in fields)}
+    if status != "HTTP/1.0 400 Bad Request":  # aiohttp's own, for what is no HTTP at all
+        assert found["server"] == "llm-gateway"
+    return int(status.split()[1]), found.get("location", ""), body
+
+
+@pytest.mark.parametrize(
+    ("host", "location"),
+    [
+        ("box.example.com", "https://box.example.com:8443"),
+        ("box.example.com:80", "https://box.example.com:8443"),
+        ("BOX.example.com.", "https://box.example.com:8443"),
+        ("localhost:8080", "https://localhost:8443"),
+        ("127.0.0.1:8080", "https://127.0.0.1:8443"),
+        ("[::1]:8080", "https://[::1]:8443"),
+        ("[2001:DB8::0:1]", "https://[2001:db8::1]:8443"),
+    ],
+)
+async def test_to_https_of_the_same_host(port: int, host: str, location: str) -> None:
+    target = "/v1/models?x=1&y=%2F..%2f"
+    assert (await ask(port, target, f"Host: {host}"))[:2] == (308, location + target)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example@box.example.com",
+        "box.example.com/evil.example",
+        "box.example.com:80:80",
+        "box.example.com:http",
+        "box.example.com:999999",
+        "box example.com",
+        "box..example.com",
+        "-box.example.com",
+        "*.example.com",
+        "1.2.3",
+        "999.1.1.1",
+        "[::1",
+        "[::1%25eth0]",
+        "b\u00f6x.example.com",
+        "a" * 300,
+        "a." * 200 + "com",
+        "box.example.com\\evil.example",
+        "box.example.com?x",
+        "box.example.com#x",
+    ],
+)
+async def test_what_cannot_be_a_host_is_sent_nowhere(port: int, host: str) -> None:
+    status, location, _ = await ask(port, "/", f"Host: {host}")
+    assert (status, location) == (400, "")
+
+
+async def test_no_host_or_two(port: int) -> None:
+    assert (await ask(port, "/"))[:2] == (400, "")
+    twice = ("Host: box.example.com", "Host: evil.example.com")
+    assert (await ask(port, "/", *twice))[:2] == (400, "")
+
+
+@pytest.mark.parametrize(
+    "target", ["http://evil.example/", "https://evil.example/x", "*", '/a"b<c>']
+)
+async def test_odd_targets_are_sent_nowhere(port: int, target: str) -> None:
+    assert (await ask(port, target, "Host: box.example.com"))[:2] == (400, "")
+
+
+async def test_two_slashes_stay_on_the_host(port: int) -> None:
+    _, location, _ = await ask(port, "//evil.example/x", "Host: box.example.com")
+    assert location == "https://box.example.com:8443//evil.example/x"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/ping", "/health", "/v1/chat/completions", "/admin/keys"])
+async def test_nothing_else_is_served_and_no_key_looked_at(
+    port: int, method: str, path: str
+) -> None:
+    headers = ("Host: box.example.com", f"Authorization: Bearer {KEY}", "Content-Length: 0")
+    status, location, body = await ask(port, path, *headers, method=method)
+    assert (status, location) == (308, f"https://box.example.com:8443{path}")
+    assert body == ("" if method == "HEAD" else "https only\n")
+
+
+async def test_proofs_from_memory_and_from_the_folder(port: int) -> None:
+    async def proof(token: str, method: str = "GET") -> tuple[int, str]:
+        path = f"/.well-known/acme-challenge/{token}"
+        status, _, body = await ask(port, path, "Host: box.example.com", method=method)
+        return status, body
+
+    assert await proof("memory-token") == (200, "memory proof")
+    assert await proof("file-token") == (200, "file proof")
+    assert await proof("none") == (404, "there is no such challenge\n")
+    assert await proof("..%2f..%2fsecret") == (404, "there is no such challenge\n")
+    assert (await proof("memory-token", "POST"))[0] == 308
+
+
+async def test_the_usual_port_is_not_written(tmp_path: Path) -> None:
+    runner = web.AppRunner(build_redirect(Settings(), TlsState(), 443))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        _, location, _ = await ask(runner.addresses[0][1], "/x", "Host: box.example.com:80")
+        assert location == "https://box.example.com/x"
+    finally:
+        await runner.cleanup()
+
+
+@given(st.text(max_size=300))
+def test_whatever_a_host_header_holds_only_a_host_comes_out(text: str) -> None:
+    host = _host([text])
+    assert host is None or not set(host) & set("/@?#\\ \t\r\n%,;\"'<>")
+
+
+@given(st.text(max_size=100))
+def test_a_target_that_passes_is_harmless_in_a_header(text: str) -> None:
+    if _TARGET.fullmatch(text):
+        assert text.isascii()
+        assert text.isprintable()
+        assert text.startswith("/")
+        assert not set(text) & set(' "<>\\^`{|}')
+
+
+@pytest.mark.parametrize(
+    ("names", "local", "promised"),
+    [
+        (["box.example.com"], False, True),
+        (["localhost", "box.example.com"], False, True),
+        (["*.example.com"], False, True),
+        (["box.example.com"], True, False),
+        (["localhost", "127.0.0.1", "::1"], False, False),
+        (["93.184.216.34"], False, False),
+        (["box"], False, False),
+        (["box.lan", "box.local", "box.home.arpa", "box.internal", "a.localhost"], False, False),
+        ([], False, False),
+    ],
+)
+def test_who_is_promised_https_for_ever(names: list[str], local: bool, promised: bool) -> None:
+    state = TlsState()
+    state.serves(names, local=local)
+    assert state.hsts == ("max-age=31536000" if promised else None)
