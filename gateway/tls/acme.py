@@ -103,14 +103,14 @@ class AcmeCertificate:
 
     async def _until_due(self) -> None:
         while True:
+            self._wake.clear()
             due, look_again = await self._due()
             due = self.status.next_try = max(due, self._not_before)
             now = time.time()
             if due <= now:
                 return
-            self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(min(due, look_again) - now, 0.0))
+                await asyncio.wait_for(self._wake.wait(), min(due, look_again) - now)
 
     async def _due(self) -> tuple[float, float]:
         """When to renew, and when to think again; POSIX times."""
@@ -118,14 +118,15 @@ class AcmeCertificate:
         wanted = frozenset(self._settings.domains)
         if (
             self._forced
+            or self.status.failures  # it was due then
             or held is None
             or held.names != wanted
             or held.directory != self._settings.directory
         ):
-            return 0.0, now
+            return 0.0, now + _LOOK_AGAIN
         advised, again = None, now + _LOOK_AGAIN
         own = renewal_due(held.start, held.end, held.serial)
-        if own.timestamp() > now >= self._not_before:
+        if own.timestamp() > now:
             try:
                 advised, wished = await self._talk(lambda acme: acme.advice(held.certificate))
                 again = ask_again(time.time(), wished)
