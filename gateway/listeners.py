@@ -9,9 +9,9 @@ import ssl
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from gateway.api.tls_state import TLS, TlsState
+from gateway.api.wire import Runner
 from gateway.config import Settings, TlsSettings
 from gateway.redirect import build_redirect
 from gateway.tasks import cancel_and_wait, spawn
@@ -22,22 +22,6 @@ if TYPE_CHECKING:
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
-
-
-class _WithoutItsText(logging.Filter):
-    """aiohttp logs what is no HTTP with the line in question, and a key may stand in it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            record.msg = f"{record.msg}: {type(error).__name__}, answered with {error.code}"
-            record.exc_info = None
-            record.levelno, record.levelname = logging.INFO, "INFO"  # nothing is wrong with us
-        return True
-
-
-_wire = logging.getLogger("gateway.wire")
-_wire.addFilter(_WithoutItsText())
 
 
 class CannotListen(Exception):
@@ -154,11 +138,10 @@ class Listeners:
 
 
 def _runner(app: web.Application) -> web.AppRunner:
-    return web.AppRunner(
+    return Runner(
         app,
+        handler={"access_log": None},  # gateway.api.middleware writes its own
         handler_cancellation=True,  # a client that hangs up ends its handler and its backend
-        access_log=None,  # gateway.api.middleware writes its own
-        logger=_wire,
         shutdown_timeout=1.0,  # what may finish has finished by then
     )
 
