@@ -131,6 +131,8 @@ def request(reader, client: socket.socket) -> bool:
 
 
 def main() -> None:
+    if "--host" not in sys.argv:  # asked for its version or its devices
+        return
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(option("--host", ""))
         listener.listen(16)

@@ -1,0 +1,453 @@
+"""Every route of llama-server through the gateway: what arrives there, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from harness import MakeGateway, Running, fake_model
+
+from gateway.proxy.routes import TABLE, Access, ModelIn
+
+RECORDER = str(Path(__file__).parent.parent / "recording_llama_server.py")
+USER = {"role": "user", "content": "hi"}
+TEACHER = "You teach."
+BODIES = {
+    "chat": {"messages": [USER]},
+    "responses": {"input": "hi"},
+    "anthropic": {"messages": [USER], "max_tokens": 3},
+    "completion": {"prompt": "hi"},
+    "none": {"content": "hi", "input": "hi"},
+}
+OPEN = [r for r in TABLE if r.access is not Access.REFUSED]
+
+
+class Recorded:
+    """The requests that a scripted llama-server has got."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self) -> list[dict[str, Any]]:
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self()[-1]
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.last["body"])
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    return Recorded(tmp_path / "record")
+
+
+def model(tmp_path: Path, **env: Any) -> dict[str, Any]:
+    made = fake_model(
+        tmp_path, record=tmp_path / "record", personalities={"teacher": TEACHER, "mute": ""}, **env
+    )
+    return {**made, "aliases": ["org/m"]}
+
+
+@pytest.fixture
+async def running(make_gateway: MakeGateway, tmp_path: Path) -> AsyncIterator[Running]:
+    shaped = {
+        **model(tmp_path),
+        "aliases": [],
+        "setParams": {"seed": 7, "chat_template_kwargs": {"enable_thinking": False}},
+        "stripParams": ["temperature", "absent"],
+    }
+    shaped["params"] = {**shaped["params"], "logitBias": "15+2.5"}
+    models = {"m": model(tmp_path), "shaped": shaped}
+    async with make_gateway(models, llama_server=RECORDER) as running:
+        yield running
+
+
+async def chat_key(running: Running, **options: Any) -> str:
+    assert running.gateway.ring is not None
+    _, key = await running.gateway.ring.create("chat", **options)
+    return key
+
+
+async def test_json_routes(running: Running, recorded: Recorded) -> None:
+    """Each: its path at llama-server, its body as it came, and the personality in its format."""
+    key = await chat_key(running)
+    routes = [r for r in OPEN if r.model is ModelIn.BODY]
+    assert len(routes) > 25
+    for route in routes:
+        assert route.access is Access.CHAT
+        body = {**BODIES[route.format.name], "model": "m", "x": {"b": 1, "a": [1.5]}}
+        status, answer = await running.json("POST", route.path, json=body, key=key)
+        assert status == 200, (route.path, answer)
+        assert recorded.last["target"] == route.target
+        assert recorded.last["body"] == json.dumps(body)
+        assert answer.get("model") == "m" or route.target == "/apply-template"
+        for how in ({"model": "m:teacher"}, {"personality": "teacher"}):
+            await running.json("POST", route.path, json={**body, **how}, key=key)
+            sent = recorded.body
+            assert "personality" not in sent
+            match route.format.name:
+                case "chat":
+                    assert sent["messages"][0] == {"role": "system", "content": TEACHER}
+                case "responses":
+                    assert sent["instructions"] == TEACHER
+                case "anthropic":
+                    assert sent["system"] == TEACHER
+                case "completion":
+                    assert sent["prompt"] == f"<system>{TEACHER}<user>hi"
+                case _:
+                    assert TEACHER not in recorded.last["body"]
+
+
+async def test_defaults_and_shaping(running: Running, recorded: Recorded) -> None:
+    extra = {
+        "model": "shaped",
+        "temperature": 2,
+        "seed": 1,
+        "chat_template_kwargs": {"enable_thinking": True, "mine": 1},
+    }
+    for route in OPEN:
+        if route.model is not ModelIn.BODY:
+            continue
+        await running.json("POST", route.path, json={**BODIES[route.format.name], **extra})
+        sent = recorded.body
+        assert "temperature" not in sent
+        assert sent["seed"] == 7
+        assert sent["chat_template_kwargs"] == {"enable_thinking": False, "mine": 1}
+        assert ("logit_bias" in sent) == route.defaults
+    generating = {r.path for r in OPEN if r.defaults}
+    assert {"/v1/chat/completions", "/v1/responses", "/completion", "/infill"} <= generating
+    assert not generating & {"/v1/embeddings", "/tokenize", "/v1/messages/count_tokens"}
+
+
+async def test_completions_take_a_personality_only_if_asked(
+    running: Running, recorded: Recorded
+) -> None:
+    await running.json("POST", "/loadModel", json={"model": "m", "personality": "teacher"})
+    body = {"model": "m", "prompt": ["a", "b"], "stream": False}
+    await running.json("POST", "/v1/completions", json=body)
+    assert recorded.body == body
+    await running.json("POST", "/completion", json=body, headers={"X-Personality": "teacher"})
+    assert recorded.body["prompt"] == [f"<system>{TEACHER}<user>{x}" for x in "ab"]
+    templates = [r for r in recorded() if r["target"] == "/apply-template"]
+    assert len(templates) == 2
+    for prompt in ([1, 2], ["a", 1], [], None, {"prompt_string": "x"}):
+        status, answer = await running.json(
+            "POST", "/completion", json={"model": "m:teacher", "prompt": prompt}
+        )
+        assert (status, answer["error"]["param"]) == (400, "prompt")
+    # What /loadModel chose goes into conversations.
+    await running.chat("m")
+    assert recorded.body["messages"][0]["content"] == TEACHER
+
+
+async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Recorded) -> None:
+    url = "http://127.0.0.1:9/x.png"
+    image = {"type": "image_url", "image_url": {"url": url}}
+    source = {"type": "image", "source": {"type": "url", "url": url}}
+    for path, body in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [image]}]}),
+        ("/v1/responses", {"input": [{"content": [{"type": "input_image", "image_url": url}]}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": [source]}]}),
+        ("/v1/embeddings", {"input": [{"content": [image]}]}),
+        ("/completion", {"prompt": {"prompt_string": "x", "multimodal_data": [url]}}),
+    ):
+        status, answer = await running.json("POST", path, json={"model": "m", **body})
+        assert status == 400
+        assert "data:" in answer["error"]["message"]
+    assert not recorded()
+
+
+async def test_get_routes(running: Running, recorded: Recorded) -> None:
+    key = await chat_key(running)
+    status, props = await running.json("GET", "/props", key=key)
+    assert (status, props["role"]) == (200, "router")
+    for path in ("/props", "/lora-adapters", "/slots"):
+        status, answer = await running.json("GET", f"{path}?model=m:teacher")
+        assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
+    assert not recorded()
+    secret = "/secret/folder/"
+    status, props = await running.json("GET", "/props?autoload=true&model=org/m&x=%20y")
+    assert props["model_path"].startswith(secret)
+    assert recorded.last["target"] == "/props?autoload=true&model=org/m&x=%20y"
+    url = f"/props?model=m&authKey={key}"
+    status, props = await running.json("GET", url, key=None)
+    assert (status, props["model_path"]) == (200, "m.gguf")
+    assert recorded.last["target"] == "/props?model=m"
+    assert key not in json.dumps(recorded())
+    status, adapters = await running.json("GET", "/lora-adapters?model=m", key=key)
+    assert adapters[0]["path"] == "lora.gguf"
+    for path in ("/slots", "/metrics"):
+        assert (await running.json("GET", f"{path}?model=m", key=key))[0] == 403
+        assert (await running.json("GET", f"{path}?model=m"))[0] == 200
+    assert (await running.json("GET", "/slots?model=nope"))[0] == 404
+
+
+async def test_routes_for_administrators(running: Running, recorded: Recorded) -> None:
+    key = await chat_key(running)
+    await running.chat("m")
+    for path in ("/props", "/lora-adapters", "/slots/0"):
+        url = f"{path}?model=m&action=erase"
+        assert (await running.json("POST", url, json=[{"id": 0}], key=key))[0] == 403
+        assert (await running.json("POST", url, json=[{"id": 0}]))[0] == 200
+        assert recorded.last["target"] == url
+        assert recorded.body == [{"id": 0}]
+    for action in ("save", "restore", "%73ave"):
+        status, answer = await running.json("POST", f"/slots/0?model=m&action={action}")
+        assert (status, answer["error"]["code"]) == (403, "route_refused")
+
+
+async def test_refused_routes(running: Running, recorded: Recorded) -> None:
+    refused = [r for r in TABLE if r.access is Access.REFUSED]
+    assert {r.path for r in refused} > {"/tools", "/cors-proxy", "/v1/stream"}
+    for route in refused:
+        path = route.path.replace("{conversation}", "x")
+        status, answer = await running.json(route.method, path)
+        assert (status, answer["error"]["code"]) == (403, "route_refused")
+        assert route.reason in answer["error"]["message"]
+        assert (await running.json(route.method, path, key=None))[0] == 401
+        status, _ = await running.json(route.method, f"/upstream/m{path}")
+        assert status == 403
+    for path in ("//tools", "/x/../tools", "/%74ools", "/./cors-proxy", "/slots/0?action=save"):
+        assert (await running.json("POST", f"/upstream/m{path}"))[0] == 403, path
+    assert not recorded()
+
+
+async def test_upstream(running: Running, recorded: Recorded) -> None:
+    key = await chat_key(running)
+    assert (await running.json("GET", "/upstream/m/slots", key=key))[0] == 403
+    for path, target in (
+        ("/upstream/m/slots", "/slots"),
+        ("/upstream/m", "/"),
+        ("/upstream/m/", "/"),
+        ("/upstream/org/m/a/b?x=%2F&y", "/a/b?x=%2F&y"),
+        ("/upstream/org%2Fm/a%2Fb", "/a%2Fb"),
+        ("/upstream/org%2fm:teacher/a", "/a"),
+        (f"/upstream/m/a?authKey={running.key}&b=1", "/a?b=1"),
+    ):
+        async with running.session.get(
+            aiohttp.client.URL(running.url + path, encoded=True),
+            headers={"Authorization": f"Bearer {running.key}"},
+        ) as response:
+            assert response.status == 200
+            assert response.headers["X-Gateway-Model"] == "m"
+        assert recorded.last["target"] == target
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        body = b"" if method == "DELETE" else b"\x00raw"
+        headers = {"Content-Type": "x/y", "Cookie": "c=1", "X-Conversation-Id": "7"}
+        async with running.request(method, "/upstream/m/x", data=body, headers=headers) as response:
+            assert response.status == 200
+        sent = recorded.last
+        assert (sent["method"], sent["body"].encode("latin-1")) == (method, body)
+        assert sent["headers"].get("content-type") == "x/y"
+        assert not {"cookie", "authorization", "x-conversation-id"} & set(sent["headers"])
+    big = bytes(range(256)) * 8192
+    async with running.request("POST", "/upstream/m/big", data=io.BytesIO(big)) as response:
+        assert response.status == 200
+    assert recorded.last["body"].encode("latin-1") == big
+    assert (await running.json("GET", "/upstream/nope/slots"))[0] == 404
+    async with running.request("HEAD", "/upstream/m/slots") as response:
+        assert response.status == 405
+
+
+async def test_beside_a_running_answer(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """With its only slot taken, a model still counts tokens and shows its slots."""
+    models = {"m": model(tmp_path, hold=1)}
+    async with make_gateway(models, llama_server=RECORDER) as running:
+        await running.gateway.scheduler.load("m")
+        taken = asyncio.Event()
+        running.gateway.scheduler.subscribe(
+            lambda: taken.set() if running.gateway.scheduler.in_flight else None
+        )
+        waiting = asyncio.ensure_future(running.chat("m"))  # noqa: TID251 - a client's task
+        await taken.wait()
+        async with asyncio.timeout(5):
+            for path, body in (
+                ("/tokenize", {"content": "hi"}),
+                ("/v1/messages/count_tokens", {"messages": [USER]}),
+                ("/v1/responses/input_tokens", {"input": "hi"}),
+                ("/v1/chat/completions/control", {"id": "x"}),
+            ):
+                status, _ = await running.json("POST", path, json={"model": "m", **body})
+                assert status == 200
+            assert (await running.json("GET", "/slots?model=m"))[0] == 200
+            assert (await running.json("GET", "/upstream/m/slots"))[0] == 200
+        assert running.gateway.scheduler.in_flight == 1
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+
+# --- errors --------------------------------------------------------------------------------
+
+OVERFLOW = {
+    "code": 400,
+    "message": "request (3031 tokens) exceeds the available context size (1024 tokens)",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 3031,
+    "n_ctx": 1024,
+}
+
+
+async def test_errors_in_each_api_s_shape(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    answers = {
+        path: [400, {"error": OVERFLOW}]
+        for path in ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens")
+    }
+    answers["/v1/embeddings"] = [501, {"error": {"code": 501, "message": "no", "type": "x"}}]
+    answers["/tokenize"] = [500, "not JSON"]
+    models = {"m": model(tmp_path, answers=json.dumps(answers))}
+    async with make_gateway(models, llama_server=RECORDER) as running:
+        status, answer = await running.chat("m")
+        assert status == 400
+        error = answer["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert (error["n_prompt_tokens"], error["n_ctx"], error["param"]) == (3031, 1024, None)
+        assert error["message"] == OVERFLOW["message"]
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            status, answer = await running.json(
+                "POST", path, json={"model": "m", "messages": [USER]}
+            )
+            assert status == 400
+            assert answer == {
+                "type": "error",
+                "error": {"type": "invalid_request_error", "message": OVERFLOW["message"]},
+            }
+            for body, key, expected in (
+                ({"model": "no", "messages": [USER]}, running.key, (404, "not_found_error")),
+                ({"model": "m"}, running.key, (400, "invalid_request_error")),
+                ({}, "wrong", (401, "authentication_error")),
+            ):
+                status, answer = await running.json("POST", path, json=body, key=key)
+                assert (status, answer["error"]["type"]) == expected
+                assert answer["type"] == "error"
+        status, answer = await running.json("POST", "/v1/embeddings", json={"model": "m"})
+        assert (status, answer["error"]["message"]) == (501, "no")
+        status, answer = await running.json("POST", "/tokenize", json={"model": "m"})
+        assert (status, answer["error"]["message"]) == (500, "not JSON")
+
+
+async def test_usage_of_streams(running: Running) -> None:
+    for path, expected in (("/v1/messages", (31, 2, 3)), ("/v1/responses", (5, 7, 0))):
+        body = {"model": "m", "stream": True, "messages": [USER], "input": "hi"}
+        async with running.request("POST", path, json=body) as response:
+            assert response.content_type == "text/event-stream"
+            assert b"event: " in await response.read()
+        usage = running.gateway.accounting.recent[-1].usage
+        assert usage[:3] == expected
+
+
+# --- forms ---------------------------------------------------------------------------------
+
+
+def form(*fields: tuple[str, Any]) -> aiohttp.FormData:
+    data = aiohttp.FormData()
+    for name, value in fields:
+        filename = "a.wav" if isinstance(value, bytes) else None
+        data.add_field(name, value, filename=filename)
+    return data
+
+
+AUDIO = bytes(range(256)) * 1000
+
+
+async def test_forms(running: Running, recorded: Recorded) -> None:
+    file = ("file", AUDIO)
+    cases: list[tuple[tuple[Any, ...], str, dict[str, str]]] = [
+        ((("model", "m:teacher"), file), "", {}),
+        ((("language", "en"), ("model", "org/m"), file), "", {}),
+        ((file, ("model", "m")), "", {}),
+        ((file,), "?model=m", {}),
+        ((file,), "", {"X-Model": "m"}),
+    ]
+    for number, (fields, query, headers) in enumerate(cases):
+        path = ("/v1/audio/transcriptions", "/audio/transcriptions")[number % 2] + query
+        data = form(*fields)
+        status, answer = await running.json("POST", path, data=data, headers=headers)
+        assert (status, answer) == (200, {"path": "/v1/audio/transcriptions", "model": "m"})
+        sent = recorded.last
+        assert sent["headers"]["content-type"].startswith("multipart/form-data; boundary=")
+        raw = sent["body"].encode("latin-1")
+        assert AUDIO in raw
+        assert raw.count(b"Content-Disposition: form-data") == len(fields)
+        assert raw.endswith(b"--\r\n")
+        assert int(sent["headers"]["content-length"]) == len(raw)
+
+
+async def test_a_form_is_not_collected(running: Running, recorded: Recorded) -> None:
+    """llama-server has the beginning while the client still holds back the end."""
+    await running.gateway.scheduler.load("m")
+    begun = asyncio.Event()
+    go_on = asyncio.Event()
+    running.gateway.scheduler.subscribe(begun.set)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+        yield b'--XX\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        yield AUDIO
+        await go_on.wait()
+        yield b"\r\n--XX--\r\n"
+
+    async def post() -> int:
+        headers = {"Content-Type": "multipart/form-data; boundary=XX"}
+        async with running.request(
+            "POST", "/v1/audio/transcriptions", data=pieces(), headers=headers
+        ) as response:
+            return int(response.status)
+
+    waiting = asyncio.ensure_future(post())  # noqa: TID251 - a client's task
+    begun.clear()
+    async with asyncio.timeout(5):
+        while not running.gateway.scheduler.in_flight:
+            await begun.wait()  # it has its lease, though the form isn't complete
+            begun.clear()
+        assert not go_on.is_set()
+        go_on.set()
+        assert await waiting == 200
+    assert recorded.last["headers"]["transfer-encoding"] == "chunked"
+    assert AUDIO in recorded.last["body"].encode("latin-1")
+
+
+async def test_forms_that_are_refused(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {"m": model(tmp_path)}
+    path = "/v1/audio/transcriptions"
+    async with make_gateway(
+        models, llama_server=RECORDER, limits={"max_body": "300KiB"}
+    ) as running:
+        big = AUDIO * 2
+        status, answer = await running.json("POST", path, data=form(("model", "m"), ("f", big)))
+        assert (status, answer["error"]["code"]) == (413, "request_too_large")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--XX\r\n'
+            yield big
+
+        headers = {"Content-Type": "multipart/form-data; boundary=XX"}
+        status, answer = await running.json("POST", path, data=pieces(), headers=headers)
+        assert (status, answer["error"]["code"]) == (413, "request_too_large")
+        monkeypatch.setattr("gateway.api.upload.FILE_FIRST", 1000)
+
+        async def file_first() -> AsyncIterator[bytes]:
+            yield b'--XX\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + AUDIO
+            await asyncio.Event().wait()
+
+        status, answer = await running.json("POST", path, data=file_first(), headers=headers)
+        assert (status, answer["error"]["param"]) == (400, "model")
+        assert "X-Model" in answer["error"]["message"]
+        assert (await running.json("POST", path, json={"model": "m"}))[0] == 400
+        assert (await running.json("POST", path, data=form(("f", b"x"))))[0] == 404
+        assert (await running.json("POST", path, data=form(("model", "no"), ("f", b"x"))))[0] == 404
+        # And then one that is fine.
+        status, _ = await running.json("POST", path, data=form(("model", "m"), ("f", AUDIO)))
+        assert status == 200

@@ -1,0 +1,127 @@
+"""Bodies in and out: nothing harmed, nothing invented."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import BackendError, BadRequest, Unauthorized
+from gateway.proxy.body import (
+    error_of,
+    in_openai_shape,
+    parse_object,
+    serialise,
+    shape,
+    with_responses,
+)
+from gateway.proxy.dialect import ANTHROPIC, OPENAI
+
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES))
+def test_there_and_back(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    parsed = parse_object(raw)
+    assert parsed == body
+    assert list(parsed) == list(body)
+    assert json.loads(serialise(parsed)) == body
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", "-9223372036854775809", "1" * 60])
+def test_long_integers_stay_whole(number: str) -> None:
+    raw = b'{"seed":' + number.encode() + b"}"
+    assert serialise(parse_object(raw)) == raw
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b'"x"', b"{", b'{"a":NaN}', b'{"a":1e400,"b":%d}' % 10**20]
+)
+def test_what_is_no_object(raw: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse_object(raw)
+
+
+def test_responses_are_added_without_touching_the_rest() -> None:
+    answer = b'{ "choices":[{"message":{"content":"a\\u00e4"}}], "x":1.0e0 }\n'
+    changed = with_responses(answer, orjson.loads(answer))
+    assert orjson.loads(changed)["responses"] == "a\u00e4"
+    assert changed.startswith(answer[: answer.rindex(b"}")])
+    for other in (b'{"error":1}', b'{"choices":[]}', b'{"choices":[{"message":null}]}', b"[]"):
+        assert with_responses(other, orjson.loads(other)) == other
+    empty = b'{"choices":[{"message":{"content":null}}]}'
+    assert orjson.loads(with_responses(empty, orjson.loads(empty)))["responses"] == ""
+
+
+def test_shaping() -> None:
+    body = {"a": 1, "b": {"x": 1, "y": {"z": 1}}, "c": {"x": 1}, "d": 4}
+    shape(body, ("d", "absent"), {"a": 2, "b": {"x": 2, "y": {"w": 2}}, "c": 3, "e": {"n": None}})
+    assert body == {
+        "a": 2,
+        "b": {"x": 2, "y": {"z": 1, "w": 2}},
+        "c": 3,
+        "e": {"n": None},
+    }
+    fixed = {"o": {"p": 1}}
+    for _ in range(2):  # what is set is not changed by what clients send
+        client: dict[str, Any] = {"o": {"q": 2}}
+        shape(client, (), fixed)
+        assert client == {"o": {"q": 2, "p": 1}}
+    assert fixed == {"o": {"p": 1}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b'{"error":{"message":"m","code":400}}', "m"),
+        (b'{"error":"m"}', "m"),
+        (b'{"error":{"message":{"a":1}}}', "{'a': 1}"),
+        (b'{"error":{}}', "llama-server gave no reason"),
+        (b'{"error":null}', "llama-server gave no reason"),
+        (b"", "llama-server gave no reason"),
+        (b"[1]", "[1]"),
+        (b"<html>\xff", "<html>\ufffd"),
+        (
+            b'{"error":{"message":"too long","n_prompt_tokens":31,"n_ctx":10}}',
+            "too long (31 tokens, and the context has 10)",
+        ),
+        (b'{"error":{"message":"31 of 10","n_prompt_tokens":31,"n_ctx":10}}', "31 of 10"),
+    ],
+)
+def test_errors(answer: bytes, message: str) -> None:
+    assert error_of(answer)["message"] == message
+    error = orjson.loads(in_openai_shape(answer))["error"]
+    assert error["message"] == message
+    assert isinstance(error["type"], str)
+    assert isinstance(error["code"], str)
+    assert "param" in error
+    assert orjson.loads(OPENAI.error(400, answer))["error"] == error
+    assert orjson.loads(ANTHROPIC.error(400, answer)) == {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": message},
+    }
+
+
+def test_our_errors_in_both_dialects() -> None:
+    error = BackendError("gone")
+    assert OPENAI.body(error) == error.body()
+    assert ANTHROPIC.body(error)["error"] == {"type": "api_error", "message": "gone"}
+    assert ANTHROPIC.body(Unauthorized("who"))["error"]["type"] == "authentication_error"
+    for dialect, start in ((OPENAI, b"\n\ndata: "), (ANTHROPIC, b"\n\nevent: error\ndata: ")):
+        event = dialect.event(error)
+        assert event.startswith(start)
+        assert event.endswith(b"\n\n")
+        assert orjson.loads(event.removeprefix(start)) == dialect.body(error)

@@ -1,0 +1,76 @@
+"""Usage out of the last events of a stream, however it was cut into pieces."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.proxy.sse import AnthropicTail, Tail, Usage, usage_of
+
+
+def stream(*events: dict[str, Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+CHUNK = {"choices": [{"delta": {"content": "x"}}]}
+TIMINGS = {"cache_n": 3, "prompt_n": 4, "predicted_n": 5, "predicted_per_second": 80.5}
+USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}}
+OPENAI = stream(*[CHUNK] * 30, {**CHUNK, "timings": TIMINGS}) + b"data: [DONE]\n\n"
+RESPONSES = stream(
+    {"delta": "x"},
+    {
+        "response": {
+            "usage": {
+                "input_tokens": 7,
+                "output_tokens": 5,
+                "input_tokens_details": {"cached_tokens": 3},
+            }
+        },
+        "timings": TIMINGS,
+    },
+)
+ANTHROPIC = stream(
+    {"message": {"usage": {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 0}}},
+    *[{"delta": {"text": "x"}}] * 30,
+    {"usage": {"output_tokens": 5}},
+    {"type": "message_stop"},
+)
+
+
+@pytest.mark.parametrize("size", [100, 1000, 10**6])
+@pytest.mark.parametrize(
+    ("kind", "events", "speed"),
+    [(Tail, OPENAI, 80.5), (Tail, RESPONSES, 80.5), (AnthropicTail, ANTHROPIC, None)],
+)
+def test_streams(kind: type[Tail], events: bytes, speed: float | None, size: int) -> None:
+    tail = kind()
+    feed = tail.feed
+    for start in range(0, len(events), size):
+        feed(events[start : start + size])
+    assert tail.usage() == Usage(7, 5, 3, speed)
+
+
+def test_streams_that_say_nothing() -> None:
+    for kind in (Tail, AnthropicTail):
+        for events in (b"", b"data: [DONE]\n\n", b"data: {broken usage\n\n", stream({"usage": 7})):
+            tail = kind()
+            tail.feed(events)
+            assert tail.usage() is None
+
+
+def test_a_broken_anthropic_stream_still_tells_the_prompt() -> None:
+    tail = AnthropicTail()
+    tail.feed(ANTHROPIC[:300])
+    assert tail.usage() == Usage(7, 0, 3, None)
+
+
+def test_whole_answers() -> None:
+    assert usage_of({"usage": USAGE, "timings": TIMINGS}) == Usage(7, 5, 3, 80.5)
+    assert usage_of({"timings": TIMINGS}) == Usage(7, 5, 3, 80.5)
+    anthropic = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 5}
+    assert usage_of({"usage": anthropic}) == Usage(7, 5, 3, None)
+    assert usage_of({"usage": {"prompt_tokens": 7, "total_tokens": 7}}) == Usage(7, 0, 0, None)
+    for nothing in ([], {}, {"usage": None}, {"response": 7}, None):
+        assert usage_of(nothing) is None
