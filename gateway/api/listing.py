@@ -22,9 +22,7 @@ from gateway.backends.backend import Backend, State
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
 
-#: A backend's state as llama-server's router calls it. While a process ends it still holds its
-#: memory, so it counts as loaded.
-STATUS = {
+_STATUS = {
     State.STOPPED: "unloaded",
     State.STARTING: "loading",
     State.READY: "loaded",
@@ -34,6 +32,18 @@ STATUS = {
     State.FAILED: "failed",
 }
 _DETAILS_TIMEOUT = 2.0  # seconds
+
+
+def status_of(backend: Backend | None) -> str:
+    """A backend's state as llama-server's router calls it.
+
+    While a process ends it still holds its memory, so it counts as loaded.
+    """
+    if backend is None:
+        return "unloaded"
+    if backend.state is State.STOPPED and backend.start_failed:
+        return "failed"
+    return _STATUS[backend.state]
 
 
 class Details:
@@ -119,7 +129,7 @@ async def _objects(
 
 
 def _status(backend: Backend | None) -> dict[str, Any]:
-    value = STATUS[backend.state] if backend is not None else "unloaded"
+    value = status_of(backend)
     return {"value": value, **({"failed": True} if value == "failed" else {})}
 
 

@@ -67,8 +67,7 @@ async def unload(request: web.Request) -> web.Response:
     """POST /models/unload ``{model}``: begin to drain and unload it, or end its loading."""
     library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
     name = await _named(request)
-    backend = scheduler.backend(name)
-    if backend is None or listing.STATUS[backend.state] not in ("loaded", "loading"):
+    if listing.status_of(scheduler.backend(name)) not in ("loaded", "loading"):
         raise BadRequest(f"the model {name!r} is not loaded", code="model_not_loaded")
     if library.active is not None and library.active.model == name:
         library.active = None
@@ -147,11 +146,10 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 def _statuses(request: web.Request) -> dict[str, str]:
     scheduler = request.app[SCHEDULER]
-    statuses = {}
-    for name, spec, _ in listing.visible(request):
-        backend = scheduler.backend(spec.name)
-        statuses[name] = listing.STATUS[backend.state] if backend is not None else "unloaded"
-    return statuses
+    return {
+        name: listing.status_of(scheduler.backend(spec.name))
+        for name, spec, _ in listing.visible(request)
+    }
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> list[dict[str, object]]:

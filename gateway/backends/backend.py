@@ -109,6 +109,7 @@ class Backend:
         self.starts = 0
         self.deaths = 0  # exits nobody asked for, in all
         self.last_error: GatewayError | None = None
+        self.start_failed = False  # the last start did not get as far as a process
         self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
         self._env = environment
         self._socket_name = socket_name
@@ -236,6 +237,7 @@ class Backend:
     async def _start(self) -> GatewayError | None:
         """Start and wait until ready; a failure is the result, not raised."""
         started = time.monotonic()
+        self.start_failed = False
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         self._first_line = self.log.total
@@ -248,6 +250,7 @@ class Backend:
             except Exception as error:
                 # Nothing ran: not a death, and free to be tried again.
                 self.last_error = failure = self._as_failure(error)
+                self.start_failed = True
                 _log.error("model %s: %s", self.spec.name, failure.message)
                 self._enter(State.STOPPED)
                 return failure
