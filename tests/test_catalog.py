@@ -414,3 +414,23 @@ def test_variables_that_are_not_the_users(variable):
 
 def test_a_variable_needs_a_text():
     assert set(problems_in(env={"OMP_NUM_THREADS": 4})) == {"env.OMP_NUM_THREADS"}
+
+
+# --- what clients' bodies become -----------------------------------------------------------
+
+
+def test_shaping_of_bodies():
+    fixed = {"seed": 7, "chat_template_kwargs": {"enable_thinking": False}, "stop": ["x", None]}
+    spec = one(setParams=fixed, stripParams="temperature")
+    assert spec.set_params == fixed
+    assert spec.strip_params == ("temperature",)
+    assert one(stripParams=["a", "b"]).strip_params == ("a", "b")
+    assert one().set_params == {}
+    assert one().process_identity() == spec.process_identity(), "no process starts anew for it"
+
+
+@pytest.mark.parametrize("key", ["model", "personality"])
+def test_what_chooses_where_a_request_goes_cannot_be_shaped(key: str):
+    assert set(problems_in(stripParams=["x", key])) == {"stripParams.1"}
+    (problem,) = problems_in(setParams={key: "x"}).values()
+    assert "chooses where the request goes" in problem
