@@ -45,6 +45,7 @@ ROUTES = (
     ("GET", "/v1/models", listing.openai_models),
     ("GET", "/v1/models/{model:.+}", listing.openai_model),
     ("GET", "/admin/models", admin.models),
+    ("GET", "/admin/models/{model:.+}/log", admin.model_log),
     ("GET", "/admin/status", admin.gateway_status),
     ("POST", "/admin/keys/reload", admin.reload_keys),
     ("GET", "/admin/keys", admin_keys.list_keys),

@@ -93,6 +93,19 @@ class Library:
             _log.info("models.json has changed: %s", ", ".join(catalog.names) or "no models")
             self._take(catalog)
 
+    async def watch(self) -> None:
+        """Take over changes of the file as they happen, until cancelled.
+
+        The folder is watched, not the file: editors and deployments replace files.
+        """
+        from watchfiles import awatch  # takes a while to import: after the start
+
+        def ours(_change: object, path: str) -> bool:
+            return Path(path).name == self.file.name
+
+        async for _ in awatch(self.file.parent, watch_filter=ours, recursive=False):
+            await self.refresh()
+
     def check(self) -> None:
         """Raise :class:`CatalogBroken` while the file on disk is broken."""
         if self.broken is not None:

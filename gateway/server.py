@@ -76,6 +76,7 @@ class Gateway:
         self.accounting = Accounting()
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.scheduler: Scheduler
         self._listeners: Listeners
         self._stack = contextlib.AsyncExitStack()
@@ -122,6 +123,7 @@ class Gateway:
 
     async def __aexit__(self, *exc: object) -> None:
         self.lifecycle.stopping.set()
+        await cancel_and_wait(self._watching)
         await self._stack.aclose()
 
     async def open_keys(self) -> None:
@@ -135,6 +137,7 @@ class Gateway:
         self.door.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
+        self._watching = spawn(self.library.watch(), name="watch models.json")
 
     async def _watch_memory(self, store: Store, machine: Machine) -> None:
         wanted = self.settings.scheduler

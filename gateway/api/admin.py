@@ -9,7 +9,9 @@ from aiohttp import web
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import DOOR, LIBRARY, LIFECYCLE, SCHEDULER
+from gateway.api.events import endless
 from gateway.api.middleware import needs
+from gateway.errors import ModelNotFound
 
 
 @needs(Scope.ADMIN)
@@ -23,6 +25,21 @@ async def models(request: web.Request) -> web.Response:
     ]
     active = asdict(library.active) if library.active else None
     return json_response({"models": data, "active": active, "models_file_error": library.broken})
+
+
+@needs(Scope.ADMIN)
+async def model_log(request: web.Request) -> web.StreamResponse:
+    """GET /admin/models/NAME/log: what its llama-server wrote, then what it writes, as events.
+
+    Each line is one ``data:``. ``?follow=false``: what there is, as ``{"lines": [...]}``.
+    """
+    name = request.match_info["model"]
+    backend = request.app[SCHEDULER].backend(name)
+    if backend is None:
+        raise ModelNotFound(f"there is no model {name[:200]!r}", param="model")
+    if request.query.get("follow", "").lower() in ("false", "0"):
+        return json_response({"lines": backend.log.tail()})
+    return await endless(request, backend.log.follow(backlog=1000))
 
 
 @needs(Scope.ADMIN)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -13,7 +12,8 @@ from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.api.accounting import Metered
 from gateway.api.auth import Scope
-from gateway.api.context import ERRORS, LIBRARY, LIFECYCLE, MODEL, PRINCIPAL, SCHEDULER
+from gateway.api.context import ERRORS, LIBRARY, MODEL, PRINCIPAL, SCHEDULER
+from gateway.api.events import HEADERS, changes, endless
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
 from gateway.backends.backend import State
@@ -24,7 +24,6 @@ from gateway.proxy.body import parse_object
 from gateway.proxy.personality import apply_to_chat
 from gateway.proxy.relay import Outcome
 from gateway.proxy.resolve import Active
-from gateway.tasks import cancel_and_wait, spawn
 
 
 def json_response(data: Any, *, status: int = 200) -> web.Response:
@@ -87,28 +86,17 @@ async def unload_model(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.StreamResponse:
     """GET /status: Server-Sent Events, one at once and one after every change."""
-    scheduler, lifecycle = request.app[SCHEDULER], request.app[LIFECYCLE]
-    changed = asyncio.Event()
-    stop_listening = scheduler.subscribe(changed.set)
-    stopping = spawn(lifecycle.stopping.wait(), name="status waits for the end")
-    stopping.add_done_callback(lambda _: changed.set())
-    lifecycle.leave()  # it never ends by itself: shutdown does not wait for it
+    return await endless(request, _status_events(request.app), event="message")
+
+
+async def _status_events(app: web.Application) -> AsyncGenerator[str, None]:
     last = ""
-    try:
-        async with _events(request) as stream:
-            while stream.is_connected() and not stopping.done():
-                changed.clear()
-                data = orjson.dumps(_status_event(request.app)).decode()
-                if data != last:
-                    last = data
-                    await stream.send(data, event="message")
-                await changed.wait()
-            stream.stop_streaming()
-        return stream
-    finally:
-        lifecycle.enter()
-        stop_listening()
-        await cancel_and_wait(stopping)
+    async with contextlib.aclosing(changes(app[SCHEDULER])) as changed:
+        async for _ in changed:
+            data = orjson.dumps(_status_event(app)).decode()
+            if data != last:
+                last = data
+                yield data
 
 
 def _status_event(app: web.Application) -> dict[str, Any]:
@@ -177,7 +165,7 @@ async def _ask(
         answer = "".join([text async for text in pieces])
         return json_response({"question": question, "response": answer})
     first = await anext(pieces, None)  # what goes wrong before is a plain error
-    async with _events(request) as stream:
+    async with sse_response(request, headers=HEADERS, sep="\n") as stream:
         if first is not None:
             await _send_text(stream, first)
             async for text in pieces:
@@ -189,9 +177,3 @@ async def _ask(
 
 async def _send_text(stream: EventSourceResponse, text: str) -> None:
     await stream.send(orjson.dumps({"response": text}).decode())
-
-
-@contextlib.asynccontextmanager
-async def _events(request: web.Request) -> AsyncIterator[EventSourceResponse]:
-    async with sse_response(request, headers={"X-Accel-Buffering": "no"}, sep="\n") as stream:
-        yield stream

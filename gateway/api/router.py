@@ -7,11 +7,11 @@ unloading ask for an admin key. That web UI lists models by ``GET /v1/models``, 
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 
 import orjson
 from aiohttp import web
-from aiohttp_sse import sse_response
 
 from gateway import __version__
 from gateway.api import classic, listing
@@ -20,17 +20,17 @@ from gateway.api.classic import json_response
 from gateway.api.context import (
     ERRORS,
     LIBRARY,
-    LIFECYCLE,
     REQUEST_ID,
     SCHEDULER,
     SETTINGS,
 )
+from gateway.api.events import changes, endless
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
 from gateway.proxy.body import parse_object
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import spawn
 
 
 async def models(request: web.Request) -> web.Response:
@@ -119,29 +119,17 @@ async def events(request: web.Request) -> web.StreamResponse:
     begins, ``status_change`` for every other, ``{"model": "*", "event": "models_reload"}`` when
     models.json has changed. Virtual models have events of their own.
     """
-    scheduler, lifecycle = request.app[SCHEDULER], request.app[LIFECYCLE]
-    changed = asyncio.Event()
-    stop_listening = scheduler.subscribe(changed.set)
-    stopping = spawn(lifecycle.stopping.wait(), name="model events wait for the end")
-    stopping.add_done_callback(lambda _: changed.set())
-    lifecycle.leave()  # it never ends by itself: shutdown does not wait for it
+    return await endless(request, _events(request))
+
+
+async def _events(request: web.Request) -> AsyncGenerator[str, None]:
     before = _statuses(request)
-    try:
-        headers = {"X-Accel-Buffering": "no"}
-        async with sse_response(request, headers=headers, sep="\n") as stream:
-            while stream.is_connected() and not stopping.done():
-                changed.clear()
-                now = _statuses(request)
-                for event in _changes(before, now):
-                    await stream.send(orjson.dumps(event).decode())
-                before = now
-                await changed.wait()
-            stream.stop_streaming()
-        return stream
-    finally:
-        lifecycle.enter()
-        stop_listening()
-        await cancel_and_wait(stopping)
+    async with contextlib.aclosing(changes(request.app[SCHEDULER])) as changed:
+        async for _ in changed:
+            now = _statuses(request)
+            for event in _changes(before, now):
+                yield orjson.dumps(event).decode()
+            before = now
 
 
 def _statuses(request: web.Request) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 MAX_LINE = 4096
 _MAX_BYTES = 4 * MAX_LINE  # a character has at most four in UTF-8
@@ -59,7 +59,7 @@ class LogRing:
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
 
-    async def follow(self, *, backlog: int = 100, capacity: int = 256) -> AsyncIterator[str]:
+    async def follow(self, *, backlog: int = 100, capacity: int = 256) -> AsyncGenerator[str, None]:
         """Yield the last ``backlog`` lines, then each new one, until the caller stops."""
         viewer = _Viewer(capacity)
         self._viewers.add(viewer)

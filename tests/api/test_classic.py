@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,41 @@ async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
         assert (await running.json("GET", "/v1/models/a/b"))[0] == 200
         assert (await running.json("GET", "/v1/models/a%2Fb"))[0] == 200
         assert (await running.json("GET", "/v1/models/nope"))[0] == 404
+
+
+async def test_the_log_of_a_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"a/b": fake_model(tmp_path)}) as running:
+        assert (await running.json("GET", "/admin/models/nope/log"))[0] == 404
+        async with running.request("GET", "/admin/models/a/b/log") as response:
+            assert response.headers["Content-Type"].startswith("text/event-stream")
+            assert (await running.json("POST", "/loadModel", json={"model": "a/b"}))[0] == 200
+            async with asyncio.timeout(10):
+                while b"fake llama-server starts" not in await response.content.readline():
+                    pass
+        status, answer = await running.json("GET", "/admin/models/a/b/log?follow=false")
+        assert status == 200
+        assert "fake llama-server starts" in answer["lines"]
+
+
+async def test_models_json_is_watched(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        taken = asyncio.Event()
+        apply = running.gateway.library.changed
+
+        def changed(catalog: Any) -> None:
+            apply(catalog)
+            taken.set()
+
+        running.gateway.library.changed = changed
+        file = running.gateway.settings.models_file
+        new = file.with_suffix(".new")
+        new.write_text(file.read_text().replace('"m"', '"n"'))
+        async with asyncio.timeout(10):
+            # The watch may begin a moment after the gateway answers.
+            while not taken.is_set():
+                new.touch()
+                new.rename(file)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(taken.wait(), 3)
+                new.write_text(file.read_text())
+        assert [status.name for status in running.gateway.scheduler.status()] == ["n"]

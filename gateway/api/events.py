@@ -1,0 +1,63 @@
+"""Server-Sent Events (aiohttp-sse) without an end of their own: on until somebody leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from aiohttp import web
+from aiohttp_sse import sse_response
+
+from gateway.api.context import LIFECYCLE
+from gateway.backends.scheduler import Scheduler
+from gateway.tasks import cancel_and_wait, spawn
+
+#: nginx must not keep events back.
+HEADERS = {"X-Accel-Buffering": "no"}
+
+
+async def endless(
+    request: web.Request, items: AsyncGenerator[str, None], *, event: str | None = None
+) -> web.StreamResponse:
+    """Send each item as an event until the client leaves or the gateway stops.
+
+    Shutdown does not wait for such a stream: it ends it.
+    """
+    lifecycle = request.app[LIFECYCLE]
+    lifecycle.leave()
+    stopping = spawn(lifecycle.stopping.wait(), name="a stream of events waits for the end")
+    try:
+        async with sse_response(request, headers=HEADERS, sep="\n") as stream:
+            while stream.is_connected():
+                coming = spawn(_next(items), name="next event")
+                try:
+                    await asyncio.wait((coming, stopping), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not coming.done():
+                        await cancel_and_wait(coming)
+                if coming.cancelled() or (item := coming.result()) is None:
+                    break
+                await stream.send(item, event=event)
+            stream.stop_streaming()
+        return stream
+    finally:
+        lifecycle.enter()
+        await cancel_and_wait(stopping)
+        await items.aclose()
+
+
+async def _next(items: AsyncGenerator[str, None]) -> str | None:
+    return await anext(items, None)
+
+
+async def changes(scheduler: Scheduler) -> AsyncGenerator[None, None]:
+    """Yield at once, and after every change of a backend's state or queue."""
+    changed = asyncio.Event()
+    stop_listening = scheduler.subscribe(changed.set)
+    try:
+        while True:
+            changed.clear()
+            yield
+            await changed.wait()
+    finally:
+        stop_listening()
