@@ -430,12 +430,15 @@ async def test_a_stop_while_a_failed_start_is_cleared_up_waits_for_the_end(make)
 
 async def test_a_stop_in_the_moment_of_a_death(make, box):
     backend = make()
-    for ticks in range(6):
+    for ticks in range(8):
         await backend.ensure_ready()
         pid = backend.pid
         kill(backend)
-        await gone(pid)
-        for _ in range(ticks):
+        if ticks < 4:
+            await gone(pid)  # it is dead, and nobody knows
+        else:
+            await backend.reaches(State.STOPPING)  # the news is here, and it is cleared away
+        for _ in range(ticks % 4):
             await asyncio.sleep(0)
         await backend.stop()
         assert backend.state is State.STOPPED

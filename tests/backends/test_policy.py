@@ -179,6 +179,13 @@ def test_nothing_is_drained_in_vain():
     assert acts(models, Limits(budget=10)) == ["REFUSE x"]
 
 
+def test_nothing_is_drained_for_one_whose_turn_has_not_come():
+    """Beside "x", which comes first, there is no room for "y" whatever goes."""
+    newcomers = [wanted("x", 0, need=7), wanted("y", 1, need=5)]
+    models = [busy("a", need=5), busy("b", need=2), *newcomers]
+    assert acts(models, Limits(budget=10)) == ["DRAIN a"]
+
+
 # --- rules 5 and 6 -------------------------------------------------------------------------
 
 
