@@ -28,6 +28,7 @@ from gateway.validation import InvalidFiles, Problem
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_LEAVE = 2.0  # seconds a conversation gets to end when the gateway does
 _LOOK_AGAIN = 6 * 3600.0  # seconds: the machine may have slept, or its clock been set
 
 
@@ -185,17 +186,16 @@ class AcmeCertificate:
             ) as acme:
                 return what(acme)
 
-        try:
-            return await _in_daemon_thread(conversation)
-        finally:
-            stop.set()
+        return await _in_daemon_thread(conversation, stop)
 
 
-async def _in_daemon_thread(function: Callable[[], T]) -> T:
-    """As ``asyncio.to_thread``, but one that nobody waits for when the gateway ends.
+async def _in_daemon_thread(function: Callable[[], T], stop: threading.Event) -> T:
+    """As ``asyncio.to_thread``, but one that hardly holds up the end of the gateway.
 
-    A server that does not answer holds the loop's own threads, and with them the end of the
-    process, for as long as the request's timeout.
+    The loop's own threads are waited for, and a server that does not answer would keep one for
+    as long as a request may take. Here ``stop`` is set when the caller is cancelled, and what
+    still waits for the network after :data:`_LEAVE` is left to itself. Not at once: a thread
+    that runs code when the interpreter ends can crash it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -218,7 +218,14 @@ async def _in_daemon_thread(function: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(deliver, result, error)
 
     threading.Thread(target=work, name="acme", daemon=True).start()
-    return await future
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait((future,), timeout=_LEAVE)
+        if not future.cancel():
+            future.exception()  # looked at, so that asyncio does not complain
+        raise
 
 
 def inspect_acme(tls: TlsSettings, *, file: str = FILE) -> Inspection:
