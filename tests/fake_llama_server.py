@@ -12,6 +12,7 @@ FAKE_NEVER_HEALTHY=1     /health answers 503 for ever
 FAKE_DOTS=S              write a dot, and no line end, every S seconds until it is healthy
 FAKE_IGNORE_TERM=1       SIGTERM does nothing
 FAKE_HANG=1              chat requests are accepted and never answered
+FAKE_BUSY=1              the same, but the CPU is kept busy, as by a long prompt
 FAKE_DIE_ONCE=FILE       the first chat request kills it (FILE remembers that it happened)
 FAKE_DIE_AFTER=N         it dies after N streamed chunks
 FAKE_GARBAGE=1           chat requests are answered with something that is not HTTP
@@ -43,6 +44,11 @@ def option(name: str, default: str) -> str:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def spin() -> None:
+    while True:
+        sum(range(10_000))
 
 
 def die() -> None:
@@ -153,7 +159,9 @@ class Server:
                 file.write(json.dumps(body) + "\n")
         if (marker := env("FAKE_DIE_ONCE")) and once(marker):
             die()
-        if env("FAKE_HANG"):
+        if env("FAKE_BUSY"):
+            threading.Thread(target=spin, daemon=True).start()
+        if env("FAKE_HANG") or env("FAKE_BUSY"):
             client.recv(1, socket.MSG_PEEK)  # until the client hangs up
             raise ConnectionAbortedError
         if env("FAKE_GARBAGE"):

@@ -33,6 +33,7 @@ from gateway.backends import process
 from gateway.backends.command import Command, build_command, find_program, resolve_model_path
 from gateway.backends.logring import LogRing
 from gateway.backends.memory import looks_like_oom
+from gateway.backends.watchdog import PATIENCE, Patience, Watchdog
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.tasks import cancel_and_wait, spawn
@@ -85,6 +86,7 @@ class Environment:
     #: "failed".
     quick_death: float = 60.0
     quick_deaths_allowed: int = 4
+    patience: Patience = PATIENCE
 
 
 class Backend:
@@ -121,6 +123,7 @@ class Backend:
         self._starting: asyncio.Task[GatewayError | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._hung: str | None = None
         self._quick_deaths = 0
         self._first_line = 0  # of the log, since the last start
         self._stops = 0
@@ -347,14 +350,27 @@ class Backend:
             exited.cancel()
 
     async def _watch(self, child: process.Child) -> None:
-        """Notice at once when a ready child exits without being asked to."""
-        status = await child.wait()
+        """Notice at once when a ready child exits without being asked to, or hangs."""
+        self._hung = None
+        guard = spawn(self._guard(child), name=f"guard {self.spec.name}")
+        try:
+            status = await child.wait()
+        finally:
+            await cancel_and_wait(guard)
         if self._stopping is not None:
             return
-        what = f"the llama-server of {self.spec.name!r} {_how_it_ended(status)}."
+        ended = f"{self._hung} and was ended" if self._hung else _how_it_ended(status)
+        what = f"the llama-server of {self.spec.name!r} {ended}."
         self._died(BackendError(what + self._last_lines()))
         await self._clean_up()
         self._await_next_start()
+
+    async def _guard(self, child: process.Child) -> None:
+        """Kill a child that hangs: its death is dealt with like any other."""
+        watchdog = Watchdog(self.pool, child.pid, self._env.patience)
+        self._hung = await watchdog.hung()
+        _log.error("model %s: its llama-server %s", self.spec.name, self._hung)
+        child.kill()
 
     async def _stop(self) -> None:
         try:

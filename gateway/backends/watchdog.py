@@ -5,8 +5,9 @@ byte of answer. What is looked at instead:
 
 - ``/health``, which llama-server answers from a thread of its own whatever the model is doing.
   Unanswered for ``deaf_after`` seconds, with three tries at least, the process is hung.
-- With requests running: bytes that come, and CPU time that the process group uses (waiting for a
-  GPU counts too, it is a busy wait). Neither for ``stuck_after`` seconds, and it is hung.
+- With requests running: the CPU time that the process group uses. Prefill and generation use
+  plenty, waiting for a GPU too (a busy wait), and so does sending each token. None for
+  ``stuck_after`` seconds, and it is hung.
 """
 
 from __future__ import annotations
@@ -14,47 +15,41 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.backends.machine import group_members
 from gateway.errors import GatewayError
 from gateway.upstream import UpstreamPool
 
-#: CPU seconds a group must use between two looks to count as working; idle threads use less.
+#: CPU seconds a group must use to count as working; answering /health takes far less.
 _WORKING = 0.05
 
 
+class Patience(NamedTuple):
+    """How long a watchdog looks on. Seconds."""
+
+    interval: float = 5.0
+    deaf_after: float = 20.0
+    stuck_after: float = 120.0
+
+
+PATIENCE = Patience()
+
+
 class Watchdog:
-    """Watches one running child. Times in seconds.
+    """Watches one running child, whose process group is ``group``."""
 
-    ``busy`` says whether requests are running; ``received`` counts bytes that came from it.
-    """
-
-    def __init__(
-        self,
-        pool: UpstreamPool,
-        group: int,
-        *,
-        busy: Callable[[], bool],
-        received: Callable[[], int],
-        interval: float = 5.0,
-        deaf_after: float = 20.0,
-        stuck_after: float = 120.0,
-    ) -> None:
+    def __init__(self, pool: UpstreamPool, group: int, patience: Patience) -> None:
         self._pool = pool
         self._group = group
-        self._busy = busy
-        self._received = received
-        self._interval = interval
-        self._deaf_after = deaf_after
-        self._stuck_after = stuck_after
+        self._interval, self._deaf_after, self._stuck_after = patience
 
     async def hung(self) -> str:
         """Return what is wrong, when something is; until then this waits."""
-        heard = progressed = time.monotonic()
-        last = (-1, -1.0)
+        heard = working = time.monotonic()
         misses = 0
+        used: float | None = None
         while True:
             await asyncio.sleep(self._interval)
             if await self._answers():
@@ -65,16 +60,11 @@ class Watchdog:
                 if misses >= 3 and silent >= self._deaf_after:
                     return f"has not answered /health for {silent:.0f} s"
             now = time.monotonic()
-            if not self._busy():
-                progressed, last = now, (-1, -1.0)
-                continue
             cpu = await asyncio.to_thread(cpu_seconds, self._group)
-            received = self._received()
-            if last[0] != received or cpu is None or cpu - last[1] > _WORKING:
-                progressed = now
-                last = (received, cpu or 0.0)
-            elif now - progressed >= self._stuck_after:
-                return f"has made no progress for {now - progressed:.0f} s with requests running"
+            if not self._pool.exchanges or cpu is None or used is None or cpu - used > _WORKING:
+                working, used = now, cpu
+            elif now - working >= self._stuck_after:
+                return f"has done nothing for {now - working:.0f} s with requests running"
 
     async def _answers(self) -> bool:
         try:

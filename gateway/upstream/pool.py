@@ -92,6 +92,11 @@ class UpstreamPool:
         self._closed = False
         self._all_closed: asyncio.Future[None] | None = None
 
+    @property
+    def exchanges(self) -> int:
+        """How many have begun and not ended."""
+        return self._busy
+
     async def send(
         self,
         method: str,
