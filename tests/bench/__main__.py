@@ -38,15 +38,17 @@ class Plan:
     stream_clients: tuple[int, ...]
     open_streams: float
     starts: int
+    everything: bool  # also TLS, and the other proxies with 1,000 open streams
 
 
-_FULL = Plan(3, 5.0, 4.0, 6.0, (64, 200), 8.0, 5)
-_QUICK = Plan(1, 2.0, 1.5, 3.0, (200,), 4.0, 1)
+_FULL = Plan(3, 5.0, 4.0, 6.0, (64, 200), 8.0, 5, True)
+_QUICK = Plan(1, 1.5, 1.0, 3.0, (200,), 3.0, 1, False)
 _CLIENTS = 16
 _PACED_RATE = 400.0  # requests a second in all: nobody is busy, so latency is the proxy's own
 _EVENT_RATE = 50.0  # events a second of a stream
 _OPEN = 1000
 _OPEN_RATE = 2.0
+_NAMES = [kind.name.removeprefix("gateway ") for kind in PROXIES]
 
 
 class Failed(Exception):
@@ -96,8 +98,11 @@ def _measure(proxy: Proxy, job: Job, sampled: list[float] | None = None) -> dict
         if sampler is not None:
             sampler.join()
     result = json.loads(line or '{"failures": ["the load generator died"]}')
-    if result["failures"]:
-        raise Failed(f"{proxy.name}: {job.kind} with {job.clients} clients: {result['failures']}")
+    failures = result["failures"]
+    # Go's ReverseProxy breaks a stream now and then (its server closes the body of a request too
+    # early, on a busy machine): that is told, and the run goes on.
+    if failures and (job.strict or result["failed"] > max(5, result["answers"] / 50)):
+        raise Failed(f"{proxy.name}: {job.kind} with {job.clients} clients: {failures}")
     result["cpu"] = after - before
     return dict(result)
 
@@ -114,22 +119,31 @@ class Bench:
         self.proxies = proxies
         self.plan = plan
         self.figures: report.Figures = {proxy.name: {} for proxy in proxies}
-        self.streams = 0
+        self.streams = 0  # of the gateway
         self.events = 0
+        self.broken: dict[str, int] = {}  # by other proxies
 
     def add(self, proxy: Proxy, **values: float) -> None:
         for name, value in values.items():
             self.figures[proxy.name].setdefault(name, []).append(value)
 
     def job(self, proxy: Proxy, kind: str, **rest: Any) -> Job:
-        fields = {"models": proxy.models, "key": proxy.key, "tls": proxy.tls, **rest}
+        ours = isinstance(proxy, GatewayProxy)
+        fields = {
+            "models": proxy.models,
+            "key": proxy.key,
+            "tls": proxy.tls,
+            **rest,
+            "strict": ours,
+        }
         return Job(kind=kind, port=proxy.port, **fields)
 
     def run(self) -> None:
         for proxy in self.proxies:
             self.starts(proxy)
         for proxy in self.proxies:
-            self.open_streams(proxy)
+            if self.plan.everything or isinstance(proxy, GatewayProxy):
+                self.open_streams(proxy)
         for number in range(self.plan.rounds):
             for proxy in self.proxies:
                 _say(f"round {number + 1} of {self.plan.rounds}: {proxy.name}")
@@ -165,14 +179,20 @@ class Bench:
             proxy, "streams", clients=clients, seconds=self.plan.streams, rate=_EVENT_RATE
         )
         result = _measure(proxy, job)
-        self.streams += result["answers"]
-        self.events += result["events"]
+        self.count(proxy, result)
         if clients == self.plan.stream_clients[0]:
             first, second = result["first"], result["second"]
             self.add(proxy, ttfb_p50=first["p50"], ttfb_p99=first["p99"])
             self.add(proxy, chunk_p50=second["p50"], chunk_p99=second["p99"])
         if not isinstance(proxy, Direct):
             self.add(proxy, **{f"cpu_chunk_{clients}": result["cpu"] / result["events"] * 1e6})
+
+    def count(self, proxy: Proxy, result: dict[str, Any]) -> None:
+        if isinstance(proxy, GatewayProxy):
+            self.streams += result["answers"]
+            self.events += result["events"]
+        elif result["failed"]:
+            self.broken[proxy.name] = self.broken.get(proxy.name, 0) + result["failed"]
 
     def open_streams(self, proxy: Proxy) -> None:
         if isinstance(proxy, Direct):
@@ -195,8 +215,7 @@ class Bench:
         )
         sampled: list[float] = []
         result = _measure(proxy, job, sampled)
-        self.streams += result["answers"]
-        self.events += result["events"]
+        self.count(proxy, result)
         self.add(proxy, idle_mb=idle, streams_mb=max(sampled) - idle)
 
 
@@ -214,7 +233,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each proxy is measured")
     parser.add_argument("--seconds", type=float, help="length of the streams (60 for a soak)")
     parser.add_argument(
-        "--only", metavar="NAME", nargs="+", help="some of: direct nginx go aiohttp gateway tls"
+        "--only", nargs="+", choices=_NAMES, help="measure these (latencies need direct)"
     )
     parser.add_argument(
         "--tcp",
@@ -253,7 +272,13 @@ def main() -> int:
             gateway.prepare()
             print(profiling.profile(gateway, _measure, folder))
             return 0
-        proxies, missing = _prepared(args, folder, upstream, stack)
+        kinds = [
+            kind
+            for kind in PROXIES
+            if kind.name.removeprefix("gateway ") in (args.only or _NAMES)
+            and (plan.everything or args.only or not kind.tls)
+        ]
+        proxies, missing = _prepared(kinds, args.tcp, folder, upstream, stack)
         bench = Bench(proxies, plan)
         bench.run()
     rows = report.summary(bench.figures)
@@ -268,7 +293,11 @@ def main() -> int:
         print(f"  {ratio}: {value:.2f}")
     print("\nbudgets:")
     print(report.budget_lines(lines))
-    print(f"\nbroken, truncated or reordered: 0 of {bench.streams} streams, {bench.events} events")
+    print(
+        f"\nthe gateway: {bench.streams} streams, {bench.events} events, none broken or reordered"
+    )
+    for broken, count in bench.broken.items():
+        print(f"{broken}: {count} streams broken")
     for text in missing:
         print(f"missing: {text}")
     if args.json is not None:
@@ -282,6 +311,7 @@ def main() -> int:
             "budgets": lines,
             "missing": missing,
             "streams": bench.streams,
+            "broken_by_others": bench.broken,
             "events": bench.events,
         }
         args.json.write_text(json.dumps(data, indent=1) + "\n")
@@ -289,14 +319,16 @@ def main() -> int:
 
 
 def _prepared(
-    args: argparse.Namespace, folder: Path, upstream: Upstream, stack: contextlib.ExitStack
+    kinds: list[type[Proxy]],
+    tcp: bool,
+    folder: Path,
+    upstream: Upstream,
+    stack: contextlib.ExitStack,
 ) -> tuple[list[Proxy], list[str]]:
     proxies: list[Proxy] = []
     missing: list[str] = []
-    for kind in PROXIES:
-        if args.only and kind.name.removeprefix("gateway ") not in args.only:
-            continue
-        proxy = kind(folder, upstream, tcp=args.tcp)
+    for kind in kinds:
+        proxy = kind(folder, upstream, tcp=tcp)
         _say(f"preparing {proxy.name}")
         try:
             proxy.prepare()

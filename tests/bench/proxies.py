@@ -292,6 +292,7 @@ class GatewayProxy(Proxy):
             "params": {"model": "bench.gguf", "temperature": 0.7},
             "personalities": {"teacher": _PERSONALITY},
             "parallel": _SLOTS,
+            "memory": "1MiB",
         }
         (root / "data" / "models.json").write_text(json.dumps(dict.fromkeys(MODELS, entry)))
         self.settings = root / "conf" / "gateway.yaml"

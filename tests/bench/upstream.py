@@ -1,7 +1,7 @@
 """A scripted llama-server for the benchmark: cheap, paced, and numbered so that losses show.
 
-Takes llama-server's flags (``--host X.sock``, ``--alias N``; others are ignored), so the gateway
-can start it as its child; with BENCH_PORT=N it also listens on that TCP port of 127.0.0.1.
+Takes llama-server's flags (``--host X.sock``, ``--list-devices``; others are ignored), so the
+gateway can start it as its child; with BENCH_PORT=N it also listens on that TCP port of 127.0.0.1.
 
 GET /health, POST /v1/chat/completions: a fixed answer, or with ``"stream": true`` a stream of
 ``max_tokens`` events, ``bench_rate`` a second, each with its number and the time it was sent.
@@ -22,7 +22,7 @@ import orjson
 
 MAX_REQUESTS = 100
 IDLE_SECONDS = 5.0
-FIRST_EVENT_AFTER = 0.003
+FIRST_EVENT_AFTER = 0.005
 
 _OBJECT = b'"created":1750000000,"id":"chatcmpl-pZ0dYk2rVx8QmA7sLwT3uNfC9hJbE6gR","model":"bench"'
 
@@ -172,6 +172,9 @@ async def _close_idle() -> None:
 
 
 async def main() -> None:
+    if "--list-devices" in sys.argv:
+        print("Available devices:")
+        return
     loop = asyncio.get_running_loop()
     if "--host" in sys.argv:
         socket = sys.argv[sys.argv.index("--host") + 1]
