@@ -24,6 +24,7 @@ from gateway.backends.memory import Needs
 from gateway.backends.policy import Limits
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.errors import GatewayError, LoadFailed
@@ -66,11 +67,15 @@ class Gateway:
     """Everything that runs, put together; ``async with`` starts and ends it.
 
     Inside, :attr:`urls` answer /health; requests that need a key wait for :meth:`open_keys`.
+    ``patience`` is how long a llama-server may look as if it hung.
     """
 
-    def __init__(self, settings: Settings, library: Library) -> None:
+    def __init__(
+        self, settings: Settings, library: Library, *, patience: Patience = PATIENCE
+    ) -> None:
         self.settings = settings
         self.library = library
+        self._patience = patience
         self.door = Door()
         self.lifecycle = Lifecycle()
         self.accounting = Accounting()
@@ -99,9 +104,7 @@ class Gateway:
             records = Records(self.settings.data_dir / "children")
             for name in await asyncio.to_thread(records.reap_leftovers):
                 _log.warning("ended the llama-server of %s that a dead gateway left behind", name)
-            self.scheduler = _scheduler(
-                self.settings, self.library.catalog, self.runtime.folder, records
-            )
+            self.scheduler = self._make_scheduler(records)
             self.library.changed = self.scheduler.apply
             stack.push_async_callback(self.scheduler.close)
             app = build_app(
@@ -125,6 +128,27 @@ class Gateway:
         self.lifecycle.stopping.set()
         await cancel_and_wait(self._watching)
         await self._stack.aclose()
+
+    def _make_scheduler(self, records: Records) -> Scheduler:
+        settings = self.settings
+        environment = Environment(
+            llama_server=settings.llama_server,
+            llm_storage=settings.llm_storage,
+            runtime_dir=self.runtime.folder,
+            environ=dict(os.environ),
+            records=records,
+            load_timeout=settings.limits.load_timeout,
+            stop_grace=_STOP_GRACE,
+            patience=self._patience,
+        )
+        return Scheduler(
+            self.library.catalog,
+            environment,
+            Limits(max_loaded=settings.scheduler.max_loaded),
+            queue_size=settings.limits.queue_size,
+            queue_timeout=settings.limits.queue_timeout,
+            idle_unload=settings.scheduler.idle_unload,
+        )
 
     async def open_keys(self) -> None:
         """Open the store, make the first key if there is none, and let requests in."""
@@ -183,28 +207,6 @@ class Gateway:
             _log.warning("shutting down with %d requests running", self.scheduler.in_flight)
         await cancel_and_wait(quiet, hurried)
         # 4. Leaving the `async with` closes connections, then backends, then the store.
-
-
-def _scheduler(
-    settings: Settings, catalog: Catalog, runtime_dir: Path, records: Records
-) -> Scheduler:
-    environment = Environment(
-        llama_server=settings.llama_server,
-        llm_storage=settings.llm_storage,
-        runtime_dir=runtime_dir,
-        environ=dict(os.environ),
-        records=records,
-        load_timeout=settings.limits.load_timeout,
-        stop_grace=_STOP_GRACE,
-    )
-    return Scheduler(
-        catalog,
-        environment,
-        Limits(max_loaded=settings.scheduler.max_loaded),
-        queue_size=settings.limits.queue_size,
-        queue_timeout=settings.limits.queue_timeout,
-        idle_unload=settings.scheduler.idle_unload,
-    )
 
 
 async def _machine(settings: Settings) -> Machine:

@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 from harness import FAKE, MakeGateway, Running, Served, alive, project
+from tiny_model import write_tiny_model
 
+from gateway.backends.watchdog import PATIENCE
 from gateway.config import Settings, load_settings
 from gateway.library import Library
 from gateway.server import Gateway
@@ -39,18 +41,33 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.stop()
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that loads in an instant; see tiny_model.py for what it can say."""
+    file = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_tiny_model(file)
+    return file
+
+
 @pytest.fixture
 def make_gateway(tmp_path: Path) -> MakeGateway:
-    """``async with make_gateway(models, **settings) as running``."""
+    """``async with make_gateway(models, **settings) as running``.
+
+    ``patience`` is no setting but how long the watchdog looks on.
+    """
 
     @contextlib.asynccontextmanager
     async def make(models: Mapping[str, Any], **settings: Any) -> AsyncIterator[Running]:
         root = tmp_path / "project"
         settings.setdefault("llama_server", str(FAKE))
+        patience = settings.pop("patience", PATIENCE)
         config = project(root, models, port=0, **settings)
         loaded: Settings = load_settings(config, environ={}).settings
         library = Library.open(loaded.models_file)
-        async with Gateway(loaded, library) as gateway, aiohttp.ClientSession() as session:
+        async with (
+            Gateway(loaded, library, patience=patience) as gateway,
+            aiohttp.ClientSession() as session,
+        ):
             await gateway.open_keys()
             assert gateway.ring is not None
             _, key = await gateway.ring.create("test", "", admin=True)

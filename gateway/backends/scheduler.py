@@ -143,7 +143,8 @@ class Scheduler:
         idle_unload: float | None = None,
     ) -> None:
         self._environment = environment
-        self._limits = limits
+        #: How much may be loaded, and how long a newcomer is put off. May be replaced.
+        self.limits = limits
         self._queue_size = queue_size
         self._queue_timeout = queue_timeout
         self._idle_unload = idle_unload
@@ -167,7 +168,7 @@ class Scheduler:
     def watch_memory(self, needs: Needs, limits: Limits) -> None:
         """Decide by memory from now on: what models need, and how much there is."""
         self._needs = needs
-        self._limits = limits
+        self.limits = limits
         self._pump()
 
     # --- asking for work ---------------------------------------------------------------------
@@ -427,7 +428,7 @@ class Scheduler:
         try:
             while True:
                 self._again = False
-                decision = decide(self._views(), self._limits, time.monotonic())
+                decision = decide(self._views(), self.limits, time.monotonic())
                 for action in decision.actions:
                     self._carry_out(action)
                 if not decision.actions and not self._again:
