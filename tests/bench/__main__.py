@@ -102,7 +102,9 @@ def _measure(proxy: Proxy, job: Job, sampled: list[float] | None = None) -> dict
     # Go's ReverseProxy breaks a stream now and then (its server closes the body of a request too
     # early, on a busy machine): that is told, and the run goes on.
     if failures and (job.strict or result["failed"] > max(5, result["answers"] / 50)):
-        raise Failed(f"{proxy.name}: {job.kind} with {job.clients} clients: {failures}")
+        raise Failed(
+            f"{proxy.name}: {job.kind} with {job.clients} clients: {failures}\n{proxy.last_words()}"
+        )
     result["cpu"] = after - before
     return dict(result)
 

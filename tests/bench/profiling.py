@@ -45,7 +45,7 @@ def _sampled(
     try:
         warm = Job("requests", gateway.port, 1, 0.2, 20.0, gateway.models, gateway.key)
         measure(gateway, warm)
-        record = [spy, "record", "--format", "raw", "--rate", "500", "--native"]
+        record = [spy, "record", "--format", "raw", "--rate", "500", "--function"]
         record += ["--duration", str(int(_SECONDS)), "--output", str(file)]
         watcher = subprocess.Popen(
             [*record, "--pid", str(gateway.pid)],

@@ -143,6 +143,10 @@ class Proxy:
             raise
         return time.monotonic() - started
 
+    def last_words(self) -> str:
+        """The end of what it logged."""
+        return "" if self.process is None else self.process.log.read_text(errors="replace")[-800:]
+
     def end(self) -> None:
         """End it."""
         if self.process is not None:
@@ -172,7 +176,7 @@ class Direct(Proxy):
 
 _NGINX = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid;
-error_log {folder}/nginx-error.log;
+error_log stderr;
 events {{ worker_connections 8192; }}
 http {{
     access_log off;
@@ -209,7 +213,7 @@ class Nginx(Proxy):
 
     def argv(self) -> list[str]:
         assert self.program is not None
-        return [self.program, "-p", str(self.folder), "-c", str(self.config)]
+        return [self.program, "-e", "stderr", "-p", str(self.folder), "-c", str(self.config)]
 
 
 class GoReverseProxy(Proxy):

@@ -176,11 +176,12 @@ async def main() -> None:
         print("Available devices:")
         return
     loop = asyncio.get_running_loop()
+    servers = []  # uvloop closes one that is garbage
     if "--host" in sys.argv:
         socket = sys.argv[sys.argv.index("--host") + 1]
-        await loop.create_unix_server(Connection, socket, backlog=1024)
+        servers.append(await loop.create_unix_server(Connection, socket, backlog=1024))
     if port := os.environ.get("BENCH_PORT"):
-        await loop.create_server(Connection, "127.0.0.1", int(port), backlog=1024)
+        servers.append(await loop.create_server(Connection, "127.0.0.1", int(port), backlog=1024))
     print("scripted llama-server is listening", file=sys.stderr, flush=True)
     await _close_idle()
 
