@@ -16,7 +16,7 @@ from pathlib import Path
 
 GRAMMAR = "root ::= [a-z ]{20,20}"
 
-_WIDTH, _INNER, _LAYERS, _HEADS, _CONTEXT = 64, 128, 2, 4, 512
+_WIDTH, _INNER, _LAYERS, _HEADS, _CONTEXT = 64, 128, 2, 4, 32768
 _TOKENS = [
     *("<unk>", "<s>", "</s>"),
     *(f"<0x{byte:02X}>" for byte in range(256)),
