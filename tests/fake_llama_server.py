@@ -10,6 +10,10 @@ FAKE_SIGNAL=N            be ended by signal N at once
 FAKE_START_DELAY=S       /health answers 503 for S seconds
 FAKE_NEVER_HEALTHY=1     /health answers 503 for ever
 FAKE_DOTS=S              write a dot, and no line end, every S seconds until it is healthy
+FAKE_READS=S             read two megabytes, silently, every S seconds until it is healthy
+FAKE_GROWS=S             take two megabytes of memory, silently, every S seconds likewise
+FAKE_OOM=1               end at once with a CUDA error, for want of memory
+FAKE_OOM=beside          the same if an earlier start (FAKE_STARTS) still runs
 FAKE_IGNORE_TERM=1       SIGTERM does nothing
 FAKE_HANG=1              chat requests are accepted and never answered
 FAKE_BUSY=1              the same, but the CPU is kept busy, as by a long prompt
@@ -72,12 +76,13 @@ def runs(pid: int) -> bool:
     return stat[stat.rindex(")") + 2] not in "ZX"
 
 
-def note_start(file: Path) -> None:
+def note_start(file: Path) -> list[int]:
     earlier = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     beside = [start["pid"] for start in earlier if runs(start["pid"])]
     start = {"pid": os.getpid(), "model": option("--alias", "fake"), "beside": beside}
     with file.open("a") as stream:
         stream.write(json.dumps(start) + "\n")
+    return beside
 
 
 def start_child(file: str, *, detached: bool) -> None:
@@ -191,6 +196,18 @@ class Server:
             sys.stderr.flush()
             time.sleep(pause)
 
+    def reads(self, pause: float) -> None:
+        with Path("/dev/zero").open("rb", buffering=0) as file:
+            while not self.healthy:
+                file.read(2 * 2**20)
+                time.sleep(pause)
+
+    def grows(self, pause: float) -> None:
+        taken = []
+        while not self.healthy:
+            taken.append(b"x" * (2 * 2**20))
+            time.sleep(pause)
+
 
 def main() -> None:
     if "--list-devices" in sys.argv:
@@ -205,8 +222,10 @@ def main() -> None:
         os.kill(os.getpid(), int(number))
     if env("FAKE_IGNORE_TERM"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if file := env("FAKE_STARTS"):
-        note_start(Path(file))
+    beside = note_start(Path(file)) if (file := env("FAKE_STARTS")) else []
+    if env("FAKE_OOM") == "1" or (env("FAKE_OOM") == "beside" and beside):
+        say("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory")
+        sys.exit(1)
     if file := env("FAKE_GRANDCHILD"):
         start_child(file, detached=False)
     if file := env("FAKE_DETACHED"):
@@ -216,8 +235,9 @@ def main() -> None:
         listener.bind(option("--host", ""))
         listener.listen(5)  # as cpp-httplib does
         say("fake llama-server starts")
-        if pause := env("FAKE_DOTS"):
-            threading.Thread(target=server.dots, args=[float(pause)], daemon=True).start()
+        for work in (server.dots, server.reads, server.grows):
+            if pause := env(f"FAKE_{work.__name__.upper()}"):
+                threading.Thread(target=work, args=[float(pause)], daemon=True).start()
         while True:
             client, _ = listener.accept()
             threading.Thread(target=server.connection, args=[client], daemon=True).start()

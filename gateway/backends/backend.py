@@ -33,6 +33,7 @@ from gateway.backends import process
 from gateway.backends.command import Command, build_command, find_program, resolve_model_path
 from gateway.backends.logring import LogRing
 from gateway.backends.memory import looks_like_oom
+from gateway.backends.progress import Progress
 from gateway.backends.watchdog import PATIENCE, Patience, Watchdog
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
@@ -327,15 +328,13 @@ class Backend:
         exited = spawn(child.wait(), name=f"exit of {self.spec.name}")
         exited.add_done_callback(lambda _: news.set())
         patience = self._env.load_timeout
-        progress, seen, pause = time.monotonic(), self.log.received, 0.02
+        progress, pause = Progress(child.pid, self.log, patience), 0.02
         try:
             while not exited.done():
                 news.clear()
                 if await _is_healthy(pool, min(_HEALTH_TIMEOUT, patience)):
                     return
-                if self.log.received != seen:
-                    seen, progress = self.log.received, time.monotonic()
-                elif time.monotonic() - progress > patience:
+                if await progress.stalled():
                     raise self._load_failed(
                         child, f"made no progress for {patience:g} s while loading"
                     )

@@ -200,6 +200,25 @@ async def test_one_that_goes_on_writing_is_not_given_up(make):
     assert backend.load_seconds > 0.8
 
 
+@pytest.mark.parametrize("way", ["reads", "grows"])
+async def test_one_that_goes_on_working_in_silence_is_not_given_up(make, way):
+    """A disk that is slow, or a file that is mapped: nothing to see in the log for minutes."""
+    backend = make(start_delay=1.5, load_timeout=0.5, **{way: 0.05})
+    await backend.ensure_ready()
+    assert backend.load_seconds >= 1.5
+
+
+async def test_one_that_stops_working_is_given_up(make):
+    """What it did at first is no excuse."""
+    backend = make(start_delay=1, reads=0.05, load_timeout=0.5)
+    starting = spawn(failure(backend), name="start")
+    await says(backend)
+    await asyncio.sleep(0.7)  # more than it would get without doing anything
+    assert not starting.done()
+    kill(backend, signal.SIGSTOP)
+    assert "made no progress for 0.5 s" in (await starting).message
+
+
 async def test_a_signal_is_named(make):
     error = await failure(make(signal=int(signal.SIGILL)))
     assert "was ended by SIGILL: it was compiled for a CPU with instructions" in error.message
