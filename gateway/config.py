@@ -126,6 +126,37 @@ class CorsSettings(_Section):
         ("*",), description='a list of origins like https://app.example.com, or ["*"]'
     )
 
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_origin(origin) for origin in origins)
+
+
+_ORIGIN = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://"  # also capacitor:// and the like
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9-]*\*?[A-Za-z0-9-]*\.)*[A-Za-z0-9-]+)"
+    r"(?::(?:[0-9]{1,5}|\*))?"
+)
+
+
+def _origin(text: str) -> str:
+    """A web page's origin (RFC 6454), with ``*`` where :mod:`gateway.api.cors` knows it."""
+    origin = text.strip().removesuffix("/")
+    if origin == "*":
+        return origin
+    if "://" not in origin:
+        raise ValueError(f"{text!r}: an origin begins with a scheme, like https://")
+    if "/" in origin.partition("://")[2]:
+        raise ValueError(f"{text!r}: an origin has no path")
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            f"{text!r} is no origin: scheme, host and perhaps port; a * may stand for labels of "
+            "the host but the last, as in https://*.web.app, or for the port"
+        )
+    if re.search(r"(?:[^./]\*|\*[^.:])[^.]*\.[^.]+$", origin.partition("://")[2]):
+        raise ValueError(f"{text!r} lets in hosts of others: https://*.DOMAIN is meant, it seems")
+    return origin
+
 
 class LimitSettings(_Section):
     """What one client may ask for, and how long it may wait. Sizes in bytes, times in seconds."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import unquote
 
 from aiohttp import web
 
 from gateway.api.context import SETTINGS
 from gateway.api.probes import acme_challenge
 from gateway.api.tls_state import TLS, TlsState
+from gateway.api.wire import EVERY_ANSWER
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.names import parse_name
+from gateway.proxy.routes import without_key
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
 #: RFC 3986's characters; what else a request line may hold does not belong into a header.
@@ -40,11 +43,11 @@ def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Ap
         host = _host(request.headers.getall("Host", []))
         if host is None or not _TARGET.fullmatch(request.raw_path):
             return _text(400, "this is not a request that can be led to https")
-        return _text(308, "https only", {"Location": f"https://{host}{suffix}{request.raw_path}"})
+        target = _without_key(request.raw_path)
+        return _text(308, "https only", {"Location": f"https://{host}{suffix}{target}"})
 
     async def on_prepare(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-        response.headers["Server"] = "llm-gateway"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(EVERY_ANSWER)
         response.force_close()  # there is nothing to come back for
 
     app.on_response_prepare.append(on_prepare)
@@ -64,6 +67,15 @@ def _host(given: list[str]) -> str | None:
         return str(parse_name(match[1]))
     except ValueError:
         return None
+
+
+def _without_key(target: str) -> str:
+    """A target whose query holds no ``authKey``: a Location ends up in histories and logs."""
+    path, mark, query = target.partition("?")
+    if not mark or "authkey" not in unquote(query).lower():
+        return target
+    kept = without_key(query)
+    return f"{path}?{kept}" if kept else path
 
 
 def _text(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -113,6 +113,22 @@ async def test_two_slashes_stay_on_the_host(port: int) -> None:
     assert location == "https://box.example.com:8443//evil.example/x"
 
 
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        (f"?authKey={KEY}", ""),
+        (f"?x=1&authKey={KEY}&y=%2F", "?x=1&y=%2F"),
+        (f"?auth%4Bey={KEY}", ""),
+        (f"?authKey={KEY}&authKey={KEY}", ""),
+        ("?x=authKey", "?x=authKey"),
+        ("?", "?"),
+    ],
+)
+async def test_a_key_in_the_query_is_not_repeated(port: int, query: str, left: str) -> None:
+    status, location, _ = await ask(port, f"/status{query}", "Host: box.example.com")
+    assert (status, location) == (308, f"https://box.example.com:8443/status{left}")
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize("path", ["/", "/ping", "/health", "/v1/chat/completions", "/admin/keys"])
 async def test_nothing_else_is_served_and_no_key_looked_at(

@@ -43,8 +43,7 @@ class Cors:
 
     def decorate(self, request: Mapping[str, str], answer: CIMultiDict[str]) -> None:
         """Add what a browser needs to an answer, errors and streams alike."""
-        if not self._any:
-            answer.add("Vary", "Origin")  # also without one: a cache must not mix them up
+        answer.add("Vary", "Origin")  # also without one: a cache must not mix them up
         origin = request.get("Origin")
         if origin is None or (value := self.allowed(origin)) is None:
             return
@@ -70,6 +69,20 @@ class Cors:
 
 
 def _compile(origin: str) -> re.Pattern[str]:
-    """``*`` stands for one or more labels of a host name, never for a scheme or a port."""
-    pattern = re.escape(origin.rstrip("/")).replace(r"\*", r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
-    return re.compile(pattern, re.IGNORECASE)
+    """The pattern of one origin, as :class:`gateway.config.CorsSettings` lets it through.
+
+    ``*.`` at the beginning of a host stands for one label or more, a ``*`` elsewhere in it for a
+    part of one label (``https://my-app--*.web.app``, Firebase's previews), and as a port for any.
+    No star stands for a scheme, a dot too many, or what comes after the host.
+    """
+    scheme, _, authority = origin.partition("://")
+    any_port = authority.endswith(":*")
+    host = re.escape(authority.removesuffix(":*"))
+    if host.startswith(r"\*\."):
+        host = rf"(?:{_LABEL}\.)+{host.removeprefix(chr(92) + '*' + chr(92) + '.')}"
+    host = host.replace(r"\*", _LABEL)
+    port = r"(?::[0-9]{1,5})?" if any_port else ""
+    return re.compile(f"{re.escape(scheme)}://{host}{port}", re.IGNORECASE | re.ASCII)
+
+
+_LABEL = "[A-Za-z0-9-]+"

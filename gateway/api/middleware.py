@@ -21,6 +21,7 @@ from gateway.api.auth import Scope, authenticate, authorise
 from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
 from gateway.api.tls_state import TLS
+from gateway.api.wire import EVERY_ANSWER
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
@@ -51,6 +52,12 @@ def needs(scope: Scope) -> Callable[[Handler], Handler]:
         return handler
 
     return mark
+
+
+def scope_of(handler: object) -> Scope:
+    """What a handler asks of its caller."""
+    scope: Scope = getattr(handler, _SCOPE, Scope.CHAT)
+    return scope
 
 
 def speaks(dialect: Dialect) -> Callable[[Handler], Handler]:
@@ -113,7 +120,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         cors = request.app[CORS]
         return web.Response(status=204, headers=cors.preflight(request.headers))
-    scope = getattr(request.match_info.handler, _SCOPE, Scope.CHAT)
+    scope = scope_of(request.match_info.handler)
     if scope is not Scope.PUBLIC:
         principal = await authenticate(request)
         request[PRINCIPAL] = principal
@@ -133,8 +140,9 @@ async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> 
     assert isinstance(request, web.Request)
     headers = response.headers
     request.app[CORS].decorate(request.headers, headers)
-    headers["Server"] = "llm-gateway"
-    headers["X-Content-Type-Options"] = "nosniff"
+    headers.update(EVERY_ANSWER)
+    if "Cache-Control" not in headers:  # streams have their own
+        headers["Cache-Control"] = "no-store"  # it may hold a key, or somebody's chat
     hsts = request.app[TLS].hsts
     if hsts is not None and request.secure:
         headers["Strict-Transport-Security"] = hsts

@@ -20,6 +20,14 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gateway.errors import BadRequest, error_body
 
+#: On every answer: what a browser must not do with it, and no version of anything.
+EVERY_ANSWER = {
+    "Server": "llm-gateway",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+
 
 class _WithoutItsText(logging.Filter):
     """What was wrong with a request, without the request."""
@@ -81,7 +89,7 @@ class _Handler(web.RequestHandler):
             status=status,
             body=orjson.dumps(body),
             content_type="application/json",
-            headers={"Server": "llm-gateway", "X-Content-Type-Options": "nosniff"},
+            headers=EVERY_ANSWER,
         )
         answer.force_close()
         return answer
