@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api import admin, admin_keys, classic, listing, probes, relayed, router
+from gateway.api import admin, admin_keys, classic, listing, openapi, probes, relayed, router
 from gateway.api.accounting import ACCOUNTING, Accounting
 from gateway.api.context import (
     DOOR,
@@ -53,6 +53,8 @@ ROUTES = (
     ("PATCH", "/admin/keys/{id}", admin_keys.change_key),
     ("DELETE", "/admin/keys/{id}", admin_keys.revoke_key),
     ("GET", "/admin/usage", admin_keys.usage),
+    ("GET", "/openapi.json", openapi.openapi_json),
+    ("GET", "/docs", openapi.docs),
     *relayed.routes(),
     ("*", "/upstream/{path:.+}", relayed.upstream),
 )
@@ -76,6 +78,7 @@ def build_app(
     app[ACCOUNTING] = accounting
     app[ERRORS] = ErrorLog()
     app[listing.DETAILS] = listing.Details()
+    app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[CORS] = Cors(settings.cors.origins)
     app.on_response_prepare.append(on_prepare)
     for method, path, handler in ROUTES:

@@ -115,7 +115,7 @@ def request(reader, client: socket.socket) -> bool:
     if path in ANSWERS:
         client.sendall(response(*ANSWERS[path]))
     elif path == "/apply-template":
-        said = [f"<{m['role']}>{m['content']}" for m in json.loads(body)["messages"]]
+        said = [f"<{m.get('role')}>{m.get('content')}" for m in json.loads(body)["messages"]]
         client.sendall(response(200, {"prompt": "".join(said)}))
     elif path in STREAMS and json.loads(body).get("stream"):
         events = "".join(

@@ -36,7 +36,7 @@ _FIELDS: Final = {
     "defaultPersonality": "default_personality",
     "limits": "limits",
 }
-_MAX_DAYS: Final = 3660
+MAX_DAYS: Final = 3660
 
 
 @needs(Scope.ADMIN)
@@ -192,8 +192,8 @@ def _forced(request: web.Request) -> bool:
 
 def _days(request: web.Request) -> int:
     text = request.query.get("days", "30")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_DAYS):
-        raise BadRequest(f"`days` must be a whole number from 1 to {_MAX_DAYS}", param="days")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_DAYS):
+        raise BadRequest(f"`days` must be a whole number from 1 to {MAX_DAYS}", param="days")
     return int(text)
 
 

@@ -75,7 +75,7 @@ DETAILS = web.AppKey("details", Details)
 
 
 async def openai_models(request: web.Request) -> web.Response:
-    """GET /v1/models (OpenAI reference, Models): in the order of models.json."""
+    """GET /v1/models: OpenAI's list (reference, Models), in the order of models.json."""
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
