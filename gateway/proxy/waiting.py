@@ -11,6 +11,7 @@ import time
 
 from aiohttp import web
 
+from gateway.backends.backend import State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import GatewayError
 from gateway.proxy.outgoing import Opened, open_events
@@ -20,6 +21,8 @@ from gateway.tasks import cancel_and_wait, spawn
 #: once, so they always are.
 SILENCE = 3.0
 HEARTBEAT = 5.0
+#: What is waited for, where it is not for others to make room, or to be done.
+_WORDS = {State.STARTING: b"starting", State.BACKOFF: b"restarting"}
 
 
 class Refused(Exception):
@@ -47,7 +50,7 @@ async def wait_for_lease(
             place = scheduler.waiting(model, waiting)
             opened.write(
                 b": %b, position %d, %d s\n\n"
-                % (place.stage.encode(), place.position, time.monotonic() - since)
+                % (_WORDS.get(place.stage, b"queued"), place.position, time.monotonic() - since)
             )
             await asyncio.wait([waiting], timeout=HEARTBEAT)
     except BaseException:
