@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -81,7 +82,7 @@ class Gateway:
         self.accounting = Accounting()
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self.scheduler: Scheduler
         self._listeners: Listeners
         self._stack = contextlib.AsyncExitStack()
@@ -126,7 +127,7 @@ class Gateway:
 
     async def __aexit__(self, *exc: object) -> None:
         self.lifecycle.stopping.set()
-        await cancel_and_wait(self._watching)
+        await cancel_and_wait(*self._background)
         await self._stack.aclose()
 
     def _make_scheduler(self, records: Records) -> Scheduler:
@@ -152,18 +153,22 @@ class Gateway:
 
     async def open_keys(self) -> None:
         """Open the store, make the first key if there is none, and let requests in."""
-        machine = spawn(_machine(self.settings), name="look at the machine")
         store = await _open_store(self.settings)
         ring = self.ring = await KeyRing.open(store)
         await self.accounting.open(store)
-        await self._watch_memory(store, await machine)
         await _first_key(ring, self.settings, self.library, self.urls[0])
         self.door.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
-        self._watching = spawn(self.library.watch(), name="watch models.json")
+        self._background = [
+            spawn(self.library.watch(), name="watch models.json"),
+            spawn(self._watch_memory(store), name="look at the machine"),
+        ]
+        gc.freeze()  # what is here now stays: the collector need not look at it
 
-    async def _watch_memory(self, store: Store, machine: Machine) -> None:
+    async def _watch_memory(self, store: Store) -> None:
+        """Let models be loaded, as soon as it is known what there is room for."""
+        machine = await _machine(self.settings)  # a GPU's driver may take seconds to say
         wanted = self.settings.scheduler
         budget = machine.budget if wanted.memory_budget == "auto" else wanted.memory_budget
         _log.info("memory for models: %.1f GiB (%s)", budget / 2**30, machine.source)

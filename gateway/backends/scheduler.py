@@ -102,6 +102,12 @@ class _Entry:
         leaving = self.unload or self.stopping is not None
         return self.backend.state is State.READY and not leaving
 
+    @property
+    def oldest_wait(self) -> float | None:
+        """Since when the one who has waited longest has been waiting."""
+        heads = [line[0].since for line in (self.queue, self.loaders) if line]
+        return min(heads, default=None)
+
 
 class Waiting(NamedTuple):
     """Where a waiting request stands."""
@@ -116,8 +122,10 @@ class ModelStatus:
 
     name: str
     state: State
+    state_seconds: float  # for how long it has been in this state
     in_flight: int
     queued: int
+    waited: float | None  # by the one that has waited longest
     slots: int
     pid: int | None
     uptime: float | None
@@ -141,7 +149,9 @@ class Scheduler:
         queue_size: int,
         queue_timeout: float,
         idle_unload: float | None = None,
+        memory_known: bool = True,
     ) -> None:
+        """``memory_known=False``: nothing is loaded until :meth:`watch_memory`."""
         self._environment = environment
         #: How much may be loaded, and how long a newcomer is put off. May be replaced.
         self.limits = limits
@@ -149,6 +159,7 @@ class Scheduler:
         self._queue_timeout = queue_timeout
         self._idle_unload = idle_unload
         self._needs: Needs | None = None
+        self._memory_known = memory_known
         self._entries: dict[str, _Entry] = {}
         self._leaving: dict[str, _Entry] = {}  # gone from models.json, their process is not
         self._sockets = 0
@@ -527,7 +538,7 @@ class Scheduler:
     def _need(self, spec: ModelSpec) -> int | None:
         """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
         if self._needs is None:
-            return spec.memory or 0
+            return spec.memory or 0 if self._memory_known else None
         known = self._needs.known(spec)
         return known.size if known is not None else None
 
@@ -537,7 +548,6 @@ class Scheduler:
         ready = state is State.READY and not stopping and not self._closing
         ready_since = backend.ready_since or 0.0
         last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
-        heads = [line[0].since for line in (entry.queue, entry.loaders) if line]
         residency = max(MIN_RESIDENCY, backend.load_seconds or 0.0)
         blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
         need = self._need(entry.spec)
@@ -555,7 +565,7 @@ class Scheduler:
             slots=entry.spec.parallel,
             waiting=len(entry.queue),
             wanted=len(entry.loaders),
-            oldest_wait=min(heads, default=None),
+            oldest_wait=entry.oldest_wait,
             need=need or 0,
             alone=entry.alone,
             last_used=last_used,
@@ -572,8 +582,10 @@ def _status(entry: _Entry, now: float, memory: int | None) -> ModelStatus:
     return ModelStatus(
         name=entry.spec.name,
         state=backend.state,
+        state_seconds=now - backend.since,
         in_flight=entry.in_flight,
         queued=len(entry.queue) + len(entry.loaders),
+        waited=now - oldest if (oldest := entry.oldest_wait) is not None else None,
         slots=entry.spec.parallel,
         pid=backend.pid,
         uptime=now - (backend.ready_since or now) if up else None,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
-import logging.handlers
-import queue
 import sys
 from typing import TYPE_CHECKING
 
 from gateway.config import Loaded, load_settings, skeleton
+from gateway.logs import log_to_stderr
 from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Run it. 0 after a signal, 1 if it could not start."""
     overrides = {k: v for k in ("host", "port") if (v := getattr(args, k)) is not None}
     loaded = demo_if_bare(load_settings(args.config, overrides=overrides))
-    listener = _log_to_stderr()
+    log = log_to_stderr()
     try:
         # Imported after the settings are known to be right: aiohttp takes a third of a second.
         from gateway.library import Library
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
     finally:
-        listener.stop()
+        log.stop()
     return 0
 
 
@@ -72,24 +70,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-class _Queue(logging.handlers.QueueHandler):
-    """Hands records over as they are: they are formatted in the listener's thread."""
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
-
-
-def _log_to_stderr() -> logging.handlers.QueueListener:
-    """Log through a thread: a terminal or journal that is slow must not stop the event loop."""
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    logging.basicConfig(level=logging.INFO, handlers=[_Queue(records)], force=True)
-    listener = logging.handlers.QueueListener(records, stream)
-    listener.start()
-    return listener
 
 
 __all__ = ["InvalidFiles", "add_parser", "demo_if_bare", "loop_factory", "run"]
