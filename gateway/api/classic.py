@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from aiohttp_sse import EventSourceResponse, sse_response
 from gateway.api.accounting import Metered
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, MODEL, PRINCIPAL, SCHEDULER
-from gateway.api.events import HEADERS, changes, endless
+from gateway.api.events import HEADERS, endless, throttled
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
 from gateway.backends.backend import State
@@ -85,18 +86,18 @@ async def unload_model(request: web.Request) -> web.Response:
 
 
 async def status(request: web.Request) -> web.StreamResponse:
-    """GET /status: Server-Sent Events, one at once and one after every change."""
+    """GET /status: Server-Sent Events, one at once and one after every change.
+
+    A change of numbers alone is told every few seconds.
+    """
     return await endless(request, _status_events(request.app), event="message")
 
 
 async def _status_events(app: web.Application) -> AsyncGenerator[str, None]:
-    last = ""
-    async with contextlib.aclosing(changes(app[SCHEDULER])) as changed:
-        async for _ in changed:
-            data = orjson.dumps(_status_event(app)).decode()
-            if data != last:
-                last = data
-                yield data
+    now = partial(_status_event, app)
+    async with contextlib.aclosing(throttled(app[SCHEDULER], now, _essence)) as events:
+        async for event in events:
+            yield orjson.dumps(event).decode()
 
 
 def _status_event(app: web.Application) -> dict[str, Any]:
@@ -109,7 +110,25 @@ def _status_event(app: web.Application) -> dict[str, Any]:
         "models": [s.name for s in statuses if s.state in (State.READY, State.DRAINING)],
         "active": active,
         "personality": library.active.personality if library.active else None,
+        "waiting": [_waiting(s) for s in statuses if s.queued or s.state is State.STARTING],
     }
+
+
+def _waiting(status: ModelStatus) -> dict[str, Any]:
+    """A model that is loading, or waited for: what it is doing, since when, who waits."""
+    return {
+        "model": status.name,
+        "stage": status.state,
+        "seconds": int(status.state_seconds),
+        "queued": status.queued,
+        "longest_wait": int(status.waited or 0),
+    }
+
+
+def _essence(event: dict[str, Any]) -> Any:
+    """What is worth an event of its own."""
+    stages = [(one["model"], one["stage"]) for one in event["waiting"]]
+    return event["status"], event["models"], event["active"], event["personality"], stages
 
 
 def _in_words(statuses: list[ModelStatus], active: str | None) -> tuple[str, str]:
@@ -119,14 +138,21 @@ def _in_words(statuses: list[ModelStatus], active: str | None) -> tuple[str, str
         return [s for s in statuses if s.state in states]
 
     if loading := named(State.STARTING):
-        return "Loading", f"Loading {_names(loading)}"
+        each = ", ".join(f"{s.name} ({int(s.state_seconds)} s)" for s in loading)
+        return "Loading", f"Loading {each}{_queue(statuses)}"
     if busy := [s for s in statuses if s.in_flight]:
-        return "Processing", f"{sum(s.in_flight for s in busy)} running on {_names(busy)}"
+        running = sum(s.in_flight for s in busy)
+        return "Processing", f"{running} running on {_names(busy)}{_queue(statuses)}"
     if broken := [s for s in named(State.FAILED, State.BACKOFF) if active in (None, s.name)]:
         return "Error", broken[0].last_error or f"{broken[0].name} failed"
     if ready := named(State.READY, State.DRAINING):
-        return "Idle", f"{_names(ready)} loaded"
+        return "Idle", f"{_names(ready)} loaded{_queue(statuses)}"
     return "Terminated", "No model is loaded"
+
+
+def _queue(statuses: list[ModelStatus]) -> str:
+    waiting = [f"{s.queued} for {s.name}" for s in statuses if s.queued]
+    return f"; waiting: {', '.join(waiting)}" if waiting else ""
 
 
 def _names(statuses: list[ModelStatus]) -> str:

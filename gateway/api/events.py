@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp_sse import sse_response
@@ -14,6 +17,10 @@ from gateway.tasks import cancel_and_wait, spawn
 
 #: nginx must not keep events back.
 HEADERS = {"X-Accel-Buffering": "no"}
+#: Seconds between events that differ in numbers only.
+PAUSE = 5.0
+
+_T = TypeVar("_T")
 
 
 async def endless(
@@ -59,5 +66,34 @@ async def changes(scheduler: Scheduler) -> AsyncGenerator[None, None]:
             changed.clear()
             yield
             await changed.wait()
+    finally:
+        stop_listening()
+
+
+async def throttled(
+    scheduler: Scheduler, look: Callable[[], _T], essence: Callable[[_T], Any]
+) -> AsyncGenerator[_T, None]:
+    """Yield what ``look`` sees: at once, and after every change of a backend's state or queue.
+
+    Where the ``essence`` of it is still the same, the next one comes :data:`PAUSE` after the
+    last, also if only time has passed.
+    """
+    changed = asyncio.Event()
+    stop_listening = scheduler.subscribe(changed.set)
+    try:
+        while True:
+            told, told_at = look(), time.monotonic()
+            yield told
+            while True:
+                changed.clear()
+                seen = look()
+                if essence(seen) != essence(told):
+                    break
+                due = told_at + PAUSE - time.monotonic()
+                if seen != told and due <= 0:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(due if due > 0 else PAUSE):
+                        await changed.wait()
     finally:
         stop_listening()

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
+import scripted
 from harness import MakeGateway, Running, fake_model
+
+from gateway.api import events
+from gateway.tasks import spawn
 
 
 async def event(response: aiohttp.ClientResponse) -> tuple[str, Any]:
@@ -66,6 +72,50 @@ async def test_status(make_gateway: MakeGateway, tmp_path: Path) -> None:
         running.gateway.lifecycle.stopping.set()
         async with asyncio.timeout(5):
             await response.content.read()
+
+
+async def test_status_while_models_load(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PAUSE", 0.4)
+    async with (
+        make_gateway({"m": fake_model(tmp_path, start_delay=2)}) as running,
+        running.request("GET", "/status") as response,
+    ):
+        began = time.monotonic()
+        asked = [spawn(running.chat("m"), name="a client") for _ in range(3)]
+        seen = [await until(response, "Loading")]
+        while (data := (await event(response))[1])["status"] == "Loading":
+            seen.append(data)
+        assert 3 <= len(seen) <= 2 + (time.monotonic() - began) / 0.4
+        (waiting,) = seen[-1]["waiting"]
+        seconds = waiting["seconds"]
+        assert seconds >= 1
+        assert seen[-1]["info"] == f"Loading m ({seconds} s); waiting: 3 for m"
+        assert (waiting["model"], waiting["stage"], waiting["queued"]) == ("m", "starting", 3)
+        assert waiting["longest_wait"] >= seconds
+        assert [answer[0] for answer in await asyncio.gather(*asked)] == [200, 200, 200]
+        assert (await until(response, "Idle"))["waiting"] == []
+
+
+async def test_status_is_no_flood(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PAUSE", 60.0)
+    async with (
+        make_gateway({"m": fake_model(tmp_path, never_healthy=1)}) as running,
+        running.request("GET", "/status") as response,
+    ):
+        scheduler = running.gateway.scheduler
+        await until(response, "Terminated")
+        for count in range(1, 9):
+            spawn(running.chat("m"), name="a client")
+            await scripted.until(scheduler, lambda: scheduler.status()[0].queued == count)  # noqa: B023
+        await scheduler.unload("m")
+        told = []
+        while (data := (await event(response))[1])["status"] != "Terminated":
+            told.append((data["status"], data["waiting"][0]["stage"]))
+        assert len(told) == len(set(told)) <= 4  # stages, and not one for each client
 
 
 async def ask(running: Running, query: str) -> tuple[int, Any]:
