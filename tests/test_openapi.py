@@ -231,3 +231,49 @@ async def test_no_input_is_answered_with_a_server_error(
         code, out = await fuzz(running, tmp_path, "--max-time", "20", "--seed", "1")
     assert code == 0, out
     assert not [r.getMessage() for r in caplog.records if r.exc_info]
+
+
+LONG = "9" * 20  # beyond 64 bits: read by the standard library
+HALF = '"\\ud800"'
+POET = '"model": "a:poet"'
+STRANGE = {
+    "half a character": f'{{"model": {HALF}, "n": {LONG}}}',
+    "half a character said": f'{{{POET}, "n": {LONG}, "messages": [{{"content": {HALF}}}], '
+    f'"input": {HALF}, "prompt": {HALF}}}',
+    "half a character as a field": f"{{{HALF}: {LONG}}}",
+    "roles that are lists": f'{{{POET}, "messages": [{{"role": []}}], "input": [{{"role": {{}}}}]}}',
+    "parts that are numbers": f'{{{POET}, "input": [{{"role": "system", "content": [1]}}]}}',
+    "a long number for the template": f'{{{POET}, "prompt": "x", '
+    f'"chat_template_kwargs": {{"n": {LONG}}}}}',
+    "deep": f'{{{POET}, "messages": [{{}}], "input": [{{}}], "prompt": "x", '
+    f'"personality": "poet", "x": {"[" * 1000}{"]" * 1000}}}',
+}
+
+
+async def test_bodies_that_a_fuzzer_has_no_idea_of(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = {"a": fake_model(tmp_path, personalities={"poet": "You rhyme."})}
+    failed = []
+    async with make_gateway(models, llama_server=RECORDER) as running:
+        for method, path, _ in ROUTES:
+            for name, body in STRANGE.items() if method in ("POST", "PATCH") else ():
+                async with running.request(method, path, data=body) as response:
+                    if response.status >= 500:
+                        failed.append((method, path, name, await response.text()))
+    assert not failed
+    assert not [r.getMessage() for r in caplog.records if r.exc_info]
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/upstream/a/v1/files"])
+async def test_headers_arrive_as_they_came(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
+    form = '--b\r\nContent-Disposition: form-data; name="model"\r\n\r\na\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b; x=\N{SNOWMAN}"  # in no other encoding than UTF-8
+    models = {"a": fake_model(tmp_path, record=tmp_path / "record")}
+    async with make_gateway(models, llama_server=RECORDER) as running:
+        status, _ = await running.json("POST", path, headers={"Content-Type": kind}, data=form)
+        assert status == 200
+    (line,) = (tmp_path / "record").read_text().splitlines()
+    assert json.loads(line)["headers"]["content-type"] == kind

@@ -127,7 +127,7 @@ async def upstream(request: web.Request) -> web.StreamResponse:
         f"{name}: {request.headers[name]}\r\n"
         for name in ("Content-Type", "Accept")
         if name in request.headers
-    ).encode("latin-1")
+    ).encode("utf-8", "surrogateescape")  # the bytes that came: so aiohttp has read them
     name, sent_to = target.spec.name, _target(path, request)
     if request.method == "GET":
         return await answer_beside(request, Call(name, "GET", sent_to, lines, b""))

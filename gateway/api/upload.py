@@ -45,7 +45,7 @@ def form_handler(route: Route) -> Handler:
                     )
         target = await resolve(request, {"model": named or field.model})
         # No line of a header has a line end in it: aiohttp has seen to that.
-        headers = f"Content-Type: {content_type}\r\n".encode("latin-1")
+        headers = f"Content-Type: {content_type}\r\n".encode("utf-8", "surrogateescape")
         call = Call(
             target.spec.name,
             "POST",

@@ -20,6 +20,7 @@ from gateway.errors import BadRequest
 JsonObject = dict[str, Any]
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_object(raw: bytes) -> JsonObject:
@@ -36,15 +37,26 @@ def parse_object(raw: bytes) -> JsonObject:
 
 
 def serialise(body: JsonObject) -> bytes:
-    """``body`` as JSON: key order and unknown fields as they came."""
+    """``body`` as JSON: key order and unknown fields as they came.
+
+    Raises :class:`BadRequest` for what could be read, but is too deep to be written again.
+    """
     try:
         return orjson.dumps(body)
-    except TypeError:  # an integer over 64 bits
+    except TypeError:  # an integer over 64 bits, or deeper than 254 levels
+        pass
+    try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
 
 
 def _parse_exactly(raw: bytes) -> Any:
-    return json.loads(raw.decode("utf-8"), parse_float=_finite, parse_constant=_refuse)
+    parsed = json.loads(raw.decode("utf-8"), parse_float=_finite, parse_constant=_refuse)
+    if _SURROGATE.search(raw):
+        # Half of a character is no text: orjson refuses it, json doesn't.
+        json.dumps(parsed, ensure_ascii=False).encode()
+    return parsed
 
 
 def _finite(text: str) -> float:

@@ -72,7 +72,7 @@ def apply_to_chat(body: JsonObject, prompt: str) -> None:
     contents = [prompt]
     others = []
     for message in body["messages"]:
-        if message.get("role") in _SYSTEM_ROLES:
+        if _is_system(message):
             contents.append(message.get("content"))
         else:
             others.append(message)
@@ -112,15 +112,15 @@ def apply_to_responses(body: JsonObject, prompt: str) -> None:
     items = body["input"]
     others = items
     if isinstance(items, list):
-        others = [item for item in items if item.get("role") not in _SYSTEM_ROLES]
-        contents += [i.get("content") for i in items if i.get("role") in _SYSTEM_ROLES]
+        others = [item for item in items if not _is_system(item)]
+        contents += [item.get("content") for item in items if _is_system(item)]
     joined = _joined(contents)
     if isinstance(joined, str):
         body["instructions"] = joined
         body["input"] = others
         return
     for part in joined:
-        if part.get("type") == "text":
+        if isinstance(part, dict) and part.get("type") == "text":
             part["type"] = "input_text"
     body.pop("instructions", None)
     body["input"] = [{"role": "system", "content": joined}, *others]
@@ -145,7 +145,7 @@ def apply_to_anthropic(body: JsonObject, prompt: str) -> None:
     contents = []
     others = []
     for message in body["messages"]:
-        if message.get("role") in _SYSTEM_ROLES and _is_all_text(message.get("content")):
+        if _is_system(message) and _is_all_text(message.get("content")):
             contents.append(message["content"])
         else:
             others.append(message)
@@ -168,6 +168,11 @@ ANTHROPIC = MessageFormat("anthropic", check_messages, apply_to_anthropic)
 COMPLETION = MessageFormat("completion", refuse_remote, None)
 #: Not a conversation: embeddings, tokens, fill-in-the-middle. A personality has no place in it.
 NONE = MessageFormat("none", refuse_remote, None)
+
+
+def _is_system(message: JsonObject) -> bool:
+    role = message.get("role")
+    return isinstance(role, str) and role in _SYSTEM_ROLES  # a list cannot be looked up
 
 
 def _joined(contents: list[Any]) -> Any:

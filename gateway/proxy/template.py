@@ -16,7 +16,7 @@ import orjson
 
 from gateway.backends.scheduler import Lease
 from gateway.errors import BackendError, BadRequest
-from gateway.proxy.body import error_of
+from gateway.proxy.body import error_of, serialise
 
 _JSON = b"Content-Type: application/json\r\n"
 _TIMEOUT = 30.0  # seconds: it only writes text
@@ -42,12 +42,13 @@ async def _written(lease: Lease, body: dict[str, Any], prompt: str, text: str) -
         "POST",
         "/apply-template",
         headers=_JSON,
-        body=orjson.dumps(wanted),
+        body=serialise(wanted),
         timeout=_TIMEOUT,
         max_body=64 * 2**20,
     )
     if fetched.status != 200:
         message = error_of(fetched.body)["message"]
-        raise BackendError(f"the chat template could not be applied: {message}")
+        said = f"the chat template could not be applied: {message}"
+        raise BadRequest(said) if fetched.status < 500 else BackendError(said)
     written: str = orjson.loads(fetched.body)["prompt"]
     return written

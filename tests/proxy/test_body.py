@@ -55,6 +55,21 @@ def test_what_is_no_object(raw: bytes) -> None:
         parse_object(raw)
 
 
+@pytest.mark.parametrize("number", ["1", "1" * 30])
+def test_half_a_character_is_refused_whatever_else_is_there(number: str) -> None:
+    with pytest.raises(BadRequest, match="not valid JSON"):
+        parse_object(b'{"n":%b,"a":["\\uD83d"]}' % number.encode())
+    whole = parse_object(b'{"n":%b,"a":"\\uD83d\\ude00"}' % number.encode())
+    assert whole["a"] == "\N{GRINNING FACE}"
+
+
+def test_what_is_too_deep_to_be_written_again() -> None:
+    deep = parse_object(b'{"a":%b%b}' % (b"[" * 1000, b"]" * 1000))
+    with pytest.raises(BadRequest, match="deeply"):
+        serialise(deep)
+    assert serialise(parse_object(b'{"a":%b%b}' % (b"[" * 400, b"]" * 400))).count(b"[") == 400
+
+
 def test_responses_are_added_without_touching_the_rest() -> None:
     answer = b'{ "choices":[{"message":{"content":"a\\u00e4"}}], "x":1.0e0 }\n'
     changed = with_responses(answer, orjson.loads(answer))

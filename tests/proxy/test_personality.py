@@ -121,6 +121,22 @@ def test_anthropic(system: Any, expected: Any) -> None:
         assert body["system"] == [*expected, text("\n\nM")]
 
 
+@pytest.mark.parametrize("role", [["system"], {}, 7, None])
+@pytest.mark.parametrize("format_", [CHAT, RESPONSES, ANTHROPIC])
+def test_a_role_that_is_none_is_left_to_llama_server(format_: MessageFormat, role: Any) -> None:
+    strange = {"role": role, "content": "x"}
+    field = "input" if format_ is RESPONSES else "messages"
+    assert strange in applied(format_, {field: [strange]})[field]
+
+
+def test_parts_that_are_none_are_left_to_llama_server() -> None:
+    item = {"role": "system", "content": [1, None, text("a", "input_text")]}
+    expected = [text("P", "input_text"), 1, None, text("a", "input_text")]
+    assert applied(RESPONSES, {"input": [item]})["input"] == [
+        {"role": "system", "content": expected}
+    ]
+
+
 def test_anthropic_without_system() -> None:
     picture = {"role": "system", "content": [{"type": "image", "source": {"data": "AA=="}}]}
     body = {"messages": [USER, picture]}
