@@ -241,7 +241,7 @@ STRANGE = {
     "half a character said": f'{{{POET}, "n": {LONG}, "messages": [{{"content": {HALF}}}], '
     f'"input": {HALF}, "prompt": {HALF}}}',
     "half a character as a field": f"{{{HALF}: {LONG}}}",
-    "roles that are lists": f'{{{POET}, "messages": [{{"role": []}}], "input": [{{"role": {{}}}}]}}',
+    "roles that are lists": f'{{{POET}, "messages": [{{"role": []}}], "input": [{{"role": []}}]}}',
     "parts that are numbers": f'{{{POET}, "input": [{{"role": "system", "content": [1]}}]}}',
     "a long number for the template": f'{{{POET}, "prompt": "x", '
     f'"chat_template_kwargs": {{"n": {LONG}}}}}',
