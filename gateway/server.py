@@ -149,6 +149,7 @@ class Gateway:
             queue_size=settings.limits.queue_size,
             queue_timeout=settings.limits.queue_timeout,
             idle_unload=settings.scheduler.idle_unload,
+            memory_known=False,
         )
 
     async def open_keys(self) -> None:

@@ -30,7 +30,7 @@ from tiny_model import GRAMMAR
 from gateway.backends import scheduler as scheduling
 from gateway.backends.backend import Backend, State
 from gateway.backends.command import bundled_program
-from gateway.backends.scheduler import ModelStatus
+from gateway.backends.scheduler import ModelStatus, Scheduler
 from gateway.backends.watchdog import Patience
 from gateway.tasks import spawn
 
@@ -377,6 +377,7 @@ class Crowd:
         self.served: Counter[str] = Counter()
         self.refused = 0
         self.hung_up = 0
+        self.broken = 0
         self.errors: list[str] = []
 
     async def client(self) -> None:
@@ -390,6 +391,8 @@ class Crowd:
                     await self._ask(model, body)
             except TimeoutError:
                 self.hung_up += 1
+            except aiohttp.ClientPayloadError:  # a stream without a clean end
+                self.broken += 1
             except aiohttp.ClientError as error:
                 self.errors.append(repr(error))
 
@@ -411,6 +414,14 @@ def _complete(text: str, *, stream: bool) -> bool:
     return json.loads(text)["choices"][0]["finish_reason"] == "length"
 
 
+async def hurried(running: Running) -> Scheduler:
+    """A scheduler that lets models take turns more often than is good for them."""
+    scheduler = running.gateway.scheduler
+    await until(scheduler, lambda: scheduler.limits.budget is not None)
+    scheduler.limits = replace(scheduler.limits, patience=0.5)
+    return scheduler
+
+
 async def test_a_crowd(
     make_gateway: MakeGateway,
     program: Program,
@@ -425,11 +436,11 @@ async def test_a_crowd(
         scheduler=MEMORY,
         limits={"queue_size": 18},
     ) as running:
-        scheduler = running.gateway.scheduler
-        scheduler.limits = replace(scheduler.limits, patience=0.5)
+        scheduler = await hurried(running)
         crowd = Crowd(running, "abc", 15)
         await asyncio.gather(*(crowd.client() for _ in range(30)))
         assert crowd.errors == []
+        assert not crowd.broken
         assert all(crowd.served[model] > 10 for model in "abc"), crowd.served
         assert crowd.refused
         assert crowd.hung_up > 30
@@ -439,3 +450,35 @@ async def test_a_crowd(
         assert len(program.starts) > 3  # they took turns
         assert max(len(start.beside) for start in program.starts) == 1
     assert not [start for start in program.starts if alive(start.pid)]
+
+
+async def test_a_crowd_and_a_killer(
+    make_gateway: MakeGateway,
+    program: Program,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only streams that had begun are lost with a process, and they say so."""
+    monkeypatch.setattr(scheduling, "MIN_RESIDENCY", 0.5)
+    async with make_gateway(
+        entries(tiny_model, "a", "b", "c", parallel=2),
+        llama_server=str(program.path),
+        scheduler=MEMORY,
+    ) as running:
+        scheduler = await hurried(running)
+        crowd = Crowd(running, "abc", 8)
+
+        async def kill(model: str) -> None:
+            await until(scheduler, lambda: status(running, model).in_flight == 2, seconds=20)
+            os.kill(pid_of(running, model), signal.SIGKILL)
+
+        await asyncio.gather(*map(kill, "abc"), *(crowd.client() for _ in range(10)))
+        assert crowd.errors == []
+        assert crowd.broken <= 3 * 2  # what ran in those moments
+        assert all(crowd.served[model] for model in "abc"), crowd.served
+        async with asyncio.timeout(10):
+            await scheduler.idle()
+        assert all(s.in_flight == s.queued == 0 and s.deaths == 1 for s in scheduler.status())
+        assert max(len(start.beside) for start in program.starts) == 1
+        for model in "abc":
+            await answers(running, model)

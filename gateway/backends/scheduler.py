@@ -86,6 +86,8 @@ class _Entry:
     unload: bool = False
     #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
     alone: bool = False
+    #: For which spec its need of memory was asked for last.
+    looked_up: ModelSpec | None = None
     #: Its name among all entries. One that is gone from models.json, and still to be drained,
     #: has a name of its own, because a new one may come that is called the same.
     key: str = ""
@@ -377,8 +379,8 @@ class Scheduler:
         waiter = _Waiter(future, time.monotonic(), asyncio.current_task())
         line.append(waiter)
         self._waiting += 1
-        if self._needs is not None and not entry.resident:
-            spawn(self._look_up_need(entry, self._needs), name=f"memory of {entry.spec.name}")
+        if not entry.resident:
+            entry.looked_up = None  # its file may have changed since
         self._pump()
         try:
             async with asyncio.timeout(timeout):
@@ -439,6 +441,7 @@ class Scheduler:
         try:
             while True:
                 self._again = False
+                self._look_up_needs()
                 decision = decide(self._views(), self.limits, time.monotonic())
                 for action in decision.actions:
                     self._carry_out(action)
@@ -507,6 +510,16 @@ class Scheduler:
     def _others_loaded(self, entry: _Entry) -> bool:
         every = (*self._entries.values(), *self._leaving.values())
         return any(e.resident and not e.spec.pinned for e in every if e is not entry)
+
+    def _look_up_needs(self) -> None:
+        """Have the memory estimated that the models need which are waited for."""
+        if (needs := self._needs) is None:
+            return
+        for entry in self._entries.values():
+            wanted = entry.queue or entry.loaders
+            if wanted and not entry.resident and entry.looked_up is not entry.spec:
+                entry.looked_up = entry.spec
+                spawn(self._look_up_need(entry, needs), name=f"memory of {entry.spec.name}")
 
     async def _look_up_need(self, entry: _Entry, needs: Needs) -> None:
         try:

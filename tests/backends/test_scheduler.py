@@ -16,6 +16,8 @@ import pytest
 from scripted import DEMO_GGUF, Box, alive, catalog_of, says, until
 
 from gateway.backends.backend import State
+from gateway.backends.machine import Machine
+from gateway.backends.memory import Needs
 from gateway.backends.policy import Limits
 from gateway.backends.scheduler import Lease, ModelStatus, Scheduler
 from gateway.catalog import ModelSpec, Params
@@ -33,6 +35,7 @@ async def make(box: Box) -> AsyncIterator[Make]:
     def make(*specs: ModelSpec, **options: Any) -> Scheduler:
         limits = {k: options.pop(k) for k in ("max_loaded", "budget", "patience") if k in options}
         own = {"queue_size": 100, "queue_timeout": 20.0, "idle_unload": None}
+        own |= {"memory_known": True}
         own |= {key: options.pop(key) for key in list(options) if key in own}
         environment = box.environment(**options)
         scheduler = Scheduler(catalog_of(*specs), environment, Limits(**limits), **own)
@@ -300,6 +303,37 @@ async def test_a_memory_budget_is_kept(make, box):
     for start in box.starts():
         beside = sum(running[pid] for pid in start["beside"])
         assert beside + memory[start["model"]] <= 10
+
+
+def needs_of(box: Box) -> Needs:
+    async def remember(key: str, size: int) -> None:
+        pass
+
+    return Needs(box.folder, Machine(False, 2**34, 0, "a test"), {}, remember)
+
+
+async def test_nothing_is_loaded_before_the_memory_is_known(make, box):
+    specs = box.spec("a", memory=60), box.spec("b", memory=60), box.spec("c")
+    scheduler = make(*specs, memory_known=False)
+    waiting = [ask(scheduler, name) for name in "abc"]
+    await queued(scheduler, "c", 1)
+    await asyncio.sleep(0.05)
+    assert box.starts() == []
+    scheduler.watch_memory(needs_of(box), Limits(max_loaded=1, budget=100, patience=0.1))
+    for lease in waiting:  # also for the one whose need nobody has asked for yet
+        (await asyncio.wait_for(lease, 10)).release()
+    assert [start["beside"] for start in box.starts()] == [[], [], []]
+
+
+async def test_a_changed_model_that_is_waited_for_is_looked_at_anew(make, box):
+    scheduler = make(box.spec("a"), box.spec("b"), max_loaded=1)
+    scheduler.watch_memory(needs_of(box), Limits(max_loaded=1))
+    busy = await scheduler.lease("b")
+    waiting = ask(scheduler, "a")
+    await queued(scheduler, "a", 1)
+    scheduler.apply(catalog_of(box.spec("a", ctx=16), box.spec("b")))
+    busy.release()
+    (await asyncio.wait_for(waiting, 10)).release()
 
 
 async def test_pinned_models_stay_and_what_cannot_fit_is_refused(make, box):
