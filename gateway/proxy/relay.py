@@ -199,7 +199,8 @@ async def _stream(
         if tail is not None:
             outcome.usage = tail.usage()
             outcome.events = answer.events
-    await response.write_eof()
+    with contextlib.suppress(ConnectionError):  # the client left in the last moment
+        await response.write_eof()
     return response
 
 
@@ -271,6 +272,7 @@ class _Answer:
     ) -> None:
         """From now on write to ``transport``, beginning with what came so far."""
         write = transport.write
+        closing = transport.is_closing
         waiting = transport.get_write_buffer_size
         feed = tail.feed if tail is not None else None
 
@@ -278,6 +280,8 @@ class _Answer:
             if feed is not None:
                 feed(data)
                 self.events += data.count(b"\n\n")
+            if closing():
+                return  # the client has gone; its handler is about to be cancelled
             write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             if waiting() > _HIGH_WATER and not self.paused:
                 self.paused = True
