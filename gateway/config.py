@@ -7,6 +7,7 @@ folder of the file if it isn't in a folder called ``conf``.
 from __future__ import annotations
 
 import importlib.resources
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -165,6 +166,11 @@ class LimitSettings(_Section):
     queue_size: int = Field(512, ge=0, description="a whole number of 0 or more")
     queue_timeout: Duration = Field(300.0, description="a duration like 300s")
     load_timeout: Duration = Field(300.0, gt=0, description="a duration like 300s, over 0")
+    connections: int = Field(4096, ge=1, description="a whole number of 1 or more")
+    connections_per_address: int = Field(256, ge=1, description="a whole number of 1 or more")
+    header_timeout: Duration = Field(20.0, gt=0, description="a duration like 20s, over 0")
+    body_timeout: Duration = Field(30.0, gt=0, description="a duration like 30s, over 0")
+    keepalive: Duration = Field(75.0, gt=0, description="a duration like 75s, over 0")
 
 
 class SchedulerSettings(_Section):
@@ -184,6 +190,13 @@ class Settings(_Section):
     models_file: Path = Field(Path("data/models.json"), description="a file")
     llama_server: str = Field("auto", min_length=1, description="auto, or a path to llama-server")
     llm_storage: Path = Field(Path("~/LLMs"), description="a folder")
+    allowed_hosts: tuple[str, ...] | None = Field(
+        None,
+        description='a list of host names like box.example.com or *.example.com, ["*"], or null',
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="a list of addresses and networks like 10.0.0.0/8"
+    )
     auth: AuthSettings = Field(AuthSettings(), description="an object")
     tls: TlsSettings = Field(TlsSettings(), description="an object")
     cors: CorsSettings = Field(CorsSettings(), description="an object")
@@ -191,6 +204,20 @@ class Settings(_Section):
     scheduler: SchedulerSettings = Field(SchedulerSettings(), description="an object")
     shutdown_timeout: Duration = Field(30.0, description="a duration like 30s")
     public_dir: Path = Field(Path("public"), description="a folder")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if hosts is None:
+            return None
+        return tuple(
+            "*" if host.strip() == "*" else str(parse_name(host.strip())) for host in hosts
+        )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ipaddress.ip_network(text.strip(), strict=False)) for text in proxies)
 
     def database_url(self) -> str:
         """SQLAlchemy's address of the store."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gateway.api.connections import Connections
+from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
 from gateway.api.tls_state import TLS, TlsState
 from gateway.api.wire import Runner
 from gateway.config import Settings, TlsSettings
@@ -35,7 +37,11 @@ class Listeners:
         self._settings = settings
         self._control_socket = control_socket
         self._state = app[TLS] = TlsState()
-        self._runner = _runner(app)
+        app[HOSTS] = Hosts(settings)
+        proxies = app[PROXIES] = Proxies(settings.trusted_proxies)
+        #: Those of both ports together.
+        self.connections = Connections(settings.limits, proxies.trusts)
+        self._runner = self._make_runner(app)
         self._redirect_runner: web.AppRunner | None = None
         self._public: list[web.BaseSite] = []
         self._certificate: CertificateReloader | None = None
@@ -61,12 +67,25 @@ class Listeners:
             await self._start_redirect()
             self._watch_certificate(self._certificate)
         await web.UnixSite(self._runner, self._control_socket).start()
-        if not _is_loopback(settings.host) and not settings.tls.enabled:
+        if not is_loopback(settings.host) and not settings.tls.enabled:
             _log.warning(
                 "%s can be reached from other machines, and keys and chats travel in plain "
                 "text: switch tls on (see README, TLS)",
                 settings.host,
             )
+
+    def _make_runner(self, app: web.Application) -> web.AppRunner:
+        return Runner(
+            app,
+            connections=self.connections,
+            handler={
+                "access_log": None,  # gateway.api.middleware writes its own
+                "keepalive_timeout": self._settings.limits.keepalive,
+                "lingering_time": 1.0,  # for what a client still sends when it has its answer
+            },
+            handler_cancellation=True,  # a client that hangs up ends its handler and its backend
+            shutdown_timeout=1.0,  # what may finish has finished by then
+        )
 
     async def _open_certificate(self, tls: TlsSettings) -> CertificateReloader:
         from gateway.tls import CertificateReloader  # who serves plain HTTP never needs it
@@ -97,7 +116,7 @@ class Listeners:
             return
         https_port = self._runner.addresses[0][1]
         app = build_redirect(self._settings, self._state, https_port)
-        runner = self._redirect_runner = _runner(app)
+        runner = self._redirect_runner = self._make_runner(app)
         await runner.setup()
         await self._listen(runner, port, None)
         self.redirect_urls = [f"http://{_authority(address)}" for address in runner.addresses]
@@ -137,27 +156,11 @@ class Listeners:
             await self._redirect_runner.cleanup()
 
 
-def _runner(app: web.Application) -> web.AppRunner:
-    return Runner(
-        app,
-        handler={"access_log": None},  # gateway.api.middleware writes its own
-        handler_cancellation=True,  # a client that hangs up ends its handler and its backend
-        shutdown_timeout=1.0,  # what may finish has finished by then
-    )
-
-
 async def _tell_problems(reloader: CertificateReloader) -> None:
     """Say what is wrong with a certificate that is served nevertheless, like an expired one."""
     found = await reloader.inspect()
     for problem in (*found.errors, *found.warnings):
         _log.warning("%s", problem)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _authority(address: tuple[str, int]) -> str:

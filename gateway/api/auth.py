@@ -13,6 +13,7 @@ import time
 from aiohttp import web
 
 from gateway.api.context import DOOR, SETTINGS
+from gateway.api.hosts import PROXIES
 from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
 from gateway.errors import Forbidden, Unauthorized
 
@@ -45,10 +46,10 @@ async def authenticate(request: web.Request) -> Principal:
     try:
         principal = ring.find(key, time.time())
     except UnknownKey:
-        door.wrong_keys.wrong(request.remote)
+        door.wrong_keys.wrong(request.app[PROXIES].client(request))
         raise
     if principal.guessable:
-        door.wrong_keys.right(request.remote, principal.key_id)
+        door.wrong_keys.right(request.app[PROXIES].client(request), principal.key_id)
     ring.touch(principal.key_id)
     return principal
 

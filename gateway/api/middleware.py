@@ -18,10 +18,12 @@ import orjson
 from aiohttp import web
 
 from gateway.api.auth import Scope, authenticate, authorise
+from gateway.api.connections import RequestTimeout
 from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
+from gateway.api.hosts import HOSTS, PROXIES
 from gateway.api.tls_state import TLS
-from gateway.api.wire import EVERY_ANSWER
+from gateway.api.wire import EVERY_ANSWER, Connection
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
@@ -77,6 +79,9 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     lifecycle = request.app[LIFECYCLE]
     started = time.perf_counter()
     lifecycle.enter()
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    connection.began(request)
     status: int | str = 500
     logged = True
     try:
@@ -86,10 +91,20 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     except GatewayError as error:
         response = _error_response(request, error)
         status = response.status
+        if isinstance(error, RequestTimeout):
+            response.force_close()  # the rest of the body may still come
         logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
         return response
     except web.HTTPException as error:
         response = _from_aiohttp(request, error)
+        status = response.status
+        return response
+    except web.RequestPayloadError:
+        # What came in place of a body is no chunked coding, or ends too soon.
+        response = _error_response(
+            request, BadRequest("the body is not what its headers say", code="malformed_request")
+        )
+        response.force_close()
         status = response.status
         return response
     except (asyncio.CancelledError, ConnectionError):
@@ -102,10 +117,11 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     finally:
         lifecycle.leave()
+        connection.ended()
         if logged:
             principal = request.get(PRINCIPAL)
             _access.info(
-                "%s %s %s %s %.3fs key=%s model=%s",
+                "%s %s %s %s %.3fs key=%s model=%s from=%s",
                 request[REQUEST_ID],
                 request.method,
                 request.path,  # without the query: it may hold a key
@@ -113,10 +129,15 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
                 time.perf_counter() - started,
                 principal.key_id if principal is not None else "-",
                 request.get(MODEL, "-"),
+                request.app[PROXIES].client(request) or "-",
             )
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.version[0] != 1:  # 0.9 has no headers, 2 is another protocol
+        raise BadRequest("this server speaks HTTP/1.1", code="malformed_request")
+    if request.remote:  # not by the control socket
+        request.app[HOSTS].check(request.headers.getall("Host", ()), request.version)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         cors = request.app[CORS]
         return web.Response(status=204, headers=cors.preflight(request.headers))

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from gateway.errors import BadRequest, error_body
+from gateway.errors import BadRequest, GatewayError, error_body
+
+if TYPE_CHECKING:
+    from gateway.api.connections import Connections
 
 #: On every answer: what a browser must not do with it, and no version of anything.
 EVERY_ANSWER = {
@@ -34,6 +37,8 @@ class _WithoutItsText(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, GatewayError | web.RequestPayloadError):
+            return False  # the body was given up, and its client told
         if isinstance(error, HttpProcessingError):
             record.msg = f"{record.msg}: {type(error).__name__}, answered with {error.code}"
             record.exc_info = None
@@ -46,12 +51,23 @@ _log.addFilter(_WithoutItsText())
 
 
 class Runner(web.AppRunner):
-    """An ``AppRunner`` with handlers of ours. ``handler`` are options of ``RequestHandler``."""
+    """An ``AppRunner`` whose connections are counted and timed by ``connections``.
 
-    __slots__ = ("_handler",)
+    ``handler`` are options of ``RequestHandler``.
+    """
 
-    def __init__(self, app: web.Application, *, handler: dict[str, Any], **options: Any) -> None:
+    __slots__ = ("_connections", "_handler")
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        connections: Connections,
+        handler: dict[str, Any],
+        **options: Any,
+    ) -> None:
         super().__init__(app, **options)
+        self._connections = connections
         self._handler = handler
 
     @property
@@ -61,11 +77,96 @@ class Runner(web.AppRunner):
         if server is None:
             return None
         loop, options = asyncio.get_running_loop(), self._handler
-        return lambda: _Handler(server, loop=loop, logger=_log, **options)
+        connections = self._connections
+        return lambda: Connection(server, connections, loop=loop, logger=_log, **options)
 
 
-class _Handler(web.RequestHandler):
-    __slots__ = ()
+class Connection(web.RequestHandler):
+    """One connection: refused if there are too many, given up if it keeps us waiting.
+
+    Its clock runs from the first byte of a request (from the start, for the first one) until the
+    middleware has it (:meth:`began`), and on until its body is there.
+    """
+
+    __slots__ = ("_body", "_connections", "_idle", "_network", "_refused", "received")
+
+    def __init__(self, manager: Any, connections: Connections, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._connections = connections
+        self._network: bytes | None = None
+        self._refused = False
+        self._idle = False  # between two requests
+        self._body: StreamReader | None = None
+        #: Bytes since the clock was started.
+        self.received = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self._network, refusal = self._connections.admit(peer)
+        if refusal is not None:
+            self._refused = True
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(refusal)
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._connections.await_head(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.left(self, self._network)
+        self._network = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._idle and data:
+            self._idle = False
+            self.received = 0
+            self._connections.await_head(self)
+        self.received += len(data)
+        super().data_received(data)
+        if self._body is not None and self._messages and not self._body.is_eof():
+            # A next message before this one's end: aiohttp's parser has given up within the body
+            # (a bad chunk), and nobody told who waits for it.
+            self._body.set_exception(web.RequestPayloadError("malformed"))
+
+    def began(self, request: web.BaseRequest) -> None:
+        """A request is about to be answered."""
+        self._idle = False
+        if request.content.is_eof():
+            self._connections.forget(self)
+        else:
+            self._body, self.received = request.content, 0
+            self._connections.await_body(self)
+
+    def ended(self) -> None:
+        """Its answer is made."""
+        self._idle = True
+        if self._body is not None:
+            self._body = None
+            self._connections.forget(self)
+
+    def give_up(self, answer: bytes) -> None:
+        """End a connection on which no request came about."""
+        if self.transport is not None and answer:
+            self.transport.write(answer)
+        self.force_close()
+
+    def give_up_body(self, error: Exception) -> None:
+        """Let whoever reads the body fail with ``error``."""
+        if self._body is not None:
+            self._body.set_exception(error)
+
+    @property
+    def body_is_there(self) -> bool:
+        """Whether nothing more is to come of this request."""
+        return self._body is None or self._body.is_eof()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the client sends is taken at all, or held back."""
+        return self.transport is not None and self.transport.is_reading()
 
     def handle_error(
         self,
@@ -89,7 +190,7 @@ class _Handler(web.RequestHandler):
             status=status,
             body=orjson.dumps(body),
             content_type="application/json",
-            headers=EVERY_ANSWER,
+            headers={**EVERY_ANSWER, "Cache-Control": "no-store"},
         )
         answer.force_close()
         return answer

@@ -1,0 +1,197 @@
+"""Connections that cost without asking: too many, heads that never end, bodies that trickle.
+
+One timer for all of them, and only while there is a head or a body to wait for: a request that
+comes whole costs two set operations. Idle connections between requests are aiohttp's to close
+(``limits.keepalive``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from gateway.api.wire import EVERY_ANSWER, Connection
+from gateway.api.wrong_keys import network_of
+from gateway.config import LimitSettings
+from gateway.errors import BadRequest, error_body
+
+#: Bytes of a body that must come in `limits.body_timeout`: half a KiB a second by default.
+PROGRESS: Final = 16 * 1024
+_MINUTE: Final = 60.0
+_log = logging.getLogger(__name__)
+
+
+class RequestTimeout(BadRequest):
+    """408: the rest of the request did not come in time."""
+
+    status = 408
+    default_code = "request_timeout"
+
+
+class Connections:
+    """All there are, where they come from, and for which of them a clock runs.
+
+    ``trusts`` says whether an address is that of a proxy in front, whose connections are those
+    of many clients.
+    """
+
+    def __init__(self, limits: LimitSettings, trusts: Callable[[str | None], bool]) -> None:
+        self._limits = limits
+        self._trusts = trusts
+        self._count = 0
+        self._by_network: Counter[bytes] = Counter()
+        self._heads: dict[Connection, float] = {}  # until when, in the loop's time
+        self._bodies: dict[Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._pause = min(1.0, limits.header_timeout / 4, limits.body_timeout / 4)
+        self._refused = 0
+        self._say_at = -math.inf
+
+    @property
+    def count(self) -> int:
+        """How many connections there are, but for those of the control socket."""
+        return self._count
+
+    # --- how many ---
+
+    def admit(self, peer: Any) -> tuple[bytes | None, bytes | None]:
+        """``(network, refusal)`` of a new connection: a refusal is what is to be answered.
+
+        ``peer`` is its ``peername``. A connection without a refusal must be given back by
+        :meth:`left`.
+        """
+        if not isinstance(peer, tuple):
+            return None, None  # the control socket
+        address = str(peer[0])
+        network = network_of(address) or b"?"
+        refusal = None
+        if self._count >= self._limits.connections:
+            refusal = _TOO_MANY
+        elif (
+            self._by_network[network] >= self._limits.connections_per_address
+            and not _is_local(network)
+            and not self._trusts(address)
+        ):
+            refusal = _TOO_MANY_OF_YOURS
+        if refusal is not None:
+            self._tell(address)
+            return None, refusal
+        self._count += 1
+        self._by_network[network] += 1
+        return network, None
+
+    def left(self, connection: Connection, network: bytes | None) -> None:
+        """A connection has ended."""
+        self.forget(connection)
+        if network is not None:
+            self._count -= 1
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
+
+    def _tell(self, address: str) -> None:
+        """One line a minute: whoever floods us must not fill the log."""
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._say_at:
+            _log.warning(
+                "too many connections: %d refused, the last from %s (limits.connections, "
+                "limits.connections_per_address)",
+                self._refused,
+                address,
+            )
+            self._refused, self._say_at = 0, now + _MINUTE
+
+    # --- how slow ---
+
+    def await_head(self, connection: Connection) -> None:
+        """The clock of a request's first line and headers starts."""
+        self._heads[connection] = self._start() + self._limits.header_timeout
+
+    def await_body(self, connection: Connection) -> None:
+        """The head is there, its body not yet."""
+        self._heads.pop(connection, None)
+        self._bodies[connection] = self._start() + self._limits.body_timeout
+
+    def forget(self, connection: Connection) -> None:
+        """The request is there."""
+        self._heads.pop(connection, None)
+        self._bodies.pop(connection, None)
+
+    def _start(self) -> float:
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_later(self._pause, self._look)
+        return loop.time()
+
+    def _look(self) -> None:
+        """Every so often: who is late?"""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for connection in [c for c, until in self._heads.items() if until <= now]:
+            del self._heads[connection]
+            connection.give_up(_HEAD_TIMEOUT if connection.received else b"")
+        for connection, until in list(self._bodies.items()):
+            if connection.body_is_there:
+                del self._bodies[connection]
+            elif connection.received >= PROGRESS or not connection.is_reading:
+                # What is held back by us (a model that loads) is not slow.
+                connection.received = 0
+                self._bodies[connection] = now + self._limits.body_timeout
+            elif until <= now:
+                del self._bodies[connection]
+                connection.give_up_body(
+                    RequestTimeout(
+                        f"the body came too slowly: under {PROGRESS} bytes in "
+                        f"{self._limits.body_timeout:g} s (limits.body_timeout)"
+                    )
+                )
+        if self._heads or self._bodies:
+            self._start()
+
+
+def _is_local(network: bytes) -> bool:
+    # This machine's own programs, and a proxy on it: who is here can do worse.
+    return network[:1] == b"\x7f" if len(network) == 4 else network == bytes(8)
+
+
+def _answer(status: str, message: str, kind: str, code: str) -> bytes:
+    """An answer made once, for where there is no request to answer."""
+    body = orjson.dumps(error_body(message, type_=kind, code=code))
+    headers = {
+        **EVERY_ANSWER,
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+    }
+    if status.startswith(("429", "503")):
+        headers["Retry-After"] = "5"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+
+
+_HEAD_TIMEOUT = _answer(
+    "408 Request Timeout",
+    "the request's headers came too slowly (limits.header_timeout)",
+    RequestTimeout.type,
+    RequestTimeout.default_code,
+)
+_TOO_MANY = _answer(
+    "503 Service Unavailable",
+    "there are too many connections (limits.connections)",
+    "api_error",
+    "too_many_connections",
+)
+_TOO_MANY_OF_YOURS = _answer(
+    "429 Too Many Requests",
+    "there are too many connections from this address (limits.connections_per_address)",
+    "rate_limit_error",
+    "too_many_connections",
+)

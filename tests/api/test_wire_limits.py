@@ -1,0 +1,542 @@
+"""What strangers send, byte by byte: refused clearly, and the gateway goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import MakeGateway, Running, fake_model
+
+CHAT = b'{"model": "good", "messages": [{"role": "user", "content": "hi"}]}'
+
+
+class Client:
+    """A socket to the gateway, and what came back on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers in lower case, and body of one answer with a Content-Length."""
+        async with asyncio.timeout(10):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status, *lines = head.decode("latin-1").split("\r\n")[:-2]
+            fields = (line.partition(":") for line in lines)
+            headers = {name.lower(): value.strip() for name, _, value in fields}
+            body = await self.reader.readexactly(int(headers["content-length"]))
+            return int(status.split()[1]), headers, body
+
+    async def error(self) -> tuple[int, str]:
+        """Status and code of an answer that is an error."""
+        status, headers, body = await self.answer()
+        assert headers["server"] == "llm-gateway"
+        error = json.loads(body)["error"]
+        assert error["message"]
+        return status, error["code"]
+
+    async def closed(self) -> bytes:
+        """What else comes until the gateway closes the connection."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read()
+            except ConnectionError:
+                return b""
+
+
+@contextlib.asynccontextmanager
+async def connected(running: Running, **options: Any) -> AsyncIterator[Client]:
+    host, _, port = running.url.partition("://")[2].rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), **options)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+
+
+def head(running: Running, *lines: str, host: str | None = "127.0.0.1") -> bytes:
+    """A request's head: its first line, headers, and those every request needs."""
+    first, *more = lines
+    hosts = [] if host is None else [f"Host: {host}"]
+    rows = [first, *hosts, f"Authorization: Bearer {running.key}", *more, "", ""]
+    return "\r\n".join(rows).encode("latin-1")
+
+
+def post(running: Running, body: bytes, *lines: str) -> bytes:
+    length = f"Content-Length: {len(body)}"
+    return head(running, "POST /v1/chat/completions HTTP/1.1", length, *lines) + body
+
+
+async def still_serves(running: Running) -> None:
+    async with connected(running) as client:
+        client.send(post(running, CHAT))
+        status, _, body = await client.answer()
+        assert status == 200
+        assert json.loads(body)["choices"][0]["message"]["content"] == "fake answer"
+
+
+# --- too slow, too many --------------------------------------------------------------------
+
+
+async def test_heads_that_never_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    limits = {"header_timeout": "300ms"}
+    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+        async with connected(running) as client:
+            client.send(b"GET /models HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            drip, loop = client, asyncio.get_running_loop()
+
+            def more() -> None:
+                if not drip.writer.is_closing():
+                    drip.send(b"X: y\r\n")
+                    loop.call_later(0.05, more)
+
+            more()
+            assert await client.error() == (408, "request_timeout")
+            await client.closed()
+        async with connected(running) as client:  # nothing at all gets nothing at all
+            assert await client.closed() == b""
+        async with connected(running) as client:  # the second request of a connection, too
+            client.send(head(running, "GET /ping HTTP/1.1"))
+            assert (await client.answer())[0] == 200
+            client.send(b"GET /ping HTTP/1.1\r\nHo")
+            assert await client.error() == (408, "request_timeout")
+            await client.closed()
+        await still_serves(running)
+
+
+async def test_idle_connections_are_closed(make_gateway: MakeGateway) -> None:
+    limits = {"keepalive": "200ms", "header_timeout": "10s"}
+    async with make_gateway({}, limits=limits) as running, connected(running) as client:
+        client.send(head(running, "GET /ping HTTP/1.1"))
+        assert (await client.answer())[0] == 200
+        assert await client.closed() == b""
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/transcriptions?model=good"])
+async def test_bodies_that_trickle(make_gateway: MakeGateway, tmp_path: Path, path: str) -> None:
+    limits = {"body_timeout": "300ms"}
+    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+        async with connected(running) as client:
+            lines = ("Content-Length: 1000", "Content-Type: multipart/form-data; boundary=x")
+            client.send(head(running, f"POST {path} HTTP/1.1", *lines))
+            loop = asyncio.get_running_loop()
+
+            def more() -> None:
+                if not client.writer.is_closing():
+                    client.send(b" ")
+                    loop.call_later(0.05, more)
+
+            more()
+            assert await client.error() == (408, "request_timeout")
+            await client.closed()
+        await still_serves(running)
+
+
+async def test_a_long_body_that_makes_progress_is_waited_for(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    limits = {"body_timeout": "200ms"}
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running,
+        connected(running) as client,
+    ):
+        pieces = 8
+        body = CHAT + b" " * (pieces * 32 * 1024 - len(CHAT))
+        client.send(post(running, body)[: -len(body)])
+        for number in range(pieces):  # 0.8 s in all, four times the limit
+            client.send(body[number * 32 * 1024 : (number + 1) * 32 * 1024])
+            await asyncio.sleep(0.1)
+        assert (await client.answer())[0] == 200
+
+
+async def test_a_model_that_loads_is_no_slow_client(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    limits = {"header_timeout": "200ms", "body_timeout": "200ms", "keepalive": "200ms"}
+    async with (
+        make_gateway({"good": fake_model(tmp_path, load_time=1)}, limits=limits) as running,
+        connected(running) as client,
+    ):
+        client.send(post(running, CHAT))
+        assert (await client.answer())[0] == 200
+
+
+async def test_connections_in_all(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    limits = {"connections": 3}
+    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(running)) for _ in range(3)]
+            for client in clients:
+                client.send(head(running, "GET /ping HTTP/1.1"))
+                assert (await client.answer())[0] == 200
+            async with connected(running) as client:
+                assert await client.error() == (503, "too_many_connections")
+                assert await client.closed() == b""
+            for client in clients:  # those that were there are not harmed
+                client.send(head(running, "GET /ping HTTP/1.1"))
+                assert (await client.answer())[0] == 200
+            # Whoever owns the machine still gets in.
+            reader, writer = await asyncio.open_unix_connection(
+                running.gateway.runtime.control_socket
+            )
+            writer.write(b"GET /admin/status HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            assert (await Client(reader, writer).answer())[0] == 200
+            writer.close()
+            await writer.wait_closed()
+        await freed(running)
+        await still_serves(running)
+
+
+async def freed(running: Running) -> None:
+    """Until the gateway has seen that nobody is connected any more."""
+    connections = running.gateway._listeners.connections
+    async with asyncio.timeout(5):
+        while connections.count:
+            await asyncio.sleep(0.01)
+
+
+async def test_connections_of_one_address(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    limits = {"connections_per_address": 2}
+    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+        connections = running.gateway._listeners.connections
+        stranger = ("203.0.113.9", 1000)
+        networks = [connections.admit(stranger) for _ in range(2)]
+        _, refusal = connections.admit(stranger)
+        assert refusal is not None
+        assert refusal.startswith(b"HTTP/1.1 429 ")
+        assert connections.admit(("203.0.113.10", 1))[1] is None
+        six = [connections.admit((f"2001:db8::{n}", 1, 0, 0))[1] is None for n in range(1, 4)]
+        assert six == [True, True, False], "a /64 is one customer"
+        connections.left(None, networks[0][0])  # type: ignore[arg-type]
+        assert connections.admit(stranger)[1] is None
+        for _ in range(5):  # this machine's own are not counted by address
+            assert connections.admit(("127.0.0.1", 1))[1] is None
+        assert connections.admit("")[:] == (None, None)
+
+
+async def test_connections_of_a_proxy_in_front(make_gateway: MakeGateway) -> None:
+    settings = {"limits": {"connections_per_address": 1}, "trusted_proxies": ["10.0.0.0/8"]}
+    async with make_gateway({}, **settings) as running:
+        connections = running.gateway._listeners.connections
+        assert [connections.admit(("10.1.2.3", 1))[1] for _ in range(3)] == [None] * 3
+
+
+# --- what is no proper HTTP ----------------------------------------------------------------
+
+SMUGGLED = b"GET /admin/keys HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(["Content-Length: 4", "Transfer-Encoding: chunked"], id="CL+TE"),
+        pytest.param(["Transfer-Encoding: chunked", "Content-Length: 4"], id="TE+CL"),
+        pytest.param(["Content-Length: 4", "Content-Length: 5"], id="two lengths"),
+        pytest.param(["Content-Length: 4", "Content-Length: 4"], id="the same length twice"),
+        pytest.param(["Content-Length: 4, 4"], id="a list of lengths"),
+        pytest.param(["Content-Length: +4"], id="a sign"),
+        pytest.param(["Content-Length: -1"], id="negative"),
+        pytest.param(["Content-Length: 0x4"], id="hexadecimal"),
+        pytest.param(["Content-Length: 4_0"], id="underscore"),
+        pytest.param(["Content-Length:"], id="no length"),
+        pytest.param(["Content-Length: 99999999999999999999999999"], id="endless length"),
+        pytest.param(["Content-Length : 4"], id="space before the colon"),
+        pytest.param(["Transfer-Encoding : chunked"], id="TE, space before the colon"),
+        pytest.param(["Transfer-Encoding: xchunked"], id="unknown coding"),
+        pytest.param(["Transfer-Encoding: chunked, identity"], id="chunked is not last"),
+        pytest.param(["Transfer-Encoding: identity", "Content-Length: 4"], id="identity"),
+        pytest.param(["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], id="two TEs"),
+        pytest.param(["X: y\r\n folded", "Content-Length: 4"], id="obs-fold"),
+        pytest.param(["X: y\rContent-Length: 4"], id="bare CR"),
+        pytest.param(["X: y\x00z"], id="null in a value"),
+        pytest.param(["X\x00: y"], id="null in a name"),
+        pytest.param([": y"], id="no name"),
+        pytest.param(["no colon at all"], id="no colon"),
+        pytest.param(["X-Long: " + "y" * 9000], id="long line"),
+        pytest.param([f"X-{n}: y" for n in range(200)], id="many headers"),
+        pytest.param(["Host: evil.example"], id="two hosts"),
+    ],
+)
+async def test_shapes_of_request_smuggling(
+    make_gateway: MakeGateway, tmp_path: Path, lines: list[str]
+) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        async with connected(running) as client:
+            first = "POST /v1/chat/completions HTTP/1.1"
+            client.send(head(running, first, *lines) + b"0\r\n\r\n" + SMUGGLED)
+            status, _, body = await client.answer()
+            assert 400 <= status < 500
+            assert json.loads(body)["error"]["code"]
+            rest = await client.closed()
+            assert b"HTTP/1.1 2" not in rest
+            assert rest.count(b"HTTP/1.") <= 1
+        await still_serves(running)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"zz\r\n{}\r\n0\r\n\r\n",
+        b"-2\r\n{}\r\n0\r\n\r\n",
+        b"0x2\r\n{}\r\n0\r\n\r\n",
+        b"2\r\n{}XX0\r\n\r\n",
+        b"2 \r\n{}\r\n0\r\n\r\n",
+        b"2\n{}\n0\n\n",
+        b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+        b"2;a=\x00\r\n{}\r\n0\r\n\r\n",
+        b"\r\n",
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_bad_chunks(
+    make_gateway: MakeGateway, tmp_path: Path, body: bytes, at_once: bool
+) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        async with connected(running) as client:
+            first = "POST /v1/chat/completions HTTP/1.1"
+            start = head(running, first, "Transfer-Encoding: chunked")
+            if at_once:
+                client.send(start + body)
+            else:
+                client.send(start + b"1\r\n{\r\n")
+                async with running.request("GET", "/ping"):
+                    pass  # what was sent has been read by now
+                client.send(body)
+            assert (await client.error())[0] == 400
+            await client.closed()
+        await still_serves(running)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET //models HTTP/1.1", 404),
+        ("GET /models/ HTTP/1.1", 404),
+        ("GET /./models HTTP/1.1", 404),
+        ("GET /%2fmodels HTTP/1.1", 404),
+        ("GET /v1/../admin/keys HTTP/1.1", 404),
+        ("GET /v1/%2e%2e/admin/keys HTTP/1.1", 404),
+        ("GET /models%00 HTTP/1.1", 404),
+        ("GET /models%2f..%2fadmin%2fkeys HTTP/1.1", 404),
+        ("GET /.well-known/acme-challenge/..%2f..%2fconf%2fgateway.yaml HTTP/1.1", 404),
+        ("GET /.well-known/acme-challenge/%00 HTTP/1.1", 404),
+        ("GET /.well-known/acme-challenge/../../conf/gateway.yaml HTTP/1.1", 404),
+        ("GET /upstream/good/..%2ftools HTTP/1.1", 403),
+        ("GET /upstream/good//tools HTTP/1.1", 403),
+        ("GET /upstream/good/./tools HTTP/1.1", 403),
+        ("GET /upstream/good/%74ools HTTP/1.1", 403),
+        ("GET /v1/models/%ff HTTP/1.1", 404),
+        ("GET /v1/models/..%2f..%2fsecret HTTP/1.1", 404),
+        ("GET models HTTP/1.1", 400),
+        ("GET /models HTTP/2.0", 400),
+        ("GET /models", 400),
+        ("get /models HTTP/1.1", 400),
+        ("GET /" + "a" * 9000 + " HTTP/1.1", 400),
+        ("CONNECT evil.example:443 HTTP/1.1", 404),
+        ("TRACE /models HTTP/1.1", 405),
+    ],
+)
+async def test_targets(make_gateway: MakeGateway, tmp_path: Path, line: str, status: int) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        async with connected(running) as client:
+            client.send(head(running, line))
+            got = await client.answer()
+            assert got[0] == status
+            assert json.loads(got[2])["error"]["message"]
+        await still_serves(running)
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x00" * 64, b"SSH-2.0-x\r\n"]
+)
+async def test_what_is_no_http(make_gateway: MakeGateway, tmp_path: Path, start: bytes) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        async with connected(running) as client:
+            client.send(start)
+            assert await client.error() == (400, "malformed_request")
+            await client.closed()
+        await still_serves(running)
+
+
+# --- JSON ----------------------------------------------------------------------------------
+
+
+def chat(text: bytes) -> bytes:
+    return b'{"model": "good", "messages": [{"role": "user", "content": "hi"}], "x": %b}' % text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(b"[" * 100_000 + b"]" * 100_000),
+        chat(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+        chat(b"[" * 100_000),
+        chat(b"1" * 5000),
+        chat(b"1e400"),
+        chat(b"[12345678901234567890, 1e400]"),
+        chat(b"-Infinity"),
+        chat(b'"\xff\xfe"'),
+        chat(b'"\xc0\x80"'),
+        chat(b'"\xed\xa0\x80"'),
+        chat(b'"\\ud800"'),
+        chat(b'"\x00"'),
+        b"\x00" * 100,
+        b"\xff\xfe{\x00}\x00",
+        b'{"model": "good\\u0000", "messages": [{"role": "user", "content": "hi"}]}',
+        b'{"model": "../good", "messages": [{"role": "user", "content": "hi"}]}',
+    ],
+    ids=lambda body: repr(body[:24] + b"..." + body[-80:]),
+)
+async def test_json_that_is_refused(make_gateway: MakeGateway, tmp_path: Path, body: bytes) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        async with connected(running) as client:
+            client.send(post(running, body))
+            assert (await client.error())[0] in (400, 404)
+        await still_serves(running)
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900, 950, 980, 1025, 1100])
+@pytest.mark.parametrize("inside", [b"1", b"12345678901234567890123"])
+async def test_depth_is_never_our_own_error(
+    make_gateway: MakeGateway, tmp_path: Path, depth: int, inside: bytes
+) -> None:
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}) as running,
+        connected(running) as client,
+    ):
+        client.send(post(running, chat(b"[" * depth + inside + b"]" * depth)))
+        assert (await client.answer())[0] in (200, 400)
+
+
+# --- for whom, and from whom ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "status"),
+    [
+        # As installed: on 127.0.0.1, for nobody's name but our own.
+        ({}, "127.0.0.1:8080", 200),
+        ({}, "localhost", 200),
+        ({}, "LOCALHOST.:8080", 200),
+        ({}, "[::1]:8080", 200),
+        ({}, "192.168.1.7", 200),
+        ({}, "box", 200),
+        ({}, "box.local", 200),
+        ({}, "evil.example.com", 421),
+        ({}, "127.0.0.1.evil.com", 421),
+        ({}, "localhost.evil.com", 421),
+        ({}, "evil.com:8080", 421),
+        ({}, "evil.com/127.0.0.1", 421),
+        ({}, "evil.com@127.0.0.1", 421),
+        ({}, "", 421),
+        ({}, None, 400),
+        # Behind a proxy of one's own, whatever it says.
+        ({"trusted_proxies": ["127.0.0.1"]}, "box.example.com", 200),
+        # Told.
+        ({"allowed_hosts": ["box.example.com"]}, "box.example.com:443", 200),
+        ({"allowed_hosts": ["box.example.com"]}, "localhost", 200),
+        ({"allowed_hosts": ["*.example.com"]}, "a.example.com", 200),
+        ({"allowed_hosts": ["*.example.com"]}, "a.example.com.evil.com", 421),
+        ({"allowed_hosts": ["*.example.com"]}, "evilexample.com", 421),
+        ({"allowed_hosts": ["*"]}, "evil.com", 200),
+        (
+            {"allowed_hosts": ["a.example.com"], "trusted_proxies": ["10.0.0.1"]},
+            "b.example.com",
+            421,
+        ),
+    ],
+)
+async def test_hosts(
+    make_gateway: MakeGateway, settings: dict[str, Any], host: str | None, status: int
+) -> None:
+    async with make_gateway({}, **settings) as running, connected(running) as client:
+        client.send(head(running, "GET /models HTTP/1.1", host=host))
+        assert (await client.answer())[0] == status
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        ([], ["203.0.113.9"], "127.0.0.1"),
+        (["10.0.0.1"], ["203.0.113.9"], "127.0.0.1"),
+        (["127.0.0.1"], [], "127.0.0.1"),
+        (["127.0.0.0/8"], ["203.0.113.9"], "203.0.113.9"),
+        (["127.0.0.1"], ["6.6.6.6, 203.0.113.9"], "203.0.113.9"),
+        (["127.0.0.1"], ["6.6.6.6", "203.0.113.9"], "203.0.113.9"),
+        (["127.0.0.1", "10.0.0.0/8"], ["6.6.6.6, 203.0.113.9, 10.1.1.1"], "203.0.113.9"),
+        (["127.0.0.1"], ["203.0.113.9:4711"], "203.0.113.9"),
+        (["127.0.0.1"], ['"[2001:db8::1]:4711"'], "127.0.0.1"),
+        (["127.0.0.1"], ["[2001:db8::1]:4711"], "2001:db8::1"),
+        (["127.0.0.1"], ["::ffff:203.0.113.9"], "203.0.113.9"),
+        (["127.0.0.1"], ["203.0.113.9, unknown"], "127.0.0.1"),
+        (["127.0.0.1"], ["", ","], "127.0.0.1"),
+        (["127.0.0.1"], ["1," * 3000], "127.0.0.1"),
+    ],
+)
+async def test_the_address_behind_a_proxy(
+    make_gateway: MakeGateway,
+    caplog: pytest.LogCaptureFixture,
+    trusted: list[str],
+    forwarded: list[str],
+    address: str,
+) -> None:
+    caplog.set_level("INFO", "gateway.access")
+    async with (
+        make_gateway({}, trusted_proxies=trusted) as running,
+        connected(running) as client,
+    ):
+        lines = [f"X-Forwarded-For: {text}" for text in forwarded]
+        client.send(head(running, "GET /models HTTP/1.1", *lines))
+        assert (await client.answer())[0] == 200
+    (line,) = [text for text in caplog.messages if " GET /models " in text]
+    assert line.endswith(f" from={address}")
+
+
+async def test_wrong_keys_are_counted_by_that_address(make_gateway: MakeGateway) -> None:
+    async def guess(running: Running, address: str) -> int:
+        headers = {"X-Forwarded-For": f"{address}, 203.0.113.9"}
+        return int((await running.json("GET", "/models", key="wrong", headers=headers))[0])
+
+    async with make_gateway({}, trusted_proxies=["127.0.0.1"]) as running:
+        statuses = [await guess(running, f"198.51.100.{n}") for n in range(25)]
+        assert statuses[-1] == 429, "what a client writes there itself makes nobody else of it"
+        assert (
+            await running.json(
+                "GET", "/models", key="wrong", headers={"X-Forwarded-For": "203.0.113.10"}
+            )
+        )[0] == 401
+
+
+# --- what every answer carries -------------------------------------------------------------
+
+
+async def test_headers_of_every_answer(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        for request in (
+            head(running, "GET /models HTTP/1.1"),
+            head(running, "GET /nope HTTP/1.1"),
+            head(running, "GET /ping HTTP/1.1", "Expect: something"),
+            head(running, "GET /models HTTP/9.9"),
+            head(running, "GET /models HTTP/1.1", host="evil.com"),
+            post(running, CHAT),
+            post(running, b"{"),
+        ):
+            async with connected(running) as client:
+                client.send(request)
+                _, headers, _ = await client.answer()
+            assert headers["server"] == "llm-gateway"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["cache-control"] == "no-store"
