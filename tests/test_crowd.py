@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import re
@@ -427,6 +428,7 @@ async def test_a_crowd(
     program: Program,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """30 clients, 3 models, memory for 2: nobody sees an error but "come back later"."""
     monkeypatch.setattr(scheduling, "MIN_RESIDENCY", 0.5)
@@ -449,6 +451,8 @@ async def test_a_crowd(
         assert all(s.in_flight == s.queued == s.deaths == 0 for s in scheduler.status())
         assert len(program.starts) > 3  # they took turns
         assert max(len(start.beside) for start in program.starts) == 1
+    loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not loud  # that clients hang up is nothing to write about
     assert not [start for start in program.starts if alive(start.pid)]
 
 
