@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from harness import MakeGateway, Running, fake_model
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from yarl import URL
 
 from gateway.api import admin_keys
 from gateway.api.openapi import document
@@ -277,3 +278,25 @@ async def test_headers_arrive_as_they_came(
         assert status == 200
     (line,) = (tmp_path / "record").read_text().splitlines()
     assert json.loads(line)["headers"]["content-type"] == kind
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/nowhere"])
+@pytest.mark.parametrize("header", [b"Expect: \xff", b"Content-Encoding: gzip"])
+async def test_headers_that_promise_something_else(
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    header: bytes,
+    path: str,
+) -> None:
+    async with make_gateway({"a": fake_model(tmp_path)}) as running:
+        url = URL(running.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: {url.host}\r\nX-Api-Key: {running.key}\r\n"
+        writer.write(head.encode() + header + b"\r\nContent-Length: 2\r\n\r\n{}")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    unread = path == "/nowhere" and b"gzip" in header
+    assert answer.startswith(b"HTTP/1.1 404 " if unread else b"HTTP/1.1 400 ")
+    assert not [r.getMessage() for r in caplog.records if r.exc_info]

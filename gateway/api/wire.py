@@ -32,6 +32,15 @@ EVERY_ANSWER = {
 }
 
 
+#: What aiohttp raises for what came: the second for a body that is not what its headers say.
+_NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
+
+
+def _is_strange_expect(error: object) -> bool:
+    """Whether aiohttp wanted to repeat an ``Expect`` to its sender, and it wasn't UTF-8."""
+    return isinstance(error, UnicodeEncodeError) and "Unknown Expect" in error.object
+
+
 class _WithoutItsText(logging.Filter):
     """What was wrong with a request, without the request."""
 
@@ -39,8 +48,8 @@ class _WithoutItsText(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, GatewayError | web.RequestPayloadError):
             return False  # the body was given up, and its client told
-        if isinstance(error, HttpProcessingError):
-            record.msg = f"{record.msg}: {type(error).__name__}, answered with {error.code}"
+        if isinstance(error, _NOT_HTTP) or _is_strange_expect(error):
+            record.msg = f"{record.msg}: {type(error).__name__}, answered with 4xx"
             record.exc_info = None
             record.levelno, record.levelname = logging.INFO, "INFO"  # nothing is wrong with us
         return True
@@ -176,6 +185,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)  # logs; raises if it is too late
+        if _is_strange_expect(exc):
+            status = 400
         if isinstance(exc, LineTooLong):
             said = f"the request line, or a header, is over {exc.args[1]} bytes"
         elif status < 500:
