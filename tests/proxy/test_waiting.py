@@ -79,9 +79,13 @@ async def test_a_stream_is_told_while_its_model_loads(
             while (text := await line(response)).startswith(":"):
                 comments.append(text)
             told = [match.groups() for text in comments if (match := COMMENT.fullmatch(text))]
-            assert [place for *place, _ in told] == [["starting", "1"]] * len(comments)
+            assert len(told) == len(comments)
+            assert {position for _, position, _ in told} == {"1"}
+            # At first it may not be known yet how much memory there is.
+            stages = [stage for stage, *_ in told]
+            assert stages == sorted(stages)
+            assert stages.count("starting") >= 3
             seconds = [int(second) for *_, second in told]
-            assert len(seconds) >= 3
             assert seconds == sorted(seconds)
             assert seconds[-1] >= 1
             assert json.loads(text.removeprefix("data: "))["choices"][0]["delta"]
