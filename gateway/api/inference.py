@@ -42,25 +42,21 @@ def json_handler(route: Route) -> Handler:
     rewrite = with_responses if route.format is CHAT and not beside else None
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        raw = await request.read()
-        body = parse_object(raw)
+        body = parse_object(await request.read())
         check(body)
         target = await resolve(request, body)
         spec = target.spec
-        changed = body.pop("personality", None) is not None
+        body.pop("personality", None)
         if spec.set_params or spec.strip_params:
             shape(body, spec.strip_params, spec.set_params)
             check(body)
-            changed = True
         if route.defaults:
             for key, value in target.defaults.items():
                 if key not in body:
                     body[key] = value
-                    changed = True
         if target.prompt is not None:
             if apply is not None:
                 apply(body, target.prompt)
-                changed = True
             elif route.format is COMPLETION and target.asked:
                 call = Call(spec.name, "POST", upstream, JSON, b"", dialect=dialect)
                 return await send(request, call, lambda: _template(request, call, body, target))
@@ -69,7 +65,9 @@ def json_handler(route: Route) -> Handler:
             "POST",
             upstream,
             JSON,
-            serialise(body) if changed else raw,
+            # Anew, also if nothing was changed: of a key given twice llama-server must not read
+            # the one that was not looked at.
+            serialise(body),
             stream=body.get("stream") is True,
             dialect=dialect,
             rewrite=rewrite,

@@ -90,7 +90,7 @@ async def test_json_routes(running: Running, recorded: Recorded) -> None:
         status, answer = await running.json("POST", route.path, json=body, key=key)
         assert status == 200, (route.path, answer)
         assert recorded.last["target"] == route.target
-        assert recorded.last["body"] == json.dumps(body)
+        assert json.dumps(json.loads(recorded.last["body"])) == json.dumps(body)
         assert answer.get("model") == "m" or route.target == "/apply-template"
         for how in ({"model": "m:teacher"}, {"personality": "teacher"}):
             await running.json("POST", route.path, json={**body, **how}, key=key)

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from harness import MakeGateway, Running, fake_model
 
+from gateway.validation import reject_duplicates
+
+RECORDER = Path(__file__).parent.parent / "recording_llama_server.py"
 CHAT = b'{"model": "good", "messages": [{"role": "user", "content": "hi"}]}'
 
 
@@ -417,6 +420,25 @@ async def test_depth_is_never_our_own_error(
     ):
         client.send(post(running, chat(b"[" * depth + inside + b"]" * depth)))
         assert (await client.answer())[0] in (200, 400)
+
+
+async def test_a_key_given_twice_reaches_nobody_twice(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    record = tmp_path / "record"
+    models = {"good": fake_model(tmp_path, record=record)}
+    async with make_gateway(models, llama_server=str(RECORDER)) as running:
+        body = (
+            b'{"model": "none", "messages": [{"role": "user", "content": "unseen"}], '
+            b'"model": "good", "messages": [{"role": "user", "content": "seen", "x": 1, "x": 2}]}'
+        )
+        async with connected(running) as client:
+            client.send(post(running, body))
+            assert (await client.answer())[0] == 200
+    sent = json.loads(record.read_text().splitlines()[-1])["body"]
+    assert json.loads(sent, object_pairs_hook=reject_duplicates)["model"] == "good"
+    assert '"seen"' in sent
+    assert "unseen" not in sent
 
 
 # --- for whom, and from whom ---------------------------------------------------------------
