@@ -116,3 +116,18 @@ def test_units() -> None:
             parse_duration(wrong)
         with pytest.raises(ValueError, match="must be"):
             parse_size(wrong)
+
+
+def test_names_and_networks(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "allowed_hosts: [Box.Example.com, '*.example.com', '*']\n"
+        "trusted_proxies: [10.1.2.3/8, '::1']\n"
+    )
+    settings = load_settings(file, environ={}).settings
+    assert settings.allowed_hosts == ("box.example.com", "*.example.com", "*")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128")
+    file.write_text("allowed_hosts: ['https://a.b']\ntrusted_proxies: [proxy.example.com]\n")
+    text = problems(file)
+    for expected in ("allowed_hosts", "without scheme or port", "trusted_proxies", "10.0.0.0/8"):
+        assert expected in text
