@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,16 +170,16 @@ class Gateway:
 
     async def _watch_memory(self, store: Store) -> None:
         """Let models be loaded, as soon as it is known what there is room for."""
-        machine = await _machine(self.settings)  # a GPU's driver may take seconds to say
         wanted = self.settings.scheduler
+        machine = await _machine(self.settings)  # a GPU's driver may take seconds to say
         budget = machine.budget if wanted.memory_budget == "auto" else wanted.memory_budget
         _log.info("memory for models: %.1f GiB (%s)", budget / 2**30, machine.source)
-        needs = Needs(
-            self.settings.llm_storage,
-            machine,
-            await store.known_memory(),
-            store.remember_memory,
-        )
+        try:
+            measured = await store.known_memory()
+        except GatewayError as error:
+            _log.warning("what models took before is not known: %s", error.message)
+            measured = {}
+        needs = Needs(self.settings.llm_storage, machine, measured, store.remember_memory)
         self.scheduler.watch_memory(needs, Limits(wanted.max_loaded, budget))
 
     async def _close_keys(self) -> None:
@@ -223,7 +224,12 @@ async def _machine(settings: Settings) -> Machine:
             program = find_program(settings.llama_server, os.environ)
         except LoadFailed:  # said again, to whoever asks for a model
             program = ()
-        return read_machine(program, os.environ)
+        try:
+            return read_machine(program, os.environ)
+        except Exception:
+            # Whatever is odd about this machine must not keep every model from loading.
+            _log.exception("the memory of this machine cannot be told: nothing is held back")
+            return Machine(gpu=False, total=sys.maxsize, reserve=0, source="unknown")
 
     return await asyncio.to_thread(look)
 

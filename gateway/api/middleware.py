@@ -107,9 +107,12 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.force_close()
         status = response.status
         return response
-    except (asyncio.CancelledError, ConnectionError):
-        status = 499  # nginx's number for a client that went away; nobody reads this answer
+    except asyncio.CancelledError:
+        status = 499  # nginx's number for a client that went away
         raise
+    except ConnectionError:
+        status = 499
+        return web.Response(status=499)  # nobody reads it; raised, it would be logged as an error
     except Exception:
         _log.exception("request %s failed", request[REQUEST_ID])
         return _json_error(
