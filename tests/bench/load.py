@@ -199,7 +199,7 @@ class Run:
         ).encode()
         key = f"Authorization: Bearer {self.job.key}\r\n" if self.job.key else ""
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: bench.example\r\nAccept: */*\r\n"
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: bench.localhost\r\nAccept: */*\r\n"
             "User-Agent: OpenAI/Python 2.0\r\nOrigin: https://app.example\r\n"
             f"Content-Type: application/json\r\n{key}Content-Length: {len(body)}\r\n\r\n"
         )
