@@ -229,7 +229,7 @@ async def test_no_input_is_answered_with_a_server_error(
     async with make_gateway(models, llama_server=RECORDER) as running:
         status, _ = await running.json("POST", "/loadModel", json={"model": "a"})
         assert status == 200
-        code, out = await fuzz(running, tmp_path, "--max-time", "20", "--seed", "1")
+        code, out = await fuzz(running, tmp_path, "--max-time", "10", "--seed", "1")
     assert code == 0, out
     assert not [r.getMessage() for r in caplog.records if r.exc_info]
 
