@@ -20,6 +20,7 @@ from gateway.api.middleware import Handler, needs, speaks
 from gateway.api.upload import form_handler, limited
 from gateway.errors import Forbidden, ModelNotFound
 from gateway.proxy.beside import ask_beside, to_client
+from gateway.proxy.headers import FORWARDED
 from gateway.proxy.relay import Call
 from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, without_key
 
@@ -125,7 +126,7 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     request[MODEL] = target.spec.name
     lines = "".join(
         f"{name}: {request.headers[name]}\r\n"
-        for name in ("Content-Type", "Accept")
+        for name in FORWARDED
         if name in request.headers
     ).encode("utf-8", "surrogateescape")  # the bytes that came: so aiohttp has read them
     name, sent_to = target.spec.name, _target(path, request)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from gateway.config import Loaded, load_settings, skeleton
 from gateway.logs import log_to_stderr
-from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +69,3 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-__all__ = ["InvalidFiles", "add_parser", "demo_if_bare", "loop_factory", "run"]
