@@ -125,9 +125,7 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     target = await resolve(request, {"model": model}, anew=True)
     request[MODEL] = target.spec.name
     lines = "".join(
-        f"{name}: {request.headers[name]}\r\n"
-        for name in FORWARDED
-        if name in request.headers
+        f"{name}: {request.headers[name]}\r\n" for name in FORWARDED if name in request.headers
     ).encode("utf-8", "surrogateescape")  # the bytes that came: so aiohttp has read them
     name, sent_to = target.spec.name, _target(path, request)
     if request.method == "GET":
