@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from gateway.backends.scheduler import Scheduler
-from gateway.errors import BackendError, BadRequest, GatewayError
-from gateway.proxy.body import in_openai_shape
+from gateway.errors import BackendError, GatewayError
+from gateway.proxy.failure import Failure
 from gateway.proxy.relay import Outcome
 from gateway.proxy.sse import usage_of
 from gateway.upstream import ResponseHead
@@ -57,8 +57,7 @@ async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
             if line.startswith(b"data: {"):
                 yield orjson.loads(line[6:])
     if sink.head is not None and sink.head.status >= 400:
-        message = orjson.loads(in_openai_shape(rest))["error"]["message"]
-        raise BadRequest(message) if sink.head.status < 500 else BackendError(message)
+        raise Failure.read(sink.head.status, rest).as_error()
 
 
 class _Pieces:

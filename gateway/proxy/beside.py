@@ -14,6 +14,7 @@ from gateway.backends.backend import State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
+from gateway.proxy.failure import Failure
 from gateway.proxy.relay import Call
 from gateway.upstream import ConnectFailed, ConnectionLost, Fetched, UpstreamPool
 
@@ -85,10 +86,11 @@ def to_client(
 ) -> tuple[int, CIMultiDict[str], bytes]:
     """Status, headers and body for the client; ``change`` is for the body of a success."""
     passed = headers.to_client(fetched.headers)
-    body = fetched.body
-    if fetched.status >= 400:
-        body = call.dialect.error(fetched.status, body)
+    status, body = fetched.status, fetched.body
+    if status >= 400:
+        failure = Failure.read(status, body)
+        status, body = failure.status, call.dialect.error(failure)
         passed["Content-Type"] = "application/json; charset=utf-8"
     elif change is not None:
         body = change(body)
-    return fetched.status, passed, body
+    return status, passed, body

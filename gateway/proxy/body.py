@@ -84,46 +84,6 @@ def with_responses(answer: bytes, parsed: Any) -> bytes:
     return b'%b,"responses":%b%b' % (answer[:end], orjson.dumps(text or ""), answer[end:])
 
 
-def in_openai_shape(answer: bytes) -> bytes:
-    """An error of llama-server as the OpenAI error object: its message kept, nothing invented.
-
-    llama-server says ``{"error": {"code": 400, "message": ..., "type": ...}}``; OpenAI's
-    ``code`` is a text, and ``param`` is always there. Other fields (token counts) are kept.
-    """
-    error = error_of(answer)
-    kind = error.get("type") or "api_error"
-    code = error.get("code")
-    shaped = {
-        **error,
-        "type": kind,
-        "code": _CODES.get(kind, code if isinstance(code, str) else kind),
-        "param": error.get("param"),
-    }
-    return orjson.dumps({"error": shaped})
-
-
-#: llama-server's type of an error -> OpenAI's code for it, which clients look for.
-_CODES = {"exceed_context_size_error": "context_length_exceeded"}
-
-
-def error_of(answer: bytes) -> JsonObject:
-    """The error in an error answer of llama-server: always with a ``message`` that is a text."""
-    try:
-        error = orjson.loads(answer)["error"]
-    except (ValueError, LookupError, TypeError):
-        error = answer.decode("utf-8", "replace").strip()[:2000]
-    if not isinstance(error, dict):
-        error = {"message": error}
-    message = error.get("message")
-    if not isinstance(message, str) or not message:
-        message = str(message) if message else "llama-server gave no reason"
-    prompt, context = error.get("n_prompt_tokens"), error.get("n_ctx")
-    if isinstance(prompt, int) and isinstance(context, int) and str(prompt) not in message:
-        # Builds before 2025-12 say only that it is too long.
-        message = f"{message} ({prompt} tokens, and the context has {context})"
-    return {**error, "message": message}
-
-
 def shape(body: JsonObject, strip: Iterable[str], fixed: Mapping[str, Any]) -> None:
     """Take the fields ``strip`` out of ``body``, and merge ``fixed`` over it.
 

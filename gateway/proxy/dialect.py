@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import GatewayError
-from gateway.proxy.body import error_of, in_openai_shape
+from gateway.proxy.failure import Failure
 from gateway.proxy.sse import AnthropicTail, Tail
 
 #: Anthropic API reference, "Errors".
@@ -36,8 +36,8 @@ class Dialect:
     """One API's way of saying what is no answer."""
 
     name: str
-    #: The body of an error answer of llama-server, given its status, as this API has it.
-    error: Callable[[int, bytes], bytes]
+    #: The body of an error answer of llama-server as this API has it.
+    error: Callable[[Failure], bytes]
     #: The body of an error of ours.
     body: Callable[[GatewayError], dict[str, Any]]
     #: The same as the last event of a stream that breaks.
@@ -52,16 +52,12 @@ def anthropic_body(status: int, message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def _openai_error(status: int, answer: bytes) -> bytes:
-    return in_openai_shape(answer)
-
-
 def _openai_event(error: GatewayError) -> bytes:
     return b"\n\ndata: %b\n\n" % orjson.dumps(error.body())
 
 
-def _anthropic_error(status: int, answer: bytes) -> bytes:
-    return orjson.dumps(anthropic_body(status, error_of(answer)["message"]))
+def _anthropic_error(failure: Failure) -> bytes:
+    return orjson.dumps(anthropic_body(failure.status, failure.message))
 
 
 def _anthropic_of(error: GatewayError) -> dict[str, Any]:
@@ -72,5 +68,5 @@ def _anthropic_event(error: GatewayError) -> bytes:
     return b"\n\nevent: error\ndata: %b\n\n" % orjson.dumps(_anthropic_of(error))
 
 
-OPENAI = Dialect("openai", _openai_error, GatewayError.body, _openai_event, Tail)
+OPENAI = Dialect("openai", Failure.in_openai_shape, GatewayError.body, _openai_event, Tail)
 ANTHROPIC = Dialect("anthropic", _anthropic_error, _anthropic_of, _anthropic_event, AnthropicTail)

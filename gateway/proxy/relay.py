@@ -23,10 +23,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.backends.scheduler import Lease, Scheduler
-from gateway.errors import BackendError, BackendTimeout, BadRequest, GatewayError
+from gateway.errors import BackendTimeout, GatewayError
 from gateway.proxy import headers
-from gateway.proxy.body import error_of
 from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.failure import Failure
 from gateway.proxy.outgoing import EVENTS, Opened, open_stream
 from gateway.proxy.sse import Tail, Usage, usage_of
 from gateway.proxy.waiting import Refused, wait_for_lease
@@ -146,7 +146,9 @@ async def _attempt(
             await answer.ended
             body = b"".join(answer.early)
             if opened is not None:
-                return _refuse(_unexpected(call, head, body), call, outcome, opened)
+                # Refused, and the client is waiting already to read a stream.
+                error = Failure.read(head.status, body).as_error()
+                return _refuse(error, call, outcome, opened)
             return _whole(call, head, body, outcome)
         if opened is None:
             opened = await open_stream(request, head)
@@ -157,8 +159,10 @@ async def _attempt(
 
 def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web.Response:
     passed = headers.to_client(head.headers)
-    if head.status >= 400:
-        body = call.dialect.error(head.status, body)
+    status = head.status
+    if status >= 400:
+        failure = Failure.read(status, body)
+        status, body = failure.status, call.dialect.error(failure)
         passed["Content-Type"] = "application/json; charset=utf-8"
     elif len(body) <= _PARSED:
         with contextlib.suppress(ValueError):
@@ -166,13 +170,7 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web
             outcome.usage = usage_of(parsed)
             if call.rewrite is not None:
                 body = call.rewrite(body, parsed)
-    return web.Response(status=head.status, headers=passed, body=body)
-
-
-def _unexpected(call: Call, head: ResponseHead, body: bytes) -> GatewayError:
-    """Why a backend refused what the client is already waiting to read as a stream."""
-    message = error_of(body)["message"]
-    return BadRequest(message) if head.status < 500 else BackendError(message)
+    return web.Response(status=status, headers=passed, body=body)
 
 
 async def _stream(

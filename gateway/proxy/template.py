@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 
 from gateway.backends.scheduler import Lease
-from gateway.errors import BackendError, BadRequest
-from gateway.proxy.body import error_of, serialise
+from gateway.errors import BadRequest
+from gateway.proxy.body import serialise
+from gateway.proxy.failure import Failure
 
 _JSON = b"Content-Type: application/json\r\n"
 _TIMEOUT = 30.0  # seconds: it only writes text
@@ -47,8 +48,7 @@ async def _written(lease: Lease, body: dict[str, Any], prompt: str, text: str) -
         max_body=64 * 2**20,
     )
     if fetched.status != 200:
-        message = error_of(fetched.body)["message"]
-        said = f"the chat template could not be applied: {message}"
-        raise BadRequest(said) if fetched.status < 500 else BackendError(said)
+        failure = Failure.read(fetched.status, fetched.body)
+        raise failure.as_error("the chat template could not be applied: ")
     written: str = orjson.loads(fetched.body)["prompt"]
     return written

@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import BackendError, BadRequest, Unauthorized
+from gateway.errors import BadRequest
 from gateway.proxy.body import (
-    error_of,
-    in_openai_shape,
     parse_object,
     serialise,
     shape,
     with_responses,
 )
-from gateway.proxy.dialect import ANTHROPIC, OPENAI
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -96,47 +93,3 @@ def test_shaping() -> None:
         shape(client, (), fixed)
         assert client == {"o": {"q": 2, "p": 1}}
     assert fixed == {"o": {"p": 1}}
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (b'{"error":{"message":"m","code":400}}', "m"),
-        (b'{"error":"m"}', "m"),
-        (b'{"error":{"message":{"a":1}}}', "{'a': 1}"),
-        (b'{"error":{}}', "llama-server gave no reason"),
-        (b'{"error":null}', "llama-server gave no reason"),
-        (b"", "llama-server gave no reason"),
-        (b"[1]", "[1]"),
-        (b"<html>\xff", "<html>\ufffd"),
-        (
-            b'{"error":{"message":"too long","n_prompt_tokens":31,"n_ctx":10}}',
-            "too long (31 tokens, and the context has 10)",
-        ),
-        (b'{"error":{"message":"31 of 10","n_prompt_tokens":31,"n_ctx":10}}', "31 of 10"),
-    ],
-)
-def test_errors(answer: bytes, message: str) -> None:
-    assert error_of(answer)["message"] == message
-    error = orjson.loads(in_openai_shape(answer))["error"]
-    assert error["message"] == message
-    assert isinstance(error["type"], str)
-    assert isinstance(error["code"], str)
-    assert "param" in error
-    assert orjson.loads(OPENAI.error(400, answer))["error"] == error
-    assert orjson.loads(ANTHROPIC.error(400, answer)) == {
-        "type": "error",
-        "error": {"type": "invalid_request_error", "message": message},
-    }
-
-
-def test_our_errors_in_both_dialects() -> None:
-    error = BackendError("gone")
-    assert OPENAI.body(error) == error.body()
-    assert ANTHROPIC.body(error)["error"] == {"type": "api_error", "message": "gone"}
-    assert ANTHROPIC.body(Unauthorized("who"))["error"]["type"] == "authentication_error"
-    for dialect, start in ((OPENAI, b"\n\ndata: "), (ANTHROPIC, b"\n\nevent: error\ndata: ")):
-        event = dialect.event(error)
-        assert event.startswith(start)
-        assert event.endswith(b"\n\n")
-        assert orjson.loads(event.removeprefix(start)) == dialect.body(error)

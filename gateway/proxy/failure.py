@@ -1,0 +1,83 @@
+"""What llama-server says went wrong, made into what clients of each API understand. Pure.
+
+It says ``{"error": {"code": 400, "message": ..., "type": ...}}`` on every route. Its status and
+message are kept; nothing is invented.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.errors import BackendError, BadRequest, GatewayError
+
+_OVERFLOW = "exceed_context_size_error"
+#: llama-server's type of an error -> OpenAI's code for it, which clients look for.
+_CODES = {_OVERFLOW: "context_length_exceeded"}
+#: How it refuses, with a 500, an input for embeddings or rerank that doesn't fit into one batch.
+_OVER_BATCH = re.compile(r"input \(\d+ tokens\) is too large to process\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error answer. ``code`` is a text where llama-server or OpenAI has one."""
+
+    status: int
+    message: str
+    type: str
+    code: str | None
+    #: All that llama-server says, token counts for example.
+    fields: dict[str, Any]
+
+    @classmethod
+    def read(cls, status: int, answer: bytes) -> Failure:
+        """The error in the body of an answer, whatever that is.
+
+        Too much input is 400 always: told that it broke by chance, clients would send it again.
+        """
+        fields = _fields(answer)
+        message = fields.get("message")
+        if not isinstance(message, str) or not message:
+            message = str(message) if message else "llama-server gave no reason"
+        prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
+        if isinstance(prompt, int) and isinstance(context, int) and str(prompt) not in message:
+            # Builds before 2025-12 say only that it is too long.
+            message = f"{message} ({prompt} tokens, and the context has {context})"
+        kind = str(fields.get("type") or "api_error")
+        if _OVER_BATCH.match(message):
+            kind = _OVERFLOW
+        code = _CODES.get(kind, fields.get("code"))
+        return cls(
+            400 if kind == _OVERFLOW else status,
+            message,
+            kind,
+            code if isinstance(code, str) else None,
+            fields,
+        )
+
+    def in_openai_shape(self) -> bytes:
+        """OpenAI's error object: ``code`` is a text, and ``param`` is always there."""
+        shaped = {
+            **self.fields,
+            "message": self.message,
+            "type": self.type,
+            "code": self.code or self.type,
+            "param": self.fields.get("param"),
+        }
+        return orjson.dumps({"error": shaped})
+
+    def as_error(self, what: str = "") -> GatewayError:
+        """The same as an error of ours, ``what`` before the message."""
+        kind = BadRequest if self.status < 500 else BackendError
+        return kind(what + self.message, code=self.code)
+
+
+def _fields(answer: bytes) -> dict[str, Any]:
+    try:
+        error = orjson.loads(answer)["error"]
+    except (ValueError, LookupError, TypeError):
+        error = answer.decode("utf-8", "replace").strip()[:2000]
+    return error if isinstance(error, dict) else {"message": error}
