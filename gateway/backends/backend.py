@@ -1,60 +1,36 @@
-"""One model's llama-server as a state machine.
+"""A model's backend as the scheduler sees it: one state machine, whatever stands behind it.
 
-::
-
-    stopped --ensure_ready--> starting --/health is 200--> ready --drain--> draining
-       ^                         |                           |                 |
-       |                         | died or timed out         | died            | stop
-       +------- stopping <-------+---------------------------+-----------------+
-                  |
-                  | if nobody asked for its end
-                  v
-    backoff (may start again when the wait is over)   failed (died too often; waits for
-                                                      reset() or a changed models.json)
-
-Callers never look first: ``await ensure_ready()`` does whatever is needed, or raises. What to
-start and stop, and when, is decided by the scheduler alone.
+:mod:`gateway.backends.local` is a llama-server of our own. What to start and stop, and when, is
+decided by the scheduler alone; callers never look first: ``await ensure_ready()`` does whatever
+is needed, or raises.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
-import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from gateway.backends import process
-from gateway.backends.command import Command, build_command, find_program, resolve_model_path
 from gateway.backends.logring import LogRing
-from gateway.backends.memory import looks_like_oom
-from gateway.backends.progress import Progress
-from gateway.backends.watchdog import PATIENCE, Patience, Watchdog
+from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.catalog import ModelSpec
-from gateway.errors import BackendError, GatewayError, LoadFailed
-from gateway.tasks import cancel_and_wait, spawn
-from gateway.upstream import ConnectFailed, UnixAddress, UpstreamPool
+from gateway.errors import GatewayError
+from gateway.upstream import Upstream, UpstreamError
 
 _log = logging.getLogger(__name__)
-
-#: Lines of llama-server's log that go into an error message.
-TAIL = 8
-#: Seconds in which /health must answer, and between two questions at least.
-_HEALTH_TIMEOUT = 5.0
-_HEALTH_PAUSE = 0.01
-
 
 #: ``code`` of a :class:`LoadFailed` where memory ran out.
 OUT_OF_MEMORY = "out_of_memory"
 
 
 class State(enum.StrEnum):
-    """Where a backend is; see the module docstring."""
+    """Where a backend is; see the modules of the two kinds."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -63,10 +39,6 @@ class State(enum.StrEnum):
     STOPPING = "stopping"
     BACKOFF = "backoff"
     FAILED = "failed"
-
-
-#: States in which a llama-server process exists, so memory is in use.
-RESIDENT = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +62,13 @@ class Environment:
     patience: Patience = PATIENCE
 
 
-class Backend:
-    """The llama-server of one :class:`ModelSpec`.
+class Backend(ABC):
+    """What answers for one :class:`ModelSpec`.
 
     ``changed`` is called (from the event loop) after every change of state.
     """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        environment: Environment,
-        socket_name: str,
-        changed: Callable[[Backend], None],
-    ) -> None:
+    def __init__(self, spec: ModelSpec, changed: Callable[[Backend], None]) -> None:
         self.spec = spec
         self.log = LogRing()
         self.state = State.STOPPED
@@ -110,88 +76,65 @@ class Backend:
         self.ready_since: float | None = None  # when the last start was done
         self.load_seconds: float | None = None  # how long the last start took
         self.starts = 0
-        self.deaths = 0  # exits nobody asked for, in all
+        self.deaths = 0  # ends nobody asked for, in all
         self.last_error: GatewayError | None = None
-        self.start_failed = False  # the last start did not get as far as a process
+        self.start_failed = False  # the last start came to nothing that would have to be stopped
         self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
-        self._env = environment
-        self._socket_name = socket_name
-        self._socket = environment.runtime_dir / socket_name
         self._changed = changed
-        self._child: process.Child | None = None
-        self._recording: asyncio.Task[None] | None = None
-        self._pool: UpstreamPool | None = None
-        self._starting: asyncio.Task[GatewayError | None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._hung: str | None = None
-        self._quick_deaths = 0
-        self._first_line = 0  # of the log, since the last start
-        self._stops = 0
         self._next_state = asyncio.Event()  # set, and replaced, when the state changes
 
     # --- what callers ask for --------------------------------------------------------------
 
     @property
-    def pool(self) -> UpstreamPool:
-        """Connections to the running llama-server.
+    @abstractmethod
+    def pool(self) -> Upstream:
+        """Where requests are sent.
 
-        Raises :class:`ConnectFailed` if none runs: it may have died between a lease and its use,
-        and then the request can be sent again as after a connection that failed.
+        Raises :class:`ConnectFailed` if there is nothing: it may have gone between a lease and
+        its use, and then the request can be sent again as after a connection that failed.
         """
-        if self._pool is None or self.state not in (State.READY, State.DRAINING):
-            raise ConnectFailed(f"the backend of {self.spec.name!r} is {self.state}")
-        return self._pool
+
+    @property
+    @abstractmethod
+    def resident(self) -> bool:
+        """Whether something of it exists that :meth:`stop` would end."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether it may be given requests."""
+        return self.state is State.READY
 
     @property
     def pid(self) -> int | None:
-        """The llama-server process, while there is one."""
-        return self._child.pid if self._child is not None else None
+        """Its process, if it has one, while there is one."""
+        return None
 
+    @abstractmethod
     async def ensure_ready(self) -> None:
         """Return when the backend is ready, starting it first where that is needed.
 
         Any number of callers may wait; cancelling one does not stop the start. Raises
-        :class:`LoadFailed` if the start fails, or at once while the backend is ``failed``.
+        :class:`GatewayError` if the start fails, or at once while the backend is ``failed``.
         """
-        stops = self._stops
-        while self.state is not State.READY:
-            if self.state is State.FAILED:
-                raise self.failure()
-            if self.state is State.DRAINING:
-                raise BackendError(f"the backend of {self.spec.name!r} is being unloaded")
-            if self._stopping is not None:
-                await asyncio.wait([self._stopping])
-            elif self._starting is not None:
-                await self._join(self._starting)
-            elif self.state is State.STOPPING:  # it died, and is being cleared away
-                assert self._watching is not None
-                await asyncio.wait([self._watching])
-            elif self._stops != stops:
-                raise self._was_stopped()
-            elif self.state is State.BACKOFF and (wait := self.retry_at - time.monotonic()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._next_state.wait()
-            else:
-                self._starting = spawn(self._start(), name=f"start {self.spec.name}")
-                self._enter(State.STARTING)
 
-    async def _join(self, starting: asyncio.Task[GatewayError | None]) -> None:
-        await asyncio.wait([starting])
-        if starting.cancelled():
-            raise self._was_stopped()
-        if (failure := starting.result()) is not None:
-            raise failure
+    @abstractmethod
+    async def stop(self) -> None:
+        """End it, whatever it is doing, and return when nothing of it is left."""
 
-    async def suspect(self) -> None:
-        """A connection broke: wait for the news of the process's death, if there is any.
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget earlier failures: somebody explicitly asked for this model again."""
 
-        Returns when the death has been dealt with, or after a second without one.
+    @abstractmethod
+    async def suspect(self, error: UpstreamError) -> bool:
+        """A connection broke: find out what is the matter, as far as that is quickly done.
+
+        Returns whether the request it broke under, of which no answer came, may be sent again.
         """
-        watching = self._watching
-        if watching is not None and not watching.done():
-            await asyncio.wait([watching], timeout=1.0)
+
+    @abstractmethod
+    def failure(self) -> GatewayError:
+        """Why a ``failed`` backend is not started again."""
 
     def drain(self) -> None:
         """Take no new work; what runs may finish. Only ``ready`` can be drained."""
@@ -203,28 +146,7 @@ class Backend:
         if self.state is State.DRAINING:
             self._enter(State.READY)
 
-    async def stop(self) -> None:
-        """End the process, whatever it is doing, and return when it is gone and reaped."""
-        self._stops += 1
-        if self._stopping is None:
-            if self.state not in RESIDENT:
-                if self.state is State.BACKOFF:
-                    self._enter(State.STOPPED)
-                return
-            self._stopping = spawn(self._stop(), name=f"stop {self.spec.name}")
-            if self._lived() >= self._env.quick_death:
-                self._quick_deaths = 0
-            self._enter(State.STOPPING)
-        await asyncio.shield(self._stopping)
-
-    def reset(self) -> None:
-        """Forget earlier deaths: somebody explicitly asked for this model again."""
-        self._quick_deaths = 0
-        self.retry_at = 0.0
-        if self.state in (State.FAILED, State.BACKOFF):
-            self._enter(State.STOPPED)
-
-    # --- transitions ------------------------------------------------------------------------
+    # --- for the kinds of backends ---------------------------------------------------------
 
     def _enter(self, state: State) -> None:
         if state is self.state:
@@ -237,245 +159,3 @@ class Backend:
         turned, self._next_state = self._next_state, asyncio.Event()
         turned.set()
         self._changed(self)
-
-    async def _start(self) -> GatewayError | None:
-        """Start and wait until ready; a failure is the result, not raised."""
-        started = time.monotonic()
-        self.start_failed = False
-        self.starts += 1
-        self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
-        self._first_line = self.log.total
-        # A name of its own for each start: nothing that is late can touch the next one's socket.
-        stem, _, suffix = self._socket_name.rpartition(".")
-        self._socket = self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
-        try:
-            try:
-                command = await asyncio.to_thread(self._prepare)
-            except Exception as error:
-                # Nothing ran: not a death, and free to be tried again.
-                self.last_error = failure = self._as_failure(error)
-                self.start_failed = True
-                _log.error("model %s: %s", self.spec.name, failure.message)
-                self._enter(State.STOPPED)
-                return failure
-            try:
-                child = await self._until_ready(command)
-            except Exception as error:  # whatever it is: no child may be left behind
-                failure = self._as_failure(error)
-                self._died(failure)
-                await self._clean_up()
-                self._await_next_start()
-                return failure
-            self.load_seconds = time.monotonic() - started
-            self._watching = spawn(self._watch(child), name=f"watch {self.spec.name}")
-            self._enter(State.READY)
-            return None
-        finally:
-            self._starting = None
-
-    async def _until_ready(self, command: Command) -> process.Child:
-        child = self._child = await process.start(
-            command.argv, command.env, log=self.log, name=self.spec.name
-        )
-        self._recording = spawn(self._record(child), name=f"record {self.spec.name}")
-        pool = self._pool = UpstreamPool(
-            UnixAddress(str(self._socket)),
-            max_connections=self.spec.parallel + 8,  # slots, and questions beside them
-            name=self.spec.name,
-        )
-        await self._until_healthy(child, pool)
-        return child
-
-    async def _record(self, child: process.Child) -> None:
-        try:
-            await asyncio.to_thread(self._env.records.write, child)
-        except OSError as error:
-            _log.warning("cannot note the process of %s: %s", self.spec.name, error)
-
-    def _as_failure(self, error: Exception) -> GatewayError:
-        if isinstance(error, GatewayError):
-            return error
-        if not isinstance(error, OSError):
-            _log.error("starting %s", self.spec.name, exc_info=error)
-        return LoadFailed(f"the llama-server of {self.spec.name!r} cannot be started: {error}")
-
-    def _prepare(self) -> Command:
-        """Everything about a start that touches the disk; runs in a thread."""
-        command = build_command(
-            self.spec,
-            program=find_program(self._env.llama_server, self._env.environ),
-            socket=str(self._socket),
-            llm_storage=self._env.llm_storage,
-            environ=self._env.environ,
-        )
-        model = resolve_model_path(self.spec.params.model or "", self._env.llm_storage)
-        if not model.is_file():
-            raise LoadFailed(
-                f"the model file of {self.spec.name!r} does not exist: {model}. Check params.model "
-                "in models.json, and llm_storage in the configuration",
-                code="model_file_not_found",
-            )
-        return command
-
-    async def _until_healthy(self, child: process.Child, pool: UpstreamPool) -> None:
-        """Return when GET /health answers 200 (it answers 503 while the model loads).
-
-        Asked at once, after every line the child logs, and in between after pauses that grow
-        to 0.25 s.
-        """
-        news = asyncio.Event()
-        unlisten = self.log.listen(news.set)
-        exited = spawn(child.wait(), name=f"exit of {self.spec.name}")
-        exited.add_done_callback(lambda _: news.set())
-        patience = self._env.load_timeout
-        progress, pause = Progress(child.pid, self.log, patience), 0.02
-        try:
-            while not exited.done():
-                news.clear()
-                if await _is_healthy(pool, min(_HEALTH_TIMEOUT, patience)):
-                    return
-                if await progress.stalled():
-                    raise self._load_failed(
-                        child, f"made no progress for {patience:g} s while loading"
-                    )
-                await asyncio.sleep(_HEALTH_PAUSE)  # however much it logs
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await news.wait()
-                pause = min(pause * 1.5, 0.25)
-            raise self._load_failed(child, "ended while it was loading")
-        finally:
-            unlisten()
-            exited.cancel()
-
-    async def _watch(self, child: process.Child) -> None:
-        """Notice at once when a ready child exits without being asked to, or hangs."""
-        self._hung = None
-        guard = spawn(self._guard(child), name=f"guard {self.spec.name}")
-        try:
-            status = await child.wait()
-        finally:
-            await cancel_and_wait(guard)
-        if self._stopping is not None:
-            return
-        ended = f"{self._hung} and was ended" if self._hung else _how_it_ended(status)
-        what = f"the llama-server of {self.spec.name!r} {ended}."
-        self._died(BackendError(what + self._last_lines()))
-        await self._clean_up()
-        self._await_next_start()
-
-    async def _guard(self, child: process.Child) -> None:
-        """Kill a child that hangs: its death is dealt with like any other."""
-        watchdog = Watchdog(self.pool, child.pid, self._env.patience)
-        self._hung = await watchdog.hung()
-        _log.error("model %s: its llama-server %s", self.spec.name, self._hung)
-        child.kill()
-
-    async def _stop(self) -> None:
-        try:
-            await cancel_and_wait(self._starting, self._watching)
-            self._starting = self._watching = None
-            await self._clean_up()
-        finally:
-            self._stopping = None
-            self._enter(State.STOPPED)
-
-    async def _clean_up(self) -> None:
-        """End what is left of the child, its connections, its socket and its record.
-
-        A call that was cancelled can be made again and goes on.
-        """
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
-        if (child := self._child) is not None:
-            await child.stop(self._env.stop_grace)
-            if self._recording is not None:
-                await asyncio.wait([self._recording])
-            await asyncio.to_thread(self._remove_traces, child)
-            self._child = self._recording = None
-
-    def _remove_traces(self, child: process.Child) -> None:
-        steps: list[Callable[[], None]] = [
-            partial(self._env.records.remove, child),
-            self._socket.unlink,
-        ]
-        for remove in steps:
-            try:
-                remove()
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                _log.warning("cannot clear up after %s: %s", self.spec.name, error)
-
-    def _lived(self) -> float:
-        """Seconds for which it has been ready."""
-        if self.ready_since is None or self.state not in (State.READY, State.DRAINING):
-            return 0.0
-        return time.monotonic() - self.ready_since
-
-    def _died(self, error: GatewayError) -> None:
-        """Note a death, and take no more requests at once."""
-        self.deaths += 1
-        self.last_error = error
-        _log.error("model %s: %s", self.spec.name, error.message)
-        quick = self._lived() < self._env.quick_death
-        self._quick_deaths = self._quick_deaths + 1 if quick else 1
-        self._enter(State.STOPPING)
-
-    def _await_next_start(self) -> None:
-        """It has died and is cleared away."""
-        if self._quick_deaths >= self._env.quick_deaths_allowed:
-            self._enter(State.FAILED)
-            return
-        wait = self._env.backoff_first * 2 ** max(0, self._quick_deaths - 1)
-        self.retry_at = time.monotonic() + min(wait, self._env.backoff_cap)
-        self._enter(State.BACKOFF)
-
-    def _was_stopped(self) -> GatewayError:
-        return BackendError(f"{self.spec.name!r} was stopped while it was loading")
-
-    def failure(self) -> GatewayError:
-        """Why a ``failed`` backend is not started again."""
-        cause = self.last_error.message if self.last_error else "it died too often"
-        return LoadFailed(
-            f"{self.spec.name!r} failed {self._quick_deaths} times in a row and is not started "
-            f"again until it is loaded explicitly or its entry in models.json changes. {cause}"
-        )
-
-    def _load_failed(self, child: process.Child, what: str) -> LoadFailed:
-        status = child.returncode
-        if status is not None:
-            what = f"{_how_it_ended(status)} while it was loading"
-        lines = self.log.tail(self.log.total - self._first_line)
-        return LoadFailed(
-            f"the llama-server of {self.spec.name!r} {what}.{self._last_lines()}",
-            code=OUT_OF_MEMORY if looks_like_oom(status, lines) else None,
-        )
-
-    def _last_lines(self) -> str:
-        of_this_start = self.log.total - self._first_line
-        lines = [line for line in self.log.tail(min(TAIL, of_this_start)) if line]
-        return " Its last lines: " + " | ".join(lines) if lines else ""
-
-
-async def _is_healthy(pool: UpstreamPool, timeout: float) -> bool:
-    with contextlib.suppress(GatewayError):
-        return (await pool.fetch("GET", "/health", timeout=timeout)).status == 200
-    return False
-
-
-def _how_it_ended(status: int) -> str:
-    """An exit status in words. Negative is a signal, as subprocess has it."""
-    if status >= 0:
-        return f"exited with status {status}"
-    if -status == signal.SIGILL:
-        return (
-            "was ended by SIGILL: it was compiled for a CPU with instructions this one lacks; "
-            "use another build of llama.cpp"
-        )
-    if -status == signal.SIGKILL:
-        return "was killed (SIGKILL), often by the system when memory runs out"
-    with contextlib.suppress(ValueError):
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"was ended by signal {-status}"

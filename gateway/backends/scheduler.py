@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from gateway.backends.backend import OUT_OF_MEMORY, RESIDENT, Backend, Environment, State
+from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
+from gateway.backends.local import LocalBackend
 from gateway.backends.memory import Needs
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
 from gateway.catalog import Catalog, ModelSpec
@@ -96,13 +97,13 @@ class _Entry:
     def resident(self) -> bool:
         """Whether a process exists, or is about to, or has not been cleared away."""
         busy = self.starting is not None or self.stopping is not None
-        return busy or self.backend.state in RESIDENT
+        return busy or self.backend.resident
 
     @property
     def takes_work(self) -> bool:
         """Whether its backend is ready and is going to stay."""
         leaving = self.unload or self.stopping is not None
-        return self.backend.state is State.READY and not leaving
+        return self.backend.serving and not leaving
 
     @property
     def oldest_wait(self) -> float | None:
@@ -343,7 +344,7 @@ class Scheduler:
 
     def _add(self, spec: ModelSpec) -> None:
         self._sockets += 1
-        backend = Backend(spec, self._environment, f"{self._sockets}.sock", self._changed)
+        backend = LocalBackend(spec, self._environment, f"{self._sockets}.sock", self._changed)
         self._entries[spec.name] = _Entry(spec, backend, key=spec.name)
 
     def _find(self, model: str) -> _Entry:
@@ -558,7 +559,7 @@ class Scheduler:
     def _view(self, entry: _Entry) -> ModelView:
         backend, state, ttl = entry.backend, entry.backend.state, self._ttl(entry)
         stopping = entry.stopping is not None or state is State.STOPPING
-        ready = state is State.READY and not stopping and not self._closing
+        ready = backend.serving and not stopping and not self._closing
         ready_since = backend.ready_since or 0.0
         last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
         residency = max(MIN_RESIDENCY, backend.load_seconds or 0.0)

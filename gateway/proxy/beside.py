@@ -16,7 +16,7 @@ from gateway.errors import BadRequest
 from gateway.proxy import headers
 from gateway.proxy.failure import Failure
 from gateway.proxy.relay import Call
-from gateway.upstream import ConnectFailed, ConnectionLost, Fetched, UpstreamPool
+from gateway.upstream import ConnectFailed, ConnectionLost, Fetched, Upstream
 
 #: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
 _TIMEOUT = 120.0
@@ -59,7 +59,7 @@ async def _with(lease: Lease, call: Call) -> Fetched:
         return await _fetch(lease.backend.pool, call)
 
 
-async def _fetch(pool: UpstreamPool, call: Call) -> Fetched:
+async def _fetch(pool: Upstream, call: Call) -> Fetched:
     assert isinstance(call.body, bytes)
     return await pool.fetch(
         call.method,

@@ -104,8 +104,9 @@ async def relay(
             # Nothing has reached the client: once more, as if it had just arrived.
             if outcome.attempts > 1 or not isinstance(call.body, bytes) or lease is None:
                 return _refuse(error, call, outcome, opened)
+            if not await lease.backend.suspect(error):
+                return _refuse(error, call, outcome, opened)
             _log.warning("%s; sending the request again", error.message)
-            await lease.backend.suspect()
         except UploadFailed as error:
             if isinstance(error.__cause__, GatewayError):  # the client sent too much
                 raise error.__cause__ from None

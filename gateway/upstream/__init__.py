@@ -16,7 +16,7 @@ from gateway.upstream.answer import (
     UpstreamError,
 )
 from gateway.upstream.exchange import Exchange
-from gateway.upstream.pool import Fetched, TcpAddress, UnixAddress, UpstreamPool
+from gateway.upstream.pool import Fetched, TcpAddress, UnixAddress, Upstream, UpstreamPool
 
 __all__ = [
     "ConnectFailed",
@@ -32,6 +32,7 @@ __all__ = [
     "TcpAddress",
     "UnixAddress",
     "UploadFailed",
+    "Upstream",
     "UpstreamError",
     "UpstreamPool",
 ]

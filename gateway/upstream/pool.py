@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.upstream.answer import (
     ConnectFailed,
@@ -55,6 +55,34 @@ class Fetched(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+
+
+class Upstream(Protocol):
+    """What requests are sent to. :class:`UpstreamPool` says what is expected of it."""
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: bytes,
+        body: bytes | AsyncIterable[bytes] | None,
+        sink: ResponseSink,
+        *,
+        body_length: int | None = None,
+    ) -> Exchange:
+        """Send a request; everything about its answer goes to ``sink``."""
+
+    async def fetch(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: bytes = b"",
+        body: bytes | None = None,
+        timeout: float,
+        max_body: int = 4 * 2**20,
+    ) -> Fetched:
+        """A whole small answer, without waiting for a place."""
 
 
 class UpstreamPool:

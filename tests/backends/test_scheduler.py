@@ -23,6 +23,7 @@ from gateway.backends.scheduler import Lease, ModelStatus, Scheduler
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import GatewayError, LoadFailed, ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from gateway.upstream import ConnectionLost
 
 Make = Callable[..., Scheduler]
 
@@ -463,7 +464,7 @@ async def test_a_dead_backend_is_not_handed_out(make, box):
         with await scheduler.lease("a") as lease:  # perhaps before anyone knows
             with contextlib.suppress(GatewayError):
                 await lease.backend.pool.fetch("GET", "/health", timeout=5)
-            await lease.backend.suspect()
+            await lease.backend.suspect(ConnectionLost("gone", before_head=True))
         with await scheduler.lease("a") as lease:
             assert (await lease.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
 

@@ -13,13 +13,16 @@ import pytest
 from scripted import FAKE, Box, alive, gone, says
 
 from gateway.backends.backend import Backend, State
+from gateway.backends.local import LocalBackend
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.tasks import spawn
-from gateway.upstream import ConnectFailed
+from gateway.upstream import ConnectFailed, ConnectionLost
+
+BROKE = ConnectionLost("it went away", before_head=True)
 
 
-class Watched(Backend):
+class Watched(LocalBackend):
     """A backend, the states it went through, and a wait for the next one."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -308,14 +311,14 @@ async def test_a_crash_is_noticed_at_once_and_the_next_start_waits(make, box):
 
 async def test_suspicion_waits_for_the_news_of_a_death(make):
     backend = make()
-    await backend.suspect()
+    await backend.suspect(BROKE)
     await backend.ensure_ready()
     kill(backend)
-    await backend.suspect()
+    await backend.suspect(BROKE)
     assert backend.state is State.BACKOFF
     await backend.ensure_ready()
     started = time.monotonic()
-    await backend.suspect()  # nothing is wrong with it
+    assert await backend.suspect(BROKE)  # nothing is wrong with it
     assert 0.9 < time.monotonic() - started < 3
     assert backend.state is State.READY
 
