@@ -169,6 +169,6 @@ def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:
-            raise ValueError(f"the key {key!r} is given twice in one object")
+            raise ValueError(f"the key {key[:100]!r} is given twice in one object")
         seen[key] = value
     return seen

@@ -42,21 +42,25 @@ def json_handler(route: Route) -> Handler:
     rewrite = with_responses if route.format is CHAT and not beside else None
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        body = parse_object(await request.read())
+        raw = await request.read()
+        body = parse_object(raw)
         check(body)
         target = await resolve(request, body)
         spec = target.spec
-        body.pop("personality", None)
+        changed = body.pop("personality", None) is not None
         if spec.set_params or spec.strip_params:
             shape(body, spec.strip_params, spec.set_params)
             check(body)
+            changed = True
         if route.defaults:
             for key, value in target.defaults.items():
                 if key not in body:
                     body[key] = value
+                    changed = True
         if target.prompt is not None:
             if apply is not None:
                 apply(body, target.prompt)
+                changed = True
             elif route.format is COMPLETION and target.asked:
                 call = Call(spec.name, "POST", upstream, JSON, b"", dialect=dialect)
                 return await send(request, call, lambda: _template(request, call, body, target))
@@ -65,9 +69,7 @@ def json_handler(route: Route) -> Handler:
             "POST",
             upstream,
             JSON,
-            # Anew, also if nothing was changed: of a key given twice llama-server must not read
-            # the one that was not looked at.
-            serialise(body),
+            serialise(body) if changed else raw,
             stream=body.get("stream") is True,
             dialect=dialect,
             rewrite=rewrite,

@@ -2,7 +2,9 @@
 
 orjson reads and writes a body in a few microseconds, but turns integers over 64 bits into
 floats. A body that may hold one (a long run of digits anywhere) takes the slow, exact way of the
-standard library. NaN, Infinity and numbers like 1e400 are not JSON and are refused.
+standard library. NaN, Infinity and numbers like 1e400 are not JSON and are refused. So is a key
+given twice in one object, of which two parsers might see two different values: what has been
+looked at here may therefore be sent on as it came.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from typing import Any, NoReturn
 import orjson
 
 from gateway.errors import BadRequest
+from gateway.validation import reject_duplicates
 
 JsonObject = dict[str, Any]
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -29,11 +33,30 @@ def parse_object(raw: bytes) -> JsonObject:
         raise BadRequest("the request has no body: a JSON object is needed")
     try:
         body = _parse_exactly(raw) if _LONG_NUMBER.search(raw) else orjson.loads(raw)
-    except (ValueError, RecursionError) as error:
+        if not _has_each_key_once(raw, body):
+            json.loads(raw.decode("utf-8"), object_pairs_hook=reject_duplicates)
+    except ValueError as error:
         raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply", code="invalid_json") from None
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     return body
+
+
+def _has_each_key_once(raw: bytes, parsed: Any) -> bool:
+    """Whether no object in ``raw`` has a key twice; False if that can't be told so cheaply.
+
+    Each key has a colon behind it, and a key that was given twice has one less when it is written
+    again. Colons within texts are the same in both, unless one came as an escape.
+    """
+    try:
+        written = orjson.dumps(parsed)
+    except TypeError:  # see serialise()
+        return False
+    return written == raw or (
+        raw.count(b":") == written.count(b":") and _ESCAPED_COLON.search(raw) is None
+    )
 
 
 def serialise(body: JsonObject) -> bytes:
