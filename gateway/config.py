@@ -168,8 +168,10 @@ class LimitSettings(_Section):
     load_timeout: Duration = Field(300.0, gt=0, description="a duration like 300s, over 0")
     connections: int = Field(4096, ge=1, description="a whole number of 1 or more")
     connections_per_address: int = Field(256, ge=1, description="a whole number of 1 or more")
+    handshake_timeout: Duration = Field(10.0, gt=0, description="a duration like 10s, over 0")
     header_timeout: Duration = Field(20.0, gt=0, description="a duration like 20s, over 0")
     body_timeout: Duration = Field(30.0, gt=0, description="a duration like 30s, over 0")
+    send_timeout: Duration = Field(60.0, gt=0, description="a duration like 60s, over 0")
     keepalive: Duration = Field(75.0, gt=0, description="a duration like 75s, over 0")
 
 

@@ -17,6 +17,7 @@ from gateway.api.wire import Runner
 from gateway.config import Settings, TlsSettings
 from gateway.redirect import build_redirect
 from gateway.tasks import cancel_and_wait, spawn
+from gateway.tls_port import TlsPort
 from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Listeners:
         self.connections = Connections(settings.limits, proxies.trusts)
         self._runner = self._make_runner(app)
         self._redirect_runner: web.AppRunner | None = None
-        self._public: list[web.BaseSite] = []
+        self._sites: list[web.BaseSite] = []
+        self._tls_port: TlsPort | None = None
         self._certificate: CertificateReloader | None = None
         self._tasks: list[asyncio.Task[None]] = []
         #: The certificate that keeps itself, with its ``status``; None without ``tls.acme``.
@@ -58,14 +60,15 @@ class Listeners:
         settings = self._settings
         if settings.tls.enabled:
             self._certificate = await self._open_certificate(settings.tls)
-        context = self._certificate.context if self._certificate else None
         await self._runner.setup()
-        await self._listen(self._runner, settings.port, context)
-        scheme = "https" if context is not None else "http"
-        self.urls = [f"{scheme}://{_authority(address)}" for address in self._runner.addresses]
         if self._certificate is not None:
-            await self._start_redirect()
+            addresses = await self._listen_tls(self._certificate.context)
+            self.urls = [f"https://{_authority(address)}" for address in addresses]
+            await self._start_redirect(addresses[0][1])
             self._watch_certificate(self._certificate)
+        else:
+            addresses = await self._listen(self._runner, settings.port)
+            self.urls = [f"http://{_authority(address)}" for address in addresses]
         await web.UnixSite(self._runner, self._control_socket).start()
         if not is_loopback(settings.host) and not settings.tls.enabled:
             _log.warning(
@@ -74,7 +77,7 @@ class Listeners:
                 settings.host,
             )
 
-    def _make_runner(self, app: web.Application) -> web.AppRunner:
+    def _make_runner(self, app: web.Application) -> Runner:
         return Runner(
             app,
             connections=self.connections,
@@ -98,28 +101,42 @@ class Listeners:
             tls = await self.acme.to_serve()
         return await CertificateReloader.open(tls)
 
-    async def _listen(
-        self, runner: web.AppRunner, port: int, context: ssl.SSLContext | None
-    ) -> None:
-        host = self._settings.host
-        site = web.TCPSite(runner, host, port, ssl_context=context)
+    async def _listen(self, runner: web.AppRunner, port: int) -> list[tuple[str, int]]:
+        site = web.TCPSite(runner, self._settings.host, port)
         try:
             await site.start()
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise CannotListen(f"cannot listen on {host} port {port}: {reason}") from None
-        self._public.append(site)
+            raise self._cannot_listen(port, error) from None
+        self._sites.append(site)
+        return [address[:2] for address in runner.addresses]
 
-    async def _start_redirect(self) -> None:
+    async def _listen_tls(self, context: ssl.SSLContext) -> list[tuple[str, int]]:
+        settings = self._settings
+        port = self._tls_port = TlsPort(
+            self._runner.server,
+            context,
+            self.connections,
+            patience=settings.limits.handshake_timeout,
+        )
+        try:
+            await port.open(settings.host, settings.port)
+        except OSError as error:
+            raise self._cannot_listen(settings.port, error) from None
+        return port.addresses
+
+    def _cannot_listen(self, port: int, error: OSError) -> CannotListen:
+        reason = error.strerror or str(error)
+        return CannotListen(f"cannot listen on {self._settings.host} port {port}: {reason}")
+
+    async def _start_redirect(self, https_port: int) -> None:
         port = self._settings.tls.redirect_port
         if port is None:
             return
-        https_port = self._runner.addresses[0][1]
         app = build_redirect(self._settings, self._state, https_port)
         runner = self._redirect_runner = self._make_runner(app)
         await runner.setup()
-        await self._listen(runner, port, None)
-        self.redirect_urls = [f"http://{_authority(address)}" for address in runner.addresses]
+        addresses = await self._listen(runner, port)
+        self.redirect_urls = [f"http://{_authority(address)}" for address in addresses]
         _log.info("%s leads to https", ", ".join(self.redirect_urls))
 
     def _watch_certificate(self, reloader: CertificateReloader) -> None:
@@ -136,9 +153,11 @@ class Listeners:
 
     async def stop_accepting(self) -> None:
         """Take no new connections; those there are go on."""
-        for site in self._public:
+        for site in self._sites:
             await site.stop()
-        self._public.clear()
+        self._sites.clear()
+        if self._tls_port is not None:
+            self._tls_port.stop()
 
     async def reload_certificate(self) -> None:
         """Take the certificate from its files again; a broken one changes nothing."""
@@ -151,6 +170,8 @@ class Listeners:
     async def close(self) -> None:
         """End every connection, whatever runs on it."""
         await cancel_and_wait(*self._tasks)
+        if self._tls_port is not None:
+            await self._tls_port.close()
         await self._runner.cleanup()
         if self._redirect_runner is not None:
             await self._redirect_runner.cleanup()

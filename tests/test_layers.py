@@ -23,7 +23,7 @@ LAYERS = (
     ("gateway.library", "gateway.store", "gateway.tls"),
     ("gateway.api",),
     ("gateway.app",),
-    ("gateway.listeners", "gateway.redirect"),
+    ("gateway.listeners", "gateway.redirect", "gateway.tls_port"),
     ("gateway.server",),
     ("gateway.cli",),
 )

@@ -1,7 +1,8 @@
-"""Connections that cost without asking: too many, heads that never end, bodies that trickle.
+"""Connections that cost without asking: too many, heads that never end, bodies that trickle, and
+answers that nobody reads.
 
-One timer for all of them, and only while there is a head or a body to wait for: a request that
-comes whole costs two set operations. Idle connections between requests are aiohttp's to close
+One timer for all of them, and only while there is something to wait for: a request that comes
+whole costs two set operations. Idle connections between requests are aiohttp's to close
 (``limits.keepalive``).
 """
 
@@ -48,8 +49,11 @@ class Connections:
         self._by_network: Counter[bytes] = Counter()
         self._heads: dict[Connection, float] = {}  # until when, in the loop's time
         self._bodies: dict[Connection, float] = {}
+        #: Until when, and how much there was to read the last time somebody looked.
+        self._answers: dict[Connection, tuple[float, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._pause = min(1.0, limits.header_timeout / 4, limits.body_timeout / 4)
+        patience = min(limits.header_timeout, limits.body_timeout, limits.send_timeout)
+        self._pause = min(1.0, patience / 4)
         self._refused = 0
         self._say_at = -math.inf
 
@@ -75,7 +79,7 @@ class Connections:
             refusal = _TOO_MANY
         elif (
             self._by_network[network] >= self._limits.connections_per_address
-            and not _is_local(network)
+            and network not in _LOCAL
             and not self._trusts(address)
         ):
             refusal = _TOO_MANY_OF_YOURS
@@ -89,6 +93,7 @@ class Connections:
     def left(self, connection: Connection, network: bytes | None) -> None:
         """A connection has ended."""
         self.forget(connection)
+        self._answers.pop(connection, None)
         if network is not None:
             self._count -= 1
             self._by_network[network] -= 1
@@ -124,6 +129,14 @@ class Connections:
         self._heads.pop(connection, None)
         self._bodies.pop(connection, None)
 
+    def await_reader(self, connection: Connection) -> None:
+        """More is written than goes out: its client has to read."""
+        self._answers[connection] = self._start() + self._limits.send_timeout, connection.unread
+
+    def has_read(self, connection: Connection) -> None:
+        """There is room again."""
+        self._answers.pop(connection, None)
+
     def _start(self) -> float:
         loop = asyncio.get_running_loop()
         if self._timer is None:
@@ -152,13 +165,25 @@ class Connections:
                         f"{self._limits.body_timeout:g} s (limits.body_timeout)"
                     )
                 )
-        if self._heads or self._bodies:
+        for connection, (until, before) in list(self._answers.items()):
+            unread = connection.unread
+            if unread < before:
+                until = now + self._limits.send_timeout
+            if until <= now:
+                del self._answers[connection]
+                _log.info(
+                    "a client read nothing of its answer for %gs: cut off (limits.send_timeout)",
+                    self._limits.send_timeout,
+                )
+                connection.cut()
+            else:
+                self._answers[connection] = until, unread
+        if self._heads or self._bodies or self._answers:
             self._start()
 
 
-def _is_local(network: bytes) -> bool:
-    # This machine's own programs, and a proxy on it: who is here can do worse.
-    return network[:1] == b"\x7f" if len(network) == 4 else network == bytes(8)
+#: This machine's own programs, and a proxy on it: who is here can do worse.
+_LOCAL = frozenset({network_of("127.0.0.1"), network_of("::1")})
 
 
 def _answer(status: str, message: str, kind: str, code: str) -> bytes:

@@ -10,9 +10,15 @@ Public parts of aiohttp: ``AppRunner.server`` makes one ``RequestHandler`` for e
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
+import fcntl
 import logging
-from typing import TYPE_CHECKING, Any
+import socket
+import struct
+import termios
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from aiohttp import StreamReader, web
@@ -39,6 +45,10 @@ _NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
 def _is_strange_expect(error: object) -> bool:
     """Whether aiohttp wanted to repeat an ``Expect`` to its sender, and it wasn't UTF-8."""
     return isinstance(error, UnicodeEncodeError) and "Unknown Expect" in error.object
+
+
+#: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class _WithoutItsText(logging.Filter):
@@ -97,37 +107,87 @@ class Connection(web.RequestHandler):
     middleware has it (:meth:`began`), and on until its body is there.
     """
 
-    __slots__ = ("_body", "_connections", "_idle", "_network", "_refused", "received")
+    __slots__ = ("_body", "_connections", "_idle", "_network", "_refusal", "_wire", "received")
 
     def __init__(self, manager: Any, connections: Connections, **options: Any) -> None:
         super().__init__(manager, **options)
         self._connections = connections
         self._network: bytes | None = None
-        self._refused = False
+        self._refusal: bytes | None = None
+        self._wire: asyncio.Transport | None = None  # also when aiohttp has let go of it
         self._idle = False  # between two requests
         self._body: StreamReader | None = None
         #: Bytes since the clock was started.
         self.received = 0
 
+    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.admit`` said, before there was TLS to talk through."""
+        self._network, self._refusal = network, refusal
+
+    def handshake_ended(self) -> None:
+        """If it came to nothing, this is the end of the connection."""
+        if self._wire is None:
+            self._give_back()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self._network, refusal = self._connections.admit(peer)
-        if refusal is not None:
-            self._refused = True
-            assert isinstance(transport, asyncio.Transport)
-            transport.write(refusal)
+        self._wire = transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
+        if self._network is None and self._refusal is None:
+            peer = transport.get_extra_info("peername")
+            self._network, self._refusal = self._connections.admit(peer)
+        if self._refusal is not None:
+            transport.write(self._refusal)
             transport.close()
             return
         super().connection_made(transport)
         self._connections.await_head(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.left(self, self._network)
-        self._network = None
+        self._give_back()
         super().connection_lost(exc)
 
+    def _give_back(self) -> None:
+        network, self._network = self._network, None
+        self._connections.left(self, network)
+
+    async def start(self) -> None:
+        """Answer requests until there are no more; then what is written may still be unread."""
+        try:
+            await super().start()
+        finally:
+            if self._wire is not None and self._wire.get_write_buffer_size():
+                self._connections.await_reader(self)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._connections.await_reader(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._connections.has_read(self)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that are not at the client's yet.
+
+        The kernel's too: it holds megabytes, and tells of room only when a third is free.
+        """
+        if self._wire is None:
+            return 0
+        queued = array.array("i", [0])
+        with contextlib.suppress(OSError, ValueError):  # not everywhere (tcp(7), SIOCOUTQ)
+            fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self._wire.get_write_buffer_size() + queued[0]
+
+    def cut(self) -> None:
+        """End it at once, with what is unread, also by the kernel."""
+        if self._wire is not None:
+            carrier = self._wire.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                carrier.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._wire.abort()
+
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refusal is not None:
             return
         if self._idle and data:
             self._idle = False

@@ -23,7 +23,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.backends.scheduler import Lease, Scheduler
-from gateway.errors import BackendTimeout, GatewayError
+from gateway.errors import GatewayError
 from gateway.proxy import headers
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.failure import Failure
@@ -46,8 +46,6 @@ _WHOLE = 1024 * 1024
 _PARSED = 256 * 1024
 #: Bytes waiting for a client from which on its upstream is paused (asyncio's own high water).
 _HIGH_WATER = 64 * 1024
-#: Seconds in which a client must take something of what waits for it.
-_STALLED = 120.0
 
 
 @dataclass(slots=True)
@@ -204,18 +202,17 @@ async def _stream(
 
 
 async def _pump(answer: _Answer, exchange: Exchange, writer: AbstractStreamWriter) -> None:
-    """Wait for the end, and in between for a client that is slower than its backend."""
+    """Wait for the end, and in between for a client that is slower than its backend.
+
+    One that reads nothing at all is cut off by its connection (``limits.send_timeout``).
+    """
     while True:
         await answer.attention
         answer.attention = answer.loop.create_future()
         if answer.ended.done():
             answer.ended.result()
             return
-        try:
-            async with asyncio.timeout(_STALLED):
-                await writer.drain()
-        except TimeoutError:
-            raise BackendTimeout(f"the client took nothing for {_STALLED:g} s") from None
+        await writer.drain()
         answer.paused = False
         exchange.resume()
 
