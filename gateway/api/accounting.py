@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway.api.context import GRANT, MODEL, PERSONALITY, PRINCIPAL
 from gateway.api.keys import Principal
 from gateway.api.limits import DAY, NO_LIMITS, Limiter
+from gateway.api.request import Request
 from gateway.errors import GatewayError
 from gateway.proxy.relay import Outcome
 from gateway.proxy.sse import Usage
@@ -195,7 +196,7 @@ class Metered:
         "status",
     )
 
-    def __init__(self, request: web.Request, outcome: Outcome) -> None:
+    def __init__(self, request: Request, outcome: Outcome) -> None:
         self._request = request
         self._outcome = outcome
         self.status = 500

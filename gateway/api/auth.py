@@ -10,11 +10,10 @@ import enum
 import socket
 import time
 
-from aiohttp import web
-
 from gateway.api.context import DOOR, SETTINGS
 from gateway.api.hosts import PROXIES
 from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
+from gateway.api.request import Request
 from gateway.errors import Forbidden, Unauthorized
 
 
@@ -26,7 +25,7 @@ class Scope(enum.Enum):
     ADMIN = "admin"  # a key made with --admin
 
 
-async def authenticate(request: web.Request) -> Principal:
+async def authenticate(request: Request) -> Principal:
     """The principal behind ``request``.
 
     Raises :class:`Unauthorized`; :class:`gateway.errors.RateLimited` to who seems to guess.
@@ -63,7 +62,7 @@ def authorise(principal: Principal, scope: Scope) -> None:
         )
 
 
-def presented_key(request: web.BaseRequest, *, allow_query: bool) -> str | None:
+def presented_key(request: Request, *, allow_query: bool) -> str | None:
     """The key that came with the request, unchecked."""
     authorization = request.headers.get("Authorization")
     if authorization is not None:
@@ -77,7 +76,7 @@ def presented_key(request: web.BaseRequest, *, allow_query: bool) -> str | None:
     return None
 
 
-def _came_by(request: web.BaseRequest, path: str) -> bool:
+def _came_by(request: Request, path: str) -> bool:
     transport = request.transport
     if transport is None or not hasattr(socket, "AF_UNIX"):
         return False

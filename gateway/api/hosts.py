@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from aiohttp import web
 
+from gateway.api.request import Request
 from gateway.config import Settings
 from gateway.errors import BadRequest
 from gateway.names import is_public, parse_name
@@ -75,7 +76,7 @@ class Proxies:
         self._networks = [ipaddress.ip_network(text) for text in trusted]
         self.trusts: Callable[[str | None], bool] = functools.lru_cache(_KEPT)(self._trusts)
 
-    def client(self, request: web.BaseRequest) -> str | None:
+    def client(self, request: Request) -> str | None:
         """The address ``request`` came from: the last one that no trusted proxy vouches for.
 
         What stands left of it in X-Forwarded-For was written by a stranger.

@@ -17,7 +17,7 @@ from gateway.api.context import (
     REQUEST_ID,
     SCHEDULER,
 )
-from gateway.api.middleware import Handler
+from gateway.api.request import AnyHandler, Request, opener
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.library import Library
 from gateway.proxy.beside import ask_beside, to_client
@@ -31,7 +31,7 @@ from gateway.proxy.template import apply_to_completion
 JSON = b"Content-Type: application/json\r\n"
 
 
-def json_handler(route: Route) -> Handler:
+def json_handler(route: Route) -> AnyHandler:
     """The handler of a route whose model stands in its JSON body.
 
     What is chosen once, here, is not looked up for every request. A chat completion that is not
@@ -41,7 +41,7 @@ def json_handler(route: Route) -> Handler:
     dialect, upstream = route.dialect, route.target
     rewrite = with_responses if route.format is CHAT and not beside else None
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: Request) -> web.StreamResponse:
         raw = await request.read()
         body = parse_object(raw)
         check(body)
@@ -79,14 +79,14 @@ def json_handler(route: Route) -> Handler:
     return handle
 
 
-async def _template(request: web.Request, call: Call, body: JsonObject, target: Target) -> None:
+async def _template(request: Request, call: Call, body: JsonObject, target: Target) -> None:
     assert target.prompt is not None
     with await request.app[SCHEDULER].lease(call.model) as lease:
         await apply_to_completion(lease, body, target.prompt)
     call.body = serialise(body)
 
 
-async def answer_beside(request: web.Request, call: Call, *, load: bool = True) -> web.Response:
+async def answer_beside(request: Request, call: Call, *, load: bool = True) -> web.Response:
     """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
     with Metered(request, Outcome()) as metered:
         fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
@@ -96,7 +96,7 @@ async def answer_beside(request: web.Request, call: Call, *, load: bool = True) 
 
 
 async def send(
-    request: web.Request, call: Call, prepare: Callable[[], Awaitable[None]] | None = None
+    request: Request, call: Call, prepare: Callable[[], Awaitable[None]] | None = None
 ) -> web.StreamResponse:
     """Relay ``call`` as far as the key's limits allow, and note what became of it.
 
@@ -107,7 +107,7 @@ async def send(
         with Metered(request, outcome) as metered:
             if prepare is not None:
                 await prepare()
-            response = await relay(request, request.app[SCHEDULER], call, outcome)
+            response = await relay(opener(request), request.app[SCHEDULER], call, outcome)
             metered.status = response.status
             return response
     finally:
@@ -120,7 +120,7 @@ async def send(
             )
 
 
-async def resolve(request: web.Request, body: JsonObject, *, anew: bool = False) -> Target:
+async def resolve(request: Request, body: JsonObject, *, anew: bool = False) -> Target:
     """The model and personality that ``body`` and the headers of ``request`` mean.
 
     ``anew``: without regard to what ``/loadModel`` chose before.
@@ -146,7 +146,7 @@ async def resolve(request: web.Request, body: JsonObject, *, anew: bool = False)
 
 
 def _resolve(
-    request: web.Request, library: Library, model: Any, choice: str | None, anew: bool
+    request: Request, library: Library, model: Any, choice: str | None, anew: bool
 ) -> Target:
     principal = request[PRINCIPAL]
     target = library.resolver.resolve(

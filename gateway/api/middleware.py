@@ -12,16 +12,19 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import TypeVar
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway.api.auth import Scope, authenticate, authorise
 from gateway.api.connections import RequestTimeout
 from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
 from gateway.api.hosts import HOSTS, PROXIES
+from gateway.api.request import Handler, HandlerOf, Request, RequestT
 from gateway.api.tls_state import TLS
 from gateway.api.wire import EVERY_ANSWER, Connection
 from gateway.api.wrong_keys import TooManyWrongKeys
@@ -38,7 +41,7 @@ from gateway.proxy.dialect import OPENAI, Dialect
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("gateway.access")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+H = TypeVar("H", bound=Callable[..., object])
 
 _SCOPE = "_gateway_scope"
 _DIALECT = "_gateway_dialect"
@@ -46,10 +49,10 @@ _instance = secrets.token_hex(4)
 _numbers = itertools.count(1)
 
 
-def needs(scope: Scope) -> Callable[[Handler], Handler]:
+def needs(scope: Scope) -> Callable[[H], H]:
     """Say what a handler asks of its caller. Without it: a valid key."""
 
-    def mark(handler: Handler) -> Handler:
+    def mark(handler: H) -> H:
         setattr(handler, _SCOPE, scope)
         return handler
 
@@ -62,10 +65,10 @@ def scope_of(handler: object) -> Scope:
     return scope
 
 
-def speaks(dialect: Dialect) -> Callable[[Handler], Handler]:
+def speaks(dialect: Dialect) -> Callable[[H], H]:
     """Say whose errors a handler's clients understand. Without it: OpenAI's."""
 
-    def mark(handler: Handler) -> Handler:
+    def mark(handler: H) -> H:
         setattr(handler, _DIALECT, dialect)
         return handler
 
@@ -74,35 +77,49 @@ def speaks(dialect: Dialect) -> Callable[[Handler], Handler]:
 
 @web.middleware
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Around every handler, also the one that answers 404."""
-    request[REQUEST_ID] = f"req_{_instance}{next(_numbers):08x}"
-    lifecycle = request.app[LIFECYCLE]
-    started = time.perf_counter()
-    lifecycle.enter()
+    """Around every handler of aiohttp's, also the one that answers 404."""
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.began(request)
+    try:
+        return await answer(request, handler)
+    finally:
+        connection.ended()
+
+
+async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> web.StreamResponse:
+    """What ``handler`` answers, or the error that it raised as an answer; logged.
+
+    Raises only ``CancelledError``: the client has gone.
+    """
+    request[REQUEST_ID] = f"req_{_instance}{next(_numbers):08x}"
+    app = request.app
+    lifecycle = app[LIFECYCLE]
+    started = time.perf_counter()
+    lifecycle.enter()
     status: int | str = 500
     logged = True
     try:
-        response = await _answer(request, handler)
+        response = await _admitted(request, handler)
         status = response.status
         return response
     except GatewayError as error:
-        response = _error_response(request, error)
+        response = _error_response(request, handler, error)
         status = response.status
         if isinstance(error, RequestTimeout):
             response.force_close()  # the rest of the body may still come
         logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
         return response
     except web.HTTPException as error:
-        response = _from_aiohttp(request, error)
+        response = _from_aiohttp(request, handler, error)
         status = response.status
         return response
     except web.RequestPayloadError:
         # What came in place of a body is no chunked coding, or ends too soon.
         response = _error_response(
-            request, BadRequest("the body is not what its headers say", code="malformed_request")
+            request,
+            handler,
+            BadRequest("the body is not what its headers say", code="malformed_request"),
         )
         response.force_close()
         status = response.status
@@ -120,7 +137,6 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     finally:
         lifecycle.leave()
-        connection.ended()
         if logged:
             principal = request.get(PRINCIPAL)
             _access.info(
@@ -132,24 +148,24 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
                 time.perf_counter() - started,
                 principal.key_id if principal is not None else "-",
                 request.get(MODEL, "-"),
-                request.app[PROXIES].client(request) or "-",
+                app[PROXIES].client(request) or "-",
             )
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _admitted(request: RequestT, handler: HandlerOf[RequestT]) -> web.StreamResponse:
+    app = request.app
     if request.version[0] != 1:  # 0.9 has no headers, 2 is another protocol
         raise BadRequest("this server speaks HTTP/1.1", code="malformed_request")
     if request.remote:  # not by the control socket
-        request.app[HOSTS].check(request.headers.getall("Host", ()), request.version)
+        app[HOSTS].check(request.headers.getall("Host", ()), request.version)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        cors = request.app[CORS]
-        return web.Response(status=204, headers=cors.preflight(request.headers))
-    scope = scope_of(request.match_info.handler)
+        return web.Response(status=204, headers=app[CORS].preflight(request.headers))
+    scope = scope_of(handler)
     if scope is not Scope.PUBLIC:
         principal = await authenticate(request)
         request[PRINCIPAL] = principal
         authorise(principal, scope)
-        if request.app[LIFECYCLE].stopping.is_set():
+        if app[LIFECYCLE].stopping.is_set():
             raise Unavailable(
                 "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
             )
@@ -160,9 +176,13 @@ CORS = web.AppKey("cors", Cors)
 
 
 async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Headers that every answer carries, whoever made it."""
+    """aiohttp is about to send the head of an answer."""
     assert isinstance(request, web.Request)
-    headers = response.headers
+    decorate(request, response.headers)
+
+
+def decorate(request: Request, headers: CIMultiDict[str]) -> None:
+    """Add the headers that every answer carries, whoever made it."""
     request.app[CORS].decorate(request.headers, headers)
     headers.update(EVERY_ANSWER)
     if "Cache-Control" not in headers:  # streams have their own
@@ -190,7 +210,7 @@ def _header_text(text: str) -> str:
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~")
 
 
-def _error_response(request: web.Request, error: GatewayError) -> web.Response:
+def _error_response(request: Request, handler: object, error: GatewayError) -> web.Response:
     if error.status >= 500 and not isinstance(error, Unavailable):
         request.app[ERRORS].add(
             error.message,
@@ -198,15 +218,15 @@ def _error_response(request: web.Request, error: GatewayError) -> web.Response:
             model=request.get(MODEL),
             request_id=request.get(REQUEST_ID),
         )
-    return _json_error(error.status, _said(request, error), error.headers)
+    return _json_error(error.status, _said(handler, error), error.headers)
 
 
-def _said(request: web.Request, error: GatewayError) -> dict[str, object]:
-    dialect: Dialect = getattr(request.match_info.handler, _DIALECT, OPENAI)
+def _said(handler: object, error: GatewayError) -> dict[str, object]:
+    dialect: Dialect = getattr(handler, _DIALECT, OPENAI)
     return dialect.body(error)
 
 
-def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
+def _from_aiohttp(request: Request, handler: object, error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals in OpenAI's shape."""
     path = request.path
     mapped: GatewayError
@@ -228,7 +248,7 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.Respons
     else:
         mapped = BadRequest(error.text or error.reason)
         return _json_error(error.status, mapped.body())
-    return _json_error(mapped.status, _said(request, mapped), mapped.headers)
+    return _json_error(mapped.status, _said(handler, mapped), mapped.headers)
 
 
 def _json_error(

@@ -23,8 +23,9 @@ from gateway import __version__
 from gateway.api import openapi_page, probes
 from gateway.api.auth import Scope
 from gateway.api.context import SETTINGS
-from gateway.api.middleware import Handler, scope_of
+from gateway.api.middleware import scope_of
 from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
+from gateway.api.request import Handler
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Access, Route
 

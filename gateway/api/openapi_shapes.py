@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.api import admin, admin_keys, classic, probes, relayed, router
 from gateway.api.key_fields import LIMIT_NAMES
-from gateway.api.middleware import Handler
+from gateway.api.request import Handler
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
 from gateway.proxy.routes import ModelIn, Route
 

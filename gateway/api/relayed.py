@@ -16,7 +16,8 @@ from gateway.api import router
 from gateway.api.auth import Scope
 from gateway.api.context import LIBRARY, MODEL, PRINCIPAL, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
-from gateway.api.middleware import Handler, needs, speaks
+from gateway.api.middleware import needs, speaks
+from gateway.api.request import Handler
 from gateway.api.upload import form_handler, limited
 from gateway.errors import Forbidden, ModelNotFound
 from gateway.proxy.beside import ask_beside, to_client

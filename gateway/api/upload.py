@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.api.context import SETTINGS
 from gateway.api.inference import resolve, send
-from gateway.api.middleware import Handler
+from gateway.api.request import Handler
 from gateway.errors import BadRequest, PayloadTooLarge
 from gateway.proxy.form import ModelField, boundary_of
 from gateway.proxy.relay import Call

@@ -1,16 +1,14 @@
-"""The client's side of a streamed answer: its head is out, pieces of the body are to follow.
-
-Only public parts of aiohttp are used: ``StreamResponse.prepare`` returns the writer that holds
-the head, ``AbstractStreamWriter.send_headers`` and ``drain``, ``BaseRequest.transport``.
-"""
+"""The client's side of a streamed answer: its head is out, pieces of the body are to follow."""
 
 from __future__ import annotations
 
+import abc
 import asyncio
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
 from gateway.proxy import headers
 from gateway.upstream import ResponseHead
@@ -18,17 +16,29 @@ from gateway.upstream import ResponseHead
 EVENTS = "text/event-stream"
 
 
-class Opened(NamedTuple):
-    """A streamed answer whose head has been sent."""
+class Opened(abc.ABC):
+    """A streamed answer whose head has been sent; ``response`` is what it says."""
 
-    response: web.StreamResponse
-    writer: AbstractStreamWriter
-    transport: asyncio.Transport
-    chunked: bool
+    __slots__ = ("chunked", "response", "transport")
+
+    def __init__(
+        self, response: web.StreamResponse, transport: asyncio.Transport, *, chunked: bool
+    ) -> None:
+        self.response = response
+        self.transport = transport
+        self.chunked = chunked
 
     def write(self, data: bytes) -> None:
         """Write one piece, framed as this client needs it."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    @abc.abstractmethod
+    async def drain(self) -> None:
+        """Wait until the client has taken most of what waits for it."""
+
+    @abc.abstractmethod
+    async def finish(self) -> None:
+        """End it: it is complete."""
 
     def break_off(self, event: bytes | None) -> None:
         """End it so that it can't be taken for complete: no last chunk, and the connection closes.
@@ -42,31 +52,65 @@ class Opened(NamedTuple):
         self.transport.close()
 
 
-async def open_stream(request: web.BaseRequest, head: ResponseHead) -> Opened:
-    """Send the head of a backend's streamed answer.
+#: Sends the head of a streamed answer: status, headers, and the body's length if it is known.
+#: Raises ``ConnectionError`` if the client has gone.
+Opener = Callable[[int, CIMultiDict[str], int | None], Awaitable[Opened]]
 
-    Raises ``ConnectionError`` if the client has gone.
-    """
+
+async def open_stream(opener: Opener, head: ResponseHead) -> Opened:
+    """Send the head of a backend's streamed answer."""
     passed = headers.to_client(head.headers)
     if passed.get("Content-Type", "").startswith(EVENTS):
         passed.extend(headers.STREAM_HEADERS)
-    response = web.StreamResponse(status=head.status, headers=passed)
-    if head.length is not None:
-        response.content_length = head.length
-    return await _send_head(request, response)
+    return await opener(head.status, passed, head.length)
 
 
-async def open_events(request: web.BaseRequest) -> Opened:
+async def open_events(opener: Opener) -> Opened:
     """Begin a stream of events before there is a backend to fill it."""
-    response = web.StreamResponse(headers={"Content-Type": EVENTS, **dict(headers.STREAM_HEADERS)})
-    return await _send_head(request, response)
+    return await opener(200, CIMultiDict({"Content-Type": EVENTS, **_STREAM}), None)
 
 
-async def _send_head(request: web.BaseRequest, response: web.StreamResponse) -> Opened:
-    writer = await response.prepare(request)
-    transport = request.transport
-    if writer is None or transport is None:
-        raise ConnectionError("the client has gone")
-    writer.send_headers()
-    chunked = response.content_length is None and request.version >= HttpVersion11
-    return Opened(response, writer, transport, chunked)
+_STREAM = dict(headers.STREAM_HEADERS)
+
+
+def by_aiohttp(request: web.BaseRequest) -> Opener:
+    """The opener for a request that aiohttp serves.
+
+    Only public parts of it are used: ``StreamResponse.prepare`` returns the writer that holds
+    the head, ``AbstractStreamWriter.send_headers`` and ``drain``, ``BaseRequest.transport``.
+    """
+
+    async def send_head(status: int, passed: CIMultiDict[str], length: int | None) -> Opened:
+        response = web.StreamResponse(status=status, headers=passed)
+        if length is not None:
+            response.content_length = length
+        writer = await response.prepare(request)
+        transport = request.transport
+        if writer is None or transport is None:
+            raise ConnectionError("the client has gone")
+        writer.send_headers()
+        chunked = length is None and request.version >= HttpVersion11
+        return _OpenedByAiohttp(response, transport, writer, chunked=chunked)
+
+    return send_head
+
+
+class _OpenedByAiohttp(Opened):
+    __slots__ = ("_writer",)
+
+    def __init__(
+        self,
+        response: web.StreamResponse,
+        transport: asyncio.Transport,
+        writer: AbstractStreamWriter,
+        *,
+        chunked: bool,
+    ) -> None:
+        super().__init__(response, transport, chunked=chunked)
+        self._writer = writer
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+    async def finish(self) -> None:
+        await self.response.write_eof()

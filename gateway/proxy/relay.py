@@ -4,9 +4,6 @@ A streamed chunk goes from the upstream parser's callback straight to the client
 task, no await, no queue. Back-pressure works both ways (a client that stops reading pauses its
 upstream), a client that hangs up ends the generation, and until the first byte has gone out, a
 request whose backend died is sent once more to the restarted one.
-
-Only public parts of aiohttp are used: ``StreamResponse.prepare`` returns the writer that holds
-the head, ``AbstractStreamWriter.send_headers`` and ``drain``, ``BaseRequest.transport``.
 """
 
 from __future__ import annotations
@@ -20,14 +17,13 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import GatewayError
 from gateway.proxy import headers
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.failure import Failure
-from gateway.proxy.outgoing import EVENTS, Opened, open_stream
+from gateway.proxy.outgoing import EVENTS, Opened, Opener, open_stream
 from gateway.proxy.sse import Tail, Usage, usage_of
 from gateway.proxy.waiting import Refused, wait_for_lease
 from gateway.upstream import (
@@ -81,9 +77,9 @@ class Outcome:
 
 
 async def relay(
-    request: web.BaseRequest, scheduler: Scheduler, call: Call, outcome: Outcome
+    opener: Opener, scheduler: Scheduler, call: Call, outcome: Outcome
 ) -> web.StreamResponse:
-    """Send ``call`` to its model's backend and the answer to the client of ``request``.
+    """Send ``call`` to its model's backend and the answer to the client that ``opener`` leads to.
 
     Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
     up) ends the request upstream at once.
@@ -94,10 +90,10 @@ async def relay(
         lease = scheduler.try_lease(call.model)
         try:
             if lease is None and call.stream:
-                lease, opened = await wait_for_lease(request, scheduler, call.model, opened)
+                lease, opened = await wait_for_lease(opener, scheduler, call.model, opened)
             elif lease is None:
                 lease = await scheduler.lease(call.model)
-            return await _attempt(request, lease, call, outcome, opened)
+            return await _attempt(opener, lease, call, outcome, opened)
         except (ConnectFailed, ConnectionLost) as error:
             # Nothing has reached the client: once more, as if it had just arrived.
             if outcome.attempts > 1 or not isinstance(call.body, bytes) or lease is None:
@@ -128,7 +124,7 @@ def _refuse(
 
 
 async def _attempt(
-    request: web.BaseRequest,
+    opener: Opener,
     lease: Lease,
     call: Call,
     outcome: Outcome,
@@ -150,7 +146,7 @@ async def _attempt(
                 return _refuse(error, call, outcome, opened)
             return _whole(call, head, body, outcome)
         if opened is None:
-            opened = await open_stream(request, head)
+            opened = await open_stream(opener, head)
         return await _stream(call, head, exchange, answer, outcome, opened)
     finally:
         exchange.abort()
@@ -185,7 +181,7 @@ async def _stream(
     tail = call.dialect.tail() if is_events else None
     answer.flow_to(opened.transport, exchange, tail, chunked=opened.chunked)
     try:
-        await _pump(answer, exchange, opened.writer)
+        await _pump(answer, exchange, opened)
     except GatewayError as error:
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error
@@ -197,11 +193,11 @@ async def _stream(
             outcome.usage = tail.usage()
             outcome.events = answer.events
     with contextlib.suppress(ConnectionError):  # the client left in the last moment
-        await response.write_eof()
+        await opened.finish()
     return response
 
 
-async def _pump(answer: _Answer, exchange: Exchange, writer: AbstractStreamWriter) -> None:
+async def _pump(answer: _Answer, exchange: Exchange, opened: Opened) -> None:
     """Wait for the end, and in between for a client that is slower than its backend.
 
     One that reads nothing at all is cut off by its connection (``limits.send_timeout``).
@@ -212,7 +208,7 @@ async def _pump(answer: _Answer, exchange: Exchange, writer: AbstractStreamWrite
         if answer.ended.done():
             answer.ended.result()
             return
-        await writer.drain()
+        await opened.drain()
         answer.paused = False
         exchange.resume()
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aiohttp import web
-
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import GatewayError
-from gateway.proxy.outgoing import Opened, open_events
+from gateway.proxy.outgoing import Opened, Opener, open_events
 from gateway.tasks import cancel_and_wait, spawn
 
 #: Seconds it waits in silence. Until then a refusal is a plain HTTP error; 429 and 503 come at
@@ -34,7 +32,7 @@ class Refused(Exception):
 
 
 async def wait_for_lease(
-    request: web.BaseRequest, scheduler: Scheduler, model: str, opened: Opened | None
+    opener: Opener, scheduler: Scheduler, model: str, opened: Opened | None
 ) -> tuple[Lease, Opened | None]:
     """A lease, and the stream that had to be opened meanwhile (or was open already).
 
@@ -46,7 +44,7 @@ async def wait_for_lease(
         await asyncio.wait([waiting], timeout=SILENCE if opened is None else HEARTBEAT)
         while not waiting.done():
             if opened is None:
-                opened = await open_events(request)
+                opened = await open_events(opener)
             place = scheduler.waiting(model, waiting)
             opened.write(
                 b": %b, position %d, %d s\n\n"
