@@ -12,7 +12,7 @@ PACKAGE = REPOSITORY / "gateway"
 
 #: From the ground up. Modules of one layer may use each other.
 LAYERS = (
-    ("gateway.errors", "gateway.tasks", "gateway.logs"),
+    ("gateway.errors", "gateway.tasks", "gateway.logs", "gateway.open_files"),
     ("gateway.validation", "gateway.names"),
     ("gateway.config",),
     ("gateway.catalog",),

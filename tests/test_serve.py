@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -215,3 +216,33 @@ def test_keys_made_beside_a_running_gateway_work_at_once(serve: Serve, tmp_path:
     code, _, err = llm_gateway("keys", "revoke", identity, "--config", str(config), cwd=tmp_path)
     assert code == 0, err
     assert get(served, "/models", key=key)[0] == 401
+
+
+def open_files(pid: int) -> tuple[int, int]:
+    """The soft and the hard limit of a process."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    soft, hard = line.split()[3:5]
+    return int(soft), int(hard)
+
+
+def test_open_files(serve: Serve, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 256
+    config = project(
+        tmp_path / "p",
+        {"m": fake_model(tmp_path)},
+        llama_server=str(FAKE),
+        limits={"connections": hard},
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        served = serve("--config", str(config))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with served.client() as client:
+        client.chat.completions.create(model="m", messages=STORY)
+    (backend,) = backend_pids(served)
+    assert open_files(served.process.pid) == (hard, hard)
+    assert open_files(backend) == (few, hard)
+    assert served.wait_for(rf"only ({hard}) files may be open at once", served.log)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from gateway import open_files
 from gateway.backends.logring import LogRing
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -115,7 +116,8 @@ async def start(argv: tuple[str, ...], env: Mapping[str, str], *, log: LogRing, 
 
 async def _start(argv: tuple[str, ...], env: Mapping[str, str], log: LogRing, name: str) -> Child:
     if sys.platform == "linux":
-        argv = (sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *argv)
+        launcher = (sys.executable, "-I", "-S", str(_LAUNCHER))
+        argv = (*launcher, str(os.getpid()), str(open_files.INHERITED), *argv)
     mark = secrets.token_hex(8)
     reader, writer = os.pipe()
     output = os.fdopen(reader, "rb", buffering=0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import sys
 from typing import TYPE_CHECKING
 
+from gateway import open_files
 from gateway.config import Loaded, load_settings, skeleton
 from gateway.logs import log_to_stderr
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.library import Library
+
+_log = logging.getLogger(__name__)
 
 
 def add_parser(
@@ -33,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     overrides = {k: v for k in ("host", "port") if (v := getattr(args, k)) is not None}
     loaded = demo_if_bare(load_settings(args.config, overrides=overrides))
     log = log_to_stderr()
+    _allow_connections(loaded.settings.limits.connections)
     try:
         # Imported after the settings are known to be right: aiohttp takes a third of a second.
         from gateway.library import Library
@@ -51,6 +56,18 @@ def run(args: argparse.Namespace) -> int:
     finally:
         log.stop()
     return 0
+
+
+def _allow_connections(connections: int) -> None:
+    allowed = open_files.allow_all()
+    # One for each, one for its llama-server's, and some for everything else.
+    if 0 <= allowed < 2 * connections + 100:
+        _log.warning(
+            "only %d files may be open at once (ulimit -Hn): too few for %d connections "
+            "(limits.connections), each of which may need two",
+            allowed,
+            connections,
+        )
 
 
 def demo_if_bare(loaded: Loaded) -> Loaded:
