@@ -1,4 +1,7 @@
-"""The command line: ``llm-gateway COMMAND ...``. Each command is a module of this package."""
+"""The command line: ``llm-gateway COMMAND ...``. Each command is a module of this package.
+
+Its ``add_options(parser)`` says what it takes and sets ``run``, a function of the arguments.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ COMMANDS: Final = {
     "keys": ("gateway.cli.keys", "make, list, revoke and import API keys"),
     "tls": ("gateway.cli.tls", "make certificates"),
     "init": ("gateway.cli.init", "make conf/, data/ and ssl/ in a folder"),
-    "models": ("gateway.cli.status", "list the models, their state and personalities"),
+    "models": ("gateway.cli.models", "list the models, their state and personalities"),
     "status": ("gateway.cli.status", "watch a running gateway (ends with Ctrl-C)"),
 }
 
@@ -57,17 +60,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         description="Serves the models of llama-server to the internet as if they were OpenAI's.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config", metavar="FILE", help="instead of gateway.yaml in one of the usual places"
-    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     # The top level has no options with a value: the first word is the command.
     command = next((word for word in arguments if not word.startswith("-")), "")
-    chosen = COMMANDS[command][0] if command in COMMANDS else None
-    if chosen is not None:
-        importlib.import_module(chosen).add_parser(subparsers, common)
     for name, (module, about) in COMMANDS.items():
-        if module != chosen:
-            subparsers.add_parser(name, help=about, add_help=False)
+        subparser = subparsers.add_parser(name, help=about, add_help=name == command)
+        if name == command:
+            importlib.import_module(module).add_options(subparser)
     return parser

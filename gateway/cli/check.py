@@ -8,6 +8,7 @@ import sys
 
 from gateway.backends.command import find_program, resolve_model_path
 from gateway.catalog import Catalog
+from gateway.cli.options import add_config
 from gateway.cli.serve import demo_if_bare
 from gateway.config import Settings, load_settings
 from gateway.errors import GatewayError
@@ -15,14 +16,9 @@ from gateway.library import read_catalog
 from gateway.validation import InvalidFiles, Problem
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: argparse.ArgumentParser,
-) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "check", parents=[common], help="list everything wrong with the configuration"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    add_config(parser)
     parser.set_defaults(run=run)
 
 

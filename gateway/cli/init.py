@@ -6,19 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from gateway.cli.options import add_config
 from gateway.config import skeleton
 
 _FILES = ("conf/gateway.yaml", "data/models.json")
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: argparse.ArgumentParser,
-) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "init", parents=[common], help="make conf/, data/ and ssl/ in a folder"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    add_config(parser)
     parser.add_argument("dir", type=Path, metavar="DIR", help="the folder, made if needed")
     parser.set_defaults(run=run)
 

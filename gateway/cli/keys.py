@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.cli.control import ControlError, notify_running_gateway
+from gateway.cli.options import add_config
 from gateway.cli.table import print_table
 
 if TYPE_CHECKING:
@@ -29,13 +30,11 @@ _COLUMNS = (
 )
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: argparse.ArgumentParser,
-) -> None:
-    """Register the command."""
-    keys = subparsers.add_parser("keys", help="make, list, revoke and import API keys")
-    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    common = argparse.ArgumentParser(add_help=False)
+    add_config(common)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     create = actions.add_parser(
         "create", parents=[common], help="make a key; it is the last line on stdout, shown once"

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gateway import open_files
+from gateway.cli.options import add_config
 from gateway.config import Loaded, load_settings, skeleton
 from gateway.logs import log_to_stderr
 
@@ -21,12 +22,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: argparse.ArgumentParser,
-) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser("serve", parents=[common], help="run the gateway")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    add_config(parser)
     parser.add_argument("--host", help="address to listen on (over the configuration)")
     parser.add_argument("--port", help="port to listen on, 0 for any free one")
     parser.set_defaults(run=run)

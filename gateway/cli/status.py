@@ -1,4 +1,4 @@
-"""``llm-gateway models`` and ``llm-gateway status``: what a running gateway is doing."""
+"""``llm-gateway status``: what a running gateway is doing."""
 
 from __future__ import annotations
 
@@ -8,55 +8,23 @@ import time
 from typing import Any
 
 from gateway.cli.control import control_request
+from gateway.cli.options import add_config
 from gateway.cli.serve import demo_if_bare
 from gateway.cli.table import print_table
 from gateway.config import Settings, load_settings
-from gateway.library import read_catalog
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: argparse.ArgumentParser,
-) -> None:
-    """Register both commands."""
-    models = subparsers.add_parser(
-        "models", parents=[common], help="list the models, their state and personalities"
-    )
-    models.set_defaults(run=run_models)
-    status = subparsers.add_parser(
-        "status", parents=[common], help="watch a running gateway (ends with Ctrl-C)"
-    )
-    status.add_argument("--once", action="store_true", help="print once and end")
-    status.add_argument(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    add_config(parser)
+    parser.add_argument("--once", action="store_true", help="print once and end")
+    parser.add_argument(
         "--interval", type=float, default=1.0, metavar="S", help="seconds between two looks"
     )
-    status.set_defaults(run=run_status)
+    parser.set_defaults(run=run)
 
 
-def run_models(args: argparse.Namespace) -> int:
-    """A table: name, state, memory, personalities. Works without a running gateway too."""
-    settings = demo_if_bare(load_settings(args.config)).settings
-    answer = control_request(settings, "GET", "/admin/models")
-    states = {}
-    if answer is not None and answer[0] == 200:
-        states = {model["name"]: model for model in answer[1]["models"]}
-    catalog, _ = read_catalog(settings.models_file)
-    rows = []
-    for name, spec in catalog.models.items():
-        known = states.get(name, {})
-        rows.append(
-            (
-                name,
-                known.get("state", "unknown" if states else "not running"),
-                _size(known.get("memory") or spec.memory),
-                ", ".join(spec.personalities) or "-",
-            )
-        )
-    print_table(("NAME", "STATE", "MEMORY", "PERSONALITIES"), rows)
-    return 0
-
-
-def run_status(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """The state of the gateway and each model, again and again on a terminal."""
     settings = demo_if_bare(load_settings(args.config)).settings
     live = sys.stdout.isatty() and not args.once
@@ -100,10 +68,6 @@ def _show(settings: Settings, *, clear: bool) -> bool:
     header = ("NAME", "STATE", "RUNNING", "QUEUED", "UPTIME", "STARTS/DEATHS", "LAST ERROR")
     print_table(header, rows)
     return True
-
-
-def _size(value: int | None) -> str:
-    return f"{value / 2**30:.1f} GiB" if value else "-"
 
 
 def _seconds(value: float | None) -> str:

@@ -8,6 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from gateway.cli.options import add_config
 from gateway.config import load_settings
 from gateway.tls import (
     DEFAULT_DAYS,
@@ -19,20 +20,16 @@ from gateway.tls import (
 from gateway.validation import InvalidFiles
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    common: argparse.ArgumentParser,
-) -> None:
-    """Add ``tls`` and what is below it; each sets ``run``, a function of the arguments."""
-    tls = subparsers.add_parser("tls", help="make a certificate")
-    below = tls.add_subparsers(dest="tls_command", metavar="COMMAND", required=True)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    below = parser.add_subparsers(dest="tls_command", metavar="COMMAND", required=True)
     command = below.add_parser(
         "self-signed",
-        parents=[common],
         help="a small local authority and a certificate signed by it",
         description="Writes D-key.pem, D-crt.pem and D-chain.pem, D being the first domain, and "
         "prints what to put into conf/gateway.yaml and how clients come to trust it.",
     )
+    add_config(command)
     command.add_argument(
         "--domain",
         action="append",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import ssl
 import stat
@@ -11,20 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.cli.tls import add_parser
+from gateway.cli import main
 from gateway.config import TlsSettings, load_settings
 from gateway.tls import build_context, inspect
 
 
 def run(*arguments: str) -> int:
-    """The command line as ``llm-gateway`` builds it, with nothing but ``tls`` on it."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config")
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(required=True), common)
-    args = parser.parse_args(["tls", "self-signed", *arguments])
-    code: int = args.run(args)
-    return code
+    return main(["tls", "self-signed", *arguments])
 
 
 @pytest.fixture(autouse=True)
