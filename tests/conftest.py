@@ -10,6 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 from harness import FAKE, MakeGateway, Running, Served, alive, project
+from minilm_model import wheel, write_minilm_model
+from parrot_model import write_parrot_model
 from tiny_model import write_tiny_model
 
 from gateway.backends.watchdog import PATIENCE
@@ -46,6 +48,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that loads in an instant; see tiny_model.py for what it can say."""
     file = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
     write_tiny_model(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def parrot_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of which it is known what it says; see parrot_model.py."""
+    file = tmp_path_factory.mktemp("parrot") / "parrot.gguf"
+    write_parrot_model(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def minilm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real embedding model, with which rerank works too; see minilm_model.py."""
+    file = tmp_path_factory.mktemp("minilm") / "minilm.gguf"
+    write_minilm_model(file, wheel())
     return file
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +166,21 @@ class Running:
         return await self.json("POST", "/v1/chat/completions", json=body)
 
     def openai(self, **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(
-            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, **options
-        )
+        options = {"max_retries": 0, **options}
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, **options)
+
+    @contextlib.asynccontextmanager
+    async def directly(self, model: str, path: str, body: Any) -> AsyncIterator[Any]:
+        """The answer of a loaded model's llama-server, without the gateway."""
+        backend = self.gateway.scheduler.backend(model)
+        assert backend is not None
+        command = Path(f"/proc/{backend.pid}/cmdline").read_text().split("\0")
+        connector = aiohttp.UnixConnector(command[command.index("--host") + 1])
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(f"http://llama{path}", json=body) as response,
+        ):
+            yield response
 
 
 def fake_model(tmp_path: Path, *, personalities: Any = None, **env: Any) -> dict[str, Any]:

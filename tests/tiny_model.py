@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import array
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
@@ -17,46 +17,59 @@ from gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
 GRAMMAR = "root ::= [a-z ]{20,20}"
 
 _WIDTH, _INNER, _LAYERS, _HEADS, _CONTEXT = 64, 128, 2, 4, 32768
-_TOKENS = [
-    *("<unk>", "<s>", "</s>"),
-    *(f"<0x{byte:02X}>" for byte in range(256)),
-    *("\u2581", *"abcdefghijklmnopqrstuvwxyz"),
-    *("\u2581the", "\u2581a", "\u2581and", "\u2581to"),
-]
+#: Every vocabulary begins so; ``</s>`` ends an answer.
+BASIC_TOKENS = (
+    ("<unk>", Token.UNKNOWN),
+    ("<s>", Token.CONTROL),
+    ("</s>", Token.CONTROL),
+    *((f"<0x{byte:02X}>", Token.BYTE) for byte in range(256)),
+    *((text, Token.NORMAL) for text in ("\u2581", *"abcdefghijklmnopqrstuvwxyz")),
+)
+_WORDS = ("\u2581the", "\u2581a", "\u2581and", "\u2581to")
+_TOKENS = (*BASIC_TOKENS, *((word, Token.NORMAL) for word in _WORDS))
 _TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
 def write_tiny_model(file: Path, seed: int = 0) -> None:
     """Write the model; equal seeds make equal files."""
-    write_gguf(file, list(_metadata()), list(_tensors(random.Random(seed))))
+    metadata = llama_metadata("tiny-random", _TOKENS, _TEMPLATE, _WIDTH, _INNER, _LAYERS, _HEADS)
+    write_gguf(file, list(metadata), list(_tensors(random.Random(seed))))
 
 
-def _metadata() -> Iterator[bytes]:
-    words = len(_TOKENS) - 259
+def llama_metadata(
+    name: str,
+    tokens: Sequence[tuple[str, Token]],
+    template: str,
+    width: int,
+    inner: int,
+    layers: int,
+    heads: int,
+) -> Iterator[bytes]:
+    """What a small llama needs, whose vocabulary begins with :data:`BASIC_TOKENS`."""
     yield entry("general.architecture", Kind.STRING, "llama")
-    yield entry("general.name", Kind.STRING, "tiny-random")
+    yield entry("general.name", Kind.STRING, name)
     yield entry("general.file_type", Kind.U32, 0)
     for key, number in {
         "context_length": _CONTEXT,
-        "embedding_length": _WIDTH,
-        "block_count": _LAYERS,
-        "feed_forward_length": _INNER,
-        "attention.head_count": _HEADS,
-        "attention.head_count_kv": _HEADS,
-        "rope.dimension_count": _WIDTH // _HEADS,
-        "vocab_size": len(_TOKENS),
+        "embedding_length": width,
+        "block_count": layers,
+        "feed_forward_length": inner,
+        "attention.head_count": heads,
+        "attention.head_count_kv": heads,
+        "rope.dimension_count": width // heads,
+        "vocab_size": len(tokens),
     }.items():
         yield entry(f"llama.{key}", Kind.U32, number)
     yield entry("llama.attention.layer_norm_rms_epsilon", Kind.F32, 1e-5)
     yield entry("tokenizer.ggml.model", Kind.STRING, "llama")
-    yield array_of("tokenizer.ggml.tokens", Kind.STRING, _TOKENS)
+    yield array_of("tokenizer.ggml.tokens", Kind.STRING, [text for text, _ in tokens])
+    words = len(tokens) - 259
     scores = [0.0] * 3 + [-1000.0] * 256 + [-float(rank) for rank in range(words)]
     yield array_of("tokenizer.ggml.scores", Kind.F32, scores)
-    types = [Token.UNKNOWN, *[Token.CONTROL] * 2, *[Token.BYTE] * 256, *[Token.NORMAL] * words]
-    yield array_of("tokenizer.ggml.token_type", Kind.I32, types)
+    yield array_of("tokenizer.ggml.token_type", Kind.I32, [kind for _, kind in tokens])
     for key, token in {"bos": 1, "eos": 2, "unknown": 0}.items():
         yield entry(f"tokenizer.ggml.{key}_token_id", Kind.U32, token)
-    yield entry("tokenizer.chat_template", Kind.STRING, _TEMPLATE)
+    yield entry("tokenizer.chat_template", Kind.STRING, template)
 
 
 def _tensors(dice: random.Random) -> Iterator[Tensor]:

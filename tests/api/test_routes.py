@@ -168,6 +168,14 @@ async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Rec
     assert not recorded()
 
 
+async def test_pictures_that_came_along_arrive(running: Running, recorded: Recorded) -> None:
+    url = "data:image/png;base64,iVBORw0KGgo="
+    parts = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]
+    messages = [{"role": "user", "content": parts}]
+    await running.json("POST", "/v1/chat/completions", json={"model": "m", "messages": messages})
+    assert recorded.body["messages"] == messages
+
+
 async def test_get_routes(running: Running, recorded: Recorded) -> None:
     key = await chat_key(running)
     status, props = await running.json("GET", "/props", key=key)
