@@ -106,6 +106,9 @@ class TlsSettings(_Section):
     redirect_port: int | None = Field(
         None, ge=0, le=65535, description="a port from 1 to 65535, or null"
     )
+    public_port: int | None = Field(
+        None, ge=1, le=65535, description="a port from 1 to 65535, or null"
+    )
     acme: AcmeSettings | None = Field(None, description="an object, or null")
 
     @field_validator("acme")

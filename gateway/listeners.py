@@ -132,7 +132,8 @@ class Listeners:
         port = self._settings.tls.redirect_port
         if port is None:
             return
-        app = build_redirect(self._settings, self._state, https_port)
+        public_port = self._settings.tls.public_port or https_port
+        app = build_redirect(self._settings, self._state, public_port)
         runner = self._redirect_runner = self._make_runner(app)
         await runner.setup()
         addresses = await self._listen(runner, port)

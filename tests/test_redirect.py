@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from harness import MakeGateway
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.tls_state import TlsState
 from gateway.config import Settings
 from gateway.redirect import _TARGET, _host, build_redirect
+from gateway.tls import self_signed
 
 KEY = "llmgw_secret"
 
@@ -162,6 +164,25 @@ async def test_the_usual_port_is_not_written(tmp_path: Path) -> None:
         assert location == "https://box.example.com/x"
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize(("public", "suffix"), [(443, ""), (8443, ":8443")])
+async def test_the_port_that_clients_know(
+    make_gateway: MakeGateway, tmp_path: Path, public: int, suffix: str
+) -> None:
+    made = self_signed(["127.0.0.1"], tmp_path / "ssl")
+    tls = {
+        "enabled": True,
+        "private_key": str(made.private_key),
+        "certificate": str(made.certificate),
+        "redirect_port": 0,
+        "public_port": public,
+    }
+    async with make_gateway({}, tls=tls) as running:
+        (url,) = running.gateway._listeners.redirect_urls
+        port = int(url.rpartition(":")[2])
+        _, location, _ = await ask(port, "/x", "Host: box.example.com:80")
+        assert location == f"https://box.example.com{suffix}/x"
 
 
 @given(st.text(max_size=300))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from aiohttp import web
 
 from gateway.api.request import Request
+from gateway.api.tls_state import HSTS
 from gateway.config import Settings
 from gateway.errors import BadRequest
 from gateway.names import is_public, parse_name
@@ -70,7 +71,7 @@ class Hosts:
 
 
 class Proxies:
-    """Whose word is taken for the address of a client: ``trusted_proxies``."""
+    """Whose word is taken for where a client is, and how it came: ``trusted_proxies``."""
 
     def __init__(self, trusted: Iterable[str]) -> None:
         self._networks = [ipaddress.ip_network(text) for text in trusted]
@@ -91,6 +92,20 @@ class Proxies:
             if not self.trusts(address):
                 break
         return address
+
+    def hsts(self, request: Request) -> str | None:
+        """The Strict-Transport-Security of an answer that a proxy in front sends over https.
+
+        That is what it says in X-Forwarded-Proto, at the end: left of it stands what others told
+        the proxy. As over our own TLS, only a public name is bound.
+        """
+        if not self._networks or not self.trusts(request.remote):
+            return None
+        said = ",".join(request.headers.getall("X-Forwarded-Proto", ())).rpartition(",")[2]
+        if said.strip().lower() != "https":
+            return None
+        match = _HOST.fullmatch(request.headers.get("Host", ""))
+        return HSTS if match is not None and is_public(match[1]) else None
 
     def _trusts(self, address: str | None) -> bool:
         found = _address(address or "")

@@ -187,8 +187,8 @@ def decorate(request: Request, headers: CIMultiDict[str]) -> None:
     headers.update(EVERY_ANSWER)
     if "Cache-Control" not in headers:  # streams have their own
         headers["Cache-Control"] = "no-store"  # it may hold a key, or somebody's chat
-    hsts = request.app[TLS].hsts
-    if hsts is not None and request.secure:
+    hsts = request.app[TLS].hsts if request.secure else request.app[PROXIES].hsts(request)
+    if hsts is not None:
         headers["Strict-Transport-Security"] = hsts
     request_id = request.get(REQUEST_ID)
     if request_id is not None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.names import is_public
 
 #: A year, this host only: what else the domain serves is not ours to decide (RFC 6797, 6.1).
-_HSTS = "max-age=31536000"
+HSTS = "max-age=31536000"
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class TlsState:
         certificate.
         """
         public = not local and any(is_public(name.removeprefix("*.")) for name in names)
-        self.hsts = _HSTS if public else None
+        self.hsts = HSTS if public else None
 
 
 TLS = web.AppKey("tls", TlsState)

@@ -318,6 +318,57 @@ async def test_the_address_behind_a_proxy(
     assert line.endswith(f" from={address}")
 
 
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "host", "promised"),
+    [
+        (["127.0.0.1"], ["https"], "box.example.com", True),
+        (["127.0.0.1"], ["HTTPS"], "box.example.com:443", True),
+        (["127.0.0.1"], ["http, https"], "box.example.com", True),
+        (["127.0.0.1"], ["http", "https"], "box.example.com", True),
+        (["127.0.0.1"], ["https, http"], "box.example.com", False),
+        (["127.0.0.1"], ["http"], "box.example.com", False),
+        (["127.0.0.1"], [], "box.example.com", False),
+        (["127.0.0.1"], ["https"], "box.lan", False),
+        (["127.0.0.1"], ["https"], "127.0.0.1", False),
+        (["10.0.0.1"], ["https"], "box.example.com", False),
+        ([], ["https"], "box.example.com", False),
+    ],
+)
+async def test_https_of_a_proxy_in_front(
+    make_gateway: MakeGateway, trusted: list[str], forwarded: list[str], host: str, promised: bool
+) -> None:
+    settings = {"trusted_proxies": trusted, "allowed_hosts": ["*"]}
+    async with make_gateway({}, **settings) as running, connected(running) as client:
+        lines = [f"X-Forwarded-Proto: {text}" for text in forwarded]
+        client.send(head(running, "GET /models HTTP/1.1", *lines, host=host))
+        status, headers, _ = await client.answer()
+        assert status == 200
+        assert ("strict-transport-security" in headers) == promised
+
+
+async def test_nothing_of_forwarding_reaches_llama_server(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    record = tmp_path / "record"
+    models = {"good": fake_model(tmp_path, record=record)}
+    settings = {"llama_server": str(RECORDER), "trusted_proxies": ["127.0.0.1"]}
+    async with make_gateway(models, **settings) as running, connected(running) as client:
+        lines = [
+            "X-Forwarded-For: 203.0.113.9",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: evil.example",
+            "Forwarded: for=203.0.113.9",
+            "X-Real-IP: 203.0.113.9",
+            "X-Conversation-Id: 1",
+            "Cookie: a=b",
+        ]
+        client.send(post(running, CHAT, *lines))
+        assert (await client.answer())[0] == 200
+    sent = json.loads(record.read_text().splitlines()[-1])["headers"]
+    known = {"host", "content-type", "content-length", "accept", "connection"}
+    assert {name.lower() for name in sent} <= known
+
+
 async def test_wrong_keys_are_counted_by_that_address(make_gateway: MakeGateway) -> None:
     async def guess(running: Running, address: str) -> int:
         headers = {"X-Forwarded-For": f"{address}, 203.0.113.9"}
