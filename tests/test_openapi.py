@@ -122,6 +122,19 @@ def test_errors_are_those_of_the_api_that_is_spoken() -> None:
         assert schema == {"$ref": f"#/components/schemas/{name}"}
 
 
+def test_what_is_said_before_anybody_looks_at_the_path() -> None:
+    for path, operations in DOCUMENT["paths"].items():
+        for method, found in operations.items():
+            missing = {"400", "408", "421", "429", "503"} - found["responses"].keys()
+            assert not missing, (method, path)
+    assert operation("POST", "/v1/chat/completions")["responses"].keys() == {
+        *("200", "400", "401", "403", "404", "408", "413", "421", "429"),
+        *("500", "502", "503", "504"),
+    }
+    assert "413" not in operation("GET", "/models")["responses"]
+    assert operation("GET", "/ready")["responses"]["503"]["description"] == "not now"
+
+
 def test_refused_routes_say_why_and_never_succeed() -> None:
     for route in TABLE:
         if route.access is Access.REFUSED:

@@ -74,13 +74,18 @@ _REASONS: Final[Mapping[int, str]] = {
     401: "no key, or a wrong one",
     403: "the key may not do this",
     404: "no such model, personality, key or file",
+    408: "the rest of the request did not come in time",
     413: "the body is too long",
-    429: "over a limit of the key, or too many wrong keys; see Retry-After",
+    421: "this gateway is not called by that Host; see allowed_hosts",
+    429: "over a limit of the key, or too many wrong keys or connections; see Retry-After",
     500: "models.json is broken, or the model did not load",
     502: "llama-server died, or what it said is not HTTP",
     503: "not now; see Retry-After",
     504: "llama-server said nothing for too long",
 }
+#: Said before anybody looks at the path: of what is no request, too slow, for somebody else, or
+#: one too many.
+_ANYWHERE: Final = (400, 408, 421, 429, 503)
 
 
 class Documents:
@@ -202,7 +207,9 @@ def _operation(
         if shape.also is not None:
             responses[str(shape.also)] = {"description": "not now", "content": content}
     says = "AnthropicError" if route is not None and route.dialect is ANTHROPIC else "Error"
-    for status in _errors(handler, scope, shape, refused=refused):
+    for status in sorted(_errors(handler, scope, shape, refused=refused)):
+        if status == shape.also:
+            continue
         responses[str(status)] = {"$ref": f"#/components/responses/{says}{status}"}
     operation["responses"] = responses
     return operation
@@ -211,9 +218,9 @@ def _operation(
 def _errors(handler: Handler, scope: Scope, shape: Shape, *, refused: bool) -> Iterable[int]:
     """The statuses of :data:`_REASONS` that an operation can end with."""
     if scope is Scope.PUBLIC:
-        return (404,) if handler is probes.acme_challenge else ()
+        return (*_ANYWHERE, 404) if handler is probes.acme_challenge else _ANYWHERE
     if refused:
-        return (401, 403, 429, 503)
+        return (*_ANYWHERE, 401, 403)
     never = set() if shape.relayed else {502, 504}
     if shape.body is None:
         never.add(413)
