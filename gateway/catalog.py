@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -20,11 +20,14 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
+from gateway.endpoints import KEYS, URLS, Endpoint, check_key, parse_endpoint
 from gateway.validation import (
     Duration,
     InvalidFiles,
@@ -99,11 +102,23 @@ def _settable(value: str) -> str:
     return value
 
 
+def _printable(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError("must be a printable name")
+    return value
+
+
+def _checked_key(value: SecretStr) -> SecretStr:
+    check_key(value.get_secret_value())
+    return value
+
+
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
 OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Url = Annotated[str, AfterValidator(lambda value: parse_endpoint(value).url)]
 Arguments = Annotated[
     tuple[Annotated[str, AfterValidator(_allowed_argument)], ...], BeforeValidator(_as_tuple)
 ]
@@ -182,8 +197,15 @@ class Params(_Strict):
     batch_size: int | None = Field(None, ge=1, description="a number of tokens of 1 or more")
 
 
+#: Slots of a model elsewhere, where ``parallel`` doesn't say: such servers have queues too.
+REMOTE_PARALLEL = 64
+
+
 class ModelSpec(_Strict):
-    """One entry of models.json. ``name`` is its key; the rest is what stands under it."""
+    """One entry of models.json. ``name`` is its key; the rest is what stands under it.
+
+    With ``url`` it is a model that other servers have, and nothing is started for it here.
+    """
 
     name: str = ""
     params: Params = Field(Params(), description="an object of llama.cpp options")
@@ -214,6 +236,33 @@ class ModelSpec(_Strict):
     strip_params: Annotated[
         tuple[Annotated[str, AfterValidator(_settable)], ...], BeforeValidator(_as_tuple)
     ] = Field((), description="a list of body fields that clients may not set")
+    url: Annotated[tuple[Url, ...], BeforeValidator(_as_tuple)] = Field((), description=URLS)
+    key: Annotated[SecretStr, AfterValidator(_checked_key)] | None = Field(None, description=KEYS)
+    model_name: Annotated[str, AfterValidator(_printable)] | None = Field(
+        None, description="what the servers at url call the model"
+    )
+    ca_file: str | None = Field(
+        None,
+        pattern=r"^[/~]",
+        description="a PEM file (absolute, or from ~) with CAs to trust beside the system's",
+    )
+    timeout: Duration = Field(
+        600.0, gt=0, description="a duration like 10m, until an answer has begun"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slots_elsewhere(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("url") and "parallel" not in data:
+            return {**data, "parallel": REMOTE_PARALLEL}
+        return data
+
+    @field_validator("url")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a server twice")
+        return value
 
     @field_validator("template")
     @classmethod
@@ -238,15 +287,33 @@ class ModelSpec(_Strict):
             self.embeddings,
             self.reranking,
             self.parallel,
+            self.url,
+            self.key,
+            self.ca_file,
+            self.timeout,
         )
 
     @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The servers that have the model; none for one of our own."""
+        return tuple(map(parse_endpoint, self.url))
+
+    @property
+    def sent_as(self) -> str | None:
+        """What requests to the servers at ``url`` call it; ``None`` for a model of our own."""
+        return (self.model_name or self.name) if self.url else None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        """One sentence for each option that is accepted and has no effect, with the reason."""
-        return tuple(
-            f"{self.name}: {to_camel(field)} has no effect: {reason}"
-            for field, reason in _WITHOUT_EFFECT.items()
-            if getattr(self.params, field) not in (None, False, "")
+        """One sentence for each thing that is accepted and should perhaps be otherwise."""
+        unencrypted = [e.url for e in self.endpoints if not (e.tls or e.is_loopback)]
+        return (
+            *(
+                f"{self.name}: {to_camel(field)} has no effect: {reason}"
+                for field, reason in _WITHOUT_EFFECT.items()
+                if getattr(self.params, field) not in (None, False, "")
+            ),
+            *(f"{self.name}: the key goes to {url} unencrypted" for url in unencrypted if self.key),
         )
 
 
@@ -263,6 +330,14 @@ _WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
         "random_prompt": "llama.cpp no longer has it",
     }
 )
+
+
+#: What makes a llama-server, so that it has no meaning beside ``url``.
+_OF_A_PROCESS = ("template", "memory", "env", "extra_args", "mmproj", "draft_model")
+#: The params that have one: for requests that don't set them, and for lists of models.
+_PARAMS_ELSEWHERE = ("temperature", "top_p", "ctx_size")
+#: What has no meaning without ``url``.
+_ELSEWHERE = ("key", "model_name", "ca_file", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,15 +399,39 @@ def _parse_entry(name: str, entry: Any, file: str) -> tuple[ModelSpec | None, li
         spec = ModelSpec.model_validate({**entry, "name": name})
     except ValidationError as error:
         return None, problems_of(error, file=file, model=ModelSpec, prefix=(name,))
-    problems = []
-    if spec.params.model is None:
-        problems.append(Problem(file, f"{name}.params.model", None, "is missing"))
+    problems = [
+        Problem(file, f"{name}.{key}", None, what, allowed)
+        for key, what, allowed in (_misplaced_elsewhere if spec.url else _misplaced_here)(spec)
+    ]
     problems += [
         Problem(file, f"{name}.personalities.{label}", None, '"none" switches personalities off')
         for label in spec.personalities
         if label.strip().lower() in ("none", "")
     ]
     return spec, problems
+
+
+def _misplaced_elsewhere(spec: ModelSpec) -> Iterator[tuple[str, str, str | None]]:
+    """Keys that cannot stand beside ``url``, why, and what can."""
+    for field in _OF_A_PROCESS:
+        if field in spec.model_fields_set and getattr(spec, field) is not None:
+            yield to_camel(field), "cannot stand beside url: no llama-server is started", None
+    allowed = ", ".join(map(to_camel, _PARAMS_ELSEWHERE))
+    for field in spec.params.model_fields_set.difference(_PARAMS_ELSEWHERE):
+        alias = Params.model_fields[field].alias or field
+        what = "cannot stand beside url: fields of requests go into setParams"
+        if field == "model":
+            what = "cannot stand beside url: it is one or the other"
+        yield f"params.{alias}", what, allowed
+
+
+def _misplaced_here(spec: ModelSpec) -> Iterator[tuple[str, str, str | None]]:
+    """The same for a model of our own."""
+    if spec.params.model is None:
+        yield "params.model", "is missing (or url, for a model that other servers have)", None
+    for field in _ELSEWHERE:
+        if field in spec.model_fields_set and getattr(spec, field) is not None:
+            yield to_camel(field), "is only for models with url", None
 
 
 def _collect_aliases(

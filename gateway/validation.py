@@ -112,9 +112,9 @@ def problems_of(
 
 def shown(key: str, value: object) -> str:
     """``value`` for an error message: short, and hidden where the key names a secret."""
-    if re.search(r"passphrase|password|secret|token|api_?key", key, re.IGNORECASE):
+    if re.search(r"passphrase|password|secret|token|api_?key|(^|\.)key$", key, re.IGNORECASE):
         return "a hidden value"
-    text = repr(value)
+    text = re.sub(r"//[^/@\s]*@", "//...@", repr(value))  # a user and password in a url
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -71,12 +71,12 @@ def minilm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_gateway(tmp_path: Path) -> MakeGateway:
     """``async with make_gateway(models, **settings) as running``.
 
-    ``patience`` is no setting but how long the watchdog looks on.
+    ``patience`` is no setting but how long the watchdog looks on, ``folder`` where its files are.
     """
 
     @contextlib.asynccontextmanager
     async def make(models: Mapping[str, Any], **settings: Any) -> AsyncIterator[Running]:
-        root = tmp_path / "project"
+        root = tmp_path / settings.pop("folder", "project")
         settings.setdefault("llama_server", str(FAKE))
         patience = settings.pop("patience", PATIENCE)
         config = project(root, models, port=0, **settings)

@@ -52,6 +52,9 @@ def json_handler(route: Route) -> AnyHandler:
             shape(body, spec.strip_params, spec.set_params)
             check(body)
             changed = True
+        if (name := spec.sent_as) is not None:
+            body["model"] = name
+            changed = True
         if route.defaults:
             for key, value in target.defaults.items():
                 if key not in body:

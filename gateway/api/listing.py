@@ -56,6 +56,9 @@ class Details:
         """``context_size``, ``architecture`` and ``meta``, as far as it tells; else nothing."""
         if backend is None or backend.state not in (State.READY, State.DRAINING):
             return {}
+        if backend.spec.url:
+            size = backend.context_size
+            return {"context_size": size} if size is not None else {}
         known = self._known.get(backend)
         if known is not None and known[0] == backend.starts:
             return known[1]
@@ -121,11 +124,19 @@ async def _objects(
             "status": _status(backends[spec.name]),
             **_described(spec, details[spec.name]),
             "personalities": [p for p in spec.personalities if allowed is None or p in allowed],
+            **_elsewhere(backends[spec.name], admin=request[PRINCIPAL].admin),
             # A virtual model says what it is one of.
             **({"personality": personality, "parent": spec.name} if personality else {}),
         }
         for name, spec, personality in names
     ]
+
+
+def _elsewhere(backend: Backend | None, *, admin: bool) -> dict[str, Any]:
+    """Of a model that other servers have: that it is one; for administrators, which and how."""
+    if backend is None or not backend.servers:
+        return {}
+    return {"remote": True, **({"servers": backend.servers} if admin else {})}
 
 
 def _status(backend: Backend | None) -> dict[str, Any]:

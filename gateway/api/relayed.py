@@ -19,11 +19,11 @@ from gateway.api.inference import JSON, answer_beside, json_handler, resolve, se
 from gateway.api.middleware import needs, speaks
 from gateway.api.request import Handler
 from gateway.api.upload import form_handler, limited
-from gateway.errors import Forbidden, ModelNotFound
+from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.relay import Call
-from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, without_key
+from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
 
 _SCOPES = {Access.CHAT: Scope.CHAT, Access.ADMIN: Scope.ADMIN, Access.REFUSED: Scope.CHAT}
 #: Bodies up to here are read before they are sent on, so that they can be sent once more.
@@ -69,7 +69,8 @@ def _showing(route: Route) -> Handler:
         if route.path == "/props" and "model" not in request.query:
             return await router.props(request)
         target = await resolve(request, {"model": request.query.get("model")})
-        call = Call(target.spec.name, "GET", _target(route.target, request), b"", b"")
+        sent_to = _target(route.target, request, target.spec.sent_as)
+        call = Call(target.spec.name, "GET", sent_to, b"", b"")
         load = request.query.get("autoload", "").lower() in ("true", "1")
         fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
         change = None if request[PRINCIPAL].admin else without_paths
@@ -85,12 +86,16 @@ async def _changing(request: web.Request) -> web.StreamResponse:
         raise _refused(request.path, reason)
     target = await resolve(request, {"model": request.query.get("model")})
     body = await request.read()
-    call = Call(target.spec.name, "POST", _target(request.rel_url.raw_path, request), JSON, body)
+    sent_to = _target(request.rel_url.raw_path, request, target.spec.sent_as)
+    call = Call(target.spec.name, "POST", sent_to, JSON, body)
     return await answer_beside(request, call, load=False)
 
 
-def _target(path: str, request: web.Request) -> str:
+def _target(path: str, request: web.Request, model: str | None) -> str:
+    """``path`` with the request's query; ``model``: what it is called there, if otherwise."""
     query = without_key(request.rel_url.raw_query_string)
+    if model is not None:
+        query = renamed(query, model)
     return f"{path}?{query}" if query else path
 
 
@@ -125,10 +130,12 @@ async def upstream(request: web.Request) -> web.StreamResponse:
         raise _refused(unquote(path), reason)
     target = await resolve(request, {"model": model}, anew=True)
     request[MODEL] = target.spec.name
+    if target.spec.url and {".", ".."} & set(unquote(path).split("/")):
+        raise BadRequest("a path to a server elsewhere must not go up: no `..` in it")
     lines = "".join(
         f"{name}: {request.headers[name]}\r\n" for name in FORWARDED if name in request.headers
     ).encode("utf-8", "surrogateescape")  # the bytes that came: so aiohttp has read them
-    name, sent_to = target.spec.name, _target(path, request)
+    name, sent_to = target.spec.name, _target(path, request, None)
     if request.method == "GET":
         return await answer_beside(request, Call(name, "GET", sent_to, lines, b""))
     body: bytes | AsyncIterable[bytes] = b""

@@ -33,17 +33,22 @@ def form_handler(route: Route) -> Handler:
         pieces = limited(request)
         named = request.query.get("model") or request.headers.get("X-Model")
         if named is None:
-            async for piece in pieces:
-                field.feed(piece)
-                if field.done:
-                    break
-                if len(field.read) > FILE_FIRST:
-                    raise BadRequest(
-                        f"no model is named in the first {FILE_FIRST} bytes: put the field `model` "
-                        "before the file, or send ?model=NAME or the header X-Model",
-                        param="model",
-                    )
+            await _look_for(field, pieces)
+            if not field.done:
+                raise BadRequest(
+                    f"no model is named in the first {FILE_FIRST} bytes: put the field `model` "
+                    "before the file, or send ?model=NAME or the header X-Model",
+                    param="model",
+                )
         target = await resolve(request, {"model": named or field.model})
+        first, length = field.body, request.content_length
+        if (name := target.spec.sent_as) is not None:
+            # A server elsewhere reads the field, and knows the model by another name.
+            if named is not None:
+                await _look_for(field, pieces)
+            first = field.renamed(name)
+            if length is not None:
+                length += len(first) - len(field.body)
         # No line of a header has a line end in it: aiohttp has seen to that.
         headers = f"Content-Type: {content_type}\r\n".encode("utf-8", "surrogateescape")
         call = Call(
@@ -51,13 +56,21 @@ def form_handler(route: Route) -> Handler:
             "POST",
             route.target,
             headers,
-            _chained(field.body, pieces),
-            length=request.content_length,
+            _chained(first, pieces),
+            length=length,
             dialect=route.dialect,
         )
         return await send(request, call)
 
     return handle
+
+
+async def _look_for(field: ModelField, pieces: AsyncGenerator[bytes, None]) -> None:
+    """Read until the field has been found, or the form has ended, or there is too much of it."""
+    async for piece in pieces:
+        field.feed(piece)
+        if field.done or len(field.read) > FILE_FIRST:
+            break
 
 
 async def limited(request: web.Request) -> AsyncGenerator[bytes, None]:

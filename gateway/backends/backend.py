@@ -1,8 +1,8 @@
 """A model's backend as the scheduler sees it: one state machine, whatever stands behind it.
 
-:mod:`gateway.backends.local` is a llama-server of our own. What to start and stop, and when, is
-decided by the scheduler alone; callers never look first: ``await ensure_ready()`` does whatever
-is needed, or raises.
+:mod:`gateway.backends.local` is a llama-server of our own, :mod:`gateway.backends.remote` a model
+that other servers have. What to start and stop, and when, is decided by the scheduler alone;
+callers never look first: ``await ensure_ready()`` does whatever is needed, or raises.
 """
 
 from __future__ import annotations
@@ -60,6 +60,19 @@ class Environment:
     quick_death: float = 60.0
     quick_deaths_allowed: int = 4
     patience: Patience = PATIENCE
+    #: Between two looks at a server elsewhere that is up.
+    health_interval: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One server elsewhere as reports for administrators show it. Times in seconds."""
+
+    url: str
+    up: bool = False
+    in_flight: int = 0
+    error: str | None = None
+    retry_in: float | None = None
 
 
 class Backend(ABC):
@@ -107,6 +120,16 @@ class Backend(ABC):
     @property
     def pid(self) -> int | None:
         """Its process, if it has one, while there is one."""
+        return None
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """The servers elsewhere that stand behind it, if it has no process here."""
+        return ()
+
+    @property
+    def context_size(self) -> int | None:
+        """Tokens, as such a server lists it, if it does."""
         return None
 
     @abstractmethod

@@ -158,8 +158,12 @@ def request_defaults(spec: ModelSpec) -> dict[str, object]:
     """Body fields for requests of ``spec`` that don't set them, where a flag is not enough.
 
     Older builds of llama-server forget ``--logit-bias`` with the first request (they clear it
-    before they read the body's own), and xllamacpp cannot take it at all.
+    before they read the body's own), and xllamacpp cannot take it at all. Of a model elsewhere
+    there are no flags; what is left there are fields that every API with defaults has.
     """
+    if spec.url:
+        wanted = {"temperature": spec.params.temperature, "top_p": spec.params.top_p}
+        return {field: value for field, value in wanted.items() if value is not None}
     biases = [re.fullmatch(r"(\d+)(.+)", bias) for bias in _logit_biases(spec.params)]
     pairs = [[int(found[1]), float(found[2])] for found in biases if found]
     return {"logit_bias": pairs} if pairs else {}

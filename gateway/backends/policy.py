@@ -18,6 +18,8 @@ The rules, in the order in which they are applied:
 5. A load nobody waits for any more makes room like an idle model.
 6. Space an older request waits for is not given to a younger one.
 7. What will never fit beside the pinned models that are there is refused at once.
+8. A model elsewhere, on other machines, takes no place: it starts when it is asked for, counts for
+   nothing and makes room for nobody.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class ModelView:
     pinned: bool = False
     unload: bool = False  # somebody asked for it to go
     expires: float | None = None  # idle from then on, it goes by itself
+    elsewhere: bool = False  # on other machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,10 @@ def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
     for model in needy:
         if model.blocked_until > now:
             alarms.append(model.blocked_until)
+            continue
+        if model.elsewhere:
+            if not model.resident:
+                actions.append(Action(Act.START, model.name))
             continue
         if model.resident:  # still leaving: its old process must be gone before the new one
             room.reserve(model)
@@ -168,7 +175,8 @@ def _make_room(
 
     Returns the names of those whose place it needs.
     """
-    others = [m for m in models if m.resident and not m.pinned and m.name not in room.leaving]
+    here = (m for m in models if m.resident and not m.elsewhere)
+    others = [m for m in here if not m.pinned and m.name not in room.leaving]
     idle = [m for m in others if _is_idle(m)]
     chosen: list[ModelView] = []
     for model in sorted(idle, key=lambda m: m.last_used):
@@ -215,11 +223,10 @@ class _Room:
 
     def __init__(self, models: Sequence[ModelView], limits: Limits) -> None:
         self._limits = limits
-        self._taken = {m.name: m.need for m in models if m.resident}
+        here = [m for m in models if m.resident and not m.elsewhere]
+        self._taken = {m.name: m.need for m in here}
         self._staying = {
-            m.name: m.need
-            for m in models
-            if m.resident and m.pinned and not m.stopping and not m.unload
+            m.name: m.need for m in here if m.pinned and not m.stopping and not m.unload
         }
         self.leaving = {m.name for m in models if m.resident and m.stopping}
         self.draining: set[str] = set()  # by a choice made for an older newcomer

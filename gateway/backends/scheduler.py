@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
+from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, ServerStatus, State
 from gateway.backends.local import LocalBackend
 from gateway.backends.memory import Needs
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
+from gateway.backends.remote import RemoteBackend
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
@@ -138,6 +139,7 @@ class ModelStatus:
     last_error: str | None
     retry_in: float | None
     memory: int | None  # bytes: measured, or estimated, or as models.json says
+    servers: tuple[ServerStatus, ...]  # of a model elsewhere
 
 
 class Scheduler:
@@ -227,6 +229,7 @@ class Scheduler:
         entry = self._find(model)
         entry.backend.reset()
         if entry.takes_work:
+            await entry.backend.ensure_ready()  # it is, unless all servers elsewhere are down
             return
         await self._wait(entry, entry.loaders, None)
 
@@ -343,9 +346,13 @@ class Scheduler:
     # --- how it works ---------------------------------------------------------------------------
 
     def _add(self, spec: ModelSpec) -> None:
+        self._entries[spec.name] = _Entry(spec, self._backend_for(spec), key=spec.name)
+
+    def _backend_for(self, spec: ModelSpec) -> Backend:
+        if spec.url:
+            return RemoteBackend(spec, self._environment, self._changed)
         self._sockets += 1
-        backend = LocalBackend(spec, self._environment, f"{self._sockets}.sock", self._changed)
-        self._entries[spec.name] = _Entry(spec, backend, key=spec.name)
+        return LocalBackend(spec, self._environment, f"{self._sockets}.sock", self._changed)
 
     def _find(self, model: str) -> _Entry:
         if self._closing:
@@ -425,8 +432,11 @@ class Scheduler:
             return
         entry.unload = False
         self._leaving.pop(entry.key, None)
-        if entry.backend.spec is not entry.spec:
-            entry.backend.spec = entry.spec
+        spec = entry.spec
+        if bool(entry.backend.spec.url) is not bool(spec.url):
+            entry.backend = self._backend_for(spec)
+        elif entry.backend.spec is not spec:
+            entry.backend.spec = spec
             entry.backend.reset()
 
     def _notify(self) -> None:
@@ -510,14 +520,15 @@ class Scheduler:
 
     def _others_loaded(self, entry: _Entry) -> bool:
         every = (*self._entries.values(), *self._leaving.values())
-        return any(e.resident and not e.spec.pinned for e in every if e is not entry)
+        here = (e for e in every if e is not entry and not e.backend.spec.url)
+        return any(e.resident and not e.spec.pinned for e in here)
 
     def _look_up_needs(self) -> None:
         """Have the memory estimated that the models need which are waited for."""
         if (needs := self._needs) is None:
             return
         for entry in self._entries.values():
-            wanted = entry.queue or entry.loaders
+            wanted = (entry.queue or entry.loaders) and not entry.spec.url
             if wanted and not entry.resident and entry.looked_up is not entry.spec:
                 entry.looked_up = entry.spec
                 spawn(self._look_up_need(entry, needs), name=f"memory of {entry.spec.name}")
@@ -551,6 +562,8 @@ class Scheduler:
 
     def _need(self, spec: ModelSpec) -> int | None:
         """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
+        if spec.url:
+            return 0
         if self._needs is None:
             return spec.memory or 0 if self._memory_known else None
         known = self._needs.known(spec)
@@ -587,6 +600,7 @@ class Scheduler:
             pinned=entry.spec.pinned,
             unload=entry.unload,
             expires=None if ttl is None else last_used + ttl,
+            elsewhere=bool(backend.spec.url),
         )
 
 
@@ -609,6 +623,7 @@ def _status(entry: _Entry, now: float, memory: int | None) -> ModelStatus:
         last_error=backend.last_error.message if backend.last_error else None,
         retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
         memory=memory or None,
+        servers=backend.servers,
     )
 
 

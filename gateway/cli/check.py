@@ -7,10 +7,12 @@ import os
 import sys
 
 from gateway.backends.command import find_program, resolve_model_path
+from gateway.backends.remote import client_context
 from gateway.catalog import Catalog
 from gateway.cli.options import add_config
 from gateway.cli.serve import demo_if_bare
 from gateway.config import Settings, load_settings
+from gateway.endpoints import read_key
 from gateway.errors import GatewayError
 from gateway.library import read_catalog
 from gateway.validation import InvalidFiles, Problem
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         problems += error.problems
         settings = _settings_for_the_rest(args.config)
     if settings is not None:
-        problems += _check_settings(settings, label)
+        problems += _check_data_dir(settings, label)
         if settings.tls.enabled:
             from gateway.tls import inspect
             from gateway.tls.acme import inspect_acme
@@ -47,9 +49,13 @@ def run(args: argparse.Namespace) -> int:
         try:
             catalog, _ = read_catalog(settings.models_file)
         except InvalidFiles as error:
+            problems += _check_program(settings, label)
             problems += error.problems
         else:
+            if not catalog.models or not all(spec.url for spec in catalog.models.values()):
+                problems += _check_program(settings, label)
             problems += _check_models(catalog, settings)
+            problems += _check_remote(catalog, settings)
             warnings += catalog.warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -74,12 +80,16 @@ def _settings_for_the_rest(config: str | None) -> Settings | None:
     return Settings(models_file=models_file, data_dir=root / "data")
 
 
-def _check_settings(settings: Settings, label: str) -> list[Problem]:
-    problems = []
+def _check_program(settings: Settings, label: str) -> list[Problem]:
     try:
         find_program(settings.llama_server, os.environ)
     except GatewayError as error:
-        problems.append(Problem(label, "llama_server", repr(settings.llama_server), error.message))
+        return [Problem(label, "llama_server", repr(settings.llama_server), error.message)]
+    return []
+
+
+def _check_data_dir(settings: Settings, label: str) -> list[Problem]:
+    problems = []
     folder = settings.data_dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -110,4 +120,22 @@ def _check_models(catalog: Catalog, settings: Settings) -> list[Problem]:
             if wrong:
                 file = str(settings.models_file)
                 problems.append(Problem(file, f"{name}.{key}", repr(reference), wrong))
+    return problems
+
+
+def _check_remote(catalog: Catalog, settings: Settings) -> list[Problem]:
+    """Keys and CA files of models elsewhere, as they are here and now; nobody is asked."""
+    problems = []
+    for name, spec in catalog.models.items():
+        if spec.key is not None:
+            try:
+                read_key(spec.key.get_secret_value(), os.environ)
+            except ValueError as error:
+                problems.append(Problem(str(settings.models_file), f"{name}.key", None, str(error)))
+        if spec.ca_file is not None:
+            try:
+                client_context(spec.ca_file)
+            except ValueError as error:
+                key = f"{name}.caFile"
+                problems.append(Problem(str(settings.models_file), key, None, str(error)))
     return problems

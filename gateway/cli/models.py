@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             (
                 name,
                 known.get("state", "unknown" if states else "not running"),
-                _size(known.get("memory") or spec.memory),
+                "elsewhere" if spec.url else _size(known.get("memory") or spec.memory),
                 ", ".join(spec.personalities) or "-",
             )
         )

@@ -27,8 +27,9 @@ async def texts(
     ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the
     generation. ``outcome`` is told what it took. Raises :class:`GatewayError`.
     """
-    raw = orjson.dumps({**body, "stream": True})
     with await scheduler.lease(model) as lease:
+        # llama-server needs no name: it has one model.
+        raw = orjson.dumps({**body, "model": lease.backend.spec.sent_as or model, "stream": True})
         sink = _Pieces()
         exchange = await lease.backend.pool.send("POST", _PATH, _HEADERS, raw, sink)
         try:

@@ -41,7 +41,7 @@ class Failure:
         fields = _fields(answer)
         message = fields.get("message")
         if not isinstance(message, str) or not message:
-            message = str(message) if message else "llama-server gave no reason"
+            message = str(message) if message else "the server gave no reason"
         prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
         if isinstance(prompt, int) and isinstance(context, int) and str(prompt) not in message:
             # Builds before 2025-12 say only that it is too long.
@@ -76,8 +76,16 @@ class Failure:
 
 
 def _fields(answer: bytes) -> dict[str, Any]:
+    """The error object, whatever is nearest to one: not all servers elsewhere speak as OpenAI."""
     try:
-        error = orjson.loads(answer)["error"]
-    except (ValueError, LookupError, TypeError):
-        error = answer.decode("utf-8", "replace").strip()[:2000]
-    return error if isinstance(error, dict) else {"message": error}
+        said = orjson.loads(answer)
+    except ValueError:
+        said = None
+    if isinstance(said, dict):
+        key = next((key for key in ("error", "message", "detail") if key in said), None)
+        error = said.get(key)
+        if isinstance(error, dict):
+            return error
+        if isinstance(error, str) or key == "error":
+            return {"message": error}
+    return {"message": answer.decode("utf-8", "replace").strip()[:2000]}

@@ -40,7 +40,9 @@ class ModelField:
         self.model: str | None = None
         #: True when there is nothing more to look for: found, or the form has ended.
         self.done = False
+        self._boundary = boundary
         self._delimiter = b"\r\n--" + boundary
+        self._value: tuple[int, int] | None = None  # where in `read` the name begins and ends
         self._at = 0  # looked at up to here
         self._in_headers = False
 
@@ -56,6 +58,15 @@ class ModelField:
     def body(self) -> bytes:
         """What was fed."""
         return bytes(self.read[2:])
+
+    def renamed(self, model: str) -> bytes:
+        """What was fed, with ``model`` in that field, which becomes the first if there was none."""
+        name = model.encode()
+        if self._value is not None:
+            start, end = self._value
+            return bytes(self.read[2:start] + name + self.read[end:])
+        head = b'Content-Disposition: form-data; name="model"'
+        return b"--%b\r\n%b\r\n\r\n%b\r\n%b" % (self._boundary, head, name, self.body)
 
     def _step(self) -> bool:
         """One delimiter, or the headers of one part; False: more is needed first."""
@@ -93,5 +104,6 @@ class ModelField:
             self.model = bytes(self.read[start : max(start, end)]).decode("utf-8")
         except UnicodeDecodeError:
             raise BadRequest("the field `model` must be UTF-8", param="model") from None
+        self._value = start, end
         self.done = True
         return False

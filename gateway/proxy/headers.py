@@ -36,12 +36,23 @@ _DROPPED = frozenset(
         b"x-accel-buffering",
         b"cache-control",
         b"x-powered-by",
+        # what a server elsewhere says about the account there, and where else to send a request,
+        # which a client would do with the gateway's key in it
+        b"location",
+        b"openai-organization",
+        b"openai-project",
+        b"proxy-status",
+        b"via",
+        b"www-authenticate",
+        b"x-request-id",
         # not for the client
         b"set-cookie",
         b"alt-svc",
         b"strict-transport-security",
     }
 )
+
+_DROPPED_FAMILIES = (b"access-control-", b"x-gateway-", b"x-ratelimit-")
 
 #: A stream must not be kept back by a proxy in front (nginx reads X-Accel-Buffering), nor cached.
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
@@ -52,7 +63,7 @@ def to_client(headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
     passed: CIMultiDict[str] = CIMultiDict()
     for name, value in headers:
         key = name.lower()
-        if key not in _DROPPED and not key.startswith(b"access-control-"):
+        if key not in _DROPPED and not key.startswith(_DROPPED_FAMILIES):
             passed.add(name.decode("latin-1"), value.decode("latin-1"))
     return passed
 

@@ -13,7 +13,7 @@ import enum
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from gateway.proxy.dialect import ANTHROPIC as SAYS_ANTHROPIC
 from gateway.proxy.dialect import OPENAI, Dialect
@@ -217,6 +217,14 @@ def refusal(path: str, query: str) -> str | None:
 def without_key(query: str) -> str:
     """A raw query without the client's key, which is nobody else's business."""
     return "&".join(_kept(query))
+
+
+def renamed(query: str, model: str) -> str:
+    """A raw query with ``model`` as the model's name, where it names one."""
+    return "&".join(
+        f"model={quote(model, safe='')}" if unquote(field.partition("=")[0]) == "model" else field
+        for field in query.split("&")
+    )
 
 
 def _kept(query: str) -> Iterator[str]:

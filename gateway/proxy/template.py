@@ -37,6 +37,8 @@ async def _written(lease: Lease, body: dict[str, Any], prompt: str, text: str) -
     wanted: dict[str, Any] = {
         "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": text}]
     }
+    if (name := lease.backend.spec.sent_as) is not None:
+        wanted["model"] = name
     if "chat_template_kwargs" in body:
         wanted["chat_template_kwargs"] = body["chat_template_kwargs"]
     fetched = await lease.backend.pool.fetch(

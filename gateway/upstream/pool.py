@@ -331,9 +331,10 @@ class UpstreamPool:
     async def _connect(self, connection: Connection) -> None:
         address = self._address
         if isinstance(address, TcpAddress):
-            await self.loop.create_connection(
+            transport, _ = await self.loop.create_connection(
                 lambda: connection, address.host, address.port, ssl=address.ssl_context
             )
+            _keep_alive(transport.get_extra_info("socket"))
             return
         # Connecting to a Unix socket never waits: it works or fails at once, with EAGAIN while
         # the listener's backlog is full (5 in cpp-httplib). asyncio takes EAGAIN for a connect
@@ -399,6 +400,17 @@ class UpstreamPool:
                 soonest = exchange.deadline
         if soonest:
             self.wake_at(soonest)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the system notice, within a minute, that the machine at the other end is gone.
+
+    It may vanish in the middle of an answer, and nothing else would ever tell.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):  # not everywhere
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})

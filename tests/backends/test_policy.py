@@ -678,3 +678,28 @@ def test_nobody_starves_beside_a_crowd():
     run(world, 600, {"a": 20, "b": 20, "c": 1}, load=3)
     assert max(world.waits) < 100
     assert len(world.waits) > 600
+
+
+# --- rule 8: models elsewhere --------------------------------------------------------------
+
+
+def test_a_model_elsewhere_starts_whatever_is_here():
+    full = [ready("a", pinned=True, need=10), ready("b", in_flight=1, last_used=1)]
+    away = wanted("x", elsewhere=True)
+    assert acts([*full, away], Limits(max_loaded=1, budget=10)) == ["START x"]
+    assert acts([ready("big", alone=True, in_flight=1), away]) == ["START x"]
+
+
+def test_a_model_elsewhere_takes_no_place_and_makes_none():
+    away = ready("x", elsewhere=True, last_used=0)
+    assert acts([away, wanted("a", need=10)], Limits(max_loaded=1, budget=10)) == ["START a"]
+    assert acts([away, starting("b", wanted=1), wanted("a")]) == []
+    assert acts([away, ready("b", last_used=5), wanted("a")]) == ["STOP b"]
+    assert acts([replace(away, pinned=True), wanted("a", need=99, alone=True)]) == ["START a"]
+
+
+def test_a_model_elsewhere_that_goes_is_no_place_either():
+    leaving = stopping("x", elsewhere=True, waiting=1, oldest_wait=1)
+    assert acts([leaving, wanted("a", 2)]) == ["START a"]
+    assert acts([ready("x", elsewhere=True, unload=True)]) == ["STOP x"]
+    assert acts([ready("x", elsewhere=True, expires=NOW - 1)]) == ["STOP x"]

@@ -1,0 +1,240 @@
+"""A model that other servers have (``url`` in models.json), as a state machine without a process.
+
+::
+
+    stopped --ensure_ready--> starting --one server is up--> ready <--> backoff (all are down;
+       ^                         |                             |           each is tried again
+       |                         | all are down                |           and again)
+       +-------------------------+------------ stop -----------+
+
+To load it is to look whether a server is up, to unload it, to let go of its connections. Requests
+are let through in ``backoff`` too: to try is the quickest way to know, and an error that says what
+is wrong is worth more to a client than a place in a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.backends.backend import Backend, Environment, ServerStatus, State
+from gateway.backends.fleet import Fleet, Tempo, Unreachable
+from gateway.catalog import ModelSpec
+from gateway.endpoints import read_key
+from gateway.errors import BackendError, GatewayError, LoadFailed
+from gateway.tasks import cancel_and_wait, spawn
+from gateway.upstream import ConnectFailed, UpstreamError
+
+_log = logging.getLogger(__name__)
+
+#: Seconds to look around after a connection broke, and when it is loaded anew.
+_SUSPICION = 1.0
+_LOOK = 15.0
+
+
+class RemoteBackend(Backend):
+    """The servers of one :class:`ModelSpec` with ``url``."""
+
+    def __init__(
+        self, spec: ModelSpec, environment: Environment, changed: Callable[[Backend], None]
+    ) -> None:
+        super().__init__(spec, changed)
+        self._env = environment
+        self._fleet: Fleet | None = None
+        self._starting: asyncio.Task[GatewayError | None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()  # a server has turned out to be up or down
+
+    @property
+    def pool(self) -> Fleet:
+        """The servers, as one upstream."""
+        if self._fleet is None or self.state in (State.STOPPED, State.STARTING, State.STOPPING):
+            raise ConnectFailed(f"the connection to {self.spec.name!r} is {self.state}")
+        return self._fleet
+
+    @property
+    def resident(self) -> bool:
+        """Whether there are connections, or tasks that look after servers."""
+        return self.state is not State.STOPPED
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests may be tried."""
+        return self.state in (State.READY, State.BACKOFF)
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """Each of its servers, in the order of models.json."""
+        if self._fleet is None:
+            return tuple(map(ServerStatus, self.spec.url))
+        return tuple(server.status() for server in self._fleet.servers)
+
+    @property
+    def context_size(self) -> int | None:
+        """Tokens: the smallest that a server which is up has listed."""
+        servers = self._fleet.servers if self._fleet is not None else ()
+        name = self.spec.sent_as or ""
+        return min((s.contexts[name] for s in servers if s.up and name in s.contexts), default=None)
+
+    async def ensure_ready(self) -> None:
+        """Return when a server is up; one that is known to be up is not asked again.
+
+        Raises :class:`Unreachable` (502) or its like for time (504), :class:`LoadFailed` where
+        the key or the CA file cannot be read.
+        """
+        while self.state is not State.READY:
+            if self._stopping is not None:
+                await asyncio.wait([self._stopping])
+            elif self._fleet is not None and self.serving:
+                await self._fleet.look_again(_LOOK)
+                if self.state is State.BACKOFF and self._fleet is not None:
+                    raise self._fleet.failure()
+            elif self.state is State.DRAINING:
+                raise BackendError(f"{self.spec.name!r} is being unloaded")
+            else:
+                if self._starting is None:
+                    self._starting = spawn(self._start(), name=f"reach {self.spec.name}")
+                    self._enter(State.STARTING)
+                starting = self._starting
+                await asyncio.wait([starting])
+                if starting.cancelled():
+                    raise BackendError(f"{self.spec.name!r} was unloaded while it was loading")
+                if (failure := starting.result()) is not None:
+                    raise failure
+
+    async def suspect(self, error: UpstreamError) -> bool:
+        """Look at the servers.
+
+        A request that could not be sent may go to another; that it was answered by nobody is
+        known only then. If all were tried, that was it.
+        """
+        if self._fleet is not None:
+            await self._fleet.look_again(_SUSPICION)
+        return isinstance(error, ConnectFailed) and not isinstance(error, Unreachable)
+
+    async def stop(self) -> None:
+        """Close every connection; return when nothing is left."""
+        if self._stopping is None:
+            if not self.resident:
+                return
+            self._stopping = spawn(self._stop(), name=f"let go of {self.spec.name}")
+            self._enter(State.STOPPING)
+        await asyncio.shield(self._stopping)
+
+    def reset(self) -> None:
+        """Nothing is remembered against it: each request tries anew."""
+
+    def failure(self) -> GatewayError:
+        """Never asked for: a model elsewhere is tried again for ever."""
+        return self.last_error or BackendError(f"{self.spec.name!r} cannot be reached")
+
+    # --- transitions ------------------------------------------------------------------------
+
+    async def _start(self) -> GatewayError | None:
+        started = time.monotonic()
+        self.starts += 1
+        self.start_failed = False
+        self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
+        try:
+            try:
+                key, context = await asyncio.to_thread(self._prepare)
+            except (OSError, ValueError) as error:
+                return self._failed(LoadFailed(f"{self.spec.name}: {error}"))
+            spec = self.spec
+            fleet = self._fleet = Fleet(
+                spec.name,
+                spec.endpoints,
+                key,
+                context,
+                parallel=spec.parallel,
+                timeout=spec.timeout,
+                tempo=Tempo(
+                    self._env.health_interval, self._env.backoff_first, self._env.backoff_cap
+                ),
+                log=self.log,
+                changed=self._judge,
+            )
+            while not fleet.any_up:
+                if fleet.all_down:
+                    failure = fleet.failure()
+                    await self._let_go()
+                    return self._failed(failure)
+                self._news.clear()
+                await self._news.wait()
+            self.load_seconds = time.monotonic() - started
+            self._enter(State.READY)
+            return None
+        finally:
+            self._starting = None
+
+    def _failed(self, failure: GatewayError) -> GatewayError:
+        self.last_error = failure
+        self.start_failed = True
+        _log.error("model %s: %s", self.spec.name, failure.message)
+        self._enter(State.STOPPED)
+        return failure
+
+    def _prepare(self) -> tuple[str | None, ssl.SSLContext | None]:
+        """The key and what TLS trusts. Blocks. Raises OSError and ValueError."""
+        spec = self.spec
+        key = None
+        if spec.key is not None:
+            try:
+                key = read_key(spec.key.get_secret_value(), self._env.environ)
+            except ValueError as error:
+                raise ValueError(f"key: {error}") from None
+        if not any(endpoint.tls for endpoint in spec.endpoints):
+            return key, None
+        return key, client_context(spec.ca_file)
+
+    def _judge(self) -> None:
+        """A server has come up or gone down."""
+        self._news.set()
+        fleet = self._fleet
+        if fleet is None:
+            return
+        self.retry_at = min(server.retry_at for server in fleet.servers)
+        if self.state is State.READY and fleet.all_down:
+            self.deaths += 1
+            self.last_error = fleet.failure()
+            self._enter(State.BACKOFF)
+        elif self.state is State.BACKOFF and fleet.any_up:
+            self._enter(State.READY)
+        else:
+            self._changed(self)
+
+    async def _stop(self) -> None:
+        try:
+            await cancel_and_wait(self._starting)
+            self._starting = None
+            await self._let_go()
+        finally:
+            self._stopping = None
+            self._enter(State.STOPPED)
+
+    async def _let_go(self) -> None:
+        if self._fleet is not None:
+            await self._fleet.close()
+            self._fleet = None
+
+
+def client_context(ca_file: str | None) -> ssl.SSLContext:
+    """TLS that trusts the system's CAs, and those in ``ca_file`` (``~`` is understood).
+
+    Blocks. Raises ValueError where the file is none.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(Path(ca_file).expanduser())
+        except (OSError, RuntimeError) as error:  # ssl.SSLError is an OSError
+            reason = error.strerror if isinstance(error, OSError) else error
+            if isinstance(error, ssl.SSLError):
+                reason = "it holds no PEM certificate"
+            raise ValueError(f"the file {ca_file} of CAs: {reason}") from None
+    return context
