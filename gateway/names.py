@@ -67,6 +67,14 @@ def is_public(name: str) -> bool:
         parsed = parse_name(name)
     except ValueError:
         return False
-    if not isinstance(parsed, str) or "." not in parsed:
-        return False
-    return parsed.rpartition(".")[2] not in _LOCAL_ZONES and not parsed.endswith(".home.arpa")
+    return isinstance(parsed, str) and not is_local(parsed)
+
+
+def is_local(name: str) -> bool:
+    """Whether ``name``, in lower case, is one that the public DNS cannot hold, and no address.
+
+    Judged by its end alone: a name of odd characters, like ``a_b.example.com``, may well be in
+    the DNS.
+    """
+    *rest, zone = name.split(".")
+    return (not rest and not zone.isdigit()) or zone in _LOCAL_ZONES or name.endswith(".home.arpa")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 from harness import FAKE, MakeGateway, Running, Served, alive, project
 from minilm_model import wheel, write_minilm_model
@@ -18,6 +19,12 @@ from gateway.backends.watchdog import PATIENCE
 from gateway.config import Settings, load_settings
 from gateway.library import Library
 from gateway.server import Gateway
+
+# An example may take as long as it likes: on a busy machine any may be slow once.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture

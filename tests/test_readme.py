@@ -41,3 +41,15 @@ def test_every_public_route_is_in_the_readme() -> None:
         if path.split("{")[0].rstrip("/").removeprefix("/v1") not in text
     }
     assert not missing
+
+
+def test_every_test_that_security_md_names_is_there() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text()
+    names = re.findall(r"`(?:tests/[\w/]*?/?)?(test_\w+)(\.py)?`", text)
+    assert len(names) > 10
+    files = {file.name: file.read_text() for file in (REPOSITORY / "tests").rglob("test_*.py")}
+    for name, ending in names:
+        if ending:
+            assert name + ending in files
+        else:
+            assert any(f"def {name}(" in text for text in files.values()), name

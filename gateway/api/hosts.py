@@ -19,7 +19,7 @@ from gateway.api.request import Request
 from gateway.api.tls_state import HSTS
 from gateway.config import Settings
 from gateway.errors import BadRequest
-from gateway.names import is_public, parse_name
+from gateway.names import is_local, is_public, parse_name
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 #: Answers that are kept: of names and addresses alike.
@@ -65,7 +65,7 @@ class Hosts:
             return None  # an address is nobody's name, so no page can have come from it
         if any(host.endswith(end) for end in self._below):
             return None
-        if self._local and not is_public(host):
+        if self._local and is_local(host):
             return None
         return f"this gateway is not {host}: if it is, add that name to `allowed_hosts`"
 

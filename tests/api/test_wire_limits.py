@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,54 @@ async def test_what_is_no_http(make_gateway: MakeGateway, tmp_path: Path, start:
         await still_serves(running)
 
 
+def damaged(whole: bytes, chance: random.Random) -> bytes:
+    """A request with a few bytes changed, lost, doubled, or moved."""
+    data = bytearray(whole)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(data))
+        match chance.randrange(5):
+            case 0:
+                data[place] = chance.randrange(256)
+            case 1:
+                del data[place : place + chance.randint(1, 8)]
+            case 2:
+                data[place:place] = chance.choice([b"\r\n", b"\0", b"\r", b"\n", b" ", b":", b"%"])
+            case 3:
+                data[place:place] = data[place : place + chance.randint(1, 40)]
+            case 4:
+                lines = bytes(data).split(b"\r\n")
+                lines.insert(chance.randrange(len(lines)), chance.choice(lines))
+                data = bytearray(b"\r\n".join(lines))
+        data = data or bytearray(b"\r\n")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_damaged_requests(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    chance = random.Random(seed)
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT)
+        whole = (
+            post(running, CHAT),
+            head(running, "POST /v1/chat/completions HTTP/1.1", "Transfer-Encoding: chunked")
+            + chunks,
+            head(running, "GET /v1/models?x=%2F&authKey=y HTTP/1.1", "Accept: */*"),
+        )
+        for _ in range(100):
+            sent = damaged(chance.choice(whole), chance)
+            async with connected(running) as client:
+                client.send(sent)
+                client.writer.write_eof()
+                got = await client.closed()
+            # One connection may carry two requests, once a line break has come in.
+            for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", got):
+                assert status < b"500", (sent, got)
+        await still_serves(running)
+    assert not [record.getMessage() for record in caplog.records if record.exc_info]
+
+
 # --- JSON ----------------------------------------------------------------------------------
 
 
@@ -251,6 +301,10 @@ async def test_a_body_that_needs_no_change_goes_on_as_it_came(
         ({}, "evil.example.com", 421),
         ({}, "127.0.0.1.evil.com", 421),
         ({}, "localhost.evil.com", 421),
+        ({}, "a_b.evil.com", 421),
+        ({}, "-a.evil.com", 421),
+        ({}, "a..evil.com", 421),
+        ({}, "2130706433", 421),
         ({}, "evil.com:8080", 421),
         ({}, "evil.com/127.0.0.1", 421),
         ({}, "evil.com@127.0.0.1", 421),

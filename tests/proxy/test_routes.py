@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl, unquote, urlencode
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Access, ModelIn, refusal, without_key
@@ -87,6 +91,51 @@ def test_consistent() -> None:
 )
 def test_refusals(path: str, query: str, refused: bool) -> None:
     assert (refusal(path, query) is not None) == refused
+
+
+REFUSED = sorted({route.path for route in TABLE if route.access is Access.REFUSED})
+#: What a server that tidies up paths takes for a single slash.
+SLASHES = st.sampled_from(["/", "//", "/./", "/x/../", "/%2e/", "/x/%2e%2E/", "%2f", "%2F/"])
+
+
+@given(st.sampled_from(REFUSED), st.data())
+def test_a_refused_path_is_refused_however_it_is_written(path: str, data: st.DataObject) -> None:
+    written = ""
+    for char in path.replace("{conversation}", "some id"):
+        if char == "/":
+            written += data.draw(SLASHES)
+        elif data.draw(st.booleans()):
+            written += f"%{ord(char):02x}"
+        else:
+            written += char
+    assert refusal(written + data.draw(st.sampled_from(["", "/", "/."])), "") is not None
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_target_is_judged(path: str, query: str) -> None:
+    reason = refusal(path, query)
+    assert reason is None or reason
+    if unquote(path) in REFUSED:
+        assert reason is not None
+
+
+@given(st.sampled_from(["save", "restore"]), st.data())
+def test_files_of_slots_are_refused_however_it_is_written(action: str, data: st.DataObject) -> None:
+    written = "".join(f"%{ord(c):02X}" if data.draw(st.booleans()) else c for c in action)
+    before = data.draw(st.lists(st.sampled_from(["a=b", "action=erase", "", "&"])))
+    after = data.draw(st.lists(st.sampled_from(["a=b", "action=erase", "", "x=;"])))
+    assert refusal("/slots/0", "&".join([*before, f"action={written}", *after])) is not None
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=4))
+def test_a_key_never_stays_in_a_query(pairs: list[tuple[str, str]]) -> None:
+    secret = "llmgw_secret"
+    raw = urlencode([*pairs, ("authKey", secret), *pairs])
+    left = without_key(raw)
+    assert secret not in left
+    assert parse_qsl(left, keep_blank_values=True) == [
+        pair for pair in pairs * 2 if pair[0] != "authKey"
+    ]
 
 
 def test_keys_stay_here() -> None:
