@@ -202,6 +202,7 @@ class Settings(_Section):
     trusted_proxies: tuple[str, ...] = Field(
         (), description="a list of addresses and networks like 10.0.0.0/8"
     )
+    remote_media: bool = Field(False, description="true or false")
     auth: AuthSettings = Field(AuthSettings(), description="an object")
     tls: TlsSettings = Field(TlsSettings(), description="an object")
     cors: CorsSettings = Field(CorsSettings(), description="an object")

@@ -16,12 +16,14 @@ from gateway.api.context import (
     PRINCIPAL,
     REQUEST_ID,
     SCHEDULER,
+    SETTINGS,
 )
 from gateway.api.request import AnyHandler, Request, opener
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.library import Library
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
+from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
 from gateway.proxy.personality import CHAT, COMPLETION
 from gateway.proxy.relay import Call, Outcome, relay
 from gateway.proxy.resolve import Target
@@ -44,13 +46,14 @@ def json_handler(route: Route) -> AnyHandler:
     async def handle(request: Request) -> web.StreamResponse:
         raw = await request.read()
         body = parse_object(raw)
-        check(body)
+        allowed = FETCHED_TOO if request.app[SETTINGS].remote_media else DATA_ONLY
+        check(body, allowed)
         target = await resolve(request, body)
         spec = target.spec
         changed = body.pop("personality", None) is not None
         if spec.set_params or spec.strip_params:
             shape(body, spec.strip_params, spec.set_params)
-            check(body)
+            check(body, allowed)
             changed = True
         if (name := spec.sent_as) is not None:
             body["model"] = name

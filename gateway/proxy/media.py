@@ -2,7 +2,8 @@
 
 An ``image_url`` of ``http://...`` makes llama-server connect to that address, from inside the
 network it stands in (server-side request forgery, CWE-918); ``file://`` names files of this
-machine. So only ``data:`` URLs pass, and plain base64, which is no URL.
+machine. So only ``data:`` URLs pass, and plain base64, which is no URL. Where the owner of the
+machine wants it (``remote_media: true``), what HTTP fetches passes as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.errors import BadRequest
+
+#: How the address of a medium may begin.
+Beginnings = tuple[str, ...]
+DATA_ONLY: Beginnings = ("data:",)
+FETCHED_TOO: Beginnings = (*DATA_ONLY, "http://", "https://")
 
 #: Fields of a content part that hold an address, or an object with one: OpenAI's
 #: (``image_url``, ``input_audio``), Anthropic's (``source``) and llama-server's own.
@@ -46,18 +52,18 @@ _CARRIERS = (
 _LISTS = frozenset({"multimodal_data", "files", "images"})
 
 
-def refuse_remote(body: dict[str, Any]) -> None:
-    """Raise :class:`BadRequest` if anything in ``body`` is to be fetched from elsewhere."""
+def refuse_remote(body: dict[str, Any], allowed: Beginnings = DATA_ONLY) -> None:
+    """Raise :class:`BadRequest` if anything in ``body`` is at an address that isn't allowed."""
     for name in _CARRIERS:
         value = body.get(name)
         if value.__class__ is list or value.__class__ is dict:
-            refuse_remote_in(value)
+            refuse_remote_in(value, allowed)
     for name in _LISTS:
         if name in body:
-            _look_at_list(name, body[name])
+            _look_at_list(name, body[name], allowed)
 
 
-def refuse_remote_in(content: Any) -> None:
+def refuse_remote_in(content: Any, allowed: Beginnings = DATA_ONLY) -> None:
     """The same for the content of one message. No recursion: clients choose how deep it is."""
     waiting = [content]
     while waiting:
@@ -68,32 +74,32 @@ def refuse_remote_in(content: Any) -> None:
         arguments = value.get("type") == "tool_use"  # what a tool was called with is no media
         for key, inner in value.items():
             if key in _PLACES:
-                _look_at(key, inner)
+                _look_at(key, inner, allowed)
             elif key in _LISTS:
-                _look_at_list(key, inner)
+                _look_at_list(key, inner, allowed)
             if isinstance(inner, dict | list) and not (arguments and key == "input"):
                 waiting.append(inner)
 
 
-def _look_at(place: str, value: Any) -> None:
+def _look_at(place: str, value: Any, allowed: Beginnings) -> None:
     if isinstance(value, dict):
         for key in _ADDRESSES:
-            _check(place, value.get(key))
+            _check(place, value.get(key), allowed)
     elif place != "source":  # Anthropic's search results name theirs, as a text
-        _check(place, value)
+        _check(place, value, allowed)
 
 
-def _look_at_list(place: str, values: Any) -> None:
+def _look_at_list(place: str, values: Any, allowed: Beginnings) -> None:
     for value in values if isinstance(values, Iterable) else ():
-        _check(place, value)
+        _check(place, value, allowed)
 
 
-def _check(place: str, value: Any) -> None:
+def _check(place: str, value: Any, allowed: Beginnings) -> None:
     # Base64 has no colon, so what has one is an address of some kind.
-    if isinstance(value, str) and ":" in value and not value.startswith("data:"):
+    if isinstance(value, str) and ":" in value and not value.startswith(allowed):
         raise BadRequest(
-            f"`{place}` must be a data: URL with the content itself: this server fetches nothing "
-            "from other addresses",
+            f"`{place}` must begin with {' or '.join(allowed)}"
+            + ("" if len(allowed) > 1 else ", as this server fetches nothing from elsewhere"),
             code="remote_media_refused",
             param=place,
         )

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import BadRequest
-from gateway.proxy.media import refuse_remote, refuse_remote_in
+from gateway.proxy.media import DATA_ONLY, Beginnings, refuse_remote, refuse_remote_in
 
 JsonObject = dict[str, Any]
 
@@ -23,23 +23,30 @@ JsonObject = dict[str, Any]
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
+class Check(Protocol):
+    """See :class:`MessageFormat`."""
+
+    def __call__(self, body: JsonObject, allowed: Beginnings = DATA_ONLY, /) -> object: ...
+
+
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
     """How one API writes a conversation.
 
-    ``check`` raises :class:`BadRequest` for a body that is none of this format, or that would
-    have something fetched from elsewhere; ``apply`` puts a system prompt in, where it has a place.
+    ``check`` raises :class:`BadRequest` for a body that is none of this format, or that has media
+    at addresses that do not begin as allowed (:data:`DATA_ONLY` by default); ``apply`` puts a
+    system prompt in, where it has a place.
     """
 
     name: str
-    check: Callable[[JsonObject], object]
+    check: Check
     apply: Callable[[JsonObject, str], None] | None
 
 
 # --- OpenAI's Chat Completions -------------------------------------------------------------
 
 
-def check_messages(body: JsonObject) -> list[Any]:
+def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> list[Any]:
     """The ``messages`` of a chat request. Raises :class:`BadRequest` if they aren't any."""
     try:
         messages = body["messages"]
@@ -63,7 +70,7 @@ def check_messages(body: JsonObject) -> list[Any]:
             )
         content = message.get("content")
         if content.__class__ is list or content.__class__ is dict:
-            refuse_remote_in(content)
+            refuse_remote_in(content, allowed)
     return messages
 
 
@@ -82,7 +89,7 @@ def apply_to_chat(body: JsonObject, prompt: str) -> None:
 # --- OpenAI's Responses --------------------------------------------------------------------
 
 
-def check_responses(body: JsonObject) -> None:
+def check_responses(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> None:
     """Raise :class:`BadRequest` unless ``input`` is a text or a list of objects."""
     items = body.get("input")
     if isinstance(items, str):
@@ -99,7 +106,7 @@ def check_responses(body: JsonObject) -> None:
                 f"`input[{index}]` must be an object, not {_json_type(item)}",
                 param=f"input[{index}]",
             )
-    refuse_remote_in(items)
+    refuse_remote_in(items, allowed)
 
 
 def apply_to_responses(body: JsonObject, prompt: str) -> None:

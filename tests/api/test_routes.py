@@ -168,6 +168,21 @@ async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Rec
     assert not recorded()
 
 
+async def test_unless_the_owner_wants_it(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    models = {"m": fake_model(tmp_path, record=record)}
+    part: dict[str, Any] = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+    async with make_gateway(models, llama_server=RECORDER, remote_media=True) as running:
+        status, _ = await running.json("POST", "/v1/chat/completions", json=body)
+        assert status == 200
+        part["image_url"]["url"] = "file:///etc/passwd"
+        status, answer = await running.json("POST", "/v1/chat/completions", json=body)
+        assert (status, answer["error"]["code"]) == (400, "remote_media_refused")
+    (sent,) = Recorded(record)()
+    assert "http://127.0.0.1:9/x.png" in sent["body"]
+
+
 async def test_pictures_that_came_along_arrive(running: Running, recorded: Recorded) -> None:
     url = "data:image/png;base64,iVBORw0KGgo="
     parts = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": url}}]

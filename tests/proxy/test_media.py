@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
+from gateway.proxy.media import FETCHED_TOO
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, NONE, RESPONSES, MessageFormat
 
 REMOTE = [
@@ -64,6 +65,17 @@ def test_remote(url: str) -> None:
         with pytest.raises(BadRequest) as caught:
             format_.check(body)
         assert caught.value.code == "remote_media_refused", body
+
+
+@pytest.mark.parametrize("url", REMOTE)
+def test_remote_where_it_is_allowed(url: str) -> None:
+    fetched = url.startswith(("http://", "https://"))
+    for format_, body in bodies(url):
+        if fetched:
+            format_.check(body, FETCHED_TOO)
+            continue
+        with pytest.raises(BadRequest, match="data: or http:// or https://"):
+            format_.check(body, FETCHED_TOO)
 
 
 @pytest.mark.parametrize("url", HARMLESS)
