@@ -38,6 +38,12 @@ CHAT = {
     "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
 }
 LIST = {"object": "list", "data": [{"id": "there", "object": "model", "max_model_len": 4096}]}
+#: Answers to looks at its health after which no connection is left to be used again, on which a
+#: request may be sent twice.
+CLOSING: dict[str, Any] = {
+    "/v1/models": (200, LIST, {"Connection": "close"}),
+    "/health": (404, {}, {"Connection": "close"}),
+}
 HEALTH = ("/v1/models", "/health")
 
 

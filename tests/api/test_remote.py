@@ -1,0 +1,564 @@
+"""Models that other servers have, as clients of the gateway see them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from elsewhere import CLOSING, STREAM_END, STREAM_HEAD, Asked, Elsewhere, event, hang_up, hold
+from harness import MakeGateway, Running, fake_model
+from scripted import until
+from tiny_model import GRAMMAR
+from yarl import URL
+
+from gateway.backends.backend import State
+from gateway.backends.command import bundled_program
+from gateway.cli import main
+from gateway.tasks import spawn
+
+CHAT = "/v1/chat/completions"
+USER = {"role": "user", "content": "hi"}
+SECRET = "sk-very-secret"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Elsewhere]:
+    async with Elsewhere() as server:
+        yield server
+
+
+def entry(*servers: Elsewhere | str, **more: Any) -> dict[str, Any]:
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    return {"url": urls, "key": SECRET, "modelName": "there", **more}
+
+
+async def closed(running: Running) -> None:
+    await until(running.gateway.scheduler, lambda: running.gateway.scheduler.in_flight == 0)
+
+
+# --- what is sent --------------------------------------------------------------------------
+
+
+async def test_what_a_server_elsewhere_gets(make_gateway: MakeGateway, server: Elsewhere) -> None:
+    models = {
+        "m": entry(
+            server,
+            aliases="alias",
+            personalities={"teacher": "You teach."},
+            params={"temperature": 0.5, "topP": 0.9, "ctxSize": 100},
+            setParams={"seed": 7},
+            stripParams=["user"],
+        )
+    }
+    async with make_gateway(models) as running:
+        headers = {"X-Api-Key": running.key, "Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}
+        body = {"model": "alias:teacher", "messages": [USER], "user": "me", "temperature": 0.1}
+        async with running.request("POST", CHAT, json=body, headers=headers) as response:
+            answer = await response.json()
+            assert response.headers["X-Gateway-Model"] == "m"
+    (asked,) = server.asked
+    assert asked.json == {
+        "model": "there",
+        "messages": [{"role": "system", "content": "You teach."}, USER],
+        "temperature": 0.1,
+        "seed": 7,
+        "top_p": 0.9,
+    }
+    assert {name.lower() for name in asked.headers} == {
+        "host",
+        "user-agent",
+        "accept-encoding",
+        "authorization",
+        "content-type",
+        "content-length",
+    }
+    assert asked.headers["Authorization"] == f"Bearer {SECRET}"
+    assert answer["responses"] == "from elsewhere"
+    assert answer["model"] == "its-own-name"
+    assert answer["usage"]["total_tokens"] == 5
+
+
+async def test_nothing_is_added_that_only_llama_server_knows(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    async def stream(asked: Asked) -> None:
+        asked.writer.write(STREAM_HEAD + event("one") + STREAM_END)
+
+    async with make_gateway({"m": entry(server)}) as running:
+        assert (await running.chat("m"))[0] == 200
+        server.answers[CHAT] = stream
+        status, answer = await running.json("GET", "/chat/ask?question=hi&model=m")
+        assert (status, answer["response"]) == (200, "one")
+    first, second = server.asked
+    assert first.json == {"model": "there", "messages": [USER]}
+    assert second.json == {"model": "there", "messages": [USER], "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "target"),
+    [
+        ("", "/chat/completions", "/v1/chat/completions"),
+        ("/v1", "/v1/embeddings", "/v1/embeddings"),
+        ("/openai/v2", "/v1/responses", "/openai/v2/responses"),
+        ("/llama/v1", "/tokenize", "/llama/tokenize"),
+        ("/v1", "/v1/rerank", "/v1/rerank"),
+        ("/x", "/v1/messages", "/x/messages"),
+    ],
+)
+async def test_where_requests_go(
+    make_gateway: MakeGateway, server: Elsewhere, base: str, path: str, target: str
+) -> None:
+    server.answers[target] = (200, {"here": True})
+    bodies = {"input": "hi", "content": "hi", "messages": [USER], "max_tokens": 1, "query": "q"}
+    async with make_gateway({"m": entry(server.url + base)}) as running:
+        answer = await running.json("POST", path, json={"model": "m", **bodies})
+    assert (answer[0], answer[1]["here"]) == (200, True)
+    assert server.asked[-1].target == target
+    assert server.asked[-1].json["model"] == "there"
+
+
+async def test_questions_about_a_model_name_it_as_it_is_called_there(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    server.answers["/props"] = (200, {"n": 1})
+    async with make_gateway({"m": entry(server, modelName="org/ä")}) as running:
+        assert (await running.chat("m"))[0] == 200
+        path = "/props?model=m&x=1&authKey=" + running.key
+        assert await running.json("GET", path, key=None) == (200, {"n": 1})
+    assert server.asked[-1].target == "/props?model=org%2F%C3%A4&x=1"
+
+
+@pytest.mark.parametrize("named", ["form", "file first", "query", "query only"])
+async def test_a_form_names_the_model_as_it_is_called_there(
+    make_gateway: MakeGateway, server: Elsewhere, named: str
+) -> None:
+    target = "/v1/audio/transcriptions"
+    server.answers[target] = (200, {"text": "heard"})
+    sound = b"\r\n--x" + bytes(range(256)) * 200
+
+    form = aiohttp.FormData()
+    fields = [("model", "m"), ("file", sound)]
+    for name, value in reversed(fields) if named == "file first" else fields:
+        if name == "file":
+            form.add_field(name, value, filename="a.wav")
+        elif named != "query only":
+            form.add_field(name, "other" if named == "query" else value)
+    path = f"{target}?model=m" if named.startswith("query") else target
+    async with make_gateway({"m": entry(server)}) as running:
+        assert await running.json("POST", path, data=form) == (200, {"text": "heard"})
+    (asked,) = server.asked
+    assert asked.body.count(b'name="model"') == 1
+    assert b'name="model"\r\n\r\nthere\r\n--' in asked.body
+    assert sound in asked.body
+    assert asked.headers["Authorization"] == f"Bearer {SECRET}"
+
+
+async def test_upstream_reaches_the_rest_and_never_above(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    server.answers["/base/files"] = (200, {"files": 1})
+    async with make_gateway({"m": entry(server.url + "/base/v1")}) as running:
+        assert await running.json("GET", "/upstream/m/files?a=1") == (200, {"files": 1})
+        above = URL(f"{running.url}/upstream/m/x/%2e%2e/%2e%2e/secret", encoded=True)
+        headers = {"Authorization": f"Bearer {running.key}"}
+        async with running.session.get(above, headers=headers) as response:
+            status, answer = response.status, await response.json()
+    assert server.asked[-1].target == "/base/files?a=1"
+    assert (status, "`..`" in answer["error"]["message"]) == (400, True)
+
+
+# --- what comes back -----------------------------------------------------------------------
+
+
+async def test_errors_keep_status_and_message(make_gateway: MakeGateway, server: Elsewhere) -> None:
+    error = {"message": "too fast", "type": "rate", "code": "slow_down", "param": None}
+    server.answers[CHAT] = (429, {"error": error}, {"Retry-After": "7"})
+    async with make_gateway({"m": entry(server)}) as running:
+        body = {"model": "m", "messages": [USER]}
+        async with running.request("POST", CHAT, json=body) as response:
+            assert (response.status, response.headers["Retry-After"]) == (429, "7")
+            assert (await response.json())["error"] == error
+        server.answers[CHAT] = (404, {"detail": "Not Found"})
+        status, answer = await running.chat("m")
+        assert (status, answer["error"]["message"]) == (404, "Not Found")
+
+
+async def test_what_a_server_says_of_its_account_stays_here(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    hidden = {
+        "Set-Cookie": "a=b",
+        "OpenAI-Organization": "us",
+        "X-RateLimit-Remaining-Requests": "1",
+        "X-Gateway-Model": "theirs",
+        "WWW-Authenticate": "Bearer",
+        "Location": "https://elsewhere.example/",
+        "Access-Control-Allow-Origin": "https://elsewhere.example",
+    }
+    server.answers[CHAT] = (200, {"choices": []}, {**hidden, "X-Request-Id": "theirs", "X-T": "t"})
+    async with make_gateway({"m": entry(server)}, cors={"origins": []}) as running:
+        body = {"model": "m", "messages": [USER]}
+        async with running.request("POST", CHAT, json=body) as response:
+            assert response.headers["X-Gateway-Model"] == "m"
+            assert response.headers["X-Request-Id"] != "theirs"
+            assert response.headers["X-T"] == "t"
+            assert not (hidden.keys() - {"X-Gateway-Model"}) & set(response.headers)
+
+
+async def test_a_stream_passes_as_it_comes_and_ends_with_its_client(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    more, left = asyncio.Event(), asyncio.Event()
+
+    async def stream(asked: Asked) -> None:
+        asked.writer.write(STREAM_HEAD + event("one"))
+        await more.wait()
+        try:
+            while True:  # until nobody listens
+                asked.writer.write(event("two"))
+                await asked.writer.drain()
+                await asyncio.sleep(0.001)
+        finally:
+            left.set()
+
+    server.answers[CHAT] = stream
+    async with make_gateway({"m": entry(server)}) as running, running.openai() as client:
+        answer = await client.chat.completions.create(model="m", messages=[USER], stream=True)
+        texts = aiter(answer)
+        assert (await anext(texts)).choices[0].delta.content == "one"
+        more.set()
+        assert (await anext(texts)).choices[0].delta.content == "two"
+        await answer.close()
+        async with asyncio.timeout(20):
+            await left.wait()
+        await closed(running)
+
+
+async def test_a_client_that_does_not_read_slows_the_server_elsewhere(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    sent, piece = 0, b"x" * 65536
+    stalled = asyncio.Event()
+
+    async def flood(asked: Asked) -> None:
+        nonlocal sent
+        asked.writer.write(STREAM_HEAD)
+        for _ in range(2000):  # 128 MB
+            asked.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            try:
+                async with asyncio.timeout(1):
+                    await asked.writer.drain()
+            except TimeoutError:
+                stalled.set()
+                await asked.writer.drain()
+            sent += len(piece)
+        asked.writer.write(STREAM_END)
+
+    server.answers[CHAT] = flood
+    async with make_gateway({"m": entry(server)}) as running:
+        body = {"model": "m", "messages": [USER], "stream": True}
+        async with running.request("POST", CHAT, json=body) as response:
+            async with asyncio.timeout(60):
+                await stalled.wait()
+            assert sent < 64 * 2**20
+            received = sum([len(data) async for data in response.content.iter_any()])
+            assert received == 2000 * len(piece) + len(b"data: [DONE]\n\n")
+
+
+async def test_a_stream_that_breaks_looks_broken(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    async def half(asked: Asked) -> None:
+        asked.writer.write(STREAM_HEAD + event("one"))
+        await asked.writer.drain()
+        asked.writer.transport.close()
+        raise ConnectionAbortedError
+
+    server.answers[CHAT] = half
+    async with make_gateway({"m": entry(server)}) as running:
+        body = {"model": "m", "messages": [USER], "stream": True}
+        async with running.request("POST", CHAT, json=body) as response:
+            data = b""
+            while b"went away in the middle of its answer" not in data:
+                data += await response.content.readany()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.content.read()
+        assert b"[DONE]" not in data
+
+
+# --- servers that are down -----------------------------------------------------------------
+
+
+async def test_a_server_that_is_down_is_a_502_that_hides_where_it_is(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    await server.stop()
+    async with make_gateway({"m": entry(server)}) as running:
+        for _ in range(2):
+            status, answer = await running.chat("m")
+            message = "the server of 'm' cannot be used: the connection is refused"
+            assert (status, answer["error"]["message"]) == (502, message)
+            assert answer["error"]["code"] == "backend_error"
+        _, listed = await running.json("GET", "/v1/models")
+        assert listed["data"][0]["status"] == {"value": "failed", "failed": True}
+        await server.start()
+        assert (await running.chat("m"))[0] == 200
+
+
+async def test_a_request_goes_to_the_server_that_is_left(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    async with Elsewhere() as other, make_gateway({"m": entry(server, other)}) as running:
+        assert (await running.chat("m"))[0] == 200
+        await server.stop()
+        for _ in range(4):
+            assert (await running.chat("m"))[0] == 200
+        await other.stop()
+        for _ in range(3):  # one may be sent on a connection that is dead
+            status, answer = await running.chat("m")
+            assert status == 502
+        assert "no server of 'm' can be used" in answer["error"]["message"]
+        await server.start()
+        assert (await running.chat("m"))[0] == 200
+
+
+async def test_a_request_that_was_taken_is_not_given_to_another(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    async with Elsewhere() as other, make_gateway({"m": entry(server, other)}) as running:
+        for one in (server, other):
+            one.answers[CHAT] = hang_up
+            one.answers.update(CLOSING)
+        status, answer = await running.chat("m")
+        assert (status, answer["error"]["code"]) == (502, "backend_error")
+        assert "went away before it answered" in answer["error"]["message"]
+        assert len(server.asked) + len(other.asked) == 1
+
+
+async def test_an_answer_that_does_not_begin_is_a_504(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    server.answers[CHAT] = hold
+    async with make_gateway({"m": entry(server, timeout="300ms")}) as running:
+        status, answer = await running.chat("m")
+        assert (status, answer["error"]["code"]) == (504, "backend_timeout")
+        assert answer["error"]["message"] == "m sent no answer within 0.3 s"
+
+
+async def test_requests_over_parallel_wait_here(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    go = asyncio.Event()
+
+    async def slow(asked: Asked) -> None:
+        await go.wait()
+        asked.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    server.answers[CHAT] = slow
+    async with make_gateway({"m": entry(server, parallel=2)}) as running:
+        asking = [spawn(running.chat("m"), name="ask") for _ in range(5)]
+        scheduler = running.gateway.scheduler
+        await until(scheduler, lambda: scheduler.status()[0].queued == 3)
+        await server.until(lambda: len(server.asked) == 2)
+        go.set()
+        assert [status for status, _ in await asyncio.gather(*asking)] == [200] * 5
+
+
+# --- lists, loading, unloading -------------------------------------------------------------
+
+
+async def test_how_it_is_listed(make_gateway: MakeGateway, server: Elsewhere, caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    models = {"m": entry(server, personalities={"p": "You."}), "here": {"params": {"model": "x"}}}
+    async with make_gateway(models) as running:
+        assert (await running.json("POST", "/loadModel", json={"model": "m"}))[0] == 200
+        pages = {}
+        for path in ("/v1/models", "/admin/models", "/admin/status", "/models?loaded=true"):
+            pages[path] = (await running.json("GET", path))[1]
+        _, key = await running.gateway.ring.create("user", "", admin=False)
+        _, public = await running.json("GET", "/v1/models", key=key)
+        _, log = await running.json("GET", "/admin/models/m/log?follow=false")
+        assert (await running.json("POST", "/unloadModel?model=m"))[0] == 200
+        _, after = await running.json("GET", "/admin/models")
+    listed, virtual, here = pages["/v1/models"]["data"]
+    assert (listed["remote"], listed["context_size"]) == (True, 4096)
+    assert listed["status"] == {"value": "loaded"}
+    up = {"url": server.url, "up": True, "in_flight": 0, "error": None, "retry_in": None}
+    assert listed["servers"] == [up]
+    assert (virtual["id"], virtual["remote"]) == ("m:p", True)
+    assert "remote" not in here
+    status = pages["/admin/models"]["models"][0]
+    assert (status["state"], status["memory"], status["servers"]) == ("ready", None, [up])
+    assert pages["/admin/models"]["models"][1]["servers"] == []
+    assert pages["/models?loaded=true"] == ["m"]
+    assert [one.get("remote") for one in public["data"]] == [True, True, None]
+    assert server.url not in json.dumps(public)
+    assert f"{server.url} is up" in log["lines"]
+    assert (after["models"][0]["state"], after["models"][0]["servers"][0]["up"]) == (
+        "stopped",
+        False,
+    )
+    assert "secret" not in json.dumps([pages, public, log, after]) + caplog.text
+
+
+async def test_the_router_api(make_gateway: MakeGateway, server: Elsewhere) -> None:
+    async with make_gateway({"m": entry(server)}) as running:
+        scheduler = running.gateway.scheduler
+
+        async def post(path: str) -> int:
+            return (await running.json("POST", path, json={"model": "m"}))[0]
+
+        assert await post("/models/load") == 200
+        await until(scheduler, lambda: scheduler.loaded() == ["m"])
+        assert await post("/models/load") == 400  # it is
+        assert await post("/models/unload") == 200
+        await until(scheduler, lambda: scheduler.status()[0].state is State.STOPPED)
+        assert await post("/models/unload") == 400  # it isn't
+        await server.stop()
+        assert await post("/models/load") == 200
+        await until(scheduler, lambda: bool(scheduler.status()[0].last_error))
+        assert await post("/loadModel") == 502
+
+
+async def test_it_has_its_place_beside_models_of_this_machine(
+    make_gateway: MakeGateway, server: Elsewhere, tmp_path: Path
+) -> None:
+    models = {"here": fake_model(tmp_path), "m": {**entry(server), "preload": True, "ttl": "1h"}}
+    async with make_gateway(models, scheduler={"max_loaded": 1}) as running:
+        scheduler = running.gateway.scheduler
+        await until(scheduler, lambda: scheduler.loaded() == ["m"])
+        assert (await running.chat("here"))[0] == 200
+        assert (await running.chat("m"))[0] == 200
+        assert scheduler.loaded() == ["here", "m"]
+        file = running.gateway.library.file
+        models["m"]["url"] = "http://127.0.0.1:9"
+        await asyncio.to_thread(file.write_text, json.dumps(models))
+        await running.gateway.library.refresh()
+        status, answer = await running.chat("m")
+        assert (status, "cannot be used" in answer["error"]["message"]) == (502, True)
+        assert scheduler.loaded() == ["here"]
+
+
+# --- real servers --------------------------------------------------------------------------
+
+
+async def test_a_gateway_behind_a_gateway(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    inner = {"there": fake_model(tmp_path, personalities={"p": "Inner."}, chunks=3)}
+    async with make_gateway(inner, folder="inner") as behind:
+        _, key = await behind.gateway.ring.create("outer", "", admin=False)
+        outer = {
+            "m": {"url": behind.url, "key": key, "modelName": "there:p"},
+            "wrong": {"url": behind.url, "key": "llmgw_wrong", "modelName": "there"},
+        }
+        async with make_gateway(outer, folder="outer") as running, running.openai() as client:
+            answer = await client.chat.completions.create(model="m", messages=[USER])
+            assert answer.choices[0].message.content == "fake answer"
+            stream = await client.chat.completions.create(model="m", messages=[USER], stream=True)
+            texts = [chunk.choices[0].delta.content async for chunk in stream]
+            assert "".join(text or "" for text in texts) == "word0 word1 word2 "
+            assert (await running.json("GET", "/chat/ask?question=hi&model=m"))[0] == 200
+            status, answer = await running.chat("wrong")
+            message = "the server of 'wrong' cannot be used: it refuses the key"
+            assert (status, answer["error"]["message"]) == (502, message)
+
+
+@pytest.fixture
+def llama_server(tiny_model: Path) -> Any:
+    """The bundled llama-server on a port of its own."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_model)]
+    flags += ["--alias", "tiny", "--ctx-size", "2048", "--parallel", "2"]
+    process = subprocess.Popen(
+        [*bundled_program(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20)
+
+
+async def test_a_real_llama_server(make_gateway: MakeGateway, llama_server: str) -> None:
+    models = {"m": {"url": llama_server, "modelName": "tiny", "personalities": {"p": "Be brief."}}}
+    async with make_gateway(models) as running:
+        async with asyncio.timeout(60):
+            while (await running.json("POST", "/loadModel", json={"model": "m"}))[0] != 200:
+                await asyncio.sleep(0.05)  # it is still starting
+        fixed = {"grammar": GRAMMAR, "temperature": 0, "max_tokens": 30}
+        status, whole = await running.chat("m:p", **fixed)
+        assert status == 200
+        text = whole["choices"][0]["message"]["content"]
+        assert whole["responses"] == text
+        assert len(text) == 20
+        pieces = []
+        async with running.openai() as client:
+            stream = await client.chat.completions.create(
+                model="m:p",
+                messages=[USER],
+                stream=True,
+                temperature=0,
+                max_tokens=30,
+                extra_body={"grammar": GRAMMAR},
+            )
+            async for chunk in stream:
+                pieces += [choice.delta.content or "" for choice in chunk.choices]
+        assert "".join(pieces) == text
+        status, tokens = await running.json(
+            "POST", "/tokenize", json={"model": "m", "content": "a"}
+        )
+        assert (status, len(tokens["tokens"]) > 0) == (200, True)
+        prompted = {"model": "m", "prompt": "a", "personality": "p", **fixed}
+        status, completed = await running.json("POST", "/v1/completions", json=prompted)
+        assert (status, len(completed["choices"][0]["text"])) == (200, 20)
+        status, answer = await running.chat("m", "a " * 3000)
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+
+
+# --- llm-gateway check ---------------------------------------------------------------------
+
+
+def check(tmp_path: Path, models: Any, capsys: Any) -> tuple[int, str, str]:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/models.json").write_text(json.dumps(models))
+    config = tmp_path / "conf/gateway.yaml"
+    config.write_text("llama_server: /nowhere/llama-server\n")
+    code = main(["check", "--config", str(config)])
+    return (code, *capsys.readouterr())
+
+
+def test_check_finds_everything_at_once(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    models = {
+        "a": {"url": "http://box", "key": "env:NO_SUCH_KEY", "caFile": "/nowhere/ca.pem"},
+        "b": {"url": "http://box", "key": f"file:{tmp_path / 'no-key'}"},
+    }
+    code, out, _ = check(tmp_path, models, capsys)
+    assert code == 1
+    for says in (
+        "a.key: the environment variable NO_SUCH_KEY is not set",
+        "a.caFile: the file /nowhere/ca.pem of CAs: No such file or directory",
+        f"b.key: the file {tmp_path / 'no-key'} cannot be read: No such file or directory",
+    ):
+        assert says in out
+    assert "llama_server" not in out
+
+
+def test_check_needs_no_llama_server_where_all_models_are_elsewhere(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_KEY", SECRET)
+    code, out, err = check(tmp_path, {"a": {"url": "http://box", "key": "env:THE_KEY"}}, capsys)
+    assert code == 0, out
+    assert err == "warning: a: the key goes to http://box unencrypted\n"
+    assert os.environ["THE_KEY"] not in out + err
