@@ -23,6 +23,7 @@ from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.library import Library
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
+from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
 from gateway.proxy.personality import CHAT, COMPLETION
 from gateway.proxy.relay import Call, Outcome, relay
@@ -46,11 +47,13 @@ def json_handler(route: Route) -> AnyHandler:
     async def handle(request: Request) -> web.StreamResponse:
         raw = await request.read()
         body = parse_object(raw)
+        changed = drop_nulls(body)
         allowed = FETCHED_TOO if request.app[SETTINGS].remote_media else DATA_ONLY
         check(body, allowed)
         target = await resolve(request, body)
         spec = target.spec
-        changed = body.pop("personality", None) is not None
+        if body.pop("personality", None) is not None:
+            changed = True
         if spec.set_params or spec.strip_params:
             shape(body, spec.strip_params, spec.set_params)
             check(body, allowed)

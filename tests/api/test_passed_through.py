@@ -105,6 +105,12 @@ async def test_chat_completions(running: Running) -> None:
         "arguments": json.dumps(CITY),
     }
     assert (await message(tools=[TOOL], messages=CALLED))["content"] == REPORT
+    # llama-server itself answers 500 to this one, which OpenAI takes.
+    function = {**TOOL["function"], "description": None}
+    body = {**CHAT, "tools": [{"type": "function", "function": function}], "stop": None}
+    ours, direct = await both(running, "/v1/chat/completions", body)
+    assert (ours[0], direct[0]) == (200, 500)
+    assert ours[2]["choices"][0]["finish_reason"] == "tool_calls"
     thoughtful = {"chat_template_kwargs": {"think": True}}
     assert await message(**thoughtful) == {
         "role": "assistant",

@@ -1,0 +1,240 @@
+"""OpenAI's own Python client, asynchronous: its helpers, its retries, its timeouts.
+
+The synchronous one asks the demo model, in tests/test_demo.py and test_clients.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+import pytest
+from harness import MakeGateway, fake_model
+from parrot_model import ANSWER, CITY, REPORT, TOOL
+from pydantic import BaseModel
+from scripted import until
+
+HELLO: list[Any] = [{"role": "user", "content": "hi"}]
+
+
+# --- what it makes of answers ----------------------------------------------------------------
+
+
+@pytest.fixture
+async def client(
+    make_gateway: MakeGateway, parrot_model: Path
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    model = {
+        "params": {"model": str(parrot_model), "ctxSize": 2048, "threads": 1},
+        "personalities": {"pirate": "Arr."},
+        "aliases": ["gpt-4o"],
+    }
+    async with (
+        make_gateway({"m": model}, llama_server="auto") as running,
+        running.openai() as client,
+    ):
+        yield client
+
+
+async def test_chat(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(model="gpt-4o", messages=HELLO)
+    assert answer.model == "m"
+    assert answer.choices[0].message.content == ANSWER
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.responses == ANSWER  # type: ignore[attr-defined]
+    raw = await client.chat.completions.with_raw_response.create(model="m:pirate", messages=HELLO)
+    assert raw.headers["X-Gateway-Model"] == "m"
+    assert raw.headers["X-Request-Id"]
+    completion = await client.completions.create(model="m", prompt="x")
+    assert completion.choices[0].text == ANSWER
+    models = [model.id async for model in client.models.list()]
+    assert models == ["m", "m:pirate"]
+    assert (await client.models.retrieve("m:pirate")).id == "m:pirate"
+
+
+async def test_chat_stream_helper(client: openai.AsyncOpenAI) -> None:
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}}
+    async with client.chat.completions.stream(model="m", messages=HELLO, **options) as stream:
+        pieces = [event.delta async for event in stream if event.type == "content.delta"]
+        final = await stream.get_final_completion()
+    assert len(pieces) > 3
+    assert "".join(pieces) == final.choices[0].message.content == ANSWER
+    assert final.usage is not None
+    assert final.usage.completion_tokens == 6
+
+
+async def test_a_tool_is_called_and_answers(client: openai.AsyncOpenAI) -> None:
+    tools: list[Any] = [TOOL]
+    async with client.chat.completions.stream(model="m", messages=HELLO, tools=tools) as stream:
+        final = await stream.get_final_completion()
+    assert final.choices[0].finish_reason == "tool_calls"
+    message = final.choices[0].message
+    assert message.tool_calls
+    assert json.loads(message.tool_calls[0].function.arguments) == CITY
+    told: Any = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "40 degrees"}
+    answer = await client.chat.completions.create(
+        model="m", messages=[*HELLO, message.to_dict(), told], tools=tools
+    )
+    assert answer.choices[0].message.content == REPORT
+
+
+async def test_parsed_into_a_class(client: openai.AsyncOpenAI) -> None:
+    class Place(BaseModel):
+        city: Literal["Cairo", "Rome"]
+
+    parsed = await client.chat.completions.parse(
+        model="m", messages=HELLO, response_format=Place, max_tokens=40
+    )
+    place = parsed.choices[0].message.parsed
+    assert place is not None
+    assert place.city in ("Cairo", "Rome")
+
+
+async def test_responses(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="m", input="hi", instructions="Be brief.")
+    assert answer.output_text == ANSWER
+    events = [
+        event async for event in await client.responses.create(model="m", input="hi", stream=True)
+    ]
+    assert events[0].type == "response.created"
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == ANSWER
+    function: Any = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
+    called = await client.responses.create(model="m", input="hi", tools=[function])
+    (call,) = [item for item in called.output if item.type == "function_call"]
+    assert json.loads(call.arguments) == CITY
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "40 degrees"}
+    items: Any = [*HELLO, *(item.to_dict() for item in called.output), result]
+    assert (await client.responses.create(model="m", input=items)).output_text == REPORT
+
+
+# --- retries and timeouts --------------------------------------------------------------------
+
+
+class Waits:
+    """The pauses that OpenAI's client wants to make, and its way to make them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds: list[float] = []
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        monkeypatch.setattr("openai._base_client.anyio.sleep", self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.begun.set()
+        await self.over.wait()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    return Waits(monkeypatch)
+
+
+@contextlib.asynccontextmanager
+async def occupied(make_gateway: MakeGateway, tmp_path: Path, **settings: Any) -> Any:
+    """A gateway whose only slot is taken by an answer, until the yielded function is called."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    models = {"m": fake_model(tmp_path, chunks=2, gate=gate)}
+    async with make_gateway(models, **settings) as running, running.openai() as client:
+        await running.gateway.scheduler.load("m")
+        stream = await client.chat.completions.create(model="m", messages=HELLO, stream=True)
+        chunks = aiter(stream)
+        await anext(chunks)
+
+        async def finish() -> None:
+            await asyncio.to_thread(gate.write_bytes, b"")
+            assert [chunk async for chunk in chunks]
+            await until(running.gateway.scheduler, lambda: not running.gateway.scheduler.in_flight)
+
+        yield running, finish
+
+
+async def test_503_is_asked_again_when_it_says(
+    make_gateway: MakeGateway, tmp_path: Path, waits: Waits
+) -> None:
+    settings = {"limits": {"queue_size": 0}}
+    async with occupied(make_gateway, tmp_path, **settings) as (running, finish):
+        async with running.openai() as impatient:
+            with pytest.raises(openai.InternalServerError, match="waiting already") as caught:
+                await impatient.chat.completions.create(model="m", messages=HELLO)
+            assert caught.value.response.headers["Retry-After"] == "5"
+        async with asyncio.timeout(20), running.openai(max_retries=1) as client:
+            asked = asyncio.ensure_future(  # noqa: TID251 - a client's task
+                client.chat.completions.create(model="m", messages=HELLO)
+            )
+            await waits.begun.wait()
+            await finish()
+            waits.over.set()
+            assert (await asked).choices[0].message.content
+    assert waits.seconds == [5]
+
+
+async def test_429_is_asked_again_when_it_says(
+    make_gateway: MakeGateway, tmp_path: Path, waits: Waits
+) -> None:
+    async with occupied(make_gateway, tmp_path) as (running, finish):
+        ring = running.gateway.ring
+        _, key = await ring.create("one", limits={"concurrency": 1})
+        async with (
+            asyncio.timeout(20),
+            running.openai() as first,
+            running.openai(max_retries=1) as second,
+        ):
+            first.api_key = second.api_key = key
+            asked = [
+                asyncio.ensure_future(  # noqa: TID251 - a client's task
+                    client.chat.completions.create(model="m", messages=HELLO)
+                )
+                for client in (first, second)
+            ]
+            await waits.begun.wait()
+            await finish()
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            waits.over.set()
+            for answer in asked:
+                assert (await answer).choices[0].message.content
+    assert waits.seconds == [1]
+
+
+async def test_what_cannot_succeed_is_asked_once(
+    make_gateway: MakeGateway, tmp_path: Path, waits: Waits
+) -> None:
+    models = {"broken": fake_model(tmp_path, exit=3)}
+    async with make_gateway(models) as running, running.openai(max_retries=2) as client:
+        with pytest.raises(openai.InternalServerError, match="broken"):
+            await client.chat.completions.create(model="broken", messages=HELLO)
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.create(model="none", messages=HELLO)
+        client.api_key = "wrong"
+        with pytest.raises(openai.AuthenticationError):
+            await client.chat.completions.create(model="broken", messages=HELLO)
+        assert running.gateway.scheduler.status()[0].starts == 1
+    assert not waits.seconds
+
+
+async def test_its_timeout_ends_the_request(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"m": fake_model(tmp_path, hang=1)}
+    async with make_gateway(models) as running, running.openai(timeout=0.5) as client:
+        scheduler = running.gateway.scheduler
+        await scheduler.load("m")
+        with pytest.raises(openai.APITimeoutError):
+            await client.chat.completions.create(model="m", messages=HELLO)
+        await until(scheduler, lambda: not scheduler.in_flight)
+
+
+async def test_a_stream_that_breaks_is_an_error(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"dying": fake_model(tmp_path, chunks=9, die_after=3)}
+    async with make_gateway(models) as running, running.openai() as client:
+        stream = await client.chat.completions.create(model="dying", messages=HELLO, stream=True)
+        chunks = aiter(stream)
+        assert (await anext(chunks)).choices
+        with pytest.raises(openai.APIError):
+            assert [chunk async for chunk in chunks]
