@@ -10,45 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 import ssl
-import time
 from collections.abc import AsyncIterable, Callable, Iterable
-from dataclasses import dataclass
 
-import orjson
-
-from gateway import __version__
-from gateway.backends.backend import ServerStatus
 from gateway.backends.logring import LogRing
+from gateway.backends.server import KeyRefused, Server, Tempo
 from gateway.endpoints import Endpoint
-from gateway.errors import GatewayError
-from gateway.tasks import cancel_and_wait, spawn
 from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
     Exchange,
     Fetched,
-    HeadTimeout,
     ResponseSink,
-    TcpAddress,
     UpstreamError,
-    UpstreamPool,
 )
 
 _log = logging.getLogger(__name__)
-
-#: Seconds in which a question about health must be answered, and in which a connection must
-#: stand, TLS included.
-_HEALTH_TIMEOUT = 5.0
-_CONNECT_TIMEOUT = 5.0
-#: Bytes; those who sell many models have long lists of them.
-_LONGEST_LIST = 32 * 2**20
-
-#: What servers call the size of the context in their lists: ours, vLLM, OpenRouter.
-_CONTEXT_SIZES = ("context_size", "max_model_len", "context_length")
 
 #: What leaves a request unsent.
 _UNSENT = (ConnectFailed, ConnectTimeout, ConnectionLost)
@@ -60,195 +38,6 @@ class Unreachable(ConnectFailed):
 
 class UnreachableInTime(ConnectTimeout):
     """504: the same, and none accepted a connection or answered in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tempo:
-    """Seconds between two looks at a server: while it is up, and, doubling, while it is down."""
-
-    interval: float = 30.0
-    backoff_first: float = 0.5
-    backoff_cap: float = 60.0
-
-
-class Server:
-    """One server, and the task that looks whether it is up.
-
-    ``name`` is what errors for clients call it: they don't tell them where it is. ``changed`` is
-    called after every look that brought something new.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        key: str | None,
-        context: ssl.SSLContext | None,
-        *,
-        name: str,
-        max_connections: int,
-        tempo: Tempo,
-        changed: Callable[[Server], None],
-    ) -> None:
-        self.endpoint = endpoint
-        self.name = name
-        #: Tokens of context of each model there, as far as its list has them.
-        self.contexts: dict[str, int] = {}
-        self.up: bool | None = None  # not known yet
-        self.error: str | None = None
-        self.timed_out = False
-        #: Down for a reason that a request would only meet again, not as its own client's doing.
-        self.useless = False
-        self.retry_at = 0.0
-        self.pool = UpstreamPool(
-            TcpAddress(endpoint.host, endpoint.port, context if endpoint.tls else None),
-            max_connections=max_connections,
-            connect_timeout=_CONNECT_TIMEOUT,
-            name=name,
-        )
-        self._authenticated = key is not None
-        self._lines = (
-            f"Host: {endpoint.authority}\r\nUser-Agent: llm-gateway/{__version__}\r\n"
-            "Accept-Encoding: identity\r\n"
-        ).encode("ascii")
-        if key is not None:
-            self._lines += f"Authorization: Bearer {key}\r\n".encode("ascii")
-        self._tempo = tempo
-        self._changed = changed
-        self._failures = 0
-        self._wake = asyncio.Event()
-        self._looked = asyncio.Event()  # set, and replaced, after every look
-        self._watching = spawn(self._watch(), name=f"watch {name}")
-
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: bytes,
-        body: bytes | AsyncIterable[bytes] | None,
-        sink: ResponseSink,
-        *,
-        body_length: int | None,
-        head_timeout: float,
-    ) -> Exchange:
-        """As :meth:`UpstreamPool.send`, with what this server needs in the head."""
-        return await self.pool.send(
-            method,
-            self.endpoint.target(target),
-            self._lines + headers,
-            body,
-            sink,
-            body_length=body_length,
-            head_timeout=head_timeout,
-        )
-
-    async def fetch(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: bytes,
-        body: bytes | None,
-        timeout: float,
-        max_body: int,
-    ) -> Fetched:
-        """As :meth:`UpstreamPool.fetch`, likewise."""
-        return await self.pool.fetch(
-            method,
-            self.endpoint.target(target),
-            headers=self._lines + headers,
-            body=body,
-            timeout=timeout,
-            max_body=max_body,
-        )
-
-    def look_again(self) -> asyncio.Event:
-        """Have it looked at now; the event is set when that is done."""
-        self._wake.set()
-        return self._looked
-
-    def refused(self, error: UpstreamError) -> None:
-        """A request could not be sent to it: it is down until a look says otherwise."""
-        if self.up:
-            self._note(error)
-            self._wake.set()
-
-    def status(self) -> ServerStatus:
-        """As it is now."""
-        return ServerStatus(
-            url=self.endpoint.url,
-            up=self.up is True,
-            in_flight=self.pool.exchanges,
-            error=self.error,
-            retry_in=max(0.0, self.retry_at - time.monotonic()) if self.up is False else None,
-        )
-
-    async def close(self) -> None:
-        """Look no more, and close every connection."""
-        await cancel_and_wait(self._watching)
-        await self.pool.close()
-
-    async def _watch(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                trouble: UpstreamError | str | None = await self._look()
-            except UpstreamError as error:
-                trouble = error
-            if isinstance(trouble, HeadTimeout) and self.up and self.pool.exchanges:
-                trouble = None  # busy: it answers others
-            self._note(trouble)
-            looked, self._looked = self._looked, asyncio.Event()
-            looked.set()
-            wait = self._tempo.interval if self.up else self.retry_at - time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-
-    async def _look(self) -> str | None:
-        """What is the matter with it, if anything is. Raises UpstreamError.
-
-        GET /v1/models (OpenAI reference, Models) proves the key, and /health tells of a
-        llama-server that is still loading. A server need not have either: only 5xx, a key that
-        is refused, and a redirect mean that it is of no use.
-        """
-        listed = await self._ask("/v1/models")
-        self.useless = listed.status == 401 or 300 <= listed.status < 400
-        if listed.status == 401:
-            return "it refuses the key" if self._authenticated else "it wants a key"
-        if self.useless:
-            return "it redirects to another url, which should stand in models.json"
-        if listed.status >= 500:
-            return f"it answered {listed.status} to GET /v1/models"
-        if listed.status == 200:
-            self.contexts = await asyncio.to_thread(_contexts_in, listed.body)
-        health = await self._ask("/health")
-        if health.status >= 500:
-            return f"it answered {health.status} to GET /health"
-        return None
-
-    async def _ask(self, path: str) -> Fetched:
-        return await self.fetch(
-            "GET",
-            path,
-            headers=b"",
-            body=None,
-            timeout=_HEALTH_TIMEOUT,
-            max_body=_LONGEST_LIST,
-        )
-
-    def _note(self, trouble: UpstreamError | str | None) -> None:
-        before = self.up, self.error
-        if trouble is None:
-            self.up, self.error, self._failures = True, None, 0
-        else:
-            self.up = False
-            self.error = trouble if isinstance(trouble, str) else _in_words(trouble)
-            self.timed_out = isinstance(trouble, ConnectTimeout | HeadTimeout)
-            wait = self._tempo.backoff_first * 2 ** min(self._failures, 30)
-            self.retry_at = time.monotonic() + min(wait, self._tempo.backoff_cap)
-            self._failures += 1
-        if (self.up, self.error) != before:
-            self._changed(self)
 
 
 class Fleet:
@@ -343,7 +132,7 @@ class Fleet:
         """As :meth:`UpstreamPool.fetch`, likewise."""
         for server in self._in_order():
             try:
-                return await server.fetch(
+                fetched = await server.fetch(
                     method,
                     target,
                     headers=headers,
@@ -353,6 +142,10 @@ class Fleet:
                 )
             except (ConnectFailed, ConnectTimeout) as error:
                 self._refused(server, error)
+            else:
+                if fetched.status == 401:
+                    raise KeyRefused(server.name)
+                return fetched
         raise self.failure()
 
     def failure(self) -> UpstreamError:
@@ -403,38 +196,3 @@ class Fleet:
             _log.warning("model %s: %s is down: %s", model, url, server.error)
             self._log.append(f"{url} is down: {server.error}")
         self._told()
-
-
-def _contexts_in(answer: bytes) -> dict[str, int]:
-    contexts: dict[str, int] = {}
-    with contextlib.suppress(ValueError, LookupError, TypeError):
-        for entry in orjson.loads(answer)["data"]:
-            for key in _CONTEXT_SIZES:
-                if isinstance(size := entry.get(key), int):
-                    contexts.setdefault(str(entry["id"]), size)
-    return contexts
-
-
-def _in_words(error: GatewayError) -> str:
-    """Why a connection failed, without the address: such texts reach clients."""
-    cause = error.__cause__
-    match cause:
-        case ssl.SSLCertVerificationError(verify_code=62 | 64):
-            return "its certificate is for another name"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted: {cause.verify_message}"
-        case ssl.SSLError():
-            return f"TLS failed: {cause.reason or 'no reason given'}"
-        case socket.gaierror():
-            return "its name is not known"
-        case ConnectionRefusedError():
-            return "the connection is refused"
-        case OSError(errno=int(number)):
-            return os.strerror(number)
-        case ConnectionError():
-            return "the connection was closed at once"
-        case OSError():
-            return "no connection"
-    if isinstance(error, ConnectTimeout | HeadTimeout):
-        return f"it did not answer within {_HEALTH_TIMEOUT:g} s"
-    return error.message

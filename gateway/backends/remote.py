@@ -22,7 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.backends.backend import Backend, Environment, ServerStatus, State
-from gateway.backends.fleet import Fleet, Tempo, Unreachable
+from gateway.backends.fleet import Fleet, Unreachable
+from gateway.backends.server import Tempo
 from gateway.catalog import ModelSpec
 from gateway.endpoints import read_key
 from gateway.errors import BackendError, GatewayError, LoadFailed

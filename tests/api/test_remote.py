@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from gateway.backends.backend import State
 from gateway.backends.command import bundled_program
 from gateway.cli import main
 from gateway.tasks import spawn
+from gateway.tls.selfsigned import self_signed
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
@@ -189,6 +191,58 @@ async def test_errors_keep_status_and_message(make_gateway: MakeGateway, server:
         server.answers[CHAT] = (404, {"detail": "Not Found"})
         status, answer = await running.chat("m")
         assert (status, answer["error"]["message"]) == (404, "Not Found")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_key_that_is_refused_is_not_the_clients(
+    make_gateway: MakeGateway, server: Elsewhere, stream: bool
+) -> None:
+    # As llama-server has it: whoever asks may see the list of models.
+    server.answers[CHAT] = (401, {"error": {"message": f"Invalid key {SECRET}", "code": 401}})
+    server.answers["/tokenize"] = (401, b"")
+    async with make_gateway({"m": entry(server)}) as running:
+        message = "m refuses the gateway's key (`key` in models.json)"
+        for path, body in (
+            (CHAT, {"model": "m", "messages": [USER], "stream": stream}),
+            ("/tokenize", {"model": "m", "content": "a"}),
+        ):
+            async with running.request("POST", path, json=body) as response:
+                assert response.status == 502
+                assert response.headers["x-should-retry"] == "false"
+                error = (await response.json())["error"]
+                assert (error["code"], error["message"]) == ("upstream_key_refused", message)
+        status, answer = await running.json("GET", "/chat/ask?question=hi&model=m")
+        assert (status, answer["error"]["message"]) == (502, message)
+        await closed(running)
+
+
+async def test_https(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    self_signed(["127.0.0.1"], tmp_path / "ssl")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "ssl/127.0.0.1-crt.pem", tmp_path / "ssl/127.0.0.1-key.pem")
+    authority = tmp_path / "ssl/local-ca-crt.pem"
+
+    async def stream(asked: Asked) -> None:
+        for piece in (STREAM_HEAD, event("one"), event("two"), STREAM_END):
+            asked.writer.write(piece)
+            await asked.writer.drain()
+
+    async with Elsewhere(context) as server:
+        server.answers[CHAT] = stream
+        models = {"m": entry(server, caFile=str(authority)), "strict": entry(server)}
+        async with make_gateway(models) as running, running.openai() as client:
+            for _ in range(2):
+                answer = await client.chat.completions.create(
+                    model="m", messages=[USER], stream=True
+                )
+                texts = [chunk.choices[0].delta.content async for chunk in answer]
+                assert texts == ["one", "two"]
+            assert server.asked[0].headers["Authorization"] == f"Bearer {SECRET}"
+            before = len(server.every)
+            status, answer = await running.chat("strict")
+            assert status == 502
+            assert "its certificate is not trusted" in answer["error"]["message"]
+            assert len(server.every) == before
 
 
 async def test_what_a_server_says_of_its_account_stays_here(
