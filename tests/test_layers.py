@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "gateway"
 #: From the ground up. Modules of one layer may use each other.
 LAYERS = (
     ("gateway.errors", "gateway.tasks", "gateway.logs", "gateway.open_files"),
-    ("gateway.validation", "gateway.names", "gateway.endpoints"),
+    ("gateway.validation", "gateway.names", "gateway.endpoints", "gateway.llama_options"),
     ("gateway.config",),
     ("gateway.catalog",),
     ("gateway.sdnotify", "gateway.schema", "gateway.runtime"),
