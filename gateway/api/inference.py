@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -25,7 +26,8 @@ from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
 from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
-from gateway.proxy.personality import CHAT, COMPLETION
+from gateway.proxy.numbering import Numbering
+from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.relay import Call, Outcome, relay
 from gateway.proxy.resolve import Target
 from gateway.proxy.routes import Route
@@ -43,6 +45,7 @@ def json_handler(route: Route) -> AnyHandler:
     check, apply, beside = route.format.check, route.format.apply, route.beside
     dialect, upstream = route.dialect, route.target
     rewrite = with_responses if route.format is CHAT and not beside else None
+    numbered = route.format is RESPONSES and not beside
 
     async def handle(request: Request) -> web.StreamResponse:
         raw = await request.read()
@@ -82,6 +85,7 @@ def json_handler(route: Route) -> AnyHandler:
             stream=body.get("stream") is True,
             dialect=dialect,
             rewrite=rewrite,
+            mend=(lambda: Numbering(spec.name, int(time.time())).feed) if numbered else None,
         )
         return await (answer_beside(request, call) if beside else send(request, call))
 

@@ -63,6 +63,8 @@ class Call:
     dialect: Dialect = OPENAI
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
+    #: Makes what each piece of a stream of events goes through on its way to the client.
+    mend: Callable[[], Callable[[bytes], bytes]] | None = None
 
 
 @dataclass(slots=True)
@@ -179,7 +181,8 @@ async def _stream(
     response = opened.response
     is_events = (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
     tail = call.dialect.tail() if is_events else None
-    answer.flow_to(opened.transport, exchange, tail, chunked=opened.chunked)
+    mend = call.mend() if call.mend is not None and is_events else None
+    answer.flow_to(opened.transport, exchange, tail, mend, chunked=opened.chunked)
     try:
         await _pump(answer, exchange, opened)
     except GatewayError as error:
@@ -260,7 +263,13 @@ class _Answer:
         self._tell()
 
     def flow_to(
-        self, transport: asyncio.Transport, exchange: Exchange, tail: Tail | None, *, chunked: bool
+        self,
+        transport: asyncio.Transport,
+        exchange: Exchange,
+        tail: Tail | None,
+        mend: Callable[[bytes], bytes] | None,
+        *,
+        chunked: bool,
     ) -> None:
         """From now on write to ``transport``, beginning with what came so far."""
         write = transport.write
@@ -274,6 +283,8 @@ class _Answer:
                 self.events += data.count(b"\n\n")
             if closing():
                 return  # the client has gone; its handler is about to be cancelled
+            if mend is not None and not (data := mend(data)):
+                return  # part of an event: an empty chunk would end the answer
             write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             if waiting() > _HIGH_WATER and not self.paused:
                 self.paused = True

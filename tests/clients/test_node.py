@@ -1,0 +1,60 @@
+"""The clients of OpenAI and Anthropic for Node.js, run by the scripts beside this."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Served
+from parrot_model import ANSWER, CITY, REPORT, TOOL
+
+HERE = Path(__file__).parent
+
+
+def told_by(script: str, package: str, environ: dict[str, str]) -> Any:
+    node = shutil.which("node")
+    if node is None or not (HERE / "node_modules" / package).is_dir():
+        pytest.skip(f"needs node and {package}: npm --prefix tests/clients ci")
+    done = subprocess.run(
+        [node, str(HERE / script)],
+        env={**os.environ, "TOOL": json.dumps(TOOL), **environ},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_openai(environ: dict[str, str]) -> None:
+    told = told_by("openai_node.mjs", "openai", environ)
+    for name in (
+        *("chat", "responses", "stream", "output", "deltas", "streamed_output", "completion"),
+    ):
+        assert told[name] == ANSWER, name
+    assert told["pieces"] > 3
+    assert told["usage"] == 6
+    assert (told["report"], told["asked"]) == (REPORT, [CITY["city"]])
+    assert told["sizes"] == [384, 384]
+    assert told["models"] == ["m", "m:pirate", "embed"]
+    assert told["retrieved"] == "m:pirate"
+    assert told["errors"] == [
+        ["NotFoundError", 404, "model_not_found"],
+        ["BadRequestError", 400, "context_length_exceeded"],
+    ]
+    assert told["aborted"]
+
+
+def test_anthropic(box: Served) -> None:
+    environ = {"ANTHROPIC_BASE_URL": box.url, "ANTHROPIC_API_KEY": box.key}
+    told = told_by("anthropic_node.mjs", "@anthropic-ai/sdk", environ)
+    assert told["message"] == told["streamed"] == ANSWER
+    assert told["pieces"] > 3
+    assert (told["reason"], told["input"], told["report"]) == ("tool_use", CITY, REPORT)
+    assert told["tokens"] > 0
+    assert told["error"] == ["NotFoundError", 404]

@@ -1,0 +1,118 @@
+"""Events of Responses get the numbers that llama-server leaves out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.proxy.numbering import Numbering
+
+#: As build 11549 sends them: a thought, an answer and a call of a tool.
+EVENTS: list[dict[str, Any]] = [
+    {"type": "response.created", "response": {"id": "r", "status": "in_progress"}},
+    {"type": "response.in_progress", "response": {"id": "r", "status": "in_progress"}},
+    {"type": "response.output_item.added", "item": {"id": "rs", "type": "reasoning"}},
+    {"type": "response.reasoning_text.delta", "delta": "Hm", "item_id": "rs"},
+    {"type": "response.reasoning_text.delta", "delta": "...", "item_id": "rs"},
+    {"type": "response.output_item.added", "item": {"id": "msg", "type": "message"}},
+    {"type": "response.content_part.added", "item_id": "msg", "part": {"type": "output_text"}},
+    {"type": "response.output_text.delta", "item_id": "msg", "delta": "Grüße"},
+    {"type": "response.output_item.added", "item": {"id": "fc", "type": "function_call"}},
+    {"type": "response.function_call_arguments.delta", "delta": "{}", "item_id": "fc"},
+    {"type": "response.output_item.done", "item": {"id": "rs", "type": "reasoning"}},
+    {"type": "response.output_text.done", "item_id": "msg", "text": "Grüße"},
+    {"type": "response.content_part.done", "item_id": "msg", "part": {"type": "output_text"}},
+    {"type": "response.output_item.done", "item": {"id": "msg", "type": "message"}},
+    {"type": "response.completed", "response": {"id": "r", "output": [1]}, "timings": {"x": 1}},
+]
+
+
+def written(events: list[dict[str, Any]]) -> bytes:
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
+        for event in events
+    )
+
+
+def read(stream: bytes) -> list[dict[str, Any]]:
+    *blocks, rest = stream.split(b"\n\n")
+    assert not rest
+    events = []
+    for block in blocks:
+        name, data = block.split(b"\n")
+        event = orjson.loads(data.removeprefix(b"data: "))
+        assert name == b"event: " + event["type"].encode()
+        events.append(event)
+    return events
+
+
+def numbered(stream: bytes) -> bytes:
+    return Numbering("m", 7).feed(stream)
+
+
+def test_every_event_says_where_it_belongs() -> None:
+    events = read(numbered(written(EVENTS)))
+    assert [event["sequence_number"] for event in events] == list(range(len(EVENTS) + 1))
+    places = [
+        (event["type"].removeprefix("response."), event["output_index"], event.get("content_index"))
+        for event in events
+        if "output_index" in event
+    ]
+    assert places == [
+        ("output_item.added", 0, None),
+        ("content_part.added", 0, 0),  # the announcement of the thought, which was missing
+        ("reasoning_text.delta", 0, 0),
+        ("reasoning_text.delta", 0, 0),
+        ("output_item.added", 1, None),
+        ("content_part.added", 1, 0),
+        ("output_text.delta", 1, 0),
+        ("output_item.added", 2, None),
+        ("function_call_arguments.delta", 2, None),
+        ("output_item.done", 0, None),
+        ("output_text.done", 1, 0),
+        ("content_part.done", 1, 0),
+        ("output_item.done", 1, None),
+    ]
+    for event in events[:2]:
+        response = {"id": "r", "status": "in_progress"}
+        assert event["response"] == {**response, "created_at": 7, "model": "m", "output": []}
+    for event in EVENTS[2:]:  # nothing is lost
+        assert [new for new in events if event.items() <= new.items()]
+
+
+def test_what_is_numbered_stays_as_it_is() -> None:
+    once = numbered(written(EVENTS))
+    assert read(numbered(once)) == read(once)
+
+
+@given(st.lists(st.integers(0, len(written(EVENTS))), max_size=12))
+def test_pieces_may_end_anywhere(cuts: list[int]) -> None:
+    stream = written(EVENTS)
+    numbering = Numbering("m", 7)
+    ends = [*sorted(cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    assert b"".join(map(numbering.feed, pieces)) == numbered(stream)
+
+
+def test_what_is_no_such_event_goes_through() -> None:
+    strange = (
+        b": a comment\n\n",
+        b"data: [DONE]\n\n",
+        b"data: {broken\n\n",
+        b'data: {"no": "type"}\n\n',
+        b'data: {"type": 7}\n\n',
+        b"\n\n",
+    )
+    for block in strange:
+        assert numbered(block) == block
+    odd = {"type": "response.reasoning_text.delta", "item_id": 7, "delta": "x"}
+    assert read(numbered(written([odd]))) == [{**odd, "sequence_number": 0}]
+
+
+def test_lines_of_another_kind_of_server_are_left_alone() -> None:
+    numbering = Numbering("m", 7)
+    pieces = [b"data: {", b'"type":"response.created"}\r\n\r', b"\n", b"data: {}\n\n"]
+    assert [numbering.feed(piece) for piece in pieces] == [b"", pieces[0] + pieces[1], *pieces[2:]]
