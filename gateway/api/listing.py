@@ -43,6 +43,8 @@ def status_of(backend: Backend | None) -> str:
         return "unloaded"
     if backend.state is State.STOPPED and backend.start_failed:
         return "failed"
+    if backend.sleeping and backend.state is State.READY:
+        return "sleeping"
     return _STATUS[backend.state]
 
 

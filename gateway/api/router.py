@@ -67,7 +67,7 @@ async def unload(request: web.Request) -> web.Response:
     """POST /models/unload ``{model}``: begin to drain and unload it, or end its loading."""
     library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
     name = await _named(request)
-    if listing.status_of(scheduler.backend(name)) not in ("loaded", "loading"):
+    if listing.status_of(scheduler.backend(name)) in ("unloaded", "failed"):
         raise BadRequest(f"the model {name!r} is not loaded", code="model_not_loaded")
     if library.active is not None and library.active.model == name:
         library.active = None

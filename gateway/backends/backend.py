@@ -91,6 +91,7 @@ class Backend(ABC):
         self.starts = 0
         self.deaths = 0  # ends nobody asked for, in all
         self.last_error: GatewayError | None = None
+        self.sleeping = False  # ready, but its memory is given back until the next request
         self.start_failed = False  # the last start came to nothing that would have to be stopped
         self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
         self._changed = changed

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -45,6 +46,8 @@ _HEALTH_TIMEOUT = 5.0
 _HEALTH_PAUSE = 0.01
 
 
+#: What llama-server with ``--sleep-idle-seconds`` writes (tools/server/server-queue.cpp).
+_SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
 #: States in which a llama-server process exists, so memory is in use.
 _RESIDENT = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPING})
 
@@ -157,15 +160,24 @@ class LocalBackend(Backend):
         if self.state in (State.FAILED, State.BACKOFF):
             self._enter(State.STOPPED)
 
+    def _look_for_sleep(self) -> None:
+        """llama-server tells its own router by another way; to us it only writes a line."""
+        found = _SLEEP.search(self.log.last)
+        if found is not None and self.sleeping != (asleep := found[1] == "entering"):
+            self.sleeping = asleep
+            self._changed(self)
+
     # --- transitions ------------------------------------------------------------------------
 
     async def _start(self) -> GatewayError | None:
         """Start and wait until ready; a failure is the result, not raised."""
         started = time.monotonic()
-        self.start_failed = False
+        self.start_failed = self.sleeping = False
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         self._first_line = self.log.total
+        if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
+            self.log.listen(self._look_for_sleep)
         # A name of its own for each start: nothing that is late can touch the next one's socket.
         stem, _, suffix = self._socket_name.rpartition(".")
         self._socket = self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"

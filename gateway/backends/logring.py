@@ -54,6 +54,11 @@ class LogRing:
         lines = list(self._lines)
         return lines if count is None else lines[-count:] if count else []
 
+    @property
+    def last(self) -> str:
+        """The newest line; empty if there is none."""
+        return self._lines[-1] if self._lines else ""
+
     def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` on every line; returns the function that ends it."""
         self._listeners.add(callback)

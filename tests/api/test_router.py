@@ -14,6 +14,7 @@ import aiohttp
 import openai
 import pytest
 from harness import FAKE, MakeGateway, Running, fake_model
+from scripted import until
 from yarl import URL
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
@@ -181,6 +182,31 @@ async def test_load_and_unload_with_events(running: Running) -> None:
         for wrong in ({}, {"model": ""}, {"model": 7}):
             assert (await running.json("POST", "/models/load", json=wrong))[0] == 400
         assert (await running.json("POST", "/models/load", json={"model": "nope"}))[0] == 404
+
+
+async def test_a_model_that_sleeps(make_gateway: MakeGateway, parrot_model: Path) -> None:
+    """llama-server's own sleep: the process stays, its memory is given back."""
+    slept = {
+        "params": {"model": str(parrot_model), "ctxSize": 512, "threads": 1},
+        "extraArgs": ["--sleep-idle-seconds", "1"],
+    }
+    async with make_gateway({"m": slept}, llama_server="auto") as running, watched(running) as told:
+        await running.gateway.scheduler.load("m")
+        await told.until("m", "sleeping")
+        assert (await listed(running))["m"]["status"] == {"value": "sleeping"}
+        assert await running.json("GET", "/models?loaded=true") == (200, ["m"])
+        scheduler = running.gateway.scheduler
+        backend = scheduler.backend("m")
+        assert backend is not None
+        asleep = [backend.sleeping]
+        scheduler.subscribe(lambda: asleep.append(backend.sleeping))
+        assert (await running.chat("m"))[0] == 200
+        await until(scheduler, lambda: False in asleep and asleep[-1])
+        assert asleep[0]
+        body = {"model": "m"}
+        assert (await running.json("POST", "/models/unload", json=body))[0] == 200
+        await told.until("m", "unloaded")
+        assert running.gateway.scheduler.status()[0].starts == 1
 
 
 async def test_a_load_that_fails_is_told(running: Running) -> None:
