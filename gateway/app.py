@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api import admin, admin_keys, classic, listing, openapi, probes, relayed, router
+from gateway.api import (
+    admin,
+    admin_keys,
+    classic,
+    listing,
+    openapi,
+    probes,
+    relayed,
+    router,
+    webui,
+)
 from gateway.api.accounting import ACCOUNTING, Accounting
 from gateway.api.context import (
     DOOR,
@@ -20,6 +30,7 @@ from gateway.api.context import (
 from gateway.api.cors import Cors
 from gateway.api.middleware import CORS, edge, on_prepare
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.webui import WebUi
 from gateway.config import Settings
 from gateway.library import Library
 
@@ -81,7 +92,10 @@ def build_app(
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[CORS] = Cors(settings.cors.origins)
     app.on_response_prepare.append(on_prepare)
-    for method, path, handler in ROUTES:
+    if settings.ui:
+        app[webui.WEB_UI] = WebUi(scheduler.environment)
+        app.cleanup_ctx.append(webui.keep)
+    for method, path, handler in (*ROUTES, *(webui.routes(ROUTES) if settings.ui else ())):
         # HEAD comes with GET only where a probe may use it: a relayed answer has no HEAD.
         if method == "GET":
             app.router.add_get(path, handler, allow_head=handler in (probes.health, probes.ping))

@@ -208,6 +208,7 @@ class Settings(_Section):
     cors: CorsSettings = Field(CorsSettings(), description="an object")
     limits: LimitSettings = Field(LimitSettings(), description="an object")
     scheduler: SchedulerSettings = Field(SchedulerSettings(), description="an object")
+    ui: bool = Field(True, description="true or false")
     shutdown_timeout: Duration = Field(30.0, description="a duration like 30s")
     public_dir: Path = Field(Path("public"), description="a folder")
 

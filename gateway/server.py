@@ -247,6 +247,8 @@ async def _first_key(ring: KeyRing, settings: Settings, library: Library, url: s
         return
     _, key = await ring.create("admin", "made at the first start", admin=True)
     example = _curl(url, key, library)
+    if settings.ui:
+        example += f"\n\nOr, in a browser, with that key:\n\n  {url}/ui/"
     if os.environ.get("JOURNAL_STREAM"):
         # What is printed under systemd stays in the journal for ever.
         file = settings.data_dir / "first-admin-key.txt"

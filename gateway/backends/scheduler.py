@@ -157,7 +157,7 @@ class Scheduler:
         memory_known: bool = True,
     ) -> None:
         """``memory_known=False``: nothing is loaded until :meth:`watch_memory`."""
-        self._environment = environment
+        self.environment = environment
         #: How much may be loaded, and how long a newcomer is put off. May be replaced.
         self.limits = limits
         self._queue_size = queue_size
@@ -350,9 +350,9 @@ class Scheduler:
 
     def _backend_for(self, spec: ModelSpec) -> Backend:
         if spec.url:
-            return RemoteBackend(spec, self._environment, self._changed)
+            return RemoteBackend(spec, self.environment, self._changed)
         self._sockets += 1
-        return LocalBackend(spec, self._environment, f"{self._sockets}.sock", self._changed)
+        return LocalBackend(spec, self.environment, f"{self._sockets}.sock", self._changed)
 
     def _find(self, model: str) -> _Entry:
         if self._closing:

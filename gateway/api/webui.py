@@ -1,0 +1,114 @@
+"""llama.cpp's own web UI under /ui/: its files for everybody, what it asks for with a key.
+
+The page asks for llama-server's routes by addresses relative to its own, so /ui/v1/models is
+answered by what answers /v1/models. It asks its user for the key, and keeps it in the browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+from aiohttp import web
+
+from gateway.api.auth import Scope
+from gateway.api.middleware import needs
+from gateway.api.request import Handler
+from gateway.backends.webui import File, WebUi
+from gateway.errors import GatewayError, NotFound, Unavailable
+
+#: What the page asks for, and no more. What is refused is so here too.
+_ASKED_FOR = frozenset(
+    {
+        ("GET", "/props"),
+        ("GET", "/slots"),
+        ("GET", "/v1/models"),
+        ("POST", "/models/load"),
+        ("POST", "/models/unload"),
+        ("GET", "/models/sse"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/chat/completions/control"),
+        ("GET", "/tools"),
+        ("POST", "/tools"),
+        ("GET", "/cors-proxy"),
+        ("POST", "/cors-proxy"),
+        ("GET", "/v1/stream"),
+        ("DELETE", "/v1/stream"),
+        ("POST", "/v1/streams/lookup"),
+    }
+)
+#: The page talks to this gateway alone: what a model writes can make it load, or tell, nothing
+#: elsewhere. Its styles are partly inline, PDF files are read in a worker made of a blob.
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'{scripts}; worker-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self' data: blob:; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+WEB_UI = web.AppKey("web_ui", WebUi)
+
+
+class NoWebUi(GatewayError):
+    """501: this llama-server was built without."""
+
+    status = 501
+    default_code = "no_web_ui"
+    retryable = False
+
+
+def routes(
+    all_routes: Iterable[tuple[str, str, Handler]],
+) -> Iterator[tuple[str, str, Handler]]:
+    """``(method, path, handler)`` of everything under /ui/."""
+    for method, path, handler in all_routes:
+        if (method, path) in _ASKED_FOR:
+            yield method, f"/ui{path}", handler
+    yield "GET", "/ui", to_page
+    yield "GET", "/ui/{path:.*}", file
+
+
+async def keep(app: web.Application) -> AsyncIterator[None]:
+    """A ``cleanup_ctx``: no llama-server goes on when the gateway ends."""
+    yield
+    await app[WEB_UI].close()
+
+
+@needs(Scope.PUBLIC)
+async def to_page(request: web.Request) -> web.StreamResponse:
+    """GET /ui: the page's addresses begin behind its slash. A key in the query goes no further."""
+    return web.Response(status=308, headers={"Location": "ui/"})
+
+
+@needs(Scope.PUBLIC)
+async def file(request: web.Request) -> web.StreamResponse:
+    """GET /ui/: the page, and below it what belongs to it."""
+    path = request.match_info["path"].removesuffix("index.html")
+    try:
+        files = await (request.app[WEB_UI].page() if not path else request.app[WEB_UI].files())
+    except GatewayError as error:
+        # What is wrong with this machine is for its owner, and the log, to know.
+        raise Unavailable(
+            "the web UI of llama-server is not to be had now; the gateway's log says why",
+            code="web_ui_failed",
+            headers={"Retry-After": "30"},
+        ) from error
+    if not files:
+        raise NoWebUi("the llama-server of this gateway was built without its web UI")
+    if (found := files.get(path)) is None:
+        raise NotFound(f"the web UI has no file {path[:200]!r}", code="file_not_found")
+    return await _answer(request, found)
+
+
+async def _answer(request: web.Request, found: File) -> web.Response:
+    headers = {**found.headers, "Vary": "Accept-Encoding", "ETag": f'"{found.etag}"'}
+    scripts = "".join(f" {script}" for script in found.scripts)
+    headers["Content-Security-Policy"] = _POLICY.format(scripts=scripts)
+    if any(tag.value in (found.etag, "*") for tag in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        return web.Response(body=found.packed, headers={**headers, "Content-Encoding": "gzip"})
+    return web.Response(
+        body=await asyncio.to_thread(gzip.decompress, found.packed), headers=headers
+    )
