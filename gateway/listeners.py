@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.api.connections import Connections
+from gateway.api.front import ROUTES
 from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
+from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
-from gateway.api.wire import Runner
 from gateway.config import Settings, TlsSettings
 from gateway.redirect import build_redirect
 from gateway.tasks import cancel_and_wait, spawn
@@ -78,9 +79,11 @@ class Listeners:
             )
 
     def _make_runner(self, app: web.Application) -> Runner:
+        routes = app.get(ROUTES, {})
         return Runner(
             app,
             connections=self.connections,
+            routes=routes,
             handler={
                 "access_log": None,  # gateway.api.middleware writes its own
                 "keepalive_timeout": self._settings.limits.keepalive,

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from gateway.api.connections import EVERY_ANSWER
 from gateway.api.context import SETTINGS
 from gateway.api.probes import acme_challenge
 from gateway.api.tls_state import TLS, TlsState
-from gateway.api.wire import EVERY_ANSWER
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.names import parse_name

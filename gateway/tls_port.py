@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 
 from gateway.api.connections import Connections
-from gateway.api.wire import Connection
+from gateway.api.front import Front
 from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class TlsPort:
 
     def __init__(
         self,
-        factory: Callable[[], Connection],
+        factory: Callable[[], Front],
         context: ssl.SSLContext,
         connections: Connections,
         *,
@@ -116,7 +116,7 @@ class TlsPort:
             self._refusals += 1
             handshake.add_done_callback(self._refused)
 
-    async def _shake_hands(self, connection: Connection, accepted: socket.socket) -> None:
+    async def _shake_hands(self, connection: Front, accepted: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,

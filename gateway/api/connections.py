@@ -2,8 +2,7 @@
 answers that nobody reads.
 
 One timer for all of them, and only while there is something to wait for: a request that comes
-whole costs two set operations. Idle connections between requests are aiohttp's to close
-(``limits.keepalive``).
+whole costs two set operations.
 """
 
 from __future__ import annotations
@@ -13,19 +12,63 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
-from gateway.api.wire import EVERY_ANSWER, Connection
+from gateway.api.line import Line
 from gateway.api.wrong_keys import network_of
 from gateway.config import LimitSettings
 from gateway.errors import BadRequest, error_body
 
+#: On every answer: what a browser must not do with it, and no version of anything.
+EVERY_ANSWER: Final = {
+    "Server": "llm-gateway",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
 #: Bytes of a body that must come in `limits.body_timeout`: half a KiB a second by default.
 PROGRESS: Final = 16 * 1024
 _MINUTE: Final = 60.0
+#: Seconds that the small body of a request is waited for where the clock for bodies isn't.
+_MOMENT: Final = 1.0
 _log = logging.getLogger(__name__)
+
+
+class Waiting(Protocol):
+    """A connection on which a request is coming."""
+
+    @property
+    def received(self) -> int:
+        """Bytes since the clock was started."""
+
+    def give_up(self, answer: bytes, /) -> None:
+        """The head did not come in time: ``answer`` that, if it is not empty, and close."""
+
+
+class Uploading(Waiting, Protocol):
+    """A connection on which the body of a request is coming."""
+
+    received: int
+
+    @property
+    def body_is_there(self) -> bool:
+        """Whether nothing more is to come of this request."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the client sends is taken at all, or held back."""
+
+    def give_up_body(self, error: Exception, /) -> None:
+        """Let whoever reads the body fail with ``error``."""
+
+
+class Resting(Protocol):
+    """A connection between two requests."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 class RequestTimeout(BadRequest):
@@ -47,12 +90,15 @@ class Connections:
         self._trusts = trusts
         self._count = 0
         self._by_network: Counter[bytes] = Counter()
-        self._heads: dict[Connection, float] = {}  # until when, in the loop's time
-        self._bodies: dict[Connection, float] = {}
+        self._heads: dict[Waiting, float] = {}  # until when, in the loop's time
+        self._bodies: dict[Uploading, float] = {}
         #: Until when, and how much there was to read the last time somebody looked.
-        self._answers: dict[Connection, tuple[float, int]] = {}
+        self._answers: dict[Line, tuple[float, int]] = {}
+        self._resting: dict[Resting, float] = {}  # in the order of their ends
         self._timer: asyncio.TimerHandle | None = None
-        patience = min(limits.header_timeout, limits.body_timeout, limits.send_timeout)
+        patience = min(
+            limits.header_timeout, limits.body_timeout, limits.send_timeout, limits.keepalive
+        )
         self._pause = min(1.0, patience / 4)
         self._refused = 0
         self._say_at = -math.inf
@@ -90,10 +136,9 @@ class Connections:
         self._by_network[network] += 1
         return network, None
 
-    def left(self, connection: Connection, network: bytes | None) -> None:
+    def left(self, line: Line, network: bytes | None) -> None:
         """A connection has ended."""
-        self.forget(connection)
-        self._answers.pop(connection, None)
+        self._answers.pop(line, None)
         if network is not None:
             self._count -= 1
             self._by_network[network] -= 1
@@ -115,27 +160,43 @@ class Connections:
 
     # --- how slow ---
 
-    def await_head(self, connection: Connection) -> None:
+    def await_head(self, connection: Waiting) -> None:
         """The clock of a request's first line and headers starts."""
         self._heads[connection] = self._start() + self._limits.header_timeout
 
-    def await_body(self, connection: Connection) -> None:
+    def await_the_rest(self, connection: Waiting) -> None:
+        """The head is there; a small body should be on its way."""
+        self._heads[connection] = self._start() + _MOMENT
+
+    def await_body(self, connection: Uploading) -> None:
         """The head is there, its body not yet."""
         self._heads.pop(connection, None)
         self._bodies[connection] = self._start() + self._limits.body_timeout
 
-    def forget(self, connection: Connection) -> None:
+    def stop_waiting(self, connection: Waiting) -> None:
+        """The head is there, or nobody waits for it any more."""
+        self._heads.pop(connection, None)
+
+    def forget(self, connection: Uploading) -> None:
         """The request is there."""
         self._heads.pop(connection, None)
         self._bodies.pop(connection, None)
 
-    def await_reader(self, connection: Connection) -> None:
+    def await_reader(self, line: Line) -> None:
         """More is written than goes out: its client has to read."""
-        self._answers[connection] = self._start() + self._limits.send_timeout, connection.unread
+        self._answers[line] = self._start() + self._limits.send_timeout, line.unread
 
-    def has_read(self, connection: Connection) -> None:
+    def has_read(self, line: Line) -> None:
         """There is room again."""
-        self._answers.pop(connection, None)
+        self._answers.pop(line, None)
+
+    def rests(self, connection: Resting) -> None:
+        """A request has been answered; the next one may come within ``limits.keepalive``."""
+        self._resting[connection] = self._start() + self._limits.keepalive
+
+    def works(self, connection: Resting) -> None:
+        """It has."""
+        self._resting.pop(connection, None)
 
     def _start(self) -> float:
         loop = asyncio.get_running_loop()
@@ -165,20 +226,26 @@ class Connections:
                         f"{self._limits.body_timeout:g} s (limits.body_timeout)"
                     )
                 )
-        for connection, (until, before) in list(self._answers.items()):
-            unread = connection.unread
+        for line, (until, before) in list(self._answers.items()):
+            unread = line.unread
             if unread < before:
                 until = now + self._limits.send_timeout
             if until <= now:
-                del self._answers[connection]
+                del self._answers[line]
                 _log.info(
                     "a client read nothing of its answer for %gs: cut off (limits.send_timeout)",
                     self._limits.send_timeout,
                 )
-                connection.cut()
+                line.cut()
             else:
-                self._answers[connection] = until, unread
-        if self._heads or self._bodies or self._answers:
+                self._answers[line] = until, unread
+        while self._resting:
+            resting, until = next(iter(self._resting.items()))
+            if until > now:
+                break
+            del self._resting[resting]
+            resting.close()
+        if self._heads or self._bodies or self._answers or self._resting:
             self._start()
 
 

@@ -26,13 +26,14 @@ from aiohttp import web
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
+from gateway.api.context import SETTINGS
+from gateway.api.line import Line
 from gateway.api.middleware import answer, decorate
 from gateway.api.request import AnyHandler, FrontRequest
 from gateway.proxy.outgoing import Opened
 
 if TYPE_CHECKING:
     from gateway.api.connections import Connections
-    from gateway.api.wire import Connection
 
 #: Bytes. A longer head, or body, is aiohttp's. It takes heads up to here or more.
 MAX_HEAD = 8000
@@ -53,8 +54,8 @@ _log = logging.getLogger(__name__)
 class Entrance:
     """What all connections of one listener share.
 
-    ``routes``: the handlers of POST requests, by their exact targets. ``make``: aiohttp's
-    handler of a connection, given its network (see :meth:`Connections.admit`).
+    ``routes``: the handlers of POST requests, by their exact targets. ``make``: what serves a
+    connection that is handed over.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class Entrance:
         app: web.Application,
         routes: Mapping[bytes, AnyHandler],
         connections: Connections,
-        make: Callable[[bytes | None], Connection],
+        make: Callable[[Line], asyncio.Protocol],
     ) -> None:
         self.app = app
         self.routes = routes
         self.connections = connections
         self.make = make
+        self.max_body = min(MAX_BODY, app[SETTINGS].limits.max_body)
         self.open: set[Front] = set()
         self.loop = asyncio.get_running_loop()
 
@@ -121,7 +123,7 @@ class Front(asyncio.Protocol):
         "_drained",
         "_entrance",
         "_expected",
-        "_network",
+        "_line",
         "_opened",
         "_paused",
         "_remote",
@@ -135,7 +137,7 @@ class Front(asyncio.Protocol):
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
-        self._network: bytes | None = None
+        self._line = Line(entrance.connections)
         self._buffer = b""  # of a request that isn't whole, or behind one that is answered
         self._expected: _Expected | None = None
         self._task: asyncio.Task[None] | None = None  # answers a request
@@ -147,15 +149,20 @@ class Front(asyncio.Protocol):
 
     # --- transport events ------------------------------------------------------------------
 
+    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.admit`` said, before there was TLS to talk through."""
+        self._line.admitted(network, refusal)
+
+    def handshake_ended(self) -> None:
+        """If it came to nothing, this is the end of the connection."""
+        self._line.handshake_ended()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
-        peer = transport.get_extra_info("peername")
-        self._network, refusal = self._entrance.connections.admit(peer)
-        if refusal is not None:
+        if not self._line.made(self._transport):
             self._closed = True
-            self._transport.write(refusal)
-            self._transport.close()
             return
+        peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, tuple) else None
         self._secure = transport.get_extra_info("sslcontext") is not None
         sock = transport.get_extra_info("socket")
@@ -176,9 +183,8 @@ class Front(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
-        self._entrance.open.discard(self)
-        self._entrance.connections.left(self, self._network)
-        self._network = None
+        self._leave()
+        self._line.left()
         if self._task is not None:
             self._task.cancel()
         if self._drained is not None and not self._drained.done():
@@ -186,9 +192,11 @@ class Front(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
+        self._entrance.connections.await_reader(self._line)
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._entrance.connections.has_read(self._line)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -200,21 +208,29 @@ class Front(asyncio.Protocol):
         if expected is None:
             end = data.find(_END, 0, MAX_HEAD)
             if end < 0 and len(data) < MAX_HEAD and _POST.startswith(data[: len(_POST)]):
-                self._wait(data)
+                self._buffer = data
+                self._start_clock()
                 return
             expected = self._judge(data[: end + len(_END)]) if end >= 0 else None
             if expected is None:
                 self._hand_over(data)
                 return
         if len(data) < expected.whole:
-            self._expected = expected
-            self._wait(data)
+            if self._expected is None:
+                self._expected = expected
+                self._timed = True
+                self._entrance.connections.works(self)
+                self._entrance.connections.await_the_rest(self)
+            self._buffer = data
             return
         self._expected = None
         self._buffer = data[expected.whole :]
+        connections = self._entrance.connections
         if self._timed:
             self._timed = False
-            self._entrance.connections.forget(self)
+            connections.stop_waiting(self)
+        else:
+            connections.works(self)
         request = FrontRequest(
             self._entrance.app,
             expected.path,
@@ -251,7 +267,7 @@ class Front(asyncio.Protocol):
             or head.count > _MAX_HEADERS
             or raw.count(b"\n") != lines
             or raw.count(b"\r") != lines
-            or not (len(length) < 9 and length.isdigit() and int(length) <= MAX_BODY)
+            or not (len(length) < 9 and length.isdigit() and int(length) <= self._entrance.max_body)
             or parser.get_http_version() != "1.1"
         ):
             return None
@@ -265,15 +281,19 @@ class Front(asyncio.Protocol):
             parser.should_keep_alive(),
         )
 
-    def _wait(self, data: bytes) -> None:
-        """The rest is to come."""
-        self._buffer = data
-        self._start_clock()
-
     def _start_clock(self) -> None:
         if not self._timed:
             self._timed = True
+            self._entrance.connections.works(self)
             self._entrance.connections.await_head(self)
+
+    def _leave(self) -> None:
+        """This front door is not the connection's any more."""
+        self._closed = True
+        entrance = self._entrance
+        entrance.open.discard(self)
+        entrance.connections.stop_waiting(self)
+        entrance.connections.works(self)
 
     @property
     def received(self) -> int:
@@ -288,25 +308,21 @@ class Front(asyncio.Protocol):
             return
         if refusal:
             self._transport.write(refusal)
-        self._transport.close()
+        self.close()
 
     def _hand_over(self, data: bytes) -> None:
         """From here on the connection is aiohttp's; ``data`` is what came and wasn't answered."""
-        entrance, transport = self._entrance, self._transport
-        entrance.open.discard(self)
-        entrance.connections.forget(self)
-        self._closed = True
-        connection = entrance.make(self._network)
-        self._network, self._buffer = None, b""
+        self._leave()
+        self._buffer = b""
+        transport = self._transport
+        connection = self._entrance.make(self._line)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         connection.data_received(data)
 
     # --- from a request to its answer ------------------------------------------------------
 
-    async def _serve(
-        self, request: FrontRequest, handler: AnyHandler, *, keep_alive: bool
-    ) -> None:
+    async def _serve(self, request: FrontRequest, handler: AnyHandler, *, keep_alive: bool) -> None:
         transport = self._transport
         try:
             response = await answer(request, handler)
@@ -325,8 +341,7 @@ class Front(asyncio.Protocol):
         if self._closed:
             return
         if not keep_alive or transport.is_closing():
-            self._closed = True
-            transport.close()
+            self.close()
         elif self._buffer:
             transport.resume_reading()
             self._take(self._buffer)
@@ -356,6 +371,13 @@ class Front(asyncio.Protocol):
                 await self._drained
             finally:
                 self._drained = None
+
+    def close(self) -> None:
+        """End it when what is written has gone out."""
+        self._closed = True
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._entrance.connections.await_reader(self._line)
 
     def end(self) -> asyncio.Task[None] | None:
         """Close at once; the task to wait for, if one was running."""
@@ -396,9 +418,7 @@ class _OpenedHere(Opened):
 
 # --- the wire format of answers (RFC 9112, 4 and 6) ------------------------------------------
 
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus
-}
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
 
 def _whole(request: FrontRequest, response: web.StreamResponse, *, keep_alive: bool) -> bytes:

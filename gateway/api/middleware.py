@@ -20,13 +20,13 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.api.auth import Scope, authenticate, authorise
-from gateway.api.connections import RequestTimeout
+from gateway.api.connections import EVERY_ANSWER, RequestTimeout
 from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
 from gateway.api.cors import Cors
 from gateway.api.hosts import HOSTS, PROXIES
 from gateway.api.request import Handler, HandlerOf, Request, RequestT
 from gateway.api.tls_state import TLS
-from gateway.api.wire import EVERY_ANSWER, Connection
+from gateway.api.wire import Connection
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,

@@ -16,8 +16,8 @@ from gateway.api import router
 from gateway.api.auth import Scope
 from gateway.api.context import LIBRARY, MODEL, PRINCIPAL, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
-from gateway.api.middleware import needs, speaks
-from gateway.api.request import Handler
+from gateway.api.middleware import H, needs, speaks
+from gateway.api.request import AnyHandler, Handler
 from gateway.api.upload import form_handler, limited
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.beside import ask_beside, to_client
@@ -33,8 +33,20 @@ _SMALL = 1024 * 1024
 def routes() -> Iterator[tuple[str, str, Handler]]:
     """``(method, path, handler)`` of every route in the table."""
     for route in TABLE:
-        handler = _handler(route)
-        yield route.method, route.path, needs(_SCOPES[route.access])(speaks(route.dialect)(handler))
+        handler = JSON_ROUTES[route.path] if _takes_json(route) else _marked(route, _handler(route))
+        yield route.method, route.path, handler
+
+
+def _takes_json(route: Route) -> bool:
+    return (
+        route.method == "POST"
+        and route.model is ModelIn.BODY
+        and route.access is not Access.REFUSED
+    )
+
+
+def _marked(route: Route, handler: H) -> H:
+    return needs(_SCOPES[route.access])(speaks(route.dialect)(handler))
 
 
 def _handler(route: Route) -> Handler:
@@ -42,11 +54,17 @@ def _handler(route: Route) -> Handler:
         return _refusing(route)
     match route.model:
         case ModelIn.BODY:
-            return json_handler(route)
+            raise AssertionError(f"{route.method} {route.path} has no JSON body")
         case ModelIn.FORM:
             return form_handler(route)
         case ModelIn.QUERY:
             return _changing if route.method == "POST" else _showing(route)
+
+
+#: The routes whose model stands in a JSON body: POST, by their paths.
+JSON_ROUTES: dict[str, AnyHandler] = {
+    route.path: _marked(route, json_handler(route)) for route in TABLE if _takes_json(route)
+}
 
 
 def _refusing(route: Route) -> Handler:

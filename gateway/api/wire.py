@@ -4,39 +4,22 @@ aiohttp answers a malformed request before there is a request for the middleware
 with the line in question, its own name and version, and it logs that line. Here such an answer is
 an error object without the line, and the log says only that it happened.
 
-Public parts of aiohttp: ``AppRunner.server`` makes one ``RequestHandler`` for each connection, and
-``RequestHandler.handle_error`` answers.
+Public parts of aiohttp: ``RequestHandler.handle_error`` answers.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
-import contextlib
-import fcntl
 import logging
-import socket
-import struct
-import termios
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import orjson
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from gateway.api.connections import EVERY_ANSWER
+from gateway.api.line import Line
 from gateway.errors import BadRequest, GatewayError, error_body
-
-if TYPE_CHECKING:
-    from gateway.api.connections import Connections
-
-#: On every answer: what a browser must not do with it, and no version of anything.
-EVERY_ANSWER = {
-    "Server": "llm-gateway",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
-
 
 #: What aiohttp raises for what came: the second for a body that is not what its headers say.
 _NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
@@ -45,10 +28,6 @@ _NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
 def _is_strange_expect(error: object) -> bool:
     """Whether aiohttp wanted to repeat an ``Expect`` to its sender, and it wasn't UTF-8."""
     return isinstance(error, UnicodeEncodeError) and "Unknown Expect" in error.object
-
-
-#: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
-_RESET = struct.pack("ii", 1, 0)
 
 
 class _WithoutItsText(logging.Filter):
@@ -69,126 +48,51 @@ _log = logging.getLogger(__name__)
 _log.addFilter(_WithoutItsText())
 
 
-class Runner(web.AppRunner):
-    """An ``AppRunner`` whose connections are counted and timed by ``connections``.
-
-    ``handler`` are options of ``RequestHandler``.
-    """
-
-    __slots__ = ("_connections", "_handler")
-
-    def __init__(
-        self,
-        app: web.Application,
-        *,
-        connections: Connections,
-        handler: dict[str, Any],
-        **options: Any,
-    ) -> None:
-        super().__init__(app, **options)
-        self._connections = connections
-        self._handler = handler
-
-    @property
-    def server(self) -> Any:
-        """What makes the handler of a new connection; ``None`` before ``setup()``."""
-        server = super().server
-        if server is None:
-            return None
-        loop, options = asyncio.get_running_loop(), self._handler
-        connections = self._connections
-        return lambda: Connection(server, connections, loop=loop, logger=_log, **options)
-
-
 class Connection(web.RequestHandler):
-    """One connection: refused if there are too many, given up if it keeps us waiting.
+    """One connection that aiohttp serves: given up if it keeps us waiting.
 
-    Its clock runs from the first byte of a request (from the start, for the first one) until the
-    middleware has it (:meth:`began`), and on until its body is there.
+    Its clock runs from the first byte of a request until the middleware has it (:meth:`began`),
+    and on until its body is there.
     """
 
-    __slots__ = ("_body", "_connections", "_idle", "_network", "_refusal", "_wire", "received")
+    __slots__ = ("_body", "_connections", "_idle", "_line", "received")
 
-    def __init__(self, manager: Any, connections: Connections, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._connections = connections
-        self._network: bytes | None = None
-        self._refusal: bytes | None = None
-        self._wire: asyncio.Transport | None = None  # also when aiohttp has let go of it
+    def __init__(self, manager: Any, line: Line, **options: Any) -> None:
+        super().__init__(manager, logger=_log, **options)
+        self._line = line
+        self._connections = line.connections
         self._idle = False  # between two requests
         self._body: StreamReader | None = None
         #: Bytes since the clock was started.
         self.received = 0
 
-    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
-        """What ``Connections.admit`` said, before there was TLS to talk through."""
-        self._network, self._refusal = network, refusal
-
-    def handshake_ended(self) -> None:
-        """If it came to nothing, this is the end of the connection."""
-        if self._wire is None:
-            self._give_back()
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
-        if self._network is None and self._refusal is None:
-            peer = transport.get_extra_info("peername")
-            self._network, self._refusal = self._connections.admit(peer)
-        if self._refusal is not None:
-            transport.write(self._refusal)
-            transport.close()
-            return
         super().connection_made(transport)
         self._connections.await_head(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._give_back()
+        self._connections.forget(self)
+        self._line.left()
         super().connection_lost(exc)
-
-    def _give_back(self) -> None:
-        network, self._network = self._network, None
-        self._connections.left(self, network)
 
     async def start(self) -> None:
         """Answer requests until there are no more; then what is written may still be unread."""
         try:
             await super().start()
         finally:
-            if self._wire is not None and self._wire.get_write_buffer_size():
-                self._connections.await_reader(self)
+            transport = self._line.transport
+            if transport is not None and transport.get_write_buffer_size():
+                self._connections.await_reader(self._line)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._connections.await_reader(self)
+        self._connections.await_reader(self._line)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._connections.has_read(self)
-
-    @property
-    def unread(self) -> int:
-        """Bytes of answers that are not at the client's yet.
-
-        The kernel's too: it holds megabytes, and tells of room only when a third is free.
-        """
-        if self._wire is None:
-            return 0
-        queued = array.array("i", [0])
-        with contextlib.suppress(OSError, ValueError):  # not everywhere (tcp(7), SIOCOUTQ)
-            fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
-        return self._wire.get_write_buffer_size() + queued[0]
-
-    def cut(self) -> None:
-        """End it at once, with what is unread, also by the kernel."""
-        if self._wire is not None:
-            carrier = self._wire.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                carrier.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._wire.abort()
+        self._connections.has_read(self._line)
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
-            return
         if self._idle and data:
             self._idle = False
             self.received = 0

@@ -1,0 +1,80 @@
+"""One client's connection from accept to close, whoever serves it: counted, and cut if need be."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.api.connections import Connections
+
+#: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Line:
+    """Counted in ``connections`` from :meth:`admitted`, or :meth:`made`, until :meth:`left`."""
+
+    __slots__ = ("_refusal", "connections", "network", "transport")
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+        #: Where it comes from; None where that is not counted.
+        self.network: bytes | None = None
+        #: Stays here when aiohttp has let go of it.
+        self.transport: asyncio.Transport | None = None
+        self._refusal: bytes | None = None
+
+    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.admit`` said, before there was TLS to talk through."""
+        self.network, self._refusal = network, refusal
+
+    def made(self, transport: asyncio.Transport) -> bool:
+        """The connection is there: whether it may stay. If not, that has been answered."""
+        self.transport = transport
+        if self.network is None and self._refusal is None:
+            peer = transport.get_extra_info("peername")
+            self.network, self._refusal = self.connections.admit(peer)
+        if self._refusal is None:
+            return True
+        transport.write(self._refusal)
+        transport.close()
+        return False
+
+    def handshake_ended(self) -> None:
+        """If it came to nothing, this is the end of the connection."""
+        if self.transport is None:
+            self.left()
+
+    def left(self) -> None:
+        """It has ended."""
+        network, self.network = self.network, None
+        self.connections.left(self, network)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that are not at the client's yet.
+
+        The kernel's too: it holds megabytes, and tells of room only when a third is free.
+        """
+        if self.transport is None:
+            return 0
+        queued = array.array("i", [0])
+        with contextlib.suppress(OSError, ValueError):  # not everywhere (tcp(7), SIOCOUTQ)
+            carrier = self.transport.get_extra_info("socket")
+            fcntl.ioctl(carrier.fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + queued[0]
+
+    def cut(self) -> None:
+        """End it at once, with what is unread, also by the kernel."""
+        if self.transport is not None:
+            carrier = self.transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                carrier.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
