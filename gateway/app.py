@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import cast
+
 from aiohttp import web
 
 from gateway.api import (
@@ -97,10 +100,12 @@ def build_app(
     if settings.ui:
         app[webui.WEB_UI] = WebUi(scheduler.environment)
         app.cleanup_ctx.append(webui.keep)
-    for method, path, handler in (*ROUTES, *(webui.routes(ROUTES) if settings.ui else ())):
+    for method, path, made in (*ROUTES, *(webui.routes(ROUTES) if settings.ui else ())):
+        # What is whole becomes aiohttp's own in the middleware.
+        handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
         # HEAD comes with GET only where a probe may use it: a relayed answer has no HEAD.
         if method == "GET":
-            app.router.add_get(path, handler, allow_head=handler in (probes.health, probes.ping))
+            app.router.add_get(path, handler, allow_head=made in (probes.health, probes.ping))
         else:
             app.router.add_route(method, path, handler)
     return app

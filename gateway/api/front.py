@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,11 +27,12 @@ from aiohttp import web
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
+from gateway.api.connections import EVERY_ANSWER
 from gateway.api.context import SETTINGS
 from gateway.api.line import Line
-from gateway.api.middleware import answer, decorate
+from gateway.api.middleware import CORS, about, answer, decorate, hsts
 from gateway.api.request import AnyHandler, FrontRequest
-from gateway.proxy.outgoing import Opened
+from gateway.proxy.outgoing import Opened, Whole
 
 if TYPE_CHECKING:
     from gateway.api.connections import Connections
@@ -43,6 +45,9 @@ _MAX_BEHIND = 64 * 1024
 _MAX_HEADERS = 100
 _POST = b"POST /"
 _END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})(?=\r\n)", re.IGNORECASE)
+#: Heads that are kept.
+_KEPT = 256
 #: Header lines that say more of a request than a small whole one needs.
 _ODD = frozenset(
     {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"trailer", b"te"}
@@ -66,12 +71,53 @@ class Entrance:
         make: Callable[[Line], asyncio.Protocol],
     ) -> None:
         self.app = app
-        self.routes = routes
         self.connections = connections
         self.make = make
+        self._routes = routes
+        self._heads: dict[bytes, Head] = {}  # by their bytes, without the body's length
         self.max_body = min(MAX_BODY, app[SETTINGS].limits.max_body)
         self.open: set[Front] = set()
         self.loop = asyncio.get_running_loop()
+
+    def head(self, raw: bytes) -> tuple[Head, int] | None:
+        """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
+        length = _LENGTH.search(raw)
+        if length is None or int(length[1]) > self.max_body:
+            return None
+        others = raw[: length.start()] + raw[length.end() :]
+        head = self._heads.get(others)
+        if head is None:
+            head = self._parse(raw)
+            if head is None:
+                return None
+            if len(self._heads) >= _KEPT:
+                self._heads.clear()
+            self._heads[others] = head
+        return head, int(length[1])
+
+    def _parse(self, raw: bytes) -> Head | None:
+        parsed = _Parsed()
+        parser = HttpRequestParser(parsed)
+        try:
+            parser.feed_data(raw)
+        except (HttpParserError, HttpParserUpgrade):
+            return None
+        handler = self._routes.get(parsed.target)
+        lines = parsed.count + 2  # the request's own, and the empty one
+        if (
+            handler is None
+            or not raw.startswith(_POST)
+            or not parsed.plain
+            or parsed.hosts != 1
+            or parsed.lengths != 1
+            or parsed.count > _MAX_HEADERS
+            or raw.count(b"\n") != lines
+            or raw.count(b"\r") != lines
+            or parser.get_http_version() != "1.1"
+        ):
+            return None
+        path = parsed.target.decode("ascii")
+        return Head(handler, path, parsed.headers, keep_alive=parser.should_keep_alive())
 
     def __call__(self) -> Front:
         """The protocol of a new connection."""
@@ -84,17 +130,49 @@ class Entrance:
             await asyncio.wait(running)
 
 
-class _Head:
-    """The head of a request, told by httptools."""
+class Head:
+    """The head of a request that is served here, but for how long its body is.
 
-    __slots__ = ("count", "headers", "hosts", "length", "plain", "target")
+    Most clients send the same one with every request. So it is kept and, if all of its other
+    bytes come again, not parsed again.
+    """
+
+    __slots__ = ("_fixed", "_hsts", "handler", "headers", "keep_alive", "path")
+
+    def __init__(
+        self, handler: AnyHandler, path: str, headers: CIMultiDict[str], *, keep_alive: bool
+    ) -> None:
+        self.handler = handler
+        self.path = path
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self._fixed: bytes | None = None
+        self._hsts: str | None = None
+
+    def fixed(self, app: web.Application, hsts: str | None) -> bytes:
+        """The header lines that are the same in every complete answer to it."""
+        if self._fixed is None or self._hsts != hsts:
+            headers: CIMultiDict[str] = CIMultiDict()
+            app[CORS].decorate(self.headers, headers)
+            headers.update(EVERY_ANSWER)
+            headers["Cache-Control"] = "no-store"  # as decorate() says
+            if hsts is not None:
+                headers["Strict-Transport-Security"] = hsts
+            self._fixed, self._hsts = _lines(headers.items()), hsts
+        return self._fixed
+
+
+class _Parsed:
+    """What httptools tells of a head."""
+
+    __slots__ = ("count", "headers", "hosts", "lengths", "plain", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.count = 0
         self.hosts = 0
-        self.length: bytes | None = None
+        self.lengths = 0
         self.plain = True  # nothing odd so far
 
     def on_url(self, url: bytes) -> None:
@@ -104,8 +182,7 @@ class _Head:
         self.count += 1
         lower = name.lower()
         if lower == b"content-length":
-            self.plain = self.plain and self.length is None
-            self.length = value
+            self.lengths += 1
         elif lower == b"host":
             self.hosts += 1
         elif lower in _ODD:
@@ -211,10 +288,13 @@ class Front(asyncio.Protocol):
                 self._buffer = data
                 self._start_clock()
                 return
-            expected = self._judge(data[: end + len(_END)]) if end >= 0 else None
-            if expected is None:
+            found = self._entrance.head(data[: end + len(_END)]) if end >= 0 else None
+            if found is None:
                 self._hand_over(data)
                 return
+            head, length = found
+            start = end + len(_END)
+            expected = _Expected(head, start, start + length)
         if len(data) < expected.whole:
             if self._expected is None:
                 self._expected = expected
@@ -231,10 +311,11 @@ class Front(asyncio.Protocol):
             connections.stop_waiting(self)
         else:
             connections.works(self)
+        head = expected.head
         request = FrontRequest(
             self._entrance.app,
-            expected.path,
-            expected.headers,
+            head.path,
+            head.headers,
             data[expected.start : expected.whole],
             self._transport,
             self._remote,
@@ -242,44 +323,7 @@ class Front(asyncio.Protocol):
             self._open,
         )
         # Not through tasks.spawn(): it is referenced here, and logs its own crash.
-        self._task = self._entrance.loop.create_task(
-            self._serve(request, expected.handler, keep_alive=expected.keep_alive)
-        )
-
-    def _judge(self, raw: bytes) -> _Expected | None:
-        """What the request with the head ``raw`` is; None if it isn't for us."""
-        if not raw.startswith(_POST):
-            return None
-        head = _Head()
-        parser = HttpRequestParser(head)
-        try:
-            parser.feed_data(raw)
-        except (HttpParserError, HttpParserUpgrade):
-            return None
-        handler = self._entrance.routes.get(head.target)
-        lines = head.count + 2  # the request's own, and the empty one
-        length = head.length
-        if (
-            handler is None
-            or length is None
-            or not head.plain
-            or head.hosts != 1
-            or head.count > _MAX_HEADERS
-            or raw.count(b"\n") != lines
-            or raw.count(b"\r") != lines
-            or not (len(length) < 9 and length.isdigit() and int(length) <= self._entrance.max_body)
-            or parser.get_http_version() != "1.1"
-        ):
-            return None
-        start = len(raw)
-        return _Expected(
-            handler,
-            head.target.decode("ascii"),
-            head.headers,
-            start,
-            start + int(length),
-            parser.should_keep_alive(),
-        )
+        self._task = self._entrance.loop.create_task(self._serve(request, head))
 
     def _start_clock(self) -> None:
         if not self._timed:
@@ -322,13 +366,17 @@ class Front(asyncio.Protocol):
 
     # --- from a request to its answer ------------------------------------------------------
 
-    async def _serve(self, request: FrontRequest, handler: AnyHandler, *, keep_alive: bool) -> None:
+    async def _serve(self, request: FrontRequest, head: Head) -> None:
         transport = self._transport
         try:
-            response = await answer(request, handler)
-            keep_alive = keep_alive and response.keep_alive is not False
-            if self._opened is None:
-                transport.write(_whole(request, response, keep_alive=keep_alive))
+            answered = await answer(request, head.handler)
+            keep_alive = head.keep_alive
+            if isinstance(answered, Whole):
+                transport.write(_whole(request, head, answered))
+            else:
+                keep_alive = keep_alive and answered.keep_alive is not False
+                if self._opened is None:
+                    transport.write(_refusal(request, answered, keep_alive=keep_alive))
             self._opened = None
         except asyncio.CancelledError:
             transport.abort()
@@ -355,8 +403,9 @@ class Front(asyncio.Protocol):
             raise ConnectionError("the client has gone")
         response = web.StreamResponse(status=status, headers=headers)
         decorate(request, response.headers)
-        framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-        self._transport.write(_head(status, response.headers, framing))
+        framing = b"Transfer-Encoding: chunked" if length is None else _length(length)
+        lines = _lines(response.headers.items())
+        self._transport.write(_head_of(status, lines, framing))
         self._opened = opened = _OpenedHere(response, self._transport, self)
         opened.chunked = length is None
         return opened
@@ -391,12 +440,9 @@ class Front(asyncio.Protocol):
 class _Expected(NamedTuple):
     """A request whose head is here: its body is what lies between ``start`` and ``whole``."""
 
-    handler: AnyHandler
-    path: str
-    headers: CIMultiDict[str]
+    head: Head
     start: int
     whole: int
-    keep_alive: bool
 
 
 class _OpenedHere(Opened):
@@ -418,37 +464,55 @@ class _OpenedHere(Opened):
 
 # --- the wire format of answers (RFC 9112, 4 and 6) ------------------------------------------
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
 
 
-def _whole(request: FrontRequest, response: web.StreamResponse, *, keep_alive: bool) -> bytes:
-    assert isinstance(response, web.Response)
-    body = response.body
+def _whole(request: FrontRequest, head: Head, answered: Whole) -> bytes:
+    body = answered.body
+    framing = _length(len(body))
+    if not head.keep_alive:
+        framing += b"\r\nConnection: close"
+    lines = (
+        _lines(answered.headers) + head.fixed(request.app, hsts(request)) + _lines(about(request))
+    )
+    return _head_of(answered.status, lines, framing) + body
+
+
+def _refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
+    assert isinstance(answered, web.Response)
+    body = answered.body
     assert isinstance(body, bytes)
-    headers = response.headers
-    decorate(request, headers)
-    framing = f"Content-Length: {len(body)}"
+    decorate(request, answered.headers)
+    framing = _length(len(body))
     if not keep_alive:
-        framing += "\r\nConnection: close"
-    return _head(response.status, headers, framing) + body
+        framing += b"\r\nConnection: close"
+    return _head_of(answered.status, _lines(answered.headers.items()), framing) + body
 
 
-def _head(status: int, headers: CIMultiDict[str], framing: str) -> bytes:
-    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} "
-    lines = [line, *[f"{name}: {value}" for name, value in headers.items()], _date(), framing]
-    text = "\r\n".join(lines)
-    if text.count("\n") != text.count("\r\n") or text.count("\r") != text.count("\n"):
+def _head_of(status: int, lines: bytes, framing: bytes) -> bytes:
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"%b%bDate: %b\r\n%b\r\n\r\n" % (line, lines, _date_of(int(time.time())), framing)
+
+
+def _length(size: int) -> bytes:
+    return b"Content-Length: %d" % size
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Header lines. Raises ``ValueError`` for a header with a line end in it."""
+    pairs = list(headers)
+    text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
+    if text.count("\n") != len(pairs) or text.count("\r") != len(pairs):
         raise ValueError("a header holds a line end")
-    return f"{text}\r\n\r\n".encode("utf-8", "surrogateescape")
-
-
-def _date() -> str:
-    return _date_of(int(time.time()))
+    return text.encode("utf-8", "surrogateescape")
 
 
 @functools.lru_cache(2)
-def _date_of(second: int) -> str:
-    return f"Date: {formatdate(second, usegmt=True)}"
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 #: The requests served here, by their targets: POST, a model named in a JSON body.

@@ -6,8 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
-
 from gateway.api.accounting import Metered
 from gateway.api.context import (
     ERRORS,
@@ -27,6 +25,7 @@ from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_
 from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
 from gateway.proxy.numbering import Numbering
+from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.relay import Call, Outcome, relay
 from gateway.proxy.resolve import Target
@@ -47,7 +46,7 @@ def json_handler(route: Route) -> AnyHandler:
     rewrite = with_responses if route.format is CHAT and not beside else None
     numbered = route.format is RESPONSES and not beside
 
-    async def handle(request: Request) -> web.StreamResponse:
+    async def handle(request: Request) -> Answer:
         raw = await request.read()
         body = parse_object(raw)
         changed = drop_nulls(body)
@@ -99,18 +98,17 @@ async def _template(request: Request, call: Call, body: JsonObject, target: Targ
     call.body = serialise(body)
 
 
-async def answer_beside(request: Request, call: Call, *, load: bool = True) -> web.Response:
+async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
     """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
     with Metered(request, Outcome()) as metered:
         fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
         metered.status = fetched.status
-    status, headers, body = to_client(call, fetched)
-    return web.Response(status=status, headers=headers, body=body)
+    return to_client(call, fetched)
 
 
 async def send(
     request: Request, call: Call, prepare: Callable[[], Awaitable[None]] | None = None
-) -> web.StreamResponse:
+) -> Answer:
     """Relay ``call`` as far as the key's limits allow, and note what became of it.
 
     ``prepare`` is what is still to be done to ``call``, once it is clear that it may go.

@@ -81,6 +81,7 @@ class KeyRing:
         self._changing = asyncio.Lock()
         self._records: dict[str, KeyRecord] = {}
         self._by_digest: dict[bytes, _Entry] = {}
+        self._seen: dict[str, _Entry] = {}  # keys that were found, so that each is hashed once
         self._activity = KeyActivity(store, interval=write_every)
 
     @classmethod
@@ -120,12 +121,15 @@ class KeyRing:
         Raises :class:`Unauthorized`, of an unknown key :class:`UnknownKey`, whose text never holds
         the key. What it takes doesn't tell how near a guess was: only digests are looked up.
         """
-        if len(presented) > MAX_KEY_CHARS:
-            raise UnknownKey("this is not an API key: it is too long")
-        digest = hash_key(presented)
-        entry = self._by_digest.get(digest, _NOBODY)
-        if not hmac.compare_digest(entry.digest, digest):
-            raise _unknown(presented)
+        entry = self._seen.get(presented)
+        if entry is None:
+            if len(presented) > MAX_KEY_CHARS:
+                raise UnknownKey("this is not an API key: it is too long")
+            digest = hash_key(presented)
+            entry = self._by_digest.get(digest, _NOBODY)
+            if not hmac.compare_digest(entry.digest, digest):
+                raise _unknown(presented)
+            self._seen[presented] = entry
         if entry.revoked:
             raise Unauthorized("this API key has been revoked", code="api_key_revoked")
         expires = entry.principal.expires
@@ -299,6 +303,7 @@ class KeyRing:
         in_order = sorted(records, key=lambda record: (record.created, record.id))
         by_id = {record.id: record for record in in_order}
         self._by_digest = {entry.digest: entry for entry in map(_entry, by_id.values())}
+        self._seen = {}
         self._records = by_id
         self._activity.keep(by_id)
 

@@ -8,6 +8,7 @@ One middleware and one response signal: each layer of its own would cost on ever
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import secrets
@@ -36,10 +37,11 @@ from gateway.errors import (
     Unavailable,
     error_body,
 )
+from gateway.logs import log_request
 from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.outgoing import Answer, Whole
 
 _log = logging.getLogger(__name__)
-_access = logging.getLogger("gateway.access")
 
 H = TypeVar("H", bound=Callable[..., object])
 
@@ -82,12 +84,13 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     assert isinstance(connection, Connection)
     connection.began(request)
     try:
-        return await answer(request, handler)
+        answered = await answer(request, handler)
     finally:
         connection.ended()
+    return answered.for_aiohttp() if isinstance(answered, Whole) else answered
 
 
-async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> web.StreamResponse:
+async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:
     """What ``handler`` answers, or the error that it raised as an answer; logged.
 
     Raises only ``CancelledError``: the client has gone.
@@ -139,8 +142,7 @@ async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> web.StreamR
         lifecycle.leave()
         if logged:
             principal = request.get(PRINCIPAL)
-            _access.info(
-                "%s %s %s %s %.3fs key=%s model=%s from=%s",
+            log_request(
                 request[REQUEST_ID],
                 request.method,
                 request.path,  # without the query: it may hold a key
@@ -152,7 +154,7 @@ async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> web.StreamR
             )
 
 
-async def _admitted(request: RequestT, handler: HandlerOf[RequestT]) -> web.StreamResponse:
+async def _admitted(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:
     app = request.app
     if request.version[0] != 1:  # 0.9 has no headers, 2 is another protocol
         raise BadRequest("this server speaks HTTP/1.1", code="malformed_request")
@@ -187,20 +189,30 @@ def decorate(request: Request, headers: CIMultiDict[str]) -> None:
     headers.update(EVERY_ANSWER)
     if "Cache-Control" not in headers:  # streams have their own
         headers["Cache-Control"] = "no-store"  # it may hold a key, or somebody's chat
-    hsts = request.app[TLS].hsts if request.secure else request.app[PROXIES].hsts(request)
-    if hsts is not None:
-        headers["Strict-Transport-Security"] = hsts
-    request_id = request.get(REQUEST_ID)
-    if request_id is not None:
-        headers["X-Request-Id"] = request_id
-    model = request.get(MODEL)
-    if model is not None:
-        headers["X-Gateway-Model"] = _header_text(model)
-    grant = request.get(GRANT)
-    if grant is not None:
-        headers.update(grant.headers())
+    if (value := hsts(request)) is not None:
+        headers["Strict-Transport-Security"] = value
+    headers.update(about(request))
 
 
+def hsts(request: Request) -> str | None:
+    """The Strict-Transport-Security of its answer."""
+    app = request.app
+    return app[TLS].hsts if request.secure else app[PROXIES].hsts(request)
+
+
+def about(request: Request) -> list[tuple[str, str]]:
+    """The headers of its answer that say what became of this very request."""
+    found = []
+    if (request_id := request.get(REQUEST_ID)) is not None:
+        found.append(("X-Request-Id", request_id))
+    if (model := request.get(MODEL)) is not None:
+        found.append(("X-Gateway-Model", _header_text(model)))
+    if (grant := request.get(GRANT)) is not None:
+        found.extend(grant.headers().items())
+    return found
+
+
+@functools.lru_cache(256)
 def _header_text(text: str) -> str:
     """A name as a header value: printable ASCII as it is, the rest percent-encoded."""
     if text.isascii() and text.isprintable():

@@ -22,6 +22,7 @@ from gateway.api.upload import form_handler, limited
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.headers import FORWARDED
+from gateway.proxy.outgoing import Answer
 from gateway.proxy.relay import Call
 from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
 
@@ -68,7 +69,7 @@ JSON_ROUTES: dict[str, AnyHandler] = {
 
 
 def _refusing(route: Route) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> Answer:
         raise _refused(route.path, route.reason)
 
     return handle
@@ -83,7 +84,7 @@ def _refused(path: str, reason: str) -> Forbidden:
 def _showing(route: Route) -> Handler:
     """GET with ``?model=``: of a loaded model; ``autoload=true`` loads it first, as a router."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> Answer:
         if route.path == "/props" and "model" not in request.query:
             return await router.props(request)
         target = await resolve(request, {"model": request.query.get("model")})
@@ -92,13 +93,12 @@ def _showing(route: Route) -> Handler:
         load = request.query.get("autoload", "").lower() in ("true", "1")
         fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
         change = None if request[PRINCIPAL].admin else without_paths
-        status, headers, body = to_client(call, fetched, change)
-        return web.Response(status=status, headers=headers, body=body)
+        return to_client(call, fetched, change)
 
     return handle
 
 
-async def _changing(request: web.Request) -> web.StreamResponse:
+async def _changing(request: web.Request) -> Answer:
     """POST with ``?model=``: an administrator changes what a loaded model does."""
     if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
         raise _refused(request.path, reason)
@@ -134,7 +134,7 @@ def without_paths(answer: bytes) -> bytes:
 
 
 @needs(Scope.ADMIN)
-async def upstream(request: web.Request) -> web.StreamResponse:
+async def upstream(request: web.Request) -> Answer:
     """Any method on /upstream/MODEL/PATH?QUERY: PATH?QUERY of that model's llama-server.
 
     The model is loaded if need be. Nothing is put into the request, and nothing taken out of it

@@ -13,7 +13,7 @@ from aiohttp import HttpVersion, HttpVersion11, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.proxy.outgoing import Opened, Opener, by_aiohttp
+from gateway.proxy.outgoing import Answer, Opened, Opener, by_aiohttp
 
 
 class FrontRequest(dict[Any, Any]):
@@ -69,9 +69,9 @@ Request = web.Request | FrontRequest
 
 #: Which of the two a handler takes: any request, or only aiohttp's own.
 RequestT = TypeVar("RequestT", web.Request, FrontRequest)
-HandlerOf = Callable[[RequestT], Awaitable[web.StreamResponse]]
-AnyHandler = Callable[[Request], Awaitable[web.StreamResponse]]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+HandlerOf = Callable[[RequestT], Awaitable[Answer]]
+AnyHandler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[web.Request], Awaitable[Answer]]
 
 
 def opener(request: Request) -> Opener:

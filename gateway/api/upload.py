@@ -17,6 +17,7 @@ from gateway.api.inference import resolve, send
 from gateway.api.request import Handler
 from gateway.errors import BadRequest, PayloadTooLarge
 from gateway.proxy.form import ModelField, boundary_of
+from gateway.proxy.outgoing import Answer
 from gateway.proxy.relay import Call
 from gateway.proxy.routes import Route
 
@@ -27,7 +28,7 @@ FILE_FIRST = 25 * 2**20
 def form_handler(route: Route) -> Handler:
     """The handler of a route whose model stands in a form."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> Answer:
         content_type = request.headers.get("Content-Type", "")
         field = ModelField(boundary_of(content_type))
         pieces = limited(request)

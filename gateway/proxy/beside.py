@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from multidict import CIMultiDict
-
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
 from gateway.proxy.failure import Failure
+from gateway.proxy.outgoing import Whole
 from gateway.proxy.relay import Call
 from gateway.upstream import ConnectFailed, ConnectionLost, Fetched, Upstream
 
@@ -83,14 +82,14 @@ def not_loaded(model: str) -> BadRequest:
 
 def to_client(
     call: Call, fetched: Fetched, change: Callable[[bytes], bytes] | None = None
-) -> tuple[int, CIMultiDict[str], bytes]:
-    """Status, headers and body for the client; ``change`` is for the body of a success."""
+) -> Whole:
+    """The answer for the client; ``change`` is for the body of a success."""
     passed = headers.to_client(fetched.headers)
     status, body = fetched.status, fetched.body
     if status >= 400:
         failure = Failure.read(status, body)
         status, body = failure.status, call.dialect.error(failure)
-        passed["Content-Type"] = "application/json; charset=utf-8"
+        passed = headers.of_json(passed)
     elif change is not None:
         body = change(body)
-    return status, passed, body
+    return Whole(status, passed, body)

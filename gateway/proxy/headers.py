@@ -8,9 +8,8 @@ CORS headers, cookies and banner are not for the internet.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-
-from multidict import CIMultiDict
 
 #: What of a request reaches the backend.
 FORWARDED = ("Content-Type", "Accept")
@@ -49,6 +48,9 @@ _DROPPED = frozenset(
         b"set-cookie",
         b"alt-svc",
         b"strict-transport-security",
+        b"referrer-policy",
+        b"x-content-type-options",
+        b"x-frame-options",
     }
 )
 
@@ -58,14 +60,23 @@ _DROPPED_FAMILIES = (b"access-control-", b"x-gateway-", b"x-ratelimit-")
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 
-def to_client(headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+def to_client(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """The headers of a backend's answer that the client gets."""
-    passed: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers:
-        key = name.lower()
-        if key not in _DROPPED and not key.startswith(_DROPPED_FAMILIES):
-            passed.add(name.decode("latin-1"), value.decode("latin-1"))
-    return passed
+    return [pair for name, value in headers if (pair := _passed(name, value)) is not None]
+
+
+@functools.lru_cache(512)  # a backend says the same thing every time
+def _passed(name: bytes, value: bytes) -> tuple[str, str] | None:
+    key = name.lower()
+    if key in _DROPPED or key.startswith(_DROPPED_FAMILIES):
+        return None
+    return name.decode("latin-1"), value.decode("latin-1")
+
+
+def of_json(passed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same headers for a body that has become JSON."""
+    others = [pair for pair in passed if pair[0].lower() != "content-type"]
+    return [*others, ("Content-Type", "application/json; charset=utf-8")]
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

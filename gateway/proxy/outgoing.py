@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -14,6 +15,22 @@ from gateway.proxy import headers
 from gateway.upstream import ResponseHead
 
 EVENTS = "text/event-stream"
+
+
+class Whole(NamedTuple):
+    """A complete answer, not sent yet."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def for_aiohttp(self) -> web.Response:
+        """The same for a request that aiohttp serves."""
+        return web.Response(status=self.status, headers=CIMultiDict(self.headers), body=self.body)
+
+
+#: What a handler has made of a request: the second one is under way already, or for aiohttp.
+Answer = Whole | web.StreamResponse
 
 
 class Opened(abc.ABC):
@@ -59,7 +76,7 @@ Opener = Callable[[int, CIMultiDict[str], int | None], Awaitable[Opened]]
 
 async def open_stream(opener: Opener, head: ResponseHead) -> Opened:
     """Send the head of a backend's streamed answer."""
-    passed = headers.to_client(head.headers)
+    passed = CIMultiDict(headers.to_client(head.headers))
     if passed.get("Content-Type", "").startswith(EVENTS):
         passed.extend(headers.STREAM_HEADERS)
     return await opener(head.status, passed, head.length)

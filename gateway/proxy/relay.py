@@ -23,7 +23,7 @@ from gateway.errors import GatewayError
 from gateway.proxy import headers
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.failure import Failure
-from gateway.proxy.outgoing import EVENTS, Opened, Opener, open_stream
+from gateway.proxy.outgoing import EVENTS, Answer, Opened, Opener, Whole, open_stream
 from gateway.proxy.sse import Tail, Usage, usage_of
 from gateway.proxy.waiting import Refused, wait_for_lease
 from gateway.upstream import (
@@ -78,9 +78,7 @@ class Outcome:
     attempts: int = 0
 
 
-async def relay(
-    opener: Opener, scheduler: Scheduler, call: Call, outcome: Outcome
-) -> web.StreamResponse:
+async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outcome) -> Answer:
     """Send ``call`` to its model's backend and the answer to the client that ``opener`` leads to.
 
     Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
@@ -131,16 +129,15 @@ async def _attempt(
     call: Call,
     outcome: Outcome,
     opened: Opened | None,
-) -> web.StreamResponse:
+) -> Answer:
     answer = _Answer()
     exchange = await lease.backend.pool.send(
         call.method, call.target, call.headers, call.body, answer, body_length=call.length
     )
     try:
-        await answer.begun
+        await answer.begun()
         head = answer.head
-        if head.length is not None and head.length <= _WHOLE:
-            await answer.ended
+        if answer.whole:
             body = b"".join(answer.early)
             if opened is not None:
                 # Refused, and the client is waiting already to read a stream.
@@ -154,20 +151,20 @@ async def _attempt(
         exchange.abort()
 
 
-def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> web.Response:
+def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
     passed = headers.to_client(head.headers)
     status = head.status
     if status >= 400:
         failure = Failure.read(status, body)
         status, body = failure.status, call.dialect.error(failure)
-        passed["Content-Type"] = "application/json; charset=utf-8"
+        passed = headers.of_json(passed)
     elif len(body) <= _PARSED:
         with contextlib.suppress(ValueError):
             parsed = orjson.loads(body)
             outcome.usage = usage_of(parsed)
             if call.rewrite is not None:
                 body = call.rewrite(body, parsed)
-    return web.Response(status=status, headers=passed, body=body)
+    return Whole(status, passed, body)
 
 
 async def _stream(
@@ -205,61 +202,77 @@ async def _pump(answer: _Answer, exchange: Exchange, opened: Opened) -> None:
 
     One that reads nothing at all is cut off by its connection (``limits.send_timeout``).
     """
-    while True:
-        await answer.attention
-        answer.attention = answer.loop.create_future()
-        if answer.ended.done():
-            answer.ended.result()
-            return
-        await opened.drain()
-        answer.paused = False
-        exchange.resume()
+    while not answer.ended:
+        if answer.paused:
+            await opened.drain()
+            answer.paused = False
+            exchange.resume()
+        else:
+            await answer.news()
+    if answer.error is not None:
+        raise answer.error
 
 
 class _Answer:
     """The sink of one exchange: keeps what comes until it is told where it shall flow."""
 
     __slots__ = (
+        "_news",
         "_take",
-        "attention",
-        "begun",
         "early",
         "ended",
+        "error",
         "events",
         "head",
-        "loop",
         "paused",
+        "whole",
     )
 
     head: ResponseHead
 
     def __init__(self) -> None:
-        self.loop = loop = asyncio.get_running_loop()
-        #: Done with the first byte of the body or the end; raises what went wrong before.
-        self.begun: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
-        #: Done when the relaying task has something to do: the end, or a slow client.
-        self.attention: asyncio.Future[None] = loop.create_future()
         self.early: list[bytes] = []
         self.events = 0  # of a stream of events
-        self.paused = False
+        self.ended = False
+        self.error: GatewayError | None = None  # why it ended too soon
+        self.paused = False  # the client is slower than the backend
+        #: It is of a known, small size: nobody is interested in the beginning of it.
+        self.whole = False
         self._take: Callable[[bytes], None] = self._keep
+        self._news: asyncio.Future[None] | None = None
+
+    async def begun(self) -> None:
+        """Return with the first byte of its body, or, of a whole one, with the last.
+
+        Raises what went wrong before.
+        """
+        while not self.ended and (self.whole or not self.early):
+            await self.news()
+        if self.error is not None and (self.whole or not self.early):
+            raise self.error
+
+    async def news(self) -> None:
+        """Wait until there is something to do for the task that relays."""
+        self._news = asyncio.get_running_loop().create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
 
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
+        self.whole = head.length is not None and head.length <= _WHOLE
 
     def on_body(self, data: bytes) -> None:
         self._take(data)
 
     def on_end(self) -> None:
-        self.ended.set_result(None)
+        self.ended = True
         self._tell()
 
     def on_error(self, error: GatewayError) -> None:
-        self.ended.set_exception(error)
-        self.ended.exception()  # looked at: it may be `begun` that is awaited
-        if not self.begun.done():
-            self.begun.set_exception(error)
+        self.error = error
+        self.ended = True
         self._tell()
 
     def flow_to(
@@ -289,25 +302,18 @@ class _Answer:
             if waiting() > _HIGH_WATER and not self.paused:
                 self.paused = True
                 exchange.pause()
-                self._wake()
+                self._tell()
 
         early, self.early = self.early, []
         for data in early:
             take(data)
         self._take = take
-        if self.ended.done():
-            self._wake()
 
     def _keep(self, data: bytes) -> None:
         self.early.append(data)
-        if not self.begun.done():
-            self.begun.set_result(None)
+        if not self.whole:
+            self._tell()
 
     def _tell(self) -> None:
-        if not self.begun.done():
-            self.begun.set_result(None)
-        self._wake()
-
-    def _wake(self) -> None:
-        if not self.attention.done():
-            self.attention.set_result(None)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
