@@ -23,7 +23,7 @@ async def models(request: web.Request) -> web.Response:
         {**asdict(status), "personalities": personalities.get(status.name, [])}
         for status in request.app[SCHEDULER].status()
     ]
-    active = asdict(library.active) if library.active else None
+    active = library.active._asdict() if library.active else None
     return json_response({"models": data, "active": active, "models_file_error": library.broken})
 
 
@@ -50,7 +50,7 @@ async def gateway_status(request: web.Request) -> web.Response:
         {
             "ready": request.app[LIFECYCLE].ready,
             "in_flight": scheduler.in_flight,
-            "active": asdict(library.active) if library.active else None,
+            "active": library.active._asdict() if library.active else None,
             "models": [asdict(status) for status in scheduler.status()],
         }
     )

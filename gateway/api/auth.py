@@ -65,10 +65,12 @@ def authorise(principal: Principal, scope: Scope) -> None:
 def presented_key(request: Request, *, allow_query: bool) -> str | None:
     """The key that came with the request, unchecked."""
     authorization = request.headers.get("Authorization")
-    if authorization is not None:
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() == "bearer" and (key := key.strip()):
-            return key
+    if (
+        authorization is not None
+        and authorization[:7].lower() == "bearer "
+        and (key := authorization[7:].strip())
+    ):
+        return key
     if key := request.headers.get("X-Api-Key", "").strip():
         return key
     if allow_query and request.method == "GET" and "authKey" in request.rel_url.raw_query_string:

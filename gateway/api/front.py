@@ -18,7 +18,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +32,7 @@ from gateway.api.context import SETTINGS
 from gateway.api.line import Line
 from gateway.api.middleware import CORS, about, answer, decorate, hsts
 from gateway.api.request import AnyHandler, FrontRequest
+from gateway.proxy.headers import Headers
 from gateway.proxy.outgoing import Opened, Whole
 
 if TYPE_CHECKING:
@@ -475,8 +476,12 @@ def _whole(request: FrontRequest, head: Head, answered: Whole) -> bytes:
     framing = _length(len(body))
     if not head.keep_alive:
         framing += b"\r\nConnection: close"
-    lines = (
-        _lines(answered.headers) + head.fixed(request.app, hsts(request)) + _lines(about(request))
+    lines = b"".join(
+        (
+            _kept_lines(answered.headers),
+            head.fixed(request.app, hsts(request)),
+            _lines(about(request)),
+        )
     )
     return _head_of(answered.status, lines, framing) + body
 
@@ -501,13 +506,17 @@ def _length(size: int) -> bytes:
     return b"Content-Length: %d" % size
 
 
-def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+def _lines(pairs: Collection[tuple[str, str]]) -> bytes:
     """Header lines. Raises ``ValueError`` for a header with a line end in it."""
-    pairs = list(headers)
     text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
     if text.count("\n") != len(pairs) or text.count("\r") != len(pairs):
         raise ValueError("a header holds a line end")
     return text.encode("utf-8", "surrogateescape")
+
+
+@functools.lru_cache(64)  # the same as headers.to_client() keeps
+def _kept_lines(headers: Headers) -> bytes:
+    return _lines(headers)
 
 
 @functools.lru_cache(2)

@@ -55,8 +55,9 @@ class FrontRequest(dict[Any, Any]):
         return URL.build(path=self.path)
 
     async def read(self) -> bytes:
-        """The body."""
-        return self._body
+        """The body, once: it isn't kept for as long as its answer takes."""
+        body, self._body = self._body, b""
+        return body
 
     def open(
         self, status: int, headers: CIMultiDict[str], length: int | None

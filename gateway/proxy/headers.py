@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
+Headers = tuple[tuple[str, str], ...]
+
 #: What of a request reaches the backend.
 FORWARDED = ("Content-Type", "Accept")
 
@@ -60,23 +62,24 @@ _DROPPED_FAMILIES = (b"access-control-", b"x-gateway-", b"x-ratelimit-")
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 
-def to_client(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+def to_client(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The headers of a backend's answer that the client gets."""
-    return [pair for name, value in headers if (pair := _passed(name, value)) is not None]
+    return _to_client(tuple(headers))
 
 
-@functools.lru_cache(512)  # a backend says the same thing every time
-def _passed(name: bytes, value: bytes) -> tuple[str, str] | None:
-    key = name.lower()
-    if key in _DROPPED or key.startswith(_DROPPED_FAMILIES):
-        return None
-    return name.decode("latin-1"), value.decode("latin-1")
+@functools.lru_cache(64)  # a backend says the same thing nearly every time
+def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> Headers:
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in headers
+        if (key := name.lower()) not in _DROPPED and not key.startswith(_DROPPED_FAMILIES)
+    )
 
 
-def of_json(passed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def of_json(passed: Headers) -> Headers:
     """The same headers for a body that has become JSON."""
-    others = [pair for pair in passed if pair[0].lower() != "content-type"]
-    return [*others, ("Content-Type", "application/json; charset=utf-8")]
+    others = (pair for pair in passed if pair[0].lower() != "content-type")
+    return (*others, ("Content-Type", "application/json; charset=utf-8"))
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from gateway.proxy import headers
+from gateway.proxy.headers import Headers
 from gateway.upstream import ResponseHead
 
 EVENTS = "text/event-stream"
@@ -21,7 +22,7 @@ class Whole(NamedTuple):
     """A complete answer, not sent yet."""
 
     status: int
-    headers: list[tuple[str, str]]
+    headers: Headers
     body: bytes
 
     def for_aiohttp(self) -> web.Response:

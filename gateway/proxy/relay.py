@@ -146,6 +146,7 @@ async def _attempt(
             return _whole(call, head, body, outcome)
         if opened is None:
             opened = await open_stream(opener, head)
+        call.body = b""  # from here on it can't be sent again
         return await _stream(call, head, exchange, answer, outcome, opened)
     finally:
         exchange.abort()
@@ -159,11 +160,13 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Who
         status, body = failure.status, call.dialect.error(failure)
         passed = headers.of_json(passed)
     elif len(body) <= _PARSED:
-        with contextlib.suppress(ValueError):
+        try:
             parsed = orjson.loads(body)
-            outcome.usage = usage_of(parsed)
-            if call.rewrite is not None:
-                body = call.rewrite(body, parsed)
+        except ValueError:  # not JSON: nothing to read in it
+            return Whole(status, passed, body)
+        outcome.usage = usage_of(parsed)
+        if call.rewrite is not None:
+            body = call.rewrite(body, parsed)
     return Whole(status, passed, body)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.backends.command import request_defaults
 from gateway.catalog import Catalog, ModelSpec
@@ -18,10 +19,11 @@ from gateway.errors import ModelNotFound
 NO_PERSONALITY = "none"
 #: What clients send that have no model to name (the old wrapper's examples do).
 _UNNAMED = frozenset({"", "notneeded"})
+#: Resolved names that are kept.
+_KEPT = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Active:
+class Active(NamedTuple):
     """The model and personality that ``/loadModel`` chose last."""
 
     model: str
@@ -51,6 +53,8 @@ class Resolver:
         self._specs = catalog.models
         self._defaults = {name: request_defaults(s) for name, s in catalog.models.items()}
         self._names: dict[str, tuple[ModelSpec, str | None]] = {}
+        #: What was asked for before, and found: it can't mean anything else.
+        self._found: dict[tuple[object, ...], Target] = {}
         for alias, name in catalog.aliases.items():
             self._names[alias] = (catalog.models[name], None)
         for name, spec in catalog.models.items():
@@ -75,6 +79,20 @@ class Resolver:
         chose for that model, which wins over ``default`` (the key's own). Raises
         :class:`ModelNotFound` with what would have been possible.
         """
+        if requested is not None and not isinstance(requested, str):
+            raise ModelNotFound("`model` must be a text", param="model")
+        asked_for = (requested, choice, active, default)
+        target = self._found.get(asked_for)
+        if target is None:
+            target = self._resolve(requested, choice, active, default)
+            if len(self._found) >= _KEPT:
+                self._found.clear()
+            self._found[asked_for] = target
+        return target
+
+    def _resolve(
+        self, requested: str | None, choice: str | None, active: Active | None, default: str | None
+    ) -> Target:
         spec, personality = self._lookup(requested, active)
         asked = choice is not None or personality is not None
         if choice is not None:
@@ -100,12 +118,10 @@ class Resolver:
             for personality in spec.personalities:
                 yield f"{name}:{personality}", spec, personality
 
-    def _lookup(self, requested: object, active: Active | None) -> tuple[ModelSpec, str | None]:
-        if isinstance(requested, str) and (found := self._names.get(requested)) is not None:
+    def _lookup(self, requested: str | None, active: Active | None) -> tuple[ModelSpec, str | None]:
+        if requested is not None and (found := self._names.get(requested)) is not None:
             return found
-        if requested is None or (
-            isinstance(requested, str) and requested.strip().lower() in _UNNAMED
-        ):
+        if requested is None or requested.strip().lower() in _UNNAMED:
             if active is not None and (spec := self._specs.get(active.model)) is not None:
                 return spec, None
             raise ModelNotFound(
@@ -113,8 +129,6 @@ class Resolver:
                 f"Models: {_listed(self._specs)}",
                 param="model",
             )
-        if not isinstance(requested, str):
-            raise ModelNotFound("`model` must be a text", param="model")
         name, _, personality = requested.partition(":")
         if personality and (known := self._names.get(name)) is not None:
             self._prompt(known[0], personality)

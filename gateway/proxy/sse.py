@@ -15,6 +15,7 @@ import orjson
 
 _KEPT = 8  # pieces of the stream; usage, timings and [DONE] come in the last three events
 _MAX_TAIL = 64 * 1024
+_NUMBERS = (int, float)
 
 
 class Usage(NamedTuple):
@@ -118,4 +119,4 @@ def usage_of(answer: Any) -> Usage | None:
 
 def _number(data: dict[str, Any], key: str) -> float | None:
     value = data.get(key)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if type(value) in _NUMBERS else None  # not `isinstance`: a bool is an int

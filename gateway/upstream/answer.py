@@ -62,7 +62,6 @@ class ResponseHead:
     """
 
     status: int
-    reason: bytes
     headers: list[tuple[bytes, bytes]]
     length: int | None
 

@@ -83,7 +83,6 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pool",
         "_quiet",
-        "_reason",
         "_sink",
         "_sink_error",
         "_until_close",
@@ -120,7 +119,6 @@ class Connection(asyncio.Protocol):
         self._body_taker: Any = sink.on_body
         self._bodyless = bodyless
         self._headers: list[tuple[bytes, bytes]] | None = []
-        self._reason = b""
         self._quiet = 0
         self._complete = False
         self._keep_alive = True  # until something says otherwise
@@ -239,9 +237,6 @@ class Connection(asyncio.Protocol):
         if self._complete:
             raise ProtocolError("more than one answer")  # seen and dropped by data_received
 
-    def on_status(self, reason: bytes) -> None:
-        self._reason += reason  # in pieces where the line was
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headers is not None:  # what comes after the head are trailers: dropped
             self._headers.append((name, value))
@@ -293,7 +288,7 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self._body_taker = _ignore
         try:
-            sink.on_head(ResponseHead(status, self._reason, headers, length))
+            sink.on_head(ResponseHead(status, headers, length))
         except Exception as error:
             self._sink_error = error
             raise
@@ -310,7 +305,6 @@ class Connection(asyncio.Protocol):
         if self._informational:
             self._informational = False
             self._headers = []
-            self._reason = b""
         elif not self._complete:
             self._complete = True
             if not self._parser.should_keep_alive():  # a trailer may have changed it

@@ -217,7 +217,7 @@ def test_any_answer_cut_anyhow_arrives_as_it_was_sent(
     places = [0, *sorted(set(cuts)), len(raw)]
     pieces = [raw[a:b] for a, b in itertools.pairwise(places)]
     length = None if chunked else len(body)
-    head = ResponseHead(200, b"OK", lines, length)
+    head = ResponseHead(200, lines, length)
     assert _Played(pieces, eof=False).seen == (head, body, "reusable")
 
 
@@ -229,7 +229,6 @@ def test_head_keeps_names_order_and_doubles() -> None:
     head = _Played([raw], eof=False).head
     assert head == ResponseHead(
         299,
-        b"Odd  reason",
         [
             (b"set-cookie", b"a=1"),
             (b"X-Empty", b""),
