@@ -25,15 +25,16 @@ class Scope(enum.Enum):
     ADMIN = "admin"  # a key made with --admin
 
 
-async def authenticate(request: Request) -> Principal:
-    """The principal behind ``request``.
+def authenticate(request: Request) -> Principal | None:
+    """The principal behind ``request``; None as long as the store has not been opened.
 
     Raises :class:`Unauthorized`; :class:`gateway.errors.RateLimited` to who seems to guess.
     """
-    settings, door = request.app[SETTINGS], request.app[DOOR]
-    if not settings.auth.enabled:
+    app = request.app
+    auth, door = app[SETTINGS].auth, app[DOOR]
+    if not auth.enabled:
         return ANONYMOUS
-    key = presented_key(request, allow_query=settings.auth.allow_query_key)
+    key = presented_key(request, allow_query=auth.allow_query_key)
     if key is None:
         if door.control is not None and _came_by(request, door.control):
             return LOCAL_ADMIN
@@ -41,15 +42,18 @@ async def authenticate(request: Request) -> Principal:
             "no API key was sent: use the header `Authorization: Bearer KEY`. Keys are made with "
             "`llm-gateway keys create NAME`"
         )
-    ring = door.ring or await door.wait()
+    ring = door.ring
+    if ring is None:
+        return None
+    now = time.time()
     try:
-        principal = ring.find(key, time.time())
+        principal = ring.find(key, now)
     except UnknownKey:
-        door.wrong_keys.wrong(request.app[PROXIES].client(request))
+        door.wrong_keys.wrong(app[PROXIES].client(request))
         raise
     if principal.guessable:
-        door.wrong_keys.right(request.app[PROXIES].client(request), principal.key_id)
-    ring.touch(principal.key_id)
+        door.wrong_keys.right(app[PROXIES].client(request), principal.key_id)
+    ring.touch(principal.key_id, now)
     return principal
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Container
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -43,9 +42,9 @@ class KeyActivity:
         await cancel_and_wait(self._writer)
         await self._write()
 
-    def touch(self, key_id: str) -> None:
-        """The key was used now."""
-        self._last_used[key_id] = time.time()
+    def touch(self, key_id: str, now: float) -> None:
+        """The key was used ``now``, in seconds since 1970."""
+        self._last_used[key_id] = now
         self._unwritten.add(key_id)
         self._used.set()
 

@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import string
+import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -137,10 +138,10 @@ class KeyRing:
             raise Unauthorized("this API key has expired", code="api_key_expired")
         return entry.principal
 
-    def touch(self, key_id: str) -> None:
+    def touch(self, key_id: str, now: float | None = None) -> None:
         """Remember that the key was used now. Written later; ids of no key are ignored."""
         if key_id in self._records:
-            self._activity.touch(key_id)
+            self._activity.touch(key_id, now or time.time())
 
     # --- changes ---------------------------------------------------------------------------
 

@@ -22,7 +22,16 @@ from multidict import CIMultiDict
 
 from gateway.api.auth import Scope, authenticate, authorise
 from gateway.api.connections import EVERY_ANSWER, RequestTimeout
-from gateway.api.context import ERRORS, GRANT, LIFECYCLE, MODEL, PRINCIPAL, REQUEST_ID, SETTINGS
+from gateway.api.context import (
+    DOOR,
+    ERRORS,
+    GRANT,
+    LIFECYCLE,
+    MODEL,
+    PRINCIPAL,
+    REQUEST_ID,
+    SETTINGS,
+)
 from gateway.api.cors import Cors
 from gateway.api.hosts import HOSTS, PROXIES
 from gateway.api.request import Handler, HandlerOf, Request, RequestT
@@ -164,7 +173,10 @@ async def _admitted(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:
         return web.Response(status=204, headers=app[CORS].preflight(request.headers))
     scope = scope_of(handler)
     if scope is not Scope.PUBLIC:
-        principal = await authenticate(request)
+        principal = authenticate(request)
+        while principal is None:
+            await app[DOOR].wait()
+            principal = authenticate(request)
         request[PRINCIPAL] = principal
         authorise(principal, scope)
         if app[LIFECYCLE].stopping.is_set():

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         "_informational",
         "_keep_alive",
         "_parser",
+        "_pieces",
         "_pool",
         "_quiet",
         "_sink",
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
         "_writable",
         "exchange",
         "idle_since",
+        "on_body",
         "reused",
         "transport",
         "usable",
@@ -105,6 +107,9 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.write_paused = False
         self._writable: asyncio.Future[None] | None = None
+        #: What one read brought of a body. The parser appends to it without a call of ours.
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
         self._parser: Any = _Parser(self)
         self._feed: Any = self._parser.feed_data
         self._complete = False
@@ -168,9 +173,12 @@ class Connection(asyncio.Protocol):
             self._feed(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             if not self._complete:
+                self._deliver(exchange)
                 self._give_up(exchange, error)
                 return
             self._keep_alive = False  # more than the answer came: not a connection to trust
+        if self._pieces and not self._deliver(exchange):
+            return
         if self._complete:
             exchange.completed(reusable=self._keep_alive)
         elif self._quiet > MAX_HEAD:
@@ -178,6 +186,21 @@ class Connection(asyncio.Protocol):
             exchange.failed(
                 ProtocolError(f"{self._pool.name} sent a {what} of over {MAX_HEAD} bytes")
             )
+
+    def _deliver(self, exchange: Owner) -> bool:
+        """Give the sink what a read brought of the body; whether it took it."""
+        pieces = self._pieces
+        if not pieces:
+            return True
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._quiet = 0
+        try:
+            self._body_taker(data)
+        except Exception as error:
+            exchange.sink_raised(error)
+            return False
+        return True
 
     def eof_received(self) -> None:
         exchange = self.exchange
@@ -289,14 +312,6 @@ class Connection(asyncio.Protocol):
             self._body_taker = _ignore
         try:
             sink.on_head(ResponseHead(status, headers, length))
-        except Exception as error:
-            self._sink_error = error
-            raise
-
-    def on_body(self, data: bytes) -> None:
-        self._quiet = 0
-        try:
-            self._body_taker(data)
         except Exception as error:
             self._sink_error = error
             raise
