@@ -61,7 +61,8 @@ def _has_each_key_once(raw: bytes, parsed: Any) -> bool:
     except TypeError:  # see serialise()
         return False
     return written == raw or (
-        raw.count(b":") == written.count(b":") and _ESCAPED_COLON.search(raw) is None
+        raw.count(b":") == written.count(b":")
+        and (b"\\u003" not in raw or _ESCAPED_COLON.search(raw) is None)
     )
 
 
