@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
+import socket
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from harness import Running
+
+from gateway.tls import self_signed
 
 CHAT = b'{"model": "good", "messages": [{"role": "user", "content": "hi"}]}'
 
@@ -82,3 +87,38 @@ async def still_serves(running: Running, **options: Any) -> None:
         status, _, body = await client.answer()
         assert status == 200
         assert json.loads(body)["choices"][0]["message"]["content"] == "fake answer"
+
+
+async def counted(running: Running, count: int) -> None:
+    """Until the gateway has seen that there are so many connections."""
+    connections = running.gateway._listeners.connections
+    async with asyncio.timeout(20):
+        while connections.count != count:
+            await asyncio.sleep(0.01)
+
+
+def with_tls(folder: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
+    """Settings with a certificate for 127.0.0.1, and what a client needs to trust it."""
+    made = self_signed(["127.0.0.1"], folder / "ssl")
+    names = {"private_key": made.private_key, "certificate": made.certificate}
+    tls = {name: str(file) for name, file in names.items()}
+    return {"enabled": True, **tls}, ssl.create_default_context(cafile=str(made.chain))
+
+
+def small(running: Running) -> socket.socket:
+    """A socket to the gateway that takes little at a time."""
+    host, _, port = running.url.partition("://")[2].rpartition(":")
+    taking = socket.socket()
+    taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    taking.connect((host, int(port)))
+    return taking
+
+
+async def cut_off(taking: socket.socket) -> None:
+    """Until the other side has ended the connection, which is looked for without reading."""
+    ended = select.POLLHUP | select.POLLERR
+    poll = select.poll()
+    poll.register(taking, ended)
+    async with asyncio.timeout(20):
+        while not poll.poll(0):
+            await asyncio.sleep(0.02)

@@ -28,7 +28,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
 from gateway.api.connections import EVERY_ANSWER
-from gateway.api.context import SETTINGS
+from gateway.api.context import LIFECYCLE, SETTINGS
 from gateway.api.line import Line
 from gateway.api.middleware import CORS, about, answer, decorate, hsts
 from gateway.api.request import AnyHandler, FrontRequest
@@ -44,6 +44,8 @@ MAX_BODY = 64 * 1024
 #: Bytes of further requests that wait behind one that is being answered.
 _MAX_BEHIND = 64 * 1024
 _MAX_HEADERS = 100
+#: Seconds for answers that are written, and not at their clients yet, when the gateway ends.
+_GRACE = 1.0
 _POST = b"POST /"
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})(?=\r\n)", re.IGNORECASE)
@@ -51,7 +53,15 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})(?=\r\n)", re.IGNOR
 _KEPT = 256
 #: Header lines that say more of a request than a small whole one needs.
 _ODD = frozenset(
-    {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"trailer", b"te"}
+    {
+        b"transfer-encoding",
+        b"content-encoding",
+        b"expect",
+        b"upgrade",
+        b"trailer",
+        b"te",
+        b"sec-websocket-key1",  # aiohttp refuses it
+    }
 )
 
 _log = logging.getLogger(__name__)
@@ -79,6 +89,8 @@ class Entrance:
         self.max_body = min(MAX_BODY, app[SETTINGS].limits.max_body)
         self.open: set[Front] = set()
         self.loop = asyncio.get_running_loop()
+        #: What is waited for in the end: that there is no connection any more.
+        self.emptied: asyncio.Future[None] | None = None
 
     def head(self, raw: bytes) -> tuple[Head, int] | None:
         """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
@@ -109,8 +121,8 @@ class Entrance:
             handler is None
             or not raw.startswith(_POST)
             or not parsed.plain
-            or parsed.hosts != 1
-            or parsed.lengths != 1
+            or not parsed.names.issuperset((b"host", b"content-length"))
+            or len(parsed.names) != parsed.count  # one is there twice
             or parsed.count > _MAX_HEADERS
             or raw.count(b"\n") != lines
             or raw.count(b"\r") != lines
@@ -124,11 +136,22 @@ class Entrance:
         """The protocol of a new connection."""
         return Front(self)
 
+    def left(self, front: Front) -> None:
+        """A connection is not here any more."""
+        self.open.discard(front)
+        if self.emptied is not None and not self.open and not self.emptied.done():
+            self.emptied.set_result(None)
+
     async def close(self) -> None:
-        """End what is still here."""
+        """End what is still here, and what comes from now on."""
+        self.emptied = self.loop.create_future()
         tasks = [front.end() for front in list(self.open)]
         if running := [task for task in tasks if task is not None]:
             await asyncio.wait(running)
+        if self.open:
+            await asyncio.wait([self.emptied], timeout=_GRACE)
+        for front in list(self.open):
+            front.abort()
 
 
 class Head:
@@ -166,14 +189,13 @@ class Head:
 class _Parsed:
     """What httptools tells of a head."""
 
-    __slots__ = ("count", "headers", "hosts", "lengths", "plain", "target")
+    __slots__ = ("count", "headers", "names", "plain", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.headers: CIMultiDict[str] = CIMultiDict()
+        self.names: set[bytes] = set()
         self.count = 0
-        self.hosts = 0
-        self.lengths = 0
         self.plain = True  # nothing odd so far
 
     def on_url(self, url: bytes) -> None:
@@ -182,14 +204,12 @@ class _Parsed:
     def on_header(self, name: bytes, value: bytes) -> None:
         self.count += 1
         lower = name.lower()
-        if lower == b"content-length":
-            self.lengths += 1
-        elif lower == b"host":
-            self.hosts += 1
-        elif lower in _ODD:
+        self.names.add(lower)
+        if lower in _ODD:
             self.plain = False
         # As aiohttp does: bytes that aren't UTF-8 become lone surrogates.
-        self.headers.add(name.decode("ascii"), value.decode("utf-8", "surrogateescape"))
+        text = value.strip(b" \t").decode("utf-8", "surrogateescape")
+        self.headers.add(name.decode("ascii"), text)
 
 
 class Front(asyncio.Protocol):
@@ -201,6 +221,7 @@ class Front(asyncio.Protocol):
         "_drained",
         "_entrance",
         "_expected",
+        "_held",
         "_line",
         "_opened",
         "_paused",
@@ -222,7 +243,8 @@ class Front(asyncio.Protocol):
         self._opened: Opened | None = None  # its answer, if that is a stream
         self._timed = False  # a clock runs for a request that isn't whole
         self._closed = False
-        self._paused = False
+        self._held = False  # nothing is read for now: there is enough behind
+        self._paused = False  # nothing should be written for now
         self._drained: asyncio.Future[None] | None = None
 
     # --- transport events ------------------------------------------------------------------
@@ -246,6 +268,10 @@ class Front(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and self._remote is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._entrance.emptied is not None:  # accepted in the last moment
+            self._closed = True
+            transport.abort()  # type: ignore[attr-defined]
+            return
         self._entrance.open.add(self)
         self._start_clock()
 
@@ -256,7 +282,8 @@ class Front(asyncio.Protocol):
             self._take(self._buffer + data if self._buffer else data)
             return
         self._buffer += data
-        if len(self._buffer) > _MAX_BEHIND:
+        if len(self._buffer) > _MAX_BEHIND and not self._held:
+            self._held = True
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -285,7 +312,7 @@ class Front(asyncio.Protocol):
         expected = self._expected
         if expected is None:
             end = data.find(_END, 0, MAX_HEAD)
-            if end < 0 and len(data) < MAX_HEAD and _POST.startswith(data[: len(_POST)]):
+            if end < 0 and len(data) < MAX_HEAD and _may_become_one(data):
                 self._buffer = data
                 self._start_clock()
                 return
@@ -322,6 +349,7 @@ class Front(asyncio.Protocol):
             self._remote,
             self._secure,
             self._open,
+            keep_alive=head.keep_alive,
         )
         # Not through tasks.spawn(): it is referenced here, and logs its own crash.
         self._task = self._entrance.loop.create_task(self._serve(request, head))
@@ -336,7 +364,7 @@ class Front(asyncio.Protocol):
         """This front door is not the connection's any more."""
         self._closed = True
         entrance = self._entrance
-        entrance.open.discard(self)
+        entrance.left(self)
         entrance.connections.stop_waiting(self)
         entrance.connections.works(self)
 
@@ -360,6 +388,8 @@ class Front(asyncio.Protocol):
         self._leave()
         self._buffer = b""
         transport = self._transport
+        if self._held:
+            transport.resume_reading()
         connection = self._entrance.make(self._line)
         transport.set_protocol(connection)
         connection.connection_made(transport)
@@ -368,6 +398,7 @@ class Front(asyncio.Protocol):
     # --- from a request to its answer ------------------------------------------------------
 
     async def _serve(self, request: FrontRequest, head: Head) -> None:
+        """Answer one request, and go on to the next."""
         transport = self._transport
         try:
             answered = await answer(request, head.handler)
@@ -378,24 +409,47 @@ class Front(asyncio.Protocol):
                 keep_alive = keep_alive and answered.keep_alive is not False
                 if self._opened is None:
                     transport.write(_refusal(request, answered, keep_alive=keep_alive))
+                elif self._opened.response is not answered:
+                    transport.abort()  # its stream failed, and must not look complete
             self._opened = None
+            if self._paused and not self._closed:
+                await self._gone_out(request)
+            self._task = None
+            if self._closed:
+                return
+            if not keep_alive or transport.is_closing():
+                self.close()
+            elif self._buffer:
+                self._take(self._buffer)
+                self._read_on()
+            else:
+                self._entrance.connections.rests(self)
         except asyncio.CancelledError:
             transport.abort()
             raise
         except Exception:
             _log.exception("an answer could not be written")
             transport.abort()
-            return
-        self._task = None
-        if self._closed:
-            return
-        if not keep_alive or transport.is_closing():
-            self.close()
-        elif self._buffer:
-            transport.resume_reading()
-            self._take(self._buffer)
-        else:
-            self._entrance.connections.rests(self)
+
+    async def _gone_out(self, request: FrontRequest) -> None:
+        """Wait for the client to read: one who doesn't gets no further answer.
+
+        Until then the request isn't through: a gateway that ends waits for it.
+        """
+        lifecycle = request.app[LIFECYCLE]
+        lifecycle.enter()
+        try:
+            await self.drained()
+        finally:
+            lifecycle.leave()
+
+    def _read_on(self) -> None:
+        """Read again, if that was held, and there is room, or more is needed."""
+        if self._held and not self._closed:
+            if self._task is not None and len(self._buffer) > _MAX_BEHIND:
+                return
+            self._held = False
+            self._transport.resume_reading()
 
     async def _open(
         self, request: FrontRequest, status: int, headers: CIMultiDict[str], length: int | None
@@ -404,7 +458,9 @@ class Front(asyncio.Protocol):
             raise ConnectionError("the client has gone")
         response = web.StreamResponse(status=status, headers=headers)
         decorate(request, response.headers)
-        framing = b"Transfer-Encoding: chunked" if length is None else _length(length)
+        framing = b"Transfer-Encoding: chunked\r\n" if length is None else _length(length)
+        if not request.keep_alive:
+            framing += _CLOSE
         lines = _lines(response.headers.items())
         self._transport.write(_head_of(status, lines, framing))
         self._opened = opened = _OpenedHere(response, self._transport, self)
@@ -430,12 +486,24 @@ class Front(asyncio.Protocol):
             self._entrance.connections.await_reader(self._line)
 
     def end(self) -> asyncio.Task[None] | None:
-        """Close at once; the task to wait for, if one was running."""
+        """Close, at once if nothing is on its way out; the task to wait for, if one was running."""
         task = self._task
         if task is not None:
-            task.cancel()
-        self._transport.abort()
+            task.cancel()  # and that aborts
+        elif self._line.unread:
+            self.close()
+        else:
+            self.abort()
         return task
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+
+def _may_become_one(start: bytes) -> bool:
+    """Whether a head that begins with ``start`` can be one for here."""
+    return _POST.startswith(start[: len(_POST)]) and start.count(b"\n") == start.count(b"\r\n")
 
 
 class _Expected(NamedTuple):
@@ -465,6 +533,7 @@ class _OpenedHere(Opened):
 
 # --- the wire format of answers (RFC 9112, 4 and 6) ------------------------------------------
 
+_CLOSE = b"Connection: close\r\n"
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
@@ -473,9 +542,9 @@ _STATUS_LINES = {
 
 def _whole(request: FrontRequest, head: Head, answered: Whole) -> bytes:
     body = answered.body
-    framing = _length(len(body))
+    framing = _length(len(body)) if body or answered.status != 204 else b""  # RFC 9110, 8.6
     if not head.keep_alive:
-        framing += b"\r\nConnection: close"
+        framing += _CLOSE
     lines = b"".join(
         (
             _kept_lines(answered.headers),
@@ -488,22 +557,22 @@ def _whole(request: FrontRequest, head: Head, answered: Whole) -> bytes:
 
 def _refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
     assert isinstance(answered, web.Response)
-    body = answered.body
+    body = answered.body or b""
     assert isinstance(body, bytes)
     decorate(request, answered.headers)
     framing = _length(len(body))
     if not keep_alive:
-        framing += b"\r\nConnection: close"
+        framing += _CLOSE
     return _head_of(answered.status, _lines(answered.headers.items()), framing) + body
 
 
 def _head_of(status: int, lines: bytes, framing: bytes) -> bytes:
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"%b%bDate: %b\r\n%b\r\n\r\n" % (line, lines, _date_of(int(time.time())), framing)
+    return b"%b%bDate: %b\r\n%b\r\n" % (line, lines, _date_of(int(time.time())), framing)
 
 
 def _length(size: int) -> bytes:
-    return b"Content-Length: %d" % size
+    return b"Content-Length: %d\r\n" % size
 
 
 def _lines(pairs: Collection[tuple[str, str]]) -> bytes:

@@ -22,7 +22,17 @@ class FrontRequest(dict[Any, Any]):
     Named as in ``aiohttp.web.Request``.
     """
 
-    __slots__ = ("_body", "_open", "app", "headers", "path", "remote", "secure", "transport")
+    __slots__ = (
+        "_body",
+        "_open",
+        "app",
+        "headers",
+        "keep_alive",
+        "path",
+        "remote",
+        "secure",
+        "transport",
+    )
 
     method = "POST"
     version: HttpVersion = HttpVersion11
@@ -39,6 +49,8 @@ class FrontRequest(dict[Any, Any]):
         begin: Callable[
             [FrontRequest, int, CIMultiDict[str], int | None], Coroutine[Any, Any, Opened]
         ],
+        *,
+        keep_alive: bool,
     ) -> None:
         self.app = app
         self.path = path
@@ -48,6 +60,7 @@ class FrontRequest(dict[Any, Any]):
         self.remote = remote
         self.secure = secure
         self._open = begin
+        self.keep_alive = keep_alive
 
     @property
     def rel_url(self) -> URL:

@@ -57,6 +57,8 @@ class Runner(web.AppRunner):
 
     async def cleanup(self) -> None:
         """End every connection."""
+        for site in self.sites:
+            await site.stop()  # nobody new comes while those that are here go
         if self._entrance is not None:
             await self._entrance.close()
         await super().cleanup()

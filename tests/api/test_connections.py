@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import socket
-import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
-from wire import CHAT, Client, connected, head, post, still_serves
-
-from gateway.tls import self_signed
+from harness import MakeGateway, fake_model
+from wire import (
+    CHAT,
+    Client,
+    connected,
+    counted,
+    cut_off,
+    head,
+    post,
+    small,
+    still_serves,
+    with_tls,
+)
 
 
 async def test_heads_that_never_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
@@ -124,22 +131,6 @@ async def test_connections_in_all(make_gateway: MakeGateway, tmp_path: Path) -> 
             await writer.wait_closed()
         await counted(running, 0)
         await still_serves(running)
-
-
-async def counted(running: Running, count: int) -> None:
-    """Until the gateway has seen that there are so many connections."""
-    connections = running.gateway._listeners.connections
-    async with asyncio.timeout(20):
-        while connections.count != count:
-            await asyncio.sleep(0.01)
-
-
-def with_tls(folder: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
-    """Settings with a certificate for 127.0.0.1, and what a client needs to trust it."""
-    made = self_signed(["127.0.0.1"], folder / "ssl")
-    names = {"private_key": made.private_key, "certificate": made.certificate}
-    tls = {name: str(file) for name, file in names.items()}
-    return {"enabled": True, **tls}, ssl.create_default_context(cafile=str(made.chain))
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -254,25 +245,6 @@ async def test_connections_of_a_proxy_in_front(make_gateway: MakeGateway) -> Non
 
 
 # --- answers that nobody reads -------------------------------------------------------------
-
-
-def small(running: Running) -> socket.socket:
-    """A socket to the gateway that takes little at a time."""
-    host, _, port = running.url.partition("://")[2].rpartition(":")
-    taking = socket.socket()
-    taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    taking.connect((host, int(port)))
-    return taking
-
-
-async def cut_off(taking: socket.socket) -> None:
-    """Until the other side has ended the connection, which is looked for without reading."""
-    ended = select.POLLHUP | select.POLLERR
-    poll = select.poll()
-    poll.register(taking, ended)
-    async with asyncio.timeout(20):
-        while not poll.poll(0):
-            await asyncio.sleep(0.02)
 
 
 async def test_a_stream_that_nobody_reads(make_gateway: MakeGateway, tmp_path: Path) -> None:
