@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from gateway.endpoints import KEYS, URLS, Endpoint, check_key, parse_endpoint
+from gateway.endpoints import KEYS, URLS, Endpoint, check_key, key_variable, parse_endpoint
 from gateway.llama_options import (
     RESERVED_ARGUMENTS,
     RESERVED_VARIABLES,
@@ -316,6 +316,12 @@ class Catalog:
     def names(self) -> list[str]:
         """Names as ``GET /models`` lists them."""
         return list(self.models)
+
+    @property
+    def key_variables(self) -> frozenset[str]:
+        """Environment variables that hold keys of servers elsewhere."""
+        keys = (spec.key.get_secret_value() for spec in self.models.values() if spec.key)
+        return frozenset(name for key in keys if (name := key_variable(key)) is not None)
 
     @property
     def warnings(self) -> list[str]:

@@ -109,6 +109,12 @@ def check_key(reference: str) -> str:
     return reference
 
 
+def key_variable(reference: str) -> str | None:
+    """The environment variable that ``reference`` names, if it names one."""
+    kind, colon, rest = reference.partition(":")
+    return rest if colon and kind == "env" else None
+
+
 def read_key(reference: str, environ: Mapping[str, str]) -> str:
     """The key that ``reference`` means. Blocks. Raises ValueError, which does not repeat it."""
     kind, colon, rest = reference.partition(":")

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,8 @@ class Gateway:
     async def _watch_memory(self, store: Store) -> None:
         """Let models be loaded, as soon as it is known what there is room for."""
         wanted = self.settings.scheduler
-        machine = await _machine(self.settings)  # a GPU's driver may take seconds to say
+        environ = self.scheduler.environment.for_children
+        machine = await _machine(self.settings, environ)  # a GPU's driver may take seconds to say
         budget = machine.budget if wanted.memory_budget == "auto" else wanted.memory_budget
         _log.info("memory for models: %.1f GiB (%s)", budget / 2**30, machine.source)
         try:
@@ -219,16 +221,16 @@ class Gateway:
         # 4. Leaving the `async with` closes connections, then backends, then the store.
 
 
-async def _machine(settings: Settings) -> Machine:
+async def _machine(settings: Settings, environ: Mapping[str, str]) -> Machine:
     """The memory there is, for the llama-server that will be used."""
 
     def look() -> Machine:
         try:
-            program = find_program(settings.llama_server, os.environ)
+            program = find_program(settings.llama_server, environ)
         except LoadFailed:  # said again, to whoever asks for a model
             program = ()
         try:
-            return read_machine(program, os.environ)
+            return read_machine(program, environ)
         except Exception:
             # Whatever is odd about this machine must not keep every model from loading.
             _log.exception("the memory of this machine cannot be told: nothing is held back")

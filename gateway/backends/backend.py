@@ -13,7 +13,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.backends import process
@@ -48,6 +48,7 @@ class Environment:
     llama_server: str
     llm_storage: Path
     runtime_dir: Path
+    #: The gateway's own. What a child may see of it: :attr:`for_children`.
     environ: Mapping[str, str]
     records: process.Records
     load_timeout: float
@@ -62,6 +63,14 @@ class Environment:
     patience: Patience = PATIENCE
     #: Between two looks at a server elsewhere that is up.
     health_interval: float = 30.0
+    #: Variables with keys that are none of a child's business. Grows with models.json: what
+    #: once was a key stays one.
+    withheld: set[str] = field(default_factory=set)
+
+    @property
+    def for_children(self) -> Mapping[str, str]:
+        """What processes started here may be given of the environment."""
+        return {k: v for k, v in self.environ.items() if k not in self.withheld}
 
 
 @dataclass(frozen=True, slots=True)

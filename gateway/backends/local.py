@@ -239,7 +239,7 @@ class LocalBackend(Backend):
             program=find_program(self._env.llama_server, self._env.environ),
             socket=str(self._socket),
             llm_storage=self._env.llm_storage,
-            environ=self._env.environ,
+            environ=self._env.for_children,
         )
         model = resolve_model_path(self.spec.params.model or "", self._env.llm_storage)
         if not model.is_file():

@@ -178,6 +178,7 @@ class Scheduler:
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
+        environment.withheld.update(catalog.key_variables)
         for spec in catalog.models.values():
             self._add(spec)
 
@@ -265,6 +266,7 @@ class Scheduler:
         self._pump()
 
     def _take_over(self, catalog: Catalog) -> None:
+        self.environment.withheld.update(catalog.key_variables)
         for name, entry in list(self._entries.items()):
             spec = catalog.models.get(name)
             if spec is None:

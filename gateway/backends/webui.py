@@ -178,7 +178,7 @@ async def _serving(
 ) -> AsyncIterator[UpstreamPool | None]:
     """A pool to a running llama-server, or None if it does not come up."""
     socket = environment.runtime_dir / "webui.sock"  # not in ``folder``: paths have to be short
-    env = inherited(environment.environ)
+    env = inherited(environment.for_children)
     env["LLAMA_CACHE"] = str(folder)  # where its router looks for models that were downloaded
     child = await process.start((*argv, "--host", str(socket)), env, log=log, name=_NAME)
     pool = UpstreamPool(UnixAddress(str(socket)), max_connections=1, name=_NAME)

@@ -454,9 +454,10 @@ async def test_an_answer_that_does_not_begin(make, servers):
 
 @contextlib.asynccontextmanager
 async def scheduling(box: Box, *specs: ModelSpec, **options: Any) -> AsyncIterator[Scheduler]:
+    environ = {"environ": options.pop("environ")} if "environ" in options else {}
     scheduler = Scheduler(
         catalog_of(*specs),
-        box.environment(),
+        box.environment(**environ),
         options.pop("limits", Limits()),
         queue_size=100,
         queue_timeout=options.pop("queue_timeout", 30),
@@ -539,6 +540,25 @@ async def test_an_entry_may_move_elsewhere_and_back(box, servers):
         with await waiting as back:
             assert back.backend.pid is not None
         assert len(box.starts()) == 2
+
+
+async def test_its_key_is_not_inherited_by_processes_of_this_machine(box, servers):
+    environ = {**box.environment().environ, "FIRST_KEY": "one", "NEXT_KEY": "two", "OTHER": "x"}
+    here, away = box.spec("here"), spec_of(servers[0], key="env:FIRST_KEY")
+
+    async def seen(scheduler: Scheduler) -> set[str]:
+        with await scheduler.lease("here") as lease:
+            lines = Path(f"/proc/{lease.backend.pid}/environ").read_text().split("\0")
+        await scheduler.unload("here")
+        return {line.partition("=")[0] for line in lines} & {"FIRST_KEY", "NEXT_KEY", "OTHER"}
+
+    async with scheduling(box, here, away, environ=environ) as scheduler:
+        with await scheduler.lease("m") as lease:
+            await lease.backend.pool.fetch("POST", CHAT, timeout=20)
+        assert servers[0].asked[-1].headers["Authorization"] == "Bearer one"
+        assert await seen(scheduler) == {"NEXT_KEY", "OTHER"}
+        scheduler.apply(catalog_of(here, spec_of(servers[0], key="env:NEXT_KEY")))
+        assert await seen(scheduler) == {"OTHER"}
 
 
 async def test_a_changed_url_is_taken_over_and_a_gone_entry_lets_go(box, servers):
