@@ -51,6 +51,7 @@ ROUTES = (
     ("POST", "/models/load", router.load),
     ("POST", "/models/unload", router.unload),
     ("GET", "/models/sse", router.events),
+    ("GET", "/models/{model:.+}", listing.openai_model),
     ("POST", "/loadModel", classic.load_model),
     ("GET", "/unloadModel", classic.unload_model),
     ("POST", "/unloadModel", classic.unload_model),

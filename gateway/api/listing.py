@@ -80,11 +80,11 @@ DETAILS = web.AppKey("details", Details)
 
 
 async def openai_models(request: web.Request) -> web.Response:
-    """GET /v1/models: OpenAI's list (reference, Models), in the order of models.json."""
+    """GET /v1/models: OpenAI's list (reference, Models), sorted by id."""
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
-    names = list(visible(request))
+    names = sorted(visible(request), key=lambda entry: entry[0])
     return json_response({"object": "list", "data": await _objects(request, names)})
 
 

@@ -243,18 +243,14 @@ class Server:
 
 
 class _KeyGuard:
-    """A sink in front of another, which never hears of a 401.
+    """A sink in front of another, which hears nothing of a 401, its body neither."""
 
-    A piece of its body may still come after the error; who is told of that listens no more.
-    """
-
-    __slots__ = ("_over", "_server", "_sink", "on_body")
+    __slots__ = ("_over", "_server", "_sink")
 
     def __init__(self, sink: ResponseSink, server: str) -> None:
         self._sink = sink
         self._server = server
         self._over = False
-        self.on_body = sink.on_body
 
     def on_head(self, head: ResponseHead) -> None:
         if head.status == 401:
@@ -262,6 +258,10 @@ class _KeyGuard:
             self._sink.on_error(KeyRefused(self._server))
         else:
             self._sink.on_head(head)
+
+    def on_body(self, data: bytes) -> None:
+        if not self._over:
+            self._sink.on_body(data)
 
     def on_end(self) -> None:
         if not self._over:

@@ -76,14 +76,15 @@ def _both(
     upstream: str = "",
     model: ModelIn = ModelIn.BODY,
     format: MessageFormat = NONE,
+    dialect: Dialect = OPENAI,
     defaults: bool = False,
     beside: bool = False,
 ) -> tuple[Route, Route]:
     """A POST route with and without /v1, as clients with either base URL ask for it."""
     target = upstream or f"/v1{path}"
     return (
-        Route("POST", path, target, model, Access.CHAT, format, OPENAI, defaults, beside),
-        Route("POST", f"/v1{path}", target, model, Access.CHAT, format, OPENAI, defaults, beside),
+        Route("POST", path, target, model, Access.CHAT, format, dialect, defaults, beside),
+        Route("POST", f"/v1{path}", target, model, Access.CHAT, format, dialect, defaults, beside),
     )
 
 
@@ -99,18 +100,11 @@ TABLE: tuple[Route, ...] = (
     # Conversations (OpenAI reference, Chat Completions and Responses; Anthropic's, Messages).
     *_both("/chat/completions", format=CHAT, defaults=True),
     *_both("/responses", format=RESPONSES, defaults=True),
-    # llama-server takes only Anthropic's own sampling fields here, so defaults would be lost.
-    Route("POST", "/v1/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC),
+    *_both("/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, defaults=True),
     # Counting: the personality counts too. Nothing is generated, so no slot is needed.
     *_both("/chat/completions/input_tokens", format=CHAT, beside=True),
     *_both("/responses/input_tokens", format=RESPONSES, beside=True),
-    Route(
-        "POST",
-        "/v1/messages/count_tokens",
-        format=ANTHROPIC,
-        dialect=SAYS_ANTHROPIC,
-        beside=True,
-    ),
+    *_both("/messages/count_tokens", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, beside=True),
     # Ending the thinking of a running answer, by its id, which only its own client knows.
     *_both("/chat/completions/control", beside=True),
     # Legacy completions. Without /v1 they are llama.cpp's own, with other fields in the answer.
@@ -125,7 +119,7 @@ TABLE: tuple[Route, ...] = (
     *_both("/rerank"),
     *_both("/reranking"),
     # Decision models (llama.cpp's README, "TypeSafe-compatible").
-    Route("POST", "/v1/systemone"),
+    *_both("/systemone"),
     # A form with a file: streamed through.
     *_both("/audio/transcriptions", model=ModelIn.FORM),
     # Text and tokens: done at once, whatever else runs.

@@ -442,7 +442,7 @@ async def test_how_it_is_listed(make_gateway: MakeGateway, server: Elsewhere, ca
         _, log = await running.json("GET", "/admin/models/m/log?follow=false")
         assert (await running.json("POST", "/unloadModel?model=m"))[0] == 200
         _, after = await running.json("GET", "/admin/models")
-    listed, virtual, here = pages["/v1/models"]["data"]
+    here, listed, virtual = pages["/v1/models"]["data"]
     assert (listed["remote"], listed["context_size"]) == (True, 4096)
     assert listed["status"] == {"value": "loaded"}
     up = {"url": server.url, "up": True, "in_flight": 0, "error": None, "retry_in": None}

@@ -46,7 +46,7 @@ async def listed(running: Running, **options: Any) -> dict[str, dict[str, Any]]:
 
 async def test_list(running: Running) -> None:
     models = await listed(running)
-    assert list(models) == ["b", "b:pirate", "a/x", "lost"]
+    assert list(models) == ["a/x", "b", "b:pirate", "lost"]
     entry = models["b"]
     assert entry["object"] == "model"
     assert entry["created"] == running.gateway.library.created
@@ -108,10 +108,11 @@ async def test_both_kinds_of_list(running: Running) -> None:
     assert await running.json("GET", "/models") == (200, names)
     for query in ("?format=openai", "?format=router", "?reload=1"):
         status, answer = await running.json("GET", f"/models{query}")
-        assert (status, answer["data"][0]["id"]) == (200, "b")
+        assert (status, answer["data"][0]["id"]) == (200, "a/x")
     options = {"base_url": running.url, "api_key": running.key, "max_retries": 0}
     async with openai.AsyncOpenAI(**options) as client:
-        assert [m.id async for m in client.models.list()] == ["b", "b:pirate", "a/x", "lost"]
+        assert [m.id async for m in client.models.list()] == ["a/x", "b", "b:pirate", "lost"]
+        assert (await client.models.retrieve("a/x")).id == "a/x"
 
 
 async def test_keys_see_only_what_they_may_use(running: Running) -> None:

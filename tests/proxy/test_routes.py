@@ -68,6 +68,17 @@ def test_consistent() -> None:
         assert route.target.startswith("/")
 
 
+def test_with_and_without_v1() -> None:
+    """Clients take either for their base URL. What only llama.cpp has, has no /v1 there either."""
+    have = {(route.method, route.path) for route in TABLE if route.access is Access.CHAT}
+    bare = {(method, "/v1" + path) for method, path in have if not path.startswith("/v1/")}
+    assert {(method, path) for method, path in have if path.startswith("/v1/")} <= bare
+    only_bare = bare - have
+    assert only_bare == {("GET", "/v1/props"), ("GET", "/v1/lora-adapters")} | {
+        ("POST", f"/v1/{name}") for name in ("completion", "embedding")
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "query", "refused"),
     [
