@@ -453,7 +453,7 @@ async def test_how_it_is_listed(make_gateway: MakeGateway, server: Elsewhere, ca
     assert (status["state"], status["memory"], status["servers"]) == ("ready", None, [up])
     assert pages["/admin/models"]["models"][1]["servers"] == []
     assert pages["/models?loaded=true"] == ["m"]
-    assert [one.get("remote") for one in public["data"]] == [True, True, None]
+    assert [one.get("remote") for one in public["data"]] == [None, True, True]
     assert server.url not in json.dumps(public)
     assert f"{server.url} is up" in log["lines"]
     assert (after["models"][0]["state"], after["models"][0]["servers"][0]["up"]) == (
