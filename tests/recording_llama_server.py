@@ -7,6 +7,7 @@ variables (a model's ``env`` in models.json):
 FAKE_RECORD=FILE     every request but /health is appended to FILE, one JSON a line:
                      method, target, headers, body (bytes as Latin-1)
 FAKE_ANSWERS=JSON    {"PATH": [status, body]}: answers other than the usual
+FAKE_BREAK=N         streams break off N bytes before their end
 FAKE_HOLD=1          chat completions wait until their client hangs up
 """
 
@@ -124,6 +125,9 @@ def request(reader, client: socket.socket) -> bool:
         ).encode()
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
         client.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        if missing := int(env("FAKE_BREAK", "0")):
+            client.sendall(b"%x\r\n%b\r\n" % (len(events) - missing, events[:-missing]))
+            return False
         client.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events))
     else:
         client.sendall(response(200, {"path": path, "model": ALIAS}))

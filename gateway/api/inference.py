@@ -84,7 +84,7 @@ def json_handler(route: Route) -> AnyHandler:
             stream=body.get("stream") is True,
             dialect=dialect,
             rewrite=rewrite,
-            mend=(lambda: Numbering(spec.name, int(time.time())).feed) if numbered else None,
+            mend=(lambda: Numbering(spec.name, int(time.time()))) if numbered else None,
         )
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
         return await (answer_beside(request, call) if beside else send(request, call))

@@ -1,4 +1,4 @@
-"""How each API says "error" and counts tokens: OpenAI's, and Anthropic's. Pure.
+"""How each API says "error" and counts tokens: OpenAI's, its Responses, Anthropic's. Pure.
 
 llama-server speaks both on different routes, but its errors have one shape of their own.
 """
@@ -56,6 +56,20 @@ def _openai_event(error: GatewayError) -> bytes:
     return b"\n\ndata: %b\n\n" % orjson.dumps(error.body())
 
 
+def _responses_event(error: GatewayError) -> bytes:
+    """OpenAI reference, Responses, "Streaming events": ``error``.
+
+    The fields stand in the event, as the reference has them, and in an ``error`` of its own, as
+    OpenAI sends them and as its clients look for: with it they raise, without it they pass the
+    event on as one of many.
+    """
+    said = error.body()["error"]
+    fields = {"code": said["code"], "message": said["message"], "param": said["param"]}
+    return b"\n\nevent: error\ndata: %b\n\n" % orjson.dumps(
+        {"type": "error", **fields, "error": said}
+    )
+
+
 def _anthropic_error(failure: Failure) -> bytes:
     return orjson.dumps(anthropic_body(failure.status, failure.message))
 
@@ -69,4 +83,5 @@ def _anthropic_event(error: GatewayError) -> bytes:
 
 
 OPENAI = Dialect("openai", Failure.in_openai_shape, GatewayError.body, _openai_event, Tail)
+RESPONSES = Dialect("responses", Failure.in_openai_shape, GatewayError.body, _responses_event, Tail)
 ANTHROPIC = Dialect("anthropic", _anthropic_error, _anthropic_of, _anthropic_event, AnthropicTail)

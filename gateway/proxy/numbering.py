@@ -41,6 +41,11 @@ class Numbering:
         *events, self._rest = (self._rest + data).split(b"\n\n")
         return b"".join(b"%b\n\n" % self._mended(event) for event in events)
 
+    def last(self, event: bytes) -> bytes:
+        """An ``event`` of ours that ends the stream here, numbered; what was begun is dropped."""
+        self._rest = b""
+        return self.feed(event)
+
     def _mended(self, raw: bytes) -> bytes:
         start = raw.find(b"data: {")
         if start < 0:

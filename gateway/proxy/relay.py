@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -44,6 +44,14 @@ _PARSED = 256 * 1024
 _HIGH_WATER = 64 * 1024
 
 
+class Mender(Protocol):
+    """What mends one stream of events: see :class:`gateway.proxy.numbering.Numbering`."""
+
+    def feed(self, data: bytes, /) -> bytes: ...
+
+    def last(self, event: bytes, /) -> bytes: ...
+
+
 @dataclass(slots=True)
 class Call:
     """A request for a backend. ``headers`` are lines ready for the wire, without framing.
@@ -64,7 +72,7 @@ class Call:
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
     #: Makes what each piece of a stream of events goes through on its way to the client.
-    mend: Callable[[], Callable[[bytes], bytes]] | None = None
+    mend: Callable[[], Mender] | None = None
 
 
 @dataclass(slots=True)
@@ -119,8 +127,14 @@ def _refuse(
     if opened is None:
         raise error
     outcome.error = error
-    opened.break_off(call.dialect.event(error))
+    opened.break_off(_last_event(call, error, call.mend() if call.mend is not None else None))
     return opened.response
+
+
+def _last_event(call: Call, error: GatewayError, mender: Mender | None) -> bytes:
+    """``error`` as the event that ends a stream."""
+    event = call.dialect.event(error)
+    return mender.last(event) if mender is not None else event
 
 
 async def _attempt(
@@ -181,7 +195,8 @@ async def _stream(
     response = opened.response
     is_events = (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
     tail = call.dialect.tail() if is_events else None
-    mend = call.mend() if call.mend is not None and is_events else None
+    mender = call.mend() if call.mend is not None and is_events else None
+    mend = mender.feed if mender is not None else None
     answer.flow_to(opened.transport, exchange, tail, mend, chunked=opened.chunked)
     try:
         await _pump(answer, exchange, opened)
@@ -189,7 +204,7 @@ async def _stream(
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error
         _log.error("a stream broke: %s", error.message)
-        opened.break_off(call.dialect.event(error) if is_events else None)
+        opened.break_off(_last_event(call, error, mender) if is_events else None)
         return response
     finally:
         if tail is not None:

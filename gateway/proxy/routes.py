@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from gateway.proxy.dialect import ANTHROPIC as SAYS_ANTHROPIC
 from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.dialect import RESPONSES as SAYS_RESPONSES
 from gateway.proxy.personality import (
     ANTHROPIC,
     CHAT,
@@ -99,7 +100,7 @@ _REPLAYS = "it replays the answers of other clients"
 TABLE: tuple[Route, ...] = (
     # Conversations (OpenAI reference, Chat Completions and Responses; Anthropic's, Messages).
     *_both("/chat/completions", format=CHAT, defaults=True),
-    *_both("/responses", format=RESPONSES, defaults=True),
+    *_both("/responses", format=RESPONSES, dialect=SAYS_RESPONSES, defaults=True),
     *_both("/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, defaults=True),
     # Counting: the personality counts too. Nothing is generated, so no slot is needed.
     *_both("/chat/completions/input_tokens", format=CHAT, beside=True),

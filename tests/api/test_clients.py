@@ -6,13 +6,16 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
-from harness import DEMO, DEMO_GGUF, MakeGateway, Running, Served
+from harness import DEMO, DEMO_GGUF, FAKE, MakeGateway, Running, Served, fake_model
 
+RECORDER = str(FAKE.with_name("recording_llama_server.py"))
+LAST_OF_MESSAGES = 'event: message_stop\ndata: {"type": "message_stop"}\n\n'
 QUESTION: list[Any] = [{"role": "user", "content": "Say hello."}]
 
 
@@ -39,6 +42,23 @@ def test_messages_stream(claude: anthropic.Anthropic) -> None:
         final = stream.get_final_message()
     assert len(pieces) > 2
     assert "".join(pieces) == final.content[0].text  # type: ignore[union-attr]
+
+
+async def test_a_stream_of_messages_that_breaks(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    models = {"m": fake_model(tmp_path, **{"break": len(LAST_OF_MESSAGES)})}
+    options: dict[str, Any] = {"max_tokens": 3, "messages": QUESTION, "stream": True}
+    async with (
+        make_gateway(models, llama_server=RECORDER) as running,
+        anthropic.AsyncAnthropic(
+            base_url=running.url, api_key=running.key, max_retries=0
+        ) as client,
+    ):
+        stream = await client.messages.create(model="m", **options)
+        events = aiter(stream)
+        assert (await anext(events)).type == "message_start"
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            assert [event async for event in events]
+        assert caught.value.type == "api_error"
 
 
 def test_messages_count_the_personality(claude: anthropic.Anthropic) -> None:

@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from harness import MakeGateway, fake_model
+from harness import FAKE, MakeGateway, fake_model
 from parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 from pydantic import BaseModel
 from scripted import until
+from yarl import URL
 
+RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 HELLO: list[Any] = [{"role": "user", "content": "hi"}]
 
 
@@ -247,3 +249,33 @@ async def test_a_stream_that_breaks_is_an_error(make_gateway: MakeGateway, tmp_p
         assert (await anext(chunks)).choices
         with pytest.raises(openai.APIError):
             assert [chunk async for chunk in chunks]
+
+
+async def test_a_stream_of_responses_that_breaks_is_an_error(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    models = {"m": fake_model(tmp_path, **{"break": 9})}
+    async with make_gateway(models, llama_server=RECORDER) as running, running.openai() as client:
+        stream = await client.responses.create(model="m", input="hi", stream=True)
+        events = aiter(stream)
+        assert (await anext(events)).type == "response.output_text.delta"
+        with pytest.raises(openai.APIError, match="m") as caught:
+            assert [event async for event in events]
+        assert caught.value.code == "backend_error"
+        # And for clients that read the event itself, as the reference has it.
+        body = b'{"model": "m", "input": "hi", "stream": true}'
+        url = URL(running.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(
+            b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (running.key.encode(), len(body), body)
+        )
+        answer = await reader.read()  # the gateway closes the connection
+        writer.close()
+        await writer.wait_closed()
+    *_, name, raw = [line for line in answer.split(b"\n") if line.strip()]
+    assert name == b"event: error"
+    said = json.loads(raw.removeprefix(b"data: "))
+    assert (said["type"], said["sequence_number"]) == ("error", 1)
+    fields = ("code", "message", "param")
+    assert [said[field] for field in fields] == [said["error"][field] for field in fields]

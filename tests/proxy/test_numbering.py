@@ -112,6 +112,15 @@ def test_what_is_no_such_event_goes_through() -> None:
     assert read(numbered(written([odd]))) == [{**odd, "sequence_number": 0}]
 
 
+def test_the_last_event_takes_the_place_of_what_was_begun() -> None:
+    numbering = Numbering("m", 7)
+    stream = written(EVENTS)
+    events = read(numbering.feed(stream[:-5]))
+    assert events == read(numbered(stream))[:-1]
+    last = numbering.last(b'\n\ndata: {"type":"error"}\n\n')
+    assert last == b'\n\ndata: {"type":"error","sequence_number":%d}\n\n' % len(events)
+
+
 def test_lines_of_another_kind_of_server_are_left_alone() -> None:
     numbering = Numbering("m", 7)
     pieces = [b"data: {", b'"type":"response.created"}\r\n\r', b"\n", b"data: {}\n\n"]
