@@ -115,13 +115,20 @@ def _status_event(app: web.Application) -> dict[str, Any]:
 
 
 def _waiting(status: ModelStatus) -> dict[str, Any]:
-    """A model that is loading, or waited for: what it is doing, since when, who waits."""
+    """A model that is loading, or waited for: what it is doing, since when, and the queue.
+
+    Of the requests in the queue it is told where they stand and for how long, not whose they are.
+    """
     return {
         "model": status.name,
         "stage": status.state,
         "seconds": int(status.state_seconds),
         "queued": status.queued,
         "longest_wait": int(status.waited or 0),
+        "queue": [
+            {"position": place, "seconds": int(seconds)}
+            for place, seconds in enumerate(status.line, 1)
+        ],
     }
 
 

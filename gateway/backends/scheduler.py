@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 #: A model stays at least so long once loaded (or as long as its load took) before a busy one
 #: is drained for another, so that alternating requests are served in batches.
 MIN_RESIDENCY = 5.0
+
+#: So many of those who wait for a model are listed one by one.
+LINE = 50
 
 
 class Lease:
@@ -130,6 +134,7 @@ class ModelStatus:
     in_flight: int
     queued: int
     waited: float | None  # by the one that has waited longest
+    line: tuple[float, ...]  # by each request in the queue, the next one first; the first LINE
     slots: int
     pid: int | None
     uptime: float | None
@@ -616,6 +621,7 @@ def _status(entry: _Entry, now: float, memory: int | None) -> ModelStatus:
         in_flight=entry.in_flight,
         queued=len(entry.queue) + len(entry.loaders),
         waited=now - oldest if (oldest := entry.oldest_wait) is not None else None,
+        line=tuple(now - waiter.since for waiter in islice(entry.queue, LINE)),
         slots=entry.spec.parallel,
         pid=backend.pid,
         uptime=now - (backend.ready_since or now) if up else None,

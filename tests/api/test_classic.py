@@ -94,6 +94,10 @@ async def test_status_while_models_load(
         assert seen[-1]["info"] == f"Loading m ({seconds} s); waiting: 3 for m"
         assert (waiting["model"], waiting["stage"], waiting["queued"]) == ("m", "starting", 3)
         assert waiting["longest_wait"] >= seconds
+        assert [one["position"] for one in waiting["queue"]] == [1, 2, 3]
+        waits = [one["seconds"] for one in waiting["queue"]]
+        assert waits == sorted(waits, reverse=True)
+        assert waits[0] == waiting["longest_wait"]
         assert [answer[0] for answer in await asyncio.gather(*asked)] == [200, 200, 200]
         assert (await until(response, "Idle"))["waiting"] == []
 
