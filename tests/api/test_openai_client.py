@@ -1,6 +1,7 @@
 """OpenAI's own Python client, asynchronous: its helpers, its retries, its timeouts.
 
-The synchronous one asks the demo model, in tests/test_demo.py and test_clients.py.
+The synchronous one asks the demo model, in tests/test_demo.py and test_clients.py; that it tries
+again is seen here.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
+import time
+import types
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
 
 import openai
 import pytest
-from harness import FAKE, MakeGateway, fake_model
+from harness import FAKE, MakeGateway, Running, fake_model
 from parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 from pydantic import BaseModel
 from scripted import until
 from yarl import URL
+
+from gateway.tasks import spawn
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 HELLO: list[Any] = [{"role": "user", "content": "hi"}]
@@ -188,6 +194,38 @@ async def test_503_is_asked_again_when_it_says(
     assert waits.seconds == [5]
 
 
+def client_of(running: Running, **options: Any) -> openai.OpenAI:
+    """A synchronous one; ``max_retries=0`` unless told otherwise."""
+    options = {"max_retries": 0, **options}
+    return openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, **options)
+
+
+async def test_the_synchronous_client_asks_again_too(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    seconds: list[float] = []
+    begun, over = asyncio.Event(), threading.Event()
+
+    def sleep(duration: float) -> None:
+        seconds.append(duration)
+        loop.call_soon_threadsafe(begun.set)
+        over.wait(20)
+
+    monkeypatch.setattr(
+        "openai._base_client.time", types.SimpleNamespace(sleep=sleep, time=time.time)
+    )
+    async with occupied(make_gateway, tmp_path, limits={"queue_size": 0}) as (running, finish):
+        with client_of(running, max_retries=1) as client:
+            create = client.chat.completions.create
+            asked = spawn(asyncio.to_thread(create, model="m", messages=HELLO), name="a client")
+            await begun.wait()
+            await finish()
+            over.set()
+            assert (await asked).choices[0].message.content
+    assert seconds == [5]
+
+
 async def test_429_is_asked_again_when_it_says(
     make_gateway: MakeGateway, tmp_path: Path, waits: Waits
 ) -> None:
@@ -238,6 +276,11 @@ async def test_its_timeout_ends_the_request(make_gateway: MakeGateway, tmp_path:
         await scheduler.load("m")
         with pytest.raises(openai.APITimeoutError):
             await client.chat.completions.create(model="m", messages=HELLO)
+        await until(scheduler, lambda: not scheduler.in_flight)
+        with client_of(running, timeout=0.5) as synchronous:
+            create = synchronous.chat.completions.create
+            with pytest.raises(openai.APITimeoutError):
+                await asyncio.to_thread(create, model="m", messages=HELLO)
         await until(scheduler, lambda: not scheduler.in_flight)
 
 
