@@ -325,14 +325,14 @@ class LocalBackend(Backend):
             await child.stop(self._env.stop_grace)
             if self._recording is not None:
                 await asyncio.wait([self._recording])
-            await asyncio.to_thread(self._remove_traces, child)
-            self._child = self._recording = None
+        # Without a child too: one whose start was cancelled may have come as far as its socket.
+        await asyncio.to_thread(self._remove_traces, child)
+        self._child = self._recording = None
 
-    def _remove_traces(self, child: process.Child) -> None:
-        steps: list[Callable[[], None]] = [
-            partial(self._env.records.remove, child),
-            self._socket.unlink,
-        ]
+    def _remove_traces(self, child: process.Child | None) -> None:
+        steps: list[Callable[[], None]] = [self._socket.unlink]
+        if child is not None:
+            steps.append(partial(self._env.records.remove, child))
         for remove in steps:
             try:
                 remove()

@@ -180,20 +180,18 @@ async def _serving(
     socket = environment.runtime_dir / "webui.sock"  # not in ``folder``: paths have to be short
     env = inherited(environment.for_children)
     env["LLAMA_CACHE"] = str(folder)  # where its router looks for models that were downloaded
-    child = await process.start((*argv, "--host", str(socket)), env, log=log, name=_NAME)
     pool = UpstreamPool(UnixAddress(str(socket)), max_connections=1, name=_NAME)
     try:
-        await asyncio.to_thread(environment.records.write, child)
-        yield pool if await _answers(child, pool) else None
-    finally:
-        await pool.close()
-        await child.stop(environment.stop_grace)
-        await asyncio.to_thread(_remove_traces, child, environment, socket)
-
-
-def _remove_traces(child: process.Child, environment: Environment, socket: Path) -> None:
-    environment.records.remove(child)
-    socket.unlink(missing_ok=True)
+        child = await process.start((*argv, "--host", str(socket)), env, log=log, name=_NAME)
+        try:
+            await asyncio.to_thread(environment.records.write, child)
+            yield pool if await _answers(child, pool) else None
+        finally:
+            await pool.close()
+            await child.stop(environment.stop_grace)
+            await asyncio.to_thread(environment.records.remove, child)
+    finally:  # one whose start was cancelled may have come as far as its socket
+        await asyncio.to_thread(socket.unlink, missing_ok=True)
 
 
 async def _answers(child: process.Child, pool: UpstreamPool) -> bool:

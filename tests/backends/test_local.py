@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from harness import wait_until
 from scripted import FAKE, Box, alive, gone, says
 
 from gateway.backends.backend import Backend, State
@@ -470,6 +471,19 @@ async def test_a_stop_in_the_moment_of_a_death(make, box):
         await asyncio.sleep(0.02)
         assert backend.state is State.READY
         await backend.stop()
+
+
+async def test_a_stop_of_a_start_that_is_further_than_the_loop_knows(make, box):
+    backend = make(never_healthy=1)
+    starting = spawn(backend.ensure_ready(), name="start")
+    while not box.alive():
+        await asyncio.sleep(0)
+    # The loop stands still for a while, as on a busy machine, and the child goes on.
+    wait_until(lambda: box.left() != [], 20, "a socket")
+    await backend.stop()
+    assert box.left() == box.alive() == []
+    with pytest.raises(GatewayError):
+        await starting
 
 
 async def test_a_start_wanted_during_a_stop_follows_it(make, box):
