@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,13 @@ from gateway.backends.watchdog import PATIENCE
 from gateway.config import Settings, load_settings
 from gateway.library import Library
 from gateway.server import Gateway
+
+# What the tests start runs on the interpreter that runs them, as in an activated environment: a
+# shim that looks for one would take longer than the scripted llama-server itself.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+# The threads of a real llama-server wait asleep. Several that spin on few cores, beside other
+# tests, take ten times as long as they need.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 # An example may take as long as it likes: on a busy machine any may be slow once.
 hypothesis.settings.register_profile(

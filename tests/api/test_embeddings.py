@@ -22,7 +22,7 @@ RANKED = {"query": "What is a panda?", "documents": ["a bear", "hi", "It eats ba
 @pytest.fixture
 async def running(make_gateway: MakeGateway, minilm_model: Path) -> AsyncIterator[Running]:
     """Two models out of one file: nothing about pooling in models.json, the file says it."""
-    entry = {"params": {"model": str(minilm_model), "threads": 2}}
+    entry = {"params": {"model": str(minilm_model), "threads": 1}}
     models = {
         "embed": {**entry, "embeddings": True, "personalities": {"pirate": "Arr."}},
         "rerank": {**entry, "reranking": True},

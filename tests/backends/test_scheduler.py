@@ -766,7 +766,7 @@ async def test_a_crowd_that_hangs_up_and_children_that_are_killed(make, box):
 
 
 async def test_the_bundled_one_killed_while_idle_serves_the_next(make, box):
-    params = Params(model=DEMO_GGUF, ctx_size=256, threads=2)
+    params = Params(model=DEMO_GGUF, ctx_size=256, threads=1)
     scheduler = make(ModelSpec(name="demo", params=params), llama_server="auto")
     await use(scheduler, "demo")
     os.kill(status(scheduler, "demo").pid, signal.SIGKILL)
