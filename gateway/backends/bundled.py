@@ -349,7 +349,7 @@ def _remove_socket(path: str) -> None:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
-    """Serve until SIGTERM or SIGINT. A failure is the last line on stderr, with status 1."""
+    """Serve until SIGTERM or SIGINT. A failure is in the last lines on stderr, with status 1."""
     try:
         steps = parse(arguments, environ)
         import xllamacpp as x  # late: wrong arguments and a missing extra are told at once

@@ -234,11 +234,12 @@ def fails(*arguments: str) -> list[str]:
     return result.stderr.splitlines()
 
 
-def test_a_broken_model_is_told_in_the_last_line(tmp_path):
+def test_a_broken_model_is_told_in_the_last_lines(tmp_path):
     model = tmp_path / "broken.gguf"
     model.write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 64)
     lines = fails("--model", str(model), "--host", str(tmp_path / "a.sock"))
-    assert lines[-1].startswith(f"error: failed to load the model {model}: ")
+    # Not always the very last: llama.cpp writes its log in a thread of its own.
+    assert f"error: failed to load the model {model}: " in "\n".join(lines[-3:])
 
 
 @pytest.mark.parametrize(
