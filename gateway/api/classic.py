@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,8 @@ from gateway.backends.backend import State
 from gateway.backends.scheduler import ModelStatus
 from gateway.errors import BadRequest
 from gateway.proxy.ask import texts
-from gateway.proxy.body import parse_object
-from gateway.proxy.personality import apply_to_chat
+from gateway.proxy.body import parse_object, shape
+from gateway.proxy.personality import apply_to_chat, check_messages
 from gateway.proxy.relay import Outcome
 from gateway.proxy.resolve import Active
 
@@ -88,28 +88,31 @@ async def unload_model(request: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.StreamResponse:
     """GET /status: Server-Sent Events, one at once and one after every change.
 
-    A change of numbers alone is told every few seconds.
+    A change of numbers alone is told every few seconds. A key sees the models that it may use.
     """
-    return await endless(request, _status_events(request.app), event="message")
+    return await endless(request, _status_events(request), event="message")
 
 
-async def _status_events(app: web.Application) -> AsyncGenerator[str, None]:
-    now = partial(_status_event, app)
-    async with contextlib.aclosing(throttled(app[SCHEDULER], now, _essence)) as events:
+async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
+    now = partial(_status_event, request.app, request[PRINCIPAL].models)
+    async with contextlib.aclosing(throttled(request.app[SCHEDULER], now, _essence)) as events:
         async for event in events:
             yield orjson.dumps(event).decode()
 
 
-def _status_event(app: web.Application) -> dict[str, Any]:
-    library, statuses = app[LIBRARY], app[SCHEDULER].status()
-    active = library.active.model if library.active else None
+def _status_event(app: web.Application, allowed: Collection[str] | None) -> dict[str, Any]:
+    chosen, statuses = app[LIBRARY].active, app[SCHEDULER].status()
+    if allowed is not None:
+        statuses = [s for s in statuses if s.name in allowed]
+        chosen = chosen if chosen is not None and chosen.model in allowed else None
+    active = chosen.model if chosen is not None else None
     word, info = _in_words(statuses, active)
     return {
         "status": word,
         "info": info,
         "models": [s.name for s in statuses if s.state in (State.READY, State.DRAINING)],
         "active": active,
-        "personality": library.active.personality if library.active else None,
+        "personality": chosen.personality if chosen is not None else None,
         "waiting": [_waiting(s) for s in statuses if s.queued or s.state is State.STARTING],
     }
 
@@ -180,6 +183,9 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
     target = await resolve(request, named)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
+    shape(body, target.spec.strip_params, target.spec.set_params)
+    check_messages(body)
+    body = {**target.defaults, **body}
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
     outcome = Outcome()

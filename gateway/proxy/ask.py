@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from gateway.errors import BackendError, GatewayError
 from gateway.proxy.failure import Failure
 from gateway.proxy.relay import Outcome
 from gateway.proxy.sse import usage_of
-from gateway.upstream import ResponseHead
+from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
 
 _HEADERS = b"Content-Type: application/json\r\n"
 _PATH = "/v1/chat/completions"
@@ -25,8 +26,25 @@ async def texts(
     """Stream a chat completion and yield its text as it comes.
 
     ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the
-    generation. ``outcome`` is told what it took. Raises :class:`GatewayError`.
+    generation. ``outcome`` is told what it took. A backend that dies before it has said anything
+    is asked once more when it is back. Raises :class:`GatewayError`.
     """
+    for last in (False, True):
+        outcome.attempts += 1
+        try:
+            async with contextlib.aclosing(_once(scheduler, model, body, outcome)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        except (ConnectFailed, ConnectionLost) as error:
+            backend = scheduler.backend(model)
+            if last or outcome.events or backend is None or not await backend.suspect(error):
+                raise
+
+
+async def _once(
+    scheduler: Scheduler, model: str, body: dict[str, Any], outcome: Outcome
+) -> AsyncGenerator[str, None]:
     with await scheduler.lease(model) as lease:
         # llama-server needs no name: it has one model.
         raw = orjson.dumps({**body, "model": lease.backend.spec.sent_as or model, "stream": True})

@@ -102,6 +102,28 @@ async def test_status_while_models_load(
         assert (await until(response, "Idle"))["waiting"] == []
 
 
+async def test_status_of_the_models_that_a_key_may_use(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    models = {"m": fake_model(tmp_path, chunks=2), "n": fake_model(tmp_path, chunks=2)}
+    async with make_gateway(models) as running:
+        assert running.gateway.ring is not None
+        _, key = await running.gateway.ring.create("one", models=["n"])
+        for name in models:
+            body = {"model": name}
+            assert (await running.json("POST", "/loadModel", json=body))[0] == 200
+            async with (
+                running.request("GET", "/status", key=key) as limited,
+                running.request("GET", "/status") as full,
+            ):
+                told, everything = (await event(limited))[1], (await event(full))[1]
+            assert everything["active"] == name
+            assert told["active"] == (None if name == "m" else "n")
+            assert told["models"] == [one for one in everything["models"] if one == "n"]
+            assert told["status"] == ("Terminated" if name == "m" else "Idle")
+            assert "m" not in told["info"].split()
+
+
 async def test_status_is_no_flood(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +164,17 @@ async def test_ask(make_gateway: MakeGateway, tmp_path: Path) -> None:
         status, _ = await ask(running, "question=x&model=dying")
         assert status == 502
         assert running.gateway.scheduler.in_flight == 0
+
+
+async def test_a_question_whose_backend_dies_is_asked_again(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    models = {"m": fake_model(tmp_path, chunks=2, die_once=tmp_path / "died")}
+    async with make_gateway(models) as running:
+        expected = {"question": "hi", "response": "word0 word1 "}
+        assert await ask(running, "question=hi&model=m") == (200, expected)
+        status = running.gateway.scheduler.status()[0]
+        assert (status.starts, status.deaths, status.in_flight) == (2, 1, 0)
 
 
 async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:

@@ -94,14 +94,22 @@ async def test_nothing_is_added_that_only_llama_server_knows(
     async def stream(asked: Asked) -> None:
         asked.writer.write(STREAM_HEAD + event("one") + STREAM_END)
 
-    async with make_gateway({"m": entry(server)}) as running:
+    shaped = entry(server, params={"temperature": 0.5, "topP": 0.9}, setParams={"seed": 7})
+    async with make_gateway({"m": entry(server), "shaped": shaped}) as running:
         assert (await running.chat("m"))[0] == 200
         server.answers[CHAT] = stream
         status, answer = await running.json("GET", "/chat/ask?question=hi&model=m")
         assert (status, answer["response"]) == (200, "one")
-    first, second = server.asked
+        await running.json("GET", "/chat/ask?question=hi&model=shaped")
+        body = {"model": "shaped", "messages": [USER], "max_tokens": 3, "top_p": 1}
+        server.answers["/v1/messages"] = (200, {})
+        assert (await running.json("POST", "/v1/messages", json=body))[0] == 200
+    first, second, third, fourth = server.asked
     assert first.json == {"model": "there", "messages": [USER]}
     assert second.json == {"model": "there", "messages": [USER], "stream": True}
+    given = {"model": "there", "messages": [USER], "temperature": 0.5, "seed": 7}
+    assert third.json == {**given, "top_p": 0.9, "stream": True}
+    assert fourth.json == {**given, "top_p": 1, "max_tokens": 3}
 
 
 @pytest.mark.parametrize(
