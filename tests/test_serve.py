@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import resource
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,3 +249,71 @@ def test_open_files(serve: Serve, tmp_path: Path) -> None:
     assert open_files(served.process.pid) == (hard, hard)
     assert open_files(backend) == (few, hard)
     assert served.wait_for(rf"only ({hard}) files may be open at once", served.log)
+
+
+# --- what it imports, and where it runs ----------------------------------------------------
+
+#: What is imported until it listens, of what others wrote: each is there for every request.
+NEEDED = set(
+    "aiohappyeyeballs aiohttp aiohttp_sse aiosignal annotated_types attr frozenlist httptools idna "
+    "multidict orjson propcache pydantic pydantic_core typing_extensions typing_inspection uvloop "
+    "yaml yarl".split()
+)
+#: What takes long to import, and is needed by few: by TLS, by its renewal, by other commands.
+FOR_OTHERS = set(
+    "cryptography acme josepy requests OpenSSL pynvml xllamacpp hypothesis pytest".split()
+)
+
+
+def test_nothing_is_imported_in_vain(serve: Serve, tmp_path: Path) -> None:
+    """`python -X importtime`, from the start to an answer."""
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config), env={"PYTHONPROFILEIMPORTTIME": "1"})
+    with served.client() as client:
+        client.chat.completions.create(model="m", messages=STORY)
+    assert served.stop() == 0
+    log = "".join(served.log)
+    imported = set(re.findall(r"^import time: +\d+ \| +\d+ \| *(\w+)", log, re.MULTILINE))
+    assert "aiohttp" in imported
+    assert not imported & FOR_OTHERS
+
+
+def test_what_is_imported_until_it_listens() -> None:
+    """What is slow and not needed for /health comes later: the store above all."""
+    code = (
+        "import sys; import gateway.cli.serve as s, gateway.library, gateway.listeners, "
+        "gateway.server; s.loop_factory(); "
+        "print(*{n.partition('.')[0] for n, m in list(sys.modules.items()) "
+        "if 'site-packages' in (getattr(m, '__file__', None) or '')})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    found = {name for name in done.stdout.split() if not name.startswith("_")}
+    assert "aiohttp" in found
+    assert found <= NEEDED
+
+
+def test_without_uvloop(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/uvloop.py").write_text("raise ImportError('there is none here')\n")
+    path = os.pathsep.join((str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")))
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config), env={"PYTHONPATH": path})
+    with served.client() as client:
+        answer = client.chat.completions.create(model="m", messages=STORY)
+        assert answer.choices[0].message.content == "fake answer"
+        stream = client.chat.completions.create(model="m", messages=STORY, stream=True)
+        assert list(stream)[-1].choices[0].finish_reason == "stop"
+    loaded = Path(f"/proc/{served.process.pid}/maps").read_text()
+    assert "httptools" in loaded
+    assert "/uvloop/loop." not in loaded
+    assert served.stop() == 0
+
+
+def test_with_uvloop(serve: Serve, tmp_path: Path) -> None:
+    pytest.importorskip("uvloop")
+    served = serve("--config", str(project(tmp_path / "p", {})))
+    assert served.url
+    assert "/uvloop/loop." in Path(f"/proc/{served.process.pid}/maps").read_text()
+    assert served.stop() == 0

@@ -96,7 +96,11 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         answered = await answer(request, handler)
     finally:
         connection.ended()
-    return answered.for_aiohttp() if isinstance(answered, Whole) else answered
+    if isinstance(answered, Whole):
+        return answered.for_aiohttp()
+    if request.writer.output_size and not answered.prepared and request.transport is not None:
+        request.transport.abort()  # its stream failed, and must not look complete
+    return answered
 
 
 async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:

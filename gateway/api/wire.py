@@ -4,7 +4,8 @@ aiohttp answers a malformed request before there is a request for the middleware
 with the line in question, its own name and version, and it logs that line. Here such an answer is
 an error object without the line, and the log says only that it happened.
 
-Public parts of aiohttp: ``RequestHandler.handle_error`` answers.
+Public parts of aiohttp: ``RequestHandler.handle_error`` answers. The one private attribute that
+is read anywhere is :data:`PARSED`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from gateway.api.connections import EVERY_ANSWER
 from gateway.api.line import Line
 from gateway.errors import BadRequest, GatewayError, error_body
+
+#: aiohttp's own: what its parser has found, or given up on, and nobody has taken up yet. It says
+#: that a body which somebody reads will never end (a bad chunk), which nothing public does. In an
+#: aiohttp without it such a client is told ``limits.body_timeout`` later, by the clock.
+PARSED = "_messages"
 
 #: What aiohttp raises for what came: the second for a body that is not what its headers say.
 _NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
@@ -99,7 +105,7 @@ class Connection(web.RequestHandler):
             self._connections.await_head(self)
         self.received += len(data)
         super().data_received(data)
-        if self._body is not None and self._messages and not self._body.is_eof():
+        if self._body is not None and getattr(self, PARSED, None) and not self._body.is_eof():
             # A next message before this one's end: aiohttp's parser has given up within the body
             # (a bad chunk), and nobody told who waits for it.
             self._body.set_exception(web.RequestPayloadError("malformed"))

@@ -115,6 +115,8 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
             raise
         except Refused as refused:
             return _refuse(refused.error, call, outcome, refused.opened)
+        except GatewayError as error:
+            return _refuse(error, call, outcome, opened)
         finally:
             if lease is not None:
                 lease.release()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,12 @@ from aiohttp.http import HttpRequestParser
 from harness import MakeGateway, Running, fake_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wire import CHAT, Client, connected, counted, head, post, with_tls
+from wire import CHAT, Client, connected, counted, head, post, small, with_tls
 
-from gateway.api.front import MAX_BODY, MAX_HEAD, Entrance
+from gateway.api.front import MAX_BODY, MAX_HEAD, Entrance, Front
 from gateway.backends.backend import State
+from gateway.proxy import relay, waiting
+from gateway.tasks import cancel_and_wait, spawn
 
 STREAM = CHAT[:-1] + b', "stream": true}'
 FIRST = "POST /v1/chat/completions HTTP/1.1"
@@ -82,6 +87,16 @@ async def stream_of(client: Client) -> tuple[dict[str, str], bytes]:
             body += (await client.reader.readexactly(size + 2))[:-2]
         assert await client.reader.readline() == b"\r\n"
         return headers, body
+
+
+async def narrow(running: Running, taking: socket.socket) -> Front:
+    """The connection of ``taking``, once there is one, with little room in the kernel."""
+    taking.setblocking(False)
+    await until(lambda: len(entrance_of(running).open) == 1)
+    (front,) = entrance_of(running).open
+    sock = front._transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return front
 
 
 # --- one meaning ---------------------------------------------------------------------------
@@ -528,3 +543,262 @@ async def test_hanging_up(
     assert set(statuses) == {"200", "499"}
     assert statuses.count("499") >= 4
     assert not [r.getMessage() for r in caplog.records if r.exc_info]
+
+
+# --- who does not read, and who sends too much ---------------------------------------------
+
+
+async def test_a_stream_that_is_not_read_waits(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """At most 256 KiB of it are here, whoever serves it, and others are not kept waiting."""
+    models = {"good": fake_model(tmp_path, chunks=100_000), "other": fake_model(tmp_path)}
+    async with make_gateway(models) as running:
+        connections = running.gateway._listeners.connections
+        loop = asyncio.get_running_loop()
+        for target in (b"/v1/chat/completions ", b"/v1/chat/completions?x=1 "):
+            with small(running) as taking:
+                transport = (await narrow(running, taking))._transport
+                request = post(running, STREAM).replace(b"/v1/chat/completions ", target)
+                await loop.sock_sendall(taking, request)
+                await until(lambda: bool(connections._answers))
+                async with connected(running) as client:
+                    client.send(post(running, CHAT.replace(b"good", b"other")))
+                    assert (await client.answer())[0] == 200
+                held = transport.get_write_buffer_size()
+                assert 0 < held <= 256 * 1024
+                # It goes on when it is read, and waits again.
+                taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                got = 0
+                async with asyncio.timeout(20):
+                    while got < 2**20:
+                        got += len(await loop.sock_recv(taking, 1 << 20))
+                        assert transport.get_write_buffer_size() <= 256 * 1024
+            await until(lambda: nothing_is_left(running))
+
+
+async def test_answers_that_nobody_reads_are_not_piled_up(make_gateway: MakeGateway) -> None:
+    async with make_gateway({}, limits={"send_timeout": "1s"}) as running:
+        with small(running) as taking:
+            front = await narrow(running, taking)
+            request = post(running, b"{" + b" " * 1000).replace(b"Bearer llm", b"Bearer x") * 16
+            loop = asyncio.get_running_loop()
+            held = 0
+
+            def look() -> None:
+                nonlocal held
+                if entrance_of(running).open:
+                    held = max(held, front._transport.get_write_buffer_size() + front.received)
+                    loop.call_soon(look)
+
+            look()
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(20):
+                    while True:  # until it is no longer read, and then cut off
+                        await loop.sock_sendall(taking, request)
+        await counted(running, 0)
+    assert 0 < held < 1024 * 1024
+
+
+async def test_requests_behind_one_another_are_not_piled_up(make_gateway: MakeGateway) -> None:
+    async with make_gateway({}) as running, connected(running) as client:
+        count = 3000
+        refused = post(running, b"{" + b" " * 1000).replace(b"Bearer llm", b"Bearer x")
+        client.send(refused * count)
+        await until(lambda: len(entrance_of(running).open) == 1)
+        (front,) = entrance_of(running).open
+        held = 0
+        for _ in range(count):
+            assert (await client.answer())[0] in (401, 429)
+            held = max(held, front.received)
+        assert 0 < held < 1024 * 1024 < len(refused) * count
+        await until(lambda: front.received == 0)
+        client.send(post(running, b"{"))  # and it is still read
+        assert (await client.answer())[0] == 400
+
+
+async def test_what_an_idle_connection_keeps(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}) as running,
+        connected(running) as client,
+    ):
+        client.send(post(running, CHAT + b" " * 30_000) + post(running, STREAM))
+        assert (await client.answer())[0] == 200
+        assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
+        (front,) = entrance_of(running).open
+        await until(lambda: front._task is None)
+        assert front.received == 0
+        assert front._expected is None
+        assert front._opened is None
+        assert front._drained is None
+        sock = front._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_idle_and_half_sent_requests(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    limits = {"keepalive": "300ms", "header_timeout": "300ms", "body_timeout": "300ms"}
+    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+        whole = post(running, CHAT)
+        for before in (b"", whole):
+            for rest, answer in (
+                (whole[:20], (408, "request_timeout")),
+                (whole[:-1], (408, "request_timeout")),
+            ):
+                async with connected(running) as client:
+                    client.send(before + rest)
+                    if before:
+                        assert (await client.answer())[0] == 200
+                    assert await client.error() == answer
+                    await client.closed()
+        async with connected(running) as client:
+            client.send(whole + whole)
+            assert [(await client.answer())[0] for _ in range(2)] == [200, 200]
+            assert await client.closed() == b""
+        await until(lambda: nothing_is_left(running))
+
+
+# --- the end -------------------------------------------------------------------------------
+
+
+async def test_the_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    models = {"good": fake_model(tmp_path), "slow": fake_model(tmp_path, gate=gate)}
+    async with contextlib.AsyncExitStack() as stack:
+        running = await stack.enter_async_context(make_gateway(models))
+        clients = contextlib.AsyncExitStack()
+        async with clients:
+            idle, busy, half, fresh = [
+                await clients.enter_async_context(connected(running)) for _ in range(4)
+            ]
+            idle.send(post(running, CHAT))
+            assert (await idle.answer())[0] == 200
+            half.send(post(running, CHAT)[:50])
+            busy.send(post(running, STREAM.replace(b"good", b"slow")) + post(running, CHAT))
+            got = await asyncio.wait_for(busy.reader.readuntil(b"word0"), 20)
+            hurry = asyncio.Event()
+            ending = spawn(running.gateway.drain(hurry), name="drain")
+            await running.gateway.lifecycle.stopping.wait()
+            for client in (idle, fresh):
+                client.send(post(running, CHAT))
+                assert await client.error() == (503, "shutting_down")
+            assert not ending.done()
+            await asyncio.to_thread(gate.write_bytes, b"")
+            got += await asyncio.wait_for(busy.reader.readuntil(b"\r\n0\r\n\r\n"), 20)
+            assert got.count(b"HTTP/1.1 ") == 1
+            assert b"[DONE]" in got
+            assert await busy.error() == (503, "shutting_down")
+            async with asyncio.timeout(20):
+                await ending
+            leaving = spawn(stack.aclose(), name="leave")
+            for client in (idle, busy, half, fresh):
+                assert await client.closed() == b""
+        async with asyncio.timeout(20):
+            await leaving
+
+
+async def test_what_is_complete_still_goes_out_in_the_end(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        models = {"good": fake_model(tmp_path, chunks=500)}
+        running = await stack.enter_async_context(make_gateway(models))
+        with small(running) as taking:
+            front = await narrow(running, taking)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(taking, post(running, STREAM))
+            await until(lambda: bool(running.gateway.accounting.recent))  # that is all of it
+            assert front._transport.get_write_buffer_size()
+            leaving = spawn(stack.aclose(), name="leave")
+            got = b""
+            async with asyncio.timeout(20):
+                while data := await loop.sock_recv(taking, 1 << 20):
+                    got += data
+                await leaving
+    ((status, _, body),) = answers_in(got)
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_the_end_waits_for_who_reads_slowly(make_gateway: MakeGateway) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        running = await stack.enter_async_context(make_gateway({}))
+        with small(running) as taking:
+            front = await narrow(running, taking)
+            loop = asyncio.get_running_loop()
+            refused = post(running, b"{").replace(b"Bearer llm", b"Bearer x")
+            sending = spawn(loop.sock_sendall(taking, refused * 300), name="send")
+            await until(lambda: front._paused)
+            ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
+            await running.gateway.lifecycle.stopping.wait()
+            got = b""
+            async with asyncio.timeout(20):
+                while front._paused:
+                    assert not ending.done()
+                    got += await loop.sock_recv(taking, 4096)
+                while not ending.done():
+                    got += await loop.sock_recv(taking, 4096)
+            await cancel_and_wait(sending)
+            leaving = spawn(stack.aclose(), name="leave")
+            async with asyncio.timeout(20):
+                while data := await loop.sock_recv(taking, 1 << 20):
+                    got += data
+                await leaving
+    assert {status for status, _, _ in answers_in(got)} <= {401, 429}
+
+
+async def test_a_second_signal_cuts_what_runs(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        models = {"hangs": fake_model(tmp_path, hang=1, record=tmp_path / "record")}
+        running = await stack.enter_async_context(make_gateway(models))
+        async with connected(running) as client:
+            client.send(post(running, CHAT.replace(b"good", b"hangs")))
+            await until((tmp_path / "record").exists)
+            hurry = asyncio.Event()
+            hurry.set()
+            async with asyncio.timeout(20):
+                await running.gateway.drain(hurry)
+                await stack.aclose()
+            assert await client.closed() == b""
+
+
+# --- what fails within an answer -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["", "?x=1"])
+async def test_what_fails_behind_the_head_is_no_clean_end(
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    query: str,
+) -> None:
+    monkeypatch.setattr(waiting, "SILENCE", 0.05)
+    models = {"good": fake_model(tmp_path, start_delay=1, garbage=1)}
+    async with make_gateway(models) as running:
+        target = f"/v1/chat/completions{query}".encode()
+        request = post(running, STREAM).replace(b"/v1/chat/completions", target)
+        async with connected(running) as client:  # the stream was opened while the model loaded
+            client.send(request + post(running, CHAT))
+            got = await client.closed()
+            assert got.count(b"HTTP/1.1 ") == 1
+            assert b"is not HTTP/1.1" in got
+            assert not got.endswith(b"\r\n0\r\n\r\n")
+        assert not [r.getMessage() for r in caplog.records if r.exc_info]
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a bug of ours")
+
+        # What can't happen, happens once the head has gone out.
+        monkeypatch.setattr(relay, "_pump", broken)
+        await running.gateway.scheduler.unload("good")
+        async with connected(running) as client:
+            client.send(request.replace(b'"stream"', b'"seed": 1, "stream"'))
+            await client.closed()
+        running.gateway.library.catalog.models["good"].env["FAKE_GARBAGE"] = ""
+        async with connected(running) as client:
+            client.send(request + post(running, CHAT))
+            got = await client.closed()
+            assert got.count(b"HTTP/1.1 ") == 1
+            assert not got.endswith(b"0\r\n\r\n")
+        assert "a bug of ours" in caplog.text
+        await until(lambda: nothing_is_left(running))

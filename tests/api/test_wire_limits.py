@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from harness import MakeGateway, Running, fake_model
 from wire import CHAT, connected, head, post, still_serves
+
+from gateway.api import wire
 
 RECORDER = Path(__file__).parent.parent / "recording_llama_server.py"
 
@@ -97,6 +100,31 @@ async def test_bad_chunks(
                     pass  # what was sent has been read by now
                 client.send(body)
             assert (await client.error())[0] == 400
+            await client.closed()
+        await still_serves(running)
+
+
+def test_what_is_read_of_aiohttps_own() -> None:
+    slots = {name for kind in web.RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
+    assert wire.PARSED in slots, (
+        f"this aiohttp has no RequestHandler.{wire.PARSED}: say in gateway/api/wire.py what took "
+        "its place, or bad chunks are told by the clock only (limits.body_timeout)"
+    )
+
+
+async def test_bad_chunks_without_aiohttps_own(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "PARSED", "_nothing_of_aiohttps")
+    models, limits = {"good": fake_model(tmp_path)}, {"body_timeout": "300ms"}
+    async with make_gateway(models, limits=limits) as running:
+        async with connected(running) as client:
+            first = "POST /v1/chat/completions HTTP/1.1"
+            client.send(head(running, first, "Transfer-Encoding: chunked") + b"1\r\n{\r\n")
+            async with running.request("GET", "/ping"):
+                pass  # what was sent has been read by now
+            client.send(b"zz\r\n")
+            assert await client.error() == (408, "request_timeout")
             await client.closed()
         await still_serves(running)
 
