@@ -36,10 +36,9 @@ from gateway.upstream import (
 
 _log = logging.getLogger(__name__)
 
-#: Answers of known length up to here are passed on in one piece, head and body together.
-_WHOLE = 1024 * 1024
-#: Whole answers up to here are parsed for their usage; longer ones are lists of embeddings.
-_PARSED = 256 * 1024
+#: Answers of known length up to here are parsed for their usage, and passed on in one piece, head
+#: and body together: as much as a client that doesn't read may keep here. Longer ones are streamed.
+_WHOLE = 256 * 1024
 #: Bytes waiting for a client from which on its upstream is paused (asyncio's own high water).
 _HIGH_WATER = 64 * 1024
 
@@ -175,7 +174,7 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Who
         failure = Failure.read(status, body)
         status, body = failure.status, call.dialect.error(failure)
         passed = headers.of_json(passed)
-    elif len(body) <= _PARSED:
+    else:
         try:
             parsed = orjson.loads(body)
         except ValueError:  # not JSON: nothing to read in it
