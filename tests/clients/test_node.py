@@ -41,7 +41,7 @@ def test_openai(environ: dict[str, str]) -> None:
     assert told["usage"] == 6
     assert (told["report"], told["asked"]) == (REPORT, [CITY["city"]])
     assert told["sizes"] == [384, 384]
-    assert told["models"] == ["m", "m:pirate", "embed"]
+    assert told["models"] == ["embed", "m", "m:pirate"]
     assert told["retrieved"] == "m:pirate"
     assert told["errors"] == [
         ["NotFoundError", 404, "model_not_found"],
