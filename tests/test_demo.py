@@ -53,7 +53,9 @@ def backend_slots(served: Served) -> Any:
 
 
 def generating(served: Served) -> bool:
-    return any(slot["is_processing"] for slot in backend_slots(served))
+    slots = backend_slots(served)
+    # An object says why there are none: the model is still loading.
+    return isinstance(slots, list) and any(slot["is_processing"] for slot in slots)
 
 
 def test_the_printed_curl_line_works(demo: Served) -> None:

@@ -2,7 +2,7 @@
 
 A chat is a POST with a small JSON body that comes in one piece. Such a request is parsed here by
 llhttp (through httptools), handled in one task, and its answer is written straight to the socket:
-measured at a third of what aiohttp's server costs. Everything else - another method or path, a
+at less than half of what aiohttp's server costs. Everything else - another method or path, a
 query, a body that is long, chunked or compressed, ``Expect``, anything odd at all - is not looked
 at here: the connection, with every byte that came, is handed over to aiohttp, which serves it to
 its end. So there is one parser for what is strange, and it is aiohttp's.
@@ -13,26 +13,20 @@ What stands around a handler (:func:`gateway.api.middleware.answer`) is the same
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import re
 import socket
-import time
-from collections.abc import Callable, Collection, Mapping
-from email.utils import formatdate
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
-from gateway.api.connections import EVERY_ANSWER
+from gateway.api.answers import CLOSE, head_of, length_line, lines_of, refusal, whole
 from gateway.api.context import LIFECYCLE, SETTINGS
+from gateway.api.heads import POST, Head, Heads
 from gateway.api.line import Line
-from gateway.api.middleware import CORS, about, answer, decorate, hsts
+from gateway.api.middleware import answer, decorate
 from gateway.api.request import AnyHandler, FrontRequest
-from gateway.proxy.headers import Headers
 from gateway.proxy.outgoing import Opened, Whole
 
 if TYPE_CHECKING:
@@ -43,27 +37,9 @@ MAX_HEAD = 8000
 MAX_BODY = 64 * 1024
 #: Bytes of further requests that wait behind one that is being answered.
 _MAX_BEHIND = 64 * 1024
-_MAX_HEADERS = 100
 #: Seconds for answers that are written, and not at their clients yet, when the gateway ends.
 _GRACE = 1.0
-_POST = b"POST /"
 _END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})(?=\r\n)", re.IGNORECASE)
-#: Heads that are kept.
-_KEPT = 256
-#: Header lines that say more of a request than a small whole one needs.
-_ODD = frozenset(
-    {
-        b"transfer-encoding",
-        b"content-encoding",
-        b"expect",
-        b"upgrade",
-        b"trailer",
-        b"te",
-        b"sec-websocket-key1",  # aiohttp refuses it
-    }
-)
-
 _log = logging.getLogger(__name__)
 
 
@@ -84,53 +60,11 @@ class Entrance:
         self.app = app
         self.connections = connections
         self.make = make
-        self._routes = routes
-        self._heads: dict[bytes, Head] = {}  # by their bytes, without the body's length
-        self.max_body = min(MAX_BODY, app[SETTINGS].limits.max_body)
+        self.heads = Heads(routes, min(MAX_BODY, app[SETTINGS].limits.max_body))
         self.open: set[Front] = set()
         self.loop = asyncio.get_running_loop()
         #: What is waited for in the end: that there is no connection any more.
         self.emptied: asyncio.Future[None] | None = None
-
-    def head(self, raw: bytes) -> tuple[Head, int] | None:
-        """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
-        length = _LENGTH.search(raw)
-        if length is None or int(length[1]) > self.max_body:
-            return None
-        others = raw[: length.start()] + raw[length.end() :]
-        head = self._heads.get(others)
-        if head is None:
-            head = self._parse(raw)
-            if head is None:
-                return None
-            if len(self._heads) >= _KEPT:
-                self._heads.clear()
-            self._heads[others] = head
-        return head, int(length[1])
-
-    def _parse(self, raw: bytes) -> Head | None:
-        parsed = _Parsed()
-        parser = HttpRequestParser(parsed)
-        try:
-            parser.feed_data(raw)
-        except (HttpParserError, HttpParserUpgrade):
-            return None
-        handler = self._routes.get(parsed.target)
-        lines = parsed.count + 2  # the request's own, and the empty one
-        if (
-            handler is None
-            or not raw.startswith(_POST)
-            or not parsed.plain
-            or not parsed.names.issuperset((b"host", b"content-length"))
-            or len(parsed.names) != parsed.count  # one is there twice
-            or parsed.count > _MAX_HEADERS
-            or raw.count(b"\n") != lines
-            or raw.count(b"\r") != lines
-            or parser.get_http_version() != "1.1"
-        ):
-            return None
-        path = parsed.target.decode("ascii")
-        return Head(handler, path, parsed.headers, keep_alive=parser.should_keep_alive())
 
     def __call__(self) -> Front:
         """The protocol of a new connection."""
@@ -152,64 +86,6 @@ class Entrance:
             await asyncio.wait([self.emptied], timeout=_GRACE)
         for front in list(self.open):
             front.abort()
-
-
-class Head:
-    """The head of a request that is served here, but for how long its body is.
-
-    Most clients send the same one with every request. So it is kept and, if all of its other
-    bytes come again, not parsed again.
-    """
-
-    __slots__ = ("_fixed", "_hsts", "handler", "headers", "keep_alive", "path")
-
-    def __init__(
-        self, handler: AnyHandler, path: str, headers: CIMultiDict[str], *, keep_alive: bool
-    ) -> None:
-        self.handler = handler
-        self.path = path
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self._fixed: bytes | None = None
-        self._hsts: str | None = None
-
-    def fixed(self, app: web.Application, hsts: str | None) -> bytes:
-        """The header lines that are the same in every complete answer to it."""
-        if self._fixed is None or self._hsts != hsts:
-            headers: CIMultiDict[str] = CIMultiDict()
-            app[CORS].decorate(self.headers, headers)
-            headers.update(EVERY_ANSWER)
-            headers["Cache-Control"] = "no-store"  # as decorate() says
-            if hsts is not None:
-                headers["Strict-Transport-Security"] = hsts
-            self._fixed, self._hsts = _lines(headers.items()), hsts
-        return self._fixed
-
-
-class _Parsed:
-    """What httptools tells of a head."""
-
-    __slots__ = ("count", "headers", "names", "plain", "target")
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.headers: CIMultiDict[str] = CIMultiDict()
-        self.names: set[bytes] = set()
-        self.count = 0
-        self.plain = True  # nothing odd so far
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.count += 1
-        lower = name.lower()
-        self.names.add(lower)
-        if lower in _ODD:
-            self.plain = False
-        # As aiohttp does: bytes that aren't UTF-8 become lone surrogates.
-        text = value.strip(b" \t").decode("utf-8", "surrogateescape")
-        self.headers.add(name.decode("ascii"), text)
 
 
 class Front(asyncio.Protocol):
@@ -316,7 +192,7 @@ class Front(asyncio.Protocol):
                 self._buffer = data
                 self._start_clock()
                 return
-            found = self._entrance.head(data[: end + len(_END)]) if end >= 0 else None
+            found = self._entrance.heads.read(data[: end + len(_END)]) if end >= 0 else None
             if found is None:
                 self._hand_over(data)
                 return
@@ -404,11 +280,11 @@ class Front(asyncio.Protocol):
             answered = await answer(request, head.handler)
             keep_alive = head.keep_alive
             if isinstance(answered, Whole):
-                transport.write(_whole(request, head, answered))
+                transport.write(whole(request, head, answered))
             else:
                 keep_alive = keep_alive and answered.keep_alive is not False
                 if self._opened is None:
-                    transport.write(_refusal(request, answered, keep_alive=keep_alive))
+                    transport.write(refusal(request, answered, keep_alive=keep_alive))
                 elif self._opened.response is not answered:
                     transport.abort()  # its stream failed, and must not look complete
             self._opened = None
@@ -458,11 +334,11 @@ class Front(asyncio.Protocol):
             raise ConnectionError("the client has gone")
         response = web.StreamResponse(status=status, headers=headers)
         decorate(request, response.headers)
-        framing = b"Transfer-Encoding: chunked\r\n" if length is None else _length(length)
+        framing = b"Transfer-Encoding: chunked\r\n" if length is None else length_line(length)
         if not request.keep_alive:
-            framing += _CLOSE
-        lines = _lines(response.headers.items())
-        self._transport.write(_head_of(status, lines, framing))
+            framing += CLOSE
+        lines = lines_of(response.headers.items())
+        self._transport.write(head_of(status, lines, framing))
         self._opened = opened = _OpenedHere(response, self._transport, self)
         opened.chunked = length is None
         return opened
@@ -503,7 +379,7 @@ class Front(asyncio.Protocol):
 
 def _may_become_one(start: bytes) -> bool:
     """Whether a head that begins with ``start`` can be one for here."""
-    return _POST.startswith(start[: len(_POST)]) and start.count(b"\n") == start.count(b"\r\n")
+    return POST.startswith(start[: len(POST)]) and start.count(b"\n") == start.count(b"\r\n")
 
 
 class _Expected(NamedTuple):
@@ -529,68 +405,6 @@ class _OpenedHere(Opened):
     async def finish(self) -> None:
         if self.chunked:
             self.transport.write(b"0\r\n\r\n")
-
-
-# --- the wire format of answers (RFC 9112, 4 and 6) ------------------------------------------
-
-_CLOSE = b"Connection: close\r\n"
-_STATUS_LINES = {
-    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
-    for status in HTTPStatus
-}
-
-
-def _whole(request: FrontRequest, head: Head, answered: Whole) -> bytes:
-    body = answered.body
-    framing = _length(len(body)) if body or answered.status != 204 else b""  # RFC 9110, 8.6
-    if not head.keep_alive:
-        framing += _CLOSE
-    lines = b"".join(
-        (
-            _kept_lines(answered.headers),
-            head.fixed(request.app, hsts(request)),
-            _lines(about(request)),
-        )
-    )
-    return _head_of(answered.status, lines, framing) + body
-
-
-def _refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
-    assert isinstance(answered, web.Response)
-    body = answered.body or b""
-    assert isinstance(body, bytes)
-    decorate(request, answered.headers)
-    framing = _length(len(body))
-    if not keep_alive:
-        framing += _CLOSE
-    return _head_of(answered.status, _lines(answered.headers.items()), framing) + body
-
-
-def _head_of(status: int, lines: bytes, framing: bytes) -> bytes:
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"%b%bDate: %b\r\n%b\r\n" % (line, lines, _date_of(int(time.time())), framing)
-
-
-def _length(size: int) -> bytes:
-    return b"Content-Length: %d\r\n" % size
-
-
-def _lines(pairs: Collection[tuple[str, str]]) -> bytes:
-    """Header lines. Raises ``ValueError`` for a header with a line end in it."""
-    text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
-    if text.count("\n") != len(pairs) or text.count("\r") != len(pairs):
-        raise ValueError("a header holds a line end")
-    return text.encode("utf-8", "surrogateescape")
-
-
-@functools.lru_cache(64)  # the same as headers.to_client() keeps
-def _kept_lines(headers: Headers) -> bytes:
-    return _lines(headers)
-
-
-@functools.lru_cache(2)
-def _date_of(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
 
 
 #: The requests served here, by their targets: POST, a model named in a JSON body.

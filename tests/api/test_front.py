@@ -182,7 +182,7 @@ async def test_a_head_means_what_it_means_to_aiohttp(make_gateway: MakeGateway) 
                 data[place : place + (place % 2)] = put
             raw = bytes(data)
             end = raw.find(b"\r\n\r\n")
-            if end < 0 or (found := entrance.head(raw[: end + 4])) is None:
+            if end < 0 or (found := entrance.heads.read(raw[: end + 4])) is None:
                 return
             taken += 1
             parsed, length = found
@@ -465,7 +465,7 @@ async def test_a_known_head_is_judged_anew(make_gateway: MakeGateway, tmp_path: 
         assert await hsts(200) is not None
         await ring.revoke(record.id)
         assert await hsts(401) is not None
-        assert len(entrance_of(running)._heads) == 1
+        assert len(entrance_of(running).heads._kept) == 1
 
 
 async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None:
@@ -473,7 +473,7 @@ async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None
         for number in range(600):
             client.send(post(running, b"{", f"X: {number}"))
             assert (await client.answer())[0] == 400
-        assert len(entrance_of(running)._heads) <= 256
+        assert len(entrance_of(running).heads._kept) <= 256
 
 
 # --- who leaves ----------------------------------------------------------------------------

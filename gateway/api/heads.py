@@ -1,0 +1,141 @@
+"""Heads of requests that the front door serves: parsed once, and known again by their bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from aiohttp import web
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from multidict import CIMultiDict
+
+from gateway.api.answers import lines_of
+from gateway.api.connections import EVERY_ANSWER
+from gateway.api.middleware import CORS
+from gateway.api.request import AnyHandler
+
+#: What such a head begins with.
+POST = b"POST /"
+_MAX_HEADERS = 100
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})(?=\r\n)", re.IGNORECASE)
+#: Heads that are kept.
+_KEPT = 256
+#: Header lines that say more of a request than a small whole one needs.
+_ODD = frozenset(
+    {
+        b"transfer-encoding",
+        b"content-encoding",
+        b"expect",
+        b"upgrade",
+        b"trailer",
+        b"te",
+        b"sec-websocket-key1",  # aiohttp refuses it
+    }
+)
+
+
+class Head:
+    """The head of a request that is served here, but for how long its body is.
+
+    Most clients send the same one with every request. So it is kept and, if all of its other
+    bytes come again, not parsed again.
+    """
+
+    __slots__ = ("_fixed", "_hsts", "handler", "headers", "keep_alive", "path")
+
+    def __init__(
+        self, handler: AnyHandler, path: str, headers: CIMultiDict[str], *, keep_alive: bool
+    ) -> None:
+        self.handler = handler
+        self.path = path
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self._fixed: bytes | None = None
+        self._hsts: str | None = None
+
+    def fixed(self, app: web.Application, hsts: str | None) -> bytes:
+        """The header lines that are the same in every complete answer to it."""
+        if self._fixed is None or self._hsts != hsts:
+            headers: CIMultiDict[str] = CIMultiDict()
+            app[CORS].decorate(self.headers, headers)
+            headers.update(EVERY_ANSWER)
+            headers["Cache-Control"] = "no-store"  # as decorate() says
+            if hsts is not None:
+                headers["Strict-Transport-Security"] = hsts
+            self._fixed, self._hsts = lines_of(headers.items()), hsts
+        return self._fixed
+
+
+class _Parsed:
+    """What httptools tells of a head."""
+
+    __slots__ = ("count", "headers", "names", "plain", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.names: set[bytes] = set()
+        self.count = 0
+        self.plain = True  # nothing odd so far
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.count += 1
+        lower = name.lower()
+        self.names.add(lower)
+        if lower in _ODD:
+            self.plain = False
+        # As aiohttp does: bytes that aren't UTF-8 become lone surrogates.
+        text = value.strip(b" \t").decode("utf-8", "surrogateescape")
+        self.headers.add(name.decode("ascii"), text)
+
+
+class Heads:
+    """Reads heads. ``routes``: the handlers of POST requests, by their exact targets."""
+
+    def __init__(self, routes: Mapping[bytes, AnyHandler], max_body: int) -> None:
+        self._routes = routes
+        self._max_body = max_body
+        self._kept: dict[bytes, Head] = {}  # by their bytes, without the body's length
+
+    def read(self, raw: bytes) -> tuple[Head, int] | None:
+        """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
+        length = _LENGTH.search(raw)
+        if length is None or int(length[1]) > self._max_body:
+            return None
+        others = raw[: length.start()] + raw[length.end() :]
+        head = self._kept.get(others)
+        if head is None:
+            head = self._parse(raw)
+            if head is None:
+                return None
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[others] = head
+        return head, int(length[1])
+
+    def _parse(self, raw: bytes) -> Head | None:
+        parsed = _Parsed()
+        parser = HttpRequestParser(parsed)
+        try:
+            parser.feed_data(raw)
+        except (HttpParserError, HttpParserUpgrade):
+            return None
+        handler = self._routes.get(parsed.target)
+        lines = parsed.count + 2  # the request's own, and the empty one
+        if (
+            handler is None
+            or not raw.startswith(POST)
+            or not parsed.plain
+            or not parsed.names.issuperset((b"host", b"content-length"))
+            or len(parsed.names) != parsed.count  # one is there twice
+            or parsed.count > _MAX_HEADERS
+            or raw.count(b"\n") != lines
+            or raw.count(b"\r") != lines
+            or parser.get_http_version() != "1.1"
+        ):
+            return None
+        path = parsed.target.decode("ascii")
+        return Head(handler, path, parsed.headers, keep_alive=parser.should_keep_alive())
