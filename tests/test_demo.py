@@ -188,7 +188,8 @@ def test_a_client_that_hangs_up_ends_the_stream(demo: Served) -> None:
     assert generating(demo)
     response.close()
     connection.close()
-    wait_until(lambda: not generating(demo), 1, "the generation has ended")
+    # Within a second, but for a busy machine; the whole answer would take half a minute.
+    wait_until(lambda: not generating(demo), 5, "the generation has ended")
 
 
 async def test_a_client_that_hangs_up_ends_the_answer_it_waits_for(
@@ -221,7 +222,7 @@ async def test_a_client_that_hangs_up_ends_the_answer_it_waits_for(
             await began.wait()
         await asyncio.sleep(0.3)  # in the middle of it: nothing else tells when that is
         request.cancel()  # closes the client's connection
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):  # as above
             await cancelled.wait()
         assert not running.gateway.scheduler.in_flight
 

@@ -6,7 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 
+import pytest
 from harness import REPOSITORY, Served
 
 
@@ -17,6 +20,17 @@ def block(marker: str) -> str:
     return found[1]
 
 
+@pytest.fixture
+def unloaded_after(demo: Served) -> Iterator[None]:
+    """A personality that was chosen with ``/loadModel`` holds for everybody, until this."""
+    yield
+    headers = {"Authorization": f"Bearer {demo.key}"}
+    unload = urllib.request.Request(f"{demo.url}/unloadModel", b"", headers, method="POST")
+    with urllib.request.urlopen(unload, timeout=30) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.usefixtures("unloaded_after")
 def test_the_python_demo_runs_as_written(demo: Served) -> None:
     done = subprocess.run(
         [sys.executable, "-c", block("demo")],
