@@ -24,6 +24,7 @@ FAKE_GRANDCHILD=FILE     starts a child of its own, its pid in FILE
 FAKE_DETACHED=FILE       the same in a session of its own, holding on to the output
 FAKE_CHUNKS=N, FAKE_PAUSE=S   a streamed answer has N chunks, S seconds apart
 FAKE_GATE=FIFO           after the first of them it waits until FIFO is opened for writing
+FAKE_GATE_AT=N           after the Nth instead
 FAKE_RECORD=FILE         every request body is appended to FILE, one JSON a line
 FAKE_STARTS=FILE         every start is appended to FILE, one JSON a line: its pid, its model, and
                          the pids of the starts before it that still run
@@ -187,7 +188,7 @@ class Server:
             if number == int(env("FAKE_DIE_AFTER", "-1")):
                 die()
             client.sendall(event(delta={"content": f"word{number} "}))
-            if (gate := env("FAKE_GATE")) and number == 0:
+            if (gate := env("FAKE_GATE")) and number + 1 == int(env("FAKE_GATE_AT", "1")):
                 Path(gate).open().close()
             time.sleep(float(env("FAKE_PAUSE", "0")))
         client.sendall(event(delta={}, finish_reason="stop"))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what}")
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def opened(gate: Path) -> Iterator[None]:
+    """Let every stream go on that waits at this FIFO (``FAKE_GATE``), or will."""
+    number = os.open(gate, os.O_RDWR)  # for reading too: so it waits for nobody
+    try:
+        yield
+    finally:
+        os.close(number)
 
 
 # --- the gateway as a process of its own ---------------------------------------------------
