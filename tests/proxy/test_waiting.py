@@ -87,9 +87,10 @@ async def test_a_stream_is_told_while_its_model_loads(
             told = [match.groups() for text in comments if (match := COMMENT.fullmatch(text))]
             assert len(told) == len(comments)
             assert {position for _, position, _ in told} == {"1"}
-            # At first it may not be known yet how much memory there is.
+            # "queued" before, while it isn't known yet how much memory there is, and in the moment
+            # between its being ready and its answer.
             stages = [stage for stage, *_ in told]
-            assert stages == sorted(stages)
+            assert set(stages) <= {"queued", "starting"}
             assert stages.count("starting") >= 3
             seconds = [int(second) for *_, second in told]
             assert seconds == sorted(seconds)
