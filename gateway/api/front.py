@@ -163,7 +163,6 @@ class Front(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
         self._leave()
         self._line.left()
         if self._task is not None:
@@ -339,8 +338,7 @@ class Front(asyncio.Protocol):
             framing += CLOSE
         lines = lines_of(response.headers.items())
         self._transport.write(head_of(status, lines, framing))
-        self._opened = opened = _OpenedHere(response, self._transport, self)
-        opened.chunked = length is None
+        self._opened = opened = _OpenedHere(response, self._transport, self, chunked=length is None)
         return opened
 
     async def drained(self) -> None:
@@ -394,9 +392,14 @@ class _OpenedHere(Opened):
     __slots__ = ("_front",)
 
     def __init__(
-        self, response: web.StreamResponse, transport: asyncio.Transport, front: Front
+        self,
+        response: web.StreamResponse,
+        transport: asyncio.Transport,
+        front: Front,
+        *,
+        chunked: bool,
     ) -> None:
-        super().__init__(response, transport, chunked=True)
+        super().__init__(response, transport, chunked=chunked)
         self._front = front
 
     async def drain(self) -> None:

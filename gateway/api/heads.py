@@ -10,8 +10,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
 from gateway.api.answers import lines_of
-from gateway.api.connections import EVERY_ANSWER
-from gateway.api.middleware import CORS
+from gateway.api.middleware import CORS, protect
 from gateway.api.request import AnyHandler
 
 #: What such a head begins with.
@@ -57,11 +56,7 @@ class Head:
         """The header lines that are the same in every complete answer to it."""
         if self._fixed is None or self._hsts != hsts:
             headers: CIMultiDict[str] = CIMultiDict()
-            app[CORS].decorate(self.headers, headers)
-            headers.update(EVERY_ANSWER)
-            headers["Cache-Control"] = "no-store"  # as decorate() says
-            if hsts is not None:
-                headers["Strict-Transport-Security"] = hsts
+            protect(headers, app[CORS], self.headers, hsts)
             self._fixed, self._hsts = lines_of(headers.items()), hsts
         return self._fixed
 

@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import orjson
@@ -201,13 +201,20 @@ async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> 
 
 def decorate(request: Request, headers: CIMultiDict[str]) -> None:
     """Add the headers that every answer carries, whoever made it."""
-    request.app[CORS].decorate(request.headers, headers)
+    protect(headers, request.app[CORS], request.headers, hsts(request))
+    headers.update(about(request))
+
+
+def protect(
+    headers: CIMultiDict[str], cors: Cors, asked: Mapping[str, str], hsts: str | None
+) -> None:
+    """Add those that are the same in every answer to a request with the headers ``asked``."""
+    cors.decorate(asked, headers)
     headers.update(EVERY_ANSWER)
     if "Cache-Control" not in headers:  # streams have their own
         headers["Cache-Control"] = "no-store"  # it may hold a key, or somebody's chat
-    if (value := hsts(request)) is not None:
-        headers["Strict-Transport-Security"] = value
-    headers.update(about(request))
+    if hsts is not None:
+        headers["Strict-Transport-Security"] = hsts
 
 
 def hsts(request: Request) -> str | None:

@@ -85,10 +85,7 @@ async def open_stream(opener: Opener, head: ResponseHead) -> Opened:
 
 async def open_events(opener: Opener) -> Opened:
     """Begin a stream of events before there is a backend to fill it."""
-    return await opener(200, CIMultiDict({"Content-Type": EVENTS, **_STREAM}), None)
-
-
-_STREAM = dict(headers.STREAM_HEADERS)
+    return await opener(200, CIMultiDict((("Content-Type", EVENTS), *headers.STREAM_HEADERS)), None)
 
 
 def by_aiohttp(request: web.BaseRequest) -> Opener:
