@@ -226,9 +226,10 @@ class Settings(_Section):
     def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(ipaddress.ip_network(text.strip(), strict=False)) for text in proxies)
 
-    def database_url(self) -> str:
-        """SQLAlchemy's address of the store."""
-        return f"sqlite+aiosqlite:///{self.data_dir / 'gateway.db'}"
+    @property
+    def database(self) -> Path:
+        """The file of the store."""
+        return self.data_dir / "gateway.db"
 
 
 class Loaded(NamedTuple):

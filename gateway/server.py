@@ -242,7 +242,7 @@ async def _machine(settings: Settings, environ: Mapping[str, str]) -> Machine:
 async def _open_store(settings: Settings) -> Store:
     # SQLAlchemy takes longer to import than everything else: the listener is up by now.
     store_module = await asyncio.to_thread(importlib.import_module, "gateway.store")
-    store: Store = await store_module.Store.open(settings.database_url())
+    store: Store = await store_module.Store.open(settings.database)
     return store
 
 

@@ -12,21 +12,32 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, event, insert, make_url, or_, select, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Row,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError, StatementError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from gateway.errors import GatewayError
 from gateway.schema import CHANGEABLE, MIGRATIONS, SCHEMA_VERSION, keys, model_memory, usage
-from gateway.tasks import spawn
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -74,37 +85,40 @@ class Usage:
 
 
 class Store:
-    """An open database. Safe to use from any task of one event loop; close it at the end."""
+    """An open database. Safe to use from any task of one event loop; close it at the end.
 
-    def __init__(self, engine: AsyncEngine, label: str) -> None:
-        self._label = label
-        self._running: set[asyncio.Task[None]] = set()
-        self._reads = engine
-        # Same pool; the option is what _on_begin looks at.
-        self._writes = engine.execution_options(write=True)
+    All of it happens in one thread, one transaction after the other. SQLite has one writer anyway.
+    """
 
-    @classmethod
-    async def open(cls, url: str) -> Self:
-        """Open ``Settings.database_url()``, making the file or bringing it up to date if need be.
-
-        Raises :class:`StoreError`, also for a file that a newer version of the gateway wrote.
-        """
-        file = _file_of(url)
-        try:
-            await asyncio.to_thread(_make_private, file)
-        except OSError as error:
-            raise StoreError(f"the database {file} cannot be made: {error.strerror}") from error
-        engine = create_async_engine(
-            url,
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._running: set[asyncio.Future[Any]] = set()
+        self._closed = False
+        # Not SQLAlchemy's asyncio engine: that brings its ORM, 8 MB, and a greenlet.
+        self._reads = create_engine(
+            URL.create("sqlite", database=str(file)),
             hide_parameters=True,  # hashes of keys have no place in an error message
-            # One connection: SQLite has one writer anyway, and each would be a thread.
             pool_size=1,
             max_overflow=0,
             connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
         )
-        event.listen(engine.sync_engine, "connect", _on_connect)
-        event.listen(engine.sync_engine, "begin", _on_begin)
-        store = cls(engine, str(file))
+        event.listen(self._reads, "connect", _on_connect)
+        event.listen(self._reads, "begin", _on_begin)
+        # Same pool; the option is what _on_begin looks at.
+        self._writes = self._reads.execution_options(write=True)
+
+    @classmethod
+    async def open(cls, file: Path) -> Self:
+        """Open the database in ``file``, making the file or bringing it up to date if need be.
+
+        Raises :class:`StoreError`, also for a file that a newer version of the gateway wrote.
+        """
+        try:
+            await asyncio.to_thread(_make_private, file)
+        except OSError as error:
+            raise StoreError(f"the database {file} cannot be made: {error.strerror}") from error
+        store = cls(file)
         try:
             await store._migrate()
         except BaseException:
@@ -114,9 +128,14 @@ class Store:
 
     async def close(self) -> None:
         """Close the file, after the transactions under way. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         while self._running:
             await asyncio.wait(self._running)
-        await self._reads.dispose()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._reads.dispose)  # the connection is its own
+        self._thread.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,56 +255,48 @@ class Store:
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await self._transaction(self._writes, work)
 
-    async def _transaction(self, engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async def _transaction(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction of its own, which ends well or badly but always ends.
 
-        It's a task, so that a caller who is cancelled goes at once. Cancelled itself, the
-        connection would first wait for the statement under way, and cancelled once more in that
-        wait (a timeout, then the shutdown) it would be lost, with a thread that never ends.
+        A caller who is cancelled goes at once; what it wanted to write is written.
         """
-        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        task = spawn(self._settle(engine, work, outcome), name="store: transaction")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await outcome
-
-    async def _settle(
-        self, engine: AsyncEngine, work: Callable[[Connection], T], outcome: asyncio.Future[T]
-    ) -> None:
-        error: Exception
+        if self._closed:
+            raise StoreError(f"the database {self._file} is closed")
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._thread, self._settle, engine, work)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
         try:
-            async with engine.begin() as connection:
-                result = await connection.run_sync(work)
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_log_failure)
+            raise
+
+    def _settle(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
         except SQLAlchemyError as failure:
             # SQLAlchemy's own text repeats the statement; the driver's says what went wrong.
             cause = failure.orig if isinstance(failure, StatementError) else failure
-            error = StoreError(f"the database {self._label}: {cause}")
-            error.__cause__ = failure
-        except Exception as failure:
-            error = failure
-        except BaseException:
-            outcome.cancel()
-            raise
-        else:
-            if not outcome.done():
-                outcome.set_result(result)
-            return
-        if not outcome.done():
-            outcome.set_exception(error)
-        else:
-            _log.error("%s, for a caller that has gone", error)
+            raise StoreError(f"the database {self._file}: {cause}") from failure
 
     async def _migrate(self) -> None:
         version = await self._read(_version)
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"the database {self._label} was written by a newer version of llm-gateway "
+                f"the database {self._file} was written by a newer version of llm-gateway "
                 f"(its schema is {version}, this program knows up to {SCHEMA_VERSION}): "
                 "install that version again, or restore an older copy of the file",
                 code="store_too_new",
             )
         if version < SCHEMA_VERSION:
             await self._write(_bring_up_to_date)
+
+
+def _log_failure(transaction: asyncio.Future[Any]) -> None:
+    if not transaction.cancelled() and (error := transaction.exception()) is not None:
+        _log.error("%s, for a caller that has gone", error)
 
 
 def _version(connection: Connection) -> int:
@@ -318,16 +329,6 @@ def _on_begin(connection: Connection) -> None:
     # (https://www.sqlite.org/lang_transaction.html, "BEGIN IMMEDIATE").
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _file_of(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StoreError("the database's address cannot be understood") from error
-    if parsed.drivername != "sqlite+aiosqlite" or parsed.database in (None, "", ":memory:"):
-        raise StoreError("the database must be a file: sqlite+aiosqlite:///FOLDER/gateway.db")
-    return Path(str(parsed.database))
 
 
 def _make_private(file: Path) -> None:

@@ -184,7 +184,7 @@ def _with_ring(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T
     from gateway.store import Store
 
     async def run() -> T:
-        ring = await KeyRing.open(await Store.open(settings.database_url()))
+        ring = await KeyRing.open(await Store.open(settings.database))
         try:
             return await work(ring)
         finally:

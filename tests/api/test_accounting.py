@@ -48,7 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(file: Path) -> AsyncIterator[Watched]:
-    store = await Watched.open(f"sqlite+aiosqlite:///{file}")
+    store = await Watched.open(file)
     store.tries, store.gate = asyncio.Queue(), asyncio.Event()
     store.gate.set()
     async with store:

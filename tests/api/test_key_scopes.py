@@ -110,7 +110,7 @@ async def test_expired_and_revoked_in_a_running_gateway(running: Running) -> Non
     assert ring is not None
     record, key = await ring.create("short")
     assert (await ask(running, key, "a"))[0] == 200
-    database = running.gateway.settings.database_url()
+    database = running.gateway.settings.database
     async with await Store.open(database) as other:  # as the command line does it
         await other.update_key(record.id, expires=datetime.now(UTC) - timedelta(seconds=1))
     assert (await running.json("POST", "/admin/keys/reload"))[0] == 200

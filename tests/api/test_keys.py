@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(file: Path) -> Watched:
-    store = await Watched.open(f"sqlite+aiosqlite:///{file}")
+    store = await Watched.open(file)
     store.tries = asyncio.Queue()
     return store
 
@@ -329,7 +329,7 @@ async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) 
     await ring.change(record.id, {"limits": None, "personalities": []})
     assert ring.find(key, 0).limits is NO_LIMITS
     assert ring.find(key, 0).personalities == frozenset()
-    async with await Store.open(f"sqlite+aiosqlite:///{file}") as store:
+    async with await Store.open(file) as store:
         assert await store.list_keys() == list(ring.records)
 
 
@@ -362,7 +362,7 @@ async def test_revoking_what_is_not_there(ring: KeyRing) -> None:
 
 async def test_reload_sees_what_another_process_did(ring: KeyRing, file: Path) -> None:
     mine, my_key = await ring.create("mine", admin=True)
-    other = await KeyRing.open(await Store.open(f"sqlite+aiosqlite:///{file}"))
+    other = await KeyRing.open(await Store.open(file))
     made, made_key = await other.create("theirs", admin=True)
     await other.revoke(mine.id)
     await other.close()
@@ -375,7 +375,7 @@ async def test_reload_sees_what_another_process_did(ring: KeyRing, file: Path) -
 
 
 async def test_a_ring_that_cannot_read_its_store_closes_it(file: Path) -> None:
-    store = await Store.open(f"sqlite+aiosqlite:///{file}")
+    store = await Store.open(file)
     connection = sqlite3.connect(file)
     connection.execute("DROP TABLE keys")
     connection.close()
