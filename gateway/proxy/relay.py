@@ -165,6 +165,7 @@ async def _attempt(
         return await _stream(call, head, exchange, answer, outcome, opened)
     finally:
         exchange.abort()
+        answer.done()
 
 
 def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
@@ -293,6 +294,14 @@ class _Answer:
         self.error = error
         self.ended = True
         self._tell()
+
+    def done(self) -> None:
+        """Nothing comes any more: what it holds goes now.
+
+        A method, or a closure, that points back at it would keep it, and the whole answer, until
+        the collector looks for cycles: thousands of requests later.
+        """
+        del self._take
 
     def flow_to(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import re
@@ -802,3 +803,32 @@ async def test_what_fails_behind_the_head_is_no_clean_end(
             assert not got.endswith(b"0\r\n\r\n")
         assert "a bug of ours" in caplog.text
         await until(lambda: nothing_is_left(running))
+
+
+async def test_nothing_is_left_to_the_collector(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """What a request was made of, its answer above all, is gone with it: nothing is in cycles."""
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}) as running,
+        connected(running) as client,
+    ):
+
+        async def ask() -> None:
+            client.send(post(running, CHAT) + post(running, STREAM))
+            assert (await client.answer())[0] == 200
+            assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
+
+        await ask()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await ask()
+            await until(lambda: not running.gateway.scheduler.in_flight)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = [type(found) for found in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert [kind for kind in kinds if kind.__module__.startswith("gateway")] == []
