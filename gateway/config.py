@@ -6,7 +6,6 @@ folder of the file if it isn't in a folder called ``conf``.
 
 from __future__ import annotations
 
-import importlib.resources
 import ipaddress
 import os
 import re
@@ -291,7 +290,7 @@ def skeleton(name: str) -> Path:
 
     In a wheel they lie inside the package, in a checkout at its top.
     """
-    package = Path(str(importlib.resources.files("gateway")))
+    package = Path(__file__).parent
     inside = package / "skeleton" / name
     return inside if inside.exists() else package.parent / name
 

@@ -168,6 +168,7 @@ class Gateway:
             spawn(self._watch_memory(store), name="look at the machine"),
         ]
         gc.freeze()  # what is here now stays: the collector need not look at it
+        gc.enable()  # `serve` starts without it
         # Requests leave few cycles behind: looking for them after every 700 new objects, as
         # Python does by itself, takes a thirtieth of a request's time.
         gc.set_threshold(20_000, 20, 20)

@@ -294,6 +294,34 @@ def test_what_is_imported_until_it_listens() -> None:
     assert found <= NEEDED
 
 
+def test_the_authorities_are_not_read_to_start(serve: Serve, tmp_path: Path) -> None:
+    """Whoever opens a pipe that nobody writes to waits for ever."""
+    pipe = tmp_path / "authorities.pem"
+    os.mkfifo(pipe)
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config), env={"SSL_CERT_FILE": str(pipe)})
+    with served.client() as client:
+        client.chat.completions.create(model="m", messages=STORY)
+    (backend,) = backend_pids(served)
+    environment = Path(f"/proc/{backend}/environ").read_bytes().split(b"\0")
+    assert f"SSL_CERT_FILE={pipe}".encode() in environment  # as it was given
+    assert served.stop() == 0
+
+
+def test_plugins_of_pydantic_are_not_looked_for() -> None:
+    """It would read the metadata of every package that is installed."""
+    code = (
+        "import sys; sys.addaudithook(lambda event, args: "
+        "event == 'open' and str(args[0]).endswith('entry_points.txt') and print(args[0])); "
+        "from gateway.cli import main; main(['check', '--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "usage:" in done.stdout
+    assert "entry_points.txt" not in done.stdout
+
+
 def test_without_uvloop(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "without").mkdir()
     (tmp_path / "without/uvloop.py").write_text("raise ImportError('there is none here')\n")

@@ -6,6 +6,7 @@ Its ``add_options(parser)`` says what it takes and sets ``run``, a function of t
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -30,7 +31,15 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: it failed, and stderr says why; 2: it was not understood."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(arguments).parse_args(arguments)
+    # Else pydantic opens the metadata of every package that is installed, to find plugins in it.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Modules and classes stay: a collector that looks through them again and again, as they
+    # become more, finds nothing, and takes a twelfth of the time until `serve` listens.
+    gc.disable()
+    try:
+        args = _parser(arguments).parse_args(arguments)
+    finally:
+        gc.enable()
     try:
         code: int = args.run(args)
         sys.stdout.flush()
