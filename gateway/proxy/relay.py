@@ -30,6 +30,7 @@ from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,
     Exchange,
+    Outlet,
     ResponseHead,
     UploadFailed,
 )
@@ -237,12 +238,13 @@ class _Answer:
     """The sink of one exchange: keeps what comes until it is told where it shall flow."""
 
     __slots__ = (
+        "_events",
         "_news",
+        "_outlet",
         "_take",
         "early",
         "ended",
         "error",
-        "events",
         "head",
         "paused",
         "whole",
@@ -252,7 +254,8 @@ class _Answer:
 
     def __init__(self) -> None:
         self.early: list[bytes] = []
-        self.events = 0  # of a stream of events
+        self._events = 0  # of a stream of events, without those that went through:
+        self._outlet: Outlet | None = None
         self.ended = False
         self.error: GatewayError | None = None  # why it ended too soon
         self.paused = False  # the client is slower than the backend
@@ -260,6 +263,11 @@ class _Answer:
         self.whole = False
         self._take: Callable[[bytes], None] = self._keep
         self._news: asyncio.Future[None] | None = None
+
+    @property
+    def events(self) -> int:
+        """How many events of a stream have come; a chunk that nobody looked at counts as one."""
+        return self._events + (self._outlet.chunks if self._outlet is not None else 0)
 
     async def begun(self) -> None:
         """Return with the first byte of its body, or, of a whole one, with the last.
@@ -315,27 +323,41 @@ class _Answer:
         """From now on write to ``transport``, beginning with what came so far."""
         write = transport.write
         closing = transport.is_closing
-        waiting = transport.get_write_buffer_size
-        feed = tail.feed if tail is not None else None
+        unsent = transport.get_write_buffer_size
 
-        def take(data: bytes) -> None:
-            if feed is not None:
-                feed(data)
-                self.events += data.count(b"\n\n")
-            if closing():
-                return  # the client has gone; its handler is about to be cancelled
-            if mend is not None and not (data := mend(data)):
-                return  # part of an event: an empty chunk would end the answer
-            write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
-            if waiting() > _HIGH_WATER and not self.paused:
+        def hold() -> None:
+            if not self.paused:
                 self.paused = True
                 exchange.pause()
                 self._tell()
 
+        def take(data: bytes) -> None:
+            if tail is not None:
+                self._events += data.count(b"\n\n")
+            if mend is not None:
+                if tail is not None:
+                    tail.feed(data)
+                if not (data := mend(data)):
+                    return  # part of an event: an empty chunk would end the answer
+            if chunked:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if tail is not None and mend is None:
+                tail.feed(data)
+            if closing():
+                return  # the client has gone; its handler is about to be cancelled
+            write(data)
+            if unsent() > _HIGH_WATER:
+                hold()
+
+        if tail is not None:
+            tail.framed = chunked and mend is None
         early, self.early = self.early, []
         for data in early:
             take(data)
         self._take = take
+        if chunked and mend is None and tail is not None:
+            self._outlet = Outlet(write, unsent, _HIGH_WATER, tail.feed, hold)
+            exchange.pass_chunks(self._outlet)
 
     def _keep(self, data: bytes) -> None:
         self.early.append(data)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
 
-_KEPT = 8  # pieces of the stream; usage, timings and [DONE] come in the last three events
+_KEPT = 3  # pieces of the stream; usage, timings and [DONE] come in the last three events
 _MAX_TAIL = 64 * 1024
 _NUMBERS = (int, float)
 
@@ -28,20 +29,24 @@ class Usage(NamedTuple):
 
 
 class Tail:
-    """Remembers the last pieces of a stream: call :meth:`feed` for each."""
+    """Remembers the last pieces of a stream: call :meth:`feed` for each.
 
-    __slots__ = ("_pieces", "feed")
+    ``framed``: each piece is one whole chunk (RFC 9112, 7.1), with its size and line ends.
+    """
+
+    __slots__ = ("_pieces", "feed", "framed")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque(maxlen=_KEPT)
         self.feed = self._pieces.append  # one C call a chunk
+        self.framed = False
 
     def usage(self) -> Usage | None:
         """Usage out of what was fed, or ``None`` where the stream told none."""
         return self._usage_at_end()
 
     def _usage_at_end(self) -> Usage | None:
-        tail = b"".join(self._pieces)[-_MAX_TAIL:]
+        tail = self._joined(self._pieces)[-_MAX_TAIL:]
         for line in reversed(tail.split(b"\n")):
             if line.startswith(b"data: {") and (b'"timings"' in line or b'"usage"' in line):
                 try:
@@ -52,6 +57,11 @@ class Tail:
                     return usage
         return None
 
+    def _joined(self, pieces: Iterable[bytes]) -> bytes:
+        if self.framed:
+            pieces = (piece[piece.find(b"\n") + 1 : -2] for piece in pieces)
+        return b"".join(pieces)
+
 
 class AnthropicTail(Tail):
     """The same for Anthropic's events: the first one tells the prompt's tokens.
@@ -59,21 +69,24 @@ class AnthropicTail(Tail):
     ``message_start`` has ``input_tokens``, ``message_delta`` near the end ``output_tokens``.
     """
 
-    __slots__ = ("_first",)
+    __slots__ = ("_first", "_first_size")
 
     def __init__(self) -> None:
         super().__init__()
-        self._first = b""
+        self._first: list[bytes] = []  # up to the end of the first event
+        self._first_size = 0
         self.feed = self._feed_first
 
     def _feed_first(self, piece: bytes) -> None:
         self._pieces.append(piece)
-        if b"\n\n" not in self._first and len(self._first) < _MAX_TAIL:
-            self._first += piece
+        if self._first_size < _MAX_TAIL:
+            self._first.append(piece)
+            ended = piece.find(b"\n\n") >= 0
+            self._first_size = _MAX_TAIL if ended else self._first_size + len(piece)
 
     def usage(self) -> Usage | None:
         end, start = self._usage_at_end(), None
-        for line in self._first.split(b"\n"):
+        for line in self._joined(self._first).split(b"\n"):
             if line.startswith(b"data: {"):
                 with contextlib.suppress(ValueError, AttributeError):
                     start = usage_of(orjson.loads(line[6:]).get("message"))

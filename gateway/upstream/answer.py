@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,3 +85,19 @@ class ResponseSink(Protocol):
 
     def on_error(self, error: UpstreamError) -> None:
         """The answer, or what was to become one, is lost."""
+
+
+@dataclass(slots=True)
+class Outlet:
+    """Where whole chunks of an answer may go as they came: into a client's transport.
+
+    ``write`` and ``unsent`` are the transport's ``write`` and ``get_write_buffer_size``. ``keep``
+    sees each chunk, framing and all; ``full`` is called with more than ``high_water`` bytes unsent.
+    """
+
+    write: Callable[[bytes], None]
+    unsent: Callable[[], int]
+    high_water: int
+    keep: Callable[[bytes], None]
+    full: Callable[[], None]
+    chunks: int = 0  # that went through here

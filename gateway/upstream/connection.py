@@ -1,8 +1,9 @@
 """One connection to a backend: bytes in, callbacks of a :class:`ResponseSink` out.
 
 HTTP/1.1 answers (RFC 9112) are parsed by llhttp through httptools as they arrive. There is no
-StreamReader, no task and no await between the socket and the sink: a streamed token costs one
-read, one parser call and one callback. :mod:`gateway.upstream` owns the connections.
+StreamReader, no task and no await between the socket and the sink. A streamed token, which comes
+as one chunk in one read, isn't parsed at all where the sink wants chunks as they are: it costs one
+look at its length. :mod:`gateway.upstream` owns the connections.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NoReturn, Protocol
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
 from httptools import HttpResponseParser as _Parser
 
-from gateway.upstream.answer import ProtocolError, ResponseHead, ResponseSink, UpstreamError
+from gateway.upstream.answer import Outlet, ProtocolError, ResponseHead, ResponseSink, UpstreamError
 
 MAX_HEAD = 64 * 1024  # bytes of head, or of anything else that is not body, in one piece
 
@@ -62,6 +63,24 @@ def _ignore(data: bytes) -> None:
     """Takes the place of ``on_body`` when nobody wants the rest."""
 
 
+_CRLF = b"\r\n"
+_LONGEST_CHUNK = 4096  # bytes in all; longer ones are parsed
+#: How a whole chunk of so many bytes begins: with its size, as servers write it (lower case, no
+#: zeros before it), and a line end; and where that is. Known for lengths that were met.
+_beginnings = [b"?"] * _LONGEST_CHUNK
+_of_beginnings = [slice(0)] * _LONGEST_CHUNK
+_CR, _LF = _CRLF
+
+
+def _remember_chunk(data: bytes) -> None:
+    """Know ``data``'s like again, if it is one whole chunk."""
+    size, _, rest = data.partition(_CRLF)
+    if len(data) < _LONGEST_CHUNK and size == b"%x" % (len(rest) - len(_CRLF)):
+        beginning = size + _CRLF
+        _beginnings[len(data)] = beginning
+        _of_beginnings[len(data)] = slice(len(beginning))
+
+
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -73,13 +92,16 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_between_chunks",
         "_body_taker",
         "_bodyless",
+        "_chunk_outlet",
         "_complete",
         "_feed",
         "_headers",
         "_informational",
         "_keep_alive",
+        "_outlet",
         "_parser",
         "_pieces",
         "_pool",
@@ -113,6 +135,8 @@ class Connection(asyncio.Protocol):
         self._parser: Any = _Parser(self)
         self._feed: Any = self._parser.feed_data
         self._complete = False
+        #: Gets the next read if that is a whole chunk: the parser stands between two.
+        self._outlet: Outlet | None = None
 
     def begin(self, exchange: Owner, sink: ResponseSink, bodyless: bool) -> None:
         """Get ready for the answer to the request about to be written.
@@ -128,12 +152,19 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._keep_alive = True  # until something says otherwise
         self._informational = self._until_close = False
+        self._between_chunks = False
+        self._chunk_outlet: Outlet | None = None
         self._sink_error: Exception | None = None
 
     def release(self) -> None:
         """The exchange is over: no callback reaches its sink from here on."""
         self.exchange = self._sink = None
         self._body_taker = _ignore
+        self._chunk_outlet = self._outlet = None
+
+    def pass_chunks(self, outlet: Outlet) -> None:
+        """Write whole chunks to ``outlet``, and don't give them to the sink: see ``Exchange``."""
+        self._chunk_outlet = outlet
 
     @property
     def head_seen(self) -> bool:
@@ -160,7 +191,28 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
         self.usable = True
 
-    def data_received(self, data: bytes | memoryview) -> None:
+    def data_received(self, data: bytes) -> None:
+        outlet = self._outlet
+        if outlet is not None:
+            # The parser may miss it: after a whole chunk it stands where it stood before.
+            length = len(data)
+            if (
+                length < _LONGEST_CHUNK
+                and data[_of_beginnings[length]] == _beginnings[length]
+                and data[-1] == _LF
+                and data[-2] == _CR
+            ):
+                keep, write, unsent = outlet.keep, outlet.write, outlet.unsent
+                outlet.chunks += 1
+                keep(data)
+                try:
+                    write(data)
+                except RuntimeError:
+                    return  # closed: who relays is about to hear of it
+                if unsent() > outlet.high_water:
+                    outlet.full()
+                return
+            self._outlet = None
         exchange = self.exchange
         if exchange is None:
             # Bytes nobody asked for would be taken as the answer to the next request.
@@ -186,6 +238,9 @@ class Connection(asyncio.Protocol):
             exchange.failed(
                 ProtocolError(f"{self._pool.name} sent a {what} of over {MAX_HEAD} bytes")
             )
+        elif self._between_chunks and self._chunk_outlet is not None and data[-2:] == _CRLF:
+            self._outlet = self._chunk_outlet
+            _remember_chunk(data)
 
     def _deliver(self, exchange: Owner) -> bool:
         """Give the sink what a read brought of the body; whether it took it."""
@@ -316,6 +371,12 @@ class Connection(asyncio.Protocol):
             self._sink_error = error
             raise
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         if self._informational:
             self._informational = False
@@ -355,11 +416,14 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
 
     __slots__ = ()
 
+    def pass_chunks(self, outlet: Outlet) -> None:
+        """Not here: what is read is no ``bytes``, and gone with the next read."""
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._pool.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self._pool.read_buffer[:nbytes])
+        self.data_received(self._pool.read_buffer[:nbytes])  # type: ignore[arg-type]
 
 
 def connection_class(loop: asyncio.AbstractEventLoop) -> type[Connection]:

@@ -10,6 +10,7 @@ from gateway.tasks import spawn
 from gateway.upstream.answer import (
     ConnectionLost,
     HeadTimeout,
+    Outlet,
     ResponseSink,
     SinkFailed,
     UploadFailed,
@@ -80,6 +81,15 @@ class Exchange:
         connection = self._connection
         if connection is not None and connection.usable:
             connection.transport.resume_reading()
+
+    def pass_chunks(self, outlet: Outlet) -> None:
+        """From now on chunks of a chunked answer may go to ``outlet`` as they came.
+
+        Each is one whole chunk: size (RFC 9112, 7.1; at most four hexadecimal digits), data and
+        line ends. What comes in other pieces goes to the sink's ``on_body`` as before, in order.
+        """
+        if self._connection is not None:
+            self._connection.pass_chunks(outlet)
 
     def abort(self) -> None:
         """Close the connection at once; no callback comes any more."""

@@ -52,6 +52,20 @@ def test_streams(kind: type[Tail], events: bytes, speed: float | None, size: int
     assert tail.usage() == Usage(7, 5, 3, speed)
 
 
+@pytest.mark.parametrize(
+    ("kind", "events", "speed"),
+    [(Tail, OPENAI, 80.5), (Tail, RESPONSES, 80.5), (AnthropicTail, ANTHROPIC, None)],
+)
+def test_streams_in_their_chunks(kind: type[Tail], events: bytes, speed: float | None) -> None:
+    for size in (100, 1000):  # an event in several chunks, several events in one
+        tail = kind()
+        tail.framed = True
+        for start in range(0, len(events), size):
+            piece = events[start : start + size]
+            tail.feed(b"%x\r\n%b\r\n" % (len(piece), piece))
+        assert tail.usage() == Usage(7, 5, 3, speed)
+
+
 def test_streams_that_say_nothing() -> None:
     for kind in (Tail, AnthropicTail):
         for events in (b"", b"data: [DONE]\n\n", b"data: {broken usage\n\n", stream({"usage": 7})):

@@ -1,0 +1,172 @@
+"""Chunks that go to a client as they came: nothing is lost or doubled, nothing broken passed on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from played import CHUNKED, GARBAGE, VALID, Played
+
+from gateway.upstream import Outlet, ResponseHead
+
+
+class Passed(Played):
+    """With an outlet from the head on; the body is what went both ways, in order."""
+
+    def __init__(self, pieces: Iterable[bytes], *, bodyless: bool = False, eof: bool) -> None:
+        self.passed: list[bytes] = []
+        self.kept: list[bytes] = []
+        self.unsent = 0
+        self.full = 0
+        self.outlet = Outlet(self._write, lambda: self.unsent, 100, self.kept.append, self._full)
+        super().__init__(pieces, bodyless=bodyless, eof=eof)
+
+    def on_head(self, head: ResponseHead) -> None:
+        super().on_head(head)
+        self.connection.pass_chunks(self.outlet)
+
+    def _write(self, chunk: bytes) -> None:
+        size, line_end, rest = chunk.partition(b"\r\n")
+        assert line_end
+        assert rest.endswith(b"\r\n")
+        assert size == b"%x" % (len(rest) - 2)
+        self.passed.append(chunk)
+        self.on_body(rest[:-2])
+
+    def _full(self) -> None:
+        self.full += 1
+
+
+def framed(*bodies: bytes) -> list[bytes]:
+    return [b"%x\r\n%b\r\n" % (len(body), body) for body in bodies]
+
+
+EVENTS = [b'data: {"delta":"%b"}\n\n' % word for word in (b"one", b"two", b"six", b"three", b"ten")]
+
+
+def test_a_read_that_is_a_whole_chunk_goes_on_as_it_came() -> None:
+    chunks = framed(*EVENTS)
+    played = Passed([CHUNKED, *chunks, b"0\r\n\r\n"], eof=False)
+    # The first is parsed, and the first of each length: from then on its like is known.
+    assert [c for c in played.passed if c != chunks[3]] == [chunks[1], chunks[2], chunks[4]]
+    assert played.kept == played.passed
+    assert played.outlet.chunks == len(played.passed)
+    assert (played.body, played.end) == (b"".join(EVENTS), "reusable")
+
+
+def test_reads_that_are_no_whole_chunk_are_parsed() -> None:
+    first, second, third, *_ = chunks = framed(*EVENTS)
+    Passed([CHUNKED, *chunks], eof=False)  # every length is known now
+    for pieces in (
+        [first + second, third],
+        [first[:5], first[5:], second, third],
+        [first, second + third[:1], third[1:]],
+        [first, second[:-1], second[-1:] + third],
+        [first + b"0\r\nTrailer: x\r\n\r\n"],
+    ):
+        played = Passed([CHUNKED, *pieces], eof=False)
+        plain = Played([CHUNKED, *pieces], eof=False)
+        assert played.seen == plain.seen
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"5\r\nhelloXX",
+        b"5\r\nhello\n\n",
+        b"5\r\nhello\rX",
+        b"5\nhello \r\n",
+        b"+5\r\nhell\r\n",
+        b"5 \r\nhell\r\n",
+        b"4\r\nhello\r\n",
+        b"6\r\nhello\r\n\r\n\r\n",
+    ],
+)
+def test_what_only_looks_like_a_chunk_is_an_error(broken: bytes) -> None:
+    good = framed(b"hello", b"hell", b"hello ")
+    played = Passed([CHUNKED, *good, *good, broken, b"0\r\n\r\n"], eof=False)
+    assert "not HTTP/1.1" in str(played.end)
+    assert b"".join(played.passed).find(broken) < 0
+
+
+@pytest.mark.parametrize("size", [b"00A", b"A", b"a;x=y"])
+def test_sizes_written_otherwise_are_parsed(size: bytes) -> None:
+    chunk = size + b"\r\n0123456789\r\n"
+    played = Passed([CHUNKED, *framed(b"0123456789") * 2, chunk, chunk, b"0\r\n\r\n"], eof=False)
+    assert (played.body, played.end) == (b"0123456789" * 4, "reusable")
+    assert chunk not in played.passed
+
+
+def test_long_chunks_are_parsed() -> None:
+    chunk = framed(b"x" * 5000)[0]
+    played = Passed([CHUNKED, chunk, chunk, b"0\r\n\r\n"], eof=False)
+    assert (len(played.body), played.passed, played.end) == (10_000, [], "reusable")
+
+
+def test_the_next_answer_is_not_for_the_outlet_of_the_last_one() -> None:
+    first, second, *_ = chunks = framed(*EVENTS)
+    played = Passed([CHUNKED, *chunks, *chunks, b"0\r\n\r\n"], eof=False)
+    played.connection.release()
+    again = Played([], eof=False)
+    played.connection.begin(again, again, False)
+    before = len(played.passed)
+    for piece in (CHUNKED, first, second, b"0\r\n\r\n"):
+        played.connection.data_received(piece)
+    assert again.body == EVENTS[0] + EVENTS[1]
+    assert len(played.passed) == before
+
+
+def test_a_full_client_is_told() -> None:
+    chunks = framed(*EVENTS[:3])
+    played = Passed([CHUNKED, *chunks], eof=False)
+    assert not played.full
+    played.unsent = 101
+    played.connection.data_received(chunks[0])
+    assert played.full == 1
+
+
+def test_a_client_that_has_gone_is_no_error() -> None:
+    chunks = framed(*EVENTS[:3])
+    played = Passed([CHUNKED, *chunks], eof=False)
+
+    def gone(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")  # what uvloop raises
+
+    played.outlet.write = gone
+    played.connection.data_received(chunks[0])
+    assert played.end is None
+
+
+@pytest.mark.parametrize(("raw", "bodyless"), [v[:2] for v in VALID.values()], ids=VALID.keys())
+def test_valid_answers_cut_anywhere(raw: bytes, bodyless: bool) -> None:
+    whole = Played([raw], bodyless=bodyless, eof=True).seen
+    for a, b in itertools.combinations(range(1, len(raw)), 2):
+        pieces = [raw[:a], raw[a:b], raw[b:]]
+        assert Passed(pieces, bodyless=bodyless, eof=True).seen == whole
+
+
+@pytest.mark.parametrize("raw", [v[0] for v in GARBAGE.values()], ids=GARBAGE.keys())
+def test_garbage_is_the_same_error(raw: bytes) -> None:
+    for size in (7, 4096):
+        pieces = [raw[i : i + size] for i in range(0, len(raw), size)]
+        assert Passed(pieces, eof=False).end == Played(pieces, eof=False).end
+
+
+@given(
+    st.lists(st.sampled_from([*EVENTS, b"x", b"", b"y" * 300, b"z" * 5000]), max_size=12),
+    st.lists(st.integers(0, 12000), max_size=6),
+    st.sampled_from([b"", b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"oops"]),
+)
+def test_any_stream_cut_anyhow_is_the_same(
+    bodies: list[bytes], cuts: list[int], end: bytes
+) -> None:
+    chunks = framed(*filter(None, bodies))
+    raw = b"".join(chunks) + end
+    # Where chunks end, as they mostly come, and anywhere.
+    ends = itertools.accumulate(len(chunk) for chunk in chunks)
+    places = [0, *sorted({*ends, *(cut for cut in cuts if cut < len(raw))}), len(raw)]
+    pieces = [CHUNKED, *(raw[a:b] for a, b in itertools.pairwise(places) if a < b)]
+    assert Passed(pieces, eof=True).seen == Played(pieces, eof=True).seen
