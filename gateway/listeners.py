@@ -16,14 +16,13 @@ from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
 from gateway.config import Settings, TlsSettings
-from gateway.redirect import build_redirect
 from gateway.tasks import cancel_and_wait, spawn
-from gateway.tls_port import TlsPort
 from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
     from gateway.tls import CertificateInfo, CertificateReloader
     from gateway.tls.acme import AcmeCertificate
+    from gateway.tls_port import TlsPort
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +113,8 @@ class Listeners:
         return [address[:2] for address in runner.addresses]
 
     async def _listen_tls(self, context: ssl.SSLContext) -> list[tuple[str, int]]:
+        from gateway.tls_port import TlsPort  # only with TLS
+
         settings = self._settings
         port = self._tls_port = TlsPort(
             self._runner.server,
@@ -135,6 +136,8 @@ class Listeners:
         port = self._settings.tls.redirect_port
         if port is None:
             return
+        from gateway.redirect import build_redirect  # only with TLS
+
         public_port = self._settings.tls.public_port or https_port
         app = build_redirect(self._settings, self._state, public_port)
         runner = self._redirect_runner = self._make_runner(app)

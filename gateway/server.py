@@ -23,7 +23,6 @@ from gateway.app import build_app
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
 from gateway.backends.machine import Machine, read_machine
-from gateway.backends.memory import Needs
 from gateway.backends.policy import Limits
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
@@ -175,6 +174,8 @@ class Gateway:
 
     async def _watch_memory(self, store: Store) -> None:
         """Let models be loaded, as soon as it is known what there is room for."""
+        from gateway.backends.memory import Needs  # what /health does not need comes after it
+
         wanted = self.settings.scheduler
         environ = self.scheduler.environment.for_children
         machine = await _machine(self.settings, environ)  # a GPU's driver may take seconds to say

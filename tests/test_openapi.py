@@ -18,7 +18,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from yarl import URL
 
 from gateway.api import admin_keys
-from gateway.api.openapi import document
+from gateway.api.openapi_document import document
 from gateway.api.openapi_shapes import KEY
 from gateway.app import ROUTES
 from gateway.proxy.routes import TABLE, Access

@@ -263,6 +263,20 @@ NEEDED = set(
 FOR_OTHERS = set(
     "cryptography acme josepy requests OpenSSL pynvml xllamacpp hypothesis pytest".split()
 )
+#: What of ours is not needed to listen without TLS, nor as long as nobody asks for it.
+OURS_FOR_LATER = {
+    "gateway.api.openapi_document",
+    "gateway.api.openapi_page",
+    "gateway.api.openapi_shapes",
+    "gateway.backends.estimate",
+    "gateway.backends.fleet",
+    "gateway.backends.memory",
+    "gateway.backends.remote",
+    "gateway.redirect",
+    "gateway.store",
+    "gateway.tls",
+    "gateway.tls_port",
+}
 
 
 def test_nothing_is_imported_in_vain(serve: Serve, tmp_path: Path) -> None:
@@ -284,14 +298,18 @@ def test_what_is_imported_until_it_listens() -> None:
         "import sys; import gateway.cli.serve as s, gateway.library, gateway.listeners, "
         "gateway.server; s.loop_factory(); "
         "print(*{n.partition('.')[0] for n, m in list(sys.modules.items()) "
-        "if 'site-packages' in (getattr(m, '__file__', None) or '')})"
+        "if 'site-packages' in (getattr(m, '__file__', None) or '')}); "
+        "print(*(n for n in sys.modules if n.startswith('gateway.')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    found = {name for name in done.stdout.split() if not name.startswith("_")}
+    of_others, ours = (set(line.split()) for line in done.stdout.splitlines())
+    found = {name for name in of_others if not name.startswith("_")}
     assert "aiohttp" in found
     assert found <= NEEDED
+    assert "gateway.api.front" in ours
+    assert not ours & OURS_FOR_LATER
 
 
 def test_the_authorities_are_not_read_to_start(serve: Serve, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from functools import partial
 from gateway.backends import process
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
 from gateway.backends.command import Command, build_command, find_program, resolve_model_path
-from gateway.backends.memory import looks_like_oom
+from gateway.backends.oom import looks_like_oom
 from gateway.backends.progress import Progress
 from gateway.backends.watchdog import Watchdog
 from gateway.catalog import ModelSpec

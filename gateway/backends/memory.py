@@ -15,8 +15,7 @@ import enum
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,47 +165,3 @@ def _version(file: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (status.st_size, status.st_mtime_ns)
-
-
-# --- deaths from lack of memory ------------------------------------------------------------
-
-#: What llama.cpp, its backends, the C++ runtime and drivers write when they get no memory.
-_OUT_OF_MEMORY = re.compile(
-    r"""
-      out\ of\ memory                        # "cudaMalloc failed: ...", "CUDA error: ...", ROCm
-    | OUT_OF_(DEVICE_|HOST_)?MEMORY          # CUDA's and Vulkan's codes, SYCL's UR_RESULT_ERROR_
-    | UR_RESULT_ERROR_OUT_OF_RESOURCES       # SYCL on Intel
-    | OutOf(Device|Host|Pool)Memory          # Vulkan: "vk::Device::allocateMemory: ..."
-    | Device\ memory\ allocation\ of\ size   # Vulkan: "ggml_vulkan: ... N failed."
-    | Insufficient\ Memory                   # Metal: "kIOGPUCommandBufferCallbackError..."
-    | CUBLAS_STATUS_ALLOC_FAILED
-    | (failed|unable)\ to\ allocate          # "... CUDA0 buffer of size N", "... backend buffer"
-    | can't\ allocate\ \d+\ Bytes\ of\ memory  # SYCL
-    | Cannot\ allocate\ memory               # strerror(ENOMEM): "mmap failed: ..."
-    | std::bad_alloc | \bMemoryError\b       # the second: the bundled server, from Python
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-#: Lines that look like it, after which llama.cpp goes on: memory that it could not lock or pin,
-#: and, for the lines before that, a smaller second try.
-_HARMLESS = re.compile(r"mlock|pinned", re.IGNORECASE)
-_SECOND_TRY = re.compile(r"allocation failed, retrying", re.IGNORECASE)
-#: SIGKILL as subprocess has it, and as a wrapper's shell reports it (128 + 9).
-_KILLED = (-9, 137)
-
-
-def looks_like_oom(returncode: int | None, lines: Iterable[str]) -> bool:
-    """Whether a child that ended by itself did so for lack of memory, from its log's last lines.
-
-    SIGKILL counts: nobody but the system (OOM killer, systemd-oomd, macOS) sends one to a child
-    that the gateway has not asked to stop, or else a person, whom one more start doesn't hurt.
-    """
-    if returncode in _KILLED:
-        return True
-    found = False
-    for line in lines:
-        if _SECOND_TRY.search(line):
-            found = False
-        elif _OUT_OF_MEMORY.search(line) and not _HARMLESS.search(line):
-            found = True
-    return found

@@ -16,16 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, ServerStatus, State
 from gateway.backends.local import LocalBackend
-from gateway.backends.memory import Needs
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
-from gateway.backends.remote import RemoteBackend
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
+
+if TYPE_CHECKING:
+    from gateway.backends.memory import Needs
 
 _log = logging.getLogger(__name__)
 
@@ -357,6 +358,8 @@ class Scheduler:
 
     def _backend_for(self, spec: ModelSpec) -> Backend:
         if spec.url:
+            from gateway.backends.remote import RemoteBackend  # who has none starts without it
+
             return RemoteBackend(spec, self.environment, self._changed)
         self._sockets += 1
         return LocalBackend(spec, self.environment, f"{self._sockets}.sock", self._changed)

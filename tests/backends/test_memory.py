@@ -17,7 +17,8 @@ from gateway.backends.estimate import estimate, split_parts
 from gateway.backends.gguf_header import BadGguf, read_header
 from gateway.backends.logring import LogRing
 from gateway.backends.machine import Machine, memory_used
-from gateway.backends.memory import Need, Needs, Source, fingerprint, looks_like_oom
+from gateway.backends.memory import Need, Needs, Source, fingerprint
+from gateway.backends.oom import looks_like_oom
 from gateway.catalog import ModelSpec, parse_catalog
 from gateway.errors import GatewayError
 from gateway.tasks import spawn

@@ -46,6 +46,8 @@ class Process:
     def __init__(self, argv: list[str], folder: Path, name: str, **env: str) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LLM_GATEWAY_")}
         clean.pop("JOURNAL_STREAM", None)
+        # What is installed is compiled; a checkout is by its first start, where that may write.
+        clean.pop("PYTHONDONTWRITEBYTECODE", None)
         self.log = folder / f"{name}.log"
         self.name = name
         with self.log.open("ab") as log:
