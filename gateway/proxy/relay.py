@@ -310,6 +310,7 @@ class _Answer:
         the collector looks for cycles: thousands of requests later.
         """
         del self._take
+        self._outlet = None
 
     def flow_to(
         self,

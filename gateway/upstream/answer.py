@@ -59,7 +59,8 @@ class ResponseHead:
     """The final (non-1xx) head of an answer; names and values as the backend sent them.
 
     ``length``: bytes of body that will come, None where the answer doesn't say (chunked, or
-    until the connection closes).
+    until the connection closes). Content-Length itself is not among the ``headers``, which may be
+    shared with other answers.
     """
 
     status: int

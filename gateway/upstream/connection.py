@@ -18,6 +18,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from httptools import HttpResponseParser as _Parser
 
 from gateway.upstream.answer import Outlet, ProtocolError, ResponseHead, ResponseSink, UpstreamError
+from gateway.upstream.known import recognise, remember
 
 MAX_HEAD = 64 * 1024  # bytes of head, or of anything else that is not body, in one piece
 
@@ -98,6 +99,7 @@ class Connection(asyncio.Protocol):
         "_chunk_outlet",
         "_complete",
         "_feed",
+        "_head",
         "_headers",
         "_informational",
         "_keep_alive",
@@ -106,9 +108,11 @@ class Connection(asyncio.Protocol):
         "_pieces",
         "_pool",
         "_quiet",
+        "_remaining",
         "_sink",
         "_sink_error",
         "_until_close",
+        "_untouched",
         "_writable",
         "exchange",
         "idle_since",
@@ -152,6 +156,9 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._keep_alive = True  # until something says otherwise
         self._informational = self._until_close = False
+        self._head: ResponseHead | None = None
+        self._untouched = True  # nothing of the answer is here
+        self._remaining = 0  # bytes of a body that the parser doesn't see
         self._between_chunks = False
         self._chunk_outlet: Outlet | None = None
         self._sink_error: Exception | None = None
@@ -220,6 +227,14 @@ class Connection(asyncio.Protocol):
             return
         if not exchange.answered:
             exchange.answer_began()
+        if self._remaining:
+            self._take_body(exchange, data)
+            return
+        untouched = self._untouched
+        if untouched:
+            self._untouched = False
+            if type(data) is bytes and not self._bodyless and self._take_known(exchange, data):
+                return
         self._quiet += len(data)
         try:
             self._feed(data)
@@ -229,6 +244,9 @@ class Connection(asyncio.Protocol):
                 self._give_up(exchange, error)
                 return
             self._keep_alive = False  # more than the answer came: not a connection to trust
+        if untouched and self._head is not None and type(data) is bytes:
+            keep_alive = self._keep_alive if self._complete else self._parser.should_keep_alive()
+            remember(data, self._head, keep_alive=keep_alive)
         if self._pieces and not self._deliver(exchange):
             return
         if self._complete:
@@ -241,6 +259,43 @@ class Connection(asyncio.Protocol):
         elif self._between_chunks and self._chunk_outlet is not None and data[-2:] == _CRLF:
             self._outlet = self._chunk_outlet
             _remember_chunk(data)
+
+    def _take_known(self, exchange: Owner, data: bytes) -> bool:
+        """Take an answer whose head is known; the parser will see nothing of it."""
+        found = recognise(data)
+        if found is None:
+            return False
+        known, length, start = found
+        if len(data) - start > length:
+            return False
+        self._headers = None
+        self._keep_alive = known.keep_alive
+        self._remaining = length
+        assert self._sink is not None
+        try:
+            self._sink.on_head(ResponseHead(known.status, known.headers, length))
+        except Exception as error:
+            exchange.sink_raised(error)
+            return True
+        if len(data) > start or not length:
+            self._take_body(exchange, data[start:])
+        return True
+
+    def _take_body(self, exchange: Owner, data: bytes) -> None:
+        """Take a read of a body with a length, behind a known head."""
+        remaining = self._remaining = self._remaining - len(data)
+        if remaining < 0:
+            data = data[:remaining]
+            self._keep_alive = False  # more than the answer came: not a connection to trust
+        if data:
+            try:
+                self._body_taker(data)
+            except Exception as error:
+                exchange.sink_raised(error)
+                return
+        if remaining <= 0 and self.exchange is exchange:
+            self._complete = True
+            exchange.completed(reusable=self._keep_alive)
 
     def _deliver(self, exchange: Owner) -> bool:
         """Give the sink what a read brought of the body; whether it took it."""
@@ -336,13 +391,14 @@ class Connection(asyncio.Protocol):
         if self._quiet > MAX_HEAD and sum(len(n) + len(v) for n, v in headers) > MAX_HEAD:
             self._refuse(f"sent a head of over {MAX_HEAD} bytes")
         length: int | None = None
+        length_at = -1
         codings = 0
-        for name, value in headers:
+        for index, (name, value) in enumerate(headers):
             # llhttp itself refuses two lengths, one that is no number, and one beside a coding.
             size = len(name)
             if size == 14:
                 if name.lower() == b"content-length":
-                    length = int(value)
+                    length, length_at = int(value), index
             elif size == 17 and name.lower() == b"transfer-encoding":
                 codings += 1
                 if codings > 1 or value.strip().lower() != b"chunked":
@@ -358,6 +414,8 @@ class Connection(asyncio.Protocol):
             if version != "1.0":
                 self._refuse(f"answered in HTTP/{version}")
             self._keep_alive = False
+        if length_at >= 0:
+            del headers[length_at]
         self._headers = None
         self._quiet = 0
         if self._bodyless:
@@ -366,7 +424,8 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self._body_taker = _ignore
         try:
-            sink.on_head(ResponseHead(status, headers, length))
+            self._head = head = ResponseHead(status, headers, length)
+            sink.on_head(head)
         except Exception as error:
             self._sink_error = error
             raise

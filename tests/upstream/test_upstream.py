@@ -1115,7 +1115,7 @@ async def test_fetch(backend: Any, pool_of: MakePool, recorder: Any) -> None:
     await pool.send("GET", "/silent", HOST, None, recorder())  # no place is left
     assert await pool.fetch("GET", "/health", timeout=5) == (
         200,
-        [(b"Content-Length", b"4")],
+        [],
         b"none",
     )
     posted = await pool.fetch("POST", "/slots", body=b"{}", headers=[("A", "b")], timeout=5)

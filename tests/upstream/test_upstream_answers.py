@@ -77,17 +77,18 @@ def test_any_answer_cut_anyhow_arrives_as_it_was_sent(
     lines = [(n.encode(), v.encode()) for n, v in headers]
     body = b"".join(chunks)
     if chunked:
-        lines.append((b"Transfer-Encoding", b"chunked"))
+        framing = (b"Transfer-Encoding", b"chunked")
         tail = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
     else:
-        lines.append((b"Content-Length", b"%d" % len(body)))
+        framing = (b"Content-Length", b"%d" % len(body))
         tail = body
-    raw = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n" + tail
+    fields = b"".join(b"%b: %b\r\n" % line for line in (*lines, framing))
+    raw = b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n" + tail
     cuts = data.draw(st.lists(st.integers(1, len(raw) - 1), max_size=10))
     places = [0, *sorted(set(cuts)), len(raw)]
     pieces = [raw[a:b] for a, b in itertools.pairwise(places)]
     length = None if chunked else len(body)
-    head = ResponseHead(200, lines, length)
+    head = ResponseHead(200, [*lines, framing] if chunked else lines, length)
     assert Played(pieces, eof=False).seen == (head, body, "reusable")
 
 
@@ -103,7 +104,6 @@ def test_head_keeps_names_order_and_doubles() -> None:
             (b"set-cookie", b"a=1"),
             (b"X-Empty", b""),
             (b"SET-Cookie", b"b=\xe9 "),  # llhttp leaves what is behind a value
-            (b"Content-length", b"0"),
         ],
         0,
     )

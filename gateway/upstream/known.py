@@ -1,0 +1,67 @@
+"""Heads of answers that were parsed before: a backend sends the same one nearly every time.
+
+Only the length of the body differs. A head whose other bytes were parsed once, and came with a
+Content-Length then too, means the same again, so neither it nor its body goes through the parser.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.upstream.answer import ResponseHead
+
+#: How servers write it; otherwise written, it's parsed every time.
+_LENGTH = b"\r\nContent-Length: "
+_LINE_END = b"\r\n"
+_HEAD_END = b"\r\n\r\n"
+_LONGEST = 4096  # bytes of a head
+_MOST_DIGITS = 15
+_KEPT = 64
+
+
+class Known(NamedTuple):
+    """What such a head says, but for the length of the body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    keep_alive: bool
+
+
+_heads: dict[bytes, Known] = {}  # by their bytes without the digits
+
+
+def recognise(data: bytes) -> tuple[Known, int, int] | None:
+    """What the head at the beginning of ``data`` says, the length of the body, and where it begins.
+
+    None if it isn't known, or not all of it is here.
+    """
+    found = _split(data)
+    if found is None:
+        return None
+    others, length, end = found
+    known = _heads.get(others)
+    return (known, length, end) if known is not None else None
+
+
+def remember(data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
+    """Know the head at the beginning of ``data`` again, which says ``head`` to the parser."""
+    found = _split(data)
+    if found is None or found[1] != head.length or data[9:12] != b"%d" % head.status:
+        return
+    if len(_heads) >= _KEPT:
+        _heads.clear()
+    _heads[found[0]] = Known(head.status, head.headers, keep_alive)
+
+
+def _split(data: bytes) -> tuple[bytes, int, int] | None:
+    """The head without the digits of its length, that length, and where the body begins."""
+    end = data.find(_HEAD_END, 0, _LONGEST)
+    start = data.find(_LENGTH, 0, end) + len(_LENGTH)
+    if end < 0 or start < len(_LENGTH):
+        return None
+    line_end = data.find(_LINE_END, start)
+    digits = data[start:line_end]
+    if line_end > start + _MOST_DIGITS or not digits.isdigit():
+        return None
+    end += len(_HEAD_END)
+    return data[:start] + data[line_end:end], int(digits), end
