@@ -31,8 +31,8 @@ from gateway.api.context import (
     ErrorLog,
     Lifecycle,
 )
-from gateway.api.cors import Cors
-from gateway.api.middleware import CORS, edge, on_prepare
+from gateway.api.cors import CORS, Cors
+from gateway.api.middleware import edge, on_prepare
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
 from gateway.config import Settings

@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway.api.connections import Connections
 from gateway.api.front import ROUTES
 from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
+from gateway.api.parts import PARTS, Parts
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
 from gateway.config import Settings, TlsSettings
@@ -40,6 +41,7 @@ class Listeners:
         self._state = app[TLS] = TlsState()
         app[HOSTS] = Hosts(settings)
         proxies = app[PROXIES] = Proxies(settings.trusted_proxies)
+        app[PARTS] = Parts(app)
         #: Those of both ports together.
         self.connections = Connections(settings.limits, proxies.trusts)
         self._runner = self._make_runner(app)

@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway.api.context import GRANT, MODEL, PERSONALITY, PRINCIPAL
-from gateway.api.keys import Principal
 from gateway.api.limits import DAY, NO_LIMITS, Limiter
-from gateway.api.request import Request
+from gateway.api.visit import Visit
 from gateway.errors import GatewayError
 from gateway.proxy.relay import Outcome
 from gateway.proxy.sse import Usage
@@ -186,30 +184,19 @@ class Metered:
     answer; what ``outcome`` says of usage is read at the end.
     """
 
-    __slots__ = (
-        "_accounting",
-        "_grant",
-        "_outcome",
-        "_principal",
-        "_request",
-        "_started",
-        "status",
-    )
+    __slots__ = ("_outcome", "_started", "_visit", "status")
 
-    def __init__(self, request: Request, outcome: Outcome) -> None:
-        self._request = request
+    def __init__(self, visit: Visit, outcome: Outcome) -> None:
+        self._visit = visit
         self._outcome = outcome
         self.status = 500
 
     def __enter__(self) -> Metered:
-        request = self._request
-        self._accounting = request.app[ACCOUNTING]
-        self._principal: Principal = request[PRINCIPAL]
-        self._grant = None
-        limits = self._principal.limits
-        if limits is not NO_LIMITS:
-            grant = self._accounting.limiter.admit(self._principal.key_id, limits)
-            self._grant = request[GRANT] = grant
+        visit = self._visit
+        principal = visit.principal
+        if principal.limits is not NO_LIMITS:
+            limiter = visit.parts.accounting.limiter
+            visit.grant = limiter.admit(principal.key_id, principal.limits)
         self._started = time.perf_counter()
         return self
 
@@ -219,7 +206,7 @@ class Metered:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        request, outcome = self._request, self._outcome
+        visit, outcome = self._visit, self._outcome
         # An answer that was cut off doesn't tell what it took: an event is about a token. If it
         # cost nothing, hanging up before the last event would be a way around the limits.
         usage = outcome.usage or Usage(completion_tokens=outcome.events)
@@ -227,19 +214,21 @@ class Metered:
             self.status = _status_of(error)
         elif outcome.error is not None:  # it broke when the head, with its 200, had gone out
             self.status = outcome.error.status
-        self._accounting.add(
+        assert visit.model is not None
+        accounting = visit.parts.accounting
+        accounting.add(
             Record(
-                self._accounting.wall(),
-                self._principal.key_id,
-                request[MODEL],
-                request.get(PERSONALITY),
+                accounting.wall(),
+                visit.principal.key_id,
+                visit.model,
+                visit.personality,
                 self.status,
                 usage,
                 time.perf_counter() - self._started,
             )
         )
-        if self._grant is not None:
-            self._grant.close(usage.prompt_tokens + usage.completion_tokens)
+        if visit.grant is not None:
+            visit.grant.close(usage.prompt_tokens + usage.completion_tokens)
 
 
 def _status_of(error: BaseException) -> int:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -16,9 +15,6 @@ from gateway.api.request import FrontRequest
 from gateway.proxy.headers import Headers
 from gateway.proxy.outgoing import Whole
 
-if TYPE_CHECKING:
-    from gateway.api.heads import Head
-
 CLOSE = b"Connection: close\r\n"
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
@@ -26,20 +22,21 @@ _STATUS_LINES = {
 }
 
 
-def whole(request: FrontRequest, head: Head, answered: Whole) -> bytes:
-    """A complete answer to ``request``, whose head is ``head``."""
-    body = answered.body
-    framing = length_line(len(body)) if body or answered.status != 204 else b""  # RFC 9110, 8.6
-    if not head.keep_alive:
-        framing += CLOSE
-    lines = b"".join(
+def whole(request: FrontRequest, answered: Whole) -> bytes:
+    """A complete answer to ``request``."""
+    status, body, head = answered.status, answered.body, request.head
+    return b"".join(
         (
+            _STATUS_LINES.get(status) or _status_line(status),
             _kept_lines(answered.headers),
-            head.fixed(request.app, hsts(request)),
+            head.fixed(hsts(request, head.parts)),
             lines_of(about(request)),
+            _date_line(int(time.time())),
+            length_line(len(body)) if body or status != 204 else b"",  # RFC 9110, 8.6
+            b"\r\n" if head.keep_alive else CLOSE + b"\r\n",
+            body,
         )
     )
-    return head_of(answered.status, lines, framing) + body
 
 
 def refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
@@ -47,7 +44,7 @@ def refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: 
     assert isinstance(answered, web.Response)
     body = answered.body or b""
     assert isinstance(body, bytes)
-    decorate(request, answered.headers)
+    decorate(request, request.parts, request, answered.headers)
     framing = length_line(len(body))
     if not keep_alive:
         framing += CLOSE
@@ -56,8 +53,8 @@ def refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: 
 
 def head_of(status: int, lines: bytes, framing: bytes) -> bytes:
     """The head of an answer: ``lines`` and ``framing`` are header lines, each with its end."""
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"%b%bDate: %b\r\n%b\r\n" % (line, lines, _date_of(int(time.time())), framing)
+    line = _STATUS_LINES.get(status) or _status_line(status)
+    return b"".join((line, lines, _date_line(int(time.time())), framing, b"\r\n"))
 
 
 def length_line(size: int) -> bytes:
@@ -78,6 +75,10 @@ def _kept_lines(headers: Headers) -> bytes:
     return lines_of(headers)
 
 
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d \r\n" % status
+
+
 @functools.lru_cache(2)
-def _date_of(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
+def _date_line(second: int) -> bytes:
+    return b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()

@@ -9,11 +9,15 @@ from __future__ import annotations
 import enum
 import socket
 import time
+from collections.abc import Mapping
+from typing import Final
 
-from gateway.api.context import DOOR, SETTINGS
-from gateway.api.hosts import PROXIES
+from aiohttp import web
+
 from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
-from gateway.api.request import Request
+from gateway.api.parts import Parts
+from gateway.api.request import FrontRequest, Request
+from gateway.api.visit import Visit
 from gateway.errors import Forbidden, Unauthorized
 
 
@@ -25,16 +29,37 @@ class Scope(enum.Enum):
     ADMIN = "admin"  # a key made with --admin
 
 
-def authenticate(request: Request) -> Principal | None:
-    """The principal behind ``request``; None as long as the store has not been opened.
+#: Asked on every request; in an enumeration it has to be looked for.
+PUBLIC: Final = Scope.PUBLIC
+_ADMIN: Final = Scope.ADMIN
 
-    Raises :class:`Unauthorized`; :class:`gateway.errors.RateLimited` to who seems to guess.
+
+def admit(request: Request, visit: Visit, scope: Scope) -> bool:
+    """Find out who asks, and whether they may; False as long as the store has not been opened.
+
+    Raises :class:`Unauthorized`, :class:`Forbidden`; :class:`gateway.errors.RateLimited` to who
+    seems to guess.
     """
-    app = request.app
-    auth, door = app[SETTINGS].auth, app[DOOR]
-    if not auth.enabled:
+    principal = _authenticate(request, visit.parts)
+    if principal is None:
+        return False
+    visit.principal = principal
+    if scope is _ADMIN and not principal.admin:
+        raise Forbidden(
+            "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
+            code="admin_key_required",
+        )
+    return True
+
+
+def _authenticate(request: Request, parts: Parts) -> Principal | None:
+    if not parts.keys_needed:
         return ANONYMOUS
-    key = presented_key(request, allow_query=auth.allow_query_key)
+    door = parts.door
+    if isinstance(request, FrontRequest):
+        key = request.head.key
+    else:
+        key = presented_key(request, allow_query=parts.keys_in_queries)
     if key is None:
         if door.control is not None and _came_by(request, door.control):
             return LOCAL_ADMIN
@@ -49,37 +74,33 @@ def authenticate(request: Request) -> Principal | None:
     try:
         principal = ring.find(key, now)
     except UnknownKey:
-        door.wrong_keys.wrong(app[PROXIES].client(request))
+        door.wrong_keys.wrong(parts.proxies.client(request))
         raise
     if principal.guessable:
-        door.wrong_keys.right(app[PROXIES].client(request), principal.key_id)
+        door.wrong_keys.right(parts.proxies.client(request), principal.key_id)
     ring.touch(principal.key_id, now)
     return principal
 
 
-def authorise(principal: Principal, scope: Scope) -> None:
-    """Raise :class:`Forbidden` if ``principal`` lacks the right that ``scope`` asks for."""
-    if scope is Scope.ADMIN and not principal.admin:
-        raise Forbidden(
-            "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
-            code="admin_key_required",
-        )
-
-
-def presented_key(request: Request, *, allow_query: bool) -> str | None:
+def presented_key(request: web.Request, *, allow_query: bool) -> str | None:
     """The key that came with the request, unchecked."""
-    authorization = request.headers.get("Authorization")
+    if (key := key_in(request.headers)) is not None:
+        return key
+    if allow_query and request.method == "GET" and "authKey" in request.rel_url.raw_query_string:
+        return request.rel_url.query.get("authKey") or None
+    return None
+
+
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """The key in a request's headers, unchecked."""
+    authorization = headers.get("Authorization")
     if (
         authorization is not None
         and authorization[:7].lower() == "bearer "
         and (key := authorization[7:].strip())
     ):
         return key
-    if key := request.headers.get("X-Api-Key", "").strip():
-        return key
-    if allow_query and request.method == "GET" and "authKey" in request.rel_url.raw_query_string:
-        return request.rel_url.query.get("authKey") or None
-    return None
+    return headers.get("X-Api-Key", "").strip() or None
 
 
 def _came_by(request: Request, path: str) -> bool:

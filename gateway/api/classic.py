@@ -13,10 +13,11 @@ from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.api.accounting import Metered
 from gateway.api.auth import Scope
-from gateway.api.context import ERRORS, LIBRARY, MODEL, PRINCIPAL, SCHEDULER
+from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import HEADERS, endless, throttled
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
+from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import ModelStatus
 from gateway.errors import BadRequest
@@ -39,7 +40,7 @@ async def models(request: web.Request) -> web.Response:
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
-    allowed = request[PRINCIPAL].models
+    allowed = request[VISIT].principal.models
     names = library.catalog.names
     if request.query.get("loaded", "").lower() in ("true", "1"):
         names = request.app[SCHEDULER].loaded()
@@ -55,7 +56,7 @@ async def load_model(request: web.Request) -> web.Response:
     if not isinstance(name, str) or not name:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
-    target = await resolve(request, body, anew=True)
+    target = await resolve(request[VISIT], body, anew=True)
     await request.app[SCHEDULER].load(target.spec.name)
     library.active = Active(target.spec.name, target.personality)
     message = f"Model {target.spec.name} loaded"
@@ -78,7 +79,7 @@ async def unload_model(request: web.Request) -> web.Response:
     elif len(loaded := scheduler.loaded()) == 1:
         name = loaded[0]  # loaded by a request: the only one that can be meant
     if name:
-        request[MODEL] = name
+        request[VISIT].model = name
         if library.active is not None and library.active.model == name:
             library.active = None
         await scheduler.unload(name)
@@ -94,7 +95,7 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 
 async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
-    now = partial(_status_event, request.app, request[PRINCIPAL].models)
+    now = partial(_status_event, request.app, request[VISIT].principal.models)
     async with contextlib.aclosing(throttled(request.app[SCHEDULER], now, _essence)) as events:
         async for event in events:
             yield orjson.dumps(event).decode()
@@ -181,7 +182,7 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     if not question:
         raise BadRequest("`question` is missing: /chat/ask?question=...", param="question")
     named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
-    target = await resolve(request, named)
+    target = await resolve(request[VISIT], named)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
     shape(body, target.spec.strip_params, target.spec.set_params)
     check_messages(body)
@@ -190,7 +191,7 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
         apply_to_chat(body, target.prompt)
     outcome = Outcome()
     pieces = texts(request.app[SCHEDULER], target.spec.name, body, outcome)
-    with Metered(request, outcome) as metered:
+    with Metered(request[VISIT], outcome) as metered:
         async with contextlib.aclosing(pieces):
             response = await _ask(request, question, pieces)
         metered.status = response.status

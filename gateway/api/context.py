@@ -1,4 +1,4 @@
-"""What handlers find in the application and in a request, under typed keys."""
+"""What handlers find in the application, under typed keys."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from gateway.config import Settings
 from gateway.library import Library
 
 if TYPE_CHECKING:
-    from gateway.api.keys import KeyRing, Principal
-    from gateway.api.limits import Grant
+    from gateway.api.keys import KeyRing
 
 
 class Door:
@@ -69,24 +68,24 @@ class Lifecycle:
         self.ready = False
         self.stopping = asyncio.Event()
         self._active = 0  # requests, but for streams that never end by themselves (/status)
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._quiet: asyncio.Event | None = None  # where somebody waits for it
 
     def enter(self) -> None:
         """A request has come, or an endless stream has ended."""
         self._active += 1
-        if self._active == 1:
-            self._quiet.clear()
 
     def leave(self) -> None:
         """A request has been answered, or has turned out to be an endless stream."""
         self._active -= 1
-        if self._active == 0:
+        if not self._active and self._quiet is not None:
             self._quiet.set()
 
     async def quiet(self) -> None:
         """Return when no request is being answered."""
-        await self._quiet.wait()
+        if self._active:
+            self._quiet = self._quiet or asyncio.Event()
+            self._quiet.clear()
+            await self._quiet.wait()
 
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -95,11 +94,3 @@ LIBRARY = web.AppKey("library", Library)
 DOOR = web.AppKey("door", Door)
 ERRORS = web.AppKey("errors", ErrorLog)
 LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
-
-REQUEST_ID = web.RequestKey("request_id", str)
-PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", object)  # type: ignore[arg-type]
-#: The model a request went to, for the answer's header and the log, and its personality.
-MODEL = web.RequestKey("model", str)
-PERSONALITY = web.RequestKey("personality", str)
-#: Only of a key with limits: what its answer says of them.
-GRANT: web.RequestKey[Grant] = web.RequestKey("grant", object)  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 """The front door: what every connection meets first, and what serves the requests that matter.
 
 A chat is a POST with a small JSON body that comes in one piece. Such a request is parsed here by
-llhttp (through httptools), handled in one task, and its answer is written straight to the socket:
-at less than half of what aiohttp's server costs. Everything else - another method or path, a
-query, a body that is long, chunked or compressed, ``Expect``, anything odd at all - is not looked
-at here: the connection, with every byte that came, is handed over to aiohttp, which serves it to
-its end. So there is one parser for what is strange, and it is aiohttp's.
+llhttp (through httptools), handled in the one task of its connection, and its answer is written
+straight to the socket: at less than half of what aiohttp's server costs. Everything else -
+another method or path, a query, a body that is long, chunked or compressed, ``Expect``, a name
+that isn't ours, anything odd at all - is not looked at here: the connection, with every byte that
+came, is handed over to aiohttp, which serves it to its end. So there is one parser for what is
+strange, and it is aiohttp's.
 
 What stands around a handler (:func:`gateway.api.middleware.answer`) is the same for both.
 """
@@ -16,16 +17,17 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.api.answers import CLOSE, head_of, length_line, lines_of, refusal, whole
-from gateway.api.context import LIFECYCLE, SETTINGS
+from gateway.api.context import SETTINGS
 from gateway.api.heads import POST, Head, Heads
 from gateway.api.line import Line
 from gateway.api.middleware import answer, decorate
+from gateway.api.parts import PARTS
 from gateway.api.request import AnyHandler, FrontRequest
 from gateway.proxy.outgoing import Opened, Whole
 
@@ -57,10 +59,10 @@ class Entrance:
         connections: Connections,
         make: Callable[[Line], asyncio.Protocol],
     ) -> None:
-        self.app = app
         self.connections = connections
         self.make = make
-        self.heads = Heads(routes, min(MAX_BODY, app[SETTINGS].limits.max_body))
+        max_body = min(MAX_BODY, app[SETTINGS].limits.max_body)
+        self.heads = Heads(routes, app.get(PARTS), max_body)
         self.open: set[Front] = set()
         self.loop = asyncio.get_running_loop()
         #: What is waited for in the end: that there is no connection any more.
@@ -97,15 +99,18 @@ class Front(asyncio.Protocol):
         "_drained",
         "_entrance",
         "_expected",
+        "_head",
         "_held",
         "_line",
         "_opened",
         "_paused",
         "_remote",
+        "_request",
         "_secure",
         "_task",
         "_timed",
         "_transport",
+        "_wanted",
     )
 
     _transport: asyncio.Transport
@@ -114,14 +119,24 @@ class Front(asyncio.Protocol):
         self._entrance = entrance
         self._line = Line(entrance.connections)
         self._buffer = b""  # of a request that isn't whole, or behind one that is answered
-        self._expected: _Expected | None = None
-        self._task: asyncio.Task[None] | None = None  # answers a request
+        #: Of a request whose head is here: that, and where in the buffer its body begins and ends.
+        self._expected: tuple[Head, int, int] | None = None
+        self._head: Head | None = None  # of the last request
+        self._request: FrontRequest | None = None  # the one that is answered
         self._opened: Opened | None = None  # its answer, if that is a stream
+        #: Answers one request after the other. It begins with the first, and waits for the next.
+        self._task: asyncio.Task[None] | None = None
+        self._wanted: asyncio.Future[None] | None = None
         self._timed = False  # a clock runs for a request that isn't whole
         self._closed = False
         self._held = False  # nothing is read for now: there is enough behind
         self._paused = False  # nothing should be written for now
         self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where answers go."""
+        return self._transport
 
     # --- transport events ------------------------------------------------------------------
 
@@ -154,7 +169,7 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closed:
             return
-        if self._task is None:
+        if self._request is None:
             self._take(self._buffer + data if self._buffer else data)
             return
         self._buffer += data
@@ -165,7 +180,7 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
         self._line.left()
-        if self._task is not None:
+        if self._request is not None and self._task is not None:
             self._task.cancel()
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the client has gone"))
@@ -186,19 +201,12 @@ class Front(asyncio.Protocol):
         """Answer the request that ``data`` begins with, if it is whole and ours."""
         expected = self._expected
         if expected is None:
-            end = data.find(_END, 0, MAX_HEAD)
-            if end < 0 and len(data) < MAX_HEAD and _may_become_one(data):
-                self._buffer = data
-                self._start_clock()
+            known = self._head
+            expected = known.again(data) if known is not None else None
+            if expected is None and (expected := self._look(data)) is None:
                 return
-            found = self._entrance.heads.read(data[: end + len(_END)]) if end >= 0 else None
-            if found is None:
-                self._hand_over(data)
-                return
-            head, length = found
-            start = end + len(_END)
-            expected = _Expected(head, start, start + length)
-        if len(data) < expected.whole:
+        head, start, end = expected
+        if len(data) < end:
             if self._expected is None:
                 self._expected = expected
                 self._timed = True
@@ -206,28 +214,45 @@ class Front(asyncio.Protocol):
                 self._entrance.connections.await_the_rest(self)
             self._buffer = data
             return
+        self._head = head
         self._expected = None
-        self._buffer = data[expected.whole :]
+        self._buffer = data[end:]
         connections = self._entrance.connections
         if self._timed:
             self._timed = False
             connections.stop_waiting(self)
         else:
             connections.works(self)
-        head = expected.head
-        request = FrontRequest(
-            self._entrance.app,
-            head.path,
-            head.headers,
-            data[expected.start : expected.whole],
-            self._transport,
-            self._remote,
-            self._secure,
-            self._open,
-            keep_alive=head.keep_alive,
-        )
-        # Not through tasks.spawn(): it is referenced here, and logs its own crash.
-        self._task = self._entrance.loop.create_task(self._serve(request, head))
+        self._request = FrontRequest(head, data[start:end], self, self._remote, self._secure)
+        if self._task is None:
+            # Not through tasks.spawn(): it is referenced here, and logs its own crash.
+            self._task = self._entrance.loop.create_task(self._serve())
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        """There is a request, or there will be none, for a task that may be waiting for one."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None and not wanted.done():
+            wanted.set_result(None)
+
+    def _look(self, data: bytes) -> tuple[Head, int, int] | None:
+        """The head that ``data`` begins with, and where its body begins and ends.
+
+        None: it is not whole, or not for here, and all that is to be done has been done.
+        """
+        end = data.find(_END, 0, MAX_HEAD)
+        if end < 0 and len(data) < MAX_HEAD and _may_become_one(data):
+            self._buffer = data
+            self._start_clock()
+            return None
+        start = end + len(_END)
+        found = self._entrance.heads.read(data[:start]) if end >= 0 else None
+        if found is None:
+            self._hand_over(data)
+            return None
+        head, length = found
+        return head, start, start + length
 
     def _start_clock(self) -> None:
         if not self._timed:
@@ -238,6 +263,7 @@ class Front(asyncio.Protocol):
     def _leave(self) -> None:
         """This front door is not the connection's any more."""
         self._closed = True
+        self._wake()
         entrance = self._entrance
         entrance.left(self)
         entrance.connections.stop_waiting(self)
@@ -272,33 +298,42 @@ class Front(asyncio.Protocol):
 
     # --- from a request to its answer ------------------------------------------------------
 
-    async def _serve(self, request: FrontRequest, head: Head) -> None:
-        """Answer one request, and go on to the next."""
+    async def _serve(self) -> None:
+        """Answer one request, and go on to the next, as long as the connection is here."""
         transport = self._transport
         try:
-            answered = await answer(request, head.handler)
-            keep_alive = head.keep_alive
-            if isinstance(answered, Whole):
-                transport.write(whole(request, head, answered))
-            else:
-                keep_alive = keep_alive and answered.keep_alive is not False
-                if self._opened is None:
-                    transport.write(refusal(request, answered, keep_alive=keep_alive))
-                elif self._opened.response is not answered:
-                    transport.abort()  # its stream failed, and must not look complete
-            self._opened = None
-            if self._paused and not self._closed:
-                await self._gone_out(request)
-            self._task = None
-            if self._closed:
-                return
-            if not keep_alive or transport.is_closing():
-                self.close()
-            elif self._buffer:
-                self._take(self._buffer)
-                self._read_on()
-            else:
-                self._entrance.connections.rests(self)
+            while not self._closed:
+                request = self._request
+                if request is None:
+                    self._wanted = self._entrance.loop.create_future()
+                    await self._wanted
+                    continue
+                head = request.head
+                answered = await answer(request, request, head.handler, head.scope)
+                keep_alive = head.keep_alive
+                if isinstance(answered, Whole):
+                    transport.write(whole(request, answered))
+                else:
+                    keep_alive = keep_alive and answered.keep_alive is not False
+                    if self._opened is None:
+                        transport.write(refusal(request, answered, keep_alive=keep_alive))
+                    elif self._opened.response is not answered:
+                        transport.abort()  # its stream failed, and must not look complete
+                self._opened = None
+                if self._paused and not self._closed:
+                    await self._gone_out(request)
+                self._request = None
+                del request, answered  # not kept until the next one
+                if self._closed:
+                    return
+                if not keep_alive or transport.is_closing():
+                    self.close()
+                elif self._buffer:
+                    self._take(self._buffer)
+                    self._read_on()
+                    await asyncio.sleep(0)  # the others' turn: an answer may take no wait at all
+                else:
+                    self._entrance.connections.rests(self)
         except asyncio.CancelledError:
             transport.abort()
             raise
@@ -311,7 +346,7 @@ class Front(asyncio.Protocol):
 
         Until then the request isn't through: a gateway that ends waits for it.
         """
-        lifecycle = request.app[LIFECYCLE]
+        lifecycle = request.parts.lifecycle
         lifecycle.enter()
         try:
             await self.drained()
@@ -321,20 +356,21 @@ class Front(asyncio.Protocol):
     def _read_on(self) -> None:
         """Read again, if that was held, and there is room, or more is needed."""
         if self._held and not self._closed:
-            if self._task is not None and len(self._buffer) > _MAX_BEHIND:
+            if self._request is not None and len(self._buffer) > _MAX_BEHIND:
                 return
             self._held = False
             self._transport.resume_reading()
 
-    async def _open(
+    async def open(
         self, request: FrontRequest, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Opened:
         if self._closed:
             raise ConnectionError("the client has gone")
+        head = request.head
         response = web.StreamResponse(status=status, headers=headers)
-        decorate(request, response.headers)
+        decorate(request, head.parts, request, response.headers)
         framing = b"Transfer-Encoding: chunked\r\n" if length is None else length_line(length)
-        if not request.keep_alive:
+        if not head.keep_alive:
             framing += CLOSE
         lines = lines_of(response.headers.items())
         self._transport.write(head_of(status, lines, framing))
@@ -361,14 +397,14 @@ class Front(asyncio.Protocol):
 
     def end(self) -> asyncio.Task[None] | None:
         """Close, at once if nothing is on its way out; the task to wait for, if one was running."""
-        task = self._task
-        if task is not None:
-            task.cancel()  # and that aborts
-        elif self._line.unread:
+        if self._request is not None and self._task is not None:
+            self._task.cancel()  # and that aborts
+            return self._task
+        if self._line.unread:
             self.close()
         else:
             self.abort()
-        return task
+        return None
 
     def abort(self) -> None:
         """Close at once."""
@@ -378,14 +414,6 @@ class Front(asyncio.Protocol):
 def _may_become_one(start: bytes) -> bool:
     """Whether a head that begins with ``start`` can be one for here."""
     return POST.startswith(start[: len(POST)]) and start.count(b"\n") == start.count(b"\r\n")
-
-
-class _Expected(NamedTuple):
-    """A request whose head is here: its body is what lies between ``start`` and ``whole``."""
-
-    head: Head
-    start: int
-    whole: int
 
 
 class _OpenedHere(Opened):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from aiohttp import web
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
 from gateway.api.answers import lines_of
-from gateway.api.middleware import CORS, protect
+from gateway.api.auth import key_in
+from gateway.api.middleware import protect, scope_of
+from gateway.api.parts import Parts
 from gateway.api.request import AnyHandler
 
 #: What such a head begins with.
 POST = b"POST /"
 _MAX_HEADERS = 100
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})(?=\r\n)", re.IGNORECASE)
+_MAX_DIGITS = 8
+_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]{1,%d})(?=\r\n)" % _MAX_DIGITS, re.IGNORECASE
+)
 #: Heads that are kept.
 _KEPT = 256
 #: Header lines that say more of a request than a small whole one needs.
@@ -36,27 +40,77 @@ _ODD = frozenset(
 class Head:
     """The head of a request that is served here, but for how long its body is.
 
-    Most clients send the same one with every request. So it is kept and, if all of its other
-    bytes come again, not parsed again.
+    Most clients send the same one with every request. So it is kept, with all that can be read in
+    it, and not parsed again if all of its other bytes come again.
     """
 
-    __slots__ = ("_fixed", "_hsts", "handler", "headers", "keep_alive", "path")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_fixed",
+        "_hsts",
+        "_max_body",
+        "handler",
+        "headers",
+        "keep_alive",
+        "key",
+        "parts",
+        "path",
+        "personality",
+        "scope",
+    )
 
     def __init__(
-        self, handler: AnyHandler, path: str, headers: CIMultiDict[str], *, keep_alive: bool
+        self,
+        parts: Parts,
+        handler: AnyHandler,
+        path: str,
+        headers: CIMultiDict[str],
+        *,
+        keep_alive: bool,
     ) -> None:
+        self.parts = parts
         self.handler = handler
+        self.scope = scope_of(handler)
         self.path = path
         self.headers = headers
         self.keep_alive = keep_alive
+        #: The API key in it, and the personality that it names.
+        self.key = key_in(headers)
+        self.personality = headers.get("X-Personality")
+        self._before = self._after = b""
+        self._max_body = 0
         self._fixed: bytes | None = None
         self._hsts: str | None = None
 
-    def fixed(self, app: web.Application, hsts: str | None) -> bytes:
+    def came_as(self, before: bytes, after: bytes, max_body: int) -> None:
+        """Its bytes, around the digits of the body's length, which is ``max_body`` at most."""
+        self._before, self._after, self._max_body = before, after, max_body
+
+    def again(self, data: bytes) -> tuple[Head, int, int] | None:
+        """This head, and where its body begins and ends, if ``data`` begins with it.
+
+        That is what the next request on the same connection begins with, nearly always.
+        """
+        before, after = self._before, self._after
+        if not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
+            return None
+        length = int(digits)
+        if length > self._max_body:
+            return None
+        body = end + len(after)
+        return self, body, body + length
+
+    def fixed(self, hsts: str | None) -> bytes:
         """The header lines that are the same in every complete answer to it."""
         if self._fixed is None or self._hsts != hsts:
             headers: CIMultiDict[str] = CIMultiDict()
-            protect(headers, app[CORS], self.headers, hsts)
+            protect(headers, self.parts.cors, self.headers, hsts)
             self._fixed, self._hsts = lines_of(headers.items()), hsts
         return self._fixed
 
@@ -90,8 +144,12 @@ class _Parsed:
 class Heads:
     """Reads heads. ``routes``: the handlers of POST requests, by their exact targets."""
 
-    def __init__(self, routes: Mapping[bytes, AnyHandler], max_body: int) -> None:
+    def __init__(
+        self, routes: Mapping[bytes, AnyHandler], parts: Parts | None, max_body: int
+    ) -> None:
+        """Without ``parts`` nothing is for here."""
         self._routes = routes
+        self._parts = parts
         self._max_body = max_body
         self._kept: dict[bytes, Head] = {}  # by their bytes, without the body's length
 
@@ -109,6 +167,7 @@ class Heads:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
             self._kept[others] = head
+        head.came_as(raw[: length.start(1)], raw[length.end() :], self._max_body)
         return head, int(length[1])
 
     def _parse(self, raw: bytes) -> Head | None:
@@ -118,10 +177,11 @@ class Heads:
             parser.feed_data(raw)
         except (HttpParserError, HttpParserUpgrade):
             return None
-        handler = self._routes.get(parsed.target)
+        handler, parts = self._routes.get(parsed.target), self._parts
         lines = parsed.count + 2  # the request's own, and the empty one
         if (
             handler is None
+            or parts is None
             or not raw.startswith(POST)
             or not parsed.plain
             or not parsed.names.issuperset((b"host", b"content-length"))
@@ -130,7 +190,9 @@ class Heads:
             or raw.count(b"\n") != lines
             or raw.count(b"\r") != lines
             or parser.get_http_version() != "1.1"
+            or not parts.hosts.allows(parsed.headers["Host"])
         ):
             return None
         path = parsed.target.decode("ascii")
-        return Head(handler, path, parsed.headers, keep_alive=parser.should_keep_alive())
+        keep_alive = parser.should_keep_alive()
+        return Head(parts, handler, path, parsed.headers, keep_alive=keep_alive)

@@ -56,6 +56,10 @@ class Hosts:
         if (refusal := self._refusal(given[0])) is not None:
             raise Misdirected(refusal)
 
+    def allows(self, given: str) -> bool:
+        """Whether :meth:`check` has nothing against one such header."""
+        return self._refusal(given) is None
+
     def _judge(self, given: str) -> str | None:
         match = _HOST.fullmatch(given)
         if match is None:
@@ -75,6 +79,8 @@ class Proxies:
 
     def __init__(self, trusted: Iterable[str]) -> None:
         self._networks = [ipaddress.ip_network(text) for text in trusted]
+        #: False: nobody's, so there is nothing to ask here.
+        self.any = bool(self._networks)
         self.trusts: Callable[[str | None], bool] = functools.lru_cache(_KEPT)(self._trusts)
 
     def client(self, request: Request) -> str | None:

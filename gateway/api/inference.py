@@ -7,23 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.api.accounting import Metered
-from gateway.api.context import (
-    ERRORS,
-    LIBRARY,
-    MODEL,
-    PERSONALITY,
-    PRINCIPAL,
-    REQUEST_ID,
-    SCHEDULER,
-    SETTINGS,
-)
-from gateway.api.request import AnyHandler, Request, opener
+from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
+from gateway.api.visit import VISIT, Visit
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
-from gateway.library import Library
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
 from gateway.proxy.lenience import drop_nulls
-from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
 from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
@@ -47,12 +36,17 @@ def json_handler(route: Route) -> AnyHandler:
     numbered = route.format is RESPONSES and not beside
 
     async def handle(request: Request) -> Answer:
-        raw = await request.read()
+        if isinstance(request, FrontRequest):
+            visit: Visit = request
+            raw = request.take_body()
+        else:
+            visit = request[VISIT]
+            raw = await request.read()
         body = parse_object(raw)
         changed = drop_nulls(body)
-        allowed = FETCHED_TOO if request.app[SETTINGS].remote_media else DATA_ONLY
+        allowed = visit.parts.media
         check(body, allowed)
-        target = await resolve(request, body)
+        target = await resolve(visit, body)
         spec = target.spec
         if body.pop("personality", None) is not None:
             changed = True
@@ -74,7 +68,7 @@ def json_handler(route: Route) -> AnyHandler:
                 changed = True
             elif route.format is COMPLETION and target.asked:
                 call = Call(spec.name, "POST", upstream, JSON, b"", dialect=dialect)
-                return await send(request, call, lambda: _template(request, call, body, target))
+                return await send(request, call, lambda: _template(visit, call, body, target))
         call = Call(
             spec.name,
             "POST",
@@ -92,17 +86,18 @@ def json_handler(route: Route) -> AnyHandler:
     return handle
 
 
-async def _template(request: Request, call: Call, body: JsonObject, target: Target) -> None:
+async def _template(visit: Visit, call: Call, body: JsonObject, target: Target) -> None:
     assert target.prompt is not None
-    with await request.app[SCHEDULER].lease(call.model) as lease:
+    with await visit.parts.scheduler.lease(call.model) as lease:
         await apply_to_completion(lease, body, target.prompt)
     call.body = serialise(body)
 
 
 async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
     """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
-    with Metered(request, Outcome()) as metered:
-        fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
+    visit = visit_of(request)
+    with Metered(visit, Outcome()) as metered:
+        fetched = await ask_beside(visit.parts.scheduler, call, load=load)
         metered.status = fetched.status
     return to_client(call, fetched)
 
@@ -114,53 +109,50 @@ async def send(
 
     ``prepare`` is what is still to be done to ``call``, once it is clear that it may go.
     """
+    visit = visit_of(request)
     outcome = Outcome()
     try:
-        with Metered(request, outcome) as metered:
+        with Metered(visit, outcome) as metered:
             if prepare is not None:
                 await prepare()
-            response = await relay(opener(request), request.app[SCHEDULER], call, outcome)
+            response = await relay(opener(request), visit.parts.scheduler, call, outcome)
             metered.status = response.status
             return response
     finally:
         if outcome.error is not None:
-            request.app[ERRORS].add(
+            visit.parts.errors.add(
                 outcome.error.message,
                 code=outcome.error.code,
                 model=call.model,
-                request_id=request.get(REQUEST_ID),
+                request_id=visit.id,
             )
 
 
-async def resolve(request: Request, body: JsonObject, *, anew: bool = False) -> Target:
-    """The model and personality that ``body`` and the headers of ``request`` mean.
+async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
+    """The model and personality that ``body`` and the headers of the request mean.
 
     ``anew``: without regard to what ``/loadModel`` chose before.
 
     Raises :class:`ModelNotFound`; :class:`Forbidden` where the key may not use the model.
     """
-    library = request.app[LIBRARY]
     choice = body.get("personality")
     if choice is None:
-        choice = request.headers.get("X-Personality")
+        choice = visit.named
     elif not isinstance(choice, str):
         raise BadRequest("`personality` must be a text", param="personality")
     try:
-        target = _resolve(request, library, body.get("model"), choice, anew)
+        target = _resolve(visit, body.get("model"), choice, anew)
     except ModelNotFound:
         # Perhaps it was added to models.json a moment ago.
-        await library.refresh()
-        target = _resolve(request, library, body.get("model"), choice, anew)
-    request[MODEL] = target.spec.name
-    if target.personality is not None:
-        request[PERSONALITY] = target.personality
+        await visit.parts.library.refresh()
+        target = _resolve(visit, body.get("model"), choice, anew)
+    visit.model = target.spec.name
+    visit.personality = target.personality
     return target
 
 
-def _resolve(
-    request: Request, library: Library, model: Any, choice: str | None, anew: bool
-) -> Target:
-    principal = request[PRINCIPAL]
+def _resolve(visit: Visit, model: Any, choice: str | None, anew: bool) -> Target:
+    principal, library = visit.principal, visit.parts.library
     target = library.resolver.resolve(
         model,
         choice=choice,

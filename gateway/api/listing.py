@@ -17,7 +17,8 @@ import orjson
 from aiohttp import web
 
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, PRINCIPAL, SCHEDULER
+from gateway.api.context import LIBRARY, SCHEDULER
+from gateway.api.visit import VISIT
 from gateway.backends.backend import Backend, State
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
@@ -100,7 +101,7 @@ async def openai_model(request: web.Request) -> web.Response:
 
 def visible(request: web.Request) -> Iterator[tuple[str, ModelSpec, str | None]]:
     """``(name, spec, personality or None)`` of each model that the request's key may use."""
-    library, principal = request.app[LIBRARY], request[PRINCIPAL]
+    library, principal = request.app[LIBRARY], request[VISIT].principal
     for name, spec, personality in library.resolver.virtual_names():
         if principal.models is not None and spec.name not in principal.models:
             continue
@@ -116,7 +117,7 @@ async def _objects(
     backends = {spec.name: scheduler.backend(spec.name) for _, spec, _ in names}
     found = await asyncio.gather(*map(request.app[DETAILS].of, backends.values()))
     details = dict(zip(backends, found, strict=True))
-    allowed = request[PRINCIPAL].personalities
+    allowed = request[VISIT].principal.personalities
     return [
         {
             "id": name,
@@ -126,7 +127,7 @@ async def _objects(
             "status": _status(backends[spec.name]),
             **_described(spec, details[spec.name]),
             "personalities": [p for p in spec.personalities if allowed is None or p in allowed],
-            **_elsewhere(backends[spec.name], admin=request[PRINCIPAL].admin),
+            **_elsewhere(backends[spec.name], admin=request[VISIT].principal.admin),
             # A virtual model says what it is one of.
             **({"personality": personality, "parent": spec.name} if personality else {}),
         }

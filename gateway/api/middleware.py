@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -20,22 +18,12 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.api.auth import Scope, authenticate, authorise
+from gateway.api.auth import PUBLIC, Scope, admit
 from gateway.api.connections import EVERY_ANSWER, RequestTimeout
-from gateway.api.context import (
-    DOOR,
-    ERRORS,
-    GRANT,
-    LIFECYCLE,
-    MODEL,
-    PRINCIPAL,
-    REQUEST_ID,
-    SETTINGS,
-)
 from gateway.api.cors import Cors
-from gateway.api.hosts import HOSTS, PROXIES
-from gateway.api.request import Handler, HandlerOf, Request, RequestT
-from gateway.api.tls_state import TLS
+from gateway.api.parts import PARTS, Parts
+from gateway.api.request import FrontRequest, Handler, HandlerOf, Request, RequestT
+from gateway.api.visit import VISIT, Visit
 from gateway.api.wire import Connection
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
@@ -56,8 +44,6 @@ H = TypeVar("H", bound=Callable[..., object])
 
 _SCOPE = "_gateway_scope"
 _DIALECT = "_gateway_dialect"
-_instance = secrets.token_hex(4)
-_numbers = itertools.count(1)
 
 
 def needs(scope: Scope) -> Callable[[H], H]:
@@ -92,8 +78,9 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.began(request)
+    visit = request[VISIT] = Visit(request.app[PARTS], request.headers.get("X-Personality"))
     try:
-        answered = await answer(request, handler)
+        answered = await answer(request, visit, handler, scope_of(handler))
     finally:
         connection.ended()
     if isinstance(answered, Whole):
@@ -103,43 +90,57 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     return answered
 
 
-async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:
+async def answer(
+    request: RequestT, visit: Visit, handler: HandlerOf[RequestT], scope: Scope
+) -> Answer:
     """What ``handler`` answers, or the error that it raised as an answer; logged.
 
     Raises only ``CancelledError``: the client has gone.
     """
-    request[REQUEST_ID] = f"req_{_instance}{next(_numbers):08x}"
-    app = request.app
-    lifecycle = app[LIFECYCLE]
+    parts = visit.parts
+    lifecycle = parts.lifecycle
     started = time.perf_counter()
     lifecycle.enter()
     status: int | str = 500
     logged = True
+    response: Answer | None = None
     try:
-        response = await _admitted(request, handler)
+        if not isinstance(request, FrontRequest):
+            response = _answered_at_once(request, parts)
+        if response is None:
+            if scope is not PUBLIC:
+                while not admit(request, visit, scope):
+                    await parts.door.wait()
+                if lifecycle.stopping.is_set():
+                    raise Unavailable(
+                        "the gateway is shutting down",
+                        code="shutting_down",
+                        headers={"Retry-After": "10"},
+                    )
+            response = await handler(request)
         status = response.status
         return response
     except GatewayError as error:
-        response = _error_response(request, handler, error)
-        status = response.status
+        refused = _error_response(visit, handler, error)
+        status = refused.status
         if isinstance(error, RequestTimeout):
-            response.force_close()  # the rest of the body may still come
+            refused.force_close()  # the rest of the body may still come
         logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
-        return response
+        return refused
     except web.HTTPException as error:
-        response = _from_aiohttp(request, handler, error)
-        status = response.status
-        return response
+        refused = _from_aiohttp(request, visit, handler, error)
+        status = refused.status
+        return refused
     except web.RequestPayloadError:
         # What came in place of a body is no chunked coding, or ends too soon.
-        response = _error_response(
-            request,
+        refused = _error_response(
+            visit,
             handler,
             BadRequest("the body is not what its headers say", code="malformed_request"),
         )
-        response.force_close()
-        status = response.status
-        return response
+        refused.force_close()
+        status = refused.status
+        return refused
     except asyncio.CancelledError:
         status = 499  # nginx's number for a client that went away
         raise
@@ -147,62 +148,52 @@ async def answer(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:
         status = 499
         return web.Response(status=499)  # nobody reads it; raised, it would be logged as an error
     except Exception:
-        _log.exception("request %s failed", request[REQUEST_ID])
+        _log.exception("request %s failed", visit.id)
         return _json_error(
             500, error_body("internal error", type_="api_error", code="internal_error")
         )
     finally:
         lifecycle.leave()
         if logged:
-            principal = request.get(PRINCIPAL)
             log_request(
-                request[REQUEST_ID],
+                visit.id,
                 request.method,
                 request.path,  # without the query: it may hold a key
                 status,
                 time.perf_counter() - started,
-                principal.key_id if principal is not None else "-",
-                request.get(MODEL, "-"),
-                app[PROXIES].client(request) or "-",
+                visit.principal.key_id,
+                visit.model or "-",
+                parts.proxies.client(request) or "-",
             )
 
 
-async def _admitted(request: RequestT, handler: HandlerOf[RequestT]) -> Answer:
-    app = request.app
+def _answered_at_once(request: web.Request, parts: Parts) -> web.Response | None:
+    """The answer to a request that no handler sees; it may also be raised.
+
+    The front door looks at what it serves when it first sees such a head.
+    """
     if request.version[0] != 1:  # 0.9 has no headers, 2 is another protocol
         raise BadRequest("this server speaks HTTP/1.1", code="malformed_request")
     if request.remote:  # not by the control socket
-        app[HOSTS].check(request.headers.getall("Host", ()), request.version)
+        parts.hosts.check(request.headers.getall("Host", ()), request.version)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        return web.Response(status=204, headers=app[CORS].preflight(request.headers))
-    scope = scope_of(handler)
-    if scope is not Scope.PUBLIC:
-        principal = authenticate(request)
-        while principal is None:
-            await app[DOOR].wait()
-            principal = authenticate(request)
-        request[PRINCIPAL] = principal
-        authorise(principal, scope)
-        if app[LIFECYCLE].stopping.is_set():
-            raise Unavailable(
-                "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
-            )
-    return await handler(request)
-
-
-CORS = web.AppKey("cors", Cors)
+        return web.Response(status=204, headers=parts.cors.preflight(request.headers))
+    return None
 
 
 async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """aiohttp is about to send the head of an answer."""
     assert isinstance(request, web.Request)
-    decorate(request, response.headers)
+    decorate(request, request.app[PARTS], request.get(VISIT), response.headers)
 
 
-def decorate(request: Request, headers: CIMultiDict[str]) -> None:
+def decorate(
+    request: Request, parts: Parts, visit: Visit | None, headers: CIMultiDict[str]
+) -> None:
     """Add the headers that every answer carries, whoever made it."""
-    protect(headers, request.app[CORS], request.headers, hsts(request))
-    headers.update(about(request))
+    protect(headers, parts.cors, request.headers, hsts(request, parts))
+    if visit is not None:
+        headers.update(about(visit))
 
 
 def protect(
@@ -217,21 +208,20 @@ def protect(
         headers["Strict-Transport-Security"] = hsts
 
 
-def hsts(request: Request) -> str | None:
+def hsts(request: Request, parts: Parts) -> str | None:
     """The Strict-Transport-Security of its answer."""
-    app = request.app
-    return app[TLS].hsts if request.secure else app[PROXIES].hsts(request)
+    if request.secure:
+        return parts.tls.hsts
+    return parts.proxies.hsts(request) if parts.proxies.any else None
 
 
-def about(request: Request) -> list[tuple[str, str]]:
+def about(visit: Visit) -> list[tuple[str, str]]:
     """The headers of its answer that say what became of this very request."""
-    found = []
-    if (request_id := request.get(REQUEST_ID)) is not None:
-        found.append(("X-Request-Id", request_id))
-    if (model := request.get(MODEL)) is not None:
-        found.append(("X-Gateway-Model", _header_text(model)))
-    if (grant := request.get(GRANT)) is not None:
-        found.extend(grant.headers().items())
+    found = [("X-Request-Id", visit.id)]
+    if visit.model is not None:
+        found.append(("X-Gateway-Model", _header_text(visit.model)))
+    if visit.grant is not None:
+        found.extend(visit.grant.headers().items())
     return found
 
 
@@ -245,13 +235,10 @@ def _header_text(text: str) -> str:
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~")
 
 
-def _error_response(request: Request, handler: object, error: GatewayError) -> web.Response:
+def _error_response(visit: Visit, handler: object, error: GatewayError) -> web.Response:
     if error.status >= 500 and not isinstance(error, Unavailable):
-        request.app[ERRORS].add(
-            error.message,
-            code=error.code,
-            model=request.get(MODEL),
-            request_id=request.get(REQUEST_ID),
+        visit.parts.errors.add(
+            error.message, code=error.code, model=visit.model, request_id=visit.id
         )
     return _json_error(error.status, _said(handler, error), error.headers)
 
@@ -261,14 +248,16 @@ def _said(handler: object, error: GatewayError) -> dict[str, object]:
     return dialect.body(error)
 
 
-def _from_aiohttp(request: Request, handler: object, error: web.HTTPException) -> web.Response:
+def _from_aiohttp(
+    request: Request, visit: Visit, handler: object, error: web.HTTPException
+) -> web.Response:
     """aiohttp's own refusals in OpenAI's shape."""
     path = request.path
     mapped: GatewayError
     if error.status == 404:
         mapped = NotFound(f"there is no route {request.method} {path}", code="route_not_found")
     elif error.status == 413:
-        limit = request.app[SETTINGS].limits.max_body
+        limit = visit.parts.max_body
         mapped = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
     elif isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))

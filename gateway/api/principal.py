@@ -23,6 +23,8 @@ class Principal:
     guessable: bool = False  # its key came from the old system, and may be short
 
 
+#: Whoever has not said yet who they are.
+NOBODY: Final = Principal("-", "nobody", admin=False, models=frozenset(), personalities=frozenset())
 #: Everybody, where ``auth.enabled`` is false.
 ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
 #: Whoever can reach the control socket: the owner of the data folder, through the command line.

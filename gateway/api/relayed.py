@@ -14,11 +14,12 @@ from aiohttp import web
 
 from gateway.api import router
 from gateway.api.auth import Scope
-from gateway.api.context import LIBRARY, MODEL, PRINCIPAL, SCHEDULER
+from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
 from gateway.api.middleware import H, needs, speaks
 from gateway.api.request import AnyHandler, Handler
 from gateway.api.upload import form_handler, limited
+from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.headers import FORWARDED
@@ -87,12 +88,12 @@ def _showing(route: Route) -> Handler:
     async def handle(request: web.Request) -> Answer:
         if route.path == "/props" and "model" not in request.query:
             return await router.props(request)
-        target = await resolve(request, {"model": request.query.get("model")})
+        target = await resolve(request[VISIT], {"model": request.query.get("model")})
         sent_to = _target(route.target, request, target.spec.sent_as)
         call = Call(target.spec.name, "GET", sent_to, b"", b"")
         load = request.query.get("autoload", "").lower() in ("true", "1")
         fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
-        change = None if request[PRINCIPAL].admin else without_paths
+        change = None if request[VISIT].principal.admin else without_paths
         return to_client(call, fetched, change)
 
     return handle
@@ -102,7 +103,7 @@ async def _changing(request: web.Request) -> Answer:
     """POST with ``?model=``: an administrator changes what a loaded model does."""
     if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
         raise _refused(request.path, reason)
-    target = await resolve(request, {"model": request.query.get("model")})
+    target = await resolve(request[VISIT], {"model": request.query.get("model")})
     body = await request.read()
     sent_to = _target(request.rel_url.raw_path, request, target.spec.sent_as)
     call = Call(target.spec.name, "POST", sent_to, JSON, body)
@@ -146,8 +147,8 @@ async def upstream(request: web.Request) -> Answer:
     model, path = _split(request)
     if (reason := refusal(path, request.rel_url.raw_query_string)) is not None:
         raise _refused(unquote(path), reason)
-    target = await resolve(request, {"model": model}, anew=True)
-    request[MODEL] = target.spec.name
+    target = await resolve(request[VISIT], {"model": model}, anew=True)
+    request[VISIT].model = target.spec.name
     if target.spec.url and {".", ".."} & set(unquote(path).split("/")):
         raise BadRequest("a path to a server elsewhere must not go up: no `..` in it")
     lines = "".join(

@@ -7,67 +7,74 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aiohttp import HttpVersion, HttpVersion11, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.api.visit import VISIT, Visit
 from gateway.proxy.outgoing import Answer, Opened, Opener, by_aiohttp
 
+if TYPE_CHECKING:
+    from gateway.api.heads import Head
 
-class FrontRequest(dict[Any, Any]):
-    """A POST over HTTP/1.1 that came whole; a dictionary of its :class:`web.RequestKey`.
 
-    Named as in ``aiohttp.web.Request``.
+class Carrier(Protocol):
+    """The connection that a request came on."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where its answer goes."""
+
+    def open(
+        self, request: FrontRequest, status: int, headers: CIMultiDict[str], length: int | None
+    ) -> Coroutine[Any, Any, Opened]:
+        """Begin a streamed answer: see :data:`gateway.proxy.outgoing.Opener`."""
+
+
+class FrontRequest(Visit):
+    """A POST over HTTP/1.1 that came whole, and its own :class:`Visit`.
+
+    Otherwise named as in ``aiohttp.web.Request``.
     """
 
-    __slots__ = (
-        "_body",
-        "_open",
-        "app",
-        "headers",
-        "keep_alive",
-        "path",
-        "remote",
-        "secure",
-        "transport",
-    )
+    __slots__ = ("_body", "_carrier", "head", "remote", "secure")
 
     method = "POST"
     version: HttpVersion = HttpVersion11
 
     def __init__(
-        self,
-        app: web.Application,
-        path: str,
-        headers: CIMultiDict[str],
-        body: bytes,
-        transport: asyncio.Transport,
-        remote: str | None,
-        secure: bool,
-        begin: Callable[
-            [FrontRequest, int, CIMultiDict[str], int | None], Coroutine[Any, Any, Opened]
-        ],
-        *,
-        keep_alive: bool,
+        self, head: Head, body: bytes, carrier: Carrier, remote: str | None, secure: bool
     ) -> None:
-        self.app = app
-        self.path = path
-        self.headers = headers
+        Visit.__init__(self, head.parts, head.personality)
+        self.head = head
         self._body = body
-        self.transport = transport
+        self._carrier = carrier
         self.remote = remote
         self.secure = secure
-        self._open = begin
-        self.keep_alive = keep_alive
+
+    @property
+    def path(self) -> str:
+        """Its target, which has no query."""
+        return self.head.path
 
     @property
     def rel_url(self) -> URL:
-        """Its target, which has no query."""
-        return URL.build(path=self.path)
+        """The same as a URL."""
+        return URL.build(path=self.head.path)
 
-    async def read(self) -> bytes:
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """Its headers."""
+        return self.head.headers
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where its answer goes."""
+        return self._carrier.transport
+
+    def take_body(self) -> bytes:
         """The body, once: it isn't kept for as long as its answer takes."""
         body, self._body = self._body, b""
         return body
@@ -76,7 +83,7 @@ class FrontRequest(dict[Any, Any]):
         self, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Coroutine[Any, Any, Opened]:
         """Begin a streamed answer: see :data:`gateway.proxy.outgoing.Opener`."""
-        return self._open(self, status, headers, length)
+        return self._carrier.open(self, status, headers, length)
 
 
 Request = web.Request | FrontRequest
@@ -86,6 +93,11 @@ RequestT = TypeVar("RequestT", web.Request, FrontRequest)
 HandlerOf = Callable[[RequestT], Awaitable[Answer]]
 AnyHandler = Callable[[Request], Awaitable[Answer]]
 Handler = Callable[[web.Request], Awaitable[Answer]]
+
+
+def visit_of(request: Request) -> Visit:
+    """What is known of ``request``."""
+    return request if isinstance(request, FrontRequest) else request[VISIT]
 
 
 def opener(request: Request) -> Opener:

@@ -20,13 +20,13 @@ from gateway.api.classic import json_response
 from gateway.api.context import (
     ERRORS,
     LIBRARY,
-    REQUEST_ID,
     SCHEDULER,
     SETTINGS,
 )
 from gateway.api.events import changes, endless
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
+from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
 from gateway.proxy.body import parse_object
@@ -58,7 +58,7 @@ async def load(request: web.Request) -> web.Response:
     backend = scheduler.backend(name)
     if backend is not None and backend.state in (State.STARTING, State.READY):
         raise BadRequest(f"the model {name!r} is loaded already", code="model_already_loaded")
-    spawn(_load(request.app, name, request[REQUEST_ID]), name=f"load {name} for a client")
+    spawn(_load(request.app, name, request[VISIT].id), name=f"load {name} for a client")
     return json_response({"success": True})
 
 
@@ -81,7 +81,7 @@ async def _named(request: web.Request) -> str:
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise BadRequest("`model` is missing: the name of a model", param="model")
-    target = await resolve(request, {"model": name}, anew=True)
+    target = await resolve(request[VISIT], {"model": name}, anew=True)
     return target.spec.name
 
 

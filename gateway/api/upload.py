@@ -15,6 +15,7 @@ from aiohttp import web
 from gateway.api.context import SETTINGS
 from gateway.api.inference import resolve, send
 from gateway.api.request import Handler
+from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, PayloadTooLarge
 from gateway.proxy.form import ModelField, boundary_of
 from gateway.proxy.outgoing import Answer
@@ -41,7 +42,7 @@ def form_handler(route: Route) -> Handler:
                     "before the file, or send ?model=NAME or the header X-Model",
                     param="model",
                 )
-        target = await resolve(request, {"model": named or field.model})
+        target = await resolve(request[VISIT], {"model": named or field.model})
         first, length = field.body, request.content_length
         if (name := target.spec.sent_as) is not None:
             # A server elsewhere reads the field, and knows the model by another name.

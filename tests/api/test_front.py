@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from wire import CHAT, Client, connected, counted, head, post, small, with_tls
 
 from gateway.api.front import MAX_BODY, MAX_HEAD, Entrance, Front
+from gateway.api.heads import Head
 from gateway.backends.backend import State
 from gateway.proxy import relay, waiting
 from gateway.tasks import cancel_and_wait, spawn
@@ -144,6 +145,7 @@ async def test_a_head_means_what_it_means_to_aiohttp(make_gateway: MakeGateway) 
     """Nothing is served here that aiohttp would refuse, or read otherwise."""
     loop = asyncio.get_running_loop()
     taken = 0
+    known: list[Head] = []
 
     def by_aiohttp(data: bytes) -> Any:
         parser = HttpRequestParser(
@@ -183,8 +185,14 @@ async def test_a_head_means_what_it_means_to_aiohttp(make_gateway: MakeGateway) 
                 data[place : place + (place % 2)] = put
             raw = bytes(data)
             end = raw.find(b"\r\n\r\n")
+            before = [head.again(raw) for head in known]
             if end < 0 or (found := entrance.heads.read(raw[: end + 4])) is None:
+                assert not any(before)
                 return
+            whole = found[0], end + 4, end + 4 + found[1]
+            assert [again for again in before if again is not None] in ([], [whole])
+            assert found[0].again(raw) == whole
+            known[:] = found[:1]
             taken += 1
             parsed, length = found
             message, payload = by_aiohttp(raw[: end + 4] + b"x" * length)
@@ -625,7 +633,7 @@ async def test_what_an_idle_connection_keeps(make_gateway: MakeGateway, tmp_path
         assert (await client.answer())[0] == 200
         assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
         (front,) = entrance_of(running).open
-        await until(lambda: front._task is None)
+        await until(lambda: front._request is None)
         assert front.received == 0
         assert front._expected is None
         assert front._opened is None

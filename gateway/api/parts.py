@@ -1,0 +1,58 @@
+"""The parts of the application that every request needs, looked up once."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.api.accounting import ACCOUNTING
+from gateway.api.context import DOOR, ERRORS, LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
+from gateway.api.cors import CORS
+from gateway.api.hosts import HOSTS, PROXIES
+from gateway.api.tls_state import TLS
+from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
+
+
+class Parts:
+    """What stands in ``app`` under keys, and what requests ask of its settings.
+
+    A key costs a call, and a field of the settings, which are pydantic's, as much as ten
+    attributes of this: several percent of a small request in all.
+    """
+
+    __slots__ = (
+        "accounting",
+        "cors",
+        "door",
+        "errors",
+        "hosts",
+        "keys_in_queries",
+        "keys_needed",
+        "library",
+        "lifecycle",
+        "max_body",
+        "media",
+        "proxies",
+        "scheduler",
+        "tls",
+    )
+
+    def __init__(self, app: web.Application) -> None:
+        self.accounting = app[ACCOUNTING]
+        self.cors = app[CORS]
+        self.door = app[DOOR]
+        self.errors = app[ERRORS]
+        self.hosts = app[HOSTS]
+        self.library = app[LIBRARY]
+        self.lifecycle = app[LIFECYCLE]
+        self.proxies = app[PROXIES]
+        self.scheduler = app[SCHEDULER]
+        self.tls = app[TLS]
+        settings = app[SETTINGS]
+        self.keys_needed = settings.auth.enabled
+        self.keys_in_queries = settings.auth.allow_query_key
+        self.max_body = settings.limits.max_body
+        #: How addresses of media in a body may begin.
+        self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY
+
+
+PARTS = web.AppKey("parts", Parts)

@@ -1,0 +1,42 @@
+"""What becomes known of one request while it is answered."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.api.principal import NOBODY, Principal
+
+if TYPE_CHECKING:
+    from gateway.api.limits import Grant
+    from gateway.api.parts import Parts
+
+_instance = secrets.token_hex(4)
+_numbers = itertools.count(1)
+
+
+class Visit:
+    """One request: its id, whose it is, and where it went.
+
+    ``named``: the personality that its headers name (``X-Personality``).
+    """
+
+    __slots__ = ("grant", "id", "model", "named", "parts", "personality", "principal")
+
+    def __init__(self, parts: Parts, named: str | None) -> None:
+        self.parts = parts
+        self.id = f"req_{_instance}{next(_numbers):08x}"
+        self.named = named
+        self.principal: Principal = NOBODY
+        #: The model it went to, for the answer's header and the log, and its personality.
+        self.model: str | None = None
+        self.personality: str | None = None
+        #: Only of a key with limits: what the answer says of them.
+        self.grant: Grant | None = None
+
+
+#: That of a request that aiohttp serves; one at the front door is its own.
+VISIT = web.RequestKey("visit", Visit)
