@@ -20,9 +20,9 @@ from typing import TextIO
 _GATHER = 0.1
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-#: What stands in the line of a request, and when it was written.
-_REQUEST = "%s %s %s %s %.3fs key=%s model=%s from=%s"
-_Request = tuple[float, tuple[object, ...]]
+#: What stands in the line of a request, see :func:`log_request`, and when it was written.
+_Fields = tuple[str, str, str, int, float, str, str, str]
+_Request = tuple[float, _Fields]
 _Records = queue.SimpleQueue[logging.LogRecord | _Request | None]
 _access = logging.getLogger("gateway.access")
 
@@ -69,9 +69,10 @@ class LogWriter(threading.Thread):
         second = int(at)
         if self._second[0] != second:
             self._second = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self._second[1]},{at % 1 * 1000:03.0f} INFO gateway.access: {_REQUEST % fields}\n"
+        milliseconds = int((at - second) * 1000)
+        return f"{self._second[1]},{milliseconds:03} INFO gateway.access: {_line(fields)}\n"
 
-    def log_request(self, fields: tuple[object, ...]) -> None:
+    def log_request(self, fields: _Fields) -> None:
         """See :func:`log_request`."""
         self._records.put((time.time(), fields))
 
@@ -86,7 +87,7 @@ class LogWriter(threading.Thread):
 _writer: LogWriter | None = None
 
 
-def log_request(*fields: object) -> None:
+def log_request(*fields: *_Fields) -> None:
     """The line of one request, at level INFO.
 
     ``fields``: its id, method and path, the status of its answer, the seconds it took, and who
@@ -97,7 +98,15 @@ def log_request(*fields: object) -> None:
     if _writer is not None:
         _writer.log_request(fields)
     else:
-        _access.info(_REQUEST, *fields)
+        _access.info("%s", _line(fields))
+
+
+def _line(fields: _Fields) -> str:
+    request_id, method, path, status, seconds, key, model, client = fields
+    return (
+        f"{request_id} {method} {path} {status} {seconds:.3f}s key={key} model={model} "
+        f"from={client}"
+    )
 
 
 def log_to_stderr(level: int = logging.INFO) -> LogWriter:

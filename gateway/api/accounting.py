@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import date
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -60,7 +60,7 @@ class Accounting:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.limiter = Limiter(self.tokens_today, monotonic=monotonic, wall=wall)
-        self.recent: deque[Record] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[Any, ...]] = deque(maxlen=RECENT)  # the fields of records
         self.wall = wall
         self._interval = write_every
         self._store: Store | None = None
@@ -93,12 +93,22 @@ class Accounting:
 
     # --- for each request ------------------------------------------------------------------
 
-    def add(self, record: Record) -> None:
-        """Count a request that has ended."""
-        self.recent.append(record)
-        prompt, completion = record.usage.prompt_tokens, record.usage.completion_tokens
-        day = int(record.at) // DAY
-        slot = (record.key_id, record.model, day)
+    def add(
+        self,
+        at: float,
+        key_id: str,
+        model: str,
+        personality: str | None,
+        status: int,
+        usage: Usage,
+        seconds: float,
+    ) -> None:
+        """Count a request that has ended: the fields of its :class:`Record`."""
+        # Hardly one of them is ever looked at, so it is not made for each.
+        self._recent.append((at, key_id, model, personality, status, usage, seconds))
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        day = int(at) // DAY
+        slot = (key_id, model, day)
         counters = self._unwritten.get(slot)
         if counters is None:
             self._unwritten[slot] = [1, prompt, completion]
@@ -107,7 +117,12 @@ class Accounting:
             counters[0] += 1
             counters[1] += prompt
             counters[2] += completion
-        self._count_today(day, record.key_id, prompt + completion)
+        self._count_today(day, key_id, prompt + completion)
+
+    @property
+    def recent(self) -> list[Record]:
+        """The last requests, the newest last."""
+        return [Record(*fields) for fields in self._recent]
 
     def tokens_today(self, key_id: str) -> int:
         """Tokens that the key has used since midnight, UTC."""
@@ -217,15 +232,13 @@ class Metered:
         assert visit.model is not None
         accounting = visit.parts.accounting
         accounting.add(
-            Record(
-                accounting.wall(),
-                visit.principal.key_id,
-                visit.model,
-                visit.personality,
-                self.status,
-                usage,
-                time.perf_counter() - self._started,
-            )
+            accounting.wall(),
+            visit.principal.key_id,
+            visit.model,
+            visit.personality,
+            self.status,
+            usage,
+            time.perf_counter() - self._started,
         )
         if visit.grant is not None:
             visit.grant.close(usage.prompt_tokens + usage.completion_tokens)

@@ -57,9 +57,9 @@ async def load_model(request: web.Request) -> web.Response:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
     target = await resolve(request[VISIT], body, anew=True)
-    await request.app[SCHEDULER].load(target.spec.name)
-    library.active = Active(target.spec.name, target.personality)
-    message = f"Model {target.spec.name} loaded"
+    await request.app[SCHEDULER].load(target.name)
+    library.active = Active(target.name, target.personality)
+    message = f"Model {target.name} loaded"
     if target.personality is not None:
         message += f" with personality {target.personality}"
     return json_response({"message": f"{message}."})
@@ -184,13 +184,13 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
     target = await resolve(request[VISIT], named)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
-    shape(body, target.spec.strip_params, target.spec.set_params)
+    shape(body, target.strip_params, target.set_params)
     check_messages(body)
     body = {**target.defaults, **body}
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
     outcome = Outcome()
-    pieces = texts(request.app[SCHEDULER], target.spec.name, body, outcome)
+    pieces = texts(request.app[SCHEDULER], target.name, body, outcome)
     with Metered(request[VISIT], outcome) as metered:
         async with contextlib.aclosing(pieces):
             response = await _ask(request, question, pieces)

@@ -47,14 +47,13 @@ def json_handler(route: Route) -> AnyHandler:
         allowed = visit.parts.media
         check(body, allowed)
         target = await resolve(visit, body)
-        spec = target.spec
         if body.pop("personality", None) is not None:
             changed = True
-        if spec.set_params or spec.strip_params:
-            shape(body, spec.strip_params, spec.set_params)
+        if target.set_params or target.strip_params:
+            shape(body, target.strip_params, target.set_params)
             check(body, allowed)
             changed = True
-        if (name := spec.sent_as) is not None:
+        if (name := target.sent_as) is not None:
             body["model"] = name
             changed = True
         if route.defaults:
@@ -67,10 +66,10 @@ def json_handler(route: Route) -> AnyHandler:
                 apply(body, target.prompt)
                 changed = True
             elif route.format is COMPLETION and target.asked:
-                call = Call(spec.name, "POST", upstream, JSON, b"", dialect=dialect)
+                call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
                 return await send(request, call, lambda: _template(visit, call, body, target))
         call = Call(
-            spec.name,
+            target.name,
             "POST",
             upstream,
             JSON,
@@ -78,7 +77,7 @@ def json_handler(route: Route) -> AnyHandler:
             stream=body.get("stream") is True,
             dialect=dialect,
             rewrite=rewrite,
-            mend=(lambda: Numbering(spec.name, int(time.time()))) if numbered else None,
+            mend=(lambda: Numbering(target.name, int(time.time()))) if numbered else None,
         )
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
         return await (answer_beside(request, call) if beside else send(request, call))
@@ -146,7 +145,7 @@ async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Targ
         # Perhaps it was added to models.json a moment ago.
         await visit.parts.library.refresh()
         target = _resolve(visit, body.get("model"), choice, anew)
-    visit.model = target.spec.name
+    visit.model = target.name
     visit.personality = target.personality
     return target
 
@@ -159,8 +158,8 @@ def _resolve(visit: Visit, model: Any, choice: str | None, anew: bool) -> Target
         active=None if anew else library.active,
         default=principal.default_personality,
     )
-    if principal.models is not None and target.spec.name not in principal.models:
-        raise Forbidden(f"this key may not use the model {target.spec.name!r}")
+    if principal.models is not None and target.name not in principal.models:
+        raise Forbidden(f"this key may not use the model {target.name!r}")
     if (
         principal.personalities is not None
         and target.personality is not None

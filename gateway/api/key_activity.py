@@ -45,8 +45,9 @@ class KeyActivity:
     def touch(self, key_id: str, now: float) -> None:
         """The key was used ``now``, in seconds since 1970."""
         self._last_used[key_id] = now
-        self._unwritten.add(key_id)
-        self._used.set()
+        if key_id not in self._unwritten:
+            self._unwritten.add(key_id)
+            self._used.set()
 
     def last_used(self, key_id: str) -> datetime | None:
         """When, as far as this process knows."""

@@ -101,7 +101,7 @@ async def answer(
     lifecycle = parts.lifecycle
     started = time.perf_counter()
     lifecycle.enter()
-    status: int | str = 500
+    status = 500
     logged = True
     response: Answer | None = None
     try:

@@ -89,8 +89,8 @@ def _showing(route: Route) -> Handler:
         if route.path == "/props" and "model" not in request.query:
             return await router.props(request)
         target = await resolve(request[VISIT], {"model": request.query.get("model")})
-        sent_to = _target(route.target, request, target.spec.sent_as)
-        call = Call(target.spec.name, "GET", sent_to, b"", b"")
+        sent_to = _target(route.target, request, target.sent_as)
+        call = Call(target.name, "GET", sent_to, b"", b"")
         load = request.query.get("autoload", "").lower() in ("true", "1")
         fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
         change = None if request[VISIT].principal.admin else without_paths
@@ -105,8 +105,8 @@ async def _changing(request: web.Request) -> Answer:
         raise _refused(request.path, reason)
     target = await resolve(request[VISIT], {"model": request.query.get("model")})
     body = await request.read()
-    sent_to = _target(request.rel_url.raw_path, request, target.spec.sent_as)
-    call = Call(target.spec.name, "POST", sent_to, JSON, body)
+    sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
+    call = Call(target.name, "POST", sent_to, JSON, body)
     return await answer_beside(request, call, load=False)
 
 
@@ -148,13 +148,13 @@ async def upstream(request: web.Request) -> Answer:
     if (reason := refusal(path, request.rel_url.raw_query_string)) is not None:
         raise _refused(unquote(path), reason)
     target = await resolve(request[VISIT], {"model": model}, anew=True)
-    request[VISIT].model = target.spec.name
+    request[VISIT].model = target.name
     if target.spec.url and {".", ".."} & set(unquote(path).split("/")):
         raise BadRequest("a path to a server elsewhere must not go up: no `..` in it")
     lines = "".join(
         f"{name}: {request.headers[name]}\r\n" for name in FORWARDED if name in request.headers
     ).encode("utf-8", "surrogateescape")  # the bytes that came: so aiohttp has read them
-    name, sent_to = target.spec.name, _target(path, request, None)
+    name, sent_to = target.name, _target(path, request, None)
     if request.method == "GET":
         return await answer_beside(request, Call(name, "GET", sent_to, lines, b""))
     body: bytes | AsyncIterable[bytes] = b""

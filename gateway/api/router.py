@@ -82,7 +82,7 @@ async def _named(request: web.Request) -> str:
     if not isinstance(name, str) or not name:
         raise BadRequest("`model` is missing: the name of a model", param="model")
     target = await resolve(request[VISIT], {"model": name}, anew=True)
-    return target.spec.name
+    return target.name
 
 
 async def _load(app: web.Application, name: str, request_id: str) -> None:

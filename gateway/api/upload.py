@@ -44,7 +44,7 @@ def form_handler(route: Route) -> Handler:
                 )
         target = await resolve(request[VISIT], {"model": named or field.model})
         first, length = field.body, request.content_length
-        if (name := target.spec.sent_as) is not None:
+        if (name := target.sent_as) is not None:
             # A server elsewhere reads the field, and knows the model by another name.
             if named is not None:
                 await _look_for(field, pieces)
@@ -54,7 +54,7 @@ def form_handler(route: Route) -> Handler:
         # No line of a header has a line end in it: aiohttp has seen to that.
         headers = f"Content-Type: {content_type}\r\n".encode("utf-8", "surrogateescape")
         call = Call(
-            target.spec.name,
+            target.name,
             "POST",
             route.target,
             headers,

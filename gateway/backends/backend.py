@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from gateway.backends import process
 from gateway.backends.logring import LogRing
@@ -90,10 +91,14 @@ class Backend(ABC):
     ``changed`` is called (from the event loop) after every change of state.
     """
 
+    #: In these states it may be given requests.
+    SERVING: ClassVar = frozenset({State.READY})
+
     def __init__(self, spec: ModelSpec, changed: Callable[[Backend], None]) -> None:
         self.spec = spec
         self.log = LogRing()
         self.state = State.STOPPED
+        self.serving = False  # may be given requests
         self.since = time.monotonic()  # of the present state
         self.ready_since: float | None = None  # when the last start was done
         self.load_seconds: float | None = None  # how long the last start took
@@ -121,11 +126,6 @@ class Backend(ABC):
     @abstractmethod
     def resident(self) -> bool:
         """Whether something of it exists that :meth:`stop` would end."""
-
-    @property
-    def serving(self) -> bool:
-        """Whether it may be given requests."""
-        return self.state is State.READY
 
     @property
     def pid(self) -> int | None:
@@ -188,6 +188,7 @@ class Backend(ABC):
         if state is State.READY and self.state is State.STARTING:
             self.ready_since = time.monotonic()
         self.state = state
+        self.serving = state in self.SERVING
         self.since = time.monotonic()
         turned, self._next_state = self._next_state, asyncio.Event()
         turned.set()

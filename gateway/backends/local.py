@@ -48,6 +48,8 @@ _HEALTH_PAUSE = 0.01
 
 #: What llama-server with ``--sleep-idle-seconds`` writes (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
+#: States in which it answers requests; in an enumeration each has to be looked for.
+_ANSWERING = (State.READY, State.DRAINING)
 #: States in which a llama-server process exists, so memory is in use.
 _RESIDENT = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPING})
 
@@ -82,7 +84,7 @@ class LocalBackend(Backend):
     @property
     def pool(self) -> UpstreamPool:
         """Connections to the running llama-server."""
-        if self._pool is None or self.state not in (State.READY, State.DRAINING):
+        if self._pool is None or self.state not in _ANSWERING:
             raise ConnectFailed(f"the backend of {self.spec.name!r} is {self.state}")
         return self._pool
 

@@ -40,6 +40,8 @@ _LOOK = 15.0
 class RemoteBackend(Backend):
     """The servers of one :class:`ModelSpec` with ``url``."""
 
+    SERVING = frozenset({State.READY, State.BACKOFF})  # in the latter each request tries anew
+
     def __init__(
         self, spec: ModelSpec, environment: Environment, changed: Callable[[Backend], None]
     ) -> None:
@@ -61,11 +63,6 @@ class RemoteBackend(Backend):
     def resident(self) -> bool:
         """Whether there are connections, or tasks that look after servers."""
         return self.state is not State.STOPPED
-
-    @property
-    def serving(self) -> bool:
-        """Whether requests may be tried."""
-        return self.state in (State.READY, State.BACKOFF)
 
     @property
     def servers(self) -> tuple[ServerStatus, ...]:

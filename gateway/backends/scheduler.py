@@ -84,6 +84,9 @@ class _Entry:
 
     spec: ModelSpec
     backend: Backend
+    #: Those of ``spec``, for each request: pydantic's own attributes cost ten times as much.
+    slots: int = field(init=False)
+    ttl: float | None = field(init=False)
     queue: deque[_Waiter] = field(default_factory=deque)  # want a lease
     loaders: deque[_Waiter] = field(default_factory=deque)  # want it loaded
     in_flight: int = 0
@@ -99,17 +102,22 @@ class _Entry:
     #: has a name of its own, because a new one may come that is called the same.
     key: str = ""
 
+    def __post_init__(self) -> None:
+        self.take(self.spec)
+
+    def take(self, spec: ModelSpec) -> None:
+        """Be the model that ``spec`` says; the backend may be another for a while."""
+        self.spec, self.slots, self.ttl = spec, spec.parallel, spec.ttl
+
     @property
     def resident(self) -> bool:
         """Whether a process exists, or is about to, or has not been cleared away."""
         busy = self.starting is not None or self.stopping is not None
         return busy or self.backend.resident
 
-    @property
     def takes_work(self) -> bool:
         """Whether its backend is ready and is going to stay."""
-        leaving = self.unload or self.stopping is not None
-        return self.backend.serving and not leaving
+        return self.backend.serving and not self.unload and self.stopping is None
 
     @property
     def oldest_wait(self) -> float | None:
@@ -202,8 +210,8 @@ class Scheduler:
         if (
             entry is None
             or entry.queue
-            or not entry.takes_work
-            or entry.in_flight >= entry.spec.parallel
+            or not entry.takes_work()
+            or entry.in_flight >= entry.slots
             or self._closing
         ):
             return None
@@ -235,7 +243,7 @@ class Scheduler:
         """Have ``model`` ready; an explicit wish, so its earlier failures are forgotten."""
         entry = self._find(model)
         entry.backend.reset()
-        if entry.takes_work:
+        if entry.takes_work():
             await entry.backend.ensure_ready()  # it is, unless all servers elsewhere are down
             return
         await self._wait(entry, entry.loaders, None)
@@ -285,7 +293,7 @@ class Scheduler:
                     self._leaving[entry.key] = entry
             elif spec != entry.spec:
                 same_process = spec.process_identity() == entry.spec.process_identity()
-                entry.spec = spec
+                entry.take(spec)
                 if same_process and not entry.unload:
                     entry.backend.spec = spec
                 elif entry.resident:
@@ -450,8 +458,9 @@ class Scheduler:
             entry.backend.reset()
 
     def _notify(self) -> None:
-        for listener in tuple(self._listeners):
-            listener()
+        if self._listeners:
+            for listener in tuple(self._listeners):
+                listener()
 
     def _pump(self) -> None:
         """Decide and act until there is nothing more to do now."""
@@ -564,7 +573,7 @@ class Scheduler:
             self._pump()
 
     def _ttl(self, entry: _Entry) -> float | None:
-        return entry.spec.ttl if entry.spec.ttl is not None else self._idle_unload
+        return entry.ttl if entry.ttl is not None else self._idle_unload
 
     def _views(self) -> list[ModelView]:
         entries = (*self._entries.values(), *self._leaving.values())

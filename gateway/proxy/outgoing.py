@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -18,7 +18,8 @@ from gateway.upstream import ResponseHead
 EVENTS = "text/event-stream"
 
 
-class Whole(NamedTuple):
+@dataclass(slots=True)
+class Whole:
     """A complete answer, not sent yet."""
 
     status: int

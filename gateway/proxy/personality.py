@@ -20,7 +20,7 @@ from gateway.proxy.media import DATA_ONLY, Beginnings, refuse_remote, refuse_rem
 JsonObject = dict[str, Any]
 
 #: Roles that speak for the application (OpenAI renamed `system` to `developer` in 2024).
-_SYSTEM_ROLES = frozenset({"system", "developer"})
+_SYSTEM_ROLES = ("system", "developer")  # no set: in a body a role may be anything, also a list
 
 
 class Check(Protocol):
@@ -76,14 +76,15 @@ def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> list[An
 
 def apply_to_chat(body: JsonObject, prompt: str) -> None:
     """Put ``prompt`` into a chat-completions body (OpenAI reference, Chat Completions)."""
-    contents = [prompt]
+    contents = []
     others = []
     for message in body["messages"]:
-        if _is_system(message):
+        if message.get("role") in _SYSTEM_ROLES:
             contents.append(message.get("content"))
         else:
             others.append(message)
-    body["messages"] = [{"role": "system", "content": _joined(contents)}, *others]
+    content = _joined([prompt, *contents]) if contents else prompt
+    body["messages"] = [{"role": "system", "content": content}, *others]
 
 
 # --- OpenAI's Responses --------------------------------------------------------------------
@@ -178,8 +179,7 @@ NONE = MessageFormat("none", refuse_remote, None)
 
 
 def _is_system(message: JsonObject) -> bool:
-    role = message.get("role")
-    return isinstance(role, str) and role in _SYSTEM_ROLES  # a list cannot be looked up
+    return message.get("role") in _SYSTEM_ROLES
 
 
 def _joined(contents: list[Any]) -> Any:

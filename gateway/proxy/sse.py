@@ -108,26 +108,25 @@ def usage_of(answer: Any) -> Usage | None:
         usage = response.get("usage")
     speed = _number(timings, "predicted_per_second") if isinstance(timings, dict) else None
     if isinstance(usage, dict):
+        cached = _count(usage, "cache_read_input_tokens")
+        prompt = (_count(usage, "prompt_tokens") or _count(usage, "input_tokens")) + cached
+        completion = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-        cached = _number(usage, "cache_read_input_tokens") or 0
-        prompt = (_number(usage, "prompt_tokens") or _number(usage, "input_tokens") or 0) + cached
         if isinstance(details, dict):
-            cached = _number(details, "cached_tokens") or 0
-        return Usage(
-            int(prompt),
-            int(_number(usage, "completion_tokens") or _number(usage, "output_tokens") or 0),
-            int(cached),
-            speed,
-        )
+            cached = _count(details, "cached_tokens")
+        return Usage(prompt, completion, cached, speed)
     if isinstance(timings, dict):
-        cached = int(_number(timings, "cache_n") or 0)
-        return Usage(
-            cached + int(_number(timings, "prompt_n") or 0),
-            int(_number(timings, "predicted_n") or 0),
-            cached,
-            speed,
-        )
+        cached = _count(timings, "cache_n")
+        prompt = cached + _count(timings, "prompt_n")
+        return Usage(prompt, _count(timings, "predicted_n"), cached, speed)
     return None
+
+
+def _count(data: dict[str, Any], key: str) -> int:
+    count: int = data.get(key, 0)
+    if count.__class__ is int:  # not `isinstance`: a bool is an int
+        return count
+    return int(count) if count.__class__ is float else 0
 
 
 def _number(data: dict[str, Any], key: str) -> float | None:

@@ -82,9 +82,9 @@ async def opened(store: Store, today: Today, *, write_every: float = 0) -> Accou
 async def test_it_is_written_in_one_batch_behind_the_requests(store: Watched, today: Today) -> None:
     accounting = await opened(store, today)
     for _ in range(100):
-        accounting.add(record())
-    accounting.add(record("k_2", "other"))
-    accounting.add(record("anonymous"))
+        accounting.add(*record())
+    accounting.add(*record("k_2", "other"))
+    accounting.add(*record("anonymous"))
     assert await store.usage_of() == []  # `add` itself writes nothing
     assert accounting.tokens_today("k_1") == 1500
     assert await store.tries.get() == 3
@@ -93,7 +93,7 @@ async def test_it_is_written_in_one_batch_behind_the_requests(store: Watched, to
         Stored("k_1", "m", MONDAY, 100, 1000, 500),
         Stored("k_2", "other", MONDAY, 1, 10, 5),
     ]
-    accounting.add(record())
+    accounting.add(*record())
     assert await store.tries.get() == 1
     assert (await store.usage_of("k_1"))[0].requests == 101
     await accounting.close()
@@ -102,17 +102,17 @@ async def test_it_is_written_in_one_batch_behind_the_requests(store: Watched, to
 
 async def test_closing_writes_what_is_left(store: Watched, today: Today) -> None:
     accounting = await opened(store, today, write_every=3600)
-    accounting.add(record())
+    accounting.add(*record())
     await accounting.close()
     assert await store.usage_of() == [Stored("k_1", "m", MONDAY, 1, 10, 5)]
 
 
 async def test_what_comes_before_the_store_is_open_counts(store: Watched, today: Today) -> None:
     accounting = Accounting(write_every=3600, wall=today)
-    accounting.add(record())
+    accounting.add(*record())
     await accounting.close()  # there was never a store
     await accounting.open(store)
-    accounting.add(record())
+    accounting.add(*record())
     assert accounting.tokens_today("k_1") == 30
     assert await accounting.usage(days=1) == [Stored("k_1", "m", MONDAY, 2, 20, 10)]
     await accounting.close()
@@ -120,9 +120,9 @@ async def test_what_comes_before_the_store_is_open_counts(store: Watched, today:
 
 async def test_tokens_of_the_day_survive_a_restart(store: Watched, today: Today) -> None:
     before = await opened(store, today, write_every=3600)
-    before.add(record(tokens=(400, 100)))
-    before.add(record(at=NOON - DAY))  # yesterday
-    before.add(record(model="other", tokens=(300, 200)))
+    before.add(*record(tokens=(400, 100)))
+    before.add(*record(at=NOON - DAY))  # yesterday
+    before.add(*record(model="other", tokens=(300, 200)))
     await before.close()
     after = await opened(store, today, write_every=3600)
     assert after.tokens_today("k_1") == 1000
@@ -134,12 +134,12 @@ async def test_tokens_of_the_day_survive_a_restart(store: Watched, today: Today)
 
 async def test_a_new_day_begins_at_midnight(store: Watched, today: Today) -> None:
     accounting = await opened(store, today, write_every=3600)
-    accounting.add(record())
+    accounting.add(*record())
     today.now += DAY / 2 - 1
     assert accounting.tokens_today("k_1") == 15
     today.now += 1
     assert accounting.tokens_today("k_1") == 0
-    accounting.add(record("k_2", at=today.now))
+    accounting.add(*record("k_2", at=today.now))
     assert accounting.tokens_today("k_1") == 0
     assert accounting.tokens_today("k_2") == 15
     both = [
@@ -161,10 +161,10 @@ async def test_a_failing_database_loses_nothing_and_is_logged_once(
         "CREATE TRIGGER fire BEFORE INSERT ON usage "
         "BEGIN SELECT RAISE(ABORT, 'the disk is on fire'); END"
     )
-    accounting.add(record())
+    accounting.add(*record())
     await store.tries.get()
-    accounting.add(record())
-    accounting.add(record("k_2"))
+    accounting.add(*record())
+    accounting.add(*record("k_2"))
     while await store.tries.get() != 2:
         pass  # it's tried again and again, the new ones join
     connection.execute("DROP TRIGGER fire")
@@ -186,12 +186,12 @@ async def test_a_failing_database_loses_nothing_and_is_logged_once(
 async def test_a_reader_who_goes_away_cuts_no_write_off(store: Watched, today: Today) -> None:
     accounting = await opened(store, today, write_every=3600)
     store.gate.clear()
-    accounting.add(record())
+    accounting.add(*record())
     reader = spawn(accounting.usage(days=1), name="reader")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await cancel_and_wait(reader)
-    accounting.add(record())
+    accounting.add(*record())
     closing = spawn(accounting.close(), name="closing")
     store.gate.set()
     await closing
@@ -202,7 +202,7 @@ def test_recent_records_are_bounded_and_adding_is_cheap() -> None:
     accounting = Accounting()
     start = time.perf_counter()
     for _ in range(5 * RECENT):
-        accounting.add(record())
+        accounting.add(*record())
     assert (time.perf_counter() - start) / (5 * RECENT) < 100e-6  # measured: 2 µs
     assert len(accounting.recent) == RECENT
 
