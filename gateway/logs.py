@@ -42,7 +42,7 @@ class LogWriter(threading.Thread):
         self._records = records
         self._format = logging.Formatter(_FORMAT).format
         self._stream = stream
-        self._second = (0, "")
+        self._second = ("", "")  # since 1970, and as it is written
 
     def run(self) -> None:
         """Write until :meth:`stop`."""
@@ -66,11 +66,11 @@ class LogWriter(threading.Thread):
 
     def _request(self, record: _Request) -> str:
         at, fields = record
-        second = int(at)
+        second, _, milliseconds = f"{at:.3f}".partition(".")
         if self._second[0] != second:
-            self._second = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        milliseconds = int((at - second) * 1000)
-        return f"{self._second[1]},{milliseconds:03} INFO gateway.access: {_line(fields)}\n"
+            local = time.localtime(int(second))
+            self._second = second, time.strftime("%Y-%m-%d %H:%M:%S", local)
+        return f"{self._second[1]},{milliseconds} INFO gateway.access: {_line(fields)}\n"
 
     def log_request(self, fields: _Fields) -> None:
         """See :func:`log_request`."""

@@ -192,18 +192,18 @@ class Accounting:
         self._counted.set()
 
 
-class Metered:
-    """Around one request to a model: let in by the limits of its key, counted when it ends.
+class Metered(Outcome):
+    """The outcome of one request to a model: let in by the limits of its key, counted at its end.
 
     Entering raises :class:`gateway.errors.RateLimited`. Set :attr:`status` when there is an
-    answer; what ``outcome`` says of usage is read at the end.
+    answer.
     """
 
-    __slots__ = ("_outcome", "_started", "_visit", "status")
+    __slots__ = ("_started", "_visit", "status")
 
-    def __init__(self, visit: Visit, outcome: Outcome) -> None:
+    def __init__(self, visit: Visit) -> None:
+        Outcome.__init__(self)
         self._visit = visit
-        self._outcome = outcome
         self.status = 500
 
     def __enter__(self) -> Metered:
@@ -221,14 +221,14 @@ class Metered:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        visit, outcome = self._visit, self._outcome
+        visit = self._visit
         # An answer that was cut off doesn't tell what it took: an event is about a token. If it
         # cost nothing, hanging up before the last event would be a way around the limits.
-        usage = outcome.usage or Usage(completion_tokens=outcome.events)
+        usage = self.usage or Usage(completion_tokens=self.events)
         if error is not None:
             self.status = _status_of(error)
-        elif outcome.error is not None:  # it broke when the head, with its 200, had gone out
-            self.status = outcome.error.status
+        elif self.error is not None:  # it broke when the head, with its 200, had gone out
+            self.status = self.error.status
         assert visit.model is not None
         accounting = visit.parts.accounting
         accounting.add(

@@ -24,7 +24,6 @@ from gateway.errors import BadRequest
 from gateway.proxy.ask import texts
 from gateway.proxy.body import parse_object, shape
 from gateway.proxy.personality import apply_to_chat, check_messages
-from gateway.proxy.relay import Outcome
 from gateway.proxy.resolve import Active
 
 
@@ -189,12 +188,11 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     body = {**target.defaults, **body}
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
-    outcome = Outcome()
-    pieces = texts(request.app[SCHEDULER], target.name, body, outcome)
-    with Metered(request[VISIT], outcome) as metered:
+    with Metered(request[VISIT]) as outcome:
+        pieces = texts(request.app[SCHEDULER], target.name, body, outcome)
         async with contextlib.aclosing(pieces):
             response = await _ask(request, question, pieces)
-        metered.status = response.status
+        outcome.status = response.status
         return response
 
 

@@ -87,6 +87,7 @@ class Connections:
 
     def __init__(self, limits: LimitSettings, trusts: Callable[[str | None], bool]) -> None:
         self._limits = limits
+        self._keepalive = limits.keepalive
         self._trusts = trusts
         self._count = 0
         self._by_network: Counter[bytes] = Counter()
@@ -192,7 +193,7 @@ class Connections:
 
     def rests(self, connection: Resting) -> None:
         """A request has been answered; the next one may come within ``limits.keepalive``."""
-        self._resting[connection] = self._start() + self._limits.keepalive
+        self._resting[connection] = self._start() + self._keepalive
 
     def works(self, connection: Resting) -> None:
         """It has."""

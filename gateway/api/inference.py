@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from gateway.api.accounting import Metered
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
@@ -16,7 +15,7 @@ from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
-from gateway.proxy.relay import Call, Outcome, relay
+from gateway.proxy.relay import Call, relay
 from gateway.proxy.resolve import Target
 from gateway.proxy.routes import Route
 from gateway.proxy.template import apply_to_completion
@@ -46,7 +45,10 @@ def json_handler(route: Route) -> AnyHandler:
         changed = drop_nulls(body)
         allowed = visit.parts.media
         check(body, allowed)
-        target = await resolve(visit, body)
+        try:
+            target = choose(visit, body)
+        except ModelNotFound:
+            target = await resolve(visit, body)
         if body.pop("personality", None) is not None:
             changed = True
         if target.set_params or target.strip_params:
@@ -68,17 +70,13 @@ def json_handler(route: Route) -> AnyHandler:
             elif route.format is COMPLETION and target.asked:
                 call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
                 return await send(request, call, lambda: _template(visit, call, body, target))
-        call = Call(
-            target.name,
-            "POST",
-            upstream,
-            JSON,
-            serialise(body) if changed else raw,
-            stream=body.get("stream") is True,
-            dialect=dialect,
-            rewrite=rewrite,
-            mend=(lambda: Numbering(target.name, int(time.time()))) if numbered else None,
-        )
+        call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
+        # Not by name above: for a class that makes a dictionary of them first.
+        call.stream = body.get("stream") is True
+        call.dialect = dialect
+        call.rewrite = rewrite
+        if numbered:
+            call.mend = lambda: Numbering(target.name, int(time.time()))
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
         return await (answer_beside(request, call) if beside else send(request, call))
 
@@ -95,7 +93,7 @@ async def _template(visit: Visit, call: Call, body: JsonObject, target: Target) 
 async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
     """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
     visit = visit_of(request)
-    with Metered(visit, Outcome()) as metered:
+    with Metered(visit) as metered:
         fetched = await ask_beside(visit.parts.scheduler, call, load=load)
         metered.status = fetched.status
     return to_client(call, fetched)
@@ -109,25 +107,31 @@ async def send(
     ``prepare`` is what is still to be done to ``call``, once it is clear that it may go.
     """
     visit = visit_of(request)
-    outcome = Outcome()
+    outcome = Metered(visit)
     try:
-        with Metered(visit, outcome) as metered:
+        with outcome:
             if prepare is not None:
                 await prepare()
             response = await relay(opener(request), visit.parts.scheduler, call, outcome)
-            metered.status = response.status
+            outcome.status = response.status
             return response
     finally:
-        if outcome.error is not None:
+        if (error := outcome.error) is not None:
             visit.parts.errors.add(
-                outcome.error.message,
-                code=outcome.error.code,
-                model=call.model,
-                request_id=visit.id,
+                error.message, code=error.code, model=call.model, request_id=visit.id
             )
 
 
 async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
+    """See :func:`choose`; what isn't there is looked for in models.json again."""
+    try:
+        return choose(visit, body, anew=anew)
+    except ModelNotFound:
+        await visit.parts.library.refresh()  # perhaps it was added a moment ago
+        return choose(visit, body, anew=anew)
+
+
+def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     """The model and personality that ``body`` and the headers of the request mean.
 
     ``anew``: without regard to what ``/loadModel`` chose before.
@@ -139,21 +143,9 @@ async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Targ
         choice = visit.named
     elif not isinstance(choice, str):
         raise BadRequest("`personality` must be a text", param="personality")
-    try:
-        target = _resolve(visit, body.get("model"), choice, anew)
-    except ModelNotFound:
-        # Perhaps it was added to models.json a moment ago.
-        await visit.parts.library.refresh()
-        target = _resolve(visit, body.get("model"), choice, anew)
-    visit.model = target.name
-    visit.personality = target.personality
-    return target
-
-
-def _resolve(visit: Visit, model: Any, choice: str | None, anew: bool) -> Target:
     principal, library = visit.principal, visit.parts.library
     target = library.resolver.resolve(
-        model,
+        body.get("model"),
         choice=choice,
         active=None if anew else library.active,
         default=principal.default_personality,
@@ -166,4 +158,6 @@ def _resolve(visit: Visit, model: Any, choice: str | None, anew: bool) -> Target
         and target.personality not in principal.personalities
     ):
         raise Forbidden(f"this key may not use the personality {target.personality!r}")
+    visit.model = target.name
+    visit.personality = target.personality
     return target

@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from aiohttp import HttpVersion, HttpVersion11, web
+from aiohttp import web
 from multidict import CIMultiDict
-from yarl import URL
 
 from gateway.api.visit import VISIT, Visit
 from gateway.proxy.outgoing import Answer, Opened, Opener, by_aiohttp
@@ -39,30 +38,20 @@ class FrontRequest(Visit):
     Otherwise named as in ``aiohttp.web.Request``.
     """
 
-    __slots__ = ("_body", "_carrier", "head", "remote", "secure")
+    __slots__ = ("_body", "_carrier", "head", "path", "remote", "secure")
 
     method = "POST"
-    version: HttpVersion = HttpVersion11
 
     def __init__(
         self, head: Head, body: bytes, carrier: Carrier, remote: str | None, secure: bool
     ) -> None:
         Visit.__init__(self, head.parts, head.personality)
         self.head = head
+        self.path = head.path  # its target, which has no query
         self._body = body
         self._carrier = carrier
         self.remote = remote
         self.secure = secure
-
-    @property
-    def path(self) -> str:
-        """Its target, which has no query."""
-        return self.head.path
-
-    @property
-    def rel_url(self) -> URL:
-        """The same as a URL."""
-        return URL.build(path=self.head.path)
 
     @property
     def headers(self) -> CIMultiDict[str]:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from gateway.api.limits import Grant
     from gateway.api.parts import Parts
 
-_instance = secrets.token_hex(4)
-_numbers = itertools.count(1)
+_PREFIX = f"req_{secrets.token_hex(4)}"
+#: Behind the first digit of each, in hexadecimal, are eight: at a fifth of what formatting costs.
+_numbers = itertools.count(0x1_0000_0001)
 
 
 class Visit:
@@ -28,7 +29,7 @@ class Visit:
 
     def __init__(self, parts: Parts, named: str | None) -> None:
         self.parts = parts
-        self.id = f"req_{_instance}{next(_numbers):08x}"
+        self.id = _PREFIX + hex(next(_numbers))[3:]
         self.named = named
         self.principal: Principal = NOBODY
         #: The model it went to, for the answer's header and the log, and its personality.

@@ -189,8 +189,7 @@ class Scheduler:
         self._pumping = False
         self._again = False
         self._closing = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # where somebody waits for it
         self.in_flight = 0
         environment.withheld.update(catalog.key_variables)
         for spec in catalog.models.values():
@@ -344,7 +343,10 @@ class Scheduler:
 
     async def idle(self) -> None:
         """Return when nothing is in flight."""
-        await self._idle.wait()
+        if self.in_flight:
+            self._idle = self._idle or asyncio.Event()
+            self._idle.clear()
+            await self._idle.wait()
 
     async def close(self) -> None:
         """Stop every backend, all at the same time, and return when they are gone."""
@@ -384,7 +386,6 @@ class Scheduler:
         entry.in_flight += 1
         self.in_flight += 1
         if self.in_flight == 1:
-            self._idle.clear()
             self._notify()
         return Lease(self, entry)
 
@@ -393,7 +394,8 @@ class Scheduler:
         entry.last_used = time.monotonic()
         self.in_flight -= 1
         if self.in_flight == 0:
-            self._idle.set()
+            if self._idle is not None:
+                self._idle.set()
             self._notify()
         if self._waiting or entry.unload or (not entry.in_flight and self._ttl(entry) is not None):
             self._pump()
