@@ -485,6 +485,25 @@ async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None
         assert len(entrance_of(running).heads._kept) <= 256
 
 
+@pytest.mark.parametrize("end", ["the client leaves", "aiohttp gets it", "it rests too long"])
+async def test_the_task_of_a_connection_ends_with_it(make_gateway: MakeGateway, end: str) -> None:
+    limits = {"keepalive": "200ms"} if end == "it rests too long" else {}
+    async with make_gateway({}, limits=limits) as running, connected(running) as client:
+        for _ in range(2):  # one task for both
+            client.send(post(running, b"{"))
+            assert (await client.answer())[0] == 400
+        (front,) = entrance_of(running).open
+        task = front._task
+        assert task is not None
+        if end == "the client leaves":
+            client.writer.close()
+        elif end == "aiohttp gets it":
+            client.send(head(running, "GET /ping HTTP/1.1"))
+            assert (await client.answer())[0] == 200
+        await until(task.done)
+        assert not task.cancelled()
+
+
 # --- who leaves ----------------------------------------------------------------------------
 
 
