@@ -367,13 +367,14 @@ class Front(asyncio.Protocol):
         if self._closed:
             raise ConnectionError("the client has gone")
         head = request.head
-        response = web.StreamResponse(status=status, headers=headers)
-        decorate(request, head.parts, request, response.headers)
+        decorate(request, head.parts, request, headers)
         framing = b"Transfer-Encoding: chunked\r\n" if length is None else length_line(length)
         if not head.keep_alive:
             framing += CLOSE
-        lines = lines_of(response.headers.items())
+        lines = lines_of(headers.items())
         self._transport.write(head_of(status, lines, framing))
+        # Without the headers: nobody reads them any more, and a stream may live for long.
+        response = web.StreamResponse(status=status)
         self._opened = opened = _OpenedHere(response, self._transport, self, chunked=length is None)
         return opened
 
