@@ -187,6 +187,8 @@ class Front(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
+        if self._opened is not None and self._opened.full is not None:
+            self._opened.full()
         self._entrance.connections.await_reader(self._line)
 
     def resume_writing(self) -> None:
@@ -419,6 +421,8 @@ def _may_become_one(start: bytes) -> bool:
 
 class _OpenedHere(Opened):
     __slots__ = ("_front",)
+
+    tells_when_full = True
 
     def __init__(
         self,

@@ -38,7 +38,10 @@ Answer = Whole | web.StreamResponse
 class Opened(abc.ABC):
     """A streamed answer whose head has been sent; ``response`` is what it says."""
 
-    __slots__ = ("chunked", "response", "transport")
+    __slots__ = ("chunked", "full", "response", "transport")
+
+    #: Whether ``full`` is called when more waits for the client than its transport likes.
+    tells_when_full = False
 
     def __init__(
         self, response: web.StreamResponse, transport: asyncio.Transport, *, chunked: bool
@@ -46,6 +49,7 @@ class Opened(abc.ABC):
         self.response = response
         self.transport = transport
         self.chunked = chunked
+        self.full: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
         """Write one piece, framed as this client needs it."""

@@ -200,7 +200,7 @@ async def _stream(
     tail = call.dialect.tail() if is_events else None
     mender = call.mend() if call.mend is not None and is_events else None
     mend = mender.feed if mender is not None else None
-    answer.flow_to(opened.transport, exchange, tail, mend, chunked=opened.chunked)
+    answer.flow_to(opened, exchange, tail, mend)
     try:
         await _pump(answer, exchange, opened)
     except GatewayError as error:
@@ -211,6 +211,7 @@ async def _stream(
         return response
     finally:
         if tail is not None:
+            answer.flush()
             outcome.usage = tail.usage()
             outcome.events = answer.events
     with contextlib.suppress(ConnectionError):  # the client left in the last moment
@@ -269,6 +270,11 @@ class _Answer:
         """How many events of a stream have come; a chunk that nobody looked at counts as one."""
         return self._events + (self._outlet.chunks if self._outlet is not None else 0)
 
+    def flush(self) -> None:
+        """See to it that the tail has the last pieces."""
+        if self._outlet is not None:
+            self._outlet.flush()
+
     async def begun(self) -> None:
         """Return with the first byte of its body, or, of a whole one, with the last.
 
@@ -314,14 +320,13 @@ class _Answer:
 
     def flow_to(
         self,
-        transport: asyncio.Transport,
+        opened: Opened,
         exchange: Exchange,
         tail: Tail | None,
         mend: Callable[[bytes], bytes] | None,
-        *,
-        chunked: bool,
     ) -> None:
-        """From now on write to ``transport``, beginning with what came so far."""
+        """From now on write to the client, beginning with what came so far."""
+        transport, chunked = opened.transport, opened.chunked
         write = transport.write
         closing = transport.is_closing
         unsent = transport.get_write_buffer_size
@@ -356,8 +361,9 @@ class _Answer:
         for data in early:
             take(data)
         self._take = take
-        if chunked and mend is None and tail is not None:
-            self._outlet = Outlet(write, unsent, _HIGH_WATER, tail.feed, hold)
+        if tail is not None and tail.framed and opened.tells_when_full:
+            opened.full = hold
+            self._outlet = Outlet(write, tail.feed)
             exchange.pass_chunks(self._outlet)
 
     def _keep(self, data: bytes) -> None:

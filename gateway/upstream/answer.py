@@ -88,17 +88,23 @@ class ResponseSink(Protocol):
         """The answer, or what was to become one, is lost."""
 
 
-@dataclass(slots=True)
 class Outlet:
-    """Where whole chunks of an answer may go as they came: into a client's transport.
+    """Where whole chunks of an answer go as they came: into a client's transport.
 
-    ``write`` and ``unsent`` are the transport's ``write`` and ``get_write_buffer_size``. ``keep``
-    sees each chunk, framing and all; ``full`` is called with more than ``high_water`` bytes unsent.
+    ``write`` is the transport's. ``keep`` gets the last chunk before anything else comes, or with
+    :meth:`flush`: a stream tells its usage at the end.
     """
 
-    write: Callable[[bytes], None]
-    unsent: Callable[[], int]
-    high_water: int
-    keep: Callable[[bytes], None]
-    full: Callable[[], None]
-    chunks: int = 0  # that went through here
+    __slots__ = ("chunks", "keep", "last", "write")
+
+    def __init__(self, write: Callable[[bytes], None], keep: Callable[[bytes], None]) -> None:
+        self.write = write
+        self.keep = keep
+        self.chunks = 0  # that went through here
+        self.last = b""
+
+    def flush(self) -> None:
+        """Hand the last chunk over to ``keep``."""
+        if self.last:
+            self.keep(self.last)
+            self.last = b""

@@ -65,18 +65,20 @@ def _ignore(data: bytes) -> None:
 
 
 _CRLF = b"\r\n"
-_LONGEST_CHUNK = 4096  # bytes in all; longer ones are parsed
+#: Bytes in all. Longer ones are parsed, and shorter ones: those that end a stream, which mustn't
+#: take the place of the last chunk that says something.
+_LONGEST_CHUNK, _SHORTEST_CHUNK = 4096, 64
 #: How a whole chunk of so many bytes begins: with its size, as servers write it (lower case, no
 #: zeros before it), and a line end; and where that is. Known for lengths that were met.
 _beginnings = [b"?"] * _LONGEST_CHUNK
 _of_beginnings = [slice(0)] * _LONGEST_CHUNK
-_CR, _LF = _CRLF
+_ENDING = slice(-2, None)
 
 
 def _remember_chunk(data: bytes) -> None:
     """Know ``data``'s like again, if it is one whole chunk."""
     size, _, rest = data.partition(_CRLF)
-    if len(data) < _LONGEST_CHUNK and size == b"%x" % (len(rest) - len(_CRLF)):
+    if _SHORTEST_CHUNK <= len(data) < _LONGEST_CHUNK and size == b"%x" % (len(rest) - len(_CRLF)):
         beginning = size + _CRLF
         _beginnings[len(data)] = beginning
         _of_beginnings[len(data)] = slice(len(beginning))
@@ -206,19 +208,17 @@ class Connection(asyncio.Protocol):
             if (
                 length < _LONGEST_CHUNK
                 and data[_of_beginnings[length]] == _beginnings[length]
-                and data[-1] == _LF
-                and data[-2] == _CR
+                and data[_ENDING] == _CRLF
             ):
-                keep, write, unsent = outlet.keep, outlet.write, outlet.unsent
+                outlet.last = data
                 outlet.chunks += 1
-                keep(data)
+                write = outlet.write  # as a method call it would be looked up in the class first
                 try:
                     write(data)
                 except RuntimeError:
                     return  # closed: who relays is about to hear of it
-                if unsent() > outlet.high_water:
-                    outlet.full()
                 return
+            outlet.flush()
             self._outlet = None
         exchange = self.exchange
         if exchange is None:

@@ -87,6 +87,7 @@ class Exchange:
 
         Each is one whole chunk: size (RFC 9112, 7.1; at most four hexadecimal digits), data and
         line ends. What comes in other pieces goes to the sink's ``on_body`` as before, in order.
+        Nobody looks here whether the client takes it in: its transport tells its protocol.
         """
         if self._connection is not None:
             self._connection.pass_chunks(outlet)

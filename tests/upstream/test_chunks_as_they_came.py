@@ -19,9 +19,7 @@ class Passed(Played):
     def __init__(self, pieces: Iterable[bytes], *, bodyless: bool = False, eof: bool) -> None:
         self.passed: list[bytes] = []
         self.kept: list[bytes] = []
-        self.unsent = 0
-        self.full = 0
-        self.outlet = Outlet(self._write, lambda: self.unsent, 100, self.kept.append, self._full)
+        self.outlet = Outlet(self._write, self.kept.append)
         super().__init__(pieces, bodyless=bodyless, eof=eof)
 
     def on_head(self, head: ResponseHead) -> None:
@@ -36,15 +34,17 @@ class Passed(Played):
         self.passed.append(chunk)
         self.on_body(rest[:-2])
 
-    def _full(self) -> None:
-        self.full += 1
-
 
 def framed(*bodies: bytes) -> list[bytes]:
     return [b"%x\r\n%b\r\n" % (len(body), body) for body in bodies]
 
 
-EVENTS = [b'data: {"delta":"%b"}\n\n' % word for word in (b"one", b"two", b"six", b"three", b"ten")]
+WORDS = (b"one", b"two", b"six", b"three", b"ten")
+EVENTS = [
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","delta":"%b"}\n\n' % word
+    for word in WORDS
+]
+DONE = framed(b"data: [DONE]\n\n")[0]
 
 
 def test_a_read_that_is_a_whole_chunk_goes_on_as_it_came() -> None:
@@ -52,9 +52,19 @@ def test_a_read_that_is_a_whole_chunk_goes_on_as_it_came() -> None:
     played = Passed([CHUNKED, *chunks, b"0\r\n\r\n"], eof=False)
     # The first is parsed, and the first of each length: from then on its like is known.
     assert [c for c in played.passed if c != chunks[3]] == [chunks[1], chunks[2], chunks[4]]
-    assert played.kept == played.passed
     assert played.outlet.chunks == len(played.passed)
     assert (played.body, played.end) == (b"".join(EVENTS), "reusable")
+
+
+def test_the_last_one_is_kept_for_its_usage() -> None:
+    chunks = framed(*EVENTS)
+    for end in ([DONE + b"0\r\n\r\n"], [DONE, b"0\r\n\r\n"], [b"0\r\n\r\n"], [b"oops"]):
+        played = Passed([CHUNKED, *chunks, *chunks, *end], eof=False)
+        assert played.kept[-1] == chunks[-1]
+    played = Passed([CHUNKED, *chunks, *chunks], eof=False)
+    played.outlet.flush()
+    played.outlet.flush()
+    assert played.kept.count(chunks[-1]) == 1
 
 
 def test_reads_that_are_no_whole_chunk_are_parsed() -> None:
@@ -75,28 +85,29 @@ def test_reads_that_are_no_whole_chunk_are_parsed() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        b"5\r\nhelloXX",
-        b"5\r\nhello\n\n",
-        b"5\r\nhello\rX",
-        b"5\nhello \r\n",
-        b"+5\r\nhell\r\n",
-        b"5 \r\nhell\r\n",
-        b"4\r\nhello\r\n",
-        b"6\r\nhello\r\n\r\n\r\n",
+        b"64\r\n%bXX" % (b"x" * 100),
+        b"64\r\n%b\n\n" % (b"x" * 100),
+        b"64\r\n%b\rX" % (b"x" * 100),
+        b"64\n%b \r\n" % (b"x" * 100),
+        b"+64\r\n%b\r\n" % (b"x" * 99),
+        b"64 \r\n%b\r\n" % (b"x" * 99),
+        b"63\r\n%b\r\n" % (b"x" * 100),
+        b"66\r\n%b\r\n\r\n\r\n" % (b"x" * 100),
     ],
 )
 def test_what_only_looks_like_a_chunk_is_an_error(broken: bytes) -> None:
-    good = framed(b"hello", b"hell", b"hello ")
+    good = framed(b"x" * 99, b"x" * 100, b"x" * 101, b"x" * 104)
     played = Passed([CHUNKED, *good, *good, broken, b"0\r\n\r\n"], eof=False)
     assert "not HTTP/1.1" in str(played.end)
     assert b"".join(played.passed).find(broken) < 0
 
 
-@pytest.mark.parametrize("size", [b"00A", b"A", b"a;x=y"])
+@pytest.mark.parametrize("size", [b"00AA", b"AA", b"aa;x=y"])
 def test_sizes_written_otherwise_are_parsed(size: bytes) -> None:
-    chunk = size + b"\r\n0123456789\r\n"
-    played = Passed([CHUNKED, *framed(b"0123456789") * 2, chunk, chunk, b"0\r\n\r\n"], eof=False)
-    assert (played.body, played.end) == (b"0123456789" * 4, "reusable")
+    body = b"x" * 0xAA
+    chunk = b"%b\r\n%b\r\n" % (size, body)
+    played = Passed([CHUNKED, *framed(body) * 2, chunk, chunk, b"0\r\n\r\n"], eof=False)
+    assert (played.body, played.end) == (body * 4, "reusable")
     assert chunk not in played.passed
 
 
@@ -117,15 +128,6 @@ def test_the_next_answer_is_not_for_the_outlet_of_the_last_one() -> None:
         played.connection.data_received(piece)
     assert again.body == EVENTS[0] + EVENTS[1]
     assert len(played.passed) == before
-
-
-def test_a_full_client_is_told() -> None:
-    chunks = framed(*EVENTS[:3])
-    played = Passed([CHUNKED, *chunks], eof=False)
-    assert not played.full
-    played.unsent = 101
-    played.connection.data_received(chunks[0])
-    assert played.full == 1
 
 
 def test_a_client_that_has_gone_is_no_error() -> None:
