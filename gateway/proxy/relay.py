@@ -285,13 +285,10 @@ class _Answer:
         if self.error is not None and (self.whole or not self.early):
             raise self.error
 
-    async def news(self) -> None:
-        """Wait until there is something to do for the task that relays."""
-        self._news = asyncio.get_running_loop().create_future()
-        try:
-            await self._news
-        finally:
-            self._news = None
+    def news(self) -> asyncio.Future[None]:
+        """To wait for something to do, for the task that relays."""
+        self._news = future = asyncio.get_running_loop().create_future()
+        return future
 
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
@@ -372,5 +369,6 @@ class _Answer:
             self._tell()
 
     def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)

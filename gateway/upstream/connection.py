@@ -18,7 +18,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from httptools import HttpResponseParser as _Parser
 
 from gateway.upstream.answer import Outlet, ProtocolError, ResponseHead, ResponseSink, UpstreamError
-from gateway.upstream.known import recognise, remember
+from gateway.upstream.known import Known, recognise, remember
 
 MAX_HEAD = 64 * 1024  # bytes of head, or of anything else that is not body, in one piece
 
@@ -100,11 +100,13 @@ class Connection(asyncio.Protocol):
         "_bodyless",
         "_chunk_outlet",
         "_complete",
+        "_digits",
         "_feed",
         "_head",
         "_headers",
         "_informational",
         "_keep_alive",
+        "_known",
         "_outlet",
         "_parser",
         "_pieces",
@@ -141,6 +143,9 @@ class Connection(asyncio.Protocol):
         self._parser: Any = _Parser(self)
         self._feed: Any = self._parser.feed_data
         self._complete = False
+        #: The head of the last answer, and how many digits its length had: most likely the next's.
+        self._known: Known | None = None
+        self._digits = 0
         #: Gets the next read if that is a whole chunk: the parser stands between two.
         self._outlet: Outlet | None = None
 
@@ -262,10 +267,16 @@ class Connection(asyncio.Protocol):
 
     def _take_known(self, exchange: Owner, data: bytes) -> bool:
         """Take an answer whose head is known; the parser will see nothing of it."""
-        found = recognise(data)
-        if found is None:
-            return False
-        known, length, start = found
+        known = self._known
+        found = known.begins(data, self._digits) if known is not None else None
+        if found is not None and known is not None:
+            length, start = found
+        else:
+            recognised = recognise(data)
+            if recognised is None:
+                return False
+            known, length, start = recognised
+            self._known, self._digits = known, len(str(length))
         if len(data) - start > length:
             return False
         self._headers = None

@@ -6,8 +6,6 @@ Content-Length then too, means the same again, so neither it nor its body goes t
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from gateway.upstream.answer import ResponseHead
 
 #: How servers write it; otherwise written, it's parsed every time.
@@ -19,12 +17,30 @@ _MOST_DIGITS = 15
 _KEPT = 64
 
 
-class Known(NamedTuple):
+class Known:
     """What such a head says, but for the length of the body."""
 
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    keep_alive: bool
+    __slots__ = ("_after", "_before", "headers", "keep_alive", "status")
+
+    def __init__(self, head: ResponseHead, keep_alive: bool, before: bytes, after: bytes) -> None:
+        self.status = head.status
+        self.headers = head.headers
+        self.keep_alive = keep_alive
+        self._before = before  # the digits of the length
+        self._after = after
+
+    def begins(self, data: bytes, digits: int) -> tuple[int, int] | None:
+        """Whether ``data`` begins with it, and a length of so many digits.
+
+        Then that length, and where the body begins.
+        """
+        start = len(self._before)
+        end = start + digits
+        if data[:start] == self._before and data[end : end + len(self._after)] == self._after:
+            length = data[start:end]
+            if length.isdigit():
+                return int(length), end + len(self._after)
+        return None
 
 
 _heads: dict[bytes, Known] = {}  # by their bytes without the digits
@@ -38,8 +54,8 @@ def recognise(data: bytes) -> tuple[Known, int, int] | None:
     found = _split(data)
     if found is None:
         return None
-    others, length, end = found
-    known = _heads.get(others)
+    before, length, after, end = found
+    known = _heads.get(before + after)
     return (known, length, end) if known is not None else None
 
 
@@ -50,11 +66,12 @@ def remember(data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
         return
     if len(_heads) >= _KEPT:
         _heads.clear()
-    _heads[found[0]] = Known(head.status, head.headers, keep_alive)
+    before, _, after, _ = found
+    _heads[before + after] = Known(head, keep_alive, before, after)
 
 
-def _split(data: bytes) -> tuple[bytes, int, int] | None:
-    """The head without the digits of its length, that length, and where the body begins."""
+def _split(data: bytes) -> tuple[bytes, int, bytes, int] | None:
+    """The head around the digits of its length, that length, and where the body begins."""
     end = data.find(_HEAD_END, 0, _LONGEST)
     start = data.find(_LENGTH, 0, end) + len(_LENGTH)
     if end < 0 or start < len(_LENGTH):
@@ -64,4 +81,4 @@ def _split(data: bytes) -> tuple[bytes, int, int] | None:
     if line_end > start + _MOST_DIGITS or not digits.isdigit():
         return None
     end += len(_HEAD_END)
-    return data[:start] + data[line_end:end], int(digits), end
+    return data[:start], int(digits), data[line_end:end], end

@@ -131,6 +131,23 @@ def test_no_body_at_all() -> None:
         assert (played.body, played.end) == (b"", "closed")
 
 
+def test_one_answer_after_the_other_on_one_connection() -> None:
+    connection = Played([], eof=False).connection
+    other = (b"Server: llama.cpp", b"Content-Type: text/plain")
+    bodies = (b"one", b"two", b"", b"four and more", b"a" * 12, b"b" * 99, b"c" * 100, b"d")
+    for lines in (JSON, other, JSON, other):
+        for body in bodies:
+            played = Played([], eof=False)
+            connection.begin(played, played, False)
+            for piece in (sized(body, *lines)[:-1], sized(body, *lines)[-1:]):
+                if played.end is None:
+                    connection.data_received(piece)
+            assert (played.body, played.end) == (body, "reusable")
+            assert played.head is not None
+            assert played.head.length == len(body)
+            assert played.head.headers[1][1] == lines[1].partition(b": ")[2]
+
+
 def test_one_that_closes_is_known_as_one_that_closes() -> None:
     for _ in range(2):
         assert Played([sized(b"x", b"Connection: close")], eof=False).end == "closed"
