@@ -20,6 +20,8 @@ from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
 
+_LOOK_EVERY_MS = 500
+
 
 class _Signature(NamedTuple):
     """What changes when a file is edited or replaced."""
@@ -103,7 +105,10 @@ class Library:
         def ours(_change: object, path: str) -> bool:
             return Path(path).name == self.file.name
 
-        async for _ in awatch(self.file.parent, watch_filter=ours, recursive=False):
+        # Its thread looks for news every `step`; 20 times a second, as it does unasked, is CPU for
+        # nothing on a machine that is there for other work.
+        changes = awatch(self.file.parent, watch_filter=ours, recursive=False, step=_LOOK_EVERY_MS)
+        async for _ in changes:
             await self.refresh()
 
     def check(self) -> None:

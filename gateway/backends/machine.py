@@ -217,19 +217,19 @@ def _nvidia_devices() -> Iterator[tuple[Any, Any]]:
 
 def memory_used(group: int, *, gpu: bool, root: Path = Path("/")) -> int | None:
     """Bytes that the processes of a process group hold, ``None`` where that cannot be seen."""
-    members = group_members(group, root)
+    members = group_members(group)
     return _gpu_used(members) if gpu else _ram_used(members, root)
 
 
-def group_members(group: int, root: Path) -> set[int]:
-    """Process ids of a process group (proc(5), /proc/PID/stat)."""
+def group_members(group: int) -> set[int]:
+    """Process ids of a process group: the kernel is asked of each that /proc has (getpgid(2))."""
     members = set()
-    for file in (root / "proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            stat = file.read_text()
-            fields = stat[stat.rindex(")") + 2 :].split()  # the name before may hold anything
-            if int(fields[2]) == group:
-                members.add(int(file.parent.name))
+    with contextlib.suppress(FileNotFoundError):  # there is no /proc
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # it has just ended
+                    if os.getpgid(int(entry.name)) == group:
+                        members.add(int(entry.name))
     return members
 
 

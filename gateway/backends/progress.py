@@ -62,7 +62,7 @@ class Progress:
 def work_of(group: int, root: Path = Path("/")) -> Work:
     """What the living processes of a group have done (proc(5), /proc/PID/io and statm). Blocks."""
     read = resident = 0
-    for pid in group_members(group, root):
+    for pid in group_members(group):
         folder = root / "proc" / str(pid)
         with contextlib.suppress(OSError):  # it has just ended
             for line in (folder / "io").read_text().splitlines():

@@ -60,8 +60,10 @@ class Watchdog:
                 if misses >= 3 and silent >= self._deaf_after:
                     return f"has not answered /health for {silent:.0f} s"
             now = time.monotonic()
-            cpu = await asyncio.to_thread(cpu_seconds, self._group)
-            if not self._pool.exchanges or cpu is None or used is None or cpu - used > _WORKING:
+            cpu = None
+            if self._pool.exchanges:
+                cpu = await asyncio.to_thread(cpu_seconds, self._group)
+            if cpu is None or used is None or cpu - used > _WORKING:
                 working, used = now, cpu
             elif now - working >= self._stuck_after:
                 return f"has done nothing for {now - working:.0f} s with requests running"
@@ -78,7 +80,7 @@ def cpu_seconds(group: int, root: Path = Path("/")) -> float | None:
     """CPU time used by the living processes of a group; ``None`` without /proc (proc(5))."""
     ticks = 0
     found = False
-    for pid in group_members(group, root):
+    for pid in group_members(group):
         try:
             stat = (root / "proc" / str(pid) / "stat").read_text()
         except OSError:
