@@ -215,10 +215,10 @@ def _nvidia_devices() -> Iterator[tuple[Any, Any]]:
 # --- what a child has taken ----------------------------------------------------------------
 
 
-def memory_used(group: int, *, gpu: bool, root: Path = Path("/")) -> int | None:
+def memory_used(group: int, *, gpu: bool) -> int | None:
     """Bytes that the processes of a process group hold, ``None`` where that cannot be seen."""
     members = group_members(group)
-    return _gpu_used(members) if gpu else _ram_used(members, root)
+    return _gpu_used(members) if gpu else _ram_used(members, Path("/"))
 
 
 def group_members(group: int) -> set[int]:

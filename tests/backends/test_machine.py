@@ -12,6 +12,7 @@ from gateway.backends import process
 from gateway.backends.command import bundled_program
 from gateway.backends.logring import LogRing
 from gateway.backends.machine import (
+    _ram_used,
     amd_totals,
     cgroup_limits,
     group_members,
@@ -283,39 +284,25 @@ async def test_all_of_a_process_group_counts(tmp_path):
     assert memory_used(child.pid, gpu=False) is None
 
 
-def test_only_the_group_is_counted_whatever_its_processes_are_called(tmp_path):
-    def stat(pid: int, group: int, name: str = "llama-server") -> str:
-        return f"{pid} ({name}) S 1 {group} {group} 0 -1 4194304 0 0\n"
-
+def test_what_each_process_holds_now_is_added_up(tmp_path):
     root = tree(
         tmp_path,
         {
-            "proc/50/stat": stat(50, 50),
             "proc/50/status": "Name:\tllama-server\nVmHWM:\t 9000 kB\nVmRSS:\t    3000 kB\n",
-            "proc/51/stat": stat(51, 50, ") S 1 99 ("),
             "proc/51/status": "VmRSS:\t    4 kB\n",
-            "proc/52/stat": stat(52, 50),  # a zombie, without memory
-            "proc/52/status": "Name:\tllama-server\nState:\tZ (zombie)\n",
-            "proc/53/stat": stat(53, 53),
+            "proc/52/status": "Name:\tllama-server\nState:\tZ (zombie)\n",  # without memory
             "proc/53/status": "VmRSS:\t 999999 kB\n",
-            "proc/self/stat": stat(53, 50),
         },
     )
-    assert group_members(50, root) == {50, 51, 52}
-    assert memory_used(50, gpu=False, root=root) == 3004 * 1024
-    assert memory_used(77, gpu=False, root=root) is None
+    assert _ram_used({50, 51, 52, 54}, root) == 3004 * 1024
+    assert _ram_used({52}, root) is None
 
 
-def test_gpu_memory_of_a_group_on_all_cards(tmp_path, nvml):
-    root = tree(
-        tmp_path,
-        {
-            f"proc/{pid}/stat": f"{pid} (x) S 1 {group} 0\n"
-            for pid, group in [(5, 5), (6, 5), (7, 7)]
-        },
-    )
-    nvml.processes[:] = [{5: 3 * GIB, 7: 9 * GIB}, {6: GIB, 5: None}, {}]
-    assert memory_used(5, gpu=True, root=root) == 4 * GIB
+def test_gpu_memory_of_a_group_on_all_cards(nvml):
+    mine, group = os.getpid(), os.getpgid(0)
+    elsewhere = 4_000_000_005  # more than there can be (proc(5), pid_max)
+    nvml.processes[:] = [{mine: 3 * GIB, elsewhere: 9 * GIB}, {mine: GIB}, {mine: None}, {}]
+    assert memory_used(group, gpu=True) == 4 * GIB
     # In a container the driver may name the processes of the host.
-    nvml.processes[:] = [{4005: 3 * GIB}, {}, {}]
-    assert memory_used(5, gpu=True, root=root) is None
+    nvml.processes[:] = [{elsewhere: 3 * GIB}, {}, {}]
+    assert memory_used(group, gpu=True) is None
