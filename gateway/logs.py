@@ -103,6 +103,10 @@ def log_request(*fields: *_Fields) -> None:
 
 def _line(fields: _Fields) -> str:
     request_id, method, path, status, seconds, key, model, client = fields
+    if " " in path or not path.isprintable():  # a stranger's line must not look like one of ours
+        from urllib.parse import quote
+
+        path = quote(path, errors="surrogateescape")
     return (
         f"{request_id} {method} {path} {status} {seconds:.3f}s key={key} model={model} "
         f"from={client}"

@@ -363,6 +363,27 @@ async def test_hosts(
 
 
 @pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/x%0A2026-01-01%20INFO", "/x%0A2026-01-01%20INFO"),
+        ("/x%20200%20key=admin", "/x%20200%20key%3Dadmin"),
+        ("/x%1B%5B2J%E2%80%AE", "/x%1B%5B2J%E2%80%AE"),
+        ("/%C3%A4", "/\N{LATIN SMALL LETTER A WITH DIAERESIS}"),
+    ],
+)
+async def test_a_path_does_not_forge_lines_of_the_log(
+    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture, path: str, logged: str
+) -> None:
+    caplog.set_level("INFO", "gateway.access")
+    async with make_gateway({}) as running, connected(running) as client:
+        client.send(head(running, f"GET {path} HTTP/1.1"))
+        assert (await client.answer())[0] == 404
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
+    assert line.split(" ")[1:4] == ["GET", logged, "404"]
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
     ("trusted", "forwarded", "address"),
     [
         ([], ["203.0.113.9"], "127.0.0.1"),
