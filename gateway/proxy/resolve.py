@@ -19,8 +19,9 @@ from gateway.errors import ModelNotFound
 NO_PERSONALITY = "none"
 #: What clients send that have no model to name (the old wrapper's examples do).
 _UNNAMED = frozenset({"", "notneeded"})
-#: Resolved names that are kept.
+#: Resolved names that are kept, and characters of one: as a name for nothing any blanks will do.
 _KEPT = 1024
+_LONGEST = 256
 
 
 class Active(NamedTuple):
@@ -90,6 +91,8 @@ class Resolver:
         target = self._found.get(asked_for)
         if target is None:
             target = self._resolve(requested, choice, active, default)
+            if requested is not None and len(requested) > _LONGEST:
+                return target
             if len(self._found) >= _KEPT:
                 self._found.clear()
             self._found[asked_for] = target

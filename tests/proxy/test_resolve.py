@@ -83,3 +83,12 @@ def test_virtual_names() -> None:
     ]
     known = [n for n in ("m", "gpt-4", "m:pirate", "org/m:pirate", "x", "m:x") if RESOLVER.knows(n)]
     assert known == ["m", "gpt-4", "m:pirate", "org/m:pirate"]
+
+
+def test_what_is_found_is_not_kept_without_end() -> None:
+    resolver = Resolver(parse_catalog(json.dumps(MODELS)))
+    for length in range(3000):
+        name = " " * length  # no name, however long: the active model
+        assert resolver.resolve(name, active=Active("m")).name == "m"
+        assert sum(len(str(asked_for[0])) for asked_for in resolver._found) < 256 * 1024
+    assert resolver.resolve("m") is resolver.resolve("m")
