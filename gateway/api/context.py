@@ -82,7 +82,7 @@ class Lifecycle:
 
     async def quiet(self) -> None:
         """Return when no request is being answered."""
-        if self._active:
+        while self._active:  # it may be again, in the moment until whoever waits is told
             self._quiet = self._quiet or asyncio.Event()
             self._quiet.clear()
             await self._quiet.wait()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import json
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
+from elsewhere import Asked, Elsewhere
 from harness import MakeGateway, Running, fake_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -772,6 +774,47 @@ async def test_the_end_waits_for_who_reads_slowly(make_gateway: MakeGateway) -> 
                     got += data
                 await leaving
     assert {status for status, _, _ in answers_in(got)} <= {401, 429}
+
+
+async def test_the_end_waits_for_an_answer_that_was_made_meanwhile(
+    make_gateway: MakeGateway,
+) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    body = json.dumps({"choices": [], "padding": "x" * 200_000}).encode()
+
+    async def answer(request: Asked) -> None:
+        asked.set()
+        await go.wait()
+        framing = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        request.writer.write(b"HTTP/1.1 200 OK\r\n" + framing + body)
+
+    async with Elsewhere() as there, contextlib.AsyncExitStack() as stack:
+        there.answers["/v1/chat/completions"] = answer
+        running = await stack.enter_async_context(make_gateway({"good": {"url": there.url}}))
+        with small(running) as taking:
+            front = await narrow(running, taking)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(taking, post(running, CHAT))
+            lifecycle = running.gateway.lifecycle
+            async with asyncio.timeout(20):
+                await asked.wait()
+                ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
+                await until(lambda: lifecycle._quiet is not None)
+                go.set()
+                await until(lambda: front._paused)
+                got = b""
+                while front._paused:
+                    got += await loop.sock_recv(taking, 4096)
+                    assert not front._paused or not ending.done()
+                await ending
+            leaving = spawn(stack.aclose(), name="leave")
+            async with asyncio.timeout(20):
+                while data := await loop.sock_recv(taking, 1 << 20):
+                    got += data
+                await leaving
+    ((status, _, answered),) = answers_in(got)
+    assert status == 200
+    assert len(answered) >= len(body)
 
 
 async def test_a_second_signal_cuts_what_runs(make_gateway: MakeGateway, tmp_path: Path) -> None:
