@@ -394,8 +394,9 @@ class Front(asyncio.Protocol):
     def close(self) -> None:
         """End it when what is written has gone out."""
         self._closed = True
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
+        if not self._transport.is_closing():  # asyncio's own for TLS is lost when closed twice
+            self._transport.close()
+        if self._line.unwritten:
             self._entrance.connections.await_reader(self._line)
 
     def end(self) -> asyncio.Task[None] | None:

@@ -58,6 +58,16 @@ class Line:
         self.connections.left(self, network)
 
     @property
+    def unwritten(self) -> int:
+        """Bytes of answers that have not left this process."""
+        if self.transport is None:
+            return 0
+        try:
+            return self.transport.get_write_buffer_size()
+        except AttributeError:
+            return 0  # asyncio's own for TLS, closed twice: it has nobody to ask any more
+
+    @property
     def unread(self) -> int:
         """Bytes of answers that are not at the client's yet.
 
@@ -66,15 +76,16 @@ class Line:
         if self.transport is None:
             return 0
         queued = array.array("i", [0])
-        with contextlib.suppress(OSError, ValueError):  # not everywhere (tcp(7), SIOCOUTQ)
+        # Not everywhere (tcp(7), SIOCOUTQ); AttributeError: as above.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             carrier = self.transport.get_extra_info("socket")
             fcntl.ioctl(carrier.fileno(), termios.TIOCOUTQ, queued)
-        return self.transport.get_write_buffer_size() + queued[0]
+        return self.unwritten + queued[0]
 
     def cut(self) -> None:
         """End it at once, with what is unread, also by the kernel."""
         if self.transport is not None:
-            carrier = self.transport.get_extra_info("socket")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AttributeError):
+                carrier = self.transport.get_extra_info("socket")
                 carrier.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()

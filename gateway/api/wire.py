@@ -86,8 +86,7 @@ class Connection(web.RequestHandler):
         try:
             await super().start()
         finally:
-            transport = self._line.transport
-            if transport is not None and transport.get_write_buffer_size():
+            if self._line.unwritten:
                 self._connections.await_reader(self._line)
 
     def pause_writing(self) -> None:

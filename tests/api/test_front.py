@@ -875,6 +875,24 @@ async def test_what_fails_behind_the_head_is_no_clean_end(
         await until(lambda: nothing_is_left(running))
 
 
+@pytest.mark.parametrize("query", ["", "?x=1"])
+async def test_a_stream_that_breaks_over_tls(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture, query: str
+) -> None:
+    """Its connection is closed by whoever breaks it off, and once more behind the answer."""
+    tls, trusting = with_tls(tmp_path)
+    async with make_gateway({"good": fake_model(tmp_path, die_after=3)}, tls=tls) as running:
+        target = f"/v1/chat/completions{query}".encode()
+        async with connected(running, ssl=trusting) as client:
+            client.send(post(running, STREAM).replace(b"/v1/chat/completions", target))
+            got = await client.closed()
+        assert b"word2" in got
+        assert not got.endswith(b"\r\n0\r\n\r\n")
+        await until(lambda: nothing_is_left(running))
+    gc.collect()  # a task that failed and that nobody awaits says so when it goes
+    assert not [r.getMessage() for r in caplog.records if r.exc_info]
+
+
 async def test_nothing_is_left_to_the_collector(make_gateway: MakeGateway, tmp_path: Path) -> None:
     """What a request was made of, its answer above all, is gone with it: nothing is in cycles."""
     async with (
