@@ -249,7 +249,8 @@ class Connection(asyncio.Protocol):
                 self._give_up(exchange, error)
                 return
             self._keep_alive = False  # more than the answer came: not a connection to trust
-        if untouched and self._head is not None and type(data) is bytes:
+            untouched = False  # and its head may well come again without that
+        if untouched and self._head is not None and not self._bodyless and type(data) is bytes:
             keep_alive = self._keep_alive if self._complete else self._parser.should_keep_alive()
             remember(data, self._head, keep_alive=keep_alive)
         if self._pieces and not self._deliver(exchange):

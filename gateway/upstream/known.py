@@ -14,6 +14,7 @@ _LINE_END = b"\r\n"
 _HEAD_END = b"\r\n\r\n"
 _LONGEST = 4096  # bytes of a head
 _MOST_DIGITS = 15
+_NO_BODY = (204, 304)  # whatever length they name (RFC 9112, 6.3)
 _KEPT = 64
 
 
@@ -63,6 +64,8 @@ def remember(data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
     """Know the head at the beginning of ``data`` again, which says ``head`` to the parser."""
     found = _split(data)
     if found is None or found[1] != head.length or data[9:12] != b"%d" % head.status:
+        return
+    if head.status in _NO_BODY:
         return
     if len(_heads) >= _KEPT:
         _heads.clear()

@@ -153,6 +153,21 @@ def test_one_that_closes_is_known_as_one_that_closes() -> None:
         assert Played([sized(b"x", b"Connection: close")], eof=False).end == "closed"
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_those_without_a_body_may_name_any_length(status: bytes) -> None:
+    for length in (b"0", b"5"):
+        raw = answer_with(b"A: b", b"Content-Length: " + length).replace(b"200 OK", status)
+        played = Played([raw], eof=False)
+        assert (played.body, played.end) == (b"", "reusable")
+
+
+@pytest.mark.parametrize(("rest", "bodyless"), [(b"more", False), (b"", True)])
+def test_what_closes_one_connection_is_not_known_of_its_head(rest: bytes, bodyless: bool) -> None:
+    assert Played([sized(b"") + rest], bodyless=bodyless, eof=False).end == "closed"
+    for body in (b"", b"hello"):
+        assert Played([sized(body)], eof=False).end == "reusable"
+
+
 def test_what_is_known_is_bounded() -> None:
     for number in range(500):
         Played([sized(b"x", b"X: %d" % number)], eof=False)
