@@ -55,6 +55,11 @@ class Opened(abc.ABC):
         """Write one piece, framed as this client needs it."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is already: it won't be told again."""
+        return False
+
     @abc.abstractmethod
     async def drain(self) -> None:
         """Wait until the client has taken most of what waits for it."""

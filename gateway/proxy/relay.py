@@ -360,6 +360,8 @@ class _Answer:
         self._take = take
         if tail is not None and tail.framed and opened.tells_when_full:
             opened.full = hold
+            if opened.is_full:  # since it was told that its model loads
+                hold()
             self._outlet = Outlet(write, tail.feed)
             exchange.pass_chunks(self._outlet)
 

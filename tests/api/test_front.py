@@ -605,6 +605,28 @@ async def test_a_stream_that_is_not_read_waits(make_gateway: MakeGateway, tmp_pa
             await until(lambda: nothing_is_left(running))
 
 
+async def test_a_stream_that_is_not_read_waits_with_tls(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    tls, trusting = with_tls(tmp_path)
+    async with make_gateway({"good": fake_model(tmp_path, chunks=100_000)}, tls=tls) as running:
+        connections = running.gateway._listeners.connections
+        async with connected(running, ssl=trusting) as client:
+            await until(lambda: len(entrance_of(running).open) == 1)
+            (front,) = entrance_of(running).open
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            kernel = front._transport.get_extra_info("socket")
+            kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.send(post(running, STREAM))
+            await until(lambda: bool(connections._answers))
+            held = front._transport.get_write_buffer_size()
+            assert 0 < held <= 256 * 1024
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            async with asyncio.timeout(20):  # it goes on when it is read
+                await client.reader.readexactly(2 * held)
+        await until(lambda: nothing_is_left(running))
+
+
 async def test_answers_that_nobody_reads_are_not_piled_up(make_gateway: MakeGateway) -> None:
     async with make_gateway({}, limits={"send_timeout": "1s"}) as running:
         with small(running) as taking:

@@ -1,0 +1,60 @@
+"""Back-pressure as a stream begins: one whose client is full already waits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from gateway.proxy.outgoing import Opened
+from gateway.proxy.relay import _Answer
+from gateway.proxy.sse import Tail
+from gateway.upstream import Exchange, Outlet
+
+
+class _Transport(asyncio.Transport):
+    """A client's, which has taken some of what was written, but not enough to be told so."""
+
+    def write(self, data: Any) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 40_000
+
+
+class _Client(Opened):
+    tells_when_full = True
+    is_full = False
+
+    async def drain(self) -> None: ...
+    async def finish(self) -> None: ...
+
+
+class _Exchange(Exchange):
+    """One that notes what it is told."""
+
+    paused = False
+    outlet: Outlet | None = None
+
+    def __init__(self) -> None: ...
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def pass_chunks(self, outlet: Outlet) -> None:
+        self.outlet = outlet
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_client_that_was_full_before_its_stream_began(full: bool) -> None:
+    """Its transport says so once: while the model loads, or before. Chunks would pile up."""
+    client = _Client(web.StreamResponse(), _Transport(), chunked=True)
+    client.is_full = full
+    answer, exchange = _Answer(), _Exchange()
+    answer.flow_to(client, exchange, Tail(), None)
+    assert exchange.outlet is not None
+    assert (answer.paused, exchange.paused) == (full, full)
+    assert client.full is not None
+    client.full()
+    assert (answer.paused, exchange.paused) == (True, True)
