@@ -82,10 +82,10 @@ class Library:
             signature = await asyncio.to_thread(_signature_of, self.file)
             if signature == self._signature:
                 return
-            self._signature = signature
-            try:
+            try:  # cancelled (a client left who asked for it), it is still to be read
                 catalog, self._signature = await asyncio.to_thread(read_catalog, self.file)
             except InvalidFiles as error:
+                self._signature = signature
                 self.broken = str(error)
                 _log.error("models.json is broken, the last good one stays in use: %s", error)
                 return
