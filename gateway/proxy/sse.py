@@ -17,6 +17,8 @@ import orjson
 _KEPT = 3  # pieces of the stream; usage, timings and [DONE] come in the last three events
 _MAX_TAIL = 64 * 1024
 _NUMBERS = (int, float)
+#: Tokens. A server that says more, or less than none, isn't believed: sums go into a database.
+_MOST = 2**40
 
 
 class Usage(NamedTuple):
@@ -123,10 +125,10 @@ def usage_of(answer: Any) -> Usage | None:
 
 
 def _count(data: dict[str, Any], key: str) -> int:
-    count: int = data.get(key, 0)
-    if count.__class__ is int:  # not `isinstance`: a bool is an int
-        return count
-    return int(count) if count.__class__ is float else 0
+    count: Any = data.get(key, 0)
+    if type(count) not in _NUMBERS:  # not `isinstance`: a bool is an int
+        return 0
+    return int(count) if 0 <= count <= _MOST else 0
 
 
 def _number(data: dict[str, Any], key: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.proxy.sse import AnthropicTail, Tail, Usage, usage_of
@@ -88,3 +89,10 @@ def test_whole_answers() -> None:
     assert usage_of({"usage": {"prompt_tokens": 7, "total_tokens": 7}}) == Usage(7, 0, 0, None)
     for nothing in ([], {}, {"usage": None}, {"response": 7}, None):
         assert usage_of(nothing) is None
+
+
+@pytest.mark.parametrize("tokens", ["-1", "-1e9", "1e30", "18446744073709551615", "true", '"7"'])
+def test_numbers_that_no_answer_has(tokens: str) -> None:
+    """They would be counted for a key's limits, and no database takes all of them."""
+    answer = orjson.loads(f'{{"usage": {{"prompt_tokens": 7.0, "completion_tokens": {tokens}}}}}')
+    assert usage_of(answer) == Usage(7, 0, 0, None)
