@@ -14,7 +14,7 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.proxy.failure import Failure
-from gateway.proxy.sse import AnthropicTail, Tail
+from gateway.proxy.sse import AnthropicTail, ResponsesTail, Tail
 
 #: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
@@ -83,5 +83,7 @@ def _anthropic_event(error: GatewayError) -> bytes:
 
 
 OPENAI = Dialect("openai", Failure.in_openai_shape, GatewayError.body, _openai_event, Tail)
-RESPONSES = Dialect("responses", Failure.in_openai_shape, GatewayError.body, _responses_event, Tail)
+RESPONSES = Dialect(
+    "responses", Failure.in_openai_shape, GatewayError.body, _responses_event, ResponsesTail
+)
 ANTHROPIC = Dialect("anthropic", _anthropic_error, _anthropic_of, _anthropic_event, AnthropicTail)

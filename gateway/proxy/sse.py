@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 _KEPT = 3  # pieces of the stream; usage, timings and [DONE] come in the last three events
+_KEPT_OF_LONG = 16  # where the last event may be long, and come in many reads
 _MAX_TAIL = 64 * 1024
 _NUMBERS = (int, float)
 #: Tokens. A server that says more, or less than none, isn't believed: sums go into a database.
@@ -38,8 +39,8 @@ class Tail:
 
     __slots__ = ("_pieces", "feed", "framed")
 
-    def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque(maxlen=_KEPT)
+    def __init__(self, kept: int = _KEPT) -> None:
+        self._pieces: deque[bytes] = deque(maxlen=kept)
         self.feed = self._pieces.append  # one C call a chunk
         self.framed = False
 
@@ -63,6 +64,15 @@ class Tail:
         if self.framed:
             pieces = (piece[piece.find(b"\n") + 1 : -2] for piece in pieces)
         return b"".join(pieces)
+
+
+class ResponsesTail(Tail):
+    """The same for OpenAI's Responses, whose last event holds the whole answer again."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(_KEPT_OF_LONG)
 
 
 class AnthropicTail(Tail):

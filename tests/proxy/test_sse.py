@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.proxy import dialect
 from gateway.proxy.sse import AnthropicTail, Tail, Usage, usage_of
 
 
@@ -30,6 +31,16 @@ RESPONSES = stream(
             }
         },
         "timings": TIMINGS,
+    },
+)
+#: The answer once more, as long as it is.
+LONG = stream(
+    {"delta": "x"},
+    {
+        "response": {
+            "output": [{"text": "x" * 30_000}],
+            "usage": {"input_tokens": 7, "output_tokens": 5},
+        }
     },
 )
 ANTHROPIC = stream(
@@ -73,6 +84,14 @@ def test_streams_that_say_nothing() -> None:
             tail = kind()
             tail.feed(events)
             assert tail.usage() is None
+
+
+@pytest.mark.parametrize("size", [4096, 16384, 65536])
+def test_a_long_last_event_in_many_reads(size: int) -> None:
+    tail = dialect.RESPONSES.tail()
+    for at in range(0, len(LONG), size):
+        tail.feed(LONG[at : at + size])
+    assert tail.usage() == Usage(7, 5, 0, None)
 
 
 def test_a_broken_anthropic_stream_still_tells_the_prompt() -> None:
