@@ -323,6 +323,7 @@ def test_the_authorities_are_not_read_to_start(serve: Serve, tmp_path: Path) -> 
     (backend,) = backend_pids(served)
     environment = Path(f"/proc/{backend}/environ").read_bytes().split(b"\0")
     assert f"SSL_CERT_FILE={pipe}".encode() in environment  # as it was given
+    assert not [line for line in environment if line.startswith(b"PYDANTIC_")]
     assert served.stop() == 0
 
 

@@ -28,16 +28,20 @@ COMMANDS: Final = {
 }
 
 
+#: Else pydantic opens the metadata of every package that is installed, to find plugins in it.
+PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: it failed, and stderr says why; 2: it was not understood."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Else pydantic opens the metadata of every package that is installed, to find plugins in it.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    start = argparse.Namespace(plugins_given=PLUGINS in os.environ)
+    os.environ.setdefault(PLUGINS, "__all__")
     # Modules and classes stay: a collector that looks through them again and again, as they
     # become more, finds nothing, and takes a twelfth of the time until `serve` listens.
     gc.disable()
     try:
-        args = _parser(arguments).parse_args(arguments)
+        args = _parser(arguments).parse_args(arguments, start)
     finally:
         gc.enable()
     try:

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gateway import open_files
+from gateway.cli import PLUGINS
 from gateway.cli.options import add_config
 from gateway.config import Loaded, load_settings, skeleton
 from gateway.logs import log_to_stderr
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
             from gateway.library import Library
             from gateway.listeners import CannotListen
             from gateway.server import serve
+        if not args.plugins_given:
+            del os.environ[PLUGINS]  # all that is pydantic's is here, and children aren't concerned
 
         library: Library = Library.open(loaded.settings.models_file)
         try:
