@@ -91,20 +91,22 @@ class ResponseSink(Protocol):
 class Outlet:
     """Where whole chunks of an answer go as they came: into a client's transport.
 
-    ``write`` is the transport's. ``keep`` gets the last chunk before anything else comes, or with
-    :meth:`flush`: a stream tells its usage at the end.
+    ``write`` is the transport's. ``keep`` gets the last two chunks before anything else comes, or
+    with :meth:`flush`: a stream tells its usage at the end, or in the event before that.
     """
 
-    __slots__ = ("chunks", "keep", "last", "write")
+    __slots__ = ("before", "chunks", "keep", "last", "write")
 
     def __init__(self, write: Callable[[bytes], None], keep: Callable[[bytes], None]) -> None:
         self.write = write
         self.keep = keep
         self.chunks = 0  # that went through here
-        self.last = b""
+        self.before = self.last = b""
 
     def flush(self) -> None:
-        """Hand the last chunk over to ``keep``."""
+        """Hand the last chunks over to ``keep``."""
+        if self.before:
+            self.keep(self.before)
         if self.last:
             self.keep(self.last)
-            self.last = b""
+        self.before = self.last = b""

@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
                 and data[_of_beginnings[length]] == _beginnings[length]
                 and data[_ENDING] == _CRLF
             ):
-                outlet.last = data
+                outlet.before, outlet.last = outlet.last, data
                 outlet.chunks += 1
                 write = outlet.write  # as a method call it would be looked up in the class first
                 try:
