@@ -12,7 +12,7 @@ PACKAGE = REPOSITORY / "gateway"
 
 #: From the ground up. Modules of one layer may use each other.
 LAYERS = (
-    ("gateway.errors", "gateway.tasks", "gateway.logs", "gateway.open_files"),
+    ("gateway.errors", "gateway.tasks", "gateway.logs", "gateway.open_files", "gateway.sized_head"),
     ("gateway.validation", "gateway.names", "gateway.endpoints", "gateway.llama_options"),
     ("gateway.config",),
     ("gateway.catalog",),

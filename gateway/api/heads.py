@@ -13,6 +13,7 @@ from gateway.api.auth import key_in
 from gateway.api.middleware import protect, scope_of
 from gateway.api.parts import Parts
 from gateway.api.request import AnyHandler
+from gateway.sized_head import size_in
 
 #: What such a head begins with.
 POST = b"POST /"
@@ -92,18 +93,10 @@ class Head:
 
         That is what the next request on the same connection begins with, nearly always.
         """
-        before, after = self._before, self._after
-        if not data.startswith(before):
+        found = size_in(data, self._before, self._after, _MAX_DIGITS)
+        if found is None or found[0] > self._max_body:
             return None
-        start = len(before)
-        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
-        digits = data[start:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
-            return None
-        length = int(digits)
-        if length > self._max_body:
-            return None
-        body = end + len(after)
+        length, body = found
         return self, body, body + length
 
     def fixed(self, hsts: str | None) -> bytes:

@@ -100,7 +100,6 @@ class Connection(asyncio.Protocol):
         "_bodyless",
         "_chunk_outlet",
         "_complete",
-        "_digits",
         "_feed",
         "_head",
         "_headers",
@@ -143,9 +142,8 @@ class Connection(asyncio.Protocol):
         self._parser: Any = _Parser(self)
         self._feed: Any = self._parser.feed_data
         self._complete = False
-        #: The head of the last answer, and how many digits its length had: most likely the next's.
+        #: The head of the last answer: most likely the next one's.
         self._known: Known | None = None
-        self._digits = 0
         #: Gets the next read if that is a whole chunk: the parser stands between two.
         self._outlet: Outlet | None = None
 
@@ -269,7 +267,7 @@ class Connection(asyncio.Protocol):
     def _take_known(self, exchange: Owner, data: bytes) -> bool:
         """Take an answer whose head is known; the parser will see nothing of it."""
         known = self._known
-        found = known.begins(data, self._digits) if known is not None else None
+        found = known.again(data) if known is not None else None
         if found is not None and known is not None:
             length, start = found
         else:
@@ -277,7 +275,7 @@ class Connection(asyncio.Protocol):
             if recognised is None:
                 return False
             known, length, start = recognised
-            self._known, self._digits = known, len(str(length))
+            self._known = known
         if len(data) - start > length:
             return False
         self._headers = None

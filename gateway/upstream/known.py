@@ -6,6 +6,7 @@ Content-Length then too, means the same again, so neither it nor its body goes t
 
 from __future__ import annotations
 
+from gateway.sized_head import size_in
 from gateway.upstream.answer import ResponseHead
 
 #: How servers write it; otherwise written, it's parsed every time.
@@ -30,18 +31,9 @@ class Known:
         self._before = before  # the digits of the length
         self._after = after
 
-    def begins(self, data: bytes, digits: int) -> tuple[int, int] | None:
-        """Whether ``data`` begins with it, and a length of so many digits.
-
-        Then that length, and where the body begins.
-        """
-        start = len(self._before)
-        end = start + digits
-        if data[:start] == self._before and data[end : end + len(self._after)] == self._after:
-            length = data[start:end]
-            if length.isdigit():
-                return int(length), end + len(self._after)
-        return None
+    def again(self, data: bytes) -> tuple[int, int] | None:
+        """The length of the body, and where that begins, if ``data`` begins with this head."""
+        return size_in(data, self._before, self._after, _MOST_DIGITS)
 
 
 _heads: dict[bytes, Known] = {}  # by their bytes without the digits
