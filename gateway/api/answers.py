@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from gateway.api.middleware import decorate, hsts, lines_about
+from gateway.api.middleware import about, decorate, hsts
 from gateway.api.request import FrontRequest
 from gateway.proxy.headers import Headers
 from gateway.proxy.outgoing import Whole
@@ -30,7 +30,7 @@ def whole(request: FrontRequest, answered: Whole) -> bytes:
             _STATUS_LINES.get(status) or _status_line(status),
             _kept_lines(answered.headers),
             head.fixed(hsts(request, head.parts)),
-            lines_about(request),
+            lines_of(about(request)),
             _date_line(int(time.time())),
             length_line(len(body)) if body or status != 204 else b"",  # RFC 9110, 8.6
             b"\r\n" if head.keep_alive else CLOSE + b"\r\n",

@@ -225,16 +225,6 @@ def about(visit: Visit) -> list[tuple[str, str]]:
     return found
 
 
-def lines_about(visit: Visit) -> bytes:
-    """The same as header lines."""
-    text = f"X-Request-Id: {visit.id}\r\n"
-    if visit.model is not None:
-        text += f"X-Gateway-Model: {_header_text(visit.model)}\r\n"
-    if visit.grant is not None:
-        text += "".join([f"{k}: {v}\r\n" for k, v in visit.grant.headers().items()])
-    return text.encode("ascii")
-
-
 @functools.lru_cache(256)
 def _header_text(text: str) -> str:
     """A name as a header value: printable ASCII as it is, the rest percent-encoded."""

@@ -85,7 +85,7 @@ class Exchange:
     def pass_chunks(self, outlet: Outlet) -> None:
         """From now on chunks of a chunked answer may go to ``outlet`` as they came.
 
-        Each is one whole chunk: size (RFC 9112, 7.1; at most four hexadecimal digits), data and
+        Each is one whole chunk: size (RFC 9112, 7.1; at most three hexadecimal digits), data and
         line ends. What comes in other pieces goes to the sink's ``on_body`` as before, in order.
         Nobody looks here whether the client takes it in: its transport tells its protocol.
         """
