@@ -358,7 +358,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     except UsageError as error:
         sys.exit(str(error))
     except ImportError:
-        sys.exit("error: xllamacpp is missing, get it with: pip install 'llm-gateway[demo]'")
+        sys.exit("error: xllamacpp is missing, get it with: pip install xllamacpp")
     sockets = [host for host in params.hostnames if host.endswith(".sock")]
     for path in sockets:
         _remove_socket(path)

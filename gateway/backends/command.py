@@ -256,7 +256,7 @@ def find_program(setting: str, environ: Mapping[str, str]) -> tuple[str, ...]:
         raise LoadFailed(
             "no llama-server found: install llama.cpp so that llama-server is on PATH, or set "
             "llama_server in the configuration to its path, or get the bundled one with: "
-            "pip install 'llm-gateway[demo]'"
+            "pip install xllamacpp"
         )
     if "/" not in setting and os.sep not in setting and not setting.startswith("~"):
         if found := shutil.which(setting, path=path):

@@ -46,7 +46,7 @@ def missing_packages() -> str | None:
     missing = [name for name in ("acme", "josepy") if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    return f"needs the package {' and '.join(missing)}: pip install 'llm-gateway[acme]'"
+    return f"needs the package {' and '.join(missing)}: pip install {' '.join(missing)}"
 
 
 class Conversation:

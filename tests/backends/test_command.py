@@ -312,7 +312,7 @@ def test_auto_falls_back_to_the_bundled_one(tmp_path):
 
 def test_auto_without_any(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(LoadFailed, match=r"pip install 'llm-gateway\[demo\]'"):
+    with pytest.raises(LoadFailed, match=r"pip install xllamacpp$"):
         find_program("auto", {"PATH": str(tmp_path)})
 
 
