@@ -118,7 +118,7 @@ class RateLimited(GatewayError):
 
 
 class CatalogBroken(GatewayError):
-    """500: models.json cannot be read at present; the last good one goes on serving."""
+    """500: models.json is broken, and there was no good one that could go on serving."""
 
     default_code = "models_file_broken"
     retryable = False

@@ -1,7 +1,7 @@
 """models.json as it stands on disk, and what was chosen from it.
 
 The file is read again when it has changed. A broken one changes nothing: the last good one goes
-on serving, and the reason is kept for ``GET /models`` and the log.
+on serving, and that it does is told wherever somebody may look (lists, status, readiness, log).
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def read_catalog(file: Path) -> tuple[Catalog, _Signature]:
 class Library:
     """The current catalog, its names, and the active model.
 
-    ``changed`` is called with every new catalog.
+    ``changed`` is called with every new catalog. ``signature`` is that of the file ``catalog``
+    comes from; ``None``: there was no good one yet.
     """
 
     def __init__(self, file: Path, catalog: Catalog, signature: _Signature | None) -> None:
@@ -58,10 +59,12 @@ class Library:
         self.catalog = catalog
         self.resolver = Resolver(catalog)
         self.active: Active | None = None
+        #: Why the file as it is now is not what is served, with paths: for administrators.
         self.broken: str | None = None
         self.changed: Callable[[Catalog], None] = lambda catalog: None
-        self._signature = signature
+        self._good = self._seen = signature
         self._lock = asyncio.Lock()
+        self._listeners: set[Callable[[], None]] = set()
 
     @classmethod
     def open(cls, file: Path) -> Library:
@@ -74,26 +77,48 @@ class Library:
     @property
     def created(self) -> int:
         """When the models were last changed, in seconds since 1970."""
-        return self._signature.modified // 10**9 if self._signature else 0
+        return self._good.modified // 10**9 if self._good else 0
+
+    @property
+    def note(self) -> str | None:
+        """That the file is broken, in words for everybody: without what stands in it or where."""
+        if self.broken is None:
+            return None
+        if self._good is None:
+            return "models.json is broken: there are no models until it is mended"
+        return "models.json is broken: the last good one stays in use until it is mended"
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` when the file breaks or is mended; returns how to end it."""
+        self._listeners.add(callback)
+        return lambda: self._listeners.discard(callback)
 
     async def refresh(self) -> None:
         """Take over the file if it has changed."""
         async with self._lock:
             signature = await asyncio.to_thread(_signature_of, self.file)
-            if signature == self._signature:
+            if signature == self._seen:
                 return
             try:  # cancelled (a client left who asked for it), it is still to be read
-                catalog, self._signature = await asyncio.to_thread(read_catalog, self.file)
+                catalog, read = await asyncio.to_thread(read_catalog, self.file)
             except InvalidFiles as error:
-                self._signature = signature
-                self.broken = str(error)
-                _log.error("models.json is broken, the last good one stays in use: %s", error)
+                self._seen = signature
+                self._set_broken(str(error))
+                _log.error("%s: %s", self.note, error)
                 return
-            self.broken = None
+            self._good = self._seen = read
+            if self.broken is not None:
+                _log.info("models.json is in order again")
+                self._set_broken(None)
             if catalog == self.catalog:
                 return
             _log.info("models.json has changed: %s", ", ".join(catalog.names) or "no models")
             self._take(catalog)
+
+    def _set_broken(self, reason: str | None) -> None:
+        self.broken = reason
+        for listener in tuple(self._listeners):
+            listener()
 
     async def watch(self) -> None:
         """Take over changes of the file as they happen, until cancelled.
@@ -112,8 +137,8 @@ class Library:
             await self.refresh()
 
     def check(self) -> None:
-        """Raise :class:`CatalogBroken` while the file on disk is broken."""
-        if self.broken is not None:
+        """Raise :class:`CatalogBroken` if the file is broken, and there never was a good one."""
+        if self.broken is not None and self._good is None:
             raise CatalogBroken(f"Failed to load models: {self.broken}")
 
     def _take(self, catalog: Catalog) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from gateway import library
+from gateway.catalog import EMPTY
+from gateway.errors import CatalogBroken
 from gateway.library import Library, read_catalog
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -37,3 +40,40 @@ async def test_a_change_is_not_lost_with_who_asked_for_it(
     go.set()
     await found.refresh()
     assert list(found.catalog.models) == ["new"]
+
+
+async def test_a_broken_file_is_an_error_only_where_there_was_no_good_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = tmp_path / "models.json"
+    file.write_text('{"m": }')
+    without = Library(file, EMPTY, None)
+    await without.refresh()
+    with pytest.raises(CatalogBroken, match=r"^Failed to load models: .*models\.json"):
+        without.check()
+    assert without.created == 0
+
+    file.write_text("{}")
+    told: list[str | None] = []
+    found = Library.open(file)
+    found.subscribe(lambda: told.append(found.broken))
+    created = found.created
+    caplog.clear()
+    for broken in ("{", "[]", None):
+        file.unlink()
+        if broken is not None:
+            file.write_text(broken)
+        for _ in range(2):  # told once
+            await found.refresh()
+        found.check()
+        assert found.note is not None
+        assert "the last good one stays in use" in found.note
+        assert found.created == created
+        assert str(file) in caplog.messages.pop()
+    assert [type(reason) for reason in told] == [str, str, str]
+    caplog.clear()
+    file.write_text("{}")
+    await found.refresh()
+    assert (found.note, found.broken, told[-1]) == (None, None, None)
+    assert caplog.messages == ["models.json is in order again"]

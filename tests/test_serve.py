@@ -198,6 +198,27 @@ def test_init_makes_a_project_that_checks_and_serves(serve: Serve, tmp_path: Pat
     assert "no gateway is running" in err
 
 
+def test_commands_say_that_models_json_is_broken(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config))
+    assert get(served, "/models") == (200, ["m"])
+    file = tmp_path / "p/data/models.json"
+    file.write_text('{"m": {')
+    served.wait_for(r"(models.json is broken: the last good one stays in use)", served.log)
+    code, out, err = llm_gateway("models", "--config", str(config), cwd=tmp_path)
+    assert (code, [line.split()[:2] for line in out.splitlines()][1:]) == (0, [["m", "stopped"]])
+    assert "is not valid JSON" in err
+    assert "the models that the running gateway goes on with" in err
+    code, out, _ = llm_gateway("status", "--once", "--config", str(config), cwd=tmp_path)
+    assert code == 0
+    assert "models.json is broken, the last good one stays in use" in out
+    assert str(file) in out
+    served.stop()
+    code, out, err = llm_gateway("models", "--config", str(config), cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert "is not valid JSON" in err
+
+
 def test_keys_made_beside_a_running_gateway_work_at_once(serve: Serve, tmp_path: Path) -> None:
     config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
     served = serve("--config", str(config))

@@ -51,6 +51,7 @@ async def gateway_status(request: web.Request) -> web.Response:
             "ready": request.app[LIFECYCLE].ready,
             "in_flight": scheduler.in_flight,
             "active": library.active._asdict() if library.active else None,
+            "models_file_error": library.broken,
             "models": [asdict(status) for status in scheduler.status()],
         }
     )

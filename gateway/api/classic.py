@@ -89,19 +89,25 @@ async def status(request: web.Request) -> web.StreamResponse:
     """GET /status: Server-Sent Events, one at once and one after every change.
 
     A change of numbers alone is told every few seconds. A key sees the models that it may use.
+    ``models_file_error`` is null while models.json is in order.
     """
     return await endless(request, _status_events(request), event="message")
 
 
 async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
-    now = partial(_status_event, request.app, request[VISIT].principal.models)
-    async with contextlib.aclosing(throttled(request.app[SCHEDULER], now, _essence)) as events:
+    app, principal = request.app, request[VISIT].principal
+    now = partial(_status_event, app, principal.models, admin=principal.admin)
+    found = throttled(now, _essence, app[SCHEDULER], app[LIBRARY])
+    async with contextlib.aclosing(found) as events:
         async for event in events:
             yield orjson.dumps(event).decode()
 
 
-def _status_event(app: web.Application, allowed: Collection[str] | None) -> dict[str, Any]:
-    chosen, statuses = app[LIBRARY].active, app[SCHEDULER].status()
+def _status_event(
+    app: web.Application, allowed: Collection[str] | None, *, admin: bool
+) -> dict[str, Any]:
+    library = app[LIBRARY]
+    chosen, statuses = library.active, app[SCHEDULER].status()
     if allowed is not None:
         statuses = [s for s in statuses if s.name in allowed]
         chosen = chosen if chosen is not None and chosen.model in allowed else None
@@ -114,6 +120,7 @@ def _status_event(app: web.Application, allowed: Collection[str] | None) -> dict
         "active": active,
         "personality": chosen.personality if chosen is not None else None,
         "waiting": [_waiting(s) for s in statuses if s.queued or s.state is State.STARTING],
+        "models_file_error": library.broken if admin else library.note,
     }
 
 
@@ -138,7 +145,8 @@ def _waiting(status: ModelStatus) -> dict[str, Any]:
 def _essence(event: dict[str, Any]) -> Any:
     """What is worth an event of its own."""
     stages = [(one["model"], one["stage"]) for one in event["waiting"]]
-    return event["status"], event["models"], event["active"], event["personality"], stages
+    whole = ("status", "models", "active", "personality", "models_file_error")
+    return *map(event.get, whole), stages
 
 
 def _in_words(statuses: list[ModelStatus], active: str | None) -> tuple[str, str]:

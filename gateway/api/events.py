@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp_sse import sse_response
@@ -21,6 +21,13 @@ HEADERS = {"X-Accel-Buffering": "no"}
 PAUSE = 5.0
 
 _T = TypeVar("_T")
+
+
+class Source(Protocol):
+    """Something that tells of its changes."""
+
+    def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Call ``callback`` after every change; returns how to end it."""
 
 
 async def endless(
@@ -71,15 +78,15 @@ async def changes(scheduler: Scheduler) -> AsyncGenerator[None, None]:
 
 
 async def throttled(
-    scheduler: Scheduler, look: Callable[[], _T], essence: Callable[[_T], Any]
+    look: Callable[[], _T], essence: Callable[[_T], Any], *sources: Source
 ) -> AsyncGenerator[_T, None]:
-    """Yield what ``look`` sees: at once, and after every change of a backend's state or queue.
+    """Yield what ``look`` sees: at once, and after every change of one of the ``sources``.
 
     Where the ``essence`` of it is still the same, the next one comes :data:`PAUSE` after the
     last, also if only time has passed.
     """
     changed = asyncio.Event()
-    stop_listening = scheduler.subscribe(changed.set)
+    stop_listening = [source.subscribe(changed.set) for source in sources]
     try:
         while True:
             told, told_at = look(), time.monotonic()
@@ -96,4 +103,5 @@ async def throttled(
                     async with asyncio.timeout(due if due > 0 else PAUSE):
                         await changed.wait()
     finally:
-        stop_listening()
+        for stop in stop_listening:
+            stop()

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
-from gateway.api.context import LIFECYCLE, SETTINGS
+from gateway.api.context import LIBRARY, LIFECYCLE, SETTINGS
 from gateway.api.middleware import needs
 from gateway.api.tls_state import TLS
 from gateway.errors import NotFound
@@ -33,13 +33,17 @@ async def health(request: web.Request) -> web.Response:
 
 @needs(Scope.PUBLIC)
 async def ready(request: web.Request) -> web.Response:
-    """GET /ready: 200 while requests are taken, 503 while starting and stopping."""
+    """GET /ready: 200 while requests are taken, 503 while starting and stopping.
+
+    A ``note`` says what is amiss meanwhile: that models.json is broken.
+    """
     lifecycle = request.app[LIFECYCLE]
     if lifecycle.stopping.is_set():
         return json_response({"status": "stopping"}, status=503)
     if not lifecycle.ready:
         return json_response({"status": "starting"}, status=503)
-    return json_response({"status": "ready"})
+    note = request.app[LIBRARY].note
+    return json_response({"status": "ready", **({"note": note} if note else {})})
 
 
 @needs(Scope.PUBLIC)

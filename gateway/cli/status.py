@@ -51,8 +51,11 @@ def _show(settings: Settings, *, clear: bool) -> bool:
     chosen = f"{active['model']} ({active['personality'] or 'no personality'})" if active else "-"
     print(
         f"ready: {'yes' if data['ready'] else 'no'}   in flight: {data['in_flight']}   "
-        f"active: {chosen}\n"
+        f"active: {chosen}"
     )
+    if broken := data["models_file_error"]:
+        print(f"models.json is broken, the last good one stays in use: {broken}")
+    print()
     rows = [
         (
             model["name"],

@@ -74,6 +74,39 @@ async def test_status(make_gateway: MakeGateway, tmp_path: Path) -> None:
             await response.content.read()
 
 
+async def test_a_broken_models_json_is_told_everywhere(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        assert running.gateway.ring is not None
+        _, chat = await running.gateway.ring.create("chat")
+        file = running.gateway.settings.models_file
+        good = file.read_text()
+        async with (
+            running.request("GET", "/status") as for_admins,
+            running.request("GET", "/status", key=chat) as for_all,
+        ):
+            for stream in (for_admins, for_all):
+                assert (await event(stream))[1]["models_file_error"] is None
+            file.write_text(good.replace("params", "parms"))  # seen without anybody asking
+            async with asyncio.timeout(10):
+                reason = (await event(for_admins))[1]["models_file_error"]
+                note = (await event(for_all))[1]["models_file_error"]
+            assert f"{file}: m.parms: unknown key" in reason
+            assert note.startswith("models.json is broken: the last good one stays in use")
+            assert await running.json("GET", "/ready", key=None) == (
+                200,
+                {"status": "ready", "note": note},
+            )
+            for path in ("/admin/status", "/admin/models"):
+                assert (await running.json("GET", path))[1]["models_file_error"] == reason
+            file.write_text(good)
+            async with asyncio.timeout(10):
+                for stream in (for_admins, for_all):
+                    assert (await event(stream))[1]["models_file_error"] is None
+            assert await running.json("GET", "/ready", key=None) == (200, {"status": "ready"})
+
+
 async def test_status_while_models_load(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

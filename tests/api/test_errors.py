@@ -177,10 +177,9 @@ async def test_broken_models_json_keeps_the_last_good_one(
         file = running.gateway.settings.models_file
         good = file.read_text()
         file.write_text('{"good": ')
-        for path in ("/models", "/v1/models"):
-            status, answer = await running.json("GET", path)
-            assert status == 500
-            assert answer["error"]["message"].startswith("Failed to load models: ")
+        assert await running.json("GET", "/models") == (200, ["good"])
+        status, answer = await running.json("GET", "/v1/models")
+        assert (status, [entry["id"] for entry in answer["data"]]) == (200, ["good"])
         await still_serves(running)
         file.write_text(good.replace('"good"', '"better"'))
         assert await running.json("GET", "/models") == (200, ["better"])
