@@ -31,6 +31,15 @@ CIPHERS = ":".join(
     )
 )
 
+#: Seconds between two looks at the files. New ones are taken at the second look that finds them
+#: the same: within 3 s of the last write. Looking also works where nothing tells of changes
+#: (network drives, mounts into containers, links that lead elsewhere), and costs three stats.
+_LOOK_EVERY = 1.0
+#: Looks for which files that cannot be served go unsaid: a tool may be in the middle of its work.
+_BENEFIT_OF_DOUBT = 3
+#: Times that files are read again because they were written to meanwhile, and seconds between.
+_READINGS, _PAUSE = 20, 0.2
+
 _Signature = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -104,6 +113,7 @@ class CertificateReloader:
         self._file = file
         self._newest = context
         self._tried = self._seen = signature
+        self._unsaid = 0
         self._reloading = asyncio.Lock()
         self.problems: tuple[Problem, ...] = ()
         """Why the files as they are now are not what is served; empty when they are."""
@@ -131,13 +141,24 @@ class CertificateReloader:
         """
         async with self._reloading:
             wanted = tls or self._tls
-            self._tried = self._seen = await asyncio.to_thread(_signature, wanted)
-            try:
-                context, info = await asyncio.to_thread(_build_flawless, wanted, self._file)
-            except InvalidFiles as error:
-                self.problems = error.problems
-                raise
-            self._tls, self._newest, self.problems = wanted, context, ()
+            self._unsaid = 0  # whoever asked is told
+            for _ in range(_READINGS):
+                before = await asyncio.to_thread(_signature, wanted)
+                try:
+                    context, info = await asyncio.to_thread(_build_flawless, wanted, self._file)
+                    problems: tuple[Problem, ...] = ()
+                except InvalidFiles as error:
+                    problems = error.problems
+                # The files are read one after the other: written to meanwhile, they may be half
+                # of the old and half of the new.
+                self._tried = self._seen = await asyncio.to_thread(_signature, wanted)
+                if self._tried == before:
+                    break
+                await asyncio.sleep(_PAUSE)
+            self.problems = problems
+            if problems:
+                raise InvalidFiles(problems)
+            self._tls, self._newest = wanted, context
         if self.changed is not None:
             self.changed(info)
 
@@ -152,21 +173,32 @@ class CertificateReloader:
         """One look at the files; True if a new certificate was taken over.
 
         New files are taken at the second look that finds them the same, because tools write
-        key, certificate and chain one after the other. Broken ones are reported once.
+        key, certificate and chain one after the other. Broken ones are reported once, and only
+        if they stay as they are: to a slow tool's key the certificate is still to come.
         """
         seen = await asyncio.to_thread(_signature, self._tls)
         settled, self._seen = seen == self._seen, seen
-        if not settled or seen == self._tried:
+        if not settled:
+            return False
+        if seen == self._tried:
+            self._tell_refused()
             return False
         try:
             await self.reload()
-        except InvalidFiles as error:
-            _log.error("new certificate refused, the old one stays in use: %s", error)
+        except InvalidFiles:
+            self._unsaid = _BENEFIT_OF_DOUBT
             return False
         _log.info("new certificate in use: %s", self._tls.certificate)
         return True
 
-    async def watch(self, interval: float = 30.0) -> NoReturn:
+    def _tell_refused(self) -> None:
+        if self._unsaid:
+            self._unsaid -= 1
+            if not self._unsaid:
+                reasons = "\n".join(map(str, self.problems))
+                _log.error("new certificate refused, the old one stays in use: %s", reasons)
+
+    async def watch(self, interval: float = _LOOK_EVERY) -> NoReturn:
         """:meth:`check` every ``interval`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(interval)

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -414,3 +415,49 @@ async def test_opening_broken_files_says_what_is_wrong(forge) -> None:
     tls = forge.write(forge.issue(), key=forge.root.key_pem())
     with pytest.raises(InvalidFiles, match=r"/etc/x\.yaml: tls\.private_key: does not belong"):
         await CertificateReloader.open(tls, file="/etc/x.yaml")
+
+
+async def test_half_of_a_new_pair_is_never_served_and_no_alarm(
+    forge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tool that takes seconds between the key and the certificate, and then the chain."""
+    caplog.set_level(logging.INFO)
+    old, new = forge.issue(forge.middle), forge.issue(forge.root)
+    tls = forge.write(old, forge.middle)
+    reloader = await CertificateReloader.open(tls)
+    async with echo_server(reloader.context) as port:
+        for path, data in ((tls.private_key, new.key_pem()), (tls.certificate, new.pem)):
+            path.write_bytes(data)
+            assert [await reloader.check() for _ in range(3)] == [False] * 3
+            assert reloader.problems
+            assert await presented(port) == old.der
+        assert caplog.messages == []
+        tls.ca_chain.write_bytes(forge.root.pem)
+        assert [await reloader.check() for _ in range(3)] == [False, True, False]
+        assert await presented(port) == new.der
+        assert caplog.messages == [f"new certificate in use: {tls.certificate}"]
+
+
+async def test_files_that_change_while_they_are_read_are_read_again(
+    forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the certificate and the chain somebody writes both."""
+    other = forge.issue(forge.root, name="Next intermediate", authority=True)
+    new, newer = forge.issue(forge.middle), forge.issue(other)
+    tls = forge.write(forge.issue(forge.middle), forge.middle)
+    reloader = await CertificateReloader.open(tls)
+    forge.write(new, forge.middle)
+    read_bytes, times = Path.read_bytes, []
+
+    def while_it_is_read(path: Path) -> bytes:
+        data = read_bytes(path)
+        if path == tls.certificate and not times:
+            times.append(path)
+            forge.write(newer, other)
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", while_it_is_read)
+    await reloader.reload()
+    client = ssl.create_default_context(cadata=forge.root.pem.decode())
+    async with echo_server(reloader.context) as port:
+        assert await presented(port, client) == newer.der  # and the chain is that of the new one

@@ -7,14 +7,16 @@ import os
 import signal
 import socket
 import ssl
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from harness import FAKE, Served, fake_model, opened, project
+from harness import FAKE, Served, fake_model, opened, project, wait_until
 
 from gateway.tls import SelfSigned, self_signed
 
@@ -121,6 +123,44 @@ def test_versions_on_the_wire(secure: tuple[Served, SelfSigned]) -> None:
         # asyncio hangs up before OpenSSL's alert is on its way.
         with pytest.raises(ssl.SSLError, match=r"PROTOCOL_VERSION|UNEXPECTED_EOF"):
             hello(old)
+
+
+@pytest.mark.parametrize("tool", ["writes", "links"])
+def test_new_files_are_in_use_within_three_seconds(serve: Serve, tmp_path: Path, tool: str) -> None:
+    """Written over as win-acme does, or linked to others as certbot does: four links in turn."""
+    old = self_signed(["localhost"], tmp_path / "old")
+    new = self_signed(["localhost"], tmp_path / "new")
+    live = [tmp_path / f"live-{part}.pem" for part in ("key", "crt", "chain")]
+
+    def put(made: SelfSigned) -> None:
+        for file, source in zip(
+            live, (made.private_key, made.certificate, made.chain), strict=True
+        ):
+            if tool == "links":
+                file.unlink(missing_ok=True)
+                file.symlink_to(source)
+            else:
+                file.write_bytes(source.read_bytes())
+
+    put(old)
+    made = replace(old, private_key=live[0], certificate=live[1], chain=live[2])
+    config = tls_project(tmp_path / "p", {"m": fake_model(tmp_path)}, made)
+    served = serve("--config", str(config))
+    before = presented(served, trusting(old))
+    put(new)
+    written = time.monotonic()
+    trust = trusting(new)
+
+    def taken() -> bool:
+        try:
+            return presented(served, trust) != before
+        except ssl.SSLCertVerificationError:
+            return False
+
+    wait_until(taken, 3, "the new certificate")
+    assert time.monotonic() - written < 3
+    served.wait_for(r"(new certificate in use)", served.log)
+    assert "refused" not in "".join(served.log)
 
 
 async def test_a_new_certificate_under_fifty_streams(serve: Serve, tmp_path: Path) -> None:
