@@ -34,6 +34,7 @@ from gateway.llama_options import (
     TEMPLATE_ALIASES,
     TEMPLATES,
 )
+from gateway.nesting import MAX_DEPTH, nests_deeper
 from gateway.validation import (
     Duration,
     InvalidFiles,
@@ -337,12 +338,13 @@ def parse_catalog(text: str, *, file: str = "models.json") -> Catalog:
 
     Raises :class:`InvalidFiles` with every problem found, not only the first.
     """
+    if nests_deeper(text.encode(errors="replace")):
+        what = f"is nested too deeply: at most {MAX_DEPTH} levels are taken"
+        raise InvalidFiles([Problem(file, "", None, what)])
     try:
         data = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=reject_duplicates)
     except ValueError as error:
         raise InvalidFiles([Problem(file, "", None, f"is not valid JSON: {error}")]) from None
-    except RecursionError:
-        raise InvalidFiles([Problem(file, "", None, "is nested too deeply")]) from None
     if not isinstance(data, dict):
         problem = Problem(file, "", None, 'must be an object: {"model name": {"params": ...}}')
         raise InvalidFiles([problem])

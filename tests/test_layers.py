@@ -12,7 +12,14 @@ PACKAGE = REPOSITORY / "gateway"
 
 #: From the ground up. Modules of one layer may use each other.
 LAYERS = (
-    ("gateway.errors", "gateway.tasks", "gateway.logs", "gateway.open_files", "gateway.sized_head"),
+    (
+        "gateway.errors",
+        "gateway.logs",
+        "gateway.nesting",
+        "gateway.open_files",
+        "gateway.sized_head",
+        "gateway.tasks",
+    ),
     ("gateway.validation", "gateway.names", "gateway.endpoints", "gateway.llama_options"),
     ("gateway.config",),
     ("gateway.catalog",),

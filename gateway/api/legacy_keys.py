@@ -35,6 +35,7 @@ from gateway.api.legacy_values import (
     text,
     time_in,
 )
+from gateway.nesting import MAX_DEPTH, nests_deeper
 from gateway.validation import InvalidFiles, Problem
 
 SHORT_KEY_CHARS = 16
@@ -144,15 +145,16 @@ def _load(data: bytes) -> Any:
     # Windows editors leave a byte order mark, and some write UTF-16.
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return json.loads(data.decode(encoding), object_pairs_hook=_object)
+        text = data.decode(encoding)
+        if nests_deeper(text.encode(errors="replace")):
+            raise NotUnderstood(f"is nested too deeply: at most {MAX_DEPTH} levels are taken")
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:  # its text tells the place, not what stands there
         raise NotUnderstood(f"is not valid JSON: {error}") from None
     except UnicodeDecodeError:
         raise NotUnderstood("is not text in UTF-8") from None
     except ValueError:  # CPython reads no integer of over 4300 digits
         raise NotUnderstood("holds a number that is too long") from None
-    except RecursionError:
-        raise NotUnderstood("is nested too deeply") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 orjson reads and writes a body in a few microseconds, but turns integers over 64 bits into
 floats. A body that may hold one (a long run of digits anywhere) takes the slow, exact way of the
-standard library. NaN, Infinity and numbers like 1e400 are not JSON and are refused. So is a key
-given twice in one object, of which two parsers might see two different values: what has been
-looked at here may therefore be sent on as it came.
+standard library, which is given nothing deeper than :data:`MAX_DEPTH`. NaN, Infinity and numbers
+like 1e400 are not JSON and are refused. So is a key given twice in one object, of which two
+parsers might see two different values: what has been looked at here may therefore be sent on as
+it came.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 import orjson
 
 from gateway.errors import BadRequest
+from gateway.nesting import MAX_DEPTH, nests_deeper
 from gateway.validation import reject_duplicates
 
 JsonObject = dict[str, Any]
@@ -34,16 +36,30 @@ def parse_object(raw: bytes) -> JsonObject:
     if not raw:
         raise BadRequest("the request has no body: a JSON object is needed")
     try:
-        body = _parse_exactly(raw) if _has_long_number(raw) else orjson.loads(raw)
+        if _has_long_number(raw):
+            _refuse_deep(raw)
+            body = _parse_exactly(raw)
+        else:
+            body = orjson.loads(raw)
+        # What orjson could write again has at most 254 levels: it needs no counting.
         if not _has_each_key_once(raw, body):
+            _refuse_deep(raw)
             json.loads(raw.decode("utf-8"), object_pairs_hook=reject_duplicates)
     except ValueError as error:
+        if isinstance(error, orjson.JSONDecodeError):  # it stops at 1,024 levels
+            _refuse_deep(error.doc[: error.pos + 1].encode())
         raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply", code="invalid_json") from None
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     return body
+
+
+def _refuse_deep(raw: bytes) -> None:
+    if nests_deeper(raw):
+        raise BadRequest(
+            f"the body is nested too deeply: at most {MAX_DEPTH} levels are taken",
+            code="invalid_json",
+        )
 
 
 # In what follows `find`, not `in`: for bytes CPython 3.11 makes an exception first, and throws it
@@ -71,18 +87,11 @@ def _has_each_key_once(raw: bytes, parsed: Any) -> bool:
 
 
 def serialise(body: JsonObject) -> bytes:
-    """``body`` as JSON: key order and unknown fields as they came.
-
-    Raises :class:`BadRequest` for what could be read, but is too deep to be written again.
-    """
+    """``body`` as JSON: key order and unknown fields as they came."""
     try:
         return orjson.dumps(body)
     except TypeError:  # an integer over 64 bits, or deeper than 254 levels
-        pass
-    try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
 
 
 def _parse_exactly(raw: bytes) -> Any:

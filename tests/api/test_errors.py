@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ async def still_serves(running: Running) -> None:
         (b'{"model": "good", "messages": [{}], "seed": NaN}', ["not valid JSON"]),
         (b'{"model": "good", "messages": [{}], "seed": 1e400}', ["not valid JSON"]),
         (b'{"model": "good", "messages": [{"content": "\xff"}]}', ["not valid JSON"]),
-        (b'{"a":' * 2000, ["not valid JSON"]),
+        (b'{"a":' * 2000, ["nested too deeply", "500"]),
         (b'{"model": "good", "messages": [{}], "personality": 7}', ["personality"]),
     ],
 )
@@ -49,6 +50,48 @@ async def test_bad_bodies(
         status, answer = await running.json("POST", "/v1/chat/completions", data=body)
         assert status == 400
         assert is_error(answer, *words)
+        await still_serves(running)
+
+
+@pytest.mark.parametrize("door", ["front", "aiohttp"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/embeddings",
+        "/completion",
+        "/chat/completions/control",
+        "/loadModel",
+        "/models/load",
+        "/admin/keys",
+    ],
+)
+async def test_nesting_has_the_same_end_on_every_route(
+    make_gateway: MakeGateway, tmp_path: Path, path: str, door: str
+) -> None:
+    def body(levels: int) -> bytes:
+        depth = levels - 1
+        return b'{"model": "good", "messages": [{}], "x": %b%b}' % (b"[" * depth, b"]" * depth)
+
+    async def ask(raw: bytes) -> tuple[int, Any]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield raw
+
+        # A body in chunks is not for the front door.
+        data = raw if door == "front" else pieces()
+        headers = {"Content-Type": "application/json"}
+        return await running.json("POST", path, data=data, headers=headers)
+
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        for levels in (501, 1000, 20_000, 100_000):
+            status, answer = await ask(body(levels))
+            assert status == 400
+            assert "nested too deeply" in json.dumps(answer)
+        status, answer = await ask(body(500))
+        assert "nested too deeply" not in json.dumps(answer)
         await still_serves(running)
 
 

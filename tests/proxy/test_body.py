@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
+from gateway.nesting import MAX_DEPTH
 from gateway.proxy.body import (
     parse_object,
     serialise,
@@ -83,11 +84,36 @@ def test_half_a_character_is_refused_whatever_else_is_there(number: str) -> None
     assert whole["a"] == "\N{GRINNING FACE}"
 
 
-def test_depth() -> None:
-    for depth in (1000, 100_000):
-        with pytest.raises(BadRequest, match=r"deeply|depth"):
-            parse_object(b'{"a":%b%b}' % (b"[" * depth, b"]" * depth))
-    assert serialise(parse_object(b'{"a":%b%b}' % (b"[" * 400, b"]" * 400))).count(b"[") == 400
+NUMBERS = [b"1", b"1" * 40]  # of which the second takes another parser
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"k": ', b"}")])
+@pytest.mark.parametrize("before", [b"", '"\u00e4": "%s", '.encode() % (b"[{" * 5000)])
+def test_depth(number: bytes, opening: bytes, closing: bytes, before: bytes) -> None:
+    def nested(levels: int) -> bytes:
+        inner = levels - 1
+        return b"".join((b"{", before, b'"a": ', opening * inner, number, closing * inner, b"}"))
+
+    for levels in (10, 255, MAX_DEPTH):  # orjson writes 254
+        parsed = parse_object(nested(levels))
+        assert serialise(parsed).replace(b" ", b"").count(opening.strip()) >= levels - 1
+    for levels in (MAX_DEPTH + 1, 1000, 1025, 100_000):  # orjson reads 1024
+        with pytest.raises(BadRequest, match=r"nested too deeply: at most 500 levels") as refused:
+            parse_object(nested(levels))
+        assert refused.value.code == "invalid_json"
+
+
+def test_a_key_given_twice_is_seen_at_any_depth() -> None:
+    inner = b'{"a": 1, "a": 2}'
+    deep = MAX_DEPTH - 2
+    with pytest.raises(BadRequest, match="given twice"):
+        parse_object(b'{"a": %b%b%b}' % (b"[" * deep, inner, b"]" * deep))
+
+
+def test_what_is_broken_and_shallow_is_said_to_be_broken() -> None:
+    with pytest.raises(BadRequest, match="not valid JSON"):
+        parse_object(b'{"a": "%b", "b": }' % (b"[" * 2000))
 
 
 def test_responses_are_added_without_touching_the_rest() -> None:
