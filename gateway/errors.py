@@ -8,11 +8,16 @@ This module imports nothing of ours, so that every layer can raise from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class GatewayError(Exception):
     """A failure with a status and a message that a person can act on.
+
+    ``message`` is all of it, for the log and for administrators. What only they may see (paths of
+    this machine, lines of a llama-server's log) is given as ``detail``, in sentences that follow
+    the message; :attr:`public` is the message without it, and what :meth:`body` says. Whoever
+    answers a request passes on what :meth:`told` makes of an error.
 
     ``headers`` go out with the answer (``Retry-After``, ``WWW-Authenticate``). ``retryable``
     says whether the same request may succeed if it is simply sent again; where it may not,
@@ -29,21 +34,39 @@ class GatewayError(Exception):
         self,
         message: str,
         *,
+        detail: str | None = None,
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.public = message
+        self.detail = detail
+        self.message = f"{message} {detail}" if detail else message
+        super().__init__(self.message)
         self.code = code or self.default_code
         self.param = param
         self.headers = dict(headers or {})
         if self.status >= 500 and not self.retryable:
             self.headers.setdefault("x-should-retry", "false")
 
+    def told(self, *, admin: bool, request_id: str) -> Self:
+        """The same for one reader: an administrator, or who is told where one finds the rest."""
+        if not self.detail:
+            return self
+        # Not by its own __init__, which takes other arguments in some subclasses.
+        shown = type(self).__new__(type(self), *self.args)
+        shown.__dict__.update(self.__dict__)
+        shown.public = (
+            self.message
+            if admin
+            else f"{self.public} (Request {request_id}: an administrator finds more about it in "
+            "/chat/errors.)"
+        )
+        return shown
+
     def body(self) -> dict[str, Any]:
-        """The OpenAI error object."""
-        return error_body(self.message, type_=self.type, code=self.code, param=self.param)
+        """The OpenAI error object, with the :attr:`public` part of the message."""
+        return error_body(self.public, type_=self.type, code=self.code, param=self.param)
 
 
 def error_body(

@@ -139,7 +139,7 @@ class Library:
     def check(self) -> None:
         """Raise :class:`CatalogBroken` if the file is broken, and there never was a good one."""
         if self.broken is not None and self._good is None:
-            raise CatalogBroken(f"Failed to load models: {self.broken}")
+            raise CatalogBroken(f"Failed to load models: {self.note}.", detail=self.broken)
 
     def _take(self, catalog: Catalog) -> None:
         for warning in catalog.warnings:

@@ -215,6 +215,10 @@ class Metered(Outcome):
         self._started = time.perf_counter()
         return self
 
+    def tell(self, error: GatewayError) -> GatewayError:
+        """``error`` as the client may see it."""
+        return self._visit.tell(error)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -106,13 +106,21 @@ async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
 def _status_event(
     app: web.Application, allowed: Collection[str] | None, *, admin: bool
 ) -> dict[str, Any]:
-    library = app[LIBRARY]
-    chosen, statuses = library.active, app[SCHEDULER].status()
+    library, scheduler = app[LIBRARY], app[SCHEDULER]
+    chosen, statuses = library.active, scheduler.status()
     if allowed is not None:
         statuses = [s for s in statuses if s.name in allowed]
         chosen = chosen if chosen is not None and chosen.model in allowed else None
     active = chosen.model if chosen is not None else None
-    word, info = _in_words(statuses, active)
+
+    def failure(model: str) -> str | None:
+        backend = scheduler.backend(model)
+        error = backend.last_error if backend is not None else None
+        if error is None:
+            return None
+        return error.message if admin else error.public
+
+    word, info = _in_words(statuses, active, failure)
     return {
         "status": word,
         "info": info,
@@ -149,8 +157,13 @@ def _essence(event: dict[str, Any]) -> Any:
     return *map(event.get, whole), stages
 
 
-def _in_words(statuses: list[ModelStatus], active: str | None) -> tuple[str, str]:
-    """One of the old system's five words for all models together, and what it is about."""
+def _in_words(
+    statuses: list[ModelStatus], active: str | None, failure: Callable[[str], str | None]
+) -> tuple[str, str]:
+    """One of the old system's five words for all models together, and what it is about.
+
+    ``failure`` says why a model failed.
+    """
 
     def named(*states: State) -> list[ModelStatus]:
         return [s for s in statuses if s.state in states]
@@ -162,7 +175,7 @@ def _in_words(statuses: list[ModelStatus], active: str | None) -> tuple[str, str
         running = sum(s.in_flight for s in busy)
         return "Processing", f"{running} running on {_names(busy)}{_queue(statuses)}"
     if broken := [s for s in named(State.FAILED, State.BACKOFF) if active in (None, s.name)]:
-        return "Error", broken[0].last_error or f"{broken[0].name} failed"
+        return "Error", failure(broken[0].name) or f"{broken[0].name} failed"
     if ready := named(State.READY, State.DRAINING):
         return "Idle", f"{_names(ready)} loaded{_queue(statuses)}"
     return "Terminated", "No model is loaded"

@@ -240,12 +240,12 @@ def _error_response(visit: Visit, handler: object, error: GatewayError) -> web.R
         visit.parts.errors.add(
             error.message, code=error.code, model=visit.model, request_id=visit.id
         )
-    return _json_error(error.status, _said(handler, error), error.headers)
+    return _json_error(error.status, _said(visit, handler, error), error.headers)
 
 
-def _said(handler: object, error: GatewayError) -> dict[str, object]:
+def _said(visit: Visit, handler: object, error: GatewayError) -> dict[str, object]:
     dialect: Dialect = getattr(handler, _DIALECT, OPENAI)
-    return dialect.body(error)
+    return dialect.body(visit.tell(error))
 
 
 def _from_aiohttp(
@@ -272,7 +272,7 @@ def _from_aiohttp(
     else:
         mapped = BadRequest(error.text or error.reason)
         return _json_error(error.status, mapped.body())
-    return _json_error(mapped.status, _said(handler, mapped), mapped.headers)
+    return _json_error(mapped.status, _said(visit, handler, mapped), mapped.headers)
 
 
 def _json_error(

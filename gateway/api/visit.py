@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.api.principal import NOBODY, Principal
+from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from gateway.api.limits import Grant
@@ -37,6 +38,10 @@ class Visit:
         self.personality: str | None = None
         #: Only of a key with limits: what the answer says of them.
         self.grant: Grant | None = None
+
+    def tell(self, error: GatewayError) -> GatewayError:
+        """``error`` as whoever asks may see it."""
+        return error.told(admin=self.principal.admin, request_id=self.id)
 
 
 #: That of a request that aiohttp serves; one at the front door is its own.

@@ -202,7 +202,7 @@ def resolve_model_path(reference: str, llm_storage: Path) -> Path:
     if reference.startswith(_PACKAGE):
         return _package_file(reference)
     if re.match(r"[A-Za-z]:[\\/]", reference) and os.name != "nt":
-        raise LoadFailed(
+        raise _unusable(
             f"{reference!r} is a path on a Windows drive: copy the file below llm_storage "
             f"({llm_storage}) and name it relative to that folder"
         )
@@ -210,26 +210,30 @@ def resolve_model_path(reference: str, llm_storage: Path) -> Path:
     try:
         return llm_storage.expanduser() / path.expanduser()
     except RuntimeError as error:  # ~someone, and no such user
-        raise LoadFailed(f"{reference!r}: {error}") from None
+        raise _unusable(f"{reference!r}: {error}") from None
+
+
+def _unusable(reason: str) -> LoadFailed:
+    return LoadFailed("A file that models.json names cannot be used.", detail=reason)
 
 
 def _package_file(reference: str) -> Path:
     name, _, file = reference.removeprefix(_PACKAGE).replace("\\", "/").partition("/")
     name, inside = name.replace("-", "_"), PurePosixPath(file)
     if not name.isidentifier() or not inside.parts:
-        raise LoadFailed(f"{reference!r} must have the form package:NAME/FILE")
+        raise _unusable(f"{reference!r} must have the form package:NAME/FILE")
     if inside.is_absolute() or ".." in inside.parts:
-        raise LoadFailed(f"{reference!r} must be a file inside the package {name}")
+        raise _unusable(f"{reference!r} must be a file inside the package {name}")
     folders = _package_folders(name)
     if not folders:
-        raise LoadFailed(
+        raise _unusable(
             f"{reference!r}: the Python package {name} is not installed; get it with: "
             f"pip install --no-deps {name.replace('_', '-')}"
         )
     for folder in folders:
         if (folder / inside).exists():
             return folder / inside
-    raise LoadFailed(f"{reference!r}: the Python package {name} has no file {file}")
+    raise _unusable(f"{reference!r}: the Python package {name} has no file {file}")
 
 
 def _package_folders(name: str) -> list[Path]:
@@ -261,16 +265,20 @@ def find_program(setting: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     if "/" not in setting and os.sep not in setting and not setting.startswith("~"):
         if found := shutil.which(setting, path=path):
             return (str(Path(found).absolute()),)
-        raise LoadFailed(f"llama_server: there is no program {setting!r} on PATH")
+        raise _no_program(f"there is no program {setting!r} on PATH")
     try:
         program = Path(setting).expanduser().absolute()
     except RuntimeError as error:
-        raise LoadFailed(f"llama_server: {setting!r}: {error}") from None
+        raise _no_program(f"{setting!r}: {error}") from None
     if not program.is_file():
-        raise LoadFailed(f"llama_server: there is no file {str(program)!r}")
+        raise _no_program(f"there is no file {str(program)!r}")
     if not os.access(program, os.X_OK):
-        raise LoadFailed(f"llama_server: {str(program)!r} is not executable")
+        raise _no_program(f"{str(program)!r} is not executable")
     return (str(program),)
+
+
+def _no_program(reason: str) -> LoadFailed:
+    return LoadFailed("No llama-server can be started.", detail=f"llama_server: {reason}")
 
 
 def bundled_program() -> tuple[str, ...]:

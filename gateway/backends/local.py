@@ -232,7 +232,9 @@ class LocalBackend(Backend):
             return error
         if not isinstance(error, OSError):
             _log.error("starting %s", self.spec.name, exc_info=error)
-        return LoadFailed(f"the llama-server of {self.spec.name!r} cannot be started: {error}")
+        return LoadFailed(
+            f"the llama-server of {self.spec.name!r} cannot be started.", detail=f"{error}"
+        )
 
     def _prepare(self) -> Command:
         """Everything about a start that touches the disk; runs in a thread."""
@@ -246,8 +248,9 @@ class LocalBackend(Backend):
         model = resolve_model_path(self.spec.params.model or "", self._env.llm_storage)
         if not model.is_file():
             raise LoadFailed(
-                f"the model file of {self.spec.name!r} does not exist: {model}. Check params.model "
-                "in models.json, and llm_storage in the configuration",
+                f"the model file of {self.spec.name!r} does not exist.",
+                detail=f"There is no {model}. Check params.model in models.json, and llm_storage "
+                "in the configuration",
                 code="model_file_not_found",
             )
         return command
@@ -295,7 +298,7 @@ class LocalBackend(Backend):
             return
         ended = f"{self._hung} and was ended" if self._hung else _how_it_ended(status)
         what = f"the llama-server of {self.spec.name!r} {ended}."
-        self._died(BackendError(what + self._last_lines()))
+        self._died(BackendError(what, detail=self._last_lines()))
         await self._clean_up()
         self._await_next_start()
 
@@ -372,10 +375,12 @@ class LocalBackend(Backend):
 
     def failure(self) -> GatewayError:
         """Why a ``failed`` backend is not started again."""
-        cause = self.last_error.message if self.last_error else "it died too often"
+        cause = self.last_error
         return LoadFailed(
             f"{self.spec.name!r} failed {self._quick_deaths} times in a row and is not started "
-            f"again until it is loaded explicitly or its entry in models.json changes. {cause}"
+            "again until it is loaded explicitly or its entry in models.json changes. "
+            f"{cause.public if cause else 'it died too often'}",
+            detail=cause.detail if cause else None,
         )
 
     def _load_failed(self, child: process.Child, what: str) -> LoadFailed:
@@ -384,14 +389,15 @@ class LocalBackend(Backend):
             what = f"{_how_it_ended(status)} while it was loading"
         lines = self.log.tail(self.log.total - self._first_line)
         return LoadFailed(
-            f"the llama-server of {self.spec.name!r} {what}.{self._last_lines()}",
+            f"the llama-server of {self.spec.name!r} {what}.",
+            detail=self._last_lines(),
             code=OUT_OF_MEMORY if looks_like_oom(status, lines) else None,
         )
 
     def _last_lines(self) -> str:
         of_this_start = self.log.total - self._first_line
         lines = [line for line in self.log.tail(min(TAIL, of_this_start)) if line]
-        return " Its last lines: " + " | ".join(lines) if lines else ""
+        return "Its last lines: " + " | ".join(lines) if lines else ""
 
 
 async def _is_healthy(pool: UpstreamPool, timeout: float) -> bool:

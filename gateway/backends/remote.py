@@ -141,7 +141,8 @@ class RemoteBackend(Backend):
             try:
                 key, context = await asyncio.to_thread(self._prepare)
             except (OSError, ValueError) as error:
-                return self._failed(LoadFailed(f"{self.spec.name}: {error}"))
+                what = f"the servers of {self.spec.name!r} cannot be asked."
+                return self._failed(LoadFailed(what, detail=str(error)))
             spec = self.spec
             fleet = self._fleet = Fleet(
                 spec.name,

@@ -84,7 +84,11 @@ def _check_program(settings: Settings, label: str) -> list[Problem]:
     try:
         find_program(settings.llama_server, os.environ)
     except GatewayError as error:
-        return [Problem(label, "llama_server", repr(settings.llama_server), error.message)]
+        return [
+            Problem(
+                label, "llama_server", repr(settings.llama_server), error.detail or error.message
+            )
+        ]
     return []
 
 
@@ -116,7 +120,7 @@ def _check_models(catalog: Catalog, settings: Settings) -> list[Problem]:
                 path = resolve_model_path(reference, settings.llm_storage)
                 wrong = None if path.is_file() else f"the file {path} does not exist"
             except GatewayError as error:
-                wrong = error.message
+                wrong = error.detail or error.message
             if wrong:
                 file = str(settings.models_file)
                 problems.append(Problem(file, f"{name}.{key}", repr(reference), wrong))

@@ -75,7 +75,7 @@ def _anthropic_error(failure: Failure) -> bytes:
 
 
 def _anthropic_of(error: GatewayError) -> dict[str, Any]:
-    return anthropic_body(error.status, error.message)
+    return anthropic_body(error.status, error.public)
 
 
 def _anthropic_event(error: GatewayError) -> bytes:

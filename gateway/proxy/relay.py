@@ -85,6 +85,10 @@ class Outcome:
     error: GatewayError | None = None
     attempts: int = 0
 
+    def tell(self, error: GatewayError) -> GatewayError:
+        """``error`` as the client may see it."""
+        return error
+
 
 async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outcome) -> Answer:
     """Send ``call`` to its model's backend and the answer to the client that ``opener`` leads to.
@@ -129,7 +133,8 @@ def _refuse(
     if opened is None:
         raise error
     outcome.error = error
-    opened.break_off(_last_event(call, error, call.mend() if call.mend is not None else None))
+    mender = call.mend() if call.mend is not None else None
+    opened.break_off(_last_event(call, outcome.tell(error), mender))
     return opened.response
 
 
@@ -207,7 +212,7 @@ async def _stream(
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error
         _log.error("a stream broke: %s", error.message)
-        opened.break_off(_last_event(call, error, mender) if is_events else None)
+        opened.break_off(_last_event(call, outcome.tell(error), mender) if is_events else None)
         return response
     finally:
         if tail is not None:

@@ -232,7 +232,8 @@ async def test_a_key_that_is_not_there(make, servers):
     backend = make(servers[0], key="env:NOWHERE", environ={})
     error = await failure(backend)
     assert isinstance(error, LoadFailed)
-    assert error.message == "m: key: the environment variable NOWHERE is not set"
+    assert error.public == "the servers of 'm' cannot be asked."
+    assert error.detail == "key: the environment variable NOWHERE is not set"
     assert (servers[0].every, backend.state) == ([], State.STOPPED)
 
 
@@ -285,7 +286,7 @@ async def test_a_ca_file_that_is_none(make, tmp_path, content, says):
     if content is not None:
         file.write_text(content)
     error = await failure(make("https://127.0.0.1:1", caFile=str(file)))
-    assert error.message == f"m: the file {file} of CAs: {says}" or says in error.message
+    assert error.detail == f"the file {file} of CAs: {says}" or says in error.message
     assert error.status == 500
 
 

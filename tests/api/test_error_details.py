@@ -1,0 +1,107 @@
+"""What is wrong with this machine is for its administrators; other keys learn what failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from harness import MakeGateway, Running, fake_model
+
+REFUSAL = "this fake does not want to start"
+CHATS = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9},
+}
+
+
+async def chat_key(running: Running) -> str:
+    assert running.gateway.ring is not None
+    return (await running.gateway.ring.create("chat only"))[1]
+
+
+async def said(running: Running, method: str, path: str, **options: Any) -> tuple[str, str]:
+    """The message of an error, and the request's id."""
+    async with running.request(method, path, **options) as response:
+        assert response.status == 500
+        error = (await response.json())["error"]
+        return error["message"], response.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("path", CHATS)
+async def test_a_failed_load_in_every_dialect(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
+    lost = fake_model(tmp_path)
+    lost["params"]["model"] = "TheBloke\\nowhere.gguf"
+    async with make_gateway({"bad": fake_model(tmp_path, exit=3), "lost": lost}) as running:
+        key = await chat_key(running)
+        # Several, so that the last is about a model that isn't started any more.
+        for what in (["status 3"], ["status 3"], ["status 3", "failed 4 times"]):
+            body = {**CHATS[path], "model": "bad"}
+            message, request_id = await said(running, "POST", path, json=body, key=key)
+            if "4 times" in what[-1]:
+                while "4 times" not in message:
+                    message, request_id = await said(running, "POST", path, json=body, key=key)
+            assert all(word in message for word in what)
+            assert REFUSAL not in message
+            assert request_id in message
+            _, log = await running.json("GET", "/chat/errors")
+            (entry,) = [one for one in log["errors"] if one["request_id"] == request_id]
+            assert REFUSAL in entry["message"]
+        message, _ = await said(running, "POST", path, json=body)
+        assert REFUSAL in message, "an administrator sees all"
+        body["model"] = "lost"
+        message, _ = await said(running, "POST", path, json=body, key=key)
+        assert "the model file of 'lost' does not exist" in message
+        assert "nowhere.gguf" not in message
+        assert "/" not in message.replace("/chat/errors", "")
+        message, _ = await said(running, "POST", path, json=body)
+        assert "nowhere.gguf" in message
+
+
+async def test_a_load_that_fails_behind_an_open_stream(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.proxy.waiting.SILENCE", 0.05)
+    models = {"bad": fake_model(tmp_path, never_healthy=1)}
+    async with make_gateway(models, limits={"load_timeout": "1s"}) as running:
+        key = await chat_key(running)
+        for path, fields in CHATS.items():
+            body = {**fields, "model": "bad", "stream": True}
+            for asks, whole in ((key, False), (running.key, True)):
+                await running.json("POST", "/loadModel", json={"model": "bad"})  # forgets deaths
+                async with running.request("POST", path, json=body, key=asks) as response:
+                    assert response.status == 200
+                    text = await read_all(response)
+                    request_id = response.headers["X-Request-Id"]
+                message = json.loads(text.rpartition(b"data: ")[2])["error"]["message"]
+                assert "made no progress" in message
+                assert ("fake llama-server starts" in message) is whole
+                assert (request_id in message) is not whole
+
+
+async def read_all(response: aiohttp.ClientResponse) -> bytes:
+    text = b""
+    try:
+        async for piece in response.content.iter_any():
+            text += piece
+    except aiohttp.ClientPayloadError:
+        pass
+    return text
+
+
+async def test_status_tells_each_what_is_theirs(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"bad": fake_model(tmp_path, exit=3)}) as running:
+        await running.json("POST", "/loadModel", json={"model": "bad"})
+        for key, whole in ((await chat_key(running), False), (running.key, True)):
+            async with running.request("GET", "/status", key=key) as response:
+                text = (await response.content.readuntil(b"\n\n")).partition(b"data: ")[2]
+            status = json.loads(text)
+            assert status["status"] == "Error"
+            assert "exited with status 3" in status["info"]
+            assert (REFUSAL in status["info"]) is whole
