@@ -1,21 +1,34 @@
 """Where a running gateway keeps its sockets, and how the command line finds it.
 
-The folder is private and its path short: a Unix socket's path may have 107 bytes (unix(7)).
+The folder is private and its path short: a Unix socket's path may have 107 bytes (unix(7)). It is
+made anew for each run, and lies in one place with those of the user's other gateways: in systemd's
+``RUNTIME_DIRECTORY``, in ``XDG_RUNTIME_DIR/llm-gateway``, else in ``/tmp/llm-gateway-UID``. A
+gateway holds a lock on its folder (flock(2)) for as long as it lives, however it dies; one that
+starts removes the folders without one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
 import shutil
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from gateway.validation import InvalidFiles, Problem
 
-_LONGEST = 107 - len("/control.sock")
+_log = logging.getLogger(__name__)
+
+_PREFIX = "run-"
+_LONGEST = 107 - len(f"/{_PREFIX}12345678/control.sock")
+#: Somebody who is starting too may take a new folder for one that was left behind; not so often.
+_TRIES = 100
 
 
 class Runtime:
@@ -28,7 +41,7 @@ class Runtime:
         self._data_dir = data_dir
         self._note = data_dir / "gateway.json"
         self._lock: IO[str] | None = None
-        self._own_folder = False
+        self._held: int | None = None
         self.folder = Path()
 
     @property
@@ -37,19 +50,21 @@ class Runtime:
         return str(self.folder / "control.sock")
 
     def open(self) -> None:
-        """Make the folders and take the lock.
+        """Make the folders and take the lock; remove what gateways that were killed left.
 
         Raises :class:`InvalidFiles` if the data folder can't be used, or is in use.
         """
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = (self._data_dir / "gateway.lock").open("a+")
-            _lock(self._lock)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._refuse(f"is in use by another gateway{self._other()}")
         except OSError as error:
             self._refuse(f"cannot be used: {error.strerror}")
-        self.folder = self._make_folder()
+        homes = list(_homes())
+        self._clean_up(homes)
+        self.folder, self._held = self._make_folder(homes)
         note = self._note.with_suffix(".new")
         note.write_text(json.dumps({"pid": os.getpid(), "control": self.control_socket}))
         note.replace(self._note)  # at once: who reads it never sees half of it
@@ -58,24 +73,34 @@ class Runtime:
         """Remove what :meth:`open` made."""
         with contextlib.suppress(OSError):
             self._note.unlink(missing_ok=True)
-        if self._own_folder:
+        if self._held is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-        else:
-            for socket in self.folder.glob("*.sock"):
-                socket.unlink(missing_ok=True)
+            os.close(self._held)
         if self._lock is not None:
             self._lock.close()
 
-    def _make_folder(self) -> Path:
-        # systemd makes one for the service (RuntimeDirectory=) and removes it afterwards.
-        given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-        if given and len(given) <= _LONGEST:
-            return Path(given)
-        self._own_folder = True
-        for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
-            if base and Path(base).is_dir() and len(base) + len("/llmgw-12345678") <= _LONGEST:
-                with contextlib.suppress(OSError):
-                    return Path(tempfile.mkdtemp(prefix="llmgw-", dir=base))  # mode 0700
+    def _clean_up(self, homes: list[Path]) -> None:
+        left = {folder for home in homes for folder in home.glob(f"{_PREFIX}*")}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            # It may have been started with other variables, so that its place was another.
+            before = Path(json.loads(self._note.read_bytes())["control"]).parent
+            if before.name.startswith(_PREFIX):
+                left.add(before)
+        for folder in sorted(left):
+            if (held := _hold(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)
+                _log.info("removed %s, which a gateway that was killed left behind", folder)
+
+    def _make_folder(self, homes: list[Path]) -> tuple[Path, int]:
+        for home in homes:
+            for _ in range(_TRIES):
+                try:
+                    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))  # mode 0700
+                except OSError:
+                    break
+                if (held := _hold(folder)) is not None:
+                    return folder, held
         self._refuse("needs a temporary folder with a shorter path: set XDG_RUNTIME_DIR")
         raise AssertionError
 
@@ -86,10 +111,58 @@ class Runtime:
             return ""
 
     def _refuse(self, what: str) -> None:
+        if self._lock is not None:
+            self._lock.close()
         raise InvalidFiles([Problem(str(self._data_dir), "data_dir", None, what)])
 
 
-def _lock(file: IO[str]) -> None:
-    import fcntl
+def _homes() -> Iterator[Path]:
+    """Folders for runtime folders, the best first; each is there, and nobody else's."""
+    # systemd makes one for the service (RuntimeDirectory=) and removes it afterwards.
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if given and len(given) <= _LONGEST and Path(given).is_dir():
+        yield Path(given)
+    wanted = [
+        Path(base) / f"llm-gateway-{os.geteuid()}"
+        for base in dict.fromkeys((tempfile.gettempdir(), "/tmp"))  # noqa: S108
+    ]
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        wanted.insert(0, Path(base) / "llm-gateway")
+    for home in wanted:
+        if len(str(home)) <= _LONGEST and home.parent.is_dir() and _is_private(home):
+            yield home
 
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def _is_private(home: Path) -> bool:
+    """Make ``home`` if it isn't there; whether it is a folder of ours, closed to others.
+
+    In /tmp anybody may have made it before us, or a link in its place.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+        status = home.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            _log.warning("%s is not a folder of this user: not used", home)
+            return False
+        if status.st_mode & 0o077:
+            home.chmod(0o700)
+    except OSError:
+        return False
+    return True
+
+
+def _hold(folder: Path) -> int | None:
+    """A descriptor of ``folder`` that holds its lock, or ``None``: somebody else has it."""
+    try:
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(number), folder.stat()):
+            return number
+    except OSError:
+        pass  # also if it has been removed meanwhile
+    os.close(number)
+    return None
