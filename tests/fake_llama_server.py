@@ -9,6 +9,7 @@ FAKE_EXIT_ONCE=FILE      the first start exits with status 1 (FILE remembers tha
 FAKE_SIGNAL=N            be ended by signal N at once
 FAKE_START_DELAY=S       /health answers 503 for S seconds
 FAKE_NEVER_HEALTHY=1     /health answers 503 for ever
+FAKE_HEALTH=N            /health answers with status N for ever; "garbage": with what is no HTTP
 FAKE_DOTS=S              write a dot, and no line end, every S seconds until it is healthy
 FAKE_READS=S             read two megabytes, silently, every S seconds until it is healthy
 FAKE_GROWS=S             take two megabytes of memory, silently, every S seconds likewise
@@ -142,7 +143,11 @@ class Server:
         body = reader.read(int(headers.get("content-length", "0")))
         path = line.split(" ")[1]
         if path == "/health":
-            if self.healthy:
+            if (health := env("FAKE_HEALTH")) == "garbage":
+                client.sendall(b"\x15\x03\x03\x00\x02\x02\x46")  # a TLS alert
+            elif health:
+                client.sendall(response(f"{health} X", {"error": f"no\n health of {health}"}))
+            elif self.healthy:
                 client.sendall(response("200 OK", {"status": "ok"}))
             else:
                 client.sendall(response("503 Service Unavailable", {"error": {"code": 503}}))

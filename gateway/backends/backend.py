@@ -53,6 +53,8 @@ class Environment:
     environ: Mapping[str, str]
     records: process.Records
     load_timeout: float
+    #: For how long a child that is starting may answer /health with what is neither 200 nor 503.
+    health_refusal: float = 3.0
     stop_grace: float = 10.0
     #: First wait after a death, doubled for each further one in a row, up to the cap.
     backoff_first: float = 0.5

@@ -29,6 +29,7 @@ from functools import partial
 from gateway.backends import process
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
 from gateway.backends.command import Command, build_command, find_program, resolve_model_path
+from gateway.backends.health import Health
 from gateway.backends.oom import looks_like_oom
 from gateway.backends.progress import Progress
 from gateway.backends.watchdog import Watchdog
@@ -267,15 +268,18 @@ class LocalBackend(Backend):
         exited.add_done_callback(lambda _: news.set())
         patience = self._env.load_timeout
         progress, pause = Progress(child.pid, self.log, patience), 0.02
+        health = Health(pool, min(_HEALTH_TIMEOUT, patience))
         try:
             while not exited.done():
                 news.clear()
-                if await _is_healthy(pool, min(_HEALTH_TIMEOUT, patience)):
+                if await health.is_ready():
                     return
+                if health.said is not None and health.refuses_for >= self._env.health_refusal:
+                    raise self._load_failed(child, health.said)
                 if await progress.stalled():
-                    raise self._load_failed(
-                        child, f"made no progress for {patience:g} s while loading"
-                    )
+                    what = f"made no progress for {patience:g} s while loading"
+                    what += f", and {health.said}" if health.said is not None else ""
+                    raise self._load_failed(child, what)
                 await asyncio.sleep(_HEALTH_PAUSE)  # however much it logs
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -398,12 +402,6 @@ class LocalBackend(Backend):
         of_this_start = self.log.total - self._first_line
         lines = [line for line in self.log.tail(min(TAIL, of_this_start)) if line]
         return "Its last lines: " + " | ".join(lines) if lines else ""
-
-
-async def _is_healthy(pool: UpstreamPool, timeout: float) -> bool:
-    with contextlib.suppress(GatewayError):
-        return (await pool.fetch("GET", "/health", timeout=timeout)).status == 200
-    return False
 
 
 def _how_it_ended(status: int) -> str:

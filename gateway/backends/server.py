@@ -15,6 +15,7 @@ import orjson
 
 from gateway import __version__
 from gateway.backends.backend import ServerStatus
+from gateway.backends.health import quoted
 from gateway.endpoints import Endpoint
 from gateway.errors import BackendError, GatewayError
 from gateway.tasks import cancel_and_wait, spawn
@@ -88,15 +89,19 @@ class Server:
         self.useless = False
         self.retry_at = 0.0
         self.pool = UpstreamPool(
-            TcpAddress(endpoint.host, endpoint.port, context if endpoint.tls else None),
+            TcpAddress(
+                endpoint.host,
+                endpoint.port,
+                context if endpoint.tls else None,
+                endpoint.authority,
+            ),
             max_connections=max_connections,
             connect_timeout=_CONNECT_TIMEOUT,
             name=name,
         )
         self._authenticated = key is not None
         self._lines = (
-            f"Host: {endpoint.authority}\r\nUser-Agent: llm-gateway/{__version__}\r\n"
-            "Accept-Encoding: identity\r\n"
+            f"User-Agent: llm-gateway/{__version__}\r\nAccept-Encoding: identity\r\n"
         ).encode("ascii")
         if key is not None:
             self._lines += f"Authorization: Bearer {key}\r\n".encode("ascii")
@@ -200,7 +205,8 @@ class Server:
 
         GET /v1/models (OpenAI reference, Models) proves the key, and /health tells of a
         llama-server that is still loading. A server need not have either: only 5xx, a key that
-        is refused, and a redirect mean that it is of no use.
+        is refused, a redirect, and 400 to both (what is asked of a port for TLS in plain text,
+        say) mean that it is of no use.
         """
         listed = await self._ask("/v1/models")
         self.useless = listed.status == 401 or 300 <= listed.status < 400
@@ -209,12 +215,15 @@ class Server:
         if self.useless:
             return "it redirects to another url, which should stand in models.json"
         if listed.status >= 500:
-            return f"it answered {listed.status} to GET /v1/models"
+            return f"it answered {listed.status} to GET /v1/models{quoted(listed)}"
         if listed.status == 200:
             self.contexts = await asyncio.to_thread(_contexts_in, listed.body)
         health = await self._ask("/health")
         if health.status >= 500:
-            return f"it answered {health.status} to GET /health"
+            return f"it answered {health.status} to GET /health{quoted(health)}"
+        self.useless = listed.status == health.status == 400
+        if self.useless:
+            return f"it answered 400 to GET /v1/models and to GET /health{quoted(health)}"
         return None
 
     async def _ask(self, path: str) -> Fetched:

@@ -36,17 +36,22 @@ _TIMER_SLACK = 0.002  # seconds: uvloop's timers are in whole milliseconds
 
 
 class UnixAddress(NamedTuple):
-    """A socket in the file system."""
+    """A socket in the file system. ``authority`` is what ``Host`` names: it has no name itself."""
 
     path: str
+    authority: str = "localhost"
 
 
 class TcpAddress(NamedTuple):
-    """A host and port, with TLS if ``ssl_context`` is given."""
+    """A host and port, with TLS if ``ssl_context`` is given.
+
+    ``authority`` is what ``Host`` names, where that isn't simply both of them.
+    """
 
     host: str
     port: int
     ssl_context: ssl.SSLContext | None = None
+    authority: str = ""
 
 
 class Fetched(NamedTuple):
@@ -107,6 +112,7 @@ class UpstreamPool:
         self.read_buffer = memoryview(bytearray(64 * 1024))
         self._connection_class = connection_class(self.loop)
         self._address = address
+        self._host_line = _host_line(address)
         self._max = max_connections
         self._max_idle = max_idle_seconds
         self._connect_timeout = connect_timeout
@@ -144,8 +150,9 @@ class UpstreamPool:
         then hears nothing). Waits while ``max_connections`` exchanges are under way, unless
         ``queue`` is false.
 
-        ``headers``: pairs, or ready lines each ending in CRLF, without the framing: Content-Length
-        or Transfer-Encoding are written here (and dropped from pairs). A streamed body goes out
+        ``headers``: pairs, or ready lines each ending in CRLF, without what is written here:
+        Host (RFC 9112, 3.2), and Content-Length or Transfer-Encoding (all of which are dropped
+        from pairs). A streamed body goes out
         with ``body_length`` as its Content-Length, chunked if that is None; it is never sent
         twice. ``head_timeout``: seconds without any progress, up to the head of the answer, that
         the backend may take, not counting those that a streamed body is waited for.
@@ -158,7 +165,7 @@ class UpstreamPool:
             await self._wait_for_place()
         exchange: Exchange | None = None
         try:
-            line = _request_line(method, target)
+            line = _beginning(method, target, self._host_line)
             lines = headers if isinstance(headers, bytes) else _header_lines(headers)
             exchange = Exchange(self, sink, method == "HEAD", head_timeout)
             if body is None or isinstance(body, bytes):
@@ -414,15 +421,27 @@ def _keep_alive(sock: socket.socket) -> None:
 
 
 _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
+#: Header lines that are written here, and by nobody else.
+_OWN = frozenset({"host", "content-length", "transfer-encoding"})
 
 
 @functools.lru_cache(256)
-def _request_line(method: str, target: str) -> bytes:
+def _beginning(method: str, target: str, host_line: str) -> bytes:
+    """The request line and ``Host``, as most requests have them again and again."""
     # No space, and nothing that ends the line, may come in through the target.
     if not (method.isalpha() and target.isascii() and target.isprintable()) or " " in target:
         raise ValueError("not a method and a request target")
-    return f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+    return f"{method} {target} HTTP/1.1\r\n{host_line}".encode("ascii")
+
+
+def _host_line(address: UnixAddress | TcpAddress) -> str:
+    authority = address.authority
+    if not authority and isinstance(address, TcpAddress):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        authority = f"{host}:{address.port}"
+    if not (authority.isascii() and authority.isprintable()) or " " in authority:
+        raise ValueError("not an authority")
+    return f"Host: {authority}\r\n"
 
 
 def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
@@ -431,7 +450,7 @@ def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
         line = f"{name}: {value}"
         if "\r" in line or "\n" in line or "\0" in line or ":" in name:
             raise ValueError(f"not a header: {name!r}")
-        if name.lower() not in _FRAMING:
+        if name.lower() not in _OWN:
             lines.append(line + "\r\n")
     return "".join(lines).encode("latin-1")
 

@@ -54,7 +54,7 @@ async def make(box: Box) -> AsyncIterator[Make]:
             key: options.pop(key)
             for key in list(options)
             if key in {"load_timeout", "stop_grace", "llama_server", "records", "runtime_dir"}
-            or key.startswith(("backoff", "quick"))
+            or key.startswith(("backoff", "quick", "health_"))
         }
         backend = Watched(
             spec or box.spec(**options), box.environment(**environment), f"{len(made)}.sock"
@@ -188,6 +188,38 @@ async def test_one_that_never_becomes_healthy_is_given_up(make):
     assert "made no progress for 0.3 s while loading" in error.message
     assert 0.3 < time.monotonic() - started < 5
     assert backend.pid is None
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404])
+async def test_one_that_refuses_to_say_whether_it_is_healthy_is_given_up(make, status):
+    """Not after the load's own time, in which something may still come of it."""
+    backend = make(health=status, health_refusal=0.2, load_timeout=60)
+    async with asyncio.timeout(20):
+        error = await failure(backend)
+    text = f'{{"error": "no\\n health of {status}"}}'
+    assert f"answers {status} to GET /health ({text}), not 200." in error.message
+    assert error.message.endswith("Its last lines: fake llama-server starts")
+
+
+async def test_one_that_refuses_for_a_moment_is_waited_for(make, tmp_path):
+    backend = make(health=404, health_refusal=60, load_timeout=0.5)
+    assert "made no progress for 0.5 s while loading, and answers 404" in str(
+        (await failure(backend)).message
+    )
+
+
+async def test_one_that_speaks_no_http_is_given_up(make):
+    backend = make(health="garbage", health_refusal=0.2, load_timeout=60)
+    async with asyncio.timeout(20):
+        assert "what is not HTTP/1.1" in (await failure(backend)).message
+
+
+@pytest.mark.parametrize("status", [500, 502])
+async def test_one_before_which_something_waits_for_it_is_waited_for(make, status):
+    backend = make(health=status, health_refusal=0.1, load_timeout=1)
+    error = await failure(backend)
+    assert "made no progress for 1 s while loading" in error.message
+    assert f"answers {status} to GET /health" in error.message
 
 
 async def test_one_that_accepts_and_answers_nothing_is_given_up(make):

@@ -141,7 +141,7 @@ async def test_loading_looks_and_unloading_lets_go(make, servers):
     ("path", "answer", "says"),
     [
         ("/v1/models", (500, {}), "it answered 500 to GET /v1/models"),
-        ("/health", (503, {}), "it answered 503 to GET /health"),
+        ("/health", (503, b"Loading\n model"), "it answered 503 to GET /health (Loading model)"),
         ("/v1/models", (401, {}), "it wants a key"),
         ("/v1/models", (301, b"", {"Location": "https://x/"}), "redirects to another url"),
         ("/v1/models", hang_up, "went away before it answered"),
@@ -158,7 +158,21 @@ async def test_a_server_that_is_of_no_use(make, servers, path, answer, says):
     assert backend.last_error is error
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 429])
+async def test_a_port_for_tls_asked_in_plain_text(make, servers):
+    """As nginx and Go answer: 400 to whatever it is, which no client could do anything about."""
+    server = servers[0]
+    said = (400, b"The plain HTTP request was sent to HTTPS port")
+    server.answers |= {"/v1/models": said, "/health": said}
+    backend = make(server)
+    assert (await failure(backend)).message.endswith(
+        "it answered 400 to GET /v1/models and to GET /health "
+        "(The plain HTTP request was sent to HTTPS port)"
+    )
+    server.answers["/health"] = (200, {})
+    await backend.ensure_ready()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 429])
 async def test_a_server_without_a_list_of_models_can_be_used(make, servers, status):
     servers[0].answers["/v1/models"] = (status, {})
     backend = make(servers[0])
@@ -417,7 +431,7 @@ async def test_a_server_that_breaks_down_while_it_answers_others_finishes_those(
     await backend.pool.look_again(20)
     assert (backend.state, backend.servers[0].error) == (
         State.BACKOFF,
-        "it answered 503 to GET /health",
+        "it answered 503 to GET /health ({})",
     )
     finish.set()
     assert (await running).status == 200

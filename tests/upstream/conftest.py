@@ -43,8 +43,10 @@ class Backend:
         self.connections = 0
 
     async def serve(
-        self, handler: Handler, *, backlog: int = 100, tcp: bool = False, tls: Any = None
+        self, handler: Handler, *, backlog: int = 100, tcp: bool | str = False, tls: Any = None
     ) -> UnixAddress | TcpAddress:
+        """``tcp``: not a Unix socket but a port, on 127.0.0.1 or the address that is given."""
+
         async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             self._tasks.add(task)
@@ -57,9 +59,10 @@ class Backend:
                 writer.transport.abort()
 
         if tcp or tls is not None:
-            server = await asyncio.start_server(run, "127.0.0.1", 0, backlog=backlog, ssl=tls)
+            host = tcp if isinstance(tcp, str) else "127.0.0.1"
+            server = await asyncio.start_server(run, host, 0, backlog=backlog, ssl=tls)
             self._servers.append(server)
-            return TcpAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+            return TcpAddress(host, server.sockets[0].getsockname()[1])
         path = str(self._folder / f"{len(self._servers)}.sock")
         self._servers.append(await asyncio.start_unix_server(run, path, backlog=backlog))
         return UnixAddress(path)

@@ -39,7 +39,6 @@ from gateway.upstream import (
 )
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-HOST = b"Host: llama\r\n"
 MakePool = Callable[..., UpstreamPool]
 
 
@@ -62,7 +61,7 @@ async def pool_of() -> AsyncIterator[MakePool]:
 def get(recorder: Callable[[], Any]) -> Callable[[UpstreamPool], Any]:
     async def get(pool: UpstreamPool) -> tuple[int, bytes]:
         sink = recorder()
-        await pool.send("GET", "/", HOST, None, sink)
+        await pool.send("GET", "/", b"", None, sink)
         return await sink.answer()
 
     return get
@@ -100,9 +99,9 @@ async def test_request_on_the_wire_and_reuse(
     keeping = Keeping(backend)
     pool = pool_of(await backend.serve(keeping))
     for headers, body in [
-        (b"Host: a\r\nX-A: b\r\n", b'{"a": 1}'),
+        (b"X-A: b\r\n", b'{"a": 1}'),
         ([("Host", "a"), ("X-A", "b"), ("Content-Length", "99")], b'{"a": 1}'),
-        (b"Host: a\r\nX-A: b\r\n", b"x" * 1_000_000),
+        (b"X-A: b\r\n", b"x" * 1_000_000),
     ]:
         sink = recorder()
         exchange = await pool.send("POST", "/v1/x?y=%20", headers, body, sink)
@@ -112,8 +111,8 @@ async def test_request_on_the_wire_and_reuse(
         assert number == 0  # always the same connection
         assert got == body
         assert head == (
-            b"POST /v1/x?y=%%20 HTTP/1.1\r\nHost: a\r\nX-A: b\r\nContent-Length: %d\r\n\r\n"
-            % len(body)
+            b"POST /v1/x?y=%%20 HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body)
         )
 
 
@@ -127,9 +126,9 @@ async def test_request_without_body(
     keeping = Keeping(backend)
     pool = pool_of(await backend.serve(keeping))
     sink = recorder()
-    await pool.send(method, "/", HOST, None, sink)
+    await pool.send(method, "/", b"", None, sink)
     assert await sink.answer() == (200, b"" if method == "HEAD" else b"ok")
-    line = method.encode() + b" / HTTP/1.1\r\nHost: llama\r\n"
+    line = method.encode() + b" / HTTP/1.1\r\nHost: localhost\r\n"
     assert keeping.requests[0][1] == line + framing + b"\r\n"
 
 
@@ -178,7 +177,7 @@ async def test_last_used_connection_first_and_idle_ones_expire(
     sinks = [recorder(), recorder()]
     for sink in sinks:
         # The deadline of a head, far away, must not put off that of an idle connection.
-        await pool.send("GET", "/", HOST, None, sink, head_timeout=60)
+        await pool.send("GET", "/", b"", None, sink, head_timeout=60)
     for number in (1, 0):
         gates[number].set()
         await sinks[number].ended.wait()
@@ -211,7 +210,7 @@ async def test_connections_are_bounded_and_waiters_come_in_turn(
 
     async def ask(target: str) -> None:
         sink = recorder()
-        await pool.send("GET", target, HOST, None, sink)
+        await pool.send("GET", target, b"", None, sink)
         await sink.answer()
 
     asked = []
@@ -243,8 +242,8 @@ async def test_a_place_given_to_one_who_is_just_cancelled_is_not_lost(
         await reader.read()
 
     pool = pool_of(await backend.serve(handler), max_connections=1)
-    holder = await pool.send("GET", "/", HOST, None, recorder())
-    waiter = spawn(pool.send("GET", "/", HOST, None, recorder()), name="test")
+    holder = await pool.send("GET", "/", b"", None, recorder())
+    waiter = spawn(pool.send("GET", "/", b"", None, recorder()), name="test")
     await asyncio.sleep(0)
     holder.abort()  # hands the place over
     waiter.cancel()  # before its taker ran
@@ -280,7 +279,7 @@ async def test_connect_timeout(full_backlog: Any, pool_of: MakePool, recorder: A
     for _ in range(2):
         sink = recorder()
         with pytest.raises(ConnectTimeout, match=r"llama accepted no connection within 0\.05") as e:
-            await pool.send("GET", "/", HOST, None, sink)
+            await pool.send("GET", "/", b"", None, sink)
         assert e.value.status == 504
         assert isinstance(e.value, BackendTimeout)
         assert not sink.ends
@@ -309,13 +308,13 @@ async def test_cancelled_while_connecting(
 ) -> None:
     address, _, _ = full_backlog
     pool = pool_of(address, max_connections=1, connect_timeout=0.05)
-    asked = spawn(pool.send("GET", "/", HOST, None, recorder()), name="test")
+    asked = spawn(pool.send("GET", "/", b"", None, recorder()), name="test")
     await asyncio.sleep(0)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
     with pytest.raises(ConnectTimeout):  # it got the place, and not a wait without end
-        await pool.send("GET", "/", HOST, None, recorder())
+        await pool.send("GET", "/", b"", None, recorder())
 
 
 async def test_cancelled_at_any_step_of_connecting(
@@ -324,7 +323,7 @@ async def test_cancelled_at_any_step_of_connecting(
     keeping = Keeping(backend)
     pool = pool_of(await backend.serve(keeping), max_connections=1)
     for steps in range(12):
-        asked = spawn(pool.send("GET", "/", HOST, None, recorder()), name="test")
+        asked = spawn(pool.send("GET", "/", b"", None, recorder()), name="test")
         for _ in range(steps):
             await asyncio.sleep(0)
         asked.cancel()
@@ -339,7 +338,7 @@ async def test_nobody_listens(pool_of: MakePool, recorder: Any, unused_tcp_port:
         for _ in range(2):
             sink = recorder()
             with pytest.raises(ConnectFailed, match="cannot connect to llama: ") as caught:
-                await pool.send("GET", "/", HOST, None, sink)
+                await pool.send("GET", "/", b"", None, sink)
             assert caught.value.status == 502
             assert isinstance(caught.value, BackendError)
             assert not sink.ends
@@ -347,9 +346,14 @@ async def test_nobody_listens(pool_of: MakePool, recorder: Any, unused_tcp_port:
 
 async def test_tcp(pool_of: MakePool, get: Any, backend: Any) -> None:
     keeping = Keeping(backend)
-    pool = pool_of(await backend.serve(keeping, tcp=True))
+    address = await backend.serve(keeping, tcp=True)
+    pool = pool_of(address)
     assert await get(pool) == (200, b"ok")
     assert await get(pool) == (200, b"ok")
+    assert b"\r\nHost: 127.0.0.1:%d\r\n" % address.port in keeping.requests[0][1]
+    named = pool_of(address._replace(authority="llama.example"))
+    await get(named)
+    assert b"\r\nHost: llama.example\r\n" in keeping.requests[-1][1]
     await pool.close()
     assert await keeping.closed.get() == 0
 
@@ -357,17 +361,17 @@ async def test_tcp(pool_of: MakePool, get: Any, backend: Any) -> None:
 async def test_tls(backend: Any, pool_of: MakePool, recorder: Any, tls: Any) -> None:
     server_context, client_context = tls
     keeping = Keeping(backend)
-    host, port, _ = await backend.serve(keeping, tls=server_context)
+    host, port, *_ = await backend.serve(keeping, tls=server_context)
     pool = pool_of(TcpAddress(host, port, client_context))
     for size in (10, 1_000_000):
         sink = recorder()
-        await pool.send("POST", "/", HOST, b"b" * size, sink)
+        await pool.send("POST", "/", b"", b"b" * size, sink)
         assert await sink.answer() == (200, b"ok")
         assert len(keeping.requests[-1][2]) == size
     assert backend.connections == 1
     untrusting = pool_of(TcpAddress(host, port, ssl.create_default_context()))
     with pytest.raises(ConnectFailed, match="certificate"):
-        await untrusting.send("GET", "/", HOST, None, recorder())
+        await untrusting.send("GET", "/", b"", None, recorder())
 
 
 @pytest.fixture
@@ -432,7 +436,7 @@ async def test_stale_connection_is_retried_once_unseen(
     pool = pool_of(await backend.serve(handler, tcp=True), max_connections=1)
     for body in (b"first", b"s" * size):
         sink = recorder()
-        await pool.send("POST", "/", HOST, body, sink)
+        await pool.send("POST", "/", b"", body, sink)
         assert await sink.answer() == (200, b"ok")
     assert backend.connections == 2
     assert got == [b"first", b"s" * size]
@@ -449,7 +453,7 @@ async def test_retried_only_once(backend: Any, pool_of: MakePool, recorder: Any,
     pool = pool_of(await backend.serve(handler), max_connections=1)
     await get(pool)
     sink = recorder()
-    exchange = await pool.send("GET", "/", HOST, None, sink)
+    exchange = await pool.send("GET", "/", b"", None, sink)
     with pytest.raises(ConnectionLost, match="llama went away before it answered") as caught:
         await sink.answer()
     assert caught.value.before_head
@@ -472,7 +476,7 @@ async def test_not_retried_after_a_byte_of_answer(
     pool = pool_of(await backend.serve(handler), max_connections=1)
     await get(pool)
     sink = recorder()
-    exchange = await pool.send("GET", "/", HOST, None, sink)
+    exchange = await pool.send("GET", "/", b"", None, sink)
     with pytest.raises(ConnectionLost) as caught:
         await sink.answer()
     assert caught.value.before_head
@@ -495,7 +499,7 @@ async def test_retry_where_nobody_listens_any_more(
     pool = pool_of(address, max_connections=1)
     await get(pool)
     sink = recorder()
-    await pool.send("GET", "/", HOST, None, sink)
+    await pool.send("GET", "/", b"", None, sink)
     with pytest.raises(ConnectFailed):
         await sink.answer()
     with pytest.raises(ConnectFailed):
@@ -519,7 +523,7 @@ async def test_ended_while_connecting_again(
     pool = pool_of(address, max_connections=1, connect_timeout=0.1)
     await get(pool)
     sink = recorder()
-    exchange = await pool.send("GET", "/", HOST, None, sink)
+    exchange = await pool.send("GET", "/", b"", None, sink)
     await gone.wait()
     while not pool.reconnecting:  # a matter of a few turns of the loop
         await asyncio.sleep(0)
@@ -608,7 +612,7 @@ async def test_lost_in_the_middle_is_never_a_clean_end(
 
     pool = pool_of(await backend.serve(handler), max_connections=1)
     sink = recorder()
-    await pool.send("GET", "/", HOST, None, sink)
+    await pool.send("GET", "/", b"", None, sink)
     with pytest.raises(ConnectionLost, match="in the middle of its answer") as caught:
         await sink.answer()
     assert not caught.value.before_head
@@ -629,7 +633,7 @@ async def test_a_reset_is_no_end_of_a_body_that_ends_with_its_connection(
 
     pool = pool_of(await backend.serve(handler, tcp=True))
     sink = recorder()
-    await pool.send("GET", "/", HOST, None, sink)
+    await pool.send("GET", "/", b"", None, sink)
     await sink.fed.wait()
     go.set()
     with pytest.raises(ConnectionLost):
@@ -655,7 +659,7 @@ async def test_abort(backend: Any, pool_of: MakePool, recorder: Any, get: Any, p
 
     pool = pool_of(await backend.serve(handler), max_connections=1)
     sink = recorder()
-    exchange = await pool.send("GET", "/", HOST, None, sink)
+    exchange = await pool.send("GET", "/", b"", None, sink)
     await asked.wait()
     if phase == "in body":
         await sink.fed.wait()
@@ -702,7 +706,7 @@ async def test_abort_from_a_callback_stops_what_was_read_already(
             done.set()
 
         setattr(sink, phase, stop)
-        exchanges.append(await pool.send("GET", "/", HOST, None, sink))
+        exchanges.append(await pool.send("GET", "/", b"", None, sink))
         await done.wait()
         assert sink.body == (b"ab" if phase == "on_body" else b"")
         assert not sink.ends
@@ -736,7 +740,7 @@ async def test_a_sink_that_raises_harms_only_itself(
         raise RuntimeError("bug")
 
     setattr(sink, phase, fail)
-    await pool.send("GET", "/", HOST, None, sink)
+    await pool.send("GET", "/", b"", None, sink)
     await raised.wait()
     assert len(reports) == 1
     assert str(reports[0]["exception"]) == "bug"
@@ -768,7 +772,7 @@ async def test_request_body_is_let_go_when_the_answer_begins(
     before = sys.getrefcount(body)
     gc.disable()
     try:
-        exchange = await pool.send("POST", "/", HOST, body, sink)
+        exchange = await pool.send("POST", "/", b"", body, sink)
         await sink.fed.wait()
         assert sys.getrefcount(body) == before
         sinks = sys.getrefcount(sink)
@@ -796,7 +800,7 @@ async def test_head_timeout(backend: Any, pool_of: MakePool, recorder: Any, get:
 
     pool = pool_of(await backend.serve(handler), max_connections=1)
     sink = recorder()
-    await pool.send("GET", "/", HOST, None, sink, head_timeout=0.05)
+    await pool.send("GET", "/", b"", None, sink, head_timeout=0.05)
     with pytest.raises(HeadTimeout, match=r"llama sent no answer within 0\.05 s") as caught:
         await sink.answer()
     assert caught.value.status == 504
@@ -820,9 +824,9 @@ async def test_head_timeout_is_over_with_the_head(
 
     pool = pool_of(await backend.serve(handler))
     slow, silent = recorder(), recorder()
-    await pool.send("GET", "/", HOST, None, slow, head_timeout=0.05)
+    await pool.send("GET", "/", b"", None, slow, head_timeout=0.05)
     await slow.begun.wait()
-    await pool.send("GET", "/", HOST, None, silent, head_timeout=0.1)  # ends after slow's would
+    await pool.send("GET", "/", b"", None, silent, head_timeout=0.1)  # ends after slow's would
     await silent.ended.wait()
     assert not slow.ends
     go.set()
@@ -844,7 +848,7 @@ async def test_backend_that_does_not_take_the_request_in(
     pool = pool_of(await backend.serve(handler))
     for body in (b"x" * 10_000_000, endless()):
         sink = recorder()
-        await pool.send("POST", "/", HOST, body, sink, head_timeout=0.1)
+        await pool.send("POST", "/", b"", body, sink, head_timeout=0.1)
         with pytest.raises(HeadTimeout):
             await sink.answer()
     gate.set()
@@ -866,9 +870,9 @@ async def test_slow_uploader_is_not_the_backends_fault(
         await reader.read()
 
     sink = recorder()
-    await pool.send("POST", "/", HOST, slow(), sink, head_timeout=0.05)
+    await pool.send("POST", "/", b"", slow(), sink, head_timeout=0.05)
     clock = pool_of(await backend.serve(silent))
-    await clock.send("GET", "/", HOST, None, other, head_timeout=0.1)
+    await clock.send("GET", "/", b"", None, other, head_timeout=0.1)
     assert await sink.answer() == (200, b"ok")
     assert keeping.requests[0][2] == b"ab"
 
@@ -905,7 +909,7 @@ async def test_pause_stops_the_backend(backend: Any, pool_of: MakePool, recorder
             exchange.pause()
 
     sink.on_body = pause
-    exchange = await pool.send("GET", "/", HOST, None, sink)
+    exchange = await pool.send("GET", "/", b"", None, sink)
     await stuck.wait()
     assert len(sink.body) <= 256 * 1024
     assert sent < total
@@ -924,7 +928,7 @@ async def test_connection_of_a_paused_exchange_can_be_reused(
     sink.on_head = lambda head: exchange.pause()
     sink.on_body = lambda data: None
     sink.on_end = sink.ended.set
-    exchange = await pool.send("GET", "/", HOST, None, sink)
+    exchange = await pool.send("GET", "/", b"", None, sink)
     await sink.ended.wait()
     exchange.pause()  # too late, and without effect on whoever has the connection now
     assert await get(pool) == (200, b"ok")
@@ -932,6 +936,19 @@ async def test_connection_of_a_paused_exchange_can_be_reused(
 
 
 # --- uploads -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("authority", ["a\r\nX: y", "a b", "\u00e4"])
+async def test_what_host_cannot_name(pool_of: MakePool, authority: str) -> None:
+    with pytest.raises(ValueError, match="not an authority"):
+        pool_of(UnixAddress("/x.sock", authority))
+
+
+async def test_host_of_an_ipv6_address(pool_of: MakePool, backend: Any, get: Any) -> None:
+    keeping = Keeping(backend)
+    address = await backend.serve(keeping, tcp="::1")
+    await get(pool_of(address))
+    assert b"\r\nHost: [::1]:%d\r\n" % address.port in keeping.requests[0][1]
 
 
 @pytest.mark.parametrize("length", [None, 100_003])
@@ -951,7 +968,7 @@ async def test_streamed_upload(
         yield b"zz"
 
     sink = recorder()
-    await pool.send("POST", "/", HOST, body(), sink, body_length=length)
+    await pool.send("POST", "/", b"", body(), sink, body_length=length)
     assert await sink.answer() == (200, b"ok")
     number, head, got = keeping.requests[1]
     assert got == b"a" + b"b" * 100_000 + b"zz"
@@ -985,7 +1002,7 @@ async def test_upload_is_not_collected(backend: Any, pool_of: MakePool, recorder
 
     pool = pool_of(await backend.serve(handler), max_connections=1)
     sink = recorder()
-    await pool.send("POST", "/", HOST, body(), sink, body_length=total)
+    await pool.send("POST", "/", b"", body(), sink, body_length=total)
     last = -1
     while taken != last or not taken:  # until the reader's and the writer's buffers are full
         last = taken
@@ -1025,7 +1042,7 @@ async def test_answer_before_the_upload_is_over(
     pool = pool_of(await backend.serve(handler), max_connections=1)
     for _ in range(20):
         sink = recorder()
-        await pool.send("POST", "/", HOST, endless() if streamed else b"x" * 9_000_000, sink)
+        await pool.send("POST", "/", b"", endless() if streamed else b"x" * 9_000_000, sink)
         assert await sink.answer() == (413, b"big")
         if streamed:
             await finished.get()
@@ -1059,7 +1076,7 @@ async def test_upload_whose_source_fails(
         (pieces(), 3, "longer"),
     ]:
         sink = recorder()
-        await pool.send("POST", "/", HOST, body, sink, body_length=length)
+        await pool.send("POST", "/", b"", body, sink, body_length=length)
         with pytest.raises(UploadFailed) as caught:
             await sink.answer()
         assert caught.value.status == 400
@@ -1087,7 +1104,7 @@ async def test_aborted_upload_ends_its_source(
 
     pool = pool_of(await backend.serve(handler))
     sink = recorder()
-    exchange = await pool.send("POST", "/", HOST, stuck(), sink)
+    exchange = await pool.send("POST", "/", b"", stuck(), sink)
     await begun.wait()
     exchange.abort()
     await ended.wait()
@@ -1112,7 +1129,7 @@ async def test_fetch(backend: Any, pool_of: MakePool, recorder: Any) -> None:
                     writer.write(answer)
 
     pool = pool_of(await backend.serve(handler), max_connections=1)
-    await pool.send("GET", "/silent", HOST, None, recorder())  # no place is left
+    await pool.send("GET", "/silent", b"", None, recorder())  # no place is left
     assert await pool.fetch("GET", "/health", timeout=5) == (
         200,
         [],
@@ -1147,13 +1164,13 @@ async def test_abort_all_and_close(
     pool = pool_of(await backend.serve(handler), max_connections=3)
     for end in (pool.abort_all, pool.close):
         silent, half, waits = recorder(), recorder(), recorder()
-        await pool.send("GET", "/silent", HOST, None, silent)
-        await pool.send("GET", "/half", HOST, None, half)
+        await pool.send("GET", "/silent", b"", None, silent)
+        await pool.send("GET", "/half", b"", None, half)
         await half.fed.wait()
         await get(pool)  # leaves an idle connection
         if end == pool.close:
-            await pool.send("GET", "/silent", HOST, None, recorder())
-            waiting = spawn(pool.send("GET", "/", HOST, None, waits), name="test")
+            await pool.send("GET", "/silent", b"", None, recorder())
+            waiting = spawn(pool.send("GET", "/", b"", None, waits), name="test")
             await asyncio.sleep(0)
         if (closing := end()) is not None:
             await closing
