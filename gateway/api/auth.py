@@ -1,7 +1,10 @@
 """Who is asking: the key of a request, and whether it may do this.
 
 A key comes as ``Authorization: Bearer K`` (RFC 6750), ``X-Api-Key: K``, or, on GET and where the
-configuration allows it, ``?authKey=K``, because a browser's EventSource cannot send headers.
+configuration allows it, ``?authKey=K``, because a browser's EventSource cannot send headers. The
+first of these that holds a key counts. Nothing, a scheme alone, and the words that clients send
+for want of a key (:data:`gateway.api.key_format.PLACEHOLDERS`) are none: they are refused as a
+request without a key is, and don't count as guesses.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.api.key_format import is_placeholder
 from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
 from gateway.api.parts import Parts
 from gateway.api.request import FrontRequest, Request
@@ -64,8 +68,8 @@ def _authenticate(request: Request, parts: Parts) -> Principal | None:
         if door.control is not None and _came_by(request, door.control):
             return LOCAL_ADMIN
         raise Unauthorized(
-            "no API key was sent: use the header `Authorization: Bearer KEY`. Keys are made with "
-            "`llm-gateway keys create NAME`"
+            "no API key was sent (or only a word like null in its place): use the header "
+            "`Authorization: Bearer KEY`. Keys are made with `llm-gateway keys create NAME`"
         )
     ring = door.ring
     if ring is None:
@@ -87,7 +91,7 @@ def presented_key(request: web.Request, *, allow_query: bool) -> str | None:
     if (key := key_in(request.headers)) is not None:
         return key
     if allow_query and request.method == "GET" and "authKey" in request.rel_url.raw_query_string:
-        return request.rel_url.query.get("authKey") or None
+        return _a_key(request.rel_url.query.get("authKey", ""))
     return None
 
 
@@ -97,10 +101,14 @@ def key_in(headers: Mapping[str, str]) -> str | None:
     if (
         authorization is not None
         and authorization[:7].lower() == "bearer "
-        and (key := authorization[7:].strip())
+        and (key := _a_key(authorization[7:].strip())) is not None
     ):
         return key
-    return headers.get("X-Api-Key", "").strip() or None
+    return _a_key(headers.get("X-Api-Key", "").strip())
+
+
+def _a_key(text: str) -> str | None:
+    return text if text and not is_placeholder(text) else None
 
 
 def _came_by(request: Request, path: str) -> bool:

@@ -11,6 +11,24 @@ from typing import Final
 
 PREFIX: Final = "llmgw_"  # lets secret scanners, and people, recognise a key that leaked
 MAX_KEY_CHARS: Final = 512  # old keys may be longer than ours; nobody's are as long as this
+#: What clients send in place of a key if they have none, in lower case. Never anybody's key.
+PLACEHOLDERS: Final = frozenset(
+    {
+        "bearer",  # the scheme alone, put twice
+        "null",  # JavaScript's nothing, in a template
+        "undefined",
+        "none",  # Python's
+        "n/a",
+        "empty",  # vLLM's documentation, and after it LangChain's
+        "no-key",
+        "no_key",
+        "no-key-required",
+        "sk-no-key-required",  # llama.cpp's documentation
+        "not-needed",  # LM Studio's examples
+        "noop",  # Cline
+        "user_provided",  # LibreChat's setting for "each user has a key", where it leaks
+    }
+)
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _SUM_CHARS = 43, 6  # 62**43 > 2**256, 62**6 > 2**32
 _OURS = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_CHARS + _SUM_CHARS}}}")
@@ -25,6 +43,11 @@ def new_key() -> str:
 def looks_like_ours(text: str) -> bool:
     """Whether ``text`` could be a key of ours, complete and without a typing error."""
     return _OURS.fullmatch(text) is not None and _checksum(text[:-_SUM_CHARS]) == text[-_SUM_CHARS:]
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether ``text`` stands where a key would, and says that there is none."""
+    return text.lower() in PLACEHOLDERS
 
 
 def hash_key(text: str) -> bytes:

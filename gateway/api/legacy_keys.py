@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway.api.key_format import MAX_KEY_CHARS
+from gateway.api.key_format import MAX_KEY_CHARS, is_placeholder
 from gateway.api.legacy_values import (
     Fields,
     NotUnderstood,
@@ -130,6 +130,9 @@ def parse_legacy(data: bytes, file: str) -> LegacyFile:
         except _SwitchedOff:
             skipped.append(f"{entry.label}: is switched off in the file")
         else:
+            if is_placeholder(key.key):
+                skipped.append(f"{key.label}: its key is a word that clients send who have none")
+                continue
             keys.append(key)
             if len(key.key) < SHORT_KEY_CHARS:
                 warnings.append(
