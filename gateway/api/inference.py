@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from functools import partial
 
 from gateway.api.accounting import Metered
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
@@ -18,7 +18,7 @@ from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.relay import Call, relay
 from gateway.proxy.resolve import Target
 from gateway.proxy.routes import Route
-from gateway.proxy.template import apply_to_completion
+from gateway.proxy.template import through_template
 
 JSON = b"Content-Type: application/json\r\n"
 
@@ -69,7 +69,9 @@ def json_handler(route: Route) -> AnyHandler:
                 changed = True
             elif route.format is COMPLETION and target.asked:
                 call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
-                return await send(request, call, lambda: _template(visit, call, body, target))
+                call.stream = body.get("stream") is True
+                call.prepare = partial(through_template, body=body, prompt=target.prompt)
+                return await send(request, call)
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
         call.stream = body.get("stream") is True
@@ -83,13 +85,6 @@ def json_handler(route: Route) -> AnyHandler:
     return handle
 
 
-async def _template(visit: Visit, call: Call, body: JsonObject, target: Target) -> None:
-    assert target.prompt is not None
-    with await visit.parts.scheduler.lease(call.model) as lease:
-        await apply_to_completion(lease, body, target.prompt)
-    call.body = serialise(body)
-
-
 async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
     """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
     visit = visit_of(request)
@@ -99,19 +94,12 @@ async def answer_beside(request: Request, call: Call, *, load: bool = True) -> W
     return to_client(call, fetched)
 
 
-async def send(
-    request: Request, call: Call, prepare: Callable[[], Awaitable[None]] | None = None
-) -> Answer:
-    """Relay ``call`` as far as the key's limits allow, and note what became of it.
-
-    ``prepare`` is what is still to be done to ``call``, once it is clear that it may go.
-    """
+async def send(request: Request, call: Call) -> Answer:
+    """Relay ``call`` as far as the key's limits allow, and note what became of it."""
     visit = visit_of(request)
     outcome = Metered(visit)
     try:
         with outcome:
-            if prepare is not None:
-                await prepare()
             response = await relay(opener(request), visit.parts.scheduler, call, outcome)
             outcome.status = response.status
             return response

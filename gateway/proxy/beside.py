@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.backends.backend import State
+from gateway.backends.backend import Backend, State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
 from gateway.proxy.failure import Failure
 from gateway.proxy.outgoing import Whole
 from gateway.proxy.relay import Call
-from gateway.upstream import ConnectFailed, ConnectionLost, Fetched, Upstream
+from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
 
 #: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
 _TIMEOUT = 120.0
@@ -41,7 +41,7 @@ async def ask_beside(scheduler: Scheduler, call: Call, *, load: bool = True) -> 
         backend = scheduler.backend(call.model)
         assert backend is not None
         try:
-            return await _fetch(backend.pool, call)
+            return await _fetch(backend, call)
         except (ConnectFailed, ConnectionLost):
             # Without a lease nothing kept it from being unloaded meanwhile.
             if not load:
@@ -55,12 +55,15 @@ async def ask_beside(scheduler: Scheduler, call: Call, *, load: bool = True) -> 
 
 async def _with(lease: Lease, call: Call) -> Fetched:
     with lease:
-        return await _fetch(lease.backend.pool, call)
+        return await _fetch(lease.backend, call)
 
 
-async def _fetch(pool: Upstream, call: Call) -> Fetched:
+async def _fetch(backend: Backend, call: Call) -> Fetched:
+    if call.prepare is not None:
+        call.body = await call.prepare(backend)
+        call.prepare = None
     assert isinstance(call.body, bytes)
-    return await pool.fetch(
+    return await backend.pool.fetch(
         call.method,
         call.target,
         headers=call.headers,

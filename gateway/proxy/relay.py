@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
 
+from gateway.backends.backend import Backend
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import GatewayError
 from gateway.proxy import headers
@@ -73,6 +74,8 @@ class Call:
     rewrite: Callable[[bytes, Any], bytes] | None = None
     #: Makes what each piece of a stream of events goes through on its way to the client.
     mend: Callable[[], Mender] | None = None
+    #: Makes the body, where that takes a backend which can be asked first.
+    prepare: Callable[[Backend], Awaitable[bytes]] | None = None
 
 
 @dataclass(slots=True)
@@ -151,6 +154,9 @@ async def _attempt(
     outcome: Outcome,
     opened: Opened | None,
 ) -> Answer:
+    if call.prepare is not None:
+        call.body = await call.prepare(lease.backend)
+        call.prepare = None
     answer = _Answer()
     exchange = await lease.backend.pool.send(
         call.method, call.target, call.headers, call.body, answer, body_length=call.length

@@ -14,34 +14,34 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.scheduler import Lease
+from gateway.backends.backend import Backend
 from gateway.errors import BadRequest
-from gateway.proxy.body import serialise
+from gateway.proxy.body import JsonObject, serialise
 from gateway.proxy.failure import Failure
 
 _JSON = b"Content-Type: application/json\r\n"
 _TIMEOUT = 30.0  # seconds: it only writes text
 
 
-async def apply_to_completion(lease: Lease, body: dict[str, Any], prompt: str) -> None:
-    """Rewrite ``body["prompt"]``, a text or a list of texts, as a conversation that it begins."""
+async def through_template(backend: Backend, body: JsonObject, prompt: str) -> bytes:
+    """``body``, its ``prompt``, a text or a list of texts, written as a conversation it begins."""
     asked = body.get("prompt")
     texts: list[Any] = asked if isinstance(asked, list) else [asked]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise BadRequest("with a personality, `prompt` must be a text, or texts", param="prompt")
-    written = [await _written(lease, body, prompt, text) for text in texts]
-    body["prompt"] = written if isinstance(asked, list) else written[0]
+    written = [await _written(backend, body, prompt, text) for text in texts]
+    return serialise({**body, "prompt": written if isinstance(asked, list) else written[0]})
 
 
-async def _written(lease: Lease, body: dict[str, Any], prompt: str, text: str) -> str:
-    wanted: dict[str, Any] = {
+async def _written(backend: Backend, body: JsonObject, prompt: str, text: str) -> str:
+    wanted: JsonObject = {
         "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": text}]
     }
-    if (name := lease.backend.spec.sent_as) is not None:
+    if (name := backend.spec.sent_as) is not None:
         wanted["model"] = name
     if "chat_template_kwargs" in body:
         wanted["chat_template_kwargs"] = body["chat_template_kwargs"]
-    fetched = await lease.backend.pool.fetch(
+    fetched = await backend.pool.fetch(
         "POST",
         "/apply-template",
         headers=_JSON,
