@@ -74,3 +74,12 @@ def test_backends_know_nothing_of_the_web_server() -> None:
 
 def test_errors_imports_nothing_of_ours() -> None:
     assert not imports(PACKAGE / "errors.py")
+
+
+def test_nobody_writes_to_a_transport_by_writelines() -> None:
+    """asyncio's own, in 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1, bounds nothing (CVE-2024-12254)."""
+    for file in PACKAGE.rglob("*.py"):
+        used = {
+            node.attr for node in ast.walk(ast.parse(file.read_text())) if hasattr(node, "attr")
+        }
+        assert "writelines" not in used, file

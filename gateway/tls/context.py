@@ -82,7 +82,7 @@ def _load(context: ssl.SSLContext, tls: TlsSettings) -> None:
     # OpenSSL takes the chain from one file. It is public and lies there for a moment only; the
     # key is read from its own file and is never written anywhere.
     with tempfile.NamedTemporaryFile("w", prefix="llm-gateway-", suffix=".pem") as together:
-        together.writelines(ssl.DER_cert_to_PEM_cert(der) for der in chain)
+        together.write("".join(ssl.DER_cert_to_PEM_cert(der) for der in chain))
         together.flush()
         context.load_cert_chain(together.name, tls.private_key, passphrase)
 

@@ -145,7 +145,9 @@ class Exchange:
                     return  # connection_lost is on its way, and says what there is to say
                 sent += len(piece)
                 if length is None:
-                    transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+                    # Never writelines(): asyncio's own of 3.12 and 3.13.0 neither pauses its
+                    # protocol nor bounds what it holds (CVE-2024-12254).
+                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 elif sent <= length:
                     transport.write(piece)
                 else:
