@@ -92,7 +92,10 @@ def build_app(
     app[DOOR] = door
     app[LIFECYCLE] = lifecycle
     app[ACCOUNTING] = accounting
-    app[ERRORS] = ErrorLog()
+    app[ERRORS] = errors = ErrorLog()
+    scheduler.died = lambda model, error: errors.add(
+        error.message, code=error.code, model=model, request_id=None
+    )
     app[listing.DETAILS] = listing.Details()
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[CORS] = Cors(settings.cors.origins)

@@ -19,7 +19,9 @@ FAKE_IGNORE_TERM=1       SIGTERM does nothing
 FAKE_HANG=1              chat requests are accepted and never answered
 FAKE_BUSY=1              the same, but the CPU is kept busy, as by a long prompt
 FAKE_DIE_ONCE=FILE       the first chat request kills it (FILE remembers that it happened)
+FAKE_DIE=1               every chat request kills it
 FAKE_DIE_AFTER=N         it dies after N streamed chunks
+FAKE_LOOK=FIFO           GET /slots is answered when FIFO is opened for writing
 FAKE_GARBAGE=1           chat requests are answered with something that is not HTTP
 FAKE_GRANDCHILD=FILE     starts a child of its own, its pid in FILE
 FAKE_DETACHED=FILE       the same in a session of its own, holding on to the output
@@ -142,6 +144,10 @@ class Server:
             return False
         body = reader.read(int(headers.get("content-length", "0")))
         path = line.split(" ")[1]
+        if "transfer-encoding" in headers:  # an upload is read, and never answered
+            while client.recv(65536):
+                pass
+            return False
         if path == "/health":
             if (health := env("FAKE_HEALTH")) == "garbage":
                 client.sendall(b"\x15\x03\x03\x00\x02\x02\x46")  # a TLS alert
@@ -151,9 +157,11 @@ class Server:
                 client.sendall(response("200 OK", {"status": "ok"}))
             else:
                 client.sendall(response("503 Service Unavailable", {"error": {"code": 503}}))
-        elif path == "/slots":
+        elif path.partition("?")[0] == "/slots":
+            if gate := env("FAKE_LOOK"):
+                Path(gate).open().close()
             client.sendall(response("200 OK", [{"is_processing": bool(self.running)}]))
-        elif path.endswith("/chat/completions"):
+        elif path.endswith(("completions", "/responses", "/messages", "/tokenize")):
             with self.lock:
                 self.running += 1
             try:
@@ -169,7 +177,7 @@ class Server:
         if record := env("FAKE_RECORD"):
             with Path(record).open("a") as file:
                 file.write(json.dumps(body) + "\n")
-        if (marker := env("FAKE_DIE_ONCE")) and once(marker):
+        if env("FAKE_DIE") or ((marker := env("FAKE_DIE_ONCE")) and once(marker)):
             die()
         if env("FAKE_BUSY"):
             threading.Thread(target=spin, daemon=True).start()

@@ -107,6 +107,7 @@ class Backend(ABC):
         self.starts = 0
         self.deaths = 0  # ends nobody asked for, in all
         self.last_error: GatewayError | None = None
+        self.last_death: GatewayError | None = None  # of a process that was ready
         self.sleeping = False  # ready, but its memory is given back until the next request
         self.start_failed = False  # the last start came to nothing that would have to be stopped
         self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
@@ -166,6 +167,14 @@ class Backend(ABC):
 
         Returns whether the request it broke under, of which no answer came, may be sent again.
         """
+
+    async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
+        """Why a request came to the end that ``error`` tells of, for its client.
+
+        ``deaths`` is what :attr:`deaths` was when the request was sent: if there has been one
+        since, or there is within a second, that is the reason.
+        """
+        return error
 
     @abstractmethod
     def failure(self) -> GatewayError:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import re
 import signal
@@ -45,7 +46,9 @@ TAIL = 8
 #: Seconds in which /health must answer, and between two questions at least.
 _HEALTH_TIMEOUT = 5.0
 _HEALTH_PAUSE = 0.01
-
+#: Seconds for which the news of a death is waited for when a connection has broken: the kernel
+#: closes the sockets of a process before its parent hears of its end.
+_NEWS_OF_DEATH = 1.0
 
 #: What llama-server with ``--sleep-idle-seconds`` writes (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
@@ -139,8 +142,18 @@ class LocalBackend(Backend):
         """
         watching = self._watching
         if watching is not None and not watching.done():
-            await asyncio.wait([watching], timeout=1.0)
+            await asyncio.wait([watching], timeout=_NEWS_OF_DEATH)
         return True
+
+    async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
+        """The death of the process, where that is it: a lost connection tells nobody anything."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_NEWS_OF_DEATH):
+                while self.deaths == deaths and self.state in _ANSWERING:
+                    await self._next_state.wait()
+        if self.deaths > deaths and self.last_death is not None:
+            return copy.copy(self.last_death)  # each raises one of its own
+        return error
 
     async def stop(self) -> None:
         """End the process, whatever it is doing, and return when it is gone and reaped."""
@@ -302,7 +315,8 @@ class LocalBackend(Backend):
             return
         ended = f"{self._hung} and was ended" if self._hung else _how_it_ended(status)
         what = f"the llama-server of {self.spec.name!r} {ended}."
-        self._died(BackendError(what, detail=self._last_lines()))
+        self.last_death = BackendError(what, code="backend_died", detail=self._last_lines())
+        self._died(self.last_death)
         await self._clean_up()
         self._await_next_start()
 

@@ -96,6 +96,8 @@ class _Entry:
     unload: bool = False
     #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
     alone: bool = False
+    #: The death that was told last.
+    told: GatewayError | None = None
     #: For which spec its need of memory was asked for last.
     looked_up: ModelSpec | None = None
     #: Its name among all entries. One that is gone from models.json, and still to be drained,
@@ -185,6 +187,8 @@ class Scheduler:
         self._retired = 0
         self._waiting = 0
         self._listeners: set[Callable[[], None]] = set()
+        #: Called with a model's name and why its process, which was ready, has died.
+        self.died: Callable[[str, GatewayError], None] = lambda model, error: None
         self._alarm: asyncio.TimerHandle | None = None
         self._pumping = False
         self._again = False
@@ -440,6 +444,9 @@ class Scheduler:
         """A backend has entered another state."""
         for entry in (*self._entries.values(), *self._leaving.values()):
             if entry.backend is backend:
+                if (death := backend.last_death) is not None and death is not entry.told:
+                    entry.told = death
+                    self.died(entry.spec.name, death)
                 if backend.state is State.FAILED and entry.starting is None:
                     self._fail(entry, backend.failure())  # a failed start tells them itself
                 self._settle(entry)

@@ -31,15 +31,18 @@ async def texts(
     """
     for last in (False, True):
         outcome.attempts += 1
+        backend = scheduler.backend(model)
+        deaths = backend.deaths if backend is not None else 0
         try:
             async with contextlib.aclosing(_once(scheduler, model, body, outcome)) as pieces:
                 async for piece in pieces:
                     yield piece
             return
         except (ConnectFailed, ConnectionLost) as error:
-            backend = scheduler.backend(model)
-            if last or outcome.events or backend is None or not await backend.suspect(error):
+            if backend is None:
                 raise
+            if last or outcome.events or not await backend.suspect(error):
+                raise await backend.reason(error, deaths) from error
 
 
 async def _once(

@@ -1,7 +1,8 @@
 """A small request that llama-server answers beside its running ones, so it waits for no slot.
 
 Counting tokens of a model with one slot must not wait until a long answer is done; nor must the
-look at what that slot is doing.
+look at what that slot is doing. A look (GET) is no use of the model: it takes no lease, so it
+neither puts off its ``ttl`` nor keeps it from being unloaded.
 """
 
 from __future__ import annotations
@@ -24,53 +25,56 @@ _MAX_ANSWER = 64 * 2**20
 _UP = (State.READY, State.DRAINING)
 
 
-def is_up(scheduler: Scheduler, model: str) -> bool:
-    """Whether the model's llama-server runs and can be asked."""
+def _running(scheduler: Scheduler, model: str) -> Backend | None:
+    """The model's backend, if it runs and can be asked."""
     backend = scheduler.backend(model)
-    return backend is not None and backend.state in _UP
+    return backend if backend is not None and backend.state in _UP else None
 
 
 async def ask_beside(scheduler: Scheduler, call: Call, *, load: bool = True) -> Fetched:
     """The whole answer to ``call``, whose body is bytes.
 
     The model is loaded first where that is needed, or :class:`BadRequest` raised if it is not
-    to be. Raises :class:`GatewayError`.
+    to be. A backend that dies meanwhile is asked once more. Raises :class:`GatewayError`.
     """
-    lease = scheduler.try_lease(call.model)
-    if lease is None and is_up(scheduler, call.model):
-        backend = scheduler.backend(call.model)
-        assert backend is not None
+    look = call.method == "GET"
+    for last in (False, True):
+        lease = scheduler.try_lease(call.model) if not look else None
+        backend = lease.backend if lease is not None else _running(scheduler, call.model)
+        if backend is None:
+            if not load or (look and last):  # it has been unloaded meanwhile: so it stays
+                raise not_loaded(call.model)
+            lease = await scheduler.lease(call.model)
+            backend = lease.backend
+        deaths = backend.deaths
         try:
-            return await _fetch(backend, call)
-        except (ConnectFailed, ConnectionLost):
-            # Without a lease nothing kept it from being unloaded meanwhile.
-            if not load:
-                raise
-    if lease is None:
-        if not load:
-            raise not_loaded(call.model)
-        lease = await scheduler.lease(call.model)
-    return await _with(lease, call)
+            return await _fetch(backend, lease, call)
+        except (ConnectFailed, ConnectionLost) as error:
+            again = await backend.suspect(error)
+            died = backend.deaths > deaths
+            # Without a lease nothing kept it from being unloaded meanwhile: once more, then.
+            if last or not again or (died and (look or not load)):
+                raise await backend.reason(error, deaths) from error
+    raise AssertionError("the second time returns or raises")
 
 
-async def _with(lease: Lease, call: Call) -> Fetched:
-    with lease:
-        return await _fetch(lease.backend, call)
-
-
-async def _fetch(backend: Backend, call: Call) -> Fetched:
-    if call.prepare is not None:
-        call.body = await call.prepare(backend)
-        call.prepare = None
-    assert isinstance(call.body, bytes)
-    return await backend.pool.fetch(
-        call.method,
-        call.target,
-        headers=call.headers,
-        body=call.body,
-        timeout=_TIMEOUT,
-        max_body=_MAX_ANSWER,
-    )
+async def _fetch(backend: Backend, lease: Lease | None, call: Call) -> Fetched:
+    try:
+        if call.prepare is not None:
+            call.body = await call.prepare(backend)
+            call.prepare = None
+        assert isinstance(call.body, bytes)
+        return await backend.pool.fetch(
+            call.method,
+            call.target,
+            headers=call.headers,
+            body=call.body,
+            timeout=_TIMEOUT,
+            max_body=_MAX_ANSWER,
+        )
+    finally:
+        if lease is not None:
+            lease.release()
 
 
 def not_loaded(model: str) -> BadRequest:

@@ -34,6 +34,7 @@ from gateway.upstream import (
     Outlet,
     ResponseHead,
     UploadFailed,
+    UpstreamError,
 )
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
     up) ends the request upstream at once.
     """
     opened: Opened | None = None
+    deaths = 0
     while True:
         outcome.attempts += 1
         lease = scheduler.try_lease(call.model)
@@ -108,13 +110,16 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
                 lease, opened = await wait_for_lease(opener, scheduler, call.model, opened)
             elif lease is None:
                 lease = await scheduler.lease(call.model)
-            return await _attempt(opener, lease, call, outcome, opened)
+            deaths = lease.backend.deaths
+            return await _attempt(opener, lease, deaths, call, outcome, opened)
         except (ConnectFailed, ConnectionLost) as error:
             # Nothing has reached the client: once more, as if it had just arrived.
-            if outcome.attempts > 1 or not isinstance(call.body, bytes) or lease is None:
+            if lease is None:
                 return _refuse(error, call, outcome, opened)
-            if not await lease.backend.suspect(error):
-                return _refuse(error, call, outcome, opened)
+            again = outcome.attempts == 1 and isinstance(call.body, bytes)
+            if not again or not await lease.backend.suspect(error):
+                reason = await lease.backend.reason(error, deaths)
+                return _refuse(reason, call, outcome, opened)
             _log.warning("%s; sending the request again", error.message)
         except UploadFailed as error:
             if isinstance(error.__cause__, GatewayError):  # the client sent too much
@@ -150,6 +155,7 @@ def _last_event(call: Call, error: GatewayError, mender: Mender | None) -> bytes
 async def _attempt(
     opener: Opener,
     lease: Lease,
+    deaths: int,
     call: Call,
     outcome: Outcome,
     opened: Opened | None,
@@ -174,7 +180,7 @@ async def _attempt(
         if opened is None:
             opened = await open_stream(opener, head)
         call.body = b""  # from here on it can't be sent again
-        return await _stream(call, head, exchange, answer, outcome, opened)
+        return await _stream(call, head, exchange, answer, outcome, opened, lease.backend, deaths)
     finally:
         exchange.abort()
         answer.done()
@@ -205,6 +211,8 @@ async def _stream(
     answer: _Answer,
     outcome: Outcome,
     opened: Opened,
+    backend: Backend,
+    deaths: int,
 ) -> web.StreamResponse:
     response = opened.response
     is_events = (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
@@ -214,9 +222,9 @@ async def _stream(
     answer.flow_to(opened, exchange, tail, mend)
     try:
         await _pump(answer, exchange, opened)
-    except GatewayError as error:
+    except UpstreamError as broke:
         # Never a clean end: no last chunk is written, and the connection closes.
-        outcome.error = error
+        outcome.error = error = await backend.reason(broke, deaths)
         _log.error("a stream broke: %s", error.message)
         opened.break_off(_last_event(call, outcome.tell(error), mender) if is_events else None)
         return response
@@ -269,7 +277,7 @@ class _Answer:
         self._events = 0  # of a stream of events, without those that went through:
         self._outlet: Outlet | None = None
         self.ended = False
-        self.error: GatewayError | None = None  # why it ended too soon
+        self.error: UpstreamError | None = None  # why it ended too soon
         self.paused = False  # the client is slower than the backend
         #: It is of a known, small size: nobody is interested in the beginning of it.
         self.whole = False
@@ -312,7 +320,7 @@ class _Answer:
         self.ended = True
         self._tell()
 
-    def on_error(self, error: GatewayError) -> None:
+    def on_error(self, error: UpstreamError) -> None:
         self.error = error
         self.ended = True
         self._tell()
