@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.catalog import Catalog, parse_catalog
+from gateway.choices import Choices
 from gateway.errors import CatalogBroken
-from gateway.proxy.resolve import Active, Resolver
+from gateway.proxy.resolve import Resolver
 from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def read_catalog(file: Path) -> tuple[Catalog, _Signature]:
 
 
 class Library:
-    """The current catalog, its names, and the active model.
+    """The current catalog, its names, and what was chosen from it.
 
     ``changed`` is called with every new catalog. ``signature`` is that of the file ``catalog``
     comes from; ``None``: there was no good one yet.
@@ -58,7 +59,7 @@ class Library:
         self.file = file
         self.catalog = catalog
         self.resolver = Resolver(catalog)
-        self.active: Active | None = None
+        self.choices = Choices()
         #: Why the file as it is now is not what is served, with paths: for administrators.
         self.broken: str | None = None
         self.changed: Callable[[Catalog], None] = lambda catalog: None
@@ -146,12 +147,7 @@ class Library:
             _log.warning("%s", warning)
         self.catalog = catalog
         self.resolver = Resolver(catalog)
-        if (active := self.active) is not None:
-            spec = catalog.models.get(active.model)
-            if spec is None:
-                self.active = None
-            elif active.personality not in spec.personalities:
-                self.active = Active(active.model)
+        self.choices.keep_models(catalog)
         self.changed(catalog)
 
 

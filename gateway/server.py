@@ -157,6 +157,7 @@ class Gateway:
         """Open the store, make the first key if there is none, and let requests in."""
         store = await _open_store(self.settings)
         ring = self.ring = await KeyRing.open(store)
+        ring.changed = self.library.choices.keep_keys
         await self.accounting.open(store)
         await _first_key(ring, self.settings, self.library, self.urls[0])
         self.door.open(ring)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import socket
 import subprocess
 import time
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from harness import DEMO, DEMO_GGUF, MakeGateway, Served, wait_until
+from harness import COMMAND, DEMO, DEMO_GGUF, MakeGateway, Served, wait_until
 
 QUESTION = [{"role": "user", "content": "Say hello."}]
 
@@ -111,8 +112,9 @@ async def test_async_openai_client(demo: Served) -> None:
         assert [chunk async for chunk in stream]
 
 
-def prompt_tokens(served: Served, model: str, **extra: Any) -> int:
+def prompt_tokens(served: Served, model: str, *, key: str | None = None, **extra: Any) -> int:
     with served.client() as client:
+        client.api_key = key or client.api_key
         answer = client.chat.completions.create(
             model=model, messages=QUESTION, max_tokens=1, **extra
         )
@@ -149,23 +151,35 @@ def test_models(demo: Served) -> None:
 
 
 def test_classic_client(demo: Served) -> None:
-    """What a client of the old system does: load, ask without naming a model, unload."""
+    """What a client of the old system does, with the key that `keys create NAME TEXT` makes."""
+    made = subprocess.run(
+        [COMMAND, "keys", "create", "old client", "as in the old system"],
+        cwd=demo.root,
+        env={**os.environ, "XDG_DATA_HOME": str(demo.root / "share")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "the running gateway knows" in made.stderr
+    key = made.stdout.splitlines()[-1]
     wanted = {"model": DEMO, "personality": "pirate"}
-    status, answer = call(demo, "POST", "/loadModel", wanted)
+    status, answer = call(demo, "POST", "/loadModel", wanted, key=key)
     assert status == 200
-    assert "loaded" in answer["message"]
-    assert get(demo, "/models?loaded=true") == (200, [DEMO])
-    pirate = prompt_tokens(demo, f"{DEMO}:pirate")
-    assert prompt_tokens(demo, "NotNeeded") == pirate
-    assert prompt_tokens(demo, DEMO) == pirate  # the choice holds for the model itself too
-    status, answer = get(demo, "/chat/ask?question=Say%20hello.")
+    assert answer["message"] == f"Model {DEMO} loaded with personality pirate."
+    assert get(demo, "/models?loaded=true", key) == (200, [DEMO])
+    bare, pirate = prompt_tokens(demo, DEMO), prompt_tokens(demo, f"{DEMO}:pirate")
+    assert bare < pirate
+    assert prompt_tokens(demo, "NotNeeded", key=key) == pirate
+    assert prompt_tokens(demo, DEMO, key=key) == pirate  # the choice holds for the name, too
+    status, answer = get(demo, "/chat/ask?question=Say%20hello.", key)
     assert status == 200
     assert answer["question"] == "Say hello."
     assert answer["response"]
+    assert prompt_tokens(demo, "NotNeeded") == bare  # another key's: there is one model
+    assert call(demo, "POST", "/unloadModel", key=key)[0] == 403
     assert call(demo, "POST", "/unloadModel") == (200, {"message": "Model unloaded."})
-    assert get(demo, "/models?loaded=true") == (200, [])
-    with demo.client() as client, pytest.raises(openai.NotFoundError, match="/loadModel"):
-        client.chat.completions.create(model="NotNeeded", messages=QUESTION)
+    assert get(demo, "/models?loaded=true", key) == (200, [])
+    assert prompt_tokens(demo, "NotNeeded", key=key) == pirate
 
 
 def test_a_client_that_hangs_up_ends_the_stream(demo: Served) -> None:

@@ -7,10 +7,11 @@ the requests: what a ``kill -9`` can lose is the last few seconds. The limits of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -190,6 +191,27 @@ class Accounting:
                 counters[:] = [a + b for a, b in zip(before, counters, strict=True)]
         self._unwritten = {**batch, **self._unwritten}
         self._counted.set()
+
+
+@contextlib.contextmanager
+def admitted(visit: Visit) -> Iterator[None]:
+    """Let in what counts as a request of its key, without tokens; one that fails doesn't count.
+
+    Raises :class:`gateway.errors.RateLimited`.
+    """
+    principal = visit.principal
+    if principal.limits is NO_LIMITS:
+        yield
+        return
+    grant = visit.parts.accounting.limiter.admit(principal.key_id, principal.limits)
+    visit.grant = grant
+    try:
+        yield
+    except GatewayError:
+        grant.give_back()
+        raise
+    finally:
+        grant.close(0)
 
 
 class Metered(Outcome):

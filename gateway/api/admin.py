@@ -23,7 +23,8 @@ async def models(request: web.Request) -> web.Response:
         {**asdict(status), "personalities": personalities.get(status.name, [])}
         for status in request.app[SCHEDULER].status()
     ]
-    active = library.active._asdict() if library.active else None
+    common = library.choices.common
+    active = common._asdict() if common else None
     return json_response({"models": data, "active": active, "models_file_error": library.broken})
 
 
@@ -46,11 +47,12 @@ async def model_log(request: web.Request) -> web.StreamResponse:
 async def gateway_status(request: web.Request) -> web.Response:
     """GET /admin/status: the gateway as a whole, for ``llm-gateway status``."""
     scheduler, library = request.app[SCHEDULER], request.app[LIBRARY]
+    common = library.choices.common
     return json_response(
         {
             "ready": request.app[LIFECYCLE].ready,
             "in_flight": scheduler.in_flight,
-            "active": library.active._asdict() if library.active else None,
+            "active": common._asdict() if common else None,
             "models_file_error": library.broken,
             "models": [asdict(status) for status in scheduler.status()],
         }

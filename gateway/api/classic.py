@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,13 @@ import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
-from gateway.api.accounting import Metered
+from gateway.api.accounting import Metered, admitted
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import HEADERS, endless, throttled
-from gateway.api.inference import resolve
+from gateway.api.inference import chosen_by, resolve
 from gateway.api.middleware import needs
+from gateway.api.principal import Principal
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import ModelStatus
@@ -46,18 +47,25 @@ async def models(request: web.Request) -> web.Response:
     return json_response([name for name in names if allowed is None or name in allowed])
 
 
-@needs(Scope.ADMIN)
 async def load_model(request: web.Request) -> web.Response:
-    """POST /loadModel ``{model, personality?}``: load it, and make both the active choice."""
+    """POST /loadModel ``{model, personality?}``: load it, and make both the key's active choice.
+
+    An administrator's is that of every key that chose none. Other keys may load what they may
+    use, on the terms of any request: in the queue, within the key's limits, and without starting
+    a model again that failed too often. A load that fails costs nothing, and changes no choice.
+    """
     body = parse_object(await request.read())
-    library = request.app[LIBRARY]
+    visit, library = request[VISIT], request.app[LIBRARY]
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
-    target = await resolve(request[VISIT], body, anew=True)
-    await request.app[SCHEDULER].load(target.name)
-    library.active = Active(target.name, target.personality)
+    target = await resolve(visit, body, anew=True)
+    principal = visit.principal
+    with admitted(visit):
+        await request.app[SCHEDULER].load(target.name, explicit=principal.admin)
+    active = Active(target.name, target.personality)
+    library.choices.choose(principal.key_id, active, admin=principal.admin)
     message = f"Model {target.name} loaded"
     if target.personality is not None:
         message += f" with personality {target.personality}"
@@ -73,14 +81,13 @@ async def unload_model(request: web.Request) -> web.Response:
         name = parse_object(await request.read()).get("model")
     if name:
         name = library.resolver.resolve(name).spec.name
-    elif library.active is not None:
-        name = library.active.model
+    elif (chosen := library.choices.common) is not None:
+        name = chosen.model
     elif len(loaded := scheduler.loaded()) == 1:
         name = loaded[0]  # loaded by a request: the only one that can be meant
     if name:
         request[VISIT].model = name
-        if library.active is not None and library.active.model == name:
-            library.active = None
+        library.choices.unloaded(name)
         await scheduler.unload(name)
     return json_response({"message": "Model unloaded."})
 
@@ -96,18 +103,17 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
     app, principal = request.app, request[VISIT].principal
-    now = partial(_status_event, app, principal.models, admin=principal.admin)
+    now = partial(_status_event, app, principal)
     found = throttled(now, _essence, app[SCHEDULER], app[LIBRARY])
     async with contextlib.aclosing(found) as events:
         async for event in events:
             yield orjson.dumps(event).decode()
 
 
-def _status_event(
-    app: web.Application, allowed: Collection[str] | None, *, admin: bool
-) -> dict[str, Any]:
+def _status_event(app: web.Application, principal: Principal) -> dict[str, Any]:
     library, scheduler = app[LIBRARY], app[SCHEDULER]
-    chosen, statuses = library.active, scheduler.status()
+    allowed, admin = principal.models, principal.admin
+    chosen, statuses = chosen_by(principal, library), scheduler.status()
     if allowed is not None:
         statuses = [s for s in statuses if s.name in allowed]
         chosen = chosen if chosen is not None and chosen.model in allowed else None

@@ -6,9 +6,11 @@ import time
 from functools import partial
 
 from gateway.api.accounting import Metered
+from gateway.api.principal import Principal
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
+from gateway.library import Library
 from gateway.proxy.beside import ask_beside, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
 from gateway.proxy.lenience import drop_nulls
@@ -16,7 +18,7 @@ from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.relay import Call, relay
-from gateway.proxy.resolve import Target
+from gateway.proxy.resolve import Active, NothingChosen, Target
 from gateway.proxy.routes import Route
 from gateway.proxy.template import through_template
 
@@ -122,6 +124,9 @@ async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Targ
 def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     """The model and personality that ``body`` and the headers of the request mean.
 
+    Without a name for the model: what the key, or an administrator, chose by ``/loadModel``, else
+    the only model there is, else the only one that is loaded.
+
     ``anew``: without regard to what ``/loadModel`` chose before.
 
     Raises :class:`ModelNotFound`; :class:`Forbidden` where the key may not use the model.
@@ -132,12 +137,15 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     elif not isinstance(choice, str):
         raise BadRequest("`personality` must be a text", param="personality")
     principal, library = visit.principal, visit.parts.library
-    target = library.resolver.resolve(
-        body.get("model"),
-        choice=choice,
-        active=None if anew else library.active,
-        default=principal.default_personality,
-    )
+    requested, resolver = body.get("model"), library.resolver
+    active = None if anew else chosen_by(principal, library)
+    default = principal.default_personality
+    try:
+        target = resolver.resolve(requested, choice=choice, active=active, default=default)
+    except NothingChosen:
+        if anew or (only := _only_one(visit)) is None:
+            raise
+        target = resolver.resolve(requested, choice=choice, active=Active(only), default=default)
     if principal.models is not None and target.name not in principal.models:
         raise Forbidden(f"this key may not use the model {target.name!r}")
     if (
@@ -149,3 +157,31 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     visit.model = target.name
     visit.personality = target.personality
     return target
+
+
+def chosen_by(principal: Principal, library: Library) -> Active | None:
+    """What requests of ``principal`` mean that name no model.
+
+    Where an administrator chose, for everybody, a personality that this key may not use, that of
+    its requests is nobody's: they don't fail for it.
+    """
+    chosen = library.choices.of(principal.key_id, admin=principal.admin)
+    allowed = principal.personalities
+    if (
+        chosen is not None
+        and allowed is not None
+        and chosen.personality is not None
+        and chosen.personality not in allowed
+    ):
+        return Active(chosen.model)
+    return chosen
+
+
+def _only_one(visit: Visit) -> str | None:
+    """The only model there is, or the only one loaded, of those that the key may use."""
+    allowed, parts = visit.principal.models, visit.parts
+    for names in (parts.library.catalog.names, parts.scheduler.loaded()):
+        usable = [name for name in names if allowed is None or name in allowed]
+        if len(usable) == 1:
+            return usable[0]
+    return None

@@ -12,7 +12,7 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +84,8 @@ class KeyRing:
         self._by_digest: dict[bytes, _Entry] = {}
         self._seen: dict[str, _Entry] = {}  # keys that were found, so that each is hashed once
         self._activity = KeyActivity(store, interval=write_every)
+        #: Called with the ids of all keys that are not revoked, when they may have changed.
+        self.changed: Callable[[Collection[str]], None] = lambda key_ids: None
 
     @classmethod
     async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
@@ -218,7 +220,7 @@ class KeyRing:
     async def revoke(self, key_id: str, *, force: bool = False) -> KeyRecord:
         """End a key, at once and for good. Revoking it again changes nothing.
 
-        The last admin key that still works is refused without ``force``: nobody could load a
+        The last admin key that still works is refused without ``force``: nobody could unload a
         model any more.
         """
         async with self._changing:
@@ -307,6 +309,7 @@ class KeyRing:
         self._seen = {}
         self._records = by_id
         self._activity.keep(by_id)
+        self.changed({record.id for record in in_order if record.revoked is None})
 
 
 def _free_id(taken: Container[str]) -> str:

@@ -181,6 +181,11 @@ class Grant:
         """The ``x-ratelimit-*`` headers of this moment."""
         return self._limiter.headers(self)
 
+    def give_back(self) -> None:
+        """It came to nothing, by no fault of whoever asked: as if it had not been made."""
+        if self.limits.rpm is not None:
+            self.spent.requests.add(-1)
+
     def close(self, tokens: int) -> None:
         """The request has ended."""
         self.spent.running -= 1

@@ -69,8 +69,7 @@ async def unload(request: web.Request) -> web.Response:
     name = await _named(request)
     if listing.status_of(scheduler.backend(name)) in ("unloaded", "failed"):
         raise BadRequest(f"the model {name!r} is not loaded", code="model_not_loaded")
-    if library.active is not None and library.active.model == name:
-        library.active = None
+    library.choices.unloaded(name)
     spawn(scheduler.unload(name), name=f"unload {name} for a client")
     return json_response({"success": True})
 

@@ -230,6 +230,29 @@ class Scheduler:
         if (lease := self.try_lease(model)) is not None:
             return lease
         entry = self._find(model)
+        self._check_queue(entry)
+        granted = await self._wait(entry, entry.queue, self._queue_timeout)
+        assert granted is not None
+        return granted
+
+    async def load(self, model: str, *, explicit: bool = True) -> None:
+        """Have ``model`` ready.
+
+        ``explicit``: an administrator's wish, so its earlier failures are forgotten, and it is
+        waited for as long as it takes. Otherwise on the terms of :meth:`lease`.
+        """
+        entry = self._find(model)
+        if explicit:
+            entry.backend.reset()
+        if entry.takes_work():
+            await entry.backend.ensure_ready()  # it is, unless all servers elsewhere are down
+            return
+        if not explicit:
+            self._check_queue(entry)
+        await self._wait(entry, entry.loaders, None if explicit else self._queue_timeout)
+
+    def _check_queue(self, entry: _Entry) -> None:
+        """Raise if nobody may wait for this model."""
         if entry.backend.state is State.FAILED:
             raise entry.backend.failure()
         if self._waiting >= self._queue_size:
@@ -238,18 +261,6 @@ class Scheduler:
                 code="queue_full",
                 headers={"Retry-After": "5"},
             )
-        granted = await self._wait(entry, entry.queue, self._queue_timeout)
-        assert granted is not None
-        return granted
-
-    async def load(self, model: str) -> None:
-        """Have ``model`` ready; an explicit wish, so its earlier failures are forgotten."""
-        entry = self._find(model)
-        entry.backend.reset()
-        if entry.takes_work():
-            await entry.backend.ensure_ready()  # it is, unless all servers elsewhere are down
-            return
-        await self._wait(entry, entry.loaders, None)
 
     async def unload(self, model: str) -> None:
         """Drain ``model`` and return when its process is gone."""

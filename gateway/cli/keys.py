@@ -41,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("name", metavar="NAME", help="who or what it is for")
     create.add_argument("description", metavar="DESCRIPTION", nargs="?", default="")
-    create.add_argument("--admin", action="store_true", help="may load and unload models, too")
+    create.add_argument(
+        "--admin", action="store_true", help="may unload models, manage keys and see everything"
+    )
     create.add_argument("--expires", metavar="TIME", help="ends after this time, like 30d or 12h")
     create.add_argument("--models", metavar="A,B", help="may use only these models")
     create.add_argument(
@@ -72,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     importing.add_argument("file", metavar="FILE", type=Path)
     importing.add_argument(
-        "--no-admin", action="store_true", help="none of them may load and unload models"
+        "--no-admin", action="store_true", help="none of them may unload models or manage keys"
     )
     importing.set_defaults(run=run_import)
 
@@ -164,8 +166,8 @@ def run_import(args: argparse.Namespace) -> int:
     print(f"imported {len(report.imported)} keys, {admins} of them admin keys")
     if admins:
         _say(
-            "they may load and unload models, as in the old system; `--no-admin` imports keys "
-            "that may only chat"
+            "they may unload models, as in the old system, and manage keys; `--no-admin` imports "
+            "keys that may only load and chat"
         )
     if report.imported:
         _say(f"{args.file} still holds the keys as plain text: delete it when all is well")

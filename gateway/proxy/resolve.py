@@ -2,7 +2,8 @@
 
 A name is looked up as: a model's own name, an alias, ``NAME:PERSONALITY`` (a virtual model:
 same process, other system prompt), and last, for clients of the old system, which send
-``"NotNeeded"`` or nothing, the active model - the one chosen by ``/loadModel``.
+``"NotNeeded"`` or nothing, the active model - the one chosen by ``/loadModel``. Where nothing was
+chosen, who asks decides what else may be meant (:class:`NothingChosen`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ _KEPT = 1024
 _LONGEST = 256
 
 
+class NothingChosen(ModelNotFound):
+    """404: no model is named, and none was chosen by ``/loadModel``."""
+
+
 class Active(NamedTuple):
-    """The model and personality that ``/loadModel`` chose last."""
+    """A model and personality that ``/loadModel`` chose."""
 
     model: str
     personality: str | None = None
@@ -133,9 +138,9 @@ class Resolver:
         if requested is None or requested.strip().lower() in _UNNAMED:
             if active is not None and (spec := self._specs.get(active.model)) is not None:
                 return spec, None
-            raise ModelNotFound(
-                "no model is loaded: name one in `model`, or load one with POST /loadModel. "
-                f"Models: {_listed(self._specs)}",
+            raise NothingChosen(
+                "no model is named, and none was chosen: name one in `model`, or load one with "
+                f"POST /loadModel. Models: {_listed(self._specs)}",
                 param="model",
             )
         name, _, personality = requested.partition(":")

@@ -122,7 +122,6 @@ async def test_keys(make_gateway: MakeGateway, tmp_path: Path) -> None:
         assert status == 401
         assert is_error(answer)
         for path, method in (
-            ("/loadModel", "POST"),
             ("/unloadModel", "GET"),
             ("/unloadModel", "POST"),
             ("/chat/errors", "GET"),

@@ -174,7 +174,7 @@ async def test_load_and_unload_with_events(running: Running) -> None:
         ]
         status, answer = await running.json("POST", "/models/load", json={"model": "b"})
         assert (status, answer["error"]["code"]) == (400, "model_already_loaded")
-        assert running.gateway.library.active is None
+        assert running.gateway.library.choices.common is None
         assert await running.json("POST", "/models/unload", json=body) == (200, {"success": True})
         seen = await events.until("b:pirate", "unloaded")
         assert {event["event"] for event in seen} == {"status_change"}

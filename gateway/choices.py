@@ -1,0 +1,54 @@
+"""What ``/loadModel`` chose: for one key, or by an administrator for all who chose nothing.
+
+Kept for as long as the gateway runs. There is one choice of all administrators together, as the
+system that this one replaces had one for everybody, and whoever has no own choice follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gateway.catalog import Catalog
+from gateway.proxy.resolve import Active
+
+
+class Choices:
+    """The model and personality that each key chose last."""
+
+    def __init__(self) -> None:
+        #: That of the administrators.
+        self.common: Active | None = None
+        self._own: dict[str, Active] = {}
+
+    def of(self, key_id: str, *, admin: bool) -> Active | None:
+        """What the key's requests mean that name no model."""
+        return self.common if admin else self._own.get(key_id, self.common)
+
+    def choose(self, key_id: str, active: Active, *, admin: bool) -> None:
+        """Remember a choice: the key's own, or that of the administrators."""
+        if admin:
+            self.common = active
+        else:
+            self._own[key_id] = active
+
+    def unloaded(self, model: str) -> None:
+        """An administrator unloaded ``model``. Whose own choice it is, may load it again."""
+        if self.common is not None and self.common.model == model:
+            self.common = None
+
+    def keep_keys(self, key_ids: Collection[str]) -> None:
+        """Forget what keys chose that are not among these."""
+        self._own = {key_id: own for key_id, own in self._own.items() if key_id in key_ids}
+
+    def keep_models(self, catalog: Catalog) -> None:
+        """Forget models and personalities that ``catalog`` has not: as if not chosen."""
+        self.common = self.common and _kept(self.common, catalog)
+        kept = {key_id: _kept(own, catalog) for key_id, own in self._own.items()}
+        self._own = {key_id: own for key_id, own in kept.items() if own is not None}
+
+
+def _kept(active: Active, catalog: Catalog) -> Active | None:
+    spec = catalog.models.get(active.model)
+    if spec is None:
+        return None
+    return active if active.personality in spec.personalities else Active(active.model)
