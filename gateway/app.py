@@ -33,6 +33,7 @@ from gateway.api.context import (
 )
 from gateway.api.cors import CORS, Cors
 from gateway.api.middleware import edge, on_prepare
+from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
 from gateway.config import Settings
@@ -96,7 +97,7 @@ def build_app(
     scheduler.died = lambda model, error: errors.add(
         error.message, code=error.code, model=model, request_id=None
     )
-    app[listing.DETAILS] = listing.Details()
+    app[listing.DETAILS] = listing.Details(Headers(settings.llm_storage))
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[CORS] = Cors(settings.cors.origins)
     app[front.ROUTES] = {path.encode(): h for path, h in relayed.JSON_ROUTES.items()}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -20,6 +20,8 @@ from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.visit import VISIT
 from gateway.backends.backend import Backend, State
+from gateway.backends.facts import Headers, Stamp, context_of
+from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
 
@@ -32,6 +34,7 @@ _STATUS = {
     State.BACKOFF: "failed",
     State.FAILED: "failed",
 }
+_UP = (State.READY, State.DRAINING)
 _DETAILS_TIMEOUT = 2.0  # seconds
 
 
@@ -49,23 +52,48 @@ def status_of(backend: Backend | None) -> str:
     return _STATUS[backend.state]
 
 
+class _Known(NamedTuple):
+    """What a backend said: in which start, as which process, from which file."""
+
+    start: int
+    process: tuple[object, ...]
+    file: Stamp | None
+    details: dict[str, Any]
+
+
 class Details:
-    """What running backends say about themselves, asked once for each start."""
+    """What running backends say about themselves, asked once for each start; of others, what
+    they said last, else what their files say.
+    """
 
-    def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Backend, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self._known: WeakKeyDictionary[Backend, _Known] = WeakKeyDictionary()
 
-    async def of(self, backend: Backend | None) -> dict[str, Any]:
-        """``context_size``, ``architecture`` and ``meta``, as far as it tells; else nothing."""
-        if backend is None or backend.state not in (State.READY, State.DRAINING):
-            return {}
+    async def of_all(
+        self, specs: Collection[ModelSpec], scheduler: Scheduler
+    ) -> dict[str, dict[str, Any]]:
+        """For each name ``context_size``, ``architecture`` and ``meta``, as far as known."""
+        await self.headers.refresh(specs)
+        details, asked = {}, []
+        for spec in specs:
+            backend = scheduler.backend(spec.name)
+            if backend is not None and backend.state in _UP:
+                asked.append(backend)
+            else:
+                details[spec.name] = self._of_file(spec, backend)
+        found = await asyncio.gather(*map(self._ask, asked))
+        return details | {b.spec.name: it for b, it in zip(asked, found, strict=True)}
+
+    async def _ask(self, backend: Backend) -> dict[str, Any]:
         if backend.spec.url:
             size = backend.context_size
             return {"context_size": size} if size is not None else {}
         known = self._known.get(backend)
-        if known is not None and known[0] == backend.starts:
-            return known[1]
-        starts = backend.starts
+        if known is not None and known.start == backend.starts:
+            return known.details
+        start, spec = backend.starts, backend.spec
+        facts = self.headers.of(spec)
         try:
             props, listed = await asyncio.gather(
                 _fetch(backend, "/props"), _fetch(backend, "/v1/models")
@@ -73,8 +101,24 @@ class Details:
         except GatewayError:
             return {}  # it is too busy, or going: next time
         details = _details(props, listed)
-        self._known[backend] = (starts, details)
+        file = facts.stamp if facts is not None else None
+        self._known[backend] = _Known(start, spec.process_identity(), file, details)
         return details
+
+    def _of_file(self, spec: ModelSpec, backend: Backend | None) -> dict[str, Any]:
+        if spec.url or (facts := self.headers.of(spec)) is None:
+            return {}
+        known = self._known.get(backend) if backend is not None else None
+        if (
+            known is not None
+            and known.file == facts.stamp
+            and known.process == spec.process_identity()
+        ):
+            return known.details
+        size = context_of(spec, facts.trained)
+        found: dict[str, Any] = {} if size is None else {"context_size": size}
+        meta = {"n_ctx": size, "n_ctx_train": facts.trained}
+        return {**found, "meta": {key: value for key, value in meta.items() if value is not None}}
 
 
 DETAILS = web.AppKey("details", Details)
@@ -114,9 +158,9 @@ async def _objects(
     request: web.Request, names: list[tuple[str, ModelSpec, str | None]]
 ) -> list[dict[str, Any]]:
     scheduler, created = request.app[SCHEDULER], request.app[LIBRARY].created
-    backends = {spec.name: scheduler.backend(spec.name) for _, spec, _ in names}
-    found = await asyncio.gather(*map(request.app[DETAILS].of, backends.values()))
-    details = dict(zip(backends, found, strict=True))
+    specs = {spec.name: spec for _, spec, _ in names}
+    details = await request.app[DETAILS].of_all(specs.values(), scheduler)
+    backends = {name: scheduler.backend(name) for name in specs}
     allowed = request[VISIT].principal.personalities
     return [
         {
@@ -148,7 +192,7 @@ def _status(backend: Backend | None) -> dict[str, Any]:
 
 
 def _described(spec: ModelSpec, details: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a model: from its own llama-server while it runs, else models.json."""
+    """What is known of a model: from its llama-server, its file, models.json, in this order."""
     modalities = ["text", "image"] if spec.mmproj else ["text"]
     described = {
         "aliases": list(spec.aliases),

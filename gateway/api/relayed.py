@@ -12,8 +12,9 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from gateway.api import router
+from gateway.api import router, unloaded
 from gateway.api.auth import Scope
+from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
 from gateway.api.middleware import H, needs, speaks
@@ -21,7 +22,7 @@ from gateway.api.request import AnyHandler, Handler
 from gateway.api.upload import form_handler, limited
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
-from gateway.proxy.beside import ask_beside, to_client
+from gateway.proxy.beside import NOT_LOADED, ask_beside, to_client
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.outgoing import Answer
 from gateway.proxy.relay import Call
@@ -83,7 +84,10 @@ def _refused(path: str, reason: str) -> Forbidden:
 
 
 def _showing(route: Route) -> Handler:
-    """GET with ``?model=``: of a loaded model; ``autoload=true`` loads it first, as a router."""
+    """GET with ``?model=``: of a loaded model; ``autoload=true`` loads it first, as a router.
+
+    /props of one that isn't loaded says what its file and models.json do.
+    """
 
     async def handle(request: web.Request) -> Answer:
         if route.path == "/props" and "model" not in request.query:
@@ -92,7 +96,14 @@ def _showing(route: Route) -> Handler:
         sent_to = _target(route.target, request, target.sent_as)
         call = Call(target.name, "GET", sent_to, b"", b"")
         load = request.query.get("autoload", "").lower() in ("true", "1")
-        fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
+        try:
+            fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
+        except BadRequest as error:
+            if route.path != "/props" or error.code != NOT_LOADED:
+                raise
+            if (known := await unloaded.props(request, target.spec)) is None:
+                raise
+            return json_response(known)
         change = None if request[VISIT].principal.admin else without_paths
         return to_client(call, fetched, change)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -38,10 +38,19 @@ class Header:
     lengths: Mapping[str, int]
 
 
-def read_header(file: Path) -> Header:
-    """Read the key-values of ``file``. Blocking. Raises :class:`BadGguf` and ``OSError``."""
-    with file.open("rb", buffering=2**18) as stream:
-        return _Reader(stream).header()
+def read_header(
+    file: Path,
+    *,
+    enough: Callable[[Mapping[str, Value]], bool] = lambda values: False,
+    block: int = 2**18,
+) -> Header:
+    """Read the key-values of ``file``. Blocking. Raises :class:`BadGguf` and ``OSError``.
+
+    ``enough`` is asked after each of them whether that will do: what a model is stands before its
+    vocabulary, which is nearly all of a header. ``block``: bytes that are read at a time.
+    """
+    with file.open("rb", buffering=block) as stream:
+        return _Reader(stream).header(enough)
 
 
 class _Reader:
@@ -53,7 +62,7 @@ class _Reader:
         self._order = "<"
         self._length = struct.Struct("<Q")
 
-    def header(self) -> Header:
+    def header(self, enough: Callable[[Mapping[str, Value]], bool]) -> Header:
         if self._take(4) != b"GGUF":
             raise BadGguf("it does not begin with GGUF")
         version = self._number("I")
@@ -76,6 +85,8 @@ class _Reader:
                     values[key] = kept
             else:
                 values[key] = self._number(self._code(kind))
+            if enough(values):
+                break
         return Header(values, lengths)
 
     def _array(self) -> tuple[int, tuple[int | float | bool, ...] | None]:

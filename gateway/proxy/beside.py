@@ -22,6 +22,8 @@ from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
 _TIMEOUT = 120.0
 _MAX_ANSWER = 64 * 2**20
 
+#: The code of the error that says so.
+NOT_LOADED = "model_not_loaded"
 _UP = (State.READY, State.DRAINING)
 
 
@@ -82,7 +84,7 @@ def not_loaded(model: str) -> BadRequest:
     return BadRequest(
         f"the model {model!r} is not loaded: load it with POST /models/load, or add "
         "autoload=true to the query",
-        code="model_not_loaded",
+        code=NOT_LOADED,
         param="model",
     )
 

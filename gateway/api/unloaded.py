@@ -1,0 +1,74 @@
+"""What is known of a model that isn't loaded, as its llama-server would say it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.context import SCHEDULER
+from gateway.api.listing import DETAILS, status_of
+from gateway.api.visit import VISIT
+from gateway.backends.facts import Headers, context_of
+from gateway.catalog import ModelSpec
+
+
+async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
+    """``GET /props`` of llama-server (its README), from models.json and the model's file.
+
+    What cannot be known before it runs is absent; ``status`` says that it doesn't. ``None`` if
+    the file can't be read.
+    """
+    headers = request.app[DETAILS].headers
+    if spec.url:
+        return None
+    await headers.refresh((spec,))
+    if (facts := headers.of(spec)) is None:
+        return None
+    context = context_of(spec, facts.trained)
+    path = str(facts.stamp.path)
+    found: dict[str, Any] = {
+        "status": {"value": status_of(request.app[SCHEDULER].backend(spec.name))},
+        "default_generation_settings": {
+            "params": {},
+            **({} if context is None else {"n_ctx": context}),
+        },
+        "total_slots": spec.parallel,
+        "model_alias": spec.name,
+        "model_path": path if request[VISIT].principal.admin else posixpath.basename(path),
+    }
+    if (modalities := await _modalities(headers, spec)) is not None:
+        found["modalities"] = modalities
+    if (template := await _chat_template(headers, spec)) is not None:
+        found["chat_template"] = template
+    return found
+
+
+async def _modalities(headers: Headers, spec: ModelSpec) -> dict[str, bool] | None:
+    """What a model can be given beside text, which is for its projector to say."""
+    if _mentions(spec, "mmproj"):
+        return None
+    if spec.mmproj is None:
+        return {"vision": False, "audio": False}
+    projector = await headers.whole(spec.mmproj)
+    if projector is None:
+        return None
+    return {
+        kind: projector.values.get(f"clip.has_{kind}_encoder") is True
+        for kind in ("vision", "audio")
+    }
+
+
+async def _chat_template(headers: Headers, spec: ModelSpec) -> str | None:
+    if spec.template or spec.params.model is None or _mentions(spec, "chat.template|override.kv"):
+        return None
+    header = await headers.whole(spec.params.model)
+    template = header.values.get("tokenizer.chat_template") if header is not None else None
+    return template if isinstance(template, str) else None
+
+
+def _mentions(spec: ModelSpec, what: str) -> bool:
+    """Whether ``extraArgs`` or ``env`` decide what ``what``, a pattern, is about."""
+    return any(re.search(what, text, re.IGNORECASE) for text in (*spec.extra_args, *spec.env))
