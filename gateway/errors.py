@@ -129,6 +129,13 @@ class PayloadTooLarge(GatewayError):
     default_code = "request_too_large"
 
 
+class UnsupportedMediaType(BadRequest):
+    """415: a body in a form, or with a coding, that this route doesn't take."""
+
+    status = 415
+    default_code = "unsupported_media_type"
+
+
 class RateLimited(GatewayError):
     """429: over a limit of this key or address; ``Retry-After`` says when to come back."""
 

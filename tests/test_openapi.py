@@ -279,10 +279,8 @@ async def test_bodies_that_a_fuzzer_has_no_idea_of(
     assert not [r.getMessage() for r in caplog.records if r.exc_info]
 
 
-@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/upstream/a/v1/files"])
-async def test_headers_arrive_as_they_came(
-    make_gateway: MakeGateway, tmp_path: Path, path: str
-) -> None:
+async def test_headers_arrive_as_they_came(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    path = "/upstream/a/v1/files"
     form = '--b\r\nContent-Disposition: form-data; name="model"\r\n\r\na\r\n--b--\r\n'
     kind = "multipart/form-data; boundary=b; x=\N{SNOWMAN}"  # in no other encoding than UTF-8
     models = {"a": fake_model(tmp_path, record=tmp_path / "record")}

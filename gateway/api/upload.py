@@ -17,7 +17,7 @@ from gateway.api.inference import resolve, send
 from gateway.api.request import Handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, PayloadTooLarge
-from gateway.proxy.form import ModelField, boundary_of
+from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.outgoing import Answer
 from gateway.proxy.relay import Call
 from gateway.proxy.routes import Route
@@ -30,8 +30,8 @@ def form_handler(route: Route) -> Handler:
     """The handler of a route whose model stands in a form."""
 
     async def handle(request: web.Request) -> Answer:
-        content_type = request.headers.get("Content-Type", "")
-        field = ModelField(boundary_of(content_type))
+        boundary = boundary_of(request.headers.get("Content-Type", ""))
+        field = ModelField(boundary)
         pieces = limited(request)
         named = request.query.get("model") or request.headers.get("X-Model")
         if named is None:
@@ -51,8 +51,7 @@ def form_handler(route: Route) -> Handler:
             first = field.renamed(name)
             if length is not None:
                 length += len(first) - len(field.body)
-        # No line of a header has a line end in it: aiohttp has seen to that.
-        headers = f"Content-Type: {content_type}\r\n".encode("utf-8", "surrogateescape")
+        headers = b"Content-Type: %b\r\n" % content_type_of(boundary)
         call = Call(
             target.name,
             "POST",

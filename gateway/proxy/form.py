@@ -9,27 +9,98 @@ from __future__ import annotations
 import re
 from email.message import Message
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, UnsupportedMediaType
 
 _MAX_NAME = 1024  # bytes of a model's name
 _MAX_HEADERS = 16 * 1024  # bytes of one part's headers
-_NAME = re.compile(
-    rb'^content-disposition:[^\r\n]*;[ \t]*name=(?:"model"|model)[ \t]*(?:;|\r?$)',
-    re.IGNORECASE | re.MULTILINE,
-)
+#: A parameter of Content-Disposition (RFC 2183, 2): its name, and a value that is quoted or not.
+#: In a quoted one a backslash means the next character (RFC 9110, 5.6.4), or itself: browsers
+#: write a quote as %22 and a backslash as it is (WHATWG HTML, "multipart form data").
+#: Nothing in it gives back what it took: headers are for strangers to write.
+_PARAMETER = rb';[ \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+(?:"(%b)"[ \t]*+|([^;"]*+))(?=;|\Z)'
+_QUOTED = rb'(?:[^"\\]|\\.)*+'
+_AS_IN_RFCS, _AS_IN_BROWSERS = (re.compile(_PARAMETER % part) for part in (_QUOTED, rb'[^"]*+'))
+_ESCAPED = re.compile(rb"\\(.)")
+#: What comes behind a boundary: blanks and the end of the line, or the end of the form. With none
+#: of the two groups it isn't all here yet.
+_LINE_END = re.compile(rb"[ \t]*+(?:(\r\n)|\r?\Z)|(--)|-\Z")
+_MAX_PADDING = 1024
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,200}")  # RFC 2046 has 70 at most
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_FOLDED = re.compile(rb"\r\n(?=[ \t])")
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary that a Content-Type names. Raises :class:`BadRequest` if it names none."""
+    """The boundary that a Content-Type names.
+
+    Raises :class:`UnsupportedMediaType` for what is no form, :class:`BadRequest` for one without.
+    """
     header = Message()
     header["Content-Type"] = content_type
+    if header.get_content_type() != "multipart/form-data":
+        came = f", not {content_type[:100]!r}" if content_type else ""
+        raise UnsupportedMediaType(f"this route takes a form (multipart/form-data){came}")
     boundary = header.get_boundary()
-    if header.get_content_type() != "multipart/form-data" or not boundary:
-        raise BadRequest("this route takes a form: Content-Type multipart/form-data; boundary=...")
-    try:
-        return boundary.encode("ascii")
-    except UnicodeEncodeError:
-        raise BadRequest("the boundary of the form must be ASCII") from None
+    if not boundary:
+        raise BadRequest("the Content-Type of the form lacks its boundary: boundary=...")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise BadRequest("the boundary of the form is none (RFC 2046, 5.1.1)")
+    return boundary.encode("ascii")
+
+
+def content_type_of(boundary: bytes) -> bytes:
+    """The Content-Type of a form with this ``boundary``, which nobody can read otherwise."""
+    if _TOKEN.fullmatch(boundary):
+        return b"multipart/form-data; boundary=" + boundary
+    return b'multipart/form-data; boundary="%b"' % boundary
+
+
+def field_name(headers: bytes) -> bytes | None:
+    """The name of the field whose part has these ``headers``, or None if they give it none.
+
+    Raises :class:`BadRequest` for what two readers could understand differently: then a file's
+    name, say, could be a field to one of them.
+    """
+    lines = _FOLDED.sub(b"", headers).split(b"\r\n")
+    if any(b"\n" in line or b"\r" in line for line in lines):
+        raise _unclear("a line end within a header of a part")
+    given = []
+    for line in lines:
+        key, _, value = line.partition(b":")
+        if key.strip(b" \t").lower() == b"content-disposition":
+            given.append(value)
+    if not given:
+        return None
+    if len(given) > 1:
+        raise _unclear("a part with more than one Content-Disposition")
+    kind, semicolon, rest = given[0].partition(b";")
+    if kind.strip(b" \t").lower() != b"form-data":
+        return None
+    parameters = semicolon + rest
+    by_rfcs, readable = _names(_AS_IN_RFCS, parameters)
+    names, readable_by_browsers = _names(_AS_IN_BROWSERS, parameters)
+    by_rfcs = [_ESCAPED.sub(rb"\1", name) for name in by_rfcs]
+    if not (readable or readable_by_browsers) or by_rfcs != names or len(names) > 1:
+        raise _unclear("a part whose Content-Disposition doesn't clearly name one field")
+    return names[0] if names else None
+
+
+def _names(pattern: re.Pattern[bytes], parameters: bytes) -> tuple[list[bytes], bool]:
+    """Every ``name`` among the parameters as ``pattern`` reads them, and whether it reads all."""
+    names: list[bytes] = []
+    at = 0
+    while found := pattern.match(parameters, at):
+        key, quoted, plain = found.groups()
+        if key.lower().partition(b"*")[0] == b"name":
+            if b"*" in key:
+                return names, False  # RFC 8187 is not for forms (RFC 7578, 4.2)
+            names.append(plain.rstrip(b" \t") if quoted is None else quoted)
+        at = found.end()
+    return names, not parameters[at:].strip(b"; \t")
+
+
+def _unclear(what: str) -> BadRequest:
+    return BadRequest(f"the form has {what} (RFC 7578, 4.2)", code="malformed_form")
 
 
 class ModelField:
@@ -76,19 +147,25 @@ class ModelField:
                 self._at = max(self._at, len(self.read) - len(self._delimiter))
                 return False
             after = found + len(self._delimiter)
-            if len(self.read) < after + 2:
-                self._at = found
+            line_end = _LINE_END.match(self.read, after)
+            if line_end is None:
+                self._at = after  # a longer word that begins like it (RFC 2046, 5.1.1)
+                return True
+            if line_end.lastindex is None:
+                self._at = found  # how its line goes on isn't here yet
+                if len(self.read) - after > _MAX_PADDING:
+                    raise BadRequest("a delimiter of the form is followed by too many blanks")
                 return False
-            if self.read[after : after + 2] == b"--":
+            if line_end[2]:
                 self.done = True
                 return False
-            self._at, self._in_headers = after, True
+            self._at, self._in_headers = line_end.start(1), True
         end = self.read.find(b"\r\n\r\n", self._at)
         if end < 0:
             if len(self.read) - self._at > _MAX_HEADERS:
                 raise BadRequest("the headers of a part of the form are too long")
             return False
-        if _NAME.search(bytes(self.read[self._at : end])) is None:
+        if field_name(bytes(self.read[self._at : end])) != b"model":
             # From the blank line on: an empty part's delimiter begins with it.
             self._at, self._in_headers = end + 2, False
             return True

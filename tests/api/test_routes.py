@@ -468,7 +468,10 @@ async def test_forms_that_are_refused(
         status, answer = await running.json("POST", path, data=file_first(), headers=headers)
         assert (status, answer["error"]["param"]) == (400, "model")
         assert "X-Model" in answer["error"]["message"]
-        assert (await running.json("POST", path, json={"model": "m"}))[0] == 400
+        status, answer = await running.json("POST", path, json={"model": "m"})
+        assert (status, answer["error"]["code"]) == (415, "unsupported_media_type")
+        assert answer["error"]["message"].endswith("(multipart/form-data), not 'application/json'")
+        assert (await running.json("POST", path, data=b"", headers={"Content-Type": ""}))[0] == 415
         status, _ = await running.json("POST", path, data=form(("f", b"x")))
         assert status == 200, "there is but one model that it can mean"
         assert (await running.json("POST", path, data=form(("model", "no"), ("f", b"x"))))[0] == 404

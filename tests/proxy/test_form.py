@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 
-from gateway.errors import BadRequest
-from gateway.proxy.form import ModelField, boundary_of
+from gateway.errors import BadRequest, UnsupportedMediaType
+from gateway.proxy.form import ModelField, boundary_of, content_type_of, field_name
 
 
 def part(name: str, value: bytes, *, more: str = "", headers: str = "") -> bytes:
@@ -60,6 +63,76 @@ def test_cut_anywhere(form: bytes, model: str | None) -> None:
         assert field.done == (field.model is not None or form.endswith(END))
 
 
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        # What is inside quotes is no parameter.
+        ('form-data; name="file"; filename="a; name=model"', "file"),
+        ('form-data; filename="a; name=model"; name="file"', "file"),
+        ("form-data; filename=\"; name='model'; x=\"; name=file", "file"),
+        ('form-data; name="file"; filename="a\\"; name=model; x=\\""', None),
+        ('form-data; name="file"; filename="a\\"b; c.wav"', "file"),
+        ('form-data; name="file"; filename="a%22; name=%22model%22"', "file"),
+        ('form-data; name="a; name=model"', "a; name=model"),
+        ("form-data; name=\"file\"; filename*=UTF-8''a%3B%20name%3Dmodel.wav", "file"),
+        ("form-data; filename*=UTF-8''name=\"model\"; name=file", None),
+        # Quotes and backslashes as RFCs and as browsers write them.
+        ('form-data; name="file"; filename="C:\\sounds\\a.wav"', "file"),
+        ('form-data; name="file"; filename="a\\"', "file"),
+        ('form-data; name="mo\\\\del"', None),
+        ('form-data; name="mo\\del"', None),
+        ('form-data; name="a\\"; name="model"', None),
+        ('form-data; filename="a\\"; name="model"', None),
+        # One name, in one header.
+        ('form-data; name="file"; name="model"', None),
+        ("form-data; name=\"file\"; name*=UTF-8''model", None),
+        ("form-data; name*0=mod; name*1=el", None),
+        ('form-data; name="file"\r\nContent-Disposition: form-data; name="model"', None),
+        ('form-data; filename="\nContent-Disposition: x; name=model"; name=file', None),
+        ('form-data; filename="\rx"; name=model', None),
+        ('form-data; name="model', None),
+        ('form-data; name="model"x', None),
+        ("form-data name=model", False),
+        # No field at all.
+        ('attachment; name="model"', False),
+        ("form-data", False),
+        ('form-data; filename="model"', False),
+        # Folded, spaced, in any case.
+        ('form-data;\r\n name="model"', "model"),
+        ("Form-Data ; NAME = model ; x", None),
+        ("Form-Data ; NAME = model ; x=y", "model"),
+        ('form-data; name="MODEL"', "MODEL"),
+    ],
+)
+def test_names_of_fields(disposition: str, name: str | bool | None) -> None:
+    """``None``: two readers could read it differently, so it is refused. ``False``: no name."""
+    headers = f"X: name=model\r\ncontent-Disposition: {disposition}".encode()
+    if name is None:
+        with pytest.raises(BadRequest, match="RFC 7578"):
+            field_name(headers)
+    else:
+        assert field_name(headers) == (name.encode() if name else None)
+
+
+def test_what_strangers_write_is_read_quickly() -> None:
+    started = time.perf_counter()
+    for unit in (b" ", b"\\", b'"', b"; ", b";a=", b'="', b"\t;"):
+        for end in (b"", b'"', b"x", b";"):
+            with contextlib.suppress(BadRequest):
+                field_name(b"Content-Disposition: form-data; name=" + unit * 6000 + end)
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_what_only_begins_like_the_boundary(size: int) -> None:
+    """RFC 2046, 5.1.1: behind a boundary stand blanks, and the end of the line."""
+    inside = b'a\r\n--XXX\r\nContent-Disposition: form-data; name="model"\r\n\r\nno\r\n--XX-\r\n'
+    padded = MODEL.replace(b"--XX\r\n", b"--XX \t\r\n")
+    assert fed(part("file", inside) + padded + END, size).model == "some/model:p"
+    with pytest.raises(BadRequest, match="too many blanks"):
+        fed(b"--XX" + b" " * 5000, size)
+
+
 def test_nothing_is_read_beyond_what_is_needed() -> None:
     field = fed(MODEL + FILE * 1000, 64)
     assert len(field.body) < len(MODEL) + 64 * 3
@@ -81,6 +154,15 @@ def test_what_is_no_form(form: bytes) -> None:
 def test_boundaries() -> None:
     assert boundary_of("multipart/form-data; boundary=abc") == b"abc"
     assert boundary_of('Multipart/Form-Data; charset=x; boundary="a b:c"') == b"a b:c"
-    for wrong in ("", "application/json", "multipart/form-data", "text/plain; boundary=x"):
-        with pytest.raises(BadRequest):
+    for boundary in (b"abc", b"a b:c", b"--'()+_,./:=?x"):
+        assert boundary_of(content_type_of(boundary).decode()) == boundary
+    assert content_type_of(b"abc") == b"multipart/form-data; boundary=abc"
+    long = "multipart/form-data; boundary=" + "a" * 201
+    wrongs = ('multipart/form-data; boundary="a\\"b"', "multipart/form-data; boundary=\u00e4", long)
+    for wrong in (*wrongs, "multipart/form-data"):
+        with pytest.raises(BadRequest) as caught:
+            boundary_of(wrong)
+        assert caught.value.status == 400
+    for wrong in ("", "application/json", "text/plain; boundary=x"):
+        with pytest.raises(UnsupportedMediaType, match=r"\(multipart/form-data\)"):
             boundary_of(wrong)
