@@ -28,7 +28,6 @@ from harness import MakeGateway, Running, alive
 from scripted import gone, says, until
 from tiny_model import GRAMMAR
 
-from gateway.backends import scheduler as scheduling
 from gateway.backends.backend import Backend, State
 from gateway.backends.command import bundled_program
 from gateway.backends.scheduler import ModelStatus, Scheduler
@@ -419,7 +418,7 @@ async def hurried(running: Running) -> Scheduler:
     """A scheduler that lets models take turns more often than is good for them."""
     scheduler = running.gateway.scheduler
     await until(scheduler, lambda: scheduler.limits.budget is not None)
-    scheduler.limits = replace(scheduler.limits, patience=0.5)
+    scheduler.limits = replace(scheduler.limits, patience=0.5, shares=0.5, shortest_turn=0.5)
     return scheduler
 
 
@@ -427,11 +426,9 @@ async def test_a_crowd(
     make_gateway: MakeGateway,
     program: Program,
     tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """50 clients, 3 models, memory for 2, for a minute: no error but "come back later"."""
-    monkeypatch.setattr(scheduling, "MIN_RESIDENCY", 0.5)
     async with make_gateway(
         entries(tiny_model, "a", "b", "c", parallel=2),
         llama_server=str(program.path),
@@ -460,10 +457,8 @@ async def test_a_crowd_and_a_killer(
     make_gateway: MakeGateway,
     program: Program,
     tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only streams that had begun are lost with a process, and they say so."""
-    monkeypatch.setattr(scheduling, "MIN_RESIDENCY", 0.5)
     async with make_gateway(
         entries(tiny_model, "a", "b", "c", parallel=2),
         llama_server=str(program.path),

@@ -10,11 +10,11 @@ The rules, in the order in which they are applied:
    that happens to another model delays that.
 2. Models that are waited for are looked at in the order of their longest-waiting request. One
    that fits beside what is in memory starts.
-3. For one that does not fit, idle models go, least recently used first, until it does.
-4. If that isn't enough, busy models are drained (no new work, what runs ends first) - but only
-   once the newcomer has waited ``patience`` seconds, and only a model that has been there for
-   its ``residency``, so that two models asked for alternately are served in batches. A model
-   that is drained takes work again when nobody needs its place any more.
+3. For one that does not fit, idle models go, least recently used first, until it does. One that
+   was used a moment ago (``recent_until``) counts as busy: its client is about to ask again.
+4. If that isn't enough, busy models are drained (no new work, what runs ends first), but only
+   when they have had their turn, so that models asked for alternately are served in batches: see
+   :func:`_due`. A model that is drained takes work again when nobody needs its place any more.
 5. A load nobody waits for any more makes room like an idle model.
 6. Space an older request waits for is not given to a younger one.
 7. What will never fit beside the pinned models that are there is refused at once.
@@ -67,7 +67,9 @@ class ModelView:
     oldest_wait: float | None = None  # when the first of both came
     need: int = 0
     last_used: float = 0.0
-    resident_until: float = 0.0  # end of its minimum residency
+    recent_until: float = 0.0  # until then one without work counts as in use
+    ready_since: float = 0.0
+    load_time: float | None = None  # seconds that its last load took
     alone: bool = False  # must have all the memory that can be had
     pinned: bool = False
     unload: bool = False  # somebody asked for it to go
@@ -77,11 +79,31 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may be resident at once, and how long a newcomer is put off."""
+    """How much may be resident at once, and how long a newcomer is put off. Seconds.
+
+    A model's turn is as long as ``shares`` swaps take, within ``shortest_turn`` and
+    ``longest_turn``: the longer a swap takes, the longer the place is kept after it.
+    """
 
     max_loaded: int | None = None
     budget: int | None = None
-    patience: float = 15.0
+    patience: float = 15.0  # a newcomer lets a busy model go on for so long, at most
+    shares: float = 4.0
+    shortest_turn: float = 2.0
+    longest_turn: float = 60.0
+    first_turn: float = 5.0  # nobody's turn is cut below it, however long others have waited
+    longest_wait: float = 60.0  # a newcomer puts up with no longer turns, if several come first
+    linger: float = 5.0  # a model without work counts as in use for so long, at most
+
+    def turn(self, model: ModelView, newcomer: ModelView) -> float:
+        """How long ``model`` may keep its place while ``newcomer`` waits for it.
+
+        To swap them and back takes both loads. Of a load that was never measured nothing is known.
+        """
+        loads = [m.load_time for m in (model, newcomer) if m.load_time is not None]
+        if not loads:
+            return self.patience
+        return min(max(self.shares * sum(loads), self.shortest_turn), self.longest_turn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +199,7 @@ def _make_room(
     """
     here = (m for m in models if m.resident and not m.elsewhere)
     others = [m for m in here if not m.pinned and m.name not in room.leaving]
-    idle = [m for m in others if _is_idle(m)]
+    idle = [m for m in others if _is_idle(m, now)]
     chosen: list[ModelView] = []
     for model in sorted(idle, key=lambda m: m.last_used):
         if room.will_fit(newcomer, chosen):
@@ -195,14 +217,12 @@ def _make_room(
     if not room.will_fit(newcomer, others):
         return set()  # somebody older comes first: nothing is drained in vain
     # Idle ones alone are not enough: busy ones have to end their work first.
-    assert newcomer.oldest_wait is not None
-    impatient = newcomer.oldest_wait + limits.patience
     busy = [m for m in others if m not in idle and (m.ready or m.draining)]
-    for model in sorted(busy, key=lambda m: (not m.draining, m.resident_until, m.last_used)):
+    for model in sorted(busy, key=lambda m: _order(m, newcomer, limits)):
         if room.will_fit(newcomer, chosen):
             break
         chosen.append(model)
-        due = max(impatient, model.resident_until)
+        due = _due(model, newcomer, limits)
         if model.draining or model.name in room.draining:
             continue
         if due <= now:
@@ -213,9 +233,35 @@ def _make_room(
     return {m.name for m in chosen}
 
 
-def _is_idle(model: ModelView) -> bool:
+def _is_idle(model: ModelView, now: float) -> bool:
     unwanted = not model.waiting and not model.wanted
-    return model.in_flight == 0 and (model.draining or unwanted)
+    return model.in_flight == 0 and (model.draining or (unwanted and model.recent_until <= now))
+
+
+def _order(model: ModelView, newcomer: ModelView, limits: Limits) -> tuple[bool, float, float]:
+    """Who is drained first: who is being drained, then whose turn ends first."""
+    return not model.draining, _due(model, newcomer, limits), model.last_used
+
+
+def _due(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
+    """When ``model``, which is in use, has to make room for ``newcomer``.
+
+    When the newcomer has been patient and the model has had its turn. Who has waited for
+    ``longest_wait`` already, beside the load of this model, puts up with the first of it alone.
+    """
+    assert newcomer.oldest_wait is not None
+    turn = limits.turn(model, newcomer)
+    due = max(
+        newcomer.oldest_wait + min(limits.patience, turn),
+        model.ready_since + min(limits.first_turn, turn),
+        min(
+            model.ready_since + turn,
+            newcomer.oldest_wait + limits.longest_wait + (model.load_time or 0.0),
+        ),
+    )
+    if model.in_flight or model.waiting or model.wanted:
+        return due
+    return min(due, model.recent_until)  # then it is idle
 
 
 class _Room:

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: A model stays at least so long once loaded (or as long as its load took) before a busy one
-#: is drained for another, so that alternating requests are served in batches.
-MIN_RESIDENCY = 5.0
+#: Seconds for which a model without work counts as in use, after its last request, at least.
+LINGER = 1.0
 
 #: So many of those who wait for a model are listed one by one.
 LINE = 50
@@ -614,7 +613,7 @@ class Scheduler:
         ready = backend.serving and not stopping and not self._closing
         ready_since = backend.ready_since or 0.0
         last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
-        residency = max(MIN_RESIDENCY, backend.load_seconds or 0.0)
+        linger = min(self.limits.linger, max(LINGER, backend.load_seconds or 0.0))
         blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
         need = self._need(entry.spec)
         if need is None and not entry.resident:
@@ -635,7 +634,9 @@ class Scheduler:
             need=need or 0,
             alone=entry.alone,
             last_used=last_used,
-            resident_until=ready_since + residency,
+            recent_until=last_used + linger,
+            ready_since=ready_since,
+            load_time=backend.load_seconds,
             pinned=entry.spec.pinned,
             unload=entry.unload,
             expires=None if ttl is None else last_used + ttl,

@@ -56,7 +56,7 @@ async def test_looking_puts_off_no_unloading(
             assert await look(running, path, "m") in (200, 404, 400)
             assert time.monotonic() - asked < 5, "it is kept for ever"
             await asyncio.sleep(0.02)
-        assert 0.65 < time.monotonic() - asked < 2.5
+        assert time.monotonic() - asked > 0.65
 
 
 async def test_a_real_one_is_looked_at_and_goes_in_its_time(make_gateway: MakeGateway) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -142,11 +145,47 @@ def test_a_busy_one_is_drained_when_the_newcomer_has_been_patient():
     assert acts(models, now=NOW + 15) == ["DRAIN a"]
 
 
-def test_a_busy_one_keeps_its_place_for_its_residency():
-    models = [busy("a", resident_until=NOW + 20), wanted("x", since=0)]
+def test_a_turn_is_as_long_as_a_few_swaps():
+    models = [busy("a", ready_since=NOW - 3, load_time=2), wanted("x", since=NOW - 3, load_time=1)]
     assert acts(models) == []
-    assert wake(models) == NOW + 20
-    assert acts(models, now=NOW + 20) == ["DRAIN a"]
+    assert wake(models) == NOW - 3 + 12
+    assert acts(models, now=NOW + 9) == ["DRAIN a"]
+    slow = [replace(models[0], load_time=5), models[1]]  # 24 s
+    assert wake(slow) == NOW + 21
+    fast = [replace(models[0], load_time=0.1), replace(models[1], load_time=0.1)]
+    assert acts(fast, now=NOW - 3 + 1.9) == []
+    assert acts(fast, now=NOW - 3 + 2) == ["DRAIN a"]
+
+
+def test_the_longest_turn_is_bounded():
+    models = [busy("a", ready_since=NOW, load_time=500), wanted("x", since=NOW)]
+    assert wake(models) == NOW + 60
+
+
+def test_who_has_waited_for_long_waits_for_no_long_turn():
+    models = [busy("a", ready_since=NOW, load_time=10), wanted("x", since=NOW - 68)]
+    assert wake(models) == NOW + 5  # but for what is no turn if it is shorter
+    assert acts(models, now=NOW + 5) == ["DRAIN a"]
+    models[1] = wanted("x", since=NOW - 60)
+    assert wake(models) == NOW + 10
+
+
+def test_one_that_was_used_a_moment_ago_counts_as_busy():
+    recent = ready("a", recent_until=NOW + 3, load_time=2)
+    models = [recent, wanted("x")]
+    assert acts(models) == []
+    assert wake(models) == NOW + 3
+    assert acts(models, now=NOW + 3) == ["STOP a"]
+    # Its clients keep coming back: until the newcomer has been patient.
+    models = [replace(recent, recent_until=NOW + 8.5), wanted("x")]
+    assert acts(models, now=NOW + 7.9) == []
+    assert acts(models, now=NOW + 8) == ["DRAIN a"]
+    assert acts([draining("a", recent_until=NOW + 8.5), wanted("x")]) == ["STOP a"]
+
+
+def test_one_that_is_idle_goes_before_one_that_was_used_a_moment_ago():
+    models = [ready("a", recent_until=NOW + 3, last_used=1), ready("b", last_used=2), wanted("x")]
+    assert acts(models, Limits(max_loaded=2)) == ["STOP b"]
 
 
 def test_one_that_is_drained_stops_when_its_work_is_done():
@@ -282,7 +321,9 @@ def views(draw: st.DrawFn) -> list[ModelView]:
                 oldest_wait=draw(times) if waiting or loaders else None,
                 need=draw(st.integers(0, 6)),
                 last_used=draw(times),
-                resident_until=draw(times),
+                recent_until=draw(times),
+                ready_since=draw(times),
+                load_time=draw(st.none() | st.floats(0, 30)),
                 pinned=draw(st.booleans()),
                 unload=draw(st.booleans()) if state != "absent" else False,
                 expires=draw(st.none() | times),
@@ -349,7 +390,11 @@ def check(models: Sequence[ModelView], limits: Limits, decision: Decision, now: 
             case Act.DRAIN:
                 assert model.ready
                 assert not model.pinned
-                assert max(model.resident_until, 0) <= now
+                # For somebody who has let it have a turn.
+                then = now - min(limits.patience, limits.shortest_turn) + 1e-6
+                newcomers = [m for m in models if m.oldest_wait is not None and not m.resident]
+                assert model.ready_since <= then
+                assert any((m.oldest_wait or 0) <= then for m in newcomers)
             case Act.RESUME:
                 assert model.draining
                 assert not model.unload
@@ -425,6 +470,8 @@ class Model:
     blocked_until: float = 0.0
     last_used: float = 0.0
     ready_since: float = 0.0
+    linger: float = 0.0
+    load_time: float | None = None
 
     def view(self) -> ModelView:
         ready = self.state == "ready"
@@ -445,7 +492,9 @@ class Model:
             unload=self.unload,
             blocked_until=self.blocked_until if self.state == "absent" else 0.0,
             last_used=last_used,
-            resident_until=self.ready_since + 5,
+            recent_until=last_used + self.linger,
+            ready_since=self.ready_since,
+            load_time=self.load_time,
             expires=None if self.ttl is None else last_used + self.ttl,
         )
 
@@ -661,6 +710,109 @@ def run(world: World, seconds: int, clients: dict[str, int], load: int) -> None:
             for _ in range(model.in_flight):
                 world.finish(model)
                 world.ask(model)
+
+
+def simulate(
+    world: World,
+    seconds: float,
+    clients: Sequence[tuple[str, float, float]],
+    loads: dict[str, float],
+) -> None:
+    """Clients that ask for a model, are answered for a while, think, and ask again.
+
+    ``clients``: (model, seconds an answer takes, seconds until the next question).
+    """
+    events: list[tuple[float, int, Callable[[], None]]] = []
+    number = itertools.count()
+    states = dict.fromkeys(world.models, "absent")
+    waiting: dict[str, deque[int]] = {name: deque() for name in world.models}
+    granted = dict.fromkeys(world.models, 0)
+
+    def at(delay: float, what: Callable[[], None]) -> None:
+        heapq.heappush(events, (world.now + delay, next(number), what))
+
+    def ask(client: int) -> None:
+        name = clients[client][0]
+        waiting[name].append(client)
+        world.ask(world.models[name])
+
+    def finish(client: int) -> None:
+        name, _, thinks = clients[client]
+        granted[name] -= 1
+        world.finish(world.models[name])
+        at(thinks, lambda: ask(client))
+
+    def loaded(model: Model) -> None:
+        model.load_time = loads[model.name]
+        world.loaded(model)
+
+    for client in range(len(clients)):
+        at(client / 100, partial(ask, client))
+    while world.now < seconds:
+        wake = world.pump()
+        for name, model in world.models.items():
+            while granted[name] < model.in_flight:
+                client = waiting[name].popleft()
+                granted[name] += 1
+                at(clients[client][1], partial(finish, client))
+            if model.state != states[name]:
+                states[name] = model.state
+                if model.state == "starting":
+                    at(loads[name], partial(loaded, model))
+                elif model.state == "stopping":
+                    at(0.2, partial(world.stopped, model))
+        soonest = events[0][0] if events else seconds
+        if wake is not None and wake < soonest:
+            world.now = wake
+            continue
+        world.now, _, happens = heapq.heappop(events)
+        happens()
+
+
+def test_two_clients_in_turn_are_served_in_batches():
+    """Each asks, reads for half a second and asks again: today's 15 loads for 15 requests."""
+    models = [Model("a", 0, 1, linger=1), Model("b", 0, 1, linger=1)]
+    world = World(models, Limits(max_loaded=1))
+    simulate(world, 120, [("a", 1, 0.5), ("b", 1, 0.5)], {"a": 2, "b": 2})
+    assert world.starts <= 8  # a turn of 16 s, and 2 s to load
+    assert len(world.waits) > 50
+
+
+@pytest.mark.parametrize(("load", "turn"), [(0.1, 2), (1, 8), (5, 40), (60, 60)])
+def test_batches_grow_with_the_time_a_load_takes(load, turn):
+    models = [Model(name, 0, 1, linger=1) for name in "ab"]
+    world = World(models, Limits(max_loaded=1))
+    simulate(world, 1200, [("a", 0.5, 0.1), ("b", 0.5, 0.1)], {"a": load, "b": load})
+    swap = load + 0.2 + 0.5  # the last answer, and the end of the process
+    assert world.starts == pytest.approx(1200 / (turn + swap), rel=0.2)
+    assert max(world.waits) <= turn + 2 * swap + 1
+
+
+seconds_each = st.sampled_from([0.5, 2.0, 6.0, 20.0])
+
+
+@given(
+    loads=st.lists(st.sampled_from([0.2, 3.0, 15.0, 40.0]), min_size=2, max_size=5),
+    clients=st.lists(
+        st.tuples(st.integers(0, 4), seconds_each, seconds_each), min_size=1, max_size=8
+    ),
+    places=st.integers(1, 2),
+)
+@settings(max_examples=30, deadline=None)
+def test_nobody_waits_beyond_the_bound(loads, clients, places):
+    """Whatever loads take and however many ask: the turns before one's own are bounded."""
+    names = "abcde"[: len(loads)]
+    limits = Limits(max_loaded=places)
+    models = [Model(name, 0, 1, linger=5) for name in names]
+    world = World(models, limits)
+    asking = [(names[model % len(names)], answer, thinks) for model, answer, thinks in clients]
+    simulate(world, 500, asking, dict(zip(names, loads, strict=True)))
+    longest_answer = max(answer for _, answer, _ in asking)
+    in_line = len(asking) * longest_answer  # behind others at the same model, with one slot
+    swap = max(loads) + 0.2 + limits.first_turn + longest_answer
+    bound = limits.longest_wait + len(names) * swap + in_line
+    since = [world.now - model.queue[0] for model in world.models.values() if model.queue]
+    assert max([*world.waits, *since]) <= bound
 
 
 def test_models_in_turn_are_served_in_batches():

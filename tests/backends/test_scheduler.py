@@ -34,7 +34,8 @@ async def make(box: Box) -> AsyncIterator[Make]:
     made: list[Scheduler] = []
 
     def make(*specs: ModelSpec, **options: Any) -> Scheduler:
-        limits = {k: options.pop(k) for k in ("max_loaded", "budget", "patience") if k in options}
+        names = ("max_loaded", "budget", "patience", "linger")
+        limits = {name: options.pop(name) for name in names if name in options}
         own = {"queue_size": 100, "queue_timeout": 20.0, "idle_unload": None}
         own |= {"memory_known": True}
         own |= {key: options.pop(key) for key in list(options) if key in own}
@@ -540,7 +541,7 @@ async def test_several_unload_and_load_at_the_same_time(make, box):
 
 
 async def test_an_eviction_lets_nobody_in(make, box):
-    scheduler = make(box.spec("a"), box.spec("b"), max_loaded=1)
+    scheduler = make(box.spec("a"), box.spec("b"), max_loaded=1, linger=0.0)
     await use(scheduler, "a")
     b = ask(scheduler, "b")
     await asyncio.sleep(0)  # "a" is to be stopped, and its backend doesn't know yet
