@@ -262,15 +262,19 @@ class Scheduler:
             )
 
     async def unload(self, model: str) -> None:
-        """Drain ``model`` and return when its process is gone."""
+        """Drain ``model`` and return when its process is gone.
+
+        Who waits for it while it is loading, or until its load can begin, is sent away.
+        """
         entry = self._find(model)
+        if entry.starting is not None or not entry.resident:
+            self._fail(entry, Unavailable(f"{model!r} was unloaded while it was loading"))
         if not entry.resident:
+            self._pump()
             return
         changed = asyncio.Event()
         stop_listening = self.subscribe(changed.set)
         entry.unload = True
-        if entry.starting is not None:
-            self._fail(entry, Unavailable(f"{model!r} was unloaded while it was loading"))
         self._pump()
         try:
             while entry.unload:

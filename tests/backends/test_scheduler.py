@@ -517,17 +517,38 @@ async def test_unloading_waits_for_what_runs_and_lets_nobody_in(make, box):
 async def test_unloading_at_any_moment_of_a_load(make, box, ticks):
     scheduler = make(box.spec("a", start_delay=0.05))
     loading = spawn(scheduler.load("a"), name="load")
+    await asyncio.sleep(0)  # it has begun
     if ticks is None:
         await says(scheduler.backend("a"))
     else:
         for _ in range(ticks):
             await asyncio.sleep(0)
-    await asyncio.wait_for(scheduler.unload("a"), 10)
+    async with asyncio.timeout(10):  # and not wait_for(), which before 3.12 begins a tick later
+        await scheduler.unload("a")
     assert "was unloaded while it was loading" in (await fails(loading, Unavailable)).message
     assert states(scheduler) == {"a": "stopped"}
     assert box.alive() == []
     await asyncio.wait_for(scheduler.load("a"), 10)
     assert scheduler.loaded() == ["a"]
+
+
+@pytest.mark.parametrize("why", ["its need is looked up", "another has the room"])
+async def test_unloading_before_a_load_can_begin(make, box, why):
+    scheduler = make(
+        box.spec("a"), box.spec("b"), max_loaded=1, memory_known=why == "another has the room"
+    )
+    busy = await scheduler.lease("b") if why == "another has the room" else None
+    loading = spawn(scheduler.load("a"), name="load")
+    asking = ask(scheduler)
+    await queued(scheduler, "a", 2)
+    async with asyncio.timeout(10):
+        await scheduler.unload("a")
+    for waiting in (loading, asking):
+        assert "was unloaded while it was loading" in (await fails(waiting, Unavailable)).message
+    assert status(scheduler, "a").queued == 0
+    if busy is not None:
+        busy.release()
+    assert [start["model"] for start in box.starts()] == ["b"] * (busy is not None)
 
 
 async def test_several_unload_and_load_at_the_same_time(make, box):
