@@ -41,6 +41,7 @@ class AuthSettings(_Section):
 
     enabled: bool = Field(True, description="true or false")
     allow_query_key: bool = Field(True, description="true or false")
+    open_to_network: bool = Field(False, description="true or false")
 
 
 class AcmeSettings(_Section):

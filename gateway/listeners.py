@@ -16,6 +16,7 @@ from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
 from gateway.api.parts import PARTS, Parts
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
+from gateway.api.without_keys import warning_of, why_not_open
 from gateway.config import Settings, TlsSettings
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.validation import InvalidFiles
@@ -60,6 +61,8 @@ class Listeners:
     async def start(self) -> None:
         """Listen. Raises :class:`CannotListen`, or ``InvalidFiles`` for a useless certificate."""
         settings = self._settings
+        if (reason := why_not_open(settings)) is not None:
+            raise CannotListen(reason)
         if settings.tls.enabled:
             self._certificate = await self._open_certificate(settings.tls)
         await self._runner.setup()
@@ -72,6 +75,8 @@ class Listeners:
             addresses = await self._listen(self._runner, settings.port)
             self.urls = [f"http://{_authority(address)}" for address in addresses]
         await web.UnixSite(self._runner, self._control_socket).start()
+        if (warning := warning_of(settings)) is not None:
+            _log.warning("%s", warning)
         if not is_loopback(settings.host) and not settings.tls.enabled:
             _log.warning(
                 "%s can be reached from other machines, and keys and chats travel in plain "

@@ -19,6 +19,7 @@ import aiohttp
 import openai
 import pytest
 
+from gateway.cli import PLUGINS
 from gateway.server import Gateway
 
 COMMAND = str(Path(sys.executable).with_name("llm-gateway"))
@@ -66,6 +67,7 @@ class Served:
         self.root = root
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LLM_GATEWAY_")}
         clean.pop("JOURNAL_STREAM", None)
+        clean.pop(PLUGINS, None)  # set by every command that a test runs in its own process
         self.process = subprocess.Popen(
             [COMMAND, "serve", "--port", "0", *arguments],
             cwd=root,

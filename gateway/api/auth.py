@@ -20,8 +20,10 @@ from aiohttp import web
 from gateway.api.key_format import is_placeholder
 from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
 from gateway.api.parts import Parts
+from gateway.api.principal import VISITOR
 from gateway.api.request import FrontRequest, Request
 from gateway.api.visit import Visit
+from gateway.api.without_keys import refusal
 from gateway.errors import Forbidden, Unauthorized
 
 
@@ -44,7 +46,11 @@ def admit(request: Request, visit: Visit, scope: Scope) -> bool:
     Raises :class:`Unauthorized`, :class:`Forbidden`; :class:`gateway.errors.RateLimited` to who
     seems to guess.
     """
-    principal = _authenticate(request, visit.parts)
+    parts = visit.parts
+    if not parts.keys_needed:
+        visit.principal = _without_key(request, parts, scope)
+        return True
+    principal = _authenticate(request, parts)
     if principal is None:
         return False
     visit.principal = principal
@@ -56,9 +62,24 @@ def admit(request: Request, visit: Visit, scope: Scope) -> bool:
     return True
 
 
-def _authenticate(request: Request, parts: Parts) -> Principal | None:
-    if not parts.keys_needed:
+def _without_key(request: Request, parts: Parts, scope: Scope) -> Principal:
+    """Who asks where nobody has to say it. Raises :class:`Forbidden`."""
+    control = parts.door.control
+    if control is not None and _came_by(request, control):
+        return LOCAL_ADMIN
+    reason = refusal(request, parts)
+    if reason is None:
         return ANONYMOUS
+    if scope is _ADMIN:
+        raise Forbidden(
+            "without keys (auth.enabled: false) this is only for programs on the gateway's own "
+            f"machine: {reason}",
+            code="local_only",
+        )
+    return VISITOR
+
+
+def _authenticate(request: Request, parts: Parts) -> Principal | None:
     door = parts.door
     if isinstance(request, FrontRequest):
         key = request.head.key

@@ -60,15 +60,16 @@ class Hosts:
         """Whether :meth:`check` has nothing against one such header."""
         return self._refusal(given) is None
 
+    def lists(self, host: str) -> bool:
+        """Whether ``host``, as :func:`host_in` has it, is named in ``allowed_hosts``."""
+        return host in self._names or any(host.endswith(end) for end in self._below)
+
     def _judge(self, given: str) -> str | None:
-        match = _HOST.fullmatch(given)
-        if match is None:
+        host = host_in(given)
+        if host is None:
             return "the Host header holds no host"
-        host = match[1].lower().removesuffix(".")
-        if self._any or host in self._names or _is_address(host):
+        if self._any or self.lists(host) or _is_address(host):
             return None  # an address is nobody's name, so no page can have come from it
-        if any(host.endswith(end) for end in self._below):
-            return None
         if self._local and is_local(host):
             return None
         return f"this gateway is not {host}: if it is, add that name to `allowed_hosts`"
@@ -92,7 +93,7 @@ class Proxies:
         if not self._networks or not self.trusts(address):
             return address
         for text in reversed(",".join(request.headers.getall("X-Forwarded-For", ())).split(",")):
-            if (found := _address(text)) is None:
+            if (found := address_in(text)) is None:
                 break
             address = str(found)
             if not self.trusts(address):
@@ -114,12 +115,18 @@ class Proxies:
         return HSTS if match is not None and is_public(match[1]) else None
 
     def _trusts(self, address: str | None) -> bool:
-        found = _address(address or "")
+        found = address_in(address or "")
         return found is not None and any(found in network for network in self._networks)
 
 
 HOSTS = web.AppKey("hosts", Hosts)
 PROXIES = web.AppKey("proxies", Proxies)
+
+
+def host_in(given: str) -> str | None:
+    """The host in a Host header, in lower case, without port; ``None`` if there is none."""
+    match = _HOST.fullmatch(given)
+    return None if match is None else match[1].lower().removesuffix(".")
 
 
 def is_loopback(host: str) -> bool:
@@ -137,7 +144,7 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def address_in(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """An address as proxies write it: ``1.2.3.4``, ``::1``, with or without brackets and port."""
     text = text.strip()
     if text.startswith("["):

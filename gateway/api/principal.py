@@ -25,7 +25,9 @@ class Principal:
 
 #: Whoever has not said yet who they are.
 NOBODY: Final = Principal("-", "nobody", admin=False, models=frozenset(), personalities=frozenset())
-#: Everybody, where ``auth.enabled`` is false.
+#: Where ``auth.enabled`` is false: who uses this machine (see :mod:`gateway.api.without_keys`),
 ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
+#: and everybody else, web pages among them.
+VISITOR: Final = Principal("anonymous", "anonymous", admin=False)
 #: Whoever can reach the control socket: the owner of the data folder, through the command line.
 LOCAL_ADMIN: Final = Principal("local", "command line", admin=True)

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from gateway.api.without_keys import warning_of, why_not_open
 from gateway.backends.command import find_program, resolve_model_path
 from gateway.backends.remote import client_context
 from gateway.catalog import Catalog
@@ -38,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
         settings = _settings_for_the_rest(args.config)
     if settings is not None:
         problems += _check_data_dir(settings, label)
+        if (reason := why_not_open(settings)) is not None:
+            problems.append(Problem(label, "auth.enabled", "false", reason))
+        if (warning := warning_of(settings)) is not None:
+            warnings.append(f"{label}: {warning}")
         if settings.tls.enabled:
             from gateway.tls import inspect
             from gateway.tls.acme import inspect_acme

@@ -1,0 +1,128 @@
+"""Who administrates where no keys are asked for (``auth.enabled: false``): this machine's user.
+
+Whoever comes over loopback, that is, and is no web page. A page of any site in the user's browser
+comes over loopback too, so what counts is what no page can send: its browser says whose page it is
+(``Origin``, RFC 6454; ``Sec-Fetch-Site``, W3C Fetch Metadata), a page sends no JSON elsewhere
+without asking first (WHATWG Fetch, "CORS-preflight"), and one that had its own name lead here (DNS
+rebinding) still says that name in ``Host``. A proxy on this machine lets others come over
+loopback, and nearly every one says so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from gateway.api.hosts import address_in, host_in, is_loopback
+from gateway.config import Settings
+
+if TYPE_CHECKING:
+    from gateway.api.parts import Parts
+    from gateway.api.request import Request
+
+#: What proxies and tunnels add: somebody else is behind this connection.
+_OF_PROXIES: Final = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Via",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+)
+#: What ``Sec-Fetch-Site`` says of a page of ours, and of an address that the user typed.
+_OF_THE_USER: Final = ("same-origin", "none")
+
+
+def why_not_open(settings: Settings) -> str | None:
+    """Why a gateway without keys must not start with ``settings``, or ``None``."""
+    others = _who_else(settings)
+    if others is None or settings.auth.open_to_network:
+        return None
+    return (
+        f"auth.enabled is false, and {others}: everybody who reaches it could use every model. "
+        "Ask for keys (auth.enabled: true, and `llm-gateway keys create NAME`), or stay on this "
+        "machine (host: 127.0.0.1, without trusted_proxies); if it shall be open to everybody on "
+        "that network, say so: auth.open_to_network: true"
+    )
+
+
+def warning_of(settings: Settings) -> str | None:
+    """What is to be said at every start of a gateway that is open on purpose, or ``None``."""
+    others = _who_else(settings)
+    if others is None or not settings.auth.open_to_network:
+        return None
+    return (
+        f"auth.enabled is false, and {others}: everybody who reaches it may use every model, as "
+        "auth.open_to_network says"
+    )
+
+
+def _who_else(settings: Settings) -> str | None:
+    """How others than this machine's users reach a gateway that asks for no key, if they do."""
+    if settings.auth.enabled:
+        return None
+    if not is_loopback(settings.host):
+        return f"{settings.host} can be reached from other machines"
+    if settings.trusted_proxies:
+        return f"trusted_proxies ({', '.join(settings.trusted_proxies)}) let others in"
+    return None
+
+
+def refusal(request: Request, parts: Parts) -> str | None:
+    """Why ``request`` is not taken for one of this machine's user, or ``None``."""
+    headers = request.headers
+    peer = address_in(request.remote or "")
+    if peer is None or not peer.is_loopback:
+        return "it did not come over loopback (127.0.0.1)"
+    if (
+        any(name in headers for name in _OF_PROXIES)
+        or parts.proxies.trusts(request.remote)
+        # nginx adds nothing unless told to, but speaks HTTP/1.0.
+        or (isinstance(request, web.Request) and request.version < (1, 1))
+    ):
+        return "it came through a proxy"
+    host = headers.get("Host", "")
+    if not _is_here(host, parts):
+        return "its Host is not localhost, 127.0.0.1 or one of allowed_hosts"
+    origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+    ours = f"{'https' if request.secure else 'http'}://{host}".lower()
+    if (origin is not None and origin.lower() != ours) or (
+        site is not None and site not in _OF_THE_USER
+    ):
+        return "it came from a web page elsewhere"
+    if origin is None and site is None and _is_old_browser(headers.get("User-Agent", "")):
+        return "it came from a browser that doesn't say whose page asks"
+    if _has_body(request) and not _is_json(headers.get("Content-Type", "")):
+        return "its body is not sent as Content-Type: application/json"
+    return None
+
+
+def _is_here(host: str, parts: Parts) -> bool:
+    name = host_in(host)
+    if name is None:
+        return False
+    if name == "localhost" or name.endswith(".localhost") or parts.hosts.lists(name):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_old_browser(agent: str) -> bool:
+    """Whether it calls itself Mozilla, as every browser does, and PowerShell."""
+    return agent.startswith("Mozilla/") and "PowerShell" not in agent
+
+
+def _has_body(request: Request) -> bool:
+    if isinstance(request, web.Request):
+        return request.can_read_body
+    return request.headers.get("Content-Length", "0").strip("0 ") != ""
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"

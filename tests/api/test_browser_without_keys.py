@@ -1,0 +1,131 @@
+"""Chromium, and a gateway without keys on the same machine: what pages of others can make it do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from chromium import PATIENCE, chromium, needs_chromium, web_server
+from harness import FAKE, Served, fake_model, project
+from playwright.sync_api import Browser, Page
+from test_demo import get
+
+pytestmark = needs_chromium
+
+#: Every way in which a page makes a request without asking first; resolves when each has ended.
+BY_ALL_MEANS = """async url => {
+  const ends = element => new Promise(done => {
+    element.onload = element.onerror = done;
+    document.body.append(element);
+  });
+  const image = new Image();
+  image.src = `${url}/unloadModel`;
+  const script = document.createElement("script");
+  script.src = `${url}/unloadModel`;
+  const frame = document.createElement("iframe");
+  frame.src = `${url}/unloadModel`;
+  const target = document.createElement("iframe");
+  target.name = "target";
+  await Promise.all([ends(image), ends(script), ends(frame)]);
+  const form = document.createElement("form");
+  form.method = "POST";
+  form.enctype = "text/plain";
+  form.action = `${url}/unloadModel`;
+  form.target = "target";
+  form.innerHTML = `<input name='{"model": "m", "x": "' value='"}'>`;
+  await ends(target);
+  const sent = ends(target);
+  document.body.append(form);
+  form.submit();
+  await sent;
+  const statuses = [];
+  for (const options of [
+    {mode: "no-cors"},
+    {mode: "no-cors", method: "POST", body: '{"model": "m"}'},
+    {mode: "no-cors", referrerPolicy: "no-referrer"},
+    {method: "POST"},
+    {method: "POST", body: '{"model": "m"}', headers: {"Content-Type": "application/json"}},
+  ]) {
+    const answer = await fetch(`${url}/unloadModel`, options);
+    statuses.push(answer.type === "opaque" ? null : answer.status);
+  }
+  return statuses;
+}"""
+ASK = """async ([path, options]) => {
+  const answer = await fetch(path, options);
+  return [answer.status, await answer.text()];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("home")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def served(tmp_path) -> Iterator[Served]:
+    config = project(
+        tmp_path / "p",
+        {"m": fake_model(tmp_path)},
+        llama_server=str(FAKE),
+        auth={"enabled": False},
+        allowed_hosts=["*"],  # so that nothing else stands in the way of a name that leads here
+    )
+    served = Served(tmp_path, "--config", str(config))
+    yield served
+    assert served.stop() == 0
+
+
+def page(browser: Browser, address: str) -> Page:
+    opened = browser.new_page()
+    opened.set_default_timeout(PATIENCE)
+    opened.goto(address)
+    return opened
+
+
+LOAD = {
+    "method": "POST",
+    "headers": {"Content-Type": "application/json"},
+    "body": '{"model": "m"}',
+}
+
+
+def loaded(served: Served) -> bool:
+    return get(served, "/models?loaded=true", "none") == (200, ["m"])
+
+
+def test_pages_of_others_administrate_nothing(served: Served, browser: Browser) -> None:
+    own = page(browser, f"{served.url}/ping")
+    status, text = own.evaluate(ASK, ["/loadModel", LOAD])
+    assert status == 200, text
+    with web_server() as port:
+        for host in ("evil.example", "localhost"):  # the second is the same site, for a browser
+            theirs = page(browser, f"http://{host}:{port}/")
+            assert theirs.evaluate(BY_ALL_MEANS, served.url) == [None, None, None, 403, 403]
+            assert loaded(served), host
+    # The gateway's own page may, and so may the user, by the address bar.
+    status, text = own.evaluate(ASK, ["/admin/models", {}])
+    assert status == 200, text
+    status, text = own.evaluate(ASK, ["/unloadModel", {"method": "POST"}])
+    assert status == 200, text
+    assert not loaded(served)
+    own.evaluate(ASK, ["/loadModel", LOAD])
+    page(browser, f"{served.url}/unloadModel")
+    assert not loaded(served)
+
+
+def test_a_name_that_was_made_to_lead_here(served: Served, browser: Browser) -> None:
+    """DNS rebinding: for the browser, page and gateway are of one origin."""
+    port = served.url.rpartition(":")[2]
+    page(browser, f"{served.url}/ping").evaluate(ASK, ["/loadModel", LOAD])
+    theirs = page(browser, f"http://evil.example:{port}/ping")
+    for path, options in (
+        ("/unloadModel", {}),
+        ("/unloadModel", {"method": "POST"}),
+        ("/admin/keys", {**LOAD, "body": '{"name": "mine", "admin": true}'}),
+    ):
+        status, text = theirs.evaluate(ASK, [path, options])
+        assert status == 403
+        assert "local_only" in text
+    assert loaded(served)
