@@ -25,7 +25,7 @@ from gateway.errors import BadRequest
 from gateway.proxy.ask import texts
 from gateway.proxy.body import parse_object, shape
 from gateway.proxy.personality import apply_to_chat, check_messages
-from gateway.proxy.resolve import Active
+from gateway.proxy.resolve import Active, model_name
 
 
 def json_response(data: Any, *, status: int = 200) -> web.Response:
@@ -56,8 +56,8 @@ async def load_model(request: web.Request) -> web.Response:
     """
     body = parse_object(await request.read())
     visit, library = request[VISIT], request.app[LIBRARY]
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
+    name = model_name(body.get("model"))
+    if not name:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
     target = await resolve(visit, body, anew=True)
@@ -76,9 +76,9 @@ async def load_model(request: web.Request) -> web.Response:
 async def unload_model(request: web.Request) -> web.Response:
     """GET or POST /unloadModel: unload the active model, or ``?model=`` (also in the body)."""
     library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
-    name: Any = request.query.get("model")
+    name = request.query.get("model")
     if name is None and request.can_read_body:
-        name = parse_object(await request.read()).get("model")
+        name = model_name(parse_object(await request.read()).get("model"))
     if name:
         name = library.resolver.resolve(name).spec.name
     elif (chosen := library.choices.common) is not None:

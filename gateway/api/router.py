@@ -30,6 +30,7 @@ from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
 from gateway.proxy.body import parse_object
+from gateway.proxy.resolve import model_name
 from gateway.tasks import spawn
 
 
@@ -77,8 +78,8 @@ async def unload(request: web.Request) -> web.Response:
 async def _named(request: web.Request) -> str:
     """The model that the body names, perhaps by an alias or as a virtual model."""
     body = parse_object(await request.read())
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
+    name = model_name(body.get("model"))
+    if not name:
         raise BadRequest("`model` is missing: the name of a model", param="model")
     target = await resolve(request[VISIT], {"model": name}, anew=True)
     return target.name

@@ -146,3 +146,9 @@ def _merge(into: JsonObject, fixed: Mapping[str, Any]) -> None:
             _merge(merged, value)
         else:
             into[key] = value
+
+
+def json_type(value: object) -> str:
+    """What kind of JSON value ``value`` is, for error messages."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")

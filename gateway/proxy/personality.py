@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.errors import BadRequest
+from gateway.proxy.body import json_type
 from gateway.proxy.media import DATA_ONLY, Beginnings, refuse_remote, refuse_remote_in
 
 JsonObject = dict[str, Any]
@@ -57,7 +58,7 @@ def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> list[An
     if not isinstance(messages, list):
         raise BadRequest(
             f"`messages` must be a list of objects with `role` and `content`, not "
-            f"{_json_type(messages)}",
+            f"{json_type(messages)}",
             param="messages",
         )
     if not messages:
@@ -65,7 +66,7 @@ def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> list[An
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise BadRequest(
-                f"`messages[{index}]` must be an object, not {_json_type(message)}",
+                f"`messages[{index}]` must be an object, not {json_type(message)}",
                 param=f"messages[{index}]",
             )
         content = message.get("content")
@@ -99,12 +100,12 @@ def check_responses(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> None:
         raise BadRequest("`input` is missing: a text, or a list of items", param="input")
     if not isinstance(items, list):
         raise BadRequest(
-            f"`input` must be a text or a list of items, not {_json_type(items)}", param="input"
+            f"`input` must be a text or a list of items, not {json_type(items)}", param="input"
         )
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise BadRequest(
-                f"`input[{index}]` must be an object, not {_json_type(item)}",
+                f"`input[{index}]` must be an object, not {json_type(item)}",
                 param=f"input[{index}]",
             )
     refuse_remote_in(items, allowed)
@@ -147,7 +148,7 @@ def apply_to_anthropic(body: JsonObject, prompt: str) -> None:
     system = body.get("system")
     if system is not None and not isinstance(system, str | list):
         raise BadRequest(
-            f"`system` must be a text or a list of blocks, not {_json_type(system)}",
+            f"`system` must be a text or a list of blocks, not {json_type(system)}",
             param="system",
         )
     contents = []
@@ -217,8 +218,3 @@ def _is_text(part: Any) -> bool:
         and part.get("type") in ("text", "input_text")
         and isinstance(part.get("text"), str)
     )
-
-
-def _json_type(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    return "null" if value is None else names.get(type(value), "a number")

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from gateway.backends.command import request_defaults
 from gateway.catalog import Catalog, ModelSpec
-from gateway.errors import ModelNotFound
+from gateway.errors import BadRequest, ModelNotFound
+from gateway.proxy.body import json_type
 
 #: Switches personalities off for one request.
 NO_PERSONALITY = "none"
@@ -88,10 +89,11 @@ class Resolver:
         ``requested`` is the body's ``model``; ``choice`` the personality named by the body or
         ``X-Personality``, which wins over a virtual name, which wins over what ``/loadModel``
         chose for that model, which wins over ``default`` (the key's own). Raises
-        :class:`ModelNotFound` with what would have been possible.
+        :class:`BadRequest` for what is no name, :class:`ModelNotFound` with what would have been
+        possible.
         """
-        if requested is not None and not isinstance(requested, str):
-            raise ModelNotFound("`model` must be a text", param="model")
+        if not isinstance(requested, str):
+            requested = model_name(requested)
         asked_for = (requested, choice, active, default)
         target = self._found.get(asked_for)
         if target is None:
@@ -163,6 +165,18 @@ class Resolver:
                 code="personality_not_found",
                 param="personality",
             ) from None
+
+
+def model_name(value: object) -> str | None:
+    """The model that a body names; None if it names none.
+
+    Raises :class:`BadRequest` for what cannot be a name.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise BadRequest(
+        f"`model` must be a text, the name of a model, not {json_type(value)}", param="model"
+    )
 
 
 def _without_personality(spec: ModelSpec) -> Target:

@@ -15,6 +15,7 @@ import scripted
 from harness import MakeGateway, Running, fake_model
 
 from gateway.api import events
+from gateway.api.relayed import JSON_ROUTES
 from gateway.tasks import spawn
 
 
@@ -225,6 +226,23 @@ async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
         assert (await running.json("GET", "/v1/models/a/b"))[0] == 200
         assert (await running.json("GET", "/v1/models/a%2Fb"))[0] == 200
         assert (await running.json("GET", "/v1/models/nope"))[0] == 404
+
+
+CLASSIC = ("/loadModel", "/unloadModel", "/models/load", "/models/unload")
+
+
+async def test_a_model_that_is_no_text(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """Also 0 and [], which mean nothing in Python, but nothing that a client may mean."""
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        await running.chat("m")
+        for path in (*CLASSIC, *JSON_ROUTES):
+            for model in (7, 0, 1.5, False, [], ["m"], {}, {"name": "m"}):
+                messages = [{"role": "user", "content": "hi"}]
+                body = {"model": model, "messages": messages, "input": "x", "prompt": "x"}
+                status, answer = await running.json("POST", path, json=body)
+                assert status == 400, (path, model)
+                assert "`model` must be a text" in answer["error"]["message"]
+        assert running.gateway.scheduler.loaded() == ["m"]  # nor was anything unloaded
 
 
 async def test_the_log_of_a_model(make_gateway: MakeGateway, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.catalog import parse_catalog
-from gateway.errors import ModelNotFound
+from gateway.errors import BadRequest, ModelNotFound
 from gateway.proxy.resolve import Active, Resolver
 
 MODELS = {
@@ -62,7 +62,6 @@ def test_names(name: Any, options: dict[str, Any], expected: tuple[str, str | No
         ("m", {"choice": "nope"}, "personality_not_found", "nope"),
         (None, {}, "model_not_found", "/loadModel"),
         ("", {"active": Active("gone")}, "model_not_found", "/loadModel"),
-        (7, {}, "model_not_found", "a text"),
     ],
 )
 def test_what_there_is_not(name: Any, options: dict[str, Any], code: str, words: str) -> None:
@@ -70,6 +69,16 @@ def test_what_there_is_not(name: Any, options: dict[str, Any], code: str, words:
         RESOLVER.resolve(name, **options)
     assert caught.value.code == code
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(7, "a number"), (False, "true or false"), ([], "a list"), (["m"], "a list"), ({}, "an obj")],
+)
+def test_what_is_no_name(name: Any, kind: str) -> None:
+    with pytest.raises(BadRequest, match=f"`model` must be a text.*, not {kind}") as caught:
+        RESOLVER.resolve(name, active=Active("m"))
+    assert (caught.value.status, caught.value.param) == (400, "model")
 
 
 def test_virtual_names() -> None:
