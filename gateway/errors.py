@@ -29,6 +29,8 @@ class GatewayError(Exception):
     type: ClassVar[str] = "api_error"
     default_code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = True
+    #: Seconds, in ``Retry-After``, where whoever raises it doesn't know better.
+    retry_after: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -46,6 +48,8 @@ class GatewayError(Exception):
         self.code = code or self.default_code
         self.param = param
         self.headers = dict(headers or {})
+        if self.retry_after is not None:
+            self.headers.setdefault("Retry-After", self.retry_after)
         if self.status >= 500 and not self.retryable:
             self.headers.setdefault("x-should-retry", "false")
 
@@ -142,6 +146,7 @@ class RateLimited(GatewayError):
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
+    retry_after = "5"
 
 
 # --- what went wrong on our side -----------------------------------------------------------
@@ -174,6 +179,7 @@ class Unavailable(GatewayError):
     status = 503
     type = "overloaded_error"
     default_code = "unavailable"
+    retry_after = "5"
 
 
 class BackendTimeout(GatewayError):

@@ -23,6 +23,7 @@ FAKE_DIE=1               every chat request kills it
 FAKE_DIE_AFTER=N         it dies after N streamed chunks
 FAKE_LOOK=FIFO           GET /slots is answered when FIFO is opened for writing
 FAKE_GARBAGE=1           chat requests are answered with something that is not HTTP
+FAKE_REFUSES=N           chat requests are answered with status N
 FAKE_GRANDCHILD=FILE     starts a child of its own, its pid in FILE
 FAKE_DETACHED=FILE       the same in a session of its own, holding on to the output
 FAKE_CHUNKS=N, FAKE_PAUSE=S   a streamed answer has N chunks, S seconds apart
@@ -184,6 +185,9 @@ class Server:
         if env("FAKE_HANG") or env("FAKE_BUSY"):
             client.recv(1, socket.MSG_PEEK)  # until the client hangs up
             raise ConnectionAbortedError
+        if status := env("FAKE_REFUSES"):
+            client.sendall(response(f"{status} X", {"error": {"message": "not now"}}))
+            return
         if env("FAKE_GARBAGE"):
             client.sendall(b"this is not HTTP\r\n\r\n")
             return

@@ -79,7 +79,7 @@ async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
             if line.startswith(b"data: {"):
                 yield orjson.loads(line[6:])
     if sink.head is not None and sink.head.status >= 400:
-        raise Failure.read(sink.head.status, rest).as_error()
+        raise Failure.read(sink.head.status, rest, sink.head.headers).as_error()
 
 
 class _Pieces:

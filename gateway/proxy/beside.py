@@ -96,9 +96,9 @@ def to_client(
     passed = headers.to_client(fetched.headers)
     status, body = fetched.status, fetched.body
     if status >= 400:
-        failure = Failure.read(status, body)
+        failure = Failure.read(status, body, fetched.headers)
         status, body = failure.status, call.dialect.error(failure)
-        passed = headers.of_json(passed)
+        passed = headers.with_retry_after(headers.of_json(passed), failure.retry_after)
     elif change is not None:
         body = change(body)
     return Whole(status, passed, body)

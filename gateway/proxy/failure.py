@@ -7,18 +7,23 @@ message are kept; nothing is invented.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
-from gateway.errors import BackendError, BadRequest, GatewayError
+from gateway.errors import BackendError, BadRequest, GatewayError, RateLimited, Unavailable
+from gateway.proxy import headers
 
 _OVERFLOW = "exceed_context_size_error"
 #: llama-server's type of an error -> OpenAI's code for it, which clients look for.
 _CODES = {_OVERFLOW: "context_length_exceeded"}
 #: How it refuses, with a 500, an input for embeddings or rerank that doesn't fit into one batch.
 _OVER_BATCH = re.compile(r"input \(\d+ tokens\) is too large to process\b")
+#: Those that a client may send again, and when it may.
+_KINDS: Mapping[int, type[GatewayError]] = MappingProxyType({429: RateLimited, 503: Unavailable})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +36,12 @@ class Failure:
     code: str | None
     #: All that llama-server says, token counts for example.
     fields: dict[str, Any]
+    #: ``Retry-After``, as it was said or should have been; None where it has no place.
+    retry_after: str | None = None
 
     @classmethod
-    def read(cls, status: int, answer: bytes) -> Failure:
-        """The error in the body of an answer, whatever that is.
+    def read(cls, status: int, answer: bytes, said: Iterable[tuple[bytes, bytes]] = ()) -> Failure:
+        """The error in the body of an answer, whatever that is; ``said``: its headers.
 
         Too much input is 400 always: told that it broke by chance, clients would send it again.
         """
@@ -56,6 +63,7 @@ class Failure:
             kind,
             code if isinstance(code, str) else None,
             fields,
+            headers.retry_after(status, said),
         )
 
     def in_openai_shape(self) -> bytes:
@@ -71,8 +79,9 @@ class Failure:
 
     def as_error(self, what: str = "") -> GatewayError:
         """The same as an error of ours, ``what`` before the message."""
-        kind = BadRequest if self.status < 500 else BackendError
-        return kind(what + self.message, code=self.code)
+        kind = _KINDS.get(self.status) or (BadRequest if self.status < 500 else BackendError)
+        told = {} if self.retry_after is None else {"Retry-After": self.retry_after}
+        return kind(what + self.message, code=self.code, headers=told)
 
 
 def _fields(answer: bytes) -> dict[str, Any]:

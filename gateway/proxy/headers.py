@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
+from gateway.errors import RateLimited, Unavailable
+
 Headers = tuple[tuple[str, str], ...]
 
 #: What of a request reaches the backend.
@@ -58,6 +60,10 @@ _DROPPED = frozenset(
 
 _DROPPED_FAMILIES = (b"access-control-", b"x-gateway-", b"x-ratelimit-")
 
+#: Seconds after which to come back, where a backend doesn't say, by status: too many requests, and
+#: not now (RFC 6585, 4; RFC 9110, 15.6.4).
+_COME_BACK = {429: RateLimited.retry_after, 503: Unavailable.retry_after}
+
 #: A stream must not be kept back by a proxy in front (nginx reads X-Accel-Buffering), nor cached.
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
@@ -78,8 +84,28 @@ def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> Headers:
 
 def of_json(passed: Headers) -> Headers:
     """The same headers for a body that has become JSON."""
-    others = (pair for pair in passed if pair[0].lower() != "content-type")
+    others = (
+        pair for pair in passed if pair[0].lower() not in ("content-type", "content-encoding")
+    )
     return (*others, ("Content-Type", "application/json; charset=utf-8"))
+
+
+def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """When to come back, after an answer of a backend with ``status`` and these headers.
+
+    As the backend says it (RFC 9110, 10.2.3: seconds, or a date), or what it should have said.
+    """
+    found = find(said, b"retry-after")
+    if found is not None:
+        return found.decode("latin-1")
+    return _COME_BACK.get(status)
+
+
+def with_retry_after(passed: Headers, when: str | None) -> Headers:
+    """The same headers, and ``Retry-After`` where it is missing."""
+    if when is None or any(name.lower() == "retry-after" for name, _ in passed):
+        return passed
+    return (*passed, ("Retry-After", when))
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

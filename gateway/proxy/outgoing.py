@@ -88,6 +88,8 @@ Opener = Callable[[int, CIMultiDict[str], int | None], Awaitable[Opened]]
 async def open_stream(opener: Opener, head: ResponseHead) -> Opened:
     """Send the head of a backend's streamed answer."""
     passed = CIMultiDict(headers.to_client(head.headers))
+    if (when := headers.retry_after(head.status, head.headers)) is not None:
+        passed["Retry-After"] = when
     if passed.get("Content-Type", "").startswith(EVENTS):
         passed.extend(headers.STREAM_HEADERS)
     return await opener(head.status, passed, head.length)

@@ -174,7 +174,7 @@ async def _attempt(
             body = b"".join(answer.early)
             if opened is not None:
                 # Refused, and the client is waiting already to read a stream.
-                error = Failure.read(head.status, body).as_error()
+                error = Failure.read(head.status, body, head.headers).as_error()
                 return _refuse(error, call, outcome, opened)
             return _whole(call, head, body, outcome)
         if opened is None:
@@ -190,9 +190,9 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Who
     passed = headers.to_client(head.headers)
     status = head.status
     if status >= 400:
-        failure = Failure.read(status, body)
+        failure = Failure.read(status, body, head.headers)
         status, body = failure.status, call.dialect.error(failure)
-        passed = headers.of_json(passed)
+        passed = headers.with_retry_after(headers.of_json(passed), failure.retry_after)
     else:
         try:
             parsed = orjson.loads(body)
@@ -311,7 +311,9 @@ class _Answer:
 
     def on_head(self, head: ResponseHead) -> None:
         self.head = head
-        self.whole = head.length is not None and head.length <= _WHOLE
+        length = head.length
+        # An error is read to its end, framed as it may be: it is said again in another shape.
+        self.whole = length <= _WHOLE if length is not None else head.status >= 400
 
     def on_body(self, data: bytes) -> None:
         self._take(data)
@@ -386,6 +388,8 @@ class _Answer:
 
     def _keep(self, data: bytes) -> None:
         self.early.append(data)
+        if self.whole and self.head.length is None:
+            self.whole = sum(map(len, self.early)) <= _WHOLE
         if not self.whole:
             self._tell()
 

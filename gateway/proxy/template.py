@@ -50,7 +50,7 @@ async def _written(backend: Backend, body: JsonObject, prompt: str, text: str) -
         max_body=64 * 2**20,
     )
     if fetched.status != 200:
-        failure = Failure.read(fetched.status, fetched.body)
+        failure = Failure.read(fetched.status, fetched.body, fetched.headers)
         raise failure.as_error("the chat template could not be applied: ")
     written: str = orjson.loads(fetched.body)["prompt"]
     return written

@@ -228,3 +228,18 @@ async def test_broken_models_json_keeps_the_last_good_one(
         status, _ = await running.chat("better")
         assert status == 200
         assert (await running.chat("good"))[0] == 404
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_llama_server_that_has_no_time(
+    make_gateway: MakeGateway, tmp_path: Path, status: int, stream: bool
+) -> None:
+    models = {"m": fake_model(tmp_path, refuses=status)}
+    body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+    async with (
+        make_gateway(models) as running,
+        running.request("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        assert (response.status, response.headers["Retry-After"]) == (status, "5")
+        assert (await response.json())["error"]["message"] == "not now"

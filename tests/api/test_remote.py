@@ -188,6 +188,66 @@ async def test_upstream_reaches_the_rest_and_never_above(
 # --- what comes back -----------------------------------------------------------------------
 
 
+def chunked(status: int, body: bytes, headers: str) -> Any:
+    async def answer(asked: Asked) -> None:
+        head = f"HTTP/1.1 {status} X\r\n{headers}Transfer-Encoding: chunked\r\n\r\n"
+        asked.writer.write(head.encode())
+        for piece in (body[:3], body[3:]):
+            asked.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await asked.writer.drain()
+        asked.writer.write(b"0\r\n\r\n")
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("later", ["17", None])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_when_to_come_back(
+    make_gateway: MakeGateway, server: Elsewhere, status: int, later: str | None, framing: str
+) -> None:
+    """On each route, whether it was to be a stream or not; in the shape of its API."""
+    body = json.dumps({"error": {"message": "not now", "type": "t"}}).encode()
+    head = {} if later is None else {"Retry-After": later}
+    answer: Any = (status, body, head)
+    if framing == "chunked":
+        answer = chunked(status, body, "".join(f"{n}: {v}\r\n" for n, v in head.items()))
+    paths = (CHAT, "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings")
+    for path in (*paths, "/tokenize"):
+        server.answers[path] = answer
+    fields = {"messages": [USER], "prompt": "x", "input": "x", "content": "x", "max_tokens": 1}
+    async with make_gateway({"m": entry(server)}) as running:
+        for path in (*paths, "/tokenize"):
+            for stream in (True, False):
+                sent = {"model": "m", "stream": stream, **fields}
+                async with running.request("POST", path, json=sent) as response:
+                    assert response.status == status, path
+                    assert response.headers.getall("Retry-After") == [later or "5"], path
+                    error = (await response.json())["error"]
+                    assert error["message"] == "not now"
+                    assert ("param" in error) == (path != "/v1/messages")
+        async with running.request("GET", "/chat/ask?question=hi&model=m") as response:
+            assert (response.status, response.headers["Retry-After"]) == (status, later or "5")
+
+
+async def test_an_error_without_an_end_is_not_collected(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    async def endless(asked: Asked) -> None:
+        asked.writer.write(b"HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            asked.writer.write(b"10000\r\n" + bytes(65536) + b"\r\n")
+            await asked.writer.drain()
+
+    server.answers[CHAT] = endless
+    async with make_gateway({"m": entry(server)}) as running:
+        body = {"model": "m", "messages": [USER]}
+        async with running.request("POST", CHAT, json=body) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+            assert len(await response.content.readexactly(500_000)) == 500_000
+        await closed(running)
+
+
 async def test_errors_keep_status_and_message(make_gateway: MakeGateway, server: Elsewhere) -> None:
     error = {"message": "too fast", "type": "rate", "code": "slow_down", "param": None}
     server.answers[CHAT] = (429, {"error": error}, {"Retry-After": "7"})

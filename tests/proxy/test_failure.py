@@ -50,6 +50,20 @@ def test_errors(answer: bytes, message: str) -> None:
         }
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_when_to_come_back(status: int) -> None:
+    later = [(b"retry-AFTER", b"Wed, 21 Oct 2026 07:28:00 GMT"), (b"X", b"y")]
+    for said, expected in ((later, "Wed, 21 Oct 2026 07:28:00 GMT"), ([], "5")):
+        failure = Failure.read(status, b"", said)
+        assert failure.retry_after == expected
+        ours = failure.as_error()
+        assert (ours.status, ours.headers) == (status, {"Retry-After": expected})
+    assert Failure.read(500, b"").retry_after is None
+    assert Failure.read(500, b"", [(b"Retry-After", b"9")]).as_error().headers == {
+        "Retry-After": "9"
+    }
+
+
 @pytest.mark.parametrize(
     "answer",
     [
