@@ -20,6 +20,7 @@ from gateway.api import (
     webui,
 )
 from gateway.api.accounting import ACCOUNTING, Accounting
+from gateway.api.addresses import ADDRESSES, Addresses
 from gateway.api.context import (
     DOOR,
     ERRORS,
@@ -105,7 +106,9 @@ def build_app(
     if settings.ui:
         app[webui.WEB_UI] = WebUi(scheduler.environment)
         app.cleanup_ctx.append(webui.keep)
-    for method, path, made in (*ROUTES, *(webui.routes(ROUTES) if settings.ui else ())):
+    routes = (*ROUTES, *(webui.routes(ROUTES) if settings.ui else ()))
+    app[ADDRESSES] = Addresses((method, path) for method, path, _ in routes)
+    for method, path, made in routes:
         # What is whole becomes aiohttp's own in the middleware.
         handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
         # HEAD comes with GET only where a probe may use it: a relayed answer has no HEAD.

@@ -20,6 +20,7 @@ LAYERS = (
         "gateway.sized_head",
         "gateway.tasks",
     ),
+    ("gateway.spelling",),
     ("gateway.validation", "gateway.names", "gateway.endpoints", "gateway.llama_options"),
     ("gateway.config",),
     ("gateway.catalog",),

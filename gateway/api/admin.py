@@ -12,6 +12,7 @@ from gateway.api.context import DOOR, LIBRARY, LIFECYCLE, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.middleware import needs
 from gateway.errors import ModelNotFound
+from gateway.spelling import did_you_mean
 
 
 @needs(Scope.ADMIN)
@@ -37,7 +38,8 @@ async def model_log(request: web.Request) -> web.StreamResponse:
     name = request.match_info["model"]
     backend = request.app[SCHEDULER].backend(name)
     if backend is None:
-        raise ModelNotFound(f"there is no model {name[:200]!r}", param="model")
+        meant = did_you_mean(name, request.app[LIBRARY].catalog.names)
+        raise ModelNotFound(f"there is no model {name[:200]!r}{meant}", param="model")
     if request.query.get("follow", "").lower() in ("false", "0"):
         return json_response({"lines": backend.log.tail()})
     return await endless(request, backend.log.follow(backlog=1000))

@@ -117,8 +117,15 @@ async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Targ
     try:
         return choose(visit, body, anew=anew)
     except ModelNotFound:
-        await visit.parts.library.refresh()  # perhaps it was added a moment ago
-        return choose(visit, body, anew=anew)
+        library = visit.parts.library
+        await library.refresh()  # perhaps it was added a moment ago
+        try:
+            return choose(visit, body, anew=anew)
+        except ModelNotFound as error:
+            if (note := library.note) is None:
+                raise
+            message = f"{error.message} ({note})"
+            raise ModelNotFound(message, code=error.code, param=error.param) from None
 
 
 def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
@@ -141,7 +148,14 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     active = None if anew else chosen_by(principal, library)
     default = principal.default_personality
     try:
-        target = resolver.resolve(requested, choice=choice, active=active, default=default)
+        target = resolver.resolve(
+            requested,
+            choice=choice,
+            active=active,
+            default=default,
+            models=principal.models,
+            personalities=principal.personalities,
+        )
     except NothingChosen:
         if anew or (only := _only_one(visit)) is None:
             raise

@@ -24,6 +24,7 @@ from gateway.backends.facts import Headers, Stamp, context_of
 from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
+from gateway.spelling import did_you_mean
 
 _STATUS = {
     State.STOPPED: "unloaded",
@@ -140,7 +141,8 @@ async def openai_model(request: web.Request) -> web.Response:
         if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
             (item,) = await _objects(request, [entry])
             return json_response({**item, "id": wanted})
-    raise ModelNotFound(f"there is no model {wanted[:200]!r}", param="model")
+    meant = did_you_mean(wanted, (name for name, _, _ in visible(request)))
+    raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
 
 
 def visible(request: web.Request) -> Iterator[tuple[str, ModelSpec, str | None]]:

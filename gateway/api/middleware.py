@@ -18,6 +18,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from gateway.api.addresses import no_route
 from gateway.api.auth import PUBLIC, Scope, admit
 from gateway.api.connections import EVERY_ANSWER, RequestTimeout
 from gateway.api.cors import Cors
@@ -29,7 +30,6 @@ from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
     GatewayError,
-    NotFound,
     PayloadTooLarge,
     Unavailable,
     error_body,
@@ -255,7 +255,8 @@ def _from_aiohttp(
     path = request.path
     mapped: GatewayError
     if error.status == 404:
-        mapped = NotFound(f"there is no route {request.method} {path}", code="route_not_found")
+        assert isinstance(request, web.Request)
+        mapped = no_route(request)
     elif error.status == 413:
         limit = visit.parts.max_body
         mapped = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")

@@ -8,14 +8,15 @@ chosen, who asks decides what else may be meant (:class:`NothingChosen`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from gateway.backends.command import request_defaults
 from gateway.catalog import Catalog, ModelSpec
-from gateway.errors import BadRequest, ModelNotFound
+from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.body import json_type
+from gateway.spelling import did_you_mean
 
 #: Switches personalities off for one request.
 NO_PERSONALITY = "none"
@@ -83,6 +84,8 @@ class Resolver:
         choice: str | None = None,
         active: Active | None = None,
         default: str | None = None,
+        models: Collection[str] | None = None,
+        personalities: Collection[str] | None = None,
     ) -> Target:
         """The target of one request.
 
@@ -90,14 +93,16 @@ class Resolver:
         ``X-Personality``, which wins over a virtual name, which wins over what ``/loadModel``
         chose for that model, which wins over ``default`` (the key's own). Raises
         :class:`BadRequest` for what is no name, :class:`ModelNotFound` with what would have been
-        possible.
+        possible: of ``models`` and ``personalities``, where they are given, because who asks may
+        know of no others.
         """
         if not isinstance(requested, str):
             requested = model_name(requested)
         asked_for = (requested, choice, active, default)
         target = self._found.get(asked_for)
         if target is None:
-            target = self._resolve(requested, choice, active, default)
+            allowed = _Allowed(models, personalities)
+            target = self._resolve(requested, choice, active, default, allowed)
             if requested is not None and len(requested) > _LONGEST:
                 return target
             if len(self._found) >= _KEPT:
@@ -106,9 +111,14 @@ class Resolver:
         return target
 
     def _resolve(
-        self, requested: str | None, choice: str | None, active: Active | None, default: str | None
+        self,
+        requested: str | None,
+        choice: str | None,
+        active: Active | None,
+        default: str | None,
+        allowed: _Allowed,
     ) -> Target:
-        spec, personality = self._lookup(requested, active)
+        spec, personality = self._lookup(requested, active, allowed)
         asked = choice is not None or personality is not None
         if choice is not None:
             personality = choice
@@ -120,7 +130,7 @@ class Resolver:
         plain = self._plain[spec.name]
         if personality is None or personality.lower() == NO_PERSONALITY:
             return plain
-        prompt = self._prompt(spec, personality)
+        prompt = self._prompt(spec, personality, allowed)
         return replace(plain, personality=personality, prompt=prompt, asked=asked)
 
     def knows(self, name: str) -> bool:
@@ -134,37 +144,68 @@ class Resolver:
             for personality in spec.personalities:
                 yield f"{name}:{personality}", spec, personality
 
-    def _lookup(self, requested: str | None, active: Active | None) -> tuple[ModelSpec, str | None]:
+    def _lookup(
+        self, requested: str | None, active: Active | None, allowed: _Allowed
+    ) -> tuple[ModelSpec, str | None]:
         if requested is not None and (found := self._names.get(requested)) is not None:
             return found
+        usable = [name for name in self._specs if allowed.model(name)]
         if requested is None or requested.strip().lower() in _UNNAMED:
             if active is not None and (spec := self._specs.get(active.model)) is not None:
                 return spec, None
             raise NothingChosen(
                 "no model is named, and none was chosen: name one in `model`, or load one with "
-                f"POST /loadModel. Models: {_listed(self._specs)}",
+                f"POST /loadModel. Models: {_listed(usable)}",
                 param="model",
             )
         name, _, personality = requested.partition(":")
-        if personality and (known := self._names.get(name)) is not None:
-            self._prompt(known[0], personality)
+        if (
+            personality
+            and (known := self._names.get(name)) is not None
+            and allowed.model(known[0].name)
+        ):
+            self._prompt(known[0], personality, allowed)
+        names = (
+            name
+            for name, (spec, personality) in self._names.items()
+            if allowed.model(spec.name) and allowed.personality(personality)
+        )
+        meant = did_you_mean(requested, names) or "."
         raise ModelNotFound(
-            f"there is no model {requested[:200]!r}. Models: {_listed(self._specs)}. A name that "
+            f"there is no model {requested[:200]!r}{meant} Models: {_listed(usable)}. A name that "
             "clients insist on can be added to the aliases of a model in models.json",
             param="model",
         )
 
     @staticmethod
-    def _prompt(spec: ModelSpec, personality: str) -> str:
+    def _prompt(spec: ModelSpec, personality: str, allowed: _Allowed) -> str:
         try:
             return spec.personalities[personality]
         except KeyError:
-            raise ModelNotFound(
-                f"the model {spec.name!r} has no personality {personality[:200]!r}. "
-                f"Personalities: {_listed(spec.personalities)}, or {NO_PERSONALITY!r}",
-                code="personality_not_found",
-                param="personality",
-            ) from None
+            pass
+        if not allowed.model(spec.name):
+            raise Forbidden(f"this key may not use the model {spec.name!r}")
+        usable = [name for name in spec.personalities if allowed.personality(name)]
+        meant = did_you_mean(personality, usable) or "."
+        raise ModelNotFound(
+            f"the model {spec.name!r} has no personality {personality[:200]!r}{meant} "
+            f"Personalities: {_listed(usable)}, or {NO_PERSONALITY!r}",
+            code="personality_not_found",
+            param="personality",
+        )
+
+
+class _Allowed(NamedTuple):
+    """What who asks may use, and know of; ``None``: everything."""
+
+    models: Collection[str] | None
+    personalities: Collection[str] | None
+
+    def model(self, name: str) -> bool:
+        return self.models is None or name in self.models
+
+    def personality(self, name: str | None) -> bool:
+        return name is None or self.personalities is None or name in self.personalities
 
 
 def model_name(value: object) -> str | None:
@@ -190,8 +231,8 @@ def _without_personality(spec: ModelSpec) -> Target:
     )
 
 
-def _listed(names: Mapping[str, object]) -> str:
-    shown = [repr(name) for name in list(names)[:20]]
+def _listed(names: Sequence[str]) -> str:
+    shown = [repr(name) for name in names[:20]]
     if len(names) > len(shown):
         shown.append(f"and {len(names) - len(shown)} more")
     return ", ".join(shown) or "none"

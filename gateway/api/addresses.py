@@ -1,0 +1,133 @@
+"""Where a request for a route that there isn't was probably meant to go.
+
+Clients are given base URLs with too much in them, or too little: the error has the right address.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from aiohttp import web
+
+from gateway.errors import NotFound
+
+#: Characters of a path that are shown, and looked for among the routes.
+_SHOWN, _LONGEST = 200, 100
+#: How alike two paths are that differ by a typing error: two letters of ten at most.
+_ALIKE = 0.8
+_BASE_URL = "the base URL of OpenAI's clients is the address of this server and /v1"
+_ANTHROPIC = "the base URL of Anthropic's clients is the address of this server, without /v1"
+#: Routes of APIs that are not spoken here: the beginning of a path, whose it is.
+_FOREIGN = re.compile(
+    r"/api/(?:chat|generate|tags|show|ps|pull|push|create|copy|delete|embed|embeddings|version|me)"
+)
+
+
+class _Known(NamedTuple):
+    method: str
+    path: str
+    pattern: re.Pattern[str]
+
+
+class Addresses:
+    """The routes of the application, ``(method, path)`` as aiohttp writes them."""
+
+    def __init__(self, routes: Iterable[tuple[str, str]]) -> None:
+        self._known = [_Known(method, path, _pattern(path)) for method, path in routes]
+        #: How routes begin: cut off, such a part would leave another route than was meant.
+        self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {"v1"}
+
+    def explain(self, method: str, path: str) -> str:
+        """What to tell who asked for ``path``, which is the path of no route."""
+        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+        hint = self._hint(method, path)
+        return f"there is no route {method} {shown}" + (f": {hint}" if hint else "")
+
+    def _hint(self, method: str, path: str) -> str | None:
+        if _FOREIGN.fullmatch(path):
+            return f"that is Ollama's API, and this is a server of OpenAI's; {_BASE_URL}"
+        plain = "/" + "/".join(part for part in path.split("/") if part)
+        if plain == "/":
+            page = "the page for browsers is /ui/, " if "ui" in self._beginnings else ""
+            return f"{page}{_BASE_URL}, and /docs lists all routes"
+        if plain.endswith("/v1"):  # a base URL, looked at in a browser
+            return f"{_BASE_URL}, and GET /v1/models lists the models"
+        if (found := self._within(method, plain)) is None:
+            return self._alike(method, plain)
+        known, rest = found
+        meant = f"did you mean {_method(known, method)} {rest}?"
+        if len(rest) < len(plain):
+            return f"{meant} {_why(plain.removesuffix(rest), rest)}"
+        if rest != plain:
+            return f"{meant} Upper and lower case count"
+        if path.endswith("/"):
+            return f"{meant} There is no slash at the end"
+        return meant
+
+    def _within(self, method: str, plain: str) -> tuple[_Known, str] | None:
+        """The route that the end of a path is, with the fewest parts before it cut off.
+
+        With the path as it is written there. One that takes ``method`` comes first.
+        """
+        parts = plain.split("/")[1:]
+        for start in range(min(len(parts), 10)):
+            rest = "/" + "/".join(parts[start:])
+            before = {part.lower() for part in parts[:start]}
+            if not rest.startswith("/v1/") and before & self._beginnings:
+                continue
+            found = [known for known in self._known if known.pattern.fullmatch(rest)]
+            found.sort(key=lambda known: (known.method not in (method, "*"), "{" in known.path))
+            if found:
+                known = found[0]
+                return known, rest if "{" in known.path else known.path
+        return None
+
+    def _alike(self, method: str, plain: str) -> str | None:
+        if len(plain) > _LONGEST:
+            return None
+        plainly = [known for known in self._known if "{" not in known.path]
+        plainly.sort(key=lambda known: known.method == method)  # the last one stays
+        paths = {known.path.lower(): known for known in plainly}
+        close = difflib.get_close_matches(plain.lower(), paths, n=1, cutoff=_ALIKE)
+        if not close:
+            return None
+        known = paths[close[0]]
+        return f"did you mean {_method(known, method)} {known.path}?"
+
+
+def _why(before: str, rest: str) -> str:
+    """What makes a client put ``before`` in front of a route."""
+    if "/messages" in rest:
+        return _sentence(_ANTHROPIC)
+    if before == "/v1" and not rest.startswith("/v1/"):
+        return "It stands beside /v1, not below it"
+    return _sentence(_BASE_URL)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _method(known: _Known, asked: str) -> str:
+    return asked if known.method == "*" else known.method
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """aiohttp's ``/models/{model:.+}`` and ``/keys/{id}`` as a pattern, whatever the case."""
+    text, end = "", 0
+    for variable in re.finditer(r"\{\w+(?::([^{}]+))?\}", path):
+        text += re.escape(path[end : variable.start()]) + f"(?:{variable[1] or '[^/]+'})"
+        end = variable.end()
+    return re.compile(text + re.escape(path[end:]), re.IGNORECASE)
+
+
+ADDRESSES = web.AppKey("addresses", Addresses)
+
+
+def no_route(request: web.Request) -> NotFound:
+    """The error of a request for a route that there isn't."""
+    message = request.app[ADDRESSES].explain(request.method, request.path)
+    return NotFound(message, code="route_not_found")
