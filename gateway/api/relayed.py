@@ -150,8 +150,8 @@ async def upstream(request: web.Request) -> Answer:
     """Any method on /upstream/MODEL/PATH?QUERY: PATH?QUERY of that model's llama-server.
 
     The model is loaded if need be. Nothing is put into the request, and nothing taken out of it
-    but the key. MODEL may hold slashes, as they are or as ``%2F``: the longest name that there
-    is, is meant.
+    but the key. What GET brings may be packed, as the client's ``Accept-Encoding`` has it. MODEL
+    may hold slashes, as they are or as ``%2F``: the longest name that there is, is meant.
     """
     if request.method == "HEAD":
         raise web.HTTPMethodNotAllowed("HEAD", ("GET", "POST", "PUT", "DELETE", "PATCH"))
@@ -162,18 +162,27 @@ async def upstream(request: web.Request) -> Answer:
     request[VISIT].model = target.name
     if target.spec.url and {".", ".."} & set(unquote(path).split("/")):
         raise BadRequest("a path to a server elsewhere must not go up: no `..` in it")
-    lines = "".join(
-        f"{name}: {request.headers[name]}\r\n" for name in FORWARDED if name in request.headers
-    ).encode("utf-8", "surrogateescape")  # the bytes that came: so aiohttp has read them
+    lines = _lines(request, *FORWARDED)
     name, sent_to = target.name, _target(path, request, None)
     if request.method == "GET":
-        return await answer_beside(request, Call(name, "GET", sent_to, lines, b""))
+        lines += _lines(request, "Accept-Encoding")
+        return await answer_beside(request, Call(name, "GET", sent_to, lines, b"", coded=True))
     body: bytes | AsyncIterable[bytes] = b""
     length = request.content_length
     if request.can_read_body:
         small = length is not None and length <= _SMALL
         body = await request.read() if small else limited(request)
     return await send(request, Call(name, request.method, sent_to, lines, body, length=length))
+
+
+def _lines(request: web.Request, *names: str) -> bytes:
+    """The headers ``names`` of ``request``, as they came."""
+    lines = "".join(
+        f"{name}: {', '.join(request.headers.getall(name))}\r\n"
+        for name in names
+        if name in request.headers
+    )
+    return lines.encode("utf-8", "surrogateescape")  # so aiohttp has read them
 
 
 def _split(request: web.Request) -> tuple[str, str]:

@@ -100,11 +100,11 @@ class Server:
             name=name,
         )
         self._authenticated = key is not None
-        self._lines = (
-            f"User-Agent: llm-gateway/{__version__}\r\nAccept-Encoding: identity\r\n"
-        ).encode("ascii")
+        self._lines = (f"User-Agent: llm-gateway/{__version__}\r\n").encode("ascii")
         if key is not None:
             self._lines += f"Authorization: Bearer {key}\r\n".encode("ascii")
+        #: The same for an answer that is read here.
+        self._plain_lines = self._lines + b"Accept-Encoding: identity\r\n"
         self._tempo = tempo
         self._changed = changed
         self._failures = 0
@@ -130,7 +130,7 @@ class Server:
         return await self.pool.send(
             method,
             self.endpoint.target(target),
-            self._lines + headers,
+            self._lines_for(headers) + headers,
             body,
             _KeyGuard(sink, self.name),
             body_length=body_length,
@@ -151,11 +151,15 @@ class Server:
         return await self.pool.fetch(
             method,
             self.endpoint.target(target),
-            headers=self._lines + headers,
+            headers=self._lines_for(headers) + headers,
             body=body,
             timeout=timeout,
             max_body=max_body,
         )
+
+    def _lines_for(self, headers: bytes) -> bytes:
+        # `find`, not `in`: see gateway.proxy.body.
+        return self._lines if headers.find(b"Accept-Encoding: ") >= 0 else self._plain_lines
 
     def look_again(self) -> asyncio.Event:
         """Have it looked at now; the event is set when that is done."""

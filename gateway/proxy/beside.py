@@ -13,6 +13,7 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
+from gateway.proxy.coding import unpacked
 from gateway.proxy.failure import Failure
 from gateway.proxy.outgoing import Whole
 from gateway.proxy.relay import Call
@@ -21,6 +22,7 @@ from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
 #: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
 _TIMEOUT = 120.0
 _MAX_ANSWER = 64 * 2**20
+_MAX_ERROR = 256 * 1024
 
 #: The code of the error that says so.
 NOT_LOADED = "model_not_loaded"
@@ -95,7 +97,11 @@ def to_client(
     """The answer for the client; ``change`` is for the body of a success."""
     passed = headers.to_client(fetched.headers)
     status, body = fetched.status, fetched.body
+    if call.coded:
+        passed = (*passed, ("Vary", headers.vary(fetched.headers)))
     if status >= 400:
+        if (coding := headers.find(fetched.headers, b"content-encoding")) is not None:
+            body = unpacked(coding.decode("latin-1"), body, _MAX_ERROR)
         failure = Failure.read(status, body, fetched.headers)
         status, body = failure.status, call.dialect.error(failure)
         passed = headers.with_retry_after(headers.of_json(passed), failure.retry_after)

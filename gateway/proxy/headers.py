@@ -108,6 +108,18 @@ def with_retry_after(passed: Headers, when: str | None) -> Headers:
     return (*passed, ("Retry-After", when))
 
 
+def vary(said: Iterable[tuple[bytes, bytes]]) -> str:
+    """``Vary`` of a backend's answer that was chosen by what its client accepts, too."""
+    fields = [
+        field.strip()
+        for name, value in said
+        if name.lower() == b"vary"
+        for field in value.decode("latin-1").split(",")
+    ]
+    named = {field.lower(): field for field in (*fields, "Accept-Encoding") if field}
+    return ", ".join(named.values())
+
+
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """The value of the header ``name`` (lower case), or ``None``."""
     return next((value for key, value in headers if key.lower() == name), None)

@@ -71,6 +71,8 @@ class Call:
     #: Whether the client asked for a stream: it is kept informed while it waits.
     stream: bool = False
     dialect: Dialect = OPENAI
+    #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.
+    coded: bool = False
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
     #: Makes what each piece of a stream of events goes through on its way to the client.

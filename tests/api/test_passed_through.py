@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from harness import MakeGateway, Running
 from parrot_model import ANSWER, CITY, FILLING, REPORT, THOUGHT, TOOL
@@ -252,3 +254,21 @@ async def test_too_long_is_one_clear_400(running: Running) -> None:
             assert f"({error['n_prompt_tokens']} tokens)" in error["message"]
             assert "(1024 tokens)" in error["message"]
     assert running.gateway.scheduler.status()[0].in_flight == 0
+
+
+async def test_pages_that_are_packed(running: Running) -> None:
+    """llama-server has its pages packed only, and answers nobody who doesn't take that."""
+    backend = running.gateway.scheduler.backend("m")
+    assert backend is not None
+    accept = b"Accept-Encoding: gzip\r\n"
+    direct = await backend.pool.fetch("GET", "/index.html", headers=accept, timeout=20)
+    headers = {"Authorization": f"Bearer {running.key}", "Accept-Encoding": "gzip"}
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.get(f"{running.url}/upstream/m/index.html", headers=headers) as response,
+    ):
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert "Accept-Encoding" in response.headers.getall("Vary")
+        packed = await response.read()
+    assert packed == direct.body
+    assert b"<html" in gzip.decompress(packed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import socket
@@ -183,6 +184,46 @@ async def test_upstream_reaches_the_rest_and_never_above(
             status, answer = response.status, await response.json()
     assert server.asked[-1].target == "/base/files?a=1"
     assert (status, "`..`" in answer["error"]["message"]) == (400, True)
+
+
+async def test_upstream_passes_on_what_is_packed(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    packed = gzip.compress(b"a page")
+    coded = {"Content-Encoding": "gzip", "Vary": "Cookie, accept-encoding"}
+    server.answers["/page"] = (200, packed, coded)
+    server.answers["/plain"] = (200, b"a page")
+    error = gzip.compress(b'{"error": {"message": "no page"}}')
+    server.answers["/none"] = (404, error, {"Content-Encoding": "gzip"})
+    server.answers["/odd"] = (404, error, {"Content-Encoding": "odd"})
+    async with (
+        make_gateway({"m": entry(server)}) as running,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+    ):
+        url = f"{running.url}/upstream/m"
+        headers = [("X-Api-Key", running.key), ("Accept-Encoding", "br;q=0.5")]
+        headers += [("Accept-Encoding", "gzip"), ("Origin", "https://x.example")]
+        async with session.get(f"{url}/page", headers=headers) as response:
+            assert await response.read() == packed
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert sorted(response.headers.getall("Vary")) == ["Cookie, Accept-Encoding", "Origin"]
+        assert server.asked[-1].headers.getall("Accept-Encoding") == ["br;q=0.5, gzip"]
+        async with session.get(f"{url}/plain", headers=headers) as response:
+            assert await response.read() == b"a page"
+            assert sorted(response.headers.getall("Vary")) == ["Accept-Encoding", "Origin"]
+        for path, said in (("none", "no page"), ("odd", "the server gave no reason")):
+            async with session.get(f"{url}/{path}", headers=headers) as response:
+                assert response.status == 404
+                assert "Content-Encoding" not in response.headers
+                assert (await response.json())["error"]["message"] == said
+        # What is read here comes as it is, and so does what its client wants so.
+        for method in ("GET", "POST"):
+            send = {"X-Api-Key": running.key}
+            async with session.request(
+                method, f"{url}/plain", headers=send, skip_auto_headers=["Accept-Encoding"]
+            ) as response:
+                assert response.status == 200
+            assert server.asked[-1].headers.getall("Accept-Encoding") == ["identity"]
 
 
 # --- what comes back -----------------------------------------------------------------------
