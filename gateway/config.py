@@ -169,6 +169,7 @@ class LimitSettings(_Section):
     queue_size: int = Field(512, ge=0, description="a whole number of 0 or more")
     queue_timeout: Duration = Field(300.0, description="a duration like 300s")
     load_timeout: Duration = Field(300.0, gt=0, description="a duration like 300s, over 0")
+    heartbeat: Duration = Field(10.0, gt=0, description="a duration like 10s, over 0")
     connections: int = Field(4096, ge=1, description="a whole number of 1 or more")
     connections_per_address: int = Field(256, ge=1, description="a whole number of 1 or more")
     handshake_timeout: Duration = Field(10.0, gt=0, description="a duration like 10s, over 0")

@@ -32,7 +32,7 @@ def json_handler(route: Route) -> AnyHandler:
     streamed also has ``responses``, its text, which clients of the old system read.
     """
     check, apply, beside = route.format.check, route.format.apply, route.beside
-    dialect, upstream = route.dialect, route.target
+    dialect, upstream, streams = route.dialect, route.target, route.streams
     rewrite = with_responses if route.format is CHAT and not beside else None
     numbered = route.format is RESPONSES and not beside
 
@@ -71,16 +71,16 @@ def json_handler(route: Route) -> AnyHandler:
                 changed = True
             elif route.format is COMPLETION and target.asked:
                 call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
-                call.stream = body.get("stream") is True
+                call.stream = streams and body.get("stream") is True
                 call.prepare = partial(through_template, body=body, prompt=target.prompt)
                 return await send(request, call)
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
-        call.stream = body.get("stream") is True
+        call.stream = streams and body.get("stream") is True
         call.dialect = dialect
         call.rewrite = rewrite
-        if numbered:
-            call.mend = lambda: Numbering(target.name, int(time.time()))
+        if numbered and call.stream:
+            call.mender = Numbering(target.name, int(time.time()))
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
         return await (answer_beside(request, call) if beside else send(request, call))
 
@@ -99,17 +99,17 @@ async def answer_beside(request: Request, call: Call, *, load: bool = True) -> W
 async def send(request: Request, call: Call) -> Answer:
     """Relay ``call`` as far as the key's limits allow, and note what became of it."""
     visit = visit_of(request)
+    parts = visit.parts
+    call.heartbeat = parts.heartbeat
     outcome = Metered(visit)
     try:
         with outcome:
-            response = await relay(opener(request), visit.parts.scheduler, call, outcome)
+            response = await relay(opener(request), parts.scheduler, call, outcome)
             outcome.status = response.status
             return response
     finally:
         if (error := outcome.error) is not None:
-            visit.parts.errors.add(
-                error.message, code=error.code, model=call.model, request_id=visit.id
-            )
+            parts.errors.add(error.message, code=error.code, model=call.model, request_id=visit.id)
 
 
 async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:

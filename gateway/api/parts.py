@@ -24,6 +24,7 @@ class Parts:
         "cors",
         "door",
         "errors",
+        "heartbeat",
         "hosts",
         "keys_in_queries",
         "keys_needed",
@@ -50,6 +51,7 @@ class Parts:
         settings = app[SETTINGS]
         self.keys_needed = settings.auth.enabled
         self.keys_in_queries = settings.auth.allow_query_key
+        self.heartbeat = settings.limits.heartbeat
         self.max_body = settings.limits.max_body
         #: How addresses of media in a body may begin.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY

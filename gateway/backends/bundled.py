@@ -199,6 +199,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(("--host",), _set_host, "HOST"),
     _value("--port", "port", int, "PORT"),
     Flag(("--timeout", "-to"), _set_timeout, "TIMEOUT"),
+    _value("--sse-ping-interval", "sse_ping_interval", int, "SSE_PING_INTERVAL"),
     _value("--threads-http", "n_threads_http", int, "THREADS_HTTP"),
     _value("--mmproj -mm", "mmproj.path", str, "MMPROJ"),
     _switch("--mmproj-offload", "mmproj_use_gpu", "--no-mmproj-offload"),

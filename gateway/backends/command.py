@@ -176,7 +176,9 @@ def _text(value: object) -> str:
 
 def _variables(spec: ModelSpec) -> dict[str, str]:
     """Settings that no spelling of a flag carries to old and new builds alike."""
-    variables: dict[str, str] = {}
+    # Streams are kept alive by the gateway, in the way that their clients count on. llama-server's
+    # own pings are comments with a blank line behind them, which ends openai-go before 3.50.
+    variables = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1"}
     mlock, no_mmap = spec.params.mlock, spec.params.no_mmap
     if mlock or no_mmap:
         mode = "mlock" if mlock and no_mmap else "mmap+mlock" if mlock else "none"

@@ -14,6 +14,8 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.proxy.failure import Failure
+from gateway.proxy.half import last_event
+from gateway.proxy.heartbeat import Pulse, comment
 from gateway.proxy.sse import AnthropicTail, ResponsesTail, Tail
 
 #: Anthropic API reference, "Errors".
@@ -40,10 +42,17 @@ class Dialect:
     error: Callable[[Failure], bytes]
     #: The body of an error of ours.
     body: Callable[[GatewayError], dict[str, Any]]
-    #: The same as the last event of a stream that breaks.
-    event: Callable[[GatewayError], bytes]
+    #: The same as the data of an event that ends a stream which breaks, and the event's name.
+    said: Callable[[GatewayError], dict[str, Any]]
+    event_name: str
     #: What finds the usage in a stream.
     tail: Callable[[], Tail]
+    #: What goes out in a stream to keep it alive.
+    pulse: Pulse = comment
+
+    def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:
+        """``error`` as the end of a stream: see :func:`gateway.proxy.half.last_event`."""
+        return last_event(half, self.event_name, self.said(error), error.message)
 
 
 def anthropic_body(status: int, message: str) -> dict[str, Any]:
@@ -52,11 +61,7 @@ def anthropic_body(status: int, message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def _openai_event(error: GatewayError) -> bytes:
-    return b"\n\ndata: %b\n\n" % orjson.dumps(error.body())
-
-
-def _responses_event(error: GatewayError) -> bytes:
+def _responses_said(error: GatewayError) -> dict[str, Any]:
     """OpenAI reference, Responses, "Streaming events": ``error``.
 
     The fields stand in the event, as the reference has them, and in an ``error`` of its own, as
@@ -65,9 +70,7 @@ def _responses_event(error: GatewayError) -> bytes:
     """
     said = error.body()["error"]
     fields = {"code": said["code"], "message": said["message"], "param": said["param"]}
-    return b"\n\nevent: error\ndata: %b\n\n" % orjson.dumps(
-        {"type": "error", **fields, "error": said}
-    )
+    return {"type": "error", **fields, "error": said}
 
 
 def _anthropic_error(failure: Failure) -> bytes:
@@ -78,12 +81,23 @@ def _anthropic_of(error: GatewayError) -> dict[str, Any]:
     return anthropic_body(error.status, error.public)
 
 
-def _anthropic_event(error: GatewayError) -> bytes:
-    return b"\n\nevent: error\ndata: %b\n\n" % orjson.dumps(_anthropic_of(error))
+def _ping(words: bytes, waiting: bool) -> bytes:
+    """Anthropic API reference, "Streaming messages": ``ping``; clients count on it.
+
+    The words are a comment within the event.
+    """
+    return b'%bevent: ping\ndata: {"type": "ping"}\n\n' % comment(words)
 
 
-OPENAI = Dialect("openai", Failure.in_openai_shape, GatewayError.body, _openai_event, Tail)
+OPENAI = Dialect("openai", Failure.in_openai_shape, GatewayError.body, GatewayError.body, "", Tail)
 RESPONSES = Dialect(
-    "responses", Failure.in_openai_shape, GatewayError.body, _responses_event, ResponsesTail
+    "responses",
+    Failure.in_openai_shape,
+    GatewayError.body,
+    _responses_said,
+    "error",
+    ResponsesTail,
 )
-ANTHROPIC = Dialect("anthropic", _anthropic_error, _anthropic_of, _anthropic_event, AnthropicTail)
+ANTHROPIC = Dialect(
+    "anthropic", _anthropic_error, _anthropic_of, _anthropic_of, "error", AnthropicTail, _ping
+)

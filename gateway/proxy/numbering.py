@@ -5,16 +5,24 @@ come (``sequence_number``); its clients put the answer together by these numbers
 ``responses.stream`` of Python and of Node.js both fail without. llama-server tells the item's id
 only (llama.cpp, issue 20607). Nor does it announce the text of a thought before its first piece.
 
-What an event has already stays as it is, so a server that numbers its events is left alone. Pure.
+What an event has already stays as it is, so a server that numbers its events is left alone; until
+events of our own have gone out in the stream, which keep it alive. From then on all are numbered
+anew. Where ours were the first, they announced the response, so its id stays for all of them. Pure.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import orjson
 
-_OPENING = frozenset({"response.created", "response.in_progress", "response.queued"})
+from gateway.errors import GatewayError
+from gateway.proxy.heartbeat import comment
+
+_CREATED = "response.created"
+_OPENING = frozenset({_CREATED, "response.in_progress", "response.queued"})
+_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _THOUGHT = "response.reasoning_text.delta"
 
 
@@ -29,37 +37,114 @@ class Numbering:
         self._rest = b""
         self._foreign = False
         self._sequence = 0
+        self._id: str | None = None
+        self._began = False  # with events of our own, the first of all
+        self._anew = False  # others were sent among those that came
+        self._complete = False
         self._items: dict[str, int] = {}  # id -> output_index
         self._parts: dict[str, int] = {}  # id -> how many parts were announced
+        #: What was sent last.
+        self.latest: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The events that are complete with ``data``, numbered; maybe none."""
+        data = self._rest + data
         if b"\r" in data or self._foreign:
             # Lines end otherwise than llama-server's: its JSON has a CR only as an escape.
-            self._foreign, rest, self._rest = True, self._rest, b""
-            return rest + data
-        *events, self._rest = (self._rest + data).split(b"\n\n")
-        return b"".join(b"%b\n\n" % self._mended(event) for event in events)
+            if not self._began:
+                self._foreign, self._rest = True, b""
+                self.latest = data
+                return data
+            data = data.replace(b"\r\n", b"\n")
+        *events, self._rest = data.split(b"\n\n")
+        mended = b"".join([self._mended(event) for event in events])
+        if mended:
+            self.latest = mended
+        return mended
 
-    def last(self, event: bytes) -> bytes:
-        """An ``event`` of ours that ends the stream here, numbered; what was begun is dropped."""
+    def half(self) -> bytes | None:
+        """What was sent of an event that isn't complete; None where that is not known."""
+        if not self._foreign or self.latest is None:
+            return b""
+        end = max(self.latest.rfind(b"\n\n") + 2, self.latest.rfind(b"\r\n\r\n") + 4)
+        return self.latest[end:] if end > 3 else None
+
+    def pulse(self, words: bytes, waiting: bool) -> bytes:
+        """Events that say that the response is still coming, ``words`` in a comment.
+
+        The idle timer of Codex counts nothing but events. The first of all announces the response,
+        as OpenAI's clients want it.
+        """
+        said = comment(words)
+        if self._foreign or self._complete or (self._id is None and self._sequence):
+            return said
+        state = "queued" if waiting else "in_progress"
+        if self._id is None:
+            self._id = f"resp_{secrets.token_hex(24)}"
+            self._began = True
+            said += self._event(_CREATED, {"response": self._response(state)})
+        self._anew = True
+        said += self._event(f"response.{state}", {"response": self._response(state)})
+        self.latest = said
+        return said
+
+    def last(self, event: bytes, error: GatewayError) -> bytes:
+        """An ``event`` of ours that ends the stream here, numbered; what was begun is dropped.
+
+        With it goes ``response.failed``, which is what Codex looks for.
+        """
         self._rest = b""
-        return self.feed(event)
+        if self._foreign:
+            return event
+        failure = {"code": error.code, "message": error.message}
+        response = {**self._response("failed"), "error": failure}
+        return self.feed(event) + self._event("response.failed", {"response": response})
+
+    def _response(self, status: str) -> dict[str, Any]:
+        """Ours, with what OpenAI's always has."""
+        return {
+            "id": self._id or "",
+            "object": "response",
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "temperature": None,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": None,
+            **self._given,
+        }
+
+    def _event(self, kind: str, event: dict[str, Any]) -> bytes:
+        data = orjson.dumps(self._numbered(kind, {"type": kind, **event}))
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
 
     def _mended(self, raw: bytes) -> bytes:
         start = raw.find(b"data: {")
         if start < 0:
-            return raw
+            return raw + b"\n\n"
         try:
             event = orjson.loads(raw[start + 6 :])
         except ValueError:
-            return raw  # of more than one line of data: not llama-server's
+            return raw + b"\n\n"  # of more than one line of data: not llama-server's
         if not isinstance(event, dict) or not isinstance(kind := event.get("type"), str):
-            return raw
+            return raw + b"\n\n"
+        if self._began:
+            if kind == _CREATED:
+                return b""  # we said so already
+            if isinstance(response := event.get("response"), dict):
+                response["id"] = self._id
         before = b""
         if kind == _THOUGHT and "content_index" not in event and self._is_new(event):
             before = self._announcement(event["item_id"])
-        return before + raw[: start + 6] + orjson.dumps(self._numbered(kind, event))
+        return b"%b%b%b\n\n" % (
+            before,
+            raw[: start + 6],
+            orjson.dumps(self._numbered(kind, event)),
+        )
 
     def _is_new(self, event: dict[str, Any]) -> bool:
         return isinstance(name := event.get("item_id"), str) and name not in self._parts
@@ -67,13 +152,17 @@ class Numbering:
     def _announcement(self, name: str) -> bytes:
         kind = "response.content_part.added"
         part = {"type": "reasoning_text", "text": ""}
-        event = self._numbered(kind, {"type": kind, "item_id": name, "part": part})
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(event))
+        return self._event(kind, {"item_id": name, "part": part})
 
     def _numbered(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
-        event.setdefault("sequence_number", self._sequence)
-        self._sequence += 1
+        number = event.get("sequence_number")
+        if self._anew or type(number) is not int:
+            number = event["sequence_number"] = self._sequence
+        self._sequence = number + 1
+        self._complete = self._complete or kind in _LAST
         if kind in _OPENING and isinstance(response := event.get("response"), dict):
+            if not self._id and isinstance(name := response.get("id"), str):
+                self._id = name
             for key, value in self._given.items():
                 response.setdefault(key, value)
             return event

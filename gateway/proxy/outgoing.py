@@ -60,6 +60,12 @@ class Opened(abc.ABC):
         """Whether it is already: it won't be told again."""
         return False
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client is here, and has taken all that was written for it."""
+        transport = self.transport
+        return not (transport.is_closing() or self.is_full or transport.get_write_buffer_size())
+
     @abc.abstractmethod
     async def drain(self) -> None:
         """Wait until the client has taken most of what waits for it."""

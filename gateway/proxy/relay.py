@@ -20,13 +20,14 @@ from aiohttp import web
 
 from gateway.backends.backend import Backend
 from gateway.backends.scheduler import Lease, Scheduler
-from gateway.errors import GatewayError
+from gateway.errors import BackendError, GatewayError
 from gateway.proxy import headers
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.failure import Failure
+from gateway.proxy.heartbeat import Heartbeat, Passed, Pulse
 from gateway.proxy.outgoing import EVENTS, Answer, Opened, Opener, Whole, open_stream
 from gateway.proxy.sse import Tail, Usage, usage_of
-from gateway.proxy.waiting import Refused, wait_for_lease
+from gateway.proxy.waiting import in_words
 from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,
@@ -46,12 +47,14 @@ _WHOLE = 256 * 1024
 _HIGH_WATER = 64 * 1024
 
 
-class Mender(Protocol):
+class Mender(Passed, Protocol):
     """What mends one stream of events: see :class:`gateway.proxy.numbering.Numbering`."""
 
     def feed(self, data: bytes, /) -> bytes: ...
 
-    def last(self, event: bytes, /) -> bytes: ...
+    def pulse(self, words: bytes, waiting: bool, /) -> bytes: ...
+
+    def last(self, event: bytes, error: GatewayError, /) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -68,17 +71,29 @@ class Call:
     headers: bytes
     body: bytes | AsyncIterable[bytes]
     length: int | None = None
-    #: Whether the client asked for a stream: it is kept informed while it waits.
+    #: Whether the client asked for a stream: something goes out all the time, even while it waits.
     stream: bool = False
     dialect: Dialect = OPENAI
     #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.
     coded: bool = False
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
-    #: Makes what each piece of a stream of events goes through on its way to the client.
-    mend: Callable[[], Mender] | None = None
+    #: What each piece of a stream of events goes through on its way to the client.
+    mender: Mender | None = None
     #: Makes the body, where that takes a backend which can be asked first.
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
+    #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
+    heartbeat: float = 10.0
+
+    @property
+    def pulse(self) -> Pulse:
+        """What makes its heartbeats."""
+        return self.dialect.pulse if self.mender is None else self.mender.pulse
+
+    def last_event(self, error: GatewayError, passed: Passed | None) -> bytes:
+        """``error`` as what ends a stream in which ``passed`` has gone out."""
+        event = self.dialect.last_event(error, passed.half() if passed is not None else b"")
+        return event if self.mender is None else self.mender.last(event, error)
 
 
 @dataclass(slots=True)
@@ -102,56 +117,49 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
     Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
     up) ends the request upstream at once.
     """
-    opened: Opened | None = None
+    heart: Heartbeat | None = None
+    if call.stream:
+        heart = Heartbeat(opener, call.heartbeat, call.pulse)
     deaths = 0
-    while True:
-        outcome.attempts += 1
-        lease = scheduler.try_lease(call.model)
-        try:
-            if lease is None and call.stream:
-                lease, opened = await wait_for_lease(opener, scheduler, call.model, opened)
-            elif lease is None:
-                lease = await scheduler.lease(call.model)
-            deaths = lease.backend.deaths
-            return await _attempt(opener, lease, deaths, call, outcome, opened)
-        except (ConnectFailed, ConnectionLost) as error:
-            # Nothing has reached the client: once more, as if it had just arrived.
-            if lease is None:
-                return _refuse(error, call, outcome, opened)
-            again = outcome.attempts == 1 and isinstance(call.body, bytes)
-            if not again or not await lease.backend.suspect(error):
-                reason = await lease.backend.reason(error, deaths)
-                return _refuse(reason, call, outcome, opened)
-            _log.warning("%s; sending the request again", error.message)
-        except UploadFailed as error:
-            if isinstance(error.__cause__, GatewayError):  # the client sent too much
-                raise error.__cause__ from None
+    try:
+        while True:
+            outcome.attempts += 1
+            lease = scheduler.try_lease(call.model)
+            try:
+                if lease is None:
+                    if heart is not None:
+                        heart.waiting = in_words(scheduler, call.model)
+                    lease = await scheduler.lease(call.model)
+                    if heart is not None:
+                        heart.waiting = None
+                deaths = lease.backend.deaths
+                return await _attempt(opener, lease, deaths, call, outcome, heart)
+            except (ConnectFailed, ConnectionLost) as error:
+                # Nothing has reached the client: once more, as if it had just arrived.
+                if lease is None:
+                    raise
+                again = outcome.attempts == 1 and isinstance(call.body, bytes)
+                if not again or not await lease.backend.suspect(error):
+                    raise await lease.backend.reason(error, deaths) from error
+                _log.warning("%s; sending the request again", error.message)
+            except UploadFailed as error:
+                if isinstance(error.__cause__, GatewayError):  # the client sent too much
+                    raise error.__cause__ from None
+                raise
+            finally:
+                if lease is not None:
+                    lease.release()
+    except GatewayError as error:
+        opened = await heart.settled() if heart is not None else None
+        if opened is None:
             raise
-        except Refused as refused:
-            return _refuse(refused.error, call, outcome, refused.opened)
-        except GatewayError as error:
-            return _refuse(error, call, outcome, opened)
-        finally:
-            if lease is not None:
-                lease.release()
-
-
-def _refuse(
-    error: GatewayError, call: Call, outcome: Outcome, opened: Opened | None
-) -> web.StreamResponse:
-    """``error`` as a plain HTTP error, or, where the stream is open, as its last event."""
-    if opened is None:
-        raise error
-    outcome.error = error
-    mender = call.mend() if call.mend is not None else None
-    opened.break_off(_last_event(call, outcome.tell(error), mender))
-    return opened.response
-
-
-def _last_event(call: Call, error: GatewayError, mender: Mender | None) -> bytes:
-    """``error`` as the event that ends a stream."""
-    event = call.dialect.event(error)
-    return mender.last(event) if mender is not None else event
+        # The client reads a stream already: as its last event.
+        outcome.error = error
+        opened.break_off(call.last_event(outcome.tell(error), None))
+        return opened.response
+    finally:
+        if heart is not None:
+            heart.stop()
 
 
 async def _attempt(
@@ -160,7 +168,7 @@ async def _attempt(
     deaths: int,
     call: Call,
     outcome: Outcome,
-    opened: Opened | None,
+    heart: Heartbeat | None,
 ) -> Answer:
     if call.prepare is not None:
         call.body = await call.prepare(lease.backend)
@@ -172,20 +180,30 @@ async def _attempt(
     try:
         await answer.begun()
         head = answer.head
-        if answer.whole:
-            body = b"".join(answer.early)
-            if opened is not None:
-                # Refused, and the client is waiting already to read a stream.
-                error = Failure.read(head.status, body, head.headers).as_error()
-                return _refuse(error, call, outcome, opened)
-            return _whole(call, head, body, outcome)
+        opened = await heart.settled() if heart is not None else None
         if opened is None:
+            if answer.whole:
+                return _whole(call, head, b"".join(answer.early), outcome)
             opened = await open_stream(opener, head)
+        elif head.status >= 400:
+            body = await answer.text()
+            raise Failure.read(head.status, body, head.headers).as_error()
+        elif not _is_events(head):
+            raise BackendError(f"{call.model} did not answer with a stream")
         call.body = b""  # from here on it can't be sent again
-        return await _stream(call, head, exchange, answer, outcome, opened, lease.backend, deaths)
+        if heart is None and _is_events(head):
+            # Whether a stream was asked for stood where nobody looks.
+            heart = Heartbeat(opener, call.heartbeat, call.pulse)
+        return await _stream(
+            call, head, exchange, answer, outcome, opened, heart, lease.backend, deaths
+        )
     finally:
         exchange.abort()
         answer.done()
+
+
+def _is_events(head: ResponseHead) -> bool:
+    return (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
 
 
 def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
@@ -213,24 +231,32 @@ async def _stream(
     answer: _Answer,
     outcome: Outcome,
     opened: Opened,
+    heart: Heartbeat | None,
     backend: Backend,
     deaths: int,
 ) -> web.StreamResponse:
     response = opened.response
-    is_events = (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
-    tail = call.dialect.tail() if is_events else None
-    mender = call.mend() if call.mend is not None and is_events else None
-    mend = mender.feed if mender is not None else None
-    answer.flow_to(opened, exchange, tail, mend)
+    tail: Tail | None = None
+    passed: Passed | None = None
+    if _is_events(head):
+        tail = call.dialect.tail()
+        passed = call.mender or tail
+        if heart is not None:
+            heart.flows(opened, passed, answer.flush)
+    answer.flow_to(opened, exchange, tail, call.mender)
     try:
         await _pump(answer, exchange, opened)
     except UpstreamError as broke:
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error = await backend.reason(broke, deaths)
         _log.error("a stream broke: %s", error.message)
-        opened.break_off(_last_event(call, outcome.tell(error), mender) if is_events else None)
+        answer.flush()
+        said = outcome.tell(error)
+        opened.break_off(call.last_event(said, passed) if passed is not None else None)
         return response
     finally:
+        if heart is not None:
+            heart.stop()
         if tail is not None:
             answer.flush()
             outcome.usage = tail.usage()
@@ -306,6 +332,12 @@ class _Answer:
         if self.error is not None and (self.whole or not self.early):
             raise self.error
 
+    async def text(self) -> bytes:
+        """All of its body, or as much as an error may take."""
+        while not self.ended and sum(map(len, self.early)) < _WHOLE:
+            await self.news()
+        return b"".join(self.early)
+
     def news(self) -> asyncio.Future[None]:
         """To wait for something to do, for the task that relays."""
         self._news = future = asyncio.get_running_loop().create_future()
@@ -343,9 +375,13 @@ class _Answer:
         opened: Opened,
         exchange: Exchange,
         tail: Tail | None,
-        mend: Callable[[bytes], bytes] | None,
+        mender: Mender | None,
     ) -> None:
-        """From now on write to the client, beginning with what came so far."""
+        """From now on write to the client, beginning with what came so far.
+
+        ``tail`` and ``mender``: of a stream of events.
+        """
+        mend = mender.feed if mender is not None and tail is not None else None
         transport, chunked = opened.transport, opened.chunked
         write = transport.write
         closing = transport.is_closing

@@ -70,6 +70,11 @@ class Route:
         """The path at llama-server."""
         return self.upstream or self.path
 
+    @property
+    def streams(self) -> bool:
+        """Whether it generates, so that ``"stream": true`` makes its answer a stream."""
+        return self.defaults
+
 
 def _both(
     path: str,

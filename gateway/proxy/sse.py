@@ -17,6 +17,8 @@ import orjson
 _KEPT = 3  # pieces of the stream; usage, timings and [DONE] come in the last three events
 _KEPT_OF_LONG = 16  # where the last event may be long, and come in many reads
 _MAX_TAIL = 64 * 1024
+#: How an event ends: with a blank line (WHATWG HTML, 9.2.5).
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _NUMBERS = (int, float)
 #: Tokens. A server that says more, or less than none, isn't believed: sums go into a database.
 _MOST = 2**40
@@ -43,6 +45,19 @@ class Tail:
         self._pieces: deque[bytes] = deque(maxlen=kept)
         self.feed = self._pieces.append  # one C call a chunk
         self.framed = False
+
+    @property
+    def latest(self) -> bytes | None:
+        """What was fed last."""
+        return self._pieces[-1] if self._pieces else None
+
+    def half(self) -> bytes | None:
+        """What was fed of an event that isn't complete; None where the beginning is not kept."""
+        text = self._joined(self._pieces)
+        ends = [found + len(end) for end in _EVENT_ENDS if (found := text.rfind(end)) >= 0]
+        if not ends and len(self._pieces) == self._pieces.maxlen:
+            return None
+        return text[max(ends, default=0) :]
 
     def usage(self) -> Usage | None:
         """Usage out of what was fed, or ``None`` where the stream told none."""

@@ -26,7 +26,7 @@ from wire import CHAT, Client, connected, counted, head, post, small, with_tls
 from gateway.api.front import MAX_BODY, MAX_HEAD, Entrance, Front
 from gateway.api.heads import Head
 from gateway.backends.backend import State
-from gateway.proxy import relay, waiting
+from gateway.proxy import relay
 from gateway.tasks import cancel_and_wait, spawn
 
 STREAM = CHAT[:-1] + b', "stream": true}'
@@ -865,9 +865,8 @@ async def test_what_fails_behind_the_head_is_no_clean_end(
     caplog: pytest.LogCaptureFixture,
     query: str,
 ) -> None:
-    monkeypatch.setattr(waiting, "SILENCE", 0.05)
     models = {"good": fake_model(tmp_path, start_delay=1, garbage=1)}
-    async with make_gateway(models) as running:
+    async with make_gateway(models, limits={"heartbeat": "0.1s"}) as running:
         target = f"/v1/chat/completions{query}".encode()
         request = post(running, STREAM).replace(b"/v1/chat/completions", target)
         async with connected(running) as client:  # the stream was opened while the model loaded

@@ -317,8 +317,9 @@ async def test_a_stream_of_responses_that_breaks_is_an_error(
         answer = await reader.read()  # the gateway closes the connection
         writer.close()
         await writer.wait_closed()
-    *_, name, raw = [line for line in answer.split(b"\n") if line.strip()]
-    assert name == b"event: error"
+    *_, name, raw, failed, response = [line for line in answer.split(b"\n") if line.strip()]
+    assert (name, failed) == (b"event: error", b"event: response.failed")
+    assert json.loads(response.removeprefix(b"data: "))["response"]["status"] == "failed"
     said = json.loads(raw.removeprefix(b"data: "))
     assert (said["type"], said["sequence_number"]) == ("error", 1)
     fields = ("code", "message", "param")

@@ -139,6 +139,9 @@ def test_a_nul_character_is_told_before_the_system_refuses_it():
 
 # --- environment ---------------------------------------------------------------------------
 
+#: In every child's: llama-server's own pings are switched off (a build without them ignores it).
+NO_PINGS = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1"}
+
 
 @pytest.mark.parametrize(
     ("params", "variables"),
@@ -165,12 +168,12 @@ def test_a_nul_character_is_told_before_the_system_refuses_it():
     ],
 )
 def test_loading_modes_go_through_the_environment(params, variables):
-    assert command_of(spec_of(params)).env == variables
+    assert command_of(spec_of(params)).env == NO_PINGS | variables
 
 
 def test_a_built_in_template_switches_jinja_off():
-    assert command_of(spec_of(template="zephyr")).env == {"LLAMA_ARG_JINJA": "0"}
-    assert command_of(spec_of()).env == {}
+    assert command_of(spec_of(template="zephyr")).env == NO_PINGS | {"LLAMA_ARG_JINJA": "0"}
+    assert command_of(spec_of()).env == NO_PINGS
 
 
 @pytest.mark.parametrize(
@@ -182,12 +185,17 @@ def test_a_built_in_template_switches_jinja_off():
     ],
 )
 def test_what_the_child_must_not_inherit(name):
-    assert command_of(spec_of(), {name: "x", "HOME": "/h"}).env == {"HOME": "/h"}
+    assert command_of(spec_of(), {name: "x", "HOME": "/h"}).env == NO_PINGS | {"HOME": "/h"}
 
 
 def test_the_rest_is_inherited_and_the_entry_wins():
     environ = {"CUDA_VISIBLE_DEVICES": "0", "PATH": "/bin", "GGML_VK_VISIBLE_DEVICES": "1"}
-    own = {"CUDA_VISIBLE_DEVICES": "1", "LLAMA_ARG_FLASH_ATTN": "on", "LLAMA_ARG_JINJA": "1"}
+    own = {
+        "CUDA_VISIBLE_DEVICES": "1",
+        "LLAMA_ARG_FLASH_ATTN": "on",
+        "LLAMA_ARG_JINJA": "1",
+        "LLAMA_ARG_SSE_PING_INTERVAL": "30",
+    }
     command = command_of(spec_of(env=own, template="zephyr"), environ)
     assert command.env == {"PATH": "/bin", "GGML_VK_VISIBLE_DEVICES": "1", **own}
 

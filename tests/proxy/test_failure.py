@@ -92,8 +92,8 @@ def test_our_errors_in_both_dialects() -> None:
     assert OPENAI.body(error) == error.body()
     assert ANTHROPIC.body(error)["error"] == {"type": "api_error", "message": "gone"}
     assert ANTHROPIC.body(Unauthorized("who"))["error"]["type"] == "authentication_error"
-    for dialect, start in ((OPENAI, b"\n\ndata: "), (ANTHROPIC, b"\n\nevent: error\ndata: ")):
-        event = dialect.event(error)
+    for dialect, start in ((OPENAI, b"data: "), (ANTHROPIC, b"event: error\ndata: ")):
+        event = dialect.last_event(error)
         assert event.startswith(start)
         assert event.endswith(b"\n\n")
         assert orjson.loads(event.removeprefix(start)) == dialect.body(error)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import BackendError
+from gateway.proxy.dialect import RESPONSES
 from gateway.proxy.numbering import Numbering
 
 #: As build 11549 sends them: a thought, an answer and a call of a tool.
@@ -112,16 +115,83 @@ def test_what_is_no_such_event_goes_through() -> None:
     assert read(numbered(written([odd]))) == [{**odd, "sequence_number": 0}]
 
 
+DIED = BackendError("it died")
+
+
 def test_the_last_event_takes_the_place_of_what_was_begun() -> None:
     numbering = Numbering("m", 7)
     stream = written(EVENTS)
     events = read(numbering.feed(stream[:-5]))
     assert events == read(numbered(stream))[:-1]
-    last = numbering.last(b'\n\ndata: {"type":"error"}\n\n')
-    assert last == b'\n\ndata: {"type":"error","sequence_number":%d}\n\n' % len(events)
+    assert numbering.half() == b""
+    count = len(events)
+    error, failed = read(numbering.last(RESPONSES.last_event(DIED), DIED))
+    assert (error["type"], error["sequence_number"]) == ("error", count)
+    assert error["message"] == error["error"]["message"] == "it died"
+    assert (failed["type"], failed["sequence_number"]) == ("response.failed", count + 1)
+    assert (failed["response"]["id"], failed["response"]["status"]) == ("r", "failed")
+    assert failed["response"]["error"] == {"code": "backend_error", "message": "it died"}
+
+
+# --- events that keep it alive ----------------------------------------------------------------
+
+
+def without_comments(stream: bytes) -> bytes:
+    return b"".join(line for line in stream.splitlines(True) if not line.startswith(b":"))
+
+
+def statuses(events: list[dict[str, Any]]) -> list[str]:
+    return [e["response"]["status"] for e in events if "status" in e.get("response", {})]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_stream_that_we_began(line_end: bytes, numbers: bool) -> None:
+    """One response, announced once, whatever the server calls it and wherever pieces end."""
+    numbering = Numbering("m", 7)
+    begun = numbering.pulse(b"queued, position 2, 3 s", True) + numbering.pulse(b"working", False)
+    assert begun.startswith(b": queued, position 2, 3 s\nevent: response.created\n")
+    stream = numbered(written(EVENTS)) if numbers else written(EVENTS)
+    coming = stream.replace(b"\n", line_end)
+    for at in range(0, len(coming), 7):
+        begun += numbering.feed(coming[at : at + 7])
+    events = read(without_comments(begun))
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds[:4] == ["created", "queued", "in_progress", "in_progress"]
+    assert kinds.count("created") == 1
+    assert kinds[4:] == [e["type"].removeprefix("response.") for e in read(numbered(stream))[2:]]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    ids = {event["response"]["id"] for event in events if "response" in event}
+    assert len(ids) == 1
+    assert ids.pop().startswith("resp_")
+    assert statuses(events)[:3] == ["queued", "queued", "in_progress"]
+    for event in events[:3]:
+        assert event["response"].items() >= {"model": "m", "created_at": 7, "output": []}.items()
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_a_stream_that_pauses(numbers: bool) -> None:
+    """An event of ours among the server's: with its id, and those behind it are numbered anew."""
+    numbering = Numbering("m", 7)
+    stream = numbered(written(EVENTS)) if numbers else written(EVENTS)
+    middle = stream.index(b"event: response.output_text.delta")
+    got = numbering.feed(stream[:middle]) + numbering.pulse(b"working, 20 s", False)
+    events = read(without_comments(got + numbering.feed(stream[middle:])))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert statuses(events) == ["in_progress"] * 3
+    assert {event["response"]["id"] for event in events if "response" in event} == {"r"}
+    assert events[-1]["type"] == "response.completed"
+    assert numbering.pulse(b"working, 30 s", False) == b": working, 30 s\n"  # it is complete
 
 
 def test_lines_of_another_kind_of_server_are_left_alone() -> None:
     numbering = Numbering("m", 7)
     pieces = [b"data: {", b'"type":"response.created"}\r\n\r', b"\n", b"data: {}\n\n"]
     assert [numbering.feed(piece) for piece in pieces] == [b"", pieces[0] + pieces[1], *pieces[2:]]
+    assert numbering.pulse(b"working, 20 s", False) == b": working, 20 s\n"
+    assert numbering.half() == b""
+    numbering.feed(b"data: {}\r\n\r\ndata: {")
+    assert numbering.half() == b"data: {"
+    numbering.feed(b'"a":')
+    assert numbering.half() is None
+    assert numbering.last(b"\n: it died\n", DIED) == b"\n: it died\n"

@@ -19,17 +19,20 @@ from scripted import until
 
 from gateway.backends.backend import State
 from gateway.backends.scheduler import ModelStatus
-from gateway.proxy import waiting
 from gateway.tasks import cancel_and_wait, spawn
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 COMMENT = re.compile(r": (starting|restarting|queued), position (\d+), (\d+) s")
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "SILENCE", 0.2)
-    monkeypatch.setattr(waiting, "HEARTBEAT", 0.2)
+@pytest.fixture
+def make_gateway(make_gateway: MakeGateway) -> MakeGateway:
+    """Gateways that are quick to tell."""
+
+    def make(*models: Any, limits: dict[str, Any] | None = None, **settings: Any) -> Any:
+        return make_gateway(*models, limits={"heartbeat": "0.4s", **(limits or {})}, **settings)
+
+    return make
 
 
 @contextlib.asynccontextmanager
@@ -168,11 +171,10 @@ async def test_a_load_that_fails_after_comments_is_an_error_and_no_clean_end(
 
 
 async def test_a_load_that_fails_before_them_is_a_plain_error(
-    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(waiting, "SILENCE", 20.0)
     async with (
-        make_gateway({"bad": fake_model(tmp_path, exit=3)}) as running,
+        make_gateway({"bad": fake_model(tmp_path, exit=3)}, limits={"heartbeat": "10s"}) as running,
         asking(running, "bad") as response,
     ):
         assert response.status == 500

@@ -1,0 +1,152 @@
+"""What keeps a stream alive: something goes out at least every ``limits.heartbeat``.
+
+From the moment a request that asked for a stream is accepted until its last byte, while it waits
+for its model, while its prompt is read and between tokens; so nothing on the way (a proxy's
+``proxy_read_timeout``, a client's own idle timer) takes a slow answer for a dead one. The head goes
+out with the first heartbeat; what is refused before is a plain HTTP error.
+
+One timer for each stream, and nothing for each chunk: when it fires, it looks whether the last
+piece that went out is still the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.proxy.outgoing import Opened, Opener, open_events
+from gateway.tasks import spawn
+
+#: Seconds after which who waits for a model is told so for the first time.
+FIRST = 3.0
+#: Between two looks, as a part of the heartbeat: what went out just after the one is an answer to
+#: the next, so it takes two of them until something is due, and there is a little to spare.
+_LOOK = 0.45
+#: What nothing is identical with.
+_NOTHING_SEEN = b"-nothing-"
+
+
+class Passed(Protocol):
+    """What of a stream of events has gone out to its client."""
+
+    @property
+    def latest(self) -> bytes | None:
+        """The last piece of it."""
+
+    def half(self) -> bytes | None:
+        """What of an event that isn't complete yet; None where that is not known."""
+
+
+#: Makes a heartbeat: ``(words, waiting)``, a remark without line ends, and whether a model is
+#: waited for. It is to be a whole event, or a comment of one line and one line end.
+Pulse = Callable[[bytes, bool], bytes]
+
+
+def comment(words: bytes, waiting: bool = False) -> bytes:
+    """A comment (WHATWG HTML, 9.2.5) without a blank line behind it.
+
+    With one, openai-go before 3.50 takes it for an event without data, and gives up.
+    """
+    return b": %b\n" % words
+
+
+class Heartbeat:
+    """That of one stream, which it opens when the first one is due. Must be stopped.
+
+    ``interval``: ``limits.heartbeat``, in seconds.
+    """
+
+    __slots__ = (
+        "_flush",
+        "_look_after",
+        "_opener",
+        "_opening",
+        "_passed",
+        "_pulse",
+        "_seen",
+        "_since",
+        "_timer",
+        "opened",
+        "waiting",
+    )
+
+    def __init__(self, opener: Opener, interval: float, pulse: Pulse) -> None:
+        self.opened: Opened | None = None
+        #: What to say as long as a model is waited for; None: it is not.
+        self.waiting: Callable[[], bytes] | None = None
+        self._opener = opener
+        self._pulse = pulse
+        self._passed: Passed | None = None
+        self._flush: Callable[[], None] | None = None
+        self._seen: bytes | None = _NOTHING_SEEN
+        self._opening: asyncio.Task[None] | None = None
+        self._since = time.monotonic()
+        self._look_after = interval * _LOOK
+        self._timer = asyncio.get_running_loop().call_later(
+            min(FIRST, self._look_after), self._look
+        )
+
+    def stop(self) -> None:
+        """The stream has ended, or there will be none."""
+        self._timer.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
+        self.waiting = self._flush = self._passed = None
+
+    async def settled(self) -> Opened | None:
+        """The stream, if it has been opened. Until it :meth:`flows`, nothing more happens here."""
+        self._timer.cancel()
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        return self.opened
+
+    def flows(self, opened: Opened, passed: Passed, flush: Callable[[], None]) -> None:
+        """From now on ``passed`` says what goes out, after a call of ``flush``."""
+        self.opened = opened
+        self._passed = passed
+        self._flush = flush
+        self._seen = _NOTHING_SEEN
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._look_after, self._look)
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._look_after, self._look)
+        if self._flush is not None:
+            self._flush()
+        latest = self._passed.latest if self._passed is not None else None
+        quiet = latest is self._seen
+        self._seen = latest
+        if self.waiting is None and not quiet:
+            return
+        if self.opened is not None:
+            self._beat(self.opened)
+        elif self._opening is None:
+            self._opening = spawn(self._open(), name="open a stream early")
+
+    async def _open(self) -> None:
+        try:
+            self.opened = await open_events(self._opener)
+        except ConnectionError:
+            return  # the client has gone, and its request is about to be cancelled
+        self._beat(self.opened)
+
+    def _beat(self, opened: Opened) -> None:
+        if not opened.takes_more:
+            return  # a client that hasn't taken what is there doesn't wait for this
+        half = self._passed.half() if self._passed is not None else b""
+        seconds = time.monotonic() - self._since
+        words = self.waiting() if self.waiting is not None else b"working"
+        said = b"%b, %d s" % (words, seconds)
+        if half is not None and is_between_events(half):
+            opened.write(self._pulse(said, self.waiting is not None))
+        elif half is not None and half.endswith(b"\n"):
+            opened.write(comment(said))
+
+
+def is_between_events(half: bytes) -> bool:
+    """Whether there is nothing in ``half`` but comments."""
+    return not half or (
+        half.endswith(b"\n") and all(line.startswith(b":") for line in half.splitlines())
+    )

@@ -1,0 +1,94 @@
+"""A real llama-server that reads a long prompt, and the clients that wait for it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic
+import pytest
+from harness import MakeGateway, Running
+from scripted import DEMO_GGUF
+
+_numbers = itertools.count()
+
+
+def prompt() -> str:
+    """About a thousand tokens that nobody has asked before: a second or more of work."""
+    return f"{next(_numbers)}: " + " ".join(map(str, range(300)))
+
+
+@pytest.fixture
+async def running(make_gateway: MakeGateway) -> AsyncIterator[Running]:
+    entry: dict[str, Any] = {"params": {"model": DEMO_GGUF, "ctxSize": 4096, "threads": 1}}
+    models = {"m": entry, "pings": {**entry, "env": {"LLAMA_ARG_SSE_PING_INTERVAL": "1"}}}
+    limits = {"heartbeat": "0.2s"}
+    async with make_gateway(models, llama_server="auto", limits=limits) as running:
+        yield running
+
+
+async def test_its_own_pings_are_switched_off(running: Running) -> None:
+    """They are comments with a blank line behind them. Who wants them can have them."""
+    got = {}
+    for model in ("m", "pings"):
+        messages = [{"role": "user", "content": prompt() + " " + prompt()}]
+        body = {"model": model, "messages": messages, "stream": True, "max_tokens": 2}
+        async with running.request("POST", "/v1/chat/completions", json=body) as response:
+            got[model] = await response.read()
+        assert got[model].endswith(b"data: [DONE]\n\n")
+        assert len(re.findall(rb": working, \d+ s\n", got[model])) >= 3
+    assert b":\n\n" in got["pings"]
+    comments = re.findall(rb"^:.*\n\n", got["m"], re.MULTILINE)
+    assert not comments
+
+
+async def test_chat(running: Running) -> None:
+    async with running.openai() as client:
+        stream = await client.chat.completions.create(
+            model="m",
+            messages=[{"role": "user", "content": prompt()}],
+            max_tokens=2,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.prompt_tokens > 500
+
+
+async def test_responses(running: Running) -> None:
+    kinds = []
+    async with (
+        running.openai() as client,
+        client.responses.stream(model="m", input=prompt(), max_output_tokens=2) as stream,
+    ):
+        numbers = []
+        async for event in stream:
+            kinds.append(event.type)
+            numbers.append(event.sequence_number)
+        final = await stream.get_final_response()
+    assert kinds[0] == "response.created"
+    assert kinds.count("response.created") == 1
+    assert kinds.count("response.in_progress") >= 3
+    assert kinds[-1] in ("response.completed", "response.incomplete")
+    # The client makes a second event of some, with the same number.
+    assert sorted(set(numbers)) == list(range(max(numbers) + 1))
+    assert final.usage is not None
+    assert final.usage.input_tokens > 500
+    assert final.id.startswith("resp_")
+
+
+async def test_messages(running: Running) -> None:
+    """``ping`` before ``message_start``, and between other events."""
+    client = anthropic.AsyncAnthropic(base_url=running.url, api_key=running.key, max_retries=0)
+    async with (
+        client,
+        client.messages.stream(
+            model="m", max_tokens=2, messages=[{"role": "user", "content": prompt()}]
+        ) as stream,
+    ):
+        message = await stream.get_final_message()
+    assert message.usage.input_tokens > 500
+    assert message.content[0].type == "text"
