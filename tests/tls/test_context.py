@@ -105,7 +105,7 @@ async def presented(port: int, context: ssl.SSLContext | None = None, name: str 
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
 def test_a_client_that_knows_only_the_root_accepts_it(forge, run, version, kind) -> None:
     leaf = forge.issue(forge.middle, key=forge.rsa_key(1) if kind == "rsa" else None)
-    client = ssl.create_default_context(cadata=forge.root.pem.decode())
+    client = forge.client()
     client.minimum_version = client.maximum_version = version
     client.set_alpn_protocols(["h2", "http/1.1"])
 
@@ -235,7 +235,7 @@ def test_a_new_certificate_under_fifty_open_streams(forge, run, version, before,
 
 def test_the_new_chain_and_alpn_come_with_the_new_certificate(forge, run) -> None:
     other = forge.issue(forge.root, name="Next intermediate", authority=True)
-    client = ssl.create_default_context(cadata=forge.root.pem.decode())
+    client = forge.client()
     client.set_alpn_protocols(["http/1.1"])
 
     async def main() -> None:
@@ -458,6 +458,6 @@ async def test_files_that_change_while_they_are_read_are_read_again(
 
     monkeypatch.setattr(Path, "read_bytes", while_it_is_read)
     await reloader.reload()
-    client = ssl.create_default_context(cadata=forge.root.pem.decode())
+    client = forge.client()
     async with echo_server(reloader.context) as port:
         assert await presented(port, client) == newer.der  # and the chain is that of the new one
