@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
@@ -9,23 +10,23 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.api.accounting import Metered, admitted
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
-from gateway.api.events import HEADERS, endless, throttled
+from gateway.api.events import endless, event_stream, patience, throttled
 from gateway.api.inference import chosen_by, resolve
 from gateway.api.middleware import needs
 from gateway.api.principal import Principal
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import ModelStatus
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, GatewayError
 from gateway.proxy.ask import texts
 from gateway.proxy.body import parse_object, shape
 from gateway.proxy.personality import apply_to_chat, check_messages
 from gateway.proxy.resolve import Active, model_name
+from gateway.tasks import cancel_and_wait, spawn
 
 
 def json_response(data: Any, *, status: int = 200) -> web.Response:
@@ -229,16 +230,31 @@ async def _ask(
     if request.query.get("stream", "").lower() not in ("true", "1"):
         answer = "".join([text async for text in pieces])
         return json_response({"question": question, "response": answer})
-    first = await anext(pieces, None)  # what goes wrong before is a plain error
-    async with sse_response(request, headers=HEADERS, sep="\n") as stream:
-        if first is not None:
-            await _send_text(stream, first)
-            async for text in pieces:
-                await _send_text(stream, text)
-        await stream.send("end", event="end")
-        stream.stop_streaming()
-    return stream
+    coming = spawn(_next(pieces), name="the first word of an answer")
+    try:
+        # What goes wrong before something must go out is a plain error.
+        await asyncio.wait([coming], timeout=patience(request))
+        if coming.done() and isinstance(refused := coming.result(), GatewayError):
+            raise refused
+        async with event_stream(request) as stream:
+            text = await coming
+            while isinstance(text, str):
+                await stream.send(orjson.dumps({"response": text}).decode())
+                text = await _next(pieces)
+            if text is not None:
+                said = request[VISIT].tell(text).body()
+                await stream.send(orjson.dumps(said).decode(), event="error")
+                raise text  # never a clean end
+            await stream.send("end", event="end")
+            stream.stop_streaming()
+        return stream
+    finally:
+        await cancel_and_wait(coming)
 
 
-async def _send_text(stream: EventSourceResponse, text: str) -> None:
-    await stream.send(orjson.dumps({"response": text}).decode())
+async def _next(pieces: AsyncGenerator[str, None]) -> str | GatewayError | None:
+    """The next piece; what went wrong instead of it; or None, if there is none."""
+    try:
+        return await anext(pieces, None)
+    except GatewayError as error:
+        return error

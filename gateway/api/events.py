@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
-from aiohttp_sse import sse_response
+from aiohttp_sse import EventSourceResponse, sse_response
 
-from gateway.api.context import LIFECYCLE
+from gateway.api.context import LIFECYCLE, SETTINGS
 from gateway.backends.scheduler import Scheduler
 from gateway.tasks import cancel_and_wait, spawn
 
 #: nginx must not keep events back.
-HEADERS = {"X-Accel-Buffering": "no"}
+_HEADERS = {"X-Accel-Buffering": "no"}
+#: Of ``limits.heartbeat``, so that there is a little to spare.
+_PING = 0.9
 #: Seconds between events that differ in numbers only.
 PAUSE = 5.0
 
@@ -30,6 +33,17 @@ class Source(Protocol):
         """Call ``callback`` after every change; returns how to end it."""
 
 
+def patience(request: web.Request) -> float:
+    """Seconds after which something goes out in a stream, if nothing else has."""
+    return request.app[SETTINGS].limits.heartbeat * _PING
+
+
+def event_stream(request: web.Request) -> AbstractAsyncContextManager[EventSourceResponse]:
+    """A stream of events that is kept alive, by comments, for as long as it lasts."""
+    ping = patience(request)
+    return sse_response(request, headers=_HEADERS, sep="\n", ping_interval=ping)
+
+
 async def endless(
     request: web.Request, items: AsyncGenerator[str, None], *, event: str | None = None
 ) -> web.StreamResponse:
@@ -41,7 +55,7 @@ async def endless(
     lifecycle.leave()
     stopping = spawn(lifecycle.stopping.wait(), name="a stream of events waits for the end")
     try:
-        async with sse_response(request, headers=HEADERS, sep="\n") as stream:
+        async with event_stream(request) as stream:
             while stream.is_connected():
                 coming = spawn(_next(items), name="next event")
                 try:

@@ -200,6 +200,59 @@ async def test_ask(make_gateway: MakeGateway, tmp_path: Path) -> None:
         assert running.gateway.scheduler.in_flight == 0
 
 
+async def test_a_question_is_kept_alive_while_its_model_loads(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    models = {
+        "slow": fake_model(tmp_path, start_delay=1),
+        "never": fake_model(tmp_path, never_healthy=1),
+        "dying": fake_model(tmp_path, die_after=2),
+    }
+
+    async def streamed(running: Running, model: str) -> tuple[int, bytes]:
+        query = f"/chat/ask?question=x&stream=true&model={model}"
+        got = b""
+        async with running.request("GET", query) as response:
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                while piece := await response.content.readany():
+                    got += piece
+            return response.status, got
+
+    limits = {"heartbeat": "0.2s", "load_timeout": "2s"}
+    async with make_gateway(models, limits=limits) as running:
+        status, got = await streamed(running, "slow")
+        assert status == 200
+        assert got.count(b": ping\n") >= 2
+        assert got.endswith(b'data: {"response":"word4 "}\n\nevent: end\ndata: end\n\n')
+        status, got = await streamed(running, "never")  # it is too late for a plain error
+        assert (status, got.count(b"event: end")) == (200, 0)
+        error = json.loads(got.partition(b"event: error\ndata: ")[2])["error"]
+        assert error["code"] == "model_load_failed"
+        assert "made no progress" in error["message"]
+        status, got = await streamed(running, "dying")
+        assert (status, got.count(b'data: {"response"'), got.count(b"event: end")) == (200, 2, 0)
+        assert json.loads(got.partition(b"event: error\ndata: ")[2])["error"]["message"]
+    bad = {"bad": fake_model(tmp_path, exit=3)}
+    async with make_gateway(bad, folder="second") as running:
+        status, got = await streamed(running, "bad")
+        assert (status, json.loads(got)["error"]["code"]) == (500, "model_load_failed")
+
+
+@pytest.mark.parametrize("path", ["/status", "/models/sse", "/admin/models/m/log"])
+async def test_streams_without_an_end_are_kept_alive(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
+    async with (
+        make_gateway({"m": fake_model(tmp_path)}, limits={"heartbeat": "0.2s"}) as running,
+        running.request("GET", path) as response,
+    ):
+        assert response.status == 200
+        got = b""
+        async with asyncio.timeout(10):
+            while got.count(b": ping\n") < 3:
+                got += await response.content.readany()
+
+
 async def test_a_question_whose_backend_dies_is_asked_again(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
