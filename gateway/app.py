@@ -33,7 +33,8 @@ from gateway.api.context import (
     Lifecycle,
 )
 from gateway.api.cors import CORS, Cors
-from gateway.api.middleware import edge, on_prepare
+from gateway.api.middleware import edge, nowhere, on_prepare
+from gateway.api.reading import leave_expect
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
@@ -113,7 +114,9 @@ def build_app(
         handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
         # HEAD comes with GET only where a probe may use it: a relayed answer has no HEAD.
         if method == "GET":
-            app.router.add_get(path, handler, allow_head=made in (probes.health, probes.ping))
+            head = made in (probes.health, probes.ping)
+            app.router.add_get(path, handler, allow_head=head, expect_handler=leave_expect)
         else:
-            app.router.add_route(method, path, handler)
+            app.router.add_route(method, path, handler, expect_handler=leave_expect)
+    app.router.add_route("*", "/{path:.*}", nowhere, expect_handler=leave_expect)
     return app

@@ -166,6 +166,10 @@ class LimitSettings(_Section):
     """What one client may ask for, and how long it may wait. Sizes in bytes, times in seconds."""
 
     max_body: Size = Field(64 * 2**20, ge=1024, description="a size of 1KiB or more, like 64MiB")
+    max_url: Size = Field(32 * 2**10, ge=1024, description="a size of 1KiB or more, like 32KiB")
+    max_header: Size = Field(32 * 2**10, ge=1024, description="a size of 1KiB or more, like 32KiB")
+    max_head: Size = Field(64 * 2**10, ge=8192, description="a size of 8KiB or more, like 64KiB")
+    max_header_count: int = Field(128, ge=16, description="a whole number of 16 or more")
     queue_size: int = Field(512, ge=0, description="a whole number of 0 or more")
     queue_timeout: Duration = Field(300.0, description="a duration like 300s")
     load_timeout: Duration = Field(300.0, gt=0, description="a duration like 300s, over 0")

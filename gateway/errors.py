@@ -125,6 +125,41 @@ class ModelNotFound(NotFound):
     default_code = "model_not_found"
 
 
+class MethodNotAllowed(BadRequest):
+    """405: there is such a route, but not for this method (``Allow`` says for which)."""
+
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class RequestTimeout(BadRequest):
+    """408: the rest of the request did not come in time."""
+
+    status = 408
+    default_code = "request_timeout"
+
+
+class UrlTooLong(BadRequest):
+    """414: the address, query included, is over ``limits.max_url``."""
+
+    status = 414
+    default_code = "url_too_long"
+
+
+class ExpectationFailed(BadRequest):
+    """417: ``Expect`` asks for something other than ``100-continue`` (RFC 9110, 10.1.1)."""
+
+    status = 417
+    default_code = "expectation_failed"
+
+
+class HeadersTooLarge(BadRequest):
+    """431: a header, or all of them, are over a limit (RFC 6585, 5)."""
+
+    status = 431
+    default_code = "headers_too_large"
+
+
 class PayloadTooLarge(GatewayError):
     """413: the body is over ``limits.max_body``."""
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.api.connections import Connections
+from gateway.api.cors import CORS
 from gateway.api.front import ROUTES
 from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
 from gateway.api.parts import PARTS, Parts
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
+from gateway.api.wire import LINGER, parser_options
 from gateway.api.without_keys import warning_of, why_not_open
 from gateway.config import Settings, TlsSettings
 from gateway.tasks import cancel_and_wait, spawn
@@ -44,7 +46,7 @@ class Listeners:
         proxies = app[PROXIES] = Proxies(settings.trusted_proxies)
         app[PARTS] = Parts(app)
         #: Those of both ports together.
-        self.connections = Connections(settings.limits, proxies.trusts)
+        self.connections = Connections(settings.limits, proxies.trusts, app[CORS])
         self._runner = self._make_runner(app)
         self._redirect_runner: web.AppRunner | None = None
         self._sites: list[web.BaseSite] = []
@@ -93,7 +95,8 @@ class Listeners:
             handler={
                 "access_log": None,  # gateway.api.middleware writes its own
                 "keepalive_timeout": self._settings.limits.keepalive,
-                "lingering_time": 1.0,  # for what a client still sends when it has its answer
+                **parser_options(self._settings.limits),
+                "lingering_time": LINGER,
             },
             handler_cancellation=True,  # a client that hangs up ends its handler and its backend
             shutdown_timeout=1.0,  # what may finish has finished by then

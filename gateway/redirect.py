@@ -12,9 +12,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.api.connections import EVERY_ANSWER
 from gateway.api.context import SETTINGS
 from gateway.api.probes import acme_challenge
+from gateway.api.reading import leave_expect
+from gateway.api.refusals import EVERY_ANSWER
 from gateway.api.tls_state import TLS, TlsState
 from gateway.config import Settings
 from gateway.errors import GatewayError
@@ -51,8 +52,9 @@ def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Ap
         response.force_close()  # there is nothing to come back for
 
     app.on_response_prepare.append(on_prepare)
-    app.router.add_get("/.well-known/acme-challenge/{token}", challenge, allow_head=False)
-    app.router.add_route("*", "/{path:.*}", redirect)
+    proof = "/.well-known/acme-challenge/{token}"
+    app.router.add_get(proof, challenge, allow_head=False, expect_handler=leave_expect)
+    app.router.add_route("*", "/{path:.*}", redirect, expect_handler=leave_expect)
     return app
 
 

@@ -17,6 +17,7 @@ from gateway.api.key_fields import state_of, time_after
 from gateway.api.keys import KeyRing
 from gateway.api.middleware import needs
 from gateway.api.principal import ANONYMOUS, LOCAL_ADMIN
+from gateway.api.reading import whole_body
 from gateway.catalog import Catalog
 from gateway.errors import BadRequest
 from gateway.proxy.body import JsonObject, parse_object
@@ -122,7 +123,7 @@ async def usage(request: web.Request) -> web.Response:
 
 async def _fields(request: web.Request) -> dict[str, Any]:
     """The fields in the body, under the names of a ``KeyRecord``; the ring checks the rest."""
-    body = parse_object(await request.read())
+    body = parse_object(await whole_body(request))
     if unknown := body.keys() - _FIELDS.keys():
         raise BadRequest(
             f"unknown field {min(unknown)[:100]!r}; allowed: {', '.join(_FIELDS)}",

@@ -14,20 +14,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import orjson
-
+from gateway.api.cors import Cors
 from gateway.api.line import Line
+from gateway.api.refusals import refuse
 from gateway.api.wrong_keys import network_of
 from gateway.config import LimitSettings
-from gateway.errors import BadRequest, error_body
+from gateway.errors import GatewayError, RateLimited, RequestTimeout, Unavailable
 
-#: On every answer: what a browser must not do with it, and no version of anything.
-EVERY_ANSWER: Final = {
-    "Server": "llm-gateway",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
 #: Bytes of a body that must come in `limits.body_timeout`: half a KiB a second by default.
 PROGRESS: Final = 16 * 1024
 _MINUTE: Final = 60.0
@@ -43,8 +36,8 @@ class Waiting(Protocol):
     def received(self) -> int:
         """Bytes since the clock was started."""
 
-    def give_up(self, answer: bytes, /) -> None:
-        """The head did not come in time: ``answer`` that, if it is not empty, and close."""
+    def give_up(self, error: GatewayError | None, /) -> None:
+        """The head did not come in time: answer that with ``error``, if there is one, and close."""
 
 
 class Uploading(Waiting, Protocol):
@@ -71,13 +64,6 @@ class Resting(Protocol):
         """End it."""
 
 
-class RequestTimeout(BadRequest):
-    """408: the rest of the request did not come in time."""
-
-    status = 408
-    default_code = "request_timeout"
-
-
 class Connections:
     """All there are, where they come from, and for which of them a clock runs.
 
@@ -85,8 +71,11 @@ class Connections:
     of many clients.
     """
 
-    def __init__(self, limits: LimitSettings, trusts: Callable[[str | None], bool]) -> None:
-        self._limits = limits
+    def __init__(
+        self, limits: LimitSettings, trusts: Callable[[str | None], bool], cors: Cors
+    ) -> None:
+        self.limits = limits
+        self._cors = cors
         self._keepalive = limits.keepalive
         self._trusts = trusts
         self._count = 0
@@ -121,18 +110,26 @@ class Connections:
             return None, None  # the control socket
         address = str(peer[0])
         network = network_of(address) or b"?"
-        refusal = None
-        if self._count >= self._limits.connections:
-            refusal = _TOO_MANY
+        error: GatewayError | None = None
+        if self._count >= self.limits.connections:
+            error = Unavailable(
+                "there are too many connections (limits.connections)",
+                code="too_many_connections",
+                headers={"Retry-After": "5"},
+            )
         elif (
-            self._by_network[network] >= self._limits.connections_per_address
+            self._by_network[network] >= self.limits.connections_per_address
             and network not in _LOCAL
             and not self._trusts(address)
         ):
-            refusal = _TOO_MANY_OF_YOURS
-        if refusal is not None:
+            error = RateLimited(
+                "there are too many connections from this address (limits.connections_per_address)",
+                code="too_many_connections",
+                headers={"Retry-After": "5"},
+            )
+        if error is not None:
             self._tell(address)
-            return None, refusal
+            return None, refuse(b"", error, self._cors, address, logged=False)
         self._count += 1
         self._by_network[network] += 1
         return network, None
@@ -159,11 +156,15 @@ class Connections:
             )
             self._refused, self._say_at = 0, now + _MINUTE
 
+    def refuse(self, start: bytes, error: GatewayError, client: str | None) -> bytes:
+        """See :func:`gateway.api.refusals.refuse`."""
+        return refuse(start, error, self._cors, client)
+
     # --- how slow ---
 
     def await_head(self, connection: Waiting) -> None:
         """The clock of a request's first line and headers starts."""
-        self._heads[connection] = self._start() + self._limits.header_timeout
+        self._heads[connection] = self._start() + self.limits.header_timeout
 
     def await_the_rest(self, connection: Waiting) -> None:
         """The head is there; a small body should be on its way."""
@@ -172,7 +173,7 @@ class Connections:
     def await_body(self, connection: Uploading) -> None:
         """The head is there, its body not yet."""
         self._heads.pop(connection, None)
-        self._bodies[connection] = self._start() + self._limits.body_timeout
+        self._bodies[connection] = self._start() + self.limits.body_timeout
 
     def stop_waiting(self, connection: Waiting) -> None:
         """The head is there, or nobody waits for it any more."""
@@ -185,7 +186,7 @@ class Connections:
 
     def await_reader(self, line: Line) -> None:
         """More is written than goes out: its client has to read."""
-        self._answers[line] = self._start() + self._limits.send_timeout, line.unread
+        self._answers[line] = self._start() + self.limits.send_timeout, line.unread
 
     def has_read(self, line: Line) -> None:
         """There is room again."""
@@ -211,31 +212,32 @@ class Connections:
         now = asyncio.get_running_loop().time()
         for connection in [c for c, until in self._heads.items() if until <= now]:
             del self._heads[connection]
-            connection.give_up(_HEAD_TIMEOUT if connection.received else b"")
+            late = RequestTimeout("the request's headers came too slowly (limits.header_timeout)")
+            connection.give_up(late if connection.received else None)
         for connection, until in list(self._bodies.items()):
             if connection.body_is_there:
                 del self._bodies[connection]
             elif connection.received >= PROGRESS or not connection.is_reading:
                 # What is held back by us (a model that loads) is not slow.
                 connection.received = 0
-                self._bodies[connection] = now + self._limits.body_timeout
+                self._bodies[connection] = now + self.limits.body_timeout
             elif until <= now:
                 del self._bodies[connection]
                 connection.give_up_body(
                     RequestTimeout(
                         f"the body came too slowly: under {PROGRESS} bytes in "
-                        f"{self._limits.body_timeout:g} s (limits.body_timeout)"
+                        f"{self.limits.body_timeout:g} s (limits.body_timeout)"
                     )
                 )
         for line, (until, before) in list(self._answers.items()):
             unread = line.unread
             if unread < before:
-                until = now + self._limits.send_timeout
+                until = now + self.limits.send_timeout
             if until <= now:
                 del self._answers[line]
                 _log.info(
                     "a client read nothing of its answer for %gs: cut off (limits.send_timeout)",
-                    self._limits.send_timeout,
+                    self.limits.send_timeout,
                 )
                 line.cut()
             else:
@@ -252,39 +254,3 @@ class Connections:
 
 #: This machine's own programs, and a proxy on it: who is here can do worse.
 _LOCAL = frozenset({network_of("127.0.0.1"), network_of("::1")})
-
-
-def _answer(status: str, message: str, kind: str, code: str) -> bytes:
-    """An answer made once, for where there is no request to answer."""
-    body = orjson.dumps(error_body(message, type_=kind, code=code))
-    headers = {
-        **EVERY_ANSWER,
-        "Cache-Control": "no-store",
-        "Connection": "close",
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-    }
-    if status.startswith(("429", "503")):
-        headers["Retry-After"] = "5"
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
-
-
-_HEAD_TIMEOUT = _answer(
-    "408 Request Timeout",
-    "the request's headers came too slowly (limits.header_timeout)",
-    RequestTimeout.type,
-    RequestTimeout.default_code,
-)
-_TOO_MANY = _answer(
-    "503 Service Unavailable",
-    "there are too many connections (limits.connections)",
-    "api_error",
-    "too_many_connections",
-)
-_TOO_MANY_OF_YOURS = _answer(
-    "429 Too Many Requests",
-    "there are too many connections from this address (limits.connections_per_address)",
-    "rate_limit_error",
-    "too_many_connections",
-)

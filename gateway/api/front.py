@@ -29,12 +29,13 @@ from gateway.api.line import Line
 from gateway.api.middleware import answer, decorate
 from gateway.api.parts import PARTS
 from gateway.api.request import AnyHandler, FrontRequest
+from gateway.errors import GatewayError
 from gateway.proxy.outgoing import Opened, Whole
 
 if TYPE_CHECKING:
     from gateway.api.connections import Connections
 
-#: Bytes. A longer head, or body, is aiohttp's. It takes heads up to here or more.
+#: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
 MAX_HEAD = 8000
 MAX_BODY = 64 * 1024
 #: Bytes of answers that may wait for a client until its connection says that it is full. asyncio
@@ -64,8 +65,8 @@ class Entrance:
     ) -> None:
         self.connections = connections
         self.make = make
-        max_body = min(MAX_BODY, app[SETTINGS].limits.max_body)
-        self.heads = Heads(routes, app.get(PARTS), max_body)
+        limits = app[SETTINGS].limits
+        self.heads = Heads(routes, app.get(PARTS), limits, min(MAX_BODY, limits.max_body))
         self.open: set[Front] = set()
         self.loop = asyncio.get_running_loop()
         #: What is waited for in the end: that there is no connection any more.
@@ -286,14 +287,15 @@ class Front(asyncio.Protocol):
         """Bytes of a request that is not yet whole."""
         return len(self._buffer)
 
-    def give_up(self, refusal: bytes) -> None:
+    def give_up(self, error: GatewayError | None) -> None:
         """The rest did not come in time, or nothing for very long."""
         self._timed = False
         if self._expected is not None:
             self._hand_over(self._buffer)  # which has another clock for bodies
             return
-        if refusal:
-            self._transport.write(refusal)
+        if error is not None:
+            connections = self._entrance.connections
+            self._transport.write(connections.refuse(self._buffer, error, self._remote))
         self.close()
 
     def _hand_over(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from gateway.api.auth import key_in
 from gateway.api.middleware import protect, scope_of
 from gateway.api.parts import Parts
 from gateway.api.request import AnyHandler
+from gateway.config import LimitSettings
 from gateway.sized_head import size_in
 
 #: What such a head begins with.
@@ -111,9 +112,10 @@ class Head:
 class _Parsed:
     """What httptools tells of a head."""
 
-    __slots__ = ("count", "headers", "names", "plain", "target")
+    __slots__ = ("count", "headers", "longest", "names", "plain", "target")
 
     def __init__(self) -> None:
+        self.longest = 0  # bytes of a header, name and value
         self.target = b""
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.names: set[bytes] = set()
@@ -125,6 +127,7 @@ class _Parsed:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.count += 1
+        self.longest = max(self.longest, len(name) + len(value))
         lower = name.lower()
         self.names.add(lower)
         if lower in _ODD:
@@ -138,11 +141,17 @@ class Heads:
     """Reads heads. ``routes``: the handlers of POST requests, by their exact targets."""
 
     def __init__(
-        self, routes: Mapping[bytes, AnyHandler], parts: Parts | None, max_body: int
+        self,
+        routes: Mapping[bytes, AnyHandler],
+        parts: Parts | None,
+        limits: LimitSettings,
+        max_body: int,
     ) -> None:
         """Without ``parts`` nothing is for here."""
         self._routes = routes
         self._parts = parts
+        self._max_header = limits.max_header
+        self._max_count = min(_MAX_HEADERS, limits.max_header_count)
         self._max_body = max_body
         self._kept: dict[bytes, Head] = {}  # by their bytes, without the body's length
 
@@ -179,7 +188,8 @@ class Heads:
             or not parsed.plain
             or not parsed.names.issuperset((b"host", b"content-length"))
             or len(parsed.names) != parsed.count  # one is there twice
-            or parsed.count > _MAX_HEADERS
+            or parsed.count > self._max_count
+            or parsed.longest > self._max_header
             or raw.count(b"\n") != lines
             or raw.count(b"\r") != lines
             or parser.get_http_version() != "1.1"

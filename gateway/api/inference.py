@@ -7,6 +7,7 @@ from functools import partial
 
 from gateway.api.accounting import Metered
 from gateway.api.principal import Principal
+from gateway.api.reading import whole_body
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
@@ -42,7 +43,7 @@ def json_handler(route: Route) -> AnyHandler:
             raw = request.take_body()
         else:
             visit = request[VISIT]
-            raw = await request.read()
+            raw = await whole_body(request)
         body = parse_object(raw)
         changed = drop_nulls(body)
         allowed = visit.parts.media

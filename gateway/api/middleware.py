@@ -20,30 +20,31 @@ from multidict import CIMultiDict
 
 from gateway.api.addresses import no_route
 from gateway.api.auth import PUBLIC, Scope, admit
-from gateway.api.connections import EVERY_ANSWER, RequestTimeout
 from gateway.api.cors import Cors
 from gateway.api.parts import PARTS, Parts
+from gateway.api.reading import check_expect, is_held_back
+from gateway.api.refusals import EVERY_ANSWER
 from gateway.api.request import FrontRequest, Handler, HandlerOf, Request, RequestT
 from gateway.api.visit import VISIT, Visit
-from gateway.api.wire import Connection
+from gateway.api.wire import Connection, check_head
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
     GatewayError,
+    MethodNotAllowed,
     PayloadTooLarge,
+    RequestTimeout,
     Unavailable,
-    error_body,
 )
 from gateway.logs import log_request
-from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.outgoing import Answer, Whole
+from gateway.proxy.routes import dialect_at
 
 _log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., object])
 
 _SCOPE = "_gateway_scope"
-_DIALECT = "_gateway_dialect"
 
 
 def needs(scope: Scope) -> Callable[[H], H]:
@@ -62,16 +63,6 @@ def scope_of(handler: object) -> Scope:
     return scope
 
 
-def speaks(dialect: Dialect) -> Callable[[H], H]:
-    """Say whose errors a handler's clients understand. Without it: OpenAI's."""
-
-    def mark(handler: H) -> H:
-        setattr(handler, _DIALECT, dialect)
-        return handler
-
-    return mark
-
-
 @web.middleware
 async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around every handler of aiohttp's, also the one that answers 404."""
@@ -84,7 +75,9 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         connection.ended()
     if isinstance(answered, Whole):
-        return answered.for_aiohttp()
+        answered = answered.for_aiohttp()
+    if is_held_back(request):
+        answered.force_close()  # or the body would have to be waited for (RFC 9110, 10.1.1)
     if request.writer.output_size and not answered.prepared and request.transport is not None:
         request.transport.abort()  # its stream failed, and must not look complete
     return answered
@@ -117,25 +110,25 @@ async def answer(
                         code="shutting_down",
                         headers={"Retry-After": "10"},
                     )
+                if not isinstance(request, FrontRequest):
+                    _check_length(request, parts)
             response = await handler(request)
         status = response.status
         return response
     except GatewayError as error:
-        refused = _error_response(visit, handler, error)
+        refused = _error_response(visit, request.path, error)
         status = refused.status
-        if isinstance(error, RequestTimeout):
-            refused.force_close()  # the rest of the body may still come
         logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
         return refused
     except web.HTTPException as error:
-        refused = _from_aiohttp(request, visit, handler, error)
+        refused = _from_aiohttp(request, visit, error)
         status = refused.status
         return refused
     except web.RequestPayloadError:
         # What came in place of a body is no chunked coding, or ends too soon.
         refused = _error_response(
             visit,
-            handler,
+            request.path,
             BadRequest("the body is not what its headers say", code="malformed_request"),
         )
         refused.force_close()
@@ -149,9 +142,7 @@ async def answer(
         return web.Response(status=499)  # nobody reads it; raised, it would be logged as an error
     except Exception:
         _log.exception("request %s failed", visit.id)
-        return _json_error(
-            500, error_body("internal error", type_="api_error", code="internal_error")
-        )
+        return _error_response(visit, request.path, GatewayError("internal error"), told=False)
     finally:
         lifecycle.leave()
         if logged:
@@ -176,9 +167,31 @@ def _answered_at_once(request: web.Request, parts: Parts) -> web.Response | None
         raise BadRequest("this server speaks HTTP/1.1", code="malformed_request")
     if request.remote:  # not by the control socket
         parts.hosts.check(request.headers.getall("Host", ()), request.version)
+    check_head(request, parts.limits)
+    check_expect(request)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         return web.Response(status=204, headers=parts.cors.preflight(request.headers))
     return None
+
+
+def _check_length(request: web.Request, parts: Parts) -> None:
+    """Refuse a body before it comes (one at the front door is short)."""
+    if (request.content_length or 0) > parts.max_body:
+        raise _body_too_large(parts)
+
+
+async def nowhere(request: web.Request) -> web.StreamResponse:
+    """Where there is no route, or none for this method.
+
+    aiohttp has an answer of its own for that, which would ask for the body first.
+    """
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource is not request.match_info.route.resource:
+            allowed |= (await resource.resolve(request))[1]
+    if allowed:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+    raise web.HTTPNotFound
 
 
 async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -235,53 +248,49 @@ def _header_text(text: str) -> str:
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~")
 
 
-def _error_response(visit: Visit, handler: object, error: GatewayError) -> web.Response:
-    if error.status >= 500 and not isinstance(error, Unavailable):
+def _error_response(
+    visit: Visit, path: str, error: GatewayError, *, told: bool = True
+) -> web.Response:
+    """``error`` in the shape of the API that clients of ``path`` speak."""
+    if told and error.status >= 500 and not isinstance(error, Unavailable):
         visit.parts.errors.add(
             error.message, code=error.code, model=visit.model, request_id=visit.id
         )
-    return _json_error(error.status, _said(visit, handler, error), error.headers)
+    response = web.Response(
+        status=error.status,
+        body=orjson.dumps(dialect_at(path).body(visit.tell(error))),
+        content_type="application/json",
+        headers=error.headers,
+    )
+    if isinstance(error, RequestTimeout | PayloadTooLarge):
+        response.force_close()  # the rest of the body may still come
+    return response
 
 
-def _said(visit: Visit, handler: object, error: GatewayError) -> dict[str, object]:
-    dialect: Dialect = getattr(handler, _DIALECT, OPENAI)
-    return dialect.body(visit.tell(error))
-
-
-def _from_aiohttp(
-    request: Request, visit: Visit, handler: object, error: web.HTTPException
-) -> web.Response:
-    """aiohttp's own refusals in OpenAI's shape."""
+def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals in the shape of ours."""
     path = request.path
     mapped: GatewayError
     if error.status == 404:
         assert isinstance(request, web.Request)
         mapped = no_route(request)
     elif error.status == 413:
-        limit = visit.parts.max_body
-        mapped = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
+        mapped = _body_too_large(visit.parts)
     elif isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        body = error_body(
+        mapped = MethodNotAllowed(
             f"{path} does not take {request.method}; allowed: {allowed}",
-            type_="invalid_request_error",
-            code="method_not_allowed",
+            headers={"Allow": allowed},
         )
-        return _json_error(405, body, {"Allow": allowed})
     elif error.status < 400:
         raise error
     else:
         mapped = BadRequest(error.text or error.reason)
-        return _json_error(error.status, mapped.body())
-    return _json_error(mapped.status, _said(visit, handler, mapped), mapped.headers)
+        response = _error_response(visit, path, mapped)
+        response.set_status(error.status)
+        return response
+    return _error_response(visit, path, mapped)
 
 
-def _json_error(
-    status: int, body: dict[str, object], headers: dict[str, str] | None = None
-) -> web.Response:
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body),
-        content_type="application/json",
-        headers=headers,
-    )
+def _body_too_large(parts: Parts) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is over {parts.max_body} bytes (limits.max_body)")

@@ -66,8 +66,11 @@ _REASONS: Final[Mapping[int, str]] = {
     404: "no such model, personality, key or file",
     408: "the rest of the request did not come in time",
     413: "the body is too long",
+    414: "the address is too long",
+    417: "Expect asks for something other than 100-continue",
     421: "this gateway is not called by that Host; see allowed_hosts",
     429: "over a limit of the key, or too many wrong keys or connections; see Retry-After",
+    431: "the headers are too long, or too many",
     500: "models.json is broken, or the model did not load",
     502: "llama-server died, or what it said is not HTTP",
     503: "not now; see Retry-After",
@@ -75,7 +78,7 @@ _REASONS: Final[Mapping[int, str]] = {
 }
 #: Said before anybody looks at the path: of what is no request, too slow, for somebody else, or
 #: one too many.
-_ANYWHERE: Final = (400, 408, 421, 429, 503)
+_ANYWHERE: Final = (400, 408, 414, 417, 421, 429, 431, 503)
 
 
 def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:

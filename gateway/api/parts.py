@@ -30,6 +30,7 @@ class Parts:
         "keys_needed",
         "library",
         "lifecycle",
+        "limits",
         "max_body",
         "media",
         "proxies",
@@ -52,6 +53,7 @@ class Parts:
         self.keys_needed = settings.auth.enabled
         self.keys_in_queries = settings.auth.allow_query_key
         self.heartbeat = settings.limits.heartbeat
+        self.limits = settings.limits
         self.max_body = settings.limits.max_body
         #: How addresses of media in a body may begin.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY

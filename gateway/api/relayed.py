@@ -17,7 +17,8 @@ from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
-from gateway.api.middleware import H, needs, speaks
+from gateway.api.middleware import H, needs
+from gateway.api.reading import whole_body
 from gateway.api.request import AnyHandler, Handler
 from gateway.api.upload import form_handler, limited
 from gateway.api.visit import VISIT
@@ -49,7 +50,7 @@ def _takes_json(route: Route) -> bool:
 
 
 def _marked(route: Route, handler: H) -> H:
-    return needs(_SCOPES[route.access])(speaks(route.dialect)(handler))
+    return needs(_SCOPES[route.access])(handler)
 
 
 def _handler(route: Route) -> Handler:
@@ -115,7 +116,7 @@ async def _changing(request: web.Request) -> Answer:
     if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
         raise _refused(request.path, reason)
     target = await resolve(request[VISIT], {"model": request.query.get("model")})
-    body = await request.read()
+    body = await whole_body(request)
     sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
     call = Call(target.name, "POST", sent_to, JSON, body)
     return await answer_beside(request, call, load=False)
@@ -171,7 +172,7 @@ async def upstream(request: web.Request) -> Answer:
     length = request.content_length
     if request.can_read_body:
         small = length is not None and length <= _SMALL
-        body = await request.read() if small else limited(request)
+        body = await whole_body(request) if small else limited(request)
     return await send(request, Call(name, request.method, sent_to, lines, body, length=length))
 
 

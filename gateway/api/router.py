@@ -26,6 +26,7 @@ from gateway.api.context import (
 from gateway.api.events import changes, endless
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
+from gateway.api.reading import whole_body
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
@@ -77,7 +78,7 @@ async def unload(request: web.Request) -> web.Response:
 
 async def _named(request: web.Request) -> str:
     """The model that the body names, perhaps by an alias or as a virtual model."""
-    body = parse_object(await request.read())
+    body = parse_object(await whole_body(request))
     name = model_name(body.get("model"))
     if not name:
         raise BadRequest("`model` is missing: the name of a model", param="model")

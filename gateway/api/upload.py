@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gateway.api.context import SETTINGS
 from gateway.api.inference import resolve, send
+from gateway.api.reading import ask_for
 from gateway.api.request import Handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, PayloadTooLarge
@@ -80,6 +81,7 @@ async def limited(request: web.Request) -> AsyncGenerator[bytes, None]:
     too_large = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
     if (request.content_length or 0) > limit:
         raise too_large
+    ask_for(request)
     sent = 0
     async for piece in request.content.iter_any():
         sent += len(piece)

@@ -20,6 +20,11 @@ _PREFIX = f"req_{secrets.token_hex(4)}"
 _numbers = itertools.count(0x1_0000_0001)
 
 
+def new_id() -> str:
+    """The id of a request, which its answer and its line in the log carry."""
+    return _PREFIX + hex(next(_numbers))[3:]
+
+
 class Visit:
     """One request: its id, whose it is, and where it went.
 
@@ -30,7 +35,7 @@ class Visit:
 
     def __init__(self, parts: Parts, named: str | None) -> None:
         self.parts = parts
-        self.id = _PREFIX + hex(next(_numbers))[3:]
+        self.id = new_id()
         self.named = named
         self.principal: Principal = NOBODY
         #: The model it went to, for the answer's header and the log, and its personality.

@@ -1,8 +1,9 @@
 """What is no proper HTTP: refused as everything else is, and its text, a key in it, told nowhere.
 
-aiohttp answers a malformed request before there is a request for the middleware: as plain text,
-with the line in question, its own name and version, and it logs that line. Here such an answer is
-an error object without the line, and the log says only that it happened.
+aiohttp answers a malformed request before there is a request for the middleware: over HTTP/1.0, as
+plain text, with the line in question, and it logs that line. Here such an answer is one of
+:mod:`gateway.api.refusals`. How long a head may be is asked of ``limits``, not of aiohttp's
+defaults.
 
 Public parts of aiohttp: ``RequestHandler.handle_error`` answers. The one private attribute that
 is read anywhere is :data:`PARSED`.
@@ -12,28 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from gateway.api.connections import EVERY_ANSWER
 from gateway.api.line import Line
-from gateway.errors import BadRequest, GatewayError, error_body
+from gateway.api.refusals import BEGINNING
+from gateway.config import LimitSettings
+from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, UrlTooLong
 
 #: aiohttp's own: what its parser has found, or given up on, and nobody has taken up yet. It says
-#: that a body which somebody reads will never end (a bad chunk), which nothing public does. In an
-#: aiohttp without it such a client is told ``limits.body_timeout`` later, by the clock.
+#: that a body which somebody reads will never end (a bad chunk), and where a head begins, which
+#: nothing public does. In an aiohttp without it such a client is told ``limits.body_timeout``
+#: later, by the clock.
 PARSED = "_messages"
 
-#: What aiohttp raises for what came: the second for a body that is not what its headers say.
-_NOT_HTTP = (HttpProcessingError, web.RequestPayloadError)
 
-
-def _is_strange_expect(error: object) -> bool:
-    """Whether aiohttp wanted to repeat an ``Expect`` to its sender, and it wasn't UTF-8."""
-    return isinstance(error, UnicodeEncodeError) and "Unknown Expect" in error.object
+#: Seconds in which a client may still send when it has its answer.
+LINGER = 1.0
 
 
 class _WithoutItsText(logging.Filter):
@@ -41,17 +41,65 @@ class _WithoutItsText(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, GatewayError | web.RequestPayloadError):
-            return False  # the body was given up, and its client told
-        if isinstance(error, _NOT_HTTP) or _is_strange_expect(error):
-            record.msg = f"{record.msg}: {type(error).__name__}, answered with 4xx"
-            record.exc_info = None
-            record.levelno, record.levelname = logging.INFO, "INFO"  # nothing is wrong with us
-        return True
+        # The body was given up, and its client told.
+        return not isinstance(error, GatewayError | web.RequestPayloadError)
 
 
 _log = logging.getLogger(__name__)
 _log.addFilter(_WithoutItsText())
+
+
+def parser_options(limits: LimitSettings) -> dict[str, int]:
+    """``limits`` as options of aiohttp's ``RequestHandler``.
+
+    aiohttp says only which number a line is over. So no two of them are the same:
+    :func:`check_head` sees to the one byte.
+    """
+    return {
+        "max_line_size": limits.max_url,
+        "max_field_size": limits.max_header + (limits.max_header == limits.max_url),
+        "max_headers": limits.max_header_count,
+    }
+
+
+def check_head(request: web.Request, limits: LimitSettings) -> None:
+    """Raise :class:`HeadersTooLarge` for what the parser lets through."""
+    total = len(request.raw_path)
+    for name, value in request.raw_headers:
+        size = len(name) + len(value)
+        if size > limits.max_header:
+            raise _header_too_large(limits)
+        total += size + len(": \r\n")
+    if total > limits.max_head:
+        raise _head_too_large(limits)
+
+
+def _header_too_large(limits: LimitSettings) -> HeadersTooLarge:
+    return HeadersTooLarge(f"a header is over {limits.max_header} bytes (limits.max_header)")
+
+
+def _head_too_large(limits: LimitSettings) -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"the address and the headers together are over {limits.max_head} bytes (limits.max_head)"
+    )
+
+
+class _Written(web.Response):
+    """An answer that is bytes already: aiohttp has seen no version of HTTP to answer in."""
+
+    def __init__(self, answer: bytes, behind: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._answer = answer
+        self._behind = behind
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        if request.transport is not None:
+            request.transport.write(self._answer)
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await self._behind()
 
 
 class Connection(web.RequestHandler):
@@ -61,14 +109,30 @@ class Connection(web.RequestHandler):
     and on until its body is there.
     """
 
-    __slots__ = ("_body", "_connections", "_idle", "_line", "received")
+    __slots__ = (
+        "_body",
+        "_connections",
+        "_deaf",
+        "_head_size",
+        "_idle",
+        "_line",
+        "_over",
+        "_parsing",
+        "_start",
+        "received",
+    )
 
     def __init__(self, manager: Any, line: Line, **options: Any) -> None:
         super().__init__(manager, logger=_log, **options)
         self._line = line
         self._connections = line.connections
         self._idle = False  # between two requests
-        self._body: StreamReader | None = None
+        self._body: StreamReader | None = None  # of the request that is being answered
+        self._parsing: StreamReader | None = None  # the body that came last, or is coming
+        self._start = b""  # of the head that is coming, or came last
+        self._head_size = 0  # bytes of a head that isn't whole
+        self._over = False  # one was too long
+        self._deaf = False  # nothing is read any more
         #: Bytes since the clock was started.
         self.received = 0
 
@@ -103,11 +167,40 @@ class Connection(web.RequestHandler):
             self.received = 0
             self._connections.await_head(self)
         self.received += len(data)
-        super().data_received(data)
-        if self._body is not None and getattr(self, PARSED, None) and not self._body.is_eof():
+        body = self._parsing
+        if body is None or body.is_eof():
+            self._read_head(data)
+        elif self._parse(data) and not body.is_eof():
             # A next message before this one's end: aiohttp's parser has given up within the body
             # (a bad chunk), and nobody told who waits for it.
-            self._body.set_exception(web.RequestPayloadError("malformed"))
+            body.set_exception(web.RequestPayloadError("malformed"))
+
+    def _read_head(self, data: bytes) -> None:
+        """Take ``data``, which begins between two requests, or within a head."""
+        if self._over or self._deaf:
+            return
+        if self._head_size == 0:
+            self._start = data[:BEGINNING]
+        elif (missing := BEGINNING - len(self._start)) > 0:
+            self._start += data[:missing]
+        self._head_size += len(data)
+        if not self._parse(data) and self._head_size > self._connections.limits.max_head:
+            # Refused when the requests before it are answered: no head has this byte in it, so
+            # the parser gives up.
+            self._over = True
+            self._parse(b"\0")
+
+    def _parse(self, data: bytes) -> bool:
+        """Whether the parser has come to the end of a head, or has given up."""
+        parsed = getattr(self, PARSED, None)
+        before = len(parsed) if parsed is not None else 0
+        super().data_received(data)
+        if parsed is not None:
+            if len(parsed) == before:
+                return False
+            self._parsing = parsed[-1][1]
+        self._head_size = 0
+        return True
 
     def began(self, request: web.BaseRequest) -> None:
         """A request is about to be answered."""
@@ -125,10 +218,10 @@ class Connection(web.RequestHandler):
             self._body = None
             self._connections.forget(self)
 
-    def give_up(self, answer: bytes) -> None:
+    def give_up(self, error: GatewayError | None) -> None:
         """End a connection on which no request came about."""
-        if self.transport is not None and answer:
-            self.transport.write(answer)
+        if self.transport is not None and error is not None:
+            self.transport.write(self._refusal(self._start, error))
         self.force_close()
 
     def give_up_body(self, error: Exception) -> None:
@@ -153,24 +246,43 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs; raises if it is too late
-        if _is_strange_expect(exc):
-            status = 400
-        if isinstance(exc, LineTooLong):
-            said = f"the request line, or a header, is over {exc.args[1]} bytes"
-        elif status < 500:
-            kind = type(exc).__name__ if exc is not None else "malformed"
-            said = f"this is not a valid HTTP/1.1 request ({kind})"
+        if status < 500:
+            error, start = self._malformed(exc), self._start
         else:
-            said = "internal error"
-        body = BadRequest(said, code="malformed_request").body()
-        if status >= 500:
-            body = error_body(said, type_="api_error", code="internal_error")
-        answer = web.Response(
-            status=status,
-            body=orjson.dumps(body),
-            content_type="application/json",
-            headers={**EVERY_ANSWER, "Cache-Control": "no-store"},
+            super().handle_error(request, status, exc, message)  # logs; raises if it is too late
+            error = GatewayError("internal error")
+            start = f"{request.method} {request.path} ".encode("utf-8", "surrogateescape")
+        return _Written(self._refusal(start, error), self._linger)
+
+    async def _linger(self) -> None:
+        """Let go of a client that may still be sending what has been refused.
+
+        Closed at once, its connection would be reset by what comes, and the answer lost with it
+        (RFC 9112, 9.6). With TLS closing waits for the client's own end.
+        """
+        self._deaf = True
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
+            await asyncio.sleep(LINGER)
+
+    def _refusal(self, start: bytes, error: GatewayError) -> bytes:
+        peer = self.peername
+        client = str(peer[0]) if isinstance(peer, tuple) else None
+        return self._connections.refuse(start, error, client)
+
+    def _malformed(self, exc: BaseException | None) -> GatewayError:
+        """Why a head, or what was to be one, is refused."""
+        limits = self._connections.limits
+        if self._over:
+            return _head_too_large(limits)
+        if isinstance(exc, LineTooLong):
+            if exc.args[1] == limits.max_url:
+                return UrlTooLong(f"the address is over {limits.max_url} bytes (limits.max_url)")
+            return _header_too_large(limits)
+        if isinstance(exc, HttpProcessingError) and exc.message.startswith("Too many headers"):
+            count = limits.max_header_count
+            return HeadersTooLarge(f"there are over {count} headers (limits.max_header_count)")
+        kind = type(exc).__name__ if exc is not None else "malformed"
+        return BadRequest(
+            f"this is not a valid HTTP/1.1 request ({kind})", code="malformed_request"
         )
-        answer.force_close()
-        return answer

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
@@ -189,6 +190,19 @@ TABLE: tuple[Route, ...] = (
     _refused("GET", "/v1/streams", _REPLAYS),
     _refused("POST", "/v1/streams/lookup", _REPLAYS),
 )
+
+_DIALECTS = {route.path: route.dialect for route in TABLE}
+#: Where Anthropic's clients ask, also for what isn't here, and with a base URL that isn't ours.
+_ANTHROPICS = re.compile(r"(?:/(?:v1|api|anthropic))*/messages(?:/|$)")
+
+
+def dialect_at(path: str) -> Dialect:
+    """Whose errors the clients of ``path`` understand, whether there is such a route or not."""
+    found = _DIALECTS.get(path)
+    if found is None:
+        found = SAYS_ANTHROPIC if _ANTHROPICS.match(path) else OPENAI
+    return found
+
 
 _NEVER = {route.path: route.reason for route in TABLE if route.access is Access.REFUSED}
 #: Paths below these are refused as well.

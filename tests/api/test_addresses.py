@@ -50,7 +50,10 @@ async def test_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
         for (method, path), hint in ROUTES.items():
             status, answer = await running.json(method, path)
             error = answer["error"]
-            assert (status, error["code"]) == (404, "route_not_found")
+            assert status == 404
+            anthropics = "/messages" in path
+            assert error["type"] == ("not_found_error" if anthropics else "invalid_request_error")
+            assert error.get("code") == (None if anthropics else "route_not_found")
             asked = f"there is no route {method} {path}"
             if hint is None:
                 assert error["message"] == f"{asked[:-101]}..."
@@ -58,7 +61,8 @@ async def test_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
                 assert error["message"] == f"{asked}{hint}"
             # Who has no key learns nothing of it.
             status, answer = await running.json(method, path, key=None)
-            assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+            assert status == 401
+            assert answer["error"].get("code") == (None if anthropics else "invalid_api_key")
 
 
 @pytest.mark.parametrize("base", ["/v1/v1", "/openai/v1", "/api/v1", "/openai/v1/"])

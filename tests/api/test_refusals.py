@@ -1,0 +1,380 @@
+"""Whatever is refused, and wherever: one shape per API, HTTP/1.1, and an id that the log has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from harness import MakeGateway, Running, fake_model
+from wire import CHAT, Client, connected, head, post, with_tls
+
+CHATS = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
+QUESTION = json.loads(CHAT)["messages"]
+KIB = 1024
+
+
+async def refused(client: Client, path: str) -> tuple[int, str]:
+    """Status and message of the answer to a request for ``path``, in the right shape."""
+    status, headers, body = await client.answer()
+    assert headers["server"] == "llm-gateway"
+    assert headers["x-request-id"].startswith("req_")
+    said = json.loads(body)
+    if path.rpartition("?")[0].endswith("/messages") or "/messages" in path:
+        assert said["type"] == "error"
+        assert set(said["error"]) == {"type", "message"}
+    else:
+        assert set(said["error"]) == {"message", "type", "code", "param"}
+    return status, said["error"]["message"]
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def secured(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, Any], Any]:
+    """Settings, and what a client connects with."""
+    if not request.param:
+        return {}, {}
+    tls, trusting = with_tls(tmp_path)
+    return {"tls": tls}, {"ssl": trusting}
+
+
+def long_header(size: int) -> str:
+    """A header that is ``size`` bytes long, name and value."""
+    return "Cookie: " + "a" * (size - len("Cookie"))
+
+
+# --- how long a head may be ----------------------------------------------------------------
+
+
+async def test_long_heads_are_served(
+    make_gateway: MakeGateway, tmp_path: Path, secured: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    settings, options = secured
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}, **settings) as running,
+        connected(running, **options) as client,
+    ):
+        for size in (7 * KIB, 8191, 20 * KIB, 32 * KIB):
+            client.send(post(running, CHAT, long_header(size)))
+            assert (await client.answer())[0] == 200
+            client.send(head(running, "GET /v1/models HTTP/1.1", long_header(size)))
+            assert (await client.answer())[0] == 200
+            target = "/v1/models?x=".ljust(size, "y")
+            client.send(head(running, f"GET {target} HTTP/1.1"))
+            assert (await client.answer())[0] == 200
+            target = f"{CHATS}?x=".ljust(size, "y")
+            client.send(post(running, CHAT).replace(CHATS.encode(), target.encode()))
+            assert (await client.answer())[0] == 200
+
+
+@pytest.mark.parametrize("path", [CHATS, MESSAGES])
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_longer_heads_are_refused(
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    secured: tuple[dict[str, Any], dict[str, Any]],
+    path: str,
+    in_pieces: bool,
+) -> None:
+    caplog.set_level("INFO", "gateway.access")
+    settings, options = secured
+    first = f"POST {path} HTTP/1.1"
+    half = long_header(30 * KIB)
+    cases = (
+        (first, [long_header(32 * KIB + 1)], 431, "limits.max_header"),
+        (first, [long_header(100 * KIB)], 431, "limits.max_header"),
+        (first, [half, half.replace("Cookie", "Cookei"), "X: y" * 1500], 431, "limits.max_head)"),
+        (first, [f"X-{number}: y" for number in range(200)], 431, "limits.max_header_count"),
+        (f"POST {path + '?x=':y<32769} HTTP/1.1", [], 414, "limits.max_url"),
+        (f"POST {path + '?x=':y<99999} HTTP/1.1", [], 414, "limits.max_url"),
+    )
+    async with make_gateway({"good": fake_model(tmp_path)}, **settings) as running:
+        for line, lines, status, named in cases:
+            whole = head(running, line, "Content-Length: 0", *lines)
+            async with connected(running, **options) as client:
+                step = 5000 if in_pieces else len(whole)
+                for start in range(0, len(whole), step):
+                    client.send(whole[start : start + step])
+                    with contextlib.suppress(ConnectionError):  # it may be refused by now
+                        await client.writer.drain()
+                    await asyncio.sleep(0)
+                got = await refused(client, path)
+                assert got[0] == status, got
+                assert named in got[1]
+    asked = [line for line in caplog.messages if f" {path} " in line]
+    assert len(asked) == len(cases)
+    assert "yyyy" not in caplog.text
+    assert "aaaa" not in caplog.text
+
+
+async def test_the_limits_are_settings_at_both_doors(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    limits = {"max_url": "1KiB", "max_header": "2KiB", "max_head": "8KiB", "max_header_count": 20}
+    models = {"good": fake_model(tmp_path)}
+    async with make_gateway(models, limits=limits) as running:
+
+        async def status(request: bytes) -> int:
+            async with connected(running) as client:
+                client.send(request)
+                return (await client.answer())[0]
+
+        for first in (f"POST {CHATS} HTTP/1.1", f"POST {CHATS}?x=1 HTTP/1.1"):
+
+            def chat(*lines: str, first: str = first) -> bytes:
+                return head(running, first, f"Content-Length: {len(CHAT)}", *lines) + CHAT
+
+            assert await status(chat(long_header(2048))) == 200
+            assert await status(chat(long_header(2049))) == 431
+            assert await status(chat(*[f"X-{number}: y" for number in range(17)])) == 200
+            assert await status(chat(*[f"X-{number}: y" for number in range(18)])) == 431
+            many = [long_header(1900).replace("Cookie", f"X-{number}---") for number in range(5)]
+            assert await status(chat(*many[:4])) == 200
+            assert await status(chat(*many)) == 431
+        assert await status(head(running, f"GET {'/v1/models?':y<1024} HTTP/1.1")) == 200
+        assert await status(head(running, f"GET {'/v1/models?':y<1025} HTTP/1.1")) == 414
+
+
+async def test_official_clients_understand_it(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    big = {"X-Token": "t" * 40_000}
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        async with running.openai() as ours:
+            chats = ours.chat.completions
+            with pytest.raises(openai.APIStatusError) as error:
+                await chats.create(model="good", messages=QUESTION, extra_headers=big)
+        assert error.value.status_code == 431
+        assert error.value.code == "headers_too_large"
+        assert error.value.request_id is not None
+        async with anthropic.AsyncAnthropic(
+            base_url=running.url, api_key=running.key, max_retries=0
+        ) as theirs:
+            with pytest.raises(anthropic.APIStatusError) as said:
+                await theirs.messages.create(
+                    model="good", max_tokens=1, messages=QUESTION, extra_headers=big
+                )
+        assert said.value.status_code == 431
+        assert isinstance(said.value.body, dict)
+        assert said.value.body["error"]["type"] == "invalid_request_error"
+
+
+# --- every status --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [CHATS, MESSAGES, "/messages", "/v1/messages/count_tokens"])
+async def test_every_status_has_the_shape_of_its_api(
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    secured: tuple[dict[str, Any], dict[str, Any]],
+    path: str,
+) -> None:
+    settings, options = secured
+    limits = {"max_body": "2KiB", "header_timeout": "1s", "body_timeout": "1s"}
+    post_line = f"POST {path} HTTP/1.1"
+    chunked = "Transfer-Encoding: chunked"
+    async with make_gateway({}, limits=limits, **settings) as running:
+        cases: list[tuple[int, bytes]] = [
+            (417, head(running, post_line, "Content-Length: 2", "Expect: x") + b"{}"),
+            (405, head(running, f"GET {path} HTTP/1.1")),
+            (405, head(running, f"PUT {path} HTTP/1.1", "Content-Length: 2") + b"{}"),
+            (404, head(running, f"POST {path}/nothing HTTP/1.1", "Content-Length: 0")),
+            (408, head(running, post_line)[:-10]),
+            (408, head(running, post_line, "Content-Length: 9") + b"{"),
+            (408, head(running, post_line, "Content-Length: 9000", "X: y")[:-10]),
+            (413, head(running, post_line, "Content-Length: 3000") + b" " * 3000),
+            (413, head(running, post_line, chunked) + b"bb8\r\n" + b" " * 3000 + b"\r\n0\r\n\r\n"),
+            (400, head(running, post_line, chunked) + b"zz\r\n"),
+            (400, head(running, post_line, "Content-Length: x")),
+            (400, head(running, post_line, "Content-Length: 2", "no colon") + b"{}"),
+            (400, head(running, f"POST {path} HTTP/2.0")),
+            (400, head(running, post_line, "Content-Length: 1") + b"{"),
+            (400, head(running, post_line, "Host: two")),
+            (421, head(running, post_line, "Content-Length: 2", host="evil.com") + b"{}"),
+            (401, head(running, post_line, "Content-Length: 2").replace(b"Bearer l", b"Bearer x")),
+        ]
+
+        async def is_refused(status: int, request: bytes) -> None:
+            async with connected(running, **options) as client:
+                client.send(request)
+                got = await refused(client, path)
+                assert got[0] == status, (got, request[:200])
+
+        await asyncio.gather(*[is_refused(*case) for case in cases])
+
+
+async def test_browsers_may_read_it_and_heads_have_no_body(make_gateway: MakeGateway) -> None:
+    cors = {"origins": ["https://app.example.com"]}
+    async with make_gateway({}, cors=cors) as running:
+        lines = ("Origin: https://app.example.com", long_header(40 * KIB))
+        async with connected(running) as client:
+            client.send(head(running, f"POST {CHATS} HTTP/1.1", *lines))
+            status, headers, _ = await client.answer()
+            assert status == 431
+            assert headers["access-control-allow-origin"] == "https://app.example.com"
+            assert "X-Request-Id" in headers["access-control-expose-headers"]
+        async with connected(running) as client:
+            client.send(head(running, "HEAD /ping HTTP/1.1", *lines))
+            got = await client.closed()
+            assert got.startswith(b"HTTP/1.1 431 ")
+            assert got.endswith(b"\r\n\r\n")
+
+
+async def test_what_was_asked_before_is_answered_before(make_gateway: MakeGateway) -> None:
+    """Of requests that come one behind the other, only the bad one is refused."""
+    async with make_gateway({}) as running:
+        for bad in (
+            head(running, f"GET {MESSAGES} HTTP/1.1", long_header(40 * KIB)),
+            head(running, f"GET {MESSAGES} HTTP/1.1", *[long_header(30 * KIB)] * 3)[:-2],
+            head(running, f"GET {MESSAGES} HTTP/1.1", "no colon"),
+        ):
+            async with connected(running) as client:
+                client.send(head(running, "GET /v1/models HTTP/1.1"))
+                client.send(head(running, "GET /nothing HTTP/1.1"))
+                assert (await client.answer())[0] == 200
+                client.send(bad)
+                assert await client.error() == (404, "route_not_found")
+                assert (await refused(client, MESSAGES))[0] in (400, 431)
+                assert await client.closed() == b""
+
+
+async def test_a_connection_goes_on_after_an_error(make_gateway: MakeGateway) -> None:
+    async with make_gateway({}) as running, connected(running) as client:
+        for request, status in (
+            (head(running, "GET /nothing HTTP/1.1"), 404),
+            (head(running, f"GET {MESSAGES} HTTP/1.1"), 405),
+            (head(running, f"POST {MESSAGES} HTTP/1.1", "Content-Length: 1") + b"{", 400),
+            (head(running, "GET /v1/models HTTP/1.1", "Expect: x"), 417),
+            (head(running, f"GET {'/v1/models?':y<32769} HTTP/1.1"), 414),
+        ):
+            client.send(request)
+            assert (await client.answer())[0] == status
+        assert await client.closed() == b""
+
+
+# --- 100 Continue --------------------------------------------------------------------------
+
+FORM = "multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ngood\r\n--b--\r\n'
+EXPECT = "Expect: 100-continue"
+
+
+def asks(running: Running, path: str, kind: str, length: int, *lines: str) -> bytes:
+    """The head of a POST that waits to be asked for its body."""
+    first, kinds = f"POST {path} HTTP/1.1", f"Content-Type: {kind}"
+    return head(running, first, kinds, f"Content-Length: {length}", EXPECT, *lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        (CHATS, "application/json", CHAT),
+        (MESSAGES, "application/json", CHAT[:-1] + b', "max_tokens": 9}'),
+        ("/v1/audio/transcriptions", FORM, PART),
+        ("/upstream/good/v1/chat/completions", "application/json", CHAT),
+        ("/loadModel", "application/json", b'{"model": "good"}'),
+    ],
+)
+async def test_a_body_is_asked_for_when_it_is_wanted(
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    secured: tuple[dict[str, Any], dict[str, Any]],
+    path: str,
+    kind: str,
+    body: bytes,
+) -> None:
+    settings, options = secured
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}, **settings) as running,
+        connected(running, **options) as client,
+    ):
+        for _ in range(2):
+            client.send(asks(running, path, kind, len(body)))
+            async with asyncio.timeout(10):
+                asked = await client.reader.readuntil(b"\r\n\r\n")
+            assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(body)
+            status, headers, _ = await client.answer()
+            assert status in (200, 404), "the scripted server has no such route"
+            assert headers["x-gateway-model"] == "good" or path == "/loadModel"
+        client.send(asks(running, path, kind, len(body)) + body)  # it doesn't wait: not asked
+        assert (await client.answer())[0] == status
+
+
+async def test_no_body_is_asked_for_in_vain(
+    make_gateway: MakeGateway, tmp_path: Path, secured: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    settings, options = secured
+    models, limits = {"good": fake_model(tmp_path)}, {"max_body": "2KiB"}
+    async with make_gateway(models, limits=limits, **settings) as running:
+        form = "/v1/audio/transcriptions"
+        wrong = [
+            (asks(running, path, FORM, 2).replace(b"Bearer llm", b"Bearer xxx"), 401)
+            for path in (CHATS, MESSAGES, form, "/upstream/good/x", "/loadModel", "/nowhere")
+        ]
+
+        async def is_refused(request: bytes, status: int) -> None:
+            async with connected(running, **options) as client:
+                client.send(request)
+                got = await client.answer()
+                assert got[0] == status, (got, request)
+                assert got[1]["connection"] == "close"
+                assert await client.closed() == b""
+
+        await asyncio.gather(
+            *[is_refused(*one) for one in wrong],
+            *[is_refused(asks(running, path, FORM, 3000), 413) for path in (CHATS, form)],
+            is_refused(asks(running, "/upstream/good/x", FORM, 3000), 413),
+            is_refused(asks(running, CHATS, FORM, 2, "Host: evil.example"), 400),
+            is_refused(asks(running, "/v1/messages/nowhere", FORM, 2), 404),
+            is_refused(asks(running, "/v1/v1/messages", FORM, 2), 404),
+            is_refused(asks(running, CHATS, FORM, 2).replace(b"POST", b"PUT"), 405),
+            is_refused(asks(running, "/tools", FORM, 2), 403),
+            is_refused(asks(running, "/upstream/good/tools", FORM, 2), 403),
+            is_refused(asks(running, "/upstream/nothing/x", FORM, 2), 404),
+            is_refused(asks(running, f"{form}?model=nothing", FORM, 2), 404),
+            is_refused(asks(running, form, "text/plain", 2), 415),
+        )
+
+
+async def test_curl_uploads_nothing_in_vain(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """curl waits with what is over a megabyte."""
+    big = tmp_path / "big.json"
+    big.write_bytes(CHAT + b" " * 2_000_000)
+    models = {"good": fake_model(tmp_path)}
+
+    async def curl(running: Running, key: str) -> tuple[int, int, int]:
+        """Status, bytes sent, and status of the interim answer."""
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "-sS", "-o", "/dev/null", "--expect100-timeout", "20", "-v"),
+            *("-w", "%{http_code} %{size_upload}", "-H", f"Authorization: Bearer {key}"),
+            *("--data-binary", f"@{big}", running.url + CHATS),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            out, talk = await process.communicate()
+        status, sent = out.split()
+        return int(status), int(sent), talk.count(b"< HTTP/1.1 100")
+
+    async with make_gateway(models) as running:
+        assert await curl(running, "wrong") == (401, 0, 0)
+        assert await curl(running, running.key) == (200, big.stat().st_size, 1)
+    async with make_gateway(models, limits={"max_body": "1MiB"}, folder="small") as running:
+        assert await curl(running, running.key) == (413, 0, 0)
+
+
+async def test_http_1_0_is_never_asked(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}) as running,
+        connected(running) as client,
+    ):
+        client.send(head(running, f"POST {CHATS} HTTP/1.0", f"Content-Length: {len(CHAT)}", EXPECT))
+        async with running.request("GET", "/ping"):
+            pass  # what was sent has been read by now
+        client.send(CHAT)
+        assert (await client.answer())[0] == 200
