@@ -21,7 +21,6 @@ from pydantic import (
     Field,
     JsonValue,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -34,7 +33,7 @@ from gateway.llama_options import (
     TEMPLATE_ALIASES,
     TEMPLATES,
 )
-from gateway.nesting import MAX_DEPTH, nests_deeper
+from gateway.syntax import json_problem
 from gateway.validation import (
     Duration,
     InvalidFiles,
@@ -42,6 +41,7 @@ from gateway.validation import (
     Size,
     problems_of,
     reject_duplicates,
+    validate_partly,
 )
 
 
@@ -338,16 +338,25 @@ def parse_catalog(text: str, *, file: str = "models.json") -> Catalog:
 
     Raises :class:`InvalidFiles` with every problem found, not only the first.
     """
-    if nests_deeper(text.encode(errors="replace")):
-        what = f"is nested too deeply: at most {MAX_DEPTH} levels are taken"
-        raise InvalidFiles([Problem(file, "", None, what)])
+    catalog, problems = parse_partly(text, file=file)
+    if problems:
+        raise InvalidFiles(problems)
+    return catalog
+
+
+def parse_partly(text: str, *, file: str = "models.json") -> tuple[Catalog, list[Problem]]:
+    """What is right in the text of models.json, and every problem. Not to be served."""
     try:
         data = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=reject_duplicates)
+    except json.JSONDecodeError as error:
+        return EMPTY, [Problem(file, "", None, json_problem(error.doc, error))]
     except ValueError as error:
-        raise InvalidFiles([Problem(file, "", None, f"is not valid JSON: {error}")]) from None
+        return EMPTY, [Problem(file, "", None, f"is not valid JSON: {error}")]
+    except RecursionError:
+        return EMPTY, [Problem(file, "", None, "is nested too deeply")]
     if not isinstance(data, dict):
-        problem = Problem(file, "", None, 'must be an object: {"model name": {"params": ...}}')
-        raise InvalidFiles([problem])
+        wanted = 'must be an object: {"model name": {"params": ...}}'
+        return EMPTY, [Problem(file, "", None, wanted)]
     problems: list[Problem] = []
     models: dict[str, ModelSpec] = {}
     for name, entry in data.items():
@@ -356,9 +365,7 @@ def parse_catalog(text: str, *, file: str = "models.json") -> Catalog:
         if spec is not None:
             models[name] = spec
     aliases = _collect_aliases(models, file, problems)
-    if problems:
-        raise InvalidFiles(problems)
-    return Catalog(MappingProxyType(models), MappingProxyType(aliases))
+    return Catalog(MappingProxyType(models), MappingProxyType(aliases)), problems
 
 
 def _parse_entry(name: str, entry: Any, file: str) -> tuple[ModelSpec | None, list[Problem]]:
@@ -368,13 +375,19 @@ def _parse_entry(name: str, entry: Any, file: str) -> tuple[ModelSpec | None, li
         return None, [Problem(file, name, repr(entry)[:80], 'must be an object with "params"')]
     if "name" in entry:
         return None, [Problem(file, f"{name}.name", None, "unknown key: the name is the entry's")]
-    try:
-        spec = ModelSpec.model_validate({**entry, "name": name})
-    except ValidationError as error:
-        return None, problems_of(error, file=file, model=ModelSpec, prefix=(name,))
+    spec, errors = validate_partly(ModelSpec, {**entry, "name": name})
     problems = [
+        problem
+        for error in errors
+        for problem in problems_of(error, file=file, model=ModelSpec, prefix=(name,))
+    ]
+    if spec is None:
+        return None, problems
+    known = {problem.key for problem in problems}
+    problems += [
         Problem(file, f"{name}.{key}", None, what, allowed)
         for key, what, allowed in (_misplaced_elsewhere if spec.url else _misplaced_here)(spec)
+        if f"{name}.{key}" not in known and not (errors and "is missing" in what)
     ]
     problems += [
         Problem(file, f"{name}.personalities.{label}", None, '"none" switches personalities off')

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,13 +19,21 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from gateway.names import parse_name
-from gateway.validation import Duration, InvalidFiles, Problem, Size, problems_of, shown
+from gateway.syntax import is_javascript, yaml_problem
+from gateway.validation import (
+    Duration,
+    InvalidFiles,
+    Problem,
+    Size,
+    problems_of,
+    shown,
+    validate_partly,
+)
 
 ENV_PREFIX = "LLM_GATEWAY_"
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
@@ -268,6 +276,19 @@ def load_settings(
 
     Raises :class:`InvalidFiles` with every problem found.
     """
+    loaded, problems = load_partly(explicit, environ=environ, overrides=overrides)
+    if problems:
+        raise InvalidFiles(problems)
+    return loaded
+
+
+def load_partly(
+    explicit: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Loaded, list[Problem]]:
+    """What is right of it, with the defaults for the rest, and every problem. Not to be served."""
     file = find_config(explicit)
     data: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -280,15 +301,32 @@ def load_settings(
     problems += env_problems
     merged = _merge(_merge(data, env_data), dict(overrides or {}))
     file_label = str(file) if file else "built-in defaults"
-    settings: Settings | None = None
-    try:
-        settings = Settings.model_validate(merged)
-    except ValidationError as error:
-        found = problems_of(error, file=file_label, model=Settings)
-        problems += [_blame(problem, env_data) for problem in found]
-    if settings is not None and not problems:
-        return Loaded(_absolute(settings, root), root, file)
-    raise InvalidFiles(problems)
+    found, errors = validate_partly(Settings, merged)
+    settings = found or Settings()
+    problems += [
+        _blame(problem, env_data)
+        for error in errors
+        for problem in problems_of(error, file=file_label, model=Settings)
+    ]
+    problems += [
+        _blame(Problem(file_label, key, repr(str(path)), _WINDOWS), env_data)
+        for key, path in _paths(settings)
+        if os.name != "nt" and re.match(r"[A-Za-z]:", str(path))
+    ]
+    return Loaded(_absolute(settings, root), root, file), problems
+
+
+_WINDOWS = "is a path on a Windows drive, and this machine has none (in WSL, C:\\ is /mnt/c)"
+
+
+def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path | str]]:
+    """Every setting that is a path, by its name."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path) or (name == "llama_server" and isinstance(value, str)):
+            yield prefix + name, value
+        elif isinstance(value, BaseModel):
+            yield from _paths(value, f"{prefix}{name}.")
 
 
 def skeleton(name: str) -> Path:
@@ -342,15 +380,24 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+_JAVASCRIPT = (
+    "is JavaScript, like the configuration of LLM-API: here it is conf/gateway.yaml, which "
+    "`llm-gateway init DIR` makes; data/models.json and the keys (`llm-gateway keys import`) can "
+    "be taken over"
+)
+
+
 def _read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
-    label = str(file)
+    label, text = str(file), ""
+    if is_javascript(file):
+        return {}, [Problem(label, "", None, _JAVASCRIPT)]
     try:
         text = file.read_text(encoding="utf-8-sig")
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         return {}, [Problem(label, "", None, f"cannot be read: {error.strerror}")]
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        return {}, [Problem(label, "", None, f"is not valid YAML: {error}")]
+        return {}, [Problem(label, "", None, yaml_problem(text, error))]
     if data is None:
         return {}, []
     if not isinstance(data, dict):

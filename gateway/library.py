@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.catalog import Catalog, parse_catalog
+from gateway.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.choices import Choices
 from gateway.errors import CatalogBroken
 from gateway.proxy.resolve import Resolver
+from gateway.syntax import is_javascript
 from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,23 @@ class _Signature(NamedTuple):
 
 def read_catalog(file: Path) -> tuple[Catalog, _Signature]:
     """Read and validate ``file``. Raises :class:`InvalidFiles`. Blocks."""
+    text, signature = _read(file)
+    return parse_catalog(text, file=str(file)), signature
+
+
+def read_partly(file: Path) -> tuple[Catalog, list[Problem]]:
+    """What is right in ``file``, and every problem; for who lists them. Blocks."""
+    try:
+        text, _ = _read(file)
+    except InvalidFiles as error:
+        return EMPTY, list(error.problems)
+    return parse_partly(text, file=str(file))
+
+
+def _read(file: Path) -> tuple[str, _Signature]:
+    if is_javascript(file):
+        what = 'is JavaScript: models stand in a JSON file, {"model name": {"params": ...}}'
+        raise InvalidFiles([Problem(str(file), "", None, what)])
     try:
         with file.open("rb") as stream:
             status = os.fstat(stream.fileno())
@@ -44,8 +62,7 @@ def read_catalog(file: Path) -> tuple[Catalog, _Signature]:
         ) from None
     except UnicodeDecodeError as error:
         raise InvalidFiles([Problem(str(file), "", None, f"is not UTF-8: {error}")]) from None
-    signature = _Signature(status.st_mtime_ns, status.st_size, status.st_ino)
-    return parse_catalog(text, file=str(file)), signature
+    return text, _Signature(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 class Library:

@@ -7,11 +7,15 @@ both at once. Also the two units people write in those files: sizes and duration
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from gateway.spelling import closest, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
 
 _SIZE_UNITS = {
     "": 1,
@@ -101,13 +105,72 @@ def problems_of(
         owner, field = _describe(model, location)
         message, allowed = item["msg"].removeprefix("Value error, "), field
         if item["type"] == "extra_forbidden":
-            message, allowed = "unknown key", ", ".join(sorted(owner))
+            message = f"unknown key{_meant(model, location, owner)}"
+            allowed = ", ".join(sorted(owner))
         elif item["type"] == "missing":
             message = "is missing"
         value = None if item["type"] == "missing" else shown(key, item["input"])
         # A union reports each of its branches: one problem a key is what a person can use.
         found.setdefault(key, Problem(file, key, value, message, allowed))
     return list(found.values())
+
+
+def validate_partly(
+    model: type[M], data: Mapping[str, Any]
+) -> tuple[M | None, list[ValidationError]]:
+    """``data`` as a ``model`` without the keys that are wrong, and what was wrong with them.
+
+    ``None`` if nothing is left that is right. For who lists problems: a typing error must not
+    hide those of the other keys.
+    """
+    errors: list[ValidationError] = []
+    while True:
+        try:
+            return model.model_validate(data), errors
+        except ValidationError as error:
+            errors.append(error)
+            less: Any = data
+            for item in error.errors(include_url=False):
+                less = _without(less, _key_path(item["loc"]))
+            if less == data:
+                return None, errors
+            data = less
+
+
+def _without(data: Any, path: tuple[str, ...]) -> Any:
+    """``data`` without the key at ``path``, or without the object that lacks it."""
+    if not path or not isinstance(data, Mapping) or path[0] not in data:
+        return data
+    head, *tail = path
+    inner = data[head]
+    rest = _without(inner, tuple(tail))
+    kept = {key: value for key, value in data.items() if key != head}
+    return kept if rest == inner else {**kept, head: rest}
+
+
+def _meant(model: type[BaseModel], location: tuple[str, ...], siblings: list[str]) -> str:
+    """Where the unknown key at ``location`` belongs, or how it is spelt."""
+    wrong = location[-1]
+    everywhere = {path[-1].casefold(): path for path in _paths(model)}
+    home = everywhere.get(wrong.casefold())
+    if home is not None and home[-1] not in siblings:
+        if len(home) > 1:
+            return f", it belongs into {'.'.join(home[:-1])!r}"
+        return f", it belongs beside {'.'.join(location[:-1])!r}, not into it"
+    if found := did_you_mean(wrong, siblings):
+        return found
+    # Perhaps one of another section, and misspelt too.
+    other = closest(wrong, everywhere, alike=0.8)
+    return f", did you mean {'.'.join(everywhere[other])!r}?" if other is not None else ""
+
+
+def _paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """Every key of ``model`` and of what is nested in it; the outer ones last."""
+    for name, field in model.model_fields.items():
+        inner = _without_none(field.annotation)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from ((field.alias or name, *path) for path in _paths(inner))
+    yield from ((name,) for name in _names(model))
 
 
 def shown(key: str, value: object) -> str:

@@ -1,11 +1,12 @@
 """models.json: what loads, what it means, and every way in which it can be wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from gateway.catalog import EMPTY, ModelSpec, parse_catalog
+from gateway.catalog import EMPTY, ModelSpec, parse_catalog, parse_partly
 from gateway.validation import InvalidFiles
 
 #: The example of DESIGN.md, as its users have it.
@@ -534,3 +535,55 @@ def test_what_only_a_model_elsewhere_has(key, value):
 def test_everything_wrong_with_a_model_elsewhere_is_told_at_once():
     wrong = problems_elsewhere(env={"A": "b"}, template="zephyr", params={"topK": 1, "seed": 2})
     assert set(wrong) == {"env", "template", "params.topK", "params.seed"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"m": {"params": {},}}', "line 1, column 20: the comma behind the last entry must go"),
+        ('{"m": ["a",\n ]}', "line 1, column 11: the comma behind the last entry must go"),
+        ('{\n "m": {},\n}', "line 2, column 9: the comma behind the last entry must go"),
+        ('{"m": {"params": {"model": "D:\\LLMs\\x"}}}', "a backslash in a text is written twice"),
+        ("// mine\n{}", "line 1, column 1: a comment: JSON has none"),
+        ("{'m': {}}", "texts and names stand in straight double quotes"),
+        ("{\u201cm\u201d: {}}", "texts and names stand in straight double quotes"),
+        ("{m: {}}", 'names stand in double quotes: "m"'),
+        ('{"m": True}', "True is written true"),
+        ('{"m": "a\nb"}', "a line break within a text is written \\n"),
+        ('{"m": "a\tb"}', "a tab within a text is written \\t"),
+        ('{"m": 1 "n": 2}', "line 1, column 9: a comma is missing before this"),
+        ('{"m": "a}', "a text has no end"),
+        ('{"m": 1', "it ends too soon"),
+        ("{} {}", "there is more behind the end"),
+        (" \n", "it is empty"),
+        ('{"m": {"params": {"model": "x", "ctxsize": 1}}}', "did you mean 'ctxSize'?"),
+        (
+            '{"m": {"params": {"model": "x", "aliases": []}}}',
+            "it belongs beside 'params', not into",
+        ),
+        ('{"m": {"params": {"model": "x"}, "ctxSize": 1}}', "it belongs into 'params'"),
+        ('{"m": {"params": {"model": "x"}, "personalites": {}}}', "did you mean 'personalities'?"),
+        ('{"m": {"params": {"model": "x"}, "zzzz": {}}}', "m.zzzz: unknown key (got {}); allowed"),
+    ],
+)
+def test_what_is_meant(text: str, words: str) -> None:
+    with pytest.raises(InvalidFiles, match=re.escape(words)):
+        parse_catalog(text)
+
+
+def test_what_is_right_beside_what_is_wrong() -> None:
+    text = json.dumps(
+        {
+            "m": {"params": {"model": "m.gguf", "ctxSize": "many"}, "parallel": 2, "ttl": []},
+            "n": {"params": {"model": "n.gguf"}, "aliases": ["x"]},
+            "wrong": [],
+        }
+    )
+    catalog, problems = parse_partly(text)
+    assert {p.key for p in problems} == {"m.params.ctxSize", "m.ttl", "wrong"}
+    assert catalog.names == ["m", "n"]
+    assert catalog.models["m"].params.model == "m.gguf"
+    assert catalog.models["m"].parallel == 2
+    assert catalog.aliases == {"x": "n"}
+    with pytest.raises(InvalidFiles):
+        parse_catalog(text)

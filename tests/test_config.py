@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from harness import REPOSITORY
 
-from gateway.config import Settings, load_settings
+from gateway.config import Settings, load_partly, load_settings
 from gateway.validation import InvalidFiles, parse_duration, parse_size
 
 
@@ -98,6 +98,68 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> Non
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     assert words in problems(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tls:\n\tenabled: true\n", "line 2, column 1: a tab: lines are indented with spaces"),
+        ('{"port": 1,\n\t"host": "x"}', "line 2, column 1: a tab"),
+        ("a: b: c", "line 1, column 5: this is too far indented, or the line before has no colon"),
+        ('data_dir: "C:\\Users\\me"', "write the text in single quotes, or a path with /"),
+        ("tls: [", "it ends too soon: a bracket"),
+        ("data_dir: 'D:\\data'", "data_dir: is a path on a Windows drive"),
+        ('llm_storage: "D:\\LLMs"', "llm_storage: is a path on a Windows drive"),  # YAML's own \\L
+        ("tls: {private_key: 'C:/x-key.pem'}", "tls.private_key: is a path on a Windows drive"),
+        ("llama_server: 'C:\\llama\\llama-server.exe'", "llama_server: is a path on a Windows"),
+        ("hots: x", "hots: unknown key, did you mean 'host'?"),
+        ("PORT: 1", "PORT: unknown key, did you mean 'port'?"),
+        ("redirect_port: 80", "redirect_port: unknown key, it belongs into 'tls'"),
+        ("limits: {port: 1}", "limits.port: unknown key, it belongs beside 'limits', not into it"),
+        ("max_bdy: 1", "max_bdy: unknown key, did you mean 'limits.max_body'?"),
+        ("tls: {enabeld: true}", "tls.enabeld: unknown key, did you mean 'enabled'?"),
+        ("something: 1", "something: unknown key (got 1); allowed: allowed_hosts"),
+    ],
+)
+def test_what_is_meant(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    assert words in problems(file)
+
+
+def test_the_old_systems_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "config.js"
+    file.write_text("module.exports = { port: 8080 };\n")
+    assert "config.js: is JavaScript, like the configuration of LLM-API: here it is conf/" in (
+        problems(file)
+    )
+
+
+def test_a_wrong_variable_is_told_what_it_may_mean(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("")
+    text = problems(file, {"LLM_GATEWAY_PROT": "1"})
+    assert "environment: LLM_GATEWAY_PROT: unknown key, did you mean 'port'?" in text
+
+
+def test_what_is_right_beside_what_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "port: 70000\nhost: 127.0.0.9\nmodels_file: m.json\nnonsense: 1\n"
+        "tls: {enabled: true, private_key: k.pem, redirect_port: x, acme: {domains: [a.example]}}\n"
+        "limits: {queue_size: 7, max_body: lots}\n"
+    )
+    loaded, found = load_partly(file, environ={})
+    settings = loaded.settings
+    assert (settings.port, settings.host) == (8080, "127.0.0.9")
+    assert settings.models_file == tmp_path / "m.json"
+    assert settings.tls.enabled
+    assert settings.tls.private_key == tmp_path / "k.pem"
+    assert settings.tls.acme is None
+    assert settings.limits.queue_size == 7
+    keys = {problem.key for problem in found}
+    assert keys >= {"port", "nonsense", "tls.redirect_port", "limits.max_body"}
+    assert any(key.startswith("tls.acme") for key in keys)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ LAYERS = (
         "gateway.sized_head",
         "gateway.tasks",
     ),
-    ("gateway.spelling",),
+    ("gateway.spelling", "gateway.syntax"),
     ("gateway.validation", "gateway.names", "gateway.endpoints", "gateway.llama_options"),
     ("gateway.config",),
     ("gateway.catalog",),

@@ -7,12 +7,14 @@ brings numpy (60 MB). Format: https://github.com/ggml-org/ggml/blob/master/docs/
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 _CODES = "BbHhIif?"  # of the value types 0 to 7; 8 is a text, 9 an array, 10 to 12 follow
 _SCALARS: Mapping[int, str] = {**dict(enumerate(_CODES)), 10: "Q", 11: "q", 12: "d"}
@@ -22,6 +24,43 @@ _KEPT = 4096
 #: Bytes: the key-values of 262 000 tokens take 16 MiB. A damaged file must not make us read on
 #: through all of its weights.
 _LONGEST = 64 * 2**20
+
+_DIMENSIONS = 8
+#: Type of a tensor -> elements and bytes of a block (ggml.h, ``ggml_type``; ggml-common.h). Of
+#: one that isn't here at least the beginning must be in the file.
+_BLOCKS: Mapping[int, tuple[int, int]] = {
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    6: (32, 22),
+    7: (32, 24),
+    8: (32, 34),
+    10: (256, 84),
+    11: (256, 110),
+    12: (256, 144),
+    13: (256, 176),
+    14: (256, 210),
+    15: (256, 292),
+    16: (256, 66),
+    17: (256, 74),
+    18: (256, 98),
+    19: (256, 50),
+    20: (32, 18),
+    21: (256, 110),
+    22: (256, 82),
+    23: (256, 136),
+    24: (1, 1),
+    25: (1, 2),
+    26: (1, 4),
+    27: (1, 8),
+    28: (1, 8),
+    29: (256, 56),
+    30: (1, 2),
+    34: (256, 54),
+    35: (256, 66),
+    39: (32, 17),
+}
 
 Value = int | float | bool | str | tuple[int | float | bool, ...]
 
@@ -50,15 +89,27 @@ def read_header(
     vocabulary, which is nearly all of a header. ``block``: bytes that are read at a time.
     """
     with file.open("rb", buffering=block) as stream:
-        return _Reader(stream).header(enough)
+        return _Reader(cast("BufferedReader", stream)).header(enough)
+
+
+def read_extent(file: Path) -> tuple[Header, int]:
+    """The key-values of ``file``, and the bytes that it must have for all of its weights.
+
+    Blocking. Raises as :func:`read_header` does.
+    """
+    with file.open("rb", buffering=2**18) as stream:
+        reader = _Reader(cast("BufferedReader", stream))
+        header = reader.header(lambda values: False)
+        return header, reader.extent(header.values)
 
 
 class _Reader:
     """Reads one value after the other; the byte order is the file's own."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BufferedReader) -> None:
         self._stream = stream
-        self._left = min(os.fstat(stream.fileno()).st_size, _LONGEST)
+        self._most = self._left = min(os.fstat(stream.fileno()).st_size, _LONGEST)
+        self._tensors = 0
         self._order = "<"
         self._length = struct.Struct("<Q")
 
@@ -71,7 +122,7 @@ class _Reader:
             version = int.from_bytes(version.to_bytes(4, "little"), "big")
         if version not in (2, 3):
             raise BadGguf(f"its GGUF version is {version}, known are 2 and 3")
-        self._size()  # number of tensors
+        self._tensors = self._size()
         values: dict[str, Value] = {}
         lengths: dict[str, int] = {}
         for _ in range(self._size()):
@@ -89,17 +140,49 @@ class _Reader:
                 break
         return Header(values, lengths)
 
+    def extent(self, values: Mapping[str, Value]) -> int:
+        """Bytes of a whole file; to be asked when the header has been read to its end."""
+        last = 0
+        for _ in range(self._tensors):
+            self._take(self._size())  # its name
+            dimensions = int(self._number("I"))
+            if dimensions > _DIMENSIONS:
+                raise BadGguf("it is damaged: a tensor has too many dimensions")
+            elements = math.prod(self._size() for _ in range(dimensions))
+            per_block, size = _BLOCKS.get(int(self._number("I")), (1, 0))
+            last = max(last, self._size() + elements // per_block * size)
+        alignment = values.get("general.alignment", 32)
+        step = alignment if isinstance(alignment, int) and alignment > 0 else 32
+        start = -(-(self._most - self._left) // step) * step
+        return start + last
+
     def _array(self) -> tuple[int, tuple[int | float | bool, ...] | None]:
         kind, length = self._number("I"), self._size()
         if kind == _TEXT:
-            for _ in range(length):
-                self._take(self._size())
+            self._skip_texts(length)
             return length, None
         code = self._code(kind)
         data = self._take(length * struct.calcsize(code))
         if length > _KEPT:
             return length, None
         return length, struct.unpack(f"{self._order}{length}{code}", data)
+
+    def _skip_texts(self, count: int) -> None:
+        # A vocabulary is nearly all of a header: as many at a time as are in the buffer.
+        unpack = self._length.unpack_from
+        while count:
+            buffered = self._stream.peek(8)
+            at, end = 0, len(buffered) - 8
+            while count and at <= end:
+                following = at + 8 + unpack(buffered, at)[0]
+                if following > len(buffered):
+                    break
+                at, count = following, count - 1
+            if at:
+                self._take(at)
+            else:  # one that is longer than the rest of the buffer
+                self._take(self._size())
+                count -= 1
 
     def _code(self, kind: int | float | bool) -> str:
         try:

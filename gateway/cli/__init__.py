@@ -9,9 +9,10 @@ import argparse
 import gc
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from gateway import __version__
 from gateway.errors import GatewayError
@@ -67,8 +68,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what was probably meant by a command or option that there isn't."""
+
+    #: That of the command.
+    below: argparse.ArgumentParser | None = None
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2, and ``message`` on stderr."""
+        wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (-\S+)", message)
+        if wrong is not None and "maybe you meant" not in message:  # newer versions of Python
+            from gateway.spelling import did_you_mean
+
+            below = self.below.format_help() if self.below is not None else ""
+            options = re.findall(r"--[\w-]+", self.format_help() + below)
+            choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
+            word = (wrong[1] or wrong[2]).partition("=")[0]
+            message += did_you_mean(word, options if wrong[2] else choices)
+        super().error(message)
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="llm-gateway",
         description="Serves the models of llama-server to the internet as if they were OpenAI's.",
     )
@@ -80,4 +101,5 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         subparser = subparsers.add_parser(name, help=about, add_help=name == command)
         if name == command:
             importlib.import_module(module).add_options(subparser)
+            parser.below = subparser
     return parser

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from gateway.api.without_keys import warning_of, why_not_open
-from gateway.backends.command import find_program, resolve_model_path
+from gateway.backends.command import bundled_program, find_program
+from gateway.backends.files import faults
 from gateway.backends.remote import client_context
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, ModelSpec
 from gateway.cli.options import add_config
 from gateway.cli.serve import demo_if_bare
-from gateway.config import Settings, load_settings
+from gateway.config import Loaded, Settings, load_partly
 from gateway.endpoints import read_key
 from gateway.errors import GatewayError
-from gateway.library import read_catalog
-from gateway.validation import InvalidFiles, Problem
+from gateway.library import read_partly
+from gateway.validation import Problem
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,41 +30,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print problems on stdout, warnings on stderr. 1 if there is a problem."""
-    problems: list[Problem] = []
-    warnings: list[str] = []
-    settings: Settings | None = None
-    label = "configuration"
-    try:
-        loaded = demo_if_bare(load_settings(args.config))
-        settings, label = loaded.settings, str(loaded.file or "built-in defaults")
-    except InvalidFiles as error:
-        problems += error.problems
-        settings = _settings_for_the_rest(args.config)
-    if settings is not None:
-        problems += _check_data_dir(settings, label)
-        if (reason := why_not_open(settings)) is not None:
-            problems.append(Problem(label, "auth.enabled", "false", reason))
-        if (warning := warning_of(settings)) is not None:
-            warnings.append(f"{label}: {warning}")
-        if settings.tls.enabled:
-            from gateway.tls import inspect
-            from gateway.tls.acme import inspect_acme
+    loaded, problems = load_partly(args.config)
+    loaded = demo_if_bare(loaded)
+    settings, label = loaded.settings, str(loaded.file or "built-in defaults")
+    warnings = _not_read(loaded)
+    problems += _check_data_dir(settings, label)
+    if (reason := why_not_open(settings)) is not None:
+        problems.append(Problem(label, "auth.enabled", "false", reason))
+    if (warning := warning_of(settings)) is not None:
+        warnings.append(f"{label}: {warning}")
+    if settings.tls.enabled:
+        from gateway.tls import inspect
+        from gateway.tls.acme import inspect_acme
 
-            judge = inspect if settings.tls.acme is None else inspect_acme
-            inspection = judge(settings.tls, file=label)
-            problems += inspection.errors
-            warnings += map(str, inspection.warnings)
-        try:
-            catalog, _ = read_catalog(settings.models_file)
-        except InvalidFiles as error:
-            problems += _check_program(settings, label)
-            problems += error.problems
+        judge = inspect if settings.tls.acme is None else inspect_acme
+        inspection = judge(settings.tls, file=label)
+        problems += inspection.errors
+        warnings += map(str, inspection.warnings)
+    catalog, wrong = read_partly(settings.models_file)
+    if not catalog.models or not all(spec.url for spec in catalog.models.values()):
+        problems += _check_program(settings, label)
+    problems += wrong
+    for problem, sure in _check_models(catalog, settings):
+        if sure:
+            problems.append(problem)
         else:
-            if not catalog.models or not all(spec.url for spec in catalog.models.values()):
-                problems += _check_program(settings, label)
-            problems += _check_models(catalog, settings)
-            problems += _check_remote(catalog, settings)
-            warnings += catalog.warnings
+            warnings.append(str(problem))
+    problems += _check_remote(catalog, settings)
+    warnings += catalog.warnings
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for problem in problems:
@@ -73,27 +69,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings_for_the_rest(config: str | None) -> Settings | None:
-    """A models.json can be checked although the configuration is wrong elsewhere."""
-    from gateway.config import default_root, find_config, project_root
-
-    file = find_config(config)
-    root = project_root(file) if file is not None else default_root()
-    models_file = root / "data" / "models.json"
-    if not models_file.is_file():
-        return None
-    return Settings(models_file=models_file, data_dir=root / "data")
+def _not_read(loaded: Loaded) -> list[str]:
+    """Files that look as if they were meant for the gateway."""
+    if loaded.file is None and (old := Path("config.js")).exists():
+        return [
+            f"{old.absolute()} is not read: settings stand in conf/gateway.yaml, which "
+            "`llm-gateway init DIR` makes"
+        ]
+    return []
 
 
 def _check_program(settings: Settings, label: str) -> list[Problem]:
     try:
         find_program(settings.llama_server, os.environ)
     except GatewayError as error:
-        return [
-            Problem(
-                label, "llama_server", repr(settings.llama_server), error.detail or error.message
-            )
-        ]
+        wrong = (error.detail or error.message).removeprefix("llama_server: ")
+        return [Problem(label, "llama_server", repr(settings.llama_server), wrong)]
     return []
 
 
@@ -109,27 +100,37 @@ def _check_data_dir(settings: Settings, label: str) -> list[Problem]:
     return problems
 
 
-def _check_models(catalog: Catalog, settings: Settings) -> list[Problem]:
-    problems = []
-    for name, spec in catalog.models.items():
-        files = {
-            "params.model": spec.params.model,
-            "params.grammarFile": spec.params.grammar_file,
-            "mmproj": spec.mmproj,
-            "draftModel": spec.draft_model,
-        }
-        for key, reference in files.items():
-            if reference is None:
-                continue
-            try:
-                path = resolve_model_path(reference, settings.llm_storage)
-                wrong = None if path.is_file() else f"the file {path} does not exist"
-            except GatewayError as error:
-                wrong = error.detail or error.message
-            if wrong:
-                file = str(settings.models_file)
-                problems.append(Problem(file, f"{name}.{key}", repr(reference), wrong))
-    return problems
+def _check_models(catalog: Catalog, settings: Settings) -> Iterator[tuple[Problem, bool]]:
+    """Each with whether it is sure that a load fails of it."""
+    file = str(settings.models_file)
+    understood = _bundled_arguments(settings)
+    for spec in catalog.models.values():
+        if spec.url:
+            continue
+        for fault in faults(spec, settings.llm_storage):
+            key = f"{spec.name}.{fault.key}"
+            yield Problem(file, key, repr(fault.value), fault.message), fault.sure
+        if understood is not None and (wrong := understood(spec)) is not None:
+            yield Problem(file, f"{spec.name}.extraArgs", None, wrong), True
+
+
+def _bundled_arguments(settings: Settings) -> Callable[[ModelSpec], str | None] | None:
+    """What says of a model which argument the bundled llama-server doesn't take, if it is used."""
+    try:
+        if find_program(settings.llama_server, os.environ) != bundled_program():
+            return None
+    except GatewayError:
+        return None
+    from gateway.backends import bundled
+
+    def understood(spec: ModelSpec) -> str | None:
+        try:
+            bundled.parse(spec.extra_args, {})
+        except bundled.UsageError as error:
+            return f"the bundled llama-server says: {str(error).removeprefix('error: ')}"
+        return None
+
+    return understood
 
 
 def _check_remote(catalog: Catalog, settings: Settings) -> list[Problem]:
