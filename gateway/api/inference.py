@@ -73,6 +73,8 @@ def json_handler(route: Route) -> AnyHandler:
             elif route.format is COMPLETION and target.asked:
                 call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
                 call.stream = streams and body.get("stream") is True
+                if name is not None:
+                    call.renamed = target.name
                 call.prepare = partial(through_template, body=body, prompt=target.prompt)
                 return await send(request, call)
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
@@ -80,8 +82,10 @@ def json_handler(route: Route) -> AnyHandler:
         call.stream = streams and body.get("stream") is True
         call.dialect = dialect
         call.rewrite = rewrite
+        if name is not None:
+            call.renamed = target.name
         if numbered and call.stream:
-            call.mender = Numbering(target.name, int(time.time()))
+            call.mender = Numbering(target.name, int(time.time()), renames=name is not None)
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
         return await (answer_beside(request, call) if beside else send(request, call))
 

@@ -61,6 +61,7 @@ def form_handler(route: Route) -> Handler:
             _chained(first, pieces),
             length=length,
             dialect=route.dialect,
+            renamed=target.name if name is not None else None,
         )
         return await send(request, call)
 

@@ -17,6 +17,7 @@ from gateway.proxy.coding import unpacked
 from gateway.proxy.failure import Failure
 from gateway.proxy.outgoing import Whole
 from gateway.proxy.relay import Call
+from gateway.proxy.renaming import InJson
 from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
 
 #: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
@@ -107,4 +108,6 @@ def to_client(
         passed = headers.with_retry_after(headers.of_json(passed), failure.retry_after)
     elif change is not None:
         body = change(body)
+    elif call.renamed is not None:
+        body = InJson(call.renamed).feed(body)
     return Whole(status, passed, body)

@@ -30,9 +30,11 @@ class Numbering:
     """One stream: give each piece that comes to :meth:`feed`, and send on what it returns.
 
     ``model`` and ``created_at`` (seconds since 1970) are what the opening events lack besides.
+    ``renames``: responses get that name for their model even if they have another.
     """
 
-    def __init__(self, model: str, created_at: int) -> None:
+    def __init__(self, model: str, created_at: int, *, renames: bool = False) -> None:
+        self._renames = renames
         self._given = {"created_at": created_at, "model": model, "output": []}
         self._rest = b""
         self._foreign = False
@@ -51,7 +53,7 @@ class Numbering:
         data = self._rest + data
         if b"\r" in data or self._foreign:
             # Lines end otherwise than llama-server's: its JSON has a CR only as an escape.
-            if not self._began:
+            if not (self._began or self._renames):
                 self._foreign, self._rest = True, b""
                 self.latest = data
                 return data
@@ -132,10 +134,13 @@ class Numbering:
             return raw + b"\n\n"  # of more than one line of data: not llama-server's
         if not isinstance(event, dict) or not isinstance(kind := event.get("type"), str):
             return raw + b"\n\n"
+        response = event.get("response")
+        if self._renames and isinstance(response, dict) and "model" in response:
+            response["model"] = self._given["model"]
         if self._began:
             if kind == _CREATED:
                 return b""  # we said so already
-            if isinstance(response := event.get("response"), dict):
+            if isinstance(response, dict):
                 response["id"] = self._id
         before = b""
         if kind == _THOUGHT and "content_index" not in event and self._is_new(event):

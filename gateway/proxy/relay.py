@@ -22,10 +22,11 @@ from gateway.backends.backend import Backend
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy import headers
-from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.dialect import ANTHROPIC, OPENAI, Dialect
 from gateway.proxy.failure import Failure
 from gateway.proxy.heartbeat import Heartbeat, Passed, Pulse
 from gateway.proxy.outgoing import EVENTS, Answer, Opened, Opener, Whole, open_stream
+from gateway.proxy.renaming import InEvents, InJson, renamed
 from gateway.proxy.sse import Tail, Usage, usage_of
 from gateway.proxy.waiting import in_words
 from gateway.upstream import (
@@ -45,6 +46,14 @@ _log = logging.getLogger(__name__)
 _WHOLE = 256 * 1024
 #: Bytes waiting for a client from which on its upstream is paused (asyncio's own high water).
 _HIGH_WATER = 64 * 1024
+
+
+class Names(Protocol):
+    """What puts our name for a model into an answer: see :mod:`gateway.proxy.renaming`."""
+
+    def feed(self, data: bytes, /) -> bytes: ...
+
+    def rest(self) -> bytes: ...
 
 
 class Mender(Passed, Protocol):
@@ -80,6 +89,8 @@ class Call:
     rewrite: Callable[[bytes, Any], bytes] | None = None
     #: What each piece of a stream of events goes through on its way to the client.
     mender: Mender | None = None
+    #: Our name for the model, where its server has another one for it in its answers.
+    renamed: str | None = None
     #: Makes the body, where that takes a backend which can be asked first.
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
     #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
@@ -184,6 +195,8 @@ async def _attempt(
         if opened is None:
             if answer.whole:
                 return _whole(call, head, b"".join(answer.early), outcome)
+            if _names(call, head) is not None:
+                head.length = None  # of a name that is longer or shorter
             opened = await open_stream(opener, head)
         elif head.status >= 400:
             body = await answer.text()
@@ -206,6 +219,16 @@ def _is_events(head: ResponseHead) -> bool:
     return (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
 
 
+def _names(call: Call, head: ResponseHead) -> Names | None:
+    """What gives an answer that isn't kept our name for its model, if it needs that."""
+    if call.renamed is None or headers.find(head.headers, b"content-encoding") is not None:
+        return None
+    if _is_events(head):
+        return InEvents(call.renamed, once=call.dialect is ANTHROPIC)
+    kind = headers.find(head.headers, b"content-type") or b""
+    return InJson(call.renamed) if kind.startswith(b"application/json") else None
+
+
 def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
     passed = headers.to_client(head.headers)
     status = head.status
@@ -219,6 +242,8 @@ def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Who
         except ValueError:  # not JSON: nothing to read in it
             return Whole(status, passed, body)
         outcome.usage = usage_of(parsed)
+        if call.renamed is not None:
+            body = renamed(body, parsed, call.renamed)
         if call.rewrite is not None:
             body = call.rewrite(body, parsed)
     return Whole(status, passed, body)
@@ -243,9 +268,12 @@ async def _stream(
         passed = call.mender or tail
         if heart is not None:
             heart.flows(opened, passed, answer.flush)
-    answer.flow_to(opened, exchange, tail, call.mender)
+    names = _names(call, head) if call.mender is None else None
+    answer.flow_to(opened, exchange, tail, call.mender, names)
     try:
         await _pump(answer, exchange, opened)
+        if names is not None and (rest := names.rest()):
+            opened.write(rest)
     except UpstreamError as broke:
         # Never a clean end: no last chunk is written, and the connection closes.
         outcome.error = error = await backend.reason(broke, deaths)
@@ -280,6 +308,23 @@ async def _pump(answer: _Answer, exchange: Exchange, opened: Opened) -> None:
             await answer.news()
     if answer.error is not None:
         raise answer.error
+
+
+def _renaming(
+    outlet: Outlet, rename: Callable[[bytes], bytes], write: Callable[[bytes], None]
+) -> Callable[[bytes], None]:
+    """What writes whole chunks, each with another name in it, and so of another size."""
+
+    def write_renamed(chunk: bytes) -> None:
+        data = rename(chunk[chunk.find(b"\n") + 1 : -2])
+        if data:
+            outlet.last = chunk = b"%x\r\n%b\r\n" % (len(data), data)
+            write(chunk)
+        else:  # part of a line: nothing has gone out
+            outlet.last = b""
+            outlet.flush()
+
+    return write_renamed
 
 
 class _Answer:
@@ -368,6 +413,8 @@ class _Answer:
         the collector looks for cycles: thousands of requests later.
         """
         del self._take
+        if self._outlet is not None:
+            del self._outlet.write
         self._outlet = None
 
     def flow_to(
@@ -376,11 +423,13 @@ class _Answer:
         exchange: Exchange,
         tail: Tail | None,
         mender: Mender | None,
+        names: Names | None = None,
     ) -> None:
         """From now on write to the client, beginning with what came so far.
 
         ``tail`` and ``mender``: of a stream of events.
         """
+        rename = names.feed if names is not None else None
         mend = mender.feed if mender is not None and tail is not None else None
         transport, chunked = opened.transport, opened.chunked
         write = transport.write
@@ -401,6 +450,8 @@ class _Answer:
                     tail.feed(data)
                 if not (data := mend(data)):
                     return  # part of an event: an empty chunk would end the answer
+            if rename is not None and not (data := rename(data)):
+                return  # part of a line
             if chunked:
                 data = b"%x\r\n%b\r\n" % (len(data), data)
             if tail is not None and mend is None:
@@ -421,8 +472,10 @@ class _Answer:
             opened.full = hold
             if opened.is_full:  # since it was told that its model loads
                 hold()
-            self._outlet = Outlet(write, tail.feed)
-            exchange.pass_chunks(self._outlet)
+            self._outlet = outlet = Outlet(write, tail.feed)
+            if rename is not None:
+                outlet.write = _renaming(outlet, rename, write)
+            exchange.pass_chunks(outlet)
 
     def _keep(self, data: bytes) -> None:
         self.early.append(data)
