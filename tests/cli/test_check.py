@@ -172,7 +172,7 @@ def test_one_broken_file_does_not_hide_what_is_wrong_with_the_other(
         "port: 99999\nhots: x\nmodels_file: data/mine.json\nllm_storage: LLMs\n"
         "llama_server: /nowhere/llama-server\ntls: {enabled: true, private_key: k.pem, what: 1}\n"
     )
-    code, out, err = check(config, capsys)
+    code, out, _ = check(config, capsys)
     assert code == 1
     for expected in (
         "gateway.yaml: port:",
