@@ -11,17 +11,14 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import date
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway.api.limits import DAY, NO_LIMITS, Limiter
-from gateway.api.visit import Visit
+from gateway.api.limits import DAY, Limiter
 from gateway.errors import GatewayError
-from gateway.proxy.relay import Outcome
 from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -34,6 +31,11 @@ INTERVAL: Final = 10.0
 #: Records kept for whoever wants to see what is going on.
 RECENT: Final = 200
 
+#: Seconds that counting the tokens of an ended request may take, its turn included, and how many
+#: are counted at once. It is cheap beside what it is about, but who hangs up all the time must not
+#: keep a llama-server busy.
+_PATIENCE: Final = 5.0
+_AT_ONCE: Final = 2
 _EPOCH = date(1970, 1, 1).toordinal()
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ class Accounting:
         self._writing = asyncio.Lock()
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._unsettled: set[asyncio.Task[int | None]] = set()
 
     async def open(self, store: Store) -> None:
         """Take up what was used today before a restart, and write to ``store`` from now on.
@@ -88,6 +92,7 @@ class Accounting:
 
     async def close(self) -> None:
         """Write what is unwritten."""
+        await cancel_and_wait(*self._unsettled)
         async with self._writing:  # so that no write is cut off
             await cancel_and_wait(self._writer)
         await self._write()
@@ -119,6 +124,35 @@ class Accounting:
             counters[1] += prompt
             counters[2] += completion
         self._count_today(day, key_id, prompt + completion)
+
+    @property
+    def unsettled(self) -> int:
+        """How many requests have ended whose tokens are still being counted."""
+        return len(self._unsettled)
+
+    def settle(
+        self, count: Callable[[], Awaitable[int | None]], settled: Callable[[int | None], None]
+    ) -> None:
+        """Have the tokens of a request counted that has ended, and tell ``settled`` how many.
+
+        A few are counted at once. Told is ``None`` where it failed, took too long, or the gateway
+        ends before it is known.
+        """
+
+        async def counting() -> int | None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE), self._turns:
+                    return await count()
+            return None
+
+        def ended(task: asyncio.Task[int | None]) -> None:
+            self._unsettled.discard(task)
+            failed = task.cancelled() or task.exception() is not None
+            settled(None if failed else task.result())
+
+        task = spawn(counting(), name="count the tokens of an answer that was hung up on")
+        self._unsettled.add(task)
+        task.add_done_callback(ended)
 
     @property
     def recent(self) -> list[Record]:
@@ -191,89 +225,6 @@ class Accounting:
                 counters[:] = [a + b for a, b in zip(before, counters, strict=True)]
         self._unwritten = {**batch, **self._unwritten}
         self._counted.set()
-
-
-@contextlib.contextmanager
-def admitted(visit: Visit) -> Iterator[None]:
-    """Let in what counts as a request of its key, without tokens; one that fails doesn't count.
-
-    Raises :class:`gateway.errors.RateLimited`.
-    """
-    principal = visit.principal
-    if principal.limits is NO_LIMITS:
-        yield
-        return
-    grant = visit.parts.accounting.limiter.admit(principal.key_id, principal.limits)
-    visit.grant = grant
-    try:
-        yield
-    except GatewayError:
-        grant.give_back()
-        raise
-    finally:
-        grant.close(0)
-
-
-class Metered(Outcome):
-    """The outcome of one request to a model: let in by the limits of its key, counted at its end.
-
-    Entering raises :class:`gateway.errors.RateLimited`. Set :attr:`status` when there is an
-    answer.
-    """
-
-    __slots__ = ("_started", "_visit", "status")
-
-    def __init__(self, visit: Visit) -> None:
-        Outcome.__init__(self)
-        self._visit = visit
-        self.status = 500
-
-    def __enter__(self) -> Metered:
-        visit = self._visit
-        principal = visit.principal
-        if principal.limits is not NO_LIMITS:
-            limiter = visit.parts.accounting.limiter
-            visit.grant = limiter.admit(principal.key_id, principal.limits)
-        self._started = time.perf_counter()
-        return self
-
-    def tell(self, error: GatewayError) -> GatewayError:
-        """``error`` as the client may see it."""
-        return self._visit.tell(error)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        visit = self._visit
-        # An answer that was cut off doesn't tell what it took: an event is about a token. If it
-        # cost nothing, hanging up before the last event would be a way around the limits.
-        usage = self.usage or Usage(completion_tokens=self.events)
-        if error is not None:
-            self.status = _status_of(error)
-        elif self.error is not None:  # it broke when the head, with its 200, had gone out
-            self.status = self.error.status
-        assert visit.model is not None
-        accounting = visit.parts.accounting
-        accounting.add(
-            accounting.wall(),
-            visit.principal.key_id,
-            visit.model,
-            visit.personality,
-            self.status,
-            usage,
-            time.perf_counter() - self._started,
-        )
-        if visit.grant is not None:
-            visit.grant.close(usage.prompt_tokens + usage.completion_tokens)
-
-
-def _status_of(error: BaseException) -> int:
-    if isinstance(error, GatewayError):
-        return error.status
-    return 499 if isinstance(error, asyncio.CancelledError | ConnectionError) else 500
 
 
 def _date(day: int) -> date:

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from gateway.api.accounting import Metered, admitted
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import endless, event_stream, patience, throttled
 from gateway.api.inference import chosen_by, resolve
+from gateway.api.metered import Metered, admitted
 from gateway.api.middleware import needs
 from gateway.api.principal import Principal
 from gateway.api.reading import whole_body

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from gateway.api.accounting import Metered
+from gateway.api.metered import Metered
 from gateway.api.principal import Principal
 from gateway.api.reading import whole_body
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of

@@ -62,12 +62,13 @@ class _Bucket:
 class _Spent:
     """What one key has used."""
 
-    __slots__ = ("requests", "running", "tokens")
+    __slots__ = ("requests", "reserved", "running", "tokens")
 
     def __init__(self) -> None:
         self.requests = _Bucket()
         self.tokens = _Bucket()
         self.running = 0
+        self.reserved = 0  # tokens of requests that have ended, and are still being counted
 
 
 class Limiter:
@@ -114,11 +115,13 @@ class Limiter:
             if excess > _ROUNDING:
                 over = [(excess * _MINUTE / rpm, "rpm", f"{rpm} requests per minute")]
         if (tpm := limits.tpm) is not None:
-            excess = spent.tokens.used(tpm, now) - tpm
+            excess = spent.tokens.used(tpm, now) + spent.reserved - tpm
             if excess >= 0:
                 wait = (excess + 1) * _MINUTE / tpm
                 over = [*(over or ()), (wait, "tpm", f"{tpm} tokens per minute")]
-        if (tpd := limits.tpd) is not None and self._tokens_today(grant.key_id) >= tpd:
+        if (tpd := limits.tpd) is not None and (
+            self._tokens_today(grant.key_id) + spent.reserved >= tpd
+        ):
             over = [*(over or ()), (self._day_left(), "tpd", f"{tpd} tokens per day (UTC)")]
         if (running := limits.concurrency) is not None and spent.running >= running:
             # When one of them ends is not known: soon, in most cases.
@@ -169,10 +172,11 @@ class Limiter:
 class Grant:
     """One request that was let in. Close it once, with the tokens it took."""
 
-    __slots__ = ("_limiter", "key_id", "limits", "spent")
+    __slots__ = ("_left", "_limiter", "key_id", "limits", "spent")
 
     def __init__(self, limiter: Limiter, key_id: str, limits: Limits, spent: _Spent) -> None:
         self._limiter = limiter
+        self._left = False
         self.key_id = key_id
         self.limits = limits
         self.spent = spent
@@ -186,9 +190,19 @@ class Grant:
         if self.limits.rpm is not None:
             self.spent.requests.add(-1)
 
+    def leave(self) -> None:
+        """The request has ended; what it took is told later, by :meth:`close`."""
+        if not self._left:
+            self._left = True
+            self.spent.running -= 1
+
+    def reserve(self, tokens: int) -> None:
+        """Hold so many back until it is known how many it took; a negative number lets go."""
+        self.spent.reserved += tokens
+
     def close(self, tokens: int) -> None:
-        """The request has ended."""
-        self.spent.running -= 1
+        """The request has ended, and took so many tokens."""
+        self.leave()
         if self.limits.tpm is not None:
             self.spent.tokens.add(tokens)
 

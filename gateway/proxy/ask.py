@@ -12,7 +12,7 @@ import orjson
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy.failure import Failure
-from gateway.proxy.relay import Outcome
+from gateway.proxy.relay import Call, Outcome
 from gateway.proxy.sse import usage_of
 from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
 
@@ -43,6 +43,7 @@ async def texts(
                 raise
             if last or outcome.events or not await backend.suspect(error):
                 raise await backend.reason(error, deaths) from error
+            outcome.sent = None
 
 
 async def _once(
@@ -53,6 +54,7 @@ async def _once(
         raw = orjson.dumps({**body, "model": lease.backend.spec.sent_as or model, "stream": True})
         sink = _Pieces()
         exchange = await lease.backend.pool.send("POST", _PATH, _HEADERS, raw, sink)
+        outcome.sent = Call(model, "POST", _PATH, _HEADERS, raw)
         try:
             async for event in _events(sink):
                 if error := event.get("error"):

@@ -52,7 +52,7 @@ class Dialect:
 
     def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:
         """``error`` as the end of a stream: see :func:`gateway.proxy.half.last_event`."""
-        return last_event(half, self.event_name, self.said(error), error.message)
+        return last_event(half, self.event_name, self.said(error), error.public)
 
 
 def anthropic_body(status: int, message: str) -> dict[str, Any]:

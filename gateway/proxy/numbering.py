@@ -98,7 +98,7 @@ class Numbering:
         self._rest = b""
         if self._foreign:
             return event
-        failure = {"code": error.code, "message": error.message}
+        failure = {"code": error.code, "message": error.public}
         response = {**self._response("failed"), "error": failure}
         return self.feed(event) + self._event("response.failed", {"response": response})
 

@@ -116,6 +116,9 @@ class Outcome:
     events: int = 0
     error: GatewayError | None = None
     attempts: int = 0
+    #: What a backend was sent. Its body stays here for as long as the answer takes: if that is
+    #: hung up on, the prompt is counted.
+    sent: Call | None = None
 
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as the client may see it."""
@@ -153,6 +156,7 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
                 if not again or not await lease.backend.suspect(error):
                     raise await lease.backend.reason(error, deaths) from error
                 _log.warning("%s; sending the request again", error.message)
+                outcome.sent = None
             except UploadFailed as error:
                 if isinstance(error.__cause__, GatewayError):  # the client sent too much
                     raise error.__cause__ from None
@@ -188,6 +192,7 @@ async def _attempt(
     exchange = await lease.backend.pool.send(
         call.method, call.target, call.headers, call.body, answer, body_length=call.length
     )
+    outcome.sent = call
     try:
         await answer.begun()
         head = answer.head
@@ -203,7 +208,6 @@ async def _attempt(
             raise Failure.read(head.status, body, head.headers).as_error()
         elif not _is_events(head):
             raise BackendError(f"{call.model} did not answer with a stream")
-        call.body = b""  # from here on it can't be sent again
         if heart is None and _is_events(head):
             # Whether a stream was asked for stood where nobody looks.
             heart = Heartbeat(opener, call.heartbeat, call.pulse)
