@@ -23,6 +23,8 @@ from gateway.validation import InvalidFiles, Problem
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_MS = 500
+#: Looked at even if nothing is told: of network drives, and of the files that links lead to.
+_LOOK_ANYWAY_MS = 5000
 
 
 class _Signature(NamedTuple):
@@ -150,7 +152,14 @@ class Library:
 
         # Its thread looks for news every `step`; 20 times a second, as it does unasked, is CPU for
         # nothing on a machine that is there for other work.
-        changes = awatch(self.file.parent, watch_filter=ours, recursive=False, step=_LOOK_EVERY_MS)
+        changes = awatch(
+            self.file.parent,
+            watch_filter=ours,
+            recursive=False,
+            step=_LOOK_EVERY_MS,
+            rust_timeout=_LOOK_ANYWAY_MS,
+            yield_on_timeout=True,
+        )
         async for _ in changes:
             await self.refresh()
 

@@ -77,3 +77,22 @@ async def test_a_broken_file_is_an_error_only_where_there_was_no_good_one(
     await found.refresh()
     assert (found.note, found.broken, told[-1]) == (None, None, None)
     assert caplog.messages == ["models.json is in order again"]
+
+
+async def test_a_file_that_a_link_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of changes there nothing is told: the folder of the link stays as it is."""
+    monkeypatch.setattr(library, "_LOOK_ANYWAY_MS", 100)
+    real, link = tmp_path / "real/mine.json", tmp_path / "data/models.json"
+    for file in (real, link):
+        file.parent.mkdir()
+    real.write_text("{}")
+    link.symlink_to(real)
+    found = Library.open(link)
+    taken = asyncio.Event()
+    found.changed = lambda catalog: taken.set()
+    watching = spawn(found.watch(), name="watch")
+    real.write_text(json.dumps({"new": {"params": {"model": "x.gguf"}}}))
+    async with asyncio.timeout(20):
+        await taken.wait()
+    assert found.catalog.names == ["new"]
+    await cancel_and_wait(watching)

@@ -211,23 +211,16 @@ def _what_else(start: bytes) -> str:
 
 
 def _wrong_kind(path: Path, header: Header, kind: Kind) -> str | None:
-    values = header.values
-    type_ = values.get("general.type")
-    if values.get("general.architecture") == "clip" or type_ == "mmproj":
+    kinds = {"adapter": Kind.ADAPTER, "mmproj": Kind.PROJECTOR}
+    found = kinds.get(str(header.values.get("general.type")), Kind.MODEL)
+    if header.values.get("general.architecture") == "clip":  # of before there were types
         found = Kind.PROJECTOR
-    elif type_ == "adapter":
-        found = Kind.ADAPTER
-    elif type_ in (None, "model"):
-        found = Kind.MODEL
-    else:
-        return f"the file {path} is no {kind.value.split(' ', 1)[1]}: its general.type is {type_}"
     if kind is Kind.GGUF or found is kind:
         return None
     place = {
-        Kind.MODEL: "",
         Kind.PROJECTOR: ", which the key mmproj is for",
         Kind.ADAPTER: ', which "extraArgs": ["--lora", FILE] is for',
-    }[found]
+    }.get(found, "")
     return f"the file {path} is {found.value}{place}, not {kind.value}"
 
 
