@@ -22,6 +22,7 @@ LAYERS = (
     ),
     ("gateway.spelling", "gateway.syntax"),
     ("gateway.validation", "gateway.names", "gateway.endpoints", "gateway.llama_options"),
+    ("gateway.yaml_file",),
     ("gateway.config",),
     ("gateway.catalog",),
     ("gateway.sdnotify", "gateway.schema", "gateway.runtime"),
