@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -167,9 +166,8 @@ class Front(asyncio.Protocol):
         self._secure = transport.get_extra_info("sslcontext") is not None
         if self._secure:
             self._transport.set_write_buffer_limits(_MAX_UNSENT)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and self._remote is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._remote is not None:
+            self._line.watch()
         if self._entrance.emptied is not None:  # accepted in the last moment
             self._closed = True
             transport.abort()  # type: ignore[attr-defined]
@@ -190,7 +188,7 @@ class Front(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        self._line.left()
+        self._line.left(exc)
         if self._request is not None and self._task is not None:
             self._task.cancel()
         if self._drained is not None and not self._drained.done():

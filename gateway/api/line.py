@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import logging
 import socket
 import struct
 import termios
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.api.connections import Connections
+
+_log = logging.getLogger(__name__)
 
 #: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
 _RESET = struct.pack("ii", 1, 0)
@@ -52,8 +55,37 @@ class Line:
         if self.transport is None:
             self.left()
 
-    def left(self) -> None:
+    def watch(self) -> None:
+        """Let the kernel end it if its client's network is gone for ``limits.send_timeout``.
+
+        Such a client (a phone that leaves the Wi-Fi) sends no FIN and no RST. While nothing is
+        on its way to it, it is asked for a sign of life now and then (RFC 9293, 3.8.4), thrice
+        before it is given up; what is on its way must be acknowledged in that time (RFC 5482;
+        tcp(7), TCP_USER_TIMEOUT: it also rules how many probes may go unanswered).
+        """
+        carrier = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if carrier is None:
+            return
+        patience = self.connections.limits.send_timeout
+        step = max(1, int(patience / 12))
+        carrier.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_KEEPIDLE", max(1, int(patience) - 3 * step)),  # seconds
+            ("TCP_KEEPINTVL", step),
+            ("TCP_KEEPCNT", 3),
+            ("TCP_USER_TIMEOUT", int(patience * 1000)),  # Linux has it
+        ):
+            if (option := getattr(socket, name, None)) is not None:
+                carrier.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def left(self, reason: BaseException | None = None) -> None:
         """It has ended."""
+        if isinstance(reason, TimeoutError):
+            _log.info(
+                "a client was out of reach, or read nothing of its answer, for %gs: cut off "
+                "(limits.send_timeout)",
+                self.connections.limits.send_timeout,
+            )
         network, self.network = self.network, None
         self.connections.left(self, network)
 

@@ -142,7 +142,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.forget(self)
-        self._line.left()
+        self._line.left(exc)
         super().connection_lost(exc)
 
     async def start(self) -> None:
