@@ -50,7 +50,7 @@ class GatewayError(Exception):
         self.headers = dict(headers or {})
         if self.retry_after is not None:
             self.headers.setdefault("Retry-After", self.retry_after)
-        if self.status >= 500 and not self.retryable:
+        if not self.retryable:
             self.headers.setdefault("x-should-retry", "false")
 
     def told(self, *, admin: bool, request_id: str) -> Self:
@@ -89,6 +89,13 @@ class BadRequest(GatewayError):
     status = 400
     type = "invalid_request_error"
     default_code = "invalid_request"
+    retryable = False
+
+
+class Unable(BadRequest):
+    """400: the model cannot do this, however often it is asked; the message says what would."""
+
+    default_code = "unsupported_by_model"
 
 
 class Unauthorized(GatewayError):

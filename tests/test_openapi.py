@@ -285,8 +285,9 @@ async def test_headers_arrive_as_they_came(make_gateway: MakeGateway, tmp_path: 
     path = "/upstream/a/v1/files"
     form = '--b\r\nContent-Disposition: form-data; name="model"\r\n\r\na\r\n--b--\r\n'
     kind = "multipart/form-data; boundary=b; x=\N{SNOWMAN}"  # in no other encoding than UTF-8
-    models = {"a": fake_model(tmp_path, record=tmp_path / "record")}
-    async with make_gateway(models, llama_server=RECORDER) as running:
+    model = fake_model(tmp_path, record=tmp_path / "record")
+    model["mmproj"] = model["params"]["model"]  # it hears
+    async with make_gateway({"a": model}, llama_server=RECORDER) as running:
         status, _ = await running.json("POST", path, headers={"Content-Type": kind}, data=form)
         assert status == 200
     (line,) = (tmp_path / "record").read_text().splitlines()

@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import endless, event_stream, patience, throttled
-from gateway.api.inference import chosen_by, resolve
+from gateway.api.inference import chosen_by, refuse_readers, resolve
 from gateway.api.metered import Metered, admitted
 from gateway.api.middleware import needs
 from gateway.api.principal import Principal
@@ -211,6 +211,8 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
         raise BadRequest("`question` is missing: /chat/ask?question=...", param="question")
     named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
     target = await resolve(request[VISIT], named)
+    if target.name not in request.app[LIBRARY].resolver.writers:
+        await refuse_readers(request[VISIT], target)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
     shape(body, target.strip_params, target.set_params)
     check_messages(body)

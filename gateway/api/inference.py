@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 
@@ -10,17 +11,20 @@ from gateway.api.principal import Principal
 from gateway.api.reading import whole_body
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
-from gateway.errors import BadRequest, Forbidden, ModelNotFound
+from gateway.backends.readers import only_reads
+from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unable
 from gateway.library import Library
-from gateway.proxy.beside import ask_beside, to_client
+from gateway.proxy.ability import GENERATION, sentence
+from gateway.proxy.beside import ask_beside, running, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
 from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import Answer, Whole
-from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
+from gateway.proxy.personality import CHAT, COMPLETION, DEVELOPER, MANY_SYSTEMS, RESPONSES
 from gateway.proxy.relay import Call, relay
 from gateway.proxy.resolve import Active, NothingChosen, Target
 from gateway.proxy.routes import Route
+from gateway.proxy.suit import suit
 from gateway.proxy.template import through_template
 
 JSON = b"Content-Type: application/json\r\n"
@@ -32,10 +36,11 @@ def json_handler(route: Route) -> AnyHandler:
     What is chosen once, here, is not looked up for every request. A chat completion that is not
     streamed also has ``responses``, its text, which clients of the old system read.
     """
-    check, apply, beside = route.format.check, route.format.apply, route.beside
+    format, beside, needs = route.format, route.beside, route.needs
+    check, apply, nulls = format.check, format.apply, format.nulls
     dialect, upstream, streams = route.dialect, route.target, route.streams
-    rewrite = with_responses if route.format is CHAT and not beside else None
-    numbered = route.format is RESPONSES and not beside
+    rewrite = with_responses if format is CHAT and not beside else None
+    numbered = format is RESPONSES and not beside
 
     async def handle(request: Request) -> Answer:
         if isinstance(request, FrontRequest):
@@ -45,9 +50,10 @@ def json_handler(route: Route) -> AnyHandler:
             visit = request[VISIT]
             raw = await whole_body(request)
         body = parse_object(raw)
-        changed = drop_nulls(body)
+        # `find`, not `in`: see gateway.proxy.body.
+        changed = raw.find(b"null") >= 0 and drop_nulls(body, nulls)
         allowed = visit.parts.media
-        check(body, allowed)
+        found = check(body, allowed)
         try:
             target = choose(visit, body)
         except ModelNotFound:
@@ -56,11 +62,18 @@ def json_handler(route: Route) -> AnyHandler:
             changed = True
         if target.set_params or target.strip_params:
             shape(body, target.strip_params, target.set_params)
-            check(body, allowed)
+            found = check(body, allowed)
             changed = True
         if (name := target.sent_as) is not None:
             body["model"] = name
             changed = True
+        else:
+            if needs in target.lacks:
+                raise Unable(target.lacks[needs], param="model")
+            if needs is GENERATION and target.name not in visit.parts.library.resolver.writers:
+                await refuse_readers(visit, target)
+            if found or "tools" in body:
+                changed |= suit(format, body, found, target)
         if route.defaults:
             for key, value in target.defaults.items():
                 if key not in body:
@@ -70,7 +83,7 @@ def json_handler(route: Route) -> AnyHandler:
             if apply is not None:
                 apply(body, target.prompt)
                 changed = True
-            elif route.format is COMPLETION and target.asked:
+            elif format is COMPLETION and target.asked:
                 call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
                 call.stream = streams and body.get("stream") is True
                 if name is not None:
@@ -80,6 +93,8 @@ def json_handler(route: Route) -> AnyHandler:
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
         call.stream = streams and body.get("stream") is True
+        if found & (MANY_SYSTEMS | DEVELOPER) and name is None:
+            call.prepare = partial(visit.parts.templates.fitted, format=format, body=body)
         call.dialect = dialect
         call.rewrite = rewrite
         if name is not None:
@@ -92,13 +107,25 @@ def json_handler(route: Route) -> AnyHandler:
     return handle
 
 
+async def refuse_readers(visit: Visit, target: Target) -> None:
+    """Raise :class:`Unable` if the model can't write, by its file: without loading it."""
+    parts, spec = visit.parts, target.spec
+    writers = parts.library.resolver.writers
+    # One that is up, and that nothing says has another task, can write, or it would have ended.
+    plain = not (spec.embeddings or spec.reranking)
+    up = plain and running(parts.scheduler, target.name) is not None
+    if not up and await asyncio.to_thread(only_reads, spec, parts.llm_storage):
+        raise Unable(sentence(GENERATION, target.name), param="model")
+    writers.add(target.name)
+
+
 async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
     """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
     visit = visit_of(request)
     with Metered(visit) as metered:
         fetched = await ask_beside(visit.parts.scheduler, call, load=load)
         metered.status = fetched.status
-    return to_client(call, fetched)
+    return to_client(visit.parts.scheduler, call, fetched)
 
 
 async def send(request: Request, call: Call) -> Answer:
@@ -113,7 +140,7 @@ async def send(request: Request, call: Call) -> Answer:
             outcome.status = response.status
             return response
     finally:
-        if (error := outcome.error) is not None:
+        if (error := outcome.error) is not None and error.status >= 500:
             parts.errors.add(error.message, code=error.code, model=call.model, request_id=visit.id)
 
 

@@ -10,6 +10,7 @@ from gateway.api.cors import CORS
 from gateway.api.hosts import HOSTS, PROXIES
 from gateway.api.tls_state import TLS
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
+from gateway.proxy.template import Templates
 
 
 class Parts:
@@ -31,10 +32,12 @@ class Parts:
         "library",
         "lifecycle",
         "limits",
+        "llm_storage",
         "max_body",
         "media",
         "proxies",
         "scheduler",
+        "templates",
         "tls",
     )
 
@@ -50,6 +53,8 @@ class Parts:
         self.scheduler = app[SCHEDULER]
         self.tls = app[TLS]
         settings = app[SETTINGS]
+        self.llm_storage = settings.llm_storage
+        self.templates = Templates()
         self.keys_needed = settings.auth.enabled
         self.keys_in_queries = settings.auth.allow_query_key
         self.heartbeat = settings.limits.heartbeat

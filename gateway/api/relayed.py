@@ -106,7 +106,7 @@ def _showing(route: Route) -> Handler:
                 raise
             return json_response(known)
         change = None if request[VISIT].principal.admin else without_paths
-        return to_client(call, fetched, change)
+        return to_client(request.app[SCHEDULER], call, fetched, change)
 
     return handle
 

@@ -17,7 +17,7 @@ from gateway.api.inference import resolve, send
 from gateway.api.reading import ask_for
 from gateway.api.request import Handler
 from gateway.api.visit import VISIT
-from gateway.errors import BadRequest, PayloadTooLarge
+from gateway.errors import BadRequest, PayloadTooLarge, Unable
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.outgoing import Answer
 from gateway.proxy.relay import Call
@@ -44,6 +44,8 @@ def form_handler(route: Route) -> Handler:
                     param="model",
                 )
         target = await resolve(request[VISIT], {"model": named or field.model})
+        if route.needs in target.lacks:
+            raise Unable(target.lacks[route.needs], param="model")
         first, length = field.body, request.content_length
         if (name := target.sent_as) is not None:
             # A server elsewhere reads the field, and knows the model by another name.

@@ -13,8 +13,8 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
+from gateway.proxy.blame import read_failure
 from gateway.proxy.coding import unpacked
-from gateway.proxy.failure import Failure
 from gateway.proxy.outgoing import Whole
 from gateway.proxy.relay import Call
 from gateway.proxy.renaming import InJson
@@ -30,7 +30,7 @@ NOT_LOADED = "model_not_loaded"
 _UP = (State.READY, State.DRAINING)
 
 
-def _running(scheduler: Scheduler, model: str) -> Backend | None:
+def running(scheduler: Scheduler, model: str) -> Backend | None:
     """The model's backend, if it runs and can be asked."""
     backend = scheduler.backend(model)
     return backend if backend is not None and backend.state in _UP else None
@@ -45,7 +45,7 @@ async def ask_beside(scheduler: Scheduler, call: Call, *, load: bool = True) -> 
     look = call.method == "GET"
     for last in (False, True):
         lease = scheduler.try_lease(call.model) if not look else None
-        backend = lease.backend if lease is not None else _running(scheduler, call.model)
+        backend = lease.backend if lease is not None else running(scheduler, call.model)
         if backend is None:
             if not load or (look and last):  # it has been unloaded meanwhile: so it stays
                 raise not_loaded(call.model)
@@ -93,7 +93,10 @@ def not_loaded(model: str) -> BadRequest:
 
 
 def to_client(
-    call: Call, fetched: Fetched, change: Callable[[bytes], bytes] | None = None
+    scheduler: Scheduler,
+    call: Call,
+    fetched: Fetched,
+    change: Callable[[bytes], bytes] | None = None,
 ) -> Whole:
     """The answer for the client; ``change`` is for the body of a success."""
     passed = headers.to_client(fetched.headers)
@@ -103,9 +106,13 @@ def to_client(
     if status >= 400:
         if (coding := headers.find(fetched.headers, b"content-encoding")) is not None:
             body = unpacked(coding.decode("latin-1"), body, _MAX_ERROR)
-        failure = Failure.read(status, body, fetched.headers)
+        backend = scheduler.backend(call.model)
+        here = backend is None or not backend.spec.url
+        failure = read_failure(
+            call.model, here, call.target, call.body, status, body, fetched.headers
+        )
         status, body = failure.status, call.dialect.error(failure)
-        passed = headers.with_retry_after(headers.of_json(passed), failure.retry_after)
+        passed = headers.of_error(passed, failure.retry_after, fleeting=failure.fleeting)
     elif change is not None:
         body = change(body)
     elif call.renamed is not None:

@@ -1,7 +1,10 @@
 """What llama-server says went wrong, made into what clients of each API understand. Pure.
 
 It says ``{"error": {"code": 400, "message": ..., "type": ...}}`` on every route. Its status and
-message are kept; nothing is invented.
+message are kept, but for what it says with a 500 or 501 although the client is who must change
+something: those are known by their words, each as llama-server has it (llama.cpp,
+``tools/server`` and ``common/chat.cpp``, builds of 2025 and 2026), and become a 400. A 500 of which
+nothing is known stays one.
 """
 
 from __future__ import annotations
@@ -14,8 +17,24 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import BackendError, BadRequest, GatewayError, RateLimited, Unavailable
+from gateway.errors import (
+    BackendError,
+    BadRequest,
+    GatewayError,
+    RateLimited,
+    Unable,
+    Unavailable,
+)
 from gateway.proxy import headers
+from gateway.proxy.ability import (
+    DECISIONS,
+    EMBEDDINGS,
+    GENERATION,
+    INFILL,
+    MEDIA,
+    RERANKING,
+    TOOLS,
+)
 
 _OVERFLOW = "exceed_context_size_error"
 #: llama-server's type of an error -> OpenAI's code for it, which clients look for.
@@ -24,6 +43,48 @@ _CODES = {_OVERFLOW: "context_length_exceeded"}
 _OVER_BATCH = re.compile(r"input \(\d+ tokens\) is too large to process\b")
 #: Those that a client may send again, and when it may.
 _KINDS: Mapping[int, type[GatewayError]] = MappingProxyType({429: RateLimited, 503: Unavailable})
+#: With a 500 or 501: what a model can't do, as it was started.
+_UNABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (TOOLS, re.compile(r"tool(s|_choice) param requires --jinja\b")),
+    (MEDIA, re.compile(r"(image|audio|video) input is not supported - hint\b")),
+    (MEDIA, re.compile(r"Multimodal data provided, but model does not support\b")),
+    (MEDIA, re.compile(r"The current model does not support audio input\b")),
+    (EMBEDDINGS, re.compile(r"This server does not support embeddings\b")),
+    (RERANKING, re.compile(r"This server does not support reranking\b")),
+    (GENERATION, re.compile(r"the current context does not (support )?logits computation\b")),
+    (INFILL, re.compile(r"Infill is not supported by this model\b")),
+    (DECISIONS, re.compile(r"This model is not a decision model\b")),
+)
+#: With a 500: what is wrong with a request, whatever the model. Newer builds say most of it with
+#: a 400.
+_WRONG = re.compile(
+    r"""Failed\ to\ parse\ (messages|tools|tool\ call\ arguments\ as\ JSON|grammar)\b
+      | Failed\ to\ (load|decode)\ (image|audio)\b
+      | Cannot\ use\ both\ json_schema\ and\ grammar\b
+      | Cannot\ use\ custom\ grammar\ constraints\ with\ tools\b
+      | Either\ "json_schema"\ or\ "grammar"\ can\ be\ specified\b
+      | Unknown\ reasoning\ format:
+      | Invalid\ tool_choice:
+      | unsupported\ content\[\]\.type\b
+      | Expected\ '(content|messages|tools)'\ to\ be\b
+      | All\ non-assistant\ messages\ must\ contain\ 'content'
+      | Assistant\ message\ must\ contain\ either\ 'content'
+      | Cannot\ have\ 2\ or\ more\ assistant\ messages\ at\ the\ end\b
+      | response_format\ type\ must\ be\ one\ of\b
+      | invalid\ type\ for\ "enable_thinking"
+      | Only\ one\ completion\ choice\ is\ allowed\b
+      | Only\ no\ echo\ is\ supported\b
+      | top_logprobs\ requires\ logprobs\b
+      | Unable\ to\ generate\ parser\ for\ this\ template\b
+      | Jinja\ Exception:
+      | [^\n]*\ at\ row\ \d+,\ column\ \d+:\n              # a template's own exception, in 2025
+      | \[json\.exception\.(type_error\.302|out_of_range\.403)\]  # a field's type, or its absence
+    """,
+    re.VERBOSE,
+)
+_CLIENTS = (500, 501)
+#: Statuses that a client may meet with the same request sent again.
+_FLEETING = frozenset({408, 409, 429, *range(500, 600)}) - {501}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +99,15 @@ class Failure:
     fields: dict[str, Any]
     #: ``Retry-After``, as it was said or should have been; None where it has no place.
     retry_after: str | None = None
+    #: What the model lacks, if that is it: see :mod:`gateway.proxy.ability`.
+    lacking: str | None = None
 
     @classmethod
     def read(cls, status: int, answer: bytes, said: Iterable[tuple[bytes, bytes]] = ()) -> Failure:
         """The error in the body of an answer, whatever that is; ``said``: its headers.
 
-        Too much input is 400 always: told that it broke by chance, clients would send it again.
+        What the client must change is 400 always: told that it broke by chance, it would send the
+        same again.
         """
         fields = _fields(answer)
         message = fields.get("message")
@@ -54,9 +118,16 @@ class Failure:
             # Builds before 2025-12 say only that it is too long.
             message = f"{message} ({prompt} tokens, and the context has {context})"
         kind = str(fields.get("type") or "api_error")
-        if _OVER_BATCH.match(message):
-            kind = _OVERFLOW
+        lacking = None
+        if status in _CLIENTS:
+            lacking = next((what for what, words in _UNABLE if words.match(message)), None)
+            if _OVER_BATCH.match(message):
+                kind = _OVERFLOW
+            elif lacking is not None or _WRONG.match(message):
+                status, kind = 400, BadRequest.type
         code = _CODES.get(kind, fields.get("code"))
+        if lacking is not None:
+            code = Unable.default_code
         return cls(
             400 if kind == _OVERFLOW else status,
             message,
@@ -64,7 +135,13 @@ class Failure:
             code if isinstance(code, str) else None,
             fields,
             headers.retry_after(status, said),
+            lacking,
         )
+
+    @property
+    def fleeting(self) -> bool:
+        """Whether the same request may succeed when it is sent again."""
+        return self.status in _FLEETING
 
     def in_openai_shape(self) -> bytes:
         """OpenAI's error object: ``code`` is a text, and ``param`` is always there."""
@@ -81,7 +158,13 @@ class Failure:
         """The same as an error of ours, ``what`` before the message."""
         kind = _KINDS.get(self.status) or (BadRequest if self.status < 500 else BackendError)
         told = {} if self.retry_after is None else {"Retry-After": self.retry_after}
-        return kind(what + self.message, code=self.code, headers=told)
+        param = self.fields.get("param")
+        return kind(
+            what + self.message,
+            code=self.code,
+            param=param if isinstance(param, str) else None,
+            headers=told,
+        )
 
 
 def _fields(answer: bytes) -> dict[str, Any]:

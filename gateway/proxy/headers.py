@@ -63,6 +63,8 @@ _DROPPED_FAMILIES = (b"access-control-", b"x-gateway-", b"x-ratelimit-")
 #: Seconds after which to come back, where a backend doesn't say, by status: too many requests, and
 #: not now (RFC 6585, 4; RFC 9110, 15.6.4).
 _COME_BACK = {429: RateLimited.retry_after, 503: Unavailable.retry_after}
+#: What an error of a backend's says of itself, and we say of what it has become.
+_OF_ERRORS = ("content-type", "content-encoding", "x-should-retry")
 
 #: A stream must not be kept back by a proxy in front (nginx reads X-Accel-Buffering), nor cached.
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
@@ -82,12 +84,17 @@ def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> Headers:
     )
 
 
-def of_json(passed: Headers) -> Headers:
-    """The same headers for a body that has become JSON."""
-    others = (
-        pair for pair in passed if pair[0].lower() not in ("content-type", "content-encoding")
-    )
-    return (*others, ("Content-Type", "application/json; charset=utf-8"))
+def of_error(passed: Headers, when: str | None, *, fleeting: bool) -> Headers:
+    """The same headers for an error, whose body has become JSON.
+
+    ``when``: its ``Retry-After``, where that is missing. ``fleeting``: whether the same request
+    may succeed if it is sent again; where it may not, OpenAI's and Anthropic's clients are told so.
+    """
+    others = [pair for pair in passed if pair[0].lower() not in _OF_ERRORS]
+    told = [] if fleeting else [("x-should-retry", "false")]
+    if when is not None and not any(name.lower() == "retry-after" for name, _ in others):
+        told.append(("Retry-After", when))
+    return (*others, ("Content-Type", "application/json; charset=utf-8"), *told)
 
 
 def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -99,13 +106,6 @@ def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
     if found is not None:
         return found.decode("latin-1")
     return _COME_BACK.get(status)
-
-
-def with_retry_after(passed: Headers, when: str | None) -> Headers:
-    """The same headers, and ``Retry-After`` where it is missing."""
-    if when is None or any(name.lower() == "retry-after" for name, _ in passed):
-        return passed
-    return (*passed, ("Retry-After", when))
 
 
 def vary(said: Iterable[tuple[bytes, bytes]]) -> str:

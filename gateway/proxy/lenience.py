@@ -2,34 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.proxy.body import JsonObject
+JsonObject = dict[str, Any]
 
 
-def drop_nulls(body: JsonObject) -> bool:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An object of a body (or a list of such), in which a ``null`` is as good as nothing.
+
+    But for the fields in ``kept``, where it has a meaning, and for ``text`` in a part that is one,
+    which is empty then. ``inner``: the fields that hold further places. Whatever is below other
+    fields is the client's own: schemas, arguments, answers of tools.
+    """
+
+    inner: Mapping[str, Place] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+
+
+_LEAF = Place()
+_PART = Place(dict.fromkeys(("image_url", "input_audio", "file", "source", "cache_control"), _LEAF))
+_NAMED = Place({"function": _LEAF, "custom": _LEAF})
+
+#: The bodies of each API: what its clients leave ``null`` (OpenAI reference, Chat Completions and
+#: Responses; Anthropic API reference, Messages). The ``content`` of a message may be.
+CHAT = Place(
+    {
+        "messages": Place(
+            {"content": _PART, "tool_calls": _NAMED, "function_call": _LEAF},
+            kept=frozenset({"content"}),
+        ),
+        "tools": _NAMED,
+        "tool_choice": _NAMED,
+        "response_format": Place({"json_schema": _LEAF}),
+        "stream_options": _LEAF,
+    }
+)
+RESPONSES = Place(
+    {
+        "input": Place({"content": _PART, "summary": _PART, "output": _PART}),
+        "tools": _LEAF,
+        "tool_choice": _LEAF,
+        "text": Place({"format": _LEAF}),
+        "reasoning": _LEAF,
+    }
+)
+ANTHROPIC = Place(
+    {
+        "system": _PART,
+        "messages": Place(
+            {"content": Place({**_PART.inner, "content": _PART})},
+            kept=frozenset({"content"}),
+        ),
+        "tools": Place({"cache_control": _LEAF}),
+        "tool_choice": _LEAF,
+        "thinking": _LEAF,
+        "metadata": _LEAF,
+    }
+)
+#: Of any other body only the fields themselves.
+OTHER = _LEAF
+
+
+def drop_nulls(body: JsonObject, place: Place = OTHER) -> bool:
     """Take out what is ``null`` and might as well not be there; whether there was anything.
 
-    That is any field of the body itself, and the description of a tool. Clients send them for
-    what they were not told (litellm ``encoding_format``, the ``llm`` command a description), and
-    llama-server answers that a type must be string.
+    Clients send it for what they were not told (litellm ``encoding_format``, the ``llm`` command a
+    description, openai's own client all that an answer didn't have, when that becomes history),
+    and llama-server answers that a type must be string.
     """
     dropped = False
     if None in body.values():
         for name in [name for name, value in body.items() if value is None]:
+            if name in place.kept:
+                continue
             del body[name]
-        dropped = True
-    if "tools" in body:
-        dropped |= _drop_null_descriptions(body["tools"])
-    return dropped
-
-
-def _drop_null_descriptions(tools: Any) -> bool:
-    dropped = False
-    for tool in tools if isinstance(tools, list) else ():
-        # Chat completions have it in `function`, Responses and Anthropic's API beside `name`.
-        for holder in (tool, tool.get("function")) if isinstance(tool, dict) else ():
-            if isinstance(holder, dict) and holder.get("description", "") is None:
-                del holder["description"]
-                dropped = True
+            if name == "text" and str(body.get("type")).endswith("text"):
+                body[name] = ""
+            dropped = True
+    for name, inner in place.inner.items():
+        value = body.get(name)
+        for item in value if value.__class__ is list else (value,):
+            if item.__class__ is dict:
+                dropped |= drop_nulls(item, inner)
     return dropped

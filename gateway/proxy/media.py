@@ -48,37 +48,62 @@ _CARRIERS = (
     "query",
     "documents",
 )
+#: Types of content parts that a model needs a projector for.
+MEDIA_TYPES = frozenset(
+    {
+        "image_url",
+        "input_image",
+        "image",
+        "audio_url",
+        "input_audio",
+        "video_url",
+        "input_video",
+    }
+)
 #: Lists of addresses: in a prompt of completions, and in /v1/systemone.
-_LISTS = frozenset({"multimodal_data", "files", "images"})
+_EMBEDDED = "multimodal_data"
+_LISTS = frozenset({_EMBEDDED, "files", "images"})
 
 
-def refuse_remote(body: dict[str, Any], allowed: Beginnings = DATA_ONLY) -> None:
-    """Raise :class:`BadRequest` if anything in ``body`` is at an address that isn't allowed."""
+def refuse_remote(body: dict[str, Any], allowed: Beginnings = DATA_ONLY) -> bool:
+    """Raise :class:`BadRequest` if anything in ``body`` is at an address that isn't allowed.
+
+    Returns whether there are media in it.
+    """
+    found = False
     for name in _CARRIERS:
         value = body.get(name)
         if value.__class__ is list or value.__class__ is dict:
-            refuse_remote_in(value, allowed)
+            found |= refuse_remote_in(value, allowed)
     for name in _LISTS:
         if name in body:
             _look_at_list(name, body[name], allowed)
+            found |= name == _EMBEDDED
+    return found
 
 
-def refuse_remote_in(content: Any, allowed: Beginnings = DATA_ONLY) -> None:
+def refuse_remote_in(content: Any, allowed: Beginnings = DATA_ONLY) -> bool:
     """The same for the content of one message. No recursion: clients choose how deep it is."""
     waiting = [content]
+    found = False
     while waiting:
         value = waiting.pop()
         if isinstance(value, list):
             waiting += [item for item in value if isinstance(item, dict | list)]
             continue
-        arguments = value.get("type") == "tool_use"  # what a tool was called with is no media
+        kind = value.get("type")
+        arguments = kind == "tool_use"  # what a tool was called with is no media
+        if kind.__class__ is str and kind in MEDIA_TYPES:
+            found = True
         for key, inner in value.items():
             if key in _PLACES:
                 _look_at(key, inner, allowed)
             elif key in _LISTS:
                 _look_at_list(key, inner, allowed)
+                found |= key == _EMBEDDED
             if isinstance(inner, dict | list) and not (arguments and key == "input"):
                 waiting.append(inner)
+    return found
 
 
 def _look_at(place: str, value: Any, allowed: Beginnings) -> None:

@@ -1,8 +1,10 @@
 """A request body and a personality -> the body with its system prompt. Pure.
 
-There is one system message afterwards: the personality first, then what the client's own system
-messages said, in their order. Several system messages, or one in the middle, are refused by
-many chat templates. The bodies are changed in place: the caller has parsed them for this.
+The personality comes first, then what the client's own system messages say that stand at the
+beginning, as one system message. What the client says to the model later on stays where it is:
+moved to the front it would change the beginning of every prompt after it, and llama-server could
+take up nothing of the conversation from its cache. Where a chat template refuses it there, see
+:mod:`gateway.proxy.late`. The bodies are changed in place: the caller has parsed them for this.
 
 Each :class:`MessageFormat` knows where its API keeps the system prompt. A legacy completion has
 no place for one: see :mod:`gateway.proxy.template`.
@@ -15,19 +17,26 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.errors import BadRequest
+from gateway.proxy import lenience, tools
 from gateway.proxy.body import json_type
 from gateway.proxy.media import DATA_ONLY, Beginnings, refuse_remote, refuse_remote_in
 
 JsonObject = dict[str, Any]
 
 #: Roles that speak for the application (OpenAI renamed `system` to `developer` in 2024).
-_SYSTEM_ROLES = ("system", "developer")  # no set: in a body a role may be anything, also a list
+SYSTEM_ROLES = ("system", "developer")  # no set: in a body a role may be anything, also a list
+
+#: What :class:`Check` finds in a body that is not in every one, as bits:
+#: a system message that is not the first one; one that calls itself developer;
+MANY_SYSTEMS, DEVELOPER = 1, 2
+#: pictures or sounds; calls of tools, or a thought.
+WITH_MEDIA, WITH_CALLS = 4, 8
 
 
 class Check(Protocol):
     """See :class:`MessageFormat`."""
 
-    def __call__(self, body: JsonObject, allowed: Beginnings = DATA_ONLY, /) -> object: ...
+    def __call__(self, body: JsonObject, allowed: Beginnings = DATA_ONLY, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +44,24 @@ class MessageFormat:
     """How one API writes a conversation.
 
     ``check`` raises :class:`BadRequest` for a body that is none of this format, or that has media
-    at addresses that do not begin as allowed (:data:`DATA_ONLY` by default); ``apply`` puts a
-    system prompt in, where it has a place.
+    at addresses that do not begin as allowed (:data:`DATA_ONLY` by default), and returns what it
+    found; ``apply`` puts a system prompt in, where it has a place, and without one (``None``)
+    only makes one system message of those at the beginning. ``nulls``: where a ``null`` is as
+    good as nothing. ``settle`` is for llama-server: see :mod:`gateway.proxy.tools`.
     """
 
     name: str
     check: Check
-    apply: Callable[[JsonObject, str], None] | None
+    apply: Callable[[JsonObject, str | None], None] | None
+    nulls: lenience.Place = lenience.OTHER
+    settle: Callable[[JsonObject], bool] | None = None
 
 
 # --- OpenAI's Chat Completions -------------------------------------------------------------
 
 
-def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> list[Any]:
-    """The ``messages`` of a chat request. Raises :class:`BadRequest` if they aren't any."""
+def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
+    """Look through the ``messages`` of a chat request: see :class:`MessageFormat`."""
     try:
         messages = body["messages"]
     except KeyError:
@@ -63,66 +76,80 @@ def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> list[An
         )
     if not messages:
         raise BadRequest("`messages` must hold at least one message", param="messages")
+    found = 0
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise BadRequest(
                 f"`messages[{index}]` must be an object, not {json_type(message)}",
                 param=f"messages[{index}]",
             )
+        role = message.get("role")
+        if role in SYSTEM_ROLES:
+            found |= (MANY_SYSTEMS if index else 0) | (DEVELOPER if role != "system" else 0)
+        elif "tool_calls" in message:
+            found |= WITH_CALLS
         content = message.get("content")
-        if content.__class__ is list or content.__class__ is dict:
-            refuse_remote_in(content, allowed)
-    return messages
+        if (content.__class__ is list or content.__class__ is dict) and refuse_remote_in(
+            content, allowed
+        ):
+            found |= WITH_MEDIA
+    return found
 
 
-def apply_to_chat(body: JsonObject, prompt: str) -> None:
+def apply_to_chat(body: JsonObject, prompt: str | None) -> None:
     """Put ``prompt`` into a chat-completions body (OpenAI reference, Chat Completions)."""
-    contents = []
-    others = []
-    for message in body["messages"]:
-        if message.get("role") in _SYSTEM_ROLES:
-            contents.append(message.get("content"))
-        else:
-            others.append(message)
-    content = _joined([prompt, *contents]) if contents else prompt
-    body["messages"] = [{"role": "system", "content": content}, *others]
+    messages = body["messages"]
+    lead = leading(messages)
+    contents = [message.get("content") for message in messages[:lead]]
+    first = {"role": "system"} if prompt is not None else messages[0]
+    content = _joined([prompt, *contents])
+    body["messages"] = [{**first, "content": content}, *messages[lead:]]
 
 
 # --- OpenAI's Responses --------------------------------------------------------------------
 
 
-def check_responses(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> None:
+def check_responses(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
     """Raise :class:`BadRequest` unless ``input`` is a text or a list of objects."""
     items = body.get("input")
     if isinstance(items, str):
-        return
+        return 0
     if items is None:
         raise BadRequest("`input` is missing: a text, or a list of items", param="input")
     if not isinstance(items, list):
         raise BadRequest(
             f"`input` must be a text or a list of items, not {json_type(items)}", param="input"
         )
+    found = 0
+    first = 0 if body.get("instructions") else 1  # which system message would be another one
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise BadRequest(
                 f"`input[{index}]` must be an object, not {json_type(item)}",
                 param=f"input[{index}]",
             )
-    refuse_remote_in(items, allowed)
+        role = item.get("role")
+        if role in SYSTEM_ROLES:
+            found |= MANY_SYSTEMS if index >= first else 0
+            found |= DEVELOPER if role != "system" else 0
+        elif role is None:
+            found |= WITH_CALLS
+    if refuse_remote_in(items, allowed):
+        found |= WITH_MEDIA
+    return found
 
 
-def apply_to_responses(body: JsonObject, prompt: str) -> None:
+def apply_to_responses(body: JsonObject, prompt: str | None) -> None:
     """Put ``prompt`` into a Responses body (OpenAI reference, Responses): ``instructions``.
 
-    Items of the input that speak for the application go there too. Where one holds more than
-    text, which ``instructions`` cannot, all of it becomes one such item instead.
+    Items at the beginning of the input that speak for the application go there too. Where one
+    holds more than text, which ``instructions`` cannot, all of it becomes one such item instead.
     """
     contents = [prompt, body.get("instructions")]
     items = body["input"]
-    others = items
-    if isinstance(items, list):
-        others = [item for item in items if not _is_system(item)]
-        contents += [item.get("content") for item in items if _is_system(item)]
+    lead = leading(items) if isinstance(items, list) else 0
+    contents += [item.get("content") for item in items[:lead]]
+    others = items[lead:] if lead else items
     joined = _joined(contents)
     if isinstance(joined, str):
         body["instructions"] = joined
@@ -137,50 +164,110 @@ def apply_to_responses(body: JsonObject, prompt: str) -> None:
 
 # --- Anthropic's Messages ------------------------------------------------------------------
 
+#: How a text begins that Claude Code puts before its system prompt, another with each request.
+#: llama-server knows it too, but only where it begins a text.
+_VARIES = "x-anthropic-billing-header"
 
-def apply_to_anthropic(body: JsonObject, prompt: str) -> None:
+
+def check_anthropic(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
+    """As :func:`check_messages`; ``system`` may be a text or a list of blocks."""
+    found = check_messages(body, allowed)
+    system = body.get("system")
+    if system is None:
+        return found
+    if not isinstance(system, str | list):
+        raise BadRequest(
+            f"`system` must be a text or a list of blocks, not {json_type(system)}", param="system"
+        )
+    if system and is_system(body["messages"][0]):
+        found |= MANY_SYSTEMS
+    return found
+
+
+def apply_to_anthropic(body: JsonObject, prompt: str | None) -> None:
     """Put ``prompt`` into a Messages body (Anthropic API reference, Messages): ``system``.
 
     A text stays a text. In a list of blocks it becomes the first, with the blank line that
     llama-server doesn't put between blocks; the others keep their ``cache_control``. Messages
-    with the role ``system`` go there as well if they are text.
+    at the beginning with the role ``system`` go there as well if they are text. What varies from
+    request to request comes last, so that what stands before it is found in the cache.
     """
-    system = body.get("system")
-    if system is not None and not isinstance(system, str | list):
-        raise BadRequest(
-            f"`system` must be a text or a list of blocks, not {json_type(system)}",
-            param="system",
-        )
-    contents = []
-    others = []
-    for message in body["messages"]:
-        if _is_system(message) and _is_all_text(message.get("content")):
-            contents.append(message["content"])
-        else:
-            others.append(message)
-    body["messages"] = others
+    system, messages = body.get("system"), body["messages"]
+    lead = 0
+    while lead < leading(messages) and _is_all_text(messages[lead].get("content")):
+        lead += 1
+    contents = [message["content"] for message in messages[:lead]]
+    body["messages"] = messages[lead:]
+    system, varying = _without_varying(system)
+    if not isinstance(system, list):
+        joined = _joined([prompt, system, *contents])
+        body["system"] = joined
+        if varying:
+            between = [{"type": "text", "text": f"{joined}\n\n"}] if joined else []
+            body["system"] = [*between, *varying]
+        return
+    first = []
+    if prompt is not None:
+        follows = bool(system or varying)
+        first = [{"type": "text", "text": f"{prompt}\n\n" if prompt and follows else prompt}]
+    more = _joined(contents)
+    last = [{"type": "text", "text": f"\n\n{more}"}] if more else []
+    if varying and (system or last):
+        varying = [{"type": "text", "text": "\n\n"}, *varying]
+    body["system"] = [*first, *system, *last, *varying]
+
+
+def _without_varying(system: Any) -> tuple[Any, list[Any]]:
+    """A ``system`` without what varies with each request, and that, as blocks of their own."""
+    if isinstance(system, str) and system.startswith(_VARIES):
+        line, _, rest = system.partition("\n")
+        return rest.lstrip("\n"), [{"type": "text", "text": line}]
     if isinstance(system, list):
-        first = {"type": "text", "text": f"{prompt}\n\n" if prompt and system else prompt}
-        more = _joined(contents)
-        last = [{"type": "text", "text": f"\n\n{more}"}] if more else []
-        body["system"] = [first, *system, *last]
-    else:
-        body["system"] = _joined([prompt, system, *contents])
+        varying = [b for b in system if _is_text(b) and b["text"].startswith(_VARIES)]
+        # One that holds more than its line is as much a system prompt: it stays whole.
+        varying = [block for block in varying if "\n" not in block["text"].strip()]
+        if varying:
+            return [block for block in system if block not in varying], varying
+    return system, []
 
 
 # --- all of them ---------------------------------------------------------------------------
 
-CHAT = MessageFormat("chat", check_messages, apply_to_chat)
-RESPONSES = MessageFormat("responses", check_responses, apply_to_responses)
-ANTHROPIC = MessageFormat("anthropic", check_messages, apply_to_anthropic)
+CHAT = MessageFormat("chat", check_messages, apply_to_chat, lenience.CHAT, tools.settle_chat)
+RESPONSES = MessageFormat(
+    "responses",
+    check_responses,
+    apply_to_responses,
+    lenience.RESPONSES,
+    tools.settle_responses,
+)
+ANTHROPIC = MessageFormat(
+    "anthropic",
+    check_anthropic,
+    apply_to_anthropic,
+    lenience.ANTHROPIC,
+    tools.settle_anthropic,
+)
+
+
+def _check_media(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
+    return WITH_MEDIA if refuse_remote(body, allowed) else 0
+
+
 #: Legacy completions: through the model's chat template, and only if the client asks for it.
-COMPLETION = MessageFormat("completion", refuse_remote, None)
+COMPLETION = MessageFormat("completion", _check_media, None)
 #: Not a conversation: embeddings, tokens, fill-in-the-middle. A personality has no place in it.
-NONE = MessageFormat("none", refuse_remote, None)
+NONE = MessageFormat("none", _check_media, None)
 
 
-def _is_system(message: JsonObject) -> bool:
-    return message.get("role") in _SYSTEM_ROLES
+def is_system(message: JsonObject) -> bool:
+    """Whether a message, or an item of Responses, speaks for the application."""
+    return message.get("role") in SYSTEM_ROLES
+
+
+def leading(messages: list[JsonObject]) -> int:
+    """How many of them speak for the application before anybody else does."""
+    return next((n for n, message in enumerate(messages) if not is_system(message)), len(messages))
 
 
 def _joined(contents: list[Any]) -> Any:

@@ -22,6 +22,7 @@ from gateway.backends.backend import Backend
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy import headers
+from gateway.proxy.blame import read_failure
 from gateway.proxy.dialect import ANTHROPIC, OPENAI, Dialect
 from gateway.proxy.failure import Failure
 from gateway.proxy.heartbeat import Heartbeat, Passed, Pulse
@@ -199,13 +200,13 @@ async def _attempt(
         opened = await heart.settled() if heart is not None else None
         if opened is None:
             if answer.whole:
-                return _whole(call, head, b"".join(answer.early), outcome)
+                return _whole(lease, call, head, b"".join(answer.early), outcome)
             if _names(call, head) is not None:
                 head.length = None  # of a name that is longer or shorter
             opened = await open_stream(opener, head)
         elif head.status >= 400:
             body = await answer.text()
-            raise Failure.read(head.status, body, head.headers).as_error()
+            raise _failure(lease, call, head, body).as_error()
         elif not _is_events(head):
             raise BackendError(f"{call.model} did not answer with a stream")
         if heart is None and _is_events(head):
@@ -233,13 +234,18 @@ def _names(call: Call, head: ResponseHead) -> Names | None:
     return InJson(call.renamed) if kind.startswith(b"application/json") else None
 
 
-def _whole(call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
+def _failure(lease: Lease, call: Call, head: ResponseHead, body: bytes) -> Failure:
+    here = not lease.backend.spec.url
+    return read_failure(call.model, here, call.target, call.body, head.status, body, head.headers)
+
+
+def _whole(lease: Lease, call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
     passed = headers.to_client(head.headers)
     status = head.status
     if status >= 400:
-        failure = Failure.read(status, body, head.headers)
+        failure = _failure(lease, call, head, body)
         status, body = failure.status, call.dialect.error(failure)
-        passed = headers.with_retry_after(headers.of_json(passed), failure.retry_after)
+        passed = headers.of_error(passed, failure.retry_after, fleeting=failure.fleeting)
     else:
         try:
             parsed = orjson.loads(body)

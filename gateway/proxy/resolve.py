@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gateway.backends.command import request_defaults
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
+from gateway.proxy.ability import lacks
 from gateway.proxy.body import json_type
 from gateway.spelling import did_you_mean
 
@@ -45,7 +46,7 @@ class Target:
     ``prompt`` is the personality's text, if there is one; ``asked`` says that the client itself
     named it, in the request or with the model; ``defaults`` are body fields for requests that
     don't set them. The next four are those of ``spec``, whose own attributes, which are
-    pydantic's, cost ten times as much.
+    pydantic's, cost ten times as much. ``lacks``: see :func:`gateway.proxy.ability.lacks`.
     """
 
     spec: ModelSpec
@@ -54,6 +55,7 @@ class Target:
     sent_as: str | None
     set_params: Mapping[str, Any]
     strip_params: tuple[str, ...]
+    lacks: Mapping[str, str]
     personality: str | None = None
     prompt: str | None = None
     asked: bool = False
@@ -66,6 +68,8 @@ class Resolver:
         self._specs = catalog.models
         self._plain = {name: _without_personality(s) for name, s in catalog.models.items()}
         self._names: dict[str, tuple[ModelSpec, str | None]] = {}
+        #: Models that are known to write text, by name: whoever finds out adds them.
+        self.writers = {name for name, spec in catalog.models.items() if spec.url}
         #: What was asked for before, and found: it can't mean anything else.
         self._found: dict[tuple[object, ...], Target] = {}
         for alias, name in catalog.aliases.items():
@@ -228,6 +232,7 @@ def _without_personality(spec: ModelSpec) -> Target:
         spec.sent_as,
         spec.set_params,
         spec.strip_params,
+        lacks(spec),
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
+from gateway.proxy.ability import EMBEDDINGS, GENERATION, MEDIA, RERANKING
 from gateway.proxy.dialect import ANTHROPIC as SAYS_ANTHROPIC
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.dialect import RESPONSES as SAYS_RESPONSES
@@ -52,7 +53,8 @@ class Route:
     ``format``: the message format, which a personality is put into. ``dialect``: how errors are
     said and usage is read. ``defaults``: sampling defaults of models.json go into the body.
     ``beside``: answered by llama-server beside its running requests, so no slot is waited for.
-    ``reason``: why it is not for everybody.
+    ``reason``: why it is not for everybody. ``needs``: what a model must be able to do, see
+    :mod:`gateway.proxy.ability`.
     """
 
     method: str
@@ -65,6 +67,7 @@ class Route:
     defaults: bool = False
     beside: bool = False
     reason: str = ""
+    needs: str = ""
 
     @property
     def target(self) -> str:
@@ -86,12 +89,14 @@ def _both(
     dialect: Dialect = OPENAI,
     defaults: bool = False,
     beside: bool = False,
+    needs: str = "",
 ) -> tuple[Route, Route]:
     """A POST route with and without /v1, as clients with either base URL ask for it."""
     target = upstream or f"/v1{path}"
+    what = Access.CHAT, format, dialect, defaults, beside, "", needs
     return (
-        Route("POST", path, target, model, Access.CHAT, format, dialect, defaults, beside),
-        Route("POST", f"/v1{path}", target, model, Access.CHAT, format, dialect, defaults, beside),
+        Route("POST", path, target, model, *what),
+        Route("POST", f"/v1{path}", target, model, *what),
     )
 
 
@@ -105,9 +110,9 @@ _REPLAYS = "it replays the answers of other clients"
 
 TABLE: tuple[Route, ...] = (
     # Conversations (OpenAI reference, Chat Completions and Responses; Anthropic's, Messages).
-    *_both("/chat/completions", format=CHAT, defaults=True),
-    *_both("/responses", format=RESPONSES, dialect=SAYS_RESPONSES, defaults=True),
-    *_both("/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, defaults=True),
+    *_both("/chat/completions", format=CHAT, defaults=True, needs=GENERATION),
+    *_both("/responses", format=RESPONSES, dialect=SAYS_RESPONSES, defaults=True, needs=GENERATION),
+    *_both("/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, defaults=True, needs=GENERATION),
     # Counting: the personality counts too. Nothing is generated, so no slot is needed.
     *_both("/chat/completions/input_tokens", format=CHAT, beside=True),
     *_both("/responses/input_tokens", format=RESPONSES, beside=True),
@@ -115,20 +120,20 @@ TABLE: tuple[Route, ...] = (
     # Ending the thinking of a running answer, by its id, which only its own client knows.
     *_both("/chat/completions/control", beside=True),
     # Legacy completions. Without /v1 they are llama.cpp's own, with other fields in the answer.
-    Route("POST", "/completion", format=COMPLETION, defaults=True),
-    Route("POST", "/completions", format=COMPLETION, defaults=True),
-    Route("POST", "/v1/completions", format=COMPLETION, defaults=True),
-    *_both("/infill", upstream="/infill", defaults=True),
+    Route("POST", "/completion", format=COMPLETION, defaults=True, needs=GENERATION),
+    Route("POST", "/completions", format=COMPLETION, defaults=True, needs=GENERATION),
+    Route("POST", "/v1/completions", format=COMPLETION, defaults=True, needs=GENERATION),
+    *_both("/infill", upstream="/infill", defaults=True, needs=GENERATION),
     # Embeddings. Without /v1 they are llama.cpp's own: a list, and per token if so asked.
-    Route("POST", "/embedding"),
-    Route("POST", "/embeddings"),
-    Route("POST", "/v1/embeddings"),
-    *_both("/rerank"),
-    *_both("/reranking"),
+    Route("POST", "/embedding", needs=EMBEDDINGS),
+    Route("POST", "/embeddings", needs=EMBEDDINGS),
+    Route("POST", "/v1/embeddings", needs=EMBEDDINGS),
+    *_both("/rerank", needs=RERANKING),
+    *_both("/reranking", needs=RERANKING),
     # Decision models (llama.cpp's README, "TypeSafe-compatible").
     *_both("/systemone"),
     # A form with a file: streamed through.
-    *_both("/audio/transcriptions", model=ModelIn.FORM),
+    *_both("/audio/transcriptions", model=ModelIn.FORM, needs=MEDIA),
     # Text and tokens: done at once, whatever else runs.
     *_both("/tokenize", upstream="/tokenize", beside=True),
     *_both("/detokenize", upstream="/detokenize", beside=True),

@@ -53,10 +53,12 @@ def recorded(tmp_path: Path) -> Recorded:
 
 
 def model(tmp_path: Path, **env: Any) -> dict[str, Any]:
+    """One that can do everything."""
     made = fake_model(
         tmp_path, record=tmp_path / "record", personalities={"teacher": TEACHER, "mute": ""}, **env
     )
-    return {**made, "aliases": ["org/m"]}
+    abilities = {"mmproj": made["params"]["model"], "embeddings": True, "reranking": True}
+    return {**made, **abilities, "aliases": ["org/m"]}
 
 
 @pytest.fixture
@@ -170,7 +172,7 @@ async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Rec
 
 async def test_unless_the_owner_wants_it(make_gateway: MakeGateway, tmp_path: Path) -> None:
     record = tmp_path / "record"
-    models = {"m": fake_model(tmp_path, record=record)}
+    models = {"m": model(tmp_path)}
     part: dict[str, Any] = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}
     body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
     async with make_gateway(models, llama_server=RECORDER, remote_media=True) as running:

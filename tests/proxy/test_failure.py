@@ -87,6 +87,60 @@ def test_too_much_input_is_the_clients_mistake(answer: dict[str, object]) -> Non
     assert ours.code == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("message", "lacking"),
+    [
+        ("tools param requires --jinja flag", "tools"),
+        ("tool_choice param requires --jinja flag", "tools"),
+        ("image input is not supported - hint: if this is unexpected, you may need ...", "media"),
+        ("This server does not support embeddings. Start it with `--embeddings`", "embeddings"),
+        ("This server does not support reranking. Start it with `--reranking`", "reranking"),
+        ("the current context does not logits computation. skipping", "generation"),  # 2025
+        ("Failed to parse messages: Missing tool call function: {}", None),
+        ("Failed to parse tools: Missing tool type: null; tools = []", None),
+        ("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]", None),
+        ("Only one completion choice is allowed", None),
+        ("All non-assistant messages must contain 'content'", None),
+        ("System message must be at the beginning. at row 85, column 32:\n  ...", None),
+        ("[json.exception.type_error.302] type must be string, but is null", None),
+    ],
+)
+def test_a_500_for_the_clients_mistake_is_a_400(message: str, lacking: str | None) -> None:
+    for status in (500, 501):
+        answer = {"error": {"code": status, "message": message, "type": "server_error"}}
+        failure = Failure.read(status, orjson.dumps(answer))
+        assert (failure.status, failure.message) == (400, message)
+        assert failure.lacking == lacking
+        assert not failure.fleeting
+        error = orjson.loads(OPENAI.error(failure))["error"]
+        assert error["type"] == "invalid_request_error"
+        assert (error["code"] == "unsupported_by_model") == (lacking is not None)
+        ours = failure.as_error()
+        assert (ours.status, ours.headers) == (400, {"x-should-retry": "false"})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "failed to decode, ret = -3",
+        "Compute error.",
+        "The request failed: Failed to parse messages",
+        "std::bad_alloc",
+        "vector::_M_range_check: __n (which is 7) >= this->size() (which is 7)",
+        "[json.exception.parse_error.101] parse error",
+    ],
+)
+def test_any_other_500_stays_one(message: str) -> None:
+    answer = orjson.dumps({"error": {"message": message}})
+    failure = Failure.read(500, answer)
+    assert failure.status == 500
+    assert failure.fleeting
+    # And what a proxy says, or with another status, isn't llama-server's.
+    for status in (502, 503, 504):
+        said = orjson.dumps({"error": {"message": "tools param requires --jinja flag"}})
+        assert Failure.read(status, said).status == status
+
+
 def test_our_errors_in_both_dialects() -> None:
     error = BackendError("gone")
     assert OPENAI.body(error) == error.body()

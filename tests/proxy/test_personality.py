@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, NONE, RESPONSES, MessageFormat
+from gateway.proxy.personality import (
+    ANTHROPIC,
+    CHAT,
+    COMPLETION,
+    DEVELOPER,
+    MANY_SYSTEMS,
+    NONE,
+    RESPONSES,
+    WITH_CALLS,
+    WITH_MEDIA,
+    MessageFormat,
+)
 
 USER = {"role": "user", "content": "hi"}
 SYSTEM = [{"role": "system", "content": "S"}]
@@ -46,8 +57,102 @@ def applied(format_: MessageFormat, body: dict[str, Any], prompt: str = "P") -> 
 def test_chat(messages: list[Any], system: Any) -> None:
     assistant = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     expected = [{"role": "system", "content": system}, USER, assistant]
-    for body in ([*messages, USER, assistant], [USER, *messages, assistant]):
-        assert applied(CHAT, {"messages": body, "n": 1}) == {"messages": expected, "n": 1}
+    body = {"messages": [*messages, USER, assistant], "n": 1}
+    assert applied(CHAT, body) == {"messages": expected, "n": 1}
+    # What comes late stays late: the beginning of the prompt is the same in every turn.
+    late = {"messages": [USER, *messages, assistant], "n": 1}
+    first = {"role": "system", "content": "P"}
+    assert applied(CHAT, late) == {"messages": [first, *late["messages"]], "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("format_", "body", "expected"),
+    [
+        (
+            CHAT,
+            {"messages": [{"role": "developer", "content": "A", "name": "a"}, *SYSTEM, USER]},
+            {"messages": [{"role": "developer", "content": "A\n\nS", "name": "a"}, USER]},
+        ),
+        (
+            RESPONSES,
+            {"input": [*SYSTEM, {"role": "developer", "content": [text("D", "input_text")]}, USER]},
+            {"instructions": "S\n\nD", "input": [USER]},
+        ),
+        (
+            RESPONSES,
+            {"instructions": "I", "input": [*SYSTEM, USER, *SYSTEM]},
+            {"instructions": "I\n\nS", "input": [USER, *SYSTEM]},
+        ),
+        (
+            ANTHROPIC,
+            {"system": [text("A")], "messages": [*SYSTEM, USER, *SYSTEM]},
+            {"system": [text("A"), text("\n\nS")], "messages": [USER, *SYSTEM]},
+        ),
+        (
+            ANTHROPIC,
+            {"messages": [*SYSTEM, *SYSTEM, USER]},
+            {"system": "S\n\nS", "messages": [USER]},
+        ),
+    ],
+)
+def test_several_at_the_beginning_become_one(
+    format_: MessageFormat, body: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert format_.check(body) & MANY_SYSTEMS
+    assert format_.apply is not None
+    format_.apply(body, None)
+    assert body == expected
+
+
+BILLING = "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch=1a2b3;"
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (BILLING, [text("P\n\n"), text(BILLING)]),
+        (f"{BILLING}\n\nYou are C.", [text("P\n\nYou are C.\n\n"), text(BILLING)]),
+        (
+            [text(BILLING), text("You are C.", cache_control={"type": "ephemeral"}), text("More.")],
+            [
+                text("P\n\n"),
+                text("You are C.", cache_control={"type": "ephemeral"}),
+                text("More."),
+                text("\n\n"),
+                text(BILLING),
+            ],
+        ),
+        ([text(f"{BILLING}\nYou are C.")], [text("P\n\n"), text(f"{BILLING}\nYou are C.")]),
+    ],
+)
+def test_what_varies_comes_behind_what_is_stable(system: Any, expected: Any) -> None:
+    assert applied(ANTHROPIC, {"messages": [USER], "system": system})["system"] == expected
+
+
+def test_what_a_body_has_is_found() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": []}
+    picture = {"role": "user", "content": [IMAGE]}
+    developer = {"role": "developer", "content": "D"}
+    for format_, body, found in (
+        (CHAT, [*SYSTEM, USER], 0),
+        (CHAT, [developer, USER], DEVELOPER),
+        (CHAT, [USER, *SYSTEM], MANY_SYSTEMS),
+        (CHAT, [*SYSTEM, developer], MANY_SYSTEMS | DEVELOPER),
+        (CHAT, [USER, call], WITH_CALLS),
+        (ANTHROPIC, [USER, picture], WITH_MEDIA),
+        (ANTHROPIC, [*SYSTEM, USER], 0),
+    ):
+        assert format_.check({"messages": body}) == found
+    assert ANTHROPIC.check({"system": "S", "messages": [*SYSTEM, USER]}) == MANY_SYSTEMS
+    for input_, found in (
+        ("hi", 0),
+        ([USER], 0),
+        ([*SYSTEM, USER], MANY_SYSTEMS),
+        ([{"type": "reasoning"}, USER], WITH_CALLS),
+        ([{"role": "user", "content": [{"type": "input_image"}]}], WITH_MEDIA),
+    ):
+        assert RESPONSES.check({"instructions": "I", "input": input_}) == found
+    assert RESPONSES.check({"input": [*SYSTEM, USER]}) == 0
 
 
 @pytest.mark.parametrize(
@@ -60,15 +165,20 @@ def test_chat(messages: list[Any], system: Any) -> None:
         (
             {
                 "input": [
-                    USER,
                     {"role": "developer", "content": "D"},
                     {"type": "message", "role": "system", "content": [text("S", "input_text")]},
+                    USER,
+                    {"role": "developer", "content": "L"},
                     {"type": "function_call_output", "call_id": "1", "output": "O"},
                 ],
                 "instructions": "I",
             },
             {
-                "input": [USER, {"type": "function_call_output", "call_id": "1", "output": "O"}],
+                "input": [
+                    USER,
+                    {"role": "developer", "content": "L"},
+                    {"type": "function_call_output", "call_id": "1", "output": "O"},
+                ],
                 "instructions": "P\n\nI\n\nD\n\nS",
             },
         ),

@@ -1,0 +1,39 @@
+"""What models.json says that a model can't do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.catalog import ModelSpec
+from gateway.proxy.ability import EMBEDDINGS, MEDIA, RERANKING, TOOLS, lacks
+
+EVERYTHING = {MEDIA, EMBEDDINGS, RERANKING}
+
+
+@pytest.mark.parametrize(
+    ("entry", "lacking"),
+    [
+        ({}, EVERYTHING),
+        ({"template": "zephyr"}, {*EVERYTHING, TOOLS}),
+        ({"template": "zephyr", "extraArgs": ["--jinja"]}, EVERYTHING),
+        ({"template": "zephyr", "env": {"LLAMA_ARG_JINJA": "1"}}, EVERYTHING),
+        ({"mmproj": "p.gguf"}, {EMBEDDINGS, RERANKING}),
+        ({"extraArgs": ["--mmproj", "p.gguf"]}, {EMBEDDINGS, RERANKING}),
+        ({"extraArgs": ["--mmproj_url=x"]}, {EMBEDDINGS, RERANKING}),
+        ({"embeddings": True}, {MEDIA, RERANKING}),
+        ({"extraArgs": ["--embedding"]}, {MEDIA, RERANKING}),
+        ({"env": {"LLAMA_ARG_EMBEDDINGS": "1"}}, {MEDIA, RERANKING}),
+        ({"reranking": True}, {MEDIA}),
+        ({"extraArgs": ["--embeddings", "--pooling", "rank"]}, {MEDIA}),
+        ({"url": ["http://127.0.0.1:9"]}, set()),
+    ],
+)
+def test_lacks(entry: dict[str, Any], lacking: set[str]) -> None:
+    params = {} if "url" in entry else {"params": {"model": "m.gguf"}}
+    found = lacks(ModelSpec.model_validate({"name": "m", **params, **entry}))
+    assert set(found) == lacking
+    for why in found.values():
+        assert why.startswith("the model 'm' ")
+        assert "models.json" in why
