@@ -31,7 +31,7 @@ _NAMED = Place({"function": _LEAF, "custom": _LEAF})
 CHAT = Place(
     {
         "messages": Place(
-            {"content": _PART, "tool_calls": _NAMED, "function_call": _LEAF},
+            {"content": _PART, "tool_calls": _NAMED, "function_call": _LEAF, "audio": _LEAF},
             kept=frozenset({"content"}),
         ),
         "tools": _NAMED,
