@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from gateway.validation import InvalidFiles, Problem
 _log = logging.getLogger(__name__)
 
 _PREFIX = "run-"
+#: The file in a runtime folder that names the data folder of its gateway.
+_WHOSE = "data_dir"
 _LONGEST = 107 - len(f"/{_PREFIX}12345678/control.sock")
 #: Somebody who is starting too may take a new folder for one that was left behind; not so often.
 _TRIES = 100
@@ -65,6 +68,7 @@ class Runtime:
         homes = list(_homes())
         self._clean_up(homes)
         self.folder, self._held = self._make_folder(homes)
+        (self.folder / _WHOSE).write_text(str(self._data_dir))
         note = self._note.with_suffix(".new")
         note.write_text(json.dumps({"pid": os.getpid(), "control": self.control_socket}))
         note.replace(self._note)  # at once: who reads it never sees half of it
@@ -114,6 +118,23 @@ class Runtime:
         if self._lock is not None:
             self._lock.close()
         raise InvalidFiles([Problem(str(self._data_dir), "data_dir", None, what)])
+
+
+def running_elsewhere(data_dir: Path) -> list[Path]:
+    """The data folders of this user's gateways that run, but for the one on ``data_dir``.
+
+    Those of a service, or of another user, lie where they can't be seen.
+    """
+    found = []
+    for folder in sorted(folder for home in _homes() for folder in home.glob(f"{_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            other = Path((folder / _WHOSE).read_text())
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+                control.settimeout(1)
+                control.connect(str(folder / "control.sock"))
+            if other != data_dir:
+                found.append(other)
+    return found
 
 
 def _homes() -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import DOOR, LIBRARY
 from gateway.api.key_fields import state_of, time_after
+from gateway.api.key_names import unknown_names
 from gateway.api.keys import KeyRing
 from gateway.api.middleware import needs
 from gateway.api.principal import ANONYMOUS, LOCAL_ADMIN
@@ -158,30 +159,19 @@ def _time(value: object) -> datetime:
 
 
 def _check_names(catalog: Catalog, body: JsonObject) -> None:
-    """Refuse models and personalities that models.json hasn't: most likely a typing error.
+    """Refuse models and personalities that models.json hasn't."""
 
-    An alias is one too: what a key may use is compared with the model's own name.
-    """
-    models = catalog.models
-    personalities = {name: None for spec in models.values() for name in spec.personalities}
-    default = body.get("defaultPersonality")
-    for field, names, known in (
-        ("models", body.get("models"), models),
-        ("personalities", body.get("personalities"), personalities),
-        ("defaultPersonality", None if default is None else [default], personalities),
+    def names(field: str) -> list[object]:
+        value = body.get(field)
+        return value if isinstance(value, list) else []
+
+    for unknown in unknown_names(
+        catalog,
+        models=names("models"),
+        personalities=names("personalities"),
+        default=body.get("defaultPersonality"),
     ):
-        for name in names if isinstance(names, list) else ():
-            if isinstance(name, str) and name not in known:
-                raise BadRequest(
-                    f"{field}: there is no {name[:200]!r} in models.json; allowed: "
-                    f"{_listed(known)}",
-                    param=field,
-                )
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:20] + ["..."] * (len(shown) > 20)) or "none"
+        raise BadRequest(unknown.message, param=unknown.field)
 
 
 def _forced(request: web.Request) -> bool:

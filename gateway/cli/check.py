@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     warnings = _not_read(loaded)
     problems += _check_data_dir(settings, label)
     if (reason := why_not_open(settings)) is not None:
-        problems.append(Problem(label, "auth.enabled", "false", reason))
+        problems.append(Problem(label, "auth", None, reason))
     if (warning := warning_of(settings)) is not None:
         warnings.append(f"{label}: {warning}")
     if settings.tls.enabled:

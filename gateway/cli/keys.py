@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.cli.control import ControlError, notify_running_gateway
 from gateway.cli.options import add_config
 from gateway.cli.table import print_table
+from gateway.errors import NotFound
+from gateway.library import read_catalog
+from gateway.runtime import running_elsewhere
+from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
     from gateway.api.keys import KeyRing
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.store import KeyRecord
 
 T = TypeVar("T")
+_PATIENCE = 1.0  # seconds
 
 _COLUMNS = (
     *("ID", "NAME", "ADMIN", "STATE", "CREATED", "EXPIRES", "LAST ACTIVITY"),
@@ -92,9 +97,9 @@ def run_create(args: argparse.Namespace) -> int:
         except ValueError as error:
             return _fail(f"--expires {error}")
 
-    record, key = _with_ring(
-        settings,
-        lambda ring: ring.create(
+    async def create(ring: KeyRing) -> tuple[list[KeyRecord], KeyRecord, str]:
+        same = [record for record in ring.records if record.name == args.name]
+        made = await ring.create(
             args.name,
             args.description,
             admin=args.admin,
@@ -103,14 +108,50 @@ def run_create(args: argparse.Namespace) -> int:
             personalities=_listed(args.personalities),
             default_personality=args.default_personality,
             limits={name: getattr(args, name) for name in ("rpm", "tpm", "tpd", "concurrency")},
-        ),
-    )
+        )
+        return same, *made
+
+    same, record, key = _with_ring(settings, create)
+    _warn_of_names(settings, record)
+    _warn_of_same_name(same)
     ends = f", expires {_when(record.expires)}" if record.expires else ""
     kind = "admin key" if record.admin else "key"
-    _say(f"{kind} {record.id} for {record.name}{ends}; it is shown only this once:")
+    _say(f"{kind} {record.id} for {record.name}{ends}, in {settings.database}")
+    _say("it is shown only this once:")
     print(key, flush=True)
     _tell_gateway(settings)
     return 0
+
+
+def _warn_of_names(settings: Settings, record: KeyRecord) -> None:
+    """Say what the key is limited to that isn't there. It may come: models.json is edited later."""
+    from gateway.api.key_names import unknown_names
+
+    if not (record.models or record.personalities or record.default_personality):
+        return
+    try:
+        catalog, _ = read_catalog(settings.models_file)
+    except InvalidFiles as error:
+        _say(f"warning: names of models and personalities were not looked up: {error}")
+        return
+    for unknown in unknown_names(
+        catalog,
+        models=record.models or (),
+        personalities=record.personalities or (),
+        default=record.default_personality,
+    ):
+        _say(f"warning: {unknown.message}")
+
+
+def _warn_of_same_name(same: Iterable[KeyRecord]) -> None:
+    from gateway.api.key_fields import state_of
+
+    now = datetime.now(UTC)
+    if working := [record.id for record in same if state_of(record, now) == "ok"]:
+        _say(
+            f"warning: there is another key of that name, {', '.join(working)}; "
+            "`llm-gateway keys revoke ID` ends one"
+        )
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -121,6 +162,7 @@ def run_list(args: argparse.Namespace) -> int:
 
     from gateway.api.key_fields import state_of
 
+    settings = _settings(args)
     now = datetime.now(UTC)
     rows = [
         (
@@ -135,16 +177,20 @@ def run_list(args: argparse.Namespace) -> int:
             _allowed(record.models),
             _allowed(record.personalities),
         )
-        for record in _with_ring(_settings(args), records)
+        for record in _with_ring(settings, records)
     ]
     print_table(_COLUMNS, rows)
+    _say(f"{len(rows) or 'no'} key{'s' if len(rows) != 1 else ''} in {settings.database}")
     return 0
 
 
 def run_revoke(args: argparse.Namespace) -> int:
     """End a key. 1 also if a running gateway could not be told, and so goes on accepting it."""
     settings = _settings(args)
-    record = _with_ring(settings, lambda ring: ring.revoke(args.id, force=args.force))
+    try:
+        record = _with_ring(settings, lambda ring: ring.revoke(args.id, force=args.force))
+    except NotFound as error:
+        return _fail(f"{error.message} (looked for in {settings.database})")
     print(f"revoked {record.id} ({record.name})")
     return 0 if _tell_gateway(settings) else 1
 
@@ -164,6 +210,7 @@ def run_import(args: argparse.Namespace) -> int:
         print_table(("ID", "NAME", "ADMIN"), rows)
     admins = sum(key.admin for key in report.imported)
     print(f"imported {len(report.imported)} keys, {admins} of them admin keys")
+    _say(f"they are in {settings.database}")
     if admins:
         _say(
             "they may unload models, as in the old system, and manage keys; `--no-admin` imports "
@@ -176,9 +223,10 @@ def run_import(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
+    from gateway.cli.serve import demo_if_bare
     from gateway.config import load_settings
 
-    return load_settings(args.config).settings
+    return demo_if_bare(load_settings(args.config)).settings
 
 
 def _with_ring(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
@@ -200,12 +248,50 @@ def _tell_gateway(settings: Settings) -> bool:
     try:
         if notify_running_gateway(settings):
             _say("the running gateway knows")
-        else:
-            _say("no gateway is running; it takes effect when one starts")
+            return True
     except ControlError as error:
         _say(f"warning: saved, but {error}; restart it")
         return False
+    folder = settings.data_dir
+    _say(f"no gateway is running on {folder}; it takes effect when one starts")
+    others = [str(other) for other in running_elsewhere(folder)]
+    where = f"runs on {' and on '.join(others[:3])}" if others else None
+    if where is None and (address := _who_answers(settings)) is not None:
+        where = f"answers at {address}, on a data_dir of its own"
+    if where is not None:
+        _say(
+            f"warning: a gateway {where}: it has other keys, and doesn't know of this. If it was "
+            "meant, use its configuration: --config FILE"
+        )
     return True
+
+
+def _who_answers(settings: Settings) -> str | None:
+    """The address of ``settings``, if a gateway answers there, though none has its data folder."""
+    import http.client
+    import ssl
+
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "localhost") else settings.host  # noqa: S104
+    host = "::1" if host == "::" else host
+    connection: http.client.HTTPConnection
+    if settings.tls.enabled:
+        # Only whether somebody is there: nothing is told to them.
+        context = ssl._create_unverified_context()  # noqa: S323
+        connection = http.client.HTTPSConnection(
+            host, settings.port, timeout=_PATIENCE, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, settings.port, timeout=_PATIENCE)
+    try:
+        connection.request("GET", "/ping", headers={"Host": "localhost"})
+        if connection.getresponse().read(5) != b"pong":
+            return None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.tls.enabled else 'http'}://{shown}:{settings.port}"
 
 
 def _listed(text: str | None) -> list[str] | None:
