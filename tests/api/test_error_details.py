@@ -64,6 +64,22 @@ async def test_a_failed_load_in_every_dialect(
         assert "nowhere.gguf" in message
 
 
+@pytest.mark.parametrize("path", CHATS)
+async def test_a_death_in_a_stream(make_gateway: MakeGateway, tmp_path: Path, path: str) -> None:
+    async with make_gateway({"m": fake_model(tmp_path, chunks=9, die_after=3)}) as running:
+        for key, whole in ((await chat_key(running), False), (running.key, True)):
+            body = {**CHATS[path], "model": "m", "stream": True}
+            async with running.request("POST", path, json=body, key=key) as response:
+                assert response.status == 200
+                text = await read_all(response)
+                request_id = response.headers["X-Request-Id"]
+            errors = [line for line in text.splitlines() if b"SIGKILL" in line]
+            assert errors, text
+            for line in errors:
+                assert (b"fake llama-server starts" in line) is whole
+                assert (request_id.encode() in line) is not whole
+
+
 async def test_a_load_that_fails_behind_an_open_stream(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:

@@ -93,6 +93,12 @@ def test_addresses() -> None:
     assert "a proxy" in (refusal(request({}, version=(1, 0)), parts()) or "")
 
 
+def test_over_tls_origins_are_https() -> None:
+    for scheme, ours in (("https", True), ("http", False)):
+        asked = request({"Origin": f"{scheme}://127.0.0.1:8080"}, sslcontext=True)
+        assert (refusal(asked, parts()) is None) is ours
+
+
 def test_names_that_the_owner_lists() -> None:
     listed = parts(allowed_hosts=("box.example.com", "*.example.net"))
     for host in ("box.example.com:8080", "a.example.net"):
