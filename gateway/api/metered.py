@@ -25,7 +25,7 @@ from gateway.proxy.relay import Call, Outcome
 from gateway.proxy.sse import Usage
 
 #: Seconds that llama-server may take to count a prompt, and how many answers may wait for that.
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 4.0
 _WAITING: Final = 32
 #: Bytes. Longer bodies are looked into by another thread.
 _SMALL: Final = 64 * 1024
@@ -104,7 +104,8 @@ class Metered(Outcome):
             if not usage.completion_tokens:  # only the prompt's were told, at the beginning
                 usage = usage._replace(completion_tokens=self.events)
         grant = self._visit.grant
-        if grant is not None and self.sent is None and self.status >= 500:
+        failed = error is not None or self.error is not None
+        if grant is not None and failed and self.sent is None and self.status >= 500:
             grant.give_back()  # it came to no model
         # An event is about a token.
         self._add(usage or Usage(completion_tokens=self.events), time.perf_counter())
@@ -126,10 +127,8 @@ class Metered(Outcome):
             self._add(Usage(prompt, events), ended)
 
         accounting = visit.parts.accounting
-        if accounting.unsettled >= _WAITING:
-            settled(None)
-        else:
-            accounting.settle(partial(_prompt_tokens, visit.parts.scheduler, sent), settled)
+        scheduler = visit.parts.scheduler if accounting.unsettled < _WAITING else None
+        accounting.settle(partial(_prompt_tokens, scheduler, sent), settled)
 
     def _add(self, usage: Usage, ended: float) -> None:
         visit = self._visit
@@ -161,12 +160,19 @@ def _length(sent: Call) -> int:
     return len(sent.body) if isinstance(sent.body, bytes) else 0
 
 
-async def _prompt_tokens(scheduler: Scheduler, sent: Call) -> int | None:
-    """What llama-server counts, or ``None`` if it can't or takes too long."""
-    body = sent.body
-    backend = scheduler.backend(sent.model)
+async def _prompt_tokens(scheduler: Scheduler | None, sent: Call) -> int:
+    """What llama-server counts, or else the estimate; without ``scheduler`` it isn't asked."""
+    tokens = await _counted(scheduler, sent) if scheduler is not None else None
+    if tokens is None:
+        tokens = await _aside(_length(sent), estimate, sent.body, sent.length)
+    return tokens
+
+
+async def _counted(scheduler: Scheduler, sent: Call) -> int | None:
+    """What llama-server says, or ``None`` if it can't, or takes too long."""
+    body, backend = sent.body, scheduler.backend(sent.model)
     if not isinstance(body, bytes) or backend is None or backend.spec.url or backend.sleeping:
-        # Servers elsewhere may have no such route, and count against theirs what they are asked.
+        # Servers elsewhere may have no such route, and some are paid for each request.
         return None
     try:
         asked = await _aside(len(body), question, sent.target, body)
