@@ -24,6 +24,7 @@ from gateway.api.addresses import ADDRESSES, Addresses
 from gateway.api.context import (
     DOOR,
     ERRORS,
+    HEADERS,
     LIBRARY,
     LIFECYCLE,
     SCHEDULER,
@@ -99,7 +100,8 @@ def build_app(
     scheduler.died = lambda model, error: errors.add(
         error.message, code=error.code, model=model, request_id=None
     )
-    app[listing.DETAILS] = listing.Details(Headers(settings.llm_storage))
+    headers = app[HEADERS] = Headers(settings.llm_storage)
+    app[listing.DETAILS] = listing.Details(headers)
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[CORS] = Cors(settings.cors.origins)
     app[front.ROUTES] = {path.encode(): h for path, h in relayed.JSON_ROUTES.items()}

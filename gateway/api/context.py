@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from gateway.api.wrong_keys import WrongKeys
+from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.config import Settings
 from gateway.library import Library
@@ -91,6 +92,7 @@ class Lifecycle:
 SETTINGS = web.AppKey("settings", Settings)
 SCHEDULER = web.AppKey("scheduler", Scheduler)
 LIBRARY = web.AppKey("library", Library)
+HEADERS = web.AppKey("headers", Headers)
 DOOR = web.AppKey("door", Door)
 ERRORS = web.AppKey("errors", ErrorLog)
 LIFECYCLE = web.AppKey("lifecycle", Lifecycle)

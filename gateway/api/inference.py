@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from functools import partial
 
@@ -11,7 +10,6 @@ from gateway.api.principal import Principal
 from gateway.api.reading import whole_body
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
-from gateway.backends.readers import only_reads
 from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unable
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
@@ -113,9 +111,10 @@ async def refuse_readers(visit: Visit, target: Target) -> None:
     writers = parts.library.resolver.writers
     # One that is up, and that nothing says has another task, can write, or it would have ended.
     plain = not (spec.embeddings or spec.reranking)
-    up = plain and running(parts.scheduler, target.name) is not None
-    if not up and await asyncio.to_thread(only_reads, spec, parts.llm_storage):
-        raise Unable(sentence(GENERATION, target.name), param="model")
+    if not plain or running(parts.scheduler, target.name) is None:
+        await parts.headers.refresh([spec])
+        if (facts := parts.headers.of(spec)) is not None and facts.reads_only:
+            raise Unable(sentence(GENERATION, target.name), param="model")
     writers.add(target.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.api.accounting import ACCOUNTING
-from gateway.api.context import DOOR, ERRORS, LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
+from gateway.api.context import DOOR, ERRORS, HEADERS, LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
 from gateway.api.cors import CORS
 from gateway.api.hosts import HOSTS, PROXIES
 from gateway.api.tls_state import TLS
@@ -25,6 +25,7 @@ class Parts:
         "cors",
         "door",
         "errors",
+        "headers",
         "heartbeat",
         "hosts",
         "keys_in_queries",
@@ -32,7 +33,6 @@ class Parts:
         "library",
         "lifecycle",
         "limits",
-        "llm_storage",
         "max_body",
         "media",
         "proxies",
@@ -46,6 +46,7 @@ class Parts:
         self.cors = app[CORS]
         self.door = app[DOOR]
         self.errors = app[ERRORS]
+        self.headers = app[HEADERS]
         self.hosts = app[HOSTS]
         self.library = app[LIBRARY]
         self.lifecycle = app[LIFECYCLE]
@@ -53,7 +54,6 @@ class Parts:
         self.scheduler = app[SCHEDULER]
         self.tls = app[TLS]
         settings = app[SETTINGS]
-        self.llm_storage = settings.llm_storage
         self.templates = Templates()
         self.keys_needed = settings.auth.enabled
         self.keys_in_queries = settings.auth.allow_query_key

@@ -29,6 +29,12 @@ _THREADS = 4
 _WHOLE = 64
 #: llama.cpp gives each slot a whole number of such pieces.
 _PIECE = 256
+#: Architectures without a memory of what came before (llama.cpp, ``llama_model::create_memory``).
+#: A llama-server that isn't told what they are for is ended by a signal, as it tries to write.
+_READERS = frozenset(
+    """bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert
+    gemma-embedding""".split()
+)
 #: ``ValueError``: no GGUF, or no path (a NUL in it).
 _UNREADABLE = (OSError, ValueError, LoadFailed)
 
@@ -42,10 +48,14 @@ class Stamp(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Of one model file. ``trained``: the tokens of context it was trained with."""
+    """Of one model file. ``trained``: the tokens of context it was trained with.
+
+    ``reads_only``: it is for embeddings or rerank, and can't write any text.
+    """
 
     stamp: Stamp
     trained: int | None
+    reads_only: bool
 
 
 class _Known(NamedTuple):
@@ -108,7 +118,7 @@ class Headers:
             values = read_header(stamp.path, enough=_has_context, block=2**14).values
         except _UNREADABLE:
             return None
-        return Facts(stamp, _trained(values))
+        return Facts(stamp, _trained(values), is_reader(values))
 
     async def whole(self, reference: str) -> Header | None:
         """All that the header of the file ``reference`` says; None if it cannot be read."""
@@ -125,6 +135,12 @@ class Headers:
             self._whole.clear()
         self._whole[stamp] = header
         return header
+
+
+def is_reader(values: Mapping[str, Value]) -> bool:
+    """Whether the model with this header can't continue a text."""
+    architecture = values.get("general.architecture")
+    return architecture in _READERS or values.get(f"{architecture}.attention.causal") is False
 
 
 def context_of(spec: ModelSpec, trained: int | None) -> int | None:

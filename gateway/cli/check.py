@@ -13,6 +13,7 @@ from gateway.backends.command import bundled_program, find_program
 from gateway.backends.files import faults
 from gateway.backends.remote import client_context
 from gateway.catalog import Catalog, ModelSpec
+from gateway.cli.combinations import combinations
 from gateway.cli.options import add_config
 from gateway.cli.serve import demo_if_bare
 from gateway.config import Loaded, Settings, load_partly
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
             warnings.append(str(problem))
     problems += _check_remote(catalog, settings)
     warnings += catalog.warnings
+    for spec in catalog.models.values():
+        warnings += combinations(spec, settings.llm_storage)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for problem in problems:
