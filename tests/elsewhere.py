@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -81,14 +82,16 @@ class Elsewhere:
 
     async def start(self) -> None:
         """Listen; on the same port as before, if there was one."""
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, ssl=self._tls
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, sock=self._listener, ssl=self._tls)
 
     async def stop(self) -> None:
         """Refuse connections, and break those that there are."""
         if self._server is not None:
+            # Nobody listens from here on, also where a process that is being started (by the
+            # gateway, in a thread) has a copy of the socket, until it becomes its program.
+            self._listener.shutdown(socket.SHUT_RDWR)
             self._server.close()
             for task in self._tasks:
                 task.cancel()

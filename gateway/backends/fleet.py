@@ -174,11 +174,15 @@ class Fleet:
         await asyncio.gather(*(server.close() for server in self.servers))
 
     def _in_order(self) -> list[Server]:
-        """Whom to try, in this order: those that are up, idle ones first; if none is, all."""
-        candidates = [server for server in self._rota if server.up] or [
+        """Whom to try, in this order.
+
+        Those that are up, idle ones first; behind them those that nobody has looked at yet, for
+        the first of several that answers makes the model ready; if there are neither, all.
+        """
+        candidates = [server for server in self._rota if server.up is not False] or [
             server for server in self._rota if not server.useless
         ]
-        order = sorted(candidates, key=lambda server: server.pool.exchanges)
+        order = sorted(candidates, key=lambda server: (not server.up, server.pool.exchanges))
         # Of two that are equally busy, the one that was chosen before comes last.
         self._rota.sort(key=lambda server: server in order[:1])
         return order

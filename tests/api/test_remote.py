@@ -495,6 +495,19 @@ async def test_a_request_goes_to_the_server_that_is_left(
         assert (await running.chat("m"))[0] == 200
 
 
+async def test_a_server_that_nobody_has_looked_at_yet_is_better_than_none(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    async with Elsewhere() as slow, make_gateway({"m": entry(server, slow)}) as running:
+        slow.answers["/v1/models"] = hold
+        for _ in range(2):  # it is ready by the first; the other is left alone as long as it is up
+            assert (await running.chat("m"))[0] == 200
+        assert (len(server.asked), len(slow.asked)) == (2, 0)
+        await server.stop()
+        assert (await running.chat("m"))[0] == 200
+        assert len(slow.asked) == 1
+
+
 async def test_a_request_that_was_taken_is_not_given_to_another(
     make_gateway: MakeGateway, server: Elsewhere
 ) -> None:
