@@ -19,6 +19,7 @@ MEDIA = "media"
 EMBEDDINGS = "embeddings"
 RERANKING = "reranking"
 GENERATION = "generation"
+POOLING = "pooling"
 INFILL = "infill"
 DECISIONS = "decisions"
 
@@ -46,6 +47,8 @@ _WHY: Mapping[str, str] = MappingProxyType(
         MEDIA: "takes no such media: its entry in models.json needs `mmproj`, the file of a "
         "projector for them",
         EMBEDDINGS: 'gives no embeddings: its entry in models.json needs "embeddings": true',
+        POOLING: "gives no embeddings of whole texts, as its file names no pooling: its entry in "
+        'models.json needs "extraArgs": ["--pooling", "mean"], or which one its maker says',
         RERANKING: 'does not rerank: its entry in models.json needs "reranking": true',
         GENERATION: "only reads text, for embeddings or rerank, and cannot write any: for chats "
         "and completions name another model",

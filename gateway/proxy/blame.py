@@ -42,7 +42,7 @@ def read_failure(
     body that it got; a streamed one can't be looked into any more. ``said``: the answer's headers.
     """
     failure = Failure.read(status, answer, said)
-    if status < 500:
+    if status < 500 and failure.lacking is None:
         return failure
     if failure.status >= 500:
         if target != "/detokenize" or not _UNKNOWN_TOKEN.match(failure.message):

@@ -32,6 +32,7 @@ from gateway.proxy.ability import (
     GENERATION,
     INFILL,
     MEDIA,
+    POOLING,
     RERANKING,
     TOOLS,
 )
@@ -43,13 +44,14 @@ _CODES = {_OVERFLOW: "context_length_exceeded"}
 _OVER_BATCH = re.compile(r"input \(\d+ tokens\) is too large to process\b")
 #: Those that a client may send again, and when it may.
 _KINDS: Mapping[int, type[GatewayError]] = MappingProxyType({429: RateLimited, 503: Unavailable})
-#: With a 500 or 501: what a model can't do, as it was started.
+#: With a 500, a 501, or a 400 here and there: what a model can't do, as it was started.
 _UNABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (TOOLS, re.compile(r"tool(s|_choice) param requires --jinja\b")),
     (MEDIA, re.compile(r"(image|audio|video) input is not supported - hint\b")),
     (MEDIA, re.compile(r"Multimodal data provided, but model does not support\b")),
     (MEDIA, re.compile(r"The current model does not support audio input\b")),
     (EMBEDDINGS, re.compile(r"This server does not support embeddings\b")),
+    (POOLING, re.compile(r"Pooling type 'none' is not OAI compatible\b")),
     (RERANKING, re.compile(r"This server does not support reranking\b")),
     (GENERATION, re.compile(r"the current context does not (support )?logits computation\b")),
     (INFILL, re.compile(r"Infill is not supported by this model\b")),
@@ -82,7 +84,7 @@ _WRONG = re.compile(
     """,
     re.VERBOSE,
 )
-_CLIENTS = (500, 501)
+_REFUSALS = (400, 500, 501)
 #: Statuses that a client may meet with the same request sent again.
 _FLEETING = frozenset({408, 409, 429, *range(500, 600)}) - {501}
 
@@ -119,11 +121,11 @@ class Failure:
             message = f"{message} ({prompt} tokens, and the context has {context})"
         kind = str(fields.get("type") or "api_error")
         lacking = None
-        if status in _CLIENTS:
+        if status in _REFUSALS:
             lacking = next((what for what, words in _UNABLE if words.match(message)), None)
             if _OVER_BATCH.match(message):
                 kind = _OVERFLOW
-            elif lacking is not None or _WRONG.match(message):
+            elif lacking is not None or (status >= 500 and _WRONG.match(message)):
                 status, kind = 400, BadRequest.type
         code = _CODES.get(kind, fields.get("code"))
         if lacking is not None:

@@ -84,10 +84,11 @@ def check_messages(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
                 param=f"messages[{index}]",
             )
         role = message.get("role")
-        if role in SYSTEM_ROLES:
-            found |= (MANY_SYSTEMS if index else 0) | (DEVELOPER if role != "system" else 0)
-        elif "tool_calls" in message:
-            found |= WITH_CALLS
+        if role != "user":  # most are
+            if role in SYSTEM_ROLES:
+                found |= (MANY_SYSTEMS if index else 0) | (DEVELOPER if role != "system" else 0)
+            elif "tool_calls" in message:
+                found |= WITH_CALLS
         content = message.get("content")
         if (content.__class__ is list or content.__class__ is dict) and refuse_remote_in(
             content, allowed
@@ -101,9 +102,11 @@ def apply_to_chat(body: JsonObject, prompt: str | None) -> None:
     messages = body["messages"]
     lead = leading(messages)
     contents = [message.get("content") for message in messages[:lead]]
-    first = {"role": "system"} if prompt is not None else messages[0]
-    content = _joined([prompt, *contents])
-    body["messages"] = [{**first, "content": content}, *messages[lead:]]
+    if prompt is None:
+        first = {**messages[0], "content": _joined(contents)}
+    else:
+        first = {"role": "system", "content": _joined([prompt, *contents]) if lead else prompt}
+    body["messages"] = [first, *messages[lead:]]
 
 
 # --- OpenAI's Responses --------------------------------------------------------------------
@@ -267,7 +270,12 @@ def is_system(message: JsonObject) -> bool:
 
 def leading(messages: list[JsonObject]) -> int:
     """How many of them speak for the application before anybody else does."""
-    return next((n for n, message in enumerate(messages) if not is_system(message)), len(messages))
+    lead = 0
+    for message in messages:
+        if message.get("role") not in SYSTEM_ROLES:
+            break
+        lead += 1
+    return lead
 
 
 def _joined(contents: list[Any]) -> Any:

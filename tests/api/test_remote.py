@@ -113,6 +113,40 @@ async def test_nothing_is_added_that_only_llama_server_knows(
     assert fourth.json == {**given, "top_p": 1, "max_tokens": 3}
 
 
+async def test_what_only_llama_server_wants_is_left_as_it_is(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
+    """Late system messages and tools of other kinds are the server's own affair; nulls are none."""
+    late = {"role": "system", "content": "In French."}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    developers = [{"role": "developer", "content": text} for text in "AB"]
+    call: dict[str, Any] = {"id": "1", "type": "custom", "custom": {"name": "f", "input": "x"}}
+    history = [
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "x"},
+        late,
+        {"role": "user", "content": [picture]},
+    ]
+    tools = [{"type": "web_search", "filters": {"a": None}}]
+    models = {"m": entry(server, personalities={"p": "P."})}
+    async with make_gateway(models) as running:
+        for name, first in (
+            ("m", developers),
+            ("m:p", [{"role": "system", "content": "P.\n\nA\n\nB"}]),
+        ):
+            body = {"model": name, "messages": [*developers, *history], "tools": tools}
+            assert (await running.json("POST", CHAT, json=body))[0] == 200
+            sent = server.asked[-1].json
+            assert sent == {"model": "there", "messages": [*first, *history], "tools": tools}
+        nulls = [{**USER, "name": None}, {**late, "content": None}]
+        body = {"model": "m", "messages": nulls, "tools": None, "stop": None}
+        assert (await running.json("POST", CHAT, json=body))[0] == 200
+        kept = [USER, {**late, "content": None}]
+        assert server.asked[-1].json == {"model": "there", "messages": kept}
+        assert not [asked for asked in server.asked if asked.target != CHAT]
+
+
 @pytest.mark.parametrize(
     ("base", "path", "target"),
     [
@@ -698,6 +732,22 @@ async def test_a_real_llama_server(make_gateway: MakeGateway, llama_server: str)
         assert (status, len(completed["choices"][0]["text"])) == (200, 20)
         status, answer = await running.chat("m", "a " * 3000)
         assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+        # What its client got wrong is its client's to change, and not our models.json's.
+        before = await running.json("GET", "/chat/errors")
+        for path, body, said in (
+            ("/v1/embeddings", {"input": "x"}, "--embeddings"),
+            (CHAT, {"messages": [{"content": "x"}]}, "`messages[0].role`"),
+            (CHAT, {"messages": [USER], "tools": [{"type": "function"}]}, "function"),
+        ):
+            async with running.request("POST", path, json={"model": "m", **body}) as response:
+                answer = await response.json()
+                assert response.status == 400
+                assert response.headers["x-should-retry"] == "false"
+            assert said in answer["error"]["message"]
+            assert "models.json" not in answer["error"]["message"]
+        assert await running.json("GET", "/chat/errors") == before
+        (model,) = running.gateway.scheduler.status()
+        assert (model.state, model.servers[0].up) == (State.READY, True)
 
 
 # --- llm-gateway check ---------------------------------------------------------------------

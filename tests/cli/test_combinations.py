@@ -86,4 +86,5 @@ async def test_what_is_warned_of_happens(make_gateway: MakeGateway) -> None:
             "POST", "/v1/embeddings", json={"model": "m", "input": "x"}
         )
         assert status == 400
-        assert "ooling" in answer["error"]["message"]
+        assert answer["error"]["code"] == "unsupported_by_model"
+        assert '"extraArgs": ["--pooling", "mean"]' in answer["error"]["message"]
