@@ -130,8 +130,8 @@ def test_what_is_said_before_anybody_looks_at_the_path() -> None:
             ].keys()
             assert not missing, (method, path)
     assert operation("POST", "/v1/chat/completions")["responses"].keys() == {
-        *("200", "400", "401", "403", "404", "408", "413", "414", "417", "421", "429"),
-        *("431", "500", "502", "503", "504"),
+        *("200", "400", "401", "403", "404", "408", "413", "414", "415", "417", "421"),
+        *("429", "431", "500", "502", "503", "504"),
     }
     assert "413" not in operation("GET", "/models")["responses"]
     assert operation("GET", "/ready")["responses"]["503"]["description"] == "not now"

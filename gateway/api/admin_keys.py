@@ -18,10 +18,10 @@ from gateway.api.key_names import unknown_names
 from gateway.api.keys import KeyRing
 from gateway.api.middleware import needs
 from gateway.api.principal import ANONYMOUS, LOCAL_ADMIN
-from gateway.api.reading import whole_body
+from gateway.api.reading import json_body
 from gateway.catalog import Catalog
 from gateway.errors import BadRequest
-from gateway.proxy.body import JsonObject, parse_object
+from gateway.proxy.body import JsonObject
 from gateway.validation import parse_duration
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
@@ -124,7 +124,7 @@ async def usage(request: web.Request) -> web.Response:
 
 async def _fields(request: web.Request) -> dict[str, Any]:
     """The fields in the body, under the names of a ``KeyRecord``; the ring checks the rest."""
-    body = parse_object(await whole_body(request))
+    body = await json_body(request)
     if unknown := body.keys() - _FIELDS.keys():
         raise BadRequest(
             f"unknown field {min(unknown)[:100]!r}; allowed: {', '.join(_FIELDS)}",

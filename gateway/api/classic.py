@@ -18,13 +18,13 @@ from gateway.api.inference import chosen_by, refuse_readers, resolve
 from gateway.api.metered import Metered, admitted
 from gateway.api.middleware import needs
 from gateway.api.principal import Principal
-from gateway.api.reading import whole_body
+from gateway.api.reading import json_body
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import ModelStatus
 from gateway.errors import BadRequest, GatewayError
 from gateway.proxy.ask import texts
-from gateway.proxy.body import parse_object, shape
+from gateway.proxy.body import shape
 from gateway.proxy.personality import apply_to_chat, check_messages
 from gateway.proxy.resolve import Active, model_name
 from gateway.tasks import cancel_and_wait, spawn
@@ -56,7 +56,7 @@ async def load_model(request: web.Request) -> web.Response:
     use, on the terms of any request: in the queue, within the key's limits, and without starting
     a model again that failed too often. A load that fails costs nothing, and changes no choice.
     """
-    body = parse_object(await whole_body(request))
+    body = await json_body(request)
     visit, library = request[VISIT], request.app[LIBRARY]
     name = model_name(body.get("model"))
     if not name:
@@ -80,7 +80,7 @@ async def unload_model(request: web.Request) -> web.Response:
     library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
     name = request.query.get("model")
     if name is None and request.can_read_body:
-        name = model_name(parse_object(await whole_body(request)).get("model"))
+        name = model_name((await json_body(request)).get("model"))
     if name:
         name = library.resolver.resolve(name).spec.name
     elif (chosen := library.choices.common) is not None:

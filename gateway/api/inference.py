@@ -7,7 +7,7 @@ from functools import partial
 
 from gateway.api.metered import Metered
 from gateway.api.principal import Principal
-from gateway.api.reading import whole_body
+from gateway.api.reading import no_json, whole_body
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
 from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unable
@@ -47,7 +47,10 @@ def json_handler(route: Route) -> AnyHandler:
         else:
             visit = request[VISIT]
             raw = await whole_body(request)
-        body = parse_object(raw)
+        try:
+            body = parse_object(raw)
+        except BadRequest as error:
+            raise no_json(request.headers, error) from None
         # `find`, not `in`: see gateway.proxy.body.
         changed = raw.find(b"null") >= 0 and drop_nulls(body, nulls)
         allowed = visit.parts.media

@@ -22,7 +22,7 @@ from gateway.api.addresses import no_route
 from gateway.api.auth import PUBLIC, Scope, admit
 from gateway.api.cors import Cors
 from gateway.api.parts import PARTS, Parts
-from gateway.api.reading import check_expect, is_held_back
+from gateway.api.reading import check_expect, coding_of, is_held_back, too_large
 from gateway.api.refusals import EVERY_ANSWER
 from gateway.api.request import FrontRequest, Handler, HandlerOf, Request, RequestT
 from gateway.api.visit import VISIT, Visit
@@ -111,7 +111,7 @@ async def answer(
                         headers={"Retry-After": "10"},
                     )
                 if not isinstance(request, FrontRequest):
-                    _check_length(request, parts)
+                    _check_body(request, parts)
             response = await handler(request)
         status = response.status
         return response
@@ -174,10 +174,12 @@ def _answered_at_once(request: web.Request, parts: Parts) -> web.Response | None
     return None
 
 
-def _check_length(request: web.Request, parts: Parts) -> None:
-    """Refuse a body before it comes (one at the front door is short)."""
+def _check_body(request: web.Request, parts: Parts) -> None:
+    """Refuse a body before it comes (one at the front door is short, and as it is)."""
     if (request.content_length or 0) > parts.max_body:
-        raise _body_too_large(parts)
+        raise too_large(parts.max_body)
+    if request.can_read_body:
+        coding_of(request)
 
 
 async def nowhere(request: web.Request) -> web.StreamResponse:
@@ -275,7 +277,7 @@ def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> w
         assert isinstance(request, web.Request)
         mapped = no_route(request)
     elif error.status == 413:
-        mapped = _body_too_large(visit.parts)
+        mapped = too_large(visit.parts.max_body)
     elif isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         mapped = MethodNotAllowed(
@@ -290,7 +292,3 @@ def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> w
         response.set_status(error.status)
         return response
     return _error_response(visit, path, mapped)
-
-
-def _body_too_large(parts: Parts) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body is over {parts.max_body} bytes (limits.max_body)")

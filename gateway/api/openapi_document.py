@@ -67,6 +67,7 @@ _REASONS: Final[Mapping[int, str]] = {
     408: "the rest of the request did not come in time",
     413: "the body is too long",
     414: "the address is too long",
+    415: "the body is packed, or of a kind, as isn't taken here",
     417: "Expect asks for something other than 100-continue",
     421: "this gateway is not called by that Host; see allowed_hosts",
     429: "over a limit of the key, or too many wrong keys or connections; see Retry-After",
@@ -180,7 +181,7 @@ def _errors(handler: Handler, scope: Scope, shape: Shape, *, refused: bool) -> I
         return (*_ANYWHERE, 401, 403)
     never = set() if shape.relayed else {502, 504}
     if shape.body is None:
-        never.add(413)
+        never |= {413, 415}
     return (status for status in _REASONS if status not in never)
 
 

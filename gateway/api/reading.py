@@ -1,14 +1,33 @@
-"""The body of a request that aiohttp serves: asked for when it is wanted, and read."""
+"""The body of a request that aiohttp serves: asked for when it is wanted, unpacked, and read.
+
+It is unpacked here and not by aiohttp, which would unpack as much as there is before anybody can
+say that it's enough (its ``auto_decompress`` is off).
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 from aiohttp import web
 
-from gateway.errors import ExpectationFailed
+from gateway.api.parts import PARTS
+from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
+from gateway.proxy.body import JsonObject, parse_object
+from gateway.proxy.coding import DECODERS, Damaged
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: What JSON may come as: what curl and others say of any body, and what pages may send unasked.
+_PERHAPS_JSON = frozenset(
+    {
+        "application/json",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "text/plain",
+    }
+)
 _ASKED = web.RequestKey("asked", bool)
 
 
@@ -23,10 +42,89 @@ def check_expect(request: web.Request) -> None:
             raise ExpectationFailed("Expect: only 100-continue is understood here")
 
 
-async def whole_body(request: web.Request) -> bytes:
-    """The body, asked for if need be. Raises aiohttp's 413 if there is too much of it."""
+def coding_of(request: web.Request) -> str | None:
+    """The content coding of the body (RFC 9110, 8.4), if it has one.
+
+    Raises :class:`UnsupportedMediaType` for one that isn't taken, a list of several included.
+    """
+    given = ", ".join(request.headers.getall("Content-Encoding", ())).strip()
+    coding = given.lower()
+    if coding in ("", "identity"):
+        return None
+    if coding in DECODERS:
+        return coding
+    taken = ", ".join(DECODERS)
+    raise UnsupportedMediaType(
+        f"Content-Encoding {given[:100]!r} is not taken here: one of {taken} is, or none",
+        headers={"Accept-Encoding": taken},  # RFC 9110, 15.5.16
+    )
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    """A body of over ``limit`` bytes, unpacked or not."""
+    return PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
+
+
+async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, unpacked, and asked for if need be.
+
+    Raises :class:`PayloadTooLarge` as soon as it is over ``limits.max_body``, and
+    :class:`BadRequest` for one that can't be unpacked. Others have their turn between two pieces
+    of a packed one, of which hundreds may come out of one that was read.
+    """
+    limit = request.app[PARTS].max_body
+    coding = coding_of(request)
+    decoder = DECODERS[coding]() if coding is not None else None
     ask_for(request)
-    return await request.read()
+    came = unpacked = 0
+    try:
+        async for data in request.content.iter_any():
+            came += len(data)
+            if came > limit:
+                raise too_large(limit)
+            if decoder is None:
+                yield data
+                continue
+            for piece in decoder.feed(data):
+                unpacked += len(piece)
+                if unpacked > limit:
+                    raise too_large(limit)
+                if piece:
+                    yield piece
+                await asyncio.sleep(0)
+        if decoder is not None:
+            decoder.end()
+    except Damaged as error:
+        raise BadRequest(
+            f"the body is not {coding}, as its Content-Encoding says: {error}",
+            code="malformed_request",
+        ) from None
+
+
+async def whole_body(request: web.Request) -> bytes:
+    """All of it: see :func:`pieces`."""
+    return b"".join([piece async for piece in pieces(request)])
+
+
+async def json_body(request: web.Request) -> JsonObject:
+    """The JSON object that is the body."""
+    raw = await whole_body(request)
+    try:
+        return parse_object(raw)
+    except BadRequest as error:
+        raise no_json(request.headers, error) from None
+
+
+def no_json(headers: Mapping[str, str], error: BadRequest) -> BadRequest:
+    """Why a body cannot be parsed: ``error``, or that it doesn't even say that it's JSON.
+
+    Only then, as many clients send JSON under another name, ``curl -d`` among them.
+    """
+    given = headers.get("Content-Type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if not kind or kind in _PERHAPS_JSON or kind.endswith("+json"):
+        return error
+    return UnsupportedMediaType(f"this route takes JSON (application/json), not {given[:100]!r}")
 
 
 def ask_for(request: web.Request) -> None:

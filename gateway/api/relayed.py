@@ -18,9 +18,9 @@ from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
 from gateway.api.middleware import H, needs
-from gateway.api.reading import whole_body
+from gateway.api.reading import coding_of, pieces, whole_body
 from gateway.api.request import AnyHandler, Handler
-from gateway.api.upload import form_handler, limited
+from gateway.api.upload import form_handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.beside import NOT_LOADED, ask_beside, to_client
@@ -169,10 +169,10 @@ async def upstream(request: web.Request) -> Answer:
         lines += _lines(request, "Accept-Encoding")
         return await answer_beside(request, Call(name, "GET", sent_to, lines, b"", coded=True))
     body: bytes | AsyncIterable[bytes] = b""
-    length = request.content_length
+    length = request.content_length if coding_of(request) is None else None
     if request.can_read_body:
         small = length is not None and length <= _SMALL
-        body = await whole_body(request) if small else limited(request)
+        body = await whole_body(request) if small else pieces(request)
     return await send(request, Call(name, request.method, sent_to, lines, body, length=length))
 
 

@@ -26,11 +26,10 @@ from gateway.api.context import (
 from gateway.api.events import changes, endless
 from gateway.api.inference import resolve
 from gateway.api.middleware import needs
-from gateway.api.reading import whole_body
+from gateway.api.reading import json_body
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
-from gateway.proxy.body import parse_object
 from gateway.proxy.resolve import model_name
 from gateway.tasks import spawn
 
@@ -78,7 +77,7 @@ async def unload(request: web.Request) -> web.Response:
 
 async def _named(request: web.Request) -> str:
     """The model that the body names, perhaps by an alias or as a virtual model."""
-    body = parse_object(await whole_body(request))
+    body = await json_body(request)
     name = model_name(body.get("model"))
     if not name:
         raise BadRequest("`model` is missing: the name of a model", param="model")

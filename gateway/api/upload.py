@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
-from gateway.api.context import SETTINGS
 from gateway.api.inference import resolve, send
-from gateway.api.reading import ask_for
+from gateway.api.reading import coding_of, pieces
 from gateway.api.request import Handler
 from gateway.api.visit import VISIT
-from gateway.errors import BadRequest, PayloadTooLarge, Unable
+from gateway.errors import BadRequest, Unable
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.outgoing import Answer
 from gateway.proxy.relay import Call
@@ -33,10 +32,10 @@ def form_handler(route: Route) -> Handler:
     async def handle(request: web.Request) -> Answer:
         boundary = boundary_of(request.headers.get("Content-Type", ""))
         field = ModelField(boundary)
-        pieces = limited(request)
+        body = pieces(request)
         named = request.query.get("model") or request.headers.get("X-Model")
         if named is None:
-            await _look_for(field, pieces)
+            await _look_for(field, body)
             if not field.done:
                 raise BadRequest(
                     f"no model is named in the first {FILE_FIRST} bytes: put the field `model` "
@@ -46,11 +45,12 @@ def form_handler(route: Route) -> Handler:
         target = await resolve(request[VISIT], {"model": named or field.model})
         if route.needs in target.lacks:
             raise Unable(target.lacks[route.needs], param="model")
-        first, length = field.body, request.content_length
+        first = field.body
+        length = request.content_length if coding_of(request) is None else None
         if (name := target.sent_as) is not None:
             # A server elsewhere reads the field, and knows the model by another name.
             if named is not None:
-                await _look_for(field, pieces)
+                await _look_for(field, body)
             first = field.renamed(name)
             if length is not None:
                 length += len(first) - len(field.body)
@@ -60,7 +60,7 @@ def form_handler(route: Route) -> Handler:
             "POST",
             route.target,
             headers,
-            _chained(first, pieces),
+            _chained(first, body),
             length=length,
             dialect=route.dialect,
             renamed=target.name if name is not None else None,
@@ -70,27 +70,12 @@ def form_handler(route: Route) -> Handler:
     return handle
 
 
-async def _look_for(field: ModelField, pieces: AsyncGenerator[bytes, None]) -> None:
+async def _look_for(field: ModelField, body: AsyncGenerator[bytes, None]) -> None:
     """Read until the field has been found, or the form has ended, or there is too much of it."""
-    async for piece in pieces:
+    async for piece in body:
         field.feed(piece)
         if field.done or len(field.read) > FILE_FIRST:
             break
-
-
-async def limited(request: web.Request) -> AsyncGenerator[bytes, None]:
-    """The body as it comes. Raises :class:`PayloadTooLarge` beyond ``limits.max_body``."""
-    limit = request.app[SETTINGS].limits.max_body
-    too_large = PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
-    if (request.content_length or 0) > limit:
-        raise too_large
-    ask_for(request)
-    sent = 0
-    async for piece in request.content.iter_any():
-        sent += len(piece)
-        if sent > limit:
-            raise too_large
-        yield piece
 
 
 async def _chained(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 _log.addFilter(_WithoutItsText())
 
 
-def parser_options(limits: LimitSettings) -> dict[str, int]:
+def parser_options(limits: LimitSettings) -> dict[str, int | bool]:
     """``limits`` as options of aiohttp's ``RequestHandler``.
 
     aiohttp says only which number a line is over. So no two of them are the same:
@@ -59,6 +59,7 @@ def parser_options(limits: LimitSettings) -> dict[str, int]:
         "max_line_size": limits.max_url,
         "max_field_size": limits.max_header + (limits.max_header == limits.max_url),
         "max_headers": limits.max_header_count,
+        "auto_decompress": False,  # gateway.api.reading knows when it's enough
     }
 
 

@@ -243,3 +243,30 @@ async def test_a_llama_server_that_has_no_time(
     ):
         assert (response.status, response.headers["Retry-After"]) == (status, "5")
         assert (await response.json())["error"]["message"] == "not now"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/loadModel"])
+async def test_what_is_no_json_and_does_not_say_so(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        for kind, status in (
+            ("multipart/form-data; boundary=b", 415),
+            ("application/xml", 415),
+            ("application/octet-stream", 400),
+            ("application/json", 400),
+            ("application/problem+JSON; charset=utf-8", 400),
+            ("application/x-www-form-urlencoded", 400),
+            ("text/plain", 400),
+        ):
+            headers = {"Content-Type": kind}
+            got, answer = await running.json("POST", path, data=b"--b\r\n", headers=headers)
+            assert got == status, kind
+            said = f"takes JSON (application/json), not {kind!r}"
+            assert (said in answer["error"]["message"]) == (status == 415)
+            # JSON is JSON, whatever it is called.
+            body = {"model": "good", "messages": [{"role": "user", "content": "hi"}]}
+            if path != "/v1/messages":
+                data = json.dumps(body)
+                got, _ = await running.json("POST", path, data=data, headers=headers)
+                assert got == 200, kind

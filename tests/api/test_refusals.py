@@ -288,8 +288,10 @@ async def test_a_body_is_asked_for_when_it_is_wanted(
     body: bytes,
 ) -> None:
     settings, options = secured
+    model = fake_model(tmp_path)
+    model["mmproj"] = model["params"]["model"]  # it hears
     async with (
-        make_gateway({"good": fake_model(tmp_path)}, **settings) as running,
+        make_gateway({"good": model}, **settings) as running,
         connected(running, **options) as client,
     ):
         for _ in range(2):
