@@ -143,6 +143,7 @@ class RequestTimeout(BadRequest):
     """408: the rest of the request did not come in time."""
 
     status = 408
+    retryable = True
     default_code = "request_timeout"
 
 

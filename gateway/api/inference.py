@@ -94,7 +94,7 @@ def json_handler(route: Route) -> AnyHandler:
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
         call.stream = streams and body.get("stream") is True
-        if found & (MANY_SYSTEMS | DEVELOPER) and name is None:
+        if found & (MANY_SYSTEMS | DEVELOPER) and _to_be_fitted(found, target):
             call.prepare = partial(visit.parts.templates.fitted, format=format, body=body)
         call.dialect = dialect
         call.rewrite = rewrite
@@ -106,6 +106,11 @@ def json_handler(route: Route) -> AnyHandler:
         return await (answer_beside(request, call) if beside else send(request, call))
 
     return handle
+
+
+def _to_be_fitted(found: int, target: Target) -> bool:
+    """Whether the body's system messages may not be as the model's chat template takes them."""
+    return not target.spec.url and bool(found & MANY_SYSTEMS or target.spec.template)
 
 
 async def refuse_readers(visit: Visit, target: Target) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.errors import BackendError, BadRequest, Unauthorized
+from gateway.errors import (
+    BackendError,
+    BadRequest,
+    RateLimited,
+    RequestTimeout,
+    Unable,
+    Unauthorized,
+)
 from gateway.proxy.dialect import ANTHROPIC, OPENAI
 from gateway.proxy.failure import Failure
 
@@ -139,6 +146,13 @@ def test_any_other_500_stays_one(message: str) -> None:
     for status in (502, 503, 504):
         said = orjson.dumps({"error": {"message": "tools param requires --jinja flag"}})
         assert Failure.read(status, said).status == status
+
+
+def test_what_is_not_to_be_sent_again() -> None:
+    for error in (BadRequest("x"), Unable("x")):
+        assert error.headers == {"x-should-retry": "false"}
+    for error in (RequestTimeout("x"), BackendError("x"), RateLimited("x")):
+        assert "x-should-retry" not in error.headers
 
 
 def test_our_errors_in_both_dialects() -> None:
