@@ -173,7 +173,8 @@ async def upstream(request: web.Request) -> Answer:
     if request.can_read_body:
         small = length is not None and length <= _SMALL
         body = await whole_body(request) if small else pieces(request)
-    return await send(request, Call(name, request.method, sent_to, lines, body, length=length))
+    call = Call(name, request.method, sent_to, lines, body, length=length, stream=None)
+    return await send(request, call)
 
 
 def _lines(request: web.Request, *names: str) -> bytes:

@@ -62,6 +62,7 @@ def form_handler(route: Route) -> Handler:
             headers,
             _chained(first, body),
             length=length,
+            stream=None,
             dialect=route.dialect,
             renamed=target.name if name is not None else None,
         )

@@ -55,7 +55,7 @@ def comment(words: bytes, waiting: bool = False) -> bytes:
 class Heartbeat:
     """That of one stream, which it opens when the first one is due. Must be stopped.
 
-    ``interval``: ``limits.heartbeat``, in seconds.
+    ``interval``: ``limits.heartbeat``, in seconds. Nothing happens before :meth:`start`.
     """
 
     __slots__ = (
@@ -84,20 +84,22 @@ class Heartbeat:
         self._opening: asyncio.Task[None] | None = None
         self._since = time.monotonic()
         self._look_after = interval * _LOOK
-        self._timer = asyncio.get_running_loop().call_later(
-            min(FIRST, self._look_after), self._look
-        )
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """It is clear that there is to be a stream."""
+        self._look_in(min(FIRST, self._look_after))
 
     def stop(self) -> None:
         """The stream has ended, or there will be none."""
-        self._timer.cancel()
+        self._pause()
         if self._opening is not None:
             self._opening.cancel()
         self.waiting = self._flush = self._passed = None
 
     async def settled(self) -> Opened | None:
         """The stream, if it has been opened. Until it :meth:`flows`, nothing more happens here."""
-        self._timer.cancel()
+        self._pause()
         if self._opening is not None:
             await asyncio.wait([self._opening])
         return self.opened
@@ -108,11 +110,19 @@ class Heartbeat:
         self._passed = passed
         self._flush = flush
         self._seen = _NOTHING_SEEN
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._look_after, self._look)
+        self._look_in(self._look_after)
+
+    def _look_in(self, seconds: float) -> None:
+        self._pause()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _pause(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _look(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._look_after, self._look)
+        self._look_in(self._look_after)
         if self._flush is not None:
             self._flush()
         latest = self._passed.latest if self._passed is not None else None

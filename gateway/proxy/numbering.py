@@ -42,7 +42,8 @@ class Numbering:
         self._id: str | None = None
         self._began = False  # with events of our own, the first of all
         self._anew = False  # others were sent among those that came
-        self._complete = False
+        #: Whether the response has come to an end, one way or another.
+        self.complete = False
         self._items: dict[str, int] = {}  # id -> output_index
         self._parts: dict[str, int] = {}  # id -> how many parts were announced
         #: What was sent last.
@@ -78,7 +79,7 @@ class Numbering:
         as OpenAI's clients want it.
         """
         said = comment(words)
-        if self._foreign or self._complete or (self._id is None and self._sequence):
+        if self._foreign or self.complete or (self._id is None and self._sequence):
             return said
         state = "queued" if waiting else "in_progress"
         if self._id is None:
@@ -93,7 +94,8 @@ class Numbering:
     def last(self, event: bytes, error: GatewayError) -> bytes:
         """An ``event`` of ours that ends the stream here, numbered; what was begun is dropped.
 
-        With it goes ``response.failed``, which is what Codex looks for.
+        With it goes ``response.failed``, which is what Codex looks for, but only in a stream that
+        then comes to a proper end.
         """
         self._rest = b""
         if self._foreign:
@@ -164,7 +166,7 @@ class Numbering:
         if self._anew or type(number) is not int:
             number = event["sequence_number"] = self._sequence
         self._sequence = number + 1
-        self._complete = self._complete or kind in _LAST
+        self.complete = self.complete or kind in _LAST
         if kind in _OPENING and isinstance(response := event.get("response"), dict):
             if not self._id and isinstance(name := response.get("id"), str):
                 self._id = name

@@ -66,6 +66,9 @@ class Mender(Passed, Protocol):
 
     def last(self, event: bytes, error: GatewayError, /) -> bytes: ...
 
+    @property
+    def complete(self) -> bool: ...
+
 
 @dataclass(slots=True)
 class Call:
@@ -82,7 +85,8 @@ class Call:
     body: bytes | AsyncIterable[bytes]
     length: int | None = None
     #: Whether the client asked for a stream: something goes out all the time, even while it waits.
-    stream: bool = False
+    #: None: that stands where nobody looks, and the answer's head says it.
+    stream: bool | None = False
     dialect: Dialect = OPENAI
     #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.
     coded: bool = False
@@ -102,10 +106,14 @@ class Call:
         """What makes its heartbeats."""
         return self.dialect.pulse if self.mender is None else self.mender.pulse
 
-    def last_event(self, error: GatewayError, passed: Passed | None) -> bytes:
-        """``error`` as what ends a stream in which ``passed`` has gone out."""
+    def break_off(self, opened: Opened, error: GatewayError, passed: Passed | None) -> None:
+        """End a stream of events, in which ``passed`` has gone out, with ``error``."""
         event = self.dialect.last_event(error, passed.half() if passed is not None else b"")
-        return event if self.mender is None else self.mender.last(event, error)
+        if self.mender is None:
+            opened.break_off(event)
+        else:
+            event = self.mender.last(event, error)
+            opened.break_off(event, complete=self.mender.complete)
 
 
 @dataclass(slots=True)
@@ -133,8 +141,10 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
     up) ends the request upstream at once.
     """
     heart: Heartbeat | None = None
-    if call.stream:
+    if call.stream is not False:
         heart = Heartbeat(opener, call.heartbeat, call.pulse)
+        if call.stream:
+            heart.start()
     deaths = 0
     try:
         while True:
@@ -171,7 +181,7 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
             raise
         # The client reads a stream already: as its last event.
         outcome.error = error
-        opened.break_off(call.last_event(outcome.tell(error), None))
+        call.break_off(opened, outcome.tell(error), None)
         return opened.response
     finally:
         if heart is not None:
@@ -190,11 +200,16 @@ async def _attempt(
         call.body = await call.prepare(lease.backend)
         call.prepare = None
     answer = _Answer()
+    answer.awaits_head = call.stream is None
     exchange = await lease.backend.pool.send(
         call.method, call.target, call.headers, call.body, answer, body_length=call.length
     )
     outcome.sent = call
     try:
+        if call.stream is None and heart is not None:
+            await answer.headed()
+            if _is_stream(answer.head):
+                heart.start()
         await answer.begun()
         head = answer.head
         opened = await heart.settled() if heart is not None else None
@@ -205,19 +220,19 @@ async def _attempt(
                 head.length = None  # of a name that is longer or shorter
             opened = await open_stream(opener, head)
         elif head.status >= 400:
-            body = await answer.text()
-            raise _failure(lease, call, head, body).as_error()
-        elif not _is_events(head):
+            raise _failure(lease, call, head, b"".join(answer.early)).as_error()
+        elif not _is_stream(head):
             raise BackendError(f"{call.model} did not answer with a stream")
-        if heart is None and _is_events(head):
-            # Whether a stream was asked for stood where nobody looks.
-            heart = Heartbeat(opener, call.heartbeat, call.pulse)
         return await _stream(
             call, head, exchange, answer, outcome, opened, heart, lease.backend, deaths
         )
     finally:
         exchange.abort()
         answer.done()
+
+
+def _is_stream(head: ResponseHead) -> bool:
+    return head.status < 400 and _is_events(head)
 
 
 def _is_events(head: ResponseHead) -> bool:
@@ -289,8 +304,10 @@ async def _stream(
         outcome.error = error = await backend.reason(broke, deaths)
         _log.error("a stream broke: %s", error.message)
         answer.flush()
-        said = outcome.tell(error)
-        opened.break_off(call.last_event(said, passed) if passed is not None else None)
+        if passed is not None:
+            call.break_off(opened, outcome.tell(error), passed)
+        else:
+            opened.break_off(None)
         return response
     finally:
         if heart is not None:
@@ -345,6 +362,7 @@ class _Answer:
         "_news",
         "_outlet",
         "_take",
+        "awaits_head",
         "early",
         "ended",
         "error",
@@ -356,6 +374,7 @@ class _Answer:
     head: ResponseHead
 
     def __init__(self) -> None:
+        self.awaits_head = False  # its head is to be told of as soon as it is here
         self.early: list[bytes] = []
         self._events = 0  # of a stream of events, without those that went through:
         self._outlet: Outlet | None = None
@@ -377,6 +396,13 @@ class _Answer:
         if self._outlet is not None:
             self._outlet.flush()
 
+    async def headed(self) -> None:
+        """Return with its head, where ``awaits_head`` was set before. Raises what went wrong."""
+        while self.awaits_head and not self.ended:
+            await self.news()
+        if self.awaits_head and self.error is not None:
+            raise self.error
+
     async def begun(self) -> None:
         """Return with the first byte of its body, or, of a whole one, with the last.
 
@@ -386,12 +412,6 @@ class _Answer:
             await self.news()
         if self.error is not None and (self.whole or not self.early):
             raise self.error
-
-    async def text(self) -> bytes:
-        """All of its body, or as much as an error may take."""
-        while not self.ended and sum(map(len, self.early)) < _WHOLE:
-            await self.news()
-        return b"".join(self.early)
 
     def news(self) -> asyncio.Future[None]:
         """To wait for something to do, for the task that relays."""
@@ -403,6 +423,9 @@ class _Answer:
         length = head.length
         # An error is read to its end, framed as it may be: it is said again in another shape.
         self.whole = length <= _WHOLE if length is not None else head.status >= 400
+        if self.awaits_head:
+            self.awaits_head = False
+            self._tell()
 
     def on_body(self, data: bytes) -> None:
         self._take(data)

@@ -132,6 +132,7 @@ class Reading:
 
     response: aiohttp.ClientResponse
     got: bytes = b""
+    clean: bool | None = None
 
     async def until(self, condition: Callable[[bytes], Any]) -> bytes:
         async with asyncio.timeout(20):
@@ -145,10 +146,12 @@ class Reading:
         return await self.until(lambda got: len(api.beat.findall(got)) >= count)
 
     async def rest(self) -> bytes:
-        """All of it; how it ends is not looked at."""
+        """All of it; whether its HTTP ended as it should is ``clean``."""
+        self.clean = False
         with contextlib.suppress(aiohttp.ClientPayloadError):
             while data := await self.response.content.readany():
                 self.got += data
+            self.clean = True
         return self.got
 
 
@@ -240,6 +243,8 @@ async def test_while_a_model_loads(make_gateway: MakeGateway, tmp_path: Path, ap
         assert reading.response.status == 200
         await reading.until(lambda got: got.count(b": starting, position 1, ") >= 3)
         got = await reading.rest()
+    # Only Responses have a way to say that they have failed, which clients read if HTTP is intact.
+    assert reading.clean == (api.path == "/v1/responses")
     if api.path == "/v1/responses":
         assert got.count(b"event: response.created\n") == 1
         assert got.count(b"event: response.queued\n") >= 3
@@ -272,6 +277,67 @@ async def test_over_tls(
         await reading.beats(api, 6)
         script.say(chunk(api.second), chunk(api.last), b"0\r\n\r\n")
         assert without_beats(api, await reading.rest()) == api.first + api.second + api.last
+
+
+async def a_form(running: Running) -> Any:
+    form = aiohttp.FormData()
+    form.add_field("file", b"x" * 1000, filename="a.wav")
+    form.add_field("model", "m")
+    form.add_field("stream", "true")
+    return running.request("POST", "/v1/audio/transcriptions", data=form)
+
+
+async def passed_on(running: Running) -> Any:
+    body = {"stream": True}
+    return running.request("POST", "/upstream/m/v1/audio/transcriptions", json=body)
+
+
+@pytest.mark.parametrize("ask", [a_form, passed_on])
+@pytest.mark.parametrize("last", [True, False])
+async def test_a_stream_that_only_its_head_tells_of(
+    make_gateway: MakeGateway, script: Script, ask: Any, last: bool
+) -> None:
+    """Behind a file, or unread: it is kept alive from its head on, also before a word of it."""
+    api = APIS["chat"]
+    script.server.answers["/v1/audio/transcriptions"] = script.play
+    script.say(STREAM_HEAD)
+    async with gateway(make_gateway, script) as running, await ask(running) as response:
+        assert response.status == 200
+        reading = Reading(response)
+        await reading.beats(api, 3)
+        script.say(chunk(api.first))
+        await reading.beats(api, 6)
+        if last:
+            script.say(chunk(api.last), b"0\r\n\r\n")
+            assert without_beats(api, await reading.rest()) == api.first + api.last
+        else:
+            script.die()
+            assert b"in the middle of its answer" in await reading.rest()
+
+
+@pytest.mark.parametrize("ask", [a_form, passed_on])
+async def test_an_answer_whose_head_tells_of_no_stream(
+    make_gateway: MakeGateway, script: Script, ask: Any
+) -> None:
+    script.server.answers["/v1/audio/transcriptions"] = script.play
+    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    said = {200: b'{"text": "x"}', 400: FORBIDDEN}
+    for status, body in said.items():
+        async with gateway(make_gateway, script, folder=str(status)) as running:
+            script.say(head % (b"%d X" % status, len(body)))
+            asked = spawn(answered(await ask(running)), name="a client")
+            done, _ = await asyncio.wait([asked], timeout=5 * BEAT)
+            assert not done
+            script.say(body)
+            got = await asked
+            assert got[0] == status
+            assert json.loads(body).items() <= got[1].items() or status == 400
+            script.die()
+
+
+async def answered(request: Any) -> tuple[int, Any]:
+    async with request as response:
+        return response.status, await response.json()
 
 
 async def test_while_a_template_is_asked_for(make_gateway: MakeGateway, tmp_path: Path) -> None:
@@ -482,6 +548,7 @@ async def test_a_server_that_dies(
         await reading.until(lambda got: b"theirs" in got or got.endswith(api.first + begun))
         script.die()
         got = await reading.rest()
+    assert reading.clean == (api.path == "/v1/responses")
     assert b"\n\n\n" not in got
     events = [
         json.loads(event[event.index(b"data: ") + 6 :].partition(b"\n")[0])
@@ -528,6 +595,7 @@ async def test_a_client_that_reads_nothing_gets_none() -> None:
         return client
 
     heart = Heartbeat(open_it, 0.04, comment)
+    heart.start()
     try:
         await eventually(lambda: len(transport.written) >= 2)
         transport.unsent = 1
@@ -553,6 +621,7 @@ async def test_one_that_was_stopped_opens_nothing() -> None:
         raise AssertionError
 
     heart = Heartbeat(open_it, 0.02, comment)
+    heart.start()
     heart.stop()
     await asyncio.sleep(0.1)
     assert not opened
@@ -564,6 +633,7 @@ async def test_a_client_that_went_before_it_was_opened() -> None:
         raise ConnectionResetError
 
     heart = Heartbeat(open_it, 0.02, comment)
+    heart.start()
     heart.waiting = lambda: b"queued"
     try:
         await asyncio.sleep(0.1)
