@@ -29,6 +29,8 @@ FAKE_DETACHED=FILE       the same in a session of its own, holding on to the out
 FAKE_CHUNKS=N, FAKE_PAUSE=S   a streamed answer has N chunks, S seconds apart
 FAKE_GATE=FIFO           after the first of them it waits until FIFO is opened for writing
 FAKE_GATE_AT=N           after the Nth instead
+FAKE_SPLIT=N             each streamed chunk comes in two, of N bytes and the rest, FAKE_PAUSE
+                         apart; it dies (FAKE_DIE_AFTER) between them
 FAKE_RECORD=FILE         every request body is appended to FILE, one JSON a line
 FAKE_STARTS=FILE         every start is appended to FILE, one JSON a line: its pid, its model, and
                          the pids of the starts before it that still run
@@ -113,7 +115,7 @@ def chunk(data: bytes) -> bytes:
 
 def event(**delta: object) -> bytes:
     body = {"object": "chat.completion.chunk", "choices": [{"index": 0, **delta}]}
-    return chunk(b"data: " + json.dumps(body).encode() + b"\n\n")
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
 class Server:
@@ -202,13 +204,18 @@ class Server:
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for number in range(int(env("FAKE_CHUNKS", "5"))):
+            data = event(delta={"content": f"word{number} "})
+            if split := int(env("FAKE_SPLIT", "0")):
+                client.sendall(chunk(data[:split]))
+                data = data[split:]
+                time.sleep(float(env("FAKE_PAUSE", "0")))
             if number == int(env("FAKE_DIE_AFTER", "-1")):
                 die()
-            client.sendall(event(delta={"content": f"word{number} "}))
+            client.sendall(chunk(data))
             if (gate := env("FAKE_GATE")) and number + 1 == int(env("FAKE_GATE_AT", "1")):
                 Path(gate).open().close()
             time.sleep(float(env("FAKE_PAUSE", "0")))
-        client.sendall(event(delta={}, finish_reason="stop"))
+        client.sendall(chunk(event(delta={}, finish_reason="stop")))
         client.sendall(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     def dots(self, pause: float) -> None:

@@ -317,7 +317,8 @@ async def test_a_stream_of_responses_that_breaks_is_an_error(
         answer = await reader.read()  # the gateway closes the connection
         writer.close()
         await writer.wait_closed()
-    *_, name, raw, failed, response = [line for line in answer.split(b"\n") if line.strip()]
+    *_, name, raw, failed, response, chunk = [x for x in answer.split(b"\n") if x.strip()]
+    assert chunk == b"0\r"  # the response has failed, its HTTP has not
     assert (name, failed) == (b"event: error", b"event: response.failed")
     assert json.loads(response.removeprefix(b"data: "))["response"]["status"] == "failed"
     said = json.loads(raw.removeprefix(b"data: "))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 from aiohttp import web
 from elsewhere import STREAM_HEAD, Asked, Elsewhere
@@ -382,30 +383,43 @@ async def asking_after(
         yield reading
 
 
-@EVERY_API
+EVENT = re.compile(rb'data: \{"object": [^\n]*"word\d "[^\n]*\n\n')
+
+
+@BOTH_DOORS
 async def test_none_goes_out_within_an_event(
+    make_gateway: MakeGateway, tmp_path: Path, query: str
+) -> None:
+    """Not as long as half of it has gone out."""
+    model = fake_model(tmp_path, split=30, pause=5 * BEAT, chunks=4)
+    api = APIS["chat"]
+    async with make_gateway({"m": model}, limits=LIMITS) as running:
+        await running.gateway.scheduler.load("m")
+        async with asking(running, api, query) as reading:
+            got = await reading.rest()
+    assert reading.clean
+    assert len(EVENT.findall(got)) == 4
+    pauses = re.split(rb"(?:data: [^\n]*\n\n)+", got)
+    # Between two of them there are some: the pause is longer than a heartbeat.
+    assert [len(re.findall(WORKING, pause)) >= 2 for pause in pauses[1:4]] == [True] * 3
+
+
+@EVERY_API
+async def test_while_the_rest_of_an_event_is_awaited_that_nothing_of_has_gone_out(
     make_gateway: MakeGateway, script: Script, api: Api
 ) -> None:
-    """A remark may stand between two of its lines, and nothing within one."""
+    """Where answers are read on their way, lines of them go out when they are complete."""
     at = api.second.index(b"data: ") + 9
-    script.say(STREAM_HEAD, chunk(api.first), chunk(api.second[:at]))
-    async with (
-        gateway(make_gateway, script) as running,
-        asking(running, api) as reading,
-    ):
-        if api.path == "/v1/responses":  # only whole events go out, so they may
-            await reading.beats(api, 5)
-        else:
-            await reading.until(lambda got: got.endswith(api.second[:at]))
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(5 * BEAT):
-                    await reading.response.content.readany()
+    script.say(STREAM_HEAD, chunk(api.first), chunk(b"\n" + api.second[:at]))
+    async with gateway(make_gateway, script) as running, asking(running, api) as reading:
+        await reading.until(lambda got: len(re.findall(WORKING, got)) >= 5)
         script.say(chunk(api.second[at:]))
         await reading.beats(api, len(api.beat.findall(reading.got)) + 2)
         script.say(chunk(api.last), b"0\r\n\r\n")
         got = await reading.rest()
     if api.path != "/v1/responses":
-        assert without_beats(api, got) == api.first + api.second + api.last
+        left = re.sub(WORKING, b"", without_beats(api, got))
+        assert left == api.first + b"\n" + api.second + api.last
 
 
 async def test_a_remark_between_two_lines_of_an_event(
@@ -545,7 +559,7 @@ async def test_a_server_that_dies(
         gateway(make_gateway, script, limits={"heartbeat": "20s"}) as running,
         asking(running, api) as reading,
     ):
-        await reading.until(lambda got: b"theirs" in got or got.endswith(api.first + begun))
+        await reading.until(lambda got: b"created" in got or api.first in got)
         script.die()
         got = await reading.rest()
     assert reading.clean == (api.path == "/v1/responses")
@@ -560,6 +574,29 @@ async def test_a_server_that_dies(
     if api.error:
         assert errors[0]["type"] == "error"
         assert re.search(rb"event: error\n(data: .*\n)?\n", got)
+
+
+@BOTH_DOORS
+async def test_a_process_that_dies_within_an_event(
+    make_gateway: MakeGateway, tmp_path: Path, query: str
+) -> None:
+    """Half of it has gone out: the rest makes it one that says why, as the client's own error."""
+    model = fake_model(tmp_path, split=90, pause=0.1, die_after=2)
+    async with make_gateway({"m": model}) as running:
+        async with asking(running, APIS["chat"], query) as reading:
+            got = await reading.rest()
+        assert reading.clean is False
+        *events, last = [json.loads(event[6:]) for event in got.strip().split(b"\n\n")]
+        assert [event["choices"][0]["delta"]["content"] for event in events] == ["word0 ", "word1 "]
+        assert last["choices"][0]["index"] == 0  # of the half
+        assert last["error"]["code"] == "backend_died"
+        async with running.openai() as client:
+            stream = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            with pytest.raises(openai.APIError) as caught:
+                assert [chunk async for chunk in stream]
+            assert caught.value.message == last["error"]["message"]
 
 
 # --- the timer -------------------------------------------------------------------------------
