@@ -54,6 +54,8 @@ def form_handler(route: Route) -> Handler:
             first = field.renamed(name)
             if length is not None:
                 length += len(first) - len(field.body)
+            field.pass_by(b"")
+            body = _watched(field, body)
         headers = b"Content-Type: %b\r\n" % content_type_of(boundary)
         call = Call(
             target.name,
@@ -77,6 +79,15 @@ async def _look_for(field: ModelField, body: AsyncGenerator[bytes, None]) -> Non
         field.feed(piece)
         if field.done or len(field.read) > FILE_FIRST:
             break
+
+
+async def _watched(
+    field: ModelField, body: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """``body``, as long as it names no other model."""
+    async for piece in body:
+        field.pass_by(piece)
+        yield piece
 
 
 async def _chained(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

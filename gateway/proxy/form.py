@@ -116,6 +116,7 @@ class ModelField:
         self._value: tuple[int, int] | None = None  # where in `read` the name begins and ends
         self._at = 0  # looked at up to here
         self._in_headers = False
+        self._named = False  # there is such a field
 
     def feed(self, data: bytes) -> None:
         """More of the form. Raises :class:`BadRequest` for what is none."""
@@ -138,6 +139,27 @@ class ModelField:
             return bytes(self.read[2:start] + name + self.read[end:])
         head = b'Content-Disposition: form-data; name="model"'
         return b"--%b\r\n%b\r\n\r\n%b\r\n%b" % (self._boundary, head, name, self.body)
+
+    def pass_by(self, data: bytes) -> None:
+        """More of the form, of which nothing is kept, behind what was looked through for the field.
+
+        Raises :class:`BadRequest` if it's named there: of two such fields this reader takes the
+        first, and the next one may take the last.
+        """
+        if self._value is not None:
+            del self.read[: self._value[1]]
+            self._at, self._value, self.done = 0, None, False
+            self._in_headers = self._named = False
+        if not self.done:
+            self.feed(data)
+        if self._named:
+            raise BadRequest(
+                "the form names its `model` twice, or behind a file that is too long: it is to be "
+                "named once, before the file",
+                param="model",
+            )
+        del self.read[: self._at]
+        self._at = 0
 
     def _step(self) -> bool:
         """One delimiter, or the headers of one part; False: more is needed first."""
@@ -169,6 +191,7 @@ class ModelField:
             # From the blank line on: an empty part's delimiter begins with it.
             self._at, self._in_headers = end + 2, False
             return True
+        self._named = True
         return self._take_value(end + 4)
 
     def _take_value(self, start: int) -> bool:

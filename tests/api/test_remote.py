@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import os
 import socket
@@ -204,6 +205,24 @@ async def test_a_form_names_the_model_as_it_is_called_there(
     assert b'name="model"\r\n\r\nthere\r\n--' in asked.body
     assert sound in asked.body
     assert asked.headers["Authorization"] == f"Bearer {SECRET}"
+
+
+async def test_a_form_that_names_two_models(make_gateway: MakeGateway, server: Elsewhere) -> None:
+    """Whose key may use the first one mustn't get the second: servers differ in which they take."""
+    target = "/v1/audio/transcriptions"
+    server.answers[target] = (200, {"text": "heard"})
+    sound = bytes(range(256)) * 2000
+    async with make_gateway({"m": entry(server), "other": entry(server)}) as running:
+        for path in (target, f"{target}?model=m"):
+            form = aiohttp.FormData()
+            form.add_field("model", "m")
+            form.add_field("file", sound, filename="a.wav; name=model")
+            form.add_field("model", "other")
+            status, answer = await running.json("POST", path, data=form)
+            assert (status, answer["error"]["param"]) == (400, "model")
+            assert "twice" in answer["error"]["message"]
+        form = aiohttp.FormData([("model", "m"), ("file", io.BytesIO(sound))])
+        assert await running.json("POST", target, data=form) == (200, {"text": "heard"})
 
 
 async def test_upstream_reaches_the_rest_and_never_above(

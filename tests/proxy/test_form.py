@@ -133,6 +133,27 @@ def test_what_only_begins_like_the_boundary(size: int) -> None:
         fed(b"--XX" + b" " * 5000, size)
 
 
+def pass_by(form: bytes, size: int) -> None:
+    """Look for the first model, and through the rest."""
+    field = fed(form, size)
+    at = len(field.body)
+    field.pass_by(b"")
+    for start in range(at, len(form), size):
+        field.pass_by(form[start : start + size])
+        assert len(field.read) < 600 + size  # nothing is kept
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_model_that_is_named_again(size: int) -> None:
+    """Even by a part of a field; in the file, or behind the form, it's no name."""
+    form = MODEL + FILE + part("language", b"en") + FILE
+    pass_by(form, size)
+    pass_by(form + END + MODEL, size)
+    for second in (MODEL + END, MODEL[:60]):
+        with pytest.raises(BadRequest, match="twice"):
+            pass_by(form + second, size)
+
+
 def test_nothing_is_read_beyond_what_is_needed() -> None:
     field = fed(MODEL + FILE * 1000, 64)
     assert len(field.body) < len(MODEL) + 64 * 3
