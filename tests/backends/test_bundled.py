@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from harness import tied
 
 from gateway.backends.bundled import FLAGS, UsageError, parse
 from gateway.backends.command import build_command, bundled_program, request_defaults
@@ -46,7 +47,11 @@ class Child:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
-            command.argv, env=command.env, stderr=subprocess.PIPE, text=True, errors="replace"
+            tied(*command.argv),
+            env=command.env,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
