@@ -244,6 +244,8 @@ def _names(call: Call, head: ResponseHead) -> Names | None:
     if call.renamed is None or headers.find(head.headers, b"content-encoding") is not None:
         return None
     if _is_events(head):
+        if call.mender is not None:
+            return None  # which sees to that, too
         return InEvents(call.renamed, once=call.dialect is ANTHROPIC)
     kind = headers.find(head.headers, b"content-type") or b""
     return InJson(call.renamed) if kind.startswith(b"application/json") else None
@@ -293,7 +295,7 @@ async def _stream(
         passed = call.mender or tail
         if heart is not None:
             heart.flows(opened, passed, answer.flush)
-    names = _names(call, head) if call.mender is None else None
+    names = _names(call, head)
     answer.flow_to(opened, exchange, tail, call.mender, names)
     try:
         await _pump(answer, exchange, opened)

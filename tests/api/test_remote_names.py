@@ -74,6 +74,9 @@ async def test_long_answers(running: Running, server: Elsewhere) -> None:
         server.answers[path] = (200, said)
         status, answer = await running.json("POST", path, json={"model": "m", **FIELDS})
         assert (status, answer) == (200, {**said, "model": "m"})
+    server.answers["/v1/responses"] = (200, said)  # one that knows no streams
+    body = {"model": "m", "input": "x", "stream": True}
+    assert await running.json("POST", "/v1/responses", json=body) == (200, {**said, "model": "m"})
 
 
 def chat_events(count: int) -> list[bytes]:
