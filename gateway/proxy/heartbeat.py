@@ -60,6 +60,7 @@ class Heartbeat:
 
     __slots__ = (
         "_flush",
+        "_held",
         "_look_after",
         "_opener",
         "_opening",
@@ -80,6 +81,7 @@ class Heartbeat:
         self._pulse = pulse
         self._passed: Passed | None = None
         self._flush: Callable[[], None] | None = None
+        self._held = False
         self._seen: bytes | None = _NOTHING_SEEN
         self._opening: asyncio.Task[None] | None = None
         self._since = time.monotonic()
@@ -92,14 +94,16 @@ class Heartbeat:
 
     def stop(self) -> None:
         """The stream has ended, or there will be none."""
-        self._pause()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         if self._opening is not None:
             self._opening.cancel()
         self.waiting = self._flush = self._passed = None
 
     async def settled(self) -> Opened | None:
         """The stream, if it has been opened. Until it :meth:`flows`, nothing more happens here."""
-        self._pause()
+        self._held = True
         if self._opening is not None:
             await asyncio.wait([self._opening])
         return self.opened
@@ -110,19 +114,15 @@ class Heartbeat:
         self._passed = passed
         self._flush = flush
         self._seen = _NOTHING_SEEN
-        self._look_in(self._look_after)
+        self._held = False
 
     def _look_in(self, seconds: float) -> None:
-        self._pause()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
-
-    def _pause(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
 
     def _look(self) -> None:
         self._look_in(self._look_after)
+        if self._held:
+            return
         if self._flush is not None:
             self._flush()
         latest = self._passed.latest if self._passed is not None else None
