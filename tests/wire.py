@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import select
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -112,13 +111,3 @@ def small(running: Running) -> socket.socket:
     taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     taking.connect((host, int(port)))
     return taking
-
-
-async def cut_off(taking: socket.socket) -> None:
-    """Until the other side has ended the connection, which is looked for without reading."""
-    ended = select.POLLHUP | select.POLLERR
-    poll = select.poll()
-    poll.register(taking, ended)
-    async with asyncio.timeout(20):
-        while not poll.poll(0):
-            await asyncio.sleep(0.02)
