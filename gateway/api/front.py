@@ -23,6 +23,7 @@ from multidict import CIMultiDict
 
 from gateway.api.answers import CLOSE, head_of, length_line, lines_of, refusal, whole
 from gateway.api.context import SETTINGS
+from gateway.api.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.api.heads import POST, Head, Heads
 from gateway.api.line import Line
 from gateway.api.middleware import answer, decorate
@@ -97,11 +98,13 @@ class Front(asyncio.Protocol):
     """One connection, until aiohttp gets it or it ends."""
 
     __slots__ = (
+        "_answered",
         "_buffer",
         "_closed",
         "_drained",
         "_entrance",
         "_expected",
+        "_half_closed",
         "_head",
         "_held",
         "_line",
@@ -127,6 +130,9 @@ class Front(asyncio.Protocol):
         self._head: Head | None = None  # of the last request
         self._request: FrontRequest | None = None  # the one that is answered
         self._opened: Opened | None = None  # its answer, if that is a stream
+        self._answered = False  # it is written
+        #: If the client sends no more, but what it has asked for.
+        self._half_closed: HalfClosed | None = None
         #: Answers one request after the other. It begins with the first, and waits for the next.
         self._task: asyncio.Task[None] | None = None
         self._wanted: asyncio.Future[None] | None = None
@@ -186,7 +192,25 @@ class Front(asyncio.Protocol):
             self._held = True
             self._transport.pause_reading()
 
+    def eof_received(self) -> bool:
+        """The client sends no more, and may be gone; ``False``: the connection ends."""
+        if self._closed or self._request is None or self._secure:
+            return False
+        if self._half_closed is None:
+            self._half_closed = look_after(self._transport, self._probe)
+        return self._half_closed is not None
+
+    def _probe(self) -> bytes:
+        """What can be written now that is no part of an answer."""
+        if self._request is None or self._answered:
+            return b""
+        if self._opened is None:
+            return CONTINUE
+        return ZERO if self._opened.chunked else b""
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._half_closed is not None:
+            self._half_closed.end()
         self._leave()
         self._line.left(exc)
         if self._request is not None and self._task is not None:
@@ -234,6 +258,7 @@ class Front(asyncio.Protocol):
             connections.stop_waiting(self)
         else:
             connections.works(self)
+        self._answered = False
         self._request = FrontRequest(head, data[start:end], self, self._remote, self._secure)
         if self._task is None:
             # Not through tasks.spawn(): it is referenced here, and logs its own crash.
@@ -303,10 +328,15 @@ class Front(asyncio.Protocol):
         transport = self._transport
         if self._held:
             transport.resume_reading()
+        half_closed = self._half_closed
+        if half_closed is not None:
+            half_closed.end()
         connection = self._entrance.make(self._line)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         connection.data_received(data)
+        if half_closed is not None and not connection.eof_received():
+            transport.close()
 
     # --- from a request to its answer ------------------------------------------------------
 
@@ -332,6 +362,7 @@ class Front(asyncio.Protocol):
                     elif self._opened.response is not answered:
                         transport.abort()  # its stream failed, and must not look complete
                 self._opened = None
+                self._answered = True
                 if self._paused and not self._closed:
                     await self._gone_out(request)
                 self._request = None
@@ -343,7 +374,11 @@ class Front(asyncio.Protocol):
                 elif self._buffer:
                     self._take(self._buffer)
                     self._read_on()
+                    if self._half_closed is not None and self._request is None:
+                        self._no_more()
                     await asyncio.sleep(0)  # the others' turn: an answer may take no wait at all
+                elif self._half_closed is not None:
+                    self._no_more()
                 else:
                     self._entrance.connections.rests(self)
         except asyncio.CancelledError:
@@ -352,6 +387,11 @@ class Front(asyncio.Protocol):
         except Exception:
             _log.exception("an answer could not be written")
             transport.abort()
+
+    def _no_more(self) -> None:
+        """All is answered, and nothing comes any more, nor the rest of what is in the buffer."""
+        if not self._closed:
+            self.close()
 
     async def _gone_out(self, request: FrontRequest) -> None:
         """Wait for the client to read: one who doesn't gets no further answer.
@@ -389,6 +429,10 @@ class Front(asyncio.Protocol):
         response = web.StreamResponse(status=status)
         self._opened = opened = _OpenedHere(response, self._transport, self, chunked=length is None)
         return opened
+
+    def answered(self) -> None:
+        """The stream that was opened is complete."""
+        self._answered = True
 
     async def drained(self) -> None:
         """Return when the client has taken most of what waits for it."""
@@ -456,6 +500,7 @@ class _OpenedHere(Opened):
     async def finish(self) -> None:
         if self.chunked:
             self.transport.write(b"0\r\n\r\n")
+        self._front.answered()
 
 
 #: The requests served here, by their targets: POST, a model named in a JSON body.

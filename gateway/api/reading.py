@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import Final
 
 from aiohttp import web
 
+from gateway.api.half_closed import CONTINUE
 from gateway.api.parts import PARTS
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
 from gateway.proxy.body import JsonObject, parse_object
 from gateway.proxy.coding import DECODERS, Damaged
 
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: What JSON may come as: what curl and others say of any body, and what pages may send unasked.
 _PERHAPS_JSON = frozenset(
     {
@@ -135,7 +134,7 @@ def ask_for(request: web.Request) -> None:
     """
     if is_held_back(request) and request.transport is not None:
         request[_ASKED] = True
-        request.transport.write(_CONTINUE)
+        request.transport.write(CONTINUE)
 
 
 def is_held_back(request: web.Request) -> bool:

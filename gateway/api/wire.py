@@ -16,10 +16,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from gateway.api.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.api.line import Line
 from gateway.api.refusals import BEGINNING
 from gateway.config import LimitSettings
@@ -34,6 +35,11 @@ PARSED = "_messages"
 
 #: Seconds in which a client may still send when it has its answer.
 LINGER = 1.0
+
+
+#: Heads in one piece that are parsed one by one: half of those that aiohttp lets wait.
+_ONE_BY_ONE = 16
+_END = b"\r\n\r\n"
 
 
 class _WithoutItsText(logging.Filter):
@@ -112,14 +118,19 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_body",
+        "_broken",
         "_connections",
         "_deaf",
+        "_half_closed",
         "_head_size",
         "_idle",
         "_line",
         "_over",
         "_parsing",
+        "_request",
         "_start",
+        "_unanswered",
+        "_version",
         "received",
     )
 
@@ -133,7 +144,13 @@ class Connection(web.RequestHandler):
         self._start = b""  # of the head that is coming, or came last
         self._head_size = 0  # bytes of a head that isn't whole
         self._over = False  # one was too long
+        self._broken = False  # the parser has given up
         self._deaf = False  # nothing is read any more
+        self._request: web.BaseRequest | None = None  # the one that is being answered
+        self._unanswered = 0  # requests, that one among them
+        self._version = HttpVersion11  # of the last
+        #: If the client sends no more, but what it has asked for.
+        self._half_closed: HalfClosed | None = None
         #: Bytes since the clock was started.
         self.received = 0
 
@@ -142,9 +159,39 @@ class Connection(web.RequestHandler):
         self._connections.await_head(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._half_closed is not None:
+            self._half_closed.end()
         self._connections.forget(self)
         self._line.left(exc)
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp takes it for the end
+        """The client sends no more, and may be gone; ``False``: the connection ends."""
+        if self._half_closed is not None:
+            return True
+        body = self._parsing
+        cut_short = not self._in_a_head
+        if (
+            self._unanswered <= cut_short  # nothing that is whole
+            or self._version < HttpVersion11
+            or self._deaf
+            or self.ssl_context is not None
+            or self.transport is None
+        ):
+            return False
+        if body is not None and cut_short:
+            body.set_exception(web.RequestPayloadError("cut short"))
+        self._half_closed = look_after(self.transport, self._probe)
+        return self._half_closed is not None
+
+    def _probe(self) -> bytes:
+        """What can be written now that is no part of an answer."""
+        if self._request is None or self._request.version < HttpVersion11:
+            return b""
+        writer = self._request.writer
+        if not writer.output_size:
+            return CONTINUE
+        return ZERO if getattr(writer, "chunked", False) else b""
 
     async def start(self) -> None:
         """Answer requests until there are no more; then what is written may still be unread."""
@@ -168,18 +215,34 @@ class Connection(web.RequestHandler):
             self.received = 0
             self._connections.await_head(self)
         self.received += len(data)
-        body = self._parsing
-        if body is None or body.is_eof():
+        if self._broken or self._deaf:
+            return
+        for _ in range(_ONE_BY_ONE):
+            # Of several heads in one piece, aiohttp forgets those before a bad one.
+            if not self._in_a_head:
+                break
+            end = data.find(_END) + len(_END)
+            if end < len(_END) or end == len(data):
+                break
+            self._read_head(data[:end])
+            if self._broken:
+                return
+            data = data[end:]
+        if self._in_a_head:
             self._read_head(data)
-        elif self._parse(data) and not body.is_eof():
+            return
+        body = self._parsing
+        if self._parse(data) and body is not None and not body.is_eof():
             # A next message before this one's end: aiohttp's parser has given up within the body
             # (a bad chunk), and nobody told who waits for it.
             body.set_exception(web.RequestPayloadError("malformed"))
 
+    @property
+    def _in_a_head(self) -> bool:
+        return self._parsing is None or self._parsing.is_eof()
+
     def _read_head(self, data: bytes) -> None:
         """Take ``data``, which begins between two requests, or within a head."""
-        if self._over or self._deaf:
-            return
         if self._head_size == 0:
             self._start = data[:BEGINNING]
         elif (missing := BEGINNING - len(self._start)) > 0:
@@ -199,13 +262,17 @@ class Connection(web.RequestHandler):
         if parsed is not None:
             if len(parsed) == before:
                 return False
-            self._parsing = parsed[-1][1]
+            self._unanswered += len(parsed) - before
+            message, self._parsing = parsed[-1]
+            self._broken = not hasattr(message, "version")  # it is an error
+            self._version = HttpVersion11 if self._broken else message.version
         self._head_size = 0
         return True
 
     def began(self, request: web.BaseRequest) -> None:
         """A request is about to be answered."""
         self._idle = False
+        self._request = request
         if request.content.is_eof():
             self._connections.forget(self)
         else:
@@ -215,6 +282,10 @@ class Connection(web.RequestHandler):
     def ended(self) -> None:
         """Its answer is made."""
         self._idle = True
+        self._request = None
+        self._unanswered -= 1
+        if self._half_closed is not None and not self._unanswered:
+            self.close()  # when it is written
         if self._body is not None:
             self._body = None
             self._connections.forget(self)
