@@ -11,7 +11,7 @@ from gateway.api import (
     admin,
     admin_keys,
     classic,
-    front,
+    entrance,
     listing,
     openapi,
     probes,
@@ -104,7 +104,7 @@ def build_app(
     app[listing.DETAILS] = listing.Details(headers)
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[CORS] = Cors(settings.cors.origins)
-    app[front.ROUTES] = {path.encode(): h for path, h in relayed.JSON_ROUTES.items()}
+    app[entrance.ROUTES] = {path.encode(): h for path, h in relayed.JSON_ROUTES.items()}
     app.on_response_prepare.append(on_prepare)
     if settings.ui:
         app[webui.WEB_UI] = WebUi(scheduler.environment)

@@ -12,12 +12,13 @@ from aiohttp import web
 
 from gateway.api.connections import Connections
 from gateway.api.cors import CORS
-from gateway.api.front import ROUTES
+from gateway.api.entrance import ROUTES
+from gateway.api.head_limits import parser_options
 from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
 from gateway.api.parts import PARTS, Parts
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
-from gateway.api.wire import LINGER, parser_options
+from gateway.api.wire import LINGER
 from gateway.api.without_keys import warning_of, why_not_open
 from gateway.config import Settings, TlsSettings
 from gateway.tasks import cancel_and_wait, spawn
@@ -96,6 +97,7 @@ class Listeners:
                 "access_log": None,  # gateway.api.middleware writes its own
                 "keepalive_timeout": self._settings.limits.keepalive,
                 **parser_options(self._settings.limits),
+                "auto_decompress": False,  # gateway.api.reading knows when it's enough
                 "lingering_time": LINGER,
             },
             handler_cancellation=True,  # a client that hangs up ends its handler and its backend

@@ -15,25 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.api.answers import CLOSE, head_of, length_line, lines_of, refusal, whole
-from gateway.api.context import SETTINGS
 from gateway.api.half_closed import CONTINUE, ZERO, HalfClosed, look_after
-from gateway.api.heads import POST, Head, Heads
+from gateway.api.heads import POST, Head
 from gateway.api.line import Line
 from gateway.api.middleware import answer, decorate
-from gateway.api.parts import PARTS
-from gateway.api.request import AnyHandler, FrontRequest
+from gateway.api.request import FrontRequest
 from gateway.errors import GatewayError
 from gateway.proxy.outgoing import Opened, Whole
 
 if TYPE_CHECKING:
-    from gateway.api.connections import Connections
+    from gateway.api.entrance import Entrance
 
 #: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
 MAX_HEAD = 8000
@@ -43,55 +40,8 @@ MAX_BODY = 64 * 1024
 _MAX_UNSENT = 64 * 1024
 #: Bytes of further requests that wait behind one that is being answered.
 _MAX_BEHIND = 64 * 1024
-#: Seconds for answers that are written, and not at their clients yet, when the gateway ends.
-_GRACE = 1.0
 _END = b"\r\n\r\n"
 _log = logging.getLogger(__name__)
-
-
-class Entrance:
-    """What all connections of one listener share.
-
-    ``routes``: the handlers of POST requests, by their exact targets. ``make``: what serves a
-    connection that is handed over.
-    """
-
-    def __init__(
-        self,
-        app: web.Application,
-        routes: Mapping[bytes, AnyHandler],
-        connections: Connections,
-        make: Callable[[Line], asyncio.Protocol],
-    ) -> None:
-        self.connections = connections
-        self.make = make
-        limits = app[SETTINGS].limits
-        self.heads = Heads(routes, app.get(PARTS), limits, min(MAX_BODY, limits.max_body))
-        self.open: set[Front] = set()
-        self.loop = asyncio.get_running_loop()
-        #: What is waited for in the end: that there is no connection any more.
-        self.emptied: asyncio.Future[None] | None = None
-
-    def __call__(self) -> Front:
-        """The protocol of a new connection."""
-        return Front(self)
-
-    def left(self, front: Front) -> None:
-        """A connection is not here any more."""
-        self.open.discard(front)
-        if self.emptied is not None and not self.open and not self.emptied.done():
-            self.emptied.set_result(None)
-
-    async def close(self) -> None:
-        """End what is still here, and what comes from now on."""
-        self.emptied = self.loop.create_future()
-        tasks = [front.end() for front in list(self.open)]
-        if running := [task for task in tasks if task is not None]:
-            await asyncio.wait(running)
-        if self.open:
-            await asyncio.wait([self.emptied], timeout=_GRACE)
-        for front in list(self.open):
-            front.abort()
 
 
 class Front(asyncio.Protocol):
@@ -501,7 +451,3 @@ class _OpenedHere(Opened):
         if self.chunked:
             self.transport.write(b"0\r\n\r\n")
         self._front.answered()
-
-
-#: The requests served here, by their targets: POST, a model named in a JSON body.
-ROUTES: web.AppKey[dict[bytes, AnyHandler]] = web.AppKey("front_routes", dict)

@@ -21,12 +21,13 @@ from multidict import CIMultiDict
 from gateway.api.addresses import no_route
 from gateway.api.auth import PUBLIC, Scope, admit
 from gateway.api.cors import Cors
+from gateway.api.head_limits import check_head
 from gateway.api.parts import PARTS, Parts
 from gateway.api.reading import check_expect, coding_of, is_held_back, too_large
 from gateway.api.refusals import EVERY_ANSWER
 from gateway.api.request import FrontRequest, Handler, HandlerOf, Request, RequestT
 from gateway.api.visit import VISIT, Visit
-from gateway.api.wire import Connection, check_head
+from gateway.api.wire import Connection
 from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,

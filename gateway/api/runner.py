@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.api.connections import Connections
-from gateway.api.front import Entrance
+from gateway.api.entrance import Entrance
 from gateway.api.line import Line
 from gateway.api.request import AnyHandler
 from gateway.api.wire import Connection

@@ -2,8 +2,7 @@
 
 aiohttp answers a malformed request before there is a request for the middleware: over HTTP/1.0, as
 plain text, with the line in question, and it logs that line. Here such an answer is one of
-:mod:`gateway.api.refusals`. How long a head may be is asked of ``limits``, not of aiohttp's
-defaults.
+:mod:`gateway.api.refusals`.
 
 Public parts of aiohttp: ``RequestHandler.handle_error`` answers. The one private attribute that
 is read anywhere is :data:`PARSED`.
@@ -18,13 +17,12 @@ from typing import Any
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gateway.api.half_closed import CONTINUE, ZERO, HalfClosed, look_after
+from gateway.api.head_limits import malformed
 from gateway.api.line import Line
 from gateway.api.refusals import BEGINNING
-from gateway.config import LimitSettings
-from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, UrlTooLong
+from gateway.errors import GatewayError
 
 #: aiohttp's own: what its parser has found, or given up on, and nobody has taken up yet. It says
 #: that a body which somebody reads will never end (a bad chunk), and where a head begins, which
@@ -53,42 +51,6 @@ class _WithoutItsText(logging.Filter):
 
 _log = logging.getLogger(__name__)
 _log.addFilter(_WithoutItsText())
-
-
-def parser_options(limits: LimitSettings) -> dict[str, int | bool]:
-    """``limits`` as options of aiohttp's ``RequestHandler``.
-
-    aiohttp says only which number a line is over. So no two of them are the same:
-    :func:`check_head` sees to the one byte.
-    """
-    return {
-        "max_line_size": limits.max_url,
-        "max_field_size": limits.max_header + (limits.max_header == limits.max_url),
-        "max_headers": limits.max_header_count,
-        "auto_decompress": False,  # gateway.api.reading knows when it's enough
-    }
-
-
-def check_head(request: web.Request, limits: LimitSettings) -> None:
-    """Raise :class:`HeadersTooLarge` for what the parser lets through."""
-    total = len(request.raw_path)
-    for name, value in request.raw_headers:
-        size = len(name) + len(value)
-        if size > limits.max_header:
-            raise _header_too_large(limits)
-        total += size + len(": \r\n")
-    if total > limits.max_head:
-        raise _head_too_large(limits)
-
-
-def _header_too_large(limits: LimitSettings) -> HeadersTooLarge:
-    return HeadersTooLarge(f"a header is over {limits.max_header} bytes (limits.max_header)")
-
-
-def _head_too_large(limits: LimitSettings) -> HeadersTooLarge:
-    return HeadersTooLarge(
-        f"the address and the headers together are over {limits.max_head} bytes (limits.max_head)"
-    )
 
 
 class _Written(web.Response):
@@ -319,7 +281,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if status < 500:
-            error, start = self._malformed(exc), self._start
+            error, start = malformed(exc, self._connections.limits, self._over), self._start
         else:
             super().handle_error(request, status, exc, message)  # logs; raises if it is too late
             error = GatewayError("internal error")
@@ -341,20 +303,3 @@ class Connection(web.RequestHandler):
         peer = self.peername
         client = str(peer[0]) if isinstance(peer, tuple) else None
         return self._connections.refuse(start, error, client)
-
-    def _malformed(self, exc: BaseException | None) -> GatewayError:
-        """Why a head, or what was to be one, is refused."""
-        limits = self._connections.limits
-        if self._over:
-            return _head_too_large(limits)
-        if isinstance(exc, LineTooLong):
-            if exc.args[1] == limits.max_url:
-                return UrlTooLong(f"the address is over {limits.max_url} bytes (limits.max_url)")
-            return _header_too_large(limits)
-        if isinstance(exc, HttpProcessingError) and exc.message.startswith("Too many headers"):
-            count = limits.max_header_count
-            return HeadersTooLarge(f"there are over {count} headers (limits.max_header_count)")
-        kind = type(exc).__name__ if exc is not None else "malformed"
-        return BadRequest(
-            f"this is not a valid HTTP/1.1 request ({kind})", code="malformed_request"
-        )

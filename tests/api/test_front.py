@@ -23,7 +23,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wire import CHAT, Client, connected, counted, head, post, small, with_tls
 
-from gateway.api.front import MAX_BODY, MAX_HEAD, Entrance, Front
+from gateway.api.entrance import Entrance
+from gateway.api.front import MAX_BODY, MAX_HEAD, Front
 from gateway.api.heads import Head
 from gateway.backends.backend import State
 from gateway.proxy import relay
