@@ -60,7 +60,9 @@ async def test_idle_connections_are_closed(make_gateway: MakeGateway) -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/transcriptions?model=good"])
 async def test_bodies_that_trickle(make_gateway: MakeGateway, tmp_path: Path, path: str) -> None:
     limits = {"body_timeout": "300ms"}
-    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+    model = fake_model(tmp_path)
+    model["mmproj"] = model["params"]["model"]  # it takes sounds
+    async with make_gateway({"good": model}, limits=limits) as running:
         async with connected(running) as client:
             lines = ("Content-Length: 1000", "Content-Type: multipart/form-data; boundary=x")
             client.send(head(running, f"POST {path} HTTP/1.1", *lines))
