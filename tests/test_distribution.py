@@ -52,6 +52,17 @@ def test_the_distribution_has_a_name_of_its_own_and_the_command_keeps_its() -> N
     assert not [wanted for wanted in distribution.requires or () if "gateway" in wanted]
 
 
+def test_the_pythons_it_is_said_to_run_on() -> None:
+    versions = [
+        kind.rpartition(" ")[2] for kind in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", kind)
+    ]
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert (
+        f"CPython {', '.join(versions[:-1])} and {versions[-1]}"
+        in (REPOSITORY / "README.md").read_text()
+    )
+
+
 def test_nobody_is_told_to_install_somebody_elses_program() -> None:
     files = set(texts())
     assert REPOSITORY / "README.md" in files
