@@ -195,6 +195,7 @@ class ModelSpec(_Strict):
     embeddings: bool = Field(False, description="true or false")
     reranking: bool = Field(False, description="true or false")
     parallel: int = Field(1, ge=1, le=256, description="a number of slots from 1 to 256")
+    require_gpu: bool = Field(False, description="true or false")
     description: str | None = Field(None, description="a text")
     set_params: dict[Annotated[str, AfterValidator(_settable)], JsonValue] = Field(
         default_factory=dict, description="an object of body fields, put over what clients send"
@@ -299,7 +300,15 @@ _WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
 
 
 #: What makes a llama-server, so that it has no meaning beside ``url``.
-_OF_A_PROCESS = ("template", "memory", "env", "extra_args", "mmproj", "draft_model")
+_OF_A_PROCESS = (
+    "template",
+    "memory",
+    "env",
+    "extra_args",
+    "mmproj",
+    "draft_model",
+    "require_gpu",
+)
 #: The params that have one: for requests that don't set them, and for lists of models.
 _PARAMS_ELSEWHERE = ("temperature", "top_p", "ctx_size")
 #: What has no meaning without ``url``.

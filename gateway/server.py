@@ -11,7 +11,6 @@ import logging
 import os
 import shlex
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,20 +174,37 @@ class Gateway:
 
     async def _watch_memory(self, store: Store) -> None:
         """Let models be loaded, as soon as it is known what there is room for."""
-        from gateway.backends.memory import Needs  # what /health does not need comes after it
+        # What /health does not need comes after it.
+        from gateway.backends.accounts import Accounts
+        from gateway.backends.capacity import Capacity
+        from gateway.backends.gpus_seen import GpusSeen
+        from gateway.backends.memory import Needs
 
-        wanted = self.settings.scheduler
-        environ = self.scheduler.environment.for_children
-        machine = await _machine(self.settings, environ)  # a GPU's driver may take seconds to say
-        budget = machine.budget if wanted.memory_budget == "auto" else wanted.memory_budget
-        _log.info("memory for models: %.1f GiB (%s)", budget / 2**30, machine.source)
+        settings, environment = self.settings, self.scheduler.environment
+
+        def read() -> Machine:
+            program = _program(settings, environment.environ)
+            return read_machine(program, environment.for_children)
+
+        wanted = settings.scheduler.memory_budget
+        program = await asyncio.to_thread(_program, settings, environment.environ)
+        capacity = Capacity(
+            read,
+            None if wanted == "auto" else wanted,
+            GpusSeen(settings.data_dir / "gpus.json", program),
+        )
+        await capacity.look()  # a GPU's driver may take seconds to say
         try:
             measured = await store.known_memory()
         except GatewayError as error:
             _log.warning("what models took before is not known: %s", error.message)
             measured = {}
-        needs = Needs(self.settings.llm_storage, machine, measured, store.remember_memory)
-        self.scheduler.watch_memory(needs, Limits(wanted.max_loaded, budget))
+        gpu = capacity.machine.gpu
+        needs = Needs(settings.llm_storage, measured, store.remember_memory, gpu=gpu)
+        self.scheduler.watch_memory(
+            Accounts(needs, capacity, environment.environ),
+            Limits(settings.scheduler.max_loaded, capacity.budget),
+        )
 
     async def _close_keys(self) -> None:
         if self.ring is not None:
@@ -224,22 +240,12 @@ class Gateway:
         # 4. Leaving the `async with` closes connections, then backends, then the store.
 
 
-async def _machine(settings: Settings, environ: Mapping[str, str]) -> Machine:
-    """The memory there is, for the llama-server that will be used."""
-
-    def look() -> Machine:
-        try:
-            program = find_program(settings.llama_server, environ)
-        except LoadFailed:  # said again, to whoever asks for a model
-            program = ()
-        try:
-            return read_machine(program, environ)
-        except Exception:
-            # Whatever is odd about this machine must not keep every model from loading.
-            _log.exception("the memory of this machine cannot be told: nothing is held back")
-            return Machine(gpu=False, total=sys.maxsize, reserve=0, source="unknown")
-
-    return await asyncio.to_thread(look)
+def _program(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The llama-server that will be used. Blocks."""
+    try:
+        return find_program(settings.llama_server, environ)
+    except LoadFailed:  # said again, to whoever asks for a model
+        return ()
 
 
 async def _open_store(settings: Settings) -> Store:

@@ -31,6 +31,12 @@ FAKE_GATE=FIFO           after the first of them it waits until FIFO is opened f
 FAKE_GATE_AT=N           after the Nth instead
 FAKE_SPLIT=N             each streamed chunk comes in two, of N bytes and the rest, FAKE_PAUSE
                          apart; it dies (FAKE_DIE_AFTER) between them
+FAKE_GPUS=FILE           --list-devices shows the GPUs in FILE, less what is taken of them: a JSON
+                         {"CUDA0": ["NVIDIA X", total MiB, MiB that others hold]}; for the
+                         gateway's own environment
+FAKE_VRAM=N              takes N MiB of those that --device names, or an equal part of each, as
+                         long as it runs, or ends for want of memory
+FAKE_SAYS=TEXT           writes TEXT as a line of its log when it starts
 FAKE_RECORD=FILE         every request body is appended to FILE, one JSON a line
 FAKE_STARTS=FILE         every start is appended to FILE, one JSON a line: its pid, its model, and
                          the pids of the starts before it that still run
@@ -88,9 +94,44 @@ def note_start(file: Path) -> list[int]:
     earlier = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     beside = [start["pid"] for start in earlier if runs(start["pid"])]
     start = {"pid": os.getpid(), "model": option("--alias", "fake"), "beside": beside}
+    start["argv"] = sys.argv[1:]
     with file.open("a") as stream:
         stream.write(json.dumps(start) + "\n")
     return beside
+
+
+def gpus() -> dict[str, list]:
+    """Name -> [description, total, free]. What each one has taken stands in a file by its pid."""
+    file = Path(env("FAKE_GPUS"))
+    found = {name: [what, total, total - held] for name, (what, total, held) in read(file).items()}
+    for taken in file.parent.glob("vram-*"):
+        if runs(int(taken.name.removeprefix("vram-"))):
+            for name, size in read(taken).items():
+                found[name][2] -= size
+    return found
+
+
+def read(file: Path) -> dict:
+    return json.loads(file.read_text())
+
+
+def list_devices() -> None:
+    if not env("FAKE_GPUS"):
+        sys.exit(1)  # as builds do that don't know it
+    print("Available devices:")
+    for name, (what, total, free) in gpus().items():
+        print(f"  {name}: {what} ({total} MiB, {free} MiB free)")
+    sys.exit(0)
+
+
+def take_vram(size: int) -> None:
+    there = gpus()
+    names = option("--device", ",".join(there)).split(",")
+    part = {name: size // len(names) for name in names}
+    Path(env("FAKE_GPUS")).with_name(f"vram-{os.getpid()}").write_text(json.dumps(part))
+    if any(there[name][2] < size for name, size in part.items()):
+        say("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory")
+        sys.exit(1)
 
 
 def start_child(file: str, *, detached: bool) -> None:
@@ -239,7 +280,7 @@ class Server:
 
 def main() -> None:
     if "--list-devices" in sys.argv:
-        sys.exit(1)  # as builds do that don't know it
+        list_devices()
     if status := env("FAKE_EXIT"):
         say("error: this fake does not want to start")
         sys.exit(int(status))
@@ -254,6 +295,10 @@ def main() -> None:
     if env("FAKE_OOM") == "1" or (env("FAKE_OOM") == "beside" and beside):
         say("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory")
         sys.exit(1)
+    if size := env("FAKE_VRAM"):
+        take_vram(int(size))
+    if text := env("FAKE_SAYS"):
+        say(text)
     if file := env("FAKE_GRANDCHILD"):
         start_child(file, detached=False)
     if file := env("FAKE_DETACHED"):

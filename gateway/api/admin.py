@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from aiohttp import web
 
@@ -26,7 +27,21 @@ async def models(request: web.Request) -> web.Response:
     ]
     common = library.choices.common
     active = common._asdict() if common else None
-    return json_response({"models": data, "active": active, "models_file_error": library.broken})
+    return json_response(
+        {
+            "models": data,
+            "active": active,
+            "models_file_error": library.broken,
+            "machine": _machine(request),
+        }
+    )
+
+
+def _machine(request: web.Request) -> dict[str, Any] | None:
+    """Its devices as they were last looked at, before a load; ``None`` until then."""
+    accounts = request.app[SCHEDULER].accounts
+    capacity = accounts.capacity if accounts is not None else None
+    return capacity.report() if capacity is not None else None
 
 
 @needs(Scope.ADMIN)
@@ -56,6 +71,7 @@ async def gateway_status(request: web.Request) -> web.Response:
             "in_flight": scheduler.in_flight,
             "active": common._asdict() if common else None,
             "models_file_error": library.broken,
+            "machine": _machine(request),
             "models": [asdict(status) for status in scheduler.status()],
         }
     )

@@ -98,7 +98,8 @@ async def status(request: web.Request) -> web.StreamResponse:
     """GET /status: Server-Sent Events, one at once and one after every change.
 
     A change of numbers alone is told every few seconds. A key sees the models that it may use.
-    ``models_file_error`` is null while models.json is in order.
+    ``models_file_error`` is null while models.json is in order, ``machine_problem`` while no GPU
+    is missed; ``degraded`` are the models that run on the CPU though they should not.
     """
     return await endless(request, _status_events(request), event="message")
 
@@ -137,6 +138,8 @@ def _status_event(app: web.Application, principal: Principal) -> dict[str, Any]:
         "personality": chosen.personality if chosen is not None else None,
         "waiting": [_waiting(s) for s in statuses if s.queued or s.state is State.STARTING],
         "models_file_error": library.broken if admin else library.note,
+        "machine_problem": scheduler.machine_problem,
+        "degraded": [s.name for s in statuses if s.degraded is not None],
     }
 
 
@@ -161,8 +164,8 @@ def _waiting(status: ModelStatus) -> dict[str, Any]:
 def _essence(event: dict[str, Any]) -> Any:
     """What is worth an event of its own."""
     stages = [(one["model"], one["stage"]) for one in event["waiting"]]
-    whole = ("status", "models", "active", "personality", "models_file_error")
-    return *map(event.get, whole), stages
+    whole = ("status", "models", "active", "personality", "models_file_error", "machine_problem")
+    return *map(event.get, whole), event["degraded"], stages
 
 
 def _in_words(

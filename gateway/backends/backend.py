@@ -110,6 +110,12 @@ class Backend(ABC):
         self.last_death: GatewayError | None = None  # of a process that was ready
         self.sleeping = False  # ready, but its memory is given back until the next request
         self.start_failed = False  # the last start came to nothing that would have to be stopped
+        #: What the next start is told: the devices to use (none: as llama-server likes), and why
+        #: it will have no GPU, where it should have one.
+        self.devices: tuple[str, ...] = ()
+        self.without_gpu: str | None = None
+        #: Why it runs on the CPU, where it should not.
+        self.degraded: str | None = None
         self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
         self._changed = changed
         self._next_state = asyncio.Event()  # set, and replaced, when the state changes
@@ -179,6 +185,12 @@ class Backend(ABC):
     @abstractmethod
     def failure(self) -> GatewayError:
         """Why a ``failed`` backend is not started again."""
+
+    def refused(self, failure: GatewayError) -> None:
+        """It was not even started, for this reason."""
+        self.last_error = failure
+        self.start_failed = True
+        _log.error("model %s: %s", self.spec.name, failure.message)
 
     def drain(self) -> None:
         """Take no new work; what runs may finish. Only ``ready`` can be drained."""

@@ -72,9 +72,11 @@ def build_command(
     socket: str,
     llm_storage: Path,
     environ: Mapping[str, str],
+    devices: Sequence[str] = (),
 ) -> Command:
     """The command that serves ``spec`` on the Unix socket ``socket`` (must end in ``.sock``).
 
+    ``devices``: the GPUs to use, by llama-server's names; without, as it likes.
     ``program`` comes from :func:`find_program`. Raises :class:`LoadFailed` where a file of the
     model cannot be named.
     """
@@ -93,9 +95,13 @@ def build_command(
         argv += ["--chat-template", spec.template]
     argv += ["--embeddings"] if spec.embeddings else []
     argv += ["--reranking"] if spec.reranking else []
-    argv += spec.extra_args
     env = inherited(environ)
     env |= _variables(spec)
+    if devices:
+        argv += ["--device", ",".join(devices)]
+        argv += ["--device-draft", ",".join(devices)] if "draftModel" in files else []
+        env["MTMD_BACKEND_DEVICE"] = devices[0]  # the projector would take the first there is
+    argv += spec.extra_args
     env |= spec.env
     if any("\0" in text for text in (*argv, *env.values())):
         raise LoadFailed(f"{spec.name}: a text in models.json has a NUL character in it")

@@ -17,12 +17,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
 from gateway.backends.command import model_files
 from gateway.backends.gguf_header import BadGguf, Header, read_header
+from gateway.backends.options import gpu_layers, number, option
 from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
 
@@ -56,12 +56,14 @@ _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 class Estimate:
     """Bytes. ``compute`` is the part of ``total`` that a fresh process may not have touched yet.
 
-    ``from_header`` is false for a rough guess from the file's size alone.
+    ``from_header`` is false for a rough guess from the file's size alone. ``beside`` is what goes
+    to RAM, beside ``total`` on GPUs, where not all layers are offloaded.
     """
 
     total: int
     compute: int
     from_header: bool
+    beside: int = 0
 
 
 def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
@@ -81,7 +83,8 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
         size = _size(*parts)
         return Estimate(int(size * 1.1) + 512 * _MIB if size else 0, 0, False)
     offloaded = _offloaded(spec, model.layers) if gpu else 1.0
-    total = (_size(*parts) + model.cache) * offloaded + (_PROCESS_GPU if gpu else _PROCESS_RAM)
+    layers = _size(*parts) + model.cache
+    total = layers * offloaded + (_PROCESS_GPU if gpu else _PROCESS_RAM)
     compute = model.compute(gpu=gpu)
     if projector := files.get("mmproj"):
         total += _size(projector)
@@ -94,7 +97,7 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
             compute += model.compute(gpu=gpu)
         except (BadGguf, OSError):
             pass
-    return Estimate(int(total + compute), int(compute), True)
+    return Estimate(int(total + compute), int(compute), True, int(layers * (1 - offloaded)))
 
 
 def split_parts(file: Path) -> list[Path]:
@@ -133,7 +136,7 @@ class _Model:
         vocabulary = header.lengths.get("tokenizer.ggml.tokens", 0)
         self._vocabulary = self._number("vocab_size") or vocabulary
         self._spec = spec
-        context = _int(spec, spec.params.ctx_size, "-c --ctx-size", "CTX_SIZE")
+        context = number(spec, spec.params.ctx_size, "-c --ctx-size", "CTX_SIZE")
         context = context or self._number("context_length")
         piece = spec.parallel * _CONTEXT_PIECE
         self._context = -(-max(context, 0) // piece) * piece
@@ -164,8 +167,8 @@ class _Model:
         assumed (the default since 2025): without, scores of all heads come on top.
         """
         spec = self._spec
-        batch = _int(spec, spec.params.batch_size, "-b --batch-size", "BATCH") or 2048
-        tokens = min(batch, _int(spec, None, "-ub --ubatch-size", "UBATCH") or 512)
+        batch = number(spec, spec.params.batch_size, "-b --batch-size", "BATCH") or 2048
+        tokens = min(batch, number(spec, None, "-ub --ubatch-size", "UBATCH") or 512)
         feed_forward = max(self._each_layer("feed_forward_length"), default=0)
         vectors = tokens * (8 * self._number("embedding_length") + 3 * feed_forward)
         logits = self._vocabulary * (tokens if gpu else spec.parallel)
@@ -197,33 +200,7 @@ class _Model:
 
 def _offloaded(spec: ModelSpec, layers: int) -> float:
     """The share of a model that goes to the GPU. Not set means all (the default since 2025)."""
-    text = option(spec, "-ngl --gpu-layers --n-gpu-layers", "N_GPU_LAYERS")
-    if text in ("auto", "all"):
-        return 1.0
-    count = _int(spec, spec.params.gpu_layers, "-ngl --gpu-layers --n-gpu-layers", "N_GPU_LAYERS")
-    if count is None or count < 0:
+    count = gpu_layers(spec)
+    if count is None:
         return 1.0
     return min(1.0, count / (layers + 1))  # the output layer is one more
-
-
-def _int(spec: ModelSpec, own: int | None, flags: str, variable: str) -> int | None:
-    """A setting as llama-server will have it: the last flag wins, and any flag over a variable.
-
-    ``own`` is what the key of models.json says, which comes before ``extraArgs``.
-    """
-    text = option(spec, flags, variable if own is None else "")
-    try:
-        return int(text) if text is not None else own
-    except ValueError:
-        return own
-
-
-def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
-    """The value of an option in ``extraArgs``, else in ``env`` as ``LLAMA_ARG_variable``."""
-    names = flags.split()
-    found = spec.env.get(f"LLAMA_ARG_{variable}") if variable else None
-    for argument, following in pairwise((*spec.extra_args, "")):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") in names:
-            found = value if equals else following or None
-    return found

@@ -151,7 +151,7 @@ def context_of(spec: ModelSpec, trained: int | None) -> int | None:
     is asked for, builds divide that of the training among several slots, or give it to each. What
     a GPU without room for it makes llama-server do (``--fit``) is known when it has been loaded.
     """
-    from gateway.backends.estimate import option  # not needed until somebody asks for lists
+    from gateway.backends.options import option  # not needed until somebody asks for lists
 
     texts = (*spec.extra_args, *spec.env)
     if any(re.search(r"context_length|unified.per.slot", text, re.IGNORECASE) for text in texts):

@@ -30,8 +30,10 @@ from functools import partial
 from gateway.backends import process
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
 from gateway.backends.command import Command, build_command, find_program, resolve_model_path
+from gateway.backends.fallback import GPU_REQUIRED, gpu_required, says_cpu_only
 from gateway.backends.health import Health
 from gateway.backends.oom import looks_like_oom
+from gateway.backends.options import gpu_layers
 from gateway.backends.progress import Progress
 from gateway.backends.watchdog import Watchdog
 from gateway.catalog import ModelSpec
@@ -189,6 +191,7 @@ class LocalBackend(Backend):
         """Start and wait until ready; a failure is the result, not raised."""
         started = time.monotonic()
         self.start_failed = self.sleeping = False
+        self.degraded = self.without_gpu
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         self._first_line = self.log.total
@@ -202,20 +205,27 @@ class LocalBackend(Backend):
                 command = await asyncio.to_thread(self._prepare)
             except Exception as error:
                 # Nothing ran: not a death, and free to be tried again.
-                self.last_error = failure = self._as_failure(error)
-                self.start_failed = True
-                _log.error("model %s: %s", self.spec.name, failure.message)
+                failure = self._as_failure(error)
+                self.refused(failure)
                 self._enter(State.STOPPED)
                 return failure
             try:
                 child = await self._until_ready(command)
             except Exception as error:  # whatever it is: no child may be left behind
                 failure = self._as_failure(error)
+                if failure.code == GPU_REQUIRED:  # no death: it was ended by us
+                    self.refused(failure)
+                    self._enter(State.STOPPING)
+                    await self._clean_up()
+                    self._enter(State.STOPPED)
+                    return failure
                 self._died(failure)
                 await self._clean_up()
                 self._await_next_start()
                 return failure
             self.load_seconds = time.monotonic() - started
+            if self.degraded is not None:
+                _log.warning("model %s runs on the CPU: %s", self.spec.name, self.degraded)
             self._watching = spawn(self._watch(child), name=f"watch {self.spec.name}")
             self._enter(State.READY)
             return None
@@ -232,8 +242,22 @@ class LocalBackend(Backend):
             max_connections=self.spec.parallel + 8,  # slots, and questions beside them
             name=self.spec.name,
         )
-        await self._until_healthy(child, pool)
+        stop_looking = self.log.listen(self._look_for_fallback)
+        try:
+            await self._until_healthy(child, pool)
+        finally:
+            stop_looking()
+        self._refuse_the_cpu()
         return child
+
+    def _look_for_fallback(self) -> None:
+        if says_cpu_only(self.log.last) and gpu_layers(self.spec) != 0:
+            self.degraded = f"its llama-server says: {self.log.last.strip()}"
+
+    def _refuse_the_cpu(self) -> None:
+        """Raise :class:`LoadFailed` where only a GPU will do, and it uses none."""
+        if self.spec.require_gpu and self.degraded is not None:
+            raise gpu_required(self.spec, self.degraded)
 
     async def _record(self, child: process.Child) -> None:
         try:
@@ -258,6 +282,7 @@ class LocalBackend(Backend):
             socket=str(self._socket),
             llm_storage=self._env.llm_storage,
             environ=self._env.for_children,
+            devices=self.devices,
         )
         model = resolve_model_path(self.spec.params.model or "", self._env.llm_storage)
         if not model.is_file():
@@ -285,6 +310,7 @@ class LocalBackend(Backend):
         try:
             while not exited.done():
                 news.clear()
+                self._refuse_the_cpu()
                 if await health.is_ready():
                     return
                 if health.said is not None and health.refuses_for >= self._env.health_refusal:

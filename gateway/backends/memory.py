@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gateway.backends.command import model_files
 from gateway.backends.estimate import estimate, split_parts
-from gateway.backends.machine import Machine, memory_used
+from gateway.backends.usage import memory_used
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, LoadFailed
 
@@ -41,10 +41,17 @@ class Source(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a model takes, of the GPUs' memory or of RAM as :class:`Machine` says."""
+    """Bytes that a model takes, of the GPUs' memory where there is a GPU, else of RAM."""
 
     size: int
     source: Source
+    beside: int = 0  # in RAM, beside what is on GPUs
+
+    @property
+    def least(self) -> int:
+        """What it takes at the least: an estimate is rather too much than too little."""
+        guess = self.source in (Source.ESTIMATED, Source.GUESSED)
+        return int(self.size * 0.85) if guess else self.size
 
 
 class Needs:
@@ -56,16 +63,28 @@ class Needs:
     def __init__(
         self,
         llm_storage: Path,
-        machine: Machine,
         measured: Mapping[str, int],
         remember: Remember,
+        *,
+        gpu: bool = False,
     ) -> None:
         self._llm_storage = llm_storage
-        self._machine = machine
+        self._gpu = gpu
         self._measured = dict(measured)
         self._remember = remember
         self._estimates: dict[str, Need] = {}
         self._cache: dict[str, tuple[tuple[object, ...], Need]] = {}
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the needs are of GPUs' memory. May change: a GPU may go, or come."""
+        return self._gpu
+
+    @gpu.setter
+    def gpu(self, gpu: bool) -> None:
+        if gpu is not self._gpu:
+            self._gpu = gpu
+            self._cache.clear()
 
     def known(self, spec: ModelSpec) -> Need | None:
         """The need of ``spec`` without looking anywhere, ``None`` if that takes a look."""
@@ -87,15 +106,16 @@ class Needs:
         return need
 
     def _look(self, spec: ModelSpec) -> Need:
-        gpu = self._machine.gpu
+        gpu = self._gpu
         key = fingerprint(spec, self._llm_storage, gpu=gpu)
-        if (size := self._measured.get(key)) is not None:
-            return Need(size, Source.MEASURED)
         if key not in self._estimates:
             found = estimate(spec, self._llm_storage, gpu=gpu)
             source = Source.ESTIMATED if found.from_header else Source.GUESSED
-            self._estimates[key] = Need(found.total, source)
-        return self._estimates[key]
+            self._estimates[key] = Need(found.total, source, found.beside)
+        need = self._estimates[key]
+        if (size := self._measured.get(key)) is not None:
+            return Need(size, Source.MEASURED, need.beside)
+        return need
 
     async def measure(self, spec: ModelSpec, group: int) -> Need | None:
         """Learn what the child of ``spec``, whose process group is ``group``, has taken.
@@ -106,7 +126,8 @@ class Needs:
         key, size = await asyncio.to_thread(self._weigh, spec, group)
         if size is None:
             return None
-        need = Need(size, Source.MEASURED)
+        beside = known.beside if (known := self._estimates.get(key)) is not None else 0
+        need = Need(size, Source.MEASURED, beside)
         self._measured[key] = size
         self._cache[spec.name] = (spec.process_identity(), need)
         _log.info("model %s takes %.1f MiB", spec.name, size / 2**20)
@@ -117,7 +138,7 @@ class Needs:
         return need
 
     def _weigh(self, spec: ModelSpec, group: int) -> tuple[str, int | None]:
-        gpu = self._machine.gpu
+        gpu = self._gpu
         key = fingerprint(spec, self._llm_storage, gpu=gpu)
         used = memory_used(group, gpu=gpu)
         if used is not None and not gpu:

@@ -18,15 +18,24 @@ The rules, in the order in which they are applied:
 5. A load nobody waits for any more makes room like an idle model.
 6. Space an older request waits for is not given to a younger one.
 7. What will never fit beside the pinned models that are there is refused at once.
-8. A model elsewhere, on other machines, takes no place: it starts when it is asked for, counts for
+8. Free memory is looked at before anything is started, or ended for it: what other programs have
+   taken is not there. Nothing ends where that would not be enough. Then the newcomer waits, since
+   memory may come free, and is refused after ``short_for``.
+9. A model elsewhere, on other machines, takes no place: it starts when it is asked for, counts for
    nothing and makes room for nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
+
+from gateway.backends.placement import Demand, Look, Memory, Placement, place, taken_by
+
+_UNKNOWN: Final = Memory()
+_NOTHING: Final = Demand()
 
 
 class Act(Enum):
@@ -39,6 +48,8 @@ class Act(Enum):
     DRAIN = auto()
     RESUME = auto()  # take work again after all
     REFUSE = auto()  # send all waiters away: there will be no room
+    GIVE_UP = auto()  # likewise: other programs hold the memory
+    LOOK = auto()  # see how much memory is free, and decide then
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Action:
 
     act: Act
     model: str
+    on: Placement = ()  # of START: the devices it goes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,9 @@ class ModelView:
     waiting: int = 0  # requests that need a slot
     wanted: int = 0  # callers that only want it loaded
     oldest_wait: float | None = None  # when the first of both came
-    need: int = 0
+    demand: Demand = _NOTHING
+    on: Placement = ()  # where it is, as long as it is resident
+    short_since: float | None = None  # it has been waiting for others' memory since
     last_used: float = 0.0
     recent_until: float = 0.0  # until then one without work counts as in use
     ready_since: float = 0.0
@@ -94,6 +108,8 @@ class Limits:
     first_turn: float = 5.0  # nobody's turn is cut below it, however long others have waited
     longest_wait: float = 60.0  # a newcomer puts up with no longer turns, if several come first
     linger: float = 5.0  # a model without work counts as in use for so long, at most
+    short_for: float = 30.0  # memory that other programs hold is waited for, at most
+    look_every: float = 2.0  # while it is waited for
 
     def turn(self, model: ModelView, newcomer: ModelView) -> float:
         """How long ``model`` may keep its place while ``newcomer`` waits for it.
@@ -108,13 +124,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Actions to carry out now, and when to ask again even if nothing happens."""
+    """Actions to carry out now, and when to ask again even if nothing happens.
+
+    ``short``: the models that wait for memory which other programs hold.
+    """
 
     actions: tuple[Action, ...]
     wake_at: float | None
+    short: frozenset[str] = frozenset()
 
 
-def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
+def decide(
+    models: Sequence[ModelView], limits: Limits, now: float, memory: Memory = _UNKNOWN
+) -> Decision:
     """The next actions. At most one grant a model: ask again after carrying them out."""
     actions: list[Action] = []
     alarms: list[float] = []
@@ -123,10 +145,13 @@ def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
             actions.append(Action(Act.LOADED, model.name))
         if model.ready and model.waiting and model.in_flight < model.slots:
             actions.append(Action(Act.GRANT, model.name))
+    # As long as nothing else is known, who waited for memory goes on waiting for it.
+    short = {m.name for m in models if m.short_since is not None and m.oldest_wait is not None}
     if actions:
-        return Decision(tuple(actions), now)
+        return Decision(tuple(actions), now, frozenset(short))
 
-    room = _Room(models, limits)
+    room = _Room(models, limits, memory)
+    unseen = False  # somebody waits for a look at the memory
     needed: set[str] = set()  # models whose place somebody waits for
     _retire(models, room, actions, alarms, now)
     needy = sorted(
@@ -142,20 +167,39 @@ def decide(models: Sequence[ModelView], limits: Limits, now: float) -> Decision:
                 actions.append(Action(Act.START, model.name))
             continue
         if model.resident:  # still leaving: its old process must be gone before the new one
-            room.reserve(model)
+            room.reserve(model, model.on)
             continue
         if not room.ever_fits(model):
             actions.append(Action(Act.REFUSE, model.name))
             continue
-        if room.fits(model):
-            actions.append(Action(Act.START, model.name))
+        if memory.look is not Look.FRESH or memory.seen < (model.oldest_wait or 0.0):
+            if memory.look is not Look.UNDER_WAY and not unseen:
+                actions.append(Action(Act.LOOK, model.name))
+            unseen = True
+            continue
+        on = room.place(model)
+        short.discard(model.name)
+        if on is not None:
+            actions.append(Action(Act.START, model.name, on))
+        elif not room.could_fit(model):
+            short.add(model.name)
+            until = (now if model.short_since is None else model.short_since) + limits.short_for
+            if until <= now:
+                actions.append(Action(Act.GIVE_UP, model.name))
+            alarms.append(min(until, now + limits.look_every))
+            continue  # and keeps no place: it could not use it
         else:
-            needed |= _make_room(model, models, limits, room, actions, alarms, now)
-        room.reserve(model)
+            chosen = _make_room(model, models, limits, room, actions, alarms, now)
+            needed |= {m.name for m in chosen}
+            on = room.place_without(model, chosen)
+        room.reserve(model, on or ())
     for model in models:
-        if model.draining and not model.unload and model.name not in needed | room.leaving:
+        # Whose place is needed is known when the memory has been looked at.
+        if unseen or not model.draining or model.unload:
+            continue
+        if model.name not in needed | room.leaving:
             actions.append(Action(Act.RESUME, model.name))
-    return Decision(tuple(actions), min(alarms, default=None))
+    return Decision(tuple(actions), min(alarms, default=None), frozenset(short))
 
 
 def _needs_start(model: ModelView) -> bool:
@@ -192,10 +236,10 @@ def _make_room(
     actions: list[Action],
     alarms: list[float],
     now: float,
-) -> set[str]:
+) -> Sequence[ModelView]:
     """Stop idle models, or drain busy ones, until ``newcomer`` will fit.
 
-    Returns the names of those whose place it needs.
+    Returns those whose place it needs.
     """
     here = (m for m in models if m.resident and not m.elsewhere)
     others = [m for m in here if not m.pinned and m.name not in room.leaving]
@@ -206,31 +250,39 @@ def _make_room(
             break
         chosen.append(model)
     if room.will_fit(newcomer, chosen):
-        # One that was picked early may have become unnecessary through a bigger one after it.
-        for model in list(chosen):
-            rest = [m for m in chosen if m is not model]
-            if room.will_fit(newcomer, rest):
-                chosen = rest
+        chosen = _only_needed(newcomer, chosen, room)
         for model in chosen:
             room.leave(model, actions)
-        return {m.name for m in chosen}
+        return chosen
     if not room.will_fit(newcomer, others):
-        return set()  # somebody older comes first: nothing is drained in vain
+        return ()  # somebody older comes first: nothing is drained in vain
     # Idle ones alone are not enough: busy ones have to end their work first.
     busy = [m for m in others if m not in idle and (m.ready or m.draining)]
     for model in sorted(busy, key=lambda m: _order(m, newcomer, limits)):
         if room.will_fit(newcomer, chosen):
             break
         chosen.append(model)
-        due = _due(model, newcomer, limits)
-        if model.draining or model.name in room.draining:
+    chosen = _only_needed(newcomer, chosen, room)
+    for model in chosen:
+        if model in idle or model.draining or model.name in room.draining:
             continue
+        due = _due(model, newcomer, limits)
         if due <= now:
             room.draining.add(model.name)
             actions.append(Action(Act.DRAIN, model.name))
         else:
             alarms.append(due)
-    return {m.name for m in chosen}
+    return chosen
+
+
+def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: _Room) -> list[ModelView]:
+    """Without those that were picked early and have become unnecessary through later ones."""
+    needed = list(chosen)
+    for model in chosen:
+        rest = [m for m in needed if m is not model]
+        if room.will_fit(newcomer, rest):
+            needed = rest
+    return needed
 
 
 def _is_idle(model: ModelView, now: float) -> bool:
@@ -267,42 +319,55 @@ def _due(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
 class _Room:
     """What is resident now, and what will be once the actions chosen so far are done."""
 
-    def __init__(self, models: Sequence[ModelView], limits: Limits) -> None:
+    def __init__(self, models: Sequence[ModelView], limits: Limits, memory: Memory) -> None:
         self._limits = limits
+        self._memory = memory
         here = [m for m in models if m.resident and not m.elsewhere]
-        self._taken = {m.name: m.need for m in here}
-        self._staying = {
-            m.name: m.need for m in here if m.pinned and not m.stopping and not m.unload
-        }
+        self._sizes = {m.name: m.demand.size for m in here}
+        self._taken = {m.name: m.on for m in here}
+        self._staying = {m.name: m.on for m in here if m.pinned and not m.stopping and not m.unload}
         self.leaving = {m.name for m in models if m.resident and m.stopping}
         self.draining: set[str] = set()  # by a choice made for an older newcomer
 
     def ever_fits(self, model: ModelView) -> bool:
-        """Whether it would fit if everything that can go had gone."""
-        return self._fits(model, self._staying)
+        """Whether it would fit if everything had gone that can go, other programs too."""
+        return self._place(model, self._staying, ever=True) is not None
 
-    def fits(self, model: ModelView) -> bool:
-        """Whether ``model`` could start this moment."""
-        return self._fits(model, self._taken)
+    def could_fit(self, model: ModelView) -> bool:
+        """Whether it would fit if every model had gone that can go, beside other programs."""
+        return self._place(model, self._staying) is not None
+
+    def place(self, model: ModelView) -> Placement | None:
+        """Where ``model`` could start this moment."""
+        return self._place(model, self._taken)
 
     def will_fit(self, model: ModelView, gone: Sequence[ModelView]) -> bool:
         """Whether it will fit when those that are leaving, and ``gone``, have gone."""
+        return self.place_without(model, gone) is not None
+
+    def place_without(self, model: ModelView, gone: Sequence[ModelView]) -> Placement | None:
+        """Where it will be then."""
         away = self.leaving | {m.name for m in gone}
-        return self._fits(model, {n: need for n, need in self._taken.items() if n not in away})
+        return self._place(model, {n: on for n, on in self._taken.items() if n not in away})
 
-    def _fits(self, model: ModelView, taken: dict[str, int]) -> bool:
-        if not taken:
-            return True  # alone, anything may try: what it needs is only an estimate
-        if model.alone and not taken.keys() <= self._staying.keys():
-            return False
+    def _place(
+        self, model: ModelView, taken: Mapping[str, Placement], *, ever: bool = False
+    ) -> Placement | None:
         limits = self._limits
-        if limits.max_loaded is not None and len(taken) + 1 > limits.max_loaded:
-            return False
-        return limits.budget is None or sum(taken.values()) + model.need <= limits.budget
+        if taken:  # alone, anything may try: what it needs is only an estimate
+            if model.alone and not taken.keys() <= self._staying.keys():
+                return None
+            if limits.max_loaded is not None and len(taken) + 1 > limits.max_loaded:
+                return None
+            together = sum(self._sizes[name] for name in taken) + model.demand.size
+            if limits.budget is not None and together > limits.budget:
+                return None
+        return place(model.demand, self._memory, taken_by(taken.values()), ever=ever)
 
-    def reserve(self, model: ModelView) -> None:
+    def reserve(self, model: ModelView, on: Placement) -> None:
         """Keep a place for it, against those that came later."""
-        self._taken.setdefault(model.name, model.need)
+        self._taken.setdefault(model.name, on)
+        self._sizes.setdefault(model.name, model.demand.size)
 
     def leave(self, model: ModelView, actions: list[Action]) -> None:
         """Stop it. Its place counts as taken until the process is gone."""

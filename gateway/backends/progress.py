@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.backends.logring import LogRing
-from gateway.backends.machine import group_members
+from gateway.backends.usage import group_members
 
 #: Bytes that count as progress. Answering /health for as long as anybody waits reads far less.
 _STEP = 2**20

@@ -13,25 +13,27 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, ServerStatus, State
 from gateway.backends.local import LocalBackend
+from gateway.backends.placement import Demand, Look, Memory, Placement, Resident
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:
-    from gateway.backends.memory import Needs
+    from gateway.backends.accounts import Accounts
 
 _log = logging.getLogger(__name__)
 
 #: Seconds for which a model without work counts as in use, after its last request, at least.
 LINGER = 1.0
+_NOT_WATCHED = Memory()
 
 #: So many of those who wait for a model are listed one by one.
 LINE = 50
@@ -97,6 +99,10 @@ class _Entry:
     alone: bool = False
     #: The death that was told last.
     told: GatewayError | None = None
+    #: Where it is, as long as it is resident.
+    on: Placement = ()
+    #: Since when it has been waiting for memory that other programs hold.
+    short_since: float | None = None
     #: For which spec its need of memory was asked for last.
     looked_up: ModelSpec | None = None
     #: Its name among all entries. One that is gone from models.json, and still to be drained,
@@ -154,6 +160,8 @@ class ModelStatus:
     last_error: str | None
     retry_in: float | None
     memory: int | None  # bytes: measured, or estimated, or as models.json says
+    devices: tuple[str, ...]  # where they are
+    degraded: str | None  # why it runs on the CPU though it should not
     servers: tuple[ServerStatus, ...]  # of a model elsewhere
 
 
@@ -178,7 +186,7 @@ class Scheduler:
         self._queue_size = queue_size
         self._queue_timeout = queue_timeout
         self._idle_unload = idle_unload
-        self._needs: Needs | None = None
+        self._accounts: Accounts | None = None
         self._memory_known = memory_known
         self._entries: dict[str, _Entry] = {}
         self._leaving: dict[str, _Entry] = {}  # gone from models.json, their process is not
@@ -198,11 +206,22 @@ class Scheduler:
         for spec in catalog.models.values():
             self._add(spec)
 
-    def watch_memory(self, needs: Needs, limits: Limits) -> None:
+    def watch_memory(self, accounts: Accounts, limits: Limits) -> None:
         """Decide by memory from now on: what models need, and how much there is."""
-        self._needs = needs
+        self._accounts = accounts
         self.limits = limits
         self._pump()
+
+    @property
+    def machine_problem(self) -> str | None:
+        """What is wrong with this machine: a GPU that is gone."""
+        capacity = self._accounts.capacity if self._accounts is not None else None
+        return capacity.problem if capacity is not None else None
+
+    @property
+    def accounts(self) -> Accounts | None:
+        """What is known of memory; ``None`` until :meth:`watch_memory`."""
+        return self._accounts
 
     # --- asking for work ---------------------------------------------------------------------
 
@@ -344,7 +363,7 @@ class Scheduler:
     def status(self) -> list[ModelStatus]:
         """Every model, in the order of models.json."""
         now = time.monotonic()
-        return [_status(e, now, self._need(e.spec)) for e in self._entries.values()]
+        return [_status(e, now, self._size(e.spec)) for e in self._entries.values()]
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` after every change of a state or a queue; returns how to end it."""
@@ -472,6 +491,7 @@ class Scheduler:
         if entry.resident:
             return
         entry.unload = False
+        entry.on = ()
         self._leaving.pop(entry.key, None)
         spec = entry.spec
         if bool(entry.backend.spec.url) is not bool(spec.url):
@@ -495,7 +515,8 @@ class Scheduler:
             while True:
                 self._again = False
                 self._look_up_needs()
-                decision = decide(self._views(), self.limits, time.monotonic())
+                decision = decide(self._views(), self.limits, time.monotonic(), self._memory())
+                self._note_short(decision.short)
                 for action in decision.actions:
                     self._carry_out(action)
                 if not decision.actions and not self._again:
@@ -523,6 +544,7 @@ class Scheduler:
                     self._waiting -= 1
                     entry.loaders.popleft().future.set_result(None)
             case Act.START:
+                self._place(entry, action.on)
                 entry.starting = spawn(self._start(entry), name=f"load {entry.spec.name}")
             case Act.STOP:
                 entry.stopping = spawn(self._stop(entry), name=f"unload {entry.spec.name}")
@@ -532,6 +554,11 @@ class Scheduler:
                 backend.undrain()
             case Act.REFUSE:
                 self._fail(entry, _no_room(entry))
+            case Act.GIVE_UP:
+                assert self._accounts is not None
+                self._fail(entry, self._accounts.lacking(entry.spec))
+            case Act.LOOK:
+                self._look()
 
     async def _start(self, entry: _Entry) -> None:
         failure: GatewayError | None = None
@@ -540,8 +567,8 @@ class Scheduler:
         except GatewayError as error:
             failure = error
         else:
-            if self._needs is not None and (pid := entry.backend.pid) is not None:
-                spawn(self._weigh(entry, self._needs, pid), name=f"weigh {entry.spec.name}")
+            if self._accounts is not None and (pid := entry.backend.pid) is not None:
+                spawn(self._weigh(entry, self._accounts, pid), name=f"weigh {entry.spec.name}")
         finally:
             entry.starting = None
             if failure is None:
@@ -565,25 +592,92 @@ class Scheduler:
         here = (e for e in every if e is not entry and not e.backend.spec.url)
         return any(e.resident and not e.spec.pinned for e in here)
 
+    # --- memory -------------------------------------------------------------------------------
+
     def _look_up_needs(self) -> None:
         """Have the memory estimated that the models need which are waited for."""
-        if (needs := self._needs) is None:
+        if (accounts := self._accounts) is None:
             return
         for entry in self._entries.values():
             wanted = (entry.queue or entry.loaders) and not entry.spec.url
-            if wanted and not entry.resident and entry.looked_up is not entry.spec:
+            if not wanted or entry.resident:
+                continue
+            if entry.looked_up is not entry.spec:
                 entry.looked_up = entry.spec
-                spawn(self._look_up_need(entry, needs), name=f"memory of {entry.spec.name}")
+                spawn(self._look_up_need(entry, accounts), name=f"memory of {entry.spec.name}")
+            memory = accounts.memory()
+            seen = memory.look is Look.FRESH and memory.seen >= (entry.oldest_wait or 0.0)
+            if seen and (refusal := accounts.refusal(entry.spec)) is not None:
+                entry.backend.refused(refusal)
+                self._fail(entry, refusal)
 
-    async def _look_up_need(self, entry: _Entry, needs: Needs) -> None:
+    async def _look_up_need(self, entry: _Entry, accounts: Accounts) -> None:
         try:
-            await needs.need_of(entry.spec)
+            await accounts.need_of(entry.spec)
         finally:
             self._pump()
 
-    async def _weigh(self, entry: _Entry, needs: Needs, pid: int) -> None:
-        await needs.measure(entry.spec, pid)
+    def _memory(self) -> Memory:
+        return self._accounts.memory() if self._accounts is not None else _NOT_WATCHED
+
+    def _look(self) -> None:
+        """See what memory is free; what was to be decided by it is decided then."""
+        if (accounts := self._accounts) is not None and not accounts.looking:
+            accounts.looking = True
+            spawn(self._look_at_memory(accounts), name="look at the memory")
+
+    async def _look_at_memory(self, accounts: Accounts) -> None:
+        try:
+            if await accounts.look(self._residents()):
+                for entry in self._entries.values():
+                    entry.looked_up = None
+            if accounts.capacity is not None:
+                self.limits = replace(self.limits, budget=accounts.capacity.budget)
+        finally:
+            accounts.looking = False
+            self._pump()
+
+    def _residents(self) -> list[Resident]:
+        every = (*self._entries.values(), *self._leaving.values())
+        return [
+            Resident(pid, entry.on, settled=entry.starting is None)
+            for entry in every
+            if (pid := entry.backend.pid) is not None
+        ]
+
+    def _place(self, entry: _Entry, on: Placement) -> None:
+        """It is about to start, on these devices."""
+        entry.on = on
+        if (accounts := self._accounts) is not None:
+            entry.backend.devices = accounts.flags(entry.spec, on)
+            entry.backend.without_gpu = accounts.without_gpu(entry.spec)
+
+    def _note_short(self, short: frozenset[str]) -> None:
+        for entry in self._entries.values():
+            if entry.key not in short:
+                entry.short_since = None
+            elif entry.short_since is None:
+                entry.short_since = time.monotonic()
+
+    async def _weigh(self, entry: _Entry, accounts: Accounts, pid: int) -> None:
+        on = await accounts.measure(entry.spec, pid, entry.on)
+        if entry.backend.pid == pid:
+            entry.on = on
         self._pump()
+
+    def _size(self, spec: ModelSpec) -> int | None:
+        """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
+        if spec.url:
+            return 0
+        if self._accounts is None:
+            return spec.memory or 0 if self._memory_known else None
+        known = self._accounts.known(spec)
+        return known.size if known is not None else None
+
+    def _demand(self, entry: _Entry, size: int) -> Demand:
+        if self._accounts is not None and entry.oldest_wait is not None and not entry.resident:
+            return self._accounts.demand(entry.spec)
+        return Demand(size, size)
 
     async def _stop(self, entry: _Entry) -> None:
         try:
@@ -602,15 +696,6 @@ class Scheduler:
         entries = (*self._entries.values(), *self._leaving.values())
         return [self._view(entry) for entry in entries]
 
-    def _need(self, spec: ModelSpec) -> int | None:
-        """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
-        if spec.url:
-            return 0
-        if self._needs is None:
-            return spec.memory or 0 if self._memory_known else None
-        known = self._needs.known(spec)
-        return known.size if known is not None else None
-
     def _view(self, entry: _Entry) -> ModelView:
         backend, state, ttl = entry.backend, entry.backend.state, self._ttl(entry)
         stopping = entry.stopping is not None or state is State.STOPPING
@@ -619,8 +704,8 @@ class Scheduler:
         last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
         linger = min(self.limits.linger, max(LINGER, backend.load_seconds or 0.0))
         blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
-        need = self._need(entry.spec)
-        if need is None and not entry.resident:
+        size = self._size(entry.spec)
+        if size is None and not entry.resident:
             blocked_until = time.monotonic() + 1.0  # it is being looked up
         return ModelView(
             name=entry.key,
@@ -635,7 +720,9 @@ class Scheduler:
             waiting=len(entry.queue),
             wanted=len(entry.loaders),
             oldest_wait=entry.oldest_wait,
-            need=need or 0,
+            demand=self._demand(entry, size or 0),
+            on=entry.on,
+            short_since=entry.short_since,
             alone=entry.alone,
             last_used=last_used,
             recent_until=last_used + linger,
@@ -668,6 +755,8 @@ def _status(entry: _Entry, now: float, memory: int | None) -> ModelStatus:
         last_error=backend.last_error.message if backend.last_error else None,
         retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
         memory=memory or None,
+        devices=tuple(name for name, _ in entry.on) if entry.resident else (),
+        degraded=backend.degraded if entry.resident else None,
         servers=backend.servers,
     )
 

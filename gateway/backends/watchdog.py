@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.backends.machine import group_members
+from gateway.backends.usage import group_members
 from gateway.errors import GatewayError
 from gateway.upstream import UpstreamPool
 

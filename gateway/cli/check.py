@@ -11,6 +11,9 @@ from pathlib import Path
 from gateway.api.without_keys import warning_of, why_not_open
 from gateway.backends.command import bundled_program, find_program
 from gateway.backends.files import faults
+from gateway.backends.gpus_seen import GpusSeen
+from gateway.backends.machine import read_machine
+from gateway.backends.options import gpu_layers
 from gateway.backends.remote import client_context
 from gateway.catalog import Catalog, ModelSpec
 from gateway.cli.combinations import combinations
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             warnings.append(str(problem))
     problems += _check_remote(catalog, settings)
+    warnings += _without_gpu(catalog, settings)
     warnings += catalog.warnings
     for spec in catalog.models.values():
         warnings += combinations(spec, settings.llm_storage)
@@ -70,6 +74,30 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(f"{label}: everything is in order")
     return 0
+
+
+def _without_gpu(catalog: Catalog, settings: Settings) -> list[str]:
+    """GPUs that were here before and are gone, and models that ask for one in vain."""
+    own = [spec for spec in catalog.models.values() if not spec.url]
+    try:
+        program = find_program(settings.llama_server, os.environ)
+    except GatewayError:
+        return []
+    if not own:
+        return []
+    machine = read_machine(program, os.environ)
+    seen = GpusSeen(settings.data_dir / "gpus.json", program, remember=False)
+    problem = seen.compare(machine)
+    warnings = [problem] if problem is not None else []
+    for spec in own:
+        asked = "requireGpu" if spec.require_gpu else None
+        if (layers := gpu_layers(spec)) and asked is None:
+            asked = f"gpuLayers {layers}"
+        if asked is None or machine.gpu:
+            continue
+        then = "it is not loaded" if spec.require_gpu else "it runs on the CPU"
+        warnings.append(f"{spec.name}: {asked}, but llama-server finds no GPU: {then}")
+    return warnings
 
 
 def _not_read(loaded: Loaded) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from gateway.cli.control import control_request
@@ -55,22 +57,54 @@ def _show(settings: Settings, *, clear: bool) -> bool:
     )
     if broken := data["models_file_error"]:
         print(f"models.json is broken, the last good one stays in use: {broken}")
-    print()
+    print(*_of_machine(data["machine"]), sep="\n")
     rows = [
         (
             model["name"],
             model["state"],
+            _device(model),
             f"{model['in_flight']}/{model['slots']}",
             str(model["queued"]),
             _seconds(model["uptime"]),
             f"{model['starts']}/{model['deaths']}",
-            (model["last_error"] or "-")[:60],
         )
         for model in data["models"]
     ]
-    header = ("NAME", "STATE", "RUNNING", "QUEUED", "UPTIME", "STARTS/DEATHS", "LAST ERROR")
+    header = ("NAME", "STATE", "ON", "RUNNING", "QUEUED", "UPTIME", "STARTS/DEATHS")
     print_table(header, rows)
+    for note in _notes(data["models"]):
+        print(textwrap.fill(note, 80, subsequent_indent="  ", initial_indent=""))
     return True
+
+
+def _of_machine(machine: dict[str, Any] | None) -> Iterator[str]:
+    """What there is of memory, and what is wrong."""
+    if machine is not None:
+        yield "free: " + ", ".join(
+            f"{device['name']} {_gib(device['free'])} of {_gib(device['total'])}"
+            for device in machine["devices"]
+        )
+        if machine["problem"]:
+            yield textwrap.fill(f"warning: {machine['problem']}", 80)
+    yield ""
+
+
+def _device(model: dict[str, Any]) -> str:
+    """Where it is; in capitals where it should not be."""
+    return "CPU!" if model["degraded"] else ",".join(model["devices"]) or "-"
+
+
+def _notes(models: list[dict[str, Any]]) -> Iterator[str]:
+    """What does not fit into a column."""
+    for model in models:
+        if model["degraded"]:
+            yield f"{model['name']} runs on the CPU: {model['degraded']}"
+        if model["last_error"]:
+            yield f"{model['name']}, last error: {model['last_error']}"
+
+
+def _gib(size: int | None) -> str:
+    return "?" if size is None else f"{size / 2**30:.1f} GiB"
 
 
 def _seconds(value: float | None) -> str:

@@ -39,6 +39,21 @@ def command_of(spec: ModelSpec, environ: dict[str, str] | None = None) -> Comman
     )
 
 
+def test_devices_are_named_before_what_models_json_adds():
+    spec = spec_of(draftModel="draft.gguf", mmproj="p.gguf", extraArgs=["--device", "none"])
+    command = build_command(
+        spec,
+        program=("/bin/llama-server",),
+        socket="/run/x.sock",
+        llm_storage=STORAGE,
+        environ={},
+        devices=("CUDA1",),
+    )
+    assert command.argv[-6:] == ("--device", "CUDA1", "--device-draft", "CUDA1", "--device", "none")
+    assert command.env["MTMD_BACKEND_DEVICE"] == "CUDA1"  # of the projector
+    assert "MTMD_BACKEND_DEVICE" not in command_of(spec).env
+
+
 ALWAYS = (
     *("/bin/llama-server", "--model", "/models/some.gguf", "--host", "/run/x.sock"),
     *("--alias", "demo", "--parallel", "1"),

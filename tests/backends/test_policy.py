@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.backends.policy import Act, Decision, Limits, ModelView, decide
+from gateway.backends.placement import Card, Demand, Look, Memory
+from gateway.backends.policy import Act, Action, Decision, Limits, ModelView, decide
 
 NOW = 1000.0
 ONE = Limits(max_loaded=1, patience=15)
@@ -40,6 +42,10 @@ def stopping(name: str, **changes: Any) -> ModelView:
 def wanted(name: str, since: float = NOW, **changes: Any) -> ModelView:
     """A model that isn't there, with one waiter."""
     return ModelView(name, waiting=1, oldest_wait=since, **changes)
+
+
+def need(size: int) -> Demand:
+    return Demand(size, size)
 
 
 def acts(models: Sequence[ModelView], limits: Limits = ONE, now: float = NOW) -> list[str]:
@@ -86,14 +92,23 @@ def test_the_longest_wait_comes_first():
 
 def test_a_budget_is_kept():
     limits = Limits(budget=10)
-    assert acts([wanted("a", 1, need=6), wanted("b", 2, need=4)], limits) == ["START a", "START b"]
-    assert acts([wanted("a", 1, need=6), wanted("b", 2, need=5)], limits) == ["START a"]
-    assert acts([starting("c", need=6, wanted=1), wanted("b", need=5)], limits) == []
+    assert acts([wanted("a", 1, demand=need(6)), wanted("b", 2, demand=need(4))], limits) == [
+        "START a",
+        "START b",
+    ]
+    assert acts([wanted("a", 1, demand=need(6)), wanted("b", 2, demand=need(5))], limits) == [
+        "START a"
+    ]
+    assert (
+        acts([starting("c", demand=need(6), wanted=1), wanted("b", demand=need(5))], limits) == []
+    )
 
 
 def test_alone_anything_may_try():
-    assert acts([wanted("a", need=99)], Limits(budget=10)) == ["START a"]
-    assert acts([wanted("a", need=99), wanted("b", need=1)], Limits(budget=10)) == ["START a"]
+    assert acts([wanted("a", demand=need(99))], Limits(budget=10)) == ["START a"]
+    assert acts([wanted("a", demand=need(99)), wanted("b", demand=need(1))], Limits(budget=10)) == [
+        "START a"
+    ]
 
 
 def test_backoff_is_waited_for_and_keeps_no_place():
@@ -112,8 +127,8 @@ def test_the_least_recently_used_idle_one_goes():
 
 
 def test_no_more_go_than_are_needed():
-    idle = [ready("small", need=1, last_used=1), ready("big", need=9, last_used=2)]
-    assert acts([*idle, wanted("x", need=9)], Limits(budget=10)) == ["STOP big"]
+    idle = [ready("small", demand=need(1), last_used=1), ready("big", demand=need(9), last_used=2)]
+    assert acts([*idle, wanted("x", demand=need(9))], Limits(budget=10)) == ["STOP big"]
 
 
 def test_the_place_of_one_that_stops_is_taken_until_it_has_gone():
@@ -206,22 +221,30 @@ def test_only_as_many_are_drained_as_are_needed():
 
 
 def test_idle_ones_stay_until_the_busy_ones_have_ended():
-    models = [ready("idle", need=5), busy("b", need=5), wanted("x", 0, need=10)]
+    models = [
+        ready("idle", demand=need(5)),
+        busy("b", demand=need(5)),
+        wanted("x", 0, demand=need(10)),
+    ]
     limits = Limits(budget=10)
     assert acts(models, limits) == ["DRAIN b"]
-    models[1] = draining("b", need=5)
+    models[1] = draining("b", demand=need(5))
     assert sorted(acts(models, limits)) == ["STOP b", "STOP idle"]
 
 
 def test_nothing_is_drained_in_vain():
-    models = [ready("p", need=8, pinned=True), busy("b", need=2), wanted("x", 0, need=5)]
+    models = [
+        ready("p", demand=need(8), pinned=True),
+        busy("b", demand=need(2)),
+        wanted("x", 0, demand=need(5)),
+    ]
     assert acts(models, Limits(budget=10)) == ["REFUSE x"]
 
 
 def test_nothing_is_drained_for_one_whose_turn_has_not_come():
     """Beside "x", which comes first, there is no room for "y" whatever goes."""
-    newcomers = [wanted("x", 0, need=7), wanted("y", 1, need=5)]
-    models = [busy("a", need=5), busy("b", need=2), *newcomers]
+    newcomers = [wanted("x", 0, demand=need(7)), wanted("y", 1, demand=need(5))]
+    models = [busy("a", demand=need(5)), busy("b", demand=need(2)), *newcomers]
     assert acts(models, Limits(budget=10)) == ["DRAIN a"]
 
 
@@ -236,15 +259,27 @@ def test_a_load_nobody_waits_for_makes_room():
 
 def test_a_place_an_older_one_waits_for_is_not_given_to_a_younger_one():
     limits = Limits(budget=10)
-    models = [busy("a", need=6), wanted("big", 1, need=8), wanted("small", 2, need=2)]
+    models = [
+        busy("a", demand=need(6)),
+        wanted("big", 1, demand=need(8)),
+        wanted("small", 2, demand=need(2)),
+    ]
     assert acts(models, limits, now=2) == []
 
 
 def test_a_younger_one_has_what_the_older_one_leaves():
     limits = Limits(budget=20)
-    models = [busy("a", need=13), wanted("big", 1, need=8), wanted("small", 2, need=1)]
+    models = [
+        busy("a", demand=need(13)),
+        wanted("big", 1, demand=need(8)),
+        wanted("small", 2, demand=need(1)),
+    ]
     assert acts(models, limits, now=2) == []
-    models = [stopping("a", need=13), wanted("big", 1, need=8), wanted("small", 2, need=1)]
+    models = [
+        stopping("a", demand=need(13)),
+        wanted("big", 1, demand=need(8)),
+        wanted("small", 2, demand=need(1)),
+    ]
     assert acts(models, Limits(budget=22), now=2) == ["START big", "START small"]
 
 
@@ -319,7 +354,7 @@ def views(draw: st.DrawFn) -> list[ModelView]:
                 waiting=waiting,
                 wanted=loaders,
                 oldest_wait=draw(times) if waiting or loaders else None,
-                need=draw(st.integers(0, 6)),
+                demand=need(draw(st.integers(0, 6))),
                 last_used=draw(times),
                 recent_until=draw(times),
                 ready_since=draw(times),
@@ -344,7 +379,7 @@ def fits(model: ModelView, beside: Sequence[ModelView], limits: Limits) -> bool:
     if not beside:
         return True
     few = limits.max_loaded is None or len(beside) < limits.max_loaded
-    small = limits.budget is None or sum(m.need for m in [*beside, model]) <= limits.budget
+    small = limits.budget is None or sum(m.demand.size for m in [*beside, model]) <= limits.budget
     return few and small
 
 
@@ -487,7 +522,7 @@ class Model:
             slots=self.slots,
             waiting=len(self.queue),
             oldest_wait=self.queue[0] if self.queue else None,
-            need=self.need,
+            demand=need(self.need),
             pinned=self.pinned,
             unload=self.unload,
             blocked_until=self.blocked_until if self.state == "absent" else 0.0,
@@ -832,11 +867,124 @@ def test_nobody_starves_beside_a_crowd():
     assert len(world.waits) > 600
 
 
-# --- rule 8: models elsewhere --------------------------------------------------------------
+# --- rule 8: what other programs leave ----------------------------------------------------------
+
+
+def seen(**cards: tuple[int, int]) -> Memory:
+    """The memory as a look that has just been made found it: name -> (size, left)."""
+    return Memory(tuple(Card(n, size, left) for n, (size, left) in cards.items()), seen=NOW)
+
+
+def decided(models: Sequence[ModelView], memory: Memory, now: float = NOW) -> list[str]:
+    decision = decide(models, Limits(), now, memory)
+    return [f"{a.act.name} {a.model}" for a in decision.actions]
+
+
+def test_nothing_starts_or_goes_before_the_memory_was_looked_at():
+    idle = ready("a", demand=need(10), on=(("G", 10),))
+    models = [idle, wanted("x", demand=need(15)), wanted("y", demand=need(1))]
+    old = replace(seen(G=(20, 20)), look=Look.STALE)
+    assert decided(models, old) == ["LOOK x"]
+    assert decided(models, replace(old, look=Look.UNDER_WAY)) == []
+    assert decided(models, seen(G=(20, 20))) == ["STOP a"]
+    # One that was made before it came doesn't count.
+    assert decided(models, replace(seen(G=(20, 20)), seen=NOW - 1)) == ["LOOK x"]
+
+
+def test_a_drain_is_not_called_off_while_the_memory_is_looked_at():
+    models = [draining("a", in_flight=1, demand=need(10), on=(("G", 10),)), wanted("x", 0)]
+    models[1] = replace(models[1], demand=need(15))
+    assert decided(models, replace(seen(G=(20, 20)), look=Look.UNDER_WAY)) == []
+    assert decided([models[0]], seen(G=(20, 20))) == ["RESUME a"]
+
+
+def test_nobody_goes_where_that_is_not_enough():
+    idle = ready("a", demand=need(5), on=(("G", 5),))
+    newcomer = wanted("x", demand=need(15))
+    decision = decide([idle, newcomer], Limits(), NOW, seen(G=(20, 7)))
+    assert decision == Decision((), NOW + 2, frozenset("x"))
+    assert decided([idle, newcomer], seen(G=(20, 15))) == ["STOP a"]
+
+
+def test_memory_of_others_is_waited_for_and_then_given_up():
+    newcomer = wanted("x", since=NOW - 25, demand=need(15), short_since=NOW - 20)
+    assert decided([newcomer], seen(G=(20, 2))) == []
+    late = replace(seen(G=(20, 2)), seen=NOW + 10)
+    assert decided([newcomer], late, NOW + 10) == ["GIVE_UP x"]
+    assert decided([newcomer], replace(late, cards=seen(G=(20, 15)).cards), NOW + 10) == ["START x"]
+
+
+def test_who_waits_for_others_keeps_no_place_from_those_who_fit():
+    models = [wanted("big", 1, demand=need(15)), wanted("small", 2, demand=need(1))]
+    assert decided(models, seen(G=(20, 2))) == ["START small"]
+
+
+def test_only_models_of_the_card_that_is_needed_go():
+    models = [
+        ready("a", demand=need(10), on=(("G", 10),), last_used=1),
+        ready("b", demand=need(15), on=(("H", 15),), last_used=2),
+        wanted("x", demand=need(18)),
+    ]
+    memory = seen(G=(24, 12), H=(24, 24))
+    assert decided(models, memory) == ["STOP b"]
+    busy = [models[0], replace(models[1], in_flight=1), replace(models[2], oldest_wait=NOW - 20)]
+    assert decided(busy, memory) == ["DRAIN b"]
+
+
+def test_where_it_starts_is_part_of_the_decision():
+    (action,) = decide(
+        [wanted("x", demand=need(9))], Limits(), NOW, seen(G=(9, 8), H=(24, 24))
+    ).actions
+    assert action == Action(Act.START, "x", (("H", 9),))
+
+
+def test_a_place_an_older_one_waits_for_is_kept_on_its_card():
+    models = [
+        replace(busy("a"), demand=need(20), on=(("G", 20),)),
+        wanted("big", NOW - 1, demand=need(22)),
+        wanted("small", NOW, demand=need(4)),
+    ]
+    assert decided(models, seen(G=(24, 24), H=(8, 8))) == ["START small"]  # on the other
+    assert decided(models, seen(G=(24, 24))) == []
+
+
+@given(
+    views(),
+    limits_of_any_kind,
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=3),
+    st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_card_is_ever_overdrawn(models, limits, sizes, data):
+    cards = tuple(Card(f"G{i}", max(pair), min(pair)) for i, pair in enumerate(sizes))
+    names = st.sampled_from([card.name for card in cards])
+    placed = [
+        replace(m, on=((data.draw(names), m.demand.size),)) if m.resident else m for m in models
+    ]
+    memory = Memory(cards, seen=math.inf)
+    decision = decide(placed, limits, NOW, memory)
+    by_name = {m.name: m for m in placed}
+    taken: dict[str, int] = {}
+    for name, size in itertools.chain(*(m.on for m in placed if m.resident)):
+        taken[name] = taken.get(name, 0) + size
+    helped = [m for m in placed if m.oldest_wait is not None and not m.resident]
+    for action in decision.actions:
+        model = by_name[action.model]
+        if action.act is Act.START:
+            for name, size in action.on:
+                left = next(card.left for card in cards if card.name == name)
+                assert not taken.get(name) or taken[name] + size <= left
+                taken[name] = taken.get(name, 0) + size
+        if action.act in (Act.STOP, Act.DRAIN) and not model.unload and model.expires is None:
+            assert helped  # nobody goes for nobody
+            assert not {m.name for m in helped} <= decision.short
+
+
+# --- rule 9: models elsewhere --------------------------------------------------------------
 
 
 def test_a_model_elsewhere_starts_whatever_is_here():
-    full = [ready("a", pinned=True, need=10), ready("b", in_flight=1, last_used=1)]
+    full = [ready("a", pinned=True, demand=need(10)), ready("b", in_flight=1, last_used=1)]
     away = wanted("x", elsewhere=True)
     assert acts([*full, away], Limits(max_loaded=1, budget=10)) == ["START x"]
     assert acts([ready("big", alone=True, in_flight=1), away]) == ["START x"]
@@ -844,10 +992,14 @@ def test_a_model_elsewhere_starts_whatever_is_here():
 
 def test_a_model_elsewhere_takes_no_place_and_makes_none():
     away = ready("x", elsewhere=True, last_used=0)
-    assert acts([away, wanted("a", need=10)], Limits(max_loaded=1, budget=10)) == ["START a"]
+    assert acts([away, wanted("a", demand=need(10))], Limits(max_loaded=1, budget=10)) == [
+        "START a"
+    ]
     assert acts([away, starting("b", wanted=1), wanted("a")]) == []
     assert acts([away, ready("b", last_used=5), wanted("a")]) == ["STOP b"]
-    assert acts([replace(away, pinned=True), wanted("a", need=99, alone=True)]) == ["START a"]
+    assert acts([replace(away, pinned=True), wanted("a", demand=need(99), alone=True)]) == [
+        "START a"
+    ]
 
 
 def test_a_model_elsewhere_that_goes_is_no_place_either():

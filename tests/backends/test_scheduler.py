@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from scripted import DEMO_GGUF, Box, alive, catalog_of, says, until
 
+from gateway.backends.accounts import Accounts
 from gateway.backends.backend import State
-from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
 from gateway.backends.policy import Limits
 from gateway.backends.scheduler import Lease, ModelStatus, Scheduler
@@ -307,11 +307,11 @@ async def test_a_memory_budget_is_kept(make, box):
         assert beside + memory[start["model"]] <= 10
 
 
-def needs_of(box: Box) -> Needs:
+def accounts_of(box: Box) -> Accounts:
     async def remember(key: str, size: int) -> None:
         pass
 
-    return Needs(box.folder, Machine(False, 2**34, 0, "a test"), {}, remember)
+    return Accounts(Needs(box.folder, {}, remember), None, {})
 
 
 async def test_nothing_is_loaded_before_the_memory_is_known(make, box):
@@ -321,7 +321,7 @@ async def test_nothing_is_loaded_before_the_memory_is_known(make, box):
     await queued(scheduler, "c", 1)
     await asyncio.sleep(0.05)
     assert box.starts() == []
-    scheduler.watch_memory(needs_of(box), Limits(max_loaded=1, budget=100, patience=0.1))
+    scheduler.watch_memory(accounts_of(box), Limits(max_loaded=1, budget=100, patience=0.1))
     for lease in waiting:  # also for the one whose need nobody has asked for yet
         (await asyncio.wait_for(lease, 10)).release()
     assert [start["beside"] for start in box.starts()] == [[], [], []]
@@ -329,7 +329,7 @@ async def test_nothing_is_loaded_before_the_memory_is_known(make, box):
 
 async def test_a_changed_model_that_is_waited_for_is_looked_at_anew(make, box):
     scheduler = make(box.spec("a"), box.spec("b"), max_loaded=1)
-    scheduler.watch_memory(needs_of(box), Limits(max_loaded=1))
+    scheduler.watch_memory(accounts_of(box), Limits(max_loaded=1))
     busy = await scheduler.lease("b")
     waiting = ask(scheduler, "a")
     await queued(scheduler, "a", 1)

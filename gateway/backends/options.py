@@ -1,0 +1,46 @@
+"""Settings of a model as its llama-server will have them. Pure.
+
+``extraArgs`` come last on its command line and win; variables lose against any flag.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+from gateway.catalog import ModelSpec
+
+_LAYERS: Final = "-ngl --gpu-layers --n-gpu-layers"
+
+
+def gpu_layers(spec: ModelSpec) -> int | None:
+    """How many layers are to go to GPUs; ``None``: as llama-server decides, or all."""
+    if option(spec, "-dev --device", "DEVICE") == "none":
+        return 0
+    if option(spec, _LAYERS, "N_GPU_LAYERS") in ("auto", "all"):
+        return None
+    count = number(spec, spec.params.gpu_layers, _LAYERS, "N_GPU_LAYERS")
+    return None if count is None or count < 0 else count
+
+
+def number(spec: ModelSpec, own: int | None, flags: str, variable: str) -> int | None:
+    """A setting as llama-server will have it: the last flag wins, and any flag over a variable.
+
+    ``own`` is what the key of models.json says, which comes before ``extraArgs``.
+    """
+    text = option(spec, flags, variable if own is None else "")
+    try:
+        return int(text) if text is not None else own
+    except ValueError:
+        return own
+
+
+def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
+    """The value of an option in ``extraArgs``, else in ``env`` as ``LLAMA_ARG_variable``."""
+    names = flags.split()
+    found = spec.env.get(f"LLAMA_ARG_{variable}") if variable else None
+    for argument, following in pairwise((*spec.extra_args, "")):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") in names:
+            found = value if equals else following or None
+    return found

@@ -1,0 +1,168 @@
+"""On which devices a model goes, by what it needs and what they have left. Pure.
+
+A model goes to one GPU, to that where it fits and leaves the least; only one that is too big for
+any of them spans all, as llama.cpp spreads it: by what each has left. Where models.json chooses
+(``--device``, ``--tensor-split``), it is counted as chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+#: ``((device, bytes), ...)``
+Placement = tuple[tuple[str, int], ...]
+
+#: A model that spans GPUs leaves some of each unused: layers cannot be divided.
+_SPANNING = 1.05
+#: The share of what is for models that must be left for one which is too big for all of it.
+_MOST = 0.75
+
+
+class Look(Enum):
+    """How old the last look at the memory is."""
+
+    FRESH = auto()
+    STALE = auto()  # nothing is decided by it
+    UNDER_WAY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A device that models live on: a GPU, or RAM. Bytes.
+
+    ``size`` is for all models together when no other program uses the device, ``left`` is what of
+    that others leave now.
+    """
+
+    name: str
+    size: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All devices, as they were at ``seen`` (seconds, of the monotonic clock).
+
+    Without cards nothing is known of any, and models go anywhere.
+    """
+
+    cards: tuple[Card, ...] = ()
+    ram: Card | None = None  # beside GPUs: for layers that are not offloaded
+    look: Look = Look.FRESH
+    seen: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one model needs. Bytes.
+
+    ``least``: of an estimate, which is rather too much, what is worth a try. ``devices``:
+    those that models.json chooses, with ``shares`` in the proportions of ``--tensor-split``.
+    """
+
+    size: int = 0
+    least: int = 0
+    beside: int = 0  # in RAM, beside what is on GPUs
+    devices: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A model that is there: its process group, and where it was put."""
+
+    group: int
+    on: Placement
+    settled: bool  # has taken what it needs
+
+
+def place(
+    demand: Demand, memory: Memory, taken: Mapping[str, int], *, ever: bool = False
+) -> Placement | None:
+    """Where a model goes beside ``taken`` (bytes by device); ``None``: there is no room.
+
+    Where no other model is, an estimate is not taken at its word, and what is too big for all
+    there is may try, which llama.cpp fits in as far as it goes, unless other programs have taken
+    much of it. ``ever``: as if there were no other programs.
+    """
+    cards = [c for c in memory.cards if not demand.devices or c.name in demand.devices]
+    rooms = _Rooms(taken, ever=ever)
+    beside: Placement = ()
+    if demand.beside and memory.ram is not None:
+        if not rooms.enough(demand.beside, demand.beside, [memory.ram]):
+            return None
+        beside = ((memory.ram.name, demand.beside),)
+    if not cards or demand.size <= 0:
+        return beside
+    if demand.shares:
+        parts = _by_shares(demand, cards, rooms)
+    elif demand.devices:
+        parts = _spread(demand, cards, rooms)
+    else:
+        parts = _on_one_or_all(demand, cards, rooms)
+    return None if parts is None else (*beside, *parts.items())
+
+
+def taken_by(placements: Iterable[Placement]) -> dict[str, int]:
+    """Bytes by device of several models together."""
+    taken: dict[str, int] = {}
+    for placement in placements:
+        for name, size in placement:
+            taken[name] = taken.get(name, 0) + size
+    return taken
+
+
+class _Rooms:
+    """What devices have left beside what models have taken."""
+
+    def __init__(self, taken: Mapping[str, int], *, ever: bool) -> None:
+        self._taken = taken
+        self._ever = ever
+
+    def of(self, card: Card) -> int:
+        left = card.size if self._ever else card.left
+        return max(left - self._taken.get(card.name, 0), 0)
+
+    def enough(self, size: int, least: int, cards: Sequence[Card]) -> bool:
+        room = sum(map(self.of, cards))
+        if room >= size:
+            return True
+        if any(self._taken.get(card.name) for card in cards):
+            return False
+        whole = sum(card.size for card in cards)
+        return room >= least or (least > whole > 0 and room >= _MOST * whole)
+
+
+def _on_one_or_all(demand: Demand, cards: Sequence[Card], rooms: _Rooms) -> dict[str, int] | None:
+    size, least = demand.size, demand.least
+    if len(cards) > 1 and least > max(card.size for card in cards):
+        return _spread(demand, cards, rooms)
+    if fitting := [card for card in cards if rooms.of(card) >= size]:
+        return {min(fitting, key=rooms.of).name: size}
+    big = [card for card in cards if len(cards) == 1 or card.size >= least]
+    trying = [card for card in big if rooms.enough(size, least, [card])]
+    return {max(trying, key=rooms.of).name: size} if trying else None
+
+
+def _spread(demand: Demand, cards: Sequence[Card], rooms: _Rooms) -> dict[str, int] | None:
+    size = demand.size if len(cards) == 1 else int(demand.size * _SPANNING)
+    room = sum(map(rooms.of, cards))
+    if not room or not rooms.enough(size, demand.least, cards):
+        return None
+    return {c.name: size * rooms.of(c) // room for c in cards if rooms.of(c)}
+
+
+def _by_shares(demand: Demand, cards: Sequence[Card], rooms: _Rooms) -> dict[str, int] | None:
+    order = demand.devices or tuple(card.name for card in cards)
+    shares = dict(zip(order, demand.shares, strict=False))
+    whole = sum(shares.get(card.name, 0.0) for card in cards) or 1.0
+    parts = {}
+    for card in cards:
+        if share := shares.get(card.name, 0.0) / whole:
+            parts[card.name] = int(demand.size * share)
+            if not rooms.enough(parts[card.name], int(demand.least * share), [card]):
+                return None
+    return parts
