@@ -231,7 +231,7 @@ async def test_429_is_asked_again_when_it_says(
     make_gateway: MakeGateway, tmp_path: Path, waits: Waits
 ) -> None:
     async with occupied(make_gateway, tmp_path) as (running, finish):
-        ring = running.gateway.ring
+        ring, scheduler = running.gateway.ring, running.gateway.scheduler
         _, key = await ring.create("one", limits={"concurrency": 1})
         async with (
             asyncio.timeout(20),
@@ -239,12 +239,12 @@ async def test_429_is_asked_again_when_it_says(
             running.openai(max_retries=1) as second,
         ):
             first.api_key = second.api_key = key
-            asked = [
-                asyncio.ensure_future(  # noqa: TID251 - a client's task
-                    client.chat.completions.create(model="m", messages=HELLO)
-                )
-                for client in (first, second)
-            ]
+            asked = []
+            for client in (first, second):
+                create = client.chat.completions.create(model="m", messages=HELLO)
+                asked.append(asyncio.ensure_future(create))  # noqa: TID251 - a client's task
+                # The first has the key's one place before the second comes.
+                await until(scheduler, lambda: scheduler.status()[0].queued == 1)
             await waits.begun.wait()
             await finish()
             await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)

@@ -69,8 +69,9 @@ async def test_a_long_prompt_is_no_hang(box: Box) -> None:
     asked = spawn(chat(scheduler, "a"), name="a long prompt")
     watching = spawn(Watchdog(backend.pool, backend.pid, QUICK).hung(), name="watch")
     done, _ = await asyncio.wait([watching, asked], timeout=3 * QUICK.stuck_after)
+    while not done and (cpu_seconds(backend.pid) or 0) <= QUICK.stuck_after:  # a busy machine
+        done, _ = await asyncio.wait([watching, asked], timeout=0.1)
     assert not done
-    assert (cpu_seconds(backend.pid) or 0) > QUICK.stuck_after
     await cancel_and_wait(watching, asked)
     assert scheduler.in_flight == 0
     await scheduler.close()
