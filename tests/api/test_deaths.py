@@ -85,7 +85,9 @@ async def test_so_do_the_routes_beside(make_gateway: MakeGateway, tmp_path: Path
 async def test_so_does_an_upload_which_is_not_sent_again(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
-    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+    model = fake_model(tmp_path)
+    model["mmproj"] = model["params"]["model"]  # it takes sounds
+    async with make_gateway({"m": model}) as running:
         assert (await running.chat("m"))[0] == 200
         backend = running.gateway.scheduler.backend("m")
         assert backend is not None
