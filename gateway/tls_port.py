@@ -14,7 +14,9 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
+from gateway import plain_http
 from gateway.api.connections import Connections
 from gateway.api.front import Front
 from gateway.tasks import cancel_and_wait, spawn
@@ -26,6 +28,8 @@ _BACKLOG = 128
 _AT_ONCE = 64
 #: Of those that are refused, so many at once are told why; for the others it is not worth TLS.
 _TOLD_WHY = 16
+#: Seconds for a handshake that begins late.
+_AT_LEAST = 0.1
 #: Seconds without accepting when there are no file descriptors or no memory for it (as asyncio).
 _BREATHER = 1.0
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -109,25 +113,43 @@ class TlsPort:
         accepted.setblocking(False)
         connection = self._factory()
         connection.admitted(network, refusal)
-        handshake = spawn(self._shake_hands(connection, accepted), name=f"handshake {peer[0]}")
+        handshake = spawn(
+            self._meet(connection, accepted, peer[0], refusal), name=f"handshake {peer[0]}"
+        )
         self._handshakes.add(handshake)
         handshake.add_done_callback(self._handshakes.discard)
         if refusal is not None:
             self._refusals += 1
             handshake.add_done_callback(self._refused)
 
-    async def _shake_hands(self, connection: Front, accepted: socket.socket) -> None:
+    async def _meet(
+        self, connection: Front, accepted: socket.socket, address: str, refusal: bytes | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._patience
+        ours = True  # to close
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
+            async with asyncio.timeout_at(end):
+                if await plain_http.speaks_http(accepted):
+                    say = partial(self._say_https, address, refusal)
+                    await plain_http.answer(accepted, say)
+                    return
+            ours = False
+            await loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
                 ssl=self._context,
-                ssl_handshake_timeout=self._patience,
+                ssl_handshake_timeout=max(end - loop.time(), _AT_LEAST),
             )
         except OSError as error:  # ssl.SSLError is one: scanners, old clients, who just left
             _log.debug("a handshake came to nothing: %s", error)
         finally:
+            if ours:
+                accepted.close()
             connection.handshake_ended()
+
+    def _say_https(self, address: str, refusal: bytes | None, start: bytes) -> bytes:
+        return refusal or self._connections.refuse(start, plain_http.HttpsOnly(), address)
 
     def _refused(self, _handshake: asyncio.Task[None]) -> None:
         self._refusals -= 1

@@ -33,7 +33,7 @@ LAYERS = (
     ("gateway.library",),
     ("gateway.api",),
     ("gateway.app",),
-    ("gateway.listeners", "gateway.redirect", "gateway.tls_port"),
+    ("gateway.listeners", "gateway.redirect", "gateway.tls_port", "gateway.plain_http"),
     ("gateway.server",),
     ("gateway.cli",),
 )
