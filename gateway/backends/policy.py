@@ -35,7 +35,7 @@ from typing import Final
 from gateway.backends.placement import Demand, Look, Memory, Placement, place, taken_by
 
 _UNKNOWN: Final = Memory()
-_NOTHING: Final = Demand()
+NOTHING: Final = Demand()
 
 
 class Act(Enum):
@@ -77,7 +77,7 @@ class ModelView:
     waiting: int = 0  # requests that need a slot
     wanted: int = 0  # callers that only want it loaded
     oldest_wait: float | None = None  # when the first of both came
-    demand: Demand = _NOTHING
+    demand: Demand = NOTHING
     on: Placement = ()  # where it is, as long as it is resident
     short_since: float | None = None  # it has been waiting for others' memory since
     last_used: float = 0.0

@@ -13,12 +13,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, ServerStatus, State
+from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
+from gateway.backends.entry import Entry, ModelStatus, Waiter, Waiting, status_of, view_of
 from gateway.backends.local import LocalBackend
 from gateway.backends.placement import Demand, Look, Memory, Placement, Resident
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which a model without work counts as in use, after its last request, at least.
-LINGER = 1.0
 _NOT_WATCHED = Memory()
-
-#: So many of those who wait for a model are listed one by one.
-LINE = 50
 
 
 class Lease:
@@ -47,9 +42,9 @@ class Lease:
 
     __slots__ = ("_entry", "_scheduler", "backend")
 
-    def __init__(self, scheduler: Scheduler, entry: _Entry) -> None:
+    def __init__(self, scheduler: Scheduler, entry: Entry) -> None:
         self._scheduler = scheduler
-        self._entry: _Entry | None = entry
+        self._entry: Entry | None = entry
         self.backend = entry.backend
 
     def release(self) -> None:
@@ -68,101 +63,6 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self.release()
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """Somebody who waits for a lease, or only for the model to be ready (result ``None``)."""
-
-    future: asyncio.Future[Lease | None]
-    since: float
-    task: asyncio.Task[Any] | None  # who waits, to find it again
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A model, its backend and who waits for it."""
-
-    spec: ModelSpec
-    backend: Backend
-    #: Those of ``spec``, for each request: pydantic's own attributes cost ten times as much.
-    slots: int = field(init=False)
-    ttl: float | None = field(init=False)
-    queue: deque[_Waiter] = field(default_factory=deque)  # want a lease
-    loaders: deque[_Waiter] = field(default_factory=deque)  # want it loaded
-    in_flight: int = 0
-    last_used: float = 0.0
-    starting: asyncio.Task[None] | None = None
-    stopping: asyncio.Task[None] | None = None
-    unload: bool = False
-    #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
-    alone: bool = False
-    #: The death that was told last.
-    told: GatewayError | None = None
-    #: Where it is, as long as it is resident.
-    on: Placement = ()
-    #: Since when it has been waiting for memory that other programs hold.
-    short_since: float | None = None
-    #: For which spec its need of memory was asked for last.
-    looked_up: ModelSpec | None = None
-    #: Its name among all entries. One that is gone from models.json, and still to be drained,
-    #: has a name of its own, because a new one may come that is called the same.
-    key: str = ""
-
-    def __post_init__(self) -> None:
-        self.take(self.spec)
-
-    def take(self, spec: ModelSpec) -> None:
-        """Be the model that ``spec`` says; the backend may be another for a while."""
-        self.spec, self.slots, self.ttl = spec, spec.parallel, spec.ttl
-
-    @property
-    def resident(self) -> bool:
-        """Whether a process exists, or is about to, or has not been cleared away."""
-        busy = self.starting is not None or self.stopping is not None
-        return busy or self.backend.resident
-
-    def takes_work(self) -> bool:
-        """Whether its backend is ready and is going to stay."""
-        return self.backend.serving and not self.unload and self.stopping is None
-
-    @property
-    def oldest_wait(self) -> float | None:
-        """Since when the one who has waited longest has been waiting."""
-        heads = [line[0].since for line in (self.queue, self.loaders) if line]
-        return min(heads, default=None)
-
-
-class Waiting(NamedTuple):
-    """Where a waiting request stands."""
-
-    stage: State  # of the backend it waits for
-    position: int  # in that model's queue; 1 is next
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """One model as reports show it. Times in seconds."""
-
-    name: str
-    state: State
-    state_seconds: float  # for how long it has been in this state
-    in_flight: int
-    queued: int
-    waited: float | None  # by the one that has waited longest
-    line: tuple[float, ...]  # by each request in the queue, the next one first; the first LINE
-    slots: int
-    pid: int | None
-    uptime: float | None
-    load_seconds: float | None
-    starts: int
-    deaths: int
-    last_error: str | None
-    retry_in: float | None
-    memory: int | None  # bytes: measured, or estimated, or as models.json says
-    devices: tuple[str, ...]  # where they are
-    degraded: str | None  # why it runs on the CPU though it should not
-    servers: tuple[ServerStatus, ...]  # of a model elsewhere
 
 
 class Scheduler:
@@ -188,8 +88,8 @@ class Scheduler:
         self._idle_unload = idle_unload
         self._accounts: Accounts | None = None
         self._memory_known = memory_known
-        self._entries: dict[str, _Entry] = {}
-        self._leaving: dict[str, _Entry] = {}  # gone from models.json, their process is not
+        self._entries: dict[str, Entry] = {}
+        self._leaving: dict[str, Entry] = {}  # gone from models.json, their process is not
         self._sockets = 0
         self._retired = 0
         self._waiting = 0
@@ -269,7 +169,7 @@ class Scheduler:
             self._check_queue(entry)
         await self._wait(entry, entry.loaders, None if explicit else self._queue_timeout)
 
-    def _check_queue(self, entry: _Entry) -> None:
+    def _check_queue(self, entry: Entry) -> None:
         """Raise if nobody may wait for this model."""
         if entry.backend.state is State.FAILED:
             raise entry.backend.failure()
@@ -363,7 +263,7 @@ class Scheduler:
     def status(self) -> list[ModelStatus]:
         """Every model, in the order of models.json."""
         now = time.monotonic()
-        return [_status(e, now, self._size(e.spec)) for e in self._entries.values()]
+        return [status_of(e, now, self._size(e.spec)) for e in self._entries.values()]
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` after every change of a state or a queue; returns how to end it."""
@@ -401,7 +301,7 @@ class Scheduler:
     # --- how it works ---------------------------------------------------------------------------
 
     def _add(self, spec: ModelSpec) -> None:
-        self._entries[spec.name] = _Entry(spec, self._backend_for(spec), key=spec.name)
+        self._entries[spec.name] = Entry(spec, self._backend_for(spec), key=spec.name)
 
     def _backend_for(self, spec: ModelSpec) -> Backend:
         if spec.url:
@@ -411,7 +311,7 @@ class Scheduler:
         self._sockets += 1
         return LocalBackend(spec, self.environment, f"{self._sockets}.sock", self._changed)
 
-    def _find(self, model: str) -> _Entry:
+    def _find(self, model: str) -> Entry:
         if self._closing:
             raise _shutting_down()
         entry = self._entries.get(model)
@@ -419,14 +319,14 @@ class Scheduler:
             raise ModelNotFound(f"there is no model {model!r} in models.json")
         return entry
 
-    def _grant(self, entry: _Entry) -> Lease:
+    def _grant(self, entry: Entry) -> Lease:
         entry.in_flight += 1
         self.in_flight += 1
         if self.in_flight == 1:
             self._notify()
         return Lease(self, entry)
 
-    def _released(self, entry: _Entry) -> None:
+    def _released(self, entry: Entry) -> None:
         entry.in_flight -= 1
         entry.last_used = time.monotonic()
         self.in_flight -= 1
@@ -437,11 +337,9 @@ class Scheduler:
         if self._waiting or entry.unload or (not entry.in_flight and self._ttl(entry) is not None):
             self._pump()
 
-    async def _wait(
-        self, entry: _Entry, line: deque[_Waiter], timeout: float | None
-    ) -> Lease | None:
+    async def _wait(self, entry: Entry, line: deque[Waiter], timeout: float | None) -> Lease | None:
         future: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(future, time.monotonic(), asyncio.current_task())
+        waiter = Waiter(future, time.monotonic(), asyncio.current_task())
         line.append(waiter)
         self._waiting += 1
         if not entry.resident:
@@ -465,7 +363,7 @@ class Scheduler:
                 self._pump()
         return future.result()
 
-    def _fail(self, entry: _Entry, error: GatewayError) -> None:
+    def _fail(self, entry: Entry, error: GatewayError) -> None:
         for line in (entry.queue, entry.loaders):
             while line:
                 waiter = line.popleft()
@@ -486,7 +384,7 @@ class Scheduler:
                 break
         self._pump()
 
-    def _settle(self, entry: _Entry) -> None:
+    def _settle(self, entry: Entry) -> None:
         """Once its process is gone: it has been unloaded, and may come back as another one."""
         if entry.resident:
             return
@@ -556,11 +454,13 @@ class Scheduler:
                 self._fail(entry, _no_room(entry))
             case Act.GIVE_UP:
                 assert self._accounts is not None
-                self._fail(entry, self._accounts.lacking(entry.spec))
+                lacking = self._accounts.lacking(entry.spec)
+                _log.warning("%s", lacking.message)
+                self._fail(entry, lacking)
             case Act.LOOK:
                 self._look()
 
-    async def _start(self, entry: _Entry) -> None:
+    async def _start(self, entry: Entry) -> None:
         failure: GatewayError | None = None
         try:
             await entry.backend.ensure_ready()
@@ -578,7 +478,7 @@ class Scheduler:
             self._settle(entry)
             self._pump()
 
-    def _load_failed(self, entry: _Entry, failure: GatewayError) -> None:
+    def _load_failed(self, entry: Entry, failure: GatewayError) -> None:
         if failure.code == OUT_OF_MEMORY and not entry.alone and self._others_loaded(entry):
             _log.warning("%s: trying again with the other models unloaded", failure.message)
             entry.alone = True
@@ -587,7 +487,7 @@ class Scheduler:
         entry.alone = False
         self._fail(entry, failure)
 
-    def _others_loaded(self, entry: _Entry) -> bool:
+    def _others_loaded(self, entry: Entry) -> bool:
         every = (*self._entries.values(), *self._leaving.values())
         here = (e for e in every if e is not entry and not e.backend.spec.url)
         return any(e.resident and not e.spec.pinned for e in here)
@@ -611,7 +511,7 @@ class Scheduler:
                 entry.backend.refused(refusal)
                 self._fail(entry, refusal)
 
-    async def _look_up_need(self, entry: _Entry, accounts: Accounts) -> None:
+    async def _look_up_need(self, entry: Entry, accounts: Accounts) -> None:
         try:
             await accounts.need_of(entry.spec)
         finally:
@@ -645,7 +545,7 @@ class Scheduler:
             if (pid := entry.backend.pid) is not None
         ]
 
-    def _place(self, entry: _Entry, on: Placement) -> None:
+    def _place(self, entry: Entry, on: Placement) -> None:
         """It is about to start, on these devices."""
         entry.on = on
         if (accounts := self._accounts) is not None:
@@ -659,7 +559,7 @@ class Scheduler:
             elif entry.short_since is None:
                 entry.short_since = time.monotonic()
 
-    async def _weigh(self, entry: _Entry, accounts: Accounts, pid: int) -> None:
+    async def _weigh(self, entry: Entry, accounts: Accounts, pid: int) -> None:
         on = await accounts.measure(entry.spec, pid, entry.on)
         if entry.backend.pid == pid:
             entry.on = on
@@ -674,12 +574,15 @@ class Scheduler:
         known = self._accounts.known(spec)
         return known.size if known is not None else None
 
-    def _demand(self, entry: _Entry, size: int) -> Demand:
+    def _demand(self, entry: Entry) -> Demand | None:
+        size = self._size(entry.spec)
+        if size is None:
+            return None
         if self._accounts is not None and entry.oldest_wait is not None and not entry.resident:
             return self._accounts.demand(entry.spec)
         return Demand(size, size)
 
-    async def _stop(self, entry: _Entry) -> None:
+    async def _stop(self, entry: Entry) -> None:
         try:
             await cancel_and_wait(entry.starting)
             entry.starting = None  # it could not say so if it was cancelled before it ran
@@ -689,76 +592,21 @@ class Scheduler:
             self._settle(entry)
             self._pump()
 
-    def _ttl(self, entry: _Entry) -> float | None:
+    def _ttl(self, entry: Entry) -> float | None:
         return entry.ttl if entry.ttl is not None else self._idle_unload
 
     def _views(self) -> list[ModelView]:
         entries = (*self._entries.values(), *self._leaving.values())
-        return [self._view(entry) for entry in entries]
-
-    def _view(self, entry: _Entry) -> ModelView:
-        backend, state, ttl = entry.backend, entry.backend.state, self._ttl(entry)
-        stopping = entry.stopping is not None or state is State.STOPPING
-        ready = backend.serving and not stopping and not self._closing
-        ready_since = backend.ready_since or 0.0
-        last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
-        linger = min(self.limits.linger, max(LINGER, backend.load_seconds or 0.0))
-        blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
-        size = self._size(entry.spec)
-        if size is None and not entry.resident:
-            blocked_until = time.monotonic() + 1.0  # it is being looked up
-        return ModelView(
-            name=entry.key,
-            resident=entry.resident,
-            starting=(entry.starting is not None or state is State.STARTING) and not stopping,
-            ready=ready and not entry.unload,
-            draining=not stopping and (state is State.DRAINING or (ready and entry.unload)),
-            stopping=stopping,
-            blocked_until=blocked_until,
-            in_flight=entry.in_flight,
-            slots=entry.spec.parallel,
-            waiting=len(entry.queue),
-            wanted=len(entry.loaders),
-            oldest_wait=entry.oldest_wait,
-            demand=self._demand(entry, size or 0),
-            on=entry.on,
-            short_since=entry.short_since,
-            alone=entry.alone,
-            last_used=last_used,
-            recent_until=last_used + linger,
-            ready_since=ready_since,
-            load_time=backend.load_seconds,
-            pinned=entry.spec.pinned,
-            unload=entry.unload,
-            expires=None if ttl is None else last_used + ttl,
-            elsewhere=bool(backend.spec.url),
-        )
-
-
-def _status(entry: _Entry, now: float, memory: int | None) -> ModelStatus:
-    backend = entry.backend
-    up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
-    return ModelStatus(
-        name=entry.spec.name,
-        state=backend.state,
-        state_seconds=now - backend.since,
-        in_flight=entry.in_flight,
-        queued=len(entry.queue) + len(entry.loaders),
-        waited=now - oldest if (oldest := entry.oldest_wait) is not None else None,
-        line=tuple(now - waiter.since for waiter in islice(entry.queue, LINE)),
-        slots=entry.spec.parallel,
-        pid=backend.pid,
-        uptime=now - (backend.ready_since or now) if up else None,
-        load_seconds=backend.load_seconds,
-        starts=backend.starts,
-        deaths=backend.deaths,
-        last_error=backend.last_error.message if backend.last_error else None,
-        retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
-        memory=memory or None,
-        devices=tuple(name for name, _ in entry.on) if entry.resident else (),
-        degraded=backend.degraded if entry.resident else None,
-        servers=backend.servers,
-    )
+        return [
+            view_of(
+                entry,
+                self._demand(entry),
+                ttl=self._ttl(entry),
+                limits=self.limits,
+                closing=self._closing,
+            )
+            for entry in entries
+        ]
 
 
 def _shutting_down() -> Unavailable:
@@ -767,7 +615,7 @@ def _shutting_down() -> Unavailable:
     )
 
 
-def _no_room(entry: _Entry) -> Unavailable:
+def _no_room(entry: Entry) -> Unavailable:
     return Unavailable(
         f"there is no room for {entry.spec.name!r} beside the models that are pinned and loaded",
         code="no_room",
@@ -775,7 +623,7 @@ def _no_room(entry: _Entry) -> Unavailable:
     )
 
 
-def _waited_too_long(entry: _Entry, timeout: Any) -> Unavailable:
+def _waited_too_long(entry: Entry, timeout: Any) -> Unavailable:
     return Unavailable(
         f"waited {timeout:g} s for {entry.spec.name!r}, which is {entry.backend.state} "
         f"with {entry.in_flight} requests running",

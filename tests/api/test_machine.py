@@ -22,8 +22,8 @@ from harness import FAKE, MakeGateway, Running, fake_model, project
 from scripted import until
 
 from gateway.backends.backend import State
+from gateway.backends.entry import ModelStatus
 from gateway.backends.ram import ram_free
-from gateway.backends.scheduler import ModelStatus
 from gateway.cli import main
 from gateway.tasks import spawn
 

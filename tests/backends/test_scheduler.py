@@ -17,9 +17,10 @@ from scripted import DEMO_GGUF, Box, alive, catalog_of, says, until
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import State
+from gateway.backends.entry import ModelStatus
 from gateway.backends.memory import Needs
 from gateway.backends.policy import Limits
-from gateway.backends.scheduler import Lease, ModelStatus, Scheduler
+from gateway.backends.scheduler import Lease, Scheduler
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import GatewayError, LoadFailed, ModelNotFound, Unavailable
 from gateway.tasks import spawn

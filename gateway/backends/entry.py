@@ -1,0 +1,187 @@
+"""One model as the scheduler keeps it: its backend and who waits, for decisions and for reports."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gateway.backends.backend import Backend, ServerStatus, State
+from gateway.backends.placement import Demand, Placement
+from gateway.backends.policy import NOTHING, Limits, ModelView
+from gateway.catalog import ModelSpec
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.backends.scheduler import Lease
+
+#: Seconds for which a model without work counts as in use, after its last request, at least.
+LINGER = 1.0
+#: So many of those who wait for a model are listed one by one.
+LINE = 50
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """Somebody who waits for a lease, or only for the model to be ready (result ``None``)."""
+
+    future: asyncio.Future[Lease | None]
+    since: float
+    task: asyncio.Task[Any] | None  # who waits, to find it again
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A model, its backend and who waits for it."""
+
+    spec: ModelSpec
+    backend: Backend
+    #: Those of ``spec``, for each request: pydantic's own attributes cost ten times as much.
+    slots: int = field(init=False)
+    ttl: float | None = field(init=False)
+    queue: deque[Waiter] = field(default_factory=deque)  # want a lease
+    loaders: deque[Waiter] = field(default_factory=deque)  # want it loaded
+    in_flight: int = 0
+    last_used: float = 0.0
+    starting: asyncio.Task[None] | None = None
+    stopping: asyncio.Task[None] | None = None
+    unload: bool = False
+    #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
+    alone: bool = False
+    #: The death that was told last.
+    told: GatewayError | None = None
+    #: Where it is, as long as it is resident.
+    on: Placement = ()
+    #: Since when it has been waiting for memory that other programs hold.
+    short_since: float | None = None
+    #: For which spec its need of memory was asked for last.
+    looked_up: ModelSpec | None = None
+    #: Its name among all entries. One that is gone from models.json, and still to be drained,
+    #: has a name of its own, because a new one may come that is called the same.
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        self.take(self.spec)
+
+    def take(self, spec: ModelSpec) -> None:
+        """Be the model that ``spec`` says; the backend may be another for a while."""
+        self.spec, self.slots, self.ttl = spec, spec.parallel, spec.ttl
+
+    @property
+    def resident(self) -> bool:
+        """Whether a process exists, or is about to, or has not been cleared away."""
+        busy = self.starting is not None or self.stopping is not None
+        return busy or self.backend.resident
+
+    def takes_work(self) -> bool:
+        """Whether its backend is ready and is going to stay."""
+        return self.backend.serving and not self.unload and self.stopping is None
+
+    @property
+    def oldest_wait(self) -> float | None:
+        """Since when the one who has waited longest has been waiting."""
+        heads = [line[0].since for line in (self.queue, self.loaders) if line]
+        return min(heads, default=None)
+
+
+class Waiting(NamedTuple):
+    """Where a waiting request stands."""
+
+    stage: State  # of the backend it waits for
+    position: int  # in that model's queue; 1 is next
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model as reports show it. Times in seconds."""
+
+    name: str
+    state: State
+    state_seconds: float  # for how long it has been in this state
+    in_flight: int
+    queued: int
+    waited: float | None  # by the one that has waited longest
+    line: tuple[float, ...]  # by each request in the queue, the next one first; the first LINE
+    slots: int
+    pid: int | None
+    uptime: float | None
+    load_seconds: float | None
+    starts: int
+    deaths: int
+    last_error: str | None
+    retry_in: float | None
+    memory: int | None  # bytes: measured, or estimated, or as models.json says
+    devices: tuple[str, ...]  # where they are
+    degraded: str | None  # why it runs on the CPU though it should not
+    servers: tuple[ServerStatus, ...]  # of a model elsewhere
+
+
+def status_of(entry: Entry, now: float, memory: int | None) -> ModelStatus:
+    """For reports. ``memory``: bytes that it needs, as far as that is known."""
+    backend = entry.backend
+    up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
+    return ModelStatus(
+        name=entry.spec.name,
+        state=backend.state,
+        state_seconds=now - backend.since,
+        in_flight=entry.in_flight,
+        queued=len(entry.queue) + len(entry.loaders),
+        waited=now - oldest if (oldest := entry.oldest_wait) is not None else None,
+        line=tuple(now - waiter.since for waiter in islice(entry.queue, LINE)),
+        slots=entry.spec.parallel,
+        pid=backend.pid,
+        uptime=now - (backend.ready_since or now) if up else None,
+        load_seconds=backend.load_seconds,
+        starts=backend.starts,
+        deaths=backend.deaths,
+        last_error=backend.last_error.message if backend.last_error else None,
+        retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
+        memory=memory or None,
+        devices=tuple(name for name, _ in entry.on) if entry.resident else (),
+        degraded=backend.degraded if entry.resident else None,
+        servers=backend.servers,
+    )
+
+
+def view_of(
+    entry: Entry, demand: Demand | None, *, ttl: float | None, limits: Limits, closing: bool
+) -> ModelView:
+    """For a decision. ``demand``: what it needs, ``None`` while that is being looked up."""
+    backend, state = entry.backend, entry.backend.state
+    stopping = entry.stopping is not None or state is State.STOPPING
+    ready = backend.serving and not stopping and not closing
+    ready_since = backend.ready_since or 0.0
+    last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
+    linger = min(limits.linger, max(LINGER, backend.load_seconds or 0.0))
+    blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
+    if demand is None and not entry.resident:
+        blocked_until = time.monotonic() + 1.0  # it is being looked up
+    return ModelView(
+        name=entry.key,
+        resident=entry.resident,
+        starting=(entry.starting is not None or state is State.STARTING) and not stopping,
+        ready=ready and not entry.unload,
+        draining=not stopping and (state is State.DRAINING or (ready and entry.unload)),
+        stopping=stopping,
+        blocked_until=blocked_until,
+        in_flight=entry.in_flight,
+        slots=entry.spec.parallel,
+        waiting=len(entry.queue),
+        wanted=len(entry.loaders),
+        oldest_wait=entry.oldest_wait,
+        demand=demand or NOTHING,
+        on=entry.on,
+        short_since=entry.short_since,
+        alone=entry.alone,
+        last_used=last_used,
+        recent_until=last_used + linger,
+        ready_since=ready_since,
+        load_time=backend.load_seconds,
+        pinned=entry.spec.pinned,
+        unload=entry.unload,
+        expires=None if ttl is None else last_used + ttl,
+        elsewhere=bool(backend.spec.url),
+    )
