@@ -69,7 +69,7 @@ async def test_a_death_in_a_stream(make_gateway: MakeGateway, tmp_path: Path, pa
     async with make_gateway({"m": fake_model(tmp_path, chunks=9, die_after=3)}) as running:
         for key, whole in ((await chat_key(running), False), (running.key, True)):
             body = {**CHATS[path], "model": "m", "stream": True}
-            async with running.request("POST", path, json=body, key=key) as response:
+            async with running.request("POST", path, json=body, key=key, headers=ALONE) as response:
                 assert response.status == 200
                 text = await read_all(response)
                 request_id = response.headers["X-Request-Id"]
@@ -90,7 +90,9 @@ async def test_a_load_that_fails_behind_an_open_stream(
             body = {**fields, "model": "bad", "stream": True}
             for asks, whole in ((key, False), (running.key, True)):
                 await running.json("POST", "/loadModel", json={"model": "bad"})  # forgets deaths
-                async with running.request("POST", path, json=body, key=asks) as response:
+                async with running.request(
+                    "POST", path, json=body, key=asks, headers=ALONE
+                ) as response:
                     assert response.status == 200
                     text = await read_all(response)
                     request_id = response.headers["X-Request-Id"]
@@ -99,6 +101,10 @@ async def test_a_load_that_fails_behind_an_open_stream(
                 for line in errors:  # also where one error is said in several ways
                     assert (b"fake llama-server starts" in line) is whole
                     assert (request_id.encode() in line) is not whole
+
+
+#: A stream that fails ends its connection, perhaps after a clean end of its HTTP.
+ALONE = {"Connection": "close"}
 
 
 async def read_all(response: aiohttp.ClientResponse) -> bytes:
