@@ -15,6 +15,9 @@ from gateway.api.middleware import needs
 from gateway.errors import ModelNotFound
 from gateway.spelling import did_you_mean
 
+#: Seconds: `llm-gateway status` asks every second, and a look may wake up a GPU's driver.
+_SEEN_WITHIN = 5.0
+
 
 @needs(Scope.ADMIN)
 async def models(request: web.Request) -> web.Response:
@@ -32,13 +35,14 @@ async def models(request: web.Request) -> web.Response:
             "models": data,
             "active": active,
             "models_file_error": library.broken,
-            "machine": _machine(request),
+            "machine": await _machine(request),
         }
     )
 
 
-def _machine(request: web.Request) -> dict[str, Any] | None:
-    """Its devices as they were last looked at, before a load; ``None`` until then."""
+async def _machine(request: web.Request) -> dict[str, Any] | None:
+    """Its devices, and what is free of them; ``None`` until they have been looked at once."""
+    await request.app[SCHEDULER].see_memory(within=_SEEN_WITHIN)
     accounts = request.app[SCHEDULER].accounts
     capacity = accounts.capacity if accounts is not None else None
     return capacity.report() if capacity is not None else None
@@ -71,7 +75,7 @@ async def gateway_status(request: web.Request) -> web.Response:
             "in_flight": scheduler.in_flight,
             "active": common._asdict() if common else None,
             "models_file_error": library.broken,
-            "machine": _machine(request),
+            "machine": await _machine(request),
             "models": [asdict(status) for status in scheduler.status()],
         }
     )

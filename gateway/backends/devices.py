@@ -105,6 +105,9 @@ def _parse_devices(output: str) -> list[Device] | None:
     _, heading, lines = output.partition("Available devices:")
     if not heading:
         return None
+    unlike = [line for line in _LISTED.sub("", lines).split("\n") if line.strip(" ()")]
+    if unlike and unlike != ["  (none)"] and not _LISTED.search(lines):
+        return None  # another form, of which nothing can be said
     devices = [
         gpu(name, description, int(total) * _MIB, int(free) * _MIB)
         for name, description, total, free in _LISTED.findall(lines)

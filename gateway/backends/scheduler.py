@@ -526,6 +526,15 @@ class Scheduler:
             accounts.looking = True
             spawn(self._look_at_memory(accounts), name="look at the memory")
 
+    async def see_memory(self, *, within: float) -> None:
+        """Look at the memory for a report, unless that was done ``within`` so many seconds."""
+        accounts = self._accounts
+        if accounts is None or accounts.looking or self._closing:
+            return
+        if time.monotonic() - accounts.memory().seen > within:
+            accounts.looking = True
+            await self._look_at_memory(accounts)
+
     async def _look_at_memory(self, accounts: Accounts) -> None:
         try:
             if await accounts.look(self._residents()):

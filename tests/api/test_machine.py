@@ -21,6 +21,7 @@ import pytest
 from harness import FAKE, MakeGateway, Running, fake_model, project
 from scripted import until
 
+from gateway.api import admin
 from gateway.backends.backend import State
 from gateway.backends.entry import ModelStatus
 from gateway.backends.ram import ram_free
@@ -29,6 +30,7 @@ from gateway.tasks import spawn
 
 CARD = ["NVIDIA GeForce RTX 3090", 24 * 1024, 0]  # of 24 GiB less the reserve, 22.3 are for models
 Gpus = Callable[..., None]
+GIB = 2**30
 
 
 @pytest.fixture
@@ -186,6 +188,21 @@ async def test_each_card_has_a_budget_of_its_own(
         assert status(running, "b").devices == (second,)
         _, answer = await running.json("GET", "/admin/models")
         assert [m["devices"] for m in answer["models"]] == [[], [second], [third]]
+
+
+async def test_reports_tell_what_is_free_now(
+    make_gateway: MakeGateway, tmp_path: Path, gpus: Gpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "_SEEN_WITHIN", 0.0)
+    gpus(CUDA0=4)
+    async with make_gateway({"m": model(tmp_path, 15)}) as running:
+        assert (await running.chat("m"))[0] == 200
+        for path in ("/admin/models", "/admin/status"):
+            _, answer = await running.json("GET", path)
+            card, ram = answer["machine"]["devices"]
+            assert (card["name"], card["total"], card["free"]) == ("CUDA0", 24 * GIB, 5 * GIB)
+            assert 19 * GIB < card["left"] <= 20 * GIB  # for models, those that are there included
+            assert (ram["name"], answer["machine"]["problem"]) == ("RAM", None)
 
 
 async def test_a_model_goes_to_the_card_that_others_leave(

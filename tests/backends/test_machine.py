@@ -224,6 +224,10 @@ def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(tmp_path):
         assert not read_machine(program, {}, root=root).gpu
 
 
+def test_a_list_in_another_form_says_nothing(tmp_path):
+    assert listed_devices(listing(tmp_path, "CUDA0: NVIDIA X, 24 GiB"), {}) is None
+
+
 def test_it_is_asked_with_the_environment_of_a_child(tmp_path):
     script = 'echo "Available devices:"; echo "  A: $SEEN$LLM_GATEWAY_SECRET (10 MiB, 1 MiB free)"'
     program = server(
