@@ -16,9 +16,9 @@ from gateway.api.entrance import ROUTES
 from gateway.api.head_limits import parser_options
 from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
 from gateway.api.parts import PARTS, Parts
+from gateway.api.refusals import LINGER
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
-from gateway.api.wire import LINGER
 from gateway.api.without_keys import warning_of, why_not_open
 from gateway.config import Settings, TlsSettings
 from gateway.tasks import cancel_and_wait, spawn

@@ -8,11 +8,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from gateway.api.refusals import BEGINNING
+from gateway.api.refusals import BEGINNING, LINGER
 from gateway.errors import BadRequest
 
-#: Seconds in which such a client may still send when it has its answer.
-_LINGER: Final = 1.0
 _MUCH: Final = 64 * 1024
 
 
@@ -58,8 +56,7 @@ async def answer(accepted: socket.socket, refuse: Callable[[bytes], bytes]) -> N
         start += data
     await loop.sock_sendall(accepted, refuse(start))
     accepted.shutdown(socket.SHUT_WR)
-    # Closed at once, it would be reset by what is still coming, and the answer lost with it.
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER):
+        async with asyncio.timeout(LINGER):
             while await loop.sock_recv(accepted, _MUCH):
                 pass

@@ -324,11 +324,11 @@ class Front(asyncio.Protocol):
                 elif self._buffer:
                     self._take(self._buffer)
                     self._read_on()
-                    if self._half_closed is not None and self._request is None:
-                        self._no_more()
+                    if self._half_closed is not None and not (self._closed or self._request):
+                        self.close()  # the rest of what is in the buffer never comes
                     await asyncio.sleep(0)  # the others' turn: an answer may take no wait at all
                 elif self._half_closed is not None:
-                    self._no_more()
+                    self.close()
                 else:
                     self._entrance.connections.rests(self)
         except asyncio.CancelledError:
@@ -337,11 +337,6 @@ class Front(asyncio.Protocol):
         except Exception:
             _log.exception("an answer could not be written")
             transport.abort()
-
-    def _no_more(self) -> None:
-        """All is answered, and nothing comes any more, nor the rest of what is in the buffer."""
-        if not self._closed:
-            self.close()
 
     async def _gone_out(self, request: FrontRequest) -> None:
         """Wait for the client to read: one who doesn't gets no further answer.

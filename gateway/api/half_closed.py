@@ -1,9 +1,9 @@
 """A client that sends no more: has it gone, or does it wait for its answer?
 
 TCP says the same of both, a FIN. nginx, Go's net/http and uvicorn take it for the end, but who
-has merely said all (``shutdown(SHUT_WR)``: ``nc -N``, socat, scripts) still reads, and RFC 9112,
-9.6 has servers expect it. Only what is written tells them apart: where the socket is closed, the
-client's kernel answers with a reset. So something is written at once that is no part of an answer:
+has merely said all (``shutdown(SHUT_WR)``: ``nc -N``, socat, scripts) still reads (RFC 9293, 3.6).
+Only what is written tells them apart: where the socket is closed, the client's kernel answers with
+a reset. So something is written at once that is no part of an answer:
 
 - before its head ``100 Continue``, which clients read over, asked for or not (RFC 9110, 15.2;
   Python's http.client only this one of the 1xx);

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: Seconds of silence that Linux can be told to wait for before it asks for a sign of life.
+_LONGEST = 32767
 #: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -66,17 +68,18 @@ class Line:
         carrier = self.transport.get_extra_info("socket") if self.transport is not None else None
         if carrier is None:
             return
-        patience = self.connections.limits.send_timeout
+        patience = min(self.connections.limits.send_timeout, _LONGEST)
         step = max(1, int(patience / 12))
-        carrier.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (
-            ("TCP_KEEPIDLE", max(1, int(patience) - 3 * step)),  # seconds
-            ("TCP_KEEPINTVL", step),
-            ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", int(patience * 1000)),  # Linux has it
-        ):
-            if (option := getattr(socket, name, None)) is not None:
-                carrier.setsockopt(socket.IPPROTO_TCP, option, value)
+        with contextlib.suppress(OSError):  # its client has gone already
+            carrier.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (
+                ("TCP_KEEPIDLE", max(1, int(patience) - 3 * step)),  # seconds
+                ("TCP_KEEPINTVL", step),
+                ("TCP_KEEPCNT", 3),
+                ("TCP_USER_TIMEOUT", int(patience * 1000)),  # Linux has it
+            ):
+                if (option := getattr(socket, name, None)) is not None:
+                    carrier.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def left(self, reason: BaseException | None = None) -> None:
         """It has ended."""

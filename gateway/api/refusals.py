@@ -28,6 +28,9 @@ EVERY_ANSWER: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
+#: Seconds in which a client may still send when it has its answer. Closed at once, its connection
+#: would be reset by what comes, and the answer lost with it (RFC 9112, 9.6).
+LINGER: Final = 1.0
 #: Bytes of a request that are looked at here: its first line, and some headers.
 BEGINNING: Final = 4096
 #: Method and path, without the query: that may hold a key.

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.api.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.api.head_limits import malformed
 from gateway.api.line import Line
-from gateway.api.refusals import BEGINNING
+from gateway.api.refusals import BEGINNING, LINGER
 from gateway.errors import GatewayError
 
 #: aiohttp's own: what its parser has found, or given up on, and nobody has taken up yet. It says
@@ -29,10 +29,6 @@ from gateway.errors import GatewayError
 #: nothing public does. In an aiohttp without it such a client is told ``limits.body_timeout``
 #: later, by the clock.
 PARSED = "_messages"
-
-
-#: Seconds in which a client may still send when it has its answer.
-LINGER = 1.0
 
 
 #: Heads in one piece that are parsed one by one: half of those that aiohttp lets wait.
@@ -291,8 +287,7 @@ class Connection(web.RequestHandler):
     async def _linger(self) -> None:
         """Let go of a client that may still be sending what has been refused.
 
-        Closed at once, its connection would be reset by what comes, and the answer lost with it
-        (RFC 9112, 9.6). With TLS closing waits for the client's own end.
+        With TLS closing waits for the client's own end.
         """
         self._deaf = True
         if self.transport is not None and self.transport.can_write_eof():

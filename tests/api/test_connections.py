@@ -270,6 +270,18 @@ async def test_a_stream_that_nobody_reads(
             assert b"0\r\n\r\n" not in got[-5:], "it looks complete"
 
 
+@pytest.mark.parametrize("send_timeout", ["1ms", "1h", "365d"])
+async def test_any_patience_is_one_the_kernel_can_have(
+    make_gateway: MakeGateway, send_timeout: str
+) -> None:
+    async with (
+        make_gateway({}, limits={"send_timeout": send_timeout}) as running,
+        connected(running) as client,
+    ):
+        client.send(head(running, "GET /ping HTTP/1.1"))
+        assert (await client.answer())[0] == 200
+
+
 async def test_a_slow_reader_is_not_a_dead_one(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {"good": fake_model(tmp_path, chunks=30_000)}
     async with make_gateway(models, limits={"send_timeout": "3s"}) as running:
