@@ -385,11 +385,7 @@ def _parse_entry(name: str, entry: Any, file: str) -> tuple[ModelSpec | None, li
     if "name" in entry:
         return None, [Problem(file, f"{name}.name", None, "unknown key: the name is the entry's")]
     spec, errors = validate_partly(ModelSpec, {**entry, "name": name})
-    problems = [
-        problem
-        for error in errors
-        for problem in problems_of(error, file=file, model=ModelSpec, prefix=(name,))
-    ]
+    problems = problems_of(*errors, file=file, model=ModelSpec, prefix=(name,))
     if spec is None:
         return None, problems
     known = {problem.key for problem in problems}

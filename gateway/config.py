@@ -305,8 +305,7 @@ def load_partly(
     settings = found or Settings()
     problems += [
         _blame(problem, env_data)
-        for error in errors
-        for problem in problems_of(error, file=file_label, model=Settings)
+        for problem in problems_of(*errors, file=file_label, model=Settings)
     ]
     problems += [
         _blame(Problem(file_label, key, repr(str(path)), _WINDOWS), env_data)

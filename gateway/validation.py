@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
@@ -91,15 +92,15 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 
 
 def problems_of(
-    error: ValidationError, *, file: str, model: type[BaseModel], prefix: tuple[str, ...] = ()
+    *errors: ValidationError, file: str, model: type[BaseModel], prefix: tuple[str, ...] = ()
 ) -> list[Problem]:
-    """One :class:`Problem` for each error pydantic found.
+    """One :class:`Problem` for each key in which pydantic found an error, the first.
 
     ``allowed`` is the description of the field in ``model`` (for an unknown key, the known
     ones). Values of keys that look secret are not repeated.
     """
     found: dict[str, Problem] = {}
-    for item in error.errors(include_url=False):
+    for item in chain.from_iterable(error.errors(include_url=False) for error in errors):
         location = _key_path(item["loc"])
         key = ".".join((*prefix, *location))
         owner, field = _describe(model, location)
@@ -110,7 +111,8 @@ def problems_of(
         elif item["type"] == "missing":
             message = "is missing"
         value = None if item["type"] == "missing" else shown(key, item["input"])
-        # A union reports each of its branches: one problem a key is what a person can use.
+        # A union reports each of its branches, and what was taken out is missing afterwards: one
+        # problem a key is what a person can use.
         found.setdefault(key, Problem(file, key, value, message, allowed))
     return list(found.values())
 
