@@ -7,8 +7,9 @@ one, so that others cost nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -21,10 +22,22 @@ from gateway.proxy.media import MEDIA_TYPES
 
 _ARGUMENTS = "Failed to parse tool call arguments as JSON"
 _MESSAGES = "Failed to parse messages"
-_UNKNOWN_TOKEN = re.compile(r"vector::_M_range_check\b")
+#: A number that C++ can't use. What its libraries say of that (GNU's, LLVM's) names no field.
+_FROM_VECTOR = re.compile(r"vector(::\w+|$)")
+#: Target -> the field that such a number is in.
+_OUT_OF_RANGE: Mapping[str, tuple[str | None, str]] = MappingProxyType(
+    {
+        "/detokenize": (None, "`tokens` holds one that the model's vocabulary does not have"),
+        "/v1/rerank": ("top_n", "`top_n` must be a whole number from 1 on, and not too large"),
+        "/v1/reranking": ("top_n", "`top_n` must be a whole number from 1 on, and not too large"),
+    }
+)
 Headers = Iterable[tuple[bytes, bytes]]
 #: A place in a body, and what stands there.
 Place = tuple[str, Any]
+#: The same as steps: where what it is in is, and its key or index there.
+_At = tuple["_At | None", Any]
+_LONGEST = 200  # characters of a place that is told
 
 
 def read_failure(
@@ -45,10 +58,10 @@ def read_failure(
     if status < 500 and failure.lacking is None:
         return failure
     if failure.status >= 500:
-        if target != "/detokenize" or not _UNKNOWN_TOKEN.match(failure.message):
+        param, message = _OUT_OF_RANGE.get(target.partition("?")[0], (None, None))
+        if message is None or not _FROM_VECTOR.match(failure.message):
             return failure
-        message = "`tokens` holds one that the model's vocabulary does not have"
-        return _told(replace(failure, status=400, type=BadRequest.type, code=None), message, None)
+        return _told(replace(failure, status=400, type=BadRequest.type, code=None), message, param)
     place = _find(failure, asked)
     message, param = failure.message, None
     if failure.lacking is not None and here:
@@ -63,11 +76,10 @@ def read_failure(
 def media_in(body: dict[str, Any]) -> Place | None:
     """The first picture or sound in a body."""
     for name in ("messages", "input", "prompt", "content"):
-        for where, value in _walk(name, body.get(name)):
-            if isinstance(value, dict):
-                kind = value.get("type")
-                if (isinstance(kind, str) and kind in MEDIA_TYPES) or "multimodal_data" in value:
-                    return where, None
+        for at, value in _walk(name, body.get(name)):
+            kind = value.get("type")
+            if (isinstance(kind, str) and kind in MEDIA_TYPES) or "multimodal_data" in value:
+                return _written(at), None
     return None
 
 
@@ -82,6 +94,8 @@ def _find(failure: Failure, asked: object) -> Place | None:
     try:
         body = orjson.loads(asked)
     except ValueError:
+        return None
+    if not isinstance(body, dict):  # below /upstream nobody has looked at it
         return None
     if failure.lacking == MEDIA:
         return media_in(body)
@@ -146,13 +160,30 @@ def _objects(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
             yield index, item
 
 
-def _walk(where: str, value: Any) -> Iterator[Place]:
-    """Everything in ``value``, outer things first. No recursion: clients choose how deep it is."""
-    waiting = [(where, value)]
+def _walk(name: str, value: Any) -> Iterator[tuple[_At, dict[str, Any]]]:
+    """Every object in ``value``, outer ones first.
+
+    No recursion, and no place written down before it is wanted: clients choose how deep it is, and
+    how long its keys are.
+    """
+    waiting: list[tuple[_At, Any]] = [((None, name), value)]
     while waiting:
         at, value = waiting.pop()
-        yield at, value
-        if isinstance(value, list):
-            waiting += [(f"{at}[{n}]", item) for n, item in enumerate(value)][::-1]
-        elif isinstance(value, dict):
-            waiting += [(f"{at}.{key}", item) for key, item in value.items()][::-1]
+        if isinstance(value, dict):
+            yield at, value
+            inner: Iterable[tuple[Any, Any]] = value.items()
+        else:
+            inner = enumerate(value if isinstance(value, list) else ())
+        found = [((at, key), item) for key, item in inner if isinstance(item, dict | list)]
+        waiting += reversed(found)
+
+
+def _written(at: _At) -> str:
+    """A place as the text of ``param``, shortened if it's far too long."""
+    steps = []
+    outer, key = at
+    while outer is not None:
+        steps.append(f"[{key}]" if isinstance(key, int) else f".{key[:_LONGEST]}")
+        outer, key = outer
+    path = "".join((key, *reversed(steps)))
+    return path if len(path) <= _LONGEST else f"{path[:_LONGEST]}..."

@@ -13,6 +13,7 @@ cache: messages are only ever added to, at their end.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -102,11 +103,15 @@ def into_users_words(format: MessageFormat, body: JsonObject) -> None:
 
 
 class _Writer:
-    """Writes down a conversation, one message after the other."""
+    """Writes down a conversation, one message after the other.
+
+    However much is added to a message, it is put together once: clients choose how much that is.
+    """
 
     def __init__(self, style: _Style) -> None:
         self._style = style
         self._out: list[JsonObject] = []
+        self._contents: list[Any] = []  # what the last message is to hold
         self._waiting: list[Any] = []  # what is said between a call and its result
         self._open = False  # the last message is a user's, and holds what an application said
 
@@ -124,6 +129,7 @@ class _Writer:
                 self._say_what_waits()
                 self._say(message.get("content"))
         self._say_what_waits()
+        self._complete()
         return self._out
 
     def _within_calls(self, upcoming: JsonObject | None) -> bool:
@@ -138,9 +144,9 @@ class _Writer:
         if not self._within_calls(message):
             self._say_what_waits()
         if self._open and message.get("role") == "user":
-            self._append(message.get("content"))
+            self._contents.append(message.get("content"))
         else:
-            self._out.append(message)
+            self._begin(message)
             self._open = False
         if result and message.get("role") == "user":  # Anthropic's: more words may follow in it
             self._say_what_waits()
@@ -154,32 +160,46 @@ class _Writer:
         if not content:
             return
         if self._out and self._out[-1].get("role") == "user":
-            self._append(content)
+            self._contents.append(content)
         else:
-            self._out.append({"role": "user", "content": self._parts_of(content)})
+            self._begin({"role": "user", "content": self._parts_of(content)})
         self._open = True
 
-    def _append(self, content: Any) -> None:
-        """Add to the last message, behind a blank line."""
-        last = self._out[-1]
-        before = last.get("content")
-        joined: Any
-        if not before:
-            joined = self._parts_of(content)
-        elif isinstance(before, str) and isinstance(content, str):
-            joined = f"{before}{_BLANK_LINE}{content}" if content else before
-        else:
-            parts, more = self._listed(before), self._listed(content)
+    def _begin(self, message: JsonObject) -> None:
+        self._complete()
+        self._out.append(message)
+        self._contents = [message.get("content")]
+
+    def _complete(self) -> None:
+        """Nothing more is added to the last message."""
+        if len(self._contents) > 1:
+            self._out[-1] = {**self._out[-1], "content": self._joined(self._contents)}
+
+    def _joined(self, contents: list[Any]) -> Any:
+        """One behind the other, with blank lines between texts.
+
+        What comes of some of them is the beginning of what comes of more.
+        """
+        contents = [content for content in contents if content]
+        texts = list(itertools.takewhile(lambda content: isinstance(content, str), contents))
+        text, others = _BLANK_LINE.join(texts), contents[len(texts) :]
+        if not others:
+            return text
+        if not text and len(others) == 1:
+            return self._parts_of(others[0])
+        parts = self._listed(text)
+        for content in others:
+            more = self._listed(content)
             if more and parts and _is_text(parts[-1]):
                 parts.append(self._part(_BLANK_LINE))
-            joined = [*parts, *more]
-        self._out[-1] = {**last, "content": joined}
+            parts += more
+        return parts
 
     def _listed(self, content: Any) -> list[Any]:
         if isinstance(content, str):
             return [self._part(content)] if content else []
         parts = self._parts_of(content)
-        return parts if isinstance(parts, list) else [] if parts is None else [parts]
+        return parts if isinstance(parts, list) else [parts]
 
     def _parts_of(self, content: Any) -> Any:
         """A content in which texts are a user's: parts of Responses say whose they are."""

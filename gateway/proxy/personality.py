@@ -12,6 +12,7 @@ no place for one: see :mod:`gateway.proxy.template`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -196,10 +197,9 @@ def apply_to_anthropic(body: JsonObject, prompt: str | None) -> None:
     request to request comes last, so that what stands before it is found in the cache.
     """
     system, messages = body.get("system"), body["messages"]
-    lead = 0
-    while lead < leading(messages) and _is_all_text(messages[lead].get("content")):
-        lead += 1
-    contents = [message["content"] for message in messages[:lead]]
+    contents = [message.get("content") for message in messages[: leading(messages)]]
+    contents = list(itertools.takewhile(_is_all_text, contents))
+    lead = len(contents)
     body["messages"] = messages[lead:]
     system, varying = _without_varying(system)
     if not isinstance(system, list):
@@ -226,12 +226,20 @@ def _without_varying(system: Any) -> tuple[Any, list[Any]]:
         line, _, rest = system.partition("\n")
         return rest.lstrip("\n"), [{"type": "text", "text": line}]
     if isinstance(system, list):
-        varying = [b for b in system if _is_text(b) and b["text"].startswith(_VARIES)]
-        # One that holds more than its line is as much a system prompt: it stays whole.
-        varying = [block for block in varying if "\n" not in block["text"].strip()]
+        varying = [block for block in system if _is_varying(block)]
         if varying:
-            return [block for block in system if block not in varying], varying
+            return [block for block in system if not _is_varying(block)], varying
     return system, []
+
+
+def _is_varying(block: Any) -> bool:
+    """Whether a block varies with each request, and holds nothing else.
+
+    One that holds more than its line is as much a system prompt: it stays whole.
+    """
+    if not _is_text(block) or not block["text"].startswith(_VARIES):
+        return False
+    return "\n" not in block["text"].strip()
 
 
 # --- all of them ---------------------------------------------------------------------------

@@ -25,7 +25,9 @@ def settle_chat(body: JsonObject) -> bool:
     for at, tool in _objects(body.get("tools"), "tools"):
         changed |= _has_function(tool, at)
     for index, message in enumerate(body["messages"]):
-        for at, call in _objects(message.get("tool_calls"), f"messages[{index}].tool_calls"):
+        if (calls := message.get("tool_calls")) is None:
+            continue
+        for at, call in _objects(calls, f"messages[{index}].tool_calls"):
             changed |= _has_function(call, at)
             changed |= _filled(call[_FUNCTION], "arguments", "{}")
     return changed

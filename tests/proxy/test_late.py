@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from itertools import chain
 from typing import Any
 
@@ -70,6 +71,22 @@ def test_parts_stay_parts() -> None:
         A,
         said("user", [text("M"), text("\n\n"), text("U")]),
     ]
+
+
+@pytest.mark.parametrize("format_", [CHAT, RESPONSES, ANTHROPIC], ids=lambda format_: format_.name)
+def test_it_takes_as_long_as_the_conversation_is(format_: MessageFormat) -> None:
+    """Not its square: all of it may be said to one message, in a few hundred kilobytes."""
+    many = 20_000
+    part = {"type": "input_text" if format_ is RESPONSES else "text", "text": "x"}
+    waiting = {"type": "function_call_output"} if format_ is RESPONSES else {}
+    tool = {"role": "tool", "content": [{"type": "tool_result"}], **waiting}
+    began = time.process_time()
+    told = mended(format_, [said("user", [part]), *[L] * many])
+    assert len(told[0]["content"]) == 2 * many + 1  # and a blank line before each
+    assert mended(format_, [U, *[L] * many]) == [said("user", "\n\n".join(["U", *["L"] * many]))]
+    assert mended(format_, [tool, *[L] * many, tool])[2]["content"] == "\n\n".join(["L"] * many)
+    mended(format_, [said("user", [part]), *[L, said("user", [part])] * many])
+    assert time.process_time() - began < 10  # it takes half a second; its square took minutes
 
 
 def test_responses() -> None:

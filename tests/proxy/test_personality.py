@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import pytest
@@ -127,6 +128,20 @@ BILLING = "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch=1a
 )
 def test_what_varies_comes_behind_what_is_stable(system: Any, expected: Any) -> None:
     assert applied(ANTHROPIC, {"messages": [USER], "system": system})["system"] == expected
+
+
+def test_many_systems_take_as_long_as_they_are_many() -> None:
+    many = 20_000
+    body = {
+        "messages": [{"role": "system", "content": "S"}] * many + [USER],
+        "system": [text(BILLING), text("You are C.")] * many,
+    }
+    began = time.process_time()
+    done = applied(ANTHROPIC, body)
+    assert time.process_time() - began < 5  # a tenth of a second; their square took a minute
+    assert done["messages"] == [USER]
+    assert len(done["system"]) == 2 * many + 3  # the personality, the messages and a blank line
+    assert [block["text"] for block in done["system"][-2:]] == [BILLING] * 2
 
 
 def test_what_a_body_has_is_found() -> None:
