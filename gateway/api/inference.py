@@ -121,7 +121,9 @@ async def refuse_readers(visit: Visit, target: Target) -> None:
     plain = not (spec.embeddings or spec.reranking)
     if not plain or running(parts.scheduler, target.name) is None:
         await parts.headers.refresh([spec])
-        if (facts := parts.headers.of(spec)) is not None and facts.reads_only:
+        if (facts := parts.headers.of(spec)) is None:
+            return  # not known yet, or there is no such file: which loading it will tell
+        if facts.reads_only:
             raise Unable(sentence(GENERATION, target.name), param="model")
     writers.add(target.name)
 

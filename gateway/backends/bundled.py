@@ -157,6 +157,8 @@ def _set_draft_model(x: Any, p: Any, text: str) -> None:
 
 
 def _set_reranking(x: Any, p: Any, text: str) -> None:
+    if not _is_true(text):
+        return
     p.embedding = True
     p.pooling_type = x.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
 
@@ -269,7 +271,7 @@ FLAGS: tuple[Flag, ...] = (
     _switch("--prefill-assistant", "prefill_assistant", "--no-prefill-assistant"),
     # what it serves
     _switch("--embeddings --embedding", "embedding", env="EMBEDDINGS"),
-    Flag(("--reranking", "--rerank"), _set_reranking, takes_value=False),
+    Flag(("--reranking", "--rerank"), _set_reranking, "RERANKING", takes_value=False),
     _choice("--pooling", "pooling_type", _POOLING, "POOLING"),
     _switch("--slots", "endpoint_slots", "--no-slots", "ENDPOINT_SLOTS"),
     _switch("--metrics", "endpoint_metrics", env="ENDPOINT_METRICS"),

@@ -115,6 +115,6 @@ def to_client(
         passed = headers.of_error(passed, failure.retry_after, fleeting=failure.fleeting)
     elif change is not None:
         body = change(body)
-    elif call.renamed is not None:
+    elif call.renamed is not None and not headers.find(fetched.headers, b"content-encoding"):
         body = InJson(call.renamed).feed(body)
     return Whole(status, passed, body)

@@ -14,6 +14,8 @@ import pytest
 from harness import DEMO_GGUF, MakeGateway, Running
 from parrot_model import TOOL
 
+from gateway.backends import facts
+
 CHAT, RESPONSES, ANTHROPIC = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 USER = {"role": "user", "content": "hi"}
 DATA_URL = "data:image/png;base64,iVBORw0KGgo="
@@ -191,6 +193,21 @@ async def test_what_only_the_model_knows(running: Running) -> None:
     assert {states[name].deaths for name in loaded(running)} == {0}
 
 
+async def test_a_file_that_comes_later_is_looked_at(
+    make_gateway: MakeGateway, minilm_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download, or a drive, that was not there when the first request was."""
+    monkeypatch.setattr(facts, "_FRESH", 0.0)
+    file = tmp_path / "later.gguf"
+    entry = {"params": {"model": str(file)}}
+    async with make_gateway({"m": entry}, llama_server="auto") as running:
+        status, answer = await running.chat("m")
+        assert (status, answer["error"]["code"]) == (500, "model_file_not_found")
+        file.symlink_to(minilm_model)
+        status, answer = await running.chat("m")
+        assert (status, answer["error"]["code"]) == (400, "unsupported_by_model")
+
+
 async def test_a_model_that_both_writes_and_embeds(make_gateway: MakeGateway) -> None:
     entry = {
         "params": {"model": DEMO_GGUF, "ctxSize": 512},
@@ -298,6 +315,11 @@ async def test_other_values_that_are_none(running: Running) -> None:
         ("/detokenize", {"tokens": [10**8]}, "tokens"),
     ):
         assert said in (await refused(running, path, {"model": "parrot", **body}))[0]
+    for path in ("/rerank", "/v1/reranking"):
+        for number in (-1, 2**70):
+            body = {"model": "rerank", "query": "x", "documents": ["x", "y"], "top_n": number}
+            message, param, _ = await refused(running, path, body)
+            assert (param, "`top_n`" in message) == ("top_n", True)
     for role in (None, 7):
         for path in (CHAT, f"{CHAT}/input_tokens", ANTHROPIC, "/apply-template"):
             body = {"model": "parrot", "messages": [USER, {"role": role, "content": "x"}]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import socket
@@ -63,6 +64,15 @@ async def test_complete_answers(running: Running, server: Elsewhere, name: str) 
         answer.pop("responses", None)
         assert answer == {**said, "model": "m"}, path
         assert list(answer) == list(said)
+
+
+async def test_what_is_packed_unasked_stays_as_it_is(running: Running, server: Elsewhere) -> None:
+    said = {"tokens": [1], "input_tokens": 1, "model": THERE}
+    packed = gzip.compress(json.dumps(said).encode(), 0)  # in which the name can be read
+    for path in ("/v1/chat/completions", "/v1/chat/completions/input_tokens", "/tokenize"):
+        server.answers[path] = (200, packed, {"Content-Encoding": "gzip"})
+        body = {"model": "m", "content": "x", **FIELDS}
+        assert await running.json("POST", path, json=body) == (200, said)
 
 
 async def test_long_answers(running: Running, server: Elsewhere) -> None:

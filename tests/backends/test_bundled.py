@@ -299,6 +299,13 @@ def test_flags_win_over_variables_and_the_last_over_the_first():
     assert params_of("--jinja", **variables).use_jinja is True
 
 
+def test_reranking_by_its_variable():
+    for value, pooling in (("1", "RANK"), ("0", "UNSPECIFIED")):
+        params = params_of(LLAMA_ARG_RERANKING=value)
+        assert params.pooling_type.name == f"LLAMA_POOLING_TYPE_{pooling}"
+        assert params.embedding is (value == "1")
+
+
 @pytest.mark.parametrize(
     ("written", "member"),
     [("mmap+mlock", "MMAP_MLOCK"), ("mlock", "MLOCK"), ("none", "NONE"), ("dio", "DIRECT_IO")],
