@@ -49,7 +49,7 @@ def test_a_place_costs_no_more_than_the_body() -> None:
     assert found is not None
     assert found[0].startswith("messages[0].content[1].kkk")
     assert len(found[0]) < 300  # it goes into an error
-    assert most < 20 * 2**20  # it were 2 GB
+    assert most < 20 * 2**20  # of 2 GB before
     assert time.process_time() - began < 5
 
 
