@@ -33,6 +33,7 @@ from gateway.llama_options import (
     TEMPLATE_ALIASES,
     TEMPLATES,
 )
+from gateway.spelling import did_you_mean
 from gateway.syntax import json_problem
 from gateway.validation import (
     Duration,
@@ -239,7 +240,10 @@ class ModelSpec(_Strict):
         name = TEMPLATE_ALIASES.get(value, value)
         if name not in TEMPLATES:
             known = ", ".join(sorted(TEMPLATES | TEMPLATE_ALIASES.keys()))
-            raise ValueError(f"is not a chat template of llama.cpp; known are: {known}")
+            meant = did_you_mean(value, TEMPLATES | TEMPLATE_ALIASES.keys())
+            raise ValueError(
+                f"is not a chat template of llama.cpp{meant or ';'} known are: {known}"
+            )
         return name
 
     def process_identity(self) -> tuple[object, ...]:

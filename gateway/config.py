@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,10 +26,12 @@ from pydantic import (
 
 from gateway.names import parse_name
 from gateway.validation import (
+    UNKNOWN_KEY,
     Duration,
     InvalidFiles,
     Problem,
     Size,
+    key_paths,
     problems_of,
     shown,
     validate_partly,
@@ -225,6 +228,18 @@ class Settings(_Section):
     shutdown_timeout: Duration = Field(30.0, description="a duration like 30s")
     public_dir: Path = Field(Path("public"), description="a folder")
 
+    @field_validator("host")
+    @classmethod
+    def _one_host(cls, host: str) -> str:
+        host = host.strip()
+        if host.startswith("[") and host.endswith("]"):
+            raise ValueError("is written without brackets, like ::1")
+        if re.search(r"[/\s\"']", host):
+            raise ValueError("must be an address or a name alone, without scheme or path")
+        if re.fullmatch(r"[^:]*:\d*|\[.*\]:\d*", host):
+            raise ValueError("must be an address or a name alone: its port is the setting `port`")
+        return host
+
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -304,11 +319,11 @@ def load_partly(
     found, errors = validate_partly(Settings, merged)
     settings = found or Settings()
     problems += [
-        _blame(problem, env_data)
+        _blame(problem, env_data, overrides or {})
         for problem in problems_of(*errors, file=file_label, model=Settings)
     ]
     problems += [
-        _blame(Problem(file_label, key, repr(str(path)), _WINDOWS), env_data)
+        _blame(Problem(file_label, key, repr(str(path)), _WINDOWS), env_data, {})
         for key, path in _paths(settings)
         if os.name != "nt" and re.match(r"[A-Za-z]:", str(path))
     ]
@@ -397,8 +412,10 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _blame(problem: Problem, env_data: dict[str, Any]) -> Problem:
-    """Name the variable instead of the file where the wrong value came from the environment."""
+def _blame(problem: Problem, env_data: dict[str, Any], overrides: Mapping[str, Any]) -> Problem:
+    """Name the option or variable instead of the file where the wrong value came from there."""
+    if problem.key in overrides:
+        return replace(problem, file="command line", key=f"--{problem.key}")
     value: Any = env_data
     parts = problem.key.split(".")
     for part in parts:
@@ -406,7 +423,12 @@ def _blame(problem: Problem, env_data: dict[str, Any]) -> Problem:
             return problem
         value = value[part]
     variable = ENV_PREFIX + "__".join(parts).upper()
-    return Problem("environment", variable, problem.value, problem.message, problem.allowed)
+    message = problem.message
+    if message == UNKNOWN_KEY:  # one underscore where two separate a section from its setting
+        joined = {"_".join(path): path for path in key_paths(Settings) if len(path) > 1}
+        if (path := joined.get("_".join(parts))) is not None:
+            message += f", did you mean {ENV_PREFIX}{'__'.join(path).upper()}?"
+    return replace(problem, file="environment", key=variable, message=message)
 
 
 def _absolute(settings: Settings, root: Path) -> Settings:

@@ -17,7 +17,7 @@ from gateway.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.choices import Choices
 from gateway.errors import CatalogBroken
 from gateway.proxy.resolve import Resolver
-from gateway.syntax import is_javascript
+from gateway.syntax import encoding_problem, is_javascript
 from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _read(file: Path) -> tuple[str, _Signature]:
             [Problem(str(file), "", None, f"cannot be read: {error.strerror}")]
         ) from None
     except UnicodeDecodeError as error:
-        raise InvalidFiles([Problem(str(file), "", None, f"is not UTF-8: {error}")]) from None
+        raise InvalidFiles([Problem(str(file), "", None, encoding_problem(error))]) from None
     return text, _Signature(status.st_mtime_ns, status.st_size, status.st_ino)
 
 

@@ -18,17 +18,17 @@ def is_javascript(file: Path) -> bool:
     return file.suffix.lower() in _JAVASCRIPT
 
 
-def json_problem(text: str, error: json.JSONDecodeError) -> str:
-    """``is not valid JSON, line 3, column 5: ...``."""
+def json_problem(text: str, error: json.JSONDecodeError, *, secret: bool = False) -> str:
+    """``is not valid JSON, line 3, column 5: ...``; nothing of a ``secret`` text is repeated."""
     if not text.strip():
         return "is not valid JSON: it is empty"
-    found, position = _json_fault(text, error)
+    found, position = _json_fault(text, error, secret=secret)
     line = text.count("\n", 0, position) + 1
     column = position - text.rfind("\n", 0, position)
     return f"is not valid JSON, line {line}, column {column}: {found}"
 
 
-def _json_fault(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
+def _json_fault(text: str, error: json.JSONDecodeError, *, secret: bool) -> tuple[str, int]:
     position, reason = error.pos, error.msg
     rest = text[position:].lstrip()
     before = text[:position].rstrip()
@@ -44,7 +44,8 @@ def _json_fault(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
     if word is not None and word[0] in _OTHER_WORDS:
         return f"{word[0]} is written {_OTHER_WORDS[word[0]]}", position
     if word is not None and "property name" in reason:
-        return f'names stand in double quotes: "{word[0][:40]}"', position
+        like = "" if secret else f': "{word[0][:40]}"'
+        return f"names stand in double quotes{like}", position
     if reason.startswith("Invalid \\"):
         return "a backslash in a text is written twice, as in D:\\\\LLMs\\\\model.gguf", position
     if reason.startswith("Invalid control character"):
@@ -52,6 +53,8 @@ def _json_fault(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
         return kind or "a line break within a text is written \\n", position
     if reason.startswith("Unterminated string"):
         return "a text has no end: its closing quote is missing", position
+    if "':' delimiter" in reason and rest:
+        return "a colon is missing before this, between a name and its value", position
     if "',' delimiter" in reason and rest:
         what = 'a comma is missing before this, or a " within a text that is not written \\"'
         return what, position
@@ -62,8 +65,18 @@ def _json_fault(text: str, error: json.JSONDecodeError) -> tuple[str, int]:
     return reason, position
 
 
+def encoding_problem(error: UnicodeDecodeError) -> str:
+    """``is not text in UTF-8, line 3: ...``, of the bytes of a whole file."""
+    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "is text in UTF-16, as some editors of Windows write it: save it as UTF-8"
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return f"is not text in UTF-8, line {line}: save it in that encoding"
+
+
 def yaml_problem(text: str, error: Exception) -> str:
     """``is not valid YAML, line 3, column 5: ...``."""
+    if isinstance(error, UnicodeDecodeError):
+        return encoding_problem(error)
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"is not valid YAML: {error}"
     mark = error.problem_mark

@@ -55,6 +55,30 @@ class Problem:
         return f"{where}: {self.message}{got}{allowed}"
 
 
+UNKNOWN_KEY = "unknown key"
+
+#: What pydantic calls an error -> how a person would say it, with pydantic's numbers in it. Others
+#: (those of our own validators) say it themselves.
+_PLAINLY: Mapping[str, str] = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    "finite_number": "must be a number, and not infinite",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "must be a text"),
+    "string_too_short": "must not be empty",
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type"),
+        "must be an object: names with values",
+    ),
+    "greater_than": "must be over {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+}
+
+
 class InvalidFiles(Exception):
     """A configuration or models.json with at least one problem; nothing of it is used."""
 
@@ -104,9 +128,10 @@ def problems_of(
         location = _key_path(item["loc"])
         key = ".".join((*prefix, *location))
         owner, field = _describe(model, location)
-        message, allowed = item["msg"].removeprefix("Value error, "), field
+        plainly = _PLAINLY.get(item["type"], "").format_map(item.get("ctx", {}))
+        message, allowed = plainly or item["msg"].removeprefix("Value error, "), field
         if item["type"] == "extra_forbidden":
-            message = f"unknown key{_meant(model, location, owner)}"
+            message = f"{UNKNOWN_KEY}{_meant(model, location, owner)}"
             allowed = ", ".join(sorted(owner))
         elif item["type"] == "missing":
             message = "is missing"
@@ -153,7 +178,7 @@ def _without(data: Any, path: tuple[str, ...]) -> Any:
 def _meant(model: type[BaseModel], location: tuple[str, ...], siblings: list[str]) -> str:
     """Where the unknown key at ``location`` belongs, or how it is spelt."""
     wrong = location[-1]
-    everywhere = {path[-1].casefold(): path for path in _paths(model)}
+    everywhere = {path[-1].casefold(): path for path in key_paths(model)}
     home = everywhere.get(wrong.casefold())
     if home is not None and home[-1] not in siblings:
         if len(home) > 1:
@@ -166,12 +191,12 @@ def _meant(model: type[BaseModel], location: tuple[str, ...], siblings: list[str
     return f", did you mean {'.'.join(everywhere[other])!r}?" if other is not None else ""
 
 
-def _paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+def key_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """Every key of ``model`` and of what is nested in it; the outer ones last."""
     for name, field in model.model_fields.items():
         inner = _without_none(field.annotation)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from ((field.alias or name, *path) for path in _paths(inner))
+            yield from ((field.alias or name, *path) for path in key_paths(inner))
     yield from ((name,) for name in _names(model))
 
 

@@ -8,6 +8,7 @@ import pytest
 from harness import REPOSITORY
 
 from gateway.config import Settings, load_partly, load_settings
+from gateway.library import read_catalog
 from gateway.validation import InvalidFiles, parse_duration, parse_size
 
 
@@ -119,12 +120,66 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> Non
         ("max_bdy: 1", "max_bdy: unknown key, did you mean 'limits.max_body'?"),
         ("tls: {enabeld: true}", "tls.enabeld: unknown key, did you mean 'enabled'?"),
         ("something: 1", "something: unknown key (got 1); allowed: allowed_hosts"),
+        ("port: 8080,", "port: must be a whole number (got '8080,'); allowed: a port from 0"),
+        ("port: 70000", "port: must be at most 65535 (got 70000)"),
+        ("limits: {connections: 0}", "limits.connections: must be at least 1 (got 0)"),
+        ("limits: {heartbeat: 0}", "limits.heartbeat: must be over 0 (got 0)"),
+        ("ui: maybe", "ui: must be true or false (got 'maybe')"),
+        ("cors: {origins: https://my.app}", "cors.origins: must be a list (got"),
+        ("host: [127.0.0.1]", "host: must be a text (got"),
+        ("host: ''", "host: must not be empty"),
+        ("host: http://box.lan", "host: must be an address or a name alone, without scheme"),
+        ("host: 10.0.0.0/8", "host: must be an address or a name alone, without scheme or path"),
+        ("host: 127.0.0.1:8080", "host: must be an address or a name alone: its port is the set"),
+        ("host: '[::1]:8080'", "host: must be an address or a name alone: its port is the setting"),
+        ("host: '[::1]'", "host: is written without brackets, like ::1"),
+        ("tls: {acme: {domains: [a.example], agree_tos: true, challenge: dns-01}}", "must be 'ht"),
     ],
 )
 def test_what_is_meant(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     assert words in problems(file)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "fe80::1%eth0", "box.lan", "my_box"])
+def test_what_can_be_listened_on(tmp_path: Path, host: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"host: '{host}'\n")
+    assert load_settings(file, environ={}).settings.host == host
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("port: 1\n".encode("utf-16"), "is text in UTF-16, as some editors of Windows write it"),
+        (b"port: 1\n# K\xf6ln\n", "is not text in UTF-8, line 2: save it in that encoding"),
+    ],
+)
+def test_other_encodings(tmp_path: Path, data: bytes, words: str) -> None:
+    for name in ("gateway.yaml", "models.json"):
+        file = tmp_path / name
+        file.write_bytes(data)
+        read = read_catalog if name == "models.json" else load_settings
+        with pytest.raises(InvalidFiles) as caught:
+            read(file)
+        assert str(caught.value).startswith(f"{file}: {words}")
+        assert "codec" not in str(caught.value)
+
+
+def test_what_the_command_line_says_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("port: 1\n")
+    with pytest.raises(InvalidFiles) as caught:
+        load_settings(file, environ={"LLM_GATEWAY_PORT": "2"}, overrides={"port": "http"})
+    assert str(caught.value).startswith("command line: --port: must be a whole number (got 'http')")
+
+
+def test_one_underscore_where_two_belong(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("")
+    text = problems(file, {"LLM_GATEWAY_TLS_ENABLED": "true"})
+    assert "LLM_GATEWAY_TLS_ENABLED: unknown key, did you mean LLM_GATEWAY_TLS__ENABLED?" in text
 
 
 def test_the_old_systems_configuration(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from gateway.api.legacy_values import (
     time_in,
 )
 from gateway.nesting import MAX_DEPTH, nests_deeper
+from gateway.syntax import json_problem
 from gateway.validation import InvalidFiles, Problem
 
 SHORT_KEY_CHARS = 16
@@ -152,8 +153,8 @@ def _load(data: bytes) -> Any:
         if nests_deeper(text.encode(errors="replace")):
             raise NotUnderstood(f"is nested too deeply: at most {MAX_DEPTH} levels are taken")
         return json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:  # its text tells the place, not what stands there
-        raise NotUnderstood(f"is not valid JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise NotUnderstood(json_problem(text, error, secret=True)) from None
     except UnicodeDecodeError:
         raise NotUnderstood("is not text in UTF-8") from None
     except ValueError:  # CPython reads no integer of over 4300 digits

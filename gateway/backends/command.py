@@ -216,9 +216,15 @@ def resolve_model_path(reference: str, llm_storage: Path) -> Path:
         )
     path = Path(reference.replace("\\", "/"))
     try:
-        return llm_storage.expanduser() / path.expanduser()
+        path = llm_storage.expanduser() / path.expanduser()
     except RuntimeError as error:  # ~someone, and no such user
         raise _unusable(f"{reference!r}: {error}") from None
+    if re.search(r"[\b\f\n\r\t]", reference) and not path.exists():  # "LLMs\new.gguf" in JSON
+        raise _unusable(
+            f"{reference!r} holds a line break or the like: in JSON a backslash is written "
+            "twice, as in D:\\\\LLMs\\\\new.gguf"
+        )
+    return path
 
 
 def _unusable(reason: str) -> LoadFailed:

@@ -72,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
         return 1
-    print(f"{label}: everything is in order")
+    if warnings:
+        print(f"{label}: no problems, {len(warnings)} warning{'s' if len(warnings) > 1 else ''}")
+    else:
+        print(f"{label}: everything is in order")
     return 0
 
 

@@ -45,7 +45,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "create", parents=[common], help="make a key; it is the last line on stdout, shown once"
     )
     create.add_argument("name", metavar="NAME", help="who or what it is for")
-    create.add_argument("description", metavar="DESCRIPTION", nargs="?", default="")
+    create.add_argument(
+        "description", metavar="DESCRIPTION", nargs="?", default="", help="more about it"
+    )
     create.add_argument(
         "--admin", action="store_true", help="may unload models, manage keys and see everything"
     )
@@ -77,7 +79,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     importing = actions.add_parser(
         "import", parents=[common], help="take over the old system's data/authKeys.json"
     )
-    importing.add_argument("file", metavar="FILE", type=Path)
+    importing.add_argument("file", metavar="FILE", type=Path, help="the old authKeys.json")
     importing.add_argument(
         "--no-admin", action="store_true", help="none of them may unload models or manage keys"
     )
@@ -209,7 +211,8 @@ def run_import(args: argparse.Namespace) -> int:
         rows = [(key.id, key.name, "yes" if key.admin else "no") for key in report.imported]
         print_table(("ID", "NAME", "ADMIN"), rows)
     admins = sum(key.admin for key in report.imported)
-    print(f"imported {len(report.imported)} keys, {admins} of them admin keys")
+    count = len(report.imported)
+    print(f"imported {count} key{'s' if count != 1 else ''}, {admins} of them admin keys")
     _say(f"they are in {settings.database}")
     if admins:
         _say(

@@ -98,7 +98,12 @@ def inspect(tls: TlsSettings, *, now: datetime | None = None, file: str = FILE) 
 def _read(report: _Report, key: str, path: Path | None, *, required: bool) -> bytes | None:
     if path is None:
         if required:
-            report.error(key, None, "is missing: tls.enabled needs a PEM file here")
+            report.error(
+                key,
+                None,
+                "is missing: tls.enabled needs a PEM file here, and `llm-gateway tls self-signed` "
+                "makes one",
+            )
         return None
     try:
         status = path.stat()

@@ -227,6 +227,8 @@ def test_encodings() -> None:
         (b"", "is not valid JSON"),
         (b'{"bob": "3f9a', "is not valid JSON"),
         (b"\0" * 100, "is not valid JSON"),
+        (b'["3f9a8b7c6d5e4f3a",]', "line 1, column 20: the comma behind the last entry must go"),
+        (b"{k3f9a8b7c: 1}", "line 1, column 2: names stand in double quotes"),
         (b'["\xff"]', "is not text in UTF-8"),
         (b"[" * 100_000, "is nested too deeply"),
         (b"[" + b"9" * 5000 + b"]", "holds a number that is too long"),

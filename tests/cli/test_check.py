@@ -198,6 +198,27 @@ def test_one_broken_file_does_not_hide_what_is_wrong_with_the_other(
     assert "models.json: is not valid JSON" in out
 
 
+@pytest.mark.parametrize("path", ["LLMs\\new.gguf", "LLMs\\tiny.gguf", "C:\\LLMs\\new.gguf"])
+def test_a_single_backslash_that_json_takes_for_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    config = project(tmp_path / "p", {})
+    text = '{"m": {"params": {"model": "' + path.replace("C:\\LLMs", "C:") + '"}}}'
+    (tmp_path / "p/data/models.json").write_text(text)
+    _, out, _ = check(config, capsys)
+    assert "in JSON a backslash is written twice, as in D:\\\\LLMs\\\\new.gguf" in out
+    assert len(out.splitlines()) == 1
+
+
+def test_warnings_are_not_called_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models: dict[str, Any] = {DEMO: {"params": {"model": DEMO_GGUF}}}
+    assert check(project(tmp_path / "p", models), capsys)[1].endswith(": everything is in order\n")
+    models[DEMO]["params"]["instruct"] = True
+    code, out, err = check(project(tmp_path / "q", models), capsys)
+    assert (code, err.count("warning: ")) == (0, 1)
+    assert out.endswith("gateway.yaml: no problems, 1 warning\n")
+
+
 def test_what_the_bundled_llama_server_does_not_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
