@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
+import os
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -141,8 +144,7 @@ class Listeners:
         return port.addresses
 
     def _cannot_listen(self, port: int, error: OSError) -> CannotListen:
-        reason = error.strerror or str(error)
-        return CannotListen(f"cannot listen on {self._settings.host} port {port}: {reason}")
+        return CannotListen(f"cannot listen on {self._settings.host} port {port}: {_why(error)}")
 
     async def _start_redirect(self, https_port: int) -> None:
         port = self._settings.tls.redirect_port
@@ -201,6 +203,29 @@ async def _tell_problems(reloader: CertificateReloader) -> None:
     found = await reloader.inspect()
     for problem in (*found.errors, *found.warnings):
         _log.warning("%s", problem)
+
+
+def _why(error: OSError) -> str:
+    """What the system says of an address, and what to do about it."""
+    if isinstance(error, socket.gaierror):
+        return "there is no machine of that name"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return (
+                "another program uses it already, perhaps a gateway that still runs: end that, "
+                "or choose another port"
+            )
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address; 0.0.0.0 means all that it has"
+        case errno.EACCES:
+            return (
+                "ports below 1024 are for root and for services that may use them, as "
+                "systemd/llm-gateway.service has it"
+            )
+        case None:
+            return error.strerror or str(error)
+        case number:
+            return os.strerror(number)
 
 
 def _authority(address: tuple[str, int]) -> str:

@@ -119,6 +119,7 @@ def log_to_stderr(level: int = logging.INFO) -> LogWriter:
     # (Python's logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # "1 change detected"
     records: _Records = queue.SimpleQueue()
     logging.basicConfig(level=level, handlers=[_Handler(records)], force=True)
     global _writer

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import gc
 import importlib
-import json
 import logging
 import os
-import shlex
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.api.accounting import Accounting
@@ -29,6 +26,7 @@ from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.errors import GatewayError, LoadFailed
+from gateway.first_key import make_first_key
 from gateway.library import Library
 from gateway.listeners import Listeners
 from gateway.runtime import Runtime
@@ -158,7 +156,7 @@ class Gateway:
         ring = self.ring = await KeyRing.open(store)
         ring.changed = self.library.choices.keep_keys
         await self.accounting.open(store)
-        await _first_key(ring, self.settings, self.library, self.urls[0])
+        await make_first_key(ring, self.settings, self.library, self.urls[0])
         self.door.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
@@ -188,6 +186,8 @@ class Gateway:
 
         wanted = settings.scheduler.memory_budget
         program = await asyncio.to_thread(_program, settings, environment.environ)
+        if not program and not all(spec.url for spec in self.library.catalog.models.values()):
+            _tell_no_program(settings, environment.environ)
         capacity = Capacity(
             read,
             None if wanted == "auto" else wanted,
@@ -230,7 +230,8 @@ class Gateway:
         self.scheduler.refuse_new()
         # 3. What runs may finish, until the deadline or until somebody is in a hurry.
         running = self.scheduler.in_flight
-        _log.info("shutting down; %d running requests may take up to %gs", running, timeout)
+        may = f"; {running} running requests may take up to {timeout:g}s" if running else ""
+        _log.info("shutting down%s", may)
         quiet = spawn(self.lifecycle.quiet(), name="wait for running requests")
         hurried = spawn(hurry.wait(), name="wait for a second signal")
         await asyncio.wait((quiet, hurried), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -244,8 +245,16 @@ def _program(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The llama-server that will be used. Blocks."""
     try:
         return find_program(settings.llama_server, environ)
-    except LoadFailed:  # said again, to whoever asks for a model
+    except LoadFailed:  # said at the start, and to whoever asks for a model
         return ()
+
+
+def _tell_no_program(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Warn of it now, and not only when a model is asked for. Blocks."""
+    try:
+        find_program(settings.llama_server, environ)
+    except LoadFailed as error:
+        _log.warning("no model can be loaded: %s", error.detail or error.message)
 
 
 async def _open_store(settings: Settings) -> Store:
@@ -253,43 +262,6 @@ async def _open_store(settings: Settings) -> Store:
     store_module = await asyncio.to_thread(importlib.import_module, "gateway.store")
     store: Store = await store_module.Store.open(settings.database)
     return store
-
-
-async def _first_key(ring: KeyRing, settings: Settings, library: Library, url: str) -> None:
-    """Make an admin key if there is no key at all, and show it once, with a line to try it."""
-    if not settings.auth.enabled or ring.records:
-        return
-    _, key = await ring.create("admin", "made at the first start", admin=True)
-    example = _curl(url, key, library)
-    if settings.ui:
-        example += f"\n\nOr, in a browser, with that key:\n\n  {url}/ui/"
-    if os.environ.get("JOURNAL_STREAM"):
-        # What is printed under systemd stays in the journal for ever.
-        file = settings.data_dir / "first-admin-key.txt"
-        await asyncio.to_thread(_write_private, file, f"{key}\n\n{example}\n")
-        _log.warning("the first admin key is in %s: take it, and delete the file", file)
-        return
-    print(f"\nAdmin key, shown only this once:\n\n  {key}\n\nTry it:\n\n  {example}\n", flush=True)  # noqa: T201
-
-
-def _write_private(file: Path, text: str) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(text)
-
-
-def _curl(url: str, key: str, library: Library) -> str:
-    name = next((name for name, _, p in library.resolver.virtual_names() if p is not None), None)
-    name = name or next(iter(library.catalog.names), "MODEL")
-    body = {
-        "model": name,
-        "messages": [{"role": "user", "content": "Who are you, and where is the Nile?"}],
-    }
-    return (
-        f"curl {url}/v1/chat/completions"
-        f" -H {shlex.quote(f'Authorization: Bearer {key}')}"
-        f" -H {shlex.quote('Content-Type: application/json')}"
-        f" -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
-    )
 
 
 def _preload(scheduler: Scheduler, catalog: Catalog) -> None:

@@ -34,6 +34,7 @@ LAYERS = (
     ("gateway.api",),
     ("gateway.app",),
     ("gateway.listeners", "gateway.redirect", "gateway.tls_port", "gateway.plain_http"),
+    ("gateway.first_key",),
     ("gateway.server",),
     ("gateway.cli",),
 )

@@ -18,6 +18,8 @@ import pytest
 from harness import COMMAND, DEMO, DEMO_GGUF, FAKE, Served, alive, fake_model, project, wait_until
 from test_demo import get
 
+from gateway.tls.selfsigned import self_signed
+
 Serve = Callable[..., Served]
 STORY = [{"role": "user", "content": "Tell me a long story."}]
 
@@ -125,7 +127,46 @@ def test_one_gateway_for_one_data_folder(serve: Serve, tmp_path: Path) -> None:
     third = serve("--config", str(other), "--port", port)
     assert third.process.wait(20) == 1
     third.stop()
-    assert f"cannot listen on 127.0.0.1 port {port}" in "".join(third.log)
+    assert (
+        f"error: cannot listen on 127.0.0.1 port {port}: another program uses it already, perhaps "
+        "a gateway that still runs: end that, or choose another port\n"
+    ) in third.log
+
+
+def test_an_address_that_the_machine_does_not_have(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    for host, why in (
+        ("192.0.2.1", "this machine has no such address"),  # RFC 5737: nobody has it
+        ("nobody.invalid", "there is no machine of that name"),
+    ):
+        served = serve("--config", str(config), "--host", host)
+        assert served.process.wait(20) == 1
+        served.stop()
+        assert re.search(f"^error: cannot listen on {host} port .*: {why}", "".join(served.log))
+
+
+def test_a_machine_without_llama_server_is_told_of_at_the_start(
+    serve: Serve, tmp_path: Path
+) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server="no-such-server")
+    served = serve("--config", str(config))
+    served.wait_for(r"WARNING .*: (no model can be loaded: .*no-such-server)", served.log)
+    assert get(served, "/models")[0] == 200
+
+
+@pytest.mark.parametrize("names", [["localhost", "127.0.0.1"], ["box.lan"]])
+def test_the_curl_line_trusts_a_certificate_of_our_own(
+    serve: Serve, tmp_path: Path, names: list[str]
+) -> None:
+    made = self_signed(names, tmp_path / "p/a folder")
+    tls = {"enabled": True, "private_key": str(made.private_key), "ca_chain": str(made.chain)}
+    models = {DEMO: {"params": {"model": DEMO_GGUF, "nPredict": 4}}}
+    config = project(tmp_path / "p", models, tls={**tls, "certificate": str(made.certificate)})
+    served = serve("--config", str(config))
+    served.wait_for(r"(https://\S+/ui/)", served.out)
+    line = next(line for line in served.out if line.strip().startswith("curl "))
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout)["choices"], done.stderr
 
 
 def test_notify_and_reload(serve: Serve, tmp_path: Path) -> None:
