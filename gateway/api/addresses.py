@@ -56,6 +56,8 @@ class Addresses:
         if plain.endswith("/v1"):  # a base URL, looked at in a browser
             return f"{_BASE_URL}, and GET /v1/models lists the models"
         if (found := self._within(method, plain)) is None:
+            if (meant := self._behind_a_route(method, plain)) is not None:
+                return f"{meant} {_sentence(_BASE_URL)}"
             return self._alike(method, plain)
         known, rest = found
         meant = f"did you mean {_method(known, method)} {rest}?"
@@ -66,6 +68,22 @@ class Addresses:
         if path.endswith("/"):
             return f"{meant} There is no slash at the end"
         return meant
+
+    def _behind_a_route(self, method: str, plain: str) -> str | None:
+        """A whole route's address was taken for the base URL: it has another route behind it."""
+        parts = plain.split("/")[1:]
+        literal = {known.path.lower() for known in self._known}
+        for cut in range(len(parts) - 1, 0, -1):
+            before = "/" + "/".join(parts[:cut])
+            if before.lower() not in literal:
+                continue
+            rest = "/" + "/".join(parts[cut:])
+            for path in (f"/v1{rest}", rest):
+                found = [known for known in self._known if known.path.lower() == path.lower()]
+                found.sort(key=lambda known: known.method not in (method, "*"))
+                if found:
+                    return f"did you mean {_method(found[0], method)} {found[0].path}?"
+        return None
 
     def _within(self, method: str, plain: str) -> tuple[_Known, str] | None:
         """The route that the end of a path is, with the fewest parts before it cut off.

@@ -323,7 +323,10 @@ def _unknown(presented: str) -> UnknownKey:
     # The checksum is no secret, so this helps only who copied half a key.
     if presented.startswith(PREFIX) and not looks_like_ours(presented):
         return UnknownKey("this API key is incomplete, or has a typing error")
-    return UnknownKey("this API key is not known here")
+    return UnknownKey(
+        "this API key is not known here: `llm-gateway keys list` shows which there are, and "
+        "`llm-gateway keys create NAME` makes one"
+    )
 
 
 def _entry(record: KeyRecord) -> _Entry:

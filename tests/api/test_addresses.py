@@ -34,6 +34,10 @@ ROUTES = {
     ("POST", "/v1/loadModel"): (
         ": did you mean POST /loadModel? It stands beside /v1, not below it"
     ),
+    ("POST", "/v1/chat/completions/chat/completions"): (
+        f": did you mean POST /v1/chat/completions? {OPENAI}"
+    ),
+    ("GET", "/v1/chat/completions/models"): f": did you mean GET /v1/models? {OPENAI}",
     ("POST", "//v1//completions"): ": did you mean POST /v1/completions?",
     ("POST", "/v1/chat/completion"): ": did you mean POST /v1/chat/completions?",
     ("GET", "/stauts"): ": did you mean GET /status?",
