@@ -73,7 +73,7 @@ def json_handler(route: Route) -> AnyHandler:
                 raise Unable(target.lacks[needs], param="model")
             if needs is GENERATION and target.name not in visit.parts.library.resolver.writers:
                 await refuse_readers(visit, target)
-            if found or "tools" in body:
+            if found or "tools" in body or "tool_choice" in body:
                 changed |= suit(format, body, found, target)
         if route.defaults:
             for key, value in target.defaults.items():

@@ -13,16 +13,33 @@ from gateway.proxy.resolve import Target
 def suit(format: MessageFormat, body: JsonObject, found: int, target: Target) -> bool:
     """Fill in what llama-server misses in ``body``, in which ``check`` has ``found`` something.
 
-    Returns whether anything was. Raises :class:`Unable` for what the model can't do by its entry
+    Returns whether anything was changed. Raises :class:`Unable` for what the model can't do by its entry
     in models.json, and :class:`gateway.errors.BadRequest` for tools that are none.
     """
-    lacks, tools = target.lacks, body.get("tools")
-    if tools and TOOLS in lacks and format.settle is not None:
-        raise Unable(lacks[TOOLS], param="tools")
+    lacks, changed = target.lacks, False
+    if TOOLS in lacks and format.settle is not None:
+        changed = _leave_tools(body)
+        if body.get("tools"):
+            raise Unable(lacks[TOOLS], param="tools")
     if found & WITH_MEDIA and MEDIA in lacks:
         place = media_in(body)
         param = place[0] if place is not None else None
         raise Unable(f"`{param}`: {lacks[MEDIA]}" if param else lacks[MEDIA], param=param)
-    if format.settle is not None and (tools is not None or found & WITH_CALLS):
-        return format.settle(body)
-    return False
+    if format.settle is not None and (body.get("tools") is not None or found & WITH_CALLS):
+        changed |= format.settle(body)
+    return changed
+
+
+def _leave_tools(body: JsonObject) -> bool:
+    """Leave out the tools of a body that wants none of them called; whether it does.
+
+    That such a model is given none is then what is asked for; llama-server refuses to be told so.
+    """
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):  # Anthropic's
+        choice = choice.get("type")
+    if choice != "none":
+        return False
+    body.pop("tools", None)
+    del body["tool_choice"]
+    return True

@@ -158,6 +158,25 @@ async def test_what_models_json_says_is_known_without_loading(running: Running) 
     assert (await running.json("GET", "/chat/errors"))[1] == {"errors": []}
 
 
+@pytest.mark.parametrize("given", [False, True])
+async def test_who_wants_no_tools_gets_none(running: Running, given: bool) -> None:
+    """Agents say so for their last step; a model that can't be given any can do without."""
+    for path, body, choice in (
+        (CHAT, {"messages": [USER], "max_tokens": 1}, "none"),
+        (f"{CHAT}/input_tokens", {"messages": [USER]}, "none"),
+        (RESPONSES, {"input": "hi", "max_output_tokens": 1}, "none"),
+        (ANTHROPIC, {"messages": [USER], "max_tokens": 1}, {"type": "none"}),
+    ):
+        tools = {"tools": TOOLS[path.removesuffix("/input_tokens")]} if given else {}
+        sent = {**body, **tools, "tool_choice": choice, "grammar": "root ::= [a-z]"}
+        for query in ("", "?"):
+            answered = await running.json("POST", path + query, json={"model": "named", **sent})
+            assert answered[0] == 200, answered
+        if given:
+            sent = {**sent, "tool_choice": {"type": "auto"} if path == ANTHROPIC else "auto"}
+            assert "`template`" in (await refused(running, path, {"model": "named", **sent}))[0]
+
+
 async def test_what_only_the_model_knows(running: Running) -> None:
     """llama-server says it with a 500 or a 501."""
     body = {"model": "flagged", "messages": [USER], "tools": [TOOL]}
