@@ -22,6 +22,9 @@ GENERATION = "generation"
 POOLING = "pooling"
 INFILL = "infill"
 DECISIONS = "decisions"
+METRICS = "metrics"
+SLOTS = "slots"
+PROPS = "props"
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -54,6 +57,10 @@ _WHY: Mapping[str, str] = MappingProxyType(
         "and completions name another model",
         INFILL: "fills no gaps: it was not trained to (it has no tokens for it)",
         DECISIONS: "is no decision model",
+        METRICS: 'has no metrics: its entry in models.json needs "extraArgs": ["--metrics"]',
+        SLOTS: 'does not show its slots: its entry in models.json needs "extraArgs": ["--slots"]',
+        PROPS: "does not have its settings changed: its entry in models.json needs "
+        '"extraArgs": ["--props"]',
     }
 )
 

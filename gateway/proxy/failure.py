@@ -32,8 +32,11 @@ from gateway.proxy.ability import (
     GENERATION,
     INFILL,
     MEDIA,
+    METRICS,
     POOLING,
+    PROPS,
     RERANKING,
+    SLOTS,
     TOOLS,
 )
 
@@ -50,18 +53,23 @@ _UNABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (MEDIA, re.compile(r"(image|audio|video) input is not supported - hint\b")),
     (MEDIA, re.compile(r"Multimodal data provided, but model does not support\b")),
     (MEDIA, re.compile(r"The current model does not support audio input\b")),
+    (MEDIA, re.compile(r"This server does not support image input for decisions\b")),
     (EMBEDDINGS, re.compile(r"This server does not support embeddings\b")),
     (POOLING, re.compile(r"Pooling type 'none' is not OAI compatible\b")),
     (RERANKING, re.compile(r"This server does not support reranking\b")),
     (GENERATION, re.compile(r"the current context does not (support )?logits computation\b")),
     (INFILL, re.compile(r"Infill is not supported by this model\b")),
     (DECISIONS, re.compile(r"This model is not a decision model\b")),
+    (METRICS, re.compile(r"This server does not support metrics endpoint\b")),
+    (SLOTS, re.compile(r"This server does not support slots endpoint\b")),
+    (PROPS, re.compile(r"This server does not support changing global properties\b")),
 )
 #: With a 500: what is wrong with a request, whatever the model. Newer builds say most of it with
 #: a 400.
 _WRONG = re.compile(
     r"""Failed\ to\ parse\ (messages|tools|tool\ call\ arguments\ as\ JSON|grammar)\b
       | Failed\ to\ (load|decode)\ (image|audio)\b
+      | ['"]\w+['"]\ is\ required$
       | Cannot\ use\ both\ json_schema\ and\ grammar\b
       | Cannot\ use\ custom\ grammar\ constraints\ with\ tools\b
       | Either\ "json_schema"\ or\ "grammar"\ can\ be\ specified\b

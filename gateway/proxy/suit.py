@@ -13,8 +13,8 @@ from gateway.proxy.resolve import Target
 def suit(format: MessageFormat, body: JsonObject, found: int, target: Target) -> bool:
     """Fill in what llama-server misses in ``body``, in which ``check`` has ``found`` something.
 
-    Returns whether anything was changed. Raises :class:`Unable` for what the model can't do by its entry
-    in models.json, and :class:`gateway.errors.BadRequest` for tools that are none.
+    Returns whether anything was changed. Raises :class:`Unable` for what the model can't do by its
+    entry in models.json, and :class:`gateway.errors.BadRequest` for tools that are none.
     """
     lacks, changed = target.lacks, False
     if TOOLS in lacks and format.settle is not None:

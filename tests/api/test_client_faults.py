@@ -204,9 +204,19 @@ async def test_what_only_the_model_knows(running: Running) -> None:
         ("parrot", "/v1/embeddings", {"input": "x"}, '"embeddings": true'),
         ("parrot", "/v1/rerank", {"query": "x", "documents": ["x"]}, '"reranking": true'),
         ("parrot", CHAT, {"messages": [{"content": "x"}]}, "role"),
+        ("parrot", "/props", {"seed": 1}, '["--props"]'),
         ("parrot", CHAT, {"messages": [USER], "tools": [{"type": "function"}]}, "function"),
     ):
         assert said in (await refused(running, f"/upstream/{model}{path}", body))[0]
+    status, answer = await running.json("POST", f"/upstream/parrot{ANTHROPIC}", json={"input": "x"})
+    assert (status, answer["error"]["message"]) == (400, "'messages' is required")
+    for path in ("/metrics?model=parrot", "/upstream/parrot/metrics"):
+        async with running.request("GET", path) as answer:
+            assert answer.status == 400
+            assert answer.headers["x-should-retry"] == "false"
+            error = (await answer.json())["error"]
+        assert '["--metrics"]' in error["message"]
+        assert error["code"] == "unsupported_by_model"
     assert (await running.json("GET", "/chat/errors"))[1] == {"errors": []}
     states = {status.name: status for status in running.gateway.scheduler.status()}
     assert {states[name].deaths for name in loaded(running)} == {0}

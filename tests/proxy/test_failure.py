@@ -103,6 +103,12 @@ def test_too_much_input_is_the_clients_mistake(answer: dict[str, object]) -> Non
         ("This server does not support embeddings. Start it with `--embeddings`", "embeddings"),
         ("This server does not support reranking. Start it with `--reranking`", "reranking"),
         ("the current context does not logits computation. skipping", "generation"),  # 2025
+        ("This server does not support image input for decisions. For a model that", "media"),
+        ("This server does not support metrics endpoint. Start it with `--metrics`", "metrics"),
+        ("This server does not support slots endpoint. Start it with `--slots`", "slots"),
+        ("This server does not support changing global properties. Start it with", "props"),
+        ("'messages' is required", None),
+        ('"input_prefix" is required', None),
         ("Failed to parse messages: Missing tool call function: {}", None),
         ("Failed to parse tools: Missing tool type: null; tools = []", None),
         ("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]", None),
