@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.errors import NotFound
+from gateway.errors import MethodNotAllowed, NotFound
 
 #: Characters of a path that are shown, and looked for among the routes.
 _SHOWN, _LONGEST = 200, 100
@@ -42,23 +42,41 @@ class Addresses:
 
     def explain(self, method: str, path: str) -> str:
         """What to tell who asked for ``path``, which is the path of no route."""
-        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
         hint = self._hint(method, path)
-        return f"there is no route {method} {shown}" + (f": {hint}" if hint else "")
+        return f"there is no route {method} {_shown(path)}" + (f": {hint}" if hint else "")
 
     def _hint(self, method: str, path: str) -> str | None:
         if _FOREIGN.fullmatch(path):
             return f"that is Ollama's API, and this is a server of OpenAI's; {_BASE_URL}"
-        plain = "/" + "/".join(part for part in path.split("/") if part)
+        plain = _plain(path)
         if plain == "/":
             page = "the page for browsers is /ui/, " if "ui" in self._beginnings else ""
             return f"{page}{_BASE_URL}, and /docs lists all routes"
         if plain.endswith("/v1"):  # a base URL, looked at in a browser
             return f"{_BASE_URL}, and GET /v1/models lists the models"
-        if (found := self._within(method, plain)) is None:
-            if (meant := self._behind_a_route(method, plain)) is not None:
+        return self._meant(method, path, self._known)
+
+    def elsewhere(self, method: str, path: str) -> str | None:
+        """What was meant with ``method`` and ``path``, where only a route for other methods is.
+
+        It was taken for the name of something: that is no route of its own.
+        """
+        if any(known.path == path for known in self._known):
+            return None
+        taking = [
+            known
+            for known in self._known
+            if known.method in (method, "*")
+            and not ("{" in known.path and known.pattern.fullmatch(path))
+        ]
+        return self._meant(method, path, taking)
+
+    def _meant(self, method: str, path: str, among: Sequence[_Known]) -> str | None:
+        plain = _plain(path)
+        if (found := self._within(method, plain, among)) is None:
+            if (meant := self._behind_a_route(method, plain, among)) is not None:
                 return f"{meant} {_sentence(_BASE_URL)}"
-            return self._alike(method, plain)
+            return _alike(method, plain, among)
         known, rest = found
         meant = f"did you mean {_method(known, method)} {rest}?"
         if len(rest) < len(plain):
@@ -69,7 +87,7 @@ class Addresses:
             return f"{meant} There is no slash at the end"
         return meant
 
-    def _behind_a_route(self, method: str, plain: str) -> str | None:
+    def _behind_a_route(self, method: str, plain: str, among: Sequence[_Known]) -> str | None:
         """A whole route's address was taken for the base URL: it has another route behind it."""
         parts = plain.split("/")[1:]
         literal = {known.path.lower() for known in self._known}
@@ -79,13 +97,15 @@ class Addresses:
                 continue
             rest = "/" + "/".join(parts[cut:])
             for path in (f"/v1{rest}", rest):
-                found = [known for known in self._known if known.path.lower() == path.lower()]
+                found = [known for known in among if known.path.lower() == path.lower()]
                 found.sort(key=lambda known: known.method not in (method, "*"))
                 if found:
                     return f"did you mean {_method(found[0], method)} {found[0].path}?"
         return None
 
-    def _within(self, method: str, plain: str) -> tuple[_Known, str] | None:
+    def _within(
+        self, method: str, plain: str, among: Sequence[_Known]
+    ) -> tuple[_Known, str] | None:
         """The route that the end of a path is, with the fewest parts before it cut off.
 
         With the path as it is written there. One that takes ``method`` comes first.
@@ -96,24 +116,33 @@ class Addresses:
             before = {part.lower() for part in parts[:start]}
             if not rest.startswith("/v1/") and before & self._beginnings:
                 continue
-            found = [known for known in self._known if known.pattern.fullmatch(rest)]
+            found = [known for known in among if known.pattern.fullmatch(rest)]
             found.sort(key=lambda known: (known.method not in (method, "*"), "{" in known.path))
             if found:
                 known = found[0]
                 return known, rest if "{" in known.path else known.path
         return None
 
-    def _alike(self, method: str, plain: str) -> str | None:
-        if len(plain) > _LONGEST:
-            return None
-        plainly = [known for known in self._known if "{" not in known.path]
-        plainly.sort(key=lambda known: known.method == method)  # the last one stays
-        paths = {known.path.lower(): known for known in plainly}
-        close = difflib.get_close_matches(plain.lower(), paths, n=1, cutoff=_ALIKE)
-        if not close:
-            return None
-        known = paths[close[0]]
-        return f"did you mean {_method(known, method)} {known.path}?"
+
+def _alike(method: str, plain: str, among: Sequence[_Known]) -> str | None:
+    if len(plain) > _LONGEST:
+        return None
+    plainly = [known for known in among if "{" not in known.path]
+    plainly.sort(key=lambda known: known.method == method)  # the last one stays
+    paths = {known.path.lower(): known for known in plainly}
+    close = difflib.get_close_matches(plain.lower(), paths, n=1, cutoff=_ALIKE)
+    if not close:
+        return None
+    known = paths[close[0]]
+    return f"did you mean {_method(known, method)} {known.path}?"
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+
+
+def _plain(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _why(before: str, rest: str) -> str:
@@ -149,3 +178,11 @@ def no_route(request: web.Request) -> NotFound:
     """The error of a request for a route that there isn't."""
     message = request.app[ADDRESSES].explain(request.method, request.path)
     return NotFound(message, code="route_not_found")
+
+
+def not_for(request: web.Request, allowed: str) -> MethodNotAllowed:
+    """The error of a request for a route that takes only the methods ``allowed``."""
+    message = f"{_shown(request.path)} does not take {request.method}; allowed: {allowed}"
+    if (hint := request.app[ADDRESSES].elsewhere(request.method, request.path)) is not None:
+        message += f". {_sentence(hint)}"
+    return MethodNotAllowed(message, headers={"Allow": allowed})

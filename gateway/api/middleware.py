@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.api.addresses import no_route
+from gateway.api.addresses import no_route, not_for
 from gateway.api.auth import PUBLIC, Scope, admit
 from gateway.api.cors import Cors
 from gateway.api.head_limits import check_head
@@ -32,7 +32,6 @@ from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
     GatewayError,
-    MethodNotAllowed,
     PayloadTooLarge,
     RequestTimeout,
     Unavailable,
@@ -280,11 +279,8 @@ def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> w
     elif error.status == 413:
         mapped = too_large(visit.parts.max_body)
     elif isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(error.allowed_methods))
-        mapped = MethodNotAllowed(
-            f"{path} does not take {request.method}; allowed: {allowed}",
-            headers={"Allow": allowed},
-        )
+        assert isinstance(request, web.Request)
+        mapped = not_for(request, ", ".join(sorted(error.allowed_methods)))
     elif error.status < 400:
         raise error
     else:

@@ -69,6 +69,47 @@ async def test_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
             assert answer["error"].get("code") == (None if anthropics else "invalid_api_key")
 
 
+#: Method and path that are taken for the name of a model, or are a route for other methods; what
+#: follows the methods that are allowed.
+OTHER_METHODS = {
+    ("POST", "/models/unlaod"): ("GET", ". Did you mean POST /models/unload?"),
+    ("POST", "/models/Load"): (
+        "GET",
+        ". Did you mean POST /models/load? Upper and lower case count",
+    ),
+    ("POST", "/v1/models/unload"): (
+        "GET",
+        ". Did you mean POST /models/unload? It stands beside /v1, not below it",
+    ),
+    ("POST", "/models/chat/completions"): (
+        "GET",
+        f". Did you mean POST /v1/chat/completions? {OPENAI}",
+    ),
+    ("POST", "/models/m"): ("GET", ""),
+    ("GET", "/loadModel"): ("POST", ""),
+    ("DELETE", "/models/unload"): ("GET, POST", ""),
+    ("HEAD", "/upstream/m/health"): ("DELETE, GET, PATCH, POST, PUT", ""),
+    ("POST", "/models/" + "x" * 300): ("GET", None),
+}
+
+
+async def test_other_methods(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        for (method, path), (allowed, hint) in OTHER_METHODS.items():
+            async with running.request(method, path) as response:
+                assert response.status == 405, path
+                told = set(response.headers["Allow"].replace(" ", "").split(","))
+                assert told >= set(allowed.replace(" ", "").split(",")), told
+                if method == "HEAD":
+                    continue
+                message = (await response.json())["error"]["message"]
+            methods = response.headers["Allow"]
+            if hint is None:
+                assert message == f"{path[:200]}... does not take {method}; allowed: {methods}"
+            else:
+                assert message == f"{path} does not take {method}; allowed: {methods}{hint}"
+
+
 @pytest.mark.parametrize("base", ["/v1/v1", "/openai/v1", "/api/v1", "/openai/v1/"])
 async def test_the_openai_client_with_a_wrong_base_url(
     make_gateway: MakeGateway, tmp_path: Path, base: str
