@@ -22,7 +22,7 @@ from types import MappingProxyType
 
 from gateway.backends.command import model_files
 from gateway.backends.gguf_header import BadGguf, Header, read_header
-from gateway.backends.options import gpu_layers, number, option
+from gateway.backends.options import gpu_layers, number, option, shares_context
 from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
 
@@ -137,7 +137,10 @@ class _Model:
         self._vocabulary = self._number("vocab_size") or vocabulary
         self._spec = spec
         context = number(spec, spec.params.ctx_size, "-c --ctx-size", "CTX_SIZE")
-        context = context or self._number("context_length")
+        if not context:
+            # Builds divide it among the slots, or give it to each, as the bundled one does.
+            slots = 1 if shares_context(spec) else spec.parallel
+            context = self._number("context_length") * slots
         piece = spec.parallel * _CONTEXT_PIECE
         self._context = -(-max(context, 0) // piece) * piece
 

@@ -151,7 +151,8 @@ def context_of(spec: ModelSpec, trained: int | None) -> int | None:
     is asked for, builds divide that of the training among several slots, or give it to each. What
     a GPU without room for it makes llama-server do (``--fit``) is known when it has been loaded.
     """
-    from gateway.backends.options import option  # not needed until somebody asks for lists
+    # Not needed until somebody asks for lists.
+    from gateway.backends.options import option, shares_context
 
     texts = (*spec.extra_args, *spec.env)
     if any(re.search(r"context_length|unified.per.slot", text, re.IGNORECASE) for text in texts):
@@ -162,24 +163,13 @@ def context_of(spec: ModelSpec, trained: int | None) -> int | None:
         asked = int(text) if text is not None else spec.params.ctx_size or 0
     except ValueError:
         return None
-    shared = _is_shared(spec)
+    shared = shares_context(spec)
     if asked <= 0:
         return trained if spec.parallel == 1 or shared else None
     size = _whole_pieces(asked)
     if not shared:
         size = _whole_pieces(size // spec.parallel)
     return min(size, trained) if trained else size
-
-
-def _is_shared(spec: ModelSpec) -> bool:
-    """Whether the slots share one context."""
-    shared = spec.env.get("LLAMA_ARG_KV_UNIFIED", "").lower() in ("1", "true", "on", "enabled")
-    for argument in spec.extra_args:
-        if argument in ("--kv-unified", "-kvu"):
-            shared = True
-        elif argument in ("--no-kv-unified", "-no-kvu"):
-            shared = False
-    return shared
 
 
 def _whole_pieces(tokens: int) -> int:

@@ -44,3 +44,14 @@ def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
         if name.replace("_", "-") in names:
             found = value if equals else following or None
     return found
+
+
+def shares_context(spec: ModelSpec) -> bool:
+    """Whether the slots share one context, and each may have all of it."""
+    shared = spec.env.get("LLAMA_ARG_KV_UNIFIED", "").lower() in ("1", "true", "on", "enabled")
+    for argument in spec.extra_args:
+        if argument in ("--kv-unified", "-kvu"):
+            shared = True
+        elif argument in ("--no-kv-unified", "-no-kvu"):
+            shared = False
+    return shared

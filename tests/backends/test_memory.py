@@ -221,6 +221,15 @@ def test_slots_share_the_context_and_get_whole_pieces_of_it(storage):
     )
 
 
+def test_each_slot_has_the_models_own_context(storage):
+    logits = 3 * 3 * 4
+    four = total(storage, {"ctxSize": 4 * 8192}, parallel=4)
+    assert total(storage, parallel=4) == total(storage, {"ctxSize": 0}, parallel=4) == four
+    shared = total(storage, {"ctxSize": 8192}) + logits
+    for said in ({"extraArgs": ["--kv-unified"]}, {"env": {"LLAMA_ARG_KV_UNIFIED": "1"}}):
+        assert total(storage, parallel=4, **said) == shared
+
+
 def test_an_encoder_keeps_no_cache(storage):
     decoder = total(storage, {"ctxSize": 1024})
     values = {**LLAMA, "llama.attention.causal": False}
@@ -424,6 +433,17 @@ async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_p
     assert kept == {fingerprint(spec, tmp_path, gpu=False): need.size}
     assert needs.known(spec) == await needs.need_of(spec) == need
     assert await Needs(tmp_path, kept, kept.remember).need_of(spec) == need
+
+
+@with_real_model
+@pytest.mark.parametrize("arguments", [[], ["--kv-unified"], ["-c", "2048"]])
+async def test_the_estimate_of_several_slots_is_near_and_above(tmp_path, arguments):
+    """The bundled server gives each slot as many tokens as the model was trained with."""
+    spec = spec_of({"model": SMOLLM2, "threads": 2}, parallel=3, extraArgs=arguments)
+    guess = estimate(spec, tmp_path, gpu=False)
+    async with running(spec, tmp_path / "a.sock") as child:
+        resident = memory_used(child.pid, gpu=False)
+    assert resident < guess.total < 1.25 * resident
 
 
 async def test_a_store_that_fails_costs_only_the_memory_of_it(storage, caplog):
