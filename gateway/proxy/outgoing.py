@@ -74,18 +74,15 @@ class Opened(abc.ABC):
     async def finish(self) -> None:
         """End it: it is complete."""
 
-    def break_off(self, event: bytes | None, *, complete: bool = False) -> None:
+    def break_off(self, event: bytes | None) -> None:
         """End it so that it can't be taken for complete: no last chunk, and the connection closes.
 
-        ``event`` goes out before, for clients that read Server-Sent Events. ``complete``: with it
-        the stream says in its own words that it has failed, so its HTTP may end as it should.
+        ``event`` goes out before, for clients that read Server-Sent Events.
         """
         if event is None:
             self.transport.abort()
             return
         self.write(event)
-        if complete and self.chunked:
-            self.transport.write(b"0\r\n\r\n")
         self.transport.close()
 
 

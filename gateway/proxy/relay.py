@@ -106,14 +106,18 @@ class Call:
         """What makes its heartbeats."""
         return self.dialect.pulse if self.mender is None else self.mender.pulse
 
-    def break_off(self, opened: Opened, error: GatewayError, passed: Passed | None) -> None:
+    async def break_off(self, opened: Opened, error: GatewayError, passed: Passed | None) -> None:
         """End a stream of events, in which ``passed`` has gone out, with ``error``."""
         event = self.dialect.last_event(error, passed.half() if passed is not None else b"")
-        if self.mender is None:
-            opened.break_off(event)
-        else:
+        if self.mender is not None:
             event = self.mender.last(event, error)
-            opened.break_off(event, complete=self.mender.complete)
+            if self.mender.complete and opened.chunked:
+                # It says in its own words that it has failed: as HTTP it ends as any other, and
+                # its connection goes on, as the head that is out has said.
+                opened.write(event)
+                await _finish(opened)
+                return
+        opened.break_off(event)
 
 
 @dataclass(slots=True)
@@ -181,7 +185,7 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
             raise
         # The client reads a stream already: as its last event.
         outcome.error = error
-        call.break_off(opened, outcome.tell(error), None)
+        await call.break_off(opened, outcome.tell(error), None)
         return opened.response
     finally:
         if heart is not None:
@@ -302,12 +306,12 @@ async def _stream(
         if names is not None and (rest := names.rest()):
             opened.write(rest)
     except UpstreamError as broke:
-        # Never a clean end: no last chunk is written, and the connection closes.
+        # Never a clean end, but where the last event says so itself.
         outcome.error = error = await backend.reason(broke, deaths)
         _log.error("a stream broke: %s", error.message)
         answer.flush()
         if passed is not None:
-            call.break_off(opened, outcome.tell(error), passed)
+            await call.break_off(opened, outcome.tell(error), passed)
         else:
             opened.break_off(None)
         return response
@@ -318,9 +322,13 @@ async def _stream(
             answer.flush()
             outcome.usage = tail.usage()
             outcome.events = answer.events
+    await _finish(opened)
+    return response
+
+
+async def _finish(opened: Opened) -> None:
     with contextlib.suppress(ConnectionError):  # the client left in the last moment
         await opened.finish()
-    return response
 
 
 async def _pump(answer: _Answer, exchange: Exchange, opened: Opened) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from harness import MakeGateway, Running, fake_model
+from wire import connected, head, with_tls
 
 REFUSAL = "this fake does not want to start"
 CHATS = {
@@ -69,7 +71,7 @@ async def test_a_death_in_a_stream(make_gateway: MakeGateway, tmp_path: Path, pa
     async with make_gateway({"m": fake_model(tmp_path, chunks=9, die_after=3)}) as running:
         for key, whole in ((await chat_key(running), False), (running.key, True)):
             body = {**CHATS[path], "model": "m", "stream": True}
-            async with running.request("POST", path, json=body, key=key, headers=ALONE) as response:
+            async with running.request("POST", path, json=body, key=key) as response:
                 assert response.status == 200
                 text = await read_all(response)
                 request_id = response.headers["X-Request-Id"]
@@ -90,9 +92,7 @@ async def test_a_load_that_fails_behind_an_open_stream(
             body = {**fields, "model": "bad", "stream": True}
             for asks, whole in ((key, False), (running.key, True)):
                 await running.json("POST", "/loadModel", json={"model": "bad"})  # forgets deaths
-                async with running.request(
-                    "POST", path, json=body, key=asks, headers=ALONE
-                ) as response:
+                async with running.request("POST", path, json=body, key=asks) as response:
                     assert response.status == 200
                     text = await read_all(response)
                     request_id = response.headers["X-Request-Id"]
@@ -103,8 +103,37 @@ async def test_a_load_that_fails_behind_an_open_stream(
                     assert (request_id.encode() in line) is not whole
 
 
-#: A stream that fails ends its connection, perhaps after a clean end of its HTTP.
-ALONE = {"Connection": "close"}
+@pytest.mark.parametrize("how", ["it dies", "it never comes"])
+@pytest.mark.parametrize("query", ["", "?by=aiohttp"])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_failed_stream_whose_http_ends_leaves_its_connection(
+    make_gateway: MakeGateway, tmp_path: Path, how: str, query: str, tls: bool
+) -> None:
+    """Responses say in their own words that they have failed; what keep-alive promised, holds."""
+    if how == "it dies":
+        model, settings = fake_model(tmp_path, chunks=9, die_after=3), {}
+    else:
+        model = fake_model(tmp_path, never_healthy=1)
+        settings = {"limits": {"load_timeout": "1s", "heartbeat": "100ms"}}
+    options = {}
+    if tls:
+        settings["tls"], options["ssl"] = with_tls(tmp_path)
+    async with make_gateway({"m": model}, **settings) as running:
+        body = json.dumps({"model": "m", "input": "hi", "stream": True}).encode()
+        asked = (
+            head(running, f"POST /v1/responses{query} HTTP/1.1", f"Content-Length: {len(body)}")
+            + body
+        )
+        async with connected(running, **options) as client:
+            for _ in range(2):
+                client.send(asked)
+                async with asyncio.timeout(20):
+                    answered = await client.reader.readuntil(b"\r\n\r\n")
+                    assert answered.startswith(b"HTTP/1.1 200 ")
+                    assert b"connection: close" not in answered.lower()
+                    assert b"response.failed" in await client.reader.readuntil(b"\r\n0\r\n\r\n")
+            client.send(head(running, "GET /ping HTTP/1.1"))
+            assert (await client.answer())[0] == 200
 
 
 async def read_all(response: aiohttp.ClientResponse) -> bytes:
