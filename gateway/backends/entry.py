@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class Entry:
     loaders: deque[Waiter] = field(default_factory=deque)  # want it loaded
     in_flight: int = 0
     last_used: float = 0.0
+    #: Seconds between its last use and the request after that, the last time it had no work.
+    gap: float | None = None
+    #: When somebody waited for the place of another model, and that was in use, or the reverse.
+    vied: float = -math.inf
     starting: asyncio.Task[None] | None = None
     stopping: asyncio.Task[None] | None = None
     unload: bool = False
@@ -75,6 +80,11 @@ class Entry:
         """Whether a process exists, or is about to, or has not been cleared away."""
         busy = self.starting is not None or self.stopping is not None
         return busy or self.backend.resident
+
+    def asked(self, now: float) -> None:
+        """Note a request that has just come, before it is served or waits."""
+        if not self.in_flight and not self.queue and self.last_used:
+            self.gap = now - self.last_used
 
     def takes_work(self) -> bool:
         """Whether its backend is ready and is going to stay."""
@@ -156,6 +166,8 @@ def view_of(
     ready_since = backend.ready_since or 0.0
     last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
     linger = min(limits.linger, max(LINGER, backend.load_seconds or 0.0))
+    if entry.gap is not None and entry.gap > linger:
+        linger = 0.0  # its clients come back later than that
     blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
     if demand is None and not entry.resident:
         blocked_until = time.monotonic() + 1.0  # it is being looked up
@@ -178,6 +190,7 @@ def view_of(
         alone=entry.alone,
         last_used=last_used,
         recent_until=last_used + linger,
+        vied=entry.vied,
         ready_since=ready_since,
         load_time=backend.load_seconds,
         pinned=entry.spec.pinned,

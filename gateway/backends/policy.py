@@ -11,7 +11,9 @@ The rules, in the order in which they are applied:
 2. Models that are waited for are looked at in the order of their longest-waiting request. One
    that fits beside what is in memory starts.
 3. For one that does not fit, idle models go, least recently used first, until it does. One that
-   was used a moment ago (``recent_until``) counts as busy: its client is about to ask again.
+   was used a moment ago, while the newcomer was waiting, counts as busy: its client is another
+   one, and about to ask again. A newcomer that came later may be the client that was served last,
+   which now wants another model, and does not wait for itself: see :func:`_kept_until`.
 4. If that isn't enough, busy models are drained (no new work, what runs ends first), but only
    when they have had their turn, so that models asked for alternately are served in batches: see
    :func:`_due`. A model that is drained takes work again when nobody needs its place any more.
@@ -27,6 +29,7 @@ The rules, in the order in which they are applied:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -81,7 +84,8 @@ class ModelView:
     on: Placement = ()  # where it is, as long as it is resident
     short_since: float | None = None  # it has been waiting for others' memory since
     last_used: float = 0.0
-    recent_until: float = 0.0  # until then one without work counts as in use
+    recent_until: float = 0.0  # until then one without work counts as in use, at most
+    vied: float = -math.inf  # when clients of it and of another one last wanted both at a time
     ready_since: float = 0.0
     load_time: float | None = None  # seconds that its last load took
     alone: bool = False  # must have all the memory that can be had
@@ -108,6 +112,8 @@ class Limits:
     first_turn: float = 5.0  # nobody's turn is cut below it, however long others have waited
     longest_wait: float = 60.0  # a newcomer puts up with no longer turns, if several come first
     linger: float = 5.0  # a model without work counts as in use for so long, at most
+    grace: float = 0.3  # likewise where its client may be the newcomer, at most
+    late: float = 0.05  # a client that hangs up is noticed within
     short_for: float = 30.0  # memory that other programs hold is waited for, at most
     look_every: float = 2.0  # while it is waited for
 
@@ -243,7 +249,7 @@ def _make_room(
     """
     here = (m for m in models if m.resident and not m.elsewhere)
     others = [m for m in here if not m.pinned and m.name not in room.leaving]
-    idle = [m for m in others if _is_idle(m, now)]
+    idle = [m for m in others if _is_idle(m, newcomer, limits, now)]
     chosen: list[ModelView] = []
     for model in sorted(idle, key=lambda m: m.last_used):
         if room.will_fit(newcomer, chosen):
@@ -285,9 +291,29 @@ def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: _Room) 
     return needed
 
 
-def _is_idle(model: ModelView, now: float) -> bool:
+def _is_idle(model: ModelView, newcomer: ModelView, limits: Limits, now: float) -> bool:
+    if model.in_flight:
+        return False
     unwanted = not model.waiting and not model.wanted
-    return model.in_flight == 0 and (model.draining or (unwanted and model.recent_until <= now))
+    return model.draining or (unwanted and _kept_until(model, newcomer, limits) <= now)
+
+
+def _kept_until(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
+    """Until when ``model``, which has no work, keeps its place against ``newcomer``.
+
+    Two clients in turn: one waits while the other is served. The place of the one served is kept
+    for as long as a load takes, since to come back would cost that. A single client asks for its
+    next model when it has been answered, or has hung up, which is noticed a little late. Only a
+    tenth of a load is kept then, for a client whose next request is on its way.
+    """
+    assert newcomer.oldest_wait is not None
+    vied = newcomer.oldest_wait < model.last_used - limits.late or (
+        min(model.vied, newcomer.vied) > newcomer.oldest_wait - 2 * limits.turn(model, newcomer)
+    )
+    if vied:
+        return model.recent_until
+    load = model.load_time if model.load_time is not None else math.inf
+    return min(model.recent_until, model.last_used + min(limits.grace, 0.1 * load))
 
 
 def _order(model: ModelView, newcomer: ModelView, limits: Limits) -> tuple[bool, float, float]:
@@ -313,7 +339,7 @@ def _due(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
     )
     if model.in_flight or model.waiting or model.wanted:
         return due
-    return min(due, model.recent_until)  # then it is idle
+    return min(due, _kept_until(model, newcomer, limits))  # then it is idle
 
 
 class _Room:

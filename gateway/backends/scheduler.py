@@ -136,6 +136,8 @@ class Scheduler:
             or self._closing
         ):
             return None
+        if not entry.in_flight:
+            entry.asked(time.monotonic())
         return self._grant(entry)
 
     async def lease(self, model: str) -> Lease:
@@ -328,8 +330,10 @@ class Scheduler:
 
     def _released(self, entry: Entry) -> None:
         entry.in_flight -= 1
-        entry.last_used = time.monotonic()
+        entry.last_used = now = time.monotonic()
         self.in_flight -= 1
+        if self._waiting:
+            self._note_rivals(entry, now)
         if self.in_flight == 0:
             if self._idle is not None:
                 self._idle.set()
@@ -337,9 +341,23 @@ class Scheduler:
         if self._waiting or entry.unload or (not entry.in_flight and self._ttl(entry) is not None):
             self._pump()
 
+    def _note_rivals(self, used: Entry, now: float) -> None:
+        """Who waits for a place while ``used`` is in use is another client than that one's."""
+        if used.spec.url:
+            return
+        since = now - self.limits.late
+        for entry in self._entries.values():
+            oldest = entry.oldest_wait
+            if oldest is None or oldest >= since or entry.resident or entry.spec.url:
+                continue
+            used.vied = entry.vied = now
+
     async def _wait(self, entry: Entry, line: deque[Waiter], timeout: float | None) -> Lease | None:
         future: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(future, time.monotonic(), asyncio.current_task())
+        now = time.monotonic()
+        waiter = Waiter(future, now, asyncio.current_task())
+        if line is entry.queue:
+            entry.asked(now)
         line.append(waiter)
         self._waiting += 1
         if not entry.resident:

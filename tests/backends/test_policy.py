@@ -186,7 +186,7 @@ def test_who_has_waited_for_long_waits_for_no_long_turn():
 
 
 def test_one_that_was_used_a_moment_ago_counts_as_busy():
-    recent = ready("a", recent_until=NOW + 3, load_time=2)
+    recent = ready("a", last_used=NOW + 1, recent_until=NOW + 3, load_time=2)
     models = [recent, wanted("x")]
     assert acts(models) == []
     assert wake(models) == NOW + 3
@@ -199,8 +199,28 @@ def test_one_that_was_used_a_moment_ago_counts_as_busy():
 
 
 def test_one_that_is_idle_goes_before_one_that_was_used_a_moment_ago():
-    models = [ready("a", recent_until=NOW + 3, last_used=1), ready("b", last_used=2), wanted("x")]
+    recent = ready("a", recent_until=NOW + 3, last_used=NOW + 1)
+    models = [recent, ready("b", last_used=NOW + 2), wanted("x")]
     assert acts(models, Limits(max_loaded=2)) == ["STOP b"]
+
+
+@pytest.mark.parametrize(("load", "kept"), [(0.2, 0.02), (2, 0.2), (60, 0.3), (None, 0.3)])
+def test_who_comes_when_it_is_idle_may_be_its_own_client_and_does_not_wait_for_itself(load, kept):
+    a = ready("a", last_used=NOW, recent_until=NOW + 5, load_time=load)
+    assert wake([a, wanted("x")]) == pytest.approx(NOW + kept)
+    assert acts([a, wanted("x")], now=NOW + kept + 0.001) == ["STOP a"]
+    assert acts([a, wanted("x", since=NOW + 1)], now=NOW + 1) == ["STOP a"]
+    # A client that hangs up and asks for the next model at once is heard of in this order or that.
+    assert acts([a, wanted("x", since=NOW - 0.02)], now=NOW + 1) == ["STOP a"]
+    assert acts([a, wanted("x", since=NOW - 0.2)], now=NOW + 1) == []
+
+
+def test_clients_that_have_met_are_still_two_when_one_asks_in_the_others_pause():
+    a = ready("a", last_used=NOW, recent_until=NOW + 5, load_time=1, vied=NOW - 2)
+    x = wanted("x", since=NOW + 1, load_time=1, vied=NOW - 2)
+    assert acts([a, x], now=NOW + 1) == []
+    assert acts([replace(a, vied=NOW - 60), x], now=NOW + 1) == ["STOP a"]
+    assert acts([a, replace(x, vied=NOW - 60)], now=NOW + 1) == ["STOP a"]
 
 
 def test_one_that_is_drained_stops_when_its_work_is_done():
@@ -357,6 +377,7 @@ def views(draw: st.DrawFn) -> list[ModelView]:
                 demand=need(draw(st.integers(0, 6))),
                 last_used=draw(times),
                 recent_until=draw(times),
+                vied=draw(times),
                 ready_since=draw(times),
                 load_time=draw(st.none() | st.floats(0, 30)),
                 pinned=draw(st.booleans()),
@@ -848,6 +869,44 @@ def test_nobody_waits_beyond_the_bound(loads, clients, places):
     bound = limits.longest_wait + len(names) * swap + in_line
     since = [world.now - model.queue[0] for model in world.models.values() if model.queue]
     assert max([*world.waits, *since]) <= bound
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from([0.1, 1.0, 7.0]), st.sampled_from([0, 0.4, 9])
+        ),
+        min_size=2,
+        max_size=12,
+    ),
+    load=st.sampled_from([0.2, 3.0, 40.0]),
+)
+def test_a_single_client_waits_for_loads_and_for_no_turns(steps, load):
+    """Whichever models it asks for, one after the other, with room for one."""
+    limits = Limits(max_loaded=1)
+    world = World([Model(name, 0, 1, linger=5) for name in "abc"], limits)
+    for number, answer, thinks in steps:
+        model = world.models["abc"[number]]
+        asked = world.now
+        world.ask(model)
+        wake = world.pump()
+        while not model.in_flight:
+            leaving = [m for m in world.models.values() if m.state == "stopping"]
+            if model.state == "starting":
+                world.now += load
+                model.load_time = load
+                world.loaded(model)
+            elif leaving:
+                world.now += 0.2
+                world.stopped(leaving[0])
+            else:
+                assert wake is not None
+                world.now = max(world.now, wake)
+            wake = world.pump()
+        assert world.now - asked <= load + 0.2 + limits.grace + 0.01
+        world.now += answer
+        world.finish(model)
+        world.now += thinks
 
 
 def test_models_in_turn_are_served_in_batches():
