@@ -145,6 +145,14 @@ def test_an_address_that_the_machine_does_not_have(serve: Serve, tmp_path: Path)
         assert re.search(f"^error: cannot listen on {host} port .*: {why}", "".join(served.log))
 
 
+def test_the_log_begins_with_the_files_that_are_used(serve: Serve, tmp_path: Path) -> None:
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    served = serve("--config", str(config))
+    assert served.url
+    models = tmp_path / "p/data/models.json"
+    assert f"settings: {config}; models: {models}\n" in served.log[0]
+
+
 def test_a_machine_without_llama_server_is_told_of_at_the_start(
     serve: Serve, tmp_path: Path
 ) -> None:

@@ -89,7 +89,7 @@ def _authenticate(request: Request, parts: Parts) -> Principal | None:
         if door.control is not None and _came_by(request, door.control):
             return LOCAL_ADMIN
         raise Unauthorized(
-            "no API key was sent (or only a word like null in its place): use the header "
+            f"no API key was sent{_why_none(request, parts)}: use the header "
             "`Authorization: Bearer KEY`. Keys are made with `llm-gateway keys create NAME`"
         )
     ring = door.ring
@@ -105,6 +105,19 @@ def _authenticate(request: Request, parts: Parts) -> Principal | None:
         door.wrong_keys.right(parts.proxies.client(request), principal.key_id)
     ring.touch(principal.key_id, now)
     return principal
+
+
+def _why_none(request: Request, parts: Parts) -> str:
+    """What makes a request without a key of one that was meant to have it, in brackets."""
+    if not isinstance(request, FrontRequest) and "authKey" in request.rel_url.query:
+        if not parts.keys_in_queries:
+            return " (?authKey is switched off here, see auth.allow_query_key)"
+        if request.method != "GET":
+            return " (?authKey is taken with GET only)"
+    authorization = request.headers.get("Authorization", "").strip()
+    if authorization and authorization[:6].lower() != "bearer":
+        return " (Authorization holds no `Bearer`)"
+    return " (or only a word like null in its place)"
 
 
 def presented_key(request: web.Request, *, allow_query: bool) -> str | None:

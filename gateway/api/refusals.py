@@ -37,6 +37,8 @@ BEGINNING: Final = 4096
 _FIRST_LINE = re.compile(
     rb"[\r\n]*([A-Za-z-]{1,20}) (?:https?://[^/?# \r\n]*)?(/[^?# \r\n]{0,200})?", re.IGNORECASE
 )
+#: How a client begins that speaks TLS (RFC 8446, 5.1): a record of its handshake.
+_TLS_HANDSHAKE = b"\x16\x03"
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -63,6 +65,8 @@ def refuse(
     headers["Content-Type"] = "application/json"
     headers["Content-Length"] = str(len(body))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if start.startswith(_TLS_HANDSHAKE):  # https:// was written, and tls is off: nothing says it
+        path = "https-without-tls.enabled"
     if logged:
         log_request(request_id, method, path, error.status, 0.0, "-", "-", client or "-")
     head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode()

@@ -50,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
         if not args.plugins_given:
             del os.environ[PLUGINS]  # all that is pydantic's is here, and children aren't concerned
 
+        _log.info(
+            "settings: %s; models: %s",
+            loaded.file.absolute() if loaded.file else "built-in defaults",
+            loaded.settings.models_file,
+        )
         library: Library = Library.open(loaded.settings.models_file)
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:

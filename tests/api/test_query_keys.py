@@ -37,8 +37,10 @@ async def test_only_get(make_gateway: MakeGateway, tmp_path: Path) -> None:
             ("PATCH", "/admin/keys/k_12345678"),
             ("DELETE", "/admin/keys/k_12345678"),
         ):
-            status, _ = await running.json(method, f"{path}?authKey={key}", key=None, json={})
+            status, said = await running.json(method, f"{path}?authKey={key}", key=None, json={})
             assert status == 401
+            assert "(?authKey is taken with GET only)" in said["error"]["message"]
+            assert key not in said["error"]["message"]
         # A header wins, also a wrong one: no key is tried behind its back.
         assert (await running.json("GET", f"/models?authKey={key}", key="wrong"))[0] == 401
         for empty in ("authKey=", "authKey", "authkey=" + key, "x=authKey"):
@@ -47,11 +49,33 @@ async def test_only_get(make_gateway: MakeGateway, tmp_path: Path) -> None:
             assert "no API key was sent" in answer["error"]["message"]
 
 
+async def test_a_header_without_its_scheme(make_gateway: MakeGateway) -> None:
+    async with make_gateway({}) as running:
+        for method in ("GET", "POST"):  # by either door
+            for value, why in (
+                (running.key, "Authorization holds no `Bearer`"),
+                (f"Basic {running.key}", "Authorization holds no `Bearer`"),
+                ("Bearer null", "or only a word like null"),
+                ("Bearer", "or only a word like null"),
+            ):
+                status, answer = await running.json(
+                    method,
+                    "/v1/chat/completions",
+                    key=None,
+                    headers={"Authorization": value},
+                    **({"json": {"model": "m"}} if method == "POST" else {}),
+                )
+                assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+                assert answer["error"]["message"].startswith(f"no API key was sent ({why}")
+                assert running.key not in answer["error"]["message"]
+
+
 async def test_switched_off(make_gateway: MakeGateway) -> None:
     async with make_gateway({}, auth={"allow_query_key": False}) as running:
         status, answer = await running.json("GET", f"/models?authKey={running.key}", key=None)
         assert status == 401
         assert running.key not in json.dumps(answer)
+        assert "see auth.allow_query_key" in answer["error"]["message"]
         assert (await running.json("GET", "/models"))[0] == 200
 
 

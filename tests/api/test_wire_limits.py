@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from aiohttp import web
 from harness import MakeGateway, Running, fake_model
@@ -179,6 +180,20 @@ async def test_what_is_no_http(make_gateway: MakeGateway, tmp_path: Path, start:
             assert await client.error() == (400, "malformed_request")
             await client.closed()
         await still_serves(running)
+
+
+async def test_https_where_tls_is_off_is_told_in_the_log(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client learns nothing but that this is no TLS, whatever comes back."""
+    caplog.set_level("INFO", "gateway.access")
+    async with make_gateway({"good": fake_model(tmp_path)}) as running:
+        address = running.url.removeprefix("http://")
+        client = openai.AsyncOpenAI(base_url=f"https://{address}/v1", api_key="x", max_retries=0)
+        async with client:
+            with pytest.raises(openai.APIConnectionError):
+                await client.models.list()
+    assert any(" - https-without-tls.enabled 400 " in line for line in caplog.messages)
 
 
 def damaged(whole: bytes, chance: random.Random) -> bytes:
