@@ -44,8 +44,14 @@ def check_expect(request: web.Request) -> None:
 def coding_of(request: web.Request) -> str | None:
     """The content coding of the body (RFC 9110, 8.4), if it has one.
 
-    Raises :class:`UnsupportedMediaType` for one that isn't taken, a list of several included.
+    Raises :class:`UnsupportedMediaType` for one that isn't taken, a list of several included, and
+    for a transfer coding under the chunks (RFC 9112, 7), which nobody takes off.
     """
+    under = ", ".join(request.headers.getall("Transfer-Encoding", ())).strip()
+    if under.lower() not in ("", "chunked"):
+        raise UnsupportedMediaType(
+            f"Transfer-Encoding {under[:100]!r} is not taken here: only chunked is"
+        )
     given = ", ".join(request.headers.getall("Content-Encoding", ())).strip()
     coding = given.lower()
     if coding in ("", "identity"):

@@ -116,6 +116,29 @@ async def test_codings_that_are_not_taken(
             assert ("code" in answer["error"]) == (path != "/v1/messages")
 
 
+@pytest.mark.parametrize("path", [CHAT, "/loadModel", "/upstream/m/x", "/v1/audio/transcriptions"])
+async def test_transfer_codings_are_not_taken(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
+    """What is packed below the chunks would arrive as it is, and mean something else."""
+    async with make_gateway({"m": hearing(tmp_path)}) as running:
+        data = gzip.compress(json.dumps(BODY).encode())
+        address = urlsplit(running.url)
+        for coding in ("gzip, chunked", "identity, chunked"):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {running.key}\r\n"
+                "Content-Type: multipart/form-data; boundary=b\r\n"
+                f"Transfer-Encoding: {coding}\r\nConnection: close\r\n\r\n"
+            )
+            writer.write(head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 415 "), answer
+            assert b"only chunked" in answer
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_it_is_refused_before_it_comes(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway({"m": hearing(tmp_path)}) as running:
         url = URL(running.url)
