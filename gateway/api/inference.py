@@ -96,6 +96,9 @@ def json_handler(route: Route) -> AnyHandler:
         call.stream = streams and body.get("stream") is True
         if found & (MANY_SYSTEMS | DEVELOPER) and _to_be_fitted(found, target):
             call.prepare = partial(visit.parts.templates.fitted, format=format, body=body)
+            call.asked = raw
+        elif target.prompt is not None:
+            call.asked = raw
         call.dialect = dialect
         call.rewrite = rewrite
         if name is not None:

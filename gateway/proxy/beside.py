@@ -108,9 +108,8 @@ def to_client(
             body = unpacked(coding.decode("latin-1"), body, _MAX_ERROR)
         backend = scheduler.backend(call.model)
         here = backend is None or not backend.spec.url
-        failure = read_failure(
-            call.model, here, call.target, call.body, status, body, fetched.headers
-        )
+        asked = call.asked or call.body
+        failure = read_failure(call.model, here, call.target, asked, status, body, fetched.headers)
         status, body = failure.status, call.dialect.error(failure)
         passed = headers.of_error(passed, failure.retry_after, fleeting=failure.fleeting)
     elif change is not None:

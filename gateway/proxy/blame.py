@@ -52,7 +52,8 @@ def read_failure(
     """The error in ``answer``, which ``model`` gave to ``asked`` at ``target``.
 
     ``here``: it is one of our own, whose entry in models.json can be changed. ``asked`` is the
-    body that it got; a streamed one can't be looked into any more. ``said``: the answer's headers.
+    body as the client sent it; a streamed one can't be looked into any more. ``said``: the
+    headers of the answer.
     """
     failure = Failure.read(status, answer, said)
     if status < 500 and failure.lacking is None:
@@ -150,7 +151,9 @@ def _without_text(body: dict[str, Any], field: str) -> Iterator[Place]:
     """Parts of messages that should have a text."""
     for index, message in _objects(body.get(field)):
         for number, part in _objects(message.get("content")):
-            if str(part.get("type")).endswith("text") and not isinstance(part.get("text"), str):
+            text = part.get("text", 0)
+            # A null has been made an empty text: see gateway.proxy.lenience.
+            if str(part.get("type")).endswith("text") and not isinstance(text, str | None):
                 yield f"{field}[{index}].content[{number}].text", "a text is missing"
 
 

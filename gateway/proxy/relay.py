@@ -84,6 +84,9 @@ class Call:
     headers: bytes
     body: bytes | AsyncIterable[bytes]
     length: int | None = None
+    #: What the client sent, where its messages are others in ``body``, until no error can be about
+    #: them any more: errors count them as the client does.
+    asked: bytes | None = None
     #: Whether the client asked for a stream: something goes out all the time, even while it waits.
     #: None: that stands where nobody looks, and the answer's head says it.
     stream: bool | None = False
@@ -216,6 +219,8 @@ async def _attempt(
                 heart.start()
         await answer.begun()
         head = answer.head
+        if head.status < 400:
+            call.asked = None  # a stream lives for minutes, and prompts are long
         opened = await heart.settled() if heart is not None else None
         if opened is None:
             if answer.whole:
@@ -256,8 +261,8 @@ def _names(call: Call, head: ResponseHead) -> Names | None:
 
 
 def _failure(lease: Lease, call: Call, head: ResponseHead, body: bytes) -> Failure:
-    here = not lease.backend.spec.url
-    return read_failure(call.model, here, call.target, call.body, head.status, body, head.headers)
+    here, asked = not lease.backend.spec.url, call.asked or call.body
+    return read_failure(call.model, here, call.target, asked, head.status, body, head.headers)
 
 
 def _whole(lease: Lease, call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:

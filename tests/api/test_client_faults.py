@@ -34,7 +34,7 @@ async def running(
     minilm = {"params": {"model": str(minilm_model), "threads": 1}}
     parrot = {"params": {"model": str(parrot_model), "threads": 1}}
     models = {
-        "parrot": parrot,
+        "parrot": {**parrot, "personalities": {"kind": "Be kind."}},
         "named": {"params": {"model": str(tiny_model), "threads": 1}, "template": "zephyr"},
         # The same by a flag, of which models.json doesn't say what it does.
         "flagged": {**parrot, "extraArgs": ["--no-jinja"]},
@@ -279,6 +279,22 @@ async def test_arguments_that_are_no_json(running: Running) -> None:
     for path in (RESPONSES, f"{RESPONSES}/input_tokens"):
         _, param, _ = await refused(running, path, {"model": "parrot", "input": items})
         assert param == "input[1].arguments"
+    # Whatever becomes of the messages on their way: they are counted as the client does.
+    late = {"role": "system", "content": "S"}
+    for model in ("parrot", "parrot:kind"):
+        for first in ([late], [late, late], [late, late, USER, late]):
+            body = {"model": model, "messages": [*first, *history]}
+            where = f"messages[{len(first) + 3}].tool_calls[0].function.arguments"
+            for path in (CHAT, f"{CHAT}/input_tokens", "/apply-template"):
+                assert (await refused(running, path, body))[1] == where
+            body = {"model": model, "input": [*first, *items]}
+            for path in (RESPONSES, f"{RESPONSES}/input_tokens"):
+                _, param, _ = await refused(running, path, body)
+                assert param == f"input[{len(first) + 1}].arguments"
+            parts = [{"type": "text", "text": None}, {"type": "text"}]
+            body = {"model": model, "messages": [*first, {"role": "user", "content": parts}]}
+            where = f"messages[{len(first)}].content[1].text"
+            assert (await refused(running, CHAT, body))[1] == where
     # Such a template writes down whatever it is.
     body = {"model": "named", "messages": history}
     assert (await running.json("POST", "/apply-template", json=body))[0] == 200
