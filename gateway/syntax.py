@@ -86,6 +86,8 @@ def yaml_problem(text: str, error: Exception) -> str:
     problem = error.problem or "cannot be understood"
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return f"{where}: a tab: lines are indented with spaces"
+    if "'\\t'" in problem:
+        return f"{where}: a tab: only spaces may stand between words"
     if "escape" in problem:
         return (
             f"{where}: in double quotes a backslash begins an escape: write the text in single "

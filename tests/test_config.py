@@ -106,6 +106,8 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> Non
     [
         ("tls:\n\tenabled: true\n", "line 2, column 1: a tab: lines are indented with spaces"),
         ('{"port": 1,\n\t"host": "x"}', "line 2, column 1: a tab"),
+        ("port:\t8080\n", "line 1, column 6: a tab: only spaces may stand between words"),
+        ("port: 8080\t# the usual\n", "line 1, column 11: a tab: only spaces"),
         ("a: b: c", "line 1, column 5: this is too far indented, or the line before has no colon"),
         ('data_dir: "C:\\Users\\me"', "write the text in single quotes, or a path with /"),
         ("tls: [", "it ends too soon: a bracket"),
