@@ -13,7 +13,7 @@ except ImportError:
     uvloop = None
 
 #: What reads and writes sockets is tried on both loops.
-_ON_BOTH = {"test_front.py"}
+_ON_BOTH = {"test_connections.py", "test_front.py", "test_half_closed.py", "test_vanished.py"}
 
 
 def pytest_asyncio_loop_factories(
