@@ -76,7 +76,7 @@ class Accounting:
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._unsettled: set[asyncio.Task[int | None]] = set()
+        self._unsettled: set[asyncio.Task[int]] = set()
 
     async def open(self, store: Store) -> None:
         """Take up what was used today before a restart, and write to ``store`` from now on.
@@ -131,21 +131,26 @@ class Accounting:
         return len(self._unsettled)
 
     def settle(
-        self, count: Callable[[], Awaitable[int | None]], settled: Callable[[int | None], None]
+        self,
+        count: Callable[[], Awaitable[int | None]] | None,
+        guess: Callable[[], Awaitable[int]],
+        settled: Callable[[int | None], None],
     ) -> None:
         """Have the tokens of a request counted that has ended, and tell ``settled`` how many.
 
-        A few are counted at once. Told is ``None`` where it failed, took too long, or the gateway
-        ends before it is known.
+        A few are counted at once; what can't be counted, or not in time, is guessed. Told is
+        ``None`` where the gateway ends before it is known.
         """
 
-        async def counting() -> int | None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE), self._turns:
-                    return await count()
-            return None
+        async def counting() -> int:
+            tokens = None
+            if count is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PATIENCE), self._turns:
+                        tokens = await count()
+            return await guess() if tokens is None else tokens
 
-        def ended(task: asyncio.Task[int | None]) -> None:
+        def ended(task: asyncio.Task[int]) -> None:
             self._unsettled.discard(task)
             failed = task.cancelled() or task.exception() is not None
             settled(None if failed else task.result())

@@ -29,6 +29,8 @@ _PATIENCE: Final = 4.0
 _WAITING: Final = 32
 #: Bytes. Longer bodies are looked into by another thread.
 _SMALL: Final = 64 * 1024
+#: Bytes of a body to a token, where not even that can be done.
+_BYTES: Final = 4
 #: Bytes of an answer: tokens are told one by one by some routes.
 _MAX_ANSWER: Final = 16 * 2**20
 #: The status of a request whose client went away: nginx's number.
@@ -115,7 +117,7 @@ class Metered(Outcome):
         ended = time.perf_counter()
         visit, events = self._visit, self.events
         grant = visit.grant
-        reserved = min(_length(sent), _SMALL) // 4 + events
+        reserved = min(_length(sent), _SMALL) // _BYTES + events
         if grant is not None:
             grant.leave()
             grant.reserve(reserved)
@@ -123,12 +125,14 @@ class Metered(Outcome):
         def settled(tokens: int | None) -> None:
             if grant is not None:
                 grant.reserve(-reserved)
-            prompt = estimate(sent.body, sent.length) if tokens is None else tokens
+            # The last resort takes no time, and cannot fail.
+            prompt = _length(sent) // _BYTES if tokens is None else tokens
             self._add(Usage(prompt, events), ended)
 
         accounting = visit.parts.accounting
-        scheduler = visit.parts.scheduler if accounting.unsettled < _WAITING else None
-        accounting.settle(partial(_prompt_tokens, scheduler, sent), settled)
+        count = partial(_counted, visit.parts.scheduler, sent)
+        guess = partial(_aside, _length(sent), estimate, sent.body, sent.length)
+        accounting.settle(count if accounting.unsettled < _WAITING else None, guess, settled)
 
     def _add(self, usage: Usage, ended: float) -> None:
         visit = self._visit
@@ -158,14 +162,6 @@ def _status_of(error: BaseException) -> int:
 
 def _length(sent: Call) -> int:
     return len(sent.body) if isinstance(sent.body, bytes) else 0
-
-
-async def _prompt_tokens(scheduler: Scheduler | None, sent: Call) -> int:
-    """What llama-server counts, or else the estimate; without ``scheduler`` it isn't asked."""
-    tokens = await _counted(scheduler, sent) if scheduler is not None else None
-    if tokens is None:
-        tokens = await _aside(_length(sent), estimate, sent.body, sent.length)
-    return tokens
 
 
 async def _counted(scheduler: Scheduler, sent: Call) -> int | None:

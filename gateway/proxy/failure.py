@@ -39,6 +39,7 @@ from gateway.proxy.ability import (
     SLOTS,
     TOOLS,
 )
+from gateway.proxy.body import serialise
 
 _OVERFLOW = "exceed_context_size_error"
 #: llama-server's type of an error -> OpenAI's code for it, which clients look for.
@@ -162,7 +163,7 @@ class Failure:
             "code": self.code or self.type,
             "param": self.fields.get("param"),
         }
-        return orjson.dumps({"error": shaped})
+        return serialise({"error": shaped})
 
     def as_error(self, what: str = "") -> GatewayError:
         """The same as an error of ours, ``what`` before the message."""

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import GatewayError
+from gateway.proxy.body import serialise
 from gateway.proxy.heartbeat import comment
 
 _CREATED = "response.created"
@@ -42,7 +43,6 @@ class Numbering:
         self._id: str | None = None
         self._began = False  # with events of our own, the first of all
         self._anew = False  # others were sent among those that came
-        #: Whether the response has come to an end, one way or another.
         self.complete = False
         self._items: dict[str, int] = {}  # id -> output_index
         self._parts: dict[str, int] = {}  # id -> how many parts were announced
@@ -150,7 +150,7 @@ class Numbering:
         return b"%b%b%b\n\n" % (
             before,
             raw[: start + 6],
-            orjson.dumps(self._numbered(kind, event)),
+            serialise(self._numbered(kind, event)),
         )
 
     def _is_new(self, event: dict[str, Any]) -> bool:

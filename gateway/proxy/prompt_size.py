@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from gateway.proxy.body import serialise
+
 #: Routes of llama-server, and those that count the prompt in the same body.
 _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -91,7 +93,7 @@ def question(target: str, body: bytes) -> Question | None:
         return None
     # One text for all of them: a token more or less at the seams.
     asked = {"content": "\n".join(found.texts), "add_special": True}
-    return Question(_TOKENIZE, orjson.dumps(asked))
+    return Question(_TOKENIZE, serialise(asked))
 
 
 def answer(asked: Question, said: bytes, body: bytes) -> int | None:
@@ -136,5 +138,5 @@ def _found(body: bytes) -> _Found | None:
     for field in _READ:
         found.look(parsed.get(field))
     if tools := parsed.get("tools"):
-        found.texts.append(orjson.dumps(tools).decode())
+        found.texts.append(serialise(tools).decode())
     return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from elsewhere import STREAM_HEAD, Asked, Elsewhere, event
 from harness import MakeGateway, Running, fake_model
 from scripted import until
 
+from gateway.api import accounting, metered
 from gateway.api.accounting import Record
 from gateway.api.limits import Limiter, Limits
 from gateway.errors import RateLimited
+from gateway.proxy.prompt_size import estimate
 from gateway.tasks import cancel_and_wait, spawn
 
 STORY = "the story and a the " * 20
@@ -39,13 +43,13 @@ async def limited(running: Running, **limits: int) -> str:
 
 async def recorded(running: Running, number: int = 1) -> Record:
     """The last of so many records, as soon as they are there."""
-    accounting = running.gateway.accounting
+    kept = running.gateway.accounting
     async with asyncio.timeout(60):
-        while len(accounting.recent) < number:
+        while len(kept.recent) < number:
             await asyncio.sleep(0.01)
-    assert len(accounting.recent) == number
-    assert accounting.unsettled == 0
-    return accounting.recent[-1]
+    assert len(kept.recent) == number
+    assert kept.unsettled == 0
+    return kept.recent[-1]
 
 
 async def hang_up_in(response: aiohttp.ClientResponse, pieces: int) -> None:
@@ -164,6 +168,49 @@ async def test_before_the_first_byte(make_gateway: MakeGateway, tmp_path: Path) 
                 ) as response:
                     assert response.status == 429
                 key = await limited(running, tpm=100)
+
+
+async def test_with_tools_that_nest_deeply(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """What can't be counted is guessed, whatever it is."""
+    schema: dict[str, Any] = {}
+    for _ in range(400):
+        schema = {"a": schema}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    async with make_gateway({"m": fake_model(tmp_path, hang=1)}) as running:
+        body = {**CHAT, "tools": [tool], "stream": True}
+        asked = spawn(running.json("POST", "/v1/chat/completions", json=body), name="ask")
+        await on_its_way(running)
+        await cancel_and_wait(asked)
+        assert (await recorded(running)).usage.prompt_tokens > 400
+
+
+async def test_what_takes_too_long_to_count_is_guessed_elsewhere(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the loop: bodies may be long, and many have waited for the same."""
+    monkeypatch.setattr(accounting, "_PATIENCE", 0.05)
+    guessed_in = set()
+
+    def noting(*arguments: Any) -> int:
+        guessed_in.add(threading.current_thread())
+        return estimate(*arguments)
+
+    monkeypatch.setattr(metered, "estimate", noting)
+    async with make_gateway({"m": fake_model(tmp_path, hang=1)}) as running:
+        body = {"model": "m", "prompt": "word " * 20_000, "stream": True}
+        asked = spawn(running.json("POST", "/v1/completions", json=body), name="ask")
+        await on_its_way(running)
+        backend = running.gateway.scheduler.backend("m")
+        assert backend is not None
+        assert backend.pid is not None
+        os.kill(backend.pid, signal.SIGSTOP)
+        try:
+            await cancel_and_wait(asked)
+            assert (await recorded(running)).usage.prompt_tokens == -(-100_000 // 3)
+        finally:
+            os.kill(backend.pid, signal.SIGCONT)
+    assert guessed_in
+    assert threading.main_thread() not in guessed_in
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])

@@ -171,3 +171,9 @@ def test_our_errors_in_both_dialects() -> None:
         assert event.startswith(start)
         assert event.endswith(b"\n\n")
         assert orjson.loads(event.removeprefix(start)) == dialect.body(error)
+
+
+def test_an_error_may_nest_deeply() -> None:
+    details = "[" * 300 + "]" * 300
+    failure = Failure.read(500, b'{"error": {"message": "m", "details": %b}}' % details.encode())
+    assert orjson.loads(failure.in_openai_shape())["error"]["message"] == "m"

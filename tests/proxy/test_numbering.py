@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -113,6 +114,17 @@ def test_what_is_no_such_event_goes_through() -> None:
         assert numbered(block) == block
     odd = {"type": "response.reasoning_text.delta", "item_id": 7, "delta": "x"}
     assert read(numbered(written([odd]))) == [{**odd, "sequence_number": 0}]
+
+
+def test_an_event_may_nest_deeply() -> None:
+    """OpenAI's say a request's tools again, whose schemas may be of any depth."""
+    tools: list[Any] = []
+    for _ in range(400):
+        tools = [tools]
+    (event,) = EVENTS[:1]
+    deep = {**event, "response": {**event["response"], "tools": tools}}
+    data = f"event: {event['type']}\ndata: {json.dumps(deep)}\n\n".encode()
+    assert read(numbered(data))[0]["response"]["tools"] == tools
 
 
 DIED = BackendError("it died")

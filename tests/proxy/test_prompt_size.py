@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.nesting import MAX_DEPTH
 from gateway.proxy.prompt_size import Question, answer, estimate, question
 
 
@@ -54,6 +55,18 @@ def test_texts_are_split(body: bytes, texts: str, numbers: int) -> None:
     assert asked.target == "/tokenize"
     assert json.loads(asked.body)["content"] == texts
     assert answer(asked, b'{"tokens": [1, 2, 3]}', body) == 3 + numbers
+
+
+def test_tools_may_nest_deeply() -> None:
+    """As deep as any body may: orjson itself writes 254 levels."""
+    schema: dict[str, Any] = {}
+    for _ in range(MAX_DEPTH - 10):
+        schema = {"a": schema}
+    body = dumped(prompt="hi", tools=[{"function": {"parameters": schema}}])
+    assert estimate(body) > MAX_DEPTH
+    asked = question("/completion", body)
+    assert asked is not None
+    assert len(asked.body) > MAX_DEPTH
 
 
 def test_tokens_given_as_numbers_need_nobody() -> None:
