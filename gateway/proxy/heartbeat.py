@@ -35,6 +35,10 @@ class Passed(Protocol):
     def latest(self) -> bytes | None:
         """The last piece of it."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last event of all is among it."""
+
     def half(self) -> bytes | None:
         """What of an event that isn't complete yet; None where that is not known."""
 

@@ -66,9 +66,6 @@ class Mender(Passed, Protocol):
 
     def last(self, event: bytes, error: GatewayError, /) -> bytes: ...
 
-    @property
-    def complete(self) -> bool: ...
-
 
 @dataclass(slots=True)
 class Call:
@@ -208,6 +205,7 @@ async def _attempt(
         call.prepare = None
     answer = _Answer()
     answer.awaits_head = call.stream is None
+    answer.may_stream = call.stream is not False
     exchange = await lease.backend.pool.send(
         call.method, call.target, call.headers, call.body, answer, body_length=call.length
     )
@@ -225,8 +223,8 @@ async def _attempt(
         if opened is None:
             if answer.whole:
                 return _whole(lease, call, head, b"".join(answer.early), outcome)
-            if _names(call, head) is not None:
-                head.length = None  # of a name that is longer or shorter
+            if _is_stream(head) or _names(call, head) is not None:
+                head.length = None  # with heartbeats, or another name, it is another one
             opened = await open_stream(opener, head)
         elif head.status >= 400:
             raise _failure(lease, call, head, b"".join(answer.early)).as_error()
@@ -245,12 +243,18 @@ def _is_stream(head: ResponseHead) -> bool:
 
 
 def _is_events(head: ResponseHead) -> bool:
-    return (headers.find(head.headers, b"content-type") or b"").startswith(EVENTS.encode())
+    kind = headers.find(head.headers, b"content-type") or b""
+    # Packed by a server that was not asked to, they are bytes like any others.
+    return kind[: len(EVENTS)].lower() == EVENTS.encode() and not _is_coded(head)
+
+
+def _is_coded(head: ResponseHead) -> bool:
+    return headers.find(head.headers, b"content-encoding") not in (None, b"identity")
 
 
 def _names(call: Call, head: ResponseHead) -> Names | None:
     """What gives an answer that isn't kept our name for its model, if it needs that."""
-    if call.renamed is None or headers.find(head.headers, b"content-encoding") is not None:
+    if call.renamed is None or _is_coded(head):
         return None
     if _is_events(head):
         if call.mender is not None:
@@ -311,15 +315,17 @@ async def _stream(
         if names is not None and (rest := names.rest()):
             opened.write(rest)
     except UpstreamError as broke:
-        # Never a clean end, but where the last event says so itself.
-        outcome.error = error = await backend.reason(broke, deaths)
-        _log.error("a stream broke: %s", error.message)
         answer.flush()
-        if passed is not None:
-            await call.break_off(opened, outcome.tell(error), passed)
-        else:
-            opened.break_off(None)
-        return response
+        if passed is None or not passed.complete:
+            # Never a clean end, but where the last event says so itself.
+            outcome.error = error = await backend.reason(broke, deaths)
+            _log.error("a stream broke: %s", error.message)
+            if passed is None:
+                opened.break_off(None)
+            else:
+                await call.break_off(opened, outcome.tell(error), passed)
+            return response
+        _log.info("behind its last event a stream broke: %s", broke.message)
     finally:
         if heart is not None:
             heart.stop()
@@ -382,6 +388,7 @@ class _Answer:
         "ended",
         "error",
         "head",
+        "may_stream",
         "paused",
         "whole",
     )
@@ -390,6 +397,7 @@ class _Answer:
 
     def __init__(self) -> None:
         self.awaits_head = False  # its head is to be told of as soon as it is here
+        self.may_stream = False  # a stream was asked for, or may have been
         self.early: list[bytes] = []
         self._events = 0  # of a stream of events, without those that went through:
         self._outlet: Outlet | None = None
@@ -438,6 +446,8 @@ class _Answer:
         length = head.length
         # An error is read to its end, framed as it may be: it is said again in another shape.
         self.whole = length <= _WHOLE if length is not None else head.status >= 400
+        if self.may_stream and self.whole and _is_stream(head):
+            self.whole = False  # events, though their length is known
         if self.awaits_head:
             self.awaits_head = False
             self._tell()

@@ -8,6 +8,7 @@ nothing per chunk.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -20,6 +21,12 @@ _MAX_TAIL = 64 * 1024
 #: How an event ends: with a blank line (WHATWG HTML, 9.2.5).
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _NUMBERS = (int, float)
+#: The last event of a stream: OpenAI's, Anthropic's, that of Responses.
+_LAST = re.compile(
+    rb"""(data:\ ?\[DONE\] | event:\ ?(message_stop|response\.(completed|incomplete|failed))\r?\n
+    data:[^\r\n]*)\r?\n\r?\n\Z""",
+    re.VERBOSE,
+)
 #: Tokens. A server that says more, or less than none, isn't believed: sums go into a database.
 _MOST = 2**40
 
@@ -50,6 +57,11 @@ class Tail:
     def latest(self) -> bytes | None:
         """What was fed last."""
         return self._pieces[-1] if self._pieces else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last event of all was fed."""
+        return _LAST.search(self._joined(self._pieces)) is not None
 
     def half(self) -> bytes | None:
         """What was fed of an event that isn't complete; None where the beginning is not kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -544,6 +545,97 @@ async def test_an_answer_that_is_no_stream_after_a_heartbeat(
         got = await reading.rest()
     assert b"m did not answer with a stream" in got
     assert b"{}" not in got
+
+
+@EVERY_API
+@BOTH_DOORS
+@pytest.mark.parametrize("count", [1, 9000], ids=["short", "long"])
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "after a heartbeat"])
+async def test_events_of_a_known_length(
+    make_gateway: MakeGateway, script: Script, api: Api, query: str, count: int, late: bool
+) -> None:
+    """A server may tell the length of its stream: with heartbeats, or numbers, it is another."""
+    whole = api.first + api.second * count + api.last
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nContent-Length: %d\r\n\r\n"
+    parts = head % len(whole) + whole[:-5], whole[-5:]
+    if not late:
+        script.say(parts[0])
+    async with gateway(make_gateway, script) as running, asking(running, api, query) as reading:
+        await reading.beats(api, 2 if late else 0)
+        if late:
+            script.say(parts[0])
+        await reading.until(lambda got: got.count(b'"b"') == count)
+        script.say(parts[1])
+        got = await reading.rest()
+        (record,) = running.gateway.accounting.recent
+    assert reading.clean
+    assert record.status == 200
+    assert record.usage.completion_tokens >= count or api.path == "/v1/messages"
+    if api.path != "/v1/responses":
+        assert without_beats(api, got) == whole
+    else:
+        events = [json.loads(line[6:]) for line in got.splitlines() if line.startswith(b"data: ")]
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert events[-1]["type"] == "response.completed"
+
+
+async def test_events_that_are_packed_are_left_alone(
+    make_gateway: MakeGateway, script: Script
+) -> None:
+    """Nobody asked for that, but no comment gets into it."""
+    api = APIS["chat"]
+    packed = gzip.compress(api.first + api.last)
+    head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    # What has gone out ends as a line does.
+    script.say(head, chunk(packed[:15] + b"\n"))
+    async with (
+        gateway(make_gateway, script) as running,
+        asking(running, api, auto_decompress=False) as reading,
+    ):
+        await reading.until(len)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reading.response.content.readany(), 4 * BEAT)
+        script.say(chunk(packed[15:]), b"0\r\n\r\n")
+        assert await reading.rest() == packed[:15] + b"\n" + packed[15:]
+
+
+@EVERY_API
+@BOTH_DOORS
+async def test_a_server_that_dies_behind_the_last_event(
+    make_gateway: MakeGateway, script: Script, api: Api, query: str
+) -> None:
+    """All was said, so nothing follows, and it is no failure."""
+    script.say(STREAM_HEAD, chunk(api.first), chunk(api.second), chunk(api.last))
+    async with gateway(make_gateway, script, limits={}) as running:
+        async with asking(running, api, query) as reading:
+            await reading.until(lambda got: re.search(rb"DONE|_stop|completed", got))
+            script.die()
+            got = await reading.rest()
+        assert reading.clean
+        assert b"rror" not in got.replace(b'"error":null', b"")
+        assert await running.json("GET", "/chat/errors") == (200, {"errors": []})
+        assert running.gateway.accounting.recent[-1].status == 200
+
+
+@BOTH_DOORS
+async def test_responses_that_failed_leave_their_connection(
+    make_gateway: MakeGateway, script: Script, query: str
+) -> None:
+    """Their HTTP ended as it should, so the client may send its next request there."""
+    api = APIS["responses"]
+    async with gateway(make_gateway, script) as running:
+        ports = set()
+        for _ in range(5):
+            async with asking(running, api, query) as reading:
+                assert reading.response.connection is not None
+                transport = reading.response.connection.transport
+                assert transport is not None
+                ports.add(transport.get_extra_info("sockname"))
+                await reading.beats(api, 1)
+                script.say(b"HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\n{}")
+                assert b"event: response.failed" in await reading.rest()
+                assert reading.clean
+        assert len(ports) == 1
 
 
 @EVERY_API
