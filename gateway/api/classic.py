@@ -119,7 +119,6 @@ def _status_event(app: web.Application, principal: Principal) -> dict[str, Any]:
     chosen, statuses = chosen_by(principal, library), scheduler.status()
     if allowed is not None:
         statuses = [s for s in statuses if s.name in allowed]
-        chosen = chosen if chosen is not None and chosen.model in allowed else None
     active = chosen.model if chosen is not None else None
 
     def failure(model: str) -> str | None:

@@ -220,17 +220,17 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
 def chosen_by(principal: Principal, library: Library) -> Active | None:
     """What requests of ``principal`` mean that name no model.
 
-    Where an administrator chose, for everybody, a personality that this key may not use, that of
-    its requests is nobody's: they don't fail for it.
+    A choice that this key may not use (an administrator's for everybody, or its own from before
+    its rights changed) is none: no request fails for a name that it didn't say, or learns it.
+    Neither does one for the personality alone.
     """
     chosen = library.choices.of(principal.key_id, admin=principal.admin)
+    if chosen is None:
+        return None
+    if principal.models is not None and chosen.model not in principal.models:
+        return None
     allowed = principal.personalities
-    if (
-        chosen is not None
-        and allowed is not None
-        and chosen.personality is not None
-        and chosen.personality not in allowed
-    ):
+    if allowed is not None and chosen.personality is not None and chosen.personality not in allowed:
         return Active(chosen.model)
     return chosen
 

@@ -129,13 +129,35 @@ async def test_a_key_loads_what_it_may_use(make_gateway: MakeGateway, tmp_path: 
         # What an administrator chose for everybody is no way around what this key may not use.
         other = await plain(running, "other", models=["a"], personalities=[])
         await load(running, running.key, model="b")
-        assert "may not use the model 'b'" in await meant(running, other)
+        assert await meant(running, other) == "a", "the only one that it may use"
         assert await told(running, other) == (None, None)
         assert await meant(running, key) == "a"
         await load(running, running.key, model="a", personality="teacher")
         assert await meant(running, other) == "a"
         assert system(tmp_path) is None
         assert await told(running, other) == ("a", None)
+
+
+async def test_a_choice_that_a_key_may_not_use_is_none(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with make_gateway(models(tmp_path, "a", "b", "hidden")) as running:
+        ring = running.gateway.ring
+        assert ring is not None
+        key = await plain(running, models=["a", "b"])
+        await load(running, running.key, model="hidden")
+        message = await meant(running, key)
+        assert "POST /loadModel" in message
+        assert "hidden" not in message
+        # Its own, from before it lost the right to it.
+        await load(running, key, model="b")
+        await load(running, running.key, model="a")
+        (record,) = [record for record in ring.records if record.name == "app"]
+        await ring.change(record.id, {"models": ["a"]})
+        assert await meant(running, key) == "a"
+        assert await told(running, key) == (None, None)
+        await ring.change(record.id, {"models": ["a", "b"]})
+        assert await meant(running, key) == "b"
 
 
 async def test_choices_go_with_their_model_and_their_key(
