@@ -3,7 +3,8 @@
 An answer that was waited for says itself what it took. One that was hung up on doesn't, and if it
 cost nothing, hanging up before the last event would be a way around the limits: so its prompt is
 counted once it was sent to the backend, and of its answer what had come. llama-server is asked how
-many tokens the prompt has, off the request's way; where it can't say, they are estimated.
+many tokens the prompt has, off the request's way; where it can't say, they are estimated. The same
+goes for streams of servers elsewhere, many of which tell only who asks for it (``stream_options``).
 """
 
 from __future__ import annotations
@@ -99,11 +100,12 @@ class Metered(Outcome):
         elif self.error is not None:  # it broke when the head, with its 200, had gone out
             self.status = self.error.status
         usage = self.usage
-        if self.status == HUNG_UP and (sent := self.sent) is not None:
+        hung_up = self.status == HUNG_UP
+        if (sent := self.sent) is not None and (hung_up or (self.status == 200 and self.events)):
             if usage is None:
                 self._count(sent)
                 return
-            if not usage.completion_tokens:  # only the prompt's were told, at the beginning
+            if hung_up and not usage.completion_tokens:  # only the prompt's were told, at the start
                 usage = usage._replace(completion_tokens=self.events)
         grant = self._visit.grant
         failed = error is not None or self.error is not None
@@ -113,7 +115,7 @@ class Metered(Outcome):
         self._add(usage or Usage(completion_tokens=self.events), time.perf_counter())
 
     def _count(self, sent: Call) -> None:
-        """Have the prompt counted of an answer that was hung up on, and then all of it."""
+        """Have the prompt counted of an answer that didn't tell, and then all of it."""
         ended = time.perf_counter()
         visit, events = self._visit, self.events
         grant = visit.grant
@@ -157,7 +159,7 @@ def _status_of(error: BaseException) -> int:
     return HUNG_UP if isinstance(error, asyncio.CancelledError | ConnectionError) else 500
 
 
-# --- answers that were hung up on ------------------------------------------------------------
+# --- answers that do not tell ----------------------------------------------------------------
 
 
 def _length(sent: Call) -> int:

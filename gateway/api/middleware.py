@@ -69,6 +69,11 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     connection = request.protocol
     assert isinstance(connection, Connection)
     connection.began(request)
+    if request.version[0] != 1:  # 0.9 has no headers, 2 is another protocol
+        connection.ended()
+        return connection.refused(
+            request, BadRequest("this server speaks HTTP/1.1", code="malformed_request")
+        )
     visit = request[VISIT] = Visit(request.app[PARTS], request.headers.get("X-Personality"))
     try:
         answered = await answer(request, visit, handler, scope_of(handler))
@@ -163,8 +168,6 @@ def _answered_at_once(request: web.Request, parts: Parts) -> web.Response | None
 
     The front door looks at what it serves when it first sees such a head.
     """
-    if request.version[0] != 1:  # 0.9 has no headers, 2 is another protocol
-        raise BadRequest("this server speaks HTTP/1.1", code="malformed_request")
     if request.remote:  # not by the control socket
         parts.hosts.check(request.headers.getall("Host", ()), request.version)
     check_head(request, parts.limits)

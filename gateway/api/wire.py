@@ -280,9 +280,12 @@ class Connection(web.RequestHandler):
             error, start = malformed(exc, self._connections.limits, self._over), self._start
         else:
             super().handle_error(request, status, exc, message)  # logs; raises if it is too late
-            error = GatewayError("internal error")
-            start = f"{request.method} {request.path} ".encode("utf-8", "surrogateescape")
+            error, start = GatewayError("internal error"), _beginning(request)
         return _Written(self._refusal(start, error), self._linger)
+
+    def refused(self, request: web.BaseRequest, error: GatewayError) -> web.StreamResponse:
+        """``error`` as the answer, over HTTP/1.1 whatever the request says; the last one."""
+        return _Written(self._refusal(_beginning(request), error), self._linger)
 
     async def _linger(self) -> None:
         """Let go of a client that may still be sending what has been refused.
@@ -298,3 +301,7 @@ class Connection(web.RequestHandler):
         peer = self.peername
         client = str(peer[0]) if isinstance(peer, tuple) else None
         return self._connections.refuse(start, error, client)
+
+
+def _beginning(request: web.BaseRequest) -> bytes:
+    return f"{request.method} {request.path} ".encode("utf-8", "surrogateescape")

@@ -288,6 +288,29 @@ async def test_a_server_elsewhere_is_not_asked(make_gateway: MakeGateway) -> Non
             gone.set()
 
 
+async def test_a_stream_that_tells_no_usage_is_paid_for(make_gateway: MakeGateway) -> None:
+    """OpenAI's own servers and vLLM tell it only where ``stream_options`` asks for it."""
+
+    async def story(asked: Asked) -> None:
+        asked.writer.write(STREAM_HEAD + event("a ") + event("b ") + b"e\r\ndata: [DONE]\n\n\r\n")
+        asked.writer.write(b"0\r\n\r\n")
+
+    async with Elsewhere() as server:
+        server.answers["/v1/chat/completions"] = story
+        async with make_gateway({"m": {"url": server.url}}) as running:
+            key = await limited(running, tpd=GUESS, concurrency=1)
+            body = {**CHAT, "stream": True}
+            async with running.request(
+                "POST", "/v1/chat/completions", key=key, json=body
+            ) as response:
+                assert (await response.read()).endswith(b"data: [DONE]\n\n")
+            record = await recorded(running)
+            assert (record.status, record.usage.prompt_tokens) == (200, GUESS)
+            assert (await running.json("POST", "/v1/chat/completions", key=key, json=body))[
+                0
+            ] == 429
+
+
 async def test_a_failed_load_costs_nothing(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {
         "bad": fake_model(tmp_path, exit=3),

@@ -207,6 +207,20 @@ async def test_every_status_has_the_shape_of_its_api(
         await asyncio.gather(*[is_refused(*case) for case in cases])
 
 
+@pytest.mark.parametrize("path", [CHATS, MESSAGES])
+@pytest.mark.parametrize("version", ["", " HTTP/0.9", " HTTP/2.0"])
+async def test_other_versions_are_answered_over_1_1(
+    make_gateway: MakeGateway, path: str, version: str
+) -> None:
+    """A client that reads 1.1, as a proxy does, can't read a line that says 2.0 (RFC 9110, 6.2)."""
+    async with make_gateway({}) as running, connected(running) as client:
+        client.send(head(running, f"GET {path}{version}"))
+        assert (await client.reader.readuntil(b" ")) == b"HTTP/1.1 "
+        assert (await client.reader.readexactly(4)) == b"400 "
+        said = json.loads((await client.closed()).rpartition(b"\r\n\r\n")[2])
+        assert ("type" in said) == (path == MESSAGES)
+
+
 async def test_browsers_may_read_it_and_heads_have_no_body(make_gateway: MakeGateway) -> None:
     cors = {"origins": ["https://app.example.com"]}
     async with make_gateway({}, cors=cors) as running:
