@@ -18,7 +18,7 @@ from gateway.api.keys import KeyRing
 from gateway.app import build_app
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
-from gateway.backends.machine import Machine, read_machine
+from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.policy import Limits
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
@@ -180,9 +180,11 @@ class Gateway:
 
         settings, environment = self.settings, self.scheduler.environment
 
+        reader = MachineReader()
+
         def read() -> Machine:
             program = _program(settings, environment.environ)
-            return read_machine(program, environment.for_children)
+            return reader.read(program, environment.for_children)
 
         wanted = settings.scheduler.memory_budget
         program = await asyncio.to_thread(_program, settings, environment.environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gateway.backends.capacity import Capacity
 from gateway.backends.device_options import chosen_devices
@@ -53,14 +54,14 @@ class Accounts:
         need = self.known(spec)
         if need is None:
             return Demand()
-        least = min(need.least, need.size)
         if (capacity := self.capacity) is None or not capacity.machine.gpu:
-            return Demand(need.size, least)
+            return Demand(need.size, need.least)
+        demand = Demand(need.size, need.least, need.beside, need.least_beside)
         names = [device.name for device in capacity.machine.devices]
         choice = chosen_devices(spec, names, self._environ)
         if choice is None:
-            return Demand(need.size, least, need.beside)
-        return Demand(need.size, least, need.beside, choice.devices, choice.shares)
+            return demand
+        return replace(demand, devices=choice.devices, shares=choice.shares)
 
     # --- what there is -------------------------------------------------------------------------
 

@@ -8,14 +8,17 @@ is free of it, and what our own models hold there; it does not change with what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from threading import Thread
 from typing import Any
 
-from gateway.backends.devices import Device
+from gateway.backends.devices import Device, NotTold
 from gateway.backends.gpus_seen import GpusSeen
 from gateway.backends.machine import Machine
 from gateway.backends.placement import Card, Demand, Look, Memory, Resident
@@ -28,6 +31,9 @@ _MIB = 2**20
 _GIB = 2**30
 #: Left free beside what is measured: a driver, a file cache, somebody's browser may need it next.
 _MARGIN = 256 * _MIB
+#: Seconds for which a look is waited for, before it goes on without.
+_PATIENCE = 20.0
+_Seen = tuple[Machine, Memory, str | None]
 #: Seconds for which a look is good, or ten times as long as it took.
 _FRESH = 1.0
 
@@ -46,6 +52,8 @@ class Capacity:
         self._budget = budget
         self._seen = seen
         self._until = 0.0  # monotonic; until then the last look is good
+        self._looking: _Look | None = None
+        self._failed: str | None = None
         self.machine = Machine((), "not looked at")
         self.memory = Memory()
         #: What is wrong with it: a GPU that has gone.
@@ -67,15 +75,31 @@ class Capacity:
         return self.memory
 
     async def look(self, residents: Sequence[Resident] = ()) -> None:
-        """See what is free. Where that fails, what was seen before stays."""
-        started = time.monotonic()
+        """See what is free. Where that fails, or takes too long, what was seen before stays.
+
+        Whatever is odd about this machine must not keep every model from loading.
+        """
+        began = time.monotonic()
+        if self._looking is None:
+            self._looking = _Look(partial(self._look, residents))
+        looking = self._looking
+        started = looking.started
+        left = max(started + _PATIENCE - began, 0.0)
+        await asyncio.wait([looking.outcome], timeout=left)
+        if not looking.outcome.done():
+            self._fail(f"nothing has come of a look for {began + left - started:.0f} s", began)
+            self._until = time.monotonic() + _PATIENCE
+            return
+        self._looking = None
         try:
-            machine, memory, problem = await asyncio.to_thread(self._look, residents)
-        except Exception:
-            # Whatever is odd about this machine must not keep every model from loading.
-            _log.exception("the memory of this machine cannot be told")
-            self.memory = replace(self.memory, seen=started)
+            machine, memory, problem = looking.outcome.result()
+        except NotTold as error:
+            self._fail(str(error), started)
+        except Exception as error:
+            _log.debug("looking at the memory", exc_info=error)
+            self._fail(repr(error), started)
         else:
+            self._failed = None
             before = self.machine.source, self.budget
             self.machine, self.memory = machine, replace(memory, seen=started)
             if before != (machine.source, self.budget):
@@ -89,16 +113,23 @@ class Capacity:
         took = time.monotonic() - started
         self._until = time.monotonic() + max(_FRESH, 10 * took)
 
+    def _fail(self, why: str, seen: float) -> None:
+        if why != self._failed:
+            _log.warning("the memory of this machine cannot be told: %s", why)
+        self._failed = why
+        self.memory = replace(self.memory, seen=seen)
+
     def _look(self, residents: Sequence[Resident]) -> tuple[Machine, Memory, str | None]:
         machine = self._read()
         problem = self._seen.compare(machine) if self._seen is not None else None
-        held = _held(residents, machine)
-        alone = len(machine.devices) == 1
-        cards = tuple(
-            _card(device, self._budget if alone else None, held.get(device.name, 0))
-            for device in machine.devices
-        )
-        ram = None if machine.ram is None else _card(machine.ram, None, held.get(RAM, 0))
+        held, coming = _held(residents, machine)
+        budget = self._budget if len(machine.devices) == 1 else None
+
+        def card(device: Device, size: int | None) -> Card:
+            return _card(device, size, held.get(device.name, 0), coming.get(device.name, 0))
+
+        cards = tuple(card(device, budget) for device in machine.devices)
+        ram = None if machine.ram is None else card(machine.ram, None)
         return machine, Memory(cards, ram), problem
 
     def report(self) -> dict[str, Any]:
@@ -141,20 +172,46 @@ class Capacity:
         )
 
 
-def _card(device: Device, size: int | None, held: int) -> Card:
+class _Look:
+    """A look at the machine in a thread of its own: one that hangs delays no end of the gateway."""
+
+    def __init__(self, look: Callable[[], _Seen]) -> None:
+        self.started = time.monotonic()
+        self.outcome: asyncio.Future[_Seen] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        Thread(target=self._run, args=(look,), name="look at the memory", daemon=True).start()
+
+    def _run(self, look: Callable[[], _Seen]) -> None:
+        try:
+            seen = look()
+        except Exception as error:
+            self._tell(partial(self.outcome.set_exception, error))
+        else:
+            self._tell(partial(self.outcome.set_result, seen))
+
+    def _tell(self, how: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
+            self._loop.call_soon_threadsafe(how)
+
+
+def _card(device: Device, size: int | None, held: int, coming: int) -> Card:
     """``size``: what the configuration says instead of what there is less a reserve."""
     size = device.budget if size is None else size
     if device.free is None:
         return Card(device.name, size, size)
-    return Card(device.name, size, max(min(size, device.free + held - _MARGIN), 0))
+    left = device.free + held - _MARGIN
+    hope = max(min(size, left + coming), 0) if coming else None
+    return Card(device.name, size, max(min(size, left), 0), hope)
 
 
-def _held(residents: Sequence[Resident], machine: Machine) -> dict[str, int]:
-    """Bytes by device that our own models hold.
+def _held(residents: Sequence[Resident], machine: Machine) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes by device that our own models hold, and what they may hold beside that.
 
-    What cannot be measured is what was said to be needed, or nothing while a model is loading.
+    What cannot be measured is what was said to be needed. While a model is loading, nobody knows
+    how much of that it holds already.
     """
     held: dict[str, int] = {}
+    coming: dict[str, int] = {}
 
     def add(name: str, size: int) -> None:
         held[name] = held.get(name, 0) + size
@@ -166,11 +223,14 @@ def _held(residents: Sequence[Resident], machine: Machine) -> dict[str, int]:
             used = memory_kept(resident.group, gpu=True)
             if used is None:
                 used = planned if resident.settled else 0
+                if not resident.settled:
+                    for name, size in gpus:
+                        coming[name] = coming.get(name, 0) + size
             for name, size in gpus:
                 add(name, used * size // planned if planned else 0)
         if not machine.gpu or len(gpus) < len(resident.on):
             add(RAM, memory_kept(resident.group, gpu=False) or 0)
-    return held
+    return held, coming
 
 
 def _gib(size: int) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.backends.options import option
+from gateway.backends.options import option, scattered
 from gateway.catalog import ModelSpec
 
 #: Variable -> how llama-server names the devices that it is about.
@@ -43,7 +43,8 @@ def chosen_devices(
     mode = option(spec, "-sm --split-mode", "SPLIT_MODE")
     main = option(spec, "-mg --main-gpu", "MAIN_GPU")
     if not hidden and listed is None and split is None and mode is None and main is None:
-        return None
+        # Buffers that it names may be on any of them, and --device hides servers of --rpc.
+        return Choice() if scattered(spec) else None
     seen = tuple(names)
     for variable in hidden:
         seen = _visible(seen, _VISIBLE[variable], spec.env[variable], environ.get(variable))

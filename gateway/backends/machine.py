@@ -6,12 +6,23 @@ has taken meanwhile is not free. Everything here blocks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.backends.devices import Device, amd_devices, listed_devices, nvidia_devices
+from gateway.backends.devices import (
+    Device,
+    NotTold,
+    amd_devices,
+    ask_devices,
+    listed_devices,
+    nvidia_devices,
+)
 from gateway.backends.ram import ram_device
+
+#: Seconds for which a llama-server that did not answer to --list-devices is not asked again.
+_QUIET = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +50,39 @@ def read_machine(
     program: Sequence[str], environ: Mapping[str, str], *, root: Path = Path("/")
 ) -> Machine:
     """What there is for the llama-server ``program``, and what is free of it, at this moment."""
+    return _machine(listed_devices(program, environ), root)
+
+
+class MachineReader:
+    """Reads the machine again and again, and does not take a failed look for a GPU that is gone."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._named_by: tuple[str, ...] | None = None  # the program that has listed GPUs before
+        self._quiet_until = 0.0
+
+    def read(self, program: Sequence[str], environ: Mapping[str, str]) -> Machine:
+        """As :func:`read_machine`. Raises :class:`NotTold` where ``program`` fails to list the
+        GPUs that it has listed before: what was seen then is more likely than that there are none.
+        """
+        gpus = None
+        try:
+            if time.monotonic() < self._quiet_until:
+                raise NotTold(f"{program[0]} did not answer to --list-devices a while ago")
+            if program:
+                gpus = ask_devices(program, environ)
+        except NotTold as error:
+            if error.silent:
+                self._quiet_until = time.monotonic() + _QUIET
+            if self._named_by == tuple(program):
+                raise
+        self._named_by = tuple(program) if gpus else None
+        return _machine(gpus, self._root)
+
+
+def _machine(gpus: list[Device] | None, root: Path) -> Machine:
+    """``gpus``: as llama-server lists them, ``None`` if it does not."""
     ram = ram_device(root)
-    gpus = listed_devices(program, environ)
     if gpus is not None:
         source, named = "llama-server --list-devices", True
     else:
@@ -49,4 +91,15 @@ def read_machine(
             gpus, source = amd_devices(root), "amdgpu"
     if not gpus:
         return Machine((ram,), ram.description)
-    return Machine(tuple(gpus), f"{source}: {len(gpus)} GPU(s)", True, named, ram)
+    devices = tuple(_with_file_cache(device, ram) for device in gpus)
+    return Machine(devices, f"{source}: {len(gpus)} GPU(s)", True, named, ram)
+
+
+def _with_file_cache(device: Device, ram: Device) -> Device:
+    """A GPU that works in all of the RAM (NVIDIA Jetson, DGX Spark): drivers do not count as free
+    what the kernel would let go of, which after a few loads of models is most of it.
+    """
+    whole = 0.9 * ram.total <= device.total <= 1.01 * ram.total
+    if device.free is None or ram.free is None or not whole:
+        return device
+    return replace(device, free=max(device.free, min(ram.free, device.total)))

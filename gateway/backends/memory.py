@@ -46,12 +46,13 @@ class Need:
     size: int
     source: Source
     beside: int = 0  # in RAM, beside what is on GPUs
+    #: Of both, what it takes for sure: it is refused only for want of that.
+    least: int = 0
+    least_beside: int = 0
 
-    @property
-    def least(self) -> int:
-        """What it takes at the least: an estimate is rather too much than too little."""
-        guess = self.source in (Source.ESTIMATED, Source.GUESSED)
-        return int(self.size * 0.85) if guess else self.size
+
+#: How much of a size that was set, or measured at another time, a model takes for sure.
+_SURE = 0.9
 
 
 class Needs:
@@ -89,7 +90,7 @@ class Needs:
     def known(self, spec: ModelSpec) -> Need | None:
         """The need of ``spec`` without looking anywhere, ``None`` if that takes a look."""
         if spec.memory is not None:
-            return Need(spec.memory, Source.SET)
+            return _as_set(spec.memory)
         identity, need = self._cache.get(spec.name, ((), None))
         return need if identity == spec.process_identity() else None
 
@@ -102,7 +103,7 @@ class Needs:
             need = await asyncio.to_thread(self._look, spec)
             self._cache[spec.name] = (spec.process_identity(), need)
         else:
-            need = Need(spec.memory, Source.SET)
+            need = _as_set(spec.memory)
         return need
 
     def _look(self, spec: ModelSpec) -> Need:
@@ -111,10 +112,12 @@ class Needs:
         if key not in self._estimates:
             found = estimate(spec, self._llm_storage, gpu=gpu)
             source = Source.ESTIMATED if found.from_header else Source.GUESSED
-            self._estimates[key] = Need(found.total, source, found.beside)
+            self._estimates[key] = Need(
+                found.total, source, found.beside, found.least, found.least_beside
+            )
         need = self._estimates[key]
         if (size := self._measured.get(key)) is not None:
-            return Need(size, Source.MEASURED, need.beside)
+            return _as_measured(size, need)
         return need
 
     async def measure(self, spec: ModelSpec, group: int) -> Need | None:
@@ -126,8 +129,7 @@ class Needs:
         key, size = await asyncio.to_thread(self._weigh, spec, group)
         if size is None:
             return None
-        beside = known.beside if (known := self._estimates.get(key)) is not None else 0
-        need = Need(size, Source.MEASURED, beside)
+        need = _as_measured(size, self._estimates.get(key))
         self._measured[key] = size
         self._cache[spec.name] = (spec.process_identity(), need)
         _log.info("model %s takes %.1f MiB", spec.name, size / 2**20)
@@ -146,6 +148,19 @@ class Needs:
             # are there in full from the start.
             used += estimate(spec, self._llm_storage, gpu=gpu).compute
         return key, used
+
+
+def _as_set(size: int) -> Need:
+    return Need(size, Source.SET, least=int(size * _SURE))
+
+
+def _as_measured(size: int, estimated: Need | None) -> Need:
+    least = int(size * _SURE)
+    if estimated is None or not estimated.size:
+        return Need(size, Source.MEASURED, least=least)
+    # It took what there was: mapped weights as far as there was room, a context that was fitted in.
+    least = min(least, estimated.least)
+    return Need(size, Source.MEASURED, estimated.beside, least, estimated.least_beside)
 
 
 def fingerprint(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> str:

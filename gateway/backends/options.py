@@ -23,6 +23,43 @@ def gpu_layers(spec: ModelSpec) -> int | None:
     return None if count is None or count < 0 else count
 
 
+def mapped(spec: ModelSpec) -> bool:
+    """Whether weights in RAM are pages of the file, which the kernel lets go of and reads again.
+
+    Such a model runs, if slower, where there is less memory than it has weights.
+    """
+    if spec.params.no_mmap or spec.params.mlock:
+        return False
+    mode = option(spec, "-lm --load-mode", "LOAD_MODE")
+    named = {argument.replace("_", "-") for argument in spec.extra_args}
+    others = {"--no-mmap", "--mlock", "-dio", "--direct-io"}
+    switched = ("LLAMA_ARG_NO_MMAP", "LLAMA_ARG_MLOCK", "LLAMA_ARG_DIO")
+    off = spec.env.get("LLAMA_ARG_MMAP", "1").lower() in ("0", "off", "false", "disabled")
+    return not (named & others or off or any(name in spec.env for name in switched)) and (
+        mode is None or mode == "mmap"
+    )
+
+
+#: What puts parts of a model elsewhere than its layers go, or lets llama-server choose.
+_ELSEWHERE: Final = (
+    ("-ot --override-tensor", "OVERRIDE_TENSOR"),
+    ("-cmoe --cpu-moe", "CPU_MOE"),
+    ("-ncmoe --n-cpu-moe", "N_CPU_MOE"),
+    ("--rpc", "RPC"),
+)
+
+
+def scattered(spec: ModelSpec) -> bool:
+    """Whether ``extraArgs`` or ``env`` spread a model in ways that nobody counts here."""
+    for flags, variable in _ELSEWHERE:
+        if f"LLAMA_ARG_{variable}" in spec.env:
+            return True
+        names = flags.split()
+        if any(a.partition("=")[0].replace("_", "-") in names for a in spec.extra_args):
+            return True
+    return option(spec, "-fit --fit", "FIT") == "on"
+
+
 def number(spec: ModelSpec, own: int | None, flags: str, variable: str) -> int | None:
     """A setting as llama-server will have it: the last flag wins, and any flag over a variable.
 

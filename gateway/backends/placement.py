@@ -1,8 +1,8 @@
 """On which devices a model goes, by what it needs and what they have left. Pure.
 
 A model goes to one GPU, to that where it fits and leaves the least; only one that is too big for
-any of them spans all, as llama.cpp spreads it: by what each has left. Where models.json chooses
-(``--device``, ``--tensor-split``), it is counted as chosen.
+what any of them has spans all, as llama.cpp spreads it: by what each has left. Where models.json
+chooses (``--device``, ``--tensor-split``), it is counted as chosen.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ class Card:
     """A device that models live on: a GPU, or RAM. Bytes.
 
     ``size`` is for all models together when no other program uses the device, ``left`` is what of
-    that others leave now.
+    that others leave now, ``hope`` what they may turn out to leave, when models that are loading
+    have taken what they need.
     """
 
     name: str
     size: int
     left: int
+    hope: int | None = None  # None: ``left``
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,15 @@ class Memory:
 class Demand:
     """What one model needs. Bytes.
 
-    ``least``: of an estimate, which is rather too much, what is worth a try. ``devices``:
-    those that models.json chooses, with ``shares`` in the proportions of ``--tensor-split``.
+    ``least``: what it takes for sure; with so much a load is worth a try where no more can be had.
+    ``devices``: those that models.json chooses, with ``shares`` in the proportions of
+    ``--tensor-split``.
     """
 
     size: int = 0
     least: int = 0
     beside: int = 0  # in RAM, beside what is on GPUs
+    least_beside: int | None = None  # of that; None: all
     devices: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
 
@@ -80,19 +84,27 @@ class Resident:
 
 
 def place(
-    demand: Demand, memory: Memory, taken: Mapping[str, int], *, ever: bool = False
+    demand: Demand,
+    memory: Memory,
+    taken: Mapping[str, int],
+    *,
+    ever: bool = False,
+    hopeful: bool = False,
+    last: bool = False,
 ) -> Placement | None:
     """Where a model goes beside ``taken`` (bytes by device); ``None``: there is no room.
 
-    Where no other model is, an estimate is not taken at its word, and what is too big for all
-    there is may try, which llama.cpp fits in as far as it goes, unless other programs have taken
-    much of it. ``ever``: as if there were no other programs.
+    Where no other model is, or none that could go (``last``), what it needs is not taken at its
+    word: it is an estimate, or a bit less will do. What is too big for all there is may try, which
+    llama.cpp fits in as far as it goes, unless other programs have taken much of it. ``ever``: as
+    if there were no other programs. ``hopeful``: with what may turn out to be left.
     """
     cards = [c for c in memory.cards if not demand.devices or c.name in demand.devices]
-    rooms = _Rooms(taken, ever=ever)
+    rooms = _Rooms(taken, ever=ever, hopeful=hopeful, last=last)
     beside: Placement = ()
     if demand.beside and memory.ram is not None:
-        if not rooms.enough(demand.beside, demand.beside, [memory.ram]):
+        least = demand.beside if demand.least_beside is None else demand.least_beside
+        if not rooms.enough(demand.beside, least, [memory.ram]):
             return None
         beside = ((memory.ram.name, demand.beside),)
     if not cards or demand.size <= 0:
@@ -118,30 +130,43 @@ def taken_by(placements: Iterable[Placement]) -> dict[str, int]:
 class _Rooms:
     """What devices have left beside what models have taken."""
 
-    def __init__(self, taken: Mapping[str, int], *, ever: bool) -> None:
+    def __init__(self, taken: Mapping[str, int], *, ever: bool, hopeful: bool, last: bool) -> None:
         self._taken = taken
         self._ever = ever
+        self._hopeful = hopeful
+        self._last = last
 
     def of(self, card: Card) -> int:
-        left = card.size if self._ever else card.left
+        left = card.left
+        if self._ever:
+            left = card.size
+        elif self._hopeful and card.hope is not None:
+            left = card.hope
         return max(left - self._taken.get(card.name, 0), 0)
+
+    def final(self, cards: Sequence[Card]) -> bool:
+        """Whether there is no model on ``cards``, or none that could go."""
+        return self._last or not any(self._taken.get(card.name) for card in cards)
 
     def enough(self, size: int, least: int, cards: Sequence[Card]) -> bool:
         room = sum(map(self.of, cards))
         if room >= size:
             return True
-        if any(self._taken.get(card.name) for card in cards):
+        if not self.final(cards):
             return False
         whole = sum(card.size for card in cards)
-        return room >= least or (least > whole > 0 and room >= _MOST * whole)
+        empty = not any(self._taken.get(card.name) for card in cards)
+        return room >= least or (empty and least > whole > 0 and room >= _MOST * whole)
 
 
 def _on_one_or_all(demand: Demand, cards: Sequence[Card], rooms: _Rooms) -> dict[str, int] | None:
     size, least = demand.size, demand.least
-    if len(cards) > 1 and least > max(card.size for card in cards):
+    if len(cards) > 1 and size > max(card.size for card in cards):
         return _spread(demand, cards, rooms)
     if fitting := [card for card in cards if rooms.of(card) >= size]:
         return {min(fitting, key=rooms.of).name: size}
+    if len(cards) > 1 and rooms.final(cards) and sum(map(rooms.of, cards)) >= _SPANNING * size:
+        return _spread(demand, cards, rooms)  # rather than be tied to one that may not do
     big = [card for card in cards if len(cards) == 1 or card.size >= least]
     trying = [card for card in big if rooms.enough(size, least, [card])]
     return {max(trying, key=rooms.of).name: size} if trying else None

@@ -361,7 +361,7 @@ class _Room:
 
     def could_fit(self, model: ModelView) -> bool:
         """Whether it would fit if every model had gone that can go, beside other programs."""
-        return self._place(model, self._staying) is not None
+        return self._place(model, self._staying, hopeful=True) is not None
 
     def place(self, model: ModelView) -> Placement | None:
         """Where ``model`` could start this moment."""
@@ -377,7 +377,12 @@ class _Room:
         return self._place(model, {n: on for n, on in self._taken.items() if n not in away})
 
     def _place(
-        self, model: ModelView, taken: Mapping[str, Placement], *, ever: bool = False
+        self,
+        model: ModelView,
+        taken: Mapping[str, Placement],
+        *,
+        ever: bool = False,
+        hopeful: bool = False,
     ) -> Placement | None:
         limits = self._limits
         if taken:  # alone, anything may try: what it needs is only an estimate
@@ -388,7 +393,14 @@ class _Room:
             together = sum(self._sizes[name] for name in taken) + model.demand.size
             if limits.budget is not None and together > limits.budget:
                 return None
-        return place(model.demand, self._memory, taken_by(taken.values()), ever=ever)
+        return place(
+            model.demand,
+            self._memory,
+            taken_by(taken.values()),
+            ever=ever,
+            hopeful=hopeful,
+            last=taken.keys() <= self._staying.keys(),
+        )
 
     def reserve(self, model: ModelView, on: Placement) -> None:
         """Keep a place for it, against those that came later."""

@@ -35,6 +35,14 @@ MARK = "LLM_GATEWAY_CHILD"
 _LEFTOVERS_GONE = 5.0
 
 
+def launcher() -> tuple[str, ...]:
+    """What comes before a program that is to end with the gateway, however that ends."""
+    if sys.platform != "linux":
+        return ()
+    parent, files = str(os.getpid()), str(open_files.INHERITED)
+    return (sys.executable, "-I", "-S", str(_LAUNCHER), parent, files)
+
+
 class Child:
     """A running (or ended) child. Made by :func:`start`."""
 
@@ -115,9 +123,7 @@ async def start(argv: tuple[str, ...], env: Mapping[str, str], *, log: LogRing, 
 
 
 async def _start(argv: tuple[str, ...], env: Mapping[str, str], log: LogRing, name: str) -> Child:
-    if sys.platform == "linux":
-        launcher = (sys.executable, "-I", "-S", str(_LAUNCHER))
-        argv = (*launcher, str(os.getpid()), str(open_files.INHERITED), *argv)
+    argv = (*launcher(), *argv)
     mark = secrets.token_hex(8)
     reader, writer = os.pipe()
     output = os.fdopen(reader, "rb", buffering=0)

@@ -125,8 +125,8 @@ def test_no_device_is_ever_promised_twice(memory, wanted):
         for name, size in on:
             if not alone:
                 assert before.get(name, 0) + size <= devices[name].left
-        if len(on_cards) > 1:  # no card is big enough for it
-            assert demand.least > max(card.size for card in memory.cards)
+        if len(on_cards) > 1:  # no card has enough left for it
+            assert demand.size > max(card.left - before.get(card.name, 0) for card in memory.cards)
         if demand.size:
             assert sum(size for _, size in on_cards) >= demand.size - len(on_cards)
         placed.append(on)
