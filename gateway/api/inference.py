@@ -26,6 +26,8 @@ from gateway.proxy.suit import suit
 from gateway.proxy.template import through_template
 
 JSON = b"Content-Type: application/json\r\n"
+#: OpenAI's name, and llama-server's, for how many answers are wanted to each prompt.
+_COUNTS = ("n", "n_cmpl")
 
 
 def json_handler(route: Route) -> AnyHandler:
@@ -90,6 +92,7 @@ def json_handler(route: Route) -> AnyHandler:
                 if name is not None:
                     call.renamed = target.name
                 call.prepare = partial(through_template, body=body, prompt=target.prompt)
+                _several(call, body)
                 return await send(request, call)
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
@@ -105,10 +108,19 @@ def json_handler(route: Route) -> AnyHandler:
             call.renamed = target.name
         if numbered and call.stream:
             call.mender = Numbering(target.name, int(time.time()), renames=name is not None)
+        if format is COMPLETION or "n" in body or "n_cmpl" in body:
+            _several(call, body)
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
         return await (answer_beside(request, call) if beside else send(request, call))
 
     return handle
+
+
+def _several(call: Call, body: JsonObject) -> None:
+    """Note whether ``body`` asks for several answers, as llama-server has it."""
+    prompt = body.get("prompt")
+    call.many_prompts = isinstance(prompt, list) and not all(type(p) is int for p in prompt)
+    call.several = call.many_prompts or any(body.get(name) not in (None, 1) for name in _COUNTS)
 
 
 def _to_be_fitted(found: int, target: Target) -> bool:

@@ -103,10 +103,16 @@ class Metered(Outcome):
         hung_up = self.status == HUNG_UP
         if (sent := self.sent) is not None and (hung_up or (self.status == 200 and self.events)):
             if usage is None:
-                self._count(sent)
+                self._count(sent, Usage(completion_tokens=self.events))
                 return
             if hung_up and not usage.completion_tokens:  # only the prompt's were told, at the start
                 usage = usage._replace(completion_tokens=self.events)
+        if sent is not None and sent.several and usage is not None and usage.tokens_per_second:
+            # Such numbers are llama-server's, and those of one answer. In a stream all were seen.
+            usage = usage._replace(completion_tokens=max(usage.completion_tokens, self.events))
+            if sent.many_prompts:
+                self._count(sent, usage)
+                return
         grant = self._visit.grant
         failed = error is not None or self.error is not None
         if grant is not None and failed and self.sent is None and self.status >= 500:
@@ -114,10 +120,10 @@ class Metered(Outcome):
         # An event is about a token.
         self._add(usage or Usage(completion_tokens=self.events), time.perf_counter())
 
-    def _count(self, sent: Call) -> None:
-        """Have the prompt counted of an answer that didn't tell, and then all of it."""
+    def _count(self, sent: Call, told: Usage) -> None:
+        """Have the prompt counted of an answer that didn't tell all, and then all of it."""
         ended = time.perf_counter()
-        visit, events = self._visit, self.events
+        visit, events = self._visit, told.completion_tokens
         grant = visit.grant
         reserved = min(_length(sent), _SMALL) // _BYTES + events
         if grant is not None:
@@ -129,7 +135,7 @@ class Metered(Outcome):
                 grant.reserve(-reserved)
             # The last resort takes no time, and cannot fail.
             prompt = _length(sent) // _BYTES if tokens is None else tokens
-            self._add(Usage(prompt, events), ended)
+            self._add(told._replace(prompt_tokens=max(prompt, told.prompt_tokens)), ended)
 
         accounting = visit.parts.accounting
         count = partial(_counted, visit.parts.scheduler, sent)

@@ -88,6 +88,9 @@ class Call:
     #: None: that stands where nobody looks, and the answer's head says it.
     stream: bool | None = False
     dialect: Dialect = OPENAI
+    #: Whether several answers were asked for, of several prompts maybe.
+    several: bool = False
+    many_prompts: bool = False
     #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.
     coded: bool = False
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from gateway.proxy.body import serialise
+
 _KEPT = 3  # pieces of the stream; usage, timings and [DONE] come in the last three events
 _KEPT_OF_LONG = 16  # where the last event may be long, and come in many reads
 _MAX_TAIL = 64 * 1024
@@ -139,9 +141,11 @@ def usage_of(answer: Any) -> Usage | None:
     """Usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``.
 
     Also Anthropic's, and that of OpenAI's Responses, whose last event holds the whole response.
+    Of several answers it is that of all: llama-server gives them as a list, or as ``choices`` with
+    the numbers of the first, so the tokens of the others are guessed.
     """
     if not isinstance(answer, dict):
-        return None
+        return _sum([usage_of(one) for one in answer]) if isinstance(answer, list) else None
     usage, timings = answer.get("usage"), answer.get("timings")
     if usage is None and isinstance(response := answer.get("response"), dict):
         usage = response.get("usage")
@@ -153,12 +157,34 @@ def usage_of(answer: Any) -> Usage | None:
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
         if isinstance(details, dict):
             cached = _count(details, "cached_tokens")
+        choices = answer.get("choices")
+        if speed is not None and isinstance(choices, list) and len(choices) > 1:
+            first, *others = map(_size, choices)
+            completion += -(-sum(others) * completion // first) if first else sum(others)
         return Usage(prompt, completion, cached, speed)
     if isinstance(timings, dict):
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
         return Usage(prompt, _count(timings, "predicted_n"), cached, speed)
     return None
+
+
+def _sum(usages: list[Usage | None]) -> Usage | None:
+    told = [usage for usage in usages if usage is not None]
+    if not told:
+        return None
+    prompt, completion, cached = (sum(counts) for counts in list(zip(*told, strict=True))[:3])
+    return Usage(prompt, completion, cached, told[0].tokens_per_second)
+
+
+def _size(choice: Any) -> int:
+    """Bytes of what one of several choices says."""
+    if not isinstance(choice, dict):
+        return 0
+    said = [choice.get("text")]
+    if isinstance(message := choice.get("message"), dict):
+        said = [message.get(part) for part in ("content", "reasoning_content", "tool_calls")]
+    return sum(len(serialise(part)) for part in said if part)
 
 
 def _count(data: dict[str, Any], key: str) -> int:

@@ -124,6 +124,36 @@ async def test_the_numbers_of_the_answer_itself_count_first(real: Running) -> No
     assert record.usage.completion_tokens > 4
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": STORY}], "n": 3}),
+        ("/v1/completions", {"prompt": STORY, "n": 3}),
+        ("/v1/completions", {"prompt": ["a", STORY, STORY]}),
+        ("/completion", {"prompt": ["a", STORY, STORY]}),
+        ("/completion", {"prompt": STORY, "n_cmpl": 3}),
+    ],
+)
+async def test_several_answers_are_several(
+    make_gateway: MakeGateway, tiny_model: Path, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    """llama-server tells the tokens of one of them, and of one prompt."""
+    model = {"params": {"model": str(tiny_model), "ctxSize": 8192, "threads": 1}, "parallel": 3}
+    async with make_gateway({"m": model}, llama_server="auto") as running:
+        length = {"max_tokens": 20, "n_predict": 20}
+        async with running.request(
+            "POST", path, json={"model": "m", **body, **SAYS, **length, "stream": stream}
+        ) as response:
+            assert response.status == 200, await response.text()
+            await response.read()
+        record = await recorded(running)
+        assert record.status == 200
+        assert 0.7 * 60 < record.usage.completion_tokens < 1.7 * 60
+        if isinstance(body.get("prompt"), list):
+            assert record.usage.prompt_tokens > 1.5 * await whole_prompt(running, "/completion")
+
+
 async def test_hanging_up_always_gets_nobody_over_the_limit(real: Running) -> None:
     """The bug report: 40 tokens a day, and 96 were had without the prompts."""
     key = await limited(real, tpd=400)

@@ -115,3 +115,19 @@ def test_numbers_that_no_answer_has(tokens: str) -> None:
     """They would be counted for a key's limits, and no database takes all of them."""
     answer = orjson.loads(f'{{"usage": {{"prompt_tokens": 7.0, "completion_tokens": {tokens}}}}}')
     assert usage_of(answer) == Usage(7, 0, 0, None)
+
+
+def test_several_answers() -> None:
+    """llama-server tells the first one's tokens, others those of all."""
+    choices: list[Any] = [{"text": "four"}, {"text": "eighteight"}, None]
+    told = {"prompt_tokens": 3, "completion_tokens": 2}
+    theirs = {"choices": choices, "usage": told}
+    assert usage_of(theirs) == Usage(3, 2)
+    ours = {**theirs, "timings": {"predicted_per_second": 9.0}}
+    assert usage_of(ours) == Usage(3, 2 + 4, 0, 9.0)
+    choices[1:] = [{"message": {"content": "four"}}, {"message": {"tool_calls": [1, 2]}}]
+    assert usage_of(ours) == Usage(3, 2 + 4, 0, 9.0)
+    choices[0] = {"text": ""}
+    assert usage_of(ours) == Usage(3, 2 + 11, 0, 9.0)  # a token may be one byte
+    assert usage_of([ours, theirs, {}, 7]) == Usage(6, 2 + 11 + 2, 0, 9.0)
+    assert usage_of([{}]) is None
