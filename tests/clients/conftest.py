@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for category in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
         config.addinivalue_line("filterwarnings", f"ignore::{category}")
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    # What pytest itself finds at the end, by filters that are older than those.
+    for category in (ResourceWarning, pytest.PytestUnraisableExceptionWarning):
+        warnings.simplefilter("ignore", category)
 
 
 @pytest.fixture(scope="session")
