@@ -26,9 +26,16 @@ PLACEHOLDERS: Final = frozenset(
         "sk-no-key-required",  # llama.cpp's documentation
         "not-needed",  # LM Studio's examples
         "noop",  # Cline
+        "ollama",  # Ollama's documentation
+        "lm-studio",  # LM Studio's
+        "dummy",  # LiteLLM's and Aider's
+        "false",
+        "[object object]",  # JavaScript's, of something that isn't a text
         "user_provided",  # LibreChat's setting for "each user has a key", where it leaks
     }
 )
+#: A variable that nobody put a value in: ``${API_KEY}``, ``$API_KEY``, ``{{key}}``, ``<your key>``.
+_UNFILLED = re.compile(r"\$\{[^{}]*\}|\$[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}|<[^<>]*>")
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _SUM_CHARS = 43, 6  # 62**43 > 2**256, 62**6 > 2**32
 _OURS = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_CHARS + _SUM_CHARS}}}")
@@ -47,7 +54,8 @@ def looks_like_ours(text: str) -> bool:
 
 def is_placeholder(text: str) -> bool:
     """Whether ``text`` stands where a key would, and says that there is none."""
-    return text.lower() in PLACEHOLDERS
+    bare = text.strip("\"'")
+    return bare.lower() in PLACEHOLDERS or not bare or _UNFILLED.fullmatch(bare) is not None
 
 
 def hash_key(text: str) -> bytes:

@@ -77,8 +77,14 @@ async def test_a_key_for_one_model(running: Running) -> None:
 async def test_the_active_model_is_no_way_around(running: Running) -> None:
     key = await key_with(running, models=["a"])
     assert (await running.json("POST", "/loadModel", json={"model": "b"}))[0] == 200
-    assert (await ask(running, key, "NotNeeded"))[0] == 403
-    assert (await running.json("GET", "/chat/ask?question=x", key=key))[0] == 403
+    # As if nothing had been chosen: the only one that the key may use.
+    chat = {"model": "NotNeeded", "messages": [{"role": "user", "content": "hi"}]}
+    for method, path, body in (
+        ("POST", "/v1/chat/completions", chat),
+        ("GET", "/chat/ask?question=x", None),
+    ):
+        async with running.request(method, path, json=body, key=key) as response:
+            assert (response.status, response.headers["X-Gateway-Model"]) == (200, "a")
 
 
 async def test_personalities_of_a_key(running: Running, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import openai
 import pytest
@@ -11,7 +12,9 @@ from harness import MakeGateway, fake_model
 from gateway.api.key_format import PLACEHOLDERS
 from gateway.api.legacy_keys import parse_legacy
 
-NONE = (*sorted(PLACEHOLDERS), "NULL", "Undefined", "None", "EMPTY", "N/A")
+UNFILLED = ("${API_KEY}", "$OPENAI_API_KEY", "{{ key }}", "<your key>", "${input:key}")
+QUOTED = ('"null"', "'undefined'", '""', '"$API_KEY"')
+NONE = (*sorted(PLACEHOLDERS), "NULL", "Undefined", "None", "EMPTY", "N/A", *UNFILLED, *QUOTED)
 #: Whole headers without a key in them.
 HEADERS = (
     *({"Authorization": f"Bearer {word}"} for word in (*NONE, "", "  ")),
@@ -39,7 +42,7 @@ async def test_they_are_no_key_and_no_guess(make_gateway: MakeGateway, tmp_path)
                 assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
                 assert "no API key was sent" in answer["error"]["message"], headers
         for word in NONE:
-            status, answer = await running.json("GET", f"/models?authKey={word}", key=None)
+            status, answer = await running.json("GET", f"/models?authKey={quote(word)}", key=None)
             assert status == 401
             assert "no API key was sent" in answer["error"]["message"]
         # All 20 wrong keys that an address may send are still allowed.

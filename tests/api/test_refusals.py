@@ -207,6 +207,22 @@ async def test_every_status_has_the_shape_of_its_api(
         await asyncio.gather(*[is_refused(*case) for case in cases])
 
 
+async def test_a_key_in_a_path_is_not_logged(
+    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who puts it where the route belongs: behind the base URL, or behind a semicolon."""
+    caplog.set_level("INFO", "gateway.access")
+    async with make_gateway({}) as running:
+        for lines in ((f"GET /{running.key}/models HTTP/1.1",), ("GET / HTTP/1.1", "no colon")):
+            first = lines[0].replace("GET / ", f"GET /;authKey={running.key} ")
+            async with connected(running) as client:
+                client.send(head(running, first, *lines[1:]))
+                await client.answer()
+        told = [record.getMessage() for record in caplog.records if record.name == "gateway.access"]
+        assert [line.split()[2] for line in told] == ["/llmgw_.../models", "/;authKey=llmgw_..."]
+        assert running.key not in caplog.text
+
+
 @pytest.mark.parametrize("path", [CHATS, MESSAGES])
 @pytest.mark.parametrize("version", ["", " HTTP/0.9", " HTTP/2.0"])
 async def test_other_versions_are_answered_over_1_1(
