@@ -15,11 +15,12 @@ from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
 from gateway.proxy.beside import ask_beside, running, to_client
 from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
+from gateway.proxy.call import Call
 from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.personality import CHAT, COMPLETION, DEVELOPER, MANY_SYSTEMS, RESPONSES
-from gateway.proxy.relay import Call, relay
+from gateway.proxy.relay import relay
 from gateway.proxy.resolve import Active, NothingChosen, Target
 from gateway.proxy.routes import Route
 from gateway.proxy.suit import suit

@@ -21,8 +21,8 @@ from gateway.api.limits import NO_LIMITS
 from gateway.api.visit import Visit
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
+from gateway.proxy.call import Call, Outcome
 from gateway.proxy.prompt_size import answer, estimate, question
-from gateway.proxy.relay import Call, Outcome
 from gateway.proxy.sse import Usage
 
 #: Seconds that llama-server may take to count a prompt, and how many answers may wait for that.

@@ -24,9 +24,9 @@ from gateway.api.upload import form_handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.proxy.beside import NOT_LOADED, ask_beside, to_client
+from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.outgoing import Answer
-from gateway.proxy.relay import Call
 from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
 
 _SCOPES = {Access.CHAT: Scope.CHAT, Access.ADMIN: Scope.ADMIN, Access.REFUSED: Scope.CHAT}

@@ -17,9 +17,9 @@ from gateway.api.reading import coding_of, pieces
 from gateway.api.request import Handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Unable
+from gateway.proxy.call import Call
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.outgoing import Answer
-from gateway.proxy.relay import Call
 from gateway.proxy.routes import Route
 
 #: Bytes (OpenAI reference, "Create transcription": files up to 25 MB).

@@ -11,8 +11,8 @@ import orjson
 
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
+from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
-from gateway.proxy.relay import Call, Outcome
 from gateway.proxy.sse import usage_of
 from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
 

@@ -14,9 +14,9 @@ from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
 from gateway.proxy.blame import read_failure
+from gateway.proxy.call import Call
 from gateway.proxy.coding import unpacked
 from gateway.proxy.outgoing import Whole
-from gateway.proxy.relay import Call
 from gateway.proxy.renaming import InJson
 from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from gateway.proxy.outgoing import Opened
-from gateway.proxy.relay import _Answer
+from gateway.proxy.sink import Sink
 from gateway.proxy.sse import Tail
 from gateway.upstream import Exchange, Outlet
 
@@ -51,7 +51,7 @@ async def test_a_client_that_was_full_before_its_stream_began(full: bool) -> Non
     """Its transport says so once: while the model loads, or before. Chunks would pile up."""
     client = _Client(web.StreamResponse(), _Transport(), chunked=True)
     client.is_full = full
-    answer, exchange = _Answer(), _Exchange()
+    answer, exchange = Sink(), _Exchange()
     answer.flow_to(client, exchange, Tail(), None)
     assert exchange.outlet is not None
     assert (answer.paused, exchange.paused) == (full, full)

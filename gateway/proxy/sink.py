@@ -1,0 +1,238 @@
+"""What an answer of a backend flows into, and from there to the client. Awaits nothing.
+
+Kept until it is clear what it is; from then on each piece goes straight to the client's transport,
+mended or renamed on the way where that has to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.proxy import headers
+from gateway.proxy.call import Mender
+from gateway.proxy.outgoing import EVENTS, Opened
+from gateway.proxy.sse import Tail
+from gateway.upstream import Exchange, Outlet, ResponseHead, UpstreamError
+
+#: Answers of known length up to here are parsed for their usage, and passed on in one piece, head
+#: and body together: as much as a client that doesn't read may keep here. Longer ones are streamed.
+_WHOLE = 256 * 1024
+#: Bytes waiting for a client from which on its upstream is paused (asyncio's own high water).
+_HIGH_WATER = 64 * 1024
+
+
+class Names(Protocol):
+    """What puts our name for a model into an answer: see :mod:`gateway.proxy.renaming`."""
+
+    def feed(self, data: bytes, /) -> bytes: ...
+
+    def rest(self) -> bytes: ...
+
+
+def is_stream(head: ResponseHead) -> bool:
+    """Whether an answer is a stream of events that tells of no failure."""
+    return head.status < 400 and is_events(head)
+
+
+def is_events(head: ResponseHead) -> bool:
+    """Whether an answer is a stream of events, as it comes."""
+    kind = headers.find(head.headers, b"content-type") or b""
+    # Packed by a server that was not asked to, they are bytes like any others.
+    return kind[: len(EVENTS)].lower() == EVENTS.encode() and not is_coded(head)
+
+
+def is_coded(head: ResponseHead) -> bool:
+    """Whether an answer is packed (RFC 9110, 8.4)."""
+    return headers.find(head.headers, b"content-encoding") not in (None, b"identity")
+
+
+def _renaming(
+    outlet: Outlet, rename: Callable[[bytes], bytes], write: Callable[[bytes], None]
+) -> Callable[[bytes], None]:
+    """What writes whole chunks, each with another name in it, and so of another size."""
+
+    def write_renamed(chunk: bytes) -> None:
+        data = rename(chunk[chunk.find(b"\n") + 1 : -2])
+        if data:
+            outlet.last = chunk = b"%x\r\n%b\r\n" % (len(data), data)
+            write(chunk)
+        else:  # part of a line: nothing has gone out
+            outlet.last = b""
+            outlet.flush()
+
+    return write_renamed
+
+
+class Sink:
+    """That of one exchange: keeps what comes until it is told where it shall flow."""
+
+    __slots__ = (
+        "_events",
+        "_news",
+        "_outlet",
+        "_take",
+        "awaits_head",
+        "early",
+        "ended",
+        "error",
+        "head",
+        "may_stream",
+        "paused",
+        "whole",
+    )
+
+    head: ResponseHead
+
+    def __init__(self) -> None:
+        self.awaits_head = False  # its head is to be told of as soon as it is here
+        self.may_stream = False  # a stream was asked for, or may have been
+        self.early: list[bytes] = []
+        self._events = 0  # of a stream of events, without those that went through:
+        self._outlet: Outlet | None = None
+        self.ended = False
+        self.error: UpstreamError | None = None  # why it ended too soon
+        self.paused = False  # the client is slower than the backend
+        #: It is of a known, small size: nobody is interested in the beginning of it.
+        self.whole = False
+        self._take: Callable[[bytes], None] = self._keep
+        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def events(self) -> int:
+        """How many events of a stream have come; a chunk that nobody looked at counts as one."""
+        return self._events + (self._outlet.chunks if self._outlet is not None else 0)
+
+    def flush(self) -> None:
+        """See to it that the tail has the last pieces."""
+        if self._outlet is not None:
+            self._outlet.flush()
+
+    async def headed(self) -> None:
+        """Return with its head, where ``awaits_head`` was set before. Raises what went wrong."""
+        while self.awaits_head and not self.ended:
+            await self.news()
+        if self.awaits_head and self.error is not None:
+            raise self.error
+
+    async def begun(self) -> None:
+        """Return with the first byte of its body, or, of a whole one, with the last.
+
+        Raises what went wrong before.
+        """
+        while not self.ended and (self.whole or not self.early):
+            await self.news()
+        if self.error is not None and (self.whole or not self.early):
+            raise self.error
+
+    def news(self) -> asyncio.Future[None]:
+        """To wait for something to do, for the task that relays."""
+        self._news = future = asyncio.get_running_loop().create_future()
+        return future
+
+    def on_head(self, head: ResponseHead) -> None:
+        self.head = head
+        length = head.length
+        # An error is read to its end, framed as it may be: it is said again in another shape.
+        self.whole = length <= _WHOLE if length is not None else head.status >= 400
+        if self.may_stream and self.whole and is_stream(head):
+            self.whole = False  # events, though their length is known
+        if self.awaits_head:
+            self.awaits_head = False
+            self._tell()
+
+    def on_body(self, data: bytes) -> None:
+        self._take(data)
+
+    def on_end(self) -> None:
+        self.ended = True
+        self._tell()
+
+    def on_error(self, error: UpstreamError) -> None:
+        self.error = error
+        self.ended = True
+        self._tell()
+
+    def done(self) -> None:
+        """Nothing comes any more: what it holds goes now.
+
+        A method, or a closure, that points back at it would keep it, and the whole answer, until
+        the collector looks for cycles: thousands of requests later.
+        """
+        del self._take
+        if self._outlet is not None:
+            del self._outlet.write
+        self._outlet = None
+
+    def flow_to(
+        self,
+        opened: Opened,
+        exchange: Exchange,
+        tail: Tail | None,
+        mender: Mender | None,
+        names: Names | None = None,
+    ) -> None:
+        """From now on write to the client, beginning with what came so far.
+
+        ``tail`` and ``mender``: of a stream of events.
+        """
+        rename = names.feed if names is not None else None
+        mend = mender.feed if mender is not None and tail is not None else None
+        transport, chunked = opened.transport, opened.chunked
+        write = transport.write
+        closing = transport.is_closing
+        unsent = transport.get_write_buffer_size
+
+        def hold() -> None:
+            if not self.paused:
+                self.paused = True
+                exchange.pause()
+                self._tell()
+
+        def take(data: bytes) -> None:
+            if tail is not None:
+                self._events += data.count(b"\n\n")
+            if mend is not None:
+                if tail is not None:
+                    tail.feed(data)
+                if not (data := mend(data)):
+                    return  # part of an event: an empty chunk would end the answer
+            if rename is not None and not (data := rename(data)):
+                return  # part of a line
+            if chunked:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if tail is not None and mend is None:
+                tail.feed(data)
+            if closing():
+                return  # the client has gone; its handler is about to be cancelled
+            write(data)
+            if unsent() > _HIGH_WATER:
+                hold()
+
+        if tail is not None:
+            tail.framed = chunked and mend is None
+        early, self.early = self.early, []
+        for data in early:
+            take(data)
+        self._take = take
+        if tail is not None and tail.framed and opened.tells_when_full:
+            opened.full = hold
+            if opened.is_full:  # since it was told that its model loads
+                hold()
+            self._outlet = outlet = Outlet(write, tail.feed)
+            if rename is not None:
+                outlet.write = _renaming(outlet, rename, write)
+            exchange.pass_chunks(outlet)
+
+    def _keep(self, data: bytes) -> None:
+        self.early.append(data)
+        if self.whole and self.head.length is None:
+            self.whole = sum(map(len, self.early)) <= _WHOLE
+        if not self.whole:
+            self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
