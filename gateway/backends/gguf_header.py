@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,8 +89,8 @@ def read_header(
     ``enough`` is asked after each of them whether that will do: what a model is stands before its
     vocabulary, which is nearly all of a header. ``block``: bytes that are read at a time.
     """
-    with file.open("rb", buffering=block) as stream:
-        return _Reader(cast("BufferedReader", stream)).header(enough)
+    with _opened(file, block) as stream:
+        return _Reader(stream).header(enough)
 
 
 def read_extent(file: Path) -> tuple[Header, int]:
@@ -97,10 +98,16 @@ def read_extent(file: Path) -> tuple[Header, int]:
 
     Blocking. Raises as :func:`read_header` does.
     """
-    with file.open("rb", buffering=2**18) as stream:
-        reader = _Reader(cast("BufferedReader", stream))
+    with _opened(file, 2**18) as stream:
+        reader = _Reader(stream)
         header = reader.header(lambda values: False)
         return header, reader.extent(header.values)
+
+
+def _opened(file: Path, block: int) -> BufferedReader:
+    if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
+        raise BadGguf("it is no file")
+    return cast("BufferedReader", file.open("rb", buffering=block))
 
 
 class _Reader:

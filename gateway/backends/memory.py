@@ -100,7 +100,11 @@ class Needs:
         Cheap to ask again whenever the model is wanted: only a changed file is read anew.
         """
         if spec.memory is None:
-            need = await asyncio.to_thread(self._look, spec)
+            try:
+                need = await asyncio.to_thread(self._look, spec)
+            except Exception:  # whatever is odd about its files, its load will tell
+                _log.exception("the memory that %s needs cannot be told", spec.name)
+                need = Need(0, Source.GUESSED)
             self._cache[spec.name] = (spec.process_identity(), need)
         else:
             need = _as_set(spec.memory)
@@ -198,6 +202,6 @@ def fingerprint(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> str:
 def _version(file: Path) -> tuple[int, int]:
     try:
         status = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in it
         return (0, 0)
     return (status.st_size, status.st_mtime_ns)

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -249,6 +249,7 @@ def _make_room(
     """
     here = (m for m in models if m.resident and not m.elsewhere)
     others = [m for m in here if not m.pinned and m.name not in room.leaving]
+    limits = replace(limits, grace=_grace(others, limits))
     idle = [m for m in others if _is_idle(m, newcomer, limits, now)]
     chosen: list[ModelView] = []
     for model in sorted(idle, key=lambda m: m.last_used):
@@ -312,8 +313,13 @@ def _kept_until(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
     )
     if vied:
         return model.recent_until
-    load = model.load_time if model.load_time is not None else math.inf
-    return min(model.recent_until, model.last_used + min(limits.grace, 0.1 * load))
+    return min(model.recent_until, model.last_used + limits.grace)
+
+
+def _grace(models: Sequence[ModelView], limits: Limits) -> float:
+    """One for all of them, so that those least recently used go first."""
+    loads = [m.load_time for m in models if m.load_time is not None]
+    return min(limits.grace, 0.1 * min(loads, default=math.inf))
 
 
 def _order(model: ModelView, newcomer: ModelView, limits: Limits) -> tuple[bool, float, float]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NOT_WATCHED = Memory()
+#: Seconds for which a report waits for a look at the memory.
+_REPORT_WAITS = 2.0
 
 
 class Lease:
@@ -476,7 +478,8 @@ class Scheduler:
                 _log.warning("%s", lacking.message)
                 self._fail(entry, lacking)
             case Act.LOOK:
-                self._look()
+                if self._accounts is not None and not self._accounts.looking:
+                    self._look(self._accounts)
 
     async def _start(self, entry: Entry) -> None:
         failure: GatewayError | None = None
@@ -538,20 +541,21 @@ class Scheduler:
     def _memory(self) -> Memory:
         return self._accounts.memory() if self._accounts is not None else _NOT_WATCHED
 
-    def _look(self) -> None:
+    def _look(self, accounts: Accounts) -> asyncio.Task[None]:
         """See what memory is free; what was to be decided by it is decided then."""
-        if (accounts := self._accounts) is not None and not accounts.looking:
-            accounts.looking = True
-            spawn(self._look_at_memory(accounts), name="look at the memory")
+        accounts.looking = True
+        return spawn(self._look_at_memory(accounts), name="look at the memory")
 
     async def see_memory(self, *, within: float) -> None:
-        """Look at the memory for a report, unless that was done ``within`` so many seconds."""
+        """Look at the memory for a report, unless that was done ``within`` so many seconds.
+
+        A look that takes long is not waited for: then the report is of the one before.
+        """
         accounts = self._accounts
         if accounts is None or accounts.looking or self._closing:
             return
         if time.monotonic() - accounts.memory().seen > within:
-            accounts.looking = True
-            await self._look_at_memory(accounts)
+            await asyncio.wait((self._look(accounts),), timeout=_REPORT_WAITS)
 
     async def _look_at_memory(self, accounts: Accounts) -> None:
         try:

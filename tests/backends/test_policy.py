@@ -215,6 +215,12 @@ def test_who_comes_when_it_is_idle_may_be_its_own_client_and_does_not_wait_for_i
     assert acts([a, wanted("x", since=NOW - 0.2)], now=NOW + 1) == []
 
 
+def test_the_least_recently_used_one_goes_first_whatever_its_load_took():
+    slow = ready("slow", last_used=NOW - 0.1, recent_until=NOW + 5, load_time=60)
+    quick = ready("quick", last_used=NOW, recent_until=NOW + 5, load_time=0.1)
+    assert acts([slow, quick, wanted("x")], Limits(max_loaded=2)) == ["STOP slow"]
+
+
 def test_clients_that_have_met_are_still_two_when_one_asks_in_the_others_pause():
     a = ready("a", last_used=NOW, recent_until=NOW + 5, load_time=1, vied=NOW - 2)
     x = wanted("x", since=NOW + 1, load_time=1, vied=NOW - 2)
