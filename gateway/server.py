@@ -193,7 +193,7 @@ class Gateway:
         capacity = Capacity(
             read,
             None if wanted == "auto" else wanted,
-            GpusSeen(settings.data_dir / "gpus.json", program),
+            GpusSeen(settings.data_dir / "gpus.json", program, environment.environ),
         )
         await capacity.look()  # a GPU's driver may take seconds to say
         try:

@@ -14,7 +14,7 @@ from gateway.backends.options import option, scattered
 from gateway.catalog import ModelSpec
 
 #: Variable -> how llama-server names the devices that it is about.
-_VISIBLE = {
+VISIBLE = {
     "CUDA_VISIBLE_DEVICES": "CUDA",
     "HIP_VISIBLE_DEVICES": "ROCm",
     "ROCR_VISIBLE_DEVICES": "ROCm",
@@ -37,7 +37,7 @@ def chosen_devices(
 
     ``environ`` is the gateway's own, with which the names were found.
     """
-    hidden = [variable for variable in _VISIBLE if variable in spec.env]
+    hidden = [variable for variable in VISIBLE if variable in spec.env]
     listed = option(spec, "-dev --device", "DEVICE")
     split = option(spec, "-ts --tensor-split", "TENSOR_SPLIT")
     mode = option(spec, "-sm --split-mode", "SPLIT_MODE")
@@ -47,7 +47,7 @@ def chosen_devices(
         return Choice() if scattered(spec) else None
     seen = tuple(names)
     for variable in hidden:
-        seen = _visible(seen, _VISIBLE[variable], spec.env[variable], environ.get(variable))
+        seen = _visible(seen, VISIBLE[variable], spec.env[variable], environ.get(variable))
     devices = seen
     if listed is not None:
         # By the numbers that the child will count with.

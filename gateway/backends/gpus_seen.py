@@ -8,20 +8,33 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+from gateway.backends.device_options import VISIBLE
 from gateway.backends.machine import Machine
 
 _log = logging.getLogger(__name__)
 
 
 class GpusSeen:
-    """The file ``file``, for the llama-server ``program``: another one may use other GPUs."""
+    """The file ``file``, for the llama-server ``program``: another one may use other GPUs.
 
-    def __init__(self, file: Path, program: Sequence[str], *, remember: bool = True) -> None:
+    So may the same one with other variables in ``environ``: who hides a GPU does not miss it.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        program: Sequence[str],
+        environ: Mapping[str, str] = MappingProxyType({}),
+        *,
+        remember: bool = True,
+    ) -> None:
         self._file = file
-        self._program = list(program)
+        hidden = (f"{name}={environ[name]}" for name in VISIBLE if name in environ)
+        self._program = [*hidden, *program]
         self._remember = remember
 
     def compare(self, machine: Machine) -> str | None:

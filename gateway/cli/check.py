@@ -89,7 +89,8 @@ def _without_gpu(catalog: Catalog, settings: Settings) -> list[str]:
     if not own:
         return []
     machine = read_machine(program, os.environ)
-    seen = GpusSeen(settings.data_dir / "gpus.json", program, remember=False)
+    file = settings.data_dir / "gpus.json"
+    seen = GpusSeen(file, program, os.environ, remember=False)
     problem = seen.compare(machine)
     warnings = [problem] if problem is not None else []
     for spec in own:

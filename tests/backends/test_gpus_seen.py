@@ -33,6 +33,14 @@ def test_one_that_goes_is_missed_until_it_is_back(tmp_path):
     assert seen.compare(machine("A", "B")) is None
 
 
+def test_one_that_is_hidden_on_purpose_is_not_missed(tmp_path):
+    file = tmp_path / "gpus.json"
+    GpusSeen(file, ["x"]).compare(machine("A", "B"))
+    hidden = GpusSeen(file, ["x"], {"CUDA_VISIBLE_DEVICES": "0", "PATH": "/"})
+    assert hidden.compare(machine("A")) is None
+    assert "the GPU A is gone" in (hidden.compare(machine()) or "")
+
+
 def test_two_of_a_kind_are_two(tmp_path):
     seen = GpusSeen(tmp_path / "gpus.json", ["x"])
     seen.compare(machine("A", "A"))

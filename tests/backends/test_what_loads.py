@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -302,3 +304,37 @@ def test_a_gpu_that_works_in_all_of_the_ram_has_its_file_cache_too(tmp_path):
     put(f"echo 'Available devices:'; echo '  CUDA0: NVIDIA GB10 ({total} MiB, 4096 MiB free)'")
     (device,) = MachineReader(tmp_path).read(program, os.environ).devices
     assert device.free == 110 * GIB
+
+
+ENDS = """
+import asyncio, os, sys
+from pathlib import Path
+from gateway.backends.capacity import Capacity
+from gateway.backends.machine import MachineReader
+
+async def main(program, pid):
+    there = Capacity(lambda: MachineReader().read((program,), os.environ), None)
+    looking = asyncio.ensure_future(there.look())
+    while not pid.exists() or not pid.read_text().strip():
+        await asyncio.sleep(0.01)
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), 9)
+
+asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")
+@pytest.mark.parametrize("how", ["ends", "killed"])
+def test_a_gateway_ends_while_a_look_hangs_and_leaves_nothing_behind(tmp_path, how):
+    (program,), put = scripted(tmp_path)
+    put(f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    began = time.monotonic()
+    argv = [sys.executable, "-c", ENDS, program, str(tmp_path / "pid"), how]
+    status = subprocess.run(argv, check=False, timeout=30).returncode
+    assert status == (-9 if how == "killed" else 0)
+    assert time.monotonic() - began < 10  # and not until --list-devices is given up
+    left = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/cmdline")
+    while left.exists() and left.read_bytes() and time.monotonic() - began < 20:
+        time.sleep(0.01)  # one that nobody has reaped yet has no command line
+    assert not left.exists() or not left.read_bytes()
