@@ -567,6 +567,7 @@ async def test_events_of_a_known_length(
         await reading.until(lambda got: got.count(b'"b"') == count)
         script.say(parts[1])
         got = await reading.rest()
+        await eventually(lambda: bool(running.gateway.accounting.recent))
         (record,) = running.gateway.accounting.recent
     assert reading.clean
     assert record.status == 200
@@ -614,6 +615,7 @@ async def test_a_server_that_dies_behind_the_last_event(
         assert reading.clean
         assert b"rror" not in got.replace(b'"error":null', b"")
         assert await running.json("GET", "/chat/errors") == (200, {"errors": []})
+        await eventually(lambda: bool(running.gateway.accounting.recent))
         assert running.gateway.accounting.recent[-1].status == 200
 
 
