@@ -392,7 +392,8 @@ async def test_idle_models_go_after_their_time(make, box):
     scheduler = make(*specs, idle_unload=0.4)
     started = time.monotonic()
     await asyncio.gather(*(scheduler.load(name) for name in "abc"))
-    assert states(scheduler) == {"a": "ready", "b": "ready", "c": "ready"}
+    # On a busy machine the first may be gone again before the last is there.
+    assert [status(scheduler, name).starts for name in "abc"] == [1, 1, 1]
     await in_state(scheduler, "a", State.STOPPED)
     await in_state(scheduler, "b", State.STOPPED)
     assert time.monotonic() - started >= 0.4
