@@ -327,7 +327,9 @@ def test_open_files(serve: Serve, tmp_path: Path) -> None:
 NEEDED = set(
     "aiohappyeyeballs aiohttp aiohttp_sse aiosignal annotated_types attr frozenlist httptools idna "
     "multidict orjson propcache pydantic pydantic_core typing_extensions typing_inspection uvloop "
-    "yaml yarl".split()
+    "yaml yarl "
+    # aiohttp's own, for packed bodies, where they are installed.
+    "backports brotli".split()
 )
 #: What takes long to import, and is needed by few: by TLS, by its renewal, by other commands.
 FOR_OTHERS = set(
