@@ -124,7 +124,13 @@ async def test_all_that_was_asked_is_answered(
                 client.send(rest)
                 client.writer.write_eof()
                 got = (await client.closed()).replace(CONTINUE, b"")
-                assert re.findall(rb"HTTP/1\.1 (\d{3}) ", got) == statuses, rest
+                found = re.findall(rb"HTTP/1\.1 (\d{3}) ", got)
+                if rest == one[:-1]:
+                    # Of a message without its end (RFC 9112, 8) a 400 may be told, if the
+                    # connection isn't over before; the whole one is answered in any case.
+                    assert found in ([b"200"], statuses)
+                else:
+                    assert found == statuses, rest
         await until(lambda: all_at_rest(running))
 
 
