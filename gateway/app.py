@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import cast
 
 from aiohttp import web
@@ -10,13 +11,25 @@ from aiohttp import web
 from gateway.api import (
     admin,
     admin_keys,
+    admin_models,
+    admin_pulls,
+    admin_requests,
     classic,
+    clients,
     entrance,
+    history,
+    hub,
     listing,
+    log,
     openapi,
+    overview,
+    own_key,
     probes,
     relayed,
     router,
+    schemas,
+    storage,
+    system,
     webui,
 )
 from gateway.api.accounting import ACCOUNTING, Accounting
@@ -34,13 +47,16 @@ from gateway.api.context import (
     Lifecycle,
 )
 from gateway.api.cors import CORS, Cors
+from gateway.api.events import BOARD, Board
 from gateway.api.middleware import edge, nowhere, on_prepare
 from gateway.api.reading import leave_expect
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
 from gateway.config import Settings
+from gateway.entries import Entries
 from gateway.library import Library
+from gateway.web import page
 
 #: (method, path, handler). What a handler asks of its caller stands at its definition
 #: (``@needs``); without it, a valid key. The routes of llama-server's that are passed on, or
@@ -66,18 +82,39 @@ ROUTES = (
     ("GET", "/v1/models/{model:.+}", listing.openai_model),
     ("GET", "/admin/models", admin.models),
     ("GET", "/admin/models/{model:.+}/log", admin.model_log),
-    ("GET", "/admin/status", admin.gateway_status),
+    ("GET", "/admin/models/{name:.+}", admin_models.get_entry),
+    ("PUT", "/admin/models/{name:.+}", admin_models.put_entry),
+    ("PATCH", "/admin/models/{name:.+}", admin_models.patch_entry),
+    ("DELETE", "/admin/models/{name:.+}", admin_models.delete_entry),
+    ("GET", "/admin/storage", storage.storage),
+    ("GET", "/admin/hub", hub.hub_listing),
+    ("GET", "/admin/system", system.system_report),
+    ("GET", "/admin/system/history", history.system_history),
+    ("GET", "/admin/log", log.gateway_log),
+    ("GET", "/admin/status", overview.gateway_status),
     ("POST", "/admin/keys/reload", admin.reload_keys),
     ("GET", "/admin/keys", admin_keys.list_keys),
     ("POST", "/admin/keys", admin_keys.create_key),
     ("PATCH", "/admin/keys/{id}", admin_keys.change_key),
     ("DELETE", "/admin/keys/{id}", admin_keys.revoke_key),
     ("GET", "/admin/usage", admin_keys.usage),
+    ("GET", "/admin/requests", admin_requests.list_requests),
+    ("DELETE", "/admin/requests/{id}", admin_requests.cancel_request),
+    ("GET", "/key", own_key.own_key),
+    ("GET", "/key/usage", own_key.own_usage),
+    ("GET", "/admin/pulls", admin_pulls.list_pulls),
+    ("POST", "/admin/pulls", admin_pulls.begin_pull),
+    ("DELETE", "/admin/pulls/{id}", admin_pulls.end_pull),
+    ("GET", "/clients", clients.clients),
+    ("GET", "/schemas/{name}", schemas.schema),
     ("GET", "/openapi.json", openapi.openapi_json),
     ("GET", "/docs", openapi.docs),
     *relayed.routes(),
     ("*", "/upstream/{path:.+}", relayed.upstream),
 )
+
+#: What is answered to HEAD, too.
+_WITH_HEAD = (probes.health, probes.ping, openapi.openapi_json, openapi.docs, page.root, page.file)
 
 
 def build_app(
@@ -87,8 +124,13 @@ def build_app(
     door: Door,
     lifecycle: Lifecycle,
     accounting: Accounting,
+    *,
+    source: Path | None = None,
 ) -> web.Application:
-    """The application: routes, middleware, and the parts handlers work with."""
+    """The application: routes, middleware, and the parts handlers work with.
+
+    ``source``: the file that ``settings`` are from.
+    """
     app = web.Application(client_max_size=settings.limits.max_body, middlewares=[edge])
     app[SETTINGS] = settings
     app[LIBRARY] = library
@@ -103,20 +145,31 @@ def build_app(
     headers = app[HEADERS] = Headers(settings.llm_storage)
     app[listing.DETAILS] = listing.Details(headers)
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
+    app[admin_models.ENTRIES] = Entries(settings, library)
+    app[storage.STORAGE] = storage.Storage(settings, app[admin_models.ENTRIES])
+    app[BOARD] = Board(scheduler, library)
+    admin_pulls.make(app)
+    history.make(app)
+    app[system.SYSTEM] = system.System(app, source)
+    hub.make(app)
     app[CORS] = Cors(settings.cors.origins)
     app[entrance.ROUTES] = {path.encode(): h for path, h in relayed.JSON_ROUTES.items()}
     app.on_response_prepare.append(on_prepare)
     if settings.ui:
         app[webui.WEB_UI] = WebUi(scheduler.environment)
         app.cleanup_ctx.append(webui.keep)
-    routes = (*ROUTES, *(webui.routes(ROUTES) if settings.ui else ()))
+    routes = [*ROUTES, *(webui.routes(ROUTES) if settings.ui else ())]
+    if settings.page:
+        page.keep(app)
+        app[openapi.BUILT] = page.docs
+        routes += page.routes()
     app[ADDRESSES] = Addresses((method, path) for method, path, _ in routes)
     for method, path, made in routes:
         # What is whole becomes aiohttp's own in the middleware.
         handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
-        # HEAD comes with GET only where a probe may use it: a relayed answer has no HEAD.
+        # HEAD comes with GET only for probes and documents: a relayed answer has no HEAD.
         if method == "GET":
-            head = made in (probes.health, probes.ping)
+            head = made in _WITH_HEAD
             app.router.add_get(path, handler, allow_head=head, expect_handler=leave_expect)
         else:
             app.router.add_route(method, path, handler, expect_handler=leave_expect)

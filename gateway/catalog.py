@@ -11,15 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    JsonValue,
     SecretStr,
     field_validator,
     model_validator,
@@ -32,6 +29,15 @@ from gateway.llama_options import (
     RESERVED_VARIABLES,
     TEMPLATE_ALIASES,
     TEMPLATES,
+)
+from gateway.personalities import (
+    ONE_OR_MORE,
+    AnyPersonality,
+    Meta,
+    SetParams,
+    Strict,
+    StripParams,
+    as_tuple,
 )
 from gateway.spelling import did_you_mean
 from gateway.syntax import json_problem
@@ -63,12 +69,6 @@ def _allowed_variable(value: str) -> str:
     return value
 
 
-def _settable(value: str) -> str:
-    if value in ("model", "personality"):
-        raise ValueError(f"{value} cannot be set or stripped: it chooses where the request goes")
-    return value
-
-
 def _printable(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError("must be a printable name")
@@ -80,19 +80,18 @@ def _checked_key(value: SecretStr) -> SecretStr:
     return value
 
 
-def _as_tuple(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+OneOrMore = Annotated[tuple[str, ...], ONE_OR_MORE]
 Url = Annotated[str, AfterValidator(lambda value: parse_endpoint(value).url)]
-Arguments = Annotated[
-    tuple[Annotated[str, AfterValidator(_allowed_argument)], ...], BeforeValidator(_as_tuple)
-]
+Arguments = Annotated[tuple[Annotated[str, AfterValidator(_allowed_argument)], ...], ONE_OR_MORE]
 _BIAS = r"^\d+[+-](\d+(\.\d*)?|\.\d+)$"
+_Bias = Annotated[str, Field(pattern=_BIAS)]
 LogitBiases = Annotated[
-    tuple[Annotated[str, Field(pattern=_BIAS)], ...], BeforeValidator(_as_tuple)
+    tuple[_Bias, ...],
+    BeforeValidator(as_tuple, json_schema_input_type=_Bias | list[_Bias]),
 ]
+#: llama.cpp keeps numbers in 32 bits; JSON answers, of which they are a part, in 64.
+_Int = Annotated[int, Field(le=2**31 - 1)]
+_Seed = Annotated[int, Field(le=2**32 - 1)]
 # Strict, because false (which OpenAI's API takes for "never") would silently become 0.
 LogitBiasMap = dict[
     Annotated[str, Field(pattern=r"^\d+$")],
@@ -100,13 +99,7 @@ LogitBiasMap = dict[
 ]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
-    )
-
-
-class Params(_Strict):
+class Params(Strict):
     """The ``params`` object: llama.cpp options under the names the old system gave them.
 
     ``None`` means "not set": llama-server's own default then holds.
@@ -121,7 +114,7 @@ class Params(_Strict):
     instruct: bool | None = Field(None, description="true or false")
     interactive: bool | None = Field(None, description="true or false")
     interactive_first: bool | None = Field(None, description="true or false")
-    ctx_size: int | None = Field(
+    ctx_size: _Int | None = Field(
         None, ge=0, description="tokens, 0 for the size the model was trained with"
     )
     temperature: float | None = Field(
@@ -131,44 +124,44 @@ class Params(_Strict):
         None, ge=0, allow_inf_nan=False, description="a number of 0 or more, 1 for none"
     )
     prompt_file: str | None = Field(None, description="a file name")
-    threads: int | None = Field(None, ge=-1, description="a number of threads, -1 for automatic")
-    threads_batch: int | None = Field(
+    threads: _Int | None = Field(None, ge=-1, description="a number of threads, -1 for automatic")
+    threads_batch: _Int | None = Field(
         None, ge=-1, description="a number of threads, -1 for automatic"
     )
     prompt_cache: str | None = Field(None, description="a file name")
-    keep_prompt: bool | int | None = Field(
+    keep_prompt: bool | _Int | None = Field(
         None, description="true for the whole prompt, or a number of tokens (-1 for all)"
     )
-    gpu_layers: int | None = Field(None, ge=-1, description="a number of layers, -1 for automatic")
+    gpu_layers: _Int | None = Field(None, ge=-1, description="a number of layers, -1 for automatic")
     grammar: str | None = Field(None, description="a GBNF grammar")
     grammar_file: str | None = Field(None, description="a file with a GBNF grammar")
-    n_predict: int | None = Field(
+    n_predict: _Int | None = Field(
         None, ge=-2, description="tokens, -1 for no limit, -2 until the context is full"
     )
     reverse_prompt: OneOrMore | None = Field(None, description="a text, or a list of texts")
     in_prefix: str | None = Field(None, description="a text")
     in_suffix: str | None = Field(None, description="a text")
-    top_k: int | None = Field(None, ge=0, description="a whole number, 0 to switch it off")
+    top_k: _Int | None = Field(None, ge=0, description="a whole number, 0 to switch it off")
     top_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     ignore_eos: bool | None = Field(None, alias="ignoreEOS", description="true or false")
     random_prompt: bool | None = Field(None, description="true or false")
     logit_bias: LogitBiases | LogitBiasMap | None = Field(
         None, description='"TOKEN_ID(+/-)BIAS", a list of those, or {"TOKEN_ID": BIAS}'
     )
-    seed: int | None = Field(None, ge=-1, description="a whole number, -1 for a random one")
+    seed: _Seed | None = Field(None, ge=-1, description="a whole number, -1 for a random one")
     mlock: bool | None = Field(None, description="true or false")
     no_mmap: bool | None = Field(None, description="true or false")
     numa: bool | Literal["distribute", "isolate", "numactl"] | None = Field(
         None, description="true, false, distribute, isolate or numactl"
     )
-    batch_size: int | None = Field(None, ge=1, description="a number of tokens of 1 or more")
+    batch_size: _Int | None = Field(None, ge=1, description="a number of tokens of 1 or more")
 
 
 #: Slots of a model elsewhere, where ``parallel`` doesn't say: such servers have queues too.
 REMOTE_PARALLEL = 64
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """One entry of models.json. ``name`` is its key; the rest is what stands under it.
 
     With ``url`` it is a model that other servers have, and nothing is started for it here.
@@ -179,10 +172,13 @@ class ModelSpec(_Strict):
     template: str | None = Field(
         None, description="a llama.cpp chat-template name, or absent for the model's own"
     )
-    personalities: dict[str, str] = Field(
-        default_factory=dict, description="an object: name of the personality -> system prompt"
+    personalities: dict[str, AnyPersonality] = Field(
+        default_factory=dict,
+        description="an object: name of the personality -> system prompt, or an object with one",
     )
-    aliases: OneOrMore = Field((), description="a list of other names for this model")
+    aliases: Annotated[tuple[Annotated[str, AfterValidator(_printable)], ...], ONE_OR_MORE] = Field(
+        (), description="a list of other names for this model"
+    )
     preload: bool = Field(False, description="true or false")
     pinned: bool = Field(False, description="true or false")
     ttl: Duration | None = Field(None, description="a duration like 10m, or null")
@@ -198,13 +194,14 @@ class ModelSpec(_Strict):
     parallel: int = Field(1, ge=1, le=256, description="a number of slots from 1 to 256")
     require_gpu: bool = Field(False, description="true or false")
     description: str | None = Field(None, description="a text")
-    set_params: dict[Annotated[str, AfterValidator(_settable)], JsonValue] = Field(
+    meta: Meta = Field(Meta(), description="an object: displayName, unlisted, capabilities")
+    set_params: SetParams = Field(
         default_factory=dict, description="an object of body fields, put over what clients send"
     )
-    strip_params: Annotated[
-        tuple[Annotated[str, AfterValidator(_settable)], ...], BeforeValidator(_as_tuple)
-    ] = Field((), description="a list of body fields that clients may not set")
-    url: Annotated[tuple[Url, ...], BeforeValidator(_as_tuple)] = Field((), description=URLS)
+    strip_params: StripParams = Field(
+        (), description="a list of body fields that clients may not set"
+    )
+    url: Annotated[tuple[Url, ...], ONE_OR_MORE] = Field((), description=URLS)
     key: Annotated[SecretStr, AfterValidator(_checked_key)] | None = Field(None, description=KEYS)
     model_name: Annotated[str, AfterValidator(_printable)] | None = Field(
         None, description="what the servers at url call the model"
@@ -285,6 +282,11 @@ class ModelSpec(_Strict):
                 if getattr(self.params, field) not in (None, False, "")
             ),
             *(f"{self.name}: the key goes to {url} unencrypted" for url in unencrypted if self.key),
+            *(
+                f"{self.name}: tools of the personality {name!r} don't work with a named template"
+                for name, one in self.personalities.items()
+                if one.tools and self.template
+            ),
         )
 
 
@@ -304,7 +306,7 @@ _WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
 
 
 #: What makes a llama-server, so that it has no meaning beside ``url``.
-_OF_A_PROCESS = (
+OF_A_PROCESS = (
     "template",
     "memory",
     "env",
@@ -314,9 +316,13 @@ _OF_A_PROCESS = (
     "require_gpu",
 )
 #: The params that have one: for requests that don't set them, and for lists of models.
-_PARAMS_ELSEWHERE = ("temperature", "top_p", "ctx_size")
+PARAMS_ELSEWHERE = ("temperature", "top_p", "ctx_size")
 #: What has no meaning without ``url``.
-_ELSEWHERE = ("key", "model_name", "ca_file", "timeout")
+ELSEWHERE = ("key", "model_name", "ca_file", "timeout")
+
+
+#: What stands beside the models: which JSON Schema an editor is to check the file by.
+SCHEMA_KEY: Final = "$schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +379,11 @@ def parse_partly(text: str, *, file: str = "models.json") -> tuple[Catalog, list
     problems: list[Problem] = []
     models: dict[str, ModelSpec] = {}
     for name, entry in data.items():
+        if name == SCHEMA_KEY:
+            if not isinstance(entry, str):
+                what = "must be the address of a JSON Schema, and is no model"
+                problems.append(Problem(file, name, None, what))
+            continue
         spec, wrong = _parse_entry(name, entry, file)
         problems += wrong
         if spec is not None:
@@ -408,11 +419,11 @@ def _parse_entry(name: str, entry: Any, file: str) -> tuple[ModelSpec | None, li
 
 def _misplaced_elsewhere(spec: ModelSpec) -> Iterator[tuple[str, str, str | None]]:
     """Keys that cannot stand beside ``url``, why, and what can."""
-    for field in _OF_A_PROCESS:
+    for field in OF_A_PROCESS:
         if field in spec.model_fields_set and getattr(spec, field) is not None:
             yield to_camel(field), "cannot stand beside url: no llama-server is started", None
-    allowed = ", ".join(map(to_camel, _PARAMS_ELSEWHERE))
-    for field in spec.params.model_fields_set.difference(_PARAMS_ELSEWHERE):
+    allowed = ", ".join(map(to_camel, PARAMS_ELSEWHERE))
+    for field in spec.params.model_fields_set.difference(PARAMS_ELSEWHERE):
         alias = Params.model_fields[field].alias or field
         what = "cannot stand beside url: fields of requests go into setParams"
         if field == "model":
@@ -424,7 +435,7 @@ def _misplaced_here(spec: ModelSpec) -> Iterator[tuple[str, str, str | None]]:
     """The same for a model of our own."""
     if spec.params.model is None:
         yield "params.model", "is missing (or url, for a model that other servers have)", None
-    for field in _ELSEWHERE:
+    for field in ELSEWHERE:
         if field in spec.model_fields_set and getattr(spec, field) is not None:
             yield to_camel(field), "is only for models with url", None
 

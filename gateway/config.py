@@ -12,18 +12,20 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     SecretStr,
     ValidationInfo,
     field_validator,
 )
 
+from gateway.listen_on import HOSTS, is_loopback, parse_hosts
 from gateway.names import parse_name
 from gateway.validation import (
     UNKNOWN_KEY,
@@ -40,7 +42,10 @@ from gateway.yaml_file import read_yaml
 
 ENV_PREFIX = "LLM_GATEWAY_"
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-_NOT_SETTINGS = frozenset({"LLM_GATEWAY_KEY"})  # read by clients of ours, not by the gateway
+#: Read by commands and clients that talk to a gateway, not by the gateway.
+_NOT_SETTINGS = frozenset(
+    f"{ENV_PREFIX}{name}" for name in ("KEY", "URL", "API_KEY", "CA", "PROFILE")
+)
 
 
 class _Section(BaseModel):
@@ -53,6 +58,12 @@ class AuthSettings(_Section):
     enabled: bool = Field(True, description="true or false")
     allow_query_key: bool = Field(True, description="true or false")
     open_to_network: bool = Field(False, description="true or false")
+
+
+class AdminSettings(_Section):
+    """What administration over HTTP may do; the files themselves say anything."""
+
+    process_settings: bool = Field(False, description="true or false")
 
 
 class AcmeSettings(_Section):
@@ -173,10 +184,46 @@ def _origin(text: str) -> str:
     return origin
 
 
+class RequestSettings(_Section):
+    """How much work one request may make at a model: see :mod:`gateway.proxy.bounds`.
+
+    Sizes in bytes, times in seconds.
+    """
+
+    time: Duration | None = Field(
+        4 * 3600.0, gt=0, description="a duration like 4h, over 0, or null for no limit"
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="a whole number of 1 or more, or null for no limit"
+    )
+    answers: int = Field(16, ge=1, description="a whole number of 1 or more")
+    logprobs: int = Field(100, ge=0, description="a whole number of 0 or more")
+    last_n: int = Field(262_144, ge=0, description="a whole number of 0 or more")
+    logit_bias: int = Field(4096, ge=0, description="a whole number of 0 or more")
+    list_items: int = Field(128, ge=1, description="a whole number of 1 or more")
+    list_bytes: Size = Field(16 * 2**10, ge=1, description="a size like 16KiB")
+    messages: int = Field(4096, ge=1, description="a whole number of 1 or more")
+    parts: int = Field(4096, ge=1, description="a whole number of 1 or more")
+    prompts: int = Field(256, ge=1, description="a whole number of 1 or more")
+    inputs: int = Field(2048, ge=1, description="a whole number of 1 or more")
+    tools: int = Field(512, ge=1, description="a whole number of 1 or more")
+    grammar_bytes: Size = Field(64 * 2**10, ge=0, description="a size like 64KiB")
+    grammar_depth: int = Field(64, ge=1, le=1000, description="a whole number from 1 to 1000")
+    grammar_parts: int = Field(70_000, ge=1, description="a whole number of 1 or more")
+    grammar_choices: int = Field(10_000, ge=1, description="a whole number of 1 or more")
+    schema_bytes: Size = Field(2**20, ge=0, description="a size like 1MiB")
+    schema_depth: int = Field(100, ge=1, le=250, description="a whole number from 1 to 250")
+    schema_properties: int = Field(512, ge=1, description="a whole number of 1 or more")
+    schema_length: int = Field(2**31 - 1, ge=1, description="a whole number of 1 or more")
+    text_bytes: Size = Field(4 * 2**20, ge=1024, description="a size like 4MiB")
+    values: int = Field(2**20, ge=1024, description="a whole number of 1024 or more")
+
+
 class LimitSettings(_Section):
     """What one client may ask for, and how long it may wait. Sizes in bytes, times in seconds."""
 
     max_body: Size = Field(64 * 2**20, ge=1024, description="a size of 1KiB or more, like 64MiB")
+    body_memory: Size = Field(512 * 2**20, ge=2**20, description="a size of 1MiB or more")
     max_url: Size = Field(32 * 2**10, ge=1024, description="a size of 1KiB or more, like 32KiB")
     max_header: Size = Field(32 * 2**10, ge=1024, description="a size of 1KiB or more, like 32KiB")
     max_head: Size = Field(64 * 2**10, ge=8192, description="a size of 8KiB or more, like 64KiB")
@@ -187,11 +234,13 @@ class LimitSettings(_Section):
     heartbeat: Duration = Field(10.0, gt=0, description="a duration like 10s, over 0")
     connections: int = Field(4096, ge=1, description="a whole number of 1 or more")
     connections_per_address: int = Field(256, ge=1, description="a whole number of 1 or more")
+    streams_per_key: int = Field(64, ge=1, description="a whole number of 1 or more")
     handshake_timeout: Duration = Field(10.0, gt=0, description="a duration like 10s, over 0")
     header_timeout: Duration = Field(20.0, gt=0, description="a duration like 20s, over 0")
     body_timeout: Duration = Field(30.0, gt=0, description="a duration like 30s, over 0")
     send_timeout: Duration = Field(60.0, gt=0, description="a duration like 60s, over 0")
     keepalive: Duration = Field(75.0, gt=0, description="a duration like 75s, over 0")
+    request: RequestSettings = Field(RequestSettings(), description="an object")
 
 
 class SchedulerSettings(_Section):
@@ -202,10 +251,30 @@ class SchedulerSettings(_Section):
     idle_unload: Duration | None = Field(None, description="a duration like 30m, or null")
 
 
+class AccountingSettings(_Section):
+    """What is remembered of requests that have ended. Times in seconds."""
+
+    keep_requests: Duration | None = Field(
+        30 * 86_400.0, gt=0, description="a duration like 30d, over 0, or null for none"
+    )
+    max_requests: int = Field(200_000, ge=1, description="a whole number of 1 or more")
+
+
+class LogSettings(_Section):
+    """What is written to stderr, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error"
+    )
+    format: Literal["text", "json"] = Field("text", description="text or json")
+
+
 class Settings(_Section):
     """Everything the gateway can be told. Times in seconds, sizes in bytes, paths absolute."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="an address or host name")
+    host: Annotated[
+        str | tuple[str, ...], PlainValidator(parse_hosts, json_schema_input_type=str | list[str])
+    ] = Field("127.0.0.1", description=HOSTS)
     port: int = Field(8080, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
     data_dir: Path = Field(Path("data"), description="a folder")
     models_file: Path = Field(Path("data/models.json"), description="a file")
@@ -220,25 +289,17 @@ class Settings(_Section):
     )
     remote_media: bool = Field(False, description="true or false")
     auth: AuthSettings = Field(AuthSettings(), description="an object")
+    admin: AdminSettings = Field(AdminSettings(), description="an object")
     tls: TlsSettings = Field(TlsSettings(), description="an object")
     cors: CorsSettings = Field(CorsSettings(), description="an object")
     limits: LimitSettings = Field(LimitSettings(), description="an object")
     scheduler: SchedulerSettings = Field(SchedulerSettings(), description="an object")
+    accounting: AccountingSettings = Field(AccountingSettings(), description="an object")
+    log: LogSettings = Field(LogSettings(), description="an object")
+    page: bool = Field(True, description="true or false")
     ui: bool = Field(True, description="true or false")
     shutdown_timeout: Duration = Field(30.0, description="a duration like 30s")
     public_dir: Path = Field(Path("public"), description="a folder")
-
-    @field_validator("host")
-    @classmethod
-    def _one_host(cls, host: str) -> str:
-        host = host.strip()
-        if host.startswith("[") and host.endswith("]"):
-            raise ValueError("is written without brackets, like ::1")
-        if re.search(r"[/\s\"']", host):
-            raise ValueError("must be an address or a name alone, without scheme or path")
-        if re.fullmatch(r"[^:]*:\d*|\[.*\]:\d*", host):
-            raise ValueError("must be an address or a name alone: its port is the setting `port`")
-        return host
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -253,6 +314,16 @@ class Settings(_Section):
     @classmethod
     def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(ipaddress.ip_network(text.strip(), strict=False)) for text in proxies)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every address or name of :attr:`host`."""
+        return (self.host,) if isinstance(self.host, str) else self.host
+
+    @property
+    def others_reach(self) -> str | None:
+        """Those of :attr:`hosts` that other machines may reach, in words; ``None``: none."""
+        return " and ".join(host for host in self.hosts if not is_loopback(host)) or None
 
     @property
     def database(self) -> Path:

@@ -31,6 +31,8 @@ class GatewayError(Exception):
     retryable: ClassVar[bool] = True
     #: Seconds, in ``Retry-After``, where whoever raises it doesn't know better.
     retry_after: ClassVar[str | None] = None
+    #: Whether it has ended an answer that was under way, and that nothing was wrong with.
+    cuts: bool = False
 
     def __init__(
         self,
@@ -139,6 +141,15 @@ class MethodNotAllowed(BadRequest):
     default_code = "method_not_allowed"
 
 
+class Cancelled(GatewayError):
+    """409: an administrator has ended the request."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "cancelled"
+    retryable = False
+
+
 class RequestTimeout(BadRequest):
     """408: the rest of the request did not come in time."""
 
@@ -159,6 +170,13 @@ class ExpectationFailed(BadRequest):
 
     status = 417
     default_code = "expectation_failed"
+
+
+class Unprocessable(BadRequest):
+    """422: understood, and yet no llama-server can answer it (RFC 9110, 15.5.21)."""
+
+    status = 422
+    default_code = "unprocessable_request"
 
 
 class HeadersTooLarge(BadRequest):
@@ -223,6 +241,15 @@ class Unavailable(GatewayError):
     type = "overloaded_error"
     default_code = "unavailable"
     retry_after = "5"
+
+
+class TimeIsUp(GatewayError):
+    """504: the answer took longer than a request may (``limits.request.time``, or its key's)."""
+
+    status = 504
+    type = "timeout_error"
+    default_code = "request_time"
+    retryable = False
 
 
 class BackendTimeout(GatewayError):

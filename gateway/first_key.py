@@ -1,4 +1,8 @@
-"""The admin key that the first start makes, and the line that it is tried with."""
+"""The admin key that the first start makes: a link that brings it to the page, and a curl line.
+
+In the link it is the fragment, which a browser keeps to itself: no request holds it, so no log
+does, here or on the way (RFC 9110, 4.2.5). The page takes it out of the address bar.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,13 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.api.keys import KeyRing
 from gateway.config import Settings, TlsSettings
+from gateway.greeting import page_at, say
 from gateway.library import Library
+from gateway.private_files import write_private
 
 _log = logging.getLogger(__name__)
 
@@ -23,21 +28,23 @@ async def make_first_key(ring: KeyRing, settings: Settings, library: Library, ur
     if not settings.auth.enabled or ring.records:
         return
     _, key = await ring.create("admin", "made at the first start", admin=True)
-    example = _curl(*await asyncio.to_thread(_as_certified, url, settings.tls), key, library)
-    if settings.ui:
-        example += f"\n\nOr, in a browser, with that key:\n\n  {url}/ui/"
-    if os.environ.get("JOURNAL_STREAM"):
-        # What is printed under systemd stays in the journal for ever.
+    certified, options = await asyncio.to_thread(_as_certified, url, settings.tls)
+    tries = [f"Try it in a terminal:\n\n  {_curl(certified, options, key, library)}\n"]
+    if (
+        page := await asyncio.to_thread(page_at, settings, _certified_here(certified, url))
+    ) is None:
+        pass
+    elif page.endswith("/ui/"):
+        tries.append(f"Or, in a browser, with that key:\n\n  {page}\n")
+    else:
+        tries.insert(0, f"Open in a browser:\n\n  {page}#key={key}\n")
+    example = "\n".join(tries)
+    text = f"\nAdmin key, shown only this once:\n\n  {key}\n\n{example}"
+    # What is printed under systemd stays in the journal for ever.
+    if os.environ.get("JOURNAL_STREAM") or not await asyncio.to_thread(say, text):
         file = settings.data_dir / "first-admin-key.txt"
-        await asyncio.to_thread(_write_private, file, f"{key}\n\n{example}\n")
+        await asyncio.to_thread(write_private, file, f"{key}\n\n{example}")
         _log.warning("the first admin key is in %s: take it, and delete the file", file)
-        return
-    print(f"\nAdmin key, shown only this once:\n\n  {key}\n\nTry it:\n\n  {example}\n", flush=True)  # noqa: T201
-
-
-def _write_private(file: Path, text: str) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(text)
 
 
 def _as_certified(url: str, tls: TlsSettings) -> tuple[str, tuple[str, ...]]:
@@ -61,7 +68,16 @@ def _as_certified(url: str, tls: TlsSettings) -> tuple[str, tuple[str, ...]]:
     return f"https://{there}:{parts.port}", (*trust, "--connect-to", f"::{parts.netloc}")
 
 
+def _certified_here(certified: str, url: str) -> str:
+    """The address for a browser on this machine: by a name of the certificate if it leads here."""
+    host = urlsplit(certified).hostname
+    return certified if host in ("localhost", urlsplit(url).hostname) else url
+
+
 def _curl(url: str, options: Sequence[str], key: str, library: Library) -> str:
+    authorization = f"-H {shlex.quote(f'Authorization: Bearer {key}')}"
+    if not library.catalog.models:
+        return f"{shlex.join(('curl', *options, f'{url}/v1/models'))} {authorization}"
     name = next((name for name, _, p in library.resolver.virtual_names() if p is not None), None)
     name = name or next(iter(library.catalog.names), "MODEL")
     body = {
@@ -70,7 +86,7 @@ def _curl(url: str, options: Sequence[str], key: str, library: Library) -> str:
     }
     return (
         f"{shlex.join(('curl', *options, f'{url}/v1/chat/completions'))}"
-        f" -H {shlex.quote(f'Authorization: Bearer {key}')}"
+        f" {authorization}"
         f" -H {shlex.quote('Content-Type: application/json')}"
         f" -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
     )

@@ -67,6 +67,17 @@ def _read(file: Path) -> tuple[str, _Signature]:
     return text, _Signature(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
+def is_missing(file: Path) -> bool:
+    """Whether there is no such file, nor a link to one, in a folder that can be looked into."""
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 class Library:
     """The current catalog, its names, and what was chosen from it.
 
@@ -74,8 +85,17 @@ class Library:
     comes from; ``None``: there was no good one yet.
     """
 
-    def __init__(self, file: Path, catalog: Catalog, signature: _Signature | None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        catalog: Catalog,
+        signature: _Signature | None,
+        *,
+        shipped: bool = False,
+    ) -> None:
+        """``shipped``: the file is the demonstration's, which came with the program."""
         self.file = file
+        self.shipped = shipped
         self.catalog = catalog
         self.resolver = Resolver(catalog)
         self.choices = Choices()
@@ -87,12 +107,17 @@ class Library:
         self._listeners: set[Callable[[], None]] = set()
 
     @classmethod
-    def open(cls, file: Path) -> Library:
-        """Read ``file``. Raises :class:`InvalidFiles`. Blocks: for the start."""
+    def open(cls, file: Path, *, shipped: bool = False) -> Library:
+        """Read ``file``; one that isn't there yet has no models. Blocks: for the start.
+
+        Raises :class:`InvalidFiles`.
+        """
+        if is_missing(file):
+            return cls(file, EMPTY, None)
         catalog, signature = read_catalog(file)
         for warning in catalog.warnings:
             _log.warning("%s", warning)
-        return cls(file, catalog, signature)
+        return cls(file, catalog, signature, shipped=shipped)
 
     @property
     def created(self) -> int:
@@ -150,6 +175,10 @@ class Library:
         def ours(_change: object, path: str) -> bool:
             return Path(path).name == self.file.name
 
+        # Of what isn't there, nothing can be told.
+        while not await asyncio.to_thread(self.file.parent.is_dir):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_ANYWAY_MS / 1000)
+        await self.refresh()  # it may have come meanwhile
         # Its thread looks for news every `step`; 20 times a second, as it does unasked, is CPU for
         # nothing on a machine that is there for other work.
         changes = awatch(

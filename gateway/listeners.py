@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+import contextlib
 import ipaddress
 import logging
-import os
-import socket
 import ssl
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -17,15 +16,16 @@ from gateway.api.connections import Connections
 from gateway.api.cors import CORS
 from gateway.api.entrance import ROUTES
 from gateway.api.head_limits import parser_options
-from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies, is_loopback
+from gateway.api.hosts import HOSTS, PROXIES, Hosts, Proxies
 from gateway.api.parts import PARTS, Parts
 from gateway.api.refusals import LINGER
 from gateway.api.runner import Runner
 from gateway.api.tls_state import TLS, TlsState
-from gateway.api.without_keys import warning_of, why_not_open
 from gateway.config import Settings, TlsSettings
+from gateway.listen_on import addresses_of, is_loopback, why
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.validation import InvalidFiles
+from gateway.without_keys import warning_of, why_not_open
 
 if TYPE_CHECKING:
     from gateway.tls import CertificateInfo, CertificateReloader
@@ -48,7 +48,9 @@ class Listeners:
         self._state = app[TLS] = TlsState()
         app[HOSTS] = Hosts(settings)
         proxies = app[PROXIES] = Proxies(settings.trusted_proxies)
-        app[PARTS] = Parts(app)
+        app[PARTS] = parts = Parts(app)
+        #: How much memory bodies take.
+        self.room = parts.room
         #: Those of both ports together.
         self.connections = Connections(settings.limits, proxies.trusts, app[CORS])
         self._runner = self._make_runner(app)
@@ -64,6 +66,14 @@ class Listeners:
         #: Where plain HTTP is led to https.
         self.redirect_urls: list[str] = []
 
+    async def names(self) -> list[str]:
+        """Names for other machines that are in the certificate, or that it is to have."""
+        if (acme := self._settings.tls.acme) is not None:
+            return list(acme.domains)
+        if self._certificate is not None:
+            await self._certificate.inspect()
+        return sorted(name for name in self._state.names if _leads_here(name))
+
     async def start(self) -> None:
         """Listen. Raises :class:`CannotListen`, or ``InvalidFiles`` for a useless certificate."""
         settings = self._settings
@@ -75,19 +85,19 @@ class Listeners:
         if self._certificate is not None:
             addresses = await self._listen_tls(self._certificate.context)
             self.urls = [f"https://{_authority(address)}" for address in addresses]
-            await self._start_redirect(addresses[0][1])
             self._watch_certificate(self._certificate)
+            await self._start_redirect(addresses[0][1], self._certificate)
         else:
             addresses = await self._listen(self._runner, settings.port)
             self.urls = [f"http://{_authority(address)}" for address in addresses]
         await web.UnixSite(self._runner, self._control_socket).start()
         if (warning := warning_of(settings)) is not None:
             _log.warning("%s", warning)
-        if not is_loopback(settings.host) and not settings.tls.enabled:
+        if settings.others_reach is not None and not settings.tls.enabled:
             _log.warning(
                 "%s can be reached from other machines, and keys and chats travel in plain "
-                "text: switch tls on (see README, TLS)",
-                settings.host,
+                "text: switch tls on (see docs/tls.md)",
+                settings.others_reach,
             )
 
     def _make_runner(self, app: web.Application) -> Runner:
@@ -119,38 +129,59 @@ class Listeners:
         return await CertificateReloader.open(tls)
 
     async def _listen(self, runner: web.AppRunner, port: int) -> list[tuple[str, int]]:
-        site = web.TCPSite(runner, self._settings.host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise self._cannot_listen(port, error) from None
-        self._sites.append(site)
+        """Listen on ``port`` of every host; 0: any that is free, the same on all."""
+        for host in await self._hosts(port):
+            site = web.TCPSite(runner, host, port)
+            try:
+                await site.start()
+            except OSError as error:
+                raise self._cannot_listen(host, port, error) from None
+            self._sites.append(site)
+            port = port or runner.addresses[0][1]
         return [address[:2] for address in runner.addresses]
 
     async def _listen_tls(self, context: ssl.SSLContext) -> list[tuple[str, int]]:
         from gateway.tls_port import TlsPort  # only with TLS
 
         settings = self._settings
-        port = self._tls_port = TlsPort(
+        listener = self._tls_port = TlsPort(
             self._runner.server,
             context,
             self.connections,
             patience=settings.limits.handshake_timeout,
         )
-        try:
-            await port.open(settings.host, settings.port)
-        except OSError as error:
-            raise self._cannot_listen(settings.port, error) from None
-        return port.addresses
+        port = settings.port
+        for host in await self._hosts(port):
+            try:
+                await listener.open(host, port)
+            except OSError as error:
+                raise self._cannot_listen(host, port, error) from None
+            port = port or listener.addresses[0][1]
+        return listener.addresses
 
-    def _cannot_listen(self, port: int, error: OSError) -> CannotListen:
-        return CannotListen(f"cannot listen on {self._settings.host} port {port}: {_why(error)}")
+    async def _hosts(self, port: int) -> Sequence[str]:
+        """Where to listen: of several hosts the addresses, of which each is listened on once."""
+        hosts = self._settings.hosts
+        if len(hosts) == 1:
+            return hosts
+        found: list[str] = []
+        for host in hosts:
+            try:
+                found += await asyncio.to_thread(addresses_of, host)
+            except OSError as error:
+                raise self._cannot_listen(host, port, error) from None
+        return list(dict.fromkeys(found))  # localhost and 127.0.0.1 may be the same
 
-    async def _start_redirect(self, https_port: int) -> None:
+    def _cannot_listen(self, host: str, port: int, error: OSError) -> CannotListen:
+        return CannotListen(f"cannot listen on {host} port {port}: {why(error)}")
+
+    async def _start_redirect(self, https_port: int, certificate: CertificateReloader) -> None:
         port = self._settings.tls.redirect_port
         if port is None:
             return
         from gateway.redirect import build_redirect  # only with TLS
+
+        await certificate.inspect()  # for its names, of which the redirect is
 
         public_port = self._settings.tls.public_port or https_port
         app = build_redirect(self._settings, self._state, public_port)
@@ -162,8 +193,10 @@ class Listeners:
 
     def _watch_certificate(self, reloader: CertificateReloader) -> None:
         def changed(info: CertificateInfo) -> None:
+            self._state.certificate = info
             self._state.serves(info.names, local=info.local)
 
+        self._state.reloader, self._state.acme = reloader, self.acme
         reloader.changed = changed
         self._tasks += [
             spawn(_tell_problems(reloader), name="inspect the certificate"),
@@ -205,27 +238,12 @@ async def _tell_problems(reloader: CertificateReloader) -> None:
         _log.warning("%s", problem)
 
 
-def _why(error: OSError) -> str:
-    """What the system says of an address, and what to do about it."""
-    if isinstance(error, socket.gaierror):
-        return "there is no machine of that name"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return (
-                "another program uses it already, perhaps a gateway that still runs: end that, "
-                "or choose another port"
-            )
-        case errno.EADDRNOTAVAIL:
-            return "this machine has no such address; 0.0.0.0 means all that it has"
-        case errno.EACCES:
-            return (
-                "ports below 1024 are for root and for services that may use them, as "
-                "systemd/llm-gateway.service has it"
-            )
-        case None:
-            return error.strerror or str(error)
-        case number:
-            return os.strerror(number)
+def _leads_here(name: str) -> bool:
+    """Whether it is a name, and not an address, nor one that every machine has."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return False
+    return not (name.startswith("*.") or is_loopback(name))
 
 
 def _authority(address: tuple[str, int]) -> str:

@@ -3,81 +3,150 @@
 The thread gathers lines for a moment and writes them at once. Woken for each, it would take the
 interpreter from the event loop each time: measured at a quarter of the CPU of a small request.
 For the same reason the line of a request does not become a ``LogRecord`` on its way there.
+
+Lines that strangers cause are bounded (:mod:`gateway.log_bound`) before they wait to be written:
+a flood of them takes no memory, and nobody's time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import logging.handlers
 import queue
-import re
 import sys
 import threading
 import time
-from typing import TextIO
+import weakref
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gateway.log_bound import EVENTS, REQUESTS, TELL_EVERY, Allowance, is_a_clients, is_a_strangers
+from gateway.log_format import ACCESS, Fields, Format, JsonFormat, TextFormat, request_text
+from gateway.log_tail import LogTail
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 #: Seconds that lines are gathered for. A hard kill loses at most so much.
 _GATHER = 0.1
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-#: A key of ours: its secret (see :mod:`gateway.api.key_format`).
-_KEY = re.compile(r"llmgw_\w+")
-
-#: What stands in the line of a request, see :func:`log_request`, and when it was written.
-_Fields = tuple[str, str, str, int, float, str, str, str]
-_Request = tuple[float, _Fields]
-_Records = queue.SimpleQueue[logging.LogRecord | _Request | None]
-_access = logging.getLogger("gateway.access")
+#: When a request was answered, and what stands in its line.
+_Request = tuple[float, Fields]
+#: Besides lines: something was left out, and is to be told; ``None``: the end.
+_LEFT_OUT = "left out"
+_Records = queue.SimpleQueue[logging.LogRecord | _Request | str | None]
+_access = logging.getLogger(ACCESS)
+_unraisable = logging.getLogger("gateway.unraisable")
 
 
 class _Handler(logging.handlers.QueueHandler):
     """Hands records over as they are: they are formatted in the writer's thread."""
 
+    def __init__(self, writer: LogWriter, records: _Records) -> None:
+        super().__init__(records)
+        self.addFilter(writer.lets_through)
+
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        if request_ids is not None and (task := _current_task()) is not None:
+            record.request_id = request_ids.get(task)
         return record
+
+
+#: The request that a task works for, where lines of the log say that (``log.format: json``).
+request_ids: weakref.WeakKeyDictionary[asyncio.Task[Any], str] | None = None
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread without a loop
+        return None
 
 
 class LogWriter(threading.Thread):
     """The thread that writes. Made by :func:`log_to_stderr`, ended by :meth:`stop`."""
 
-    def __init__(self, records: _Records, stream: TextIO) -> None:
+    def __init__(
+        self,
+        records: _Records,
+        stream: TextIO,
+        *,
+        format_: Format | None = None,
+        tell_every: float = TELL_EVERY,
+    ) -> None:
         super().__init__(name="log", daemon=True)
         self._records = records
-        self._format = logging.Formatter(_FORMAT).format
+        self._format = format_ or TextFormat()
+        #: The newest lines, as text for people whatever format is written.
+        self.tail = LogTail()
+        self._plain = self._format if isinstance(self._format, TextFormat) else TextFormat()
         self._stream = stream
-        self._second = ("", "")  # since 1970, and as it is written
+        self._requests = Allowance(*REQUESTS)
+        self._events = Allowance(*EVENTS)
+        self._tell_every = tell_every
+        self._to_tell = False  # something was left out, and the thread knows, or will
+        self._tell_at: float | None = None  # by time.monotonic()
 
     def run(self) -> None:
         """Write until :meth:`stop`."""
         ended = False
         while not ended:
-            batch = [self._records.get()]
-            if batch[0] is not None:
-                time.sleep(_GATHER)
-            with contextlib.suppress(queue.Empty):
+            batch: list[logging.LogRecord | _Request | str | None] = []
+            with contextlib.suppress(queue.Empty):  # it is time to tell
+                batch.append(self._records.get(timeout=self._until_telling()))
+                if batch[0] is not None:
+                    time.sleep(_GATHER)
                 while True:
                     batch.append(self._records.get_nowait())
             ended = None in batch
-            lines = [
-                self._request(record) if isinstance(record, tuple) else f"{self._format(record)}\n"
-                for record in batch
-                if record is not None
-            ]
+            if _LEFT_OUT in batch and self._tell_at is None:
+                self._tell_at = time.monotonic() + self._tell_every
+            records = [one for one in batch if one is not None and not isinstance(one, str)]
+            if self._tell_at is not None and (ended or time.monotonic() >= self._tell_at):
+                records += self._left_out()
+            lines = [_text(record, self._format) for record in records]
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
                 self._stream.write("".join(lines))
                 self._stream.flush()
+            if self._plain is not self._format:
+                lines = [_text(record, self._plain) for record in records]
+            self.tail.add(zip(map(_level, records), lines, strict=True))
 
-    def _request(self, record: _Request) -> str:
-        at, fields = record
-        second, _, milliseconds = f"{at:.3f}".partition(".")
-        if self._second[0] != second:
-            local = time.localtime(int(second))
-            self._second = second, time.strftime("%Y-%m-%d %H:%M:%S", local)
-        return f"{self._second[1]},{milliseconds} INFO gateway.access: {_line(fields)}\n"
+    def _until_telling(self) -> float | None:
+        return None if self._tell_at is None else max(0.0, self._tell_at - time.monotonic())
 
-    def log_request(self, fields: _Fields) -> None:
+    def _left_out(self) -> list[logging.LogRecord]:
+        """How many lines were left out since the last time, to be told."""
+        self._tell_at = None
+        self._to_tell = False  # before they are counted: one that comes meanwhile tells anew
+        told = (
+            (self._requests.untold(), "of requests without a valid key"),
+            (self._events.untold(), "of what clients did to their connections"),
+        )
+        records = []
+        for number, what in told:
+            if number:
+                text = f"left out {number} more lines {what}, in the last {self._tell_every:g} s"
+                record = logging.LogRecord("gateway.logs", logging.WARNING, "", 0, text, None, None)
+                records.append(record)
+        return records
+
+    def lets_through(self, record: logging.LogRecord) -> bool:
+        """Whether ``record`` is written, or is one too many of those that clients cause."""
+        return not is_a_clients(record) or self._events.take() or self._leave_out()
+
+    def _leave_out(self) -> bool:
+        if not self._to_tell:
+            self._to_tell = True
+            self._records.put(_LEFT_OUT)
+        return False
+
+    def log_request(self, fields: Fields) -> None:
         """See :func:`log_request`."""
+        if is_a_strangers(fields[5], fields[3]) and not self._requests.take():
+            self._leave_out()
+            return
         self._records.put((time.time(), fields))
 
     def stop(self) -> None:
@@ -88,10 +157,23 @@ class LogWriter(threading.Thread):
         self.join()
 
 
+def _text(record: logging.LogRecord | _Request, form: Format) -> str:
+    return form.request(*record) if isinstance(record, tuple) else form.record(record)
+
+
+def _level(record: logging.LogRecord | _Request) -> int:
+    return logging.INFO if isinstance(record, tuple) else record.levelno
+
+
 _writer: LogWriter | None = None
 
 
-def log_request(*fields: *_Fields) -> None:
+def log_tail() -> LogTail:
+    """The newest lines; none where the log isn't written by a thread of ours."""
+    return LogTail() if _writer is None else _writer.tail
+
+
+def log_request(*fields: *Fields) -> None:
     """The line of one request, at level INFO.
 
     ``fields``: its id, method and path, the status of its answer, the seconds it took, and who
@@ -102,33 +184,43 @@ def log_request(*fields: *_Fields) -> None:
     if _writer is not None:
         _writer.log_request(fields)
     else:
-        _access.info("%s", _line(fields))
+        _access.info("%s", request_text(fields))
 
 
-def _line(fields: _Fields) -> str:
-    request_id, method, path, status, seconds, key, model, client = fields
-    if "llmgw_" in path:  # of who put a key where the route belongs
-        path = _KEY.sub("llmgw_...", path)
-    if " " in path or not path.isprintable():  # a stranger's line must not look like one of ours
-        from urllib.parse import quote
+def log_to_stderr(level: str = "info", *, as_json: bool = False) -> LogWriter:
+    """Send all log records of the process to stderr, through a thread.
 
-        path = quote(path, errors="surrogateescape")
-    return (
-        f"{request_id} {method} {path} {status} {seconds:.3f}s key={key} model={model} "
-        f"from={client}"
-    )
-
-
-def log_to_stderr(level: int = logging.INFO) -> LogWriter:
-    """Send all log records of the process to stderr, through a thread."""
+    ``level``: the least that is written of what the gateway says, like ``info``. Libraries are
+    heard only where something is wrong.
+    """
     # Where a line was logged from, and by which thread, is not printed: not looked up either
     # (Python's logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # "1 change detected"
     records: _Records = queue.SimpleQueue()
-    logging.basicConfig(level=level, handlers=[_Handler(records)], force=True)
-    global _writer
-    _writer = LogWriter(records, sys.stderr)
+    global _writer, request_ids
+    request_ids = weakref.WeakKeyDictionary() if as_json else None
+    _writer = LogWriter(records, sys.stderr, format_=JsonFormat() if as_json else TextFormat())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    handler = _Handler(_writer, records)
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("gateway").setLevel(number)
+    sys.unraisablehook = _log_unraisable
     _writer.start()
     return _writer
+
+
+def _log_unraisable(what: UnraisableHookArgs) -> None:
+    """Log what was raised where nobody could catch it, instead of printing it from the loop.
+
+    Python's ``ssl`` takes a server name in a ClientHello for ASCII, whatever bytes a stranger
+    sends, and raises here what it finds (``_ssl.c``, ``_servername_callback``); the handshake
+    fails as it should.
+    """
+    error, where = what.exc_value, what.object
+    if isinstance(error, UnicodeDecodeError) and isinstance(where, bytes):
+        _unraisable.debug("a client asked for a server name that is no ASCII")
+        return
+    name = getattr(where, "__qualname__", type(where).__qualname__)
+    message = what.err_msg or "an exception was ignored"
+    _unraisable.error("%s: %s", message, name, exc_info=error)

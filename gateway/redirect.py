@@ -1,7 +1,9 @@
 """What plain HTTP gets on ``tls.redirect_port``: ACME's proofs, and the way to https.
 
 Nothing else is answered here, and no key is looked at: one that comes this way was readable
-to everybody between here and its owner.
+to everybody between here and its owner. Clients are led to names that are ours alone, or whoever
+makes them ask for another could send them anywhere: those in the certificate, those that it is to
+be for (``tls.acme.domains``), ``allowed_hosts``, and the very address that was asked.
 """
 
 from __future__ import annotations
@@ -11,16 +13,19 @@ import re
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.api.context import SETTINGS
+from gateway.api.hosts import Hosts, address_in
 from gateway.api.probes import acme_challenge
 from gateway.api.reading import leave_expect
 from gateway.api.refusals import EVERY_ANSWER
 from gateway.api.tls_state import TLS, TlsState
 from gateway.config import Settings
-from gateway.errors import GatewayError
+from gateway.errors import BadRequest, GatewayError
 from gateway.names import parse_name
 from gateway.proxy.routes import without_key
+from gateway.proxy.targets import check_path
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
 #: RFC 3986's characters; what else a request line may hold does not belong into a header.
@@ -29,9 +34,11 @@ _TARGET = re.compile(r"/[!#-;=?-\[\]_a-z~%]*")
 
 def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Application:
     """The application of that one port. ``https_port``: where clients are sent."""
-    app = web.Application(client_max_size=1024)
+    app = web.Application(client_max_size=1024, middlewares=[_plain_paths])
     app[SETTINGS] = settings
     app[TLS] = tls
+    hosts = Hosts(settings)
+    ordered = settings.tls.acme.domains if settings.tls.acme is not None else ()
     suffix = "" if https_port == 443 else f":{https_port}"
 
     async def challenge(request: web.Request) -> web.StreamResponse:
@@ -44,6 +51,10 @@ def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Ap
         host = _host(request.headers.getall("Host", []))
         if host is None or not _TARGET.fullmatch(request.raw_path):
             return _text(400, "this is not a request that can be led to https")
+        plain = host.strip("[]")
+        ours = plain in ordered or tls.named(plain) or hosts.lists(plain) or _asked(request, plain)
+        if not ours:
+            return _text(421, "this server is not called that: ask for it by a name that it has")
         target = _without_key(request.raw_path)
         return _text(308, "https only", {"Location": f"https://{host}{suffix}{target}"})
 
@@ -58,6 +69,15 @@ def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Ap
     return app
 
 
+@web.middleware
+async def _plain_paths(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        check_path(request.rel_url.raw_path)
+    except BadRequest as error:
+        return _text(400, error.message)
+    return await handler(request)
+
+
 def _host(given: list[str]) -> str | None:
     """The host to send a client to: the one it asked for, if that can be a host at all."""
     match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
@@ -69,6 +89,15 @@ def _host(given: list[str]) -> str | None:
         return str(parse_name(match[1]))
     except ValueError:
         return None
+
+
+def _asked(request: web.Request, host: str) -> bool:
+    """Whether ``host`` is the address that the request came to."""
+    transport, address = request.transport, address_in(host)
+    if transport is None or address is None:
+        return False
+    own = transport.get_extra_info("sockname")
+    return isinstance(own, tuple) and address == address_in(str(own[0]))
 
 
 def _without_key(target: str) -> str:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from gateway.private_files import make_folder, open_private, write_private
 from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class Runtime:
         Raises :class:`InvalidFiles` if the data folder can't be used, or is in use.
         """
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (self._data_dir / "gateway.lock").open("a+")
+            make_folder(self._data_dir)
+            self._lock = open_private(self._data_dir / "gateway.lock")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._refuse(f"is in use by another gateway{self._other()}")
@@ -68,10 +69,10 @@ class Runtime:
         homes = list(_homes())
         self._clean_up(homes)
         self.folder, self._held = self._make_folder(homes)
-        (self.folder / _WHOSE).write_text(str(self._data_dir))
-        note = self._note.with_suffix(".new")
-        note.write_text(json.dumps({"pid": os.getpid(), "control": self.control_socket}))
-        note.replace(self._note)  # at once: who reads it never sees half of it
+        write_private(self.folder / _WHOSE, str(self._data_dir))
+        # At once: who reads it never sees half of it.
+        note = {"pid": os.getpid(), "control": self.control_socket}
+        write_private(self._note, json.dumps(note))
 
     def close(self) -> None:
         """Remove what :meth:`open` made."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, Boolean, Column, Date, DateTime, Integer, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+)
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -42,6 +53,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             fingerprint VARCHAR NOT NULL PRIMARY KEY,
             bytes INTEGER NOT NULL,
             measured DATETIME NOT NULL
+        )""",
+    ),
+    (
+        # No index but that of the rows themselves: they are written often and read seldom.
+        """CREATE TABLE requests (
+            seq INTEGER NOT NULL PRIMARY KEY,
+            id VARCHAR NOT NULL,
+            key_id VARCHAR NOT NULL,
+            model VARCHAR NOT NULL,
+            personality VARCHAR,
+            method VARCHAR NOT NULL,
+            route VARCHAR NOT NULL,
+            streamed BOOLEAN NOT NULL,
+            status INTEGER NOT NULL,
+            code VARCHAR,
+            client VARCHAR,
+            seconds FLOAT NOT NULL,
+            queue FLOAT NOT NULL,
+            load FLOAT NOT NULL,
+            prefill FLOAT,
+            generation FLOAT,
+            prompt_tokens INTEGER NOT NULL,
+            cached_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            tokens_per_second FLOAT
         )""",
     ),
 )
@@ -100,6 +136,30 @@ model_memory = Table(
     Column("fingerprint", String, primary_key=True),
     Column("bytes", Integer, nullable=False),
     Column("measured", _Utc, nullable=False),
+)
+requests = Table(
+    "requests",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("personality", String),
+    Column("method", String, nullable=False),
+    Column("route", String, nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", String),
+    Column("client", String),
+    Column("seconds", Float, nullable=False),
+    Column("queue", Float, nullable=False),
+    Column("load", Float, nullable=False),
+    Column("prefill", Float),
+    Column("generation", Float),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("tokens_per_second", Float),
 )
 #: What may change in a key's life.
 CHANGEABLE = frozenset(keys.c.keys()) - {"id", "hash", "created", "imported"}

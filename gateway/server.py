@@ -9,12 +9,15 @@ import importlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.api.accounting import Accounting
 from gateway.api.context import Door, Lifecycle
 from gateway.api.keys import KeyRing
+from gateway.api.room import Room
 from gateway.app import build_app
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
@@ -27,11 +30,13 @@ from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
+from gateway.greeting import greeting, say
 from gateway.library import Library
 from gateway.listeners import Listeners
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
 from gateway.tasks import cancel_and_wait, spawn
+from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
     from gateway.store import Store
@@ -43,17 +48,19 @@ _log = logging.getLogger(__name__)
 _STOP_GRACE = 5.0
 
 
-async def serve(settings: Settings, library: Library) -> None:
-    """Run the gateway until SIGTERM or SIGINT.
+async def serve(settings: Settings, library: Library, source: Path | None = None) -> None:
+    """Run the gateway until SIGTERM or SIGINT. ``source``: the file that ``settings`` are from.
 
     Raises ``InvalidFiles`` or ``CannotListen`` if it cannot start.
     """
     notifier = Notifier()
-    gateway = Gateway(settings, library)
+    gateway = Gateway(settings, library, source)
     # The signals' meaning outlives the gateway: one that comes late must not kill the clean-up.
     async with _Signals(gateway, notifier) as signals, gateway:
-        notifier.ready(f"listening on {gateway.urls[0]}")
+        notifier.ready(f"listening on {', '.join(gateway.urls)}")
         watchdog = spawn(notifier.keep_alive(), name="feed the watchdog")
+        if settings.log.format == "text" or sys.stdout.isatty():
+            await gateway.greet(source)
         await gateway.open_keys()
         await gateway.lifecycle.stopping.wait()
         notifier.stopping()
@@ -66,18 +73,28 @@ class Gateway:
     """Everything that runs, put together; ``async with`` starts and ends it.
 
     Inside, :attr:`urls` answer /health; requests that need a key wait for :meth:`open_keys`.
-    ``patience`` is how long a llama-server may look as if it hung.
+    ``source``: the file that ``settings`` are from; ``patience``: how long a llama-server may look
+    as if it hung.
     """
 
     def __init__(
-        self, settings: Settings, library: Library, *, patience: Patience = PATIENCE
+        self,
+        settings: Settings,
+        library: Library,
+        source: Path | None = None,
+        *,
+        patience: Patience = PATIENCE,
     ) -> None:
         self.settings = settings
+        self._source = source
         self.library = library
         self._patience = patience
         self.door = Door()
         self.lifecycle = Lifecycle()
-        self.accounting = Accounting()
+        self.accounting = Accounting(
+            keep_requests=settings.accounting.keep_requests,
+            max_requests=settings.accounting.max_requests,
+        )
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -91,15 +108,27 @@ class Gateway:
         return self._listeners.urls
 
     @property
+    def room(self) -> Room:
+        """How much memory bodies take."""
+        return self._listeners.room
+
+    @property
     def acme(self) -> AcmeCertificate | None:
         """The certificate that renews itself, with its ``status``; None without ``tls.acme``."""
         return self._listeners.acme
+
+    async def greet(self, source: Path | None) -> None:
+        """Tell people where it is, and what it serves."""
+        names, catalog = await self._listeners.names(), self.library.catalog
+        text = await asyncio.to_thread(greeting, self.settings, catalog, self.urls, source, names)
+        await asyncio.to_thread(say, text)
 
     async def __aenter__(self) -> Gateway:
         async with contextlib.AsyncExitStack() as stack:
             await asyncio.to_thread(self.runtime.open)
             stack.push_async_callback(asyncio.to_thread, self.runtime.close)
             stack.push_async_callback(self._close_keys)
+            stack.push_async_callback(WORKERS.close)
             records = Records(self.settings.data_dir / "children")
             for name in await asyncio.to_thread(records.reap_leftovers):
                 _log.warning("ended the llama-server of %s that a dead gateway left behind", name)
@@ -113,12 +142,15 @@ class Gateway:
                 self.door,
                 self.lifecycle,
                 self.accounting,
+                source=self._source,
             )
             self._listeners = Listeners(app, self.settings, self.runtime.control_socket)
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self._listeners.close)
             await self._listeners.start()
             self.door.control = self.runtime.control_socket
+            self.lifecycle.urls = self.urls
+            self.lifecycle.redirect_urls = self._listeners.redirect_urls
             _log.info("listening on %s", ", ".join(self.urls))
             self._stack = stack.pop_all()
         return self
@@ -175,6 +207,7 @@ class Gateway:
         # What /health does not need comes after it.
         from gateway.backends.accounts import Accounts
         from gateway.backends.capacity import Capacity
+        from gateway.backends.flags_known import flags_known
         from gateway.backends.gpus_seen import GpusSeen
         from gateway.backends.memory import Needs
 
@@ -204,7 +237,14 @@ class Gateway:
         gpu = capacity.machine.gpu
         needs = Needs(settings.llm_storage, measured, store.remember_memory, gpu=gpu)
         self.scheduler.watch_memory(
-            Accounts(needs, capacity, environment.environ),
+            Accounts(
+                needs,
+                capacity,
+                environment.environ,
+                lambda: flags_known(
+                    _program(settings, environment.environ), environment.for_children
+                ),
+            ),
             Limits(settings.scheduler.max_loaded, capacity.budget),
         )
 

@@ -1,6 +1,7 @@
-"""The database: keys, their usage, and how much memory each model took. SQLite, through SQLAlchemy.
+"""The database: keys, their usage, requests, and the memory of models. SQLite, through SQLAlchemy.
 
-The one place that touches the file; nothing but it and its ``schema`` imports SQLAlchemy. That
+The one place that touches the file; nothing but it, its ``schema`` and what it asks of
+:mod:`gateway.stored_requests` imports SQLAlchemy. That
 import takes about 0.4 s (over 1 s where Python may not write its bytecode), so it comes late, and
 in a running event loop as ``await asyncio.to_thread(importlib.import_module, "gateway.store")``.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -37,7 +37,10 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from gateway.errors import GatewayError
+from gateway.past_requests import PastRequest, Wanted
+from gateway.private_files import make_folder
 from gateway.schema import CHANGEABLE, MIGRATIONS, SCHEMA_VERSION, keys, model_memory, usage
+from gateway.stored_requests import add, clear, page, prune
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -228,6 +231,36 @@ class Store:
             lambda connection: [Usage(**row._mapping) for row in connection.execute(query)]
         )
 
+    # --- requests --------------------------------------------------------------------------
+
+    async def add_requests(
+        self,
+        records: Iterable[tuple[Any, ...]],
+        *,
+        since: int | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Keep requests that have ended, in one transaction: the fields of each
+        :class:`PastRequest`. ``records`` is gone through off the event loop.
+
+        Given ``since`` and ``most``, those before that number, and the oldest beyond so many, go.
+        """
+
+        def work(connection: Connection) -> None:
+            add(connection, records)
+            if since is not None and most is not None:
+                prune(connection, since, most)
+
+        await self._write(work)
+
+    async def clear_requests(self) -> None:
+        """Forget every request, of any age."""
+        await self._write(clear)
+
+    async def requests_of(self, wanted: Wanted) -> list[PastRequest]:
+        """Those that are ``wanted``, the newest first."""
+        return await self._read(lambda connection: page(connection, wanted))
+
     # --- memory of models ------------------------------------------------------------------
 
     async def remember_memory(self, fingerprint: str, size: int) -> None:
@@ -336,12 +369,7 @@ def _make_private(file: Path) -> None:
 
     SQLite gives its -wal and -shm files the mode and owner of the file beside them.
     """
-    try:
-        file.parent.mkdir(mode=stat.S_IRWXU, parents=True)
-    except FileExistsError:
-        pass
-    else:
-        file.parent.chmod(stat.S_IRWXU)
+    make_folder(file.parent)
     try:
         handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except FileExistsError:

@@ -60,7 +60,7 @@ class TlsPort:
         self._say_at = -math.inf
 
     async def open(self, host: str, port: int) -> None:
-        """Listen on every address of ``host``. Raises ``OSError``."""
+        """Listen on every address of ``host``, and where it did before. Raises ``OSError``."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:

@@ -6,13 +6,14 @@ both at once. Also the two units people write in those files: sizes and duration
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from gateway.spelling import closest, did_you_mean
 
@@ -49,10 +50,10 @@ class Problem:
     allowed: str | None = None
 
     def __str__(self) -> str:
-        where = f"{self.file}: {self.key}" if self.key else self.file
+        where = "".join(f"{part}: " for part in (self.file, self.key) if part)
         got = f" (got {self.value})" if self.value is not None else ""
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        return f"{where}: {self.message}{got}{allowed}"
+        return f"{where}{self.message}{got}{allowed}"
 
 
 UNKNOWN_KEY = "unknown key"
@@ -74,7 +75,7 @@ _PLAINLY: Mapping[str, str] = {
     "greater_than": "must be over {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "less_than_equal": "must be at most {le:.10g}",
     "literal_error": "must be {expected}",
 }
 
@@ -92,9 +93,25 @@ def parse_duration(value: object) -> float:
     return _quantity(value, _TIME_UNITS, "a duration like 30s, 5m, 12h or 30d")
 
 
+def whole_number(text: str) -> int | None:
+    """The number that ``text`` is, from 0 to 2**63 - 1 (what SQLite holds); else ``None``."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        return None
+    number = int(text)
+    return number if number < 2**63 else None
+
+
+#: Sums of a few sizes have to fit into 64 bits, which is what JSON answers can hold.
+_LARGEST: Final = 2**60
+
+
 def parse_size(value: object) -> int:
     """Bytes from ``1048576``, ``"64MiB"``, ``"8GB"`` or ``"8G"`` (which is 8 GiB)."""
-    return int(_quantity(value, _SIZE_UNITS, "a size like 64MiB or 8GB"))
+    wanted = "a size like 64MiB or 8GB"
+    size = _quantity(value, _SIZE_UNITS, wanted)
+    if size >= _LARGEST:
+        raise ValueError(f"must be {wanted}, and less than 1 EiB")
+    return int(size)
 
 
 def _quantity(value: object, units: Mapping[str, float], wanted: str) -> float:
@@ -108,11 +125,31 @@ def _quantity(value: object, units: Mapping[str, float], wanted: str) -> float:
     unit = match[2] if match else None
     if match is None or unit is None or unit.lower() not in units:
         raise ValueError(f"must be {wanted}")
-    return float(match[1]) * units[unit.lower()]
+    quantity = float(match[1]) * units[unit.lower()]
+    if math.isinf(quantity):
+        raise ValueError(f"must be {wanted}, and not infinite")
+    return quantity
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+_DURATION_TEXT = r"^\s*\d+(\.\d+)?\s*([mM]?[sS]|[mMhHdDwW])?\s*$"
+_SIZE_TEXT = r"^\s*\d+(\.\d+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
+#: With what may be written for them, for the JSON Schemas.
+Duration = Annotated[
+    float,
+    BeforeValidator(
+        parse_duration,
+        json_schema_input_type=Annotated[float, Field(ge=0)]
+        | Annotated[str, Field(pattern=_DURATION_TEXT)],
+    ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(
+        parse_size,
+        json_schema_input_type=Annotated[float, Field(ge=0)]
+        | Annotated[str, Field(pattern=_SIZE_TEXT)],
+    ),
+]
 
 
 def problems_of(
@@ -136,6 +173,8 @@ def problems_of(
         elif item["type"] == "missing":
             message = "is missing"
         value = None if item["type"] == "missing" else shown(key, item["input"])
+        if item["type"] == "extra_forbidden" and isinstance(item["input"], str | list | dict):
+            value = None if item["input"] else value  # it may be a secret of a key misspelt
         # A union reports each of its branches, and what was taken out is missing afterwards: one
         # problem a key is what a person can use.
         found.setdefault(key, Problem(file, key, value, message, allowed))
@@ -200,18 +239,30 @@ def key_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     yield from ((name,) for name in _names(model))
 
 
+#: Keys whose values are not repeated: of ``env`` any, as nobody knows which of them are secret.
+_SECRET_KEY = re.compile(
+    r"passphrase|password|secret|token|api_?key|(^|\.)key$|\.env(\.|$)", re.IGNORECASE
+)
+#: Of lists of arguments where one argument should be, each may be one.
+_ARGUMENTS = re.compile(r"\.extra_?args(\.|$)", re.IGNORECASE)
+_SECRET_ARGUMENT = re.compile(r"(--?[\w-]*(?:key|token|pass)[\w-]*=)[^'\"]+", re.IGNORECASE)
+
+
 def shown(key: str, value: object) -> str:
     """``value`` for an error message: short, and hidden where the key names a secret."""
-    if re.search(r"passphrase|password|secret|token|api_?key|(^|\.)key$", key, re.IGNORECASE):
+    if _SECRET_KEY.search(key) or (isinstance(value, list | dict) and _ARGUMENTS.search(key)):
         return "a hidden value"
     text = re.sub(r"//[^/@\s]*@", "//...@", repr(value))  # a user and password in a url
+    # An argument that has one behind its name.
+    text = _SECRET_ARGUMENT.sub(r"\1...", text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
     # pydantic appends the branch of a union ("literal['auto']", "function-before[...]", "int").
     known_branches = re.compile(r"^(literal|function|constrained|list|tuple|dict|nullable)\b.*\[")
-    branches = {"int", "float", "str", "bool", "[key]"}  # the last: the key itself is wrong
+    # The last: the key itself is wrong.
+    branches = {"int", "constrained-int", "float", "str", "bool", "[key]"}
     path: list[str] = []
     for part in location:
         text = str(part)
@@ -225,7 +276,11 @@ def _describe(model: type[BaseModel], path: tuple[str, ...]) -> tuple[list[str],
     """Names allowed beside the last key of ``path``, and the description of that key's field."""
     names, description = _names(model), None
     current: type[BaseModel] | None = model
+    named: type[BaseModel] | None = None  # of an object whose keys are names: what each holds
     for part in path:
+        if named is not None:
+            current, named = named, None
+            continue
         if current is None:
             break
         names = _names(current)
@@ -235,12 +290,17 @@ def _describe(model: type[BaseModel], path: tuple[str, ...]) -> tuple[list[str],
         )
         description = field.description if field else None
         annotation = _without_none(field.annotation) if field else None
-        current = (
-            annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel)
-            else None
-        )
+        current = _as_model(annotation)
+        if get_origin(annotation) is dict:
+            named = _as_model(get_args(annotation)[1])
     return names, description
+
+
+def _as_model(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    fits = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if fits else None
 
 
 def _without_none(annotation: Any) -> Any:

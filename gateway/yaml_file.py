@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +53,9 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        what = "there is no such file; `llm-gateway init DIR` makes one, in DIR/conf"
+        return {}, [Problem(label, "", None, what)]
     except OSError as error:
         return {}, [Problem(label, "", None, f"cannot be read: {error.strerror}")]
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -59,3 +66,50 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
         return {}, [Problem(label, "", None, "must hold keys with values, like `port: 8080`")]
     # `tls:` with nothing under it means "as by default", as in most programs.
     return {str(key): value for key, value in data.items() if value is not None}, []
+
+
+def with_settings(text: str, settings: Mapping[str, Any]) -> str:
+    """``text``, a commented configuration, with these settings, by dotted names, in it.
+
+    Each takes the place of the line that is there for it, commented out or not, and what is said
+    behind that stays; one without such a line is put at the end of its section, or of the text.
+    Values are texts, numbers, booleans and tuples of texts; at most one dot in a name.
+    """
+    lines = text.splitlines()
+    for name, value in settings.items():
+        section, dot, key = name.rpartition(".")
+        start, end, indent = 0, len(lines), ""
+        if dot:
+            if f"{section}:" not in lines:
+                lines += ["", f"{section}:"]
+            start = lines.index(f"{section}:") + 1
+            inside = takewhile(lambda line: line.startswith((" ", "  #")), lines[start:])
+            end, indent = start + len(list(inside)), "  "
+        there = re.compile(
+            rf"(?:# ?)?{indent}{re.escape(key)}:(?: +(?P<old>[^#\s][^#]*?))?(?P<said> +#.*)?"
+        )
+        for number in range(start, end):
+            if (match := there.fullmatch(lines[number])) is not None:
+                written = f"{indent}{key}: {_scalar(value)}"
+                if (said := match["said"]) is not None:
+                    column = match.end("said") - len(said.lstrip())
+                    written = f"{written.ljust(column - 1)} {said.lstrip()}"
+                lines[number] = written
+                break
+        else:
+            lines.insert(end, f"{indent}{key}: {_scalar(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_scalar, value))}]"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z/][\w./-]*|\d+(\.\d+){3}", value):
+        return yaml.safe_dump(value, default_style='"', width=10**9).rstrip("\n")
+    if isinstance(value, str) and value.lower() not in _WORDS:
+        return value
+    return json.dumps(value)
+
+
+#: Texts that YAML takes for something else unless they stand in quotes.
+_WORDS = frozenset("y n yes no on off true false null".split())

@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
+from gateway.api.going_on import GoingOn
 from gateway.api.limits import DAY, Limiter
+from gateway.api.request_log import Record, RequestLog
 from gateway.errors import GatewayError
-from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
 
 #: Seconds between two writes of usage.
 INTERVAL: Final = 10.0
-#: Records kept for whoever wants to see what is going on.
-RECENT: Final = 200
 
 #: Seconds that counting the tokens of an ended request may take, its turn included, and how many
 #: are counted at once. It is cheap beside what it is about, but who hangs up all the time must not
@@ -40,16 +38,43 @@ _EPOCH = date(1970, 1, 1).toordinal()
 _log = logging.getLogger(__name__)
 
 
-class Record(NamedTuple):
-    """One request to a model, ended."""
+class UnderWay(NamedTuple):
+    """One request to a model, not ended yet."""
 
-    at: float  # when it ended, seconds since 1970
+    id: str
     key_id: str
-    model: str
+    key_name: str
+    model: str | None
     personality: str | None
-    status: int  # 499: the client went away
-    usage: Usage
+    route: str
     seconds: float
+    sent: bool  # to its backend: it waits for none
+    tokens: int  # of a stream, about: as many events as have come
+    method: str
+    streamed: bool  # as far as that is known yet
+    client: str | None
+    waited: float | None  # as in a Record
+    loading: float
+    began: float | None
+    task: asyncio.Task[Any] | None  # what serves it
+
+
+class Metering(Protocol):
+    """What counts a request that is under way."""
+
+    def so_far(self) -> UnderWay:
+        """What is known of it."""
+
+
+class Total(NamedTuple):
+    """All requests to one model that have ended since the gateway started."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    #: How fast the last answer came that said so.
+    tokens_per_second: float | None = None
 
 
 class Accounting:
@@ -59,12 +84,24 @@ class Accounting:
         self,
         *,
         write_every: float = INTERVAL,
+        keep_requests: float | None = None,
+        max_requests: int = 200_000,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.limiter = Limiter(self.tokens_today, monotonic=monotonic, wall=wall)
-        self._recent: deque[tuple[Any, ...]] = deque(maxlen=RECENT)  # the fields of records
+        #: The requests that have ended, one by one.
+        self.log = RequestLog(
+            keep=keep_requests, most=max_requests, write_every=write_every, wall=wall
+        )
+        #: Requests that have not ended, oldest first.
+        self.open_requests: dict[Metering, None] = {}
+        self._totals: dict[str, list[Any]] = {}  # the fields of a total, by model
+        self._started = monotonic()
+        self._monotonic = monotonic
         self.wall = wall
+        #: What was hung up on, and isn't over.
+        self.going_on = GoingOn()
         self._interval = write_every
         self._store: Store | None = None
         # requests, prompt tokens and completion tokens by key, model and day (since 1970)
@@ -88,31 +125,33 @@ class Accounting:
             if used.day == _date(today):
                 self._count_today(today, used.key_id, used.prompt_tokens + used.completion_tokens)
         self._store = store
+        self.log.open(store)
         self._writer = spawn(self._keep_writing(), name="write usage")
 
     async def close(self) -> None:
         """Write what is unwritten."""
         await cancel_and_wait(*self._unsettled)
+        await self.going_on.close()
         async with self._writing:  # so that no write is cut off
             await cancel_and_wait(self._writer)
         await self._write()
+        await self.log.close()
 
     # --- for each request ------------------------------------------------------------------
 
-    def add(
-        self,
-        at: float,
-        key_id: str,
-        model: str,
-        personality: str | None,
-        status: int,
-        usage: Usage,
-        seconds: float,
-    ) -> None:
+    def add(self, *fields: Any) -> None:
         """Count a request that has ended: the fields of its :class:`Record`."""
-        # Hardly one of them is ever looked at, so it is not made for each.
-        self._recent.append((at, key_id, model, personality, status, usage, seconds))
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        self.log.add(fields)
+        at, key_id, model, _, _, (prompt, completion, cached, speed) = fields[:6]
+        total = self._totals.get(model)
+        if total is None:
+            total = self._totals[model] = [*Total()]
+        total[0] += 1
+        total[1] += prompt
+        total[2] += cached
+        total[3] += completion
+        if speed is not None:
+            total[4] = speed
         day = int(at) // DAY
         slot = (key_id, model, day)
         counters = self._unwritten.get(slot)
@@ -124,6 +163,16 @@ class Accounting:
             counters[1] += prompt
             counters[2] += completion
         self._count_today(day, key_id, prompt + completion)
+
+    def more(self, key_id: str, model: str, tokens: int) -> None:
+        """Count tokens that were written for a request when it had been counted already."""
+        day = int(self.wall()) // DAY
+        counters = self._unwritten.setdefault((key_id, model, day), [0, 0, 0])
+        counters[2] += tokens
+        if (total := self._totals.get(model)) is not None:
+            total[3] += tokens
+        self._counted.set()
+        self._count_today(day, key_id, tokens)
 
     @property
     def unsettled(self) -> int:
@@ -162,7 +211,29 @@ class Accounting:
     @property
     def recent(self) -> list[Record]:
         """The last requests, the newest last."""
-        return [Record(*fields) for fields in self._recent]
+        return self.log.newest
+
+    @property
+    def under_way(self) -> list[UnderWay]:
+        """The requests that have not ended, oldest first."""
+        return [one.so_far() for one in self.open_requests]
+
+    def total(self, model: str) -> Total:
+        """What a model has done since the gateway started."""
+        fields = self._totals.get(model)
+        return Total() if fields is None else Total(*fields)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of all prompts and answers so far; of streams under way about as many as came."""
+        totals = self._totals.values()
+        under_way = sum(one.so_far().tokens for one in self.open_requests)
+        return sum(each[1] for each in totals), sum(each[3] for each in totals) + under_way
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been counted."""
+        return self._monotonic() - self._started
 
     def tokens_today(self, key_id: str) -> int:
         """Tokens that the key has used since midnight, UTC."""
@@ -178,8 +249,9 @@ class Accounting:
 
     # --- the store -------------------------------------------------------------------------
 
-    async def usage(self, *, days: int) -> list[StoredUsage]:
-        """Counters of today and the ``days - 1`` days before, up to this moment.
+    async def usage(self, *, days: int, key_id: str | None = None) -> list[StoredUsage]:
+        """Counters of today and the ``days - 1`` days before, up to this moment; of all keys, or
+        one.
 
         Ordered by day, key, model. Raises :class:`GatewayError` where the store can't be read.
         """
@@ -188,7 +260,7 @@ class Accounting:
             return []
         # A task of its own: whoever asks may go away, and a write must not be cut off.
         await asyncio.shield(spawn(self._write(), name="write usage"))
-        return await store.usage_of(since=_date(int(self.wall()) // DAY - days + 1))
+        return await store.usage_of(key_id, since=_date(int(self.wall()) // DAY - days + 1))
 
     async def _keep_writing(self) -> None:
         while True:

@@ -40,8 +40,14 @@ class Addresses:
         #: How routes begin: cut off, such a part would leave another route than was meant.
         self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {"v1"}
 
+        self._page = any(known.path == "/" for known in self._known)
+
     def explain(self, method: str, path: str) -> str:
         """What to tell who asked for ``path``, which is the path of no route."""
+        if self._page and _plain(path) == "/":
+            ui = ", llama.cpp's own page is /ui/" if "ui" in self._beginnings else ""
+            routes = f"/docs lists all routes{ui}"
+            return f"{path} is the page, for who asks for HTML; {_BASE_URL}, {routes}"
         hint = self._hint(method, path)
         return f"there is no route {method} {_shown(path)}" + (f": {hint}" if hint else "")
 
@@ -50,7 +56,7 @@ class Addresses:
             return f"that is Ollama's API, and this is a server of OpenAI's; {_BASE_URL}"
         plain = _plain(path)
         if plain == "/":
-            page = "the page for browsers is /ui/, " if "ui" in self._beginnings else ""
+            page = "a page for browsers is /ui/, " if "ui" in self._beginnings else ""
             return f"{page}{_BASE_URL}, and /docs lists all routes"
         if plain.endswith("/v1"):  # a base URL, looked at in a browser
             return f"{_BASE_URL}, and GET /v1/models lists the models"

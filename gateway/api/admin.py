@@ -7,45 +7,62 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.api.admin_models import ENTRIES
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
-from gateway.api.context import DOOR, LIBRARY, LIFECYCLE, SCHEDULER
+from gateway.api.context import DOOR, LIBRARY, SCHEDULER
 from gateway.api.events import endless
+from gateway.api.listing import DETAILS
 from gateway.api.middleware import needs
+from gateway.api.overview import machine_of
+from gateway.backends.facts import Headers
+from gateway.catalog import ModelSpec
 from gateway.errors import ModelNotFound
 from gateway.spelling import did_you_mean
-
-#: Seconds: `llm-gateway status` asks every second, and a look may wake up a GPU's driver.
-_SEEN_WITHIN = 5.0
 
 
 @needs(Scope.ADMIN)
 async def models(request: web.Request) -> web.Response:
-    """GET /admin/models: each model with its state, load, restarts and last error."""
+    """GET /admin/models: each model with its state, load, restarts and last error.
+
+    And what it is: its file, and what of its entry says when it is in memory. ``models_file``:
+    whether entries can be changed over HTTP.
+    """
     library = request.app[LIBRARY]
-    personalities = {n: list(s.personalities) for n, s in library.catalog.models.items()}
-    data = [
-        {**asdict(status), "personalities": personalities.get(status.name, [])}
-        for status in request.app[SCHEDULER].status()
-    ]
+    headers = request.app[DETAILS].headers
+    await headers.refresh(library.catalog.models.values())
+    data = []
+    for status in request.app[SCHEDULER].status():
+        spec = library.catalog.models.get(status.name)
+        data.append({**asdict(status), **_what_it_is(spec, headers)})
     common = library.choices.common
     active = common._asdict() if common else None
     return json_response(
         {
             "models": data,
             "active": active,
+            "models_file": (await request.app[ENTRIES].editable())._asdict(),
             "models_file_error": library.broken,
-            "machine": await _machine(request),
+            "machine": await machine_of(request.app),
         }
     )
 
 
-async def _machine(request: web.Request) -> dict[str, Any] | None:
-    """Its devices, and what is free of them; ``None`` until they have been looked at once."""
-    await request.app[SCHEDULER].see_memory(within=_SEEN_WITHIN)
-    accounts = request.app[SCHEDULER].accounts
-    capacity = accounts.capacity if accounts is not None else None
-    return capacity.report() if capacity is not None else None
+def _what_it_is(spec: ModelSpec | None, headers: Headers) -> dict[str, Any]:
+    if spec is None:  # its entry has gone while it is drained
+        return {"personalities": []}
+    facts = headers.of(spec)
+    return {
+        "personalities": list(spec.personalities),
+        "file": spec.params.model,
+        "size": facts.size if facts is not None else None,
+        "quantisation": facts.quantisation if facts is not None else None,
+        "trained_context": facts.trained if facts is not None else None,
+        "description": spec.description,
+        "pinned": spec.pinned,
+        "preload": spec.preload,
+        "remote": bool(spec.url),
+    }
 
 
 @needs(Scope.ADMIN)
@@ -62,23 +79,6 @@ async def model_log(request: web.Request) -> web.StreamResponse:
     if request.query.get("follow", "").lower() in ("false", "0"):
         return json_response({"lines": backend.log.tail()})
     return await endless(request, backend.log.follow(backlog=1000))
-
-
-@needs(Scope.ADMIN)
-async def gateway_status(request: web.Request) -> web.Response:
-    """GET /admin/status: the gateway as a whole, for ``llm-gateway status``."""
-    scheduler, library = request.app[SCHEDULER], request.app[LIBRARY]
-    common = library.choices.common
-    return json_response(
-        {
-            "ready": request.app[LIFECYCLE].ready,
-            "in_flight": scheduler.in_flight,
-            "active": common._asdict() if common else None,
-            "models_file_error": library.broken,
-            "machine": await _machine(request),
-            "models": [asdict(status) for status in scheduler.status()],
-        }
-    )
 
 
 @needs(Scope.ADMIN)

@@ -54,11 +54,13 @@ def admit(request: Request, visit: Visit, scope: Scope) -> bool:
     if principal is None:
         return False
     visit.principal = principal
-    if scope is _ADMIN and not principal.admin:
-        raise Forbidden(
-            "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
-            code="admin_key_required",
-        )
+    if scope is _ADMIN:
+        visit.needs_admin = True
+        if not principal.admin:
+            raise Forbidden(
+                "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
+                code="admin_key_required",
+            )
     return True
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
 
 from gateway.api.auth import Scope
 from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
-from gateway.api.events import endless, event_stream, patience, throttled
+from gateway.api.events import BOARD, endless, event_stream, is_due, patience
 from gateway.api.inference import chosen_by, refuse_readers, resolve
-from gateway.api.metered import Metered, admitted
-from gateway.api.middleware import needs
-from gateway.api.principal import Principal
+from gateway.api.metered import Metered
+from gateway.api.middleware import counts, needs
 from gateway.api.reading import json_body
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
@@ -25,7 +25,7 @@ from gateway.backends.entry import ModelStatus
 from gateway.errors import BadRequest, GatewayError
 from gateway.proxy.ask import texts
 from gateway.proxy.body import shape
-from gateway.proxy.personality import apply_to_chat, check_messages
+from gateway.proxy.personality import CHAT, apply_to_chat, check_messages
 from gateway.proxy.resolve import Active, model_name
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -37,13 +37,15 @@ def json_response(data: Any, *, status: int = 200) -> web.Response:
     )
 
 
+@counts(False)
 async def models(request: web.Request) -> web.Response:
     """GET /models: the names in models.json; ``?loaded=true``: those that are loaded."""
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
     allowed = request[VISIT].principal.models
-    names = library.catalog.names
+    models = library.catalog.models
+    names = [name for name, spec in models.items() if not spec.meta.unlisted]
     if request.query.get("loaded", "").lower() in ("true", "1"):
         names = request.app[SCHEDULER].loaded()
     return json_response([name for name in names if allowed is None or name in allowed])
@@ -64,7 +66,7 @@ async def load_model(request: web.Request) -> web.Response:
     await library.refresh()
     target = await resolve(visit, body, anew=True)
     principal = visit.principal
-    with admitted(visit):
+    with visit.parts.standing.watching(visit):
         await request.app[SCHEDULER].load(target.name, explicit=principal.admin)
     active = Active(target.name, target.personality)
     library.choices.choose(principal.key_id, active, admin=principal.admin)
@@ -79,8 +81,9 @@ async def unload_model(request: web.Request) -> web.Response:
     """GET or POST /unloadModel: unload the active model, or ``?model=`` (also in the body)."""
     library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
     name = request.query.get("model")
-    if name is None and request.can_read_body:
-        name = model_name((await json_body(request)).get("model"))
+    if request.can_read_body:
+        said = model_name((await json_body(request, or_query=True)).get("model"))
+        name = said if name is None else name
     if name:
         name = library.resolver.resolve(name).spec.name
     elif (chosen := library.choices.common) is not None:
@@ -94,6 +97,7 @@ async def unload_model(request: web.Request) -> web.Response:
     return json_response({"message": "Model unloaded."})
 
 
+@counts(False)
 async def status(request: web.Request) -> web.StreamResponse:
     """GET /status: Server-Sent Events, one at once and one after every change.
 
@@ -106,17 +110,41 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
     app, principal = request.app, request[VISIT].principal
-    now = partial(_status_event, app, principal)
-    found = throttled(now, _essence, app[SCHEDULER], app[LIBRARY])
-    async with contextlib.aclosing(found) as events:
-        async for event in events:
-            yield orjson.dumps(event).decode()
+    board, library = app[BOARD], app[LIBRARY]
+    told, told_at = _Event(None, ""), 0.0
+    async with contextlib.aclosing(board.turns()) as turns:
+        async for _ in turns:
+            view = _View(principal.admin, principal.models, chosen_by(principal, library))
+            event = board.seen(view, partial(_status_event, app, view))
+            if event.essence != told.essence or (event.text != told.text and is_due(told_at)):
+                told, told_at = event, time.monotonic()
+                yield event.text
 
 
-def _status_event(app: web.Application, principal: Principal) -> dict[str, Any]:
+class _View(NamedTuple):
+    """What decides what somebody sees of the gateway's status."""
+
+    admin: bool
+    models: frozenset[str] | None
+    chosen: Active | None
+
+
+class _Event(NamedTuple):
+    """An event as it goes out, and what of it is worth one of its own."""
+
+    essence: Any
+    text: str
+
+
+def _status_event(app: web.Application, view: _View) -> _Event:
+    event = _status(app, view)
+    return _Event(_essence(event), orjson.dumps(event).decode())
+
+
+def _status(app: web.Application, view: _View) -> dict[str, Any]:
     library, scheduler = app[LIBRARY], app[SCHEDULER]
-    allowed, admin = principal.models, principal.admin
-    chosen, statuses = chosen_by(principal, library), scheduler.status()
+    admin, allowed, chosen = view
+    statuses = app[BOARD].seen("statuses", scheduler.status)
     if allowed is not None:
         statuses = [s for s in statuses if s.name in allowed]
     active = chosen.model if chosen is not None else None
@@ -151,6 +179,7 @@ def _waiting(status: ModelStatus) -> dict[str, Any]:
         "model": status.name,
         "stage": status.state,
         "seconds": int(status.state_seconds),
+        "percent": None if status.progress is None else int(100 * status.progress),
         "queued": status.queued,
         "longest_wait": int(status.waited or 0),
         "queue": [
@@ -162,7 +191,7 @@ def _waiting(status: ModelStatus) -> dict[str, Any]:
 
 def _essence(event: dict[str, Any]) -> Any:
     """What is worth an event of its own."""
-    stages = [(one["model"], one["stage"]) for one in event["waiting"]]
+    stages = [(one["model"], one["stage"], one["percent"]) for one in event["waiting"]]
     whole = ("status", "models", "active", "personality", "models_file_error", "machine_problem")
     return *map(event.get, whole), event["degraded"], stages
 
@@ -216,23 +245,33 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     if target.name not in request.app[LIBRARY].resolver.writers:
         await refuse_readers(request[VISIT], target)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
-    shape(body, target.strip_params, target.set_params)
+    if target.shapings is not None:
+        shape(body, *target.shapings[CHAT.name])
     check_messages(body)
     body = {**target.defaults, **body}
+    visit = request[VISIT]
+    visit.parts.bounds.answer(body, CHAT.name, visit.principal.limits.max_tokens, ends=True)
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
-    with Metered(request[VISIT]) as outcome:
-        pieces = texts(request.app[SCHEDULER], target.name, body, outcome)
+    client, streamed = visit.parts.proxies.client(request), _is_streamed(request)
+    with Metered(visit, "/chat/ask", "GET", client, streamed=streamed) as outcome:
+        pieces = visit.parts.standing.within(
+            visit, texts(request.app[SCHEDULER], target.name, body, outcome)
+        )
         async with contextlib.aclosing(pieces):
             response = await _ask(request, question, pieces)
         outcome.status = response.status
         return response
 
 
+def _is_streamed(request: web.Request) -> bool:
+    return request.query.get("stream", "").lower() in ("true", "1")
+
+
 async def _ask(
     request: web.Request, question: str, pieces: AsyncGenerator[str, None]
 ) -> web.StreamResponse:
-    if request.query.get("stream", "").lower() not in ("true", "1"):
+    if not _is_streamed(request):
         answer = "".join([text async for text in pieces])
         return json_response({"question": question, "response": answer})
     coming = spawn(_next(pieces), name="the first word of an answer")

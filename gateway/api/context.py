@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,13 @@ class Door:
         #: The control socket's path: who can reach it is the owner of the data folder.
         self.control: str | None = None
         self.wrong_keys = WrongKeys()
+        #: Called when a key may have come to be allowed less.
+        self.rights_changed: Callable[[], None] = lambda: None
 
     def open(self, ring: KeyRing) -> None:
         """Keys can be checked from now on."""
         self.ring = ring
+        ring.rights_changed = lambda: self.rights_changed()
         self._open.set()
 
     async def wait(self) -> KeyRing:
@@ -68,6 +72,10 @@ class Lifecycle:
     def __init__(self) -> None:
         self.ready = False
         self.stopping = asyncio.Event()
+        #: Where clients on this machine reach it, like ``http://127.0.0.1:8080``.
+        self.urls: Sequence[str] = ()
+        #: Where plain HTTP is led to https.
+        self.redirect_urls: Sequence[str] = ()
         self._active = 0  # requests, but for streams that never end by themselves (/status)
         self._quiet: asyncio.Event | None = None  # where somebody waits for it
 

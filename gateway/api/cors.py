@@ -16,6 +16,7 @@ _EXPOSED = ", ".join(
     (
         "X-Request-Id",
         "X-Gateway-Model",
+        "ETag",
         "Retry-After",
         "x-ratelimit-limit-requests",
         "x-ratelimit-limit-tokens",

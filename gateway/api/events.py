@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.api.context import LIFECYCLE, SETTINGS
-from gateway.backends.scheduler import Scheduler
+from gateway.api.principal import LOCAL_ADMIN
+from gateway.api.visit import VISIT, Visit
+from gateway.errors import GatewayError, Unavailable
+from gateway.proxy.ending import Ending
 from gateway.tasks import cancel_and_wait, spawn
 
 #: nginx must not keep events back.
@@ -22,6 +26,12 @@ _HEADERS = {"X-Accel-Buffering": "no"}
 _PING = 0.9
 #: Seconds between events that differ in numbers only.
 PAUSE = 5.0
+#: Seconds between two turns if nothing changes, and, for each who looks, if something does: an
+#: event costs its viewer 20 us, so that turns take a twentieth of the loop's time at most.
+_IDLE = 1.0
+_SHARE = 400e-6
+#: Seconds for a client to take the event that says why there are no more.
+_LAST_WORD = 1.0
 
 _T = TypeVar("_T")
 
@@ -47,75 +57,144 @@ def event_stream(request: web.Request) -> AbstractAsyncContextManager[EventSourc
 async def endless(
     request: web.Request, items: AsyncGenerator[str, None], *, event: str | None = None
 ) -> web.StreamResponse:
-    """Send each item as an event until the client leaves or the gateway stops.
+    """Send each item as an event, for as long as the client stays and its key may see them.
 
-    Shutdown does not wait for such a stream: it ends it.
+    Shutdown does not wait for such a stream: it ends it. Where the key has come to be allowed
+    less, the last event says so.
     """
-    lifecycle = request.app[LIFECYCLE]
-    lifecycle.leave()
-    stopping = spawn(lifecycle.stopping.wait(), name="a stream of events waits for the end")
+    visit, lifecycle = request[VISIT], request.app[LIFECYCLE]
+    parts = visit.parts
+    visit.watches = True
+    over = Unavailable("the gateway is shutting down", code="shutting_down")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(items.aclose)
+        stack.enter_context(_counted(visit))
+        ending = parts.standing.hold(visit)
+        stack.callback(parts.standing.done, ending)
+        lifecycle.leave()
+        stack.callback(lifecycle.enter)
+        stopping = spawn(lifecycle.stopping.wait(), name="a stream of events waits for the end")
+
+        def stopped(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled():
+                ending.end(over)
+
+        stopping.add_done_callback(stopped)
+        stack.push_async_callback(cancel_and_wait, stopping)
+        try:
+            async with event_stream(request) as stream:
+                error = await _until(stream, items, event, ending)
+                if error is not None and error is not over:
+                    said = orjson.dumps(visit.tell(error).body()).decode()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LAST_WORD):
+                            await stream.send(said, event="error")
+                stream.stop_streaming()
+            return stream
+        except asyncio.CancelledError as broke:
+            if (error := ending.meaning(broke)) is None:
+                raise
+            raise error from None  # it had not begun
+
+
+async def _until(
+    stream: EventSourceResponse,
+    items: AsyncGenerator[str, None],
+    event: str | None,
+    ending: Ending,
+) -> GatewayError | None:
+    """Send items until they end, the client leaves, or ``ending`` does: then its error."""
     try:
-        async with event_stream(request) as stream:
-            while stream.is_connected():
-                coming = spawn(_next(items), name="next event")
-                try:
-                    await asyncio.wait((coming, stopping), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    if not coming.done():
-                        await cancel_and_wait(coming)
-                if coming.cancelled() or (item := coming.result()) is None:
-                    break
-                await stream.send(item, event=event)
-            stream.stop_streaming()
-        return stream
-    finally:
-        lifecycle.enter()
-        await cancel_and_wait(stopping)
-        await items.aclose()
+        async for item in items:
+            if not stream.is_connected():
+                break
+            await stream.send(item, event=event)
+    except asyncio.CancelledError as broke:
+        if (error := ending.meaning(broke)) is None:
+            raise
+        return error
+    return None
 
 
-async def _next(items: AsyncGenerator[str, None]) -> str | None:
-    return await anext(items, None)
+def _counted(visit: Visit) -> AbstractContextManager[None]:
+    """Count it as a request, and as a stream, of its key. Raises ``RateLimited``."""
+    parts, principal = visit.parts, visit.principal
+    if principal is LOCAL_ADMIN or not parts.keys_needed:
+        return contextlib.nullcontext()
+    most = parts.limits.streams_per_key
+    return parts.accounting.limiter.stream(principal.key_id, principal.limits, most)
 
 
-async def changes(scheduler: Scheduler) -> AsyncGenerator[None, None]:
-    """Yield at once, and after every change of a backend's state or queue."""
-    changed = asyncio.Event()
-    stop_listening = scheduler.subscribe(changed.set)
-    try:
-        while True:
-            changed.clear()
-            yield
-            await changed.wait()
-    finally:
-        stop_listening()
+class Board:
+    """What all streams of events show: looked at once for all who see the same.
 
-
-async def throttled(
-    look: Callable[[], _T], essence: Callable[[_T], Any], *sources: Source
-) -> AsyncGenerator[_T, None]:
-    """Yield what ``look`` sees: at once, and after every change of one of the ``sources``.
-
-    Where the ``essence`` of it is still the same, the next one comes :data:`PAUSE` after the
-    last, also if only time has passed.
+    They take turns together, so many times a second that their turns take a small part of the
+    loop's time, however many they are. Who is slow to read misses turns, and then has the newest.
     """
-    changed = asyncio.Event()
-    stop_listening = [source.subscribe(changed.set) for source in sources]
-    try:
-        while True:
-            told, told_at = look(), time.monotonic()
-            yield told
+
+    def __init__(self, *sources: Source) -> None:
+        self._sources = sources
+        self._stops: list[Callable[[], None]] = []
+        self._viewers = 0
+        self._turn = asyncio.Event()
+        self._seen: dict[Hashable, Any] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._hurried = False
+        self._turned = 0.0  # when, in the loop's time
+
+    async def turns(self) -> AsyncGenerator[None, None]:
+        """Yield at once, after every change of a source, and every :data:`_IDLE` seconds."""
+        self._viewers += 1
+        if self._viewers == 1:
+            self._seen.clear()
+            self._stops = [source.subscribe(self._changed) for source in self._sources]
+            self._timer = asyncio.get_running_loop().call_later(_IDLE, self._next)
+        try:
             while True:
-                changed.clear()
-                seen = look()
-                if essence(seen) != essence(told):
-                    break
-                due = told_at + PAUSE - time.monotonic()
-                if seen != told and due <= 0:
-                    break
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(due if due > 0 else PAUSE):
-                        await changed.wait()
-    finally:
-        for stop in stop_listening:
+                turn = self._turn
+                yield
+                await turn.wait()
+        finally:
+            self._viewers -= 1
+            if not self._viewers:
+                self._stop()
+
+    def seen(self, what: Hashable, look: Callable[[], _T]) -> _T:
+        """What ``look`` has seen under the name of ``what`` in this turn, or sees now."""
+        found: _T | None = self._seen.get(what)
+        if found is None:
+            found = self._seen[what] = look()
+        return found
+
+    def _changed(self) -> None:
+        self._seen.clear()
+        if not self._hurried:
+            self._hurried = True
+            if self._timer is not None:
+                self._timer.cancel()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._turned + self._viewers * _SHARE, self._next)
+
+    def _next(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._turned, self._hurried = loop.time(), False
+        self._seen.clear()
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
+        self._timer = loop.call_later(_IDLE, self._next)
+
+    def _stop(self) -> None:
+        for stop in self._stops:
             stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hurried = False
+        self._seen.clear()
+
+
+BOARD = web.AppKey("board", Board)
+
+
+def is_due(told_at: float) -> bool:
+    """Whether what differs in numbers only is worth an event again."""
+    return time.monotonic() - told_at >= PAUSE

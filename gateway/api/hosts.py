@@ -39,7 +39,7 @@ class Hosts:
     def __init__(self, settings: Settings) -> None:
         names = settings.allowed_hosts
         #: Any name of the public DNS is refused, but for those in `allowed_hosts`.
-        self._local = is_loopback(settings.host) and not settings.trusted_proxies
+        self._local = settings.others_reach is None and not settings.trusted_proxies
         self._any = names is not None and "*" in names
         if names is None:
             self._any = not self._local
@@ -127,14 +127,6 @@ def host_in(given: str) -> str | None:
     """The host in a Host header, in lower case, without port; ``None`` if there is none."""
     match = _HOST.fullmatch(given)
     return None if match is None else match[1].lower().removesuffix(".")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_address(host: str) -> bool:

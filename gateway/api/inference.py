@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from functools import partial
+
+from aiohttp import web
 
 from gateway.api.metered import Metered
 from gateway.api.principal import Principal
 from gateway.api.reading import no_json, whole_body
 from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
-from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unable
+from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
 from gateway.proxy.beside import ask_beside, running, to_client
-from gateway.proxy.body import JsonObject, parse_object, serialise, shape, with_responses
+from gateway.proxy.body import JsonObject, NotJson, serialise, with_responses
 from gateway.proxy.call import Call
-from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.numbering import Numbering
 from gateway.proxy.outgoing import Answer, Whole
-from gateway.proxy.personality import CHAT, COMPLETION, DEVELOPER, MANY_SYSTEMS, RESPONSES
+from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
+from gateway.proxy.prompt_size import split_size
 from gateway.proxy.relay import relay
 from gateway.proxy.resolve import Active, NothingChosen, Target
 from gateway.proxy.routes import Route
-from gateway.proxy.suit import suit
+from gateway.proxy.shaping import (
+    Plan,
+    Rules,
+    is_to_be_fitted,
+    look,
+    make,
+    read,
+    shaped,
+)
+from gateway.proxy.sse import Usage
 from gateway.proxy.template import through_template
+from gateway.workers import WORKERS, is_small
 
 JSON = b"Content-Type: application/json\r\n"
-#: OpenAI's name, and llama-server's, for how many answers are wanted to each prompt.
-_COUNTS = ("n", "n_cmpl")
 
 
 def json_handler(route: Route) -> AnyHandler:
@@ -37,96 +48,116 @@ def json_handler(route: Route) -> AnyHandler:
     What is chosen once, here, is not looked up for every request. A chat completion that is not
     streamed also has ``responses``, its text, which clients of the old system read.
     """
-    format, beside, needs = route.format, route.beside, route.needs
-    check, apply, nulls = format.check, format.apply, format.nulls
-    dialect, upstream, streams = route.dialect, route.target, route.streams
+    format, beside, path = route.format, route.beside, route.path
     rewrite = with_responses if format is CHAT and not beside else None
     numbered = format is RESPONSES and not beside
+    dialect, upstream, streams, needs = route.dialect, route.target, route.streams, route.needs
+
+    def rules_of(visit: Visit) -> Rules:
+        rules = visit.parts.rules.get(path)
+        if rules is None:
+            parts = visit.parts
+            rules = Rules(
+                format,
+                upstream,
+                parts.bounds,
+                streams=streams,
+                defaults=route.defaults,
+                media=parts.media,
+                most=parts.most_values,
+            )
+            parts.rules[path] = rules
+        return rules
 
     async def handle(request: Request) -> Answer:
         if isinstance(request, FrontRequest):
             visit: Visit = request
+            queried = None
             raw = request.take_body()
         else:
             visit = request[VISIT]
+            queried = request.query.get("model")
             raw = await whole_body(request)
+            if not is_small(raw):
+                return await elsewhere(request, visit, raw, queried)
+        rules = rules_of(visit)
         try:
-            body = parse_object(raw)
-        except BadRequest as error:
+            body, found, changed, long = read(raw, rules, queried)
+        except NotJson as error:
             raise no_json(request.headers, error) from None
-        # `find`, not `in`: see gateway.proxy.body.
-        changed = raw.find(b"null") >= 0 and drop_nulls(body, nulls)
-        allowed = visit.parts.media
-        found = check(body, allowed)
+        if long is not None:
+            await visit.parts.bounds.measure(long)
         try:
             target = choose(visit, body)
         except ModelNotFound:
             target = await resolve(visit, body)
-        if body.pop("personality", None) is not None:
-            changed = True
-        if target.set_params or target.strip_params:
-            shape(body, target.strip_params, target.set_params)
-            found = check(body, allowed)
-            changed = True
-        if (name := target.sent_as) is not None:
-            body["model"] = name
-            changed = True
-        else:
-            if needs in target.lacks:
-                raise Unable(target.lacks[needs], param="model")
-            if needs is GENERATION and target.name not in visit.parts.library.resolver.writers:
-                await refuse_readers(visit, target)
-            if found or "tools" in body or "tool_choice" in body:
-                changed |= suit(format, body, found, target)
-        if route.defaults:
-            for key, value in target.defaults.items():
-                if key not in body:
-                    body[key] = value
-                    changed = True
-        if target.prompt is not None:
-            if apply is not None:
-                apply(body, target.prompt)
-                changed = True
-            elif format is COMPLETION and target.asked:
-                call = Call(target.name, "POST", upstream, JSON, b"", dialect=dialect)
-                call.stream = streams and body.get("stream") is True
-                if name is not None:
-                    call.renamed = target.name
-                call.prepare = partial(through_template, body=body, prompt=target.prompt)
-                _several(call, body)
-                return await send(request, call)
+        if target.sent_as is None and may_be_unable(visit, target):
+            await refuse_readers(visit, target)
+        found, changed, stream, telling = shaped(
+            body, found, changed, target, rules, visit.principal.limits.max_tokens
+        )
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
-        call.stream = streams and body.get("stream") is True
-        if found & (MANY_SYSTEMS | DEVELOPER) and _to_be_fitted(found, target):
-            call.prepare = partial(visit.parts.templates.fitted, format=format, body=body)
-            call.asked = raw
-        elif target.prompt is not None:
-            call.asked = raw
+        call.stream = stream
+        if telling is not None:
+            telling.note(call)
+        call.asked = raw
+        raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
+        return await finish(request, visit, call, target, found)
+
+    async def elsewhere(
+        request: web.Request, visit: Visit, raw: bytes, queried: str | None
+    ) -> Answer:
+        """The same for a body that would keep others waiting if it were looked through here."""
+        rules = rules_of(visit)
+        try:
+            named, _ = await WORKERS.run(look, raw, rules, queried)
+        except NotJson as error:
+            raise no_json(request.headers, error) from None
+        target = await resolve(visit, named)
+        if target.sent_as is None and may_be_unable(visit, target):
+            await refuse_readers(visit, target)
+        limits = visit.principal.limits
+        made, body = await WORKERS.run(make, raw, rules, Plan.of(target), limits.max_tokens)
+        call = Call(target.name, "POST", upstream, JSON, raw if body is None else body)
+        call.stream = made.stream
+        if made.telling is not None:
+            made.telling.note(call)
+        call.asked = raw
+        raw, body = b"", None
+        return await finish(request, visit, call, target, made.found)
+
+    def may_be_unable(visit: Visit, target: Target) -> bool:
+        if needs in target.lacks:
+            raise Unable(target.lacks[needs], param="model")
+        return needs is GENERATION and target.name not in visit.parts.library.resolver.writers
+
+    def finish(
+        request: Request, visit: Visit, call: Call, target: Target, found: int
+    ) -> Awaitable[Answer]:
+        prompt, body = target.prompt, call.body
+        assert isinstance(body, bytes)
+        if prompt is not None and format is COMPLETION and target.asked:
+            call.prepare = partial(through_template, raw=body, prompt=prompt)
+        elif found and _is_to_be_fitted(found, target):
+            call.prepare = partial(visit.parts.templates.fitted, format=format, raw=body)
+        elif prompt is None or format.apply is None:
+            call.asked = None  # its messages are those of `body`
         call.dialect = dialect
         call.rewrite = rewrite
-        if name is not None:
+        if target.sent_as is not None:
             call.renamed = target.name
         if numbered and call.stream:
-            call.mender = Numbering(target.name, int(time.time()), renames=name is not None)
-        if format is COMPLETION or "n" in body or "n_cmpl" in body:
-            _several(call, body)
-        raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
-        return await (answer_beside(request, call) if beside else send(request, call))
+            renames = target.sent_as is not None
+            call.mender = Numbering(target.name, int(time.time()), renames=renames)
+        return answer_beside(request, call) if beside else send(request, call)
 
     return handle
 
 
-def _several(call: Call, body: JsonObject) -> None:
-    """Note whether ``body`` asks for several answers, as llama-server has it."""
-    prompt = body.get("prompt")
-    call.many_prompts = isinstance(prompt, list) and not all(type(p) is int for p in prompt)
-    call.several = call.many_prompts or any(body.get(name) not in (None, 1) for name in _COUNTS)
-
-
-def _to_be_fitted(found: int, target: Target) -> bool:
-    """Whether the body's system messages may not be as the model's chat template takes them."""
-    return not target.spec.url and bool(found & MANY_SYSTEMS or target.spec.template)
+def _is_to_be_fitted(found: int, target: Target) -> bool:
+    spec = target.spec
+    return is_to_be_fitted(found, here=not spec.url, template=bool(spec.template))
 
 
 async def refuse_readers(visit: Visit, target: Target) -> None:
@@ -145,28 +176,42 @@ async def refuse_readers(visit: Visit, target: Target) -> None:
 
 
 async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
-    """Answer ``call`` without waiting for a slot, as far as the key's limits allow."""
+    """Answer ``call`` without waiting for a slot, and note what became of it."""
     visit = visit_of(request)
-    with Metered(visit) as metered:
-        fetched = await ask_beside(visit.parts.scheduler, call, load=load)
+    with (
+        metered_call(request, visit, call) as metered,
+        visit.parts.standing.watching(visit),
+    ):
+        fetched = await ask_beside(visit.parts.scheduler, call, load=load, outcome=metered)
         metered.status = fetched.status
-    return to_client(visit.parts.scheduler, call, fetched)
+        if call.method != "GET":
+            asked = len(call.body) if isinstance(call.body, bytes) else 0
+            metered.usage = Usage(split_size(asked, len(fetched.body)))
+    return await to_client(visit.parts.scheduler, call, fetched)
 
 
 async def send(request: Request, call: Call) -> Answer:
-    """Relay ``call`` as far as the key's limits allow, and note what became of it."""
+    """Relay ``call``, and note what became of it."""
     visit = visit_of(request)
     parts = visit.parts
     call.heartbeat = parts.heartbeat
-    outcome = Metered(visit)
+    outcome = metered_call(request, visit, call)
+    outcome.ending = ending = parts.standing.begin(visit)
     try:
         with outcome:
             response = await relay(opener(request), parts.scheduler, call, outcome)
             outcome.status = response.status
             return response
     finally:
+        parts.standing.done(ending)
         if (error := outcome.error) is not None and error.status >= 500:
             parts.errors.add(error.message, code=error.code, model=call.model, request_id=visit.id)
+
+
+def metered_call(request: Request, visit: Visit, call: Call) -> Metered:
+    """What counts ``call``, which is sent for ``request``."""
+    client = visit.parts.proxies.client(request)
+    return Metered(visit, call.target, call.method, client, streamed=call.stream is True)
 
 
 async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
@@ -193,7 +238,8 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
 
     ``anew``: without regard to what ``/loadModel`` chose before.
 
-    Raises :class:`ModelNotFound`; :class:`Forbidden` where the key may not use the model.
+    Raises :class:`ModelNotFound`, also for what the key may not use: that there is such a model,
+    or personality, is not for it to know.
     """
     choice = body.get("personality")
     if choice is None:
@@ -204,27 +250,27 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     requested, resolver = body.get("model"), library.resolver
     active = None if anew else chosen_by(principal, library)
     default = principal.default_personality
+    models, personalities = principal.models, principal.personalities
     try:
         target = resolver.resolve(
             requested,
             choice=choice,
             active=active,
             default=default,
-            models=principal.models,
-            personalities=principal.personalities,
+            models=models,
+            personalities=personalities,
         )
     except NothingChosen:
         if anew or (only := _only_one(visit)) is None:
             raise
-        target = resolver.resolve(requested, choice=choice, active=Active(only), default=default)
-    if principal.models is not None and target.name not in principal.models:
-        raise Forbidden(f"this key may not use the model {target.name!r}")
-    if (
-        principal.personalities is not None
-        and target.personality is not None
-        and target.personality not in principal.personalities
-    ):
-        raise Forbidden(f"this key may not use the personality {target.personality!r}")
+        target = resolver.resolve(
+            requested,
+            choice=choice,
+            active=Active(only),
+            default=default,
+            models=models,
+            personalities=personalities,
+        )
     visit.model = target.name
     visit.personality = target.personality
     return target

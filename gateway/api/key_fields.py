@@ -24,6 +24,30 @@ def state_of(record: KeyRecord, now: datetime) -> str:
     return "expired" if record.expires is not None and record.expires <= now else "ok"
 
 
+def shown(record: KeyRecord) -> dict[str, Any]:
+    """A key as JSON: everything but its hash. Times are UTC, as ``2030-12-31T23:59:59Z``."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "description": record.description,
+        "admin": record.admin,
+        "state": state_of(record, datetime.now(UTC)),
+        "created": _text(record.created),
+        "expires": _text(record.expires),
+        "revoked": _text(record.revoked),
+        "lastActivity": _text(record.last_activity),
+        "models": record.models,
+        "personalities": record.personalities,
+        "defaultPersonality": record.default_personality,
+        "limits": record.limits,
+        "imported": record.imported,
+    }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def time_after(seconds: float) -> datetime:
     """The time in so many seconds. Raises :class:`BadRequest` for what is no time to come."""
     now = datetime.now(UTC)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
     from gateway.store import KeyRecord, Store
 
 _ID_CHARS = string.digits + string.ascii_lowercase
+_LOOK = 30.0  # seconds between two looks at the wall's clock
 _KEY_ID = re.compile(r"k_[0-9a-z]{8}")
 
 __all__ = [
@@ -81,11 +82,15 @@ class KeyRing:
         self._store = store
         self._changing = asyncio.Lock()
         self._records: dict[str, KeyRecord] = {}
+        self._by_id: dict[str, _Entry] = {}
         self._by_digest: dict[bytes, _Entry] = {}
         self._seen: dict[str, _Entry] = {}  # keys that were found, so that each is hashed once
         self._activity = KeyActivity(store, interval=write_every)
         #: Called with the ids of all keys that are not revoked, when they may have changed.
         self.changed: Callable[[Collection[str]], None] = lambda key_ids: None
+        #: Called when a key may have come to be allowed less: it has been changed, or has expired.
+        self.rights_changed: Callable[[], None] = lambda: None
+        self._expiry: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
@@ -101,6 +106,8 @@ class KeyRing:
 
     async def close(self) -> None:
         """Write what is unwritten, and close the store."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         try:
             await self._activity.close()
         finally:
@@ -115,6 +122,19 @@ class KeyRing:
             else replace(record, last_activity=used)
             for record in self._records.values()
         )
+
+    def name_of(self, key_id: str) -> str | None:
+        """The name of a key, of a revoked one too."""
+        record = self._records.get(key_id)
+        return None if record is None else record.name
+
+    def named(self, name: str) -> frozenset[str]:
+        """The ids of all keys of that name."""
+        return frozenset(record.id for record in self._records.values() if record.name == name)
+
+    def record(self, key_id: str) -> KeyRecord | None:
+        """A key as it is kept."""
+        return self._records.get(key_id)
 
     # --- for each request ------------------------------------------------------------------
 
@@ -133,11 +153,19 @@ class KeyRing:
             if not hmac.compare_digest(entry.digest, digest):
                 raise _unknown(presented)
             self._seen[presented] = entry
-        if entry.revoked:
-            raise Unauthorized("this API key has been revoked", code="api_key_revoked")
-        expires = entry.principal.expires
-        if expires is not None and now >= expires:
-            raise Unauthorized("this API key has expired", code="api_key_expired")
+        if entry.revoked or entry.principal.expires is not None:
+            _check(entry, now)
+        return entry.principal
+
+    def holds(self, principal: Principal) -> bool:
+        """Whether nothing has changed since :meth:`find` told who that is, but for the time."""
+        entry = self._by_id.get(principal.key_id)
+        return entry is not None and entry.principal is principal and not entry.revoked
+
+    def standing(self, key_id: str, now: float) -> Principal:
+        """What a key may do at ``now`` that was found before. Raises :class:`Unauthorized`."""
+        entry = self._by_id.get(key_id, _NOBODY)
+        _check(entry, now)
         return entry.principal
 
     def touch(self, key_id: str, now: float | None = None) -> None:
@@ -305,11 +333,49 @@ class KeyRing:
         """Make ``records`` the keys, in one step as seen by requests."""
         in_order = sorted(records, key=lambda record: (record.created, record.id))
         by_id = {record.id: record for record in in_order}
-        self._by_digest = {entry.digest: entry for entry in map(_entry, by_id.values())}
+        before = self._by_id
+        self._by_id = {key_id: _entry(record) for key_id, record in by_id.items()}
+        for key_id, entry in self._by_id.items():
+            if (old := before.get(key_id)) is not None and old == entry:
+                self._by_id[key_id] = old  # so that who holds it sees that nothing has changed
+        self._by_digest = {entry.digest: entry for entry in self._by_id.values()}
         self._seen = {}
         self._records = by_id
         self._activity.keep(by_id)
         self.changed({record.id for record in in_order if record.revoked is None})
+        self.rights_changed()
+        self._await_expiry()
+
+    def _await_expiry(self) -> None:
+        """Tell of the next key that expires; one timer for all of them."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        now = time.time()
+        times = [
+            expires
+            for entry in self._by_id.values()
+            if (expires := entry.principal.expires) is not None and expires > now
+        ]
+        if times:
+            # The loop's clock isn't the wall's: that may be set, and goes on in a suspend.
+            pause = min(min(times) - now, _LOOK)
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(pause, self._look, min(times))
+
+    def _look(self, expires: float) -> None:
+        self._expiry = None
+        if time.time() >= expires:
+            self.rights_changed()
+        self._await_expiry()
+
+
+def _check(entry: _Entry, now: float) -> None:
+    if entry.revoked:
+        raise Unauthorized("this API key has been revoked", code="api_key_revoked")
+    expires = entry.principal.expires
+    if expires is not None and now >= expires:
+        raise Unauthorized("this API key has expired", code="api_key_expired")
 
 
 def _free_id(taken: Container[str]) -> str:

@@ -1,5 +1,8 @@
 """What a key with limits has used, and whether it may send one more request. In memory.
 
+That is asked before anything is done for a request, so one that is wrong counts as well; what the
+limits themselves refuse doesn't, or who comes back too soon would never be let in again.
+
 Requests and tokens per minute are token buckets (RFC 2697 has the idea): full at first, refilled
 evenly. With 60 requests per minute, 60 may come at once, then one a second. A bucket is two
 numbers, where a sliding window is a list of times; it has no jump at the turn of the minute; and
@@ -13,11 +16,12 @@ Tokens per day are those of the day in UTC, which accounting counts, also across
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.errors import RateLimited
 
@@ -34,10 +38,20 @@ class Limits:
     tpm: int | None = None  # tokens per minute, of prompts and answers
     tpd: int | None = None  # tokens per day (UTC)
     concurrency: int | None = None  # requests at once
+    max_tokens: int | None = None  # tokens of one answer
+    max_seconds: int | None = None  # from a request's arrival to the end of its answer
 
 
 #: Of a key without limits. Compared by identity, on every request.
 NO_LIMITS: Final = Limits()
+
+
+class Left(NamedTuple):
+    """What is left of one limit; below 0 where an answer took more than there was."""
+
+    limit: int
+    left: int
+    reset_seconds: float | None  # until all of it is back; None: when something ends
 
 
 class _Bucket:
@@ -62,12 +76,13 @@ class _Bucket:
 class _Spent:
     """What one key has used."""
 
-    __slots__ = ("requests", "reserved", "running", "tokens")
+    __slots__ = ("requests", "reserved", "running", "streams", "tokens")
 
     def __init__(self) -> None:
         self.requests = _Bucket()
         self.tokens = _Bucket()
         self.running = 0
+        self.streams = 0  # those of what is running that are streams of events
         self.reserved = 0  # tokens of requests that have ended, and are still being counted
 
 
@@ -101,6 +116,33 @@ class Limiter:
         if limits.rpm is not None:
             spent.requests.add(1)
         return grant
+
+    @contextlib.contextmanager
+    def stream(self, key_id: str, limits: Limits, most: int) -> Iterator[None]:
+        """Let in a stream of events, which is one of its key's requests at once, for all its time.
+
+        A key may have ``most`` of them. Raises :class:`RateLimited`.
+        """
+        spent = self._spent.get(key_id)
+        if spent is None:
+            spent = self._spent[key_id] = _Spent()
+        if (running := limits.concurrency) is not None and spent.running >= running:
+            grant = Grant(self, key_id, limits, spent)
+            raise self._refusal(grant, "concurrency", f"{running} requests at once", 1.0)
+        if spent.streams >= most:
+            raise RateLimited(
+                f"this key may have {most} streams of events open at once "
+                "(limits.streams_per_key): close one first",
+                param="streams_per_key",
+                code="too_many_streams",
+            )
+        spent.streams += 1
+        spent.running += 1
+        try:
+            yield
+        finally:
+            spent.streams -= 1
+            spent.running -= 1
 
     def _check(self, grant: Grant) -> None:
         """Raise if a limit is used up: of several the one that takes longest to come back.
@@ -140,6 +182,23 @@ class Limiter:
             param=limit,
             headers=headers,
         )
+
+    def left(self, key_id: str, limits: Limits) -> dict[str, Left]:
+        """What is left of each of ``limits`` that is used up by and by, at this moment."""
+        spent, now = self._spent.get(key_id) or _Spent(), self._monotonic()
+        left = {}
+        if (rpm := limits.rpm) is not None:
+            used = spent.requests.used(rpm, now)
+            left["rpm"] = Left(rpm, int(rpm - used + _ROUNDING), used * _MINUTE / rpm)
+        if (tpm := limits.tpm) is not None:
+            used = spent.tokens.used(tpm, now)
+            left["tpm"] = Left(tpm, int(tpm - used - spent.reserved), used * _MINUTE / tpm)
+        if (tpd := limits.tpd) is not None:
+            used = self._tokens_today(key_id) + spent.reserved
+            left["tpd"] = Left(tpd, int(tpd - used), self._day_left())
+        if (running := limits.concurrency) is not None:
+            left["concurrency"] = Left(running, running - spent.running, None)
+        return left
 
     def _day_left(self) -> float:
         return DAY - self._wall() % DAY
@@ -190,6 +249,16 @@ class Grant:
         if self.limits.rpm is not None:
             self.spent.requests.add(-1)
 
+    def answered(self, status: int) -> None:
+        """There is an answer. What nobody has counted yet came to no model, and took no tokens.
+
+        It stays a request, but for what wasn't the fault of whoever asked.
+        """
+        if not self._left:
+            self.leave()
+            if status >= 500:
+                self.give_back()
+
     def leave(self) -> None:
         """The request has ended; what it took is told later, by :meth:`close`."""
         if not self._left:
@@ -201,7 +270,7 @@ class Grant:
         self.spent.reserved += tokens
 
     def close(self, tokens: int) -> None:
-        """The request has ended, and took so many tokens."""
+        """The request has ended, and took so many tokens; or so many more, if called again."""
         self.leave()
         if self.limits.tpm is not None:
             self.spent.tokens.add(tokens)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,9 +19,11 @@ from aiohttp import web
 
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
+from gateway.api.middleware import counts
 from gateway.api.visit import VISIT
 from gateway.backends.backend import Backend, State
 from gateway.backends.facts import Headers, Stamp, context_of
+from gateway.backends.options import tags
 from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
@@ -37,6 +40,9 @@ _STATUS = {
 }
 _UP = (State.READY, State.DRAINING)
 _DETAILS_TIMEOUT = 2.0  # seconds
+#: How llama.cpp names a build (its common/build-info), and one without a repository.
+_BUILD = re.compile(r"b\d+-\w+")
+_NO_BUILD = "b0-unknown"
 
 
 def status_of(backend: Backend | None) -> str:
@@ -69,6 +75,7 @@ class Details:
 
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
+        self._build = _NO_BUILD
         self._known: WeakKeyDictionary[Backend, _Known] = WeakKeyDictionary()
 
     async def of_all(
@@ -86,6 +93,14 @@ class Details:
         found = await asyncio.gather(*map(self._ask, asked))
         return details | {b.spec.name: it for b, it in zip(asked, found, strict=True)}
 
+    async def build(self, scheduler: Scheduler) -> str:
+        """The build of llama.cpp that runs here, or did last, as it calls itself."""
+        running = (scheduler.backend(name) for name in scheduler.loaded())
+        own = [b for b in running if b is not None and b.state in _UP and not b.spec.url]
+        if own:
+            await self._ask(own[0])
+        return self._build
+
     async def _ask(self, backend: Backend) -> dict[str, Any]:
         if backend.spec.url:
             size = backend.context_size
@@ -101,6 +116,7 @@ class Details:
             )
         except GatewayError:
             return {}  # it is too busy, or going: next time
+        self._build = _build_in(props) or self._build
         details = _details(props, listed)
         file = facts.stamp if facts is not None else None
         self._known[backend] = _Known(start, spec.process_identity(), file, details)
@@ -125,15 +141,22 @@ class Details:
 DETAILS = web.AppKey("details", Details)
 
 
+@counts(False)
 async def openai_models(request: web.Request) -> web.Response:
     """GET /v1/models: OpenAI's list (reference, Models), sorted by id."""
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
-    names = sorted(visible(request), key=lambda entry: entry[0])
-    return json_response({"object": "list", "data": await _objects(request, names)})
+    return json_response({"object": "list", "data": await objects(request)})
 
 
+async def objects(request: web.Request) -> list[dict[str, Any]]:
+    """The models of that list, as ``models.json`` was when it was last looked at."""
+    listed = (entry for entry in visible(request) if not _unlisted(*entry[1:]))
+    return await _objects(request, sorted(listed, key=lambda entry: entry[0]))
+
+
+@counts(False)
 async def openai_model(request: web.Request) -> web.Response:
     """GET /v1/models/ID: one of them; ID may hold ``/`` and ``:``, and be an alias."""
     wanted = request.match_info["model"]
@@ -156,6 +179,13 @@ def visible(request: web.Request) -> Iterator[tuple[str, ModelSpec, str | None]]
             yield name, spec, personality
 
 
+def _unlisted(spec: ModelSpec, personality: str | None) -> bool:
+    """Whether it is kept out of lists, by models.json; who knows its name may use it."""
+    if personality is None:
+        return spec.meta.unlisted
+    return spec.meta.unlisted or spec.personalities[personality].unlisted
+
+
 async def _objects(
     request: web.Request, names: list[tuple[str, ModelSpec, str | None]]
 ) -> list[dict[str, Any]]:
@@ -172,13 +202,27 @@ async def _objects(
             "owned_by": "llm-gateway",
             "status": _status(backends[spec.name]),
             **_described(spec, details[spec.name]),
-            "personalities": [p for p in spec.personalities if allowed is None or p in allowed],
+            "personalities": [
+                label
+                for label, one in spec.personalities.items()
+                if not one.unlisted and (allowed is None or label in allowed)
+            ],
             **_elsewhere(backends[spec.name], admin=request[VISIT].principal.admin),
-            # A virtual model says what it is one of.
-            **({"personality": personality, "parent": spec.name} if personality else {}),
+            **(_virtual(spec, personality) if personality else {}),
         }
         for name, spec, personality in names
     ]
+
+
+def _virtual(spec: ModelSpec, label: str) -> dict[str, Any]:
+    """Of a personality as a model: what it is one of, and what is said of it."""
+    personality, display = spec.personalities[label], spec.meta.display_name
+    return {
+        "personality": label,
+        "parent": spec.name,
+        **({"description": personality.description} if personality.description else {}),
+        **({"name": f"{display} ({label})"} if display else {}),
+    }
 
 
 def _elsewhere(backend: Backend | None, *, admin: bool) -> dict[str, Any]:
@@ -198,12 +242,15 @@ def _described(spec: ModelSpec, details: dict[str, Any]) -> dict[str, Any]:
     modalities = ["text", "image"] if spec.mmproj else ["text"]
     described = {
         "aliases": list(spec.aliases),
-        "tags": [],
+        "tags": tags(spec),
         "context_size": spec.params.ctx_size or None,
         "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
         **details,
         **({"description": spec.description} if spec.description else {}),
+        **({"name": spec.meta.display_name} if spec.meta.display_name else {}),
     }
+    if spec.meta.capabilities is not None:
+        return {**described, "capabilities": list(spec.meta.capabilities)}
     capabilities = ["rerank"] if spec.reranking else ["embeddings"] if spec.embeddings else []
     if not spec.reranking:
         capabilities = ["chat", "completion", *capabilities]
@@ -219,6 +266,12 @@ async def _fetch(backend: Backend, path: str) -> Any:
         return orjson.loads(fetched.body) if fetched.status == 200 else None
     except ValueError:
         return None
+
+
+def _build_in(props: Any) -> str | None:
+    build = props.get("build_info") if isinstance(props, dict) else None
+    found = _BUILD.match(build) if isinstance(build, str) else None
+    return found[0] if found is not None else None
 
 
 def _details(props: Any, listed: Any) -> dict[str, Any]:

@@ -1,89 +1,107 @@
-"""One request to a model, as its key pays for it: let in by its limits, counted when it ends.
+"""One request to a model, as its key pays for it: counted when it ends.
 
-An answer that was waited for says itself what it took. One that was hung up on doesn't, and if it
-cost nothing, hanging up before the last event would be a way around the limits: so its prompt is
-counted once it was sent to the backend, and of its answer what had come. llama-server is asked how
-many tokens the prompt has, off the request's way; where it can't say, they are estimated. The same
-goes for streams of servers elsewhere, many of which tell only who asks for it (``stream_options``).
+An answer that was waited for says itself what it took, in whatever shape its client wants it (see
+:mod:`gateway.proxy.asking`). One that was hung up on doesn't, and if it cost nothing, hanging up
+before the last event would be a way around the limits: so its prompt is counted once it was sent to
+the backend, and of its answer what had come, or what its slot had written, and writes as long as it
+goes on (:mod:`gateway.api.going_on`). llama-server is asked, off the request's way; where it can't
+say, the prompt is estimated. The same goes for what doesn't tell though it is complete: embeddings
+in llama.cpp's own shape, and streams of servers elsewhere, many of which tell only who asks for it
+(``stream_options``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from gateway.api.limits import NO_LIMITS
+from gateway.api.accounting import UnderWay
+from gateway.api.untold import SMALL, aside, prompt_of
 from gateway.api.visit import Visit
-from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
 from gateway.proxy.call import Call, Outcome
-from gateway.proxy.prompt_size import answer, estimate, question
+from gateway.proxy.cut_off import at_work
+from gateway.proxy.prompt_size import estimate, split_size
+from gateway.proxy.routes import TABLE, ModelIn
 from gateway.proxy.sse import Usage
 
-#: Seconds that llama-server may take to count a prompt, and how many answers may wait for that.
-_PATIENCE: Final = 4.0
+#: How many answers may wait until what they took is counted.
 _WAITING: Final = 32
-#: Bytes. Longer bodies are looked into by another thread.
-_SMALL: Final = 64 * 1024
 #: Bytes of a body to a token, where not even that can be done.
 _BYTES: Final = 4
-#: Bytes of an answer: tokens are told one by one by some routes.
-_MAX_ANSWER: Final = 16 * 2**20
 #: The status of a request whose client went away: nginx's number.
 HUNG_UP: Final = 499
-_JSON: Final = b"Content-Type: application/json\r\n"
-
-T = TypeVar("T")
-
-
-@contextlib.contextmanager
-def admitted(visit: Visit) -> Iterator[None]:
-    """Let in what counts as a request of its key, without tokens; one that fails doesn't count.
-
-    Raises :class:`gateway.errors.RateLimited`.
-    """
-    principal = visit.principal
-    if principal.limits is NO_LIMITS:
-        yield
-        return
-    grant = visit.parts.accounting.limiter.admit(principal.key_id, principal.limits)
-    visit.grant = grant
-    try:
-        yield
-    except GatewayError:
-        grant.give_back()
-        raise
-    finally:
-        grant.close(0)
+#: Paths at llama-server for which no model reads anything.
+_SPLITTING: Final = frozenset(route.target for route in TABLE if route.beside)
+#: Paths at llama-server whose answers are written by a model.
+_WRITING: Final = frozenset(
+    route.target for route in TABLE if route.streams or route.model is ModelIn.FORM
+)
 
 
 class Metered(Outcome):
-    """The outcome of one request to a model: let in by the limits of its key, counted at its end.
+    """The outcome of one request to a model, counted at its end.
 
-    Entering raises :class:`gateway.errors.RateLimited`. Set :attr:`status` when there is an
-    answer.
+    The limits of its key have let it in before (:mod:`gateway.api.middleware`). Set
+    :attr:`status` when there is an answer.
     """
 
-    __slots__ = ("_started", "_visit", "status")
+    __slots__ = (
+        "_client",
+        "_cut",
+        "_method",
+        "_route",
+        "_started",
+        "_streamed",
+        "_visit",
+        "status",
+    )
 
-    def __init__(self, visit: Visit) -> None:
+    def __init__(
+        self, visit: Visit, route: str, method: str, client: str | None, *, streamed: bool
+    ) -> None:
         Outcome.__init__(self)
         self._visit = visit
+        self._route = route  # its path at the backend, perhaps with a query
+        self._method = method
+        self._client = client
+        self._streamed = streamed
+        self.key = str(visit.principal.key_id)
         self.status = 500
 
     def __enter__(self) -> Metered:
-        visit = self._visit
-        principal = visit.principal
-        if principal.limits is not NO_LIMITS:
-            limiter = visit.parts.accounting.limiter
-            visit.grant = limiter.admit(principal.key_id, principal.limits)
         self._started = time.perf_counter()
+        self._visit.parts.accounting.open_requests[self] = None
         return self
+
+    def so_far(self) -> UnderWay:
+        """What is known of it, while it is under way."""
+        visit, principal = self._visit, self._visit.principal
+        come = self.answer.events if self.answer is not None else 0
+        return UnderWay(
+            visit.id,
+            principal.key_id,
+            principal.name,
+            visit.model,
+            visit.personality,
+            self._route,
+            time.perf_counter() - self._started,
+            self.sent is not None,
+            max(self.events, come),
+            self._method,
+            self._streamed,
+            self._client,
+            self._since(self.leased),
+            self.loading,
+            self._since(self.began),
+            self.ending.task if self.ending is not None else None,
+        )
+
+    def _since(self, moment: float | None) -> float | None:
+        return None if moment is None else moment - self._started
 
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as the client may see it."""
@@ -95,40 +113,67 @@ class Metered(Outcome):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._visit.parts.accounting.open_requests.pop(self, None)
+        self.answer = self.ending = None  # it may still be counted for a while
         if error is not None:
             self.status = _status_of(error)
+            self.code = error.code if isinstance(error, GatewayError) else None
         elif self.error is not None:  # it broke when the head, with its 200, had gone out
-            self.status = self.error.status
-        usage = self.usage
-        hung_up = self.status == HUNG_UP
-        if (sent := self.sent) is not None and (hung_up or (self.status == 200 and self.events)):
-            if usage is None:
-                self._count(sent, Usage(completion_tokens=self.events))
-                return
-            if hung_up and not usage.completion_tokens:  # only the prompt's were told, at the start
-                usage = usage._replace(completion_tokens=self.events)
-        if sent is not None and sent.several and usage is not None and usage.tokens_per_second:
-            # Such numbers are llama-server's, and those of one answer. In a stream all were seen.
-            usage = usage._replace(completion_tokens=max(usage.completion_tokens, self.events))
-            if sent.many_prompts:
+            self.status, self.code = self.error.status, self.error.code
+        sent, usage = self.sent, self.usage or Usage(completion_tokens=self.events)
+        self._cut = self.status == HUNG_UP or _cuts(error or self.error)
+        if sent is not None and (self.status == 200 or self._cut):
+            usage, all_told = self._told(sent)
+            if not all_told:
                 self._count(sent, usage)
                 return
         grant = self._visit.grant
         failed = error is not None or self.error is not None
-        if grant is not None and failed and self.sent is None and self.status >= 500:
+        if grant is not None and failed and sent is None and self.status >= 500:
             grant.give_back()  # it came to no model
-        # An event is about a token.
-        self._add(usage or Usage(completion_tokens=self.events), time.perf_counter())
+        self._add(usage, time.perf_counter())
+
+    def _told(self, sent: Call) -> tuple[Usage, bool]:
+        """What an answer took, as far as it told, and whether that is all."""
+        usage, hung_up = self.usage, self._cut
+        if usage is None:
+            path = sent.target.partition("?")[0]
+            if path in _SPLITTING:
+                return Usage(split_size(_length(sent), self.untold)), True
+            # An event is about a token, and of a text a few bytes are.
+            said = -(-self.untold // _BYTES) if path in _WRITING else 0
+            return Usage(completion_tokens=max(self.events, said)), False
+        if hung_up and (sent.several or not usage.completion_tokens or self.slots is not None):
+            # Those that had ended told, or only the prompt was, at the start, or what had come was:
+            # behind that something may have been kept back.
+            seen = max(usage.completion_tokens, self.events)
+            return usage._replace(completion_tokens=seen), not sent.several and self.slots is None
+        # A llama-server elsewhere tells the prompt of the first answer, and not in a stream.
+        first = sent.many_prompts and sent.renamed is not None and not self.events
+        return usage, not (first and usage.tokens_per_second)
 
     def _count(self, sent: Call, told: Usage) -> None:
         """Have the prompt counted of an answer that didn't tell all, and then all of it."""
         ended = time.perf_counter()
-        visit, events = self._visit, told.completion_tokens
-        grant = visit.grant
-        reserved = min(_length(sent), _SMALL) // _BYTES + events
+        visit, grant, accounting = self._visit, self._visit.grant, self._visit.parts.accounting
+        reserved = min(_length(sent), SMALL) // _BYTES + told.completion_tokens
         if grant is not None:
             grant.leave()
             grant.reserve(reserved)
+        asks = accounting.unsettled < _WAITING
+        slots = self.slots
+        backend = visit.parts.scheduler.backend(sent.model)
+        working: dict[int, int] = {}
+
+        async def count() -> int | None:
+            nonlocal told, working
+            said = await asyncio.shield(slots) if slots is not None else None
+            prompt = await prompt_of(visit.parts.scheduler, sent)
+            if said is not None and prompt is not None:
+                working = at_work(said, prompt, sent.answers)
+                seen = max(sum(working.values()), told.completion_tokens)
+                told = told._replace(completion_tokens=seen)
+            return prompt
 
         def settled(tokens: int | None) -> None:
             if grant is not None:
@@ -136,11 +181,19 @@ class Metered(Outcome):
             # The last resort takes no time, and cannot fail.
             prompt = _length(sent) // _BYTES if tokens is None else tokens
             self._add(told._replace(prompt_tokens=max(prompt, told.prompt_tokens)), ended)
+            if working and backend is not None:
+                accounting.going_on.follow(backend, working, self._more)
 
-        accounting = visit.parts.accounting
-        count = partial(_counted, visit.parts.scheduler, sent)
-        guess = partial(_aside, _length(sent), estimate, sent.body, sent.length)
-        accounting.settle(count if accounting.unsettled < _WAITING else None, guess, settled)
+        guess = partial(_guessed, sent)
+        accounting.settle(count if asks else None, guess, settled)
+
+    def _more(self, tokens: int) -> None:
+        """So many were written since it was counted."""
+        visit = self._visit
+        assert visit.model is not None
+        visit.parts.accounting.more(visit.principal.key_id, visit.model, tokens)
+        if visit.grant is not None:
+            visit.grant.close(tokens)
 
     def _add(self, usage: Usage, ended: float) -> None:
         visit = self._visit
@@ -154,9 +207,23 @@ class Metered(Outcome):
             self.status,
             usage,
             ended - self._started,
+            self._route,
+            visit.id,
+            self._method,
+            self._streamed or self.events > 0,
+            self.code,
+            self._client,
+            self.sent is not None or self.began is not None,
+            self._since(self.leased),
+            self.loading,
+            self._since(self.began),
         )
         if visit.grant is not None:
             visit.grant.close(usage.prompt_tokens + usage.completion_tokens)
+
+
+def _cuts(error: BaseException | None) -> bool:
+    return isinstance(error, GatewayError) and error.cuts
 
 
 def _status_of(error: BaseException) -> int:
@@ -165,40 +232,11 @@ def _status_of(error: BaseException) -> int:
     return HUNG_UP if isinstance(error, asyncio.CancelledError | ConnectionError) else 500
 
 
-# --- answers that do not tell ----------------------------------------------------------------
+async def _guessed(sent: Call) -> int:
+    if not isinstance(sent.body, bytes):
+        return estimate(sent.body, sent.passed, sent.target)
+    return await aside(sent.body, estimate, 0, sent.passed, sent.target)
 
 
 def _length(sent: Call) -> int:
     return len(sent.body) if isinstance(sent.body, bytes) else 0
-
-
-async def _counted(scheduler: Scheduler, sent: Call) -> int | None:
-    """What llama-server says, or ``None`` if it can't, or takes too long."""
-    body, backend = sent.body, scheduler.backend(sent.model)
-    if not isinstance(body, bytes) or backend is None or backend.spec.url or backend.sleeping:
-        # Servers elsewhere may have no such route, and some are paid for each request.
-        return None
-    try:
-        asked = await _aside(len(body), question, sent.target, body)
-        if asked is None:
-            return None
-        fetched = await backend.pool.fetch(
-            "POST",
-            asked.target,
-            headers=_JSON,
-            body=asked.body,
-            timeout=_PATIENCE,
-            max_body=_MAX_ANSWER,
-        )
-        if fetched.status != 200:
-            return None
-        return await _aside(len(fetched.body), answer, asked, fetched.body, body)
-    except GatewayError:  # it is not there any more, or too busy
-        return None
-
-
-async def _aside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """``work`` on something of ``size`` bytes: in another thread, if that takes a while."""
-    if size <= _SMALL:
-        return work(*arguments)
-    return await asyncio.to_thread(work, *arguments)

@@ -1,6 +1,7 @@
 """What stands around every handler, in one place and in this order:
 
-request id -> errors become OpenAI error objects -> CORS preflight -> key and scope -> handler
+request id -> errors become OpenAI error objects -> CORS preflight -> key and scope -> the key's
+limits -> handler
 
 One middleware and one response signal: each layer of its own would cost on every request.
 """
@@ -18,10 +19,12 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from gateway import logs
 from gateway.api.addresses import no_route, not_for
 from gateway.api.auth import PUBLIC, Scope, admit
 from gateway.api.cors import Cors
 from gateway.api.head_limits import check_head
+from gateway.api.limits import NO_LIMITS
 from gateway.api.parts import PARTS, Parts
 from gateway.api.reading import check_expect, coding_of, is_held_back, too_large
 from gateway.api.refusals import EVERY_ANSWER
@@ -39,12 +42,14 @@ from gateway.errors import (
 from gateway.logs import log_request
 from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.routes import dialect_at
+from gateway.proxy.targets import check_names, check_path
 
 _log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., object])
 
 _SCOPE = "_gateway_scope"
+_COUNTS = "_gateway_counts"
 
 
 def needs(scope: Scope) -> Callable[[H], H]:
@@ -55,6 +60,26 @@ def needs(scope: Scope) -> Callable[[H], H]:
         return handler
 
     return mark
+
+
+def counts(yes: bool) -> Callable[[H], H]:
+    """Say whether requests to a handler count for the limits of their keys.
+
+    Without it those that ask for no more than a valid key do, so that a new route is no way around
+    them. What doesn't count is administration, and a look at what the gateway has at hand.
+    """
+
+    def mark(handler: H) -> H:
+        setattr(handler, _COUNTS, yes)
+        return handler
+
+    return mark
+
+
+def counted(handler: object) -> bool:
+    """Whether requests to a handler count for the limits of their keys."""
+    yes: bool = getattr(handler, _COUNTS, scope_of(handler) is Scope.CHAT)
+    return yes
 
 
 def scope_of(handler: object) -> Scope:
@@ -99,6 +124,8 @@ async def answer(
     lifecycle = parts.lifecycle
     started = time.perf_counter()
     lifecycle.enter()
+    if logs.request_ids is not None and (task := asyncio.current_task()) is not None:
+        logs.request_ids[task] = visit.id
     status = 500
     logged = True
     response: Answer | None = None
@@ -115,6 +142,10 @@ async def answer(
                         code="shutting_down",
                         headers={"Retry-After": "10"},
                     )
+                if visit.principal.limits is not NO_LIMITS and counted(handler):
+                    # Before anything is done for it: reading its body may be most of the work.
+                    limiter, principal = parts.accounting.limiter, visit.principal
+                    visit.grant = limiter.admit(principal.key_id, principal.limits)
                 if not isinstance(request, FrontRequest):
                     _check_body(request, parts)
             response = await handler(request)
@@ -150,6 +181,10 @@ async def answer(
         return _error_response(visit, request.path, GatewayError("internal error"), told=False)
     finally:
         lifecycle.leave()
+        if visit.grant is not None:
+            visit.grant.answered(status)
+        if visit.place is not None:
+            visit.place.give_back()
         if logged:
             log_request(
                 visit.id,
@@ -171,6 +206,8 @@ def _answered_at_once(request: web.Request, parts: Parts) -> web.Response | None
     if request.remote:  # not by the control socket
         parts.hosts.check(request.headers.getall("Host", ()), request.version)
     check_head(request, parts.limits)
+    check_path(request.rel_url.raw_path)
+    check_names(request.rel_url.raw_query_string)
     check_expect(request)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         return web.Response(status=204, headers=parts.cors.preflight(request.headers))

@@ -2,21 +2,25 @@
 
 It is OpenAPI 3.1. Paths, methods, scopes and errors come from the routes of the
 application and from :data:`gateway.proxy.routes.TABLE`; summaries from the handlers' docstrings;
-bodies from :mod:`gateway.api.openapi_shapes`.
+bodies from :mod:`gateway.api.openapi_shapes`; groups, words and examples from
+:mod:`gateway.api.openapi_examples`.
+
+Anybody may read it, so nothing of this box is in it: no names, no addresses, no version but the
+API's own.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway import __version__
-from gateway.api import probes
 from gateway.api.auth import Scope
 from gateway.api.middleware import scope_of
 from gateway.api.openapi import Routes, docs
+from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
+from gateway.api.openapi_samples import Example, samples
 from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
 from gateway.api.request import Handler
 from gateway.proxy.dialect import ANTHROPIC
@@ -26,7 +30,7 @@ from gateway.proxy.routes import TABLE, Access, Route
 _ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 #: ``GET /x ``{body}``: `` at the start of a docstring: method and path stand beside it anyway.
-_HEADING: Final = re.compile(r"(?:GET|POST|PATCH|DELETE|Any method)\b[^:]*: ?")
+_HEADING: Final = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE|Any method)\b[^:]*: ?")
 
 _TEXT: Final = {"type": "string"}
 _ERROR: Final = {
@@ -65,32 +69,69 @@ _REASONS: Final[Mapping[int, str]] = {
     403: "the key may not do this",
     404: "no such model, personality, key or file",
     408: "the rest of the request did not come in time",
+    409: "an administrator has cancelled the request; of entries: models.json is broken, and is "
+    "left as it is until somebody has mended it",
+    412: "what If-Match or If-None-Match ask for doesn't hold: somebody else was faster",
     413: "the body is too long",
     414: "the address is too long",
     415: "the body is packed, or of a kind, as isn't taken here",
     417: "Expect asks for something other than 100-continue",
     421: "this gateway is not called by that Host; see allowed_hosts",
+    422: "what is asked for would not work: of an entry `error.problems` lists everything",
     429: "over a limit of the key, or too many wrong keys or connections; see Retry-After",
     431: "the headers are too long, or too many",
     500: "models.json is broken, or the model did not load",
-    502: "llama-server died, or what it said is not HTTP",
+    501: "an optional package is not installed: the message names it",
+    502: "llama-server, or the hub, died or said what can't be understood",
     503: "not now; see Retry-After",
     504: "llama-server said nothing for too long",
+    507: "the disk is full",
 }
-#: Said before anybody looks at the path: of what is no request, too slow, for somebody else, or
-#: one too many.
-_ANYWHERE: Final = (400, 408, 414, 417, 421, 429, 431, 503)
+#: Those that say something of the operation at hand; every other one is told of once.
+_OF_AN_OPERATION: Final = (404, 409, 412, 422, 501, 507)
+#: Of the API, which grows and takes nothing away.
+_VERSION: Final = "1"
+_ABOUT: Final = """\
+One address for the models of a box: OpenAI's, Anthropic's and llama-server's APIs, and \
+administration.
+
+A key goes into `Authorization: Bearer KEY` or `X-Api-Key: KEY`{query}. `x-scope` of an operation \
+says what it asks for: no key (`public`), any key (`chat`), or an admin key (`admin`). \
+`llm-gateway keys create NAME` makes one.
+
+Answers carry `X-Request-Id` and, where a model was asked, `X-Gateway-Model`.
+
+## Errors that every operation shares
+
+Each is `{{"error": {{"message", "type", "code", "param"}}}}`; below `/v1/messages` it has \
+Anthropic's form. They are the `default` answer of every operation and not repeated there:
+
+| status | means |
+|---|---|
+{rows}
+"""
 
 
 def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
-    """The OpenAPI document of ``routes``. ``query_key``: GET takes ``?authKey=`` as well."""
+    """The OpenAPI document of ``routes``. ``query_key``: GET takes ``?authKey=`` as well.
+
+    Blocking: reads a file.
+    """
     relayed = {(route.method, route.path): route for route in TABLE}
+    examples = Examples()
+    operations = [
+        (each, path, handler)
+        for method, path, handler in routes
+        for each in (_ANY if method == "*" else (method,))
+    ]
+    operations.sort(key=lambda one: examples.place(one[0], plain(one[1])))
     paths: dict[str, dict[str, Any]] = {}
-    for method, path, handler in routes:
-        operations = paths.setdefault(_PARAMETER.sub(r"{\1}", path), {})
-        for each in _ANY if method == "*" else (method,):
-            route = relayed.get((each, path))
-            operations[each.lower()] = _operation(each, path, handler, route, query_key)
+    for method, path, handler in operations:
+        route = relayed.get((method, path))
+        told = examples.of(method, plain(path))
+        paths.setdefault(plain(path), {})[method.lower()] = _operation(
+            method, path, handler, route, told, query_key
+        )
     schemes: dict[str, Any] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -105,84 +146,170 @@ def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "llm-gateway",
-            "version": __version__,
-            "description": "x-scope says what an operation asks for: no key (public), any key "
-            "(chat), or an admin key (admin).",
+            "title": "LLM-API Gateway",
+            "version": _VERSION,
+            "description": _about(query_key),
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "gateway"}, {"name": "llama-server"}],
+        "tags": examples.tags,
         "paths": paths,
         "components": {
             "securitySchemes": schemes,
             "schemas": _SCHEMAS,
             "responses": {
-                f"{name}{status}": {
-                    "description": reason,
-                    "content": {
-                        "application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}
-                    },
-                }
+                f"{name}{status}": _error(name, reason)
                 for name in _SCHEMAS
-                for status, reason in _REASONS.items()
+                for status, reason in [
+                    *((status, _REASONS[status]) for status in _OF_AN_OPERATION),
+                    ("", "an error: see those that every operation shares"),
+                ]
             },
         },
     }
 
 
+def _about(query_key: bool) -> str:
+    rows = "\n".join(
+        f"| {status} | {reason} |"
+        for status, reason in _REASONS.items()
+        if status not in _OF_AN_OPERATION
+    )
+    query = ", on GET also into `?authKey=KEY`" if query_key else ""
+    return _ABOUT.format(query=query, rows=rows)
+
+
+def _error(name: str, reason: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {"description": reason, "content": {"application/json": {"schema": schema}}}
+
+
 def _operation(
-    method: str, path: str, handler: Handler, route: Route | None, query_key: bool
+    method: str,
+    path: str,
+    handler: Handler,
+    route: Route | None,
+    told: Told | None,
+    query_key: bool,
 ) -> dict[str, Any]:
     scope = scope_of(handler)
     refused = route is not None and route.access is Access.REFUSED
-    if handler is docs:
-        shape = Shape(answers=("text/html",))
-    else:
-        shape = of_relayed(route) if route and not refused else of_ours(handler, method)
-    summary = _summary(handler) if route is None else f"{route.target} of the model's llama-server"
-    if refused:
-        summary = "Refused"
+    shape = _shape(handler, method, None if refused else route)
+    told = told or Told(REFUSED if refused else "")
     operation: dict[str, Any] = {
         "operationId": _operation_id(method, path),
-        "tags": ["gateway" if route is None else "llama-server"],
-        "summary": summary,
+        "tags": [told.tag] if told.tag else [],
+        "summary": "Refused" if refused else told.summary or _summary(handler),
         "x-scope": scope.value,
         "security": list(_security(method, scope, query_key)),
     }
-    if route is not None and route.reason:
-        operation["description"] = f"{route.access.value}: {route.reason}".capitalize()
-    if parameters := [*_in_path(path), *_in_query(shape)]:
+    if told.endless:
+        operation["x-endless"] = True
+    if about := " ".join(_abouts(route, told, refused=refused)):
+        operation["description"] = about
+    if parameters := [
+        *_in_path(path, told),
+        *_in_query(shape, told),
+        *_in_headers(shape, told),
+    ]:
         operation["parameters"] = parameters
     if shape.body is not None:
+        media: dict[str, Any] = {"schema": shape.body}
+        if told.request is not None:
+            media["example"] = told.request
         operation["requestBody"] = {
             "required": shape.body_required,
-            "content": {shape.body_type: {"schema": shape.body}},
+            "content": dict.fromkeys(shape.body_types, media),
         }
-    responses: dict[str, Any] = {}
-    if not refused:
-        content = {kind: {"schema": _TEXT if kind == _EVENTS else {}} for kind in shape.answers}
-        responses[str(shape.status)] = {"description": "done", "content": content}
-        if shape.also is not None:
-            responses[str(shape.also)] = {"description": "not now", "content": content}
     says = "AnthropicError" if route is not None and route.dialect is ANTHROPIC else "Error"
-    for status in sorted(_errors(handler, scope, shape, refused=refused)):
-        if status == shape.also:
-            continue
-        responses[str(status)] = {"$ref": f"#/components/responses/{says}{status}"}
-    operation["responses"] = responses
+    operation["responses"] = _responses(path, scope, shape, told, says, refused=refused)
+    operation["x-codeSamples"] = samples(
+        Example(
+            method,
+            plain(path),
+            query=told.query,
+            headers=told.headers,
+            values=told.path or {name: name for name in _PARAMETER.findall(path)},
+            body=told.request if shape.body is not None else None,
+            form=shape.body_types[0].startswith("multipart/"),
+            public=scope is Scope.PUBLIC,
+            stream=told.endless,
+            text=bool(told.text) or refused,
+        )
+    )
     return operation
 
 
-def _errors(handler: Handler, scope: Scope, shape: Shape, *, refused: bool) -> Iterable[int]:
-    """The statuses of :data:`_REASONS` that an operation can end with."""
-    if scope is Scope.PUBLIC:
-        return (*_ANYWHERE, 404) if handler is probes.acme_challenge else _ANYWHERE
+def _shape(handler: Handler, method: str, route: Route | None) -> Shape:
+    if handler is docs:
+        return Shape(answers=("text/html",))
+    return of_relayed(route) if route is not None else of_ours(handler, method)
+
+
+def _abouts(route: Route | None, told: Told, *, refused: bool) -> Iterator[str]:
+    if told.about:
+        yield told.about
+    if route is not None and not refused and not told.same_as:
+        yield f"Answered by the model's llama-server (`{route.target}`)."
+    if route is not None and route.reason:
+        yield f"{route.access.value}: {route.reason}.".capitalize()
+
+
+def _responses(
+    path: str, scope: Scope, shape: Shape, told: Told, says: str, *, refused: bool
+) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
     if refused:
-        return (*_ANYWHERE, 401, 403)
-    never = set() if shape.relayed else {502, 504}
-    if shape.body is None:
-        never |= {413, 415}
-    return (status for status in _REASONS if status not in never)
+        error = _error(says, "it is refused, whoever asks")
+        message = f"{path} of llama-server is not to be had here"
+        shown = {"message": message, "type": "permission_error", "code": "route_refused"}
+        error["content"]["application/json"]["example"] = {"error": {**shown, "param": None}}
+        responses["403"] = error
+    else:
+        content = {kind: _shown(kind, told) for kind in shape.answers}
+        for succeeded in (shape.status, *shape.or_else):
+            responses[str(succeeded)] = {"description": "done"}
+            if content:
+                responses[str(succeeded)]["content"] = content
+        if shape.unchanged:
+            responses["304"] = {"description": "it is what If-None-Match names"}
+        if shape.also is not None:
+            responses[str(shape.also)] = {"description": "not now", "content": content}
+    for status in sorted(_errors(path, scope, shape, refused=refused)):
+        responses[str(status)] = {"$ref": f"#/components/responses/{says}{status}"}
+    responses["default"] = {"$ref": f"#/components/responses/{says}"}
+    return responses
+
+
+def _shown(kind: str, told: Told) -> dict[str, Any]:
+    """An answer of one media type, with an example if there is one."""
+    media: dict[str, Any] = {"schema": _TEXT if kind == _EVENTS else {}}
+    if kind == _EVENTS:
+        example = told.events
+    elif kind == "application/json":
+        example = told.answer
+    else:
+        example = told.text or told.answer
+    if example not in (None, ""):
+        media["example"] = example
+    return media
+
+
+def _errors(path: str, scope: Scope, shape: Shape, *, refused: bool) -> Iterator[int]:
+    """Those of :data:`_OF_AN_OPERATION` that an operation can end with."""
+    if refused:
+        return
+    names = "{" in path or shape.relayed or _names_a_model(shape)
+    if names:
+        yield 404
+    if shape.relayed:
+        yield 409
+    if scope is not Scope.PUBLIC:
+        yield from shape.fails
+
+
+def _names_a_model(shape: Shape) -> bool:
+    body = shape.body or {}
+    return "model" in shape.query or "model" in body.get("properties", ())
 
 
 def _summary(handler: Handler) -> str:
@@ -204,17 +331,40 @@ def _security(method: str, scope: Scope, query_key: bool) -> Iterator[dict[str, 
             yield {"query": []}
 
 
-def _in_path(path: str) -> Iterator[dict[str, Any]]:
+def _in_path(path: str, told: Told) -> Iterator[dict[str, Any]]:
     for match in _PARAMETER.finditer(path):
         yield {
             "name": match[1],
             "in": "path",
             "required": True,
             "schema": {"type": "string", "minLength": 1},
+            **_example(told.path, match[1]),
         }
 
 
-def _in_query(shape: Shape) -> Iterator[dict[str, Any]]:
+def _in_query(shape: Shape, told: Told) -> Iterator[dict[str, Any]]:
     for name, schema in shape.query.items():
-        required = name in shape.needed
-        yield {"name": name, "in": "query", "required": required, "schema": schema}
+        yield {
+            "name": name,
+            "in": "query",
+            "required": name in shape.needed,
+            **({"description": schema["description"]} if "description" in schema else {}),
+            "schema": schema,
+            **_example(told.query, name),
+        }
+
+
+def _in_headers(shape: Shape, told: Told) -> Iterator[dict[str, Any]]:
+    for name, what in shape.headers.items():
+        yield {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": what,
+            "schema": _TEXT,
+            **_example(told.headers, name),
+        }
+
+
+def _example(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"example": values[name]} if name in values else {}

@@ -11,9 +11,28 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from gateway.api import admin, admin_keys, classic, probes, relayed, router
+from gateway.api import (
+    admin,
+    admin_keys,
+    admin_models,
+    admin_pulls,
+    admin_requests,
+    classic,
+    clients,
+    history,
+    hub,
+    log,
+    overview,
+    own_key,
+    probes,
+    relayed,
+    router,
+    schemas,
+    usage_report,
+)
 from gateway.api.key_fields import LIMIT_NAMES
 from gateway.api.request import Handler
+from gateway.log_tail import MOST
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
 from gateway.proxy.routes import ModelIn, Route
 
@@ -55,23 +74,40 @@ def _object(properties: Mapping[str, Schema], *required: str, more: bool = True)
     return schema
 
 
+def _usage(by: tuple[str, ...]) -> Shape:
+    return Shape(
+        query={
+            "days": {"type": "integer", "minimum": 1, "maximum": usage_report.MAX_DAYS},
+            "by": {"type": "string", "pattern": "^({0})(,({0}))*$".format("|".join(by))},
+            "format": {"type": "string", "enum": ["json", "csv"]},
+        },
+        answers=("application/json", "text/csv"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One route: query parameters by name, the body, and what kind of answer comes.
 
     ``needed`` are the parameters that must be there; ``status`` is that of a success,
     ``answers`` are its media types; ``also`` is another status with the same kind of body;
-    ``relayed``: a model's llama-server has its say.
+    ``or_else`` are other successes; ``unchanged``: 304 is one, without a body; ``headers``: what
+    they do; ``fails``: statuses of errors of its own, 409 and above; ``relayed``: a model's
+    llama-server has its say. ``body_types``: media types of the body, the usual one first.
     """
 
     query: Mapping[str, Schema] = field(default_factory=dict)
     needed: tuple[str, ...] = ()
     body: Schema | None = None
     body_required: bool = True
-    body_type: str = "application/json"
+    body_types: tuple[str, ...] = ("application/json",)
     status: int = 200
     answers: tuple[str, ...] = ("application/json",)
     also: int | None = None
+    or_else: tuple[int, ...] = ()
+    unchanged: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fails: tuple[int, ...] = ()
     relayed: bool = False
 
 
@@ -101,6 +137,18 @@ KEY: Final[Mapping[str, Schema]] = MappingProxyType(
         },
     }
 )
+
+_CONDITIONS: Final[Mapping[str, str]] = {
+    "If-Match": "the ETag of the entry that was read: 412 if it is another by now",
+    "If-None-Match": "`*`: 412 if there is such an entry",
+}
+_ENTRY: Final[Schema] = {
+    "type": "object",
+    "description": "an entry of models.json, as /schemas/models.json has it; `***` stands for a "
+    "value that is hidden, and that stays",
+}
+
+_CHANGE_FAILS: Final = (409, 412, 422, 507)
 
 _LOADED: Final = Shape(body=_object({"model": _MODEL}, "model"))
 
@@ -133,15 +181,101 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             relayed=True,
             answers=_EITHER,
         ),
+        overview.gateway_status: Shape(
+            query={
+                "follow": _FLAG,
+                "every": {
+                    "type": "number",
+                    "minimum": overview.OFTEN,
+                    "maximum": overview.SELDOM,
+                },
+            },
+            answers=_EITHER,
+        ),
         admin.model_log: Shape(query={"follow": _FLAG}, answers=_EITHER),
+        log.gateway_log: Shape(
+            query={
+                "follow": _FLAG,
+                "level": {"type": "string", "enum": list(log.LEVELS)},
+                "lines": {"type": "integer", "minimum": 1, "maximum": MOST},
+            },
+            answers=_EITHER,
+        ),
+        history.system_history: Shape(
+            query={"range": {"type": "string", "description": "a duration from 1m to 7d, like 24h"}}
+        ),
+        hub.hub_listing: Shape(
+            query={
+                "model": {"type": "string", "description": "OWNER/REPO"},
+                "revision": {"type": "string", "description": "a branch, a tag or a commit"},
+            },
+            needed=("model",),
+            fails=(422, 501),
+        ),
+        admin_models.get_entry: Shape(
+            headers={"If-None-Match": "the ETag of what is known: 304 if it is still that"},
+            unchanged=True,
+            fails=(409,),
+        ),
+        admin_models.put_entry: Shape(
+            body=_ENTRY, or_else=(201,), headers=_CONDITIONS, fails=_CHANGE_FAILS
+        ),
+        admin_models.patch_entry: Shape(
+            body=_ENTRY,
+            body_types=("application/merge-patch+json", "application/json"),
+            headers=_CONDITIONS,
+            fails=_CHANGE_FAILS,
+        ),
+        admin_models.delete_entry: Shape(
+            status=204, answers=(), headers=_CONDITIONS, fails=_CHANGE_FAILS
+        ),
         admin_keys.create_key: Shape(body=_object(KEY, "name", more=False), status=201),
         admin_keys.change_key: Shape(query={"force": _FLAG}, body=_object(KEY, more=False)),
         admin_keys.revoke_key: Shape(query={"force": _FLAG}),
-        admin_keys.usage: Shape(
-            query={"days": {"type": "integer", "minimum": 1, "maximum": admin_keys.MAX_DAYS}}
+        admin_keys.usage: _usage(usage_report.USAGE_BY),
+        own_key.own_usage: _usage(own_key.OWN_USAGE_BY),
+        admin_requests.list_requests: Shape(
+            query={
+                "key": {"type": "string", "description": "id or name of a key"},
+                "model": _TEXT,
+                "status": {
+                    "type": "string",
+                    "pattern": f"^{admin_requests.STATUS}(,{admin_requests.STATUS})*$",
+                },
+                "slow": {"type": "number", "minimum": 0, "description": "seconds, at least"},
+                "limit": {"type": "integer", "minimum": 1, "maximum": admin_requests.MOST},
+                "cursor": {"type": "string", "description": "`next` of the answer before"},
+                "follow": _FLAG,
+                "every": {
+                    "type": "number",
+                    "minimum": overview.OFTEN,
+                    "maximum": overview.SELDOM,
+                },
+            },
+            answers=_EITHER,
         ),
+        admin_requests.cancel_request: Shape(status=204, answers=()),
+        admin_pulls.list_pulls: Shape(answers=_EITHER),
+        admin_pulls.begin_pull: Shape(
+            body=_object(
+                {
+                    "model": {"type": "string", "description": "OWNER/REPO or OWNER/REPO:QUANT"},
+                    "revision": {"type": "string", "description": "a branch, a tag or a commit"},
+                    "name": {"type": "string", "description": "of its entry in models.json"},
+                    "entry": _FLAG,
+                    "replace": _FLAG,
+                },
+                "model",
+                more=False,
+            ),
+            status=202,
+            fails=(501,),
+        ),
+        admin_pulls.end_pull: Shape(query={"discard": _FLAG}),
+        clients.clients: Shape(query={"model": _MODEL, "url": _TEXT, "key": _FLAG}),
+        schemas.schema: Shape(answers=("application/schema+json",)),
         relayed.upstream: Shape(
-            body={}, body_required=False, body_type="*/*", answers=("*/*",), relayed=True
+            body={}, body_required=False, body_types=("*/*",), answers=("*/*",), relayed=True
         ),
     }
 )
@@ -193,7 +327,7 @@ def of_relayed(route: Route) -> Shape:
         return Shape(
             query={"model": _MODEL},
             body=form,
-            body_type="multipart/form-data",
+            body_types=("multipart/form-data",),
             answers=_EITHER,
             relayed=True,
         )

@@ -8,8 +8,13 @@ from gateway.api.accounting import ACCOUNTING
 from gateway.api.context import DOOR, ERRORS, HEADERS, LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
 from gateway.api.cors import CORS
 from gateway.api.hosts import HOSTS, PROXIES
+from gateway.api.room import Room
+from gateway.api.standing import Standing
 from gateway.api.tls_state import TLS
+from gateway.proxy.bounds import Bounds
+from gateway.proxy.ending import Endings
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
+from gateway.proxy.shaping import Rules
 from gateway.proxy.template import Templates
 
 
@@ -22,8 +27,10 @@ class Parts:
 
     __slots__ = (
         "accounting",
+        "bounds",
         "cors",
         "door",
+        "endings",
         "errors",
         "headers",
         "heartbeat",
@@ -35,8 +42,12 @@ class Parts:
         "limits",
         "max_body",
         "media",
+        "most_values",
         "proxies",
+        "room",
+        "rules",
         "scheduler",
+        "standing",
         "templates",
         "tls",
     )
@@ -59,9 +70,18 @@ class Parts:
         self.keys_in_queries = settings.auth.allow_query_key
         self.heartbeat = settings.limits.heartbeat
         self.limits = settings.limits
+        self.bounds = Bounds(settings.limits.request)
+        self.endings = Endings(settings.limits.request.time)
+        self.standing = Standing(self.door, self.endings)
         self.max_body = settings.limits.max_body
         #: How addresses of media in a body may begin.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY
+        #: Values in one JSON body.
+        self.most_values = settings.limits.request.values
+        #: What becomes of the JSON bodies of a route, by its path.
+        self.rules: dict[str, Rules] = {}
+        #: For what is large of bodies; the largest of them always has some.
+        self.room = Room(max(settings.limits.body_memory, 2 * self.max_body))
 
 
 PARTS = web.AppKey("parts", Parts)

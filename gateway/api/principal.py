@@ -31,3 +31,5 @@ ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
 VISITOR: Final = Principal("anonymous", "anonymous", admin=False)
 #: Whoever can reach the control socket: the owner of the data folder, through the command line.
 LOCAL_ADMIN: Final = Principal("local", "command line", admin=True)
+#: Names of those who have no key, by the ids they are counted under.
+WITHOUT_KEY: Final = {who.key_id: who.name for who in (ANONYMOUS, LOCAL_ADMIN)}

@@ -13,9 +13,12 @@ from aiohttp import web
 
 from gateway.api.half_closed import CONTINUE
 from gateway.api.parts import PARTS
+from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
-from gateway.proxy.body import JsonObject, parse_object
+from gateway.proxy.body import JsonObject, NotJson, parse_object
 from gateway.proxy.coding import DECODERS, Damaged
+from gateway.proxy.targets import check_beside
+from gateway.workers import SMALL, WORKERS
 
 #: What JSON may come as: what curl and others say of any body, and what pages may send unasked.
 _PERHAPS_JSON = frozenset(
@@ -27,6 +30,12 @@ _PERHAPS_JSON = frozenset(
         "text/plain",
     }
 )
+#: Bytes of a body for a route of the gateway's own.
+_OWN_BODY = SMALL
+#: And values in it.
+_OWN_VALUES = 20_000
+#: How often a body is in memory at once: as it came, and as it is sent on.
+_TIMES = 2
 _ASKED = web.RequestKey("asked", bool)
 
 
@@ -107,17 +116,64 @@ async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
 
 
 async def whole_body(request: web.Request) -> bytes:
-    """All of it: see :func:`pieces`."""
-    return b"".join([piece async for piece in pieces(request)])
+    """All of it: see :func:`pieces`.
+
+    For one that isn't small there must be room, until the request is answered. Raises
+    :class:`gateway.errors.Unavailable` if there is none.
+    """
+    visit = request[VISIT]
+    length = request.content_length if coding_of(request) is None else None
+    if length is not None and length > SMALL:
+        await make_room(request, length)
+    found: list[bytes] = []
+    size = 0
+    async for piece in pieces(request):
+        found.append(piece)
+        size += len(piece)
+        if size > SMALL and visit.place is None:
+            await make_room(request, request.app[PARTS].max_body)
+    if size <= SMALL:
+        return b"".join(found)
+    if visit.place is not None:
+        visit.place.shrink(_TIMES * size)
+    return await WORKERS.joined(found)
 
 
-async def json_body(request: web.Request) -> JsonObject:
-    """The JSON object that is the body."""
-    raw = await whole_body(request)
+async def make_room(request: web.Request, size: int) -> None:
+    """Wait until there is room for a body of ``size`` bytes, which is kept for its request."""
+    visit = request[VISIT]
+    if visit.place is None:
+        visit.place = await request.app[PARTS].room.take(visit.principal.key_id, _TIMES * size)
+
+
+async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObject:
+    """The JSON object that is the body, a small one: no route of the gateway's own needs more.
+
+    ``or_query``: ?model= may name a model instead of the body, but no other one.
+    """
+    found: list[bytes] = []
+    size = 0
+    async for piece in pieces(request):
+        found.append(piece)
+        if (size := size + len(piece)) > _OWN_BODY:
+            raise PayloadTooLarge(f"the body is over {_OWN_BODY} bytes, which this route takes")
     try:
-        return parse_object(raw)
-    except BadRequest as error:
+        body = parse_object(b"".join(found), _OWN_VALUES)
+    except NotJson as error:
         raise no_json(request.headers, error) from None
+    beside = request.query.get("model")
+    if beside is not None and not (or_query and "model" not in body):
+        check_beside(beside, body.get("model"))
+    return body
+
+
+def refuse_unknown(body: JsonObject, known: Mapping[str, object]) -> None:
+    """Raise :class:`BadRequest` for a field of ``body`` that isn't ``known``."""
+    if unknown := body.keys() - known.keys():
+        raise BadRequest(
+            f"unknown field {min(unknown)[:100]!r}; allowed: {', '.join(known)}",
+            param=min(unknown)[:100],
+        )
 
 
 def no_json(headers: Mapping[str, str], error: BadRequest) -> BadRequest:

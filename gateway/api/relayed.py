@@ -17,7 +17,7 @@ from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
-from gateway.api.middleware import H, needs
+from gateway.api.middleware import H, counts, needs
 from gateway.api.reading import coding_of, pieces, whole_body
 from gateway.api.request import AnyHandler, Handler
 from gateway.api.upload import form_handler
@@ -28,6 +28,7 @@ from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.outgoing import Answer
 from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
+from gateway.proxy.targets import check_sent_on
 
 _SCOPES = {Access.CHAT: Scope.CHAT, Access.ADMIN: Scope.ADMIN, Access.REFUSED: Scope.CHAT}
 #: Bodies up to here are read before they are sent on, so that they can be sent once more.
@@ -50,7 +51,7 @@ def _takes_json(route: Route) -> bool:
 
 
 def _marked(route: Route, handler: H) -> H:
-    return needs(_SCOPES[route.access])(handler)
+    return counts(True)(needs(_SCOPES[route.access])(handler))
 
 
 def _handler(route: Route) -> Handler:
@@ -106,7 +107,7 @@ def _showing(route: Route) -> Handler:
                 raise
             return json_response(known)
         change = None if request[VISIT].principal.admin else without_paths
-        return to_client(request.app[SCHEDULER], call, fetched, change)
+        return await to_client(request.app[SCHEDULER], call, fetched, change)
 
     return handle
 
@@ -125,6 +126,7 @@ async def _changing(request: web.Request) -> Answer:
 def _target(path: str, request: web.Request, model: str | None) -> str:
     """``path`` with the request's query; ``model``: what it is called there, if otherwise."""
     query = without_key(request.rel_url.raw_query_string)
+    check_sent_on(query)
     if model is not None:
         query = renamed(query, model)
     return f"{path}?{query}" if query else path
@@ -146,6 +148,7 @@ def without_paths(answer: bytes) -> bytes:
 # --- /upstream -----------------------------------------------------------------------------
 
 
+@counts(True)
 @needs(Scope.ADMIN)
 async def upstream(request: web.Request) -> Answer:
     """Any method on /upstream/MODEL/PATH?QUERY: PATH?QUERY of that model's llama-server.

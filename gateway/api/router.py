@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -23,9 +24,9 @@ from gateway.api.context import (
     SCHEDULER,
     SETTINGS,
 )
-from gateway.api.events import changes, endless
+from gateway.api.events import BOARD, endless
 from gateway.api.inference import resolve
-from gateway.api.middleware import needs
+from gateway.api.middleware import counts, needs
 from gateway.api.reading import json_body
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
@@ -34,6 +35,7 @@ from gateway.proxy.resolve import model_name
 from gateway.tasks import spawn
 
 
+@counts(False)
 async def models(request: web.Request) -> web.Response:
     """GET /models: the array of names, or the list of objects, as ``GET /v1/models``.
 
@@ -95,23 +97,29 @@ async def _load(app: web.Application, name: str, request_id: str) -> None:
 
 
 async def props(request: web.Request) -> web.Response:
-    """GET /props without a model: that this is a router."""
-    settings, library = request.app[SETTINGS], request.app[LIBRARY]
+    """GET /props without a model: that this is a router.
+
+    Clients read a number from how ``build_info`` begins: it is that of the llama-server.
+    """
+    settings = request.app[SETTINGS]
+    models = {spec.name for _, spec, _ in listing.visible(request)}
+    build = await request.app[listing.DETAILS].build(request.app[SCHEDULER])
     return json_response(
         {
             "role": "router",
-            "max_instances": settings.scheduler.max_loaded or len(library.catalog.names),
+            "max_instances": settings.scheduler.max_loaded or len(models),
             "models_autoload": True,
             "model_alias": "llm-gateway",
             "model_path": "none",
             "default_generation_settings": {"params": {}, "n_ctx": 0},
             "ui_settings": {},
-            "build_info": f"llm-gateway {__version__}",
+            "build_info": f"{build} llm-gateway {__version__}",
             "cors_proxy_enabled": False,
         }
     )
 
 
+@counts(False)
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /models/sse: an event for every change of a model's status, as a router sends them.
 
@@ -123,12 +131,18 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _events(request: web.Request) -> AsyncGenerator[str, None]:
-    before = _statuses(request)
-    async with contextlib.aclosing(changes(request.app[SCHEDULER])) as changed:
-        async for _ in changed:
-            now = _statuses(request)
-            for event in _changes(before, now):
-                yield orjson.dumps(event).decode()
+    board, principal = request.app[BOARD], request[VISIT].principal
+    view = ("models", principal.models, principal.personalities)
+    look = partial(_statuses, request)
+    before: dict[str, str] | None = None
+    async with contextlib.aclosing(board.turns()) as turns:
+        async for _ in turns:
+            now = board.seen(view, look)
+            if before is not None:
+                # Who has seen the last turn has the same ``before``, which is here as long as this.
+                change = ("changes", id(before), id(now))
+                for event in board.seen(change, partial(_changes, before, now)):
+                    yield event
             before = now
 
 
@@ -140,7 +154,7 @@ def _statuses(request: web.Request) -> dict[str, str]:
     }
 
 
-def _changes(before: dict[str, str], now: dict[str, str]) -> list[dict[str, object]]:
+def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     changes: list[dict[str, object]] = []
     if before.keys() != now.keys():
         changes.append({"model": "*", "event": "models_reload"})
@@ -148,4 +162,4 @@ def _changes(before: dict[str, str], now: dict[str, str]) -> list[dict[str, obje
         if before.get(name, "unloaded") != status:
             kind = "model_status" if status == "loading" else "status_change"
             changes.append({"model": name, "event": kind, "data": {"status": status}})
-    return changes
+    return [orjson.dumps(change).decode() for change in changes]

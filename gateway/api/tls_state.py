@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from gateway.names import is_public
+
+if TYPE_CHECKING:  # who serves plain HTTP never needs them
+    from gateway.tls import CertificateInfo, CertificateReloader
+    from gateway.tls.acme import AcmeCertificate
 
 #: A year, this host only: what else the domain serves is not ours to decide (RFC 6797, 6.1).
 HSTS = "max-age=31536000"
@@ -19,8 +24,14 @@ class TlsState:
 
     #: The Strict-Transport-Security of answers over TLS; None: they carry none.
     hsts: str | None = None
+    #: The names and addresses in the certificate in use; none until it has been read.
+    names: frozenset[str] = frozenset()
     #: ACME's http-01: token -> key authorization.
     acme_tokens: dict[str, str] = field(default_factory=dict)
+    #: The certificate in use, what serves it and, with ``tls.acme``, what gets it.
+    certificate: CertificateInfo | None = None
+    reloader: CertificateReloader | None = None
+    acme: AcmeCertificate | None = None
 
     def serves(self, names: Iterable[str], *, local: bool) -> None:
         """Take note of the certificate in use.
@@ -29,8 +40,13 @@ class TlsState:
         trust, for a year: nothing to do to ``localhost``, or to a name with a home-made
         certificate.
         """
-        public = not local and any(is_public(name.removeprefix("*.")) for name in names)
+        self.names = frozenset(names)
+        public = not local and any(is_public(name.removeprefix("*.")) for name in self.names)
         self.hsts = HSTS if public else None
+
+    def named(self, host: str) -> bool:
+        """Whether ``host``, in lower case, is in the certificate (RFC 6125, 6.4.3)."""
+        return host in self.names or f"*.{host.partition('.')[2]}" in self.names
 
 
 TLS = web.AppKey("tls", TlsState)

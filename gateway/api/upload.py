@@ -8,12 +8,12 @@ comes, which is OpenAI's own limit for such files. What is longer must name its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 from aiohttp import web
 
 from gateway.api.inference import resolve, send
-from gateway.api.reading import coding_of, pieces
+from gateway.api.reading import coding_of, make_room, pieces
 from gateway.api.request import Handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Unable
@@ -21,6 +21,7 @@ from gateway.proxy.call import Call
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.outgoing import Answer
 from gateway.proxy.routes import Route
+from gateway.workers import SMALL
 
 #: Bytes (OpenAI reference, "Create transcription": files up to 25 MB).
 FILE_FIRST = 25 * 2**20
@@ -31,11 +32,12 @@ def form_handler(route: Route) -> Handler:
 
     async def handle(request: web.Request) -> Answer:
         boundary = boundary_of(request.headers.get("Content-Type", ""))
-        field = ModelField(boundary)
+        named = _named(request)
+        most, refused = _bounds(request)
+        field = ModelField(boundary, named, refused)
         body = pieces(request)
-        named = request.query.get("model") or request.headers.get("X-Model")
         if named is None:
-            await _look_for(field, body)
+            await _look_for(request, field, body)
             if not field.done:
                 raise BadRequest(
                     f"no model is named in the first {FILE_FIRST} bytes: put the field `model` "
@@ -50,19 +52,23 @@ def form_handler(route: Route) -> Handler:
         if (name := target.sent_as) is not None:
             # A server elsewhere reads the field, and knows the model by another name.
             if named is not None:
-                await _look_for(field, body)
+                await _look_for(request, field, body)
             first = field.renamed(name)
             if length is not None:
                 length += len(first) - len(field.body)
-            field.pass_by(b"")
-            body = _watched(field, body)
+        if most is not None:
+            part = field.part(b"max_tokens", b"%d" % most)
+            first = part + first
+            if length is not None:
+                length += len(part)
+        field.pass_by(b"")
         headers = b"Content-Type: %b\r\n" % content_type_of(boundary)
         call = Call(
             target.name,
             "POST",
             route.target,
             headers,
-            _chained(first, body),
+            _chained(first, _watched(field, body)),
             length=length,
             stream=None,
             dialect=route.dialect,
@@ -73,18 +79,41 @@ def form_handler(route: Route) -> Handler:
     return handle
 
 
-async def _look_for(field: ModelField, body: AsyncGenerator[bytes, None]) -> None:
+def _bounds(request: web.Request) -> tuple[int | None, Mapping[bytes, str]]:
+    """How many tokens the answer may have, if that is limited, and what can't be in the form."""
+    visit = request[VISIT]
+    bounds = visit.parts.bounds
+    most, whose = bounds.longest(visit.principal.limits.max_tokens)
+    if most is None:
+        return None, bounds.not_in_forms
+    why = f"`max_tokens` is {most} here ({whose}): leave it out of the form"
+    return most, {**bounds.not_in_forms, b"max_tokens": why}
+
+
+def _named(request: web.Request) -> str | None:
+    """The model that the request names outside of the form."""
+    query, header = request.query.get("model"), request.headers.get("X-Model")
+    if query and header and query != header:
+        raise BadRequest("?model= and the header X-Model name two models", param="model")
+    return query or header
+
+
+async def _look_for(
+    request: web.Request, field: ModelField, body: AsyncGenerator[bytes, None]
+) -> None:
     """Read until the field has been found, or the form has ended, or there is too much of it."""
     async for piece in body:
         field.feed(piece)
         if field.done or len(field.read) > FILE_FIRST:
             break
+        if len(field.read) > SMALL:
+            await make_room(request, FILE_FIRST)
 
 
 async def _watched(
     field: ModelField, body: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    """``body``, as long as it names no other model."""
+    """``body``, as long as none of its fields comes twice, and no other model is named."""
     async for piece in body:
         field.pass_by(piece)
         yield piece

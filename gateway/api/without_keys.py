@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from gateway.api.hosts import address_in, host_in, is_loopback
-from gateway.config import Settings
+from gateway.api.hosts import address_in, host_in
 
 if TYPE_CHECKING:
     from gateway.api.parts import Parts
@@ -35,41 +34,6 @@ _OF_PROXIES: Final = (
 )
 #: What ``Sec-Fetch-Site`` says of a page of ours, and of an address that the user typed.
 _OF_THE_USER: Final = ("same-origin", "none")
-
-
-def why_not_open(settings: Settings) -> str | None:
-    """Why a gateway without keys must not start with ``settings``, or ``None``."""
-    others = _who_else(settings)
-    if others is None or settings.auth.open_to_network:
-        return None
-    return (
-        f"auth.enabled is false, and {others}: everybody who reaches it could use every model. "
-        "Ask for keys (auth.enabled: true, and `llm-gateway keys create NAME`), or stay on this "
-        "machine (host: 127.0.0.1, without trusted_proxies); if it shall be open to everybody on "
-        "that network, say so: auth.open_to_network: true"
-    )
-
-
-def warning_of(settings: Settings) -> str | None:
-    """What is to be said at every start of a gateway that is open on purpose, or ``None``."""
-    others = _who_else(settings)
-    if others is None or not settings.auth.open_to_network:
-        return None
-    return (
-        f"auth.enabled is false, and {others}: everybody who reaches it may use every model, as "
-        "auth.open_to_network says"
-    )
-
-
-def _who_else(settings: Settings) -> str | None:
-    """How others than this machine's users reach a gateway that asks for no key, if they do."""
-    if settings.auth.enabled:
-        return None
-    if not is_loopback(settings.host):
-        return f"{settings.host} can be reached from other machines"
-    if settings.trusted_proxies:
-        return f"trusted_proxies ({', '.join(settings.trusted_proxies)}) let others in"
-    return None
 
 
 def refusal(request: Request, parts: Parts) -> str | None:

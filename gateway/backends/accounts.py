@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.backends.capacity import Capacity
@@ -10,10 +11,14 @@ from gateway.backends.device_options import chosen_devices
 from gateway.backends.fallback import gpu_required
 from gateway.backends.memory import Need, Needs
 from gateway.backends.options import gpu_layers
-from gateway.backends.placement import Demand, Memory, Placement, Resident
+from gateway.backends.placement import Card, Demand, Memory, Placement, Resident
 from gateway.backends.ram import RAM
+from gateway.backends.tuning import Grant, Tuning, choose, is_open, margin
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, Unavailable
+
+#: Of what is left on a device, what a model is granted beyond what is usual for it.
+_SHARE = 0.9
 
 
 class Accounts:
@@ -22,10 +27,18 @@ class Accounts:
     ``environ`` is the gateway's own environment. For one event loop.
     """
 
-    def __init__(self, needs: Needs, capacity: Capacity | None, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        needs: Needs,
+        capacity: Capacity | None,
+        environ: Mapping[str, str],
+        flags: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """``flags``: those that the llama-server which is used knows; blocks."""
         self._needs = needs
         self.capacity = capacity
         self._environ = environ
+        self._flags = flags
         self.looking = False
 
     # --- what models need ----------------------------------------------------------------------
@@ -38,9 +51,11 @@ class Accounts:
         """As :meth:`Needs.need_of`."""
         return await self._needs.need_of(spec)
 
-    async def measure(self, spec: ModelSpec, group: int, on: Placement) -> Placement:
+    async def measure(
+        self, spec: ModelSpec, group: int, on: Placement, tuning: Tuning | None = None
+    ) -> Placement:
         """Learn what a child that is ready has taken; returns how much of that is where."""
-        need = await self._needs.measure(spec, group)
+        need = await self._needs.measure(spec, group, tuning)
         planned = sum(size for name, size in on if name != RAM or not self._needs.gpu)
         if need is None or not planned:
             return on
@@ -56,7 +71,7 @@ class Accounts:
             return Demand()
         if (capacity := self.capacity) is None or not capacity.machine.gpu:
             return Demand(need.size, need.least)
-        demand = Demand(need.size, need.least, need.beside, need.least_beside)
+        demand = Demand(need.size, need.least, need.beside, need.least_beside, scant=need.scant)
         names = [device.name for device in capacity.machine.devices]
         choice = chosen_devices(spec, names, self._environ)
         if choice is None:
@@ -89,6 +104,67 @@ class Accounts:
         if len(names) < 2 or len(gpus) != 1 or chosen_devices(spec, names, self._environ):
             return ()
         return gpus
+
+    # --- what is chosen for a load ---------------------------------------------------------------
+
+    def grant(
+        self,
+        spec: ModelSpec,
+        on: Placement,
+        taken: Mapping[str, int],
+        *,
+        shared: bool,
+        share: float,
+    ) -> Grant | None:
+        """What ``spec``, placed ``on`` devices beside ``taken``, may have of them.
+
+        All that is left, but what a desktop may want next; where it is ``shared`` with other
+        models in use, what it needs. ``share``: of that, where it was too much before. ``None``:
+        nothing is to be chosen, or nothing known.
+        """
+        capacity = self.capacity
+        if capacity is None or not is_open(spec, gpu=capacity.machine.gpu):
+            return None
+        cards = {card.name: card for card in capacity.memory.cards}
+        ram, gpu = capacity.memory.ram, capacity.machine.gpu
+
+        def left(card: Card) -> int:
+            return max(card.left - taken.get(card.name, 0), 0)
+
+        def granted(card: Card, size: int) -> int:
+            own = shared or spec.memory is not None
+            most = size if own else max(size, int(left(card) * _SHARE))
+            return int(min(left(card), most) * share)
+
+        parts = {name: granted(cards[name], size) for name, size in on if name in cards}
+        if not parts:
+            return None
+        margins: tuple[int, ...] = ()
+        if gpu:
+            names = self.flags(spec, on) or tuple(
+                device.name for device in capacity.machine.devices
+            )
+            free = {device.name: device.free for device in capacity.machine.devices}
+            if all(free[name] is not None for name in names):
+                margins = tuple(margin(free[name] or 0, parts.get(name, 0)) for name in names)
+        return Grant(
+            sum(parts.values()),
+            None if ram is None else left(ram),
+            margins,
+            tuple(parts.items()),
+            shared and any(size < int(left(cards[name]) * _SHARE) for name, size in parts.items()),
+        )
+
+    async def choose(self, spec: ModelSpec, grant: Grant) -> Tuning | None:
+        """What ``spec`` is started with in the memory that it is granted."""
+        return await asyncio.to_thread(self._choose, spec, grant)
+
+    def _choose(self, spec: ModelSpec, grant: Grant) -> Tuning | None:
+        gpu, capacity = self._needs.gpu, self.capacity
+        # A build that lists no devices is older than the flag, and a wrapper might never answer.
+        answers = capacity is not None and capacity.machine.named
+        fits_itself = gpu and answers and "--fit-target" in self._flags()
+        return choose(spec, self._needs.llm_storage, grant, gpu=gpu, fits_itself=fits_itself)
 
     # --- what is not there ---------------------------------------------------------------------
 

@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gateway.backends import process
+from gateway.backends.flights import Flights
 from gateway.backends.logring import LogRing
 from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
 from gateway.upstream import Upstream, UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.backends.tuning import Tuning
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +68,12 @@ class Environment:
     #: "failed".
     quick_death: float = 60.0
     quick_deaths_allowed: int = 4
+    #: First wait of a failed one before it is tried again, doubled for each failure, and the last.
+    failed_first: float = 30.0
+    failed_cap: float = 600.0
     patience: Patience = PATIENCE
+    #: Between two looks at what a loaded model holds of memory.
+    growth_interval: float = 30.0
     #: Between two looks at a server elsewhere that is up.
     health_interval: float = 30.0
     #: Variables with keys that are none of a child's business. Grows with models.json: what
@@ -99,24 +109,35 @@ class Backend(ABC):
     def __init__(self, spec: ModelSpec, changed: Callable[[Backend], None]) -> None:
         self.spec = spec
         self.log = LogRing()
+        #: The requests that are at it. Where it was ended for one of them, each knows its part.
+        self.flights = Flights(remember=not spec.url)
         self.state = State.STOPPED
         self.serving = False  # may be given requests
         self.since = time.monotonic()  # of the present state
         self.ready_since: float | None = None  # when the last start was done
+        self.start_began = -math.inf  # when the last start did
+        self.start_ended = -math.inf  # when one was over last, well or badly
         self.load_seconds: float | None = None  # how long the last start took
+        #: How much of it is loaded while it starts, from 0 to 1, where that can be seen.
+        self.progress: float | None = None
         self.starts = 0
         self.deaths = 0  # ends nobody asked for, in all
         self.last_error: GatewayError | None = None
         self.last_death: GatewayError | None = None  # of a process that was ready
+        #: Whether that may have been a request's doing, and whose connections broke at it.
+        self.by_request = False
+        self.accused: list[Any] = []
         self.sleeping = False  # ready, but its memory is given back until the next request
         self.start_failed = False  # the last start came to nothing that would have to be stopped
         #: What the next start is told: the devices to use (none: as llama-server likes), and why
         #: it will have no GPU, where it should have one.
         self.devices: tuple[str, ...] = ()
         self.without_gpu: str | None = None
+        #: What was chosen for it where its entry leaves that open; as it came out, once ready.
+        self.tuning: Tuning | None = None
         #: Why it runs on the CPU, where it should not.
         self.degraded: str | None = None
-        self.retry_at = 0.0  # monotonic time before which BACKOFF lasts
+        self.retry_at = 0.0  # monotonic time before which BACKOFF or FAILED lasts
         self._changed = changed
         self._next_state = asyncio.Event()  # set, and replaced, when the state changes
 
@@ -202,17 +223,29 @@ class Backend(ABC):
         if self.state is State.DRAINING:
             self._enter(State.READY)
 
+    def starting_within(self, since: float) -> float:
+        """For how many of the seconds from ``since`` (monotonic time) until now it has been
+        starting; where it was so twice, the last time counts.
+        """
+        ended = self.start_ended if self.state is not State.STARTING else time.monotonic()
+        return max(0.0, ended - max(since, self.start_began))
+
     # --- for the kinds of backends ---------------------------------------------------------
 
     def _enter(self, state: State) -> None:
         if state is self.state:
             return
         _log.info("model %s: %s -> %s", self.spec.name, self.state, state)
+        now = time.monotonic()
         if state is State.READY and self.state is State.STARTING:
-            self.ready_since = time.monotonic()
+            self.ready_since = now
+        if state is State.STARTING:
+            self.start_began = now
+        elif self.state is State.STARTING:
+            self.start_ended = now
         self.state = state
         self.serving = state in self.SERVING
-        self.since = time.monotonic()
+        self.since = now
         turned, self._next_state = self._next_state, asyncio.Event()
         turned.set()
         self._changed(self)

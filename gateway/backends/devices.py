@@ -11,17 +11,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.backends.ask_program import ask_program
 from gateway.backends.command import bundled_program, inherited
-from gateway.backends.process import launcher
 
 _log = logging.getLogger(__name__)
 
@@ -96,32 +94,20 @@ def ask_devices(
     It takes as long as the GPU's driver takes to start; a wrapper script may ignore the flag
     and never answer. The bundled server has no GPU support in the wheels that PyPI has.
     """
+    if not program:
+        raise NotTold("there is no llama-server to ask")
     if tuple(program) == bundled_program():
         return []
     try:
-        child = subprocess.Popen(
-            [*launcher(), *program, "--list-devices"],  # whoever hangs ends with the gateway
-            env=inherited(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        status, output = ask_program(program, "--list-devices", inherited(environ), timeout=timeout)
     except OSError as error:
         raise NotTold(f"{program[0]} cannot be started: {error.strerror}") from None
-    try:
-        output, _ = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         message = f"{program[0]} did not answer to --list-devices within {timeout:g} s"
         _log.warning("%s", message)
         raise NotTold(message, silent=True) from None
-    finally:
-        if child.returncode is None:  # a wrapper may have children of its own
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    if child.returncode != 0:
-        raise NotTold(f"{program[0]} --list-devices ended with status {child.returncode}")
+    if status != 0:
+        raise NotTold(f"{program[0]} --list-devices ended with status {status}")
     return _parse_devices(output.decode("utf-8", "replace"))
 
 

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gateway.backends.backend import Backend, ServerStatus, State
 from gateway.backends.placement import Demand, Placement
 from gateway.backends.policy import NOTHING, Limits, ModelView
+from gateway.backends.ram import RAM
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from gateway.backends.scheduler import Lease
+    from gateway.backends.tuning import Grant
 
 #: Seconds for which a model without work counts as in use, after its last request, at least.
 LINGER = 1.0
 #: So many of those who wait for a model are listed one by one.
 LINE = 50
+#: In these states it may be started again when its wait is over.
+_WAITS = (State.BACKOFF, State.FAILED)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,8 +62,14 @@ class Entry:
     alone: bool = False
     #: The death that was told last.
     told: GatewayError | None = None
-    #: Where it is, as long as it is resident.
+    #: Where it is, as long as it is resident, and what looks how that grows.
     on: Placement = ()
+    growing: asyncio.Task[None] | None = None
+    held: int | None = None  # bytes, as seen last
+    #: How often memory ran out at loads with less and less context.
+    shrunk: int = 0
+    #: What it may have of its devices, where its entry leaves open how much it takes.
+    grant: Grant | None = None
     #: Since when it has been waiting for memory that other programs hold.
     short_since: float | None = None
     #: For which spec its need of memory was asked for last.
@@ -111,6 +121,7 @@ class ModelStatus:
     name: str
     state: State
     state_seconds: float  # for how long it has been in this state
+    progress: float | None  # how much of it is loaded, from 0 to 1, while it is starting
     in_flight: int
     queued: int
     waited: float | None  # by the one that has waited longest
@@ -121,15 +132,20 @@ class ModelStatus:
     load_seconds: float | None
     starts: int
     deaths: int
-    last_error: str | None
+    start_failed: bool  # the last start came to nothing
+    last_error: str | None  # of whichever start
     retry_in: float | None
     memory: int | None  # bytes: measured, or estimated, or as models.json says
+    memory_held: int | None  # bytes: what its process was seen to hold last
     devices: tuple[str, ...]  # where they are
+    memory_on: dict[str, int]  # bytes that it counts for on each of them
+    unload_in: float | None  # until it is unloaded if nobody uses it; None: it stays, or is used
     degraded: str | None  # why it runs on the CPU though it should not
+    chosen: dict[str, Any] | None  # where its entry leaves something open: see Tuning.report
     servers: tuple[ServerStatus, ...]  # of a model elsewhere
 
 
-def status_of(entry: Entry, now: float, memory: int | None) -> ModelStatus:
+def status_of(entry: Entry, now: float, memory: int | None, ttl: float | None) -> ModelStatus:
     """For reports. ``memory``: bytes that it needs, as far as that is known."""
     backend = entry.backend
     up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
@@ -137,6 +153,7 @@ def status_of(entry: Entry, now: float, memory: int | None) -> ModelStatus:
         name=entry.spec.name,
         state=backend.state,
         state_seconds=now - backend.since,
+        progress=backend.progress,
         in_flight=entry.in_flight,
         queued=len(entry.queue) + len(entry.loaders),
         waited=now - oldest if (oldest := entry.oldest_wait) is not None else None,
@@ -147,13 +164,39 @@ def status_of(entry: Entry, now: float, memory: int | None) -> ModelStatus:
         load_seconds=backend.load_seconds,
         starts=backend.starts,
         deaths=backend.deaths,
+        start_failed=backend.start_failed,
         last_error=backend.last_error.message if backend.last_error else None,
-        retry_in=max(0.0, backend.retry_at - now) if backend.state is State.BACKOFF else None,
-        memory=memory or None,
+        retry_in=max(0.0, backend.retry_at - now) if backend.state in _WAITS else None,
+        memory=memory_of(entry) or memory or None,
+        memory_held=entry.held if entry.resident else None,
         devices=tuple(name for name, _ in entry.on) if entry.resident else (),
+        memory_on=dict(entry.on) if entry.resident else {},
+        unload_in=_unload_in(entry, now, ttl),
         degraded=backend.degraded if entry.resident else None,
+        chosen=backend.tuning.report() if backend.tuning is not None and entry.resident else None,
         servers=backend.servers,
     )
+
+
+def _unload_in(entry: Entry, now: float, ttl: float | None) -> float | None:
+    busy = entry.in_flight or entry.queue or entry.loaders
+    if ttl is None or busy or entry.backend.state is not State.READY:
+        return None
+    return max(0.0, _last_used(entry) + ttl - now)
+
+
+def _last_used(entry: Entry) -> float:
+    """One that has just come is not an old one."""
+    return max(entry.last_used, entry.backend.ready_since or 0.0)
+
+
+def memory_of(entry: Entry) -> int | None:
+    """Bytes that a model counts for which was given what there was; ``None``: as it needs."""
+    if entry.backend.tuning is None or not entry.resident:
+        return None
+    # RAM beside GPUs is not for models alone, and not in what they need either.
+    gpus = [size for name, size in entry.on if name != RAM]
+    return sum(gpus or (size for _, size in entry.on))
 
 
 def view_of(
@@ -164,11 +207,11 @@ def view_of(
     stopping = entry.stopping is not None or state is State.STOPPING
     ready = backend.serving and not stopping and not closing
     ready_since = backend.ready_since or 0.0
-    last_used = max(entry.last_used, ready_since)  # one that has just come is not an old one
+    last_used = _last_used(entry)
     linger = min(limits.linger, max(LINGER, backend.load_seconds or 0.0))
     if entry.gap is not None and entry.gap > linger:
         linger = 0.0  # its clients come back later than that
-    blocked_until = backend.retry_at if state is State.BACKOFF else 0.0
+    blocked_until = backend.retry_at if state in _WAITS else 0.0
     if demand is None and not entry.resident:
         blocked_until = time.monotonic() + 1.0  # it is being looked up
     return ModelView(
@@ -180,7 +223,7 @@ def view_of(
         stopping=stopping,
         blocked_until=blocked_until,
         in_flight=entry.in_flight,
-        slots=entry.spec.parallel,
+        slots=entry.slots,
         waiting=len(entry.queue),
         wanted=len(entry.loaders),
         oldest_wait=entry.oldest_wait,

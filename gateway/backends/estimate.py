@@ -9,8 +9,8 @@ sliding windows and compressed attention are counted as if they were full attent
 - **The process**: code and small tables; on a GPU, the context that its driver makes.
 
 Beside that stands what a model takes for sure (``least``): it is refused for want of that only. Not
-in it are weights that are mapped (RAM), what is not said (a context as large as in training,
-which llama-server makes smaller where it must), and what isn't counted as it is.
+in it are weights that are mapped (RAM), what is not said (the context is chosen at the load), and
+what isn't counted as it is.
 
 What a llama-server may put into RAM beside that is not in it: the cache of old prompts
 (``--cache-ram``) grows with use, LoRA adapters are rare.
@@ -18,14 +18,13 @@ What a llama-server may put into RAM beside that is not in it: the cache of old 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from gateway.backends.command import model_files
-from gateway.backends.gguf_header import BadGguf, Header, read_header
 from gateway.backends.options import (
     gpu_layers,
     mapped,
@@ -36,8 +35,13 @@ from gateway.backends.options import (
 )
 from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.gguf_header import BadGguf, Header, read_header
+from gateway.models.paths import split_parts
 
 _MIB = 2**20
+#: Tokens of context that a slot is counted with where nobody says how many: enough for most uses.
+#: Who has more memory gets more (:mod:`gateway.backends.tuning`).
+USUAL_CONTEXT = 32_768
 #: Bytes of a number in the KV cache: block size over elements (ggml-common.h).
 _CACHE_TYPES: Mapping[str, float] = MappingProxyType(
     {
@@ -74,7 +78,6 @@ _CONTEXT_PIECE = 256
 _SURE = 0.85
 #: With per-layer embeddings (Gemma 3n), which stay in RAM.
 _SURE_OF_PER_LAYER = 0.5
-_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Estimate:
     beside: int = 0
     least: int = 0  # of total, for sure
     least_beside: int = 0  # of beside
+    kept: int = 0  # of total in RAM, or of beside: what is no page of the model's file
 
 
 def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
@@ -105,7 +109,7 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
     parts = split_parts(files["params.model"])
     try:
         # All of what is asked for stands in the first part.
-        model = _Model(read_header(parts[0]), spec)
+        model = _Model(header_of(parts[0]), spec)
     except (BadGguf, OSError):
         size = _size(*parts)
         whole = (gpu_layers(spec) is None and not scattered(spec)) if gpu else not mapped(spec)
@@ -126,28 +130,34 @@ def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
     if draft := files.get("draftModel"):
         total += _size(*split_parts(draft))
         try:
-            model = _Model(read_header(draft), spec)
+            model = _Model(header_of(draft), spec)
             total += model.cache
             compute += model.compute(gpu=gpu)
         except (BadGguf, OSError):
             pass
     beside, least_beside = int(layers * (1 - offloaded)), int(kept * (1 - offloaded) * _SURE)
-    return Estimate(int(total + compute), int(compute), True, beside, int(least), least_beside)
+    if gpu:
+        pages = 0.0 if not mapped(spec) else weights * (1 - offloaded)
+        left = beside - pages
+    else:
+        left = total + compute - (weights if mapped(spec) else 0)
+    return Estimate(
+        int(total + compute), int(compute), True, beside, int(least), least_beside, int(left)
+    )
 
 
-def split_parts(file: Path) -> list[Path]:
-    """Every part of a model split as ``NAME-00001-of-00003.gguf``; else just the file."""
-    match = _SPLIT.fullmatch(file.name)
-    if match is None:
-        return [file]
-    stem, count = match[1], match[3]
-    # As many as there are, not as the name says: it may say 99999.
-    parts = {
-        part
-        for part in file.parent.glob("*.gguf")
-        if (other := _SPLIT.fullmatch(part.name)) and (other[1], other[3]) == (stem, count)
-    }
-    return [file, *sorted(parts - {file})]
+def header_of(file: Path) -> Header:
+    """The header of ``file``, read again only when it has changed. Blocks.
+
+    Raises :class:`BadGguf` or ``OSError``. One choice asks for the same one many times.
+    """
+    status = file.stat()
+    return _header_of(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _header_of(file: Path, _modified: int, _size: int) -> Header:
+    return read_header(file)
 
 
 def _size(*files: Path) -> int:
@@ -176,7 +186,7 @@ class _Model:
         if not context:
             # Builds divide it among the slots, or give it to each, as the bundled one does.
             slots = 1 if shares_context(spec) else spec.parallel
-            context = self._number("context_length") * slots
+            context = min(self._number("context_length"), USUAL_CONTEXT) * slots
         piece = spec.parallel * _CONTEXT_PIECE
         self._context = -(-max(context, 0) // piece) * piece
 

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.backends.command import resolve_model_path
-from gateway.backends.gguf_header import BadGguf, Header, Value, read_header
 from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.gguf_header import BadGguf, Header, Value, is_reader, read_header
+from gateway.models.paths import resolve_model_path, split_parts
+from gateway.models.storage import quantisation_of
 from gateway.tasks import spawn
 
 #: Seconds for which a file is taken to be as it was.
@@ -29,12 +30,6 @@ _THREADS = 4
 _WHOLE = 64
 #: llama.cpp gives each slot a whole number of such pieces.
 _PIECE = 256
-#: Architectures without a memory of what came before (llama.cpp, ``llama_model::create_memory``).
-#: A llama-server that isn't told what they are for is ended by a signal, as it tries to write.
-_READERS = frozenset(
-    """bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert
-    gemma-embedding""".split()
-)
 #: ``ValueError``: no GGUF, or no path (a NUL in it).
 _UNREADABLE = (OSError, ValueError, LoadFailed)
 
@@ -50,12 +45,15 @@ class Stamp(NamedTuple):
 class Facts(NamedTuple):
     """Of one model file. ``trained``: the tokens of context it was trained with.
 
-    ``reads_only``: it is for embeddings or rerank, and can't write any text.
+    ``reads_only``: it is for embeddings or rerank, and can't write any text. ``size``: bytes, of
+    all parts of a split one.
     """
 
     stamp: Stamp
     trained: int | None
     reads_only: bool
+    size: int
+    quantisation: str | None
 
 
 class _Known(NamedTuple):
@@ -118,7 +116,12 @@ class Headers:
             values = read_header(stamp.path, enough=_has_context, block=2**14).values
         except _UNREADABLE:
             return None
-        return Facts(stamp, _trained(values), is_reader(values))
+        try:
+            size = sum(part.stat().st_size for part in split_parts(stamp.path))
+        except OSError:  # one of them has just gone
+            size = stamp.size
+        quantisation = quantisation_of(stamp.path, values)
+        return Facts(stamp, _trained(values), is_reader(values), size, quantisation)
 
     async def whole(self, reference: str) -> Header | None:
         """All that the header of the file ``reference`` says; None if it cannot be read."""
@@ -135,12 +138,6 @@ class Headers:
             self._whole.clear()
         self._whole[stamp] = header
         return header
-
-
-def is_reader(values: Mapping[str, Value]) -> bool:
-    """Whether the model with this header can't continue a text."""
-    architecture = values.get("general.architecture")
-    return architecture in _READERS or values.get(f"{architecture}.attention.causal") is False
 
 
 def context_of(spec: ModelSpec, trained: int | None) -> int | None:

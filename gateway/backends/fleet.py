@@ -89,6 +89,11 @@ class Fleet:
         """Whether every server is known to be down."""
         return all(server.up is False for server in self.servers)
 
+    @property
+    def exchanges(self) -> int:
+        """How many have begun and not ended, at all of them."""
+        return sum(server.pool.exchanges for server in self.servers)
+
     async def send(
         self,
         method: str,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import MappingProxyType
 
 from gateway.backends.device_options import VISIBLE
 from gateway.backends.machine import Machine
+from gateway.private_files import write_private
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +73,8 @@ class GpusSeen:
             return None
 
     def _write(self, gpus: Sequence[str]) -> None:
-        new = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
-            new.write_text(json.dumps({"program": self._program, "gpus": list(gpus)}, indent=1))
-            new.replace(self._file)
+            seen = {"program": self._program, "gpus": list(gpus)}
+            write_private(self._file, json.dumps(seen, indent=1))
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._file, error)

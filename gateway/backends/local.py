@@ -9,8 +9,8 @@
                   |
                   | if nobody asked for its end
                   v
-    backoff (may start again when the wait is over)   failed (died too often; waits for
-                                                      reset() or a changed models.json)
+    backoff (may start again when the wait is over)   failed (died too often; the same, with
+                                                      waits that are longer, or reset())
 
 For requests it is a pool of connections to the process's Unix socket.
 """
@@ -21,23 +21,30 @@ import asyncio
 import contextlib
 import copy
 import logging
+import math
 import re
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
 
+import orjson
+
 from gateway.backends import process
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
-from gateway.backends.command import Command, build_command, find_program, resolve_model_path
+from gateway.backends.command import Command, build_command, find_program
 from gateway.backends.fallback import GPU_REQUIRED, gpu_required, says_cpu_only
 from gateway.backends.health import Health
-from gateway.backends.oom import looks_like_oom
+from gateway.backends.oom import gpu_ran_out, looks_like_oom
 from gateway.backends.options import gpu_layers
 from gateway.backends.progress import Progress
-from gateway.backends.watchdog import Watchdog
+from gateway.backends.runaway import RUNAWAY, describe, pass_sentence
+from gateway.backends.speed import Speed
+from gateway.backends.suspects import by_request
+from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
+from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.upstream import ConnectFailed, UnixAddress, UpstreamError, UpstreamPool
 
@@ -54,6 +61,8 @@ _NEWS_OF_DEATH = 1.0
 
 #: What llama-server with ``--sleep-idle-seconds`` writes (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
+#: As it writes it (src/llama-model.cpp): the output layer counts as one.
+_OFFLOADED = re.compile(r"\boffloaded (\d+)/\d+ layers to GPU")
 #: States in which it answers requests; in an enumeration each has to be looked for.
 _ANSWERING = (State.READY, State.DRAINING)
 #: States in which a llama-server process exists, so memory is in use.
@@ -80,8 +89,11 @@ class LocalBackend(Backend):
         self._starting: asyncio.Task[GatewayError | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._hung: str | None = None
+        self._hung: Hang | None = None
+        self._weights = 0  # bytes of the model's file
+        self._layers: int | None = None  # on GPUs, as far as its llama-server says
         self._quick_deaths = 0
+        self._counted = True  # the last death, among those
         self._first_line = 0  # of the log, since the last start
         self._stops = 0
 
@@ -108,7 +120,7 @@ class LocalBackend(Backend):
         """Return when /health is 200, starting a process first where that is needed."""
         stops = self._stops
         while self.state is not State.READY:
-            if self.state is State.FAILED:
+            if self.state is State.FAILED and self.retry_at > time.monotonic():
                 raise self.failure()
             if self.state is State.DRAINING:
                 raise BackendError(f"the backend of {self.spec.name!r} is being unloaded")
@@ -191,10 +203,12 @@ class LocalBackend(Backend):
         """Start and wait until ready; a failure is the result, not raised."""
         started = time.monotonic()
         self.start_failed = self.sleeping = False
+        self.accused = []
         self.degraded = self.without_gpu
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         self._first_line = self.log.total
+        self._layers = None
         if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
             self.log.listen(self._look_for_sleep)
         # A name of its own for each start: nothing that is late can touch the next one's socket.
@@ -247,10 +261,15 @@ class LocalBackend(Backend):
             await self._until_healthy(child, pool)
         finally:
             stop_looking()
+        if self.tuning is not None:
+            self.tuning = self.tuning.came_out(await _context_of(pool), self._layers)
+            _log.info("model %s: %s", self.spec.name, self.tuning.text)
         self._refuse_the_cpu()
         return child
 
     def _look_for_fallback(self) -> None:
+        if (found := _OFFLOADED.search(self.log.last)) is not None:
+            self._layers = int(found[1])
         if says_cpu_only(self.log.last) and gpu_layers(self.spec) != 0:
             self.degraded = f"its llama-server says: {self.log.last.strip()}"
 
@@ -276,13 +295,15 @@ class LocalBackend(Backend):
 
     def _prepare(self) -> Command:
         """Everything about a start that touches the disk; runs in a thread."""
+        tuning = self.tuning
         command = build_command(
-            self.spec,
+            self.spec if tuning is None else tuning.apply(self.spec),
             program=find_program(self._env.llama_server, self._env.environ),
             socket=str(self._socket),
             llm_storage=self._env.llm_storage,
             environ=self._env.for_children,
             devices=self.devices,
+            variables={} if tuning is None else tuning.variables,
         )
         model = resolve_model_path(self.spec.params.model or "", self._env.llm_storage)
         if not model.is_file():
@@ -292,6 +313,7 @@ class LocalBackend(Backend):
                 "in the configuration",
                 code="model_file_not_found",
             )
+        self._weights = sum(part.stat().st_size for part in split_parts(model) if part.is_file())
         return command
 
     async def _until_healthy(self, child: process.Child, pool: UpstreamPool) -> None:
@@ -307,6 +329,7 @@ class LocalBackend(Backend):
         patience = self._env.load_timeout
         progress, pause = Progress(child.pid, self.log, patience), 0.02
         health = Health(pool, min(_HEALTH_TIMEOUT, patience))
+        self.progress = None
         try:
             while not exited.done():
                 news.clear()
@@ -315,7 +338,9 @@ class LocalBackend(Backend):
                     return
                 if health.said is not None and health.refuses_for >= self._env.health_refusal:
                     raise self._load_failed(child, health.said)
-                if await progress.stalled():
+                stalled = await progress.stalled()
+                self.progress = progress.part_of(self._weights)
+                if stalled:
                     what = f"made no progress for {patience:g} s while loading"
                     what += f", and {health.said}" if health.said is not None else ""
                     raise self._load_failed(child, what)
@@ -328,6 +353,7 @@ class LocalBackend(Backend):
         finally:
             unlisten()
             exited.cancel()
+            self.progress = None
 
     async def _watch(self, child: process.Child) -> None:
         """Notice at once when a ready child exits without being asked to, or hangs."""
@@ -339,18 +365,37 @@ class LocalBackend(Backend):
             await cancel_and_wait(guard)
         if self._stopping is not None:
             return
-        ended = f"{self._hung} and was ended" if self._hung else _how_it_ended(status)
+        hung = self._hung
+        ended = f"{hung.what} and was ended" if hung else _how_it_ended(status)
         what = f"the llama-server of {self.spec.name!r} {ended}."
-        self.last_death = BackendError(what, code="backend_died", detail=self._last_lines())
-        self._died(self.last_death)
+        if hung is not None and hung.verdict is not None:
+            self.last_death = BackendError(what, code=RUNAWAY, detail=describe(hung.verdict))
+        else:
+            self.last_death = BackendError(what, code="backend_died", detail=self._last_lines())
+        # One that hung was ended by us, for what it was asked, unless it was stopped from outside.
+        if hung is not None:
+            self.by_request = not hung.stopped
+        else:
+            self.by_request = by_request(status) and not gpu_ran_out(self._tail())
+        self._died(self.last_death, counts=not self.by_request)
         await self._clean_up()
         self._await_next_start()
 
     async def _guard(self, child: process.Child) -> None:
         """Kill a child that hangs: its death is dealt with like any other."""
-        watchdog = Watchdog(self.pool, child.pid, self._env.patience)
-        self._hung = await watchdog.hung()
-        _log.error("model %s: its llama-server %s", self.spec.name, self._hung)
+        speed = Speed(self.log, self._weights)
+        unlisten = self.log.listen(speed.hear)
+        batch = max(self.spec.params.batch_size or 0, DEFAULT_BATCH)
+        patience = self._env.patience
+        try:
+            self._hung = hung = await Watchdog(
+                self.pool, child.pid, patience, self.flights, speed, batch=batch
+            ).hung()
+        finally:
+            unlisten()
+        _log.error("model %s: its llama-server %s", self.spec.name, hung.what)
+        if hung.verdict is not None:
+            pass_sentence(self.spec.name, hung.what, hung.verdict)
         child.kill()
 
     async def _stop(self) -> None:
@@ -370,6 +415,7 @@ class LocalBackend(Backend):
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
+        self.flights.clear()
         if (child := self._child) is not None:
             await child.stop(self._env.stop_grace)
             if self._recording is not None:
@@ -396,18 +442,26 @@ class LocalBackend(Backend):
             return 0.0
         return time.monotonic() - self.ready_since
 
-    def _died(self, error: GatewayError) -> None:
-        """Note a death, and take no more requests at once."""
+    def _died(self, error: GatewayError, *, counts: bool = True) -> None:
+        """Note a death, and take no more requests at once.
+
+        ``counts``: it says something about the model, or this machine, rather than of a request.
+        """
         self.deaths += 1
         self.last_error = error
         _log.error("model %s: %s", self.spec.name, error.message)
-        quick = self._lived() < self._env.quick_death
-        self._quick_deaths = self._quick_deaths + 1 if quick else 1
+        if counts:
+            quick = self._lived() < self._env.quick_death
+            self._quick_deaths = self._quick_deaths + 1 if quick else 1
+        self._counted = counts
         self._enter(State.STOPPING)
 
     def _await_next_start(self) -> None:
         """It has died and is cleared away."""
-        if self._quick_deaths >= self._env.quick_deaths_allowed:
+        further = self._quick_deaths - self._env.quick_deaths_allowed
+        if self._counted and further >= 0:
+            pause = min(self._env.failed_first * 2.0 ** min(further, 32), self._env.failed_cap)
+            self.retry_at = time.monotonic() + pause
             self._enter(State.FAILED)
             return
         wait = self._env.backoff_first * 2 ** max(0, self._quick_deaths - 1)
@@ -420,11 +474,13 @@ class LocalBackend(Backend):
     def failure(self) -> GatewayError:
         """Why a ``failed`` backend is not started again."""
         cause = self.last_error
+        wait = max(1, math.ceil(self.retry_at - time.monotonic()))
         return LoadFailed(
-            f"{self.spec.name!r} failed {self._quick_deaths} times in a row and is not started "
-            "again until it is loaded explicitly or its entry in models.json changes. "
+            f"{self.spec.name!r} failed {self._quick_deaths} times in a row and tries again in "
+            f"{wait} s, or when it is loaded explicitly or its entry in models.json changes. "
             f"{cause.public if cause else 'it died too often'}",
             detail=cause.detail if cause else None,
+            headers={"Retry-After": str(wait)},
         )
 
     def _load_failed(self, child: process.Child, what: str) -> LoadFailed:
@@ -438,10 +494,23 @@ class LocalBackend(Backend):
             code=OUT_OF_MEMORY if looks_like_oom(status, lines) else None,
         )
 
+    def _tail(self) -> list[str]:
+        """The last lines of its log since it was started."""
+        return self.log.tail(min(TAIL, self.log.total - self._first_line))
+
     def _last_lines(self) -> str:
-        of_this_start = self.log.total - self._first_line
-        lines = [line for line in self.log.tail(min(TAIL, of_this_start)) if line]
+        lines = [line for line in self._tail() if line]
         return "Its last lines: " + " | ".join(lines) if lines else ""
+
+
+async def _context_of(pool: UpstreamPool) -> int | None:
+    """The tokens of context that a request gets, as llama-server says at GET /props."""
+    try:
+        fetched = await pool.fetch("GET", "/props", timeout=_HEALTH_TIMEOUT)
+        context = orjson.loads(fetched.body)["default_generation_settings"]["n_ctx"]
+    except (GatewayError, LookupError, TypeError, ValueError):
+        return None  # it is of use without
+    return context if isinstance(context, int) and context > 0 else None
 
 
 def _how_it_ended(status: int) -> str:

@@ -16,14 +16,16 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.backends.command import model_files
-from gateway.backends.estimate import estimate, split_parts
+from gateway.backends.estimate import estimate
+from gateway.backends.tuning import Tuning, is_open, read_model, scant, usual
 from gateway.backends.usage import memory_used
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, LoadFailed
+from gateway.models.paths import split_parts
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class Need:
     #: Of both, what it takes for sure: it is refused only for want of that.
     least: int = 0
     least_beside: int = 0
+    #: Of size, what does where some layers may stay in RAM; None: they may not.
+    scant: int | None = None
 
 
 #: How much of a size that was set, or measured at another time, a model takes for sure.
@@ -69,7 +73,7 @@ class Needs:
         *,
         gpu: bool = False,
     ) -> None:
-        self._llm_storage = llm_storage
+        self.llm_storage = llm_storage
         self._gpu = gpu
         self._measured = dict(measured)
         self._remember = remember
@@ -111,31 +115,46 @@ class Needs:
         return need
 
     def _look(self, spec: ModelSpec) -> Need:
-        gpu = self._gpu
-        key = fingerprint(spec, self._llm_storage, gpu=gpu)
+        gpu, storage = self._gpu, self.llm_storage
+        model = read_model(spec, storage) if is_open(spec, gpu=gpu) else None
+        asked = usual(spec, model)
+        key = fingerprint(asked, storage, gpu=gpu)
         if key not in self._estimates:
-            found = estimate(spec, self._llm_storage, gpu=gpu)
+            found = estimate(asked, storage, gpu=gpu)
             source = Source.ESTIMATED if found.from_header else Source.GUESSED
-            self._estimates[key] = Need(
-                found.total, source, found.beside, found.least, found.least_beside
-            )
+            need = Need(found.total, source, found.beside, found.least, found.least_beside)
+            if asked is not spec:  # for sure, it takes none of the context that may be chosen
+                sure = estimate(spec, storage, gpu=gpu)
+                need = replace(need, least=sure.least, least_beside=sure.least_beside)
+            if gpu and (thin := scant(spec, model)) is not None:
+                need = replace(need, scant=estimate(thin, storage, gpu=gpu).total)
+            self._estimates[key] = need
         need = self._estimates[key]
         if (size := self._measured.get(key)) is not None:
             return _as_measured(size, need)
         return need
 
-    async def measure(self, spec: ModelSpec, group: int) -> Need | None:
+    async def measure(
+        self, spec: ModelSpec, group: int, tuning: Tuning | None = None
+    ) -> Need | None:
         """Learn what the child of ``spec``, whose process group is ``group``, has taken.
+
+        ``tuning``: what was chosen for it. Then it is what the model took this time: the next
+        time, more or less may be chosen.
 
         To be called when it has just become ready: later, a cache of old prompts would be in
         it, which llama-server lets grow by gigabytes. ``None`` where it cannot be seen.
         """
-        key, size = await asyncio.to_thread(self._weigh, spec, group)
+        started = spec if tuning is None else tuning.apply(spec)
+        key, size = await asyncio.to_thread(self._weigh, started, group)
         if size is None:
             return None
         need = _as_measured(size, self._estimates.get(key))
+        if tuning is not None and tuning.by != "gateway":
+            return need  # how many of its layers are where is not known for sure
         self._measured[key] = size
-        self._cache[spec.name] = (spec.process_identity(), need)
+        if tuning is None:
+            self._cache[spec.name] = (spec.process_identity(), need)
         _log.info("model %s takes %.1f MiB", spec.name, size / 2**20)
         try:
             await self._remember(key, size)
@@ -145,12 +164,12 @@ class Needs:
 
     def _weigh(self, spec: ModelSpec, group: int) -> tuple[str, int | None]:
         gpu = self._gpu
-        key = fingerprint(spec, self._llm_storage, gpu=gpu)
+        key = fingerprint(spec, self.llm_storage, gpu=gpu)
         used = memory_used(group, gpu=gpu)
         if used is not None and not gpu:
             # RAM counts when it is touched, and nothing has been computed yet. A GPU's buffers
             # are there in full from the start.
-            used += estimate(spec, self._llm_storage, gpu=gpu).compute
+            used += estimate(spec, self.llm_storage, gpu=gpu).compute
         return key, used
 
 
@@ -164,7 +183,7 @@ def _as_measured(size: int, estimated: Need | None) -> Need:
         return Need(size, Source.MEASURED, least=least)
     # It took what there was: mapped weights as far as there was room, a context that was fitted in.
     least = min(least, estimated.least)
-    return Need(size, Source.MEASURED, estimated.beside, least, estimated.least_beside)
+    return replace(estimated, size=size, source=Source.MEASURED, least=least)
 
 
 def fingerprint(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> str:

@@ -22,12 +22,28 @@ _OUT_OF_MEMORY = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+#: Of these, what is said of a GPU. Its memory is everybody's: another program may have taken it.
+_OF_A_GPU = re.compile(
+    r"""
+      (CUDA|HIP|ROCm)\ error:\ out\ of\ memory | (cuda|hip)Malloc\w*\ failed
+    | CUBLAS_STATUS_ALLOC_FAILED
+    | OUT_OF_DEVICE_MEMORY | OutOfDeviceMemory | Device\ memory\ allocation\ of\ size
+    | UR_RESULT_ERROR_OUT_OF_RESOURCES
+    | Insufficient\ Memory
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 #: Lines that look like it, after which llama.cpp goes on: memory that it could not lock or pin,
 #: and, for the lines before that, a smaller second try.
 _HARMLESS = re.compile(r"mlock|pinned", re.IGNORECASE)
 _SECOND_TRY = re.compile(r"allocation failed, retrying", re.IGNORECASE)
 #: SIGKILL as subprocess has it, and as a wrapper's shell reports it (128 + 9).
 _KILLED = (-9, 137)
+
+
+def gpu_ran_out(last_lines: Iterable[str]) -> bool:
+    """Whether a child that was ready ended for want of a GPU's memory, by its log's last lines."""
+    return any(_OF_A_GPU.search(line) and not _HARMLESS.search(line) for line in last_lines)
 
 
 def looks_like_oom(returncode: int | None, lines: Iterable[str]) -> bool:

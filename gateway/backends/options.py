@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Final
 
@@ -21,6 +22,34 @@ def gpu_layers(spec: ModelSpec) -> int | None:
         return None
     count = number(spec, spec.params.gpu_layers, _LAYERS, "N_GPU_LAYERS")
     return None if count is None or count < 0 else count
+
+
+def context_is_open(spec: ModelSpec) -> bool:
+    """Whether nothing says how much context there is to be, so that it may be chosen."""
+    texts = (*spec.extra_args, *spec.env)
+    if any(re.search(r"context_length|unified.per.slot", text, re.IGNORECASE) for text in texts):
+        return False
+    said = spec.params.ctx_size is not None or option(spec, "-c --ctx-size", "CTX_SIZE") is not None
+    return not (said or spec.url or fits_by_itself(spec))
+
+
+def layers_are_open(spec: ModelSpec) -> bool:
+    """Whether nothing says which parts of a model go to GPUs, so that it may be chosen."""
+    said = spec.params.gpu_layers is not None or option(spec, _LAYERS, "N_GPU_LAYERS") is not None
+    elsewhere = option(spec, "-dev --device", "DEVICE") == "none" or scattered(spec)
+    return not (said or elsewhere or spec.url or fits_by_itself(spec))
+
+
+def fits_by_itself(spec: ModelSpec) -> bool:
+    """Whether ``extraArgs`` or ``env`` say how llama-server is to fit a model in (``--fit``)."""
+    return any(
+        option(spec, flags, variable) is not None
+        for flags, variable in (
+            ("-fit --fit", "FIT"),
+            ("-fitt --fit-target", "FIT_TARGET"),
+            ("-fitc --fit-ctx", "FIT_CTX"),
+        )
+    )
 
 
 def mapped(spec: ModelSpec) -> bool:
@@ -81,6 +110,16 @@ def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
         if name.replace("_", "-") in names:
             found = value if equals else following or None
     return found
+
+
+def tags(spec: ModelSpec) -> list[str]:
+    """What ``--tags`` says of a model, for lists: all that are given, sorted as llama-server does.
+
+    They mean nothing to llama-server itself.
+    """
+    given = [spec.env.get("LLAMA_ARG_TAGS", "")]
+    given += [value for flag, value in pairwise(spec.extra_args) if flag == "--tags"]
+    return sorted({tag.strip() for tag in ",".join(given).split(",")} - {""})
 
 
 def shares_context(spec: ModelSpec) -> bool:

@@ -70,6 +70,7 @@ class Demand:
     least: int = 0
     beside: int = 0  # in RAM, beside what is on GPUs
     least_beside: int | None = None  # of that; None: all
+    scant: int | None = None  # of size: what does, if slowly, where waiting for more was in vain
     devices: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
 

@@ -191,6 +191,12 @@ def decide(
             short.add(model.name)
             until = (now if model.short_since is None else model.short_since) + limits.short_for
             if until <= now:
+                on = room.place_scantily(model)
+                if on is not None:
+                    short.discard(model.name)
+                    actions.append(Action(Act.START, model.name, on))
+                    room.reserve(model, on)
+                    continue
                 actions.append(Action(Act.GIVE_UP, model.name))
             alarms.append(min(until, now + limits.look_every))
             continue  # and keeps no place: it could not use it
@@ -372,6 +378,14 @@ class _Room:
     def place(self, model: ModelView) -> Placement | None:
         """Where ``model`` could start this moment."""
         return self._place(model, self._taken)
+
+    def place_scantily(self, model: ModelView) -> Placement | None:
+        """Where ``model`` could start this moment with no more than it can do with."""
+        demand = model.demand
+        if demand.scant is None:
+            return None
+        least = min(demand.scant, demand.least)
+        return self._place(replace(model, demand=replace(demand, least=least)), self._taken)
 
     def will_fit(self, model: ModelView, gone: Sequence[ModelView]) -> bool:
         """Whether it will fit when those that are leaving, and ``gone``, have gone."""

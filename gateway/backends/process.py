@@ -23,6 +23,7 @@ from pathlib import Path
 
 from gateway import open_files
 from gateway.backends.logring import LogRing
+from gateway.private_files import make_folder, write_private
 from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
@@ -203,10 +204,10 @@ class Records:
         """Note that ``child`` is ours."""
         if (identity := identify(child.pid)) is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         record = {"pid": child.pid, "started": identity.started, "boot": identity.boot}
         record |= {"mark": child.mark, "name": child.name}
-        (self._folder / f"{child.pid}.json").write_text(json.dumps(record))
+        write_private(self._folder / f"{child.pid}.json", json.dumps(record))
 
     def remove(self, child: Child) -> None:
         """The child is reaped."""

@@ -26,6 +26,7 @@ class Work(NamedTuple):
 
     read: int = 0  # by system calls, and from disks
     resident: int = 0
+    by_calls: int = 0  # of what was read: once, wherever it lay
 
 
 class Progress:
@@ -35,9 +36,10 @@ class Progress:
         self._group = group
         self._log = log
         self._patience = patience
-        self._pause = min(patience / 8, 5.0)  # between two looks into /proc
+        self._pause = min(patience / 8, 0.5)  # between two looks into /proc
         self._received = log.received
         self._work = Work()
+        self._done = 0  # bytes of the model that are loaded, about
         self._since = self._looked = time.monotonic()
 
     async def stalled(self) -> bool:
@@ -45,13 +47,21 @@ class Progress:
         now = time.monotonic()
         if self._log.received != self._received:
             self._received, self._since = self._log.received, now
-        elif now - self._looked >= self._pause:
+        if now - self._looked >= self._pause:
             self._looked = now
             self._note(await asyncio.to_thread(work_of, self._group))
         return time.monotonic() - self._since > self._patience
 
+    def part_of(self, size: int) -> float | None:
+        """About how much of ``size`` bytes is loaded, from 0 to 1; ``None`` if that isn't known.
+
+        What is mapped shows in what it holds, and what is read in what it has read.
+        """
+        return min(self._done / size, 1.0) if self._done and size else None
+
     def _note(self, work: Work) -> None:
         before = self._work
+        self._done = max(self._done, work.by_calls, work.resident)
         if work.read < before.read:  # what one has read who has ended does not count any more
             self._work = before = Work(work.read, before.resident)
         if work.read - before.read >= _STEP or work.resident - before.resident >= _STEP:
@@ -61,7 +71,7 @@ class Progress:
 
 def work_of(group: int, root: Path = Path("/")) -> Work:
     """What the living processes of a group have done (proc(5), /proc/PID/io and statm). Blocks."""
-    read = resident = 0
+    read = resident = by_calls = 0
     for pid in group_members(group):
         folder = root / "proc" / str(pid)
         with contextlib.suppress(OSError):  # it has just ended
@@ -69,5 +79,6 @@ def work_of(group: int, root: Path = Path("/")) -> Work:
                 name, _, number = line.partition(": ")
                 if name in ("rchar", "read_bytes"):
                     read += int(number)
+                    by_calls += int(number) if name == "rchar" else 0
             resident += int((folder / "statm").read_text().split()[1])
-    return Work(read, resident * os.sysconf("SC_PAGE_SIZE"))
+    return Work(read, resident * os.sysconf("SC_PAGE_SIZE"), by_calls)

@@ -18,10 +18,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
-from gateway.backends.entry import Entry, ModelStatus, Waiter, Waiting, status_of, view_of
+from gateway.backends.entry import (
+    Entry,
+    ModelStatus,
+    Waiter,
+    Waiting,
+    memory_of,
+    status_of,
+    view_of,
+)
+from gateway.backends.growth import Growth
 from gateway.backends.local import LocalBackend
-from gateway.backends.placement import Demand, Look, Memory, Placement, Resident
+from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
 from gateway.backends.policy import Act, Action, Limits, ModelView, decide
+from gateway.backends.suspects import Suspects
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
@@ -32,6 +42,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NOT_WATCHED = Memory()
+#: Where memory ran out though a model was given no more than there was: so often it is tried with
+#: so much of what it was granted.
+_SHRINKS = 2
+_LESS = 0.7
 #: Seconds for which a report waits for a look at the memory.
 _REPORT_WAITS = 2.0
 
@@ -42,12 +56,26 @@ class Lease:
     Releasing twice is harmless; a lease is a context manager.
     """
 
-    __slots__ = ("_entry", "_scheduler", "backend")
+    __slots__ = ("_entry", "_scheduler", "_starts", "backend")
 
     def __init__(self, scheduler: Scheduler, entry: Entry) -> None:
         self._scheduler = scheduler
         self._entry: Entry | None = entry
         self.backend = entry.backend
+        self._starts = entry.backend.starts
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether its model takes one request at a time, since a request may have ended it."""
+        entry = self._entry
+        return entry is not None and entry.slots < entry.spec.parallel
+
+    def proved(self) -> None:
+        """An answer comes: after a death by a request, the model has all its slots again."""
+        entry = self._entry
+        if entry is not None and self._starts == self.backend.starts and self.backend.serving:
+            entry.slots = entry.spec.parallel
+            self._scheduler._pump()
 
     def release(self) -> None:
         """Give the slot back."""
@@ -91,6 +119,8 @@ class Scheduler:
         self._accounts: Accounts | None = None
         self._memory_known = memory_known
         self._entries: dict[str, Entry] = {}
+        #: Requests that models have died of.
+        self.suspects = Suspects()
         self._leaving: dict[str, Entry] = {}  # gone from models.json, their process is not
         self._sockets = 0
         self._retired = 0
@@ -175,8 +205,9 @@ class Scheduler:
 
     def _check_queue(self, entry: Entry) -> None:
         """Raise if nobody may wait for this model."""
-        if entry.backend.state is State.FAILED:
-            raise entry.backend.failure()
+        backend = entry.backend
+        if backend.state is State.FAILED and backend.retry_at > time.monotonic():
+            raise backend.failure()
         if self._waiting >= self._queue_size:
             raise Unavailable(
                 f"{self._waiting} requests are waiting already",
@@ -257,8 +288,13 @@ class Scheduler:
         entry = self._entries.get(model)
         if entry is None:
             return Waiting(State.STOPPED, 1)
-        queue = (place for place, w in enumerate(entry.queue, 1) if w.task is task)
-        return Waiting(entry.backend.state, next(queue, 1))
+        return Waiting(entry.backend.state, self.place(model, task) or 1)
+
+    def place(self, model: str, task: asyncio.Task[Any]) -> int | None:
+        """Where the request of ``task`` stands in the queue of its model; 1 is next."""
+        entry = self._entries.get(model)
+        queue = entry.queue if entry is not None else ()
+        return next((place for place, w in enumerate(queue, 1) if w.task is task), None)
 
     def loaded(self) -> list[str]:
         """Names of the models that are ready for requests."""
@@ -267,7 +303,8 @@ class Scheduler:
     def status(self) -> list[ModelStatus]:
         """Every model, in the order of models.json."""
         now = time.monotonic()
-        return [status_of(e, now, self._size(e.spec)) for e in self._entries.values()]
+        entries = self._entries.values()
+        return [status_of(e, now, self._size(e.spec), self._ttl(e)) for e in entries]
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` after every change of a state or a queue; returns how to end it."""
@@ -298,6 +335,7 @@ class Scheduler:
         await cancel_and_wait(*(entry.starting for entry in every))
         for entry in every:
             entry.starting = None  # one that was cancelled before it ran could not say so
+        await cancel_and_wait(*(entry.growing for entry in every))
         await asyncio.gather(*(entry.backend.stop() for entry in every))
         if unloading := [entry.stopping for entry in every if entry.stopping is not None]:
             await asyncio.wait(unloading)
@@ -397,6 +435,8 @@ class Scheduler:
             if entry.backend is backend:
                 if (death := backend.last_death) is not None and death is not entry.told:
                     entry.told = death
+                    if backend.by_request:
+                        entry.slots = 1  # until one more request has gone well
                     self.died(entry.spec.name, death)
                 if backend.state is State.FAILED and entry.starting is None:
                     self._fail(entry, backend.failure())  # a failed start tells them itself
@@ -410,6 +450,10 @@ class Scheduler:
             return
         entry.unload = False
         entry.on = ()
+        entry.held = None
+        if entry.growing is not None:
+            entry.growing.cancel()
+            entry.growing = None
         self._leaving.pop(entry.key, None)
         spec = entry.spec
         if bool(entry.backend.spec.url) is not bool(spec.url):
@@ -484,10 +528,12 @@ class Scheduler:
     async def _start(self, entry: Entry) -> None:
         failure: GatewayError | None = None
         try:
+            await self._choose(entry)
             await entry.backend.ensure_ready()
         except GatewayError as error:
             failure = error
         else:
+            entry.shrunk = 0
             if self._accounts is not None and (pid := entry.backend.pid) is not None:
                 spawn(self._weigh(entry, self._accounts, pid), name=f"weigh {entry.spec.name}")
         finally:
@@ -505,7 +551,14 @@ class Scheduler:
             entry.alone = True
             entry.backend.reset()
             return
+        may_shrink = entry.backend.tuning is not None and entry.shrunk < _SHRINKS
+        if failure.code == OUT_OF_MEMORY and may_shrink and entry.oldest_wait is not None:
+            _log.warning("%s: trying again with less", failure.message)
+            entry.shrunk += 1
+            entry.backend.reset()
+            return
         entry.alone = False
+        entry.shrunk = 0
         self._fail(entry, failure)
 
     def _others_loaded(self, entry: Entry) -> bool:
@@ -579,9 +632,40 @@ class Scheduler:
     def _place(self, entry: Entry, on: Placement) -> None:
         """It is about to start, on these devices."""
         entry.on = on
-        if (accounts := self._accounts) is not None:
-            entry.backend.devices = accounts.flags(entry.spec, on)
-            entry.backend.without_gpu = accounts.without_gpu(entry.spec)
+        entry.grant = entry.backend.tuning = None
+        if (accounts := self._accounts) is None:
+            return
+        entry.backend.devices = accounts.flags(entry.spec, on)
+        entry.backend.without_gpu = accounts.without_gpu(entry.spec)
+        others = [e for e in self._local() if e is not entry]
+        entry.grant = accounts.grant(
+            entry.spec,
+            on,
+            taken_by(e.on for e in others if e.resident),
+            shared=any(e.resident or e.last_used for e in others),
+            share=_LESS**entry.shrunk,
+        )
+        if entry.grant is not None:
+            entry.on = entry.grant.placement(on)
+
+    async def _choose(self, entry: Entry) -> None:
+        """Choose what its entry leaves open, in the memory that it was granted."""
+        accounts, grant = self._accounts, entry.grant
+        if accounts is None or grant is None:
+            return
+        try:
+            tuning = await accounts.choose(entry.spec, grant)
+        except Exception:  # whatever is odd about its file, its start will tell
+            _log.exception("what fits of %s cannot be told", entry.spec.name)
+            return
+        entry.backend.tuning = tuning
+        if tuning is not None and tuning.needs is not None:
+            entry.on = grant.placement(entry.on, tuning.needs)
+
+    def _local(self) -> list[Entry]:
+        """Every model of this machine, those too that are gone from models.json."""
+        every = (*self._entries.values(), *self._leaving.values())
+        return [entry for entry in every if not entry.spec.url]
 
     def _note_short(self, short: frozenset[str]) -> None:
         for entry in self._entries.values():
@@ -591,10 +675,32 @@ class Scheduler:
                 entry.short_since = time.monotonic()
 
     async def _weigh(self, entry: Entry, accounts: Accounts, pid: int) -> None:
-        on = await accounts.measure(entry.spec, pid, entry.on)
+        on = await accounts.measure(entry.spec, pid, entry.on, entry.backend.tuning)
         if entry.backend.pid == pid:
             entry.on = on
+            if on:
+                growing = self._watch_growth(entry, pid)
+                entry.growing = spawn(growing, name=f"growth of {entry.spec.name}")
         self._pump()
+
+    async def _watch_growth(self, entry: Entry, pid: int) -> None:
+        """Count what the process of a model takes beyond what it took when it was loaded."""
+        growth = Growth(pid, entry.on)
+        while entry.backend.pid == pid:
+            on = await growth.look()
+            if entry.backend.pid != pid:
+                break
+            entry.held = growth.now.size
+            if (more := growth.worth_telling(on)) is not None:
+                _log.warning(
+                    "model %s holds %.1f MiB more than when it was loaded",
+                    entry.spec.name,
+                    more / 2**20,
+                )
+            if on != entry.on:
+                entry.on = on
+                self._pump()
+            await asyncio.sleep(self.environment.growth_interval)
 
     def _size(self, spec: ModelSpec) -> int | None:
         """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
@@ -611,7 +717,8 @@ class Scheduler:
             return None
         if self._accounts is not None and entry.oldest_wait is not None and not entry.resident:
             return self._accounts.demand(entry.spec)
-        return Demand(size, size)
+        given = memory_of(entry) or size
+        return Demand(given, given)
 
     async def _stop(self, entry: Entry) -> None:
         try:

@@ -1,6 +1,6 @@
-"""Notices a llama-server that lives and does nothing: stopped, deadlocked, stuck in a driver.
+"""Notices a llama-server that does nothing any more, or nothing of use.
 
-Time alone proves nothing, since a long prompt keeps a slow machine busy for minutes without a
+Time alone proves neither, since a long prompt keeps a slow machine busy for minutes without a
 byte of answer. What is looked at instead:
 
 - ``/health``, which llama-server answers from a thread of its own whatever the model is doing.
@@ -8,6 +8,11 @@ byte of answer. What is looked at instead:
 - With requests running: the CPU time that the process group uses. Prefill and generation use
   plenty, waiting for a GPU too (a busy wait), and so does sending each token. None for
   ``stuck_after`` seconds, and it is hung.
+- What comes of that work: ``/slots``, its log, answers. A grammar can make the choice of a single
+  token take for ever, and its client may be gone for long; /slots waits for that token, too. See
+  :mod:`gateway.backends.overtime`. With nothing to show for ``overdue_after`` seconds of work, and
+  what may take so long at the speed that was measured, it is a runaway; without anybody's request,
+  so it is after ``left_after``. A build that doesn't tell of its slots is not judged by the former.
 """
 
 from __future__ import annotations
@@ -18,12 +23,25 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.backends.flights import Flights, Verdict, judge
+from gateway.backends.overtime import Overtime
+from gateway.backends.slots import Slots, slots_in
+from gateway.backends.speed import Speed
 from gateway.backends.usage import group_members
 from gateway.errors import GatewayError
 from gateway.upstream import UpstreamPool
 
+#: Tokens of prompts that llama-server reads in one step, where it isn't told (``--batch-size``).
+DEFAULT_BATCH = 2048
 #: CPU seconds a group must use to count as working; answering /health takes far less.
 _WORKING = 0.05
+#: Seconds within which llama-server has noticed that a client left, where it goes on at all.
+_CANCELLED = 3.0
+#: Intervals that one round may take, and a busy event loop beside it. What takes longer was a pause
+#: of everything (a machine suspended, a container frozen), which says nothing about the child.
+_ROUND = 4
+#: The part of the time for which it works when nobody has asked for anything, to count as working.
+_BUSY = 0.1
 
 
 class Patience(NamedTuple):
@@ -32,41 +50,140 @@ class Patience(NamedTuple):
     interval: float = 5.0
     deaf_after: float = 20.0
     stuck_after: float = 120.0
+    overdue_after: float = 45.0
+    left_after: float = 20.0
 
 
 PATIENCE = Patience()
 
 
-class Watchdog:
-    """Watches one running child, whose process group is ``group``."""
+class Hang(NamedTuple):
+    """What is wrong with a child, and of a runaway, who has done that."""
 
-    def __init__(self, pool: UpstreamPool, group: int, patience: Patience) -> None:
+    what: str
+    verdict: Verdict | None = None
+    #: Whether it was stopped rather than at work: no request does that.
+    stopped: bool = False
+
+
+class Watchdog:
+    """Watches one running child, whose process group is ``group``.
+
+    ``batch``: tokens of prompts that it reads in one step.
+    """
+
+    def __init__(
+        self,
+        pool: UpstreamPool,
+        group: int,
+        patience: Patience,
+        flights: Flights,
+        speed: Speed,
+        *,
+        batch: int = DEFAULT_BATCH,
+    ) -> None:
         self._pool = pool
         self._group = group
-        self._interval, self._deaf_after, self._stuck_after = patience
+        self._patience = patience
+        self._interval = patience.interval
+        self._flights = flights
+        self._speed = speed
+        self._batch = batch
+        self._overtime = Overtime(speed)
+        self._tells = True  # of its slots: as long as it doesn't say that it won't
+        self._slots: Slots | None = None  # as seen last
+        self._mute_since: float | None = None  # when it was asked for them first, without an answer
 
-    async def hung(self) -> str:
+    async def hung(self) -> Hang:
         """Return what is wrong, when something is; until then this waits."""
-        heard = working = time.monotonic()
+        _, deaf_after, stuck_after, *_ = self._patience
+        heard = working = looked = time.monotonic()
         misses = 0
-        used: float | None = None
+        used: float | None = None  # when it was seen to work last
+        before: float | None = None  # the last time
+
+        def leave_out_pauses() -> float:
+            nonlocal heard, working, looked
+            now = time.monotonic()
+            paused = max(now - looked - _ROUND * self._interval, 0.0)
+            heard, working, looked = heard + paused, working + paused, looked + paused
+            return now
+
         while True:
             await asyncio.sleep(self._interval)
-            if await self._answers():
+            answers = await self._answers()
+            leave_out_pauses()
+            if answers:
                 heard, misses = time.monotonic(), 0
             else:
                 misses += 1
                 silent = time.monotonic() - heard
-                if misses >= 3 and silent >= self._deaf_after:
-                    return f"has not answered /health for {silent:.0f} s"
-            now = time.monotonic()
+                if misses >= 3 and silent >= deaf_after:
+                    cpu = await asyncio.to_thread(cpu_seconds, self._group)
+                    # What came to a process that was deaf already hasn't made it so.
+                    stopped = cpu is not None and (before is None or cpu - before <= _WORKING)
+                    return Hang(f"has not answered /health for {silent:.0f} s", stopped=stopped)
             cpu = None
-            if self._pool.exchanges:
+            if busy := self._pool.exchanges > 0 or self._flights.unsettled:
                 cpu = await asyncio.to_thread(cpu_seconds, self._group)
-            if cpu is None or used is None or cpu - used > _WORKING:
+            now = leave_out_pauses()
+            if cpu is None or used is None or not self._pool.exchanges or cpu - used > _WORKING:
                 working, used = now, cpu
-            elif now - working >= self._stuck_after:
-                return f"has done nothing for {now - working:.0f} s with requests running"
+            elif now - working >= stuck_after:
+                what = f"has done nothing for {now - working:.0f} s with requests running"
+                return Hang(what)
+            passed = now - looked
+            if busy and (found := await self._overdue(passed, before, cpu)) is not None:
+                return found
+            looked, before = now, cpu
+
+    async def _overdue(self, passed: float, used: float | None, cpu: float | None) -> Hang | None:
+        """What is wrong with what it works for, if anything is.
+
+        ``used`` and ``cpu``: what it had used of processors ``passed`` seconds ago, and has now.
+        """
+        flights, overtime = self._flights, self._overtime
+        await self._look_at_slots()
+        now, slots = time.monotonic(), self._slots
+        wanted = len(flights) > 0 or self._pool.exchanges > 0
+        if cpu is None:  # no /proc
+            worked = passed if wanted or slots is None or slots.tasks else 0.0
+        else:
+            worked = 0.0 if used is None else max(0.0, min(passed, cpu - used))
+        overtime.note(worked, slots, self._speed.steps, wanted=wanted)
+        mute = self._mute_since is not None
+        if not wanted and not mute and worked < _BUSY * passed:
+            overtime.seconds = 0.0
+        if not overtime.seconds and not mute and used is not None:
+            flights.settle(now - max(_CANCELLED, passed))
+        floor = self._patience.overdue_after if wanted else self._patience.left_after
+        if overtime.seconds <= floor or (wanted and not self._tells):
+            return None
+        pending, depth = (slots.pending, slots.depth) if slots is not None else (0, 0)
+        if slots is None or slots.read is None:
+            await asyncio.to_thread(flights.count)
+            pending, depth = flights.tokens, flights.longest
+        if overtime.seconds <= floor + self._speed.seconds(min(pending, self._batch), 1, depth):
+            return None
+        since = self._mute_since
+        if since is None:
+            since = now - overtime.seconds
+        verdict = await asyncio.to_thread(judge, flights.all(), since)
+        for_whom = "with nothing to show for it" if wanted else "that nobody waits for"
+        return Hang(f"has computed for {overtime.seconds:.0f} s {for_whom}", verdict)
+
+    async def _look_at_slots(self) -> None:
+        """What its slots say now; None where it says nothing."""
+        self._slots = None
+        asked = time.monotonic()
+        try:
+            answer = await self._pool.fetch("GET", "/slots", timeout=self._interval)
+        except GatewayError:
+            self._mute_since = self._mute_since or asked
+            return
+        self._mute_since = None
+        self._slots = slots_in(answer.body) if answer.status == 200 else None
+        self._tells = self._slots is not None
 
     async def _answers(self) -> bool:
         try:

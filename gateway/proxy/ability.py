@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from gateway.catalog import ModelSpec
+if TYPE_CHECKING:  # a process that looks through bodies has no use for the catalog
+    from gateway.catalog import ModelSpec
 
 #: What a request may need of its model.
 TOOLS = "tools"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import orjson
@@ -13,7 +14,10 @@ from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
+from gateway.proxy.sink import is_events
 from gateway.proxy.sse import usage_of
+from gateway.proxy.trial import admit, convict
+from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
 
 _HEADERS = b"Content-Type: application/json\r\n"
@@ -49,23 +53,43 @@ async def texts(
 async def _once(
     scheduler: Scheduler, model: str, body: dict[str, Any], outcome: Outcome
 ) -> AsyncGenerator[str, None]:
-    with await scheduler.lease(model) as lease:
+    with scheduler.try_lease(model) or await wait_for_lease(scheduler, model, outcome) as lease:
         # llama-server needs no name: it has one model.
         raw = orjson.dumps({**body, "model": lease.backend.spec.sent_as or model, "stream": True})
+        if scheduler.suspects:
+            await admit(scheduler, outcome.key, model, _PATH, raw)
         sink = _Pieces()
+        backend = lease.backend
+        flights, deaths = backend.flights, backend.deaths
         exchange = await lease.backend.pool.send("POST", _PATH, _HEADERS, raw, sink)
+        flight = flights.begin(_PATH, raw)
+        flight.exchange = exchange
         outcome.sent = Call(model, "POST", _PATH, _HEADERS, raw)
+        chosen = complete = False
         try:
             async for event in _events(sink):
                 if error := event.get("error"):
-                    raise BackendError(str(error.get("message", error)))
+                    said = error.get("message", error) if isinstance(error, dict) else error
+                    raise BackendError(str(said)[:2000])
+                if not outcome.events:
+                    outcome.began = time.perf_counter()
                 outcome.events += 1
                 outcome.usage = usage_of(event) or outcome.usage
-                for choice in event.get("choices", ()):
-                    if text := choice.get("delta", {}).get("content"):
+                for text in _said(event):
+                    chosen = True
+                    if text:
                         yield text
+            if not chosen:
+                raise BackendError(f"{model} answered with a stream that has no `choices` in it")
+            complete = True
+        except (ConnectFailed, ConnectionLost) as broke:
+            guilty = await convict(
+                scheduler, backend, broke, deaths, flight, key=outcome.key, body=raw
+            )
+            raise (guilty or broke) from None
         finally:
             exchange.abort()
+            flights.end(flight, complete=complete)
 
 
 async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
@@ -76,12 +100,34 @@ async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
         if head is not None and head.status >= 400:
             rest += piece
             continue
+        if head is not None and not is_events(head):
+            raise BackendError("the model's server did not answer with a stream")
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             if line.startswith(b"data: {"):
-                yield orjson.loads(line[6:])
+                yield _parsed(line[6:])
     if sink.head is not None and sink.head.status >= 400:
         raise Failure.read(sink.head.status, rest, sink.head.headers).as_error()
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = orjson.loads(data)  # it begins as an object
+    except ValueError:
+        raise BackendError("the model's server sent an event that is no JSON") from None
+    return event
+
+
+def _said(event: dict[str, Any]) -> Iterator[str]:
+    """The text in each of the choices of an event, of which there may be none."""
+    try:
+        for choice in event.get("choices") or ():
+            text = (choice.get("delta") or {}).get("content") or ""
+            if not isinstance(text, str):
+                raise TypeError
+            yield text
+    except (TypeError, AttributeError):
+        raise BackendError("the model's server sent an event whose `choices` are none") from None
 
 
 class _Pieces:

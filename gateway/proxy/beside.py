@@ -7,18 +7,24 @@ neither puts off its ``ttl`` nor keeps it from being unloaded.
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 
 from gateway.backends.backend import Backend, State
-from gateway.backends.scheduler import Lease, Scheduler
+from gateway.backends.flights import Flight
+from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
 from gateway.proxy import headers
-from gateway.proxy.blame import read_failure
-from gateway.proxy.call import Call
+from gateway.proxy.blame import failure_of
+from gateway.proxy.call import Call, Outcome
 from gateway.proxy.coding import unpacked
 from gateway.proxy.outgoing import Whole
-from gateway.proxy.renaming import InJson
+from gateway.proxy.renaming import named_anew
+from gateway.proxy.trial import admit, convict
+from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
+from gateway.workers import WORKERS
 
 #: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
 _TIMEOUT = 120.0
@@ -36,50 +42,72 @@ def running(scheduler: Scheduler, model: str) -> Backend | None:
     return backend if backend is not None and backend.state in _UP else None
 
 
-async def ask_beside(scheduler: Scheduler, call: Call, *, load: bool = True) -> Fetched:
+async def ask_beside(
+    scheduler: Scheduler, call: Call, *, load: bool = True, outcome: Outcome | None = None
+) -> Fetched:
     """The whole answer to ``call``, whose body is bytes.
 
     The model is loaded first where that is needed, or :class:`BadRequest` raised if it is not
     to be. A backend that dies meanwhile is asked once more. Raises :class:`GatewayError`.
     """
     look = call.method == "GET"
+    outcome = Outcome() if outcome is None else outcome
+    key = outcome.key
+    if scheduler.suspects and not look:
+        await admit(scheduler, key, call.model, call.target, call.body)
     for last in (False, True):
         lease = scheduler.try_lease(call.model) if not look else None
         backend = lease.backend if lease is not None else running(scheduler, call.model)
         if backend is None:
             if not load or (look and last):  # it has been unloaded meanwhile: so it stays
                 raise not_loaded(call.model)
-            lease = await scheduler.lease(call.model)
+            lease = await wait_for_lease(scheduler, call.model, outcome)
             backend = lease.backend
         deaths = backend.deaths
+        flight: Flight | None = None
         try:
-            return await _fetch(backend, lease, call)
+            await _prepare(backend, call)
+            if not look:
+                flight = backend.flights.begin(call.target, call.body)
+            fetched = await _fetch(backend, call)
+            outcome.began = time.perf_counter()
+            return fetched
         except (ConnectFailed, ConnectionLost) as error:
+            if flight is not None:
+                guilty = await convict(
+                    scheduler, backend, error, deaths, flight, key=key, body=call.body
+                )
+                if guilty is not None:
+                    raise guilty from error
             again = await backend.suspect(error)
             died = backend.deaths > deaths
             # Without a lease nothing kept it from being unloaded meanwhile: once more, then.
             if last or not again or (died and (look or not load)):
                 raise await backend.reason(error, deaths) from error
+        finally:
+            if flight is not None:
+                backend.flights.end(flight, complete=sys.exception() is None)
+            if lease is not None:
+                lease.release()
     raise AssertionError("the second time returns or raises")
 
 
-async def _fetch(backend: Backend, lease: Lease | None, call: Call) -> Fetched:
-    try:
-        if call.prepare is not None:
-            call.body = await call.prepare(backend)
-            call.prepare = None
-        assert isinstance(call.body, bytes)
-        return await backend.pool.fetch(
-            call.method,
-            call.target,
-            headers=call.headers,
-            body=call.body,
-            timeout=_TIMEOUT,
-            max_body=_MAX_ANSWER,
-        )
-    finally:
-        if lease is not None:
-            lease.release()
+async def _prepare(backend: Backend, call: Call) -> None:
+    if call.prepare is not None:
+        call.body = await call.prepare(backend)
+        call.prepare = None
+
+
+async def _fetch(backend: Backend, call: Call) -> Fetched:
+    assert isinstance(call.body, bytes)
+    return await backend.pool.fetch(
+        call.method,
+        call.target,
+        headers=call.headers,
+        body=call.body,
+        timeout=_TIMEOUT,
+        max_body=_MAX_ANSWER,
+    )
 
 
 def not_loaded(model: str) -> BadRequest:
@@ -92,7 +120,7 @@ def not_loaded(model: str) -> BadRequest:
     )
 
 
-def to_client(
+async def to_client(
     scheduler: Scheduler,
     call: Call,
     fetched: Fetched,
@@ -109,11 +137,14 @@ def to_client(
         backend = scheduler.backend(call.model)
         here = backend is None or not backend.spec.url
         asked = call.asked or call.body
-        failure = read_failure(call.model, here, call.target, asked, status, body, fetched.headers)
+        about = call.model, here, call.target, asked, status
+        failure = await failure_of(*about, body, fetched.headers)
         status, body = failure.status, call.dialect.error(failure)
         passed = headers.of_error(passed, failure.retry_after, fleeting=failure.fleeting)
     elif change is not None:
         body = change(body)
     elif call.renamed is not None and not headers.find(fetched.headers, b"content-encoding"):
-        body = InJson(call.renamed).feed(body)
+        _, named = await WORKERS.run(named_anew, body, call.renamed)
+        assert named is not None
+        body = named
     return Whole(status, passed, body)

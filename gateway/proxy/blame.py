@@ -1,4 +1,4 @@
-"""An error of llama-server's, and where in the request it is, or what to change for it. Pure.
+"""An error of llama-server's, and where in the request it is, or what to change for it.
 
 llama-server says what is wrong with a request, but not where. Looked for only when it has refused
 one, so that others cost nothing.
@@ -14,11 +14,12 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, Unavailable
 from gateway.proxy.ability import MEDIA, sentence
 from gateway.proxy.body import json_type
 from gateway.proxy.failure import Failure
 from gateway.proxy.media import MEDIA_TYPES
+from gateway.workers import WORKERS, is_small
 
 _ARGUMENTS = "Failed to parse tool call arguments as JSON"
 _MESSAGES = "Failed to parse messages"
@@ -72,6 +73,32 @@ def read_failure(
         param, wrong = place
         message = f"`{param}`: {wrong or message}"
     return _told(failure, message, param)
+
+
+async def failure_of(
+    model: str,
+    here: bool,
+    target: str,
+    asked: object,
+    status: int,
+    answer: bytes,
+    said: Headers = (),
+) -> Failure:
+    """The same as :func:`read_failure`, where a large body must keep nobody else waiting."""
+    if not isinstance(asked, bytes) or is_small(asked):
+        return read_failure(model, here, target, asked, status, answer, said)
+    about = model, here, target, status, answer, [*said]
+    try:
+        failure: Failure = (await WORKERS.run(_read_elsewhere, asked, *about))[0]
+    except Unavailable:  # the place isn't told, then
+        return read_failure(model, here, target, None, status, answer, said)
+    return failure
+
+
+def _read_elsewhere(
+    asked: bytes, model: str, here: bool, target: str, status: int, answer: bytes, said: Headers
+) -> tuple[Failure, None]:
+    return read_failure(model, here, target, asked, status, answer, said), None
 
 
 def media_in(body: dict[str, Any]) -> Place | None:

@@ -5,7 +5,7 @@ floats. A body that may hold one (a long run of digits anywhere) takes the slow,
 standard library, which is given nothing deeper than :data:`MAX_DEPTH`. NaN, Infinity and numbers
 like 1e400 are not JSON and are refused. So is a key given twice in one object, of which two
 parsers might see two different values: what has been looked at here may therefore be sent on as
-it came.
+it came. What holds more values than are allowed is refused before anything parses it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any, NoReturn
 import orjson
 
 from gateway.errors import BadRequest
-from gateway.nesting import MAX_DEPTH, nests_deeper
-from gateway.validation import reject_duplicates
+from gateway.nesting import MAX_DEPTH, holds_more, nests_deeper
+from gateway.proxy.fields import Place, take_out
 
 JsonObject = dict[str, Any]
 
+#: Values in one body (:func:`gateway.nesting.holds_more`), where nothing else is said.
+MAX_VALUES = 2**20
 #: Digits made one, to find a long number by a search for it: a tenth of what ``\d{19}`` costs.
 _ONE_DIGIT = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
@@ -31,10 +33,23 @@ _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse_object(raw: bytes) -> JsonObject:
-    """The JSON object in ``raw``. Raises :class:`BadRequest` with what is wrong and where."""
+class NotJson(BadRequest):
+    """400: the body is no JSON object, or none that is taken here."""
+
+
+def parse_object(raw: bytes, most: int = MAX_VALUES) -> JsonObject:
+    """The JSON object in ``raw``, which may hold ``most`` values.
+
+    Raises :class:`NotJson` with what is wrong and where.
+    """
     if not raw:
-        raise BadRequest("the request has no body: a JSON object is needed")
+        raise NotJson("the request has no body: a JSON object is needed")
+    if holds_more(raw, most):
+        _refuse_deep(raw)
+        raise NotJson(
+            f"the body holds more than {most} values (limits.request.values)",
+            code="too_many_values",
+        )
     try:
         if _has_long_number(raw):
             _refuse_deep(raw)
@@ -43,20 +58,22 @@ def parse_object(raw: bytes) -> JsonObject:
             body = orjson.loads(raw)
         # What orjson could write again has at most 254 levels: it needs no counting.
         if not _has_each_key_once(raw, body):
+            from gateway.validation import reject_duplicates  # pydantic comes with it
+
             _refuse_deep(raw)
             json.loads(raw.decode("utf-8"), object_pairs_hook=reject_duplicates)
     except ValueError as error:
         if isinstance(error, orjson.JSONDecodeError):  # it stops at 1,024 levels
             _refuse_deep(error.doc[: error.pos + 1].encode())
-        raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        raise NotJson(f"the body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object")
+        raise NotJson("the body must be a JSON object")
     return body
 
 
 def _refuse_deep(raw: bytes) -> None:
     if nests_deeper(raw):
-        raise BadRequest(
+        raise NotJson(
             f"the body is nested too deeply: at most {MAX_DEPTH} levels are taken",
             code="invalid_json",
         )
@@ -127,14 +144,16 @@ def with_responses(answer: bytes, parsed: Any) -> bytes:
     return b"".join((answer[:end], b',"responses":', orjson.dumps(text or ""), answer[end:]))
 
 
-def shape(body: JsonObject, strip: Iterable[str], fixed: Mapping[str, Any]) -> None:
+def shape(body: JsonObject, strip: Iterable[Place], fixed: Mapping[str, Any]) -> None:
     """Take the fields ``strip`` out of ``body``, and merge ``fixed`` over it.
+
+    What to give it for a model, see :func:`gateway.proxy.fields.shapings`.
 
     An object is merged into an object, so that one ``chat_template_kwargs`` can be set and the
     client's others stay; anything else replaces what the client sent.
     """
-    for key in strip:
-        body.pop(key, None)
+    for place in strip:
+        take_out(body, place)
     _merge(body, fixed)
 
 

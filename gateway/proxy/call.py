@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.backends.backend import Backend
 from gateway.errors import GatewayError
 from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.ending import Ending
+from gateway.proxy.gathered import Gatherer
 from gateway.proxy.heartbeat import Passed, Pulse
 from gateway.proxy.outgoing import Opened
 from gateway.proxy.sse import Usage
@@ -17,6 +20,8 @@ from gateway.proxy.sse import Usage
 
 class Mender(Passed, Protocol):
     """What mends one stream of events: see :class:`gateway.proxy.numbering.Numbering`."""
+
+    over: bool
 
     def feed(self, data: bytes, /) -> bytes: ...
 
@@ -39,6 +44,8 @@ class Call:
     headers: bytes
     body: bytes | AsyncIterable[bytes]
     length: int | None = None
+    #: Bytes of such a body that were sent.
+    passed: int = 0
     #: What the client sent, where its messages are others in ``body``, until no error can be about
     #: them any more: errors count them as the client does.
     asked: bytes | None = None
@@ -46,9 +53,14 @@ class Call:
     #: None: that stands where nobody looks, and the answer's head says it.
     stream: bool | None = False
     dialect: Dialect = OPENAI
-    #: Whether several answers were asked for, of several prompts maybe.
+    #: Whether several answers were asked for, of several prompts maybe; how many to each prompt.
     several: bool = False
     many_prompts: bool = False
+    answers: int = 1
+    #: Whether llama-server's numbers were asked for besides what the client wants in the answer.
+    told_besides: bool = False
+    #: Makes what reads several that were asked for as a stream, of which the client doesn't know.
+    gathers: Callable[[], Gatherer] | None = None
     #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.
     coded: bool = False
     #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
@@ -61,6 +73,19 @@ class Call:
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
     #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
     heartbeat: float = 10.0
+
+    def sending(self) -> bytes | AsyncIterable[bytes]:
+        """The body as it is to be sent."""
+        return self.body if isinstance(self.body, bytes) else self._passing(self.body)
+
+    async def _passing(self, body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in body:
+                self.passed += len(piece)
+                yield piece
+        finally:
+            if (aclose := getattr(body, "aclose", None)) is not None:
+                await aclose()
 
     @property
     def pulse(self) -> Pulse:
@@ -81,18 +106,53 @@ class Call:
         opened.break_off(event)
 
 
-@dataclass(slots=True)
+class Coming(Protocol):
+    """An answer that is on its way."""
+
+    @property
+    def events(self) -> int:
+        """How many events of a stream have come."""
+
+
+@dataclass(slots=True, eq=False)
 class Outcome:
     """What became of a call: filled in while it runs, read for accounting."""
 
     usage: Usage | None = None
     #: Events of a stream. Without ``usage`` (it was cut off) the best guess at its tokens.
     events: int = 0
+    #: Bytes of a complete answer that is no stream, and has told no ``usage``.
+    untold: int = 0
     error: GatewayError | None = None
+    #: Of the error that is its whole answer.
+    code: str | None = None
+    #: Where it had to wait for its model: when that was over (``time.perf_counter``), and for how
+    #: many seconds the model was loading meanwhile.
+    leased: float | None = None
+    loading: float = 0.0
+    #: When its answer began to come (``time.perf_counter``).
+    began: float | None = None
+    #: What may end it before its answer is.
+    ending: Ending | None = None
     attempts: int = 0
+    #: Whose it is, to know the next one of a client by whom a model died.
+    key: str = ""
+    #: What comes, as far as it has come.
+    answer: Coming | None = None
     #: What a backend was sent. Its body stays here for as long as the answer takes: if that is
     #: hung up on, the prompt is counted.
     sent: Call | None = None
+    #: What the slots of its llama-server did when it was hung up on: see gateway.proxy.parting.
+    slots: asyncio.Task[bytes | None] | None = None
+
+    def meaning(self, broke: BaseException) -> GatewayError:
+        """The error that ``broke`` is, or means; raises it where it is none."""
+        if isinstance(broke, GatewayError):
+            return broke
+        error = self.ending.meaning(broke) if self.ending is not None else None
+        if error is None:
+            raise broke
+        return error
 
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as the client may see it."""

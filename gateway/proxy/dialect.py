@@ -89,11 +89,15 @@ def _ping(words: bytes, waiting: bool) -> bytes:
     return b'%bevent: ping\ndata: {"type": "ping"}\n\n' % comment(words)
 
 
-OPENAI = Dialect("openai", Failure.in_openai_shape, GatewayError.body, GatewayError.body, "", Tail)
+def _own(error: GatewayError) -> dict[str, Any]:
+    return error.body()  # of its class, which may have more to say
+
+
+OPENAI = Dialect("openai", Failure.in_openai_shape, _own, _own, "", Tail)
 RESPONSES = Dialect(
     "responses",
     Failure.in_openai_shape,
-    GatewayError.body,
+    _own,
     _responses_said,
     "error",
     ResponsesTail,

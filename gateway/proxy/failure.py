@@ -87,6 +87,7 @@ _WRONG = re.compile(
       | Only\ no\ echo\ is\ supported\b
       | top_logprobs\ requires\ logprobs\b
       | Unable\ to\ generate\ parser\ for\ this\ template\b
+      | got\ exception:\ Unexpected\ empty\ grammar\ stack\b  # a grammar that nothing fits
       | Jinja\ Exception:
       | [^\n]*\ at\ row\ \d+,\ column\ \d+:\n              # a template's own exception, in 2025
       | \[json\.exception\.(type_error\.302|out_of_range\.403)\]  # a field's type, or its absence

@@ -6,13 +6,17 @@ bytes go on to llama-server as they came.
 
 from __future__ import annotations
 
+import enum
 import re
+from collections.abc import Mapping
 from email.message import Message
+from types import MappingProxyType
 
 from gateway.errors import BadRequest, UnsupportedMediaType
 
 _MAX_NAME = 1024  # bytes of a model's name
 _MAX_HEADERS = 16 * 1024  # bytes of one part's headers
+_MAX_PARTS = 128  # llama-server takes 1024, and has a use for a dozen
 #: A parameter of Content-Disposition (RFC 2183, 2): its name, and a value that is quoted or not.
 #: In a quoted one a backslash means the next character (RFC 9110, 5.6.4), or itself: browsers
 #: write a quote as %22 and a backslash as it is (WHATWG HTML, "multipart form data").
@@ -104,27 +108,51 @@ def _unclear(what: str) -> BadRequest:
 
 
 class ModelField:
-    """Looks for the field ``model`` in what is fed to it, and keeps all of it in :attr:`read`."""
+    """Looks for the field ``model`` in what is fed to it, and keeps all of it in :attr:`read`.
 
-    def __init__(self, boundary: bytes) -> None:
+    ``expected``: what the model was called elsewhere in the request, if it was. ``refused``: fields
+    that may not be in the form, and what is said of each.
+    """
+
+    def __init__(
+        self,
+        boundary: bytes,
+        expected: str | None = None,
+        refused: Mapping[bytes, str] = MappingProxyType({}),
+    ) -> None:
         self.read = bytearray()
         self.model: str | None = None
-        #: True when there is nothing more to look for: found, or the form has ended.
-        self.done = False
+        self._expected = expected
+        self._refused = refused
         self._boundary = boundary
         self._delimiter = b"\r\n--" + boundary
         self._value: tuple[int, int] | None = None  # where in `read` the name begins and ends
         self._at = 0  # looked at up to here
-        self._in_headers = False
-        self._named = False  # there is such a field
+        self._inside = _Inside.PART
+        self._begun = self._ended = self._passing = False
+        self._parts = 0
+        self._names: set[bytes] = set()
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to look for: found, or the form has ended."""
+        return self.model is not None or self._ended
 
     def feed(self, data: bytes) -> None:
-        """More of the form. Raises :class:`BadRequest` for what is none."""
-        if not self.read:
+        """More of the form.
+
+        Raises :class:`BadRequest` for what is none, and for a field that comes twice: of two, one
+        reader takes the first, and another the last.
+        """
+        if not self._begun:
             data = b"\r\n" + data  # so that the first delimiter looks like the others
+            self._begun = True
         self.read += data
-        while not self.done and self._step():
+        while not self._ended and self._step():
             pass
+        if self._passing:
+            del self.read[: self._at]
+            self._at = 0
 
     @property
     def body(self) -> bytes:
@@ -137,65 +165,76 @@ class ModelField:
         if self._value is not None:
             start, end = self._value
             return bytes(self.read[2:start] + name + self.read[end:])
-        head = b'Content-Disposition: form-data; name="model"'
-        return b"--%b\r\n%b\r\n\r\n%b\r\n%b" % (self._boundary, head, name, self.body)
+        self._names.add(b"model")
+        return self.part(b"model", name) + self.body
+
+    def part(self, name: bytes, value: bytes) -> bytes:
+        """A field as it may stand before what was fed."""
+        head = b'Content-Disposition: form-data; name="%b"' % name
+        return b"--%b\r\n%b\r\n\r\n%b\r\n" % (self._boundary, head, value)
 
     def pass_by(self, data: bytes) -> None:
-        """More of the form, of which nothing is kept, behind what was looked through for the field.
-
-        Raises :class:`BadRequest` if it's named there: of two such fields this reader takes the
-        first, and the next one may take the last.
-        """
-        if self._value is not None:
-            del self.read[: self._value[1]]
-            self._at, self._value, self.done = 0, None, False
-            self._in_headers = self._named = False
-        if not self.done:
-            self.feed(data)
-        if self._named:
-            raise BadRequest(
-                "the form names its `model` twice, or behind a file that is too long: it is to be "
-                "named once, before the file",
-                param="model",
-            )
-        del self.read[: self._at]
-        self._at = 0
+        """As :meth:`feed`, but from now on nothing is kept."""
+        self._passing = True
+        self.feed(data)
 
     def _step(self) -> bool:
-        """One delimiter, or the headers of one part; False: more is needed first."""
-        if not self._in_headers:
-            found = self.read.find(self._delimiter, self._at)
-            if found < 0:
-                self._at = max(self._at, len(self.read) - len(self._delimiter))
-                return False
-            after = found + len(self._delimiter)
-            line_end = _LINE_END.match(self.read, after)
-            if line_end is None:
-                self._at = after  # a longer word that begins like it (RFC 2046, 5.1.1)
-                return True
-            if line_end.lastindex is None:
-                self._at = found  # how its line goes on isn't here yet
-                if len(self.read) - after > _MAX_PADDING:
-                    raise BadRequest("a delimiter of the form is followed by too many blanks")
-                return False
-            if line_end[2]:
-                self.done = True
-                return False
-            self._at, self._in_headers = line_end.start(1), True
+        """One delimiter, the headers of one part, or the name; False: more is needed first."""
+        match self._inside:
+            case _Inside.PART:
+                return self._to_a_delimiter()
+            case _Inside.HEADERS:
+                return self._through_headers()
+            case _Inside.NAME:
+                return self._take_name()
+
+    def _to_a_delimiter(self) -> bool:
+        found = self.read.find(self._delimiter, self._at)
+        if found < 0:
+            self._at = max(self._at, len(self.read) - len(self._delimiter))
+            return False
+        after = found + len(self._delimiter)
+        line_end = _LINE_END.match(self.read, after)
+        if line_end is None:
+            self._at = after  # a longer word that begins like it (RFC 2046, 5.1.1)
+            return True
+        if line_end.lastindex is None:
+            self._at = found  # how its line goes on isn't here yet
+            if len(self.read) - after > _MAX_PADDING:
+                raise BadRequest("a delimiter of the form is followed by too many blanks")
+            return False
+        if line_end[2]:
+            self._ended = True
+            return False
+        self._at, self._inside = line_end.start(1), _Inside.HEADERS
+        self._parts += 1
+        if self._parts > _MAX_PARTS:
+            raise BadRequest(f"the form has more than {_MAX_PARTS} parts")
+        return True
+
+    def _through_headers(self) -> bool:
         end = self.read.find(b"\r\n\r\n", self._at)
         if end < 0:
             if len(self.read) - self._at > _MAX_HEADERS:
                 raise BadRequest("the headers of a part of the form are too long")
             return False
-        if field_name(bytes(self.read[self._at : end])) != b"model":
-            # From the blank line on: an empty part's delimiter begins with it.
-            self._at, self._in_headers = end + 2, False
+        name = field_name(bytes(self.read[self._at : end]))
+        # From the blank line on: an empty part's delimiter begins with it.
+        self._at, self._inside = end + 2, _Inside.PART
+        if name is None:
             return True
-        self._named = True
-        return self._take_value(end + 4)
+        if (why := self._refused.get(name)) is not None:
+            raise BadRequest(why, code="request_limit", param=name.decode())
+        if name in self._names and not name.endswith(b"[]"):
+            raise _twice(name)
+        self._names.add(name)
+        if name == b"model":
+            self._inside = _Inside.NAME
+        return True
 
-    def _take_value(self, start: int) -> bool:
-        end = self.read.find(self._delimiter, start - 2)
+    def _take_name(self) -> bool:
+        start = self._at + 2
+        end = self.read.find(self._delimiter, self._at)
         if end < 0:
             if len(self.read) - start > _MAX_NAME + len(self._delimiter):
                 raise BadRequest("the field `model` of the form is too long", param="model")
@@ -204,6 +243,30 @@ class ModelField:
             self.model = bytes(self.read[start : max(start, end)]).decode("utf-8")
         except UnicodeDecodeError:
             raise BadRequest("the field `model` must be UTF-8", param="model") from None
+        if self._expected not in (None, self.model):
+            raise BadRequest(
+                "the form's field `model` names another model than ?model= or X-Model does",
+                param="model",
+            )
         self._value = start, end
-        self.done = True
-        return False
+        self._at, self._inside = end, _Inside.PART
+        return True
+
+
+class _Inside(enum.Enum):
+    """Where in a form a reader is."""
+
+    PART = "a part's content, or what stands before the first"
+    HEADERS = "a part's headers"
+    NAME = "the content of the field `model`"
+
+
+def _twice(name: bytes) -> BadRequest:
+    if name == b"model":
+        return BadRequest(
+            "the form names its `model` twice, or behind a file that is too long: it is to be "
+            "named once, before the file",
+            param="model",
+        )
+    shown = name.decode("utf-8", "replace")[:100]
+    return BadRequest(f"the form has the field {shown!r} twice", param=shown)

@@ -97,6 +97,12 @@ def of_error(passed: Headers, when: str | None, *, fleeting: bool) -> Headers:
     return (*others, ("Content-Type", "application/json; charset=utf-8"), *told)
 
 
+def as_json(passed: Headers) -> Headers:
+    """The same headers for a body that has become JSON."""
+    others = [pair for pair in passed if pair[0].lower() != "content-type"]
+    return (*others, ("Content-Type", "application/json; charset=utf-8"))
+
+
 def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
     """When to come back, after an answer of a backend with ``status`` and these headers.
 

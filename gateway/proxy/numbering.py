@@ -24,6 +24,8 @@ from gateway.proxy.heartbeat import comment
 _CREATED = "response.created"
 _OPENING = frozenset({_CREATED, "response.in_progress", "response.queued"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
+#: Bytes of one event. The last one of llama-server's repeats the whole answer.
+_LONGEST = 16 * 2**20
 _THOUGHT = "response.reasoning_text.delta"
 
 
@@ -44,6 +46,8 @@ class Numbering:
         self._began = False  # with events of our own, the first of all
         self._anew = False  # others were sent among those that came
         self.complete = False
+        #: Whether an event was too long to be kept until its end: nothing of it goes out.
+        self.over = False
         self._items: dict[str, int] = {}  # id -> output_index
         self._parts: dict[str, int] = {}  # id -> how many parts were announced
         #: What was sent last.
@@ -51,6 +55,8 @@ class Numbering:
 
     def feed(self, data: bytes) -> bytes:
         """The events that are complete with ``data``, numbered; maybe none."""
+        if self.over:
+            return b""
         data = self._rest + data
         if b"\r" in data or self._foreign:
             # Lines end otherwise than llama-server's: its JSON has a CR only as an escape.
@@ -60,6 +66,8 @@ class Numbering:
                 return data
             data = data.replace(b"\r\n", b"\n")
         *events, self._rest = data.split(b"\n\n")
+        if len(self._rest) > _LONGEST:
+            self._rest, self.over = b"", True
         mended = b"".join([self._mended(event) for event in events])
         if mended:
             self.latest = mended
@@ -97,7 +105,7 @@ class Numbering:
         With it goes ``response.failed``, which is what Codex looks for, but only in a stream that
         then comes to a proper end.
         """
-        self._rest = b""
+        self._rest, self.over = b"", False
         if self._foreign:
             return event
         failure = {"code": error.code, "message": error.public}

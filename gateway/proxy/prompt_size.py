@@ -1,4 +1,4 @@
-"""How many tokens a request's prompt has, when its answer was not waited for to tell. Pure.
+"""How many tokens a request's prompt has, when its answer doesn't tell. Pure.
 
 llama-server counts a chat as it would read it, template and all, without running it; other prompts
 are texts that it splits into tokens. Where it can't be asked any more there is an estimate, which
@@ -26,6 +26,16 @@ _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _TOKENIZE: Final = "/tokenize"
+#: Routes that may read several texts, each as a prompt of its own, and the fields that hold them.
+_SEVERAL: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        **dict.fromkeys(("/completion", "/completions", "/v1/completions"), ("prompt",)),
+        **dict.fromkeys(("/embedding", "/embeddings", "/v1/embeddings"), ("input", "content")),
+        **dict.fromkeys(
+            ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking"), ("documents", "texts")
+        ),
+    }
+)
 #: Fields of bodies that hold what a model reads, over all routes.
 _READ: Final = (
     "messages",
@@ -36,23 +46,30 @@ _READ: Final = (
     "content",
     "query",
     "documents",
+    "texts",
     "input_prefix",
     "input_suffix",
     "input_extra",
 )
 #: Below these names a text is a picture or a sound, written down in some way.
-_MEDIA: Final = frozenset({"image_url", "input_audio", "source", "multimodal_data", "image_data"})
+MEDIA: Final = frozenset({"image_url", "input_audio", "source", "multimodal_data", "image_data"})
 #: Bytes to a token, in an estimate. English has four and more, other languages and code fewer.
 _TEXT_BYTES: Final = 3
+#: Tokens that are split off while one is read.
+_SPLIT_TO_READ: Final = 100
 #: And of media. A megabyte of JPEG becomes about a thousand tokens, more or less by model.
 _MEDIA_BYTES: Final = 1024
 
 
 class Question(NamedTuple):
-    """What to POST to llama-server, whose answer :func:`answer` reads."""
+    """What to POST to llama-server, whose answer :func:`answer` reads.
+
+    ``times``: the prompt has these tokens so many times.
+    """
 
     target: str
     body: bytes
+    times: int = 1
 
 
 @dataclass(slots=True)
@@ -74,30 +91,55 @@ class _Found:
                 else:
                     self.texts.append(value)
             elif isinstance(value, dict):
-                left.extend((item, media or name in _MEDIA) for name, item in value.items())
+                left.extend((item, media or name in MEDIA) for name, item in value.items())
             elif isinstance(value, list):
                 self.tokens += sum(type(item) is int for item in value)
                 left.extend((item, media) for item in value)
 
 
-def question(target: str, body: bytes) -> Question | None:
+def questions(target: str, body: bytes) -> list[Question]:
     """How llama-server is asked for the prompt's tokens in ``body``, sent to ``target``.
 
-    ``None`` where it need not be asked, or can't be.
+    They add up, and to them :func:`beside_texts`. None where it need not be asked, or can't be.
     """
     path = target.partition("?")[0]
     if (counter := _COUNTED_BY.get(path)) is not None:
-        return Question(counter, body)
-    found = _found(body)
+        return [Question(counter, body)]
+    parsed = _parsed(body)
+    texts, query = _several_texts(path, parsed)
+    if len(texts) > 1 or query:
+        # Split each by itself, and with the tokens around it that its model wants.
+        asked = [_tokens_of(texts), _tokens_of("", len(texts), add_special=True)]
+        return [*asked, _tokens_of(query, len(texts))] if query else asked
+    found = _found(parsed)
     if found is None or not found.texts:
-        return None
+        return []
     # One text for all of them: a token more or less at the seams.
-    asked = {"content": "\n".join(found.texts), "add_special": True}
-    return Question(_TOKENIZE, serialise(asked))
+    return [_tokens_of("\n".join(found.texts), add_special=True)]
 
 
-def answer(asked: Question, said: bytes, body: bytes) -> int | None:
-    """The tokens of the prompt in ``body``, by what llama-server said."""
+def _tokens_of(content: str | list[str], times: int = 1, *, add_special: bool = False) -> Question:
+    return Question(_TOKENIZE, serialise({"content": content, "add_special": add_special}), times)
+
+
+def _several_texts(path: str, parsed: dict[str, Any] | None) -> tuple[list[str], str]:
+    """The texts that are prompts of their own, and what each of them is read with (rerank)."""
+    texts: list[str] = []
+    if parsed is None:
+        return texts, ""
+    for field in _SEVERAL.get(path, ()):
+        held = parsed.get(field)
+        for text in held if isinstance(held, list) else [held]:
+            if isinstance(text, str):
+                texts.append(text)
+            elif text is not None:  # tokens, or parts of one prompt
+                return [], ""
+    query = parsed.get("query") if texts and "documents" in _SEVERAL[path] else None
+    return texts, query if isinstance(query, str) else ""
+
+
+def answer(asked: Question, said: bytes) -> int | None:
+    """The tokens that ``asked`` is about, by what llama-server said."""
     try:
         answered = orjson.loads(said)
     except ValueError:
@@ -107,32 +149,57 @@ def answer(asked: Question, said: bytes, body: bytes) -> int | None:
     if asked.target != _TOKENIZE:
         count = answered.get("input_tokens")
         return count if type(count) is int and count >= 0 else None
-    tokens, found = answered.get("tokens"), _found(body)
-    if not isinstance(tokens, list) or found is None:
-        return None
-    return len(tokens) + found.tokens + found.media // _MEDIA_BYTES
+    tokens = answered.get("tokens")
+    return len(tokens) * asked.times if isinstance(tokens, list) else None
 
 
-def estimate(body: object, length: int | None = None) -> int:
+def beside_texts(target: str, body: bytes) -> int:
+    """Tokens of the prompt in ``body`` that no text has: given as numbers, pictures, sounds."""
+    if target.partition("?")[0] in _COUNTED_BY or (found := _found(_parsed(body))) is None:
+        return 0
+    return found.tokens + found.media // _MEDIA_BYTES
+
+
+def estimate(body: object, length: int | None = None, target: str = "") -> int:
     """A guess at the tokens of a prompt, from the request alone.
 
     ``body`` that isn't bytes is a form with a file, of ``length`` bytes, and was not kept.
     """
     if not isinstance(body, bytes):
         return (length or 0) // _MEDIA_BYTES
-    found = _found(body)
+    parsed = _parsed(body)
+    found = _found(parsed)
     if found is None:
         return -(-len(body) // _TEXT_BYTES)
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in found.texts)
+    texts, query = _several_texts(target.partition("?")[0], parsed)
+    size = _size(query) * max(0, len(texts) - 1)
+    size += sum(_size(text) for text in found.texts)
     return -(-size // _TEXT_BYTES) + found.tokens + found.media // _MEDIA_BYTES
 
 
-def _found(body: bytes) -> _Found | None:
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def split_size(asked: int, answered: int) -> int:
+    """The tokens that a request counts which a model doesn't read, of so many bytes.
+
+    Splitting a text into tokens takes about a hundredth of what reading them does, and so does
+    putting them together, or a text into a chat template.
+    """
+    return -(-(asked + answered) // (_SPLIT_TO_READ * _TEXT_BYTES))
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
     try:
         parsed = orjson.loads(body)
     except ValueError:
         return None
-    if not isinstance(parsed, dict):
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _found(parsed: dict[str, Any] | None) -> _Found | None:
+    if parsed is None:
         return None
     found = _Found([])
     for field in _READ:

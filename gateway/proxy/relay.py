@@ -8,25 +8,34 @@ request whose backend died is sent once more to the restarted one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
 import orjson
 from aiohttp import web
 
 from gateway.backends.backend import Backend
+from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy import headers
-from gateway.proxy.blame import read_failure
+from gateway.proxy.blame import failure_of
+from gateway.proxy.body import serialise
 from gateway.proxy.call import Call, Outcome, finish
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.failure import Failure
+from gateway.proxy.gathered import Gatherer, status_of
 from gateway.proxy.heartbeat import Heartbeat, Passed
 from gateway.proxy.outgoing import Answer, Opened, Opener, Whole, open_stream
+from gateway.proxy.parting import part
 from gateway.proxy.renaming import InEvents, InJson, renamed
 from gateway.proxy.sink import Names, Sink, is_coded, is_events, is_stream
 from gateway.proxy.sse import Tail, usage_of
+from gateway.proxy.telling import Both, Teller, teller, without_timings
+from gateway.proxy.trial import admit, convict
 from gateway.proxy.waiting import in_words
+from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,
@@ -38,12 +47,16 @@ from gateway.upstream import (
 
 _log = logging.getLogger(__name__)
 
+#: How often a request is sent, at most, whose llama-server each time died of another's.
+_ATTEMPTS = 4
+
 
 async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outcome) -> Answer:
     """Send ``call`` to its model's backend and the answer to the client that ``opener`` leads to.
 
     Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
-    up) ends the request upstream at once.
+    up, or :attr:`Outcome.ending` ends it, which the client is told) ends the request upstream at
+    once.
     """
     heart: Heartbeat | None = None
     if call.stream is not False:
@@ -51,25 +64,56 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
         if call.stream:
             heart.start()
     deaths = 0
+    flight: Flight | None = None
     try:
         while True:
             outcome.attempts += 1
-            lease = scheduler.try_lease(call.model)
+            flight = None
+            lease = None
             try:
+                prepares = call.prepare is not None
+                if not prepares and scheduler.suspects:
+                    await admit(scheduler, outcome.key, call.model, call.target, call.body)
+                lease = scheduler.try_lease(call.model)
                 if lease is None:
                     if heart is not None:
                         heart.waiting = in_words(scheduler, call.model)
-                    lease = await scheduler.lease(call.model)
+                    lease = await wait_for_lease(scheduler, call.model, outcome)
                     if heart is not None:
                         heart.waiting = None
-                deaths = lease.backend.deaths
-                return await _attempt(opener, lease, deaths, call, outcome, heart)
+                backend = lease.backend
+                deaths = backend.deaths
+                if call.prepare is not None:
+                    call.body = await call.prepare(backend)
+                    call.prepare = None
+                if prepares and scheduler.suspects:
+                    await admit(scheduler, outcome.key, call.model, call.target, call.body)
+                flight = backend.flights.begin(call.target, call.body)
+                return await _attempt(
+                    opener, scheduler, lease, flight, deaths, call, outcome, heart
+                )
             except (ConnectFailed, ConnectionLost) as error:
                 # Nothing has reached the client: once more, as if it had just arrived.
                 if lease is None:
                     raise
-                again = outcome.attempts == 1 and isinstance(call.body, bytes)
-                if not again or not await lease.backend.suspect(error):
+                again = outcome.attempts == 1
+                if flight is not None:
+                    guilty = await convict(
+                        scheduler,
+                        backend,
+                        error,
+                        deaths,
+                        flight,
+                        key=outcome.key,
+                        body=call.body,
+                    )
+                    if guilty is not None:
+                        raise guilty from error
+                    if backend.deaths > deaths and backend.by_request:
+                        # The doing of another that was there with it.
+                        again = outcome.attempts < _ATTEMPTS
+                again = again and isinstance(call.body, bytes)
+                if not again or not await backend.suspect(error):
                     raise await lease.backend.reason(error, deaths) from error
                 _log.warning("%s; sending the request again", error.message)
                 outcome.sent = None
@@ -80,13 +124,16 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
             finally:
                 if lease is not None:
                     lease.release()
-    except GatewayError as error:
+    except (GatewayError, asyncio.CancelledError) as broke:
+        ended = outcome.meaning(broke)
         opened = await heart.settled() if heart is not None else None
         if opened is None:
-            raise
+            if ended is broke:
+                raise
+            raise ended from None
         # The client reads a stream already: as its last event.
-        outcome.error = error
-        await call.break_off(opened, outcome.tell(error), None)
+        outcome.error = ended
+        await call.break_off(opened, outcome.tell(ended), None)
         return opened.response
     finally:
         if heart is not None:
@@ -95,48 +142,105 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
 
 async def _attempt(
     opener: Opener,
+    scheduler: Scheduler,
     lease: Lease,
+    flight: Flight,
     deaths: int,
     call: Call,
     outcome: Outcome,
     heart: Heartbeat | None,
 ) -> Answer:
-    if call.prepare is not None:
-        call.body = await call.prepare(lease.backend)
-        call.prepare = None
     answer = Sink()
     answer.awaits_head = call.stream is None
-    answer.may_stream = call.stream is not False
-    exchange = await lease.backend.pool.send(
-        call.method, call.target, call.headers, call.body, answer, body_length=call.length
-    )
-    outcome.sent = call
+    answer.may_stream = call.stream is not False or call.gathers is not None
+    try:
+        exchange = await lease.backend.pool.send(
+            call.method,
+            call.target,
+            call.headers,
+            call.sending(),
+            answer,
+            body_length=call.length,
+        )
+    except BaseException:
+        lease.backend.flights.end(flight, complete=True)  # nothing of it has come there
+        raise
+    flight.exchange = exchange
+    outcome.sent, outcome.answer = call, answer
+    left = False  # by its client
     try:
         if call.stream is None and heart is not None:
             await answer.headed()
             if is_stream(answer.head):
                 heart.start()
         await answer.begun()
+        outcome.began = time.perf_counter()
+        if lease.on_trial:
+            lease.proved()
         head = answer.head
+        if call.gathers is not None and is_stream(head):
+            return await _gather(call.gathers(), lease, call, answer, outcome)
         if head.status < 400:
             call.asked = None  # a stream lives for minutes, and prompts are long
         opened = await heart.settled() if heart is not None else None
         if opened is None:
             if answer.whole:
-                return _whole(lease, call, head, b"".join(answer.early), outcome)
-            if is_stream(head) or _names(call, head) is not None:
+                return await _whole(lease, call, head, b"".join(answer.early), outcome)
+            if is_stream(head) or call.told_besides or _names(call, head) is not None:
                 head.length = None  # with heartbeats, or another name, it is another one
             opened = await open_stream(opener, head)
         elif head.status >= 400:
-            raise _failure(lease, call, head, b"".join(answer.early)).as_error()
+            raise (await _failure(lease, call, head, b"".join(answer.early))).as_error()
         elif not is_stream(head):
             raise BackendError(f"{call.model} did not answer with a stream")
         return await _stream(
-            call, head, exchange, answer, outcome, opened, heart, lease.backend, deaths
+            call,
+            head,
+            exchange,
+            answer,
+            outcome,
+            opened,
+            heart,
+            scheduler,
+            lease.backend,
+            deaths,
+            flight,
         )
+    except (asyncio.CancelledError, ConnectionError):
+        left = True
+        outcome.slots = part(exchange, answer, lease.backend)
+        raise
     finally:
-        exchange.abort()
-        answer.done()
+        lease.backend.flights.end(flight, complete=answer.ended)
+        if not left:
+            exchange.abort()
+            answer.done()
+
+
+async def _gather(
+    gathered: Gatherer, lease: Lease, call: Call, answer: Sink, outcome: Outcome
+) -> Whole:
+    """The whole answer that a stream of several becomes, for a client that asked for no stream."""
+    head = answer.head
+    try:
+        while True:
+            pieces, answer.early = answer.early, []
+            gathered.feed(b"".join(pieces))
+            if answer.ended:
+                break
+            await answer.news()
+    finally:
+        outcome.usage, outcome.events = gathered.usage(), gathered.events
+    if (failed := gathered.error) is not None:
+        said = orjson.dumps({"error": failed})
+        raise (await _failure(lease, call, head, said, status_of(failed))).as_error()
+    if not gathered.complete:
+        raise answer.error or BackendError(f"{call.model} did not end its answer")
+    whole = gathered.answer()
+    body = serialise(whole)
+    if call.rewrite is not None:
+        body = call.rewrite(body, whole)
+    return Whole(head.status, headers.as_json(headers.to_client(head.headers)), body)
 
 
 def _names(call: Call, head: ResponseHead) -> Names | None:
@@ -151,26 +255,50 @@ def _names(call: Call, head: ResponseHead) -> Names | None:
     return InJson(call.renamed) if kind.startswith(b"application/json") else None
 
 
-def _failure(lease: Lease, call: Call, head: ResponseHead, body: bytes) -> Failure:
+def _teller(call: Call, head: ResponseHead) -> Teller | None:
+    """What finds out what an answer took that isn't kept, where its last event doesn't say all."""
+    if is_coded(head):
+        return None
+    events = is_events(head)
+    if not events:
+        kind = headers.find(head.headers, b"content-type") or b""
+        if not kind.startswith(b"application/json"):
+            return None
+    return teller(call.answers, several=call.several, strip=call.told_besides, events=events)
+
+
+async def _failure(
+    lease: Lease, call: Call, head: ResponseHead, body: bytes, status: int | None = None
+) -> Failure:
     here, asked = not lease.backend.spec.url, call.asked or call.body
-    return read_failure(call.model, here, call.target, asked, head.status, body, head.headers)
+    status = head.status if status is None else status
+    about = call.model, here, call.target, asked, status
+    return await failure_of(*about, body, head.headers)
 
 
-def _whole(lease: Lease, call: Call, head: ResponseHead, body: bytes, outcome: Outcome) -> Whole:
+async def _whole(
+    lease: Lease, call: Call, head: ResponseHead, body: bytes, outcome: Outcome
+) -> Whole:
     passed = headers.to_client(head.headers)
     status = head.status
     if status >= 400:
-        failure = _failure(lease, call, head, body)
+        failure = await _failure(lease, call, head, body)
         status, body = failure.status, call.dialect.error(failure)
+        outcome.code = failure.code
         passed = headers.of_error(passed, failure.retry_after, fleeting=failure.fleeting)
     else:
         try:
             parsed = orjson.loads(body)
         except ValueError:  # not JSON: nothing to read in it
+            outcome.untold = len(body)
             return Whole(status, passed, body)
-        outcome.usage = usage_of(parsed)
+        outcome.usage = usage_of(parsed, call.answers)
+        if outcome.usage is None:
+            outcome.untold = len(body)
         if call.renamed is not None:
             body = renamed(body, parsed, call.renamed)
+        if call.told_besides:
+            body = without_timings(body)
         if call.rewrite is not None:
             body = call.rewrite(body, parsed)
     return Whole(status, passed, body)
@@ -184,8 +312,10 @@ async def _stream(
     outcome: Outcome,
     opened: Opened,
     heart: Heartbeat | None,
+    scheduler: Scheduler,
     backend: Backend,
     deaths: int,
+    flight: Flight,
 ) -> web.StreamResponse:
     response = opened.response
     tail: Tail | None = None
@@ -195,31 +325,41 @@ async def _stream(
         passed = call.mender or tail
         if heart is not None:
             heart.flows(opened, passed, answer.flush)
-    names = _names(call, head)
+    names, told = _names(call, head), _teller(call, head)
+    if told is not None:
+        names = told if names is None else Both(told, names)
     answer.flow_to(opened, exchange, tail, call.mender, names)
     try:
         await _pump(answer, exchange, opened)
         if names is not None and (rest := names.rest()):
             opened.write(rest)
-    except UpstreamError as broke:
+    except (UpstreamError, asyncio.CancelledError) as broke:
+        error = outcome.meaning(broke)
         answer.flush()
         if passed is None or not passed.complete:
             # Never a clean end, but where the last event says so itself.
-            outcome.error = error = await backend.reason(broke, deaths)
-            _log.error("a stream broke: %s", error.message)
+            if isinstance(broke, UpstreamError):
+                guilty = await convict(
+                    scheduler, backend, broke, deaths, flight, key=outcome.key, body=call.body
+                )
+                error = guilty or await backend.reason(broke, deaths)
+                _log.error("a stream broke: %s", error.message)
+            outcome.error = error
             if passed is None:
                 opened.break_off(None)
             else:
                 await call.break_off(opened, outcome.tell(error), passed)
             return response
-        _log.info("behind its last event a stream broke: %s", broke.message)
+        _log.info("behind its last event a stream broke: %s", error.message)
     finally:
         if heart is not None:
             heart.stop()
         if tail is not None:
             answer.flush()
-            outcome.usage = tail.usage()
+            outcome.usage = tail.usage() if told is None else told.usage()
             outcome.events = answer.events
+        elif told is not None:
+            outcome.usage, outcome.untold = told.usage(), told.size
     await finish(opened)
     return response
 

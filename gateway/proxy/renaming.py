@@ -170,6 +170,12 @@ class InJson:
             self._is_key, self._is_model = True, False
 
 
+def named_anew(answer: bytes, model: str) -> tuple[None, bytes]:
+    """A complete answer with ``model`` as its model, as :mod:`gateway.workers` has it done."""
+    renaming = InJson(model)
+    return None, renaming.feed(answer) + renaming.rest()
+
+
 _REST_OF_TEXT = re.compile(rb'(?:[^"\\]|\\.)*+(")?', re.DOTALL)
 _WHOLE_TEXT = re.compile(_TEXT, re.DOTALL)
 _INNER = re.compile(rb'[][{}"]')

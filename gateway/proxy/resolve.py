@@ -8,15 +8,18 @@ chosen, who asks decides what else may be meant (:class:`NothingChosen`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from gateway.backends.command import request_defaults
 from gateway.catalog import Catalog, ModelSpec
-from gateway.errors import BadRequest, Forbidden, ModelNotFound
+from gateway.errors import BadRequest, ModelNotFound
+from gateway.personalities import Personality
 from gateway.proxy.ability import lacks
 from gateway.proxy.body import json_type
+from gateway.proxy.fields import Shaping, shapings
+from gateway.proxy.virtual import fixed_by_kind, tools_of
 from gateway.spelling import did_you_mean
 
 #: Switches personalities off for one request.
@@ -45,20 +48,24 @@ class Target:
 
     ``prompt`` is the personality's text, if there is one; ``asked`` says that the client itself
     named it, in the request or with the model; ``defaults`` are body fields for requests that
-    don't set them. The next four are those of ``spec``, whose own attributes, which are
-    pydantic's, cost ten times as much. ``lacks``: see :func:`gateway.proxy.ability.lacks`.
+    don't set them. ``name`` and ``sent_as`` are those of ``spec``, whose own attributes, which are
+    pydantic's, cost ten times as much. ``shapings``: what ``setParams`` and ``stripParams`` do,
+    see :func:`gateway.proxy.fields.shapings`. ``lacks``: see :func:`gateway.proxy.ability.lacks`.
+    ``ends``: whether models.json bounds how long its answers are. ``tools``: those of the
+    personality, for requests without any, see :func:`gateway.proxy.virtual.tools_of`.
     """
 
     spec: ModelSpec
     defaults: Mapping[str, object]
     name: str
     sent_as: str | None
-    set_params: Mapping[str, Any]
-    strip_params: tuple[str, ...]
+    shapings: Mapping[str, Shaping] | None
     lacks: Mapping[str, str]
     personality: str | None = None
     prompt: str | None = None
     asked: bool = False
+    ends: bool = False
+    tools: Mapping[str, list[dict[str, Any]]] | None = None
 
 
 class Resolver:
@@ -88,21 +95,21 @@ class Resolver:
         choice: str | None = None,
         active: Active | None = None,
         default: str | None = None,
-        models: Collection[str] | None = None,
-        personalities: Collection[str] | None = None,
+        models: frozenset[str] | None = None,
+        personalities: frozenset[str] | None = None,
     ) -> Target:
         """The target of one request.
 
         ``requested`` is the body's ``model``; ``choice`` the personality named by the body or
         ``X-Personality``, which wins over a virtual name, which wins over what ``/loadModel``
-        chose for that model, which wins over ``default`` (the key's own). Raises
-        :class:`BadRequest` for what is no name, :class:`ModelNotFound` with what would have been
-        possible: of ``models`` and ``personalities``, where they are given, because who asks may
-        know of no others.
+        chose for that model, which wins over ``default`` (the key's own). ``models`` and
+        ``personalities``: all that who asks may use, where they are given. Others are for them as
+        if they weren't there: in what is raised, too, which is :class:`BadRequest` for what is no
+        name, else :class:`ModelNotFound` with what would have been possible.
         """
         if not isinstance(requested, str):
             requested = model_name(requested)
-        asked_for = (requested, choice, active, default)
+        asked_for = (requested, choice, active, default, models, personalities)
         target = self._found.get(asked_for)
         if target is None:
             allowed = _Allowed(models, personalities)
@@ -134,8 +141,8 @@ class Resolver:
         plain = self._plain[spec.name]
         if personality is None or personality.lower() == NO_PERSONALITY:
             return plain
-        prompt = self._prompt(spec, personality, allowed)
-        return replace(plain, personality=personality, prompt=prompt, asked=asked)
+        chosen = self._personality(spec, personality, allowed)
+        return _with_personality(plain, personality, chosen, asked=asked)
 
     def knows(self, name: str) -> bool:
         """Whether ``name`` is a model, an alias or a virtual model."""
@@ -151,15 +158,17 @@ class Resolver:
     def _lookup(
         self, requested: str | None, active: Active | None, allowed: _Allowed
     ) -> tuple[ModelSpec, str | None]:
-        if requested is not None and (found := self._names.get(requested)) is not None:
-            return found
+        if requested is not None:
+            found = self._names.get(requested)
+            if found is not None and allowed.model(found[0].name) and allowed.personality(found[1]):
+                return found
         usable = [name for name in self._specs if allowed.model(name)]
         if requested is None or requested.strip().lower() in _UNNAMED:
             if active is not None and (spec := self._specs.get(active.model)) is not None:
                 return spec, None
             raise NothingChosen(
                 "no model is named, and none was chosen: name one in `model`, or load one with "
-                f"POST /loadModel. Models: {_listed(usable)}",
+                f"POST /loadModel or `llm-gateway load NAME`. Models: {_listed(usable)}",
                 param="model",
             )
         name, _, personality = requested.partition(":")
@@ -168,7 +177,7 @@ class Resolver:
             and (known := self._names.get(name)) is not None
             and allowed.model(known[0].name)
         ):
-            self._prompt(known[0], personality, allowed)
+            self._personality(known[0], personality, allowed)
         names = (
             name
             for name, (spec, personality) in self._names.items()
@@ -182,13 +191,10 @@ class Resolver:
         )
 
     @staticmethod
-    def _prompt(spec: ModelSpec, personality: str, allowed: _Allowed) -> str:
-        try:
-            return spec.personalities[personality]
-        except KeyError:
-            pass
-        if not allowed.model(spec.name):
-            raise Forbidden(f"this key may not use the model {spec.name!r}")
+    def _personality(spec: ModelSpec, personality: str, allowed: _Allowed) -> Personality:
+        found = spec.personalities.get(personality)
+        if found is not None and allowed.personality(personality):
+            return found
         usable = [name for name in spec.personalities if allowed.personality(name)]
         meant = did_you_mean(personality, usable) or "."
         raise ModelNotFound(
@@ -202,8 +208,8 @@ class Resolver:
 class _Allowed(NamedTuple):
     """What who asks may use, and know of; ``None``: everything."""
 
-    models: Collection[str] | None
-    personalities: Collection[str] | None
+    models: frozenset[str] | None
+    personalities: frozenset[str] | None
 
     def model(self, name: str) -> bool:
         return self.models is None or name in self.models
@@ -230,10 +236,22 @@ def _without_personality(spec: ModelSpec) -> Target:
         request_defaults(spec),
         spec.name,
         spec.sent_as,
-        spec.set_params,
-        spec.strip_params,
+        shapings(spec.strip_params, spec.set_params),
         lacks(spec),
+        ends=(spec.params.n_predict or -1) > 0,
     )
+
+
+def _with_personality(plain: Target, name: str, personality: Personality, *, asked: bool) -> Target:
+    spec = plain.spec
+    target = replace(plain, personality=name, prompt=personality.prompt, asked=asked)
+    over = fixed_by_kind(personality, here=not spec.url)
+    if personality.strip_params or any(over.values()):
+        strip = dict.fromkeys((*spec.strip_params, *personality.strip_params))
+        target = replace(target, shapings=shapings(strip, spec.set_params, over))
+    if (tools := tools_of(personality)) is not None:
+        target = replace(target, tools=tools)
+    return target
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from gateway.proxy import headers
 from gateway.proxy.call import Mender
 from gateway.proxy.outgoing import EVENTS, Opened
 from gateway.proxy.sse import Tail
-from gateway.upstream import Exchange, Outlet, ResponseHead, UpstreamError
+from gateway.upstream import EventTooLong, Exchange, Outlet, ResponseHead, UpstreamError
 
 #: Answers of known length up to here are parsed for their usage, and passed on in one piece, head
 #: and body together: as much as a client that doesn't read may keep here. Longer ones are streamed.
@@ -196,7 +196,10 @@ class Sink:
             if mend is not None:
                 if tail is not None:
                     tail.feed(data)
-                if not (data := mend(data)):
+                data = mend(data)
+                if mender is not None and mender.over and not self.ended:
+                    self.on_error(EventTooLong("the model's server sent an event that is too long"))
+                if not data:
                     return  # part of an event: an empty chunk would end the answer
             if rename is not None and not (data := rename(data)):
                 return  # part of a line

@@ -1,8 +1,8 @@
-"""Usage and timings of a streamed answer, from its last events. Never touches the bytes.
+"""Usage and timings of an answer; of a stream, from its last events. Never touches the bytes.
 
 llama-server puts ``timings`` into the last chunk before ``[DONE]``, and ``usage`` into one of
 its own with ``stream_options.include_usage``. Looking at the tail once, at the end, costs
-nothing per chunk.
+nothing per chunk. Of other shapes of answers see :mod:`gateway.proxy.telling`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ _LAST = re.compile(
     data:[^\r\n]*)\r?\n\r?\n\Z""",
     re.VERBOSE,
 )
+#: An object that tells, at most one level deep. Within a text of JSON its quotation marks would be
+#: escaped.
+TELLING = re.compile(rb'(?<!\\)"(timings|usage)"\s*+:\s*+(\{(?:[^{}]++|\{[^{}]*+\})*+\})')
+#: What the lines of a stream hold that may tell.
+_TELLS = (b'"timings"', b'"usage"', b'"tokens_evaluated"')
 #: Tokens. A server that says more, or less than none, isn't believed: sums go into a database.
 _MOST = 2**40
 
@@ -80,14 +85,15 @@ class Tail:
     def _usage_at_end(self) -> Usage | None:
         tail = self._joined(self._pieces)[-_MAX_TAIL:]
         for line in reversed(tail.split(b"\n")):
-            if line.startswith(b"data: {") and (b'"timings"' in line or b'"usage"' in line):
+            if line.startswith(b"data: {") and any(tells in line for tells in _TELLS):
                 try:
                     event = orjson.loads(line[6:])
                 except ValueError:
-                    continue  # the piece before it is no longer here
+                    continue  # it is of several lines
                 if (usage := usage_of(event)) is not None:
                     return usage
-        return None
+        # The last event is longer than what is kept: llama.cpp's own repeats the whole prompt.
+        return usage_of(last_told(tail))
 
     def _joined(self, pieces: Iterable[bytes]) -> bytes:
         if self.framed:
@@ -137,15 +143,16 @@ class AnthropicTail(Tail):
         return end._replace(prompt_tokens=start.prompt_tokens, cached_tokens=start.cached_tokens)
 
 
-def usage_of(answer: Any) -> Usage | None:
+def usage_of(answer: Any, each: int = 1) -> Usage | None:
     """Usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``.
 
-    Also Anthropic's, and that of OpenAI's Responses, whose last event holds the whole response.
-    Of several answers it is that of all: llama-server gives them as a list, or as ``choices`` with
-    the numbers of the first, so the tokens of the others are guessed.
+    Also Anthropic's, that of OpenAI's Responses, whose last event holds the whole response, and the
+    counters in llama.cpp's own events. Of several answers, ``each`` so many to one prompt, it is
+    that of all, where they are a list; where a llama-server elsewhere gives them as ``choices``, it
+    tells the numbers of the first, and the tokens of the others are guessed.
     """
     if not isinstance(answer, dict):
-        return _sum([usage_of(one) for one in answer]) if isinstance(answer, list) else None
+        return add_up(map(usage_of, answer), each) if isinstance(answer, list) else None
     usage, timings = answer.get("usage"), answer.get("timings")
     if usage is None and isinstance(response := answer.get("response"), dict):
         usage = response.get("usage")
@@ -159,22 +166,65 @@ def usage_of(answer: Any) -> Usage | None:
             cached = _count(details, "cached_tokens")
         choices = answer.get("choices")
         if speed is not None and isinstance(choices, list) and len(choices) > 1:
-            first, *others = map(_size, choices)
-            completion += -(-sum(others) * completion // first) if first else sum(others)
+            completion += _of_others(choices, completion)
         return Usage(prompt, completion, cached, speed)
     if isinstance(timings, dict):
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
         return Usage(prompt, _count(timings, "predicted_n"), cached, speed)
+    if "tokens_evaluated" in answer and "tokens_predicted" in answer:
+        return Usage(_count(answer, "tokens_evaluated"), _count(answer, "tokens_predicted"))
     return None
 
 
-def _sum(usages: list[Usage | None]) -> Usage | None:
+def last_told(text: bytes) -> dict[str, Any]:
+    """What tells in ``text``, a part of an answer: the last ``usage`` or ``timings``, by its name.
+
+    The last one is right. Of what keys an answer has its client can choose nothing but those of the
+    input of a tool in Anthropic's messages, and behind that comes the true ``usage``.
+    """
+    told: dict[str, Any] = {}
+    for found in TELLING.finditer(text):
+        told = told_by(found)
+    return told
+
+
+def told_by(found: re.Match[bytes]) -> dict[str, Any]:
+    """What a match of :data:`TELLING` holds, by its name."""
+    try:
+        return {found[1].decode(): orjson.loads(found[2])}
+    except ValueError:
+        return {}
+
+
+def add_up(usages: Iterable[Usage | None], each: int = 1) -> Usage | None:
+    """Those of several answers, ``each`` so many to one prompt, which each of them tells again."""
     told = [usage for usage in usages if usage is not None]
     if not told:
         return None
     prompt, completion, cached = (sum(counts) for counts in list(zip(*told, strict=True))[:3])
-    return Usage(prompt, completion, cached, told[0].tokens_per_second)
+    share = max(1, min(each, len(told)))
+    return Usage(-(-prompt // share), completion, -(-cached // share), told[0].tokens_per_second)
+
+
+def _of_others(choices: list[Any], completion: int) -> int:
+    """Tokens of all ``choices`` but the first, which has ``completion``.
+
+    Where each token is told of (``logprobs``) they are counted, but for those of a stop sequence,
+    which isn't among them; elsewhere guessed by their size.
+    """
+    told = [_tokens(choice) for choice in choices]
+    if told[0] and all(told):
+        return sum(told[1:]) + max(0, completion - told[0]) * (len(told) - 1)
+    first, *others = map(_size, choices)
+    return -(-sum(others) * completion // first) if first else sum(others)
+
+
+def _tokens(choice: Any) -> int:
+    """How many tokens one of several choices tells of."""
+    said = choice.get("logprobs") if isinstance(choice, dict) else None
+    content = said.get("content") if isinstance(said, dict) else None
+    return len(content) if isinstance(content, list) else 0
 
 
 def _size(choice: Any) -> int:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.errors import Unable
 from gateway.proxy.ability import MEDIA, TOOLS
 from gateway.proxy.blame import media_in
 from gateway.proxy.body import JsonObject
 from gateway.proxy.personality import WITH_CALLS, WITH_MEDIA, MessageFormat
-from gateway.proxy.resolve import Target
 
 
-def suit(format: MessageFormat, body: JsonObject, found: int, target: Target) -> bool:
+def suit(format: MessageFormat, body: JsonObject, found: int, lacks: Mapping[str, str]) -> bool:
     """Fill in what llama-server misses in ``body``, in which ``check`` has ``found`` something.
 
-    Returns whether anything was changed. Raises :class:`Unable` for what the model can't do by its
-    entry in models.json, and :class:`gateway.errors.BadRequest` for tools that are none.
+    ``lacks``: what the model can't do, by its entry in models.json. Returns whether anything was
+    changed. Raises :class:`Unable` for that, and :class:`gateway.errors.BadRequest` for tools that
+    are none.
     """
-    lacks, changed = target.lacks, False
+    changed = False
     if TOOLS in lacks and format.settle is not None:
         changed = _leave_tools(body)
         if body.get("tools"):

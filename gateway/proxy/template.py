@@ -12,58 +12,74 @@ the key chose doesn't count.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Final
 from weakref import WeakKeyDictionary
 
-import orjson
-
 from gateway.backends.backend import Backend
-from gateway.errors import BadRequest, GatewayError
-from gateway.proxy.body import JsonObject, serialise
+from gateway.errors import GatewayError
+from gateway.proxy.body import serialise
 from gateway.proxy.failure import Failure
-from gateway.proxy.late import as_system, into_users_words, systems
 from gateway.proxy.personality import MessageFormat
+from gateway.proxy.shaping import conversations, fit, prompt_in, system_roles, with_prompts
 from gateway.upstream import Fetched
+from gateway.workers import WORKERS
 
 _JSON = b"Content-Type: application/json\r\n"
 _TIMEOUT = 30.0  # seconds: it only writes text
+#: How many prompts of one request a template is asked for at once.
+_AT_ONCE: Final = 4
 _log = logging.getLogger(__name__)
 
 
-async def through_template(backend: Backend, body: JsonObject, prompt: str) -> bytes:
-    """``body``, its ``prompt``, a text or a list of texts, written as a conversation it begins."""
-    asked = body.get("prompt")
-    texts: list[Any] = asked if isinstance(asked, list) else [asked]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise BadRequest("with a personality, `prompt` must be a text, or texts", param="prompt")
-    written = [await _written(backend, body, prompt, text) for text in texts]
-    return serialise({**body, "prompt": written if isinstance(asked, list) else written[0]})
+async def through_template(backend: Backend, raw: bytes, prompt: str) -> bytes:
+    """A completion's body, each of whose prompts is written as a conversation it begins.
+
+    ``prompt`` is the personality's. Raises :class:`BadRequest` for prompts that are no texts.
+    """
+    (several, lengths), questions = await WORKERS.run(
+        conversations, raw, prompt, backend.spec.sent_as
+    )
+    assert questions is not None
+    starts = itertools.accumulate(lengths, initial=0)
+    pieces = [questions[at : at + size] for at, size in zip(starts, lengths, strict=False)]
+    answers: list[bytes] = [b""] * len(pieces)
+    waiting = iter(enumerate(pieces))
+
+    async def ask() -> None:
+        for number, question in waiting:
+            answers[number] = await _written(backend, question)
+
+    # A few at once: a slot is held meanwhile, and there may be many.
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_AT_ONCE, len(pieces))):
+                group.create_task(ask())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    data = b"".join((*answers, raw))
+    _, body = await WORKERS.run(with_prompts, data, [*map(len, answers)], several)
+    assert body is not None
+    return body
 
 
-async def _written(backend: Backend, body: JsonObject, prompt: str, text: str) -> str:
-    wanted: JsonObject = {
-        "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": text}]
-    }
-    if (name := backend.spec.sent_as) is not None:
-        wanted["model"] = name
-    if "chat_template_kwargs" in body:
-        wanted["chat_template_kwargs"] = body["chat_template_kwargs"]
-    fetched = await _apply(backend, wanted)
+async def _written(backend: Backend, question: bytes) -> bytes:
+    fetched = await _apply(backend, question)
     if fetched.status != 200:
         failure = Failure.read(fetched.status, fetched.body, fetched.headers)
         raise failure.as_error("the chat template could not be applied: ")
-    written: str = orjson.loads(fetched.body)["prompt"]
-    return written
+    return fetched.body
 
 
-async def _apply(backend: Backend, conversation: JsonObject) -> Fetched:
+async def _apply(backend: Backend, conversation: bytes) -> Fetched:
     return await backend.pool.fetch(
         "POST",
         "/apply-template",
         headers=_JSON,
-        body=serialise(conversation),
+        body=conversation,
         timeout=_TIMEOUT,
         max_body=64 * 2**20,
     )
@@ -83,23 +99,25 @@ class Templates:
             WeakKeyDictionary()
         )
 
-    async def fitted(self, backend: Backend, format: MessageFormat, body: JsonObject) -> bytes:
-        """``body``, whose system messages are as the model's template takes them."""
-        if backend.spec.template:
-            # llama.cpp's own templates don't know it: some leave it out, for others whoever is
-            # neither user nor system is the assistant. Jinja's are told `system` by llama.cpp.
-            as_system(format, body)
-        first, late = systems(format, body)
-        if len(first) > 1 and not await self._takes(backend, *first[:2], "user"):
-            assert format.apply is not None
-            format.apply(body, None)
+    async def fitted(self, backend: Backend, format: MessageFormat, raw: bytes) -> bytes:
+        """The body in ``raw``, whose system messages are as the model's template takes them."""
+        # llama.cpp's own templates don't know `developer`: some leave it out, for others whoever
+        # is neither user nor system is the assistant. Jinja's are told `system` by llama.cpp.
+        rename = bool(backend.spec.template)
+        (first, late), _ = await WORKERS.run(system_roles, raw, format.name, rename)
+        join = len(first) > 1 and not await self._takes(backend, *first, "user")
+        move = False
         for role in late:
             # After an answer, before one, and last of all.
             said = ("system", "user", role, "assistant", role, "user", "assistant", role)
             if not await self._takes(backend, *said):
-                into_users_words(format, body)
+                move = True
                 break
-        return serialise(body)
+        if not (rename or join or move):
+            return raw
+        _, body = await WORKERS.run(fit, raw, format.name, rename, join, move)
+        assert body is not None
+        return body
 
     async def _takes(self, backend: Backend, *roles: str) -> bool:
         """Whether what these say, one after the other, is written down in this order."""
@@ -113,7 +131,7 @@ class Templates:
             {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
         ]
         try:
-            fetched = await _apply(backend, {"messages": messages})
+            fetched = await _apply(backend, serialise({"messages": messages}))
         except GatewayError as error:
             # What is the matter will show when the request itself is sent. Not remembered.
             _log.warning("model %s: %s", backend.spec.name, error.message)
@@ -125,9 +143,6 @@ class Templates:
 
 
 def _in_order(answer: bytes, marks: Sequence[str]) -> bool:
-    try:
-        prompt = orjson.loads(answer)["prompt"]
-        places = [prompt.index(mark) for mark in marks]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return False
-    return places == sorted(places)
+    prompt = prompt_in(answer)
+    places = [prompt.find(mark) for mark in marks] if prompt is not None else [-1]
+    return min(places) >= 0 and places == sorted(places)

@@ -1,15 +1,29 @@
-"""What a client is told whose request waits for its model: the stage, its place in the queue."""
+"""Waiting for a model: how long that took; what a client is told meanwhile, its stage and place."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from gateway.backends.backend import State
-from gateway.backends.scheduler import Scheduler
+from gateway.backends.scheduler import Lease, Scheduler
+from gateway.proxy.call import Outcome
 
 #: What is waited for, where it is not for others to make room, or to be done.
 _WORDS = {State.STARTING: b"starting", State.BACKOFF: b"restarting"}
+
+
+async def lease(scheduler: Scheduler, model: str, outcome: Outcome) -> Lease:
+    """As :meth:`Scheduler.lease`; ``outcome`` is told what the time went by with."""
+    since = time.monotonic()
+    try:
+        return await scheduler.lease(model)
+    finally:
+        backend = scheduler.backend(model)
+        if backend is not None:
+            outcome.loading += backend.starting_within(since)
+        outcome.leased = time.perf_counter()
 
 
 def in_words(scheduler: Scheduler, model: str) -> Callable[[], bytes]:

@@ -98,10 +98,11 @@ def offered_protocols(hello: bytes) -> list[str]:
 
 
 def _strings(data: bytes) -> Iterator[str]:
-    while data:
-        length = data[0]
-        yield data[1 : 1 + length].decode("latin-1")
-        data = data[1 + length :]
+    at = 0
+    while at < len(data):  # never copying the rest: there may be 65,000 of no length
+        end = at + 1 + data[at]
+        yield data[at + 1 : end].decode("latin-1")
+        at = end
 
 
 def _server_name(name: str) -> str:

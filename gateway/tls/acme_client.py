@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gateway import __version__
 from gateway.config import AcmeSettings
+from gateway.private_files import make_folder
 from gateway.tls.acme_challenges import Challenges, alternative_names, key_pem
 from gateway.tls.files import write_whole
 
@@ -215,7 +216,7 @@ def _account_key(file: Path) -> JWKEC:
     from josepy.jwk import JWKEC
 
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(file.parent)
         write_whole(file, key_pem(ec.generate_private_key(ec.SECP256R1())), secret=True)
     try:
         key = load_pem_private_key(file.read_bytes(), None)

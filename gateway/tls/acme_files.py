@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gateway.config import AcmeSettings, TlsSettings
 from gateway.names import file_stem, parse_name
+from gateway.private_files import make_folder
 from gateway.tls import pem
 from gateway.tls.acme_challenges import self_signed_pem
 from gateway.tls.acme_client import AcmeError
@@ -81,13 +82,13 @@ class AcmeFiles:
         """The certificate; before the first one has come, one that nobody trusts."""
         if self.held() is not None:
             return _settings_for(self.certificate)
-        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._home)
         write_whole(self._temporary, self_signed_pem(self._settings.domains), secret=True)
         return _settings_for(self._temporary)
 
     def take(self, data: bytes) -> TlsSettings:
         """Put a new key and chain in the old one's place, if it can be served."""
-        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._home)
         candidate = self._home / "new.pem"
         line = f"{_FIRST_LINE}{self._settings.directory}\n"
         write_whole(candidate, line.encode() + data, secret=True)
@@ -109,10 +110,10 @@ class AcmeFiles:
 
     def note_try(self) -> None:
         """Remember that a try begins now; before it, for it may not live to tell."""
-        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._home)
         times = [*self.tries(), time.time()]
         with contextlib.suppress(OSError):  # a full disk: the pace in memory still holds
-            write_whole(self._tries, json.dumps(times).encode())
+            write_whole(self._tries, json.dumps(times).encode(), secret=True)
 
     def forget_tries(self) -> None:
         """The last one succeeded."""

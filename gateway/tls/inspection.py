@@ -16,7 +16,7 @@ from gateway.validation import Problem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, Name
 
 FILE = "conf/gateway.yaml"  # where a problem is said to be when the caller doesn't know better
 LOCAL_CA = "LLM-API Gateway local CA"  # how the authority of `tls self-signed` is called
@@ -28,13 +28,16 @@ _MIN_RSA_BITS = 2048  # OpenSSL's security level 2 refuses less, and so do brows
 class CertificateInfo:
     """The server's certificate: its names, its end (UTC), its SHA-256 as 64 hex digits.
 
-    ``local``: signed by itself or by the authority of ``tls self-signed``.
+    ``local``: signed by itself or by the authority of ``tls self-signed``. ``issuer``: its
+    organisation and common name, else all of its name (RFC 4514).
     """
 
     names: tuple[str, ...]
     not_after: datetime
     fingerprint: str
     local: bool
+    not_before: datetime
+    issuer: str
 
 
 class Inspection(NamedTuple):
@@ -287,4 +290,18 @@ def _info(certificate: Certificate) -> CertificateInfo:
         certificate.not_valid_after_utc,
         certificate.fingerprint(SHA256()).hex(),
         issuer == certificate.subject or LOCAL_CA in issuer.rfc4514_string(),
+        certificate.not_valid_before_utc,
+        _called(issuer),
     )
+
+
+def _called(name: Name) -> str:
+    """What people call an authority: its organisation says more than a common name like ``R11``."""
+    from cryptography.x509.oid import NameOID
+
+    found = [
+        str(attribute.value)
+        for oid in (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME)
+        for attribute in name.get_attributes_for_oid(oid)[:1]
+    ]
+    return ", ".join(dict.fromkeys(found)) or name.rfc4514_string()

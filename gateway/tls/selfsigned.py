@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.names import Name, file_stem, parse_name
+from gateway.private_files import make_folder
 from gateway.tls.files import write_whole
 from gateway.tls.inspection import LOCAL_CA
 
@@ -75,7 +76,7 @@ def self_signed(
             "the old as *.bak"
         )
     start = (now or datetime.now(UTC)) - _SKEW
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     ca_key, ca, ca_made = _authority(out_dir, start)
     key, certificate = _leaf(names, ca_key, ca, start, timedelta(days=days) + _SKEW)
 

@@ -14,6 +14,9 @@ from gateway.errors import BackendError, BackendTimeout, BadRequest, GatewayErro
 class UpstreamError(GatewayError):
     """Anything that ends an exchange with a backend too early; the subclass has the status."""
 
+    #: Whether the request had gone out before, on a connection that broke.
+    sent = False
+
 
 class ConnectFailed(UpstreamError, BackendError):
     """502: no connection to the backend: it isn't listening, or the pool is closed."""
@@ -37,6 +40,10 @@ class ConnectionLost(UpstreamError, BackendError):
 
 class ProtocolError(UpstreamError, BackendError):
     """502: what the backend sent is not an HTTP/1.1 answer."""
+
+
+class EventTooLong(UpstreamError, BackendError):
+    """502: an event of a stream has no end, or one that nobody waits for."""
 
 
 class HeadTimeout(UpstreamError, BackendTimeout):

@@ -179,6 +179,7 @@ class Exchange:
             connection = await self._pool.connect()
         except UpstreamError as error:
             self._task = None
+            error.sent = True
             self.failed(error)
             return
         finally:

@@ -65,6 +65,10 @@ class Fetched(NamedTuple):
 class Upstream(Protocol):
     """What requests are sent to. :class:`UpstreamPool` says what is expected of it."""
 
+    @property
+    def exchanges(self) -> int:
+        """How many have begun and not ended."""
+
     async def send(
         self,
         method: str,

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gateway.backends.command import resolve_model_path
-from gateway.backends.gguf_header import BadGguf, Header, read_extent
 from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.gguf_header import BadGguf, Header, read_extent
+from gateway.models.paths import SPLIT, resolve_model_path
 from gateway.spelling import did_you_mean
 
 
@@ -62,7 +62,6 @@ _ARGUMENTS: Mapping[str, Kind] = MappingProxyType(
 )
 #: How alike names of files are that differ by a typing error; their ends are the same anyway.
 _ALIKE = 0.85
-_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 #: How files begin that people have in the place of a GGUF file, and what they are.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (
@@ -90,7 +89,7 @@ def faults(spec: ModelSpec, llm_storage: Path) -> Iterator[Fault]:
             continue
         try:
             path = resolve_model_path(reference, llm_storage)
-            message = _wrong(path, kind)
+            message = wrong_with(path, kind)
         except LoadFailed as error:
             message = error.detail or error.message
         if message is not None:
@@ -113,13 +112,13 @@ def _faults_of_arguments(spec: ModelSpec) -> Iterator[Fault]:
             elif text.startswith("~"):
                 message = "~ means nothing to llama-server: write the whole path"
                 yield Fault("extraArgs", f"{flag} {text}", message)
-            elif (message_ := _wrong(path, kind)) is not None:
+            elif (message_ := wrong_with(path, kind)) is not None:
                 if not path.is_absolute():
                     message_ += " (a path from the folder that the gateway is started in)"
                 yield Fault("extraArgs", f"{flag} {text}", message_, sure=path.is_absolute())
 
 
-def _wrong(path: Path, kind: Kind) -> str | None:
+def wrong_with(path: Path, kind: Kind) -> str | None:
     """What is wrong with the file at ``path``, or ``None``."""
     try:
         if kind is Kind.FOLDER:
@@ -167,14 +166,20 @@ def _names_in(folder: Path) -> list[str]:
 def _wrong_gguf(path: Path, kind: Kind) -> str | None:
     if (message := _not_whole(path)) is not None:
         return message
-    header = _read(path)[0]
+    header = read_once(path)[0]
     if (message := _wrong_kind(path, header, kind)) is not None:
         return message
     return _wrong_parts(path, header)
 
 
+def read_once(path: Path) -> tuple[Header, int]:
+    """As :func:`gateway.models.gguf_header.read_extent`, once as long as the file is the same."""
+    status = path.stat()
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(256)
-def _read(path: Path) -> tuple[Header, int]:
+def _read(path: Path, _modified: int, _size: int) -> tuple[Header, int]:
     return read_extent(path)
 
 
@@ -184,7 +189,7 @@ def _not_whole(path: Path) -> str | None:
     if not start.startswith(b"GGUF"):
         return f"the file {path} {_what_else(start)}"
     try:
-        needed = _read(path)[1]
+        needed = read_once(path)[1]
     except BadGguf as error:
         return f"the file {path} cannot be loaded: {error}"
     size = path.stat().st_size
@@ -210,11 +215,16 @@ def _what_else(start: bytes) -> str:
     return "is not a GGUF file: it does not begin with GGUF"
 
 
-def _wrong_kind(path: Path, header: Header, kind: Kind) -> str | None:
-    kinds = {"adapter": Kind.ADAPTER, "mmproj": Kind.PROJECTOR}
-    found = kinds.get(str(header.values.get("general.type")), Kind.MODEL)
+def kind_of(header: Header) -> Kind:
+    """What a GGUF file is for, as its header says."""
     if header.values.get("general.architecture") == "clip":  # of before there were types
-        found = Kind.PROJECTOR
+        return Kind.PROJECTOR
+    kinds = {"adapter": Kind.ADAPTER, "mmproj": Kind.PROJECTOR}
+    return kinds.get(str(header.values.get("general.type")), Kind.MODEL)
+
+
+def _wrong_kind(path: Path, header: Header, kind: Kind) -> str | None:
+    found = kind_of(header)
     if kind is Kind.GGUF or found is kind:
         return None
     place = {
@@ -227,7 +237,7 @@ def _wrong_kind(path: Path, header: Header, kind: Kind) -> str | None:
 def _wrong_parts(path: Path, header: Header) -> str | None:
     """What is wrong with the other parts of a split file; llama.cpp finds them by their names."""
     count = header.values.get("split.count")
-    name = _SPLIT.fullmatch(path.name)
+    name = SPLIT.fullmatch(path.name)
     if name is None:
         if isinstance(count, int) and count > 1:
             return (
@@ -242,7 +252,7 @@ def _wrong_parts(path: Path, header: Header) -> str | None:
         return f"the file {path} says that it is one of {count} parts, its name of {total}"
     here = set(_names_in(path.parent))
     parts = [f"{stem}-{part:05}-of-{total:05}.gguf" for part in range(2, min(total, 10_000) + 1)]
-    if missing := [part for part in parts if part not in here]:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"parts of {path} are missing: {', '.join(missing[:3])}{more}"
+    if missing := [str(n) for n, part in enumerate(parts, 2) if part not in here]:
+        more = f" and {len(missing) - 9} more" if len(missing) > 9 else ""
+        return f"the file {path} is part 1 of {total}; missing: {', '.join(missing[:9])}{more}"
     return next(filter(None, (_not_whole(path.with_name(part)) for part in parts)), None)

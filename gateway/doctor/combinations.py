@@ -9,11 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gateway.backends.command import resolve_model_path
-from gateway.backends.facts import is_reader
-from gateway.backends.gguf_header import Header, read_header
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
+from gateway.models.gguf_header import Header, is_reader, read_header
+from gateway.models.paths import resolve_model_path
 from gateway.proxy.ability import EMBEDDINGS, MEDIA, RERANKING, TOOLS, is_set, lacks
 
 _POOLING = re.compile(r"--pooling|LLAMA_ARG_POOLING")

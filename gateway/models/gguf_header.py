@@ -63,6 +63,12 @@ _BLOCKS: Mapping[int, tuple[int, int]] = {
     39: (32, 17),
 }
 
+#: Architectures without a memory of what came before (llama.cpp, ``llama_model::create_memory``).
+#: A llama-server that isn't told what they are for is ended by a signal, as it tries to write.
+_READERS = frozenset(
+    """bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert
+    gemma-embedding""".split()
+)
 Value = int | float | bool | str | tuple[int | float | bool, ...]
 
 
@@ -102,6 +108,12 @@ def read_extent(file: Path) -> tuple[Header, int]:
         reader = _Reader(stream)
         header = reader.header(lambda values: False)
         return header, reader.extent(header.values)
+
+
+def is_reader(values: Mapping[str, Value]) -> bool:
+    """Whether the model with this header can't continue a text."""
+    architecture = values.get("general.architecture")
+    return architecture in _READERS or values.get(f"{architecture}.attention.causal") is False
 
 
 def _opened(file: Path, block: int) -> BufferedReader:

@@ -1,0 +1,100 @@
+"""Entries of models.json over HTTP, for a page or a program: docs/admin-models.md."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.api.auth import Scope
+from gateway.api.middleware import needs
+from gateway.api.reading import json_body
+from gateway.api.visit import VISIT
+from gateway.entries import Conditions, Entries, Stored
+from gateway.errors import ModelNotFound
+from gateway.models.merge_patch import merged
+from gateway.proxy.body import serialise
+
+ENTRIES: Final = web.AppKey("entries", Entries)
+
+
+@needs(Scope.ADMIN)
+async def get_entry(request: web.Request) -> web.Response:
+    """GET /admin/models/NAME: the entry as it stands in models.json, without what is secret.
+
+    ``ETag`` is for ``If-Match`` of a change, and changes with the entry.
+    """
+    stored = await request.app[ENTRIES].get(_name(request))
+    asked = _tags(request, "If-None-Match")
+    if asked is not None and ("*" in asked or stored.etag in asked):
+        return web.Response(status=304, headers={"ETag": f'"{stored.etag}"'})
+    return _answer(stored)
+
+
+@needs(Scope.ADMIN)
+async def put_entry(request: web.Request) -> web.Response:
+    """PUT /admin/models/NAME: make the entry what the body is; in use when it's answered.
+
+    201 where there was none. ``If-Match: ETAG``: only the one that was read;
+    ``If-None-Match: *``: only where there is none.
+    """
+    body = await json_body(request)
+    return _answer(await _change(request, lambda _before: body))
+
+
+@needs(Scope.ADMIN)
+async def patch_entry(request: web.Request) -> web.Response:
+    """PATCH /admin/models/NAME: change an entry by a JSON Merge Patch (RFC 7396)."""
+    return _answer(await _change(request, partial(_patched, request, await json_body(request))))
+
+
+@needs(Scope.ADMIN)
+async def delete_entry(request: web.Request) -> web.Response:
+    """DELETE /admin/models/NAME: take the entry out; the model is drained. Its file stays."""
+    await _change(request, lambda _before: None)
+    return web.Response(status=204)
+
+
+def _patched(
+    request: web.Request, patch: dict[str, Any], before: dict[str, Any] | None
+) -> dict[str, Any]:
+    if before is None:
+        name = _name(request)[:200]
+        raise ModelNotFound(
+            f"there is no entry {name!r} in models.json: PUT makes one", param="name"
+        )
+    changed: dict[str, Any] = merged(before, patch)
+    return changed
+
+
+async def _change(request: web.Request, make: Any) -> Stored | None:
+    conditions = Conditions(_tags(request, "If-Match"), _tags(request, "If-None-Match"))
+    by = f"the key {request[VISIT].principal.key_id}"
+    return await request.app[ENTRIES].change(_name(request), make, conditions, by=by)
+
+
+def _name(request: web.Request) -> str:
+    return request.match_info["name"]
+
+
+def _tags(request: web.Request, header: str) -> tuple[str, ...] | None:
+    """The entity tags in ``header``, ``*`` for any; ``None``: it isn't there.
+
+    A weak one (``W/``) is equal to none of ours (RFC 9110, 8.8.3.2).
+    """
+    if header not in request.headers:
+        return None
+    found = request.if_match if header == "If-Match" else request.if_none_match
+    return tuple(tag.value for tag in found or () if not tag.is_weak)
+
+
+def _answer(stored: Stored | None) -> web.Response:
+    assert stored is not None
+    return web.Response(
+        status=201 if stored.created else 200,
+        body=serialise(stored.entry),  # bodies that it sets may hold any number
+        content_type="application/json",
+        charset="utf-8",
+        headers={"ETag": f'"{stored.etag}"'},
+    )

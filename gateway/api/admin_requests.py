@@ -1,0 +1,299 @@
+"""What runs now and what ran: requests to models, of all keys, and how one is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from gateway.api.accounting import ACCOUNTING, UnderWay
+from gateway.api.auth import Scope
+from gateway.api.classic import json_response
+from gateway.api.context import DOOR, SCHEDULER
+from gateway.api.events import endless
+from gateway.api.middleware import needs
+from gateway.api.overview import every
+from gateway.api.principal import WITHOUT_KEY
+from gateway.api.request_log import path_of
+from gateway.api.visit import VISIT
+from gateway.backends.backend import State
+from gateway.backends.scheduler import Scheduler
+from gateway.errors import BadRequest, Cancelled, NotFound
+from gateway.past_requests import PastRequest, Wanted
+from gateway.validation import whole_number
+
+#: Ended requests in one answer: as a rule, and at most.
+LIMIT: Final = 50
+MOST: Final = 500
+#: At most so many that are under way are told of.
+_UNDER_WAY: Final = 200
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: How ``status`` may look: one, or a class of them.
+STATUS: Final = "([1-5]xx|[1-5][0-9][0-9])"
+_NUMBERS: Final = range(100, 600)
+
+
+@needs(Scope.ADMIN)
+async def list_requests(request: web.Request) -> web.StreamResponse:
+    """GET /admin/requests: requests to models that are under way, and those that have ended.
+
+    The newest first; older ones by ``cursor``, the ``next`` of the answer before. ``key`` (its id
+    or name) and ``model`` choose among all of them; ``status`` (``200``, ``4xx``, several with
+    commas) and ``slow`` (seconds that it took at least) among those that have ended. As events
+    with ``Accept: text/event-stream`` or ``?follow=true``: the first has the same, each of the
+    others what is under way then, and what has ended since the one before. Nothing of what was
+    said is in them.
+    """
+    wanted = _wanted(request)
+    follows = request.query.get("follow", "").lower() in ("true", "1")
+    if follows or "text/event-stream" in request.headers.get("Accept", ""):
+        if wanted.before is not None:
+            raise BadRequest("`cursor` is for pages: events begin with the newest", param="cursor")
+        return await endless(request, _events(request, wanted, every(request)))
+    return json_response(await _page(request, wanted))
+
+
+@needs(Scope.ADMIN)
+async def cancel_request(request: web.Request) -> web.Response:
+    """DELETE /admin/requests/ID: cancel one that is under way; its client is told so."""
+    request_id = request.match_info["id"]
+    app, parts = request.app, request[VISIT].parts
+    open_ids = {one.id for one in app[ACCOUNTING].under_way}
+    error = Cancelled("this request was cancelled by an administrator")
+    if request_id in open_ids and parts.standing.end(request_id, error):
+        return web.Response(status=204)
+    ended = any(record.id == request_id for record in app[ACCOUNTING].recent)
+    what = "has ended already" if ended else "is not under way: it has ended, or never was"
+    raise NotFound(f"the request {request_id[:100]!r} {what}", code="request_not_found", param="id")
+
+
+async def _page(request: web.Request, wanted: Wanted) -> dict[str, Any]:
+    accounting = request.app[ACCOUNTING]
+    page = await accounting.log.page(wanted)
+    return {
+        **_under_way(request.app, wanted),
+        "ended": [_ended(one, request.app) for one in page.requests],
+        "next": str(page.requests[-1].seq) if page.more else None,
+        "lost": accounting.log.lost,
+        "problem": page.problem,
+    }
+
+
+async def _events(request: web.Request, wanted: Wanted, pause: float) -> AsyncGenerator[str, None]:
+    app, log = request.app, request.app[ACCOUNTING].log
+    seen = log.added
+    said: Any = await _page(request, wanted)
+    yield orjson.dumps(said).decode()
+    while True:
+        await asyncio.sleep(pause)
+        new = [one for one in log.since(seen) if wanted.has(one)]
+        seen = log.added
+        running = _under_way(app, wanted)
+        if new or running["under_way"] or said["under_way"]:
+            said = {
+                **running,
+                "ended": [_ended(one, app) for one in new],
+                "lost": log.lost,
+                "problem": log.problem,
+            }
+            yield orjson.dumps(said).decode()
+
+
+# --- what comes in ---------------------------------------------------------------------------
+
+
+def _wanted(request: web.Request) -> Wanted:
+    query = request.query
+    key = query.get("key")
+    key_ids = None
+    if key is not None:
+        ring = request.app[DOOR].ring
+        others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
+        key_ids = frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
+    return Wanted(
+        limit=_whole(request, "limit", 1, MOST) or LIMIT,
+        before=_whole(request, "cursor", 0, 2**63 - 1),
+        key_ids=key_ids,
+        model=query.get("model"),
+        statuses=_statuses(request),
+        slow=_slow(request),
+    )
+
+
+def _whole(request: web.Request, name: str, least: int, most: int) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    number = whole_number(text)
+    if number is None or not least <= number <= most:
+        what = "the `next` of an answer" if name == "cursor" else f"from {least} to {most}"
+        raise BadRequest(f"`{name}` must be a whole number, {what}", param=name)
+    return number
+
+
+def _slow(request: web.Request) -> float | None:
+    text = request.query.get("slow")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise BadRequest("`slow` must be a number of seconds, 0 or more", param="slow")
+    return seconds
+
+
+def _statuses(request: web.Request) -> tuple[tuple[int, int], ...] | None:
+    text = request.query.get("status")
+    if text is None:
+        return None
+    ranges: dict[tuple[int, int], None] = {}  # each once: SQLite takes no thousand of them
+    for part in text.lower().split(","):
+        if part.isascii() and part.isdigit() and len(part) == 3 and int(part) in _NUMBERS:
+            ranges[int(part), int(part)] = None
+        elif len(part) == 3 and part[1:] == "xx" and part[0] in "12345":
+            ranges[int(part[0]) * 100, int(part[0]) * 100 + 99] = None
+        else:
+            raise BadRequest(
+                "`status` must be a status like 200, a class of them like 4xx, or several of "
+                "these with commas between them",
+                param="status",
+            )
+    return tuple(ranges)
+
+
+# --- what goes out ---------------------------------------------------------------------------
+
+
+def _under_way(app: web.Application, wanted: Wanted) -> dict[str, Any]:
+    every_one = [
+        one
+        for one in app[ACCOUNTING].under_way
+        if (wanted.key_ids is None or one.key_id in wanted.key_ids)
+        and (wanted.model is None or one.model == wanted.model)
+    ]
+    return {
+        "under_way": [_going(one, app[SCHEDULER]) for one in every_one[:_UNDER_WAY]],
+        "not_shown": max(len(every_one) - _UNDER_WAY, 0),
+    }
+
+
+def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
+    """One that is under way, in the shape of those that have ended."""
+    stage, percent, position = _stage(one, scheduler)
+    writing = one.seconds - one.began if one.began is not None else 0.0
+    return {
+        "id": one.id,
+        "started": _time(time.time() - one.seconds),
+        "ended": None,
+        "key": one.key_id,
+        "name": one.key_name,
+        "model": one.model,
+        "personality": one.personality,
+        "method": one.method,
+        "route": path_of(one.route),
+        "streamed": one.streamed,
+        "client": one.client,
+        "status": None,
+        "code": None,
+        "stage": stage,
+        "percent": percent,
+        "position": position,
+        "seconds": round(one.seconds, 3),
+        "timings": _timings(one, stage, scheduler),
+        "prompt_tokens": None,
+        "cached_tokens": None,
+        "completion_tokens": one.tokens,
+        "tokens_per_second": round(one.tokens / writing, 2) if one.tokens and writing > 0 else None,
+    }
+
+
+def _stage(one: UnderWay, scheduler: Scheduler) -> tuple[str, int | None, int | None]:
+    """Where a request is, how much of that is done in percent, and its place in the queue.
+
+    Of an answer that isn't streamed it can't be seen what its backend does: ``answering``.
+    """
+    backend = scheduler.backend(one.model) if one.model is not None else None
+    waits = not one.sent and one.waited is None and one.began is None
+    if waits and backend is not None and one.model is not None:
+        place = scheduler.place(one.model, one.task) if one.task is not None else None
+        if backend.state is State.STARTING:
+            progress = backend.progress
+            return "loading", None if progress is None else int(100 * progress), place
+        if place is not None or one.task is None:
+            return "queued", None, place
+    if one.tokens:
+        return "generating", None, None
+    return "prefill" if one.streamed else "answering", None, None
+
+
+def _timings(one: UnderWay, stage: str, scheduler: Scheduler) -> dict[str, float | None]:
+    """Seconds so far; ``None``: not begun, or not to be told."""
+    waited, load = one.waited or 0.0, one.loading
+    if stage in ("queued", "loading"):
+        waited = one.seconds
+        backend = scheduler.backend(one.model) if one.model is not None else None
+        load = backend.starting_within(time.monotonic() - waited) if backend is not None else 0.0
+    load = min(load, waited)
+    prefill: float | None = None
+    generation: float | None = None
+    if stage == "answering":
+        generation = one.seconds - waited
+    elif stage in ("prefill", "generating"):
+        began = one.began if one.began is not None else one.seconds
+        prefill, generation = max(0.0, began - waited), max(0.0, one.seconds - began)
+    return _rounded(waited - load, load, prefill, generation)
+
+
+def _ended(one: PastRequest, app: web.Application) -> dict[str, Any]:
+    ended, ring = one.seq / 1e6, app[DOOR].ring
+    name = WITHOUT_KEY.get(one.key_id)
+    if name is None and ring is not None:
+        name = ring.name_of(one.key_id)
+    return {
+        "id": one.id,
+        "started": _time(ended - one.seconds),
+        "ended": _time(ended),
+        "key": one.key_id,
+        "name": name,
+        "model": one.model,
+        "personality": one.personality,
+        "method": one.method,
+        "route": one.route,
+        "streamed": one.streamed,
+        "client": one.client,
+        "status": one.status,
+        "code": one.code,
+        "stage": None,
+        "percent": None,
+        "position": None,
+        "seconds": round(one.seconds, 3),
+        "timings": _rounded(one.queue, one.load, one.prefill, one.generation),
+        "prompt_tokens": one.prompt_tokens,
+        "cached_tokens": one.cached_tokens,
+        "completion_tokens": one.completion_tokens,
+        "tokens_per_second": one.tokens_per_second,
+    }
+
+
+def _rounded(
+    queue: float, load: float, prefill: float | None, generation: float | None
+) -> dict[str, float | None]:
+    return {
+        "queue": round(queue, 3),
+        "load": round(load, 3),
+        "prefill": None if prefill is None else round(prefill, 3),
+        "generation": None if generation is None else round(generation, 3),
+    }
+
+
+def _time(seconds: float) -> str:
+    """Seconds since 1970 as ``2030-12-31T23:59:59.123Z``."""
+    moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,129 @@
+"""GET /clients: how the clients that people use are set up for this gateway, ready to be pasted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.api import listing
+from gateway.api.auth import presented_key
+from gateway.api.classic import json_response
+from gateway.api.context import LIBRARY, SETTINGS
+from gateway.api.middleware import counts
+from gateway.api.openapi_samples import BASE, Example, curl
+from gateway.clients import CLIENTS, KEY, Setup, Target
+from gateway.errors import BadRequest, ModelNotFound
+from gateway.spelling import did_you_mean
+
+#: An address without a path; nothing in it is a sign of a shell's.
+_ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,260}")
+#: Listed first, in this order; then the others.
+_FIRST: Final = ("openai-python", "openai-node")
+
+
+@counts(False)
+async def clients(request: web.Request) -> web.Response:
+    """GET /clients: lines for each client, for one model; ``?key=true``: with the key that asks.
+
+    ``?model=``: else the only one there is to chat with. ``?url=``: the gateway's address as its
+    clients know it; else the one that was asked.
+    """
+    await request.app[LIBRARY].refresh()
+    entries = await listing.objects(request)
+    url = _address(request)
+    key = None
+    if _wants_key(request):
+        query = request.app[SETTINGS].auth.allow_query_key
+        key = presented_key(request, allow_query=query) or "no-key"
+    entry = _chosen(entries, request.query.get("model"))
+    target = Target(
+        url,
+        entry["id"],
+        key=key,
+        context=entry.get("context_size"),
+        vision="vision" in entry["capabilities"],
+    )
+    embeddings = next((e["id"] for e in entries if "embeddings" in e["capabilities"]), None)
+    order = [*_FIRST, *(word for word in CLIENTS if word not in _FIRST)]
+    told = [_told(word, CLIENTS[word], target, embeddings) for word in order]
+    told.insert(len(_FIRST), _curl(target))
+    response = json_response(
+        {
+            "url": url,
+            "base_url": target.base_url,
+            "model": target.model,
+            "key_variable": KEY,
+            "clients": told,
+        }
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _address(request: web.Request) -> str:
+    given = request.query.get("url")
+    if given is None:
+        return f"{request.scheme}://{request.host}"
+    if _ADDRESS.fullmatch(given) is None:
+        raise BadRequest(
+            "`url` must be an address without a path, like https://box.example:8443", param="url"
+        )
+    return given
+
+
+def _wants_key(request: web.Request) -> bool:
+    text = request.query.get("key", "false").lower()
+    if text not in ("true", "1", "false", "0"):
+        raise BadRequest("`key` must be true or false", param="key")
+    return text in ("true", "1")
+
+
+def _chosen(entries: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
+    if wanted is not None:
+        for entry in entries:
+            if wanted == entry["id"] or ("parent" not in entry and wanted in entry["aliases"]):
+                return {**entry, "id": wanted}
+        meant = did_you_mean(wanted, [entry["id"] for entry in entries])
+        raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
+    models = [entry for entry in entries if "parent" not in entry]
+    chat = [e for e in models if not {"embeddings", "rerank"} & set(e["capabilities"])]
+    loaded = [entry for entry in chat if entry["status"]["value"] == "loaded"]
+    if found := (loaded or chat or models):
+        return found[0]
+    raise ModelNotFound("there is no model yet: models.json names none", param="model")
+
+
+def _told(word: str, setup: Setup, target: Target, embeddings: str | None) -> dict[str, Any]:
+    if setup.embeds and embeddings is not None:
+        target = Target(
+            target.url, target.model, target.key, target.context, target.vision, embeddings
+        )
+    return {
+        "client": word,
+        "title": setup.title,
+        "about": setup.about,
+        "parts": [{**part._asdict(), "place": part.place} for part in setup.parts_for(target)],
+        "notes": list(setup.notes),
+        "needs": list(setup.needs),
+        "documentation": setup.documentation,
+    }
+
+
+def _curl(target: Target) -> dict[str, Any]:
+    body = {"model": target.model, "messages": [{"role": "user", "content": "Hello!"}]}
+    line = curl(Example("POST", "/v1/chat/completions", body=body)).replace(BASE, target.url)
+    if target.key is not None:
+        line = line.replace(f"${KEY}", target.key)
+    part = {"where": "a shell", "language": "sh", "text": f"{line}\n", "example": True}
+    return {
+        "client": "curl",
+        "title": "curl",
+        "about": "one request, from a shell",
+        "parts": [{**part, "place": "In a shell"}],
+        "notes": [],
+        "needs": ["Chat Completions API"],
+        "documentation": "https://curl.se/docs/manpage.html",
+    }

@@ -1,0 +1,81 @@
+"""What llama-servers go on writing though nobody waits for it, counted until they stop.
+
+That a client has gone llama-server notices when it has had no result for anybody for a second (see
+:mod:`gateway.proxy.cut_off`). So its slots are looked at again, seldom enough not to be in the way
+of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.backends.backend import Backend
+from gateway.errors import GatewayError
+from gateway.proxy.cut_off import TARGET, written
+from gateway.tasks import cancel_and_wait, spawn
+
+#: Seconds between two looks: over the second after which llama-server notices, by one long step.
+_EVERY: Final = 1.5
+#: Seconds for a look.
+_PATIENCE: Final = 4.0
+
+
+@dataclass(slots=True)
+class _Task:
+    """One that goes on: the tokens that were counted, and who is told of more."""
+
+    seen: int
+    more: Callable[[int], None]
+
+
+class GoingOn:
+    """The tasks of all llama-servers that were left."""
+
+    def __init__(self) -> None:
+        self._left: dict[Backend, dict[int, _Task]] = {}
+        self._looking: dict[Backend, asyncio.Task[None]] = {}
+
+    def follow(
+        self, backend: Backend, working: Mapping[int, int], more: Callable[[int], None]
+    ) -> None:
+        """Tell ``more`` what tasks write from now on: they had written as much as ``working`` says.
+
+        By their numbers; one that is followed already stays whose it is.
+        """
+        tasks = self._left.setdefault(backend, {})
+        for number, seen in working.items():
+            tasks.setdefault(number, _Task(seen, more))
+        if backend not in self._looking:
+            self._looking[backend] = spawn(
+                self._look(backend, tasks), name="look at what goes on behind a hang-up"
+            )
+
+    async def _look(self, backend: Backend, tasks: dict[int, _Task]) -> None:
+        try:
+            pool = backend.pool
+            while tasks:
+                await asyncio.sleep(_EVERY)
+                if backend.pool is not pool:  # another process numbers its tasks anew
+                    return
+                try:
+                    fetched = await pool.fetch("GET", TARGET, timeout=_PATIENCE)
+                except GatewayError:
+                    continue  # busy, or on its way out
+                now = written(fetched.body)
+                for number, task in list(tasks.items()):
+                    if (tokens := now.get(number)) is None:
+                        del tasks[number]
+                    elif tokens > task.seen:
+                        task.more(tokens - task.seen)
+                        task.seen = tokens
+        except GatewayError:
+            pass  # there is no process any more
+        finally:
+            del self._left[backend], self._looking[backend]
+
+    async def close(self) -> None:
+        """Look no more."""
+        await cancel_and_wait(*self._looking.values())

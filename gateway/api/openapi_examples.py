@@ -1,0 +1,94 @@
+"""What openapi_examples.yaml tells of each operation: its group, words for it, an example."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+_FILE: Final = Path(__file__).with_name("openapi_examples.yaml")
+_PARAMETER: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
+
+#: Groups that come last, of what follows from the route tables.
+SHORT: Final = "Other addresses"
+REFUSED: Final = "Refused"
+_LAST: Final = (
+    {
+        "name": SHORT,
+        "description": "The same operations with or without `/v1`, for clients whose base URL "
+        "ends otherwise.",
+    },
+    {
+        "name": REFUSED,
+        "description": "What llama-server has, and nobody gets here: it would run programs, reach "
+        "into the network of this machine, or replay the answers of other clients.",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One operation as it is shown. ``same_as``: the operation that it is another address of."""
+
+    tag: str
+    summary: str = ""
+    about: str = ""
+    query: Mapping[str, Any] = field(default_factory=dict)
+    path: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    request: Any = None
+    answer: Any = None
+    events: str = ""
+    text: str = ""
+    endless: bool = False
+    same_as: str = ""
+
+
+class Examples:
+    """All of them. Blocking: reads a file."""
+
+    def __init__(self) -> None:
+        import yaml
+
+        groups = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+        #: As OpenAPI has them: ``name`` and ``description``.
+        self.tags = [
+            *({"name": group["tag"], "description": group["about"]} for group in groups),
+            *_LAST,
+        ]
+        self._told: dict[tuple[str, str], Told] = {}
+        for group in groups:
+            for line, told in group["operations"].items():
+                *methods, path = line.split(" ")
+                for method in methods:
+                    self._told[method, path] = Told(group["tag"], **told)
+        self._order = {known: place for place, known in enumerate(self._told)}
+
+    def of(self, method: str, path: str) -> Told | None:
+        """What is told of an operation; ``None``: nothing. ``path`` as in a document."""
+        if (told := self._told.get((method, path))) is not None:
+            return told
+        twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
+        if (told := self._told.get((method, twin))) is None:
+            return None
+        return Told(
+            SHORT,
+            f"The same as {twin}",
+            query=told.query,
+            path=told.path,
+            request=told.request,
+            answer=told.answer,
+            events=told.events,
+            same_as=twin,
+        )
+
+    def place(self, method: str, path: str) -> int:
+        """By which operations are sorted: those that aren't told of come last."""
+        return self._order.get((method, path), len(self._order))
+
+
+def plain(path: str) -> str:
+    """A path of the route table as a document has it: ``{name:.+}`` is ``{name}``."""
+    return _PARAMETER.sub(r"{\1}", path)

@@ -1,0 +1,23 @@
+"""GET /schemas/NAME: the JSON Schemas of models.json and gateway.yaml, for editors and programs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from gateway.api.middleware import counts
+from gateway.errors import NotFound
+
+
+@counts(False)
+async def schema(request: web.Request) -> web.Response:
+    """GET /schemas/models.json, /schemas/gateway.json: the JSON Schema of that file (2020-12)."""
+    from gateway import json_schemas  # few ask for it
+
+    name = request.match_info["name"]
+    if name not in json_schemas.BESIDE:
+        known = ", ".join(json_schemas.BESIDE)
+        raise NotFound(f"there is no schema {name[:100]!r}; there are: {known}", param="name")
+    body = await asyncio.to_thread(json_schemas.read, name)
+    return web.Response(body=body, content_type="application/schema+json", charset="utf-8")

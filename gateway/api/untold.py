@@ -1,0 +1,67 @@
+"""Asking llama-server what an answer took that hasn't told: behind it, and never for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from gateway.backends.backend import Backend
+from gateway.backends.scheduler import Scheduler
+from gateway.errors import GatewayError
+from gateway.proxy.call import Call
+from gateway.proxy.prompt_size import answer, beside_texts, questions
+from gateway.workers import WORKERS, is_small, with_data
+
+#: Seconds that llama-server may take for one question.
+_PATIENCE: Final = 4.0
+#: Bytes. Longer bodies are looked into by another thread.
+SMALL: Final = 64 * 1024
+#: Bytes of an answer: tokens are told one by one by some routes.
+_MAX_ANSWER: Final = 16 * 2**20
+_JSON: Final = b"Content-Type: application/json\r\n"
+
+T = TypeVar("T")
+
+
+async def prompt_of(scheduler: Scheduler, sent: Call) -> int | None:
+    """The tokens of the prompt that was ``sent``; ``None`` if llama-server can't tell in time."""
+    body, backend = sent.body, _here(scheduler, sent)
+    if not isinstance(body, bytes) or backend is None:
+        return None
+    try:
+        asked = await aside(body, questions, 1, sent.target)
+        tokens = await aside(body, beside_texts, 1, sent.target)
+        for one in asked:
+            fetched = await backend.pool.fetch(
+                "POST",
+                one.target,
+                headers=_JSON,
+                body=one.body,
+                timeout=_PATIENCE,
+                max_body=_MAX_ANSWER,
+            )
+            if fetched.status != 200:
+                return None
+            counted = await aside(fetched.body, answer, 1, one)
+            if counted is None:
+                return None
+            tokens += counted
+        return tokens if asked or tokens else None
+    except GatewayError:  # it is not there any more, or too busy
+        return None
+
+
+def _here(scheduler: Scheduler, sent: Call) -> Backend | None:
+    """Servers elsewhere are not asked: they may have no such route, and some are paid for each."""
+    backend = scheduler.backend(sent.model)
+    return None if backend is None or backend.spec.url or backend.sleeping else backend
+
+
+async def aside(data: bytes, work: Callable[..., T], at: int, *others: Any) -> T:
+    """``work`` with ``data`` as its argument number ``at``: elsewhere, if that takes a while."""
+    if len(data) <= SMALL:
+        return work(*others[:at], data, *others[at:])
+    if is_small(data):
+        return (await asyncio.to_thread(with_data, data, work, at, *others))[0]  # type: ignore[no-any-return]
+    return (await WORKERS.run(with_data, data, work, at, *others))[0]  # type: ignore[no-any-return]

@@ -1,0 +1,70 @@
+"""What is wrong with one entry of models.json on this machine, without loading it. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+
+from gateway.backends.command import bundled_program, find_program
+from gateway.backends.remote import client_context
+from gateway.catalog import ModelSpec
+from gateway.config import Settings
+from gateway.endpoints import read_key
+from gateway.errors import GatewayError
+from gateway.models.files import faults
+from gateway.validation import Problem
+
+
+class EntryCheck:
+    """Looks at files, arguments and keys, with one llama-server and environment."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environ = environ
+
+    def problems(self, spec: ModelSpec) -> Iterator[tuple[Problem, bool]]:
+        """Each with whether it is sure that a load fails of it. No server elsewhere is asked."""
+        yield from self._remote(spec) if spec.url else self._own(spec)
+
+    def _own(self, spec: ModelSpec) -> Iterator[tuple[Problem, bool]]:
+        file = str(self._settings.models_file)
+        for fault in faults(spec, self._settings.llm_storage):
+            key = f"{spec.name}.{fault.key}"
+            yield Problem(file, key, repr(fault.value), fault.message), fault.sure
+        if not spec.extra_args or self._understood is None:
+            return
+        if (wrong := self._understood(spec)) is not None:
+            yield Problem(file, f"{spec.name}.extraArgs", None, wrong), True
+
+    def _remote(self, spec: ModelSpec) -> Iterator[tuple[Problem, bool]]:
+        """The key and the CA file, as they are here and now."""
+        file = str(self._settings.models_file)
+        if spec.key is not None:
+            try:
+                read_key(spec.key.get_secret_value(), self._environ)
+            except ValueError as error:
+                yield Problem(file, f"{spec.name}.key", None, str(error)), True
+        if spec.ca_file is not None:
+            try:
+                client_context(spec.ca_file)
+            except ValueError as error:
+                yield Problem(file, f"{spec.name}.caFile", None, str(error)), True
+
+    @cached_property
+    def _understood(self) -> Callable[[ModelSpec], str | None] | None:
+        """What says which argument the bundled llama-server doesn't take, if that is used."""
+        try:
+            if find_program(self._settings.llama_server, self._environ) != bundled_program():
+                return None
+        except GatewayError:
+            return None
+        from gateway.backends import bundled
+
+        def understood(spec: ModelSpec) -> str | None:
+            try:
+                bundled.parse(spec.extra_args, {})
+            except bundled.UsageError as error:
+                return f"the bundled llama-server says: {str(error).removeprefix('error: ')}"
+            return None
+
+        return understood

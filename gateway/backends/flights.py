@@ -1,0 +1,231 @@
+"""The requests that are at one llama-server, and which of them it is to blame for its hanging.
+
+llama-server doesn't say what keeps it. What is known here: a request that was sent when it already
+hung has not done it, nor has one whose answer was coming; and what makes it compute without end is
+what holds its sampling to something (a grammar, a schema), not a question in plain words. A client
+may have left since: then nobody who waits is to blame.
+
+Nothing of a request is looked at before something has gone wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from gateway.errors import GatewayError
+
+#: Requests whose clients have left that are remembered, until the server is known to have let them
+#: go; and bytes of a body up to which it is kept for so long.
+_LEFT = 32
+_KEPT = 64 * 1024
+#: Bytes of text to a token, where they aren't counted: less than in any language.
+_BYTES = 3
+#: What holds an answer to something: field -> how likely that is what takes without end.
+#: ``format`` stands in ``text`` and ``output_config`` of the newer APIs.
+_STRANGE: Mapping[str, int] = {
+    "grammar": 5,
+    "json_schema": 4,
+    "response_format": 3,
+    "format": 3,
+    "tools": 2,
+    "dry_sequence_breakers": 1,
+    "logit_bias": 1,
+    "stop": 1,
+}
+#: Those of so much weight are never read as a prompt.
+_NO_PROMPT = 3
+#: Bytes from which on the last of them are strange.
+_MANY = 1024
+#: Where such a field may stand, beside the top of a body.
+_INSIDE = ("text", "output_config", "params")
+
+
+class Exchanged(Protocol):
+    """What tells whether a byte of its answer has come."""
+
+    @property
+    def answered(self) -> bool: ...
+
+
+class Trait(NamedTuple):
+    """What is strange about a request: the field, its weight, and the bytes it has."""
+
+    weight: int
+    size: int
+    field: str
+
+
+class Flight:
+    """One request from its sending until its answer is complete, or nobody waits for that.
+
+    When its llama-server hung and was ended: ``blamed`` is what its client is to be told where this
+    one has done it, and ``cleared`` says that it certainly hasn't, so it can be sent again. Of the
+    others it isn't known.
+    """
+
+    __slots__ = (
+        "_counted",
+        "began",
+        "blamed",
+        "body",
+        "cleared",
+        "exchange",
+        "left",
+        "target",
+        "tokens",
+    )
+
+    def __init__(self, target: str, body: object) -> None:
+        self.target = target
+        self.body: bytes | None
+        #: How many its prompt may have, about.
+        self.tokens: int
+        if isinstance(body, bytes):
+            self.body = body
+            self.tokens = len(body) // _BYTES
+        else:
+            self.body = None
+            self.tokens = 0
+        self._counted = False
+        self.began = time.monotonic()
+        self.exchange: Exchanged | None = None
+        #: When its client went away, before its answer was complete.
+        self.left: float | None = None
+        self.blamed: GatewayError | None = None
+        self.cleared = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether a byte of its answer has come."""
+        return self.exchange is not None and self.exchange.answered
+
+    def count(self) -> None:
+        """Have :attr:`tokens` without what is no prompt. Reads its body: not on the event loop."""
+        if not self._counted:
+            self._counted = True
+            shapes = sum(trait.size for trait in self._traits() if trait.weight >= _NO_PROMPT)
+            self.tokens = max(self.tokens - shapes // _BYTES, 0)
+
+    def trait(self) -> Trait | None:
+        """The strangest thing about it. Reads its body: not on the event loop."""
+        return max(self._traits(), default=None)
+
+    def _traits(self) -> Iterable[Trait]:
+        try:
+            parsed = orjson.loads(self.body or b"")
+        except ValueError:
+            return ()
+        return _traits(parsed) if isinstance(parsed, dict) else ()
+
+
+class Flights:
+    """Those at one llama-server. ``remember``: those too whose clients have left."""
+
+    __slots__ = ("_left", "_open")
+
+    def __init__(self, *, remember: bool = True) -> None:
+        self._open: set[Flight] = set()
+        self._left: deque[Flight] = deque(maxlen=_LEFT if remember else 0)
+
+    def begin(self, target: str, body: object) -> Flight:
+        """One is about to be sent."""
+        flight = Flight(target, body)
+        self._open.add(flight)
+        return flight
+
+    def end(self, flight: Flight, *, complete: bool) -> None:
+        """It is over; ``complete``: all of its answer has come."""
+        if flight in self._open:
+            self._open.remove(flight)
+            if not complete:
+                flight.left = time.monotonic()
+                if flight.body is not None and len(flight.body) > _KEPT:
+                    flight.body = None
+                self._left.append(flight)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something may be computed for somebody, or for one who has left."""
+        return bool(self._open or self._left)
+
+    def settle(self, before: float) -> None:
+        """The server has let go of whoever left ``before`` then."""
+        while self._left and (self._left[0].left or 0.0) < before:
+            self._left.popleft()
+
+    def clear(self) -> None:
+        """The server is gone, and with it what was asked of it."""
+        self._left.clear()
+        self._open.clear()
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens of prompts may still be to be read."""
+        return sum(self._unanswered())
+
+    @property
+    def longest(self) -> int:
+        """About how many tokens the longest of those prompts has."""
+        return max(self._unanswered(), default=0)
+
+    def _unanswered(self) -> Iterator[int]:
+        return (flight.tokens for flight in self.all() if not flight.answered)
+
+    def count(self) -> None:
+        """Have :attr:`tokens` as exact as may be. Reads bodies: not on the event loop."""
+        for flight in self.all():
+            flight.count()
+
+    def all(self) -> tuple[Flight, ...]:
+        """Those that are there, and those whose clients have left since it was idle."""
+        return (*self._open, *self._left)
+
+
+class Verdict(NamedTuple):
+    """Who is to blame: ``None`` if that is not known. ``trait``: what is strange about it."""
+
+    blamed: Flight | None
+    trait: Trait | None
+    cleared: frozenset[Flight]
+
+
+def judge(flights: tuple[Flight, ...], since: float) -> Verdict:
+    """Which of ``flights`` is it that has kept the server since ``since`` (monotonic time)?
+
+    Reads their bodies: not on the event loop.
+    """
+    before = [flight for flight in flights if flight.began <= since]
+    cleared = {flight for flight in flights if flight.began > since}
+    strange = {flight: trait for flight in before if (trait := flight.trait()) is not None}
+    if strange:
+        # One whose answer was coming has done it less likely than one of which nothing came.
+        worst = max(strange, key=lambda flight: (*strange[flight][:2], not flight.answered))
+        cleared.update(flight for flight in before if flight not in strange)
+        return Verdict(worst, strange[worst], frozenset(cleared))
+    silent = [flight for flight in before if not flight.answered]
+    if silent:
+        cleared.update(flight for flight in before if flight.answered)
+    if len(silent) == 1:
+        return Verdict(silent[0], None, frozenset(cleared))
+    if silent and all(flight.left for flight in silent):
+        cleared.update(flight for flight in flights if not flight.left)
+    return Verdict(None, None, frozenset(cleared))
+
+
+def _traits(body: Mapping[str, Any]) -> Iterator[Trait]:
+    for place in (body, *(body.get(name) for name in _INSIDE)):
+        if not isinstance(place, dict):
+            continue
+        for field, weight in _STRANGE.items():
+            if (value := place.get(field)) and value not in ({"type": "text"}, "none"):
+                size = len(orjson.dumps(value))
+                if weight > 1 or size >= _MANY:
+                    yield Trait(weight, size, field)

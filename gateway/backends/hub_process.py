@@ -1,0 +1,61 @@
+"""What a repository of the hub has, as a process of its own: its client takes a second and tens of
+megabytes to import, which a gateway that serves has no use for afterwards.
+
+A job comes on stdin, as JSON; the answer is one line of JSON on stdout: the offer, or an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.backends import pulled
+from gateway.errors import GatewayError
+from gateway.models.hub import parse_reference
+from gateway.models.hub_client import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which repository (``OWNER/REPO``), and for which machine: see :class:`pulled.Place`."""
+
+    model: str
+    revision: str | None
+    storage: str
+    models_file: str
+    llama_server: str
+    budget: int | None = None
+
+
+def main() -> None:
+    """Answer it."""
+    os.nice(5)
+    print(json.dumps(_answer(Question(**json.load(sys.stdin)))), flush=True)  # noqa: T201
+
+
+def _answer(question: Question) -> dict[str, Any]:
+    place = pulled.Place(
+        Path(question.storage),
+        Path(question.models_file),
+        question.llama_server,
+        question.budget,
+    )
+    try:
+        reference = parse_reference(question.model)
+        return {"offer": pulled.look(place, Hub(), reference, question.revision).report()}
+    except GatewayError as error:
+        told = {"message": error.message, "code": error.code, "param": error.param}
+        return {"error": {**told, "status": error.status}}
+    except Exception as error:  # none is expected: what it is, and not what stands in it
+        what = f"an error of the program: {type(error).__name__}"
+        told = {"message": what, "code": "internal_error", "param": None}
+        return {"error": {**told, "status": 500}}
+
+
+def as_text(question: Question) -> bytes:
+    """``question`` as :func:`main` reads it."""
+    return json.dumps(asdict(question)).encode()

@@ -1,0 +1,47 @@
+"""How long a llama-server has worked for more than there was to do: from what is seen of it. Pure.
+
+Every second in which it works is one, and is made good by what comes of it: whatever ends or
+begins clears all of them, each token as many as it may take. So a slow machine that gets on is
+never late, however long it takes, while a request that makes llama-server choose one token for
+minutes is. What it waits for (a processor that others use) isn't work.
+"""
+
+from __future__ import annotations
+
+from gateway.backends.slots import Slots
+from gateway.backends.speed import Speed
+
+
+class Overtime:
+    """That of one child. ``seconds`` is what it has worked without a result to show for it."""
+
+    def __init__(self, speed: Speed) -> None:
+        self._speed = speed
+        self._slots: Slots | None = None
+        self._steps = 0
+        self.seconds = 0.0
+
+    def note(self, worked: float, slots: Slots | None, steps: int, *, wanted: bool) -> None:
+        """It has worked for ``worked`` seconds since the last time.
+
+        ``slots``: as they are, if it says so; ``steps``: what else shows that it goes on, counted.
+        Tokens for a client that has left (not ``wanted``) make nothing good.
+        """
+        before, self._slots = self._slots, slots or self._slots
+        if steps != self._steps or (slots is not None and self._turned(before, slots)):
+            self._steps = steps
+            self.seconds = 0.0
+            return
+        self.seconds += worked
+        if wanted and slots is not None and before is not None and slots.state != before.state:
+            read = (slots.read or 0) - (before.read or 0)
+            written = (slots.written or 0) - (before.written or 0)
+            earned = self._speed.seconds(max(read, 0), max(written, 0))
+            self.seconds = max(self.seconds - earned, 0.0)
+
+    def _turned(self, before: Slots | None, slots: Slots) -> bool:
+        """Whether requests have come or gone, or it goes on in a way that has no number."""
+        if before is None or slots.tasks != before.tasks:
+            return True
+        countable = slots.read is not None and slots.written is not None
+        return slots.state != before.state and not countable

@@ -1,0 +1,307 @@
+"""A model fetched from the hub becomes one that is served: what fits this machine, and its entry.
+
+Of `llm-gateway pull` and, in a process of its own, of ``POST /admin/pulls``. Blocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.backends.command import find_program
+from gateway.backends.machine import Machine, read_machine
+from gateway.backends.proposal import SHARE, Proposal, propose
+from gateway.catalog import EMPTY, Catalog, parse_catalog, parse_partly
+from gateway.errors import BadRequest, LoadFailed, Unprocessable
+from gateway.models import editing, hub
+from gateway.models.hub import Reference, Repository, Variant
+from gateway.models.hub_client import Hub, check_installed
+from gateway.models.paths import resolve_model_path
+from gateway.models.pull import Plan
+from gateway.models.storage import Found, Task, look_at
+from gateway.private_files import make_folder
+from gateway.syntax import encoding_problem
+from gateway.validation import InvalidFiles, Problem
+
+#: Of a file's size, for the context that a model is good for at least, and buffers.
+_BESIDE: Final = 1.1
+_LEAST: Final = 512 * 2**20
+#: Times that models.json is read again, if somebody else writes it at the same moment.
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where models go, and on what they will run. ``budget``: bytes, ``None``: what there is."""
+
+    storage: Path
+    models_file: Path
+    llama_server: str
+    budget: int | None = None
+
+    def machine(self) -> Machine:
+        """Looks at its devices, which may take a second."""
+        program: tuple[str, ...] = ()
+        with contextlib.suppress(LoadFailed):  # `serve` says so
+            program = find_program(self.llama_server, os.environ)
+        return read_machine(program, dict(os.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What this machine has for one model: bytes where it runs, and of RAM beside that."""
+
+    main: int
+    beside: int = 0
+
+    @classmethod
+    def of(cls, machine: Machine, budget: int | None) -> Room:
+        """That of ``machine``, of which all models together may take ``budget`` bytes."""
+        main = machine.budget if budget is None else min(budget, machine.budget)
+        beside = machine.ram.budget if machine.gpu and machine.ram is not None else 0
+        return cls(int(main * SHARE), int(beside * SHARE))
+
+    def fits(self, size: int) -> str:
+        """``yes``, ``partly`` (not all of it on the GPU) or ``no``, for files of ``size`` bytes."""
+        needs = about(size)
+        if needs <= self.main:
+            return "yes"
+        return "partly" if self.beside and needs <= self.main + self.beside else "no"
+
+    def why(self, size: int) -> str:
+        """What :meth:`fits` says, with its numbers."""
+        needs, main = _size(about(size)), _size(self.main)
+        if not self.beside:
+            return f"needs about {needs}, and there is {main} for one model"
+        both = f"{main} of GPU memory and {_size(self.beside)} of RAM"
+        return f"needs about {needs}, and there is {both} for one model"
+
+
+def about(size: int) -> int:
+    """Bytes of memory that a model will take, as far as the size of its files tells."""
+    return max(int(size * _BESIDE), size + _LEAST)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a repository has, and which of it fits. ``shut``: gated, and there is no token."""
+
+    reference: Reference
+    repository: Repository
+    room: Room
+    shut: bool = False
+
+    def size(self, variant: Variant) -> int:
+        """Bytes of its files, its projector's as well."""
+        projector = self.repository.projector_for(variant)
+        return variant.size + (projector.size if projector is not None else 0)
+
+    def fits(self, variant: Variant) -> str:
+        """As :meth:`Room.fits` has it."""
+        return self.room.fits(self.size(variant))
+
+    @property
+    def recommended(self) -> Variant | None:
+        """What to take if nobody says: all of it on the GPU, if that goes."""
+        for enough in (("yes",), ("yes", "partly")):
+            found = hub.recommended(self.repository, partial(self._is, enough))
+            if found is not None:
+                return found
+        return None
+
+    def _is(self, enough: tuple[str, ...], variant: Variant) -> bool:
+        return self.fits(variant) in enough
+
+    def report(self) -> dict[str, Any]:
+        """The same as JSON."""
+        best = self.recommended
+        return {
+            "repository": self.repository.id,
+            "revision": self.repository.commit,
+            "gated": self.repository.gated,
+            "shut": self.shut,
+            "left_out": self.repository.left_out,
+            "quantisations": [
+                {
+                    "name": one.label,
+                    "files": [file.path for file in one.files],
+                    "missing": one.missing,
+                    "size": one.size,
+                    "projector": projector.path if projector is not None else None,
+                    "download": self.size(one),
+                    "memory": about(self.size(one)),
+                    "fits": self.fits(one),
+                    "why": self.room.why(self.size(one)),
+                    "recommended": one is best,
+                }
+                for one in self.repository.variants
+                for projector in (self.repository.projector_for(one),)
+            ],
+        }
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def look(place: Place, client: Hub, reference: Reference, revision: str | None = None) -> Offer:
+    """What the hub has of ``reference``. Raises :class:`gateway.errors.GatewayError`."""
+    found = client.repository(reference, revision)
+    if not found.variants:
+        raise Unprocessable(
+            f"{found.id} has no GGUF file: what llama-server runs is often in one called "
+            f"{reference.name}-GGUF",
+            param="model",
+        )
+    shut = found.gated and not client.has_token
+    return Offer(reference, found, Room.of(place.machine(), place.budget), shut)
+
+
+def chosen(offer: Offer) -> Variant:
+    """What the reference names, else what is recommended. Raises :class:`BadRequest`."""
+    if offer.reference.quantisation is not None:
+        return hub.choose(offer.repository, offer.reference.quantisation)
+    best = offer.recommended
+    if best is None:
+        labels = ", ".join(one.label for one in offer.repository.variants[:20])
+        raise BadRequest(
+            f"nothing in {offer.repository.id} fits this machine's memory; to fetch one all the "
+            f"same, name it: {labels}",
+            param="model",
+        )
+    return best
+
+
+def planned(place: Place, offer: Offer, variant: Variant) -> Plan:
+    """What is fetched for ``variant``, and where it goes."""
+    storage = place.storage.expanduser().absolute()
+    projector = offer.repository.projector_for(variant)
+    return Plan(offer.repository, variant, projector, storage)
+
+
+# --- its entry -------------------------------------------------------------------------------
+
+
+def check(place: Place, name: str | None, *, entry: bool) -> None:
+    """What would stop a pull at its end, before hours of fetching.
+
+    Without ``entry`` none is to be written. Raises :class:`gateway.validation.InvalidFiles`,
+    :class:`editing.NotWritten`, :class:`BadRequest` for a name that can't be used, and
+    :class:`gateway.models.hub_client.NoHubClient`.
+    """
+    check_installed()
+    if not entry:
+        return
+    _, catalog = _catalog(place.models_file)
+    if name is not None:
+        if name in catalog.models or name in catalog.aliases:
+            raise BadRequest(
+                f"there is a model {name!r} already: choose another name", param="name"
+            )
+        try:
+            _, problems = parse_partly(json.dumps({name: {"params": {"model": "x.gguf"}}}), file="")
+        except InvalidFiles as error:
+            problems = list(error.problems)
+        if problems:
+            raise BadRequest(
+                f"{name[:100]!r} can't be the name of a model: {problems[0].message}", param="name"
+            )
+    file = place.models_file.resolve()
+    try:
+        make_folder(file.parent)
+    except OSError as error:
+        raise editing.not_written(file, error) from None
+    for path in (file.parent, *((file,) if file.exists() else ())):
+        if not os.access(path, os.W_OK):
+            raise editing.NotWritten(file, PermissionError(13, f"no right to write to {path}"))
+
+
+def add_entry(place: Place, plan: Plan, name: str | None) -> Proposal | str:
+    """Write an entry for what was fetched. A name alone: models.json has had one under it.
+
+    Raises :class:`Unprocessable` for a file that is no model, and as :func:`check` does.
+    """
+    found = _found(plan)
+    for _ in range(_TRIES):
+        before, catalog = _catalog(place.models_file)
+        if (served_as := _named(catalog, found.file, plan.storage)) is not None:
+            return served_as
+        taken = {*catalog.models, *catalog.aliases}
+        machine = place.machine()
+        budget = machine.budget if place.budget is None else min(place.budget, machine.budget)
+        (proposal,) = propose([found], machine, plan.storage, taken, budget=budget)
+        if name is not None:
+            proposal = proposal._replace(name=name)
+        try:
+            _write(place.models_file, before, {proposal.name: proposal.entry})
+        except editing.ChangedMeanwhile:
+            continue
+        except ValueError:
+            raise BadRequest(
+                f"there is a model {name!r} already: choose another name", param="name"
+            ) from None
+        return proposal
+    raise editing.ChangedMeanwhile(f"{place.models_file.name} is changed all the time")
+
+
+def _found(plan: Plan) -> Found:
+    found = look_at(plan.place(plan.variant.files[0]), plan.storage)
+    if found.problem is not None:
+        raise Unprocessable(f"{found.reference} is here, and cannot be used: {found.problem}")
+    if found.task in (None, Task.PROJECTOR, Task.ADAPTER):
+        what = found.task.value if found.task is not None else "no model"
+        raise Unprocessable(
+            f"{found.reference} is here, and is no model of its own ({what}): it belongs into the "
+            "entry of one"
+        )
+    if plan.projector is None or found.task not in (Task.CHAT, Task.COMPLETION):
+        return found
+    beside = look_at(plan.place(plan.projector), plan.storage)
+    theirs, ours = beside.embedding_length, found.embedding_length
+    if beside.problem or beside.task is not Task.PROJECTOR or (theirs and ours and theirs % ours):
+        return found
+    return replace(found, projector=beside.reference, vision=beside.vision, audio=beside.audio)
+
+
+def _named(catalog: Catalog, file: Path, storage: Path) -> str | None:
+    """The model that serves ``file`` already."""
+    for name, spec in catalog.models.items():
+        if spec.params.model:
+            try:
+                if resolve_model_path(spec.params.model, storage).samefile(file):
+                    return name
+            except (LoadFailed, OSError):
+                continue
+    return None
+
+
+def _catalog(file: Path) -> tuple[bytes, Catalog]:
+    try:
+        before = editing.read(file)
+    except OSError as error:
+        raise editing.not_written(file, error) from None
+    if not before.strip():
+        return before, EMPTY
+    return before, parse_catalog(_text(before, file), file=str(file))
+
+
+def _write(file: Path, before: bytes, entries: Mapping[str, Any]) -> None:
+    text = editing.with_entries(_text(before, file), entries, file=str(file))
+    parse_catalog(text, file=str(file))
+    try:
+        editing.write(file, text, before=before)
+    except OSError as error:
+        raise editing.not_written(file, error) from None
+
+
+def _text(content: bytes, file: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidFiles([Problem(str(file), "", None, encoding_problem(error))]) from None

@@ -1,0 +1,199 @@
+"""The pulls that a gateway does: a few at once, each a process that ends with it.
+
+What has come of one that was ended stays, so that the same again goes on from there. Ended ones
+are remembered for a while, until the gateway ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.backends.job_process import job_process
+from gateway.errors import NotFound, Unavailable
+from gateway.tasks import cancel_and_wait, spawn
+
+#: As many at once: they share one network and one disk.
+_AT_ONCE: Final = 2
+#: As many that haven't ended, and that have.
+_MOST: Final = 16
+_REMEMBERED: Final = 50
+_MODULE: Final = "gateway.backends.pull_process"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Pull:
+    """One of them. ``stage``: waiting, listing, downloading, checking, done, failed or ended.
+
+    ``bytes`` have come of ``total``, of all its files; ``speed``: bytes per second; times are
+    seconds since 1970. ``name``: of its entry. A ``note`` says what it waits for.
+    """
+
+    id: str
+    model: str
+    revision: str | None
+    created: float
+    stage: str = "waiting"
+    quantisation: str | None = None
+    file: str | None = None
+    bytes: int = 0
+    total: int | None = None
+    speed: int | None = None
+    seconds_left: int | None = None
+    note: str | None = None
+    error: dict[str, str] | None = None
+    name: str | None = None
+    ended: float | None = None
+    parts: list[Path] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.ended is not None
+
+    def take(self, told: Mapping[str, Any]) -> None:
+        """What its process says."""
+        self.speed = self.seconds_left = self.note = None
+        for name in _TOLD & told.keys():
+            setattr(self, name, told[name])
+        if "parts" in told:
+            self.parts = [Path(part) for part in told["parts"]]
+
+    def report(self) -> dict[str, Any]:
+        """As JSON."""
+        left_out = ("parts",)
+        names = (name for name in self.__slots__ if name not in left_out)
+        return {name: getattr(self, name) for name in names}
+
+
+_TOLD: Final = frozenset(
+    "stage quantisation file bytes total speed seconds_left note error name".split()
+)
+
+
+class Pulls:
+    """All of them. ``environ``: what their processes may be given of the environment."""
+
+    def __init__(
+        self, environ: Callable[[], Mapping[str, str]], done: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._environ = environ
+        self._done = done
+        self._pulls: dict[str, Pull] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._listeners: set[Callable[[], None]] = set()
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` after every change; returns how to end it."""
+        self._listeners.add(callback)
+        return lambda: self._listeners.discard(callback)
+
+    def reports(self) -> list[dict[str, Any]]:
+        """All of them, the oldest first."""
+        return [one.report() for one in self._pulls.values()]
+
+    def running(self, model: str, revision: str | None) -> Pull | None:
+        """The one that fetches this already."""
+        wanted = (model.lower(), revision)
+        running = (one for one in self._pulls.values() if not one.over)
+        return next((one for one in running if (one.model.lower(), one.revision) == wanted), None)
+
+    def begin(self, model: str, revision: str | None, job: bytes) -> Pull:
+        """Begin ``job``, or let it wait for its turn. Raises :class:`Unavailable`: too many."""
+        if sum(not one.over for one in self._pulls.values()) >= _MOST:
+            raise Unavailable(f"{_MOST} pulls wait already: one of them has to end first")
+        pull = Pull(secrets.token_hex(4), model, revision, round(time.time(), 3))
+        self._pulls[pull.id] = pull
+        over = [one.id for one in self._pulls.values() if one.over]
+        for old in over[: max(0, len(over) - _REMEMBERED)]:
+            del self._pulls[old]
+        self._tasks[pull.id] = spawn(self._run(pull, job), name=f"pull {model}")
+        self._changed()
+        return pull
+
+    async def end(self, id_: str, *, discard: bool = False) -> Pull:
+        """End one, or forget one that has ended. ``discard``: delete what has come of it.
+
+        Raises :class:`NotFound`.
+        """
+        pull = self._pulls.get(id_)
+        if pull is None:
+            raise NotFound(f"there is no pull {id_[:50]!r}", param="id")
+        if pull.over:
+            self._pulls.pop(id_, None)
+        else:
+            await cancel_and_wait(self._tasks.get(id_))
+        if discard:
+            await asyncio.to_thread(_delete, pull.parts)
+            if pull.stage != "done":
+                pull.bytes = 0
+        self._changed()
+        return pull
+
+    async def close(self) -> None:
+        """End all of them."""
+        await cancel_and_wait(*self._tasks.values())
+
+    # --- one of them -------------------------------------------------------------------------
+
+    async def _run(self, pull: Pull, job: bytes) -> None:
+        try:
+            async with self._room:
+                end = await self._work(pull, job)
+                if end.get("stage") == "done":
+                    await self._done()  # it is served when that is said
+            pull.take(end)
+        except asyncio.CancelledError:
+            pull.take({"stage": "ended"})
+            raise
+        except OSError as error:
+            pull.take(_failed(f"its process cannot be started: {error.strerror}"))
+        except ValueError as error:
+            pull.take(_failed(f"what its process says cannot be read: {error}"))
+        finally:
+            if pull.error is not None:
+                _log.warning("pull %s: %s", pull.model, pull.error["message"])
+            else:
+                _log.info("pull %s: %s", pull.model, pull.stage)
+            pull.ended = round(time.time(), 3)
+            self._tasks.pop(pull.id, None)
+            self._changed()
+
+    async def _work(self, pull: Pull, job: bytes) -> Mapping[str, Any]:
+        """Let a process do it; returns the last that it says."""
+        async with job_process(_MODULE, self._environ(), job) as process:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                told: dict[str, Any] = json.loads(line)
+                if told["stage"] in ("done", "failed"):
+                    return told
+                pull.take(told)
+                self._changed()
+            return _failed(f"its process has ended with {await process.wait()}")
+
+    def _changed(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+
+def _failed(message: str) -> dict[str, Any]:
+    return {"stage": "failed", "error": {"message": message, "code": "pull_failed"}}
+
+
+def _delete(parts: list[Path]) -> None:
+    """But for what another one, or a command, goes on with at this moment: it holds a lock."""
+    for part in parts:
+        with contextlib.suppress(OSError), part.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink(missing_ok=True)

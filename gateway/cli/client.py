@@ -1,0 +1,395 @@
+"""The gateway that a command talks to: the one on this machine, or one that an address names.
+
+On this machine it is found by its data folder, over its control socket, where no key is needed:
+who may open that is an administrator. Elsewhere it takes an address and a key: ``--url``, a
+variable, or a profile that ``llm-gateway login`` has written. What is meant is, in this order:
+
+1. what an option says: ``--url`` or ``--profile``, or ``--config`` for the one on this machine;
+2. what a variable says: ``LLM_GATEWAY_URL`` or ``LLM_GATEWAY_PROFILE``;
+3. what is on this machine;
+4. the default profile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.cli.control import ControlError, control_address
+from gateway.cli.options import add_config
+from gateway.cli.profiles import Profile, read_profiles
+from gateway.errors import BadRequest, GatewayError
+
+if TYPE_CHECKING:
+    from gateway.config import Loaded
+
+URL: Final = "LLM_GATEWAY_URL"
+PROFILE: Final = "LLM_GATEWAY_PROFILE"
+KEY: Final = "LLM_GATEWAY_API_KEY"
+CA: Final = "LLM_GATEWAY_CA"
+#: What OpenSSL says of a certificate that nobody it trusts has signed (x509_vfy.h).
+UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
+#: Seconds until there is an answer to what takes no time.
+TIMEOUT: Final = 10.0
+_JSON: Final = "application/json"
+
+#: How OpenSSL calls an answer in plain text; which of them depends on its version.
+_NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+
+
+class NoGateway(GatewayError):
+    """There is none, or it can't be reached."""
+
+    status = 503
+    default_code = "no_gateway"
+
+
+class Untrusted(NoGateway):
+    """Its certificate isn't one that this machine trusts. ``verify_code``: OpenSSL's reason."""
+
+    def __init__(self, message: str, verify_code: int) -> None:
+        super().__init__(message)
+        self.verify_code = verify_code
+
+
+class Refused(GatewayError):
+    """It has answered with an error, which is the message. ``answered``: the status."""
+
+    def __init__(self, message: str, answered: int | None = None) -> None:
+        super().__init__(message)
+        self.answered = answered
+
+
+def add_gateway(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """The options that say which gateway is meant. ``again``: as in :func:`add_config`."""
+    add_config(parser, again=again)
+    unset = argparse.SUPPRESS if again else None
+    group = parser.add_argument_group("another gateway than this machine's")
+    group.add_argument(
+        "--url", metavar="URL", default=unset, help=f"like https://box.example.com (or {URL})"
+    )
+    group.add_argument("--key", metavar="KEY", default=unset, help=f"a key of it; better in {KEY}")
+    group.add_argument(
+        "--ca",
+        metavar="FILE",
+        default=unset,
+        help=f"PEM file of the authority to trust beside the system's ({CA})",
+    )
+    group.add_argument(
+        "--profile",
+        metavar="NAME",
+        default=unset,
+        help=f"one that `llm-gateway login` has written (or {PROFILE})",
+    )
+
+
+def client_for(args: argparse.Namespace) -> Client:
+    """The gateway that is meant, if it runs. Raises :class:`NoGateway`, ``BadRequest``."""
+    if (client := _named(args)) is not None:
+        return client
+    profile = None if args.config else _default_profile()
+    loaded = _on_this_machine(args)
+    try:
+        address = control_address(loaded.settings)
+        if address is not None and _listens(address):
+            return Client(None, None, None, control=address)
+    except ControlError:  # it is another user's, say
+        if profile is None:
+            raise
+    if profile is not None:
+        return _of_profile(profile)
+    raise NoGateway(
+        f"no gateway is running on {loaded.settings.data_dir}: `llm-gateway serve` starts one; "
+        "for one elsewhere there is --url, or `llm-gateway login`"
+    )
+
+
+def elsewhere(args: argparse.Namespace) -> Client | None:
+    """The same for what can be had without a gateway; ``None``: what is on this machine.
+
+    The default profile is meant where there is neither configuration nor database here.
+    """
+    if (client := _named(args)) is not None or args.config:
+        return client
+    if (profile := _default_profile()) is None:
+        return None
+    from gateway.config import load_settings
+
+    loaded = load_settings(args.config)
+    here = loaded.file or loaded.settings.models_file.exists() or loaded.settings.database.exists()
+    return None if here else _of_profile(profile)
+
+
+def _named(args: argparse.Namespace) -> Client | None:
+    """What options name, or variables."""
+    if args.url and args.profile:
+        raise BadRequest("--url and --profile both name a gateway: give one of them")
+    if args.config and (args.url or args.profile):
+        raise BadRequest(
+            f"--config is for the gateway on this machine, {'--url' if args.url else '--profile'} "
+            "for one elsewhere: give one of them"
+        )
+    if args.profile:
+        return _of_profile(read_profiles().named(args.profile), args)
+    if args.url:
+        url = parsed(args.url).geturl()
+        known = next((one for one in read_profiles().by_name.values() if one.url == url), None)
+        ca = args.ca or os.environ.get(CA) or (str(known.ca) if known and known.ca else None)
+        return Client(
+            args.url, args.key or os.environ.get(KEY) or (known.key if known else None), ca
+        )
+    if not args.config and (variable := os.environ.get(URL)):
+        return Client(
+            variable, args.key or os.environ.get(KEY), args.ca or os.environ.get(CA), source=URL
+        )
+    if not args.config and (name := os.environ.get(PROFILE)):
+        return _of_profile(read_profiles().named(name), args)
+    if args.key or args.ca:
+        raise BadRequest("--key and --ca are for a gateway elsewhere: --url names it")
+    return None
+
+
+def _of_profile(profile: Profile, args: argparse.Namespace | None = None) -> Client:
+    key, ca = (args.key, args.ca) if args is not None else (None, None)
+    return Client(
+        profile.url,
+        key or profile.key,
+        ca or (str(profile.ca) if profile.ca is not None else None),
+        source=f"profile {profile.name}",
+    )
+
+
+def _default_profile() -> Profile | None:
+    profiles = read_profiles()
+    return profiles.by_name[profiles.default] if profiles.default is not None else None
+
+
+def _on_this_machine(args: argparse.Namespace) -> Loaded:
+    from gateway.cli.serve import demo_if_bare
+    from gateway.config import load_settings
+
+    return demo_if_bare(load_settings(args.config))
+
+
+def _listens(address: str) -> bool:
+    """Whether a gateway does. Raises :class:`ControlError` where that can't be found out."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise ControlError(
+                f"the gateway on this machine cannot be talked to: {_words(error)} ({address})"
+            ) from None
+    return True
+
+
+class Client:
+    """Requests to one gateway, each over a connection of its own."""
+
+    def __init__(
+        self,
+        url: str | None,
+        key: str | None,
+        ca: str | None,
+        *,
+        control: str | None = None,
+        authority: bytes | None = None,
+        source: str | None = None,
+    ) -> None:
+        """``ca`` is a file of an authority to trust, ``authority`` the same as PEM.
+
+        ``source`` is what named the gateway, where that wasn't an option: it is told with errors.
+        """
+        self._headers = {"Accept": f"{_JSON}, text/event-stream"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._control = control
+        self._prefix = ""
+        self.name = "the gateway on this machine"
+        self._source = source
+        #: Its address, without ``/v1``, and the authority's file to trust; of one elsewhere only.
+        self.url: str | None = None
+        self.ca = ca
+        if url is not None:
+            parts = parsed(url)
+            self._tls = _context(ca, authority) if parts.scheme == "https" else None
+            self._host, self._port = parts.hostname or "", parts.port
+            self._prefix = parts.path
+            self.name = f"{parts.scheme}://{parts.netloc}"
+            self.url = parts.geturl()
+            if source is not None:
+                self.name += f" ({source})"
+
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float = TIMEOUT) -> Any:
+        """What it answers, as JSON. Raises :class:`Refused`, :class:`NoGateway`."""
+        with self._opened(method, path, body, timeout) as (answer, _):
+            return _read(answer)
+
+    def events(self, method: str, path: str, body: object = None) -> Iterator[str]:
+        """The data of each event of a stream, as they come, however long it takes.
+
+        Raises as :meth:`ask` does, where it breaks in between as well.
+        """
+        with self.stream(method, path, body) as stream:
+            yield from stream
+
+    @contextlib.contextmanager
+    def stream(
+        self, method: str, path: str, body: object = None, *, timeout: float | None = None
+    ) -> Iterator[Stream]:
+        """The same, to be closed by another thread. ``timeout``: seconds without a byte of it."""
+        with self._opened(method, path, body, timeout) as (answer, carrier):
+            if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+                raise Refused(f"{self.name} has answered {answer.status} without a stream")
+            yield Stream(answer, carrier, self.name)
+
+    @contextlib.contextmanager
+    def _opened(
+        self, method: str, path: str, body: object, timeout: float | None
+    ) -> Iterator[tuple[HTTPResponse, socket.socket | None]]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers, **({"Content-Type": _JSON} if data is not None else {})}
+        with contextlib.closing(self._connection(timeout)) as connection:
+            try:
+                connection.request(method, self._prefix + path, data, headers)
+                carrier = connection.sock  # not there any more where the answer ends with it
+                answer = connection.getresponse()
+            except ssl.SSLCertVerificationError as error:
+                words = f"{self.name} cannot be reached: {_words(error)}"
+                raise Untrusted(words, error.verify_code) from None
+            except (OSError, HTTPException) as error:
+                raise NoGateway(f"{self.name} cannot be reached: {_words(error)}") from None
+            with answer:
+                if answer.status >= 400:
+                    raise self._refused(answer)
+                if answer.status >= 300:
+                    place = answer.headers.get("Location", "an address that it doesn't tell")
+                    raise Refused(f"{self.name} answers {answer.status}: it is at {place}")
+                yield answer, carrier
+
+    def _refused(self, answer: HTTPResponse) -> Refused:
+        message = _message(_read(answer), answer.status)
+        if self._source is not None:
+            message = f"{self.name}: {message}"
+        return Refused(message, answer.status)
+
+    def _connection(self, timeout: float | None) -> HTTPConnection:
+        if self._control is not None:
+            connection = HTTPConnection("localhost")
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(timeout)
+            try:
+                connection.sock.connect(self._control)
+            except (FileNotFoundError, ConnectionRefusedError):
+                connection.close()
+                raise NoGateway("no gateway is running here: `llm-gateway serve`") from None
+            return connection
+        if self._tls is not None:
+            return HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
+        return HTTPConnection(self._host, self._port, timeout=timeout)
+
+
+def parsed(url: str) -> SplitResult:
+    """``url`` without what isn't of the gateway's address: a user, ``/v1``, a query.
+
+    Without a scheme it is https. Raises :class:`BadRequest`.
+    """
+    try:
+        parts = urlsplit(url.strip() if "//" in url else f"https://{url.strip()}")
+        parts.port  # noqa: B018 - it is read to see whether it is one
+    except ValueError as error:
+        raise BadRequest(f"--url {url}: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadRequest(f"--url {url}: must be like https://box.example.com:8443")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    netloc = parts.netloc.rpartition("@")[2].lower()
+    return parts._replace(netloc=netloc, path=path, query="", fragment="")
+
+
+class Stream:
+    """The data of each event of an answer (WHATWG HTML, Server-sent events), as they come."""
+
+    def __init__(self, answer: HTTPResponse, carrier: socket.socket | None, whose: str) -> None:
+        self._answer = answer
+        self._carrier = carrier
+        self._whose = whose
+        self._closed = False
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises :class:`NoGateway` where it breaks off; where it was closed, it ends."""
+        lines: list[str] = []
+        try:
+            for raw in self._answer:
+                line = raw.decode("utf-8", "replace").rstrip("\r\n")
+                if line.startswith("data:"):
+                    lines.append(line[5:].removeprefix(" "))
+                elif not line and lines:
+                    yield "\n".join(lines)
+                    lines.clear()
+        except (OSError, HTTPException) as error:
+            if not self._closed:
+                raise NoGateway(f"{self._whose} broke off: {_words(error)}") from None
+
+    def close(self) -> None:
+        """End it, in whatever thread it is waited for."""
+        self._closed = True
+        if self._carrier is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                # That of TLS would say goodbye first, and take away what the other thread reads by.
+                socket.socket.shutdown(self._carrier, socket.SHUT_RDWR)
+
+
+def _context(ca: str | None, authority: bytes | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    # That of a server alone, without its authority's, is trusted as well: as from 3.13 on.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if authority is not None:
+        context.load_verify_locations(cadata=authority.decode("ascii", "ignore"))
+    if ca is not None:
+        try:
+            context.load_verify_locations(os.path.expanduser(ca))  # noqa: PTH111 - as ssl wants it
+        except (OSError, ssl.SSLError) as error:
+            raise BadRequest(f"--ca {ca}: {_words(error)}") from None
+    return context
+
+
+def _read(answer: HTTPResponse) -> Any:
+    try:
+        raw = answer.read()
+    except (OSError, HTTPException) as error:
+        raise NoGateway(f"the answer broke off: {_words(error)}") from None
+    try:
+        return json.loads(raw)
+    except ValueError:
+        raise ControlError(
+            f"the answer ({answer.status}) is no JSON: is it an LLM-API Gateway?"
+        ) from None
+
+
+def _message(content: Any, status: int) -> str:
+    error = content.get("error") if isinstance(content, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message or f"it has answered {status}")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        told = f"its certificate is not trusted ({error.verify_message})"
+        unknown = error.verify_code in UNKNOWN_AUTHORITY
+        return f"{told}: --ca names its authority, or `llm-gateway login`" if unknown else told
+    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+        return "it doesn't speak https there: begin the address with http:// if that is meant"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,53 @@
+"""``llm-gateway keys`` of a gateway elsewhere, by its routes for administrators."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+from urllib.parse import quote
+
+from gateway.api.key_fields import LIMIT_NAMES
+from gateway.cli.client import Client
+from gateway.cli.keys_here import names, say
+
+
+def list_keys(client: Client) -> list[dict[str, Any]]:
+    """As `GET /admin/keys` shows them."""
+    keys: list[dict[str, Any]] = client.ask("GET", "/admin/keys")["keys"]
+    return keys
+
+
+def create(client: Client, args: argparse.Namespace) -> int:
+    """Make a key there. On stdout stands nothing but the key."""
+    limits = {name: value for name in LIMIT_NAMES if (value := getattr(args, name)) is not None}
+    wanted = {
+        "name": args.name,
+        "description": args.description,
+        "admin": args.admin,
+        "expires": args.expires,
+        "models": names(args.models),
+        "personalities": names(args.personalities),
+        "defaultPersonality": args.default_personality,
+        "limits": limits or None,
+    }
+    same = [key["id"] for key in list_keys(client) if key["name"] == args.name]
+    made = client.ask("POST", "/admin/keys", wanted)
+    kind = "admin key" if made["admin"] else "key"
+    if same:
+        say(f"warning: there is another key of that name: {', '.join(same)}")
+    say(f"{kind} {made['id']} for {made['name']}, at {client.name}")
+    say("it is shown only this once:")
+    if args.json:
+        print(json.dumps({"key": made.pop("key"), **made}, indent=2, ensure_ascii=False))
+    else:
+        print(made["key"])
+    return 0
+
+
+def revoke(client: Client, args: argparse.Namespace) -> int:
+    """End a key there."""
+    forced = "?force=true" if args.force else ""
+    gone = client.ask("DELETE", f"/admin/keys/{quote(args.id, safe='')}{forced}")
+    print(f"revoked {gone['id']} ({gone['name']}), at {client.name}")
+    return 0

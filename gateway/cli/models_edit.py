@@ -1,0 +1,313 @@
+"""``llm-gateway models add``, ``rm`` and ``show``: one entry of models.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.cli.client import add_gateway, elsewhere
+from gateway.cli.control import control_request
+from gateway.cli.models_elsewhere import only_here
+from gateway.cli.models_file import add_entries, remove_entry
+from gateway.cli.options import add_config, add_json
+from gateway.cli.parser import explain
+from gateway.config import load_settings
+from gateway.errors import BadRequest, LoadFailed, ModelNotFound
+from gateway.models import editing
+from gateway.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from gateway.catalog import Catalog, ModelSpec
+    from gateway.config import Settings
+
+_REMOTE = re.compile(r"([^=/]+)=(https?://.*)", re.DOTALL)
+
+
+def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What the commands take."""
+    adding = actions.add_parser(
+        "add",
+        help="write an entry for a GGUF file, or for a model of another server",
+    )
+    explain(
+        adding,
+        "Writes one entry that fits this machine, as `models scan` does for all.",
+        examples=[
+            "llm-gateway models add ~/LLMs/Qwen3-8B-Q4_K_M.gguf --name qwen",
+            "llm-gateway models add far=http://192.168.1.30:8080",
+        ],
+    )
+    add_config(adding, again=True)
+    adding.add_argument(
+        "what", metavar="FILE|NAME=URL", help="a GGUF file, or a name and where its server is"
+    )
+    adding.add_argument("--name", metavar="NAME", help="what to call the model of FILE")
+    adding.set_defaults(run=run_add)
+
+    removing = actions.add_parser("rm", help="take an entry out, and its file if wished")
+    add_config(removing, again=True)
+    removing.add_argument("name", metavar="NAME", help="as `models` lists it")
+    removing.add_argument("--file", action="store_true", help="delete the model's files as well")
+    removing.add_argument("--yes", action="store_true", help="without a question")
+    removing.set_defaults(run=run_rm)
+    explain(
+        removing,
+        "Takes an entry out of models.json; the file before is kept as models.json~.",
+        examples=["llm-gateway models rm qwen --file"],
+    )
+
+    showing = actions.add_parser(
+        "show", help="an entry, its file, its state, and its llama-server's command line"
+    )
+    add_gateway(showing, again=True)
+    showing.add_argument("name", metavar="NAME", help="or an alias")
+    add_json(showing, again=True)
+    showing.set_defaults(run=run_show)
+    explain(
+        showing,
+        "Shows the entry of a model, its file, its state, and its llama-server's command line.",
+        examples=["llm-gateway models show qwen --json"],
+        fields={
+            "name": "the model's name",
+            "entry": "what models.json says of it; what is secret in it is `***`",
+            "state": "what a running gateway says, as in `models --json`; else a sentence",
+            "memory?": "bytes it takes; null if not known. With a running gateway only",
+            "chosen?": "what it has chosen where the entry is silent: its `params` and why "
+            "(`text`); or null. With a running gateway only",
+            "file?": "path of its GGUF file",
+            "what?": "what the file is, in words",
+            "problem?": "why it can't be loaded",
+            "command?": "llama-server's command line, word for word",
+        },
+    )
+
+
+def _read(settings: Settings) -> tuple[bytes, Catalog]:
+    """models.json and what it says; an empty one, where there is none."""
+    from gateway.catalog import EMPTY
+    from gateway.library import read_catalog
+
+    before = editing.read(settings.models_file)
+    return before, read_catalog(settings.models_file)[0] if before.strip() else EMPTY
+
+
+# --- add -------------------------------------------------------------------------------------
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """0: it is there; 1: stderr says why not."""
+    only_here(args)
+    settings = load_settings(args.config).settings
+    before, catalog = _read(settings)
+    if (remote := _REMOTE.fullmatch(args.what)) is not None:
+        if args.name is not None:
+            raise BadRequest("--name is for a FILE: NAME=URL has a name")
+        urls = remote[2].split(",")
+        name, entry = remote[1].strip(), {"url": urls[0] if len(urls) == 1 else urls}
+    else:
+        name, entry = _entry_of_file(args.what, args.name, settings, catalog)
+    if name in catalog.models or name in catalog.aliases:
+        other = "give it another NAME" if remote is not None else "`--name` gives it another"
+        raise BadRequest(f"there is a model {name!r} already: {other}")
+    add_entries(settings.models_file, before, {name: entry})
+    return 0
+
+
+def _entry_of_file(
+    given: str, name: str | None, settings: Settings, catalog: Catalog
+) -> tuple[str, dict[str, Any]]:
+    from gateway.backends.scan import proposals_for
+    from gateway.models.storage import Task, look_at, with_projector
+
+    storage = settings.llm_storage.expanduser().absolute()
+    places = (Path(given).expanduser().absolute(), storage / given)
+    file = next((place for place in places if place.exists()), None)
+    if file is None:
+        if "=" in given and not given.lower().endswith(".gguf"):
+            raise BadRequest(
+                f"{given} is no file, and no NAME=URL: a URL is like http://box:8080/v1"
+            )
+        where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
+        raise BadRequest(f"there is no file {Path(given).name} in {where}")
+    found = look_at(file, storage)
+    if found.problem is not None:
+        raise BadRequest(found.problem)
+    if found.task in (Task.PROJECTOR, Task.ADAPTER):
+        key = "mmproj" if found.task is Task.PROJECTOR else "extraArgs"
+        raise BadRequest(
+            f"{found.reference} is no model of its own: it belongs to the entry of one ({key})"
+        )
+    proposed = proposals_for([with_projector(found, storage)], settings, catalog)
+    (proposal,) = proposed.proposals
+    for doubt in filter(None, (proposed.doubt, proposal.doubt)):
+        print(f"warning: {doubt}", file=sys.stderr)
+    return name or proposal.name, proposal.entry
+
+
+# --- rm --------------------------------------------------------------------------------------
+
+
+def run_rm(args: argparse.Namespace) -> int:
+    """0: it is gone; 1: stderr says why not."""
+    only_here(args)
+    settings = load_settings(args.config).settings
+    before, catalog = _read(settings)
+    spec = catalog.models.get(args.name)
+    if spec is None:
+        raise _unknown(args.name, catalog, settings)
+    files = _files_to_delete(spec, settings, catalog) if args.file else []
+    if files and not args.yes:
+        size = sum(file.stat().st_size for file in files) / 2**30
+        print(*files, sep="\n")
+        if not sys.stdin.isatty():
+            raise BadRequest("nothing was deleted: --yes deletes without a question")
+        if input(f"Delete for good ({size:.1f} GiB)? [no] ").strip().lower() not in ("y", "yes"):
+            return 0
+    remove_entry(settings.models_file, before, args.name)
+    for file in files:
+        file.unlink(missing_ok=True)
+        print(f"deleted {file}")
+    return 0
+
+
+def _files_to_delete(spec: ModelSpec, settings: Settings, catalog: Catalog) -> list[Path]:
+    """The files that are of this model alone. Raises :class:`BadRequest` where that is none."""
+    from gateway.models.paths import files_of, split_parts
+
+    storage = settings.llm_storage.expanduser().absolute()
+    if spec.url or (spec.params.model or "").startswith("package:"):
+        raise BadRequest(f"the model {spec.name!r} has no file below llm_storage to delete")
+    others = {
+        file.resolve()
+        for other in catalog.models.values()
+        if other.name != spec.name
+        for file in files_of(other, settings.llm_storage)
+    }
+    ours = [part for file in files_of(spec, settings.llm_storage) for part in split_parts(file)]
+    files = [file for file in ours if file.is_file() and file.resolve() not in others]
+    if not files:
+        raise BadRequest(
+            "its files are gone, or another model uses them: without --file, only the "
+            "entry is taken out"
+        )
+    for file in files:
+        if not file.resolve().is_relative_to(storage.resolve()):
+            raise BadRequest(f"{file} is not below llm_storage ({storage}): delete it yourself")
+    return files
+
+
+def _unknown(name: str, catalog: Catalog, settings: Settings) -> ModelNotFound:
+    known = did_you_mean(name, catalog.names)
+    return ModelNotFound(f"there is no model {name!r} in {settings.models_file}{known}")
+
+
+# --- show ------------------------------------------------------------------------------------
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """0, or 1 for a model that there isn't."""
+    from gateway.cli import models_elsewhere
+
+    client = elsewhere(args)
+    shown = _shown(args) if client is None else models_elsewhere.shown(client, args.name)
+    if args.json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        _print(shown)
+    return 0
+
+
+def _shown(args: argparse.Namespace) -> dict[str, Any]:
+    from gateway.cli.serve import demo_if_bare
+
+    settings = demo_if_bare(load_settings(args.config)).settings
+    before, catalog = _read(settings)
+    name = catalog.aliases.get(args.name, args.name)
+    spec = catalog.models.get(name)
+    if spec is None:
+        raise _unknown(args.name, catalog, settings)
+    state = _state(name, settings)
+    return {
+        "name": name,
+        "entry": _without_key(json.loads(before.decode("utf-8-sig"))[name]),
+        **state,
+        **({} if spec.url else _of_file(spec, settings, state.get("chosen"))),
+    }
+
+
+def _print(shown: dict[str, Any]) -> None:
+    if shown["entry"] is not None:
+        entry = {shown["name"]: shown["entry"]}
+        print(json.dumps(entry, indent=2, ensure_ascii=False), end="\n\n")
+    labels = {"state": "state", "file": "file", "what": "what it is", "memory": "memory"}
+    for key, label in labels.items():
+        if key in shown:
+            text = _gib(shown[key]) if key == "memory" else shown[key]
+            print(f"{label + ':':12} {text}")
+    if (chosen := shown.get("chosen")) is not None:
+        print(f"{'chosen:':12} {chosen['text']}")
+    if problem := shown.get("problem"):
+        print(f"{'problem:':12} {problem}")
+    if command := shown.get("command"):
+        print(f"\n{shlex.join(command)}")
+
+
+def _without_key(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry, with no key of another server in it."""
+    key = entry.get("key")
+    hidden = isinstance(key, str) and not key.startswith(("env:", "file:"))
+    return {**entry, "key": "***"} if hidden else entry
+
+
+def _state(name: str, settings: Settings) -> dict[str, Any]:
+    answer = control_request(settings, "GET", "/admin/models")
+    if answer is None or answer[0] != 200:
+        return {"state": "the gateway is not running"}
+    for model in answer[1]["models"]:
+        if model["name"] == name:
+            return {key: model.get(key) for key in ("state", "memory", "chosen")}
+    return {"state": "unknown to the running gateway"}
+
+
+def _of_file(
+    spec: ModelSpec, settings: Settings, chosen: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What its file says, and its command line, with what the gateway has ``chosen`` for it."""
+    from gateway.backends.command import build_command, find_program
+    from gateway.backends.tuning import with_params
+    from gateway.models.paths import resolve_model_path
+    from gateway.models.storage import look_at
+
+    told: dict[str, Any] = {}
+    storage = settings.llm_storage.expanduser().absolute()
+    try:
+        file = resolve_model_path(spec.params.model or "", storage)
+        told["file"] = str(file)
+        found = look_at(file, storage)
+        words = (found.architecture, found.quantisation, found.task and found.task.value)
+        told["what"] = ", ".join(filter(None, (*words, *found.abilities)))
+        if found.trained:
+            told["what"] += f", trained with {found.trained:,} tokens of context"
+        if found.problem is not None:
+            told["problem"] = found.problem
+        command = build_command(
+            with_params(spec, chosen["params"] if chosen is not None else {}),
+            program=find_program(settings.llama_server, os.environ),
+            socket="MODEL.sock",
+            llm_storage=storage,
+            environ=os.environ,
+        )
+        told["command"] = list(command.argv)
+    except LoadFailed as error:
+        told["problem"] = error.detail or error.message
+    return told
+
+
+def _gib(size: int | None) -> str:
+    return f"{size / 2**30:.1f} GiB" if size else "not loaded yet, so not known"

@@ -1,0 +1,17 @@
+"""A model as `llm-gateway models --json` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def as_json(name: str, known: Mapping[str, Any], personalities: Iterable[str]) -> dict[str, Any]:
+    """One model as `--json` prints it."""
+    return {
+        "name": name,
+        "state": known["state"],
+        "memory": known["memory"],
+        "personalities": list(personalities),
+        "elsewhere": bool(known["servers"]),
+    }

@@ -1,0 +1,64 @@
+"""Whom a chat is with that names no model: what the gateway would take, or what a person picks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from gateway.cli.client import Client, Refused
+from gateway.errors import BadRequest
+
+
+def model_meant(client: Client) -> str | None:
+    """The model that a request without a name means now; ``None``: there are several, none chosen.
+
+    As the gateway has it: what was chosen by a load, else the only model, else the only one that
+    is loaded. Raises :class:`BadRequest` where there is no model at all.
+    """
+    names = model_names(client)
+    if not names:
+        raise BadRequest(
+            f"{client.name} has no model yet: `llm-gateway models scan FOLDER` finds GGUF files, "
+            "`llm-gateway pull` fetches one"
+        )
+    standing = _standing(client)
+    if active := standing.get("active"):
+        return str(active)
+    loaded = [str(name) for name in standing.get("models") or ()]
+    return next((one[0] for one in (names, loaded) if len(one) == 1), None)
+
+
+def model_names(client: Client) -> list[str]:
+    """Its models, without those that stand for a model with a personality."""
+    ids = [str(one["id"]) for one in client.ask("GET", "/v1/models")["data"]]
+    return [one for one in ids if one.partition(":")[0] == one or one.partition(":")[0] not in ids]
+
+
+def picked(client: Client) -> str:
+    """The model that somebody at the terminal picks by number or name; Enter takes the first.
+
+    Raises ``EOFError`` and ``KeyboardInterrupt`` as ``input`` does.
+    """
+    names = model_names(client)
+    for number, name in enumerate(names, 1):
+        print(f"{number:>2}  {name}", file=sys.stderr)
+    while True:
+        answer = input("Which model? [1] ").strip() or "1"
+        if answer in names:
+            return answer
+        if answer.isdecimal() and 1 <= int(answer) <= len(names):
+            return names[int(answer) - 1]
+        print(f"{answer!r} is neither a number from 1 to {len(names)} nor a name", file=sys.stderr)
+
+
+def _standing(client: Client) -> dict[str, Any]:
+    """The first event of ``/status``."""
+    events = client.events("GET", "/status")
+    try:
+        standing = json.loads(next(events))
+    except (StopIteration, ValueError):
+        raise Refused(f"{client.name} does not say how its models stand") from None
+    finally:
+        events.close()  # type: ignore[attr-defined]  # a generator: the connection ends
+    return dict(standing)

@@ -1,0 +1,5 @@
+"""What is good and what is wrong on this machine, as ``llm-gateway doctor`` tells it.
+
+Each check is a function of a :class:`~gateway.doctor.checks.Subject` that yields findings. Checks
+look and change nothing, and may block: each runs in a thread of its own.
+"""

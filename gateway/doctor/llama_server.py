@@ -1,0 +1,138 @@
+"""The llama-server that is used: its version, and whether it knows the flags that it will get."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.backends.command import build_command, bundled_program
+from gateway.backends.flags_known import flags_known
+from gateway.backends.program_version import PATIENCE, program_version
+from gateway.catalog import ModelSpec
+from gateway.doctor.checks import Finding, Level, Subject
+from gateway.errors import LoadFailed
+
+_PATIENCE: Final = PATIENCE
+#: Ours that take no value.
+_SWITCHES: Final = frozenset({"--embeddings", "--reranking", "--ignore-eos"})
+_FLAG: Final = re.compile(r"--?[A-Za-z][\w-]*")
+#: An entry that needs every flag of ours.
+_EVERYTHING: Final = {
+    "params": {
+        "model": "m.gguf",
+        "ctxSize": 1,
+        "batchSize": 1,
+        "threads": 1,
+        "threadsBatch": 1,
+        "gpuLayers": 1,
+        "temperature": 1,
+        "repeatPenalty": 1,
+        "topK": 1,
+        "topP": 1,
+        "seed": 1,
+        "grammar": "g",
+        "grammarFile": "g",
+        "keepPrompt": True,
+        "nPredict": 1,
+        "ignoreEOS": True,
+        "numa": True,
+        "reversePrompt": ["r"],
+        "logitBias": {"1": 1},
+    },
+    "mmproj": "p.gguf",
+    "draftModel": "d.gguf",
+    "template": "chatml",
+    "embeddings": True,
+    "reranking": True,
+}
+
+
+def check_program(subject: Subject) -> Iterator[Finding]:
+    """Which it is, whether it starts, and its version."""
+    name = "llama-server"
+    own = [spec for spec in subject.catalog.models.values() if not spec.url]
+    if subject.no_program is not None:
+        if own or not subject.catalog.models:
+            yield Finding(name, Level.ERROR, subject.no_program)
+        else:
+            yield Finding(name, Level.OK, "there is none, and all models are elsewhere")
+        return
+    version = program_version(subject.program, subject.environ, timeout=_PATIENCE)
+    if subject.program == bundled_program():
+        what = f"the bundled one, {version.text}, which knows no GPU"
+        yield Finding(name, Level.OK, what)
+        return
+    program = subject.program[0]
+    if version.problem is not None:
+        level = Level.WARNING if version.starts else Level.ERROR
+        do = "llama_server must lead to a llama-server of llama.cpp, made for this machine"
+        yield Finding(name, level, f"{program} {version.problem}", do)
+        return
+    yield Finding(name, Level.OK, f"version {version.text}, {program}")
+
+
+def check_flags(subject: Subject) -> Iterator[Finding]:
+    """Whether it knows what the gateway, and the entries of models.json, give it."""
+    if not subject.program:
+        return
+    ours = set(own_flags(_argv(ModelSpec.model_validate({**_EVERYTHING, "name": "m"}), subject)))
+    known = flags_known(subject.program, subject.environ)
+    if not known:
+        what = "which flags it knows can't be told: it lists none at --help"
+        yield Finding("flags", Level.WARNING, what)
+        return
+    missing = ours - known
+    needed = set[str]()
+    for spec in subject.catalog.models.values():
+        if spec.url:
+            continue
+        try:
+            wanted = {*own_flags(_argv(spec, subject)), *extra_flags(spec)}
+        except LoadFailed:
+            continue  # said of the model
+        if unknown := sorted(wanted - known):
+            needed |= set(unknown)
+            what = (
+                f"this llama-server doesn't know {', '.join(unknown)}, and will not start with it"
+            )
+            do = "update llama.cpp, or take it out of the entry"
+            yield Finding("flags", Level.ERROR, what, do, spec.name)
+    if not missing:
+        yield Finding("flags", Level.OK, f"all {len(ours)} that the gateway uses are known")
+    elif not missing & needed:
+        few = ", ".join(sorted(missing))
+        what = f"{len(ours - missing)} of {len(ours)} are known; no model needs {few}"
+        yield Finding("flags", Level.OK, what)
+
+
+def own_flags(argv: Sequence[str]) -> Iterator[str]:
+    """Those of the command line that the gateway has put there: each but switches has a value."""
+    rest = iter(argv)
+    for argument in rest:
+        if argument.startswith("-"):
+            yield argument
+            if argument not in _SWITCHES:
+                next(rest, None)
+
+
+def extra_flags(spec: ModelSpec) -> Iterator[str]:
+    """What of ``extraArgs`` looks like a flag; llama.cpp takes ``--a_b`` for ``--a-b``."""
+    for argument in spec.extra_args:
+        flag = argument.partition("=")[0]
+        if _FLAG.fullmatch(flag):
+            yield flag.replace("_", "-") if flag.startswith("--") else flag
+
+
+def _argv(spec: ModelSpec, subject: Subject) -> Sequence[str]:
+    """What the gateway adds for ``spec``, without ``extraArgs``."""
+    command = build_command(
+        spec,
+        program=(),
+        socket="s.sock",
+        llm_storage=Path("/"),
+        environ={},
+        devices=("CPU",) if spec.name == "m" and spec.draft_model else (),
+    )
+    return command.argv[: len(command.argv) - len(spec.extra_args)]

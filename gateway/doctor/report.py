@@ -1,0 +1,234 @@
+"""The text of a bug report: what this installation is, what the checks say, what went wrong.
+
+Everything in it goes through a :class:`~gateway.doctor.redaction.Redactor`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import pwd
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, SecretStr
+
+from gateway import __version__
+from gateway.catalog import Catalog, ModelSpec
+from gateway.config import Settings
+from gateway.doctor.checks import Finding, Subject
+from gateway.doctor.redaction import HIDDEN, Redactor
+from gateway.endpoints import read_key
+
+_PACKAGES: Final = (
+    "aiohttp httptools uvloop orjson pydantic SQLAlchemy cryptography xllamacpp nvidia-ml-py acme"
+).split()
+#: Lines of a model's log that say what went wrong; others may be of its conversations.
+_ERRORS: Final = re.compile(
+    r"error|fail|cannot|can't|unable|invalid|abort|assert|terminat|out of memory|exception|killed",
+    re.IGNORECASE,
+)
+#: What stands in lines of requests.
+_REQUESTS: Final = re.compile(r"prompt|content|messages|\brole\b|[{}]", re.IGNORECASE)
+_MOST_LINES: Final = 10
+_SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CREDENTIAL", re.IGNORECASE)
+
+
+def report(
+    subject: Subject,
+    findings: Iterable[Finding],
+    *,
+    root: Path,
+    redactor: Redactor,
+    logs: Mapping[str, Sequence[str]],
+) -> Iterator[str]:
+    """Its lines. ``root``: what relative settings are relative to; ``logs``: lines by model."""
+    now = datetime.now(UTC)
+    yield f"LLM-API Gateway {__version__}, {now:%Y-%m-%d %H:%M} UTC"
+    yield redactor.line(f"system: {_system()}")
+    yield f"packages: {', '.join(_packages())}"
+    yield ""
+    yield "settings that are not the defaults:"
+    given = list(_changed(subject.settings, Settings(), root))
+    for name, value in given:
+        yield redactor.line(f"- {name}: {value}")
+    if not given:
+        yield "- none"
+    yield ""
+    yield "checks:"
+    for finding in findings:
+        yield redactor.line(f"- {finding.level.value}: {sentence(finding)}")
+    yield from _of_models(subject, redactor, logs)
+
+
+def sentence(finding: Finding) -> str:
+    """``model Mistral-7b: needs ... : what to do``, for a line."""
+    name = f"{finding.name} {finding.subject}" if finding.subject else finding.name
+    return f"{name}: {finding.what}" + (f" -> {finding.do}" if finding.do else "")
+
+
+def _system() -> str:
+    name = platform.system()
+    with contextlib.suppress(OSError, LookupError):
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return f"{name}, {kernel}, {os.cpu_count()} processors, {python}"
+
+
+def _packages() -> Iterator[str]:
+    for name in _PACKAGES:
+        try:
+            yield f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+
+
+def _changed(
+    section: BaseModel, defaults: BaseModel, root: Path, prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    for name in type(section).model_fields:
+        value, default = getattr(section, name), getattr(defaults, name)
+        if isinstance(value, BaseModel) and isinstance(default, BaseModel):
+            yield from _changed(value, default, root, f"{prefix}{name}.")
+            continue
+        if isinstance(default, Path):
+            default = root / default.expanduser()
+        if value != default:
+            yield f"{prefix}{name}", _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    if isinstance(value, BaseModel):
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        return ", ".join(f"{name} {_shown(one)}" for name, one in fields.items() if one is not None)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _of_models(
+    subject: Subject, redactor: Redactor, logs: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    running = subject.running
+    for one in running.status.get("models", ()) if running is not None else ():
+        name, error = one.get("name", ""), one.get("last_error")
+        lines = [line for line in logs.get(name, ()) if _is_error(line)][-_MOST_LINES:]
+        if not error and not lines:
+            continue
+        yield ""
+        yield redactor.line(f"model {name}, {one.get('state')}, deaths: {one.get('deaths')}")
+        for line in (str(error).splitlines() if error else [])[-_MOST_LINES:]:
+            if not _REQUESTS.search(line):
+                yield f"- last error: {redactor.line(line)}"
+        for line in lines:
+            yield f"- log: {redactor.line(line)}"
+
+
+def _is_error(line: str) -> bool:
+    return _ERRORS.search(line) is not None and _REQUESTS.search(line) is None
+
+
+# --- what is secret here ---------------------------------------------------------------------
+
+
+def redactor_for(settings: Settings, catalog: Catalog, environ: Mapping[str, str]) -> Redactor:
+    """What knows the secrets of this installation. Blocks."""
+    specs = list(catalog.models.values())
+    return Redactor(
+        secrets=[
+            *_of_settings(settings),
+            *(value for name, value in environ.items() if _SECRET_NAME.search(name)),
+            *(text for spec in specs for text in _keys_of(spec, environ)),
+        ],
+        prompts=[text for spec in specs for text in _prompts_of(spec)],
+        homes=_homes(environ),
+        hosts=_hosts(settings, specs),
+        users=_users(),
+    )
+
+
+def _of_settings(settings: Settings) -> Iterator[str]:
+    if settings.tls.passphrase is not None:
+        yield settings.tls.passphrase.get_secret_value()
+
+
+def _keys_of(spec: ModelSpec, environ: Mapping[str, str]) -> Iterator[str]:
+    if spec.key is not None:
+        key = spec.key.get_secret_value()
+        yield key
+        with contextlib.suppress(ValueError):
+            yield read_key(key, environ)
+    yield from (value for value in spec.env.values() if len(value) > 5)
+    before = ""
+    for argument in spec.extra_args:
+        name, equals, value = argument.partition("=")
+        if equals and _SECRET_NAME.search(name):
+            yield value
+        if _SECRET_NAME.search(before) or before in ("-hft",):
+            yield argument
+        before = argument
+
+
+def _prompts_of(spec: ModelSpec) -> Iterator[str]:
+    """Texts that say what somebody uses a model for."""
+    yield spec.description or ""
+    yield from _texts(spec.set_params)
+    for one in spec.personalities.values():
+        yield one.prompt or ""
+        yield one.description or ""
+        yield from _texts([one.set_params, one.template_args, list(one.tools)])
+    params = spec.params
+    for value in (params.grammar, params.in_prefix, params.in_suffix, params.reverse_prompt):
+        yield from _texts(value)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _homes(environ: Mapping[str, str]) -> Iterator[str]:
+    yield from (home for home in (environ.get("HOME"), str(Path.home())) if home)
+    for user in pwd.getpwall():  # people's, as a rule from 1000 on
+        if user.pw_uid >= 1000 and user.pw_dir.count("/") > 1:
+            yield user.pw_dir
+
+
+def _hosts(settings: Settings, specs: Iterable[ModelSpec]) -> Iterator[str]:
+    names = [*(settings.allowed_hosts or ()), *settings.hosts]
+    if settings.tls.acme is not None:
+        names += settings.tls.acme.domains
+    names += [urlsplit(origin).hostname or "" for origin in settings.cors.origins]
+    names += [urlsplit(url).hostname or "" for spec in specs for url in spec.url]
+    # The files of a certificate are called as its host.
+    for file in (settings.tls.private_key, settings.tls.certificate, settings.tls.ca_chain):
+        if file is not None:
+            names.append(re.sub(r"-(key|crt|chain)$", "", file.stem))
+    for name in dict.fromkeys(names):
+        host = name.removeprefix("*.")
+        if "." in host and not re.fullmatch(r"[\d.]+", host):
+            yield host
+    if (host := socket.gethostname()) not in ("localhost", "") and len(host) > 2:
+        yield host
+
+
+def _users() -> Iterator[str]:
+    with contextlib.suppress(KeyError):
+        yield pwd.getpwuid(os.geteuid()).pw_name
+    yield from (name for name in (os.environ.get("SUDO_USER"),) if name)

@@ -1,0 +1,92 @@
+"""How many log lines those may cause who have no key: some at once, then so many a second.
+
+Without it a stranger fills a disk, or hides among 20,000 lines what else happened. What is left
+out is counted, and told. Only lines that whoever comes may cause are bounded: those of requests
+with a key, and of the gateway's own doings, are all written.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+#: Lines of requests without a key: so many at once, and so many a second.
+REQUESTS: Final = (100, 20.0)
+#: Other lines that a client may cause; some are tracebacks, of thirty lines each.
+EVENTS: Final = (20, 2.0)
+#: Seconds between two lines that tell how many were left out.
+TELL_EVERY: Final = 10.0
+
+#: What stands in place of a key where there is none, and where none is needed.
+_NO_KEY = "-"
+_ANONYMOUS = "anonymous"
+#: Loggers of what connections go through. Their warnings come once a minute at most.
+_CLIENTS = frozenset(
+    {
+        "gateway.api.connections",
+        "gateway.api.front",
+        "gateway.api.line",
+        "gateway.api.middleware",
+        "gateway.api.wire",
+        "gateway.tasks",  # one is spawned for each handshake
+        "gateway.tls_port",
+    }
+)
+#: Loggers of the event loop, and of what no caller can catch: never of one request alone.
+_LOOP = frozenset({"asyncio", "gateway.unraisable"})
+
+
+class Allowance:
+    """A token bucket: ``burst`` lines at once, then ``rate`` a second. Seconds of ``clock``.
+
+    Without a lock: of threads that ask at the same moment one may be counted wrong by one line.
+    """
+
+    def __init__(
+        self, burst: int, rate: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._burst = float(burst)
+        self._rate = rate
+        self._clock = clock
+        self._left = self._burst
+        self._at = clock()
+        self._told = 0
+        #: Lines that were left out since the beginning.
+        self.left_out = 0
+
+    def take(self) -> bool:
+        """Whether one more line may be written; if not, it is counted."""
+        now = self._clock()
+        left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if left < 1.0:
+            self._left = left
+            self.left_out += 1
+            return False
+        self._left = left - 1.0
+        return True
+
+    def untold(self) -> int:
+        """How many were left out since this was asked last."""
+        total = self.left_out
+        new, self._told = total - self._told, total
+        return new
+
+
+def is_a_strangers(key: str, status: int) -> bool:
+    """Whether the line of a request with ``key`` (its id), answered with ``status``, is bounded.
+
+    Where no keys are needed (``auth.enabled: false``), that of one which was refused.
+    """
+    return key == _NO_KEY or (key == _ANONYMOUS and 400 <= status < 500)
+
+
+def is_a_clients(record: logging.LogRecord) -> bool:
+    """Whether whoever connects may have caused ``record``, again and again."""
+    if record.name in _LOOP:
+        return True
+    return record.name in _CLIENTS and (
+        record.levelno < logging.WARNING or record.exc_info is not None
+    )

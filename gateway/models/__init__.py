@@ -1,0 +1,1 @@
+"""Model files: where they are, what their headers say, and what models.json says of them."""

@@ -1,0 +1,35 @@
+"""How fast something comes, and how long it still takes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+#: Seconds that are looked back: long enough to stand still, short enough to be true.
+_WINDOW: Final = 10.0
+#: Seconds before there is anything to say.
+_LEAST: Final = 0.5
+
+
+class Speed:
+    """Bytes per second over the last ten seconds. ``clock``: seconds, in any zero."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def saw(self, came: int) -> float | None:
+        """Take note that ``came`` bytes have come since the beginning; the speed, once known."""
+        now = self._clock()
+        self._seen.append((now, came))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:
+            self._seen.popleft()
+        then, before = self._seen[0]
+        return (came - before) / (now - then) if now - then >= _LEAST else None
+
+
+def seconds_left(left: int, speed: float | None) -> float | None:
+    """How long ``left`` bytes take; ``None``: nobody knows."""
+    return left / speed if speed else None

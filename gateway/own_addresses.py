@@ -1,0 +1,73 @@
+"""The addresses that this machine has in its networks. Blocks for no more than system calls."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import ipaddress
+import re
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+#: ioctl(2): the address of a network device (netdevice(7)), which is at this place in its answer.
+_SIOCGIFADDR: Final = 0x8915
+_AT: Final = slice(20, 24)
+#: Networks inside of this machine: of containers and virtual machines.
+_INSIDE: Final = re.compile(r"(docker|br-|veth|virbr|lxc|lxd|cni|flannel|cali|podman|vnet)")
+#: Of documentation (RFC 5737, RFC 3849): nothing is sent there, but the system says by which way.
+_ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+#: A flag of /proc/net/if_inet6 (linux/if_addr.h): temporary, tentative, failed, or deprecated.
+_PASSING: Final = 0x01 | 0x08 | 0x20 | 0x40
+_GLOBAL_SCOPE: Final = 0x00
+
+
+def own_addresses(*, root: Path = Path("/")) -> list[str]:
+    """Those at which other machines may reach this one, by which it goes out first.
+
+    No link-local ones, which no browser takes, none that change by the day, and none of networks
+    inside of this machine.
+    """
+    found = [*_going_out(), *_of_devices(), *_ipv6(root)]
+    return list(dict.fromkeys(address for address in found if _is_of_use(address)))
+
+
+def _going_out() -> list[str]:
+    addresses = []
+    for family, elsewhere in _ELSEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            addresses.append(str(probe.getsockname()[0]))
+    # An IPv6 address that is chosen to go out may be one for today only: _ipv6 knows them all.
+    return [address for address in addresses if ":" not in address]
+
+
+def _of_devices() -> list[str]:
+    addresses = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            if _INSIDE.match(name):
+                continue
+            with contextlib.suppress(OSError):  # it has no address
+                request = struct.pack("256s", name.encode()[:15])
+                answer = fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, request)
+                addresses.append(socket.inet_ntoa(answer[_AT]))
+    return addresses
+
+
+def _ipv6(root: Path) -> list[str]:
+    """From /proc/net/if_inet6: address, index, length of the prefix, scope, flags, device."""
+    addresses = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/net/if_inet6").read_text().splitlines():
+            address, _, _, scope, flags, name = line.split()
+            lasts = not int(flags, 16) & _PASSING
+            if int(scope, 16) == _GLOBAL_SCOPE and lasts and not _INSIDE.match(name):
+                addresses.append(str(ipaddress.IPv6Address(bytes.fromhex(address))))
+    return addresses
+
+
+def _is_of_use(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)

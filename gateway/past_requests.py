@@ -1,0 +1,54 @@
+"""Requests to models that have ended, as they are kept and asked for. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class PastRequest(NamedTuple):
+    """One of them. Nothing of what was said is in it. Times are in seconds."""
+
+    seq: int  # when it ended, microseconds since 1970: a number of its own, later ones are higher
+    id: str
+    key_id: str
+    model: str
+    personality: str | None
+    method: str
+    route: str  # its path at the backend
+    streamed: bool
+    status: int  # 499: the client went away
+    code: str | None  # of the error that it ended with
+    client: str | None  # the address it came from
+    seconds: float  # all of it
+    queue: float  # waiting for a slot, or for the place of another model
+    load: float  # waiting for its model to load
+    prefill: float | None  # until the first token; None: not to be told from ``generation``
+    generation: float | None  # None: it came to no model
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    tokens_per_second: float | None
+
+
+class Wanted(NamedTuple):
+    """Which are asked for, of those whose ``seq`` is below ``before``; ``None``: any."""
+
+    limit: int
+    before: int | None = None
+    key_ids: frozenset[str] | None = None
+    model: str | None = None
+    statuses: tuple[tuple[int, int], ...] | None = None  # from and to, both included
+    slow: float | None = None  # seconds that it took at least
+
+    def has(self, request: PastRequest) -> bool:
+        """Whether ``request`` is one of them, whatever the limit."""
+        return (
+            (self.before is None or request.seq < self.before)
+            and (self.key_ids is None or request.key_id in self.key_ids)
+            and (self.model is None or request.model == self.model)
+            and (self.slow is None or request.seconds >= self.slow)
+            and (
+                self.statuses is None
+                or any(first <= request.status <= last for first, last in self.statuses)
+            )
+        )

@@ -1,0 +1,54 @@
+"""Files and folders that nobody but their owner may look into, whatever the umask. All block.
+
+What is there already keeps its mode: whoever opened it to others meant to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import IO, Final
+
+FILE: Final = 0o600
+FOLDER: Final = 0o700
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder``, and those above it that are missing, each 0700. Raises ``OSError``."""
+    for one in (*reversed(folder.parents), folder):
+        # mkdir() gives parents the mode of the umask alone.
+        if not one.exists():
+            one.mkdir(mode=FOLDER, exist_ok=True)
+        elif not one.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+
+
+def open_private(file: Path) -> IO[str]:
+    """``file`` for reading and appending, made 0600 if it isn't there. Raises ``OSError``."""
+    number = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE)
+    return os.fdopen(number, "a+", encoding="utf-8")
+
+
+def write_private(file: Path, data: str | bytes) -> None:
+    """Put ``data`` in the place of ``file``, all of it or nothing, 0600. Raises ``OSError``."""
+    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def is_open_to_all(file: Path) -> bool:
+    """Whether every user of this machine can read ``file``, as far as it and its folder tell."""
+    try:
+        modes = file.stat().st_mode, file.parent.stat().st_mode
+    except OSError:
+        return False
+    return bool(modes[0] & stat.S_IROTH and modes[1] & stat.S_IXOTH)

@@ -1,0 +1,75 @@
+"""What a request is made to ask for, so that its answer tells what it took. Pure.
+
+The client sees nothing of it. Most answers tell by themselves, and nothing is done for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gateway.proxy.gathered import Choices, Completions, Gatherer, ask_for_stream
+from gateway.proxy.telling import answers_to_each, ask_for_timings, chosen_fields
+
+if TYPE_CHECKING:  # backends come with it, which a process elsewhere has no use for
+    from gateway.proxy.call import Call
+
+#: Routes of llama-server where ``response_fields`` chooses what is in the answer.
+_CHOSEN = frozenset({"/completion", "/completions", "/infill"})
+#: Those whose answers are one object with ``choices``, told of by the first one's numbers.
+_CHAT = "/v1/chat/completions"
+_CHOICES = frozenset({_CHAT, "/v1/completions"})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How many answers a request asks for, and what was added to it. ``changed``: its body is."""
+
+    many_prompts: bool
+    answers: int
+    besides: bool = False
+    gathers: Callable[[], Gatherer] | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the body is another one."""
+        return self.besides or self.gathers is not None
+
+    def note(self, call: Call) -> None:
+        """Have the answer to ``call`` read so."""
+        call.several = self.many_prompts or self.answers > 1
+        call.many_prompts, call.answers = self.many_prompts, self.answers
+        call.told_besides = self.besides
+        call.gathers = self.gathers
+
+
+def ask_to_tell(body: dict[str, Any], target: str, *, here: bool) -> Asked:
+    """See to it that the answer to ``body`` at the path ``target`` tells what it took.
+
+    ``here``: by a llama-server of ours. Servers elsewhere give their answers one ``usage``, that
+    of all, if they are not llama.cpp's.
+    """
+    prompt = body.get("prompt")
+    many = isinstance(prompt, list) and not all(type(part) is int for part in prompt)
+    answers = answers_to_each(body)
+    if here and (many or answers > 1) and body.get("stream") is not True:
+        if target in _CHOICES and not (target == _CHAT and _wants_logprobs(body)):
+            ask_for_stream(body)
+            return Asked(many, answers, gathers=partial(Choices, answers))
+        # The tokens of one character are not all in a stream.
+        if target in _CHOSEN and not body.get("return_tokens"):
+            fields = chosen_fields(body)
+            body.pop("response_fields", None)
+            ask_for_stream(body)
+            return Asked(many, answers, gathers=partial(Completions, answers, fields))
+    return Asked(many, answers, target in _CHOSEN and ask_for_timings(body))
+
+
+def _wants_logprobs(body: dict[str, Any]) -> bool:
+    """Whether an answer tells of each token, which counts them.
+
+    In the stream of a chat those lack that it doesn't show: the end, a tag.
+    """
+    return bool(body.get("logprobs") or body.get("n_probs"))

@@ -1,0 +1,57 @@
+"""Leaving a llama-server whose client has hung up: a look at its slots first, then the end.
+
+What it has written for that request is known there only as long as it is at work
+(:mod:`gateway.proxy.cut_off`). The look is answered between two of its steps, as the end would be
+noticed, so the work stops no later than it would have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.backends.backend import Backend
+from gateway.errors import GatewayError
+from gateway.proxy import cut_off
+from gateway.proxy.sink import Sink
+from gateway.tasks import spawn
+from gateway.upstream import Exchange
+
+#: Seconds for the look.
+_PATIENCE: Final = 1.0
+#: Places in a backend's pool, beside those of its slots, that partings may take.
+_PLACES: Final = 4
+
+
+def part(exchange: Exchange, answer: Sink, backend: Backend) -> asyncio.Task[bytes | None] | None:
+    """End ``exchange``, soon; what the slots did by then, or ``None`` where that isn't known.
+
+    At once at a server elsewhere, and where many hang up at the same time.
+    """
+    if not _tells(backend) or answer.ended:
+        exchange.abort()
+        answer.done()
+        return None
+
+    def leave(_: asyncio.Task[bytes | None]) -> None:
+        exchange.abort()
+        answer.done()
+
+    exchange.pause()
+    looking = spawn(_look(backend), name="look at what was hung up on")
+    looking.add_done_callback(leave)
+    return looking
+
+
+def _tells(backend: Backend) -> bool:
+    if backend.spec.url or backend.sleeping:
+        return False
+    return backend.pool.exchanges <= backend.spec.parallel + _PLACES
+
+
+async def _look(backend: Backend) -> bytes | None:
+    try:
+        fetched = await backend.pool.fetch("GET", cut_off.TARGET, timeout=_PATIENCE)
+    except GatewayError:
+        return None
+    return fetched.body if fetched.status == 200 else None

@@ -1,0 +1,327 @@
+"""What becomes of a JSON body between the client and a model's llama-server. Pure.
+
+:func:`read` and :func:`shaped` are all of it; what stands between them is the choice of a model,
+which needs to know who asks. A body that is large goes through both elsewhere (see
+:mod:`gateway.workers`): :func:`look` and :func:`make` take bytes and give bytes, and what they need
+to be told, and tell, is small.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import orjson
+
+from gateway.errors import BackendError, BadRequest
+from gateway.proxy.asking import Asked, ask_to_tell
+from gateway.proxy.body import MAX_VALUES, JsonObject, parse_object, serialise, shape
+from gateway.proxy.bounds import Bounds, all_of
+from gateway.proxy.fields import Shaping
+from gateway.proxy.late import as_system, into_users_words, systems
+from gateway.proxy.lenience import drop_nulls
+from gateway.proxy.media import DATA_ONLY, Beginnings
+from gateway.proxy.personality import (
+    ANTHROPIC,
+    CHAT,
+    COMPLETION,
+    DEVELOPER,
+    MANY_SYSTEMS,
+    NONE,
+    RESPONSES,
+    MessageFormat,
+)
+from gateway.proxy.suit import suit
+from gateway.proxy.targets import check_beside
+
+if TYPE_CHECKING:  # the catalog comes with it, which a process elsewhere has no use for
+    from gateway.proxy.resolve import Target
+
+#: Characters of a name that are looked at elsewhere.
+_LONGEST_NAME = 4096
+_FORMATS = {format.name: format for format in (CHAT, RESPONSES, ANTHROPIC, COMPLETION, NONE)}
+
+
+class Wanted(Protocol):
+    """What of a :class:`gateway.proxy.resolve.Target` shapes a body."""
+
+    @property
+    def sent_as(self) -> str | None: ...
+    @property
+    def shapings(self) -> Mapping[str, Shaping] | None: ...
+    @property
+    def lacks(self) -> Mapping[str, str]: ...
+    @property
+    def defaults(self) -> Mapping[str, object]: ...
+    @property
+    def prompt(self) -> str | None: ...
+    @property
+    def ends(self) -> bool: ...
+    @property
+    def tools(self) -> Mapping[str, list[JsonObject]] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is the same for all bodies of a route: its format, and what is allowed in them."""
+
+    format: MessageFormat
+    #: The path at llama-server.
+    target: str
+    bounds: Bounds
+    #: Whether an answer can be a stream: whether it is generated.
+    streams: bool = False
+    #: Whether sampling defaults of models.json go into them.
+    defaults: bool = False
+    #: How addresses of media may begin.
+    media: Beginnings = DATA_ONLY
+    most: int = MAX_VALUES
+
+    #: Whether an answer may have to be asked to tell what it took; only if it's one of several.
+    _always: bool = field(init=False)
+    _several: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Of llama.cpp's own completions, and of several answers: see gateway.proxy.asking.
+        always = self.streams and self.format in (COMPLETION, NONE)
+        object.__setattr__(self, "_always", always)
+        object.__setattr__(self, "_several", self.streams and self.format is not ANTHROPIC)
+
+    def ask_to_tell(self, body: JsonObject, *, here: bool) -> Asked | None:
+        """See :func:`gateway.proxy.asking.ask_to_tell`; ``None``: nothing is to be seen to."""
+        if self._always or (self._several and ("n" in body or "n_cmpl" in body)):
+            return ask_to_tell(body, self.target, here=here)
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:  # formats are compared by identity
+        said = self.target, self.bounds, self.streams, self.defaults, self.media, self.most
+        return _rules, (self.format.name, *said)
+
+
+def _rules(name: str, *said: Any) -> Rules:
+    return Rules(_FORMATS[name], *said)
+
+
+def read(
+    raw: bytes, rules: Rules, queried: str | None = None
+) -> tuple[JsonObject, int, bool, list[Callable[[], None]] | None]:
+    """The body in ``raw``, what ``check`` found in it, and whether it isn't ``raw`` any more.
+
+    And what is left to be checked where that may take a while: see
+    :meth:`gateway.proxy.bounds.Bounds.check`. ``queried``: the model that the request's query
+    names. Raises :class:`gateway.proxy.body.NotJson`, and :class:`gateway.errors.BadRequest` for
+    what is no body of this format.
+    """
+    body = parse_object(raw, rules.most)
+    if queried is not None:
+        check_beside(queried, body.get("model"))
+    # `find`, not `in`: see gateway.proxy.body.
+    changed = raw.find(b"null") >= 0 and drop_nulls(body, rules.format.nulls)
+    found = rules.format.check(body, rules.media)
+    return body, found, changed, rules.bounds.check(body, rules.format.name, len(raw))
+
+
+def shaped(
+    body: JsonObject,
+    found: int,
+    changed: bool,
+    target: Wanted,
+    rules: Rules,
+    max_tokens: int | None,
+) -> tuple[int, bool, bool, Asked | None]:
+    """Make ``body`` what ``target`` is to be sent.
+
+    ``max_tokens``: of its key. Returns what was found in it, whether it changed, whether it asks
+    for a stream, and what was asked for so that the answer tells what it took, if anything had to
+    be.
+
+    Raises :class:`gateway.errors.BadRequest` for what the model can't do.
+    """
+    format = rules.format
+    if body.pop("personality", None) is not None:
+        changed = True
+    if target.shapings is not None:
+        shape(body, *target.shapings[format.name])
+        found = format.check(body, rules.media)
+        changed = True
+    if target.tools is not None and "tools" not in body and format.name in target.tools:
+        body["tools"] = copy.deepcopy(target.tools[format.name])  # bodies are changed in place
+        changed = True
+    if (name := target.sent_as) is not None:
+        body["model"] = name
+        changed = True
+    elif found or "tools" in body or "tool_choice" in body:
+        changed |= suit(format, body, found, target.lacks)
+    if rules.defaults:
+        for key, value in target.defaults.items():
+            if key not in body:
+                body[key] = value
+                changed = True
+    stream = False
+    if rules.streams:
+        bounds = rules.bounds
+        if max_tokens is not None or bounds.max_tokens or "ignore_eos" in body:
+            changed |= bounds.answer(body, format.name, max_tokens, ends=target.ends)
+        stream = body.get("stream") is True
+    telling = rules.ask_to_tell(body, here=target.sent_as is None)
+    if telling is not None and telling.changed:
+        changed = True
+    if target.prompt is not None and format.apply is not None:
+        format.apply(body, target.prompt)
+        changed = True
+    return found, changed, stream, telling
+
+
+def is_to_be_fitted(found: int, *, here: bool, template: bool) -> bool:
+    """Whether a body's system messages may not be as the model's chat template takes them.
+
+    ``here``: the model is one of our own; ``template``: models.json names another for it.
+    """
+    asked_for = MANY_SYSTEMS | DEVELOPER if template else MANY_SYSTEMS
+    return here and bool(found & asked_for)
+
+
+# --- elsewhere -----------------------------------------------------------------------------
+
+
+class Plan(NamedTuple):
+    """A :class:`Wanted` that can go elsewhere."""
+
+    sent_as: str | None
+    shapings: Mapping[str, Shaping] | None
+    lacks: Mapping[str, str]
+    defaults: Mapping[str, object]
+    prompt: str | None
+    ends: bool
+    tools: Mapping[str, list[JsonObject]] | None
+
+    @classmethod
+    def of(cls, target: Target) -> Plan:
+        """That of ``target``."""
+        return cls(
+            target.sent_as,
+            None if target.shapings is None else dict(target.shapings),
+            dict(target.lacks),
+            dict(target.defaults),
+            target.prompt,
+            target.ends,
+            None if target.tools is None else dict(target.tools),
+        )
+
+
+@dataclass(slots=True)
+class Made:
+    """What is to be known of a body that was made elsewhere."""
+
+    found: int
+    stream: bool
+    telling: Asked | None
+    #: Whether it is another one than came: the bytes beside this, or else those that came.
+    changed: bool = field(default=False)
+
+
+def look(raw: bytes, rules: Rules, queried: str | None) -> tuple[JsonObject, None]:
+    """The ``model`` and the ``personality`` that the body in ``raw`` names, which is in order."""
+    body, _, _, long = read(raw, rules, queried)
+    if long is not None:
+        all_of(long)
+    return {name: _short(body[name]) for name in ("model", "personality") if name in body}, None
+
+
+def make(raw: bytes, rules: Rules, plan: Plan, max_tokens: int | None) -> tuple[Made, bytes | None]:
+    """The body for a model, of the one in ``raw``."""
+    body, found, changed, _ = read(raw, rules)
+    found, changed, stream, telling = shaped(body, found, changed, plan, rules, max_tokens)
+    made = Made(found, stream, telling, changed)
+    return made, serialise(body) if changed else None
+
+
+def _short(name: Any) -> Any:
+    """What a name is, without what makes it long: it is wrong then, and still is."""
+    if isinstance(name, str):
+        return name[:_LONGEST_NAME]
+    return type(name)() if isinstance(name, list | dict) else name
+
+
+def system_roles(
+    raw: bytes, format: str, rename: bool
+) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], None]:
+    """Those of :func:`gateway.proxy.late.systems`; ``rename``: as :func:`fit` does."""
+    body = _again(raw, format, rename)
+    first, late = systems(_FORMATS[format], body)
+    return (first[:2], late), None
+
+
+def fit(raw: bytes, format: str, rename: bool, join: bool, move: bool) -> tuple[None, bytes]:
+    """The body in ``raw`` with its system messages as a chat template takes them.
+
+    ``rename``: developers are called ``system``. ``join``: those at the beginning become one.
+    ``move``: those that come late go into the users' words.
+    """
+    body, known = _again(raw, format, rename), _FORMATS[format]
+    if join:
+        assert known.apply is not None
+        known.apply(body, None)
+    if move:
+        into_users_words(known, body)
+    return None, serialise(body)
+
+
+def _again(raw: bytes, format: str, rename: bool) -> JsonObject:
+    body = parse_object(raw, len(raw))
+    if rename:
+        as_system(_FORMATS[format], body)
+    return body
+
+
+def conversations(
+    raw: bytes, prompt: str, name: str | None
+) -> tuple[tuple[bool, list[int]], bytes]:
+    """What to ask of /apply-template, so that a completion's prompts begin conversations.
+
+    ``prompt`` is the system's, ``name`` what the model is called by a server elsewhere. Whether
+    the body in ``raw`` has a list of prompts, and the lengths of the questions, one for each, which
+    stand beside that. Raises :class:`BadRequest` for prompts that are no texts.
+    """
+    body = parse_object(raw, len(raw))
+    asked = body.get("prompt")
+    texts: list[Any] = asked if isinstance(asked, list) else [asked]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise BadRequest("with a personality, `prompt` must be a text, or texts", param="prompt")
+    more = {} if name is None else {"model": name}
+    if "chat_template_kwargs" in body:
+        more["chat_template_kwargs"] = body["chat_template_kwargs"]
+    system = {"role": "system", "content": prompt}
+    questions = [
+        serialise({"messages": [system, {"role": "user", "content": text}], **more})
+        for text in texts
+    ]
+    return (isinstance(asked, list), [len(question) for question in questions]), b"".join(questions)
+
+
+def with_prompts(answers: bytes, lengths: list[int], several: bool) -> tuple[None, bytes]:
+    """A completion's body with its prompts as conversations, which /apply-template wrote.
+
+    ``answers`` are what it said to each, and behind these the body, by their ``lengths``. Raises
+    :class:`BackendError` for an answer that holds no prompt.
+    """
+    parts, start = [], 0
+    for length in lengths:
+        parts.append(answers[start : start + length])
+        start += length
+    written = [prompt_in(part) for part in parts]
+    if None in written:
+        raise BackendError("the model's server answered /apply-template without a text `prompt`")
+    body = parse_object(answers[start:], len(answers))
+    return None, serialise({**body, "prompt": written if several else written[0]})
+
+
+def prompt_in(answer: bytes) -> str | None:
+    """What the template wrote; None if that isn't in an answer of /apply-template."""
+    try:
+        prompt = orjson.loads(answer)["prompt"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return prompt if isinstance(prompt, str) else None

@@ -1,0 +1,102 @@
+"""What a personality sets in requests beside its system prompt, in each dialect. Pure.
+
+Seen in llama.cpp's ``tools/server/server-chat.cpp``: Responses keep every field of the body, while
+of Anthropic's Messages only ``chat_template_kwargs`` and ``thinking`` reach the template. What
+OpenAI's own servers refuse as unknown is sent to a model elsewhere only where there is no other
+way to say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from gateway.personalities import Personality
+from gateway.proxy.fields import KINDS
+
+JsonObject = dict[str, Any]
+
+#: Message formats with tools of their own, see :func:`tools_of`.
+_WITH_TOOLS: Final = ("chat", "responses", "anthropic")
+#: Those of which llama-server makes a prompt by the model's chat template.
+_TEMPLATED: Final = (*_WITH_TOOLS, "completion")
+
+
+def fixed_by_kind(personality: Personality, *, here: bool) -> Mapping[str, JsonObject]:
+    """What is set in a body, by the name of its message format.
+
+    ``here``: the model is one of our own, so its template can be told what it likes.
+    """
+    return {kind: _fixed(kind, personality, here=here) for kind in KINDS}
+
+
+def _fixed(kind: str, personality: Personality, *, here: bool) -> JsonObject:
+    fixed = dict(personality.set_params)
+    if kind not in _TEMPLATED:
+        return fixed
+    reasoning = personality.reasoning
+    arguments = dict(personality.template_args)
+    if isinstance(reasoning, str):
+        if here:
+            arguments = {"enable_thinking": True, "reasoning_effort": reasoning, **arguments}
+        fixed |= _effort(kind, reasoning)
+    elif reasoning is not None:
+        thinks = bool(reasoning)
+        arguments = {"enable_thinking": thinks, **arguments}
+        if reasoning is not True:
+            fixed |= _budget(kind, int(reasoning))
+    if arguments:
+        given = fixed.get("chat_template_kwargs")
+        fixed["chat_template_kwargs"] = {
+            **arguments,
+            **(given if isinstance(given, dict) else {}),
+        }
+    return fixed
+
+
+def _effort(kind: str, effort: str) -> JsonObject:
+    """How hard the model shall think, in the words of each API."""
+    said: dict[str, JsonObject] = {
+        "chat": {"reasoning_effort": effort},
+        "responses": {"reasoning": {"effort": effort}},
+        "anthropic": {"output_config": {"effort": effort}},
+    }
+    return said.get(kind, {})
+
+
+def _budget(kind: str, tokens: int) -> JsonObject:
+    """For how many tokens it may think."""
+    if kind == "anthropic":
+        enabled = {"type": "enabled", "budget_tokens": tokens}
+        return {"thinking": enabled if tokens else {"type": "disabled"}}
+    return {"reasoning_budget_tokens": tokens} if kind in _WITH_TOOLS else {}
+
+
+def tools_of(personality: Personality) -> Mapping[str, list[JsonObject]] | None:
+    """Its tools in the shape of each message format that has some, for requests without any."""
+    if not personality.tools:
+        return None
+    functions: list[JsonObject] = [_function(tool) for tool in personality.tools]
+    return MappingProxyType(
+        {
+            "chat": [dict(tool) for tool in personality.tools],
+            "responses": [{"type": "function", **function} for function in functions],
+            "anthropic": [_for_anthropic(function) for function in functions],
+        }
+    )
+
+
+def _function(tool: Mapping[str, Any]) -> JsonObject:
+    function: JsonObject = tool["function"]
+    return function
+
+
+def _for_anthropic(function: JsonObject) -> JsonObject:
+    made = {
+        "name": function["name"],
+        "input_schema": function.get("parameters", {"type": "object"}),
+    }
+    if "description" in function:
+        made["description"] = function["description"]
+    return made
