@@ -1,0 +1,165 @@
+"""The page at ``/`` and what belongs to it, for everybody: they are the same for who has no key.
+
+Its address is also the API's: a program that asks for ``/`` without wanting HTML is told, in
+JSON as everywhere, where it should have asked. All other paths of the page are its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from aiohttp import payload, web
+from aiohttp.abc import AbstractStreamWriter
+
+from gateway.api.addresses import no_route
+from gateway.api.auth import Scope, admit
+from gateway.api.middleware import needs
+from gateway.api.request import Handler
+from gateway.api.visit import VISIT
+from gateway.errors import NotFound, Unauthorized
+from gateway.web.files import DIST, DOCS, File, Files
+
+#: Scripts and styles are files of the page, never parts of it, so what a model writes can't run;
+#: and it can neither load nor send anything elsewhere: images are the page's or the person's own
+#: (``blob:``, ``data:``), forms lead nowhere. Only the page's own scripts may connect to others:
+#: a person can add boxes by their addresses, which this gateway does not know. Without TLS those
+#: are plain http, which a browser blocks by itself from an https page.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' data: blob:; font-src 'self'; connect-src 'self' https: http:; "
+    "worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), clipboard-write=(self), display-capture=(), "
+    "geolocation=(), microphone=(), payment=(), usb=()",
+}
+#: The page of the API talks to this gateway alone. Swagger UI draws its arrows from `data:`.
+_DOCS_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+#: Names of assets hold a hash of what is in them. All else is asked for again, as it may have
+#: changed; icons not each time.
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_A_DAY: Final = "public, max-age=86400"
+_ASK_AGAIN: Final = "no-cache"
+#: What is answered without: installing went on, as npm's packages couldn't be had.
+_NOT_BUILT: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8">\
+<meta name="viewport" content="width=device-width, initial-scale=1">\
+<meta name="color-scheme" content="light dark"><title>LLM-API Gateway</title></head><body>\
+<h1>LLM-API Gateway</h1><p>This gateway was installed without its page: install it once more with \
+a way to npm's registry, or run <code>npm ci && npm run build</code> in \
+<code>gateway/web</code> of its source, and load this page again.</p>\
+<p>The API works without it: <a href="/docs">/docs</a> lists all routes.</p></body></html>"""
+
+
+#: Bytes that are given to a connection at once.
+_AT_ONCE: Final = 64 * 1024
+
+
+class _Pieces(payload.Payload):
+    """Bytes that are sent piece by piece, each when its client has taken those before.
+
+    In one piece, what a client does not take would be copied for each of them, and whoever asks for
+    the page needs no key.
+    """
+
+    _value: bytes
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._size = len(content)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send all of it."""
+        whole = memoryview(self._value)
+        for start in range(0, len(whole), _AT_ONCE):
+            await writer.write(whole[start : start + _AT_ONCE])
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """All of it as text."""
+        return self._value.decode(encoding, errors)
+
+
+_FILES: Final = web.AppKey("page_files", Files)
+
+
+def routes() -> Iterator[tuple[str, str, Handler]]:
+    """``(method, path, handler)`` of the page. They are no part of the API, nor of its document."""
+    yield "GET", "/", root
+    for path in ("/favicon.ico", "/manifest.webmanifest", "/sw.js"):
+        yield "GET", path, file
+    for folder in ("assets", "icons"):
+        yield "GET", f"/{folder}/{{path:.+}}", file
+
+
+def keep(app: web.Application) -> None:
+    """Make what :func:`routes` need of ``app``. Nothing is read yet."""
+    app[_FILES] = Files(DIST)
+
+
+@needs(Scope.PUBLIC)
+async def root(request: web.Request) -> web.StreamResponse:
+    """GET /: the page to who takes HTML; to others, where the API is."""
+    if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
+        visit = request[VISIT]
+        try:
+            while not admit(request, visit, Scope.CHAT):
+                await visit.parts.door.wait()
+        except Unauthorized as error:
+            error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
+            raise
+        raise no_route(request)
+    found = await asyncio.to_thread(request.app[_FILES].page)
+    if found is None:
+        headers = {**_HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
+        return web.Response(
+            status=501, text=_NOT_BUILT, content_type="text/html", charset="utf-8", headers=headers
+        )
+    return _answer(request, found, _ASK_AGAIN, vary="Accept, Accept-Encoding")
+
+
+@needs(Scope.PUBLIC)
+async def file(request: web.Request) -> web.StreamResponse:
+    """GET /assets/...: what the page is made of."""
+    path = request.path.removeprefix("/")
+    files = request.app[_FILES]
+    found = files.kept(path)
+    if found is None and files.may_have(path):
+        found = await asyncio.to_thread(files.file, path)
+    if found is None:
+        raise NotFound(f"the page has no file {path[:200]!r}", code="file_not_found")
+    folder = path.split("/", 1)[0]
+    caching = {"assets": _FOR_EVER, "icons": _A_DAY, "favicon.ico": _A_DAY}.get(folder, _ASK_AGAIN)
+    return _answer(request, found, caching, vary="Accept-Encoding")
+
+
+async def docs(request: web.Request) -> web.Response | None:
+    """The page of the API, for /docs; ``None`` where it was never built."""
+    files = request.app[_FILES]
+    if await asyncio.to_thread(files.page) is None:
+        return None
+    found = files.kept(DOCS) or await asyncio.to_thread(files.file, DOCS)
+    if found is None:
+        return None
+    response = _answer(request, found, _ASK_AGAIN, vary="Accept-Encoding")
+    response.headers["Content-Security-Policy"] = _DOCS_POLICY
+    return response
+
+
+def _answer(request: web.Request, found: File, caching: str, *, vary: str) -> web.Response:
+    body = found.body(",".join(request.headers.getall("Accept-Encoding", ())))
+    headers = {**_HEADERS, "Cache-Control": caching, "ETag": f'"{body.etag}"', "Vary": vary}
+    if any(tag.value in (body.etag, "*") for tag in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    if body.coding is not None:
+        headers["Content-Encoding"] = body.coding
+    headers["Content-Type"] = found.kind
+    large = len(body.content) > _AT_ONCE
+    return web.Response(body=_Pieces(body.content) if large else body.content, headers=headers)

@@ -1,0 +1,133 @@
+/** "Use it from your app": ready lines for each client, as the gateway has them. */
+
+import { useSignal } from "@preact/signals";
+import { useEffect, useId } from "preact/hooks";
+import { box } from "../gateway/connection";
+import { askJson } from "../gateway/request";
+import { useIt as t } from "../texts/en/useIt";
+import { CopyButton } from "./CopyButton";
+import { ErrorNote } from "./ErrorNote";
+import "./useIt.css";
+
+interface Part {
+  readonly where: string;
+  readonly place: string;
+  readonly language: string;
+  readonly text: string;
+}
+
+interface Client {
+  readonly client: string;
+  readonly title: string;
+  readonly about: string;
+  readonly parts: readonly Part[];
+  readonly notes: readonly string[];
+  readonly documentation: string;
+}
+
+/** GET /clients. */
+export interface ClientLines {
+  readonly model: string;
+  readonly key_variable: string;
+  readonly clients: readonly Client[];
+}
+
+interface Props {
+  /** `NAME` or `NAME:PERSONALITY`; without it what the key would get by itself. */
+  readonly model?: string | undefined;
+  /** A key to write into the lines, asked for with that key; without it the key in use. */
+  readonly apiKey?: string | undefined;
+}
+
+export function UseIt({ model, apiKey }: Props) {
+  const lines = useSignal<ClientLines | null>(null);
+  const error = useSignal<unknown>(null);
+  const withKey = useSignal(apiKey !== undefined);
+  const chosen = useSignal("openai-python");
+  const id = useId();
+  useEffect(() => {
+    const control = new AbortController();
+    const query = new URLSearchParams({ url: box.value?.address || location.origin });
+    if (model !== undefined) query.set("model", model);
+    if (withKey.value) query.set("key", "true");
+    error.value = null;
+    askJson<ClientLines>(`/clients?${query}`, {
+      signal: control.signal,
+      ...(apiKey === undefined ? {} : { headers: { Authorization: `Bearer ${apiKey}` } }),
+    }).then(
+      (found) => (lines.value = found),
+      (reason: unknown) => {
+        if (!control.signal.aborted) error.value = reason;
+      },
+    );
+    return () => control.abort();
+  }, [model, apiKey, withKey.value]);
+  const clients = lines.value?.clients ?? [];
+  const shown = clients.find((one) => one.client === chosen.value) ?? clients[0];
+  return (
+    <section class="use-it" aria-labelledby={id}>
+      <div class="use-it-head">
+        <h3 id={id}>{t.title}</h3>
+        <select
+          class="input"
+          aria-label={t.client}
+          value={shown?.client ?? ""}
+          onChange={(event) => (chosen.value = event.currentTarget.value)}
+        >
+          {clients.map((one) => (
+            <option key={one.client} value={one.client}>
+              {one.title}
+            </option>
+          ))}
+        </select>
+      </div>
+      {error.value !== null && <ErrorNote error={error.value} />}
+      {shown && <Lines client={shown} />}
+      {apiKey === undefined && lines.value && (
+        <p class="soft">
+          <label>
+            <input
+              type="checkbox"
+              checked={withKey.value}
+              onChange={(event) => (withKey.value = event.currentTarget.checked)}
+            />{" "}
+            {t.withKey}
+          </label>{" "}
+          {!withKey.value && t.keyIn(lines.value.key_variable)}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function Lines({ client }: { readonly client: Client }) {
+  return (
+    <>
+      <p class="soft">{client.about}</p>
+      {client.parts.map((part) => (
+        <div key={part.where + part.text} class="use-it-part">
+          <div>
+            <span class="soft">{part.place}</span>
+            <CopyButton text={part.text} label={t.copyLines} />
+          </div>
+          <pre tabIndex={0} role="region" aria-label={`${client.title}, ${part.where}`}>
+            <code>{part.text}</code>
+          </pre>
+        </div>
+      ))}
+      <details>
+        <summary>{t.notes}</summary>
+        <ul>
+          {client.notes.map((note) => (
+            <li key={note}>{note}</li>
+          ))}
+          <li>
+            <a href={client.documentation} target="_blank" rel="noreferrer">
+              {t.documentation}
+            </a>
+          </li>
+        </ul>
+      </details>
+    </>
+  );
+}

@@ -1,0 +1,24 @@
+/** Whether the list of conversations is shown: a column on wide screens, a drawer on phones. */
+
+import { effect, signal } from "@preact/signals";
+
+const PLACE = "llm-gateway.conversations";
+
+const small = matchMedia("(max-width: 899px)");
+export const narrow = signal(small.matches);
+small.addEventListener("change", () => {
+  narrow.value = small.matches;
+  panelOpen.value = !small.matches && kept();
+});
+
+/** At first a column where there is room for it beside a chat that is wide enough to read. */
+function kept(): boolean {
+  return (localStorage.getItem(PLACE) ?? (innerWidth >= 1100 ? "open" : "closed")) === "open";
+}
+
+export const panelOpen = signal(!small.matches && kept());
+
+effect(() => {
+  const open = panelOpen.value;
+  if (!narrow.peek() && open !== kept()) localStorage.setItem(PLACE, open ? "open" : "closed");
+});

@@ -1,0 +1,43 @@
+/** Numbers, sizes and times as people read them. */
+
+const NUMBER = new Intl.NumberFormat("en");
+
+/** A count with its thousands separated. */
+export function count(value: number): string {
+  return NUMBER.format(Math.round(value));
+}
+
+const GIB = 2 ** 30;
+const MIB = 2 ** 20;
+
+/** Bytes as GiB, or MiB below one tenth of it, or KiB below one of those. */
+export function size(bytes: number): string {
+  if (bytes >= GIB / 10) return `${(bytes / GIB).toFixed(bytes >= 100 * GIB ? 0 : 1)} GiB`;
+  if (bytes >= MIB || bytes === 0) return `${count(bytes / MIB)} MiB`;
+  return `${count(Math.max(1, bytes / 1024))} KiB`;
+}
+
+/** Seconds: "0.4 s", "12 s", "3 min", "2 h 5 min", "4 d". */
+export function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 48 * 60) {
+    const rest = minutes % 60;
+    return `${Math.floor(minutes / 60)} h${rest ? ` ${rest} min` : ""}`;
+  }
+  return `${Math.round(minutes / 1440)} d`;
+}
+
+/** A moment as seen from now: "just now", "2 min ago", "in 3 d". */
+export function ago(when: Date, now: Date = new Date()): string {
+  const seconds = (now.getTime() - when.getTime()) / 1000;
+  if (Math.abs(seconds) < 10) return "just now";
+  return seconds > 0 ? `${duration(seconds)} ago` : `in ${duration(-seconds)}`;
+}
+
+/** The exact moment, in the person's own time zone. */
+export function exactly(when: Date): string {
+  return when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}

@@ -1,0 +1,121 @@
+/** What goes on at the box in use, kept up to date while somebody is signed in and looks. */
+
+import { computed, signal } from "@preact/signals";
+import { box, key, keyRefused } from "./connection";
+import { GatewayError } from "./errors";
+import { follow, type Wait } from "./events";
+import { askJson } from "./request";
+import type { ListedModel, Overview, Status } from "./types";
+
+/** What the key in use may do; `null` until the gateway has said so. */
+export const role = signal<"admin" | "user" | null>(null);
+/** GET /v1/models, anew at every change that GET /status tells of; `null` until it came. */
+export const models = signal<readonly ListedModel[] | null>(null);
+/** The last event of GET /status. */
+export const status = signal<Status | null>(null);
+/** GET /admin/status, each second, for admin keys. */
+export const overview = signal<Overview | null>(null);
+/** Why what is shown may be old, or `null`: the connection broke and is being tried again. */
+export const broken = signal<unknown>(null);
+/** While it is {@link broken}: until when the next try waits, and how not to wait. */
+export const wait = signal<Wait | null>(null);
+/** Whether the device has a network at all, as far as the browser knows. */
+export const online = signal(navigator.onLine);
+for (const event of ["online", "offline"])
+  addEventListener(event, () => {
+    online.value = navigator.onLine;
+    if (online.value) wait.value?.now();
+  });
+
+/** Models of which a key may choose: without their personalities. */
+export const choosable = computed<readonly ListedModel[]>(
+  () => models.value?.filter((one) => one.parent === undefined) ?? [],
+);
+
+export const signedIn = computed<boolean>(() => role.value !== null && box.value !== null);
+/** Whether the key of who is signed in has been refused since: revoked, or expired. */
+export const lost = computed<boolean>(
+  () => signedIn.value && key.value !== null && keyRefused.value === key.value,
+);
+
+/** Milliseconds out of sight after which nothing is followed any more. */
+const OUT_OF_SIGHT = 20_000;
+
+let current: AbortController | null = null;
+let hiding: ReturnType<typeof setTimeout> | undefined;
+
+/**
+ * Begin to follow the box and key in use, in place of whatever was followed before.
+ *
+ * Throws what the gateway answers to the first question ({@link GatewayError}: a wrong key, for
+ * example) or Unreachable; what was seen before then stays.
+ */
+export async function begin(): Promise<void> {
+  const listed = await askJson<{ data: readonly ListedModel[] }>("/v1/models");
+  const seen = await askJson<Overview>("/admin/status").catch((error: unknown) => {
+    if (error instanceof GatewayError && error.status === 403) return null;
+    throw error;
+  });
+  end();
+  keyRefused.value = null;
+  models.value = listed.data;
+  overview.value = seen;
+  role.value = seen ? "admin" : "user";
+  followAll();
+}
+
+function followAll(): void {
+  const control = new AbortController();
+  current = control;
+  const { signal: ended } = control;
+  const onError = (error: unknown): void => {
+    if (ended.aborted) return;
+    broken.value = error;
+    if (error === null) wait.value = null;
+  };
+  const onWait = (next: Wait): void => {
+    if (!ended.aborted) wait.value = next;
+  };
+  const onStatus = (value: Status): void => {
+    status.value = value;
+    void refreshModels(ended);
+  };
+  void follow<Status>("/status", ended, onStatus, onError, onWait);
+  if (role.value === "admin") {
+    const onOverview = (value: Overview): void => void (overview.value = value);
+    // Whether it broke, /status tells; of both at once a person needs to know once.
+    void follow<Overview>("/admin/status?follow=true", ended, onOverview);
+  }
+}
+
+// A browser has six connections to one origin of HTTP/1.1, for all tabs together: those that
+// nobody looks at must not hold two each.
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (!document.hidden) {
+    if (signedIn.value && current === null) followAll();
+    return;
+  }
+  hiding = setTimeout(() => {
+    current?.abort();
+    current = null;
+  }, OUT_OF_SIGHT);
+});
+
+async function refreshModels(ended: AbortSignal): Promise<void> {
+  try {
+    const listed = await askJson<{ data: readonly ListedModel[] }>("/v1/models", {
+      signal: ended,
+    });
+    if (!ended.aborted) models.value = listed.data;
+  } catch {
+    // `broken` says so already, by the stream beside it
+  }
+}
+
+/** Stop following, and forget what was seen: the person signed out, or changes the box. */
+export function end(): void {
+  current?.abort();
+  current = null;
+  role.value = models.value = status.value = overview.value = broken.value = wait.value = null;
+}

@@ -1,0 +1,81 @@
+/** What the screen shows, kept up to date while it is open and seen. */
+
+import { signal } from "@preact/signals";
+import { follow } from "../../gateway/events";
+import { askJson } from "../../gateway/request";
+import type { Filters, List, News, Running } from "./requests";
+import { NO_FILTERS, queryOf, withNews, withOlder } from "./requests";
+
+const PAGE = "50";
+
+export const filters = signal<Filters>(NO_FILTERS);
+/** `null` until it came. */
+export const running = signal<readonly Running[] | null>(null);
+export const notShown = signal(0);
+export const list = signal<List | null>(null);
+export const lost = signal(0);
+/** Why not all are recorded, in the gateway's words. */
+export const problem = signal<string | null>(null);
+/** Why what is shown may be old, or `null`. */
+export const broken = signal<unknown>(null);
+export const loadingOlder = signal(false);
+export const olderError = signal<unknown>(null);
+
+/** Follow the requests that `wanted` lets through, until the returned function is called. */
+export function watch(wanted: Filters): () => void {
+  let control = new AbortController();
+  list.value = null;
+  broken.value = olderError.value = null;
+  const begin = (): void => {
+    control = new AbortController();
+    const { signal: ended } = control;
+    const path = `/admin/requests?${queryOf(wanted, { follow: "true", limit: PAGE })}`;
+    void follow<News>(
+      path,
+      ended,
+      (news) => {
+        if (!ended.aborted) take(news);
+      },
+      (error) => {
+        if (!ended.aborted) broken.value = error;
+      },
+    );
+  };
+  // Nobody looks at a tab that is hidden; of its few connections it keeps none.
+  const turned = (): void => {
+    control.abort();
+    if (!document.hidden) begin();
+  };
+  document.addEventListener("visibilitychange", turned);
+  begin();
+  return () => {
+    document.removeEventListener("visibilitychange", turned);
+    control.abort();
+  };
+}
+
+function take(news: News): void {
+  running.value = news.under_way;
+  notShown.value = news.not_shown;
+  list.value = withNews(list.value, news);
+  lost.value = news.lost;
+  problem.value = news.problem;
+}
+
+/** Add the next page of older ones. */
+export async function showOlder(): Promise<void> {
+  const before = list.value;
+  const wanted = filters.value;
+  if (!before?.next || loadingOlder.value) return;
+  loadingOlder.value = true;
+  olderError.value = null;
+  try {
+    const query = queryOf(wanted, { cursor: before.next, limit: PAGE });
+    const page = await askJson<News>(`/admin/requests?${query}`);
+    if (filters.value === wanted && list.value) list.value = withOlder(list.value, page);
+  } catch (error) {
+    olderError.value = error;
+  } finally {
+    loadingOlder.value = false;
+  }
+}

@@ -1,0 +1,113 @@
+/** Requests as GET /admin/requests tells of them, and how news become part of a list. Pure. */
+
+export const PARTS = ["queue", "load", "prefill", "generation"] as const;
+export type Part = (typeof PARTS)[number];
+/** Seconds; `null`: not begun, or not to be told. */
+export type Timings = Readonly<Record<Part, number | null>>;
+
+interface Told {
+  readonly id: string;
+  readonly started: string;
+  readonly key: string;
+  readonly name: string | null;
+  readonly model: string;
+  readonly personality: string | null;
+  readonly method: string;
+  readonly route: string;
+  readonly streamed: boolean;
+  readonly client: string | null;
+  readonly seconds: number;
+  readonly timings: Timings;
+  readonly completion_tokens: number;
+  readonly tokens_per_second: number | null;
+}
+
+export interface Running extends Told {
+  readonly stage: "queued" | "loading" | "prefill" | "generating" | "answering";
+  readonly percent: number | null;
+  readonly position: number | null;
+}
+
+export interface Ended extends Told {
+  readonly ended: string;
+  readonly status: number;
+  readonly code: string | null;
+  readonly prompt_tokens: number;
+  readonly cached_tokens: number;
+}
+
+export interface News {
+  readonly under_way: readonly Running[];
+  readonly not_shown: number;
+  /** The newest first. In events but the first, those that are new. */
+  readonly ended: readonly Ended[];
+  /** Only in pages, and in the first event of a stream. */
+  readonly next?: string | null;
+  readonly lost: number;
+  readonly problem: string | null;
+}
+
+export interface List {
+  readonly ended: readonly Ended[];
+  /** Where older ones begin; `null`: there are none. */
+  readonly next: string | null;
+}
+
+/** What is shown after `news` came: what was shown before stays, unless there may be a gap. */
+export function withNews(list: List | null, news: News): List {
+  if (list === null) return { ended: news.ended, next: news.next ?? null };
+  const known = new Set(list.ended.map((one) => one.id));
+  const fresh = news.ended.filter((one) => !known.has(one.id));
+  const begins = news.next !== undefined;
+  const touches = fresh.length < news.ended.length || news.next === null;
+  if (begins && !touches) return { ended: news.ended, next: news.next ?? null };
+  return fresh.length === 0 ? list : { ...list, ended: [...fresh, ...list.ended] };
+}
+
+/** What is shown after a page of older ones came. */
+export function withOlder(list: List, page: News): List {
+  const known = new Set(list.ended.map((one) => one.id));
+  const older = page.ended.filter((one) => !known.has(one.id));
+  return { ended: [...list.ended, ...older], next: page.next ?? null };
+}
+
+export interface Filters {
+  readonly key: string;
+  readonly model: string;
+  readonly status: string;
+  /** Seconds. */
+  readonly slow: string;
+}
+
+export const NO_FILTERS: Filters = { key: "", model: "", status: "", slow: "" };
+
+/** The query of a route with `filters` and `more`; what is empty is left out. */
+export function queryOf(filters: Filters, more: Readonly<Record<string, string>> = {}): string {
+  const given = Object.entries({ ...filters, ...more }).filter(([, value]) => value !== "");
+  return new URLSearchParams(given).toString();
+}
+
+export type Result = "ok" | "left" | "cancelled" | "refused" | "failed";
+
+export function resultOf({ status, code }: Pick<Ended, "status" | "code">): Result {
+  if (code === "cancelled") return "cancelled";
+  if (status === 499) return "left";
+  if (status >= 500) return "failed";
+  return status >= 400 ? "refused" : "ok";
+}
+
+export interface Segment {
+  readonly part: Part;
+  readonly seconds: number;
+  /** Percent of all of them. */
+  readonly share: number;
+}
+
+/** The parts of a bar, those that take up something. */
+export function segmentsOf(timings: Timings): readonly Segment[] {
+  const all = PARTS.map((part) => ({ part, seconds: timings[part] ?? 0 }));
+  const sum = all.reduce((total, { seconds }) => total + seconds, 0);
+  return all
+    .filter(({ seconds }) => seconds > 0)
+    .map(({ part, seconds }) => ({ part, seconds, share: (100 * seconds) / sum }));
+}

@@ -1,0 +1,177 @@
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { Button } from "../../components/Button";
+import { CopyButton } from "../../components/CopyButton";
+import { Icon } from "../../components/Icon";
+import type { Message, ToolCall } from "../../conversations/types";
+import { role } from "../../gateway/live";
+import { href } from "../../router";
+import { chat as t } from "../../texts/en/chat";
+import { Branches } from "./Branches";
+import { Code } from "./Code";
+import { Facts } from "./Facts";
+import { Markdown } from "./Markdown";
+import type { Run } from "./run";
+import { Waiting } from "./Waiting";
+
+interface Props {
+  readonly message: Message;
+  /** Its stream, while it is being written here. */
+  readonly run: Run | undefined;
+  readonly first: boolean;
+  readonly remote: boolean;
+  /** The last one of what is shown. */
+  readonly last: boolean;
+  /** Whether its Markdown is worth working out now; else its text is shown as it is. */
+  readonly near: boolean;
+  /** Whether the model could go on where it ended. */
+  readonly goesOn: boolean;
+  readonly onAgain: () => void;
+  readonly onGoOn: () => void;
+}
+
+export function Answer(props: Props) {
+  const { run, last, near } = props;
+  const message = run?.message.value ?? props.message;
+  const { content, reasoning, toolCalls } = message;
+  const growing = run !== undefined;
+  return (
+    <article class={last ? "message answer last" : "message answer"} aria-label={t.answer}>
+      <header class="soft">{t.by(message.model ?? t.answer, message.personality)}</header>
+      {reasoning && (
+        <Thoughts
+          text={reasoning}
+          seconds={message.stats?.thoughtSeconds}
+          growing={growing && content === ""}
+        />
+      )}
+      {near ? <Markdown text={content} growing={growing} /> : <p class="as-it-is">{content}</p>}
+      {toolCalls?.map((call, index) => (
+        <Call key={call.id || index} call={call} growing={growing} />
+      ))}
+      {growing ? <Waiting run={run} /> : <Ended {...props} />}
+    </article>
+  );
+}
+
+/** What the model thought before it answered, folded. */
+function Thoughts({
+  text,
+  seconds,
+  growing,
+}: {
+  readonly text: string;
+  readonly seconds: number | undefined;
+  readonly growing: boolean;
+}) {
+  const open = useSignal(false);
+  const words = growing ? t.thinking : seconds === undefined ? t.thought : t.thoughtFor(seconds);
+  return (
+    <details class="thoughts" onToggle={(event) => (open.value = event.currentTarget.open)}>
+      <summary>{words}</summary>
+      {open.value && <Markdown text={text} growing={growing} />}
+    </details>
+  );
+}
+
+function Call({ call, growing }: { readonly call: ToolCall; readonly growing: boolean }) {
+  return (
+    <div class="call">
+      <p>
+        <Icon name="tool" size={16} /> {t.calls(call.name)}
+      </p>
+      {call.arguments.trim() === "" || call.arguments.trim() === "{}" ? (
+        <p class="soft">{t.noArguments}</p>
+      ) : (
+        <Code text={pretty(call.arguments)} language="json" open={growing} />
+      )}
+    </div>
+  );
+}
+
+function pretty(json: string): string {
+  try {
+    return JSON.stringify(JSON.parse(json), null, 2);
+  } catch {
+    return json; // not whole, or wrong: as the model wrote it
+  }
+}
+
+/** What is said of an answer that has ended, and what can be done with it. */
+function Ended({ message, first, remote, goesOn, onAgain, onGoOn }: Props) {
+  const { content, error, finish, id, toolCalls } = message;
+  const empty = content === "" && (toolCalls?.length ?? 0) === 0;
+  const why = empty && finish === "stop" ? t.empty : endOf(finish);
+  const broken = error !== undefined || finish === undefined || finish === "cut";
+  return (
+    <>
+      {error ? (
+        <div class="note bad" role="alert">
+          <p>{error.message}</p>
+          {error.requestId && (
+            <p class="soft request">
+              {t.request} <code>{error.requestId}</code>{" "}
+              <CopyButton text={error.requestId} label={t.copyId} />
+            </p>
+          )}
+          <Actions>
+            {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
+            <Button onClick={onAgain}>{content === "" ? t.tryAgain : t.again}</Button>
+            {role.value === "admin" && message.model && error.requestId && (
+              <a class="button plain" href={href("models", message.model)}>
+                {t.seeLog}
+              </a>
+            )}
+          </Actions>
+        </div>
+      ) : (
+        why !== null && (
+          <div class={broken ? "note warn" : "ending"}>
+            <p class={broken ? undefined : "soft"}>{why}</p>
+            <Actions>
+              {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
+              {(broken || empty) && (
+                <Button onClick={onAgain}>{content === "" ? t.tryAgain : t.again}</Button>
+              )}
+            </Actions>
+          </div>
+        )
+      )}
+      <div class="message-foot">
+        <Branches id={id} />
+        <span class="message-actions">
+          {content !== "" && <CopyButton text={content} label={t.copy} />}
+          <Button kind="plain" label={t.again} onClick={onAgain}>
+            <Icon name="again" size={16} />
+          </Button>
+        </span>
+        <Facts message={message} first={first} remote={remote} />
+      </div>
+    </>
+  );
+}
+
+function Actions({ children }: { readonly children: ComponentChildren }) {
+  return <div class="ending-actions">{children}</div>;
+}
+
+function endOf(finish: string | undefined): string | null {
+  switch (finish) {
+    case "stop":
+    case "tool_calls":
+    case "error":
+      return null;
+    case undefined:
+      return t.unfinished;
+    case "stopped":
+      return t.stopped;
+    case "cut":
+      return t.cut;
+    case "length":
+      return t.reachedLimit;
+    case "content_filter":
+      return t.filtered;
+    default:
+      return finish;
+  }
+}

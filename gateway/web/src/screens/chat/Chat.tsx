@@ -1,0 +1,172 @@
+import { useSignalEffect } from "@preact/signals";
+import { Button } from "../../components/Button";
+import { Empty } from "../../components/Empty";
+import { Icon } from "../../components/Icon";
+import { ConversationPanel, ConversationsButton } from "../../conversations/ConversationPanel";
+import { store } from "../../conversations/conversations";
+import { panelOpen } from "../../conversations/panel";
+import { openNewConversation, useConversationRoute } from "../../conversations/route";
+import { SettingsButton } from "../../conversations/SettingsDialog";
+import type { Opened } from "../../conversations/store";
+import { TroubleNotes } from "../../conversations/TroubleNotes";
+import { choosable, models as listed, role, status } from "../../gateway/live";
+import { href } from "../../router";
+import { chat as t } from "../../texts/en/chat";
+import { askAgain, askEdited, askNew, goOn, lastModel, personalityOf } from "./ask";
+import { first, named, sees, talking } from "./choice";
+import { Composer } from "./Composer";
+import { firstAnswer } from "./first";
+import { ModelPicker, PersonalityPicker } from "./Pickers";
+import { runs } from "./run";
+import { Start } from "./Start";
+import { Thread } from "./Thread";
+import { UseItBar } from "./UseItBar";
+import "./chat.css";
+import "./markdown.css";
+
+/** Talk with a model. */
+export default function Chat() {
+  useConversationRoute();
+  useFirstModel();
+  const opened = store.opened.value;
+  return (
+    <div class="chat">
+      <h1 class="visually-hidden">{t.title}</h1>
+      <ConversationPanel />
+      <section class="chat-main" aria-label={t.title}>
+        {talking(choosable.value).length === 0 ? (
+          <NoModels />
+        ) : opened === null ? (
+          <NotOpen />
+        ) : (
+          <Open opened={opened} />
+        )}
+      </section>
+    </div>
+  );
+}
+
+/** A conversation that has no model yet gets the one that is likeliest meant. */
+function useFirstModel(): void {
+  useSignalEffect(() => {
+    const opened = store.opened.value;
+    if (opened === null || opened.conversation.model !== null) return;
+    const told = status.value;
+    const model = first(talking(choosable.value), lastModel(), told);
+    if (model === undefined) return;
+    const personality = opened.fresh && told?.active === model.id ? told.personality : null;
+    store.change(opened.conversation.id, {
+      model: model.id,
+      ...(personality !== null && { personality }),
+    });
+  });
+}
+
+function Open({ opened }: { readonly opened: Opened }) {
+  const { conversation, messages } = opened;
+  const { id } = conversation;
+  const models = talking(choosable.value);
+  const model = conversation.model === null ? undefined : named(models, conversation.model);
+  const personality = model ? personalityOf(opened, model) : null;
+  const run = runs.value.get(id);
+  const isIdle = model !== undefined && run === undefined;
+  const last = conversation.leaf === null ? undefined : messages.get(conversation.leaf);
+  const failed = last?.error !== undefined;
+  return (
+    <>
+      <header class="chat-bar">
+        <ConversationsButton />
+        <ModelPicker
+          models={models}
+          model={model}
+          name={conversation.model}
+          onChoose={(name) => store.change(id, { model: name })}
+        />
+        {model && (
+          <PersonalityPicker
+            models={listed.value ?? []}
+            model={model}
+            conversation={conversation}
+            onChoose={(chosen) => store.change(id, { personality: chosen })}
+          />
+        )}
+        <span class="room" />
+        <SettingsButton />
+        <Button kind="plain" label={t.newChat} onClick={openNewConversation}>
+          <Icon name="plus" />
+        </Button>
+      </header>
+      {!panelOpen.value && <TroubleNotes />}
+      {messages.size === 0 && model ? (
+        <Start
+          model={model}
+          personality={personality}
+          onAsk={(text) => askNew(opened, model, text, [])}
+        />
+      ) : (
+        <Thread
+          opened={opened}
+          remote={model?.remote === true}
+          first={firstAnswer.value}
+          onEdit={(message, text) => isIdle && askEdited(opened, model, message, text)}
+          onAgain={(message) => isIdle && askAgain(opened, model, message)}
+          onGoOn={(message) => isIdle && goOn(opened, model, message)}
+          onStop={() => run?.stop()}
+        />
+      )}
+      {messages.size > 0 && isIdle && !failed && (
+        <UseItBar model={personality === null ? model.id : `${model.id}:${personality}`} />
+      )}
+      <Composer
+        id={opened.fresh ? null : id}
+        model={model?.id ?? conversation.model ?? t.model}
+        sees={sees(model)}
+        running={run !== undefined}
+        onSend={(text, images) => model && askNew(opened, model, text, images)}
+        onStop={() => run?.stop()}
+      />
+    </>
+  );
+}
+
+function NotOpen() {
+  if (store.missing.value === null)
+    return (
+      <p class="opening soft" role="status">
+        {t.opening}
+      </p>
+    );
+  return (
+    <>
+      <header class="chat-bar">
+        <ConversationsButton />
+      </header>
+      <Empty title={t.missing}>
+        <p>{t.missingText}</p>
+        <Button kind="primary" onClick={openNewConversation}>
+          {t.newChat}
+        </Button>
+      </Empty>
+    </>
+  );
+}
+
+function NoModels() {
+  if (listed.value === null)
+    return (
+      <p class="opening soft" role="status">
+        {t.loadingModels}
+      </p>
+    );
+  const admin = role.value === "admin";
+  return (
+    <Empty title={t.noModels}>
+      <p>{admin ? t.noModelsAdmin : t.noModelsUser}</p>
+      {admin && (
+        <a class="button primary" href={href("models")}>
+          {t.toModels}
+        </a>
+      )}
+    </Empty>
+  );
+}

@@ -1,0 +1,178 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { Button } from "../../components/Button";
+import { Icon } from "../../components/Icon";
+import { toast } from "../../components/Toasts";
+import type { Image } from "../../conversations/types";
+import { chat as t } from "../../texts/en/chat";
+import { draft, keepDraft } from "./draft";
+import { MOST, NoPicture, picture, picturesIn } from "./images";
+import { Pictures } from "./Pictures";
+
+interface Props {
+  /** The conversation it belongs to; `null`: one that isn't begun. */
+  readonly id: string | null;
+  readonly model: string;
+  /** Whether the model can look at pictures. */
+  readonly sees: boolean;
+  readonly running: boolean;
+  readonly onSend: (text: string, images: readonly Image[]) => void;
+  readonly onStop: () => void;
+}
+
+/** Fingers have no Shift: there, Enter begins a new line, and the button sends. */
+const BY_FINGER = matchMedia("(pointer: coarse) and (hover: none)");
+
+/** Where questions are written: grows with them, keeps them, takes pictures. */
+export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
+  const text = useSignal(draft(id));
+  const images = useSignal<readonly Image[]>([]);
+  const dragged = useSignal(false);
+  const area = useRef<HTMLTextAreaElement>(null);
+  const files = useRef<HTMLInputElement>(null);
+  const camera = useRef<HTMLInputElement>(null);
+
+  useEffect(() => {
+    text.value = draft(id);
+    images.value = [];
+    if (!BY_FINGER.matches) area.current?.focus();
+  }, [id]);
+  useLayoutEffect(() => {
+    const element = area.current;
+    if (!element) return;
+    element.style.height = "auto";
+    element.style.height = `${element.scrollHeight + 2}px`;
+  }, [text.value]);
+
+  const add = async (added: readonly File[]): Promise<void> => {
+    if (added.length === 0) return;
+    if (!sees) return toast(t.noEyes(model));
+    const room = MOST - images.value.length;
+    if (added.length > room) toast(t.tooMany(MOST));
+    for (const file of added.slice(0, room)) {
+      try {
+        images.value = [...images.value, await picture(file, file.name)];
+      } catch (error) {
+        toast(t.noPicture(error instanceof NoPicture ? error.message : file.name));
+      }
+    }
+    area.current?.focus();
+  };
+  const ready = text.value.trim() !== "" || images.value.length > 0;
+  const send = (): void => {
+    if (running || !ready) return;
+    onSend(text.value.trim(), images.value);
+    text.value = "";
+    images.value = [];
+    keepDraft(id, "");
+    area.current?.focus();
+  };
+  const keys = (event: KeyboardEvent): void => {
+    // While characters are being composed (Japanese, Chinese...), Enter takes what is offered.
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "Escape" && running) {
+      event.preventDefault();
+      onStop();
+    } else if (event.key === "Enter" && !event.shiftKey && !BY_FINGER.matches) {
+      event.preventDefault();
+      send();
+    }
+  };
+  const chosen = (event: Event): void => {
+    const element = event.currentTarget as HTMLInputElement;
+    void add([...(element.files ?? [])]);
+    element.value = "";
+  };
+
+  return (
+    <form
+      class={dragged.value ? "composer dragged" : "composer"}
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+      onDragOver={(event) => {
+        if (!event.dataTransfer?.types.includes("Files")) return;
+        event.preventDefault();
+        dragged.value = true;
+      }}
+      onDragLeave={() => (dragged.value = false)}
+      onDrop={(event) => {
+        event.preventDefault();
+        dragged.value = false;
+        void add(picturesIn(event.dataTransfer));
+      }}
+    >
+      {images.value.length > 0 && (
+        <Pictures
+          images={images.value}
+          onRemove={(gone) => (images.value = images.value.filter((one) => one.id !== gone))}
+        />
+      )}
+      <textarea
+        ref={area}
+        rows={1}
+        aria-label={t.message}
+        placeholder={dragged.value ? t.dropHere : t.placeholder(model)}
+        enterkeyhint={BY_FINGER.matches ? "enter" : "send"}
+        value={text.value}
+        onInput={(event) => {
+          text.value = event.currentTarget.value;
+          keepDraft(id, text.value);
+        }}
+        onKeyDown={keys}
+        onPaste={(event) => {
+          const pasted = picturesIn(event.clipboardData);
+          if (pasted.length === 0) return;
+          event.preventDefault();
+          void add(pasted);
+        }}
+      />
+      <div class="composer-row">
+        {sees && (
+          <>
+            <Button kind="plain" label={t.addPictures} onClick={() => files.current?.click()}>
+              <Icon name="image" />
+            </Button>
+            <input
+              ref={files}
+              type="file"
+              accept="image/*"
+              multiple
+              hidden
+              tabIndex={-1}
+              onChange={chosen}
+            />
+            <Button
+              kind="plain"
+              class="by-finger"
+              label={t.takePicture}
+              onClick={() => camera.current?.click()}
+            >
+              <Icon name="camera" />
+            </Button>
+            <input
+              ref={camera}
+              type="file"
+              accept="image/*"
+              capture="environment"
+              hidden
+              tabIndex={-1}
+              onChange={chosen}
+            />
+          </>
+        )}
+        <span class="hint soft">{t.hint}</span>
+        {running ? (
+          <Button kind="primary" class="round" label={t.stop} onClick={onStop}>
+            <Icon name="stop" />
+          </Button>
+        ) : (
+          <Button kind="primary" class="round" type="submit" label={t.send} disabled={!ready}>
+            <Icon name="send" />
+          </Button>
+        )}
+      </div>
+    </form>
+  );
+}

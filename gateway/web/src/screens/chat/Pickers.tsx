@@ -1,0 +1,102 @@
+import { Combobox, type Choice } from "../../components/Combobox";
+import { State } from "../../components/State";
+import type { Conversation } from "../../conversations/types";
+import { size } from "../../format";
+import { overview, status } from "../../gateway/live";
+import type { ListedModel } from "../../gateway/types";
+import { chat as t } from "../../texts/en/chat";
+import { named, percentOf, stateOf } from "./choice";
+
+const NONE = "none";
+
+interface ModelProps {
+  readonly models: readonly ListedModel[];
+  readonly model: ListedModel | undefined;
+  /** What the conversation names, whether there is such a model or not. */
+  readonly name: string | null;
+  readonly onChoose: (name: string) => void;
+}
+
+/** Which model is asked: its state, and for administrators its memory. */
+export function ModelPicker({ models, model, name, onChoose }: ModelProps) {
+  const choices = models.map((one): Choice => {
+    const details = overview.value?.models.find((other) => other.name === one.id);
+    return {
+      value: one.id,
+      words: one.id,
+      more: [one.description, memoryOf(details?.memory_held, details?.memory)]
+        .filter(Boolean)
+        .join(" · "),
+      note: <State state={stateOf(one)} percent={percent(one.id, stateOf(one))} />,
+    };
+  });
+  return (
+    <Combobox
+      label={t.model}
+      choices={choices}
+      value={model?.id ?? null}
+      onChoose={onChoose}
+      findWords={t.find}
+      nothingWords={t.nothingFound}
+    >
+      {model ? (
+        <State
+          state={stateOf(model)}
+          percent={percent(model.id, stateOf(model))}
+          words={model.id}
+        />
+      ) : (
+        <span>{name === null ? t.chooseModel : `${name} (${t.gone})`}</span>
+      )}
+    </Combobox>
+  );
+}
+
+function percent(name: string, state: string): number | null {
+  if (state !== "loading") return null;
+  const details = overview.value?.models.find((one) => one.name === name);
+  return percentOf(name, status.value, details);
+}
+
+function memoryOf(held: number | null | undefined, needed: number | null | undefined): string {
+  if (held) return t.holds(size(held));
+  return needed ? t.takes(size(needed)) : "";
+}
+
+interface PersonalityProps {
+  readonly models: readonly ListedModel[];
+  readonly model: ListedModel;
+  readonly conversation: Conversation;
+  readonly onChoose: (personality: string | null) => void;
+}
+
+/** Who the model is to be; nothing where it has no personalities. */
+export function PersonalityPicker({ models, model, conversation, onChoose }: PersonalityProps) {
+  const there = model.personalities ?? [];
+  const { personality } = conversation;
+  if (there.length === 0) return null;
+  const choices: readonly Choice[] = [
+    { value: NONE, words: t.noPersonality },
+    ...there.map((one) => ({
+      value: one,
+      words: one,
+      more: named(models, `${model.id}:${one}`)?.description,
+    })),
+  ];
+  return (
+    <Combobox
+      label={t.personality}
+      choices={choices}
+      value={personality !== null && there.includes(personality) ? personality : NONE}
+      onChoose={(value) => onChoose(value === NONE ? null : value)}
+      findWords={t.find}
+      nothingWords={t.nothingFound}
+    >
+      {personality !== null && there.includes(personality) ? (
+        <span>{personality}</span>
+      ) : (
+        <span class="soft">{t.personality}</span>
+      )}
+    </Combobox>
+  );
+}

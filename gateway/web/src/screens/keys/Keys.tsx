@@ -1,0 +1,241 @@
+/** Keys: who may use the box, and how much. For admin keys. */
+
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { Button } from "../../components/Button";
+import { CopyButton } from "../../components/CopyButton";
+import { Confirm, Dialog } from "../../components/Dialog";
+import { Empty } from "../../components/Empty";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Icon } from "../../components/Icon";
+import { Table, type Column } from "../../components/Table";
+import { toast } from "../../components/Toasts";
+import { UseIt } from "../../components/UseIt";
+import { When } from "../../components/When";
+import { count } from "../../format";
+import { askJson } from "../../gateway/request";
+import { actions } from "../../texts/en/common";
+import { keys as t, limitWords } from "../../texts/en/keys";
+import { changed, created, type CreatedKey, type Fields, type Key } from "./fields";
+import { KeyForm } from "./KeyForm";
+import "./keys.css";
+
+/** What is open above the list. */
+type Open =
+  | { readonly what: "create" }
+  | { readonly what: "created"; readonly key: CreatedKey }
+  | { readonly what: "change" | "revoke"; readonly key: Key };
+
+export default function Keys() {
+  const keys = useSignal<readonly Key[] | null>(null);
+  const error = useSignal<unknown>(null);
+  const open = useSignal<Open | null>(null);
+  const ended = useSignal(false);
+  const load = async (): Promise<void> => {
+    error.value = null;
+    try {
+      keys.value = (await askJson<{ keys: readonly Key[] }>("/admin/keys")).keys;
+    } catch (reason) {
+      error.value = reason;
+    }
+  };
+  useEffect(() => void load(), []);
+  const close = (): void => void (open.value = null);
+  const create = async (fields: Fields): Promise<void> => {
+    const body = created(fields);
+    const key = await askJson<CreatedKey>("/admin/keys", { method: "POST", body });
+    open.value = { what: "created", key };
+    await load();
+  };
+  const change = async (key: Key, fields: Fields): Promise<void> => {
+    const body = changed(key, fields);
+    await askJson(`/admin/keys/${encodeURIComponent(key.id)}`, { method: "PATCH", body });
+    close();
+    toast(t.saved(fields.name));
+    await load();
+  };
+  const revoke = async (key: Key): Promise<void> => {
+    try {
+      await askJson(`/admin/keys/${encodeURIComponent(key.id)}`, { method: "DELETE" });
+      toast(t.revoked(key.name));
+      await load();
+    } catch (reason) {
+      error.value = reason;
+    }
+  };
+  const all = keys.value ?? [];
+  const over = all.filter((key) => key.state !== "ok").length;
+  const shown = ended.value ? all : all.filter((key) => key.state === "ok");
+  const now = open.value;
+  return (
+    <section class="screen">
+      <div class="keys-head">
+        <div>
+          <h1>{t.title}</h1>
+          <p class="soft">{t.about}</p>
+        </div>
+        <Button kind="primary" onClick={() => (open.value = { what: "create" })}>
+          <Icon name="plus" size={16} /> {t.create}
+        </Button>
+      </div>
+      {error.value !== null && (
+        <ErrorNote error={error.value}>
+          <p>
+            <Button onClick={() => void load()}>{actions.tryAgain}</Button>
+          </p>
+        </ErrorNote>
+      )}
+      {keys.value === null && error.value === null && <p class="soft">{actions.loading}</p>}
+      {keys.value !== null && shown.length === 0 && (
+        <Empty title={t.emptyTitle}>
+          <p>{t.about}</p>
+        </Empty>
+      )}
+      {shown.length > 0 && (
+        <Table
+          title={t.table}
+          titleHidden
+          columns={columns((what, key) => (open.value = { what, key }))}
+          rows={shown}
+          rowKey={(key) => key.id}
+          first={{ head: t.heads.used, descending: true }}
+        />
+      )}
+      {over > 0 && (
+        <label>
+          <input
+            type="checkbox"
+            checked={ended.value}
+            onChange={(event) => (ended.value = event.currentTarget.checked)}
+          />{" "}
+          {t.showEnded(over)}
+        </label>
+      )}
+      {now?.what === "create" && (
+        <Dialog title={t.createTitle} onClose={close} wide>
+          <KeyForm of={null} action={t.create} onSave={create} onClose={close} />
+        </Dialog>
+      )}
+      {now?.what === "change" && (
+        <Dialog title={t.changeTitle(now.key.name)} onClose={close} wide>
+          <KeyForm
+            of={now.key}
+            action={t.save}
+            onSave={(fields) => change(now.key, fields)}
+            onClose={close}
+          />
+        </Dialog>
+      )}
+      {now?.what === "created" && <Created made={now.key} onClose={close} />}
+      {now?.what === "revoke" && (
+        <Confirm
+          title={t.revokeTitle(now.key.name)}
+          text={t.revokeText(now.key.name)}
+          action={t.revokeAction}
+          onConfirm={() => void revoke(now.key)}
+          onClose={close}
+        />
+      )}
+    </section>
+  );
+}
+
+/** The only time that a key's text is seen. */
+function Created({ made, onClose }: { readonly made: CreatedKey; readonly onClose: () => void }) {
+  return (
+    <Dialog title={t.created(made.name)} onClose={onClose} wide>
+      <p>{t.shownOnce}</p>
+      <p class="key-text">
+        <code>{made.key}</code>
+        <CopyButton text={made.key} label={t.copyKey} />
+      </p>
+      <UseIt model={made.models?.[0]} apiKey={made.key} />
+      <div class="actions">
+        <Button kind="primary" onClick={onClose}>
+          {t.done}
+        </Button>
+      </div>
+    </Dialog>
+  );
+}
+
+function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonly Column<Key>[] {
+  return [
+    {
+      head: t.heads.name,
+      sort: (key) => key.name.toLowerCase(),
+      cell: (key) => (
+        <>
+          <strong>{key.name}</strong> {key.admin && <span class="key-admin">{t.admin}</span>}
+          <br />
+          <span class="soft">
+            <code>{key.id}</code> {key.description}
+          </span>
+        </>
+      ),
+    },
+    { head: t.heads.may, cell: (key) => <May of={key} /> },
+    { head: t.heads.limits, cell: limitsOf },
+    {
+      head: t.heads.used,
+      sort: (key) => key.lastActivity,
+      cell: (key) => (key.lastActivity === null ? t.never : <When time={key.lastActivity} />),
+    },
+    {
+      head: t.heads.expires,
+      sort: (key) => key.expires,
+      cell: (key) => {
+        if (key.state === "revoked") return t.states["revoked"];
+        if (key.expires === null) return t.never;
+        return (
+          <>
+            {key.state === "expired" && `${t.states["expired"]}, `}
+            <When time={key.expires} />
+          </>
+        );
+      },
+    },
+    {
+      head: t.heads.actions,
+      cell: (key) =>
+        key.state === "revoked" ? null : (
+          <span class="key-actions">
+            <Button kind="plain" label={t.change(key.name)} onClick={() => onOpen("change", key)}>
+              <Icon name="edit" size={16} />
+            </Button>
+            <Button kind="plain" label={t.revoke(key.name)} onClick={() => onOpen("revoke", key)}>
+              <Icon name="trash" size={16} />
+            </Button>
+          </span>
+        ),
+    },
+  ];
+}
+
+function May({ of }: { readonly of: Key }) {
+  const personalities =
+    of.personalities === null
+      ? t.allPersonalities
+      : of.personalities.join(", ") || t.noPersonalities;
+  return (
+    <>
+      {of.models === null ? t.allModels : of.models.join(", ")}
+      <br />
+      <span class="soft">{personalities}</span>
+    </>
+  );
+}
+
+function limitsOf(key: Key) {
+  const set = Object.entries(key.limits ?? {}).filter(([, value]) => value !== null);
+  if (set.length === 0) return t.unlimited;
+  return (
+    <ul>
+      {set.map(([name, value]) => (
+        <li key={name}>
+          {limitWords[name]?.name ?? name}: {count(value ?? 0)} {limitWords[name]?.unit}
+        </li>
+      ))}
+    </ul>
+  );
+}

@@ -1,0 +1,43 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { ErrorNote } from "../../components/ErrorNote";
+import { LogView } from "../../components/LogView";
+import { logOf } from "../../gateway/logs";
+import { askJson } from "../../gateway/request";
+import { models as t } from "../../texts/en/models";
+import { entryPath } from "./facts";
+
+/** What its llama-server wrote and writes. */
+export function ModelLog({ name }: { readonly name: string }) {
+  const source = useMemo(() => logOf(`${entryPath(name)}/log`), [name]);
+  return <LogView title={t.log.title(name)} source={source} empty={t.log.empty} />;
+}
+
+/** Lines that are shown of a failure's log. */
+const LAST = 20;
+
+interface Props {
+  readonly name: string;
+  /** How often it has been started: they are asked for again after each. */
+  readonly starts: number;
+}
+
+/** The last lines of it, as they are now. */
+export function LastLines({ name, starts }: Props) {
+  const lines = useSignal<readonly string[] | null>(null);
+  const error = useSignal<unknown>(null);
+  useEffect(() => {
+    askJson<{ lines: readonly string[] }>(`${entryPath(name)}/log?follow=false`).then(
+      (answer) => (lines.value = answer.lines),
+      (reason: unknown) => (error.value = reason),
+    );
+  }, [name, starts]);
+  if (error.value !== null) return <ErrorNote error={error.value} />;
+  if (lines.value === null) return null;
+  if (lines.value.length === 0) return <p class="soft">{t.log.empty}</p>;
+  return (
+    <pre class="model-log" tabIndex={0} aria-label={t.log.title(name)}>
+      {lines.value.slice(-LAST).join("\n")}
+    </pre>
+  );
+}

@@ -1,0 +1,246 @@
+/** The personalities of a model: list, edit, rename, and try before they are saved. */
+
+import { useSignal } from "@preact/signals";
+import { useId } from "preact/hooks";
+import { Button } from "../../components/Button";
+import { Confirm } from "../../components/Dialog";
+import { Empty } from "../../components/Empty";
+import { Icon } from "../../components/Icon";
+import { toast } from "../../components/Toasts";
+import { GatewayError } from "../../gateway/errors";
+import { equal, type JsonObject, valueAt, withValueAt } from "../../schema-form/json";
+import { type Field, fieldsOf, type Schema } from "../../schema-form/schema";
+import { SchemaField } from "../../schema-form/SchemaField";
+import { modelEntry } from "../../texts/en/modelEntry";
+import { attempt } from "./actions";
+import { Conflict } from "./Conflict";
+import { changeEntry, definition, problemAt, problemsOf, readEntry, type Stored } from "./entry";
+import { Refusal } from "./EntryForm";
+import { modelsFile } from "./facts";
+import {
+  asObject,
+  asWritten,
+  personalitiesOf,
+  type Personality,
+  withPersonality,
+  wrongName,
+} from "./personality";
+import { labelOf } from "./titles";
+import { TryIt } from "./TryIt";
+import { WithEntry } from "./WithEntry";
+
+const t = modelEntry.personalities;
+
+export function Personalities({ name }: { readonly name: string }) {
+  return (
+    <WithEntry
+      name={name}
+      show={(first, root) => <PersonalityList name={name} first={first} root={root} />}
+    />
+  );
+}
+
+interface ListProps {
+  readonly name: string;
+  readonly first: Stored;
+  readonly root: Schema;
+}
+
+function PersonalityList({ name, first, root }: ListProps) {
+  const stored = useSignal(first);
+  /** The one that is edited; "" is a new one, `null` none. */
+  const selected = useSignal<string | null>([...personalitiesOf(first.entry).keys()][0] ?? null);
+  const { entry } = stored.value;
+  if (entry["embeddings"] === true || entry["reranking"] === true)
+    return <p class="soft">{t.noChat}</p>;
+  const all = personalitiesOf(entry);
+  const readOnly = modelsFile.value?.writable === false;
+  const current = selected.value;
+  return (
+    <div class="personalities">
+      <nav class="personality-list" aria-label={t.title}>
+        <p class="soft">{t.hint(name)}</p>
+        <ul>
+          {[...all.keys()].map((one) => (
+            <li key={one}>
+              <button
+                type="button"
+                aria-current={one === current ? "true" : undefined}
+                onClick={() => (selected.value = one)}
+              >
+                {one}
+              </button>
+            </li>
+          ))}
+        </ul>
+        <Button disabled={readOnly} onClick={() => (selected.value = "")}>
+          <Icon name="plus" size={16} /> {t.add}
+        </Button>
+      </nav>
+      {current === null ? (
+        <Empty title={t.title}>
+          <p>{t.empty}</p>
+        </Empty>
+      ) : (
+        <PersonalityEditor
+          key={`${current}:${stored.value.etag}`}
+          model={name}
+          own={current === "" ? null : current}
+          stored={stored.value}
+          root={root}
+          readOnly={readOnly}
+          onStored={(next, at) => {
+            stored.value = next;
+            selected.value = at ?? [...personalitiesOf(next.entry).keys()][0] ?? null;
+          }}
+        />
+      )}
+    </div>
+  );
+}
+
+interface EditorProps {
+  readonly model: string;
+  readonly own: string | null;
+  readonly stored: Stored;
+  readonly root: Schema;
+  readonly readOnly: boolean;
+  readonly onStored: (next: Stored, selected: string | null) => void;
+}
+
+function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: EditorProps) {
+  const id = useId();
+  const all = personalitiesOf(stored.entry);
+  const before: Personality | undefined = own === null ? undefined : all.get(own);
+  const first = asObject(before ?? "");
+  const title = useSignal(own ?? "");
+  const draft = useSignal<JsonObject>(first);
+  const busy = useSignal(false);
+  const error = useSignal<unknown>(null);
+  const theirs = useSignal<Stored | null>(null);
+  const removing = useSignal(false);
+  const fields = fieldsOf(definition(root, "Personality"), root);
+  const more = fields.filter((one) => one.key !== "prompt");
+  const named = wrongName(title.value, own, all);
+  const changed = title.value.trim() !== (own ?? "") || !equal(draft.value, first);
+  const problems = problemsOf(error.value, `${model}.personalities.${title.value.trim()}`);
+
+  const put = async (from: Stored): Promise<void> => {
+    busy.value = true;
+    error.value = null;
+    try {
+      const written = asWritten(draft.value, before);
+      const after = withPersonality(from.entry, own, title.value.trim(), written);
+      const next = await changeEntry(model, from, after);
+      toast(t.saved(title.value.trim()));
+      onStored(next, title.value.trim());
+    } catch (reason) {
+      if (reason instanceof GatewayError && reason.status === 412)
+        theirs.value = await readEntry(model).catch(() => null);
+      error.value = reason;
+    } finally {
+      busy.value = false;
+    }
+  };
+  const remove = async (): Promise<void> => {
+    if (own === null) return;
+    onStored(await changeEntry(model, stored, withPersonality(stored.entry, own, own, null)), null);
+    toast(t.removed(own));
+  };
+  const prompt = draft.value["prompt"];
+  return (
+    <div class="personality">
+      <form
+        class="personality-form"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void put(stored);
+        }}
+      >
+        {theirs.value ? (
+          <Conflict
+            before={stored.entry}
+            mine={withPersonality(stored.entry, own, title.value, asWritten(draft.value, before))}
+            theirs={theirs.value.entry}
+            onMine={() => {
+              const found = theirs.value;
+              theirs.value = null;
+              if (found) void put(found);
+            }}
+            onTheirs={() => theirs.value && onStored(theirs.value, null)}
+          />
+        ) : (
+          error.value !== null && <Refusal error={error.value} name={model} fields={fields} />
+        )}
+        <label class="field" for={`${id}-name`}>
+          <span>{t.name}</span>
+          <input
+            id={`${id}-name`}
+            class="input"
+            placeholder={t.newName}
+            disabled={readOnly}
+            aria-invalid={named !== null && title.value !== "" ? "true" : undefined}
+            value={title}
+            onInput={(event) => (title.value = event.currentTarget.value)}
+          />
+          {named !== null && title.value !== "" && <span class="schema-problem">{t[named]}</span>}
+        </label>
+        <label class="field" for={`${id}-prompt`}>
+          <span>{modelEntry.titles["prompt"]}</span>
+          <textarea
+            id={`${id}-prompt`}
+            class="input prompt"
+            rows={10}
+            disabled={readOnly}
+            value={typeof prompt === "string" ? prompt : ""}
+            onInput={(event) => {
+              const text = event.currentTarget.value;
+              draft.value = withValueAt(draft.value, ["prompt"], text === "" ? undefined : text);
+            }}
+          />
+        </label>
+        <details open={more.some((one) => valueAt(first, one.path) !== undefined)}>
+          <summary>{t.more}</summary>
+          <div class="schema-fields">
+            {more.map((field: Field) => (
+              <SchemaField
+                key={field.key}
+                field={field}
+                label={labelOf(field)}
+                value={valueAt(draft.value, field.path)}
+                problem={problemAt(problems, field.path)}
+                readOnly={readOnly}
+                onChange={(value) => (draft.value = withValueAt(draft.value, field.path, value))}
+              />
+            ))}
+          </div>
+        </details>
+        <div class="save-buttons">
+          {changed && own !== null && <span class="soft">{t.unsaved}</span>}
+          {own !== null && (
+            <Button kind="plain" disabled={readOnly} onClick={() => (removing.value = true)}>
+              {t.remove}
+            </Button>
+          )}
+          <Button
+            kind="primary"
+            type="submit"
+            disabled={readOnly || busy.value || named !== null || !changed}
+          >
+            {t.save}
+          </Button>
+        </div>
+      </form>
+      <TryIt model={model} draft={draft.value} saved={own} />
+      {removing.value && own !== null && (
+        <Confirm
+          title={t.removeTitle(own)}
+          text={t.removeText(own)}
+          action={t.remove}
+          onConfirm={() => void attempt(remove)}
+          onClose={() => (removing.value = false)}
+        />
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,67 @@
+import { useSignal } from "@preact/signals";
+import { Button } from "../../components/Button";
+import { wordsOf } from "../../components/ErrorNote";
+import { Icon } from "../../components/Icon";
+import { toast } from "../../components/Toasts";
+import { models as t } from "../../texts/en/models";
+import { facts, load, type LiveModel, modelsFile, setPinned, unload } from "./facts";
+import { stateOf } from "./states";
+
+/** Do something, and say in a toast why it could not be done. */
+export async function attempt(action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    toast(wordsOf(error));
+  }
+}
+
+async function pin(name: string, pinned: boolean): Promise<void> {
+  await setPinned(name, pinned);
+  toast(pinned ? t.pinnedNow(name) : t.unpinnedNow(name));
+}
+
+/** Load or unload, and pin: the button that makes sense now. */
+export function Actions({ model }: { readonly model: LiveModel }) {
+  const busy = useSignal(false);
+  const known = facts.value.get(model.name);
+  const remote = known?.remote === true;
+  const up = ["ready", "starting", "draining", "stopping"].includes(model.state);
+  const failed = stateOf(model, remote) === "failed";
+  const run = async (action: () => Promise<void>): Promise<void> => {
+    busy.value = true;
+    await attempt(action);
+    busy.value = false;
+  };
+  return (
+    <>
+      {up ? (
+        <Button
+          disabled={busy.value || model.state === "draining" || model.state === "stopping"}
+          onClick={() =>
+            void run(async () => {
+              await unload(model.name);
+              if (model.in_flight > 0) toast(t.unloading(model.name));
+            })
+          }
+        >
+          {t.actions.unload}
+        </Button>
+      ) : (
+        <Button disabled={busy.value} onClick={() => void run(() => load(model.name))}>
+          {failed ? t.actions.retry : t.actions.load}
+        </Button>
+      )}
+      {!remote && known && modelsFile.value?.writable && (
+        <Button
+          kind="plain"
+          aria-pressed={known.pinned === true}
+          disabled={busy.value}
+          onClick={() => void run(() => pin(model.name, known.pinned !== true))}
+        >
+          <Icon name="pin" size={16} /> {known.pinned ? t.actions.unpin : t.actions.pin}
+        </Button>
+      )}
+    </>
+  );
+}

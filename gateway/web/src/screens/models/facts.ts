@@ -1,0 +1,84 @@
+/** What GET /admin/models says beside the overview of each second: files, pins, the right to write. */
+
+import { signal } from "@preact/signals";
+import { overview } from "../../gateway/live";
+import { ask, askJson } from "../../gateway/request";
+import type { ModelStatus } from "../../gateway/types";
+
+export interface ServerStatus {
+  readonly url: string;
+  readonly up: boolean;
+  readonly in_flight: number;
+  readonly error: string | null;
+  readonly retry_in: number | null;
+}
+
+/** A model as the overview tells of it; what this screen reads and the frame doesn't. */
+export interface LiveModel extends ModelStatus {
+  /** The last start came to nothing; `last_error` may be of one before. */
+  readonly start_failed?: boolean;
+  readonly memory_on?: Readonly<Record<string, number>>;
+  readonly unload_in?: number | null;
+  readonly chosen?: { readonly text?: string; readonly params?: unknown } | null;
+  readonly servers?: readonly ServerStatus[];
+}
+
+export interface Facts {
+  readonly name: string;
+  readonly personalities: readonly string[];
+  readonly file?: string | null;
+  readonly size?: number | null;
+  readonly quantisation?: string | null;
+  readonly trained_context?: number | null;
+  readonly description?: string | null;
+  readonly pinned?: boolean;
+  readonly preload?: boolean;
+  readonly remote?: boolean;
+}
+
+export interface ModelsFile {
+  readonly path: string;
+  readonly writable: boolean;
+  readonly reason: string | null;
+  readonly process_settings: boolean;
+}
+
+export const facts = signal<ReadonlyMap<string, Facts>>(new Map());
+export const modelsFile = signal<ModelsFile | null>(null);
+
+/** Ask anew; what was known stays where that fails. */
+export async function refreshFacts(): Promise<void> {
+  try {
+    const answer = await askJson<{
+      models: readonly Facts[];
+      models_file: ModelsFile;
+    }>("/admin/models");
+    facts.value = new Map(answer.models.map((one) => [one.name, one]));
+    modelsFile.value = answer.models_file;
+  } catch {
+    // the frame says already that the connection broke
+  }
+}
+
+/** Every model, as of this second. */
+export function liveModels(): readonly LiveModel[] {
+  return overview.value?.models ?? [];
+}
+
+export async function load(name: string): Promise<void> {
+  await ask("/models/load", { method: "POST", body: { model: name } });
+}
+
+export async function unload(name: string): Promise<void> {
+  await ask("/models/unload", { method: "POST", body: { model: name } });
+}
+
+/** The route of an entry; a name may hold slashes. */
+export function entryPath(name: string): string {
+  return `/admin/models/${encodeURIComponent(name)}`;
+}
+
+export async function setPinned(name: string, pinned: boolean): Promise<void> {
+  await ask(entryPath(name), { method: "PATCH", body: { pinned: pinned ? true : null } });
+  await refreshFacts();
+}

@@ -1,0 +1,80 @@
+/** Personalities of an entry: a text, or an object with more than that. Pure. */
+
+import { isObject, type Json, type JsonObject } from "../../schema-form/json";
+
+export type Personality = string | JsonObject;
+
+export function personalitiesOf(entry: JsonObject): ReadonlyMap<string, Personality> {
+  const found = entry["personalities"];
+  if (!isObject(found)) return new Map();
+  return new Map(
+    Object.entries(found).flatMap(([name, one]) =>
+      typeof one === "string" || isObject(one) ? [[name, one] as const] : [],
+    ),
+  );
+}
+
+/** It as an object, whichever it is. */
+export function asObject(personality: Personality): JsonObject {
+  return typeof personality === "string" ? { prompt: personality } : personality;
+}
+
+/** A text again where it is no more than one, unless it was written as an object. */
+export function asWritten(object: JsonObject, before: Personality | undefined): Personality {
+  const { prompt, ...rest } = object;
+  if (Object.keys(rest).length > 0 || isObject(before)) return object;
+  return typeof prompt === "string" ? prompt : "";
+}
+
+/** `entry` with a personality put in, under another name if it was renamed; its place stays. */
+export function withPersonality(
+  entry: JsonObject,
+  old: string | null,
+  name: string,
+  value: Personality | null,
+): JsonObject {
+  const all = [...personalitiesOf(entry)];
+  const changed: (readonly [string, Json])[] = all.flatMap(([key, one]) => {
+    if (key !== old) return [[key, one] as const];
+    return value === null ? [] : [[name, value] as const];
+  });
+  if (old === null && value !== null) changed.push([name, value]);
+  const { personalities: _, ...rest } = entry;
+  if (changed.length === 0) return rest;
+  return { ...rest, personalities: Object.fromEntries(changed) };
+}
+
+/** Why a name can't be given: a word of the texts. */
+export function wrongName(
+  name: string,
+  own: string | null,
+  all: ReadonlyMap<string, unknown>,
+): "needsName" | "taken" | "none" | null {
+  const wanted = name.trim();
+  if (wanted === "") return "needsName";
+  if (wanted.toLowerCase() === "none") return "none";
+  return wanted !== own && all.has(wanted) ? "taken" : null;
+}
+
+/**
+ * The fields of a chat completion that ask with a personality as it stands here, unsaved:
+ * its text as the system message, and what it sets over the rest.
+ */
+export function tryBody(model: string, personality: JsonObject, question: string): JsonObject {
+  const { prompt, setParams, templateArgs, tools, reasoning } = personality;
+  const thinks = typeof reasoning === "boolean" ? { enable_thinking: reasoning } : {};
+  const args = { ...thinks, ...(isObject(templateArgs) ? templateArgs : {}) };
+  return {
+    model,
+    personality: "none",
+    messages: [
+      ...(typeof prompt === "string" && prompt !== "" ? [{ role: "system", content: prompt }] : []),
+      { role: "user", content: question },
+    ],
+    ...(Array.isArray(tools) ? { tools } : {}),
+    ...(Object.keys(args).length > 0 ? { chat_template_kwargs: args } : {}),
+    ...(typeof reasoning === "string" ? { reasoning_effort: reasoning } : {}),
+    ...(isObject(setParams) ? setParams : {}),
+    stream: true,
+  };
+}

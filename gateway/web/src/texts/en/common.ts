@@ -1,0 +1,39 @@
+/** Words that several screens share. */
+
+export const product = "LLM-API Gateway";
+
+export const screens = {
+  chat: "Chat",
+  models: "Models",
+  activity: "Activity",
+  keys: "Keys",
+  usage: "Usage",
+  system: "System",
+} as const;
+
+export const states = {
+  ready: "loaded",
+  loading: "loading",
+  waiting: "waiting",
+  draining: "draining",
+  unloaded: "not loaded",
+  failed: "failed",
+  remote: "elsewhere",
+} as const;
+
+export const actions = {
+  cancel: "Cancel",
+  close: "Close",
+  copy: "Copy",
+  copied: "Copied",
+  loading: "Loading…",
+  tryAgain: "Try again",
+  undo: "Undo",
+} as const;
+
+export const errors = {
+  request: "Request",
+  copyId: "Copy the request id",
+  unreachable: "The gateway can't be reached. Is it running, and this device in its network?",
+  unknown: "Something went wrong, and nothing says what.",
+} as const;

@@ -1,0 +1,81 @@
+/** Words of the screen "Keys". */
+
+import { count } from "../../format";
+
+export const keys = {
+  title: "Keys",
+  about: "Who may use this box, and how much. Each app its own key: it can be ended by itself.",
+  create: "Create a key",
+  emptyTitle: "No keys yet",
+  table: "Keys",
+  showEnded: (ended: number): string => `Show ${count(ended)} revoked or expired`,
+  heads: {
+    name: "Name",
+    may: "May use",
+    limits: "Limits",
+    used: "Last used",
+    expires: "Expires",
+    actions: "Actions",
+  },
+  admin: "admin",
+  states: { ok: "in use", expired: "expired", revoked: "revoked" } as Readonly<
+    Record<string, string>
+  >,
+  never: "never",
+  allModels: "all models",
+  allPersonalities: "all personalities",
+  noPersonalities: "no personalities",
+  unlimited: "none",
+  change: (name: string): string => `Change ${name}`,
+  revoke: (name: string): string => `Revoke ${name}`,
+  changeTitle: (name: string): string => `Change the key ${name}`,
+  createTitle: "Create a key",
+  save: "Save",
+  created: (name: string): string => `The key ${name}`,
+  shownOnce: "Copy it now: it is shown only this once. The gateway keeps only a hash of it.",
+  copyKey: "Copy the key",
+  done: "Done",
+  revokeTitle: (name: string): string => `Revoke the key ${name}?`,
+  revokeText: (name: string): string =>
+    `Apps that use ${name} are refused from now on, and what runs under it ends. This can't be undone: a new key would be needed.`,
+  revokeAction: "Revoke",
+  revoked: (name: string): string => `${name} is revoked.`,
+  saved: (name: string): string => `${name} is changed.`,
+  fields: {
+    name: "Name",
+    nameHint: "Who or what the key is for.",
+    description: "Description",
+    admin: "Admin: may change models, keys and settings",
+    expires: "Expires",
+    models: "Models",
+    personalities: "Personalities",
+    all: "All",
+    some: "Only these",
+    defaultPersonality: "Default personality",
+    noDefault: "None",
+    limits: "Limits",
+    limitsHint: "Empty: no limit.",
+  },
+  expiry: {
+    keep: "As it is",
+    never: "Never",
+    "7d": "In 7 days",
+    "30d": "In 30 days",
+    "90d": "In 90 days",
+    "365d": "In a year",
+    date: "On a day",
+  } as Readonly<Record<string, string>>,
+  expiryDate: "Last day",
+} as const;
+
+/** Each limit of the API: what it bounds, and its unit. */
+export const limitWords: Readonly<
+  Record<string, { readonly name: string; readonly unit: string }>
+> = {
+  rpm: { name: "Requests", unit: "per minute" },
+  tpm: { name: "Tokens", unit: "per minute" },
+  tpd: { name: "Tokens", unit: "per day" },
+  concurrency: { name: "At a time", unit: "requests" },
+  max_tokens: { name: "Longest answer", unit: "tokens" },
+  max_seconds: { name: "Longest request", unit: "seconds" },
+};

@@ -1,0 +1,120 @@
+/** Words of the screen "Models". */
+
+import { count, duration, size } from "../../format";
+
+export const models = {
+  title: "Models",
+  add: "Add a model",
+  filter: "Filter by name",
+  show: "Show",
+  filters: {
+    all: "All",
+    memory: "In memory",
+    failed: "Failed",
+    out: "Not loaded",
+    elsewhere: "Elsewhere",
+  },
+  nothingMatches: "No model matches.",
+  counted: (shown: number, all: number): string =>
+    shown === all
+      ? `${count(all)} ${all === 1 ? "model" : "models"}`
+      : `${count(shown)} of ${count(all)} models`,
+  empty: {
+    title: "No model yet",
+    text: "Models are GGUF files. Take those that lie on this machine, or fetch one from the hub: a small one of 2 GiB answers on any computer.",
+  },
+  fileBroken: "models.json is broken, so that the models of before go on. Mend this in the file:",
+  readOnly: "These entries can't be changed from here:",
+
+  memory: {
+    title: "Memory",
+    free: (free: string, total: string): string => `${free} of ${total} free`,
+    others: "other programs",
+    freePart: "free",
+    unknown: "What this machine's memory holds isn't known yet.",
+    label: (device: string): string => `Memory of ${device}`,
+  },
+
+  card: {
+    memory: "Memory",
+    estimated: "about",
+    slots: "Requests",
+    ofSlots: (busy: number, slots: number): string => `${count(busy)} of ${count(slots)}`,
+    queue: "Waiting",
+    speed: "Speed",
+    speedOf: (tokens: number): string =>
+      `${tokens < 10 ? tokens.toFixed(1) : count(tokens)} tokens/s`,
+    context: (tokens: number): string => `${count(tokens)} tokens of context`,
+    personalities: (n: number): string =>
+      `${count(n)} ${n === 1 ? "personality" : "personalities"}`,
+    unload: "Unloads",
+    in: (seconds: number): string => `in ${duration(seconds)}`,
+    served: "Answered",
+    requests: (n: number): string => `${count(n)} ${n === 1 ? "request" : "requests"}`,
+    loadedIn: (seconds: number): string => `loaded in ${duration(seconds)}`,
+    pinned: "pinned",
+    pinnedHint: "Never unloaded for another model",
+    active: "chosen for all",
+    activeHint: "Requests that name no model go to this one",
+    preload: "at start",
+    preloadHint: "Loaded when the gateway starts",
+    notAsWanted: "On the CPU, though it should not be:",
+    retry: (seconds: number): string => `Tries again in ${duration(seconds)}.`,
+    servers: (up: number, all: number): string =>
+      all === 1
+        ? up
+          ? "its server answers"
+          : "its server is not reached yet"
+        : `${up} of ${all} servers answer`,
+    files: (bytes: number): string => size(bytes),
+  },
+  actions: {
+    load: "Load",
+    unload: "Unload",
+    retry: "Load again",
+    pin: "Pin",
+    unpin: "Unpin",
+    settings: "Settings",
+    log: "Log",
+    back: "All models",
+    remove: "Remove",
+  },
+  pinnedNow: (name: string): string => `${name} stays in memory now, whatever else is asked for.`,
+  unpinnedNow: (name: string): string => `${name} may be unloaded for others again.`,
+  unloading: (name: string): string => `${name} is unloaded when its requests are done.`,
+
+  tabs: { overview: "Overview", settings: "Settings", personalities: "Personalities", log: "Log" },
+  gone: (name: string): string => `There is no model ${name}.`,
+  facts: {
+    title: "What it is",
+    file: "File",
+    size: "Size",
+    quantisation: "Quantisation",
+    trained: "Context of its training",
+    description: "Description",
+    personalities: "Personalities",
+    servers: "Servers",
+    devices: "On",
+    started: "Started",
+    times: (n: number): string => (n === 1 ? "once" : `${count(n)} times`),
+    died: "Ended unasked",
+    since: "In this state for",
+    tokens: "Tokens",
+    tokensOf: (read: number, cached: number, written: number): string =>
+      `${count(read)} read (${count(cached)} from cache), ${count(written)} written`,
+    chosen: "Chosen for this machine",
+    unknown: "not known",
+  },
+  log: {
+    empty: "Nothing yet: its llama-server has not been started.",
+    title: (name: string): string => `Log of ${name}`,
+    last: "Last lines of its log",
+  },
+  remove: {
+    title: (name: string): string => `Remove ${name}?`,
+    text: (name: string): string =>
+      `The entry ${name} goes out of models.json, and whoever uses it gets its last answers. The model's file stays on the disk.`,
+    action: (name: string): string => `Remove ${name}`,
+    done: (name: string): string => `${name} is removed.`,
+  },
+} as const;
