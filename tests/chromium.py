@@ -12,8 +12,9 @@ import shutil
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -69,9 +70,9 @@ class _EmptyPage(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def web_server(context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """An empty page under every address of this port."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _EmptyPage) as server:
+def serving(handler: Callable[..., Any], context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A web server on a port of its own, with TLS if there is a ``context``."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         if context is not None:
             server.socket = context.wrap_socket(
@@ -82,3 +83,10 @@ def web_server(context: ssl.SSLContext | None = None) -> Iterator[int]:
         yield server.server_port
         server.shutdown()
         thread.join()
+
+
+def web_server(
+    context: ssl.SSLContext | None = None,
+) -> contextlib.AbstractContextManager[int]:
+    """An empty page under every address of this port."""
+    return serving(_EmptyPage, context)

@@ -116,7 +116,7 @@ def make_gateway(tmp_path: Path) -> MakeGateway:
         loaded: Settings = load_settings(config, environ={}).settings
         library = Library.open(loaded.models_file)
         async with (
-            Gateway(loaded, library, patience=patience) as gateway,
+            Gateway(loaded, library, config, patience=patience) as gateway,
             aiohttp.ClientSession() as session,
         ):
             await gateway.open_keys()

@@ -18,12 +18,17 @@ FAKE_OOM=beside          the same if an earlier start (FAKE_STARTS) still runs
 FAKE_IGNORE_TERM=1       SIGTERM does nothing
 FAKE_HANG=1              chat requests are accepted and never answered
 FAKE_BUSY=1              the same, but the CPU is kept busy, as by a long prompt
+FAKE_READS_ON=N          GET /slots says that N tokens more were read of their prompts
+FAKE_TAKES=N             every chat request makes it take N MiB more, for good
 FAKE_DIE_ONCE=FILE       the first chat request kills it (FILE remembers that it happened)
 FAKE_DIE=1               every chat request kills it
+FAKE_CRASH=NAME          a request with such a field ends it, with SIGSEGV
+FAKE_CRASH_AT=N, FAKE_CRASHED=FILE   that one waits until N requests run, and the others wait for
+                         it (FILE remembers that it has happened: then they are answered)
 FAKE_DIE_AFTER=N         it dies after N streamed chunks
 FAKE_LOOK=FIFO           GET /slots is answered when FIFO is opened for writing
 FAKE_GARBAGE=1           chat requests are answered with something that is not HTTP
-FAKE_REFUSES=N           chat requests are answered with status N
+FAKE_REFUSES=N           chat requests are answered with status N, and FAKE_SAYS
 FAKE_GRANDCHILD=FILE     starts a child of its own, its pid in FILE
 FAKE_DETACHED=FILE       the same in a session of its own, holding on to the output
 FAKE_CHUNKS=N, FAKE_PAUSE=S   a streamed answer has N chunks, S seconds apart
@@ -31,6 +36,7 @@ FAKE_GATE=FIFO           after the first of them it waits until FIFO is opened f
 FAKE_GATE_AT=N           after the Nth instead
 FAKE_SPLIT=N             each streamed chunk comes in two, of N bytes and the rest, FAKE_PAUSE
                          apart; it dies (FAKE_DIE_AFTER) between them
+FAKE_HELP=TEXT           a part of what --help shows
 FAKE_GPUS=FILE           --list-devices shows the GPUs in FILE, less what is taken of them: a JSON
                          {"CUDA0": ["NVIDIA X", total MiB, MiB that others hold]}; for the
                          gateway's own environment
@@ -95,6 +101,7 @@ def note_start(file: Path) -> list[int]:
     beside = [start["pid"] for start in earlier if runs(start["pid"])]
     start = {"pid": os.getpid(), "model": option("--alias", "fake"), "beside": beside}
     start["argv"] = sys.argv[1:]
+    start["fit"] = {k: v for k, v in os.environ.items() if k.startswith("LLAMA_ARG_FIT")}
     with file.open("a") as stream:
         stream.write(json.dumps(start) + "\n")
     return beside
@@ -165,6 +172,8 @@ class Server:
         self.alias = option("--alias", "fake")
         self.lock = threading.Lock()
         self.running = 0
+        self.read = 0
+        self.taken: list[bytes] = []
 
     @property
     def healthy(self) -> bool:
@@ -204,7 +213,12 @@ class Server:
         elif path.partition("?")[0] == "/slots":
             if gate := env("FAKE_LOOK"):
                 Path(gate).open().close()
-            client.sendall(response("200 OK", [{"is_processing": bool(self.running)}]))
+            slot = {"is_processing": bool(self.running)}
+            if step := int(env("FAKE_READS_ON", "0")):
+                self.read += step
+                read = {"n_prompt_tokens": self.read, "n_prompt_tokens_processed": self.read}
+                slot |= {"id_task": 1, **read, "next_token": [{"n_decoded": 0}]}
+            client.sendall(response("200 OK", [slot]))
         elif path.endswith(("completions", "/responses", "/messages", "/tokenize")):
             with self.lock:
                 self.running += 1
@@ -223,13 +237,18 @@ class Server:
                 file.write(json.dumps(body) + "\n")
         if env("FAKE_DIE") or ((marker := env("FAKE_DIE_ONCE")) and once(marker)):
             die()
+        if size := env("FAKE_TAKES"):
+            self.taken.append(b"x" * (int(size) * 2**20))
+        if field := env("FAKE_CRASH"):
+            self.crash(field in body)
         if env("FAKE_BUSY"):
             threading.Thread(target=spin, daemon=True).start()
         if env("FAKE_HANG") or env("FAKE_BUSY"):
             client.recv(1, socket.MSG_PEEK)  # until the client hangs up
             raise ConnectionAbortedError
         if status := env("FAKE_REFUSES"):
-            client.sendall(response(f"{status} X", {"error": {"message": "not now"}}))
+            said = env("FAKE_SAYS", "not now")
+            client.sendall(response(f"{status} X", {"error": {"message": said}}))
             return
         if env("FAKE_GARBAGE"):
             client.sendall(b"this is not HTTP\r\n\r\n")
@@ -259,6 +278,17 @@ class Server:
         client.sendall(chunk(event(delta={}, finish_reason="stop")))
         client.sendall(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
+    def crash(self, culprit: bool) -> None:
+        crashed = env("FAKE_CRASHED")
+        if not culprit and (crashed is None or Path(crashed).exists()):
+            return
+        while self.running < int(env("FAKE_CRASH_AT", "1")) or not culprit:
+            time.sleep(0.01)
+        if crashed:
+            Path(crashed).touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(60)
+
     def dots(self, pause: float) -> None:
         while not self.healthy:
             sys.stderr.write(".")
@@ -279,8 +309,14 @@ class Server:
 
 
 def main() -> None:
+    if "--help" in sys.argv:
+        print(f"usage: llama-server [options]\n\n{os.environ.get('FAKE_HELP', '')}")
+        return
     if "--list-devices" in sys.argv:
         list_devices()
+    if "--version" in sys.argv:
+        say("version: 1 (fake)")
+        sys.exit(0)
     if status := env("FAKE_EXIT"):
         say("error: this fake does not want to start")
         sys.exit(int(status))

@@ -7,6 +7,8 @@ variables (a model's ``env`` in models.json):
 FAKE_RECORD=FILE     every request but /health is appended to FILE, one JSON a line:
                      method, target, headers, body (bytes as Latin-1)
 FAKE_ANSWERS=JSON    {"PATH": [status, body]}: answers other than the usual
+FAKE_SAYS_IN=FILE    what FILE holds now is the answer to everything but looks at its health:
+                     {"type": CONTENT_TYPE, "body": TEXT}
 FAKE_BREAK=N         streams break off N bytes before their end
 FAKE_HOLD=1          chat completions wait until their client hangs up
 """
@@ -33,7 +35,15 @@ RESPONSES_STREAM = [
         {"response": {"usage": {"input_tokens": 5, "output_tokens": 7}}, "timings": {"cache_n": 1}},
     ),
 ]
-STREAMS = {"/v1/messages": ANTHROPIC_STREAM, "/v1/responses": RESPONSES_STREAM}
+CHAT_STREAM = [
+    ("message", {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}),
+    ("message", {"choices": [], "timings": {"prompt_n": 0, "predicted_n": 0}}),
+]
+STREAMS = {
+    "/v1/messages": ANTHROPIC_STREAM,
+    "/v1/responses": RESPONSES_STREAM,
+    "/v1/chat/completions": CHAT_STREAM,
+}
 
 
 def option(name: str, default: str) -> str:
@@ -69,10 +79,10 @@ ANSWERS = {
 }
 
 
-def response(status: int, body: object) -> bytes:
+def response(status: int, body: object, kind: str = "application/json; charset=utf-8") -> bytes:
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     head = f"HTTP/1.1 {status} X\r\nServer: llama.cpp\r\nContent-Length: {len(data)}\r\n"
-    return f"{head}Content-Type: application/json; charset=utf-8\r\n\r\n".encode() + data
+    return f"{head}Content-Type: {kind}\r\n\r\n".encode() + data
 
 
 def read_body(reader, headers: dict[str, str]) -> bytes:
@@ -113,7 +123,10 @@ def request(reader, client: socket.socket) -> bool:
     if path.endswith("/chat/completions") and env("FAKE_HOLD"):
         client.recv(1, socket.MSG_PEEK)
         return False
-    if path in ANSWERS:
+    if path != "/health" and (file := env("FAKE_SAYS_IN")) and Path(file).exists():
+        told = json.loads(Path(file).read_text())
+        client.sendall(response(200, told["body"], told["type"]))
+    elif path in ANSWERS:
         client.sendall(response(*ANSWERS[path]))
     elif path == "/apply-template":
         said = [f"<{m.get('role')}>{m.get('content')}" for m in json.loads(body)["messages"]]
@@ -130,7 +143,10 @@ def request(reader, client: socket.socket) -> bool:
             return False
         client.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events))
     else:
-        client.sendall(response(200, {"path": path, "model": ALIAS}))
+        answer = {"path": path, "model": ALIAS}
+        if body.startswith(b"{"):  # it tells what it took, so that nobody asks how long it was
+            answer["timings"] = {"prompt_n": 0, "predicted_n": 0}
+        client.sendall(response(200, answer))
     return True
 
 

@@ -121,14 +121,24 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> Non
         ("limits: {port: 1}", "limits.port: unknown key, it belongs beside 'limits', not into it"),
         ("max_bdy: 1", "max_bdy: unknown key, did you mean 'limits.max_body'?"),
         ("tls: {enabeld: true}", "tls.enabeld: unknown key, did you mean 'enabled'?"),
-        ("something: 1", "something: unknown key (got 1); allowed: allowed_hosts"),
+        (
+            "something: 1",
+            "something: unknown key (got 1); allowed: accounting, admin",
+        ),
         ("port: 8080,", "port: must be a whole number (got '8080,'); allowed: a port from 0"),
         ("port: 70000", "port: must be at most 65535 (got 70000)"),
         ("limits: {connections: 0}", "limits.connections: must be at least 1 (got 0)"),
         ("limits: {heartbeat: 0}", "limits.heartbeat: must be over 0 (got 0)"),
         ("ui: maybe", "ui: must be true or false (got 'maybe')"),
         ("cors: {origins: https://my.app}", "cors.origins: must be a list (got"),
-        ("host: [127.0.0.1]", "host: must be a text (got"),
+        ("host: 5", "host: must be a text, or a list of texts (got 5)"),
+        ("host: [127.0.0.1, 5]", "host: must be a list of texts (got"),
+        ("host: []", "host: must name at least one address"),
+        ("host: [127.0.0.1, '']", "host: must not be empty"),
+        ("host: 127.0.0.1,", "host: must not be empty"),
+        ("host: ['::1', '[::1]']", "host: is written without brackets, like ::1"),
+        ("host: [box.lan, 'box.lan:80']", "host: must be an address or a name alone: its port"),
+        ("host: [box.lan, ' box.lan']", "host: names an address twice"),
         ("host: ''", "host: must not be empty"),
         ("host: http://box.lan", "host: must be an address or a name alone, without scheme"),
         ("host: 10.0.0.0/8", "host: must be an address or a name alone, without scheme or path"),
@@ -149,6 +159,19 @@ def test_what_can_be_listened_on(tmp_path: Path, host: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(f"host: '{host}'\n")
     assert load_settings(file, environ={}).settings.host == host
+
+
+@pytest.mark.parametrize("text", ["['::1', 127.0.0.1]", "'::1, 127.0.0.1'"])
+def test_several_addresses(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"host: {text}\n")
+    settings = load_settings(file, environ={}).settings
+    assert settings.hosts == ("::1", "127.0.0.1")
+    assert settings.others_reach is None
+    environ = {"LLM_GATEWAY_HOST": '["127.0.0.1", "10.0.0.1"]'}
+    settings = load_settings(file, environ=environ).settings
+    assert (settings.hosts, settings.others_reach) == (("127.0.0.1", "10.0.0.1"), "10.0.0.1")
+    assert load_settings(file, environ={}, overrides={"host": "::1"}).settings.hosts == ("::1",)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +243,7 @@ def test_what_is_right_beside_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert "cannot be read" in problems(tmp_path / "nothing.yaml")
+    assert "there is no such file; `llm-gateway init" in problems(tmp_path / "nothing.yaml")
 
 
 def test_units() -> None:

@@ -35,6 +35,8 @@ from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import Patience
 from gateway.tasks import spawn
 
+pytestmark = pytest.mark.slow
+
 MEMORY = {"memory_budget": "200MiB"}  # of which each model takes 90
 SENTENCE = re.compile("[a-z ]+")
 

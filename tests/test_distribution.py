@@ -5,12 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from built import ensure_built
 from harness import REPOSITORY
+
+from gateway.web import hatch_build
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NAME = "llm-api-gateway"
@@ -86,3 +94,74 @@ def test_nobody_is_told_to_install_somebody_elses_program() -> None:
 )
 def test_the_rule_itself(line: str, wrong: bool) -> None:
     assert (SOMEBODY_ELSES.search(line) is not None) is wrong
+
+
+# --- the page that is in them --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone holds that is built, and the page as it was built from just that."""
+    ensure_built()
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(REPOSITORY / name, root)
+    for name in ("conf", "data", "systemd"):
+        (root / name).mkdir()
+    for name in ("conf/gateway.yaml", "data/models.json", "systemd/llm-gateway.service"):
+        shutil.copy(REPOSITORY / name, root / name)
+    left_out = shutil.ignore_patterns("__pycache__", "node_modules")
+    shutil.copytree(REPOSITORY / "gateway", root / "gateway", ignore=left_out)
+    web = root / "gateway/web"
+    (web / "node_modules/x").mkdir(parents=True)
+    (web / "node_modules/x/x.js").touch()
+    (web / "dist/.built-from").write_text(hatch_build.stamp_of(web))
+    return root
+
+
+def built(checkout: Path, target: str, to: Path) -> Path:
+    command = (sys.executable, "-m", "hatchling", "build", "-t", target, "-d", to)
+    # No Node is asked for: the page is there.
+    environ = {
+        **os.environ,
+        "GATEWAY_WEB_BUILD": "require",
+        "npm_config_registry": "http://[::1]:1",
+    }
+    done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "built the page" not in done.stdout + done.stderr
+    (made,) = to.iterdir()
+    return made
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_page_and_not_what_it_is_built_from(checkout: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(built(checkout, "wheel", tmp_path)) as wheel:
+        names = {name for name in wheel.namelist() if name.startswith("gateway/web/")}
+    inside = {name.removeprefix("gateway/web/") for name in names}
+    beside = {name for name in inside if not name.startswith("dist/")}
+    assert beside == {"__init__.py", *(f.name for f in modules_of_the_page())}
+    page = inside - beside
+    assert {"dist/index.html", "dist/sw.js", "dist/favicon.ico", "dist/icons/192.png"} <= page
+    assets = {name for name in page if name.startswith("dist/assets/")}
+    hashed = re.compile(r"dist/assets/[\w.-]+-[\w-]{8}\.\w+(\.(br|gz|zst))?")
+    assert not [name for name in assets if not hashed.fullmatch(name)]
+    for ending in (".js", ".css", ".js.br", ".js.gz", ".css.br"):
+        assert [name for name in assets if name.endswith(ending)], ending
+
+
+def modules_of_the_page() -> set[Path]:
+    files = set((REPOSITORY / "gateway/web").glob("*.py"))
+    return {file for file in files if file.name not in ("hatch_build.py", "__init__.py")}
+
+
+@pytest.mark.slow
+def test_a_source_distribution_has_both_and_needs_no_node(checkout: Path, tmp_path: Path) -> None:
+    with tarfile.open(built(checkout, "sdist", tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (root,) = (folder for folder in tmp_path.iterdir() if folder.name.startswith("llm_api"))
+    web = root / "gateway/web"
+    assert (web / "dist/.built-from").read_text() == hatch_build.stamp_of(web)
+    assert (web / "src/main.tsx").is_file()
+    assert not (web / "node_modules").exists()
+    built(root, "wheel", tmp_path / "wheel")

@@ -8,29 +8,64 @@ import hashlib
 import json
 import re
 import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import MakeGateway, Running, fake_model
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from yarl import URL
 
+from gateway import __version__
 from gateway.api import admin_keys
+from gateway.api.key_fields import checked, shown
 from gateway.api.openapi_document import document
 from gateway.api.openapi_shapes import KEY
 from gateway.app import ROUTES
+from gateway.catalog import parse_catalog
 from gateway.proxy.routes import TABLE, Access
+from gateway.store import KeyRecord
+
+pytestmark = pytest.mark.slow
 
 RECORDER = str(Path(__file__).with_name("recording_llama_server.py"))
 DOCUMENT = document(ROUTES, query_key=True)
 #: Streams that end only when their client leaves, which a fuzzer does not.
-ENDLESS = ("/status", "/models/sse")
+ENDLESS = ("/status", "/models/sse", "/admin/log")
 
 
 def operation(method: str, path: str) -> dict[str, Any]:
     return DOCUMENT["paths"][path][method.lower()]
+
+
+OPERATIONS = [
+    (method.upper(), path, found)
+    for path, operations in DOCUMENT["paths"].items()
+    for method, found in operations.items()
+]
+
+
+def one(content: dict[str, Any]) -> dict[str, Any]:
+    return next(iter(content.values()))
+
+
+def answers_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each media type of each success is told of."""
+    return [
+        media
+        for status, answer in found["responses"].items()
+        if status.startswith("2") or ("Refused" in found["tags"] and status == "403")
+        for media in answer.get("content", {}).values()
+    ]
+
+
+def validate(example: Any, schema: dict[str, Any], where: str) -> None:
+    whole = {**schema, "components": DOCUMENT["components"]}
+    found = Draft202012Validator(whole).iter_errors(example)
+    assert not [f"{where}: {error.message}" for error in found]
 
 
 def test_it_is_valid() -> None:
@@ -61,7 +96,8 @@ def test_every_operation_has_a_summary_and_an_id_of_its_own() -> None:
     [
         ("GET", "/ping", "public"),
         ("GET", "/status", "chat"),
-        ("GET", "/openapi.json", "chat"),
+        ("GET", "/openapi.json", "public"),
+        ("GET", "/docs", "public"),
         ("POST", "/v1/chat/completions", "chat"),
         ("GET", "/slots", "admin"),
         ("POST", "/loadModel", "chat"),
@@ -114,27 +150,123 @@ def test_streams_are_event_streams() -> None:
         assert operation(method, path)["responses"]["200"]["content"].keys() == kinds
 
 
+def test_an_entry_is_known_by_its_etag_and_patched_by_merging() -> None:
+    found = operation("GET", "/admin/models/{name}")["responses"]
+    assert "content" not in found["304"]
+    assert "507" not in found
+    body = operation("PATCH", "/admin/models/{name}")["requestBody"]["content"]
+    assert [*body] == ["application/merge-patch+json", "application/json"]
+    for method in ("PUT", "PATCH", "DELETE"):
+        found = operation(method, "/admin/models/{name}")["responses"]
+        assert {"409", "412", "422", "507"} <= found.keys()
+        assert "304" not in found
+
+
 def test_errors_are_those_of_the_api_that_is_spoken() -> None:
     for path, name in (("/v1/messages", "AnthropicError"), ("/v1/responses", "Error")):
-        answer = operation("POST", path)["responses"]["400"]["$ref"].rpartition("/")[2]
-        content = DOCUMENT["components"]["responses"][answer]["content"]
-        schema = content["application/json"]["schema"]
-        assert schema == {"$ref": f"#/components/schemas/{name}"}
+        answers = operation("POST", path)["responses"]
+        for status in ("404", "default"):
+            answer = answers[status]["$ref"].rpartition("/")[2]
+            content = DOCUMENT["components"]["responses"][answer]["content"]
+            schema = content["application/json"]["schema"]
+            assert schema == {"$ref": f"#/components/schemas/{name}"}
 
 
-def test_what_is_said_before_anybody_looks_at_the_path() -> None:
-    for path, operations in DOCUMENT["paths"].items():
-        for method, found in operations.items():
-            missing = {"400", "408", "414", "417", "421", "429", "431", "503"} - found[
-                "responses"
-            ].keys()
-            assert not missing, (method, path)
+def test_errors_that_every_operation_shares_are_told_once() -> None:
+    about = DOCUMENT["info"]["description"]
+    for method, path, found in OPERATIONS:
+        assert found["responses"].keys() <= {
+            *("200", "201", "202", "204", "304", "default"),
+            *("403", "404", "409", "412", "422", "501", "503", "507"),
+        }, (method, path)
+        assert "default" in found["responses"], (method, path)
+    for status in (400, 401, 403, 408, 413, 421, 429, 431, 500, 502, 503, 504):
+        assert f"| {status} |" in about
     assert operation("POST", "/v1/chat/completions")["responses"].keys() == {
-        *("200", "400", "401", "403", "404", "408", "413", "414", "415", "417", "421"),
-        *("429", "431", "500", "502", "503", "504"),
+        "200",
+        "404",
+        "409",
+        "default",
     }
-    assert "413" not in operation("GET", "/models")["responses"]
     assert operation("GET", "/ready")["responses"]["503"]["description"] == "not now"
+
+
+def test_every_operation_is_in_a_group_that_is_told_of() -> None:
+    groups = {tag["name"] for tag in DOCUMENT["tags"]}
+    assert all(tag["description"] for tag in DOCUMENT["tags"])
+    missing = [(m, p) for m, p, o in OPERATIONS if not set(o["tags"]) & groups]
+    assert not missing, "gateway/api/openapi_examples.yaml has no word about these"
+    assert groups == {o["tags"][0] for _, _, o in OPERATIONS}
+
+
+def test_groups_and_their_operations_come_in_the_order_of_the_examples() -> None:
+    seen = list(dict.fromkeys(o["tags"][0] for _, _, o in OPERATIONS))
+    assert seen[0] == "Chat"
+    assert seen[-2:] == ["Other addresses", "Refused"]
+    assert next(iter(DOCUMENT["paths"])) == "/v1/chat/completions"
+
+
+def test_every_operation_has_an_example_of_each_answer_and_of_its_request() -> None:
+    missing = []
+    for method, path, found in OPERATIONS:
+        if not all("example" in media for media in answers_of(found)):
+            missing.append((method, path, "answer"))
+        body = found.get("requestBody")
+        if body and body["required"] and "example" not in one(body["content"]):
+            missing.append((method, path, "request"))
+        for parameter in found.get("parameters", ()):
+            if (
+                parameter["required"]
+                and "example" not in parameter
+                and "Refused" not in found["tags"]
+            ):
+                missing.append((method, path, parameter["name"]))
+    assert not missing, "they belong into gateway/api/openapi_examples.yaml"
+
+
+def test_examples_fit_their_schemas() -> None:
+    count = 0
+    for method, path, found in OPERATIONS:
+        where = f"{method} {path}"
+        medias = [
+            *answers_of(found),
+            *found.get("requestBody", {"content": {}})["content"].values(),
+        ]
+        for media in [*medias, *found.get("parameters", ())]:
+            if "example" in media and media["schema"]:
+                validate(media["example"], media["schema"], where)
+                count += 1
+    assert count > 100
+
+
+def test_examples_of_an_entry_are_good_entries() -> None:
+    for method in ("PUT", "GET"):
+        found = operation(method, "/admin/models/{name}")
+        entry = one(found["responses"]["200"]["content"])["example"]
+        assert "m" in parse_catalog(json.dumps({"m": entry})).models
+
+
+def test_examples_of_a_key_are_what_the_route_takes_and_shows() -> None:
+    created = operation("POST", "/admin/keys")
+    given = one(created["requestBody"]["content"])["example"]
+    checked({name: value for name, value in given.items() if name != "expires"})
+    record = KeyRecord(id="k_1", name="n", hash="", created=datetime.now(UTC))
+    shape = shown(record).keys()
+    assert one(created["responses"]["201"]["content"])["example"].keys() == {*shape, "key"}
+    listed = one(operation("GET", "/admin/keys")["responses"]["200"]["content"])["example"]
+    assert all(key.keys() == shape for key in listed["keys"])
+
+
+def test_every_operation_has_code_in_three_languages() -> None:
+    for method, path, found in OPERATIONS:
+        curl, python, javascript = (sample["source"] for sample in found["x-codeSamples"])
+        assert curl.startswith("curl "), (method, path)
+        compile(python, f"{method} {path}", "exec")
+        assert "await" in javascript, (method, path)
+        for source in (curl, python, javascript):
+            assert "{" + path.partition("{")[2] not in source or "{" not in path, (method, path)
+            is_public = found["x-scope"] == "public"
+            assert ("LLM_GATEWAY_API_KEY" in source) is not is_public, (method, path)
 
 
 def test_refused_routes_say_why_and_never_succeed() -> None:
@@ -142,7 +274,7 @@ def test_refused_routes_say_why_and_never_succeed() -> None:
         if route.access is Access.REFUSED:
             found = operation(route.method, route.path)
             assert route.reason in found["description"]
-            assert "200" not in found["responses"]
+            assert found["responses"].keys() == {"403", "default"}
 
 
 # --- served --------------------------------------------------------------------------------
@@ -164,17 +296,29 @@ class Page(HTMLParser):
         self.ids += [value for name, value in attrs if name == "id" and value]
 
 
-async def test_both_need_a_key(make_gateway: MakeGateway, tmp_path: Path) -> None:
-    async with make_gateway({"a": fake_model(tmp_path)}) as running:
-        for path in ("/openapi.json", "/docs"):
-            assert (await running.json("GET", path, key=None))[0] == 401
+async def test_anybody_reads_both_and_they_tell_nothing_of_this_box(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with make_gateway({"a secret model": fake_model(tmp_path)}) as running:
+        assert await running.json("GET", "/openapi.json", key=None) == (200, DOCUMENT)
         assert await running.json("GET", "/openapi.json") == (200, DOCUMENT)
+        for path in ("/openapi.json", "/docs"):
+            async with running.request("GET", path, key=None) as response:
+                text = await response.text()
+            assert response.status == 200
+            for secret in ("a secret model", str(tmp_path), running.url, f'"{__version__}"'):
+                assert secret not in text
+            async with running.request("HEAD", path, key=None) as response:
+                assert (response.status, await response.read()) == (200, b"")
+    assert DOCUMENT["info"]["version"] == "1"  # the API's, whatever the gateway's
 
 
-async def test_the_page(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_the_plain_page_without_the_built_one(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with (
-        make_gateway({"a": fake_model(tmp_path)}) as running,
-        running.request("GET", f"/docs?authKey={running.key}", key=None) as response,
+        make_gateway({"a": fake_model(tmp_path)}, page=False) as running,
+        running.request("GET", "/docs", key=None) as response,
     ):
         text, headers = await response.text(), response.headers
     page = Page(text)
@@ -190,7 +334,6 @@ async def test_the_page(make_gateway: MakeGateway, tmp_path: Path) -> None:
         f"default-src 'none'; style-src 'sha256-{digest}'; "
     )
     assert headers["Referrer-Policy"] == "no-referrer"
-    assert running.key not in text
 
 
 # --- fuzzed --------------------------------------------------------------------------------
@@ -202,7 +345,12 @@ def with_models(value: Any, *names: str) -> Any:
         return [with_models(item, *names) for item in value]
     if not isinstance(value, dict):
         return value
-    changed = {key: with_models(item, *names) for key, item in value.items()}
+    # Examples name models of others, and would have one fetched from the hub.
+    changed = {
+        key: with_models(item, *names)
+        for key, item in value.items()
+        if key not in ("example", "x-codeSamples")
+    }
     if "model" in changed.get("properties", {}):
         changed["properties"] = {**changed["properties"], "model": {"enum": list(names)}}
     if changed.get("name") == "model" and "schema" in changed:

@@ -45,25 +45,14 @@ def test_the_python_demo_runs_as_written(demo: Served) -> None:
     assert "".join(answers).strip()
 
 
-def test_every_public_route_is_in_the_readme() -> None:
-    from gateway.app import ROUTES
-
-    text = (REPOSITORY / "README.md").read_text()
-    missing = {
-        path
-        for _, path, _ in ROUTES
-        if path.split("{")[0].rstrip("/").removeprefix("/v1") not in text
-    }
-    assert not missing
-
-
 def test_every_test_that_security_md_names_is_there() -> None:
     text = (REPOSITORY / "SECURITY.md").read_text()
     names = re.findall(r"`(?:tests/[\w/]*?/?)?(test_\w+)(\.py)?`", text)
     assert len(names) > 10
-    files = {file.name: file.read_text() for file in (REPOSITORY / "tests").rglob("test_*.py")}
+    files = list((REPOSITORY / "tests").rglob("test_*.py"))  # some names are there twice
+    texts = [file.read_text() for file in files]
     for name, ending in names:
         if ending:
-            assert name + ending in files
+            assert any(file.name == name + ending for file in files), name
         else:
-            assert any(f"def {name}(" in text for text in files.values()), name
+            assert any(f"def {name}(" in text for text in texts), name

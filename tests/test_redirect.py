@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.tls_state import TlsState
-from gateway.config import Settings
+from gateway.config import AcmeSettings, Settings, TlsSettings
 from gateway.redirect import _TARGET, _host, build_redirect
 from gateway.tls import self_signed
 
@@ -27,7 +27,12 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
     folder.mkdir(parents=True)
     (folder / "file-token").write_text("file proof")
     state = TlsState(acme_tokens={"memory-token": "memory proof"})
-    app = build_redirect(Settings(public_dir=tmp_path / "public"), state, 8443)
+    names = ["box.example.com", "localhost", "::1", "2001:db8::1", "*.wild.example"]
+    state.serves(names, local=False)
+    settings = Settings(
+        public_dir=tmp_path / "public", allowed_hosts=("also.example", "*.below.example", "*")
+    )
+    app = build_redirect(settings, state, 8443)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -97,6 +102,46 @@ async def test_what_cannot_be_a_host_is_sent_nowhere(port: int, host: str) -> No
     assert (status, location) == (400, "")
 
 
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("a.wild.example", True),
+        ("a.b.wild.example", False),
+        ("wild.example", False),
+        ("also.example", True),
+        ("a.b.below.example", True),
+        ("127.0.0.1", True),  # which it has come to
+        ("127.0.0.2", False),
+        ("[::ffff:127.0.0.1]", True),
+        ("[::2]", False),
+        ("evil.example", False),
+        ("box.example.com.evil.example", False),
+        ("evilbox.example.com", False),
+        ("xn--bx-fka.example.com", False),
+    ],
+)
+async def test_names_of_others_are_sent_nowhere(port: int, host: str, ours: bool) -> None:
+    status, location, _ = await ask(port, "/x", f"Host: {host}")
+    assert (status, bool(location)) == ((308, True) if ours else (421, False))
+
+
+async def test_the_names_that_a_certificate_is_to_be_for() -> None:
+    acme = AcmeSettings(domains=("soon.example.com",), agree_tos=True)
+    app = build_redirect(Settings(tls=TlsSettings(acme=acme)), TlsState(), 443)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        where = runner.addresses[0][1]
+        assert (await ask(where, "/", "Host: soon.example.com"))[:2] == (
+            308,
+            "https://soon.example.com/",
+        )
+        assert (await ask(where, "/", "Host: other.example.com"))[0] == 421
+    finally:
+        await runner.cleanup()
+
+
 async def test_no_host_or_two(port: int) -> None:
     assert (await ask(port, "/"))[:2] == (400, "")
     twice = ("Host: box.example.com", "Host: evil.example.com")
@@ -108,6 +153,14 @@ async def test_no_host_or_two(port: int) -> None:
 )
 async def test_odd_targets_are_sent_nowhere(port: int, target: str) -> None:
     assert (await ask(port, target, "Host: box.example.com"))[:2] == (400, "")
+
+
+@pytest.mark.parametrize("target", ["/%u0041", "/a%", "/%ff", "/a%zz?x"])
+@pytest.mark.parametrize("folder", ["", "/.well-known/acme-challenge"])
+async def test_paths_that_have_no_one_meaning(port: int, folder: str, target: str) -> None:
+    status, location, body = await ask(port, folder + target, "Host: box.example.com")
+    assert (status, location) == (400, "")
+    assert body.startswith("the path ")
 
 
 async def test_two_slashes_stay_on_the_host(port: int) -> None:
@@ -156,7 +209,8 @@ async def test_proofs_from_memory_and_from_the_folder(port: int) -> None:
 
 
 async def test_the_usual_port_is_not_written(tmp_path: Path) -> None:
-    runner = web.AppRunner(build_redirect(Settings(), TlsState(), 443))
+    state = TlsState(names=frozenset({"box.example.com"}))
+    runner = web.AppRunner(build_redirect(Settings(), state, 443))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
@@ -170,7 +224,7 @@ async def test_the_usual_port_is_not_written(tmp_path: Path) -> None:
 async def test_the_port_that_clients_know(
     make_gateway: MakeGateway, tmp_path: Path, public: int, suffix: str
 ) -> None:
-    made = self_signed(["127.0.0.1"], tmp_path / "ssl")
+    made = self_signed(["127.0.0.1", "box.example.com"], tmp_path / "ssl")
     tls = {
         "enabled": True,
         "private_key": str(made.private_key),
@@ -183,6 +237,23 @@ async def test_the_port_that_clients_know(
         port = int(url.rpartition(":")[2])
         _, location, _ = await ask(port, "/x", "Host: box.example.com:80")
         assert location == f"https://box.example.com{suffix}/x"
+        assert (await ask(port, "/x", "Host: evil.example.com"))[:2] == (421, "")
+
+
+async def test_several_addresses(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    made = self_signed(["127.0.0.1"], tmp_path / "ssl")
+    tls = {"enabled": True, "private_key": str(made.private_key), "redirect_port": 0}
+    tls["certificate"] = str(made.certificate)
+    async with make_gateway({}, tls=tls, host=["127.0.0.1", "127.0.0.2"]) as running:
+        https = int(running.url.rpartition(":")[2])
+        assert running.gateway.urls == [f"https://127.0.0.{n}:{https}" for n in (1, 2)]
+        urls = running.gateway._listeners.redirect_urls
+        port = int(urls[0].rpartition(":")[2])
+        assert urls == [f"http://127.0.0.{n}:{port}" for n in (1, 2)]
+        for url in running.gateway.urls:
+            async with running.session.get(f"{url}/ping", ssl=False) as answer:
+                assert await answer.text() == "pong"
+        assert (await ask(port, "/x", "Host: 127.0.0.1"))[1] == f"https://127.0.0.1:{https}/x"
 
 
 @given(st.text(max_size=300))

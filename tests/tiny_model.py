@@ -30,9 +30,10 @@ _TOKENS = (*BASIC_TOKENS, *((word, Token.NORMAL) for word in _WORDS))
 _TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
-def write_tiny_model(file: Path, seed: int = 0) -> None:
-    """Write the model; equal seeds make equal files."""
-    metadata = llama_metadata("tiny-random", _TOKENS, _TEMPLATE, _WIDTH, _INNER, _LAYERS, _HEADS)
+def write_tiny_model(file: Path, seed: int = 0, *, context: int = _CONTEXT) -> None:
+    """Write the model; equal seeds make equal files. ``context``: tokens it says it can have."""
+    shape = (_WIDTH, _INNER, _LAYERS, _HEADS)
+    metadata = llama_metadata("tiny-random", _TOKENS, _TEMPLATE, *shape, context=context)
     write_gguf(file, list(metadata), list(_tensors(random.Random(seed))))
 
 
@@ -44,13 +45,15 @@ def llama_metadata(
     inner: int,
     layers: int,
     heads: int,
+    *,
+    context: int = _CONTEXT,
 ) -> Iterator[bytes]:
     """What a small llama needs, whose vocabulary begins with :data:`BASIC_TOKENS`."""
     yield entry("general.architecture", Kind.STRING, "llama")
     yield entry("general.name", Kind.STRING, name)
     yield entry("general.file_type", Kind.U32, 0)
     for key, number in {
-        "context_length": _CONTEXT,
+        "context_length": context,
         "embedding_length": width,
         "block_count": layers,
         "feed_forward_length": inner,

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from harness import MakeGateway, fake_model
 
-from gateway.api.accounting import RECENT, Accounting, Record
+from gateway.api.accounting import Accounting, Record
 from gateway.api.limits import DAY, Limits
+from gateway.api.request_log import RECENT
 from gateway.errors import RateLimited
 from gateway.proxy.sse import Usage
 from gateway.store import Store
@@ -70,7 +71,7 @@ def today() -> Today:
 def record(
     key_id: str = "k_1", model: str = "m", *, at: float = NOON, tokens: tuple[int, int] = (10, 5)
 ) -> Record:
-    return Record(at, key_id, model, None, 200, Usage(*tokens), 0.5)
+    return Record(at, key_id, model, None, 200, Usage(*tokens), 0.5, "/v1/chat/completions")
 
 
 async def opened(store: Store, today: Today, *, write_every: float = 0) -> Accounting:

@@ -25,7 +25,6 @@ ROUTES = {
     ("POST", "/v1/v1/messages"): f": did you mean POST /v1/messages? {ANTHROPIC}",
     ("GET", "/openai/v1"): f": t{OPENAI[1:]}, and GET /v1/models lists the models",
     ("GET", "/api/v1/"): f": t{OPENAI[1:]}, and GET /v1/models lists the models",
-    ("GET", "/"): f": the page for browsers is /ui/, t{OPENAI[1:]}, and /docs lists all routes",
     ("POST", "/v1/chat/completions/"): (
         ": did you mean POST /v1/chat/completions? There is no slash at the end"
     ),
@@ -47,6 +46,33 @@ ROUTES = {
     ("GET", "/wp-login.php"): "",
     ("GET", "/" + "x" * 300): None,
 }
+
+
+async def test_the_page_is_no_route_of_the_api(make_gateway: MakeGateway) -> None:
+    base, docs = f"t{OPENAI[1:]}", "/docs lists all routes"
+    for number, (settings, told) in enumerate(
+        (
+            (
+                {},
+                f"/ is the page, for who asks for HTML; {base}, {docs}, "
+                "llama.cpp's own page is /ui/",
+            ),
+            ({"ui": False}, f"/ is the page, for who asks for HTML; {base}, {docs}"),
+            (
+                {"page": False},
+                f"there is no route GET /: a page for browsers is /ui/, {base}, and {docs}",
+            ),
+            ({"page": False, "ui": False}, f"there is no route GET /: {base}, and {docs}"),
+        )
+    ):
+        folder = f"project{number}"
+        async with make_gateway({}, folder=folder, **settings) as running:
+            status, answer = await running.json("GET", "/")
+            assert (status, answer["error"]["code"]) == (404, "route_not_found")
+            assert answer["error"]["message"] == told
+            status, answer = await running.json("GET", "/", key=None)
+            assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+            assert ("/ is a page" in answer["error"]["message"]) == ("page" not in settings)
 
 
 async def test_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:

@@ -273,6 +273,13 @@ async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
         assert await running.json("GET", "/models?loaded=true") == (200, ["a/b"])
         assert (await running.json("POST", "/loadModel", json={"model": "c"}))[0] == 200
         assert await running.json("GET", "/models?loaded=true") == (200, ["c"])
+        # One reader would take the query's, another the body's.
+        two = "/unloadModel?model=a/b"
+        status, answer = await running.json("POST", two, json={"model": "c"})
+        assert (status, answer["error"]["param"]) == (400, "model")
+        assert await running.json("GET", "/models?loaded=true") == (200, ["c"])
+        for body in ({}, {"model": "a/b"}):
+            assert (await running.json("POST", two, json=body))[0] == 200
         status, answer = await running.json("POST", "/unloadModel?model=c")
         assert (status, answer) == (200, {"message": "Model unloaded."})
         assert await running.json("GET", "/models?loaded=true") == (200, [])

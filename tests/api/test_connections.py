@@ -22,6 +22,8 @@ from wire import (
     with_tls,
 )
 
+pytestmark = pytest.mark.slow
+
 
 async def test_heads_that_never_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
     limits = {"header_timeout": "300ms"}
@@ -284,7 +286,7 @@ async def test_any_patience_is_one_the_kernel_can_have(
 
 async def test_a_slow_reader_is_not_a_dead_one(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {"good": fake_model(tmp_path, chunks=30_000)}
-    async with make_gateway(models, limits={"send_timeout": "3s"}) as running:
+    async with make_gateway(models, limits={"send_timeout": "5s"}) as running:
         body = CHAT[:-1] + b', "stream": true}'
         with small(running) as taking:
             taking.settimeout(20)
@@ -292,8 +294,8 @@ async def test_a_slow_reader_is_not_a_dead_one(make_gateway: MakeGateway, tmp_pa
             got = b""
             slowly = 0
             async with asyncio.timeout(30):
-                # Four seconds in which it is waited for: longer than it may rest.
-                while slowly < 40:
+                # Six seconds in which it is waited for: longer than it may rest.
+                while slowly < 60:
                     got += await asyncio.to_thread(taking.recv, 4096)
                     await asyncio.sleep(0.1)
                     slowly += bool(running.gateway._listeners.connections._answers)

@@ -21,6 +21,8 @@ from wire import CHAT, Client, connected, head, post, with_tls
 from gateway.backends.backend import State
 from gateway.tasks import spawn
 
+pytestmark = pytest.mark.slow
+
 STREAM = CHAT[:-1] + b', "stream": true}'
 DOORS = (b"/v1/chat/completions ", b"/v1/chat/completions?x=1 ")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

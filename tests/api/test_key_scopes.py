@@ -55,14 +55,17 @@ async def test_a_key_for_one_model(running: Running) -> None:
         assert (await ask(running, key, name))[0] == 200
     for name in ("b", "b:pirate"):
         status, answer = await ask(running, key, name)
-        assert (status, answer["error"]["code"]) == (403, "permission_denied")
-        assert "'b'" in answer["error"]["message"]
-    for path in ("/chat/ask?question=x&model=b", "/props?model=b", "/slots?model=b"):
-        assert (await running.json("GET", path, key=key))[0] == 403
+        assert (status, answer["error"]["code"]) == (404, "model_not_found")
+        message = answer["error"]["message"]
+        assert message.startswith(f"there is no model '{name}'")
+        assert " Models: 'a'." in message
+    for path in ("/chat/ask?question=x&model=b", "/props?model=b"):
+        assert (await running.json("GET", path, key=key))[0] == 404
+    assert (await running.json("GET", "/slots?model=b", key=key))[0] == 403  # for administrators
     for path in ("/v1/embeddings", "/v1/messages", "/tokenize", "/completion", "/v1/rerank"):
         body = {"input": "x", "content": "x", "prompt": "x", "query": "x", "documents": ["x"]}
         body |= {"model": "b", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
-        assert (await running.json("POST", path, json=body, key=key))[0] == 403, path
+        assert (await running.json("POST", path, json=body, key=key))[0] == 404, path
     _, listed = await running.json("GET", "/models", key=key)
     assert listed == ["a"]
     assert (await running.json("GET", "/models?loaded=true", key=key))[1] == ["a"]
@@ -96,8 +99,8 @@ async def test_personalities_of_a_key(running: Running, tmp_path: Path) -> None:
     assert (await ask(running, key, "b"))[0] == 200  # which hasn't got it: none
     for model, fields in (("a:pirate", {}), ("a", {"personality": "pirate"}), ("b:pirate", {})):
         status, answer = await ask(running, key, model, **fields)
-        assert status == 403
-        assert "'pirate'" in answer["error"]["message"]
+        assert (status, answer["error"].get("code")) == (404, "personality_not_found")
+        assert "has no personality 'pirate'. Personalities: " in answer["error"]["message"]
     _, listed = await running.json("GET", "/v1/models", key=key)
     assert not [item["id"] for item in listed["data"] if "pirate" in item["id"]]
     sent = (tmp_path / "bodies").read_text().splitlines()
@@ -109,7 +112,7 @@ async def test_personalities_of_a_key(running: Running, tmp_path: Path) -> None:
 async def test_an_empty_list_of_personalities_means_none(running: Running) -> None:
     key = await key_with(running, personalities=[])
     assert (await ask(running, key, "a"))[0] == 200
-    assert (await ask(running, key, "a", personality="teacher"))[0] == 403
+    assert (await ask(running, key, "a", personality="teacher"))[0] == 404
 
 
 async def test_expired_and_revoked_in_a_running_gateway(running: Running) -> None:

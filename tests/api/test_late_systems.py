@@ -14,6 +14,8 @@ import openai
 import pytest
 from harness import DEMO_GGUF, MakeGateway, Running
 
+pytestmark = pytest.mark.slow
+
 #: As the templates of Qwen 3.5 and later.
 STRICT = """\
 {%- for message in messages %}

@@ -130,7 +130,48 @@ async def test_props_of_the_router(running: Running) -> None:
     assert props["role"] == "router"
     assert props["max_instances"] == 3
     assert props["default_generation_settings"] == {"params": {}, "n_ctx": 0}
-    assert re.match(r"llm-gateway \d", props["build_info"])
+    assert re.match(r"b0-unknown llm-gateway \d", props["build_info"])
+
+
+async def test_the_build_of_the_llama_server(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    """As a model that runs says it, or said it last."""
+
+    def says(build: object) -> dict[str, Any]:
+        made = fake_model(tmp_path)
+        made["env"]["FAKE_ANSWERS"] = json.dumps({"/props": [200, {"build_info": build}]})
+        return made
+
+    models = {"new": says("b11549-abc12f3"), "odd": says(["b1-x"]), "words": says("from a shop")}
+    async with make_gateway(models, llama_server=RECORDER) as running:
+        for name, build in (
+            ("odd", "b0-unknown"),
+            ("words", "b0-unknown"),
+            ("new", "b11549-abc12f3"),
+        ):
+            await running.gateway.scheduler.load(name)
+            for state in ("loaded", "unloaded"):
+                _, props = await running.json("GET", "/props")
+                assert props["build_info"].startswith(f"{build} llm-gateway "), state
+                await running.gateway.scheduler.unload(name)
+
+
+async def test_tags(make_gateway: MakeGateway, tiny_model: Path) -> None:
+    """As the real llama-server takes and shows them."""
+    entry = {"params": {"model": str(tiny_model), "ctxSize": 256, "threads": 1}}
+    args = ["--tags", " small,fast , ,", "--tags", "b"]
+    models = {
+        "m": {**entry, "extraArgs": args, "env": {"LLAMA_ARG_TAGS": "c"}},
+        "none": entry,
+    }
+    async with make_gateway(models, llama_server="auto") as running:
+        for loaded in (False, True):
+            if loaded:
+                await running.gateway.scheduler.load("m")
+                _, itself = await running.json("GET", "/upstream/m/v1/models")
+                assert itself["data"][0]["tags"] == ["b", "c", "fast", "small"]
+            found = await listed(running)
+            assert found["m"]["tags"] == ["b", "c", "fast", "small"]
+            assert found["none"]["tags"] == []
 
 
 class Events:

@@ -138,7 +138,8 @@ async def test_completions_take_a_personality_only_if_asked(
     await running.json("POST", "/loadModel", json={"model": "m", "personality": "teacher"})
     body = {"model": "m", "prompt": ["a", "b"], "stream": False}
     await running.json("POST", "/v1/completions", json=body)
-    assert recorded.body == body
+    # Several answers are had as a stream, in which each tells what it took.
+    assert recorded.body == {**body, "stream": True}
     await running.json("POST", "/completion", json=body, headers={"X-Personality": "teacher"})
     assert recorded.body["prompt"] == [f"<system>{TEACHER}<user>{x}" for x in "ab"]
     templates = [r for r in recorded() if r["target"] == "/apply-template"]
@@ -371,6 +372,23 @@ async def test_usage_of_streams(running: Running) -> None:
         assert usage[:3] == expected
 
 
+async def test_a_query_that_names_another_model_than_the_body(running: Running) -> None:
+    message = {"messages": [{"role": "user", "content": "hi"}]}
+    routes = [
+        route.path
+        for route in TABLE
+        if (route.method, route.model) == ("POST", ModelIn.BODY) and route.access is Access.CHAT
+    ]
+    for path in ("/loadModel", "/models/load", *routes):
+        for body in ({"model": "org/m", **message}, message):
+            status, answer = await running.json("POST", f"{path}?model=m", json=body)
+            assert status == 400, path
+            assert "?model=" in answer["error"]["message"]
+    for path in ("/v1/chat/completions", "/loadModel"):
+        status, _ = await running.json("POST", f"{path}?model=m", json={"model": "m", **message})
+        assert status == 200, path
+
+
 # --- forms ---------------------------------------------------------------------------------
 
 
@@ -393,6 +411,8 @@ async def test_forms(running: Running, recorded: Recorded) -> None:
         ((file, ("model", "m")), "", {}),
         ((file,), "?model=m", {}),
         ((file,), "", {"X-Model": "m"}),
+        ((file, ("model", "m")), "?model=m", {"X-Model": "m"}),
+        ((file, ("x[]", "1"), ("x[]", "2")), "?model=m", {}),
     ]
     for number, (fields, query, headers) in enumerate(cases):
         path = ("/v1/audio/transcriptions", "/audio/transcriptions")[number % 2] + query
@@ -442,6 +462,26 @@ async def test_a_form_is_not_collected(running: Running, recorded: Recorded) -> 
     assert AUDIO in recorded.last["body"].encode("latin-1")
 
 
+async def test_forms_that_two_readers_read_differently(running: Running) -> None:
+    path = "/v1/audio/transcriptions"
+    model_, file, other = ("model", "m"), ("f", AUDIO), ("model", "n")
+    for fields, query, param in (
+        ((model_, model_, file), "", "model"),
+        ((model_, file, model_), "", "model"),
+        ((file, model_, model_), "?model=m", "model"),
+        ((file, other), "?model=m", "model"),
+        ((other, file), "?model=m", "model"),
+        ((file, model_, file), "", "f"),
+        ((("response_format", "json"), file, ("response_format", "text")), "?model=m", None),
+        ((file,), "?model=m&model=m", "model"),
+    ):
+        status, answer = await running.json("POST", path + query, data=form(*fields))
+        assert (status, answer["error"]["param"]) == (400, param or "response_format"), fields
+    headers = {"X-Model": "n"}
+    status, answer = await running.json("POST", f"{path}?model=m", data=form(file), headers=headers)
+    assert (status, answer["error"]["param"]) == (400, "model")
+
+
 async def test_forms_that_are_refused(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,8 +495,8 @@ async def test_forms_that_are_refused(
         assert (status, answer["error"]["code"]) == (413, "request_too_large")
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--XX\r\n'
-            yield big
+            yield b'--XX\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+            yield b'--XX\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + big
 
         headers = {"Content-Type": "multipart/form-data; boundary=XX"}
         status, answer = await running.json("POST", path, data=pieces(), headers=headers)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anthropic
 import pytest
 from harness import MakeGateway, Running
 from scripted import DEMO_GGUF
+from vulkan_build import REAL, RUNS
 
+pytestmark = pytest.mark.slow
+
+CHAT = "/v1/chat/completions"
 _numbers = itertools.count()
 
 
 def prompt() -> str:
     """About a thousand tokens that nobody has asked before: a second or more of work."""
     return f"{next(_numbers)}: " + " ".join(map(str, range(300)))
-
-
-REAL = Path(sys.executable).with_name("llama-server-vulkan")
-#: It is compiled for processors with these, and asks none whether it has them.
-NEEDED = {"avx512f", "avx512_vnni"}
-RUNS = REAL.exists() and set(Path("/proc/cpuinfo").read_text().split()) >= NEEDED
 
 
 @pytest.fixture
@@ -60,8 +57,15 @@ async def test_its_own_pings_are_switched_off(running: Running) -> None:
     for model in ("m", "pings"):
         messages = [{"role": "user", "content": prompt() + " " + prompt()}]
         body = {"model": model, "messages": messages, "stream": True, "max_tokens": 2}
-        async with running.request("POST", "/v1/chat/completions", json=body) as response:
-            got[model] = await response.read()
+        try:
+            async with running.request("POST", CHAT, json=body) as response:
+                got[model] = await response.read()
+        except aiohttp.ClientPayloadError:
+            (status, *_) = running.gateway.scheduler.status()
+            if "was ended by SIGILL" not in (status.last_error or ""):
+                raise
+            # /proc/cpuinfo knows nothing of what a virtual machine has of AMX, and can't use.
+            pytest.skip("this build of llama-server has no code for this processor")
         assert got[model].endswith(b"data: [DONE]\n\n")
         assert len(re.findall(rb": working, \d+ s\n", got[model])) >= 3
     assert b":\n\n" in got["pings"]

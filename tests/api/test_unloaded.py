@@ -168,7 +168,7 @@ async def test_props(make_gateway: MakeGateway, tmp_path: Path, tiny_model: Path
             status, answer = await running.json("GET", f"{route}?model=m")
             assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
         _, limited = await running.gateway.ring.create("limited", models=["plain"])
-        assert (await running.json("GET", "/props?model=m", key=limited))[0] == 403
+        assert (await running.json("GET", "/props?model=m", key=limited))[0] == 404
         assert {s.starts for s in running.gateway.scheduler.status()} == {0}
 
 

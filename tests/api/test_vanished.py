@@ -14,6 +14,8 @@ from harness import MakeGateway, Running, fake_model
 from vanishing import connect_from, network
 from wire import CHAT, post, with_tls
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 4.0  # seconds
 STREAM = CHAT[:-1] + b', "stream": true}'
 #: By the names of their models: what such a client has asked, and whether it has got some of it.
@@ -88,7 +90,7 @@ async def test_who_vanished_frees_its_slot(
             async with asyncio.timeout(PATIENCE + 8):
                 while busy(running) != {"alive": 1}:
                     await asyncio.sleep(0.02)
-            assert time.monotonic() - since < PATIENCE + 1.5
+            assert time.monotonic() - since < PATIENCE + 3
             # Who only waits, and answers the kernel's questions, is waited for.
             await asyncio.sleep(PATIENCE)
             assert busy(running) == {"alive": 1}

@@ -19,6 +19,8 @@ from chromium import PATIENCE, chromium, needs_chromium
 from harness import Served, project, wait_until
 from playwright.sync_api import Locator, Page
 
+pytestmark = pytest.mark.slow
+
 #: The tiny model says such a word, and another that never ends.
 WORD = re.compile("[a-z ]{20}")
 ANSWER = "Assistant message with actions"

@@ -16,10 +16,10 @@ from gateway.backends.command import (
     find_program,
     model_files,
     request_defaults,
-    resolve_model_path,
 )
 from gateway.catalog import ModelSpec, Params, parse_catalog
 from gateway.errors import LoadFailed
+from gateway.models.paths import resolve_model_path
 
 STORAGE = Path("/models")
 
@@ -155,7 +155,7 @@ def test_a_nul_character_is_told_before_the_system_refuses_it():
 # --- environment ---------------------------------------------------------------------------
 
 #: In every child's: llama-server's own pings are switched off (a build without them ignores it).
-NO_PINGS = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1"}
+ALWAYS_SET = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1", "MALLOC_ARENA_MAX": "2"}
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ NO_PINGS = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1"}
     ],
 )
 def test_loading_modes_go_through_the_environment(params, variables):
-    assert command_of(spec_of(params)).env == NO_PINGS | variables
+    assert command_of(spec_of(params)).env == ALWAYS_SET | variables
 
 
 def test_a_built_in_template_switches_jinja_off():
-    assert command_of(spec_of(template="zephyr")).env == NO_PINGS | {"LLAMA_ARG_JINJA": "0"}
-    assert command_of(spec_of()).env == NO_PINGS
+    assert command_of(spec_of(template="zephyr")).env == ALWAYS_SET | {"LLAMA_ARG_JINJA": "0"}
+    assert command_of(spec_of()).env == ALWAYS_SET
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_built_in_template_switches_jinja_off():
     ],
 )
 def test_what_the_child_must_not_inherit(name):
-    assert command_of(spec_of(), {name: "x", "HOME": "/h"}).env == NO_PINGS | {"HOME": "/h"}
+    assert command_of(spec_of(), {name: "x", "HOME": "/h"}).env == ALWAYS_SET | {"HOME": "/h"}
 
 
 def test_the_rest_is_inherited_and_the_entry_wins():
@@ -210,9 +210,12 @@ def test_the_rest_is_inherited_and_the_entry_wins():
         "LLAMA_ARG_FLASH_ATTN": "on",
         "LLAMA_ARG_JINJA": "1",
         "LLAMA_ARG_SSE_PING_INTERVAL": "30",
+        "MALLOC_ARENA_MAX": "8",
     }
     command = command_of(spec_of(env=own, template="zephyr"), environ)
     assert command.env == {"PATH": "/bin", "GGML_VK_VISIBLE_DEVICES": "1", **own}
+    inherited = {"MALLOC_ARENA_MAX": "4"}
+    assert command_of(spec_of(), inherited).env == ALWAYS_SET | inherited
 
 
 def test_secrets_of_the_environment_stay_out_of_the_repr():

@@ -54,7 +54,7 @@ async def make(box: Box) -> AsyncIterator[Make]:
             key: options.pop(key)
             for key in list(options)
             if key in {"load_timeout", "stop_grace", "llama_server", "records", "runtime_dir"}
-            or key.startswith(("backoff", "quick", "health_"))
+            or key.startswith(("backoff", "failed_", "quick", "health_"))
         }
         backend = Watched(
             spec or box.spec(**options), box.environment(**environment), f"{len(made)}.sock"
@@ -387,6 +387,24 @@ async def test_each_further_death_waits_longer_and_the_last_is_final(make):
     assert backend.state is State.BACKOFF
 
 
+async def test_a_failed_one_tries_again_after_a_pause_that_grows(make):
+    backend = make(
+        exit=1, backoff_first=0.01, quick_deaths_allowed=1, failed_first=0.05, failed_cap=0.15
+    )
+    pauses = []
+    for _ in range(3):
+        assert "does not want to start" in (await failure(backend)).message
+        assert backend.state is State.FAILED
+        pauses.append(backend.retry_at - backend.since)
+        told = await failure(backend)
+        assert "tries again in 1 s" in told.message
+        assert told.headers["Retry-After"] == "1"
+        assert backend.starts == len(pauses)
+        while backend.retry_at > time.monotonic():
+            await asyncio.sleep(backend.retry_at - time.monotonic())
+    assert pauses == pytest.approx([0.05, 0.1, 0.15], abs=0.01)
+
+
 async def test_a_slow_load_that_fails_is_a_quick_death_too(make):
     backend = make(never_healthy=1, load_timeout=0.2, quick_death=0.01, quick_deaths_allowed=2)
     await failure(backend)
@@ -569,7 +587,7 @@ async def test_a_wrapper_that_keeps_it_as_a_child(make, box):
     (inner,) = (start["pid"] for start in box.starts())
     assert inner != backend.pid
     await backend.stop()
-    assert not alive(inner)
+    assert await gone(inner, 10)
     await backend.ensure_ready()
     inner = box.starts()[-1]["pid"]
     os.kill(inner, signal.SIGKILL)

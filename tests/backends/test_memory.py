@@ -14,13 +14,13 @@ import pytest
 from gateway.backends import process
 from gateway.backends.command import build_command, bundled_program
 from gateway.backends.estimate import estimate, split_parts
-from gateway.backends.gguf_header import BadGguf, read_header
 from gateway.backends.logring import LogRing
 from gateway.backends.memory import Need, Needs, Source, fingerprint
-from gateway.backends.oom import looks_like_oom
+from gateway.backends.oom import gpu_ran_out, looks_like_oom
 from gateway.backends.usage import memory_used
 from gateway.catalog import ModelSpec, parse_catalog
 from gateway.errors import GatewayError
+from gateway.models.gguf_header import BadGguf, read_header
 from gateway.tasks import spawn
 
 MIB = 2**20
@@ -515,6 +515,24 @@ async def test_a_big_vocabulary_does_not_hold_up_the_loop(storage):
 def test_out_of_memory_in_llama_cpps_words(line):
     assert looks_like_oom(1, ["llama_context: n_ctx = 8192", line, "exiting"])
     assert looks_like_oom(-6, [line])
+
+
+@pytest.mark.parametrize(
+    ("line", "of_a_gpu"),
+    [
+        ("CUDA error: out of memory", True),
+        ("ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED", True),
+        ("ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory", True),
+        ("error: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", True),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", False),
+        ("mmap failed: Cannot allocate memory", False),
+        ("cudaMalloc failed: 1 MiB of pinned memory: out of memory", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_memory_of_a_gpu_is_not_one_requests_alone(line, of_a_gpu):
+    assert gpu_ran_out(["main: model loaded", line, "Aborted"]) is of_a_gpu
 
 
 @pytest.mark.parametrize(

@@ -421,6 +421,21 @@ async def test_a_failed_load_fails_all_who_wait_and_is_not_repeated_for_them(mak
     await use(scheduler, "b")
 
 
+async def test_a_failed_one_comes_back_by_itself_and_says_when(make, box):
+    once = box.folder / "once"
+    scheduler = make(
+        box.spec("a", exit_once=once), quick_deaths_allowed=1, failed_first=0.3, backoff_first=0.01
+    )
+    await fails(scheduler.lease("a"), LoadFailed)
+    assert status(scheduler, "a").state is State.FAILED
+    assert status(scheduler, "a").retry_in > 0
+    backend = scheduler.backend("a")
+    while backend.retry_at > time.monotonic():
+        await asyncio.sleep(backend.retry_at - time.monotonic())
+    await use(scheduler, "a")
+    assert status(scheduler, "a").starts == 2
+
+
 async def test_one_that_keeps_failing_is_given_up_until_it_is_loaded_explicitly(make, box):
     scheduler = make(box.spec("a", exit=3), quick_deaths_allowed=3, backoff_first=0.01)
     for _ in range(3):

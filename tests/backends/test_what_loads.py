@@ -157,12 +157,13 @@ async def test_what_may_run_is_tried(tmp_path, machine, gib, model, more):
 @pytest.mark.parametrize(
     ("machine", "gib", "model", "more"),
     [
-        (box((24, 2)), 15, {}, {}),
-        (box((24, 2)), 15, {"params": {"gpuLayers": 99, "ctxSize": 4096}}, {}),
-        (box((24, 2)), 15, {}, {"measured": 15}),
+        (box((24, 2)), 15, extra(gpuLayers=99, ctxSize=4096), {}),
+        (box((24, 2)), 15, extra(gpuLayers=99), {}),
+        (box((24, 2)), 15, extra(gpuLayers=99), {"measured": 15}),
         (box((24, 2)), 1, {"memory": "15GiB"}, {}),
-        (box((24, 2), (24, 3)), 15, {}, {}),
-        (box((24, 2), (24, 20)), 15, {"extraArgs": ["--device", "CUDA0"]}, {}),
+        (box((24, 2)), 15, extra(noMmap=True), {}),
+        (box((24, 2), (24, 3)), 15, extra(gpuLayers=99), {}),
+        (box((24, 2), (24, 20)), 15, extra("--device", "CUDA0", gpuLayers=99), {}),
         (box(ram=(32, 3)), 15, {"params": {"noMmap": True}}, {}),
         (box(ram=(32, 3)), 15, {"env": {"LLAMA_ARG_MLOCK": "1"}}, {}),
         (box((24, 22), ram=(32, 3)), 20, {"params": {"gpuLayers": 1, "noMmap": True}}, {}),
@@ -172,6 +173,24 @@ async def test_what_cannot_run_is_refused_in_the_end(tmp_path, machine, gib, mod
     there = Box(tmp_path, machine)
     assert await there.acts(gib, model, **more) == []
     assert await there.acts(gib, model, **more, since=NOW - 60) == [Act.GIVE_UP]
+
+
+@pytest.mark.parametrize(
+    ("machine", "model", "more"),
+    [
+        (box((24, 2)), {}, {}),
+        (box((24, 2)), {"params": {"ctxSize": 4096}}, {}),
+        (box((24, 2)), {}, {"measured": 15}),
+        (box((24, 2), (24, 3)), {}, {}),
+        (box((24, 2), (24, 20)), {"extraArgs": ["--device", "CUDA0"]}, {}),
+    ],
+)
+async def test_layers_that_may_stay_in_ram_are_waited_for_and_then_do(
+    tmp_path, machine, model, more
+):
+    there = Box(tmp_path, machine)
+    assert await there.acts(15, model, **more) == []
+    assert await there.acts(15, model, **more, since=NOW - 60) == [Act.START]
 
 
 async def test_beside_what_is_pinned_a_little_less_will_do(tmp_path):

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import profiling, report
+from tests.bench import bodies, profiling, report
 from tests.bench.load import Job
 from tests.bench.procstat import cpu_seconds, memory
 from tests.bench.proxies import PROXIES, Direct, GatewayProxy, Missing, Proxy, Upstream
@@ -124,6 +124,7 @@ class Bench:
         self.streams = 0  # of the gateway
         self.events = 0
         self.broken: dict[str, int] = {}  # by other proxies
+        self.bodies: list[bodies.Row] = []
 
     def add(self, proxy: Proxy, **values: float) -> None:
         for name, value in values.items():
@@ -155,6 +156,10 @@ class Bench:
         for proxy in self.proxies:
             if not isinstance(proxy, Direct):
                 self.add(proxy, peak_mb=memory(proxy.pid)[1])
+        for proxy in self.proxies:  # last: a large body leaves its memory behind
+            if isinstance(proxy, GatewayProxy) and not proxy.tls:
+                _say(f"bodies by size: {proxy.name}")
+                self.bodies = bodies.measure(proxy)
 
     def starts(self, proxy: Proxy) -> None:
         for number in range(self.plan.starts):
@@ -293,6 +298,9 @@ def main() -> int:
     ratios = report.ratios(rows)
     for ratio, value in ratios.items():
         print(f"  {ratio}: {value:.2f}")
+    if bench.bodies:
+        print("\nlooking through bodies:")
+        print(bodies.table(bench.bodies))
     print("\nbudgets:")
     print(report.budget_lines(lines))
     print(
@@ -311,6 +319,7 @@ def main() -> int:
             "rounds": bench.figures,
             "ratios": ratios,
             "budgets": lines,
+            "bodies": [row._asdict() for row in bench.bodies],
             "missing": missing,
             "streams": bench.streams,
             "broken_by_others": bench.broken,

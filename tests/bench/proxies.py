@@ -318,6 +318,7 @@ class GatewayProxy(Proxy):
             "llama_server": "./llama-server",
             "llm_storage": "storage",
             "scheduler": {"max_loaded": len(MODELS)},
+            "limits": {"request": {"text_bytes": "64MiB"}},  # bodies of any size are measured
         }
 
     @staticmethod

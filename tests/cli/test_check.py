@@ -14,9 +14,10 @@ from gguf_file import Kind, Tensor, entry, write_gguf
 from harness import DEMO, DEMO_GGUF, FAKE, MakeGateway, project
 from tiny_model import write_tiny_model
 
-from gateway.backends.command import resolve_model_path
-from gateway.backends.gguf_header import read_extent
 from gateway.cli import main
+from gateway.models.gguf_header import read_extent
+from gateway.models.paths import resolve_model_path
+from gateway.tls import self_signed
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ MODELS = {
     "other.gguf": "is not a GGUF file",
     "old.gguf": "has the format before GGUF",
     "folder": "FOLDER/folder is a folder: name the file in it, like m.Q4.gguf",
-    "s-00001-of-00003.gguf": "are missing: s-00003-of-00003.gguf",
+    "s-00001-of-00003.gguf": "the file FOLDER/s-00001-of-00003.gguf is part 1 of 3; missing: 3",
     "s-00002-of-00003.gguf": "is part 2 of 3: name the first",
     "t-00001-of-00002.gguf": "FOLDER/t-00002-of-00002.gguf is cut off",
     "renamed.gguf": "is one of 2 parts, which llama.cpp finds by their names",
@@ -219,6 +220,34 @@ def test_warnings_are_not_called_order(tmp_path: Path, capsys: pytest.CaptureFix
     assert out.endswith("gateway.yaml: no problems, 1 warning\n")
 
 
+def test_keys_that_everybody_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As far as their folder lets everybody in; the public halves are nobody's secret."""
+    made = self_signed(["localhost"], tmp_path / "p/ssl")
+    tls = {"enabled": True, "private_key": str(made.private_key)}
+    tls |= {"certificate": str(made.certificate), "ca_chain": str(made.chain)}
+    config = project(tmp_path / "p", {}, llama_server=str(FAKE), tls=tls)
+    data, ssl = tmp_path / "p/data", tmp_path / "p/ssl"
+    (data / "acme/localhost").mkdir(parents=True)
+    secret = [data / "gateway.db", data / "gateway.db-wal", data / "first-admin-key.txt"]
+    secret += [data / "acme/account-a.pem", data / "acme/localhost/certificate.pem"]
+    for file in secret:
+        file.touch()
+    secret.append(ssl / "local-ca-key.pem")
+    for file in secret:
+        file.chmod(0o644)
+    for folder in {file.parent for file in secret}:
+        folder.chmod(0o755)
+    told = [f"warning: {file} can be read by every user of this machine: chmod" for file in secret]
+    assert main(["check", "--config", str(config)]) == 0
+    found = capsys.readouterr().err
+    assert all(line in found for line in told)
+    assert found.count("can be read by every user") == len(told)
+    for folder in {file.parent for file in secret}:
+        folder.chmod(0o700)
+    assert main(["check", "--config", str(config)]) == 0
+    assert "can be read by every user" not in capsys.readouterr().err
+
+
 def test_what_the_bundled_llama_server_does_not_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +265,28 @@ def test_what_the_bundled_llama_server_does_not_take(
     assert f"odd.extraArgs: {said}invalid argument: --bogus" in out
     assert f"short.extraArgs: {said}expected value for argument --ubatch-size" in out
     assert out.count("\n") == 2
+
+
+def test_addresses_that_cannot_be_listened_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (host, said) in enumerate(
+        (
+            ("192.0.2.1", {"192.0.2.1": "this machine has no such address"}),  # RFC 5737
+            (["127.0.0.1", "nobody.invalid"], {"nobody.invalid": "there is no machine of that"}),
+            (["127.0.0.1", "0.0.0.0"], {"127.0.0.1": "0.0.0.0 stands beside it, which is every"}),
+            (["127.0.0.1", "127.0.0.2", "localhost"], {}),
+            ("0.0.0.0", {}),
+            ("a" * 70 + ".example", {"a" * 70 + ".example": "there is no machine of that name"}),
+        )
+    ):
+        config = project(tmp_path / str(number), {}, host=host, llama_server=str(FAKE))
+        assert main(["check", "--config", str(config)]) == bool(said)
+        printed = capsys.readouterr().out
+        assert printed.count("host: ") == len(said), printed
+        for one, why in said.items():
+            assert f"host: {why}" in printed
+            assert f"(got '{one}')" in printed
 
 
 def test_the_old_configuration_in_the_folder(
@@ -262,7 +313,7 @@ def test_what_was_meant_on_the_command_line(capsys: pytest.CaptureFixture[str]) 
             main(words.split())
         assert f"did you mean {meant!r}?" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        main(["something"])
+        main(["xyzzy"])
     assert "did you mean" not in capsys.readouterr().err
 
 

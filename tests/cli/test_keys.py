@@ -79,12 +79,13 @@ def test_create_with_expiry_and_models(keys: Keys) -> None:
 
 def test_create_with_limits_and_personalities(keys: Keys, config: Path) -> None:
     limits = ("--rpm", "60", "--tpm", "20000", "--tpd", "100000", "--concurrency", "2")
+    limits += ("--max-tokens", "500", "--max-seconds", "90")
     people = ("--personalities", "teacher,pirate", "--default-personality", "pirate")
     assert keys("create", "kid", *limits, *people)[0] == 0
     assert keys("create", "aunt", "--personalities", "")[0] == 0
     kid, aunt = rows(keys("list")[1])
     assert kid[-3:] == [
-        "rpm 60, tpm 20000, tpd 100000, concurrency 2",
+        "rpm 60, tpm 20000, tpd 100000, concurrency 2, max_tokens 500, max_seconds 90",
         "all",
         "teacher, pirate",
     ]
@@ -97,7 +98,7 @@ def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for option in ("models", "personalities", "default-personality", "expires", "admin"):
         assert f"--{option} " in text
-    for option in ("rpm", "tpm", "tpd", "concurrency"):
+    for option in ("rpm", "tpm", "tpd", "concurrency", "max-tokens", "max-seconds"):
         assert re.search(rf"--{option} N\s+\w+", text)
 
 
@@ -106,6 +107,7 @@ def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("bob", "--rpm", "0"), "rpm must be a whole number of 1 or more"),
         (("bob", "--tpd", "-5"), "tpd must be"),
+        (("bob", "--max-tokens", "0"), "max_tokens must be"),
         (
             ("bob", "--personalities", "a", "--default-personality", "b"),
             "'b' is not among those that the key may use: 'a'",
@@ -180,6 +182,18 @@ def test_import_of_a_bad_file_lists_everything_and_changes_nothing(
     assert rows(keys("list")[1]) == []
 
 
+def test_who_only_looks_makes_no_database(keys: Keys, tmp_path: Path) -> None:
+    """With one, what `login` has written would not be meant any more."""
+    status, out, err = keys("list")
+    assert (status, rows(out)) == (0, [])
+    assert json.loads(keys("list", "--json")[1]) == []
+    assert err.startswith("no keys in ")
+    status, _, err = keys("revoke", "k_12345678")
+    assert status == 1
+    assert "there is no key yet (looked for in " in err
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_database_that_cannot_be_opened_is_an_error(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("not a folder")
     status, _, err = keys("list")
@@ -194,7 +208,7 @@ def test_a_wrong_configuration_lists_each_problem(keys: Keys, config: Path) -> N
     assert {line.split(": ")[2] for line in err.splitlines()} == {"prot", "host"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["keys"], ["keys", "create"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["keys"], ["keys", "create"]])
 def test_what_is_not_understood_is_usage(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,7 +229,7 @@ def test_help_lists_every_command_and_loads_none() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for command in ("serve", "check", "keys", "tls", "init", "models", "status"):
-        assert f"\n    {command} " in result.stdout
+        assert f"\n  {command} " in result.stdout
 
 
 def test_a_reader_that_leaves_is_no_traceback(config: Path) -> None:

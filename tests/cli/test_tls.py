@@ -55,6 +55,7 @@ def test_the_printed_settings_work_when_pasted(
     assert isinstance(build_context(settings.tls), ssl.SSLContext)
     assert f"--cacert {project}/ssl/box.example.com-chain.pem" in printed
     assert "https://box.example.com:8443/ping" in printed
+    assert "\n  llm-gateway login https://box.example.com:8443\n" in printed
 
 
 def test_by_default_it_is_for_this_machine(

@@ -29,8 +29,9 @@ class Place(BaseModel):
 
 @pytest.fixture
 def chat(box: Served) -> Any:
+    # Held to a schema, the parrot finds all that is allowed equally likely, a thought too.
     return langchain_openai.ChatOpenAI(
-        model="m:pirate", base_url=f"{box.url}/v1", api_key=box.key, max_retries=0
+        model="m:pirate", base_url=f"{box.url}/v1", api_key=box.key, max_retries=0, temperature=0
     )
 
 

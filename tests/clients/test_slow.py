@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codex_cli import codex, texts_in
 from harness import REPOSITORY, Served, project
 from parrot_model import ANSWER
 
 HERE = Path(__file__).parent
-CODEX = HERE / "codex" / "node_modules" / ".bin" / "codex"
 #: Seconds that a model needs to start, after which one gives up, and between two heartbeats.
 START, PATIENCE, BEAT = 5, 2.0, 0.5
 #: llama-server, behind a sleep. (Without devices: as builds answer that don't know the question.)
@@ -78,7 +78,9 @@ def unloaded(box: Served) -> Served:
     return box
 
 
-def run(*command: str, env: Mapping[str, str], cwd: Path | None = None) -> Any:
+def run(
+    *command: str, env: Mapping[str, str], cwd: Path | None = None, seconds: float = 150
+) -> Any:
     return subprocess.run(
         command,
         env={**os.environ, **env},
@@ -86,56 +88,33 @@ def run(*command: str, env: Mapping[str, str], cwd: Path | None = None) -> Any:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=seconds,
     )
 
 
 # --- Codex -----------------------------------------------------------------------------------
 
 
-def codex(box: Served, folder: Path, model: str = "m") -> list[dict[str, Any]]:
-    """What ``codex exec`` says, which waits PATIENCE for an event, and tries once."""
-    if shutil.which("node") is None or not CODEX.exists():
-        pytest.skip("needs node and @openai/codex: npm --prefix tests/clients/codex ci")
-    home = folder / "home"
-    home.mkdir()
-    (home / "config.toml").write_text(
-        f'model = "{model}"\n'
-        'model_provider = "gateway"\n'
-        "[model_providers.gateway]\n"
-        'name = "gateway"\n'
-        f'base_url = "{box.url}/v1"\n'
-        'env_key = "GATEWAY_KEY"\n'
-        'wire_api = "responses"\n'
-        f"stream_idle_timeout_ms = {int(PATIENCE * 1000)}\n"
-        "request_max_retries = 0\n"
-        "stream_max_retries = 0\n"
-    )
-    said = run(
-        *(str(CODEX), "exec", "--json", "--skip-git-repo-check", "-s", "read-only", "Say hello."),
-        env={"CODEX_HOME": str(home), "GATEWAY_KEY": box.key},
-        cwd=folder,
-    )
-    return [json.loads(line) for line in said.stdout.splitlines() if line.startswith("{")]
+#: It waits so many milliseconds for an event.
+IDLE = {"stream_idle_timeout_ms": int(PATIENCE * 1000)}
 
 
 def test_codex_waits_through_a_load(box: Served, tmp_path: Path) -> None:
-    events = codex(box, tmp_path)
-    texts = [event["item"]["text"] for event in events if "text" in event.get("item", {})]
-    assert texts == [ANSWER], events
+    events = codex(box, tmp_path, **IDLE)
+    assert texts_in(events) == [ANSWER], events
     assert events[-1]["type"] == "turn.completed"
     assert events[-1]["usage"]["output_tokens"] > 0
 
 
 def test_codex_is_told_why_a_load_failed(box: Served, tmp_path: Path) -> None:
-    events = codex(box, tmp_path, "broken")
+    events = codex(box, tmp_path, "broken", **IDLE)
     assert events[-1]["type"] == "turn.failed"
     assert "the disk is full of holes" in events[-1]["error"]["message"]
 
 
 def test_codex_would_not_wait_in_silence(boxes: Mapping[str, Served], tmp_path: Path) -> None:
     """Nor for comments: that is what its patience counts."""
-    events = codex(unloaded(boxes["silent"]), tmp_path)
+    events = codex(unloaded(boxes["silent"]), tmp_path, **IDLE)
     assert events[-1]["type"] == "turn.failed"
     assert "idle timeout" in events[-1]["error"]["message"]
 
@@ -151,13 +130,14 @@ def go_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         pytest.skip("needs go")
     program = tmp_path_factory.mktemp("go") / "client"
     build = (go, "build", f"-modfile={request.param}", "-o", str(program), ".")
-    built = run(*build, env={}, cwd=HERE / "go")
+    built = run(*build, env={}, cwd=HERE / "go", seconds=500)  # the first time; then it is kept
     if "dial tcp" in built.stderr or "no such host" in built.stderr:
         pytest.skip(f"the modules of {request.param} are not here: {built.stderr}")
     assert built.returncode == 0, built.stderr
     return program
 
 
+@pytest.mark.timeout(600)  # with the client's own compilation
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_openai_go(box: Served, go_client: Path, api: str) -> None:
     env = {"OPENAI_BASE_URL": f"{box.url}/v1", "OPENAI_API_KEY": box.key}

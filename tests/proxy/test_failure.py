@@ -113,6 +113,7 @@ def test_too_much_input_is_the_clients_mistake(answer: dict[str, object]) -> Non
         ("Failed to parse tools: Missing tool type: null; tools = []", None),
         ("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]", None),
         ("Only one completion choice is allowed", None),
+        ("got exception: Unexpected empty grammar stack after accepting piece: . (30)", None),
         ("All non-assistant messages must contain 'content'", None),
         ("System message must be at the beginning. at row 85, column 32:\n  ...", None),
         ("[json.exception.type_error.302] type must be string, but is null", None),

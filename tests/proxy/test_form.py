@@ -146,12 +146,44 @@ def pass_by(form: bytes, size: int) -> None:
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_a_model_that_is_named_again(size: int) -> None:
     """Even by a part of a field; in the file, or behind the form, it's no name."""
-    form = MODEL + FILE + part("language", b"en") + FILE
+    form = MODEL + FILE + part("language", b"en")
     pass_by(form, size)
     pass_by(form + END + MODEL, size)
     for second in (MODEL + END, MODEL[:60]):
         with pytest.raises(BadRequest, match="twice"):
             pass_by(form + second, size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_any_field_that_comes_twice(size: int) -> None:
+    """Before the model, behind it, and of any name, but for lists."""
+    lists = part("granularities[]", b"word") + part("granularities[]", b"segment")
+    pass_by(lists + MODEL + lists + FILE + END, size)
+    for form in (
+        FILE + MODEL + FILE + END,
+        FILE + FILE + MODEL + END,
+        MODEL + part("stream", b"") + part("stream", b"true") + END,
+        part("prompt", b"a") + MODEL + part("prompt", b"a", more='; filename="b"') + END,
+    ):
+        with pytest.raises(BadRequest, match="twice") as caught:
+            pass_by(form, size)
+        assert caught.value.param in ("file", "stream", "prompt")
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_name_beside_one_elsewhere_in_the_request(size: int) -> None:
+    for form, alike in ((MODEL + FILE + END, True), (FILE + part("model", b"x") + END, False)):
+        field = ModelField(b"XX", "some/model:p")
+        with contextlib.nullcontext() if alike else pytest.raises(BadRequest, match="another"):
+            for start in range(0, len(form), size):
+                field.pass_by(form[start : start + size])
+
+
+def test_many_parts() -> None:
+    lists = part("a[]", b"")
+    pass_by(MODEL + lists * 127 + END, 10_000)
+    with pytest.raises(BadRequest, match="more than 128 parts"):
+        pass_by(MODEL + lists * 128 + END, 10_000)
 
 
 def test_nothing_is_read_beyond_what_is_needed() -> None:

@@ -207,3 +207,21 @@ def test_lines_of_another_kind_of_server_are_left_alone() -> None:
     numbering.feed(b'"a":')
     assert numbering.half() is None
     assert numbering.last(b"\n: it died\n", DIED) == b"\n: it died\n"
+
+
+def test_an_event_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.numbering._LONGEST", 5000)
+    numbering = Numbering("m", 7)
+    sent = numbering.feed(written(EVENTS[:2]))
+    for _ in range(10):
+        sent += numbering.feed(b"data: {" + b" " * 1000)
+    assert numbering.over
+    assert numbering.feed(b"\n\n" + written(EVENTS[2:])) == b""
+    # It ends as any other that breaks off.
+    sent += numbering.last(b"", BackendError("too long"))
+    events = read(sent)
+    assert [event["type"] for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.failed",
+    ]

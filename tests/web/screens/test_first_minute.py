@@ -1,0 +1,141 @@
+"""What the page loads, whom it asks, and what it offers after the first answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe import violations
+from built import WEB
+from harness import DEMO, DEMO_GGUF
+from playwright.sync_api import Page, Request, expect
+from visitors import Box, OpenPage
+
+pytestmark = pytest.mark.slow
+
+DIST = WEB / "dist"
+#: Bytes that the first screen may take, compressed.
+MOST = 150_000
+#: When it has done all that it does by itself; what is streamed goes on.
+_IDLE = "() => new Promise(resolve => requestIdleCallback(() => requestIdleCallback(resolve)))"
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    params = {"model": DEMO_GGUF, "threads": 2, "nPredict": 24}
+    return {DEMO: {"params": params, "personalities": {"poet": "You are a poet."}}}
+
+
+def ask(page: Page, text: str) -> str:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+    answer = page.get_by_role("article", name="Answer").last
+    expect(answer.locator(".facts")).to_be_visible()
+    return answer.locator(".markdown").inner_text()
+
+
+def packed(path: str) -> int:
+    """Bytes of a built file as gzip has it, which every browser takes, over plain http too."""
+    file = DIST / ("index.html" if path == "/" else path.lstrip("/"))
+    zipped = Path(f"{file}.gz")
+    return (zipped if zipped.exists() else file).stat().st_size
+
+
+def test_the_first_screen_is_small_and_later_ones_come_when_wanted(
+    open_page: OpenPage, box: Box
+) -> None:
+    page = open_page("nowhere", service_workers="block")
+    loaded: list[str] = []
+    page.on("requestfinished", lambda request: loaded.append(urlsplit(request.url).path))
+    page.goto(f"{box.url}/#key={box.admin}")
+    expect(page.get_by_role("textbox", name="Message")).to_be_focused()
+    page.evaluate(_IDLE)
+    files = {path for path in loaded if path == "/" or (DIST / path.lstrip("/")).is_file()}
+    names = {path.rpartition("/")[2].partition("-")[0] for path in files}
+    assert {"index", "Chat"} <= names
+    assert not {"Models", "Activity", "Keys", "Usage", "System", "operations", "uPlot.esm"} & names
+    sizes = {path: packed(path) for path in files}
+    assert sum(sizes.values()) < MOST, sizes
+
+
+def test_it_asks_nobody_but_the_gateway(open_page: OpenPage, box: Box) -> None:
+    page = open_page(key=box.admin)
+    others: set[str] = set()
+
+    def seen(request: Request) -> None:
+        if not request.url.startswith((f"{box.url}/", "data:", f"blob:{box.url}/")):
+            others.add(request.url)
+
+    page.context.on("request", seen)  # those of its workers, too
+    page.reload()
+    ask(page, "Hello")
+    for link in ("Models", "Activity", "Keys", "Usage", "System"):
+        page.get_by_role("navigation", name="Screens").get_by_role("link", name=link).click()
+        page.get_by_role("heading", name=link, level=1).wait_for()
+        page.evaluate(_IDLE)
+    for path in (f"#/models/{DEMO}", f"#/models/{DEMO}/settings", "#/keys"):
+        page.evaluate("path => { location.hash = path }", path)
+        page.get_by_role("main").get_by_role("heading").first.wait_for()
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").wait_for()
+    page.goto(f"{box.url}/docs")
+    page.locator(".opblock").first.wait_for()
+    assert others == set()
+
+
+def test_lines_for_ones_own_programs_after_the_first_answer(open_page: OpenPage, box: Box) -> None:
+    page = open_page(key=box.plain)
+    opener = page.get_by_role("button", name="Use it from your app")
+    expect(page.get_by_role("textbox", name="Message")).to_be_focused()
+    expect(opener).to_have_count(0)
+    ask(page, "Hello")
+    opener.click()
+    lines = page.get_by_role("dialog", name="Use it from your app")
+    app = lines.get_by_label("App", exact=True)
+    offered = app.locator("option").evaluate_all("all => all.map(one => one.value)")
+    assert {"openai-python", "openai-node", "curl", "codex", "open-webui"} <= set(offered)
+    code = lines.get_by_role("region")
+    for client in offered:
+        app.select_option(client)
+        expect(code.first).not_to_be_empty()
+        text = "\n".join(code.locator("code").all_inner_texts())
+        assert box.url.removeprefix("http://") in text, client
+        assert box.plain not in page.content()  # unless it is asked for
+    app.select_option("curl")
+    lines.get_by_label("Write my key into the lines").check()
+    expect(code.first).to_contain_text(box.plain)
+    assert violations(page, "dialog") == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Don't show this again").click()
+    expect(opener).to_have_count(0)
+    page.reload()
+    page.get_by_role("article", name="Answer").wait_for()
+    expect(opener).to_have_count(0)
+
+
+def test_answers_as_json(open_page: OpenPage, box: Box) -> None:
+    page = open_page(key=box.plain)
+    settings = page.get_by_role("button", name=re.compile("^Settings of this conversation"))
+    settings.click()
+    page.get_by_label("Answers", exact=True).select_option(label="As JSON by a schema")
+    schema = page.get_by_label("JSON Schema", exact=True)
+    schema.fill('{"type": ')
+    expect(schema).to_have_attribute("aria-invalid", "true")
+    kind = {"type": "object", "properties": {"wet": {"type": "boolean"}}, "required": ["wet"]}
+    schema.fill(json.dumps({**kind, "additionalProperties": False}))
+    assert violations(page, "dialog") == []
+    page.get_by_role("button", name="Done").click()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        answer = ask(page, "Is water wet?")
+    assert json.loads(sent.value.post_data or "")["response_format"]["type"] == "json_schema"
+    assert set(json.loads(answer)) == {"wet"}
+    settings.click()
+    page.get_by_label("Answers", exact=True).select_option(label="As JSON")
+    page.get_by_role("button", name="Done").click()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        assert ask(page, "Is water wet?").lstrip().startswith("{")
+    assert json.loads(sent.value.post_data or "")["response_format"] == {"type": "json_object"}

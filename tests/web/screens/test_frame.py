@@ -1,0 +1,140 @@
+"""The frame around the screens: by keyboard, on a phone, and when the gateway goes away."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import axe
+import pytest
+from built import ensure_built
+from chromium import PATIENCE
+from harness import Served, project
+from playwright.sync_api import Browser, Page, expect
+from visitors import Box, OpenPage
+
+pytestmark = pytest.mark.slow
+
+expect.set_options(timeout=PATIENCE)
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model: Path) -> dict[str, Any]:
+    params = {"model": str(tiny_model), "ctxSize": 2048, "threads": 1}
+    return {"tiny": {"params": params, "preload": True}}
+
+
+def screens(page: Page) -> Any:
+    return page.get_by_role("navigation", name="Screens")
+
+
+def test_the_keyboard_reaches_everything(admin_page: Page) -> None:
+    page = admin_page
+    page.get_by_role("link", name="Skip to the screen").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    assert page.url.endswith("#/chat")
+    page.locator(".box-name").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    menu = page.get_by_role("group", name="Boxes")
+    expect(menu.get_by_role("button").first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(page.locator(".box-name")).to_be_focused()
+    for _ in ("Go to", "Chat", "Models"):
+        page.keyboard.press("Tab")
+    expect(screens(page).get_by_role("link", name="Models")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_title("Models · 127.0.0.1")
+    expect(page.locator("#main")).to_be_focused()
+    expect(page.get_by_role("meter").first).to_have_accessible_name(re.compile("^Memory of "))
+
+
+def test_the_drawer_of_a_phone(open_page: OpenPage, box: Box) -> None:
+    page = open_page("#/models", box.admin, **PHONE)
+    menu = page.get_by_role("dialog", name="Menu")
+    opener = page.get_by_role("button", name="Open the menu")
+    expect(page.get_by_role("link", name="tiny loaded")).to_be_visible()
+    for close in (
+        lambda: page.keyboard.press("Escape"),
+        lambda: page.go_back(),
+        lambda: page.mouse.click(350, 400),
+    ):
+        opener.click()
+        expect(menu.get_by_role("link", name="Models")).to_be_focused()
+        for _ in range(15):  # round and round, and never behind it
+            page.keyboard.press("Tab")
+            inside = "() => document.activeElement?.closest('.content') === null"
+            assert page.evaluate(inside)
+        assert axe.violations(page) == []
+        close()
+        expect(menu).to_be_hidden()
+        assert page.url.endswith("#/models")
+    opener.click()
+    menu.get_by_role("link", name="System").click()
+    expect(menu).to_be_hidden()
+    expect(page).to_have_title("System · 127.0.0.1")
+    page.go_back()  # one step, not a step for the drawer too
+    expect(page).to_have_title("Models · 127.0.0.1")
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+
+
+def test_light_and_dark(admin_page: Page) -> None:
+    page = admin_page
+    shown = "() => getComputedStyle(document.documentElement).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(shown)
+    page.get_by_label("Theme").select_option("Dark")
+    dark = page.evaluate(shown)
+    assert dark != light
+    page.reload()
+    screens(page).wait_for()
+    assert page.evaluate(shown) == dark
+    page.get_by_label("Theme").select_option("As the system")
+    assert page.evaluate(shown) == light
+
+
+def test_nothing_vanishes_in_forced_colours(open_page: OpenPage, box: Box) -> None:
+    """Windows' high contrast replaces backgrounds: what is told by one needs a border too."""
+    page = open_page(key=box.admin, forced_colors="active")
+    meter = page.get_by_role("meter").first
+    part = meter.locator("div")
+    style = "element => getComputedStyle(element).backgroundColor"
+    assert part.evaluate(style) != meter.evaluate(style)
+
+
+def test_the_gateway_goes_away_and_comes_back(
+    tmp_path: Path, browser: Browser, models: dict[str, Any]
+) -> None:
+    ensure_built()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    config = str(project(tmp_path / "p", {}))
+    served = Served(tmp_path, "--config", config, "--port", port)
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{served.url}/#key={served.key}")
+        screens(page).wait_for()
+        served.stop()
+        note = page.get_by_role("status").filter(has_text="The connection to the gateway broke.")
+        expect(note).to_contain_text(re.compile(r"Trying again in \d+ s"))
+        assert axe.violations(page) == []
+        # As if a newer page had been installed meanwhile.
+        page.evaluate("() => document.querySelector('script[src]').src = '/assets/index-old.js'")
+        served = Served(tmp_path, "--config", config, "--port", port)
+        assert served.url.endswith(port)
+        page.get_by_role("button", name="Try now").click()
+        expect(note).to_be_hidden()
+        page.get_by_role("button", name="Load it").click()
+        screens(page).wait_for()
+        expect(page.get_by_text("new version")).to_be_hidden()
+    finally:
+        context.close()
+        served.stop()

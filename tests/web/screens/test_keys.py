@@ -1,0 +1,114 @@
+"""The screen of keys, in Chromium: make one and use it, change it, revoke it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import openai
+import pytest
+from axe import violations
+from harness import DEMO, DEMO_GGUF
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    teacher = {"geography teacher": "You are a geography teacher."}
+    return {DEMO: {"params": {"model": DEMO_GGUF, "threads": 2}, "personalities": teacher}}
+
+
+@pytest.fixture
+def keys_page(open_page: Any, box: Any) -> Page:
+    page: Page = open_page("#/keys", key=box.admin)
+    page.get_by_role("heading", name="Keys", level=1).wait_for()
+    return page
+
+
+def ask(box: Any, key: str) -> Any:
+    with openai.OpenAI(base_url=f"{box.url}/v1", api_key=key, max_retries=0) as client:
+        return client.chat.completions.create(
+            model=DEMO, messages=[{"role": "user", "content": "Hi"}], max_tokens=4
+        )
+
+
+def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: Any) -> None:
+    page = keys_page
+    page.get_by_role("button", name="Create a key").click()
+    form = page.get_by_role("dialog", name="Create a key")
+    form.get_by_label("Name", exact=False).first.fill("laptop")
+    form.get_by_label("Description").fill("Ada's")
+    form.get_by_label("Expires").select_option("30d")
+    models = form.get_by_role("group", name="Models")
+    models.get_by_label("Only these").check()
+    models.get_by_label(DEMO).check()
+    form.get_by_label("Requests, per minute").fill("2")
+    assert violations(page, "dialog") == []
+    form.get_by_role("button", name="Create a key").click()
+
+    made = page.get_by_role("dialog", name="The key laptop")
+    key = made.locator(".key-text code").inner_text()
+    assert key.startswith("llmgw_")
+    lines = made.get_by_role("region", name="openai for Python, the shell that the program")
+    expect(lines).to_contain_text(f"OPENAI_API_KEY={key}")
+    expect(lines).to_contain_text(f"OPENAI_BASE_URL={box.url}/v1")
+    assert violations(page, "dialog") == []
+    made.get_by_label("App", exact=True).select_option("codex")
+    made.get_by_text("model_provider").wait_for()
+    made.get_by_role("button", name="Done").click()
+
+    assert ask(box, key).choices
+    assert ask(box, key).choices
+    with pytest.raises(openai.RateLimitError):
+        ask(box, key)
+
+    row = page.get_by_role("row").filter(has_text="laptop")
+    expect(row).to_contain_text("Requests: 2 per minute")
+    expect(row).to_contain_text(DEMO)
+    assert key not in page.content()  # never again
+    row.get_by_role("button", name="Change laptop").click()
+    form = page.get_by_role("dialog", name="Change the key laptop")
+    form.get_by_label("Requests, per minute").fill("")
+    form.get_by_label("Longest answer, tokens").fill("5")
+    form.get_by_role("button", name="Save").click()
+    expect(row).to_contain_text("Longest answer: 5 tokens")
+    expect(row).not_to_contain_text("per minute")
+    assert ask(box, key).choices
+    (kept,) = [one for one in box.ask("GET", "/admin/keys")["keys"] if one["name"] == "laptop"]
+    assert kept["limits"] == {"max_tokens": 5}
+    assert kept["models"] == [DEMO]
+
+    row.get_by_role("button", name="Revoke laptop").click()
+    asked = page.get_by_role("dialog", name="Revoke the key laptop?")
+    asked.get_by_role("button", name="Revoke", exact=True).click()
+    expect(row).to_have_count(0)
+    with pytest.raises(openai.AuthenticationError):
+        ask(box, key)
+    page.get_by_label(re.compile("Show 1 revoked")).check()
+    expect(row).to_contain_text("revoked")
+    assert violations(page, "main") == []
+
+
+def test_what_the_gateway_refuses_is_told_in_the_form(keys_page: Page, box: Any) -> None:
+    page = keys_page
+    page.get_by_role("button", name="Create a key").click()
+    form = page.get_by_role("dialog", name="Create a key")
+    form.get_by_label("Name", exact=False).first.fill("no models")
+    form.get_by_role("group", name="Models").get_by_label("Only these").check()
+    form.get_by_role("button", name="Create a key").click()
+    expect(form.get_by_role("alert")).to_contain_text("a list of models needs at least one name")
+    page.keyboard.press("Escape")
+    expect(form).to_have_count(0)
+    row = page.get_by_role("row").filter(has_text="made at the first start")
+    row.get_by_role("button", name="Revoke admin").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("admin")  # the last one
+
+
+def test_a_plain_key_has_no_such_screen(open_page: Any, box: Any) -> None:
+    page = open_page("#/keys", key=box.plain)
+    expect(page.get_by_text("This screen is for admin keys")).to_be_visible()
+    assert page.get_by_role("link", name="Keys", exact=True).count() == 0
+    assert page.get_by_role("button", name="Create a key").count() == 0

@@ -1,0 +1,187 @@
+"""Pictures in a question, by every way, for a model that another server has and that sees them."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe import violations
+from playwright.sync_api import Locator, Page, expect
+from upstream import Upstream, upstream
+from visitors import Box, OpenPage
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "What is this?"
+#: A file of a picture, handed over as a clipboard or a mouse does it.
+_FILES = """([name, type, content]) => {
+  const data = new DataTransfer();
+  const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+  data.items.add(new File([bytes], name, {type}));
+  return data;
+}"""
+#: (width, height) of a picture, as a browser reads it.
+_SIZE = """async address => {
+  const {width, height} = await createImageBitmap(await (await fetch(address)).blob());
+  return [width, height];
+}"""
+
+
+def png(width: int = 40, height: int = 20) -> bytes:
+    """A red picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\xff\0\0" * width) * height)
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Upstream]:
+    with upstream() as told:
+        told.answer(QUESTION, "A red picture.")
+        yield told
+
+
+@pytest.fixture(scope="module")
+def models(elsewhere: Upstream) -> dict[str, Any]:
+    return {
+        "blind": {"url": elsewhere.url, "modelName": "scripted"},
+        "seeing": {
+            "url": elsewhere.url,
+            "modelName": "scripted",
+            "meta": {"capabilities": ["chat", "vision"]},
+        },
+    }
+
+
+@pytest.fixture
+def page(open_page: OpenPage, box: Box) -> Page:
+    page = open_page(key=box.plain)
+    choose(page, "seeing")
+    return page
+
+
+def choose(page: Page, model: str) -> None:
+    page.get_by_role("button", name="Model:").click()
+    page.get_by_role("listbox", name="Model").get_by_role("option", name=model).click()
+
+
+def question(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Message")
+
+
+def pictures(place: Page | Locator) -> Locator:
+    return place.get_by_role("button", name="Show picture")
+
+
+def handed_over(page: Page, name: str, content: bytes, kind: str = "image/png") -> Any:
+    return page.evaluate_handle(_FILES, [name, kind, base64.b64encode(content).decode()])
+
+
+def paste(page: Page, data: Any) -> None:
+    question(page).evaluate(
+        """(place, clipboardData) => place.dispatchEvent(
+          new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true}))""",
+        data,
+    )
+
+
+def drop(page: Page, data: Any) -> None:
+    place = page.locator("form.composer")
+    place.dispatch_event("dragover", {"dataTransfer": data})
+    expect(question(page)).to_have_attribute("placeholder", "Drop pictures here")
+    place.dispatch_event("drop", {"dataTransfer": data})
+
+
+def choose_file(page: Page, name: str, content: bytes, button: str = "Add pictures") -> Locator:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=button).click()
+    chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+    return page.locator(".composer input[type=file]")
+
+
+def sent(page: Page, elsewhere: Upstream) -> list[str]:
+    """The pictures that the server elsewhere gets with the question, as addresses."""
+    question(page).fill(QUESTION)
+    question(page).press("Enter")
+    answer = page.get_by_role("article", name="Answer").last
+    expect(answer).to_contain_text("A red picture.")
+    text, *images = elsewhere.asked[-1]["messages"][-1]["content"]
+    assert text == {"type": "text", "text": QUESTION}
+    assert {one["type"] for one in images} == {"image_url"}
+    return [one["image_url"]["url"] for one in images]
+
+
+def test_pasted_dropped_and_chosen(page: Page, elsewhere: Upstream) -> None:
+    small, other = png(), png(20, 20)
+    paste(page, handed_over(page, "pasted.png", small))
+    expect(pictures(page)).to_have_count(1)
+    drop(page, handed_over(page, "dropped.png", other))
+    expect(pictures(page)).to_have_count(2)
+    choose_file(page, "chosen.png", small)
+    expect(pictures(page)).to_have_count(3)
+    assert violations(page, "main") == []
+    page.get_by_role("button", name="Remove picture 3").click()
+    expect(pictures(page)).to_have_count(2)
+    expected = [f"data:image/png;base64,{base64.b64encode(one).decode()}" for one in (small, other)]
+    assert sent(page, elsewhere) == expected
+    # They stay with the question, also where the page is loaded again.
+    page.reload()
+    asked = page.get_by_role("article", name="You")
+    expect(pictures(asked)).to_have_count(2)
+    pictures(asked).first.click()
+    whole = page.get_by_role("dialog", name="Picture 1").get_by_role("img", name="Picture 1")
+    expect(whole).to_have_js_property("naturalWidth", 40)
+    assert violations(page, "dialog") == []
+
+
+def test_a_large_one_travels_small(page: Page, elsewhere: Upstream) -> None:
+    paste(page, handed_over(page, "large.png", png(4000, 1000)))
+    expect(pictures(page)).to_have_count(1)
+    (address,) = sent(page, elsewhere)
+    assert address.startswith("data:image/jpeg;base64,")
+    # Read on a page without a Content-Security-Policy, which here forbids to fetch it.
+    elsewhere_page = page.context.new_page()
+    assert elsewhere_page.evaluate(_SIZE, address) == [1568, 392]
+
+
+def test_the_camera_of_a_phone(open_page: OpenPage, box: Box, elsewhere: Upstream) -> None:
+    page = open_page(
+        key=box.plain, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
+    )
+    choose(page, "seeing")
+    inputs = choose_file(page, "taken.png", png(), "Take a picture")
+    expect(inputs.last).to_have_attribute("capture", "environment")
+    expect(pictures(page)).to_have_count(1)
+    question(page).fill(QUESTION)
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("article", name="Answer")).to_contain_text("A red picture.")
+    assert len(elsewhere.asked[-1]["messages"][-1]["content"]) == 2
+
+
+def test_what_is_not_taken(page: Page) -> None:
+    paste(page, handed_over(page, "broken.png", b"no picture"))
+    page.get_by_text("broken.png is no picture that this browser can read.").wait_for()
+    drop(page, handed_over(page, "notes.txt", b"text", "text/plain"))
+    expect(pictures(page)).to_have_count(0)
+    for number in range(9):
+        paste(page, handed_over(page, f"{number}.png", png()))
+    page.get_by_text("A question can have 8 pictures.").wait_for()
+    expect(pictures(page)).to_have_count(8)
+
+
+def test_a_model_that_does_not_see(page: Page) -> None:
+    choose(page, "blind")
+    expect(page.get_by_role("button", name="Add pictures")).to_have_count(0)
+    paste(page, handed_over(page, "pasted.png", png()))
+    page.get_by_text("blind can't see pictures. Choose a model that can.").wait_for()
+    expect(pictures(page)).to_have_count(0)
