@@ -18,6 +18,7 @@ from gateway.api.auth import Scope
 from gateway.api.context import SETTINGS
 from gateway.api.middleware import needs
 from gateway.api.request import Handler
+from gateway.proxy.body import exact
 
 #: ``(method, path, handler)``
 Routes = Iterable[tuple[str, str, Handler]]
@@ -54,7 +55,7 @@ class Documents:
         from gateway.api.openapi_document import document
 
         made = document(self._routes, query_key=query_key)
-        body = orjson.dumps(made)
+        body = exact(orjson.dumps(made))
         return Made(body, gzip.compress(body, 9, mtime=0), openapi_page.render(made).encode())
 
 

@@ -12,6 +12,7 @@ import orjson
 
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
+from gateway.proxy.body import serialise
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
 from gateway.proxy.sink import is_events
@@ -55,7 +56,7 @@ async def _once(
 ) -> AsyncGenerator[str, None]:
     with scheduler.try_lease(model) or await wait_for_lease(scheduler, model, outcome) as lease:
         # llama-server needs no name: it has one model.
-        raw = orjson.dumps({**body, "model": lease.backend.spec.sent_as or model, "stream": True})
+        raw = serialise({**body, "model": lease.backend.spec.sent_as or model, "stream": True})
         if scheduler.suspects:
             await admit(scheduler, outcome.key, model, _PATH, raw)
         sink = _Pieces()

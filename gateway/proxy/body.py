@@ -103,10 +103,19 @@ def _has_each_key_once(raw: bytes, parsed: Any) -> bool:
     )
 
 
+def exact(data: bytes) -> bytes:
+    """``data`` in memory of its own size: for what orjson has written, and is kept.
+
+    orjson gives bytes in the buffer that it wrote them to, of 4 KB at least, and many times their
+    size where there is a long text.
+    """
+    return bytes(memoryview(data))
+
+
 def serialise(body: JsonObject) -> bytes:
-    """``body`` as JSON: key order and unknown fields as they came."""
+    """``body`` as JSON: key order and unknown fields as they came. May be kept."""
     try:
-        return orjson.dumps(body)
+        return exact(orjson.dumps(body))
     except TypeError:  # an integer over 64 bits, or deeper than 254 levels
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from gateway.proxy.body import exact
+
 _TEXT = rb'"(?:[^"\\]|\\.)*+"'
 _MODEL = re.compile(rb'(?<!\\)("model"\s*+:\s*+)(%b)' % _TEXT, re.DOTALL)
 _KEY = b'"model"'
@@ -43,7 +45,7 @@ class InEvents:
     __slots__ = ("_known", "_model", "_once", "_ours", "_over", "_rest")
 
     def __init__(self, model: str, *, once: bool = False) -> None:
-        self._model = orjson.dumps(model)
+        self._model = exact(orjson.dumps(model))
         self._once = once
         self._over = False
         #: Key and name as they came, and as they go out: nearly every event has the same.
@@ -103,7 +105,7 @@ class InJson:
     )
 
     def __init__(self, model: str) -> None:
-        self._model = orjson.dumps(model)
+        self._model = exact(orjson.dumps(model))
         self._rest = b""
         self._depth = 0
         self._object = self._over = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -43,6 +44,18 @@ def test_there_and_back(body: dict[str, Any]) -> None:
 def test_long_integers_stay_whole(number: str) -> None:
     raw = b'{"seed":' + number.encode() + b"}"
     assert serialise(parse_object(raw)) == raw
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 60_000])
+def test_what_is_kept_takes_no_more_memory_than_it_has_bytes(size: int) -> None:
+    body = {"messages": [{"role": "user", "content": "x" * size}]}
+    tracemalloc.start()
+    try:
+        raw = serialise(body)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(raw) <= kept < len(raw) + 2000
 
 
 @pytest.mark.parametrize(
