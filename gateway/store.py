@@ -1,58 +1,29 @@
-"""The database: keys, their usage, requests, and the memory of models. SQLite, through SQLAlchemy.
+"""What the gateway keeps: keys, their usage, requests, and the memory of models.
 
-The one place that touches the file; nothing but it, its ``schema`` and what it asks of
-:mod:`gateway.stored_requests` imports SQLAlchemy. That
+The one place that reads and writes the database (SQLite, through SQLAlchemy); nothing but it, its
+``schema``, :mod:`gateway.database` and :mod:`gateway.stored_requests` imports SQLAlchemy. That
 import takes about 0.4 s (over 1 s where Python may not write its bytecode), so it comes late, and
 in a running event loop as ``await asyncio.to_thread(importlib.import_module, "gateway.store")``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    Row,
-    bindparam,
-    create_engine,
-    event,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from gateway.errors import GatewayError
+from gateway.database import Database, StoreBusy, StoreError
 from gateway.past_requests import PastRequest, Wanted
-from gateway.private_files import make_folder
-from gateway.schema import CHANGEABLE, MIGRATIONS, SCHEMA_VERSION, keys, model_memory, usage
+from gateway.schema import CHANGEABLE, keys, model_memory, usage
 from gateway.stored_requests import add, clear, page, prune
 
-T = TypeVar("T")
-_log = logging.getLogger(__name__)
-
-#: Seconds to wait for another process (the command line) that is writing.
-BUSY_TIMEOUT = 10.0
-
-
-class StoreError(GatewayError):
-    """500: the database cannot be opened, read or written."""
-
-    default_code = "store_error"
+__all__ = ["KeyRecord", "Store", "StoreBusy", "StoreError", "Usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +59,11 @@ class Usage:
 
 
 class Store:
-    """An open database. Safe to use from any task of one event loop; close it at the end.
+    """An open database. Safe to use from any task of one event loop; close it at the end."""
 
-    All of it happens in one thread, one transaction after the other. SQLite has one writer anyway.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._running: set[asyncio.Future[Any]] = set()
-        self._closed = False
-        # Not SQLAlchemy's asyncio engine: that brings its ORM, 8 MB, and a greenlet.
-        self._reads = create_engine(
-            URL.create("sqlite", database=str(file)),
-            hide_parameters=True,  # hashes of keys have no place in an error message
-            pool_size=1,
-            max_overflow=0,
-            connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
-        )
-        event.listen(self._reads, "connect", _on_connect)
-        event.listen(self._reads, "begin", _on_begin)
-        # Same pool; the option is what _on_begin looks at.
-        self._writes = self._reads.execution_options(write=True)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._read, self._write = database.read, database.write
 
     @classmethod
     async def open(cls, file: Path) -> Self:
@@ -117,28 +71,17 @@ class Store:
 
         Raises :class:`StoreError`, also for a file that a newer version of the gateway wrote.
         """
+        database = Database(file)
         try:
-            await asyncio.to_thread(_make_private, file)
-        except OSError as error:
-            raise StoreError(f"the database {file} cannot be made: {error.strerror}") from error
-        store = cls(file)
-        try:
-            await store._migrate()
+            await database.open()
         except BaseException:
-            await store.close()
+            await database.close()
             raise
-        return store
+        return cls(database)
 
     async def close(self) -> None:
         """Close the file, after the transactions under way. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        while self._running:
-            await asyncio.wait(self._running)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._reads.dispose)  # the connection is its own
-        self._thread.shutdown(wait=False)
+        await self._database.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -279,110 +222,6 @@ class Store:
         return await self._read(
             lambda connection: {row.fingerprint: row.bytes for row in connection.execute(query)}
         )
-
-    # --- below: transactions ---------------------------------------------------------------
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        return await self._transaction(self._reads, work)
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await self._transaction(self._writes, work)
-
-    async def _transaction(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction of its own, which ends well or badly but always ends.
-
-        A caller who is cancelled goes at once; what it wanted to write is written.
-        """
-        if self._closed:
-            raise StoreError(f"the database {self._file} is closed")
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, self._settle, engine, work)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            future.add_done_callback(_log_failure)
-            raise
-
-    def _settle(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        try:
-            with engine.begin() as connection:
-                return work(connection)
-        except SQLAlchemyError as failure:
-            # SQLAlchemy's own text repeats the statement; the driver's says what went wrong.
-            cause = failure.orig if isinstance(failure, StatementError) else failure
-            raise StoreError(f"the database {self._file}: {cause}") from failure
-
-    async def _migrate(self) -> None:
-        version = await self._read(_version)
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"the database {self._file} was written by a newer version of llm-gateway "
-                f"(its schema is {version}, this program knows up to {SCHEMA_VERSION}): "
-                "install that version again, or restore an older copy of the file",
-                code="store_too_new",
-            )
-        if version < SCHEMA_VERSION:
-            await self._write(_bring_up_to_date)
-
-
-def _log_failure(transaction: asyncio.Future[Any]) -> None:
-    if not transaction.cancelled() and (error := transaction.exception()) is not None:
-        _log.error("%s, for a caller that has gone", error)
-
-
-def _version(connection: Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-
-
-def _bring_up_to_date(connection: Connection) -> None:
-    # The version is read again: another process may have been faster, and now we have the lock.
-    for steps in MIGRATIONS[_version(connection) :]:
-        for step in steps:
-            connection.exec_driver_sql(step)
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _on_connect(connection: DBAPIConnection, _record: object) -> None:
-    cursor = connection.cursor()
-    try:
-        cursor.execute("PRAGMA foreign_keys = ON")
-        # Readers and the writer don't wait for each other. Where the file system can't do it,
-        # SQLite keeps its old journal, which is as safe. `synchronous` stays FULL: a revoked key
-        # must not come back after a power cut, and a write every few seconds costs nothing.
-        cursor.execute("PRAGMA journal_mode = WAL")
-    finally:
-        cursor.close()
-
-
-def _on_begin(connection: Connection) -> None:
-    # The driver begins nothing (isolation_level None), so that the schema changes inside a
-    # transaction too. A writer takes the lock at once: one that read first could not wait for it
-    # (https://www.sqlite.org/lang_transaction.html, "BEGIN IMMEDIATE").
-    write = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _make_private(file: Path) -> None:
-    """Make the file (0600) and its folder (0700), whatever the umask; leave existing ones alone.
-
-    SQLite gives its -wal and -shm files the mode and owner of the file beside them.
-    """
-    make_folder(file.parent)
-    try:
-        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return
-    try:
-        os.fchmod(handle, 0o600)
-        if os.geteuid() == 0:
-            # `sudo llm-gateway keys create` before the service's first start: the service, which
-            # owns the folder, must be able to open the file.
-            folder = file.parent.stat()
-            os.fchown(handle, folder.st_uid, folder.st_gid)
-    finally:
-        os.close(handle)
 
 
 def _plain(value: Any) -> Any:

@@ -47,6 +47,7 @@ LAYERS = (
     ("gateway.upstream",),
     ("gateway.backends",),
     ("gateway.proxy",),
+    ("gateway.database",),
     ("gateway.choices", "gateway.store", "gateway.stored_requests", "gateway.tls"),
     ("gateway.legacy", "gateway.library"),
     ("gateway.entries",),

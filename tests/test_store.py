@@ -1,18 +1,20 @@
 """The database on real SQLite files: what is kept, how safely, and what is refused."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from gateway.errors import GatewayError
 from gateway.schema import MIGRATIONS, SCHEMA_VERSION, metadata
-from gateway.store import KeyRecord, Store, StoreError, Usage
+from gateway.store import KeyRecord, Store, StoreBusy, StoreError, Usage
 from gateway.tasks import cancel_and_wait, spawn
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -156,12 +158,17 @@ async def test_folder_that_exists_keeps_its_mode(file: Path) -> None:
 
 
 async def test_connection_settings(file: Path) -> None:
-    def pragmas(connection: Connection) -> list[object]:
-        names = ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+    def pragmas(connection: Connection) -> list[Any]:
+        names = ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
     async with await Store.open(file) as store:
-        assert await store._read(pragmas) == ["wal", 1, 10_000, 2]
+        *settings, patience = await store._write(pragmas)
+        assert settings == ["wal", 1, 2]
+        assert 5000 < patience <= 10_000  # milliseconds
+        *settings, patience = await store._read(pragmas)
+        assert settings == ["wal", 1, 2]
+        assert 0 <= patience <= 2000
 
 
 async def test_migrations_make_the_tables_that_the_code_describes(file: Path) -> None:
@@ -183,8 +190,8 @@ async def test_an_older_file_is_brought_up_to_date(
     async with await Store.open(file) as store:
         await store.add_key(record())
     newer = (*MIGRATIONS, ("CREATE TABLE extra (x INTEGER)", "INSERT INTO extra VALUES (7)"))
-    monkeypatch.setattr("gateway.store.MIGRATIONS", newer)
-    monkeypatch.setattr("gateway.store.SCHEMA_VERSION", len(newer))
+    monkeypatch.setattr("gateway.database.MIGRATIONS", newer)
+    monkeypatch.setattr("gateway.database.SCHEMA_VERSION", len(newer))
     for _ in range(2):  # the second time there's nothing to do
         async with await Store.open(file) as store:
             assert await store.list_keys() == [record()]
@@ -199,8 +206,8 @@ async def test_a_migration_that_fails_changes_nothing(
     async with await Store.open(file):
         pass
     newer = (*MIGRATIONS, ("CREATE TABLE extra (x INTEGER)", "CREATE TABLE keys (x INTEGER)"))
-    monkeypatch.setattr("gateway.store.MIGRATIONS", newer)
-    monkeypatch.setattr("gateway.store.SCHEMA_VERSION", len(newer))
+    monkeypatch.setattr("gateway.database.MIGRATIONS", newer)
+    monkeypatch.setattr("gateway.database.SCHEMA_VERSION", len(newer))
     with pytest.raises(StoreError, match="already exists"):
         await Store.open(file)
     connection = sqlite3.connect(file)
@@ -260,6 +267,38 @@ async def test_a_cancelled_caller_goes_at_once_and_its_write_still_ends(file: Pa
         blocker.close()
         await store.add_key(record(2))
         assert await store.list_keys() == [record(1), record(2)]
+
+
+async def test_who_reads_does_not_wait_for_a_write_that_waits(file: Path) -> None:
+    async with await Store.open(file) as store:
+        await store.add_key(record(1))
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            write = spawn(store.add_key(record(2)), name="write")
+            assert await store.list_keys() == [record(1)]
+            assert not write.done()
+            other.execute("COMMIT")
+        await write
+        assert await store.list_keys() == [record(1), record(2)]
+
+
+async def test_a_file_that_another_program_keeps_to_itself(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("gateway.database.READ_TIMEOUT", 0.05)
+    # As on a file system where WAL cannot be: else who reads isn't kept out.
+    monkeypatch.setattr("gateway.database._on_connect", lambda connection, record: None)
+    async with await Store.open(file) as store:
+        await store.add_key(record(1))
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for asked in (store.list_keys(), store.add_key(record(2))):
+                with pytest.raises(StoreBusy, match="kept busy by another program") as caught:
+                    await asked
+                assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "5")
+                assert str(file) not in str(caught.value)  # not everybody may know
+        assert await store.list_keys() == [record(1)]
 
 
 async def test_closing_waits_for_what_is_under_way(file: Path) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -19,7 +20,7 @@ from aiohttp import web
 from gateway.api.going_on import GoingOn
 from gateway.api.limits import DAY, Limiter
 from gateway.api.request_log import Record, RequestLog
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.store
@@ -33,6 +34,8 @@ INTERVAL: Final = 10.0
 #: are counted at once. It is cheap beside what it is about, but who hangs up all the time must not
 #: keep a llama-server busy.
 _PATIENCE: Final = 5.0
+#: Seconds that whoever asks for usage waits until what is counted is written.
+_SOON: Final = 2.0
 _AT_ONCE: Final = 2
 _EPOCH = date(1970, 1, 1).toordinal()
 _log = logging.getLogger(__name__)
@@ -253,14 +256,46 @@ class Accounting:
         """Counters of today and the ``days - 1`` days before, up to this moment; of all keys, or
         one.
 
-        Ordered by day, key, model. Raises :class:`GatewayError` where the store can't be read.
+        Ordered by day, key, model. Raises :class:`GatewayError` where the store can't be read, or
+        somebody keeps it busy: what is being written is neither here nor there.
         """
         store = self._store
         if store is None:
             return []
         # A task of its own: whoever asks may go away, and a write must not be cut off.
-        await asyncio.shield(spawn(self._write(), name="write usage"))
-        return await store.usage_of(key_id, since=_date(int(self.wall()) // DAY - days + 1))
+        write = spawn(self._write(), name="write usage")
+        try:
+            async with asyncio.timeout(_SOON):
+                await asyncio.shield(write)
+        except TimeoutError:
+            raise Unavailable(
+                "usage cannot be told now: the gateway's database is kept busy by another program",
+                code="store_busy",
+            ) from None
+        since = _date(int(self.wall()) // DAY - days + 1)
+        if not self._failing:
+            return await store.usage_of(key_id, since=since)
+        async with self._writing:  # so that what is unwritten stays so meanwhile
+            return self._with_unwritten(await store.usage_of(key_id, since=since), key_id, since)
+
+    def _with_unwritten(
+        self, stored: list[StoredUsage], key_id: str | None, since: date
+    ) -> list[StoredUsage]:
+        from gateway.store import Usage as StoredUsage
+
+        found = {(one.day, one.key_id, one.model): one for one in stored}
+        for (key, model, number), counters in self._unwritten.items():
+            day = _date(number)
+            if day >= since and key_id in (None, key):
+                before = found.get((day, key, model), StoredUsage(key, model, day))
+                requests, prompt, completion = counters
+                found[day, key, model] = replace(
+                    before,
+                    requests=before.requests + requests,
+                    prompt_tokens=before.prompt_tokens + prompt,
+                    completion_tokens=before.completion_tokens + completion,
+                )
+        return [found[place] for place in sorted(found)]
 
     async def _keep_writing(self) -> None:
         while True:
@@ -286,10 +321,11 @@ class Accounting:
                 )
             except Exception as error:  # cancelled, the store would still go through with it
                 self._take_back(batch)
-                if not isinstance(error, GatewayError):
-                    raise
                 if not self._failing:
-                    _log.error("usage of keys cannot be written, trying again: %s", error)
+                    trace = None if isinstance(error, GatewayError) else error
+                    _log.error(
+                        "usage of keys cannot be written, trying again: %s", error, exc_info=trace
+                    )
                 self._failing = True
             else:
                 if self._failing:

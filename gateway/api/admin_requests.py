@@ -19,7 +19,7 @@ from gateway.api.events import endless
 from gateway.api.middleware import needs
 from gateway.api.overview import every
 from gateway.api.principal import WITHOUT_KEY
-from gateway.api.request_log import path_of
+from gateway.api.request_log import Page, path_of
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
@@ -32,6 +32,8 @@ LIMIT: Final = 50
 MOST: Final = 500
 #: At most so many that are under way are told of.
 _UNDER_WAY: Final = 200
+#: What is worth an event when it changes, beside requests that have ended.
+_CHANGING: Final = ("under_way", "not_shown", "lost", "problem")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: How ``status`` may look: one, or a class of them.
 STATUS: Final = "([1-5]xx|[1-5][0-9][0-9])"
@@ -46,8 +48,9 @@ async def list_requests(request: web.Request) -> web.StreamResponse:
     or name) and ``model`` choose among all of them; ``status`` (``200``, ``4xx``, several with
     commas) and ``slow`` (seconds that it took at least) among those that have ended. As events
     with ``Accept: text/event-stream`` or ``?follow=true``: the first has the same, each of the
-    others what is under way then, and what has ended since the one before. Nothing of what was
-    said is in them.
+    others what is under way then, and what has ended since the one before, or, with a `next`,
+    again the same as the first: then others may have ended in between. Nothing of what was said is
+    in them.
     """
     wanted = _wanted(request)
     follows = request.query.get("follow", "").lower() in ("true", "1")
@@ -73,35 +76,43 @@ async def cancel_request(request: web.Request) -> web.Response:
 
 
 async def _page(request: web.Request, wanted: Wanted) -> dict[str, Any]:
-    accounting = request.app[ACCOUNTING]
-    page = await accounting.log.page(wanted)
+    return _told(request.app, wanted, await request.app[ACCOUNTING].log.page(wanted))
+
+
+def _told(app: web.Application, wanted: Wanted, page: Page) -> dict[str, Any]:
     return {
-        **_under_way(request.app, wanted),
-        "ended": [_ended(one, request.app) for one in page.requests],
+        **_under_way(app, wanted),
+        "ended": [_ended(one, app) for one in page.requests],
         "next": str(page.requests[-1].seq) if page.more else None,
-        "lost": accounting.log.lost,
+        "lost": app[ACCOUNTING].log.lost,
         "problem": page.problem,
     }
 
 
 async def _events(request: web.Request, wanted: Wanted, pause: float) -> AsyncGenerator[str, None]:
     app, log = request.app, request.app[ACCOUNTING].log
-    seen = log.added
-    said: Any = await _page(request, wanted)
-    yield orjson.dumps(said).decode()
+    seen, page = log.added, await log.page(wanted)
+    told = _told(app, wanted, page)
+    yield orjson.dumps(told).decode()
     while True:
         await asyncio.sleep(pause)
-        new = [one for one in log.since(seen) if wanted.has(one)]
+        new, before = log.since(seen), told
         seen = log.added
-        running = _under_way(app, wanted)
-        if new or running["under_way"] or said["under_way"]:
-            said = {
-                **running,
+        if new is None or page.unread:
+            page = await log.page(wanted)
+            told = _told(app, wanted, page)
+            changed = told != before
+        else:
+            new = [one for one in new if wanted.has(one)]
+            told = {
+                **_under_way(app, wanted),
                 "ended": [_ended(one, app) for one in new],
                 "lost": log.lost,
                 "problem": log.problem,
             }
-            yield orjson.dumps(said).decode()
+            changed = bool(new) or any(told[name] != before[name] for name in _CHANGING)
+        if changed:
+            yield orjson.dumps(told).decode()
 
 
 # --- what comes in ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -36,6 +37,7 @@ _LOOK_EVERY: Final = 60.0
 #: Seconds: over less than that no speed is told.
 _SHORT: Final = 1.0
 _LEAST: Final = 60.0
+_log = logging.getLogger(__name__)
 
 
 class _Counted(NamedTuple):
@@ -61,12 +63,22 @@ class History:
         self.devices: dict[str, tuple[str, int]] = {}
 
     async def keep(self) -> None:
-        """Take one every :data:`FINE` seconds, until cancelled."""
+        """Take one every :data:`FINE` seconds, until cancelled, whatever goes wrong with some."""
+        failing = False
         while True:
             await asyncio.sleep(FINE)
-            await self._look_at_gpus()
-            before, self._counted = self._counted, self._count()
-            self.samples.add(await self._take(before, self._counted))
+            try:
+                await self._look_at_gpus()
+                before, self._counted = self._counted, self._count()
+                self.samples.add(await self._take(before, self._counted))
+            except Exception:
+                if not failing:
+                    _log.exception("memory and load cannot be seen, trying again")
+                failing = True
+            else:
+                if failing:
+                    _log.info("memory and load are seen again")
+                failing = False
 
     async def now(self) -> Sample:
         """One of this moment, which isn't kept."""

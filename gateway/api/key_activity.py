@@ -80,10 +80,15 @@ class KeyActivity:
             self._unwritten |= batch & self._last_used.keys()
             if self._unwritten:
                 self._used.set()
-            if not isinstance(error, GatewayError):
+            if not isinstance(error, Exception):
                 raise
             if not self._failing:
-                _log.error("when keys were last used cannot be written, trying again: %s", error)
+                trace = None if isinstance(error, GatewayError) else error
+                _log.error(
+                    "when keys were last used cannot be written, trying again: %s",
+                    error,
+                    exc_info=trace,
+                )
             self._failing = True
         else:
             if self._failing:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,6 +31,8 @@ _BATCH: Final = 2000
 _MOST_UNWRITTEN: Final = 10_000
 #: Seconds between two looks at what has become too old.
 _PRUNE: Final = 3600.0
+#: Seconds that a look into the store waits for what is unwritten; that is in memory anyway.
+_PATIENCE: Final = 1.0
 #: Characters of a route, which a client may have made up.
 _ROUTE: Final = 200
 _MICRO: Final = 1e6
@@ -110,6 +112,14 @@ def _kept(fields: _Fields) -> PastRequest:
     return PastRequest(*_row(fields))
 
 
+def _newest_first(request: PastRequest) -> int:
+    return -request.seq
+
+
+def _wanted_of(records: Iterable[_Fields], wanted: Wanted) -> list[PastRequest]:
+    return [*filter(wanted.has, map(_kept, records))]
+
+
 def path_of(route: str) -> str:
     """A route as it is shown."""
     return route.partition("?")[0][:_ROUTE]
@@ -120,7 +130,8 @@ class Page(NamedTuple):
 
     requests: list[PastRequest]
     more: bool
-    problem: str | None  # why those in the store are missing
+    problem: str | None  # why some are missing, here or in the store
+    unread: bool = False  # the store could not be read now
 
 
 class RequestLog:
@@ -150,6 +161,8 @@ class RequestLog:
         self._seq = 0
         self._store: Store | None = None
         self._unwritten: deque[_Fields] = deque()
+        #: What is being written: whether it is in the store yet, nobody knows.
+        self._in_flight: deque[_Fields] = deque()
         self._some, self._many = asyncio.Event(), asyncio.Event()
         self._writing = asyncio.Lock()
         self._failing: str | None = None
@@ -201,34 +214,49 @@ class RequestLog:
         """The last ones, the newest last."""
         return [Record(*fields) for fields in self._newest]
 
-    def since(self, added: int) -> list[PastRequest]:
-        """Those that have come since there were ``added`` of them, as far as they are in memory;
-        the newest first.
+    def since(self, added: int) -> list[PastRequest] | None:
+        """Those that have come since there were ``added`` of them, the newest first; ``None``
+        where they are more than are kept in memory.
         """
-        new = min(self.added - added, len(self._newest))
+        new = self.added - added
+        if new > len(self._newest):
+            return None
         return [_kept(fields) for fields in islice(reversed(self._newest), new)]
 
     async def page(self, wanted: Wanted) -> Page:
         """Some that are ``wanted``, out of memory as long as that has them, else of the store.
 
-        Where the store cannot be read, there is what is in memory.
+        Where the store cannot be read now, there is what is in memory.
         """
-        inside = sorted(self.since(0), key=lambda request: -request.seq)
-        found = [request for request in inside if wanted.has(request)][: wanted.limit]
+        inside = map(_kept, self._newest)
+        found = sorted(filter(wanted.has, inside), key=_newest_first)[: wanted.limit]
         store = self._store
         if len(found) == wanted.limit or store is None or self._keep is None:
             return Page(found, len(found) == wanted.limit, self.problem)
-        # A task of its own: whoever asks may go away, and a write must not be cut off.
-        await asyncio.shield(spawn(self.write(), name="write requests"))
+        await self._write_soon()
+        unwritten = [*self._in_flight, *self._unwritten]
+        if unwritten:
+            found += await asyncio.to_thread(_wanted_of, unwritten, wanted)
+        problem, unread = self.problem, False
         try:
-            stored = await store.requests_of(wanted)
+            found += await store.requests_of(wanted)
         except GatewayError as error:
-            return Page(found, False, f"older requests cannot be read: {error.message}")
+            problem, unread = f"older requests cannot be read now: {error.message}", True
         # By their numbers: without a clock of its own, a machine may have started in the past, and
         # then what is in memory is not the newest.
-        by_number = {one.seq: one for one in (*stored, *found)}
-        found = sorted(by_number.values(), key=lambda one: -one.seq)[: wanted.limit]
-        return Page(found, len(found) == wanted.limit, self.problem)
+        by_number = {one.seq: one for one in found}
+        found = sorted(by_number.values(), key=_newest_first)[: wanted.limit]
+        more = len(found) == wanted.limit or (unread and bool(found))
+        return Page(found, more, problem, unread)
+
+    async def _write_soon(self) -> None:
+        """Write what is unwritten, if that goes well and fast."""
+        if self._failing is None:
+            # A task of its own: whoever asks may go away, and a write must not be cut off.
+            write = spawn(self.write(), name="write requests")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await asyncio.shield(write)
 
     @property
     def problem(self) -> str | None:
@@ -256,8 +284,11 @@ class RequestLog:
         if self._keep is None:
             try:
                 await store.clear_requests()
-            except GatewayError as error:
-                _log.warning("what is kept of requests cannot be removed: %s", error.message)
+            except Exception as error:
+                trace = None if isinstance(error, GatewayError) else error
+                _log.warning(
+                    "what is kept of requests cannot be removed: %s", error, exc_info=trace
+                )
 
     async def write(self, *, prunes: bool = False) -> None:
         """Write what is unwritten; what fails stays unwritten, and is tried with the next."""
@@ -269,7 +300,7 @@ class RequestLog:
             prunes = prunes and due
             if not batch and not prunes:
                 return
-            self._unwritten = deque()
+            self._in_flight, self._unwritten = batch, deque()
             self._some.clear()
             self._many.clear()
             since = int((now - self._keep) * _MICRO) if prunes else None
@@ -277,11 +308,7 @@ class RequestLog:
                 await store.add_requests(map(_row, batch), since=since, most=self._most)
             except Exception as error:  # cancelled, the store would still go through with it
                 self._take_back(batch)
-                if not isinstance(error, GatewayError):
-                    raise
-                if self._failing is None:
-                    _log.warning("requests cannot be recorded, trying again: %s", error)
-                self._failing = f"requests cannot be recorded: {error.message}"
+                self._failed(error)
             else:
                 if self._failing is not None:
                     _log.info("requests are recorded again, %d were lost", self.lost)
@@ -289,6 +316,15 @@ class RequestLog:
                 self._since_pruned += len(batch)
                 if prunes:
                     self._pruned, self._since_pruned = now, 0
+            finally:
+                self._in_flight = deque()
+
+    def _failed(self, error: Exception) -> None:
+        """Say so once, and go on, whatever it was."""
+        if self._failing is None:
+            trace = None if isinstance(error, GatewayError) else error
+            _log.warning("requests cannot be recorded, trying again: %s", error, exc_info=trace)
+        self._failing = f"requests cannot be recorded: {error}"
 
     def _take_back(self, batch: deque[_Fields]) -> None:
         batch.extend(self._unwritten)

@@ -149,6 +149,29 @@ async def test_as_events(make_gateway: MakeGateway, tmp_path: Path) -> None:
             assert new["id"] != first["ended"][0]["id"]
 
 
+async def test_events_that_left_some_out_begin_anew(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        accounting = running.gateway.accounting
+        accounting.add(*entry(0, at=accounting.wall()))
+        query = "?every=0.2&follow=true&limit=20"
+        async with running.request("GET", f"/admin/requests{query}") as events:
+            assert [one["id"] for one in (await event_of(events))["ended"]] == ["req_0"]
+            for number in range(1, RECENT + 2):  # one more than are in memory
+                accounting.add(*entry(number, at=accounting.wall()))
+            anew = await event_of(events)
+            newest = [f"req_{number}" for number in range(RECENT + 1, RECENT - 19, -1)]
+            assert [one["id"] for one in anew["ended"]] == newest
+            assert anew["next"] is not None
+            older = await look(running, f"?cursor={anew['next']}&limit=500")
+            assert [one["id"] for one in older["ended"]][-1] == "req_0"
+            accounting.add(*entry(1000, at=accounting.wall()))
+            more = await event_of(events)
+            assert [one["id"] for one in more["ended"]] == ["req_1000"]
+            assert "next" not in more
+
+
 async def event_of(events: Any) -> dict[str, Any]:
     while not (line := await events.content.readline()).startswith(b"data: "):
         assert line
@@ -355,7 +378,7 @@ async def test_what_is_written_is_read_as_it_was(file: Path) -> None:
         log = RequestLog(keep=1e9, write_every=3600, wall=lambda: NOON)
         log.open(store)
         log.add(entry(2, streamed=True, began=0.5, client="192.0.2.7", code="x", waited=0.1))
-        (inside,) = log.since(0)
+        (inside,) = log.since(0) or ()
         await log.close()
         assert await store.requests_of(Wanted(limit=10)) == [inside]
 
@@ -378,7 +401,7 @@ async def test_the_newest_come_first_after_a_start_in_the_past(file: Path) -> No
 async def test_a_locked_store_loses_records_and_says_so_once(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("gateway.database.BUSY_TIMEOUT", 0.05)
     monkeypatch.setattr("gateway.api.request_log._MOST_UNWRITTEN", 10)
     async with await Store.open(file) as store:
         log = RequestLog(keep=1e9, write_every=3600, wall=lambda: NOON)
@@ -402,6 +425,64 @@ async def test_a_locked_store_loses_records_and_says_so_once(
         await log.close()
     warnings = [one for one in caplog.messages if "cannot be recorded" in one]
     assert len(warnings) == 1
+
+
+async def test_what_another_program_locks_is_told_from_memory(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never lets go: whoever would wait for it does until the test is ended."""
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        monkeypatch.setattr("gateway.database.BUSY_TIMEOUT", 3600.0)
+        accounting, file = running.gateway.accounting, running.gateway.settings.database
+        at = accounting.wall() - 1000
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for number in range(RECENT + 100):
+                accounting.add(*entry(number, at=at + number))
+            assert (await running.chat("m"))[0] == 200
+            await once(running, lambda seen: len(seen["ended"]) == 50)
+            seen = await look(running, f"?limit={RECENT + 200}")
+            numbers = reversed(range(RECENT + 100))
+            assert [one["id"] for one in seen["ended"]][1:] == [f"req_{n}" for n in numbers]
+            for path in ("/admin/usage", "/key/usage"):
+                async with running.request("GET", path) as response:
+                    said = await response.json()
+                    assert (response.status, said["error"]["code"]) == (503, "store_busy")
+                    assert int(response.headers["Retry-After"]) > 0
+                    assert "another program" in said["error"]["message"]
+            assert (await running.json("GET", "/admin/keys"))[0] == 200
+            other.execute("ROLLBACK")
+        status, told = await running.json("GET", "/admin/usage")
+        assert status == 200
+        assert sum(one["requests"] for one in told["usage"]) == RECENT + 101
+
+
+async def test_what_cannot_be_read_now_is_read_later(
+    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a file system where SQLite's journal cannot be shared: a writer keeps readers out.
+    monkeypatch.setattr("gateway.database._on_connect", lambda connection, record: None)
+    monkeypatch.setattr("gateway.database.READ_TIMEOUT", 0.1)
+    async with make_gateway({"m": fake_model(tmp_path)}) as running:
+        accounting, file = running.gateway.accounting, running.gateway.settings.database
+        for number in range(RECENT + 10):
+            accounting.add(*entry(number, at=accounting.wall()))
+        await accounting.log.write()
+        query = f"limit={RECENT + 50}"
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            seen = await look(running, f"?{query}")
+            assert len(seen["ended"]) == RECENT
+            assert "older requests cannot be read now" in seen["problem"]
+            path = f"/admin/requests?every=0.2&follow=true&{query}"
+            async with running.request("GET", path) as events:
+                first = await event_of(events)
+                assert (len(first["ended"]), first["problem"]) == (RECENT, seen["problem"])
+                other.execute("ROLLBACK")
+                then = await event_of(events)
+        assert (len(then["ended"]), then["problem"]) == (RECENT + 10, None)
+        rest = await look(running, f"?cursor={seen['next']}")
+        assert [one["id"] for one in rest["ended"]] == [f"req_{n}" for n in reversed(range(10))]
 
 
 async def test_the_old_and_the_many_go(file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -25,6 +26,7 @@ from gateway.api.history import History
 from gateway.backends.devices import gpu
 from gateway.backends.machine import Machine
 from gateway.cli import main
+from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import self_signed
 
 Serve = Callable[..., Served]
@@ -193,6 +195,37 @@ async def test_load_and_memory_over_time(
         for wrong in ("8d", "0", "soon", "59s", ""):
             status, answer = await running.json("GET", f"/admin/system/history?range={wrong}")
             assert (status, answer["error"]["param"]) == (400, "range")
+
+
+async def test_what_cannot_be_seen_once_is_seen_again(
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.api.history")
+    monkeypatch.setattr("gateway.api.history.FINE", 0.01)
+    cgroup = tmp_path / "proc/self/cgroup"
+    cgroup.parent.mkdir(parents=True)
+    cgroup.write_text("of another kernel, which nobody knows\n")
+
+    def failures() -> int:
+        return sum("memory and load cannot be seen" in one for one in caplog.messages)
+
+    async with make_gateway({}) as running:
+        history = History(running.gateway.scheduler, running.gateway.accounting, root=tmp_path)
+        keeping = spawn(history.keep(), name="keeps")
+        async with asyncio.timeout(20):
+            while not failures():
+                await asyncio.sleep(0.01)
+            assert history.samples.last is None
+            cgroup.write_text("")
+            while history.samples.last is None:
+                await asyncio.sleep(0.01)
+        assert not keeping.done()
+        await cancel_and_wait(keeping)
+    assert failures() == 1
+    assert "memory and load are seen again" in caplog.messages
 
 
 async def test_a_gpu_is_not_woken_up_for_it(make_gateway: MakeGateway, tmp_path: Path) -> None:

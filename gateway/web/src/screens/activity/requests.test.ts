@@ -28,6 +28,10 @@ describe("a list of ended requests", () => {
     const after = withNews(list, news([9, 8, 7], "7"));
     expect([ids(after), after.next]).toEqual(["9,8,7", "7"]);
   });
+  it("takes in what could not be read before, in its place", () => {
+    const after = withNews(list, news([6, 5, 4, 3, 2, 1], "1"));
+    expect([ids(after), after.next]).toEqual(["6,5,4,3,2,1", "1"]);
+  });
   it("grows by older ones", () => {
     const after = withOlder(list, news([3, 2, 1], null));
     expect([ids(after), after.next]).toEqual(["5,4,3,2,1", null]);

@@ -39,9 +39,9 @@ export interface Ended extends Told {
 export interface News {
   readonly under_way: readonly Running[];
   readonly not_shown: number;
-  /** The newest first. In events but the first, those that are new. */
+  /** The newest first. Without `next`, those that are new. */
   readonly ended: readonly Ended[];
-  /** Only in pages, and in the first event of a stream. */
+  /** Only in pages, in the first event of a stream, and where it may have left some out. */
   readonly next?: string | null;
   readonly lost: number;
   readonly problem: string | null;
@@ -56,12 +56,19 @@ export interface List {
 /** What is shown after `news` came: what was shown before stays, unless there may be a gap. */
 export function withNews(list: List | null, news: News): List {
   if (list === null) return { ended: news.ended, next: news.next ?? null };
+  if (news.next !== undefined) return withPage(list, { ...news, next: news.next });
   const known = new Set(list.ended.map((one) => one.id));
   const fresh = news.ended.filter((one) => !known.has(one.id));
-  const begins = news.next !== undefined;
-  const touches = fresh.length < news.ended.length || news.next === null;
-  if (begins && !touches) return { ended: news.ended, next: news.next ?? null };
   return fresh.length === 0 ? list : { ...list, ended: [...fresh, ...list.ended] };
+}
+
+/** The same after the newest came anew: a stream begins, or it left some out. */
+function withPage(list: List, page: List): List {
+  const newest = new Set(page.ended.map((one) => one.id));
+  const older = list.ended.filter((one) => !newest.has(one.id));
+  const touches = older.length < list.ended.length || page.next === null;
+  if (!touches || older.length === 0) return { ended: page.ended, next: page.next };
+  return { ended: [...page.ended, ...older], next: list.next };
 }
 
 /** What is shown after a page of older ones came. */
