@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,7 +172,7 @@ class Library:
 
         The folder is watched, not the file: editors and deployments replace files.
         """
-        from watchfiles import awatch  # takes a while to import: after the start
+        from watchfiles import watch  # takes a while to import: after the start
 
         def ours(_change: object, path: str) -> bool:
             return Path(path).name == self.file.name
@@ -181,16 +183,27 @@ class Library:
         await self.refresh()  # it may have come meanwhile
         # Its thread looks for news every `step`; 20 times a second, as it does unasked, is CPU for
         # nothing on a machine that is there for other work.
-        changes = awatch(
+        ended = threading.Event()
+        changes = watch(
             self.file.parent,
             watch_filter=ours,
             recursive=False,
             step=_LOOK_EVERY_MS,
             rust_timeout=_LOOK_ANYWAY_MS,
             yield_on_timeout=True,
+            stop_event=ended,
+            raise_interrupt=False,
         )
-        async for _ in changes:
-            await self.refresh()
+        # A thread of its own, which waits all the time: asyncio's are few, and are for what ends.
+        # `awatch` would do the same by all of anyio, which nothing else here needs.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="watch models.json")
+        loop = asyncio.get_running_loop()
+        try:
+            while await loop.run_in_executor(thread, next, changes, None) is not None:
+                await self.refresh()
+        finally:
+            ended.set()
+            thread.shutdown(wait=False)
 
     def check(self) -> None:
         """Raise :class:`CatalogBroken` if the file is broken, and there never was a good one."""
