@@ -224,6 +224,19 @@ def test_every_operation_has_an_example_of_each_answer_and_of_its_request() -> N
     assert not missing, "they belong into gateway/api/openapi_examples.yaml"
 
 
+def test_every_answer_has_a_schema() -> None:
+    bare = {
+        (method, path)
+        for method, path, found in OPERATIONS
+        for media in answers_of(found)
+        if not media["schema"]
+    }
+    methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    assert bare == {(method, "/upstream/{path}") for method in methods}  # llama-server's own
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(DOCUMENT)))
+    assert named == DOCUMENT["components"]["schemas"].keys()
+
+
 def test_examples_fit_their_schemas() -> None:
     count = 0
     for method, path, found in OPERATIONS:

@@ -367,6 +367,7 @@ FOR_OTHERS = set(
 )
 #: What of ours is not needed to listen without TLS, nor as long as nobody asks for it.
 OURS_FOR_LATER = {
+    "gateway.api.openapi_answers",
     "gateway.api.openapi_document",
     "gateway.api.openapi_page",
     "gateway.api.openapi_shapes",

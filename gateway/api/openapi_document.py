@@ -2,8 +2,8 @@
 
 It is OpenAPI 3.1. Paths, methods, scopes and errors come from the routes of the
 application and from :data:`gateway.proxy.routes.TABLE`; summaries from the handlers' docstrings;
-bodies from :mod:`gateway.api.openapi_shapes`; groups, words and examples from
-:mod:`gateway.api.openapi_examples`.
+bodies from :mod:`gateway.api.openapi_shapes`, answers from :mod:`gateway.api.openapi_answers`;
+groups, words and examples from :mod:`gateway.api.openapi_examples`.
 
 Anybody may read it, so nothing of this box is in it: no names, no addresses, no version but the
 API's own.
@@ -19,6 +19,7 @@ from typing import Any, Final
 from gateway.api.auth import Scope
 from gateway.api.middleware import scope_of
 from gateway.api.openapi import Routes, docs
+from gateway.api.openapi_answers import Answers
 from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
 from gateway.api.openapi_samples import Example, samples
 from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
@@ -115,10 +116,10 @@ Anthropic's form. They are the `default` answer of every operation and not repea
 def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
     """The OpenAPI document of ``routes``. ``query_key``: GET takes ``?authKey=`` as well.
 
-    Blocking: reads a file.
+    Blocking: reads files.
     """
     relayed = {(route.method, route.path): route for route in TABLE}
-    examples = Examples()
+    examples, answers = Examples(), Answers()
     operations = [
         (each, path, handler)
         for method, path, handler in routes
@@ -129,8 +130,9 @@ def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
     for method, path, handler in operations:
         route = relayed.get((method, path))
         told = examples.of(method, plain(path))
+        answer = answers.of(method, plain(path))
         paths.setdefault(plain(path), {})[method.lower()] = _operation(
-            method, path, handler, route, told, query_key
+            method, path, handler, route, told, answer, query_key
         )
     schemes: dict[str, Any] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -155,7 +157,7 @@ def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": schemes,
-            "schemas": _SCHEMAS,
+            "schemas": {**_SCHEMAS, **answers.schemas},
             "responses": {
                 f"{name}{status}": _error(name, reason)
                 for name in _SCHEMAS
@@ -189,6 +191,7 @@ def _operation(
     handler: Handler,
     route: Route | None,
     told: Told | None,
+    answer: dict[str, Any] | None,
     query_key: bool,
 ) -> dict[str, Any]:
     scope = scope_of(handler)
@@ -221,7 +224,7 @@ def _operation(
             "content": dict.fromkeys(shape.body_types, media),
         }
     says = "AnthropicError" if route is not None and route.dialect is ANTHROPIC else "Error"
-    operation["responses"] = _responses(path, scope, shape, told, says, refused=refused)
+    operation["responses"] = _responses(path, scope, shape, told, answer, says, refused=refused)
     operation["x-codeSamples"] = samples(
         Example(
             method,
@@ -255,7 +258,14 @@ def _abouts(route: Route | None, told: Told, *, refused: bool) -> Iterator[str]:
 
 
 def _responses(
-    path: str, scope: Scope, shape: Shape, told: Told, says: str, *, refused: bool
+    path: str,
+    scope: Scope,
+    shape: Shape,
+    told: Told,
+    answer: dict[str, Any] | None,
+    says: str,
+    *,
+    refused: bool,
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     if refused:
@@ -265,7 +275,7 @@ def _responses(
         error["content"]["application/json"]["example"] = {"error": {**shown, "param": None}}
         responses["403"] = error
     else:
-        content = {kind: _shown(kind, told) for kind in shape.answers}
+        content = {kind: _shown(kind, told, answer) for kind in shape.answers}
         for succeeded in (shape.status, *shape.or_else):
             responses[str(succeeded)] = {"description": "done"}
             if content:
@@ -280,9 +290,13 @@ def _responses(
     return responses
 
 
-def _shown(kind: str, told: Told) -> dict[str, Any]:
+def _shown(kind: str, told: Told, answer: dict[str, Any] | None) -> dict[str, Any]:
     """An answer of one media type, with an example if there is one."""
-    media: dict[str, Any] = {"schema": _TEXT if kind == _EVENTS else {}}
+    media: dict[str, Any] = {"schema": {}}
+    if kind.endswith("json"):
+        media["schema"] = answer or {}
+    elif kind != "*/*":
+        media["schema"] = _TEXT
     if kind == _EVENTS:
         example = told.events
     elif kind == "application/json":

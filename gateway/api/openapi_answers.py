@@ -1,0 +1,83 @@
+"""What openapi_answers.yaml says of answers, as JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+_FILE: Final = Path(__file__).with_name("openapi_answers.yaml")
+_WORDS: Final[Mapping[str, Schema]] = {
+    "text": {"type": "string"},
+    "int": {"type": "integer"},
+    "number": {"type": "number"},
+    "flag": {"type": "boolean"},
+    "object": {"type": "object"},
+    "time": {"type": "string", "format": "date-time"},
+}
+
+
+class Answers:
+    """All of them. Blocking: reads a file."""
+
+    def __init__(self) -> None:
+        import yaml
+
+        told = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+        #: By their names.
+        self.schemas = {name: schema_of(schema) for name, schema in told["schemas"].items()}
+        self._answers = {line: schema_of(answer) for line, answer in told["answers"].items()}
+
+    def of(self, method: str, path: str) -> Schema | None:
+        """The answer of an operation, if that is JSON; ``path`` as in a document."""
+        twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
+        return self._answers.get(f"{method} {path}", self._answers.get(f"{method} {twin}"))
+
+
+def schema_of(told: Any) -> Schema:
+    """The JSON Schema of what the file says of one value."""
+    if isinstance(told, list):
+        return {"type": "array", "items": schema_of(told[0])}
+    if isinstance(told, dict):
+        return _object(told)
+    words, _, about = told.partition(" -- ")
+    schema = _worded(words)
+    return {**schema, "description": about} if about else schema
+
+
+def _object(told: Mapping[str, Any]) -> Schema:
+    fields = {name: schema_of(value) for name, value in told.items() if name not in ("*", "...")}
+    schema: Schema = {"type": "object"}
+    if fields:
+        schema["properties"] = {name.removesuffix("?"): field for name, field in fields.items()}
+    if required := [name for name in fields if not name.endswith("?")]:
+        schema["required"] = required
+    if (others := told.get("*", told.get("..."))) is not None:
+        schema["additionalProperties"] = schema_of(others) or True
+    return schema
+
+
+def _worded(words: str) -> Schema:
+    if " | " in words:
+        return {"anyOf": [_worded(each) for each in words.split(" | ")]}
+    if words.endswith("?"):
+        return _or_null(_worded(words.removesuffix("?")))
+    kind, *values = words.split()
+    if kind == "enum":
+        return {"type": "string", "enum": values}
+    if kind == "enum?":
+        return {"type": ["string", "null"], "enum": [*values, None]}
+    if words.startswith("["):
+        return {"type": "array", "items": _worded(words[1:-1])}
+    if words == "any":
+        return {}
+    known = _WORDS.get(words)
+    return {"$ref": f"#/components/schemas/{words}"} if known is None else dict(known)
+
+
+def _or_null(schema: Schema) -> Schema:
+    if "type" in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
