@@ -21,7 +21,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from gateway.errors import GatewayError
-from gateway.private_files import make_folder
+from gateway.private_files import close_to_others, make_folder
 from gateway.schema import MIGRATIONS, SCHEMA_VERSION
 
 T = TypeVar("T")
@@ -207,7 +207,9 @@ def _on_connect(connection: DBAPIConnection, _record: object) -> None:
 def _make_private(file: Path) -> None:
     """Make the file (0600) and its folder (0700), whatever the umask; leave existing ones alone.
 
-    SQLite gives its -wal and -shm files the mode and owner of the file beside them.
+    With the file, the folder of before is closed to others: `git clone` and `mkdir` leave it open,
+    and from now on there are private things in it. SQLite gives its -wal and -shm files the mode
+    and owner of the file beside them.
     """
     make_folder(file.parent)
     try:
@@ -216,6 +218,7 @@ def _make_private(file: Path) -> None:
         return
     try:
         os.fchmod(handle, 0o600)
+        close_to_others(file.parent)
         if os.geteuid() == 0:
             # `sudo llm-gateway keys create` before the service's first start: the service, which
             # owns the folder, must be able to open the file.

@@ -5,6 +5,7 @@ What is there already keeps its mode: whoever opened it to others meant to.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -24,6 +25,20 @@ def make_folder(folder: Path) -> None:
             one.mkdir(mode=FOLDER, exist_ok=True)
         elif not one.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+
+
+def close_to_others(folder: Path) -> None:
+    """Make ``folder`` 0700 if every user may look into it: one of ours, with nothing but files.
+
+    One with folders in it may be there for more than this, and one without rights for all was
+    meant for a group.
+    """
+    status = folder.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    ours = status.st_uid == os.geteuid() and not mode & stat.S_ISVTX
+    if ours and mode & stat.S_IRWXO and not any(one.is_dir() for one in folder.iterdir()):
+        with contextlib.suppress(OSError):  # a file system without modes, as of memory cards
+            folder.chmod(FOLDER)
 
 
 def open_private(file: Path) -> IO[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import COMMAND, FAKE, Served, fake_model, project
 
-from gateway.private_files import make_folder, open_private, write_private
+from gateway.private_files import close_to_others, make_folder, open_private, write_private
 from gateway.tls import self_signed
 
 pytestmark = pytest.mark.slow
@@ -81,6 +81,47 @@ def test_a_project_from_init_to_a_running_gateway(
     assert {"data/gateway.db", "data/gateway.json", "data/first-admin-key.txt"} <= names.keys()
     private(root / "data")
     private(runtime)
+
+
+@pytest.mark.usefixtures("open_to_all")
+def test_a_first_start_closes_the_data_folder_of_a_clone(
+    serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    config = project(tmp_path / "p", {})
+    data = tmp_path / "p/data"
+    data.chmod(0o755)
+    served = serve("--config", str(config))
+    assert served.key  # told when the store is there
+    assert mode(data) == 0o700
+    served.stop()
+    data.chmod(0o755)  # whoever opens it now means to
+    served = serve("--config", str(config))
+    served.wait_for("(keys are open|serving|ready|listening)", served.log)
+    assert mode(data) == 0o755
+
+
+@pytest.mark.usefixtures("open_to_all")
+@pytest.mark.parametrize(
+    ("before", "within", "after"),
+    [
+        (0o755, None, 0o700),
+        (0o777, None, 0o700),
+        (0o2770, None, 0o2770),  # a group's
+        (0o1777, None, 0o1777),  # /tmp
+        (0o755, "more", 0o755),  # a home folder
+    ],
+)
+def test_what_is_closed_to_others(
+    tmp_path: Path, before: int, within: str | None, after: int
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "models.json").touch()
+    if within is not None:
+        (folder / within).mkdir()
+    folder.chmod(before)
+    close_to_others(folder)
+    assert mode(folder) == after
 
 
 @pytest.mark.usefixtures("open_to_all")
