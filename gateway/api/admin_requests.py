@@ -84,6 +84,7 @@ def _told(app: web.Application, wanted: Wanted, page: Page) -> dict[str, Any]:
         **_under_way(app, wanted),
         "ended": [_ended(one, app) for one in page.requests],
         "next": str(page.requests[-1].seq) if page.more else None,
+        "kept": app[ACCOUNTING].log.kept,
         "lost": app[ACCOUNTING].log.lost,
         "problem": page.problem,
     }

@@ -20,13 +20,16 @@ from gateway.spelling import did_you_mean
 
 #: An address without a path; nothing in it is a sign of a shell's.
 _ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,260}")
+#: A word in the place of a key. No key is one: a key itself has no place in an address.
+_WORD: Final = re.compile(r"[A-Z][A-Z_]{2,39}")
 #: Listed first, in this order; then the others.
 _FIRST: Final = ("openai-python", "openai-node")
 
 
 @counts(False)
 async def clients(request: web.Request) -> web.Response:
-    """GET /clients: lines for each client, for one model; ``?key=true``: with the key that asks.
+    """GET /clients: lines for each client, for one model; ``?key=true``: with the key that asks,
+    ``?key=YOUR_KEY``: with that word, in capitals, in its place.
 
     ``?model=``: else the only one there is to chat with. ``?url=``: the gateway's address as its
     clients know it; else the one that was asked.
@@ -34,10 +37,7 @@ async def clients(request: web.Request) -> web.Response:
     await request.app[LIBRARY].refresh()
     entries = await listing.objects(request)
     url = _address(request)
-    key = None
-    if _wants_key(request):
-        query = request.app[SETTINGS].auth.allow_query_key
-        key = presented_key(request, allow_query=query) or "no-key"
+    key = _key(request)
     entry = _chosen(entries, request.query.get("model"))
     target = Target(
         url,
@@ -74,11 +74,20 @@ def _address(request: web.Request) -> str:
     return given
 
 
-def _wants_key(request: web.Request) -> bool:
-    text = request.query.get("key", "false").lower()
-    if text not in ("true", "1", "false", "0"):
-        raise BadRequest("`key` must be true or false", param="key")
-    return text in ("true", "1")
+def _key(request: web.Request) -> str | None:
+    """What stands for a key in the lines; ``None``: the variable that holds one."""
+    text = request.query.get("key", "false")
+    if _WORD.fullmatch(text) is not None and text not in ("TRUE", "FALSE"):
+        return text
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise BadRequest(
+            "`key` must be true, false, or a word in capitals that stands for one, like YOUR_KEY",
+            param="key",
+        )
+    if text.lower() in ("false", "0"):
+        return None
+    query = request.app[SETTINGS].auth.allow_query_key
+    return presented_key(request, allow_query=query) or "no-key"
 
 
 def _chosen(entries: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:

@@ -259,6 +259,12 @@ class RequestLog:
                     await asyncio.shield(write)
 
     @property
+    def kept(self) -> dict[str, float | None]:
+        """For how many ``seconds`` they are remembered (None: in memory alone), and how many."""
+        most = RECENT if self._keep is None else self._most
+        return {"seconds": self._keep, "requests": most}
+
+    @property
     def problem(self) -> str | None:
         """Why not all of them are kept, if that is so."""
         return self._failing

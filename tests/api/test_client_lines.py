@@ -36,6 +36,11 @@ async def test_lines_for_every_client_with_the_key_that_asks(
             assert running.key in text, one["client"]
             assert "https://box.example:8443" in text
             assert "a:poet" in text
+        status, told = await running.json("GET", "/clients?key=YOUR_KEY")
+        for one in told["clients"]:
+            text = "".join(part["text"] for part in one["parts"])
+            assert "YOUR_KEY" in text, one["client"]
+            assert running.key not in text
         async with running.request("GET", "/clients?key=true") as response:
             assert response.headers["Cache-Control"] == "no-store"
 
@@ -47,6 +52,7 @@ async def test_lines_for_every_client_with_the_key_that_asks(
         ("url=https://box/$(id)", 400, "url"),
         ("url=javascript:x", 400, "url"),
         ("key=maybe", 400, "key"),
+        ("key=llmgw_a_key_in_an_address", 400, "key"),
     ],
 )
 async def test_what_is_refused(

@@ -35,8 +35,19 @@ export interface ClientLines {
 interface Props {
   /** `NAME` or `NAME:PERSONALITY`; without it what the key would get by itself. */
   readonly model?: string | undefined;
-  /** A key to write into the lines, asked for with that key; without it the key in use. */
+  /** A key to write into the lines: one just made. Without it the key in use, if wanted. */
   readonly apiKey?: string | undefined;
+}
+
+/** Stands for a key until it is known. */
+const PLACE = "THE_NEW_KEY";
+
+function withKeyIn(lines: ClientLines, key: string): ClientLines {
+  const clients = lines.clients.map((client) => ({
+    ...client,
+    parts: client.parts.map((part) => ({ ...part, text: part.text.replaceAll(PLACE, key) })),
+  }));
+  return { ...lines, clients };
 }
 
 export function UseIt({ model, apiKey }: Props) {
@@ -49,13 +60,12 @@ export function UseIt({ model, apiKey }: Props) {
     const control = new AbortController();
     const query = new URLSearchParams({ url: box.value?.address || location.origin });
     if (model !== undefined) query.set("model", model);
-    if (withKey.value) query.set("key", "true");
+    // A key that was just made is put in here, not asked with: nobody has used it yet.
+    if (apiKey !== undefined) query.set("key", PLACE);
+    else if (withKey.value) query.set("key", "true");
     error.value = null;
-    askJson<ClientLines>(`/clients?${query}`, {
-      signal: control.signal,
-      ...(apiKey === undefined ? {} : { headers: { Authorization: `Bearer ${apiKey}` } }),
-    }).then(
-      (found) => (lines.value = found),
+    askJson<ClientLines>(`/clients?${query}`, { signal: control.signal }).then(
+      (found) => (lines.value = apiKey === undefined ? found : withKeyIn(found, apiKey)),
       (reason: unknown) => {
         if (!control.signal.aborted) error.value = reason;
       },
