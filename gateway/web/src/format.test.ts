@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ago, count, duration, size } from "./format";
+import { ago, count, duration, size, sizeOf } from "./format";
 
 describe("numbers as people read them", () => {
   it.each([
@@ -9,6 +9,11 @@ describe("numbers as people read them", () => {
     [24 * 2 ** 30, "24.0 GiB"],
     [128 * 2 ** 30, "128 GiB"],
   ])("size(%d) is %s", (bytes, words) => expect(size(bytes)).toBe(words));
+
+  it.each([
+    [12.34 * 2 ** 30, 24 * 2 ** 30, "12.3 of 24.0 GiB"],
+    [50 * 2 ** 20, 24 * 2 ** 30, "50 MiB of 24.0 GiB"],
+  ])("sizeOf(%d, %d) is %s", (part, whole, words) => expect(sizeOf(part, whole)).toBe(words));
 
   it.each([
     [0.42, "0.4 s"],

@@ -17,6 +17,13 @@ export function size(bytes: number): string {
   return `${count(Math.max(1, bytes / 1024))} KiB`;
 }
 
+/** A part of a whole: "0.4 of 24.0 GiB", or "300 MiB of 2.0 GiB" where units differ. */
+export function sizeOf(part: number, whole: number): string {
+  const [a, b] = [size(part), size(whole)];
+  const unit = b.slice(b.indexOf(" "));
+  return `${a.endsWith(unit) ? a.slice(0, -unit.length) : a} of ${b}`;
+}
+
 /** Seconds: "0.4 s", "12 s", "3 min", "2 h 5 min", "4 d". */
 export function duration(seconds: number): string {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;

@@ -46,17 +46,26 @@ interface ConfirmProps {
   readonly text: string;
   /** The button's words: what happens. */
   readonly action: string;
+  /** The other button's words, where "Cancel" could be taken for what happens. */
+  readonly keep?: string;
   readonly onConfirm: () => void;
   readonly onClose: () => void;
 }
 
 /** Asks once, and names what is destroyed. */
-export function Confirm({ title, text, action, onConfirm, onClose }: ConfirmProps) {
+export function Confirm({
+  title,
+  text,
+  action,
+  keep = t.cancel,
+  onConfirm,
+  onClose,
+}: ConfirmProps) {
   return (
     <Dialog title={title} onClose={onClose}>
       <p>{text}</p>
       <div class="actions">
-        <Button onClick={onClose}>{t.cancel}</Button>
+        <Button onClick={onClose}>{keep}</Button>
         <Button
           kind="danger"
           onClick={() => {

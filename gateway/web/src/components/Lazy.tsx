@@ -31,5 +31,5 @@ export function Lazy({ load }: { readonly load: () => Promise<Module> }) {
       </ErrorNote>
     );
   const Screen = loaded.value;
-  return Screen ? <Screen /> : <p class="loading soft">{t.loading}</p>;
+  return Screen ? <Screen /> : <p class="screen-loading soft">{t.loading}</p>;
 }

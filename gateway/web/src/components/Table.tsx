@@ -6,6 +6,8 @@ export interface Column<Row> {
   readonly cell: (row: Row) => ComponentChildren;
   /** Right-aligned, with tabular figures. */
   readonly number?: boolean;
+  /** A class of its cells, for style sheets. */
+  readonly kind?: string;
   /** What its cells are sorted by; without it they can't be. */
   readonly sort?: (row: Row) => number | string | null;
 }
@@ -38,7 +40,7 @@ export function Table<Row>({ title, titleHidden, columns, rows, rowKey, first }:
                 <th
                   key={one.head}
                   scope="col"
-                  class={one.number ? "number" : undefined}
+                  class={classOf(one)}
                   aria-sort={
                     current ? (current.descending ? "descending" : "ascending") : undefined
                   }
@@ -66,7 +68,7 @@ export function Table<Row>({ title, titleHidden, columns, rows, rowKey, first }:
           {sorted.map((row) => (
             <tr key={rowKey(row)}>
               {columns.map((one) => (
-                <td key={one.head} class={one.number ? "number" : undefined}>
+                <td key={one.head} class={classOf(one)}>
                   {one.cell(row)}
                 </td>
               ))}
@@ -76,6 +78,10 @@ export function Table<Row>({ title, titleHidden, columns, rows, rowKey, first }:
       </table>
     </div>
   );
+}
+
+function classOf<Row>({ number, kind }: Column<Row>): string | undefined {
+  return [number && "number", kind].filter(Boolean).join(" ") || undefined;
 }
 
 function sortedBy<Row>(

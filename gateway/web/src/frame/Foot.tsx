@@ -1,12 +1,12 @@
 import { Button } from "../components/Button";
 import { Meter } from "../components/Meter";
 import { State } from "../components/State";
-import { size } from "../format";
 import { signOut } from "../gateway/entrance";
 import { key } from "../gateway/connection";
-import { overview, status } from "../gateway/live";
+import { isLoading, overview, status } from "../gateway/live";
 import { href } from "../router";
 import { theme, type Theme } from "../theme";
+import { used } from "../texts/en/common";
 import { frame as t } from "../texts/en/frame";
 import { gib } from "./numbers";
 
@@ -32,26 +32,21 @@ function Running() {
     <>
       {waiting.map((one) => (
         <div key={one.model} class="loads">
-          <State state="loading" percent={one.percent} words={one.model} />
+          {isLoading(one) ? (
+            <State state="loading" percent={one.percent} words={one.model} />
+          ) : (
+            <State state="waiting" words={t.waitFor(one.queued, one.model)} />
+          )}
         </div>
       ))}
       {seen?.machine?.devices.map((device) => {
-        const used = device.total - device.free;
+        const taken = device.total - device.free;
+        const words = used(taken, device.total);
         return (
-          <a
-            key={device.name}
-            class="memory"
-            href={href("models")}
-            title={t.used(size(used), size(device.total))}
-          >
+          <a key={device.name} class="memory" href={href("models")} title={words}>
             <span>{device.name}</span>
-            <span class="tabular">{`${gib(used)}/${gib(device.total)} GiB`}</span>
-            <Meter
-              label={t.memory(device.name)}
-              value={used}
-              max={device.total}
-              text={t.used(size(used), size(device.total))}
-            />
+            <span class="tabular">{t.used(gib(taken), gib(device.total))}</span>
+            <Meter label={t.memory(device.name)} value={taken} max={device.total} text={words} />
           </a>
         );
       })}

@@ -1,12 +1,12 @@
 import { State, stateNamed } from "../components/State";
-import { models, role, status } from "../gateway/live";
+import { isLoading, models, role, status } from "../gateway/live";
 import { href } from "../router";
 import { states } from "../texts/en/common";
 import { frame as t } from "../texts/en/frame";
 
 /** The model that loads, or else the active one, or the one that is loaded: on a phone's top bar. */
 export function ModelState() {
-  const loads = status.value?.waiting[0];
+  const loads = status.value?.waiting.find(isLoading);
   if (loads) return <State state="loading" percent={loads.percent} words={loads.model} />;
   const listed = models.value ?? [];
   const loaded = listed.filter((one) => !one.parent && stateNamed(one.status.value) === "ready");

@@ -5,7 +5,7 @@ import { box, key, keyRefused } from "./connection";
 import { GatewayError } from "./errors";
 import { follow, type Wait } from "./events";
 import { askJson } from "./request";
-import type { ListedModel, Overview, Status } from "./types";
+import type { ListedModel, Overview, Status, WaitingModel } from "./types";
 
 /** What the key in use may do; `null` until the gateway has said so. */
 export const role = signal<"admin" | "user" | null>(null);
@@ -31,6 +31,11 @@ for (const event of ["online", "offline"])
 export const choosable = computed<readonly ListedModel[]>(
   () => models.value?.filter((one) => one.parent === undefined) ?? [],
 );
+
+/** Whether a model that is waited for is being loaded; else its requests wait for a slot. */
+export function isLoading({ stage }: WaitingModel): boolean {
+  return stage === "starting";
+}
 
 export const signedIn = computed<boolean>(() => role.value !== null && box.value !== null);
 /** Whether the key of who is signed in has been refused since: revoked, or expired. */

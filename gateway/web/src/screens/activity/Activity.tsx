@@ -4,7 +4,6 @@ import { useEffect } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Empty } from "../../components/Empty";
 import { ErrorNote } from "../../components/ErrorNote";
-import { count } from "../../format";
 import { href } from "../../router";
 import { activity as t } from "../../texts/en/activity";
 import { EndedTable } from "./EndedTable";
@@ -28,12 +27,25 @@ export default function Activity() {
       </section>
       <section>
         <h2>{t.ended}</h2>
-        <FilterBar />
-        <Legend />
+        {!isEmpty() && (
+          <>
+            <FilterBar />
+            <Legend />
+          </>
+        )}
         <EndedPart />
       </section>
     </section>
   );
+}
+
+function isFiltered(): boolean {
+  return Object.values(feed.filters.value).some((value) => value !== "");
+}
+
+/** Whether there is nothing to choose from. */
+function isEmpty(): boolean {
+  return !isFiltered() && feed.list.value?.ended.length === 0;
 }
 
 function Trouble() {
@@ -50,7 +62,7 @@ function Trouble() {
   return (
     <div class="note warn" role="status">
       {feed.problem.value !== null && <p>{feed.problem.value}</p>}
-      {lost > 0 && <p>{t.lost(count(lost))}</p>}
+      {lost > 0 && <p>{t.lost(lost)}</p>}
     </div>
   );
 }
@@ -59,12 +71,13 @@ function EndedPart() {
   const list = feed.list.value;
   if (list === null) return feed.broken.value === null ? <p class="soft">{t.loading}</p> : null;
   if (list.ended.length === 0) return <Nothing />;
+  const kept = feed.kept.value;
   return (
     <>
       <EndedTable rows={list.ended} />
       {feed.olderError.value !== null && <ErrorNote error={feed.olderError.value} />}
       {list.next === null ? (
-        <p class="soft">{t.end}</p>
+        kept && <p class="soft">{t.end(kept)}</p>
       ) : (
         <p>
           <Button disabled={feed.loadingOlder.value} onClick={() => void feed.showOlder()}>
@@ -77,8 +90,7 @@ function EndedPart() {
 }
 
 function Nothing() {
-  const filtered = Object.values(feed.filters.value).some((value) => value !== "");
-  return filtered ? (
+  return isFiltered() ? (
     <Empty title={t.noMatch}>
       <Button onClick={() => (feed.filters.value = NO_FILTERS)}>{t.clear}</Button>
     </Empty>

@@ -45,8 +45,8 @@ export function EndedTable({ rows }: { readonly rows: readonly Ended[] }) {
             <th scope="col" class="number">
               {columns.seconds}
             </th>
-            <th scope="col" class="number wide" title={t.tokensTitle}>
-              {columns.tokens}
+            <th scope="col" class="number wide">
+              {columns.bothTokens}
             </th>
             <th scope="col" class="number wider">
               {columns.speed}
@@ -172,9 +172,7 @@ function Details({ one }: { readonly one: Ended }) {
         <dt>{d.prompt}</dt>
         <dd>
           {count(one.prompt_tokens)}
-          {one.cached_tokens > 0 && (
-            <span class="soft">, {d.cached(count(one.cached_tokens))}</span>
-          )}
+          {one.cached_tokens > 0 && <span class="soft">, {d.cached(one.cached_tokens)}</span>}
         </dd>
         <dt>{d.completion}</dt>
         <dd>{count(one.completion_tokens)}</dd>

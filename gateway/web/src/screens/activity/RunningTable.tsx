@@ -82,6 +82,7 @@ export function RunningTable() {
           title={t.cancelTitle}
           text={t.cancelText(what(cancelling.value))}
           action={t.cancelAction}
+          keep={t.keepRunning}
           onConfirm={() => cancelling.value && void cancel(cancelling.value)}
           onClose={() => (cancelling.value = null)}
         />

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { follow } from "../../gateway/events";
 import { askJson } from "../../gateway/request";
-import type { Filters, List, News, Running } from "./requests";
+import type { Filters, Kept, List, News, Running } from "./requests";
 import { NO_FILTERS, queryOf, withNews, withOlder } from "./requests";
 
 const PAGE = "50";
@@ -13,6 +13,8 @@ export const filters = signal<Filters>(NO_FILTERS);
 export const running = signal<readonly Running[] | null>(null);
 export const notShown = signal(0);
 export const list = signal<List | null>(null);
+/** How long requests are remembered; `null` until it came. */
+export const kept = signal<Kept | null>(null);
 export const lost = signal(0);
 /** Why not all are recorded, in the gateway's words. */
 export const problem = signal<string | null>(null);
@@ -58,6 +60,7 @@ function take(news: News): void {
   running.value = news.under_way;
   notShown.value = news.not_shown;
   list.value = withNews(list.value, news);
+  if (news.kept) kept.value = news.kept;
   lost.value = news.lost;
   problem.value = news.problem;
 }

@@ -36,6 +36,13 @@ export interface Ended extends Told {
   readonly cached_tokens: number;
 }
 
+export interface Kept {
+  /** `null`: in memory only. */
+  readonly seconds: number | null;
+  /** At most so many. */
+  readonly requests: number;
+}
+
 export interface News {
   readonly under_way: readonly Running[];
   readonly not_shown: number;
@@ -43,6 +50,8 @@ export interface News {
   readonly ended: readonly Ended[];
   /** Only in pages, in the first event of a stream, and where it may have left some out. */
   readonly next?: string | null;
+  /** The same. */
+  readonly kept?: Kept;
   readonly lost: number;
   readonly problem: string | null;
 }

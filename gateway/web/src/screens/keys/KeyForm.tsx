@@ -38,26 +38,28 @@ export function KeyForm({ of, action, onSave, onClose }: Props) {
   };
   return (
     <form class="key-form" onSubmit={(event) => void submit(event)}>
-      <label class="field">
-        {f.name}
-        <input
-          class="input"
-          required
-          maxLength={100}
-          value={now.name}
-          onInput={(event) => set({ name: event.currentTarget.value })}
-        />
-        <span class="hint">{f.nameHint}</span>
-      </label>
-      <label class="field">
-        {f.description}
-        <input
-          class="input"
-          maxLength={1000}
-          value={now.description}
-          onInput={(event) => set({ description: event.currentTarget.value })}
-        />
-      </label>
+      <div class="key-names">
+        <label class="field">
+          {f.name}
+          <input
+            class="input"
+            required
+            maxLength={100}
+            value={now.name}
+            onInput={(event) => set({ name: event.currentTarget.value })}
+          />
+          <span class="hint">{f.nameHint}</span>
+        </label>
+        <label class="field">
+          {f.description}
+          <input
+            class="input"
+            maxLength={1000}
+            value={now.description}
+            onInput={(event) => set({ description: event.currentTarget.value })}
+          />
+        </label>
+      </div>
       <label>
         <input
           type="checkbox"

@@ -12,7 +12,6 @@ import { Table, type Column } from "../../components/Table";
 import { toast } from "../../components/Toasts";
 import { UseIt } from "../../components/UseIt";
 import { When } from "../../components/When";
-import { count } from "../../format";
 import { askJson } from "../../gateway/request";
 import { actions } from "../../texts/en/common";
 import { keys as t, limitWords } from "../../texts/en/keys";
@@ -68,7 +67,7 @@ export default function Keys() {
   const shown = ended.value ? all : all.filter((key) => key.state === "ok");
   const now = open.value;
   return (
-    <section class="screen">
+    <section class="screen keys">
       <div class="keys-head">
         <div>
           <h1>{t.title}</h1>
@@ -171,32 +170,17 @@ function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonl
           <span class="soft">
             <code>{key.id}</code> {key.description}
           </span>
+          <Narrow of={key} />
         </>
       ),
     },
-    { head: t.heads.may, cell: (key) => <May of={key} /> },
-    { head: t.heads.limits, cell: limitsOf },
-    {
-      head: t.heads.used,
-      sort: (key) => key.lastActivity,
-      cell: (key) => (key.lastActivity === null ? t.never : <When time={key.lastActivity} />),
-    },
-    {
-      head: t.heads.expires,
-      sort: (key) => key.expires,
-      cell: (key) => {
-        if (key.state === "revoked") return t.states["revoked"];
-        if (key.expires === null) return t.never;
-        return (
-          <>
-            {key.state === "expired" && `${t.states["expired"]}, `}
-            <When time={key.expires} />
-          </>
-        );
-      },
-    },
+    { head: t.heads.may, kind: "wide", cell: (key) => <May of={key} /> },
+    { head: t.heads.limits, kind: "wide", cell: limitsOf },
+    { head: t.heads.used, kind: "wide", sort: (key) => key.lastActivity, cell: usedOf },
+    { head: t.heads.expires, kind: "wide", sort: (key) => key.expires, cell: expiresOf },
     {
       head: t.heads.actions,
+      kind: "action",
       cell: (key) =>
         key.state === "revoked" ? null : (
           <span class="key-actions">
@@ -210,6 +194,39 @@ function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonl
         ),
     },
   ];
+}
+
+/** What has no column of its own on a phone. */
+function Narrow({ of }: { readonly of: Key }) {
+  return (
+    <dl class="key-narrow">
+      <dt>{t.heads.may}</dt>
+      <dd>
+        <May of={of} />
+      </dd>
+      <dt>{t.heads.limits}</dt>
+      <dd>{limitsOf(of)}</dd>
+      <dt>{t.heads.used}</dt>
+      <dd>{usedOf(of)}</dd>
+      <dt>{t.heads.expires}</dt>
+      <dd>{expiresOf(of)}</dd>
+    </dl>
+  );
+}
+
+function usedOf({ lastActivity }: Key) {
+  return lastActivity === null ? t.never : <When time={lastActivity} />;
+}
+
+function expiresOf({ state, expires }: Key) {
+  if (state === "revoked") return t.states["revoked"];
+  if (expires === null) return t.never;
+  return (
+    <>
+      {state === "expired" && `${t.states["expired"]}, `}
+      <When time={expires} />
+    </>
+  );
 }
 
 function May({ of }: { readonly of: Key }) {
@@ -233,7 +250,7 @@ function limitsOf(key: Key) {
     <ul>
       {set.map(([name, value]) => (
         <li key={name}>
-          {limitWords[name]?.name ?? name}: {count(value ?? 0)} {limitWords[name]?.unit}
+          {limitWords[name]?.name ?? name}: {limitWords[name]?.value(value ?? 0) ?? value}
         </li>
       ))}
     </ul>

@@ -1,6 +1,7 @@
 import { size } from "../../format";
 import { overview } from "../../gateway/live";
 import { href } from "../../router";
+import { used } from "../../texts/en/common";
 import { models as t } from "../../texts/en/models";
 import { liveModels } from "./facts";
 import { type Part, partsOf } from "./memory";
@@ -25,7 +26,7 @@ export function MemoryBars() {
           <div key={device.name} class="device">
             <div class="device-head">
               <strong>{title}</strong>
-              <span class="soft">{t.memory.free(size(free), size(device.total))}</span>
+              <span class="soft">{used(device.total - free, device.total)}</span>
             </div>
             <div class="device-bar" role="img" aria-label={wordsOf(device.name, parts)}>
               {parts.map((part, index) => (

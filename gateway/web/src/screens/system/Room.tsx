@@ -1,5 +1,6 @@
 import { Meter } from "../../components/Meter";
 import { size } from "../../format";
+import { used } from "../../texts/en/common";
 import { system as t } from "../../texts/en/system";
 import type { Report } from "./types";
 
@@ -49,7 +50,7 @@ interface TakenProps {
 
 function Taken({ name, label, free, total, more }: TakenProps) {
   const known = free !== null && total !== null;
-  const text = known ? t.free(size(free), size(total)) : t.unknownDisk;
+  const text = known ? used(total - free, total) : t.unknownDisk;
   return (
     <li>
       <p>

@@ -37,8 +37,10 @@ export default function System() {
           <Problems report={report} />
           <div class="system-cards">
             <About report={report} />
-            <Room report={report} />
-            <CertificateCard certificate={report.certificate} urls={report.urls} />
+            <div class="system-column">
+              <Room report={report} />
+              <CertificateCard certificate={report.certificate} urls={report.urls} />
+            </div>
           </div>
         </>
       )}

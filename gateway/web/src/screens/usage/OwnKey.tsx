@@ -43,7 +43,7 @@ export function OwnKey({ info }: { readonly info: OwnKeyInfo }) {
         {longest !== undefined && (
           <>
             <dt>{t.longest}</dt>
-            <dd>{t.longestValue(count(longest))}</dd>
+            <dd>{t.longestValue(longest)}</dd>
           </>
         )}
         {Object.entries(info.left).map(([name, one]) => (

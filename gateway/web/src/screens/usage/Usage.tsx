@@ -13,6 +13,7 @@ import { role } from "../../gateway/live";
 import { ask, askJson } from "../../gateway/request";
 import { href } from "../../router";
 import { actions } from "../../texts/en/common";
+import { chart } from "../../texts/en/chart";
 import { usage as t } from "../../texts/en/usage";
 import { Chart } from "./Chart";
 import { OwnKey, type OwnKeyInfo } from "./OwnKey";
@@ -21,6 +22,8 @@ import type { Grouping, Measure, Total, Used } from "./totals";
 import { lastDays, seriesOf, sum, tokensOf, totalsBy } from "./totals";
 import "./usage.css";
 
+/** Of the table behind the chart, at most: the others are in the CSV. */
+const ROWS = 400;
 const RANGES = [7, 30, 90] as const;
 const range = signal<number>(30);
 const measure = signal<Measure>("tokens");
@@ -174,6 +177,7 @@ function Filled({ rows, days, grouping }: FilledProps) {
         series={seriesOf(rows, split, measure.value, dates, t.others)}
         measure={measure.value}
       />
+      <Behind key={days} rows={rows} />
       <Table
         key={grouping}
         title={t.table(t.bys[grouping])}
@@ -189,10 +193,55 @@ function Filled({ rows, days, grouping }: FilledProps) {
   );
 }
 
-function Figure({ value, words }: { readonly value: number; readonly words: string }) {
+/** What the chart and the totals are made of: the rows that the CSV has. */
+function Behind({ rows }: { readonly rows: readonly Used[] }) {
+  const open = useSignal(false);
+  const newest = [...rows].sort((a, b) => b.day.localeCompare(a.day));
+  return (
+    <details onToggle={({ currentTarget }) => (open.value = currentTarget.open)}>
+      <summary>{chart.table}</summary>
+      {open.value && (
+        <>
+          <Table
+            title={t.behind}
+            titleHidden
+            columns={behindColumns(rows.some((row) => row.key !== undefined))}
+            rows={newest.slice(0, ROWS)}
+            rowKey={(row) => `${row.day} ${row.key ?? ""} ${row.model}`}
+            first={{ head: t.bys.day, descending: true }}
+          />
+          {rows.length > ROWS && <p class="soft">{t.inCsv(rows.length - ROWS)}</p>}
+        </>
+      )}
+    </details>
+  );
+}
+
+function behindColumns(keys: boolean): readonly Column<Used>[] {
+  const key: Column<Used> = {
+    head: t.bys.key,
+    cell: (row) => row.name ?? row.key,
+    sort: (row) => (row.name ?? row.key ?? "").toLowerCase(),
+  };
+  return [
+    { head: t.bys.day, cell: (row) => row.day, sort: (row) => row.day },
+    ...(keys ? [key] : []),
+    { head: t.bys.model, cell: (row) => row.model, sort: (row) => row.model.toLowerCase() },
+    number(t.columns.requests, (row) => row.requests),
+    number(t.columns.prompt, (row) => row.prompt_tokens),
+    number(t.columns.completion, (row) => row.completion_tokens),
+  ];
+}
+
+interface FigureProps {
+  readonly value: number;
+  readonly words: (value: number) => string;
+}
+
+function Figure({ value, words }: FigureProps) {
   return (
     <li>
-      <strong>{count(value)}</strong> {words}
+      <strong>{count(value)}</strong> {words(Math.round(value))}
     </li>
   );
 }
@@ -204,13 +253,13 @@ function columns(grouping: Grouping): readonly Column<Total>[] {
       cell: (row) => row.name,
       sort: (row) => (grouping === "day" ? row.id : row.name.toLowerCase()),
     },
-    number(t.columns.requests, (row) => row.requests),
-    number(t.columns.prompt, (row) => row.prompt),
-    number(t.columns.completion, (row) => row.completion),
+    number(t.columns.requests, (row: Total) => row.requests),
+    number(t.columns.prompt, (row: Total) => row.prompt),
+    number(t.columns.completion, (row: Total) => row.completion),
     number(t.columns.tokens, tokensOf),
   ];
 }
 
-function number(head: string, value: (row: Total) => number): Column<Total> {
+function number<Row>(head: string, value: (row: Row) => number): Column<Row> {
   return { head, number: true, sort: value, cell: (row) => count(value(row)) };
 }

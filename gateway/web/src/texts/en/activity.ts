@@ -1,21 +1,28 @@
 /** Words of the screen "Activity". */
 
+import { count, duration } from "../../format";
+import { counted } from "./plural";
+
 export const activity = {
   title: "Activity",
   loading: "Loading…",
   running: "Running now",
   nothingRuns: "Nothing runs now.",
-  notShown: (count: number) => `and ${count} more, not shown`,
+  notShown: (number: number) => `and ${count(number)} more, not shown`,
   ended: "Ended",
   stale: "The connection broke; what is below may be old. Trying again…",
-  lost: (count: string) => `${count} requests could not be recorded since the gateway started.`,
+  lost: (number: number) =>
+    `${counted(number, "request", "requests")} could not be recorded since the gateway started.`,
   none: "No request has been made yet",
   noneHow: "Ask something in Chat, or from your own program with a key.",
   toChat: "Open Chat",
   noMatch: "No request matches",
   clear: "Clear filters",
   older: "Show older",
-  end: "That is all that is kept.",
+  end: ({ seconds, requests }: { readonly seconds: number | null; readonly requests: number }) =>
+    seconds === null
+      ? `That is all: only the newest ${count(requests)} since the start are kept. accounting.keep_requests in gateway.yaml changes that.`
+      : `That is all: requests are kept for ${duration(seconds)}, the newest ${count(requests)} at most (accounting in gateway.yaml).`,
   unknownKey: "unknown key",
 
   columns: {
@@ -27,12 +34,12 @@ export const activity = {
     seconds: "Duration",
     timings: "Where the time went",
     tokens: "Tokens",
+    bothTokens: "Tokens in → out",
     speed: "Tokens/s",
     client: "Client",
     actions: "Actions",
     details: "Details",
   },
-  tokensTitle: "prompt → answer",
 
   filters: {
     name: "Filters",
@@ -97,7 +104,7 @@ export const activity = {
     personality: "Personality",
     started: "Started",
     prompt: "Prompt tokens",
-    cached: (count: string) => `${count} of them cached`,
+    cached: (number: number) => `${count(number)} of them cached`,
     completion: "Answer tokens",
     speed: "Speed",
     perSecond: (speed: string) => `${speed} tokens/s`,
@@ -110,5 +117,6 @@ export const activity = {
   cancelText: (what: string) =>
     `${what[0]?.toUpperCase()}${what.slice(1)} ends now. Its client is told that an administrator cancelled it; what was written so far is counted.`,
   cancelAction: "Cancel request",
+  keepRunning: "Keep it running",
   cancelled: "Request cancelled.",
 } as const;

@@ -1,6 +1,7 @@
 /** Words of the screen "Chat". */
 
 import { count, duration } from "../../format";
+import { counted } from "./plural";
 
 export const chat = {
   title: "Chat",
@@ -78,9 +79,9 @@ export const chat = {
   wordsPerSecond: (words: number): string => `${count(words)} words/s`,
   tokensPerSecond: (tokens: number): string =>
     `${tokens < 10 ? tokens.toFixed(1) : count(tokens)} tokens/s`,
-  tokens: (tokens: number): string => `${count(tokens)} ${tokens === 1 ? "token" : "tokens"}`,
+  tokens: (tokens: number): string => counted(tokens, "token", "tokens"),
   prompt: (tokens: number, cached: number): string =>
-    `${count(cached)} of ${count(tokens)} prompt tokens cached`,
+    `${count(cached)} of ${counted(tokens, "prompt token", "prompt tokens")} cached`,
   onThisBox: "here, on this box",
 
   stopped: "Stopped",

@@ -1,5 +1,7 @@
 /** Words that several screens share. */
 
+import { sizeOf } from "../../format";
+
 export const product = "LLM-API Gateway";
 
 export const screens = {
@@ -20,6 +22,9 @@ export const states = {
   failed: "failed",
   remote: "elsewhere",
 } as const;
+
+/** Of a device's memory, or of a disk. */
+export const used = (part: number, whole: number): string => `${sizeOf(part, whole)} used`;
 
 export const actions = {
   cancel: "Cancel",

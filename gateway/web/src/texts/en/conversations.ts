@@ -1,9 +1,9 @@
 /** Words of the list of conversations, their settings, and their files. */
 
 import { count } from "../../format";
+import { counted, plural } from "./plural";
 
-const some = (number: number): string =>
-  number === 1 ? "1 conversation" : `${count(number)} conversations`;
+const some = (number: number): string => counted(number, "conversation", "conversations");
 
 export const conversations = {
   title: "Conversations",
@@ -41,9 +41,7 @@ export const conversations = {
   missing: "This conversation is not in this browser. Was it deleted, or begun in another one?",
   deleted: "Another tab deleted this conversation. Ask on, and it is kept again.",
   unreadable: (number: number): string =>
-    number === 1
-      ? "1 record of this browser's storage can't be understood, and is left out."
-      : `${count(number)} records of this browser's storage can't be understood, and are left out.`,
+    `${counted(number, "record", "records")} of this browser's storage can't be understood, and ${plural(number, "is", "are")} left out.`,
   trouble: {
     "not-kept":
       "This browser lets the page keep nothing, as private windows may. Conversations last until the tab is closed: export what you want to keep.",
@@ -115,12 +113,9 @@ export const files = {
   choose: "Files to import",
   reading: (name: string): string => `Reading ${name}…`,
   added: (number: number): string => `${some(number)} added.`,
-  known: (number: number): string =>
-    number === 1 ? "1 was here already." : `${count(number)} were here already.`,
+  known: (number: number): string => `${counted(number, "was", "were")} here already.`,
   skipped: (number: number): string =>
-    number === 1
-      ? "1 had nothing in it that can be shown."
-      : `${count(number)} had nothing in them that can be shown.`,
+    `${count(number)} had nothing in ${plural(number, "it", "them")} that can be shown.`,
   done: "Done",
   bad: {
     zip: "This is a ZIP archive. Unpack it, and choose the .json or .jsonl files in it.",

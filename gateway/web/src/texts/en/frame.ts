@@ -11,6 +11,7 @@ export const frame = {
   themes: { system: "As the system", light: "Light", dark: "Dark" },
   signOut: "Sign out",
   running: (requests: number): string => `${count(requests)} running`,
+  waitFor: (requests: number, model: string): string => `${count(requests)} waiting for ${model}`,
   loads: (model: string, percent: number | null): string =>
     percent === null ? `${model} loads` : `${model} ${Math.round(percent)}%`,
   toModel: (model: string): string => `Open ${model}`,
@@ -22,7 +23,7 @@ export const frame = {
   newVersion: "The gateway has a new version of this page.",
   reload: "Load it",
   memory: (device: string): string => `Memory of ${device}`,
-  used: (used: string, total: string): string => `${used} of ${total}`,
+  used: (used: string, total: string): string => `${used} of ${total} GiB used`,
   boxes: "Boxes",
   addBox: "Add a box",
   name: "Name",

@@ -1,6 +1,7 @@
 /** Words of the screen "Keys". */
 
 import { count } from "../../format";
+import { counted } from "./plural";
 
 export const keys = {
   title: "Keys",
@@ -70,12 +71,27 @@ export const keys = {
 
 /** Each limit of the API: what it bounds, and its unit. */
 export const limitWords: Readonly<
-  Record<string, { readonly name: string; readonly unit: string }>
+  Record<
+    string,
+    { readonly name: string; readonly unit: string; readonly value: (number: number) => string }
+  >
 > = {
-  rpm: { name: "Requests", unit: "per minute" },
-  tpm: { name: "Tokens", unit: "per minute" },
-  tpd: { name: "Tokens", unit: "per day" },
-  concurrency: { name: "At a time", unit: "requests" },
-  max_tokens: { name: "Longest answer", unit: "tokens" },
-  max_seconds: { name: "Longest request", unit: "seconds" },
+  rpm: { name: "Requests", unit: "per minute", value: (n) => `${count(n)} per minute` },
+  tpm: { name: "Tokens", unit: "per minute", value: (n) => `${count(n)} per minute` },
+  tpd: { name: "Tokens", unit: "per day", value: (n) => `${count(n)} per day` },
+  concurrency: {
+    name: "At a time",
+    unit: "requests",
+    value: (n) => counted(n, "request", "requests"),
+  },
+  max_tokens: {
+    name: "Longest answer",
+    unit: "tokens",
+    value: (n) => counted(n, "token", "tokens"),
+  },
+  max_seconds: {
+    name: "Longest request",
+    unit: "seconds",
+    value: (n) => counted(n, "second", "seconds"),
+  },
 };

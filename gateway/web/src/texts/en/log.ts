@@ -1,6 +1,7 @@
 /** Words of a log that is followed. */
 
 import { count } from "../../format";
+import { counted } from "./plural";
 
 export const log = {
   search: "Search",
@@ -21,6 +22,8 @@ export const log = {
   noMatch: "No line matches.",
   broken: "The connection broke; trying again…",
   lines: (shown: number, all: number): string =>
-    shown === all ? `${count(all)} lines` : `${count(shown)} of ${count(all)} lines`,
+    shown === all
+      ? counted(all, "line", "lines")
+      : `${count(shown)} of ${counted(all, "line", "lines")}`,
   waiting: (lines: number): string => `${count(lines)} new since the pause`,
 } as const;

@@ -1,5 +1,7 @@
 /** Words of the form for an entry of models.json, and of its personalities. */
 
+import { counted } from "./plural";
+
 export const modelEntry = {
   groups: {
     what: "What it is",
@@ -94,7 +96,7 @@ export const modelEntry = {
     `${name} is saved. Its requests are answered, then it comes back as the new one.`,
   discard: "Discard changes",
   nothing: "No change yet.",
-  changes: (n: number): string => `${n} ${n === 1 ? "change" : "changes"}, not saved.`,
+  changes: (n: number): string => `${counted(n, "change", "changes")}, not saved.`,
   whatHappens:
     "If its llama-server has to be started otherwise, the model answers what is under way and comes back as the new one. Other changes count from the next request on.",
   notYours: {
@@ -160,7 +162,7 @@ export const modelEntry = {
       vision: "sees pictures",
       audio: "hears",
       tools: "tools",
-      parts: (n: number): string => `${n} parts`,
+      parts: (n: number): string => counted(n, "part", "parts"),
       again: "Look again",
     },
     hub: {

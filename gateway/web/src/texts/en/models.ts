@@ -1,6 +1,7 @@
 /** Words of the screen "Models". */
 
 import { count, duration, size } from "../../format";
+import { counted } from "./plural";
 
 export const models = {
   title: "Models",
@@ -17,8 +18,8 @@ export const models = {
   nothingMatches: "No model matches.",
   counted: (shown: number, all: number): string =>
     shown === all
-      ? `${count(all)} ${all === 1 ? "model" : "models"}`
-      : `${count(shown)} of ${count(all)} models`,
+      ? counted(all, "model", "models")
+      : `${count(shown)} of ${counted(all, "model", "models")}`,
   empty: {
     title: "No model yet",
     text: "Models are GGUF files. Take those that lie on this machine, or fetch one from the hub: a small one of 2 GiB answers on any computer.",
@@ -28,7 +29,6 @@ export const models = {
 
   memory: {
     title: "Memory",
-    free: (free: string, total: string): string => `${free} of ${total} free`,
     others: "other programs",
     freePart: "free",
     unknown: "What this machine's memory holds isn't known yet.",
@@ -38,19 +38,18 @@ export const models = {
   card: {
     memory: "Memory",
     estimated: "about",
-    slots: "Requests",
-    ofSlots: (busy: number, slots: number): string => `${count(busy)} of ${count(slots)}`,
+    slots: "Requests now",
+    ofSlots: (busy: number, slots: number): string => `${count(busy)} of at most ${count(slots)}`,
     queue: "Waiting",
     speed: "Speed",
     speedOf: (tokens: number): string =>
       `${tokens < 10 ? tokens.toFixed(1) : count(tokens)} tokens/s`,
     context: (tokens: number): string => `${count(tokens)} tokens of context`,
-    personalities: (n: number): string =>
-      `${count(n)} ${n === 1 ? "personality" : "personalities"}`,
+    personalities: (n: number): string => counted(n, "personality", "personalities"),
     unload: "Unloads",
     in: (seconds: number): string => `in ${duration(seconds)}`,
     served: "Answered",
-    requests: (n: number): string => `${count(n)} ${n === 1 ? "request" : "requests"}`,
+    requests: (n: number): string => counted(n, "request", "requests"),
     loadedIn: (seconds: number): string => `loaded in ${duration(seconds)}`,
     pinned: "pinned",
     pinnedHint: "Never unloaded for another model",
@@ -96,7 +95,7 @@ export const models = {
     servers: "Servers",
     devices: "On",
     started: "Started",
-    times: (n: number): string => (n === 1 ? "once" : `${count(n)} times`),
+    times: (n: number): string => (n === 1 ? "once" : counted(n, "time", "times")),
     died: "Ended unasked",
     since: "In this state for",
     tokens: "Tokens",

@@ -7,8 +7,7 @@ export const switcher = {
   open: "Go to…",
   find: "Screen, conversation, model or action",
   results: "What there is to go to",
-  found: (number: number): string =>
-    number === 0 ? "Nothing found" : number === 1 ? "1 found" : `${count(number)} found`,
+  found: (number: number): string => (number === 0 ? "Nothing found" : `${count(number)} found`),
   nothing: (query: string): string => `Nothing is called “${query}”, and nobody said it.`,
   kinds: {
     screen: "Screen",

@@ -1,8 +1,9 @@
 /** Words of the screen "System". */
 
 import { count } from "../../format";
+import { counted } from "./plural";
 
-const days = (number: number): string => `${count(number)} ${number === 1 ? "day" : "days"}`;
+const days = (number: number): string => counted(number, "day", "days");
 
 export const system = {
   title: "System",
@@ -12,8 +13,8 @@ export const system = {
   fine: "Nothing is wrong.",
   counted: (errors: number, warnings: number): string =>
     [
-      errors && `${count(errors)} ${errors === 1 ? "error" : "errors"}`,
-      warnings && `${count(warnings)} ${warnings === 1 ? "warning" : "warnings"}`,
+      errors && counted(errors, "error", "errors"),
+      warnings && counted(warnings, "warning", "warnings"),
     ]
       .filter(Boolean)
       .join(", "),
@@ -32,8 +33,7 @@ export const system = {
   started: "Started",
   runs: (user: string, pid: number): string => `as ${user}, process ${pid}`,
   machine: "Machine",
-  processors: (number: number): string =>
-    `${count(number)} ${number === 1 ? "processor" : "processors"}`,
+  processors: (number: number): string => counted(number, "processor", "processors"),
   addresses: "Addresses",
   redirects: (url: string): string => `${url} leads to https`,
   files: "Files",
@@ -47,7 +47,6 @@ export const system = {
 
   memory: "Memory",
   lookingAtMachine: "The machine is being looked at…",
-  free: (free: string, total: string): string => `${free} free of ${total}`,
   forModels: (size: string): string => `${size} for models`,
   memoryOf: (name: string): string => `Memory of ${name}`,
   disks: "Disks",

@@ -1,5 +1,7 @@
 /** Words of the screen "Usage". */
 
+import { counted, plural } from "./plural";
+
 export const usage = {
   title: "Usage",
   ownTitle: "Your usage",
@@ -10,7 +12,7 @@ export const usage = {
   download: "Download CSV",
 
   range: "Time",
-  days: (count: number) => `${count} days`,
+  days: (count: number) => counted(count, "day", "days"),
   show: "Show",
   tokens: "Tokens",
   requests: "Requests",
@@ -27,12 +29,14 @@ export const usage = {
   legend: "What the colours mean",
 
   totals: {
-    tokens: "tokens",
-    requests: "requests",
-    prompt: "of prompts",
-    completion: "of answers",
+    tokens: (number: number): string => plural(number, "token", "tokens"),
+    requests: (number: number): string => plural(number, "request", "requests"),
+    prompt: (): string => "of prompts",
+    completion: (): string => "of answers",
   },
 
+  behind: "Usage by day",
+  inCsv: (rows: number): string => `${counted(rows, "older row", "older rows")} in the CSV.`,
   table: (by: string) => `Totals by ${by.toLowerCase()}`,
   columns: {
     requests: "Requests",
@@ -57,6 +61,6 @@ export const usage = {
       concurrency: "Requests at once",
     } as Readonly<Record<string, string>>,
     longest: "Longest answer",
-    longestValue: (tokens: string) => `${tokens} tokens`,
+    longestValue: (tokens: number): string => counted(tokens, "token", "tokens"),
   },
 } as const;
