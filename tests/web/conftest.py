@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from built import ensure_built
-from chromium import PROGRAM, chromium
+from chromium import PATIENCE, PROGRAM, chromium
 from harness import DEMO, DEMO_GGUF, Served, project
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from visitors import Box, OpenPage
+
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import http.server
+import json
 import random
+import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, timedelta
 from datetime import datetime as moment
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe import violations
-from chromium import needs_chromium
+from chromium import needs_chromium, serving
 from harness import wait_until
 from openai import OpenAI
 from playwright.sync_api import Locator, Page, expect
+from upstream import delta
 
 pytestmark = needs_chromium
 PAST = 200
@@ -28,11 +33,49 @@ _RESULTS = {0: (499, None), 3: (400, "context_length_exceeded"), 7: (502, "backe
 
 
 @pytest.fixture(scope="module")
-def models(tiny_model: Path) -> dict[str, Any]:
+def elsewhere() -> Iterator[tuple[str, threading.Event]]:
+    """The address of a server that never ends an answer, and whether its client hung up."""
+    left, over = threading.Event(), threading.Event()
+    event = json.dumps(delta(content="word "))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = json.dumps({"object": "list", "data": [{"id": "far", "object": "model"}]})
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(found)))
+            self.end_headers()
+            self.wfile.write(found.encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            try:
+                while not over.wait(0.05):
+                    self.wfile.write(f"data: {event}\n\n".encode())
+            except OSError:
+                left.set()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}", left
+        over.set()
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model: Path, elsewhere: tuple[str, threading.Event]) -> dict[str, Any]:
     held = {"setParams": {"temperature": 0, "grammar": "root ::= [a-z ] root"}}
     params = {"model": str(tiny_model), "ctxSize": 32768, "nPredict": 16000, "threads": 1}
     other = {"params": {**params, "ctxSize": 512}}
-    return {"endless": {"params": params, **held, "parallel": 2}, "tiny": other}
+    return {
+        "endless": {"params": params, **held, "parallel": 2},
+        "tiny": other,
+        "far": {"url": elsewhere[0]},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +141,20 @@ def _usage(keys: dict[str, str], chance: random.Random) -> Iterator[tuple[object
 
 
 @contextlib.contextmanager
-def streaming(box: Any) -> Iterator[list[str]]:
-    """A long answer that somebody reads; what comes of an error of it."""
+def streaming(box: Any, model: str = "endless", *, waits: bool = False) -> Iterator[list[str]]:
+    """A long answer that somebody reads; what comes of an error of it.
+
+    ``waits``: nothing of it comes, for want of a slot.
+    """
     said: list[str] = []
     begun = threading.Event()
+    before = {one["id"] for one in under_way(box)}
     client = OpenAI(base_url=f"{box.url}/v1", api_key=box.plain, max_retries=0)
 
     def read() -> None:
         try:
             for _ in client.chat.completions.create(
-                model="endless", messages=[{"role": "user", "content": "private"}], stream=True
+                model=model, messages=[{"role": "user", "content": "private"}], stream=True
             ):
                 begun.set()
         except Exception as error:
@@ -115,7 +162,11 @@ def streaming(box: Any) -> Iterator[list[str]]:
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    assert begun.wait(60)
+    if waits:
+        new = partial(wait_until, seconds=60, what="it waits in the queue")
+        new(lambda: {"queued"} == {o["stage"] for o in under_way(box) if o["id"] not in before})
+    else:
+        assert begun.wait(60)
     try:
         yield said
     finally:
@@ -126,6 +177,10 @@ def streaming(box: Any) -> Iterator[list[str]]:
 
 def under_way(box: Any) -> list[Any]:
     return list(box.ask("GET", "/admin/requests?limit=1")["under_way"])
+
+
+def running_rows(page: Page) -> Locator:
+    return page.get_by_role("region", name="Running now").locator("tbody tr[data-request]")
 
 
 def ended_rows(page: Page) -> Locator:
@@ -140,9 +195,7 @@ def test_cancel_a_long_stream(past: Any, open_page: Callable[..., Page]) -> None
         expect(table.get_by_role("row")).to_have_count(2)
         expect(table).to_contain_text("writing")
         expect(table).to_contain_text("plain")
-        table.get_by_role("button", name="Cancel the request of plain to endless").click()
-        dialog = page.get_by_role("dialog", name="Cancel this request?")
-        dialog.get_by_role("button", name="Cancel request").click()
+        cancel(page, table.get_by_role("row").filter(has_text="endless"))
         expect(page.get_by_text("Request cancelled.")).to_be_visible()
         expect(page.get_by_text("Nothing runs now.")).to_be_visible()
         wait_until(lambda: bool(said), 20, "its client is told")
@@ -161,51 +214,189 @@ def test_cancel_a_long_stream(past: Any, open_page: Callable[..., Page]) -> None
     assert "private" not in page.content()
 
 
-def test_filters_and_older_ones(past: Any, open_page: Callable[..., Page]) -> None:
+def cancel(page: Page, row: Locator) -> None:
+    row.get_by_role("button", name="Cancel the request of").click()
+    dialog = page.get_by_role("dialog", name="Cancel this request?")
+    # "Cancel" alone would not say which of the two it is.
+    expect(dialog.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
+    dialog.get_by_role("button", name="Cancel request").click()
+    expect(dialog).to_have_count(0)
+
+
+def test_cancel_one_that_is_queued_and_one_elsewhere(
+    past: Any, elsewhere: tuple[str, threading.Event], open_page: Callable[..., Page]
+) -> None:
     page = open_page("#/activity", past.admin)
-    rows = ended_rows(page)
-    expect(rows).to_have_count(50)
-    page.get_by_role("button", name="Show older").click()
-    expect(rows).to_have_count(100)
-    assert len({row.get_attribute("data-request") for row in rows.all()}) == 100
-    page.get_by_label("Result").select_option("5xx")
-    expect(rows).to_have_count(PAST // 10)
-    expect(rows.first).to_contain_text("failed (502)")
-    page.get_by_label("Model").select_option("tiny")
-    page.get_by_label("Result").select_option("4xx")
-    expect(rows.filter(has_text="endless")).to_have_count(0)
-    page.get_by_label("Key", exact=True).select_option(label="plain")
-    expect(rows.filter(has_text="k_0gone000")).to_have_count(0)
+    rows = running_rows(page)
+    with (
+        streaming(past) as first,
+        streaming(past) as second,
+        streaming(past, waits=True) as queued,
+        streaming(past, "far") as far,
+    ):
+        expect(rows).to_have_count(4)
+        row = rows.filter(has_text="queued, position 1")
+        row.get_by_role("button", name="Cancel the request of").click()
+        page.get_by_role("button", name="Keep it running").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(rows).to_have_count(4)
+        cancel(page, row)
+        expect(rows).to_have_count(3)
+        wait_until(lambda: bool(queued), 20, "the client that waited is told")
+        assert "cancelled by an administrator" in queued[0]
+        cancel(page, rows.filter(has_text="far"))
+        expect(rows).to_have_count(2)
+        assert elsewhere[1].wait(20)  # the other server need not go on
+        wait_until(lambda: bool(far), 20, "the client of the other server's model is told")
+        assert "cancelled by an administrator" in far[0]
+        expect(ended_rows(page).nth(0)).to_contain_text("cancelled")
+        expect(ended_rows(page).nth(1)).to_contain_text("cancelled")
+        expect(rows.filter(has_text="writing")).to_have_count(2)
+        assert first == second == []
+
+
+_PARTS = {"queue": "Queue", "load": "Load", "prefill": "Prompt", "generation": "Answer"}
+
+
+def test_timings_as_a_bar(past: Any, open_page: Callable[..., Page]) -> None:
+    page = open_page("#/activity", past.admin, viewport={"width": 1400, "height": 900})
+    expect(ended_rows(page)).to_have_count(50)
+    bars: dict[str, Any] = page.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll("tr[data-request]")].map(row => {
+          const bar = row.querySelector(".timings");
+          const parts = [...bar.children].map(one =>
+            [one.className, one.getBoundingClientRect().width / bar.getBoundingClientRect().width]);
+          return [row.dataset.request, {words: bar.getAttribute("aria-label"), parts}];
+        }))"""
+    )
+    told = past.ask("GET", "/admin/requests?limit=100")["ended"]
+    seen = [one for one in told if one["id"] in bars and one["id"].startswith("req_past")]
+    assert len(seen) > 40
+    assert any(all(one["timings"].values()) for one in seen)  # one has all four
+    for one in seen:
+        bar, timings = bars[one["id"]], {k: v for k, v in one["timings"].items() if v}
+        assert [name for name, _ in bar["parts"]] == list(timings), one["id"]
+        for name, share in bar["parts"]:
+            # A part has two pixels at least, of about 140.
+            assert share == pytest.approx(timings[name] / sum(timings.values()), abs=0.03)
+        words = dict(re.findall(r"(\w+) ([\d.]+) s", bar["words"]))
+        assert list(words) == [_PARTS[name] for name in timings]
+        for name, seconds in timings.items():
+            assert float(words[_PARTS[name]]) == pytest.approx(seconds, abs=0.051)
+
+
+def shown(page: Page) -> list[str]:
+    """The ids of what has ended, as they stand there at this moment."""
+    ids: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll("[aria-label=Ended] tr[data-request]")]
+            .map(row => row.dataset.request)"""
+    )
+    return ids
+
+
+def ended(box: Any, query: str) -> list[str]:
+    """The ids that the gateway tells of."""
+    return [one["id"] for one in box.ask("GET", f"/admin/requests?limit=50&{query}")["ended"]]
+
+
+def test_three_run_and_200_have_ended(past: Any, open_page: Callable[..., Page]) -> None:
+    page = open_page("#/activity", past.admin)
+    plain = next(
+        key["id"] for key in past.ask("GET", "/admin/keys")["keys"] if "plain" in key["name"]
+    )
+    with streaming(past), streaming(past), streaming(past, waits=True):
+        expect(running_rows(page)).to_have_count(3)
+        expect(ended_rows(page)).to_have_count(50)
+        for label, choice, query, running in (
+            ("Duration", {"value": "5"}, "slow=5", 3),
+            ("Result", {"value": "5xx"}, "status=5xx", 3),
+            ("Result", {"value": "4xx"}, "status=4xx", 3),
+            ("Model", {"value": "tiny"}, "model=tiny", 0),
+            ("Key", {"label": "plain"}, f"key={plain}", 3),
+        ):
+            page.get_by_label(label, exact=True).select_option(**choice)
+            wait_until(lambda query=query: shown(page) == ended(past, query) != [], 30, query)
+            expect(running_rows(page)).to_have_count(running)
+            page.get_by_label(label, exact=True).select_option("")
+        expect(ended_rows(page)).to_have_count(50)
+        # The rest comes by pages, until there is no more, and each is there once.
+        older = page.get_by_role("button", name="Show older")
+        while older.count() > 0:
+            before = len(shown(page))
+            older.click()
+            # Of exactly four pages it is known only behind the last that there is no fifth.
+            wait_until(
+                lambda before=before: len(shown(page)) > before or older.count() == 0,
+                30,
+                "older ones, or the end",
+            )
+        rows = shown(page)
+        assert len(rows) == len(set(rows)) >= PAST
+        assert {f"req_past{number:04}" for number in range(PAST)} <= set(rows)
+        expect(
+            page.get_by_text("requests are kept for 30 d, the newest 200,000 at")
+        ).to_be_visible()
+        # And what runs is at hand all the same.
+        cancel(page, running_rows(page).filter(has_text="queued"))
+        expect(running_rows(page)).to_have_count(2)
+
+
+def test_no_request_matches(past: Any, open_page: Callable[..., Page]) -> None:
+    page = open_page("#/activity", past.admin)
+    expect(ended_rows(page)).to_have_count(50)
     page.get_by_label("Duration").select_option("120")
     expect(page.get_by_text("No request matches")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
-    expect(rows).to_have_count(50)
+    expect(ended_rows(page)).to_have_count(50)
 
 
-def test_usage_of_all_and_as_csv(past: Any, open_page: Callable[..., Page], tmp_path: Path) -> None:
+def test_usage_of_all(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/usage", past.admin)
     told = past.ask("GET", "/admin/usage?days=30&by=model")["usage"]
     table = page.get_by_role("region", name="Totals by model")
     for one in told:
         row = table.get_by_role("row").filter(has_text=one["model"])
         expect(row).to_contain_text(f"{one['prompt_tokens'] + one['completion_tokens']:,}")
-    expect(page.get_by_role("img", name="Tokens per day of the last 30 days")).to_be_visible()
+    chart = page.get_by_role("img", name="Tokens per day of the last 30 days, by model")
+    expect(chart).to_contain_text("tokens per day")
+    expect(chart).to_contain_text("day (UTC)")
+    for one in past.ask("GET", "/admin/usage?days=30&by=day,model")["usage"]:
+        tokens = one["prompt_tokens"] + one["completion_tokens"]
+        if tokens:
+            bar = f"{one['day']}, {one['model']}: {tokens:,}"
+            expect(chart.locator("title").filter(has_text=bar)).to_have_count(1)
+    page.get_by_text("Requests", exact=True).first.click()
+    chart = page.get_by_role("img", name="Requests per day of the last 30 days, by model")
+    expect(chart).to_contain_text("requests per day")
     page.get_by_text("Key", exact=True).click()
     expect(page.get_by_role("region", name="Totals by key")).to_contain_text("plain")
+
+
+def test_the_csv_is_what_the_table_behind_the_chart_shows(
+    past: Any, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    page = open_page("#/usage", past.admin)
     page.get_by_text("7 days", exact=True).click()
+    expect(page.get_by_role("img", name="Tokens per day of the last 7 days")).to_be_visible()
+    page.get_by_text("The same as a table").click()
+    table = page.get_by_role("region", name="Usage by day")
+    expect(table.get_by_role("columnheader")).to_have_text(
+        [re.compile("Day"), "Key", "Model", "Requests", "Prompt tokens", "Answer tokens"]
+    )
+    cells = [
+        [cell.replace(",", "") for cell in row.locator("td").all_inner_texts()]
+        for row in table.locator("tbody tr").all()
+    ]
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
     saved = tmp_path / "usage.csv"
     download.value.save_as(saved)
-    rows = [*csv.DictReader(saved.read_text().splitlines())]
-    assert rows
-    assert {row["name"] for row in rows} <= {"plain", "first key", *_names(past)}
+    head, *rows = csv.reader(saved.read_text().splitlines())
+    assert head == ["day", "key", "name", *head[3:]]
+    assert head[3:] == ["model", "requests", "prompt_tokens", "completion_tokens"]
+    assert sorted(cells) == sorted([day, *row] for day, _, *row in rows)
     week = moment.now(UTC).date() - timedelta(days=6)
-    assert min(row["day"] for row in rows) >= week.isoformat()
-
-
-def _names(box: Any) -> list[str]:
-    return [key["name"] for key in box.ask("GET", "/admin/keys")["keys"]]
+    assert min(day for day, *_ in rows) >= week.isoformat()
 
 
 def test_a_plain_key_sees_its_own_usage_only(past: Any, open_page: Callable[..., Page]) -> None:

@@ -16,8 +16,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    teacher = {"geography teacher": "You are a geography teacher."}
-    return {DEMO: {"params": {"model": DEMO_GGUF, "threads": 2}, "personalities": teacher}}
+    personalities = {
+        "geography teacher": "You are a geography teacher.",
+        "pirate": "You are a pirate.",
+    }
+    return {DEMO: {"params": {"model": DEMO_GGUF, "threads": 2}, "personalities": personalities}}
 
 
 @pytest.fixture
@@ -58,13 +61,19 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     made.get_by_label("App", exact=True).select_option("codex")
     made.get_by_text("model_provider").wait_for()
     made.get_by_role("button", name="Done").click()
+    row = page.get_by_role("row").filter(has_text="laptop")
+    used = row.get_by_role("cell").nth(3)
+    expect(used).to_have_text("never")  # the lines for it were not asked for with it
 
     assert ask(box, key).choices
     assert ask(box, key).choices
     with pytest.raises(openai.RateLimitError):
         ask(box, key)
 
-    row = page.get_by_role("row").filter(has_text="laptop")
+    page.reload()
+    expect(used.locator("time")).to_have_attribute("title", re.compile(r"\d"))
+    (kept,) = [one for one in box.ask("GET", "/admin/keys")["keys"] if one["name"] == "laptop"]
+    expect(used.locator("time")).to_have_attribute("datetime", kept["lastActivity"])
     expect(row).to_contain_text("Requests: 2 per minute")
     expect(row).to_contain_text(DEMO)
     assert key not in page.content()  # never again
@@ -89,6 +98,42 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     page.get_by_label(re.compile("Show 1 revoked")).check()
     expect(row).to_contain_text("revoked")
     assert violations(page, "main") == []
+
+
+def test_a_key_of_one_personality_is_offered_no_other(open_page: Any, box: Any) -> None:
+    fields = {"name": "pupil", "personalities": ["geography teacher"]}
+    key = box.ask("POST", "/admin/keys", fields)["key"]
+    page: Page = open_page(key=key)
+    page.get_by_role("button", name="Personality:").click()
+    offered = page.get_by_role("listbox").get_by_role("option")
+    expect(offered.filter(has_text="geography teacher")).to_have_count(1)
+    expect(offered).to_have_count(2)  # and none
+    expect(page.get_by_text("pirate")).to_have_count(0)
+    with (
+        openai.OpenAI(base_url=f"{box.url}/v1", api_key=key, max_retries=0) as client,
+        pytest.raises((openai.PermissionDeniedError, openai.NotFoundError)),
+    ):
+        client.chat.completions.create(
+            model=f"{DEMO}:pirate", messages=[{"role": "user", "content": "Hi"}], max_tokens=4
+        )
+    page = open_page("#/keys", key=box.admin)
+    row = page.get_by_role("row").filter(has_text="pupil")
+    expect(row.get_by_role("cell").nth(1)).to_contain_text("geography teacher")
+
+
+@pytest.mark.parametrize("size", [(360, 740), (1024, 768)], ids=["phone", "desk"])
+def test_the_button_that_makes_a_key_is_in_sight(
+    open_page: Any, box: Any, size: tuple[int, int]
+) -> None:
+    page = open_page("#/keys", box.admin, viewport={"width": size[0], "height": size[1]})
+    page.get_by_role("button", name="Create a key").click()
+    form = page.get_by_role("dialog", name="Create a key")
+    expect(form.get_by_role("button", name="Create a key")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Escape")
+    # On a phone, too, all of a key is there without moving sideways.
+    row = page.get_by_role("row").filter(has_text="made at the first start")
+    expect(row.get_by_text("all personalities").locator("visible=true")).to_be_in_viewport(ratio=1)
+    expect(row.get_by_role("button", name="Revoke admin")).to_be_in_viewport(ratio=1)
 
 
 def test_what_the_gateway_refuses_is_told_in_the_form(keys_page: Page, box: Any) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import urllib.error
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe import violations
-from playwright.sync_api import Page, expect
+from harness import Served, project
+from playwright.sync_api import Browser, Page, expect
+from visitors import Box, OpenPage
 
 from gateway import __version__
+from gateway.tls import self_signed
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +63,45 @@ def test_what_it_shows(page: Page, box: Any) -> None:
     with page.expect_response(re.compile(r"/history\?range=7d")):
         page.get_by_label("How far back").select_option("7 days")
     expect(memory.locator("canvas")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "words"), [(0, r"^(89|90) days left$"), (85, r"[45] days left: time to renew it")]
+)
+def test_a_certificate_and_its_end(
+    browser: Browser, tmp_path: Path, days_ago: int, words: str
+) -> None:
+    begin = datetime.now(UTC) - timedelta(days=days_ago)
+    made = self_signed(["box.example", "127.0.0.1"], tmp_path / "ssl", days=90, now=begin)
+    files = {
+        "enabled": True,
+        "private_key": str(made.private_key),
+        "certificate": str(made.certificate),
+        "ca_chain": str(made.chain),
+    }
+    served = Served(tmp_path, "--config", str(project(tmp_path / "p", {}, tls=files)))
+    open_page = OpenPage(browser, Box(served, served.key, ""))
+    try:
+        page = open_page(
+            "#/system",
+            served.key,
+            ignore_https_errors=True,
+            locale="en-US",
+            timezone_id="UTC",
+        )
+        card = page.get_by_role("region", name="Certificate")
+        expect(card).to_contain_text("Home-made: devices have to be told to trust it")
+        expect(card).to_contain_text("box.example, 127.0.0.1")
+        end = card.locator("dt", has_text="Expires").locator("xpath=following-sibling::dd")
+        day = made.not_after
+        expect(end).to_contain_text(f"{day:%b} {day.day}, {day.year}")
+        expect(end.locator("span")).to_have_text(re.compile(words))
+        expect(page.get_by_role("region", name="About this box")).to_contain_text("https://")
+        assert violations(page) == []
+        assert open_page.complaints == []
+    finally:
+        open_page.close()
+        served.stop()
 
 
 def test_a_models_json_that_breaks(page: Page, box: Any) -> None:
