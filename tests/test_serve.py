@@ -368,13 +368,18 @@ FOR_OTHERS = set(
 #: What of ours is not needed to listen without TLS, nor as long as nobody asks for it.
 OURS_FOR_LATER = {
     "gateway.api.openapi_answers",
+    "gateway.api.client_lines",
     "gateway.api.openapi_document",
     "gateway.api.openapi_page",
     "gateway.api.openapi_shapes",
+    "gateway.api.openapi_samples",
+    "gateway.backends.bundled",
     "gateway.backends.estimate",
     "gateway.backends.fleet",
     "gateway.backends.memory",
     "gateway.backends.remote",
+    "gateway.clients",
+    "gateway.models.storage",
     "gateway.redirect",
     "gateway.store",
     "gateway.tls",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -13,8 +15,6 @@ from gateway.api.auth import presented_key
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SETTINGS
 from gateway.api.middleware import counts
-from gateway.api.openapi_samples import BASE, Example, curl
-from gateway.clients import CLIENTS, KEY, Setup, Target
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.spelling import did_you_mean
 
@@ -22,8 +22,6 @@ from gateway.spelling import did_you_mean
 _ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,260}")
 #: A word in the place of a key. No key is one: a key itself has no place in an address.
 _WORD: Final = re.compile(r"[A-Z][A-Z_]{2,39}")
-#: Listed first, in this order; then the others.
-_FIRST: Final = ("openai-python", "openai-node")
 
 
 @counts(False)
@@ -39,28 +37,26 @@ async def clients(request: web.Request) -> web.Response:
     url = _address(request)
     key = _key(request)
     entry = _chosen(entries, request.query.get("model"))
-    target = Target(
+    embeddings = next((e["id"] for e in entries if "embeddings" in e["capabilities"]), None)
+    lines = partial(
+        _lines,
         url,
         entry["id"],
-        key=key,
+        key,
         context=entry.get("context_size"),
         vision="vision" in entry["capabilities"],
+        embeddings=embeddings,
     )
-    embeddings = next((e["id"] for e in entries if "embeddings" in e["capabilities"]), None)
-    order = [*_FIRST, *(word for word in CLIENTS if word not in _FIRST)]
-    told = [_told(word, CLIENTS[word], target, embeddings) for word in order]
-    told.insert(len(_FIRST), _curl(target))
-    response = json_response(
-        {
-            "url": url,
-            "base_url": target.base_url,
-            "model": target.model,
-            "key_variable": KEY,
-            "clients": told,
-        }
-    )
+    response = json_response(await asyncio.to_thread(lines))
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _lines(*asked: Any, **more: Any) -> dict[str, Any]:
+    # Few ask for it: the gateway starts without it.
+    from gateway.api.client_lines import told
+
+    return told(*asked, **more)
 
 
 def _address(request: web.Request) -> str:
@@ -103,36 +99,3 @@ def _chosen(entries: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping
     if found := (loaded or chat or models):
         return found[0]
     raise ModelNotFound("there is no model yet: models.json names none", param="model")
-
-
-def _told(word: str, setup: Setup, target: Target, embeddings: str | None) -> dict[str, Any]:
-    if setup.embeds and embeddings is not None:
-        target = Target(
-            target.url, target.model, target.key, target.context, target.vision, embeddings
-        )
-    return {
-        "client": word,
-        "title": setup.title,
-        "about": setup.about,
-        "parts": [{**part._asdict(), "place": part.place} for part in setup.parts_for(target)],
-        "notes": list(setup.notes),
-        "needs": list(setup.needs),
-        "documentation": setup.documentation,
-    }
-
-
-def _curl(target: Target) -> dict[str, Any]:
-    body = {"model": target.model, "messages": [{"role": "user", "content": "Hello!"}]}
-    line = curl(Example("POST", "/v1/chat/completions", body=body)).replace(BASE, target.url)
-    if target.key is not None:
-        line = line.replace(f"${KEY}", target.key)
-    part = {"where": "a shell", "language": "sh", "text": f"{line}\n", "example": True}
-    return {
-        "client": "curl",
-        "title": "curl",
-        "about": "one request, from a shell",
-        "parts": [{**part, "place": "In a shell"}],
-        "notes": [],
-        "needs": ["Chat Completions API"],
-        "documentation": "https://curl.se/docs/manpage.html",
-    }

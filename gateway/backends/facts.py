@@ -18,7 +18,7 @@ from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
 from gateway.models.gguf_header import BadGguf, Header, Value, is_reader, read_header
 from gateway.models.paths import resolve_model_path, split_parts
-from gateway.models.storage import quantisation_of
+from gateway.models.quantisation import quantisation_of
 from gateway.tasks import spawn
 
 #: Seconds for which a file is taken to be as it was.

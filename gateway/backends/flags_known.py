@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from gateway.backends import bundled
 from gateway.backends.ask_program import ask_program
 from gateway.backends.command import bundled_program, inherited
 
@@ -24,6 +23,8 @@ _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 def flags_known(program: Sequence[str], environ: Mapping[str, str]) -> frozenset[str]:
     """Every flag that ``program`` names in its help; none where it gives no answer."""
     if tuple(program) == bundled_program():
+        from gateway.backends import bundled  # as a rule there is another one
+
         return frozenset(name for flag in bundled.FLAGS for name in (*flag.names, *flag.off))
     try:
         status = Path(program[0]).stat()

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import BadRequest, NotFound
 from gateway.models.paths import SPLIT
-from gateway.models.storage import QUANTISATION
+from gateway.models.quantisation import QUANTISATION
 from gateway.spelling import did_you_mean
 
 #: As the hub itself has them (its client, ``validate_repo_id``); neither is a hidden folder.

@@ -14,32 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from gateway.models.files import Kind, kind_of, read_once, wrong_with
 from gateway.models.gguf_header import BadGguf, Header, Value, is_reader
 from gateway.models.paths import SPLIT, split_parts
+from gateway.models.quantisation import PART, QUANTISATION, quantisation_of
 
 _THREADS: Final = 4
 #: llama.cpp, enum ``llama_pooling_type``.
 _RANK: Final = 4
 _POOLINGS: Final = (1, 2, 3)
-#: llama.cpp, enum ``llama_ftype``.
-_QUANTISATIONS: Final[Mapping[int, str]] = MappingProxyType(
-    dict(
-        enumerate(
-            """F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S
-            Q5_K_M Q6_K IQ2_XXS IQ2_XS Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M
-            IQ4_XS IQ1_M BF16 - - - TQ1_0 TQ2_0 MXFP4""".split()
-        )
-    )
-)
-#: The same in names of files, with what publishers write around it.
-QUANTISATION: Final = re.compile(
-    r"[-._]((?:UD-)?I?Q\d+(?:_[A-Z\d]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F?P?16|F?P?32)$", re.IGNORECASE
-)
-_PART: Final = re.compile(r"-\d{5}-of-\d{5}$")
 _PROJECTORS_NAME: Final = re.compile(r"[-._]?mm-?proj(?:ector)?[-._]?", re.IGNORECASE)
 #: Of several projectors: as good as the full size, in half of its memory.
 _BEST: Final = ("F16", "BF16", "Q8_0", "F32")
@@ -252,23 +237,6 @@ def _task(values: Mapping[str, Value], architecture: str | None, template: str) 
     return Task.CHAT if template else Task.COMPLETION
 
 
-def quantisation_of(file: Path, values: Mapping[str, Value]) -> str | None:
-    """As the header says, or the name of the file. ``values``: what of the header is known."""
-    match = QUANTISATION.search(_PART.sub("", file.stem))
-    named = match[1].upper() if match else None
-    number = values.get("general.file_type")
-    said = _QUANTISATIONS.get(number, "-") if isinstance(number, int) else "-"
-    if said == "-":
-        return named
-    # Publishers have more mixtures than the header has numbers: UD-Q4_K_XL says Q4_K_M there.
-    mixture = named is not None and "_" in named and named not in _QUANTISATIONS.values()
-    return named if named and mixture and _bits(named) == _bits(said) else said
-
-
-def _bits(quantisation: str) -> str:
-    return "".join(re.findall(r"\d+", quantisation)[:1])
-
-
 def _text(values: Mapping[str, Value], key: str) -> str | None:
     value = values.get(key)
     return value if isinstance(value, str) else None
@@ -322,7 +290,7 @@ def _with_one_of(model: Found, projectors: list[Found], names: set[str]) -> Foun
 def base_name(file: Path) -> str:
     """The name of a model's file without its part and its quantisation."""
     stem = file.name[:-5] if file.name.lower().endswith(".gguf") else file.name
-    return QUANTISATION.sub("", _PART.sub("", stem)) or stem
+    return QUANTISATION.sub("", PART.sub("", stem)) or stem
 
 
 def _alike(model: str, projector: str) -> bool:
