@@ -12,7 +12,7 @@ import pytest
 from built import ensure_built
 from chromium import PATIENCE
 from harness import Served, project
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
@@ -81,6 +81,23 @@ def test_the_drawer_of_a_phone(open_page: OpenPage, box: Box) -> None:
     page.go_back()  # one step, not a step for the drawer too
     expect(page).to_have_title("Models · 127.0.0.1")
     assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+
+
+def test_a_screen_that_comes_late_takes_no_other_ones_place(open_page: OpenPage, box: Box) -> None:
+    page = open_page("nowhere", service_workers="block")
+    late: list[Route] = []
+    page.route("**/assets/Chat-*.js", lambda route: late.append(route))
+    page.goto(f"{box.url}/#key={box.admin}")
+    screens(page).get_by_role("link", name="Models").click()
+    models = page.get_by_role("heading", name="Models", level=1)
+    models.wait_for()
+    (script,) = {route.request.url for route in late}
+    for route in late:
+        route.continue_()
+    page.evaluate("script => import(script).then(() => null)", script)  # when it has come
+    page.evaluate("() => new Promise(resolve => requestIdleCallback(() => resolve(null)))")
+    expect(models).to_be_visible()
+    expect(page.get_by_role("textbox", name="Message")).to_have_count(0)
 
 
 def test_light_and_dark(admin_page: Page) -> None:

@@ -11,24 +11,27 @@ type Module = { readonly default: ComponentType };
 export function Lazy({ load }: { readonly load: () => Promise<Module> }) {
   const loaded = useSignal<ComponentType | null>(null);
   const error = useSignal<unknown>(null);
-  const fetchIt = (): void => {
-    error.value = null;
-    load().then(
-      (module) => (loaded.value = module.default),
-      (reason: unknown) => (error.value = reason),
-    );
-  };
+  const tries = useSignal(0);
   useEffect(() => {
-    loaded.value = null;
-    fetchIt();
-  }, [load]);
+    let wanted = true; // what comes later than the next screen's is not shown in its place
+    loaded.value = error.value = null;
+    load().then(
+      (module) => wanted && (loaded.value = module.default),
+      (reason: unknown) => wanted && (error.value = reason),
+    );
+    return () => {
+      wanted = false;
+    };
+  }, [load, tries.value]);
   if (error.value !== null)
     return (
-      <ErrorNote error={error.value}>
-        <p>
-          <Button onClick={fetchIt}>{t.tryAgain}</Button>
-        </p>
-      </ErrorNote>
+      <section class="screen">
+        <ErrorNote error={error.value}>
+          <p>
+            <Button onClick={() => (tries.value += 1)}>{t.tryAgain}</Button>
+          </p>
+        </ErrorNote>
+      </section>
     );
   const Screen = loaded.value;
   return Screen ? <Screen /> : <p class="screen-loading soft">{t.loading}</p>;
