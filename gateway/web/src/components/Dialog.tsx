@@ -1,8 +1,9 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId } from "preact/hooks";
 import { actions as t } from "../texts/en/common";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
+import { useModal } from "./modal";
 
 interface Props {
   readonly title: string;
@@ -11,15 +12,10 @@ interface Props {
   readonly children: ComponentChildren;
 }
 
-/** A modal dialog: the browser's own, which keeps the focus in and gives it back. */
+/** A modal dialog, with its title and what closes it. */
 export function Dialog({ title, onClose, wide = false, children }: Props) {
-  const element = useRef<HTMLDialogElement>(null);
+  const element = useModal();
   const id = useId();
-  useEffect(() => {
-    const dialog = element.current;
-    dialog?.showModal();
-    return () => dialog?.close();
-  }, []);
   return (
     <dialog
       ref={element}

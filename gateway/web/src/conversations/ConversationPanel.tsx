@@ -1,9 +1,9 @@
 /** The list of conversations beside the chat, and the button that opens it. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../components/Button";
 import { Icon } from "../components/Icon";
+import { useModal } from "../components/modal";
 import { conversations as t } from "../texts/en/conversations";
 import { ConversationList } from "./ConversationList";
 import { narrow, panelOpen } from "./panel";
@@ -26,12 +26,7 @@ export function ConversationPanel() {
 }
 
 function Drawer({ children }: { readonly children: ComponentChildren }) {
-  const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    const dialog = element.current;
-    dialog?.showModal();
-    return () => dialog?.close();
-  }, []);
+  const element = useModal();
   const close = (): void => {
     panelOpen.value = false;
   };
