@@ -142,13 +142,15 @@ def test_settings_go_into_the_request_and_are_checked(admin_page: Page) -> None:
     page.get_by_label("Longest answer").fill("7")
     assert violations(page, "dialog") == []
     page.get_by_role("button", name="Done").click()
+    opener = page.get_by_role("button", name="Settings of this conversation (changed)")
+    expect(opener).to_be_focused()
     with page.expect_request("**/chat/completions") as asked:
         ask_words(page, "Where?")
     body = asked.value.post_data_json
     assert body["temperature"] == 0.5
     assert body["max_tokens"] == 7
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
-    page.get_by_role("button", name="Settings of this conversation (changed)").click()
+    opener.click()
     page.get_by_role("button", name="Reset to the model's own").click()
     expect(page.get_by_label("System text")).to_have_value("")
 
@@ -183,7 +185,16 @@ def test_an_export_goes_round_search_finds_and_all_can_be_deleted(
     with page.expect_download() as download:
         act(page, "Question 0", "Save as Markdown")
     assert download.value.suggested_filename == "Question 0.md"
-    assert "What is 0?" in Path(download.value.path()).read_text()
+    markdown = Path(download.value.path()).read_bytes()
+    assert b"What is 0?" in markdown
+    act(page, "Question 0", "Delete")
+    expect(row(page, "Question 0")).to_have_count(0)
+    take_in(page, "Question 0.md", markdown, "1 conversation added.")
+    row(page, "Question 0").click()
+    page.get_by_text("What is 0?").wait_for()
+    page.get_by_role("article", name="Answer").get_by_text("called Ñandú0.").wait_for()
+    take_in(page, "Question 0.md", markdown, "1 was here already.")
+    take_in(page, "notes.md", b"# Notes", "nor Markdown that was exported here")
 
     take_in(page, "again.json", file.read_bytes(), "1,000 were here already.")
     take_in(page, "bad.json", b"{", "This is no JSON file")
@@ -194,6 +205,62 @@ def test_an_export_goes_round_search_finds_and_all_can_be_deleted(
     take_in(page, "all.json", file.read_bytes(), "1,000 conversations added.")
     page.reload()
     page.get_by_text("50 of 1,000 shown").wait_for()
+
+
+LONG = """Some words, *and more*.
+
+```python
+print("line of code")
+```
+
+| river | km |
+|---|---:|
+| Nile | 6650 |
+"""
+#: How many messages are laid out: those that the browser has not skipped.
+_LAID_OUT = """() => [...document.querySelectorAll(".message")].filter(one =>
+  one.firstElementChild.checkVisibility({contentVisibilityAuto: true})).length"""
+
+
+def long_conversation(messages: int) -> bytes:
+    """An export of one."""
+    now = 1_790_000_000_000
+    said = [
+        {
+            "id": f"m{number}",
+            "parent": f"m{number - 1}" if number else None,
+            "role": "assistant" if number % 2 else "user",
+            "content": f"Number {number}.\n\n{LONG if number % 2 else 'Why?'}",
+            "finish": "stop",
+            "created": now + number,
+        }
+        for number in range(messages)
+    ]
+    conversation = {"id": "long", "title": "Long", "created": now, "updated": now}
+    conversations = [{**conversation, "leaf": said[-1]["id"], "messages": said}]
+    file = {"format": "llm-gateway-conversations", "version": 1, "conversations": conversations}
+    return json.dumps(file).encode()
+
+
+def test_of_500_messages_only_those_in_sight_are_laid_out(admin_page: Page) -> None:
+    page = admin_page
+    take_in(page, "long.json", long_conversation(500), "1 conversation added.")
+    row(page, "Long").click()
+    expect(page.locator(".message")).to_have_count(500)
+    expect(page.get_by_text("Number 499.")).to_be_in_viewport()
+    # When the Markdown of all has been worked out, which is done while nobody waits.
+    expect(page.locator(".as-it-is")).to_have_count(0)
+    assert page.evaluate(_LAID_OUT) < 50
+    thread = page.get_by_role("region", name="Messages")
+    thread.focus()
+    page.keyboard.press("Home")
+    expect(page.get_by_text("Number 0.")).to_be_in_viewport()
+    assert page.evaluate(_LAID_OUT) < 50
+    page.keyboard.press("PageDown")
+    expect(page.get_by_text("Number 0.")).not_to_be_in_viewport()
+    page.get_by_role("button", name="Jump to the end").click()
+    expect(page.get_by_text("Number 499.")).to_be_in_viewport()
+    assert page.evaluate(_LAID_OUT) < 50
 
 
 def test_two_tabs_see_what_the_other_does(open_page: OpenPage, box: Box) -> None:

@@ -34,7 +34,7 @@ export function ImportDialog({ onClose }: { readonly onClose: () => void }) {
           class="input"
           type="file"
           multiple
-          accept=".json,.jsonl,application/json"
+          accept=".json,.jsonl,.md,application/json,text/markdown"
           disabled={reading.value !== null}
           onChange={(event) => {
             void take([...(event.currentTarget.files ?? [])]);

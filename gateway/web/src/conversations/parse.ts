@@ -2,18 +2,20 @@
 
 import { FORMAT, parseOwn } from "./format";
 import { parseForeign, parseLines } from "./foreign";
+import { parseMarkdown } from "./markdown";
 import { BadFile, type Parsed } from "./parsed";
 import { isObject } from "./records";
 
 /** Throws {@link BadFile}. */
 export function parse(text: string): Parsed {
   if (text.startsWith("PK\u0003\u0004")) throw new BadFile("zip");
-  const trimmed = text.replace(/^\ufeff/, "").trim();
+  const plain = text.replace(/^\ufeff/, "");
+  const trimmed = plain.trim();
   if (trimmed === "") throw new BadFile("empty");
   const value = json(trimmed);
   const parsed =
     value === undefined
-      ? parseLines(lines(trimmed))
+      ? (parseMarkdown(plain) ?? parseLines(lines(trimmed)))
       : isObject(value) && value["format"] === FORMAT
         ? parseOwn(value)
         : (parseLines([value]) ?? parseForeign(value));

@@ -108,7 +108,7 @@ export const files = {
   image: "image",
   title: "Import conversations",
   intro:
-    "From a file that was exported here, by llama.cpp's page (.json, .jsonl), by Open WebUI, or by ChatGPT (conversations.json of its archive).",
+    "From a file that was exported here (.json, .md), by llama.cpp's page (.json, .jsonl), by Open WebUI, or by ChatGPT (conversations.json of its archive).",
   intact: "Nothing that is here is overwritten.",
   choose: "Files to import",
   reading: (name: string): string => `Reading ${name}…`,
@@ -119,7 +119,7 @@ export const files = {
   done: "Done",
   bad: {
     zip: "This is a ZIP archive. Unpack it, and choose the .json or .jsonl files in it.",
-    notJson: "This is no JSON file, or a part of one.",
+    notJson: "This is no JSON file, nor Markdown that was exported here; or it is a part of one.",
     unknown:
       "This JSON holds no conversations of a kind that is known here: of this page, llama.cpp's, Open WebUI or ChatGPT.",
     newer: (version: number): string =>
