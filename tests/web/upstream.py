@@ -17,9 +17,9 @@ from typing import Any
 
 @dataclass
 class Upstream:
-    """Streams events of ``says``: by the last question, what is sent for it."""
+    """Streams events of ``says``: by the last question, what is sent for it, or waited for."""
 
-    says: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    says: dict[str, list[dict[str, Any] | threading.Event]] = field(default_factory=dict)
     #: The bodies that came, oldest first.
     asked: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0
@@ -28,8 +28,8 @@ class Upstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def answer(self, question: str, *deltas: dict[str, Any] | str) -> None:
-        """Answer ``question`` by these; a text is content."""
+    def answer(self, question: str, *deltas: dict[str, Any] | str | threading.Event) -> None:
+        """Answer ``question`` by these; a text is content, an Event is waited for."""
         self.says[question] = [
             delta(content=one) if isinstance(one, str) else one for one in deltas
         ]
@@ -41,7 +41,8 @@ def delta(**fields: Any) -> dict[str, Any]:
     return {"object": "chat.completion.chunk", "choices": [choice]}
 
 
-_END = {
+_PATIENCE = 120  # seconds, in which a test says that it may go on
+_END: dict[str, Any] = {
     "object": "chat.completion.chunk",
     "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14},
@@ -66,6 +67,9 @@ def upstream() -> Iterator[Upstream]:
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
             for event in [*told.says[question], _END]:
+                if isinstance(event, threading.Event):
+                    event.wait(_PATIENCE)
+                    continue
                 self._event(json.dumps(event))
                 if "error" in event:
                     return  # and no end: it broke

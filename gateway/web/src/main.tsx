@@ -1,5 +1,6 @@
 import { render } from "preact";
 import { App } from "./app";
+import { watchDrops } from "./drops";
 import { enter, watchLinks } from "./gateway/entrance";
 import { installShell } from "./install";
 import "./styles/tokens.css";
@@ -8,6 +9,7 @@ import "./components/components.css";
 import "./theme";
 
 watchLinks();
+watchDrops();
 installShell();
 
 const place = document.getElementById("page");

@@ -49,13 +49,28 @@ def to_top(page: Page) -> None:
     page.locator(".thread").evaluate("element => element.scrollTo(0, 0)")
 
 
-def import_file(page: Page, file: bytes) -> None:
-    """Take an export in."""
+def more(page: Page, item: str) -> None:
+    """Choose from the menu that a phone has in place of buttons over the chat."""
+    page.get_by_role("button", name="Conversations and settings").click()
+    page.get_by_role("menuitem", name=item).click()
+
+
+def show_list(page: Page, *, phone: bool) -> None:
+    """Show the conversations, if they aren't shown."""
     search = page.get_by_role("searchbox", name="Search conversations")
-    show = page.get_by_role("button", name="Show conversations")
-    search.or_(show).first.wait_for()
-    if not search.is_visible():
-        show.first.click()
+    if phone:
+        more(page, "Conversations")
+    else:
+        show = page.get_by_role("button", name="Show conversations")
+        search.or_(show).first.wait_for()
+        if not search.is_visible():
+            show.first.click()
+    search.wait_for()
+
+
+def import_file(page: Page, file: bytes, *, phone: bool) -> None:
+    """Take an export in."""
+    show_list(page, phone=phone)
     page.get_by_role("button", name="Export, import, delete all").click()
     page.get_by_role("menuitem", name="Import…").click()
     content = {"name": "export.json", "mimeType": "application/json", "buffer": file}

@@ -9,7 +9,17 @@ from harness import DEMO
 from screens.test_pictures import png
 
 from tests.web.look import answers
-from tests.web.look.acts import answered, ask, at, choose, go, import_file, to_top
+from tests.web.look.acts import (
+    answered,
+    ask,
+    at,
+    choose,
+    go,
+    import_file,
+    more,
+    show_list,
+    to_top,
+)
 from tests.web.look.camera import Shots
 from tests.web.look.gateways import Gateways
 from tests.web.look.state import state
@@ -84,13 +94,12 @@ def _long(all_of_them: Gateways, shots: Shots) -> None:
     )
     for visit in shots:
         with at(visit, all_of_them.house, "#/chat") as page:
-            import_file(page, file)
+            import_file(page, file, phone=visit.phone)
             page.locator(".conversation").get_by_role("link").first.click()
             page.get_by_text("And what about number 150?").first.wait_for()
             visit.take(page, whole=False)
             if page.get_by_role("searchbox", name="Search conversations").is_hidden():
-                page.get_by_role("button", name="Show conversations").first.click()
-                page.get_by_role("searchbox", name="Search conversations").wait_for()
+                show_list(page, phone=visit.phone)
                 visit.take(page, "list", whole=False)
 
 
@@ -98,7 +107,10 @@ def _long(all_of_them: Gateways, shots: Shots) -> None:
 def _chat_settings(all_of_them: Gateways, shots: Shots) -> None:
     for visit in shots:
         with at(visit, all_of_them.house, "#/chat") as page:
-            page.get_by_role("button", name=re.compile("^Settings of this")).click()
+            if visit.phone:
+                more(page, "Settings of this conversation")
+            else:
+                page.get_by_role("button", name=re.compile("^Settings of this")).click()
             page.get_by_label("Temperature").wait_for()
             visit.take(page)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe import violations
-from harness import wait_until
+from harness import DEMO, wait_until
 from playwright.sync_api import Locator, Page, Request, expect
 from upstream import Line, Upstream, delta, upstream
 
@@ -40,12 +40,25 @@ The end.
 """
 
 
+CODE = "def f(x):\n\treturn x < 1 & 2  # ü\n\n\nprint(f('`'))  "
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 360, "height": 740},
+    "has_touch": True,
+    "is_mobile": True,
+}
+#: A model's name that has no room on a phone.
+LONG = "zephyr-orpo-141b-A35b-v0.1-instruct-Q4_K_M"
+
+
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[Upstream]:
     with upstream() as told:
         told.answer("harm", *re.findall(r"[\s\S]{1,9}", HARM))
         told.answer(
             "break", "Half of an", {"error": {"message": "the server fell over", "code": 500}}
+        )
+        told.answer(
+            "code", f"Look:\n\n```python\n{CODE}\n```\n\n- and `here`:\n\n  ~~~\n  x\n  ~~~\n"
         )
         told.answer(
             "think",
@@ -62,15 +75,20 @@ def elsewhere() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def models(models: dict[str, Any], elsewhere: Upstream) -> dict[str, Any]:
-    return {**models, "scripted": {"url": elsewhere.url, "personalities": {}}}
+    remote = {"url": elsewhere.url, "modelName": "scripted"}
+    return {**models, "scripted": remote, LONG: remote}
 
 
 def choose(page: Page, model: str) -> None:
     """Choose a model, by keyboard."""
     page.get_by_role("button", name="Model:").focus()
     page.keyboard.press("ArrowDown")
-    page.get_by_role("listbox", name="Model").wait_for()
-    page.keyboard.type(model[0])
+    options = page.get_by_role("listbox", name="Model").get_by_role("option")
+    options.first.wait_for()
+    names = options.all_inner_texts()
+    page.keyboard.press("Home")
+    for _ in range([one.startswith(model) for one in names].index(True)):
+        page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name=f"Model: {model}")).to_be_visible()
 
@@ -308,3 +326,70 @@ def test_an_error_in_the_midst_tells_its_request(open_page: Any, box: Any) -> No
     call.get_by_text(re.compile("^Thought")).click()
     expect(call.get_by_text("Let me see.")).to_be_visible()
     assert violations(page, "main") == []
+
+
+def test_the_copy_button_copies_the_code_and_nothing_else(open_page: Any, box: Any) -> None:
+    page = open_page(key=box.plain, permissions=["clipboard-read", "clipboard-write"])
+    choose(page, "scripted")
+    ask(page, "code")
+    expect(answer(page).locator(".facts")).to_be_visible()
+    copied = "() => navigator.clipboard.readText()"
+    for place, code in (("Code in python", CODE), ("Code", "x")):
+        block = answer(page).get_by_role("group", name=place, exact=True)
+        block.get_by_role("button", name="Copy this code").click()
+        expect(block.get_by_role("button", name="Copied")).to_be_visible()
+        assert page.evaluate(copied) == code
+    answer(page).get_by_role("button", name="Copy", exact=True).click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).includes('Look:')")
+
+
+def test_pickers_tell_of_state_and_memory(open_page: Any, box: Any) -> None:
+    box.ask("POST", "/loadModel", {"model": "tiny"})
+    for key, memory in (
+        (box.admin, r"(takes|holds) [\d.]+ [KMG]iB"),
+        (box.plain, "[KMG]iB of weights"),
+    ):
+        page = open_page(key=key)
+        choose(page, "tiny")
+        page.get_by_role("button", name="Model:").click()
+        models = page.get_by_role("listbox", name="Model")
+        expect(models.get_by_role("option", name="tiny")).to_contain_text(
+            re.compile(rf"{memory}.*loaded$")
+        )
+        expect(models.get_by_role("option", name="scripted")).to_contain_text("elsewhere")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Personality:").click()
+        personalities = page.get_by_role("listbox", name="Personality")
+        expect(personalities).to_have_accessible_description(re.compile(f"loaded.*{memory}"))
+        assert violations(page, "main") == []
+        page.keyboard.press("Escape")
+
+
+def test_a_phone_has_one_bar(open_page: Any, box: Any) -> None:
+    page = open_page(key=box.plain, **PHONE)
+    bar = page.get_by_role("banner")
+    cut = "element => element.scrollWidth > element.clientWidth"
+    for model, is_cut in ((LONG, True), (DEMO, False), ("tiny", False)):
+        bar.get_by_role("button", name="Model:").click()
+        page.get_by_role("option", name=model).click()
+        picker = bar.get_by_role("button", name=f"Model: {model}")
+        assert picker.locator(".state > span").evaluate(cut) is is_cut
+        expect(picker.locator(".state > svg")).to_be_in_viewport(ratio=1)
+        for button in bar.get_by_role("button").all():
+            expect(button).to_be_in_viewport(ratio=1)
+        assert bar.bounding_box()["height"] <= 56
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+    expect(page.get_by_role("button", name="Model:")).to_have_count(1)
+    page.get_by_role("button", name="Personality:").click()
+    page.get_by_role("option", name="geography teacher").click()
+    page.get_by_role("heading", name="Ask the geography teacher").wait_for()
+    assert violations(page) == []
+    more = bar.get_by_role("button", name="Conversations and settings")
+    for item in ("Settings of this conversation", "Conversations"):
+        more.click()
+        page.get_by_role("menuitem", name=item, exact=True).click()
+        page.get_by_role("dialog", name=item).wait_for()
+        page.keyboard.press("Escape")
+        expect(more).to_be_focused()
+    page.evaluate("location.hash = '#/usage'")
+    expect(bar.get_by_role("button", name="Model:")).to_have_count(0)

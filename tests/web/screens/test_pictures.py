@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,11 +96,27 @@ def paste(page: Page, data: Any) -> None:
     )
 
 
-def drop(page: Page, data: Any) -> None:
-    place = page.locator("form.composer")
-    place.dispatch_event("dragover", {"dataTransfer": data})
-    expect(question(page)).to_have_attribute("placeholder", "Drop pictures here")
-    place.dispatch_event("drop", {"dataTransfer": data})
+def hold(page: Page, file: Path) -> Callable[[], None]:
+    """Drag a file out of a folder to the middle of the window. Returns how to let it go there."""
+    mouse = page.context.new_cdp_session(page)
+    size = page.viewport_size
+    assert size is not None
+    place = {"x": size["width"] / 2, "y": size["height"] / 3}
+    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+
+    def move(kind: str) -> None:
+        mouse.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+    move("dragEnter")
+    move("dragOver")
+    return lambda: move("drop")
+
+
+def drop(page: Page, file: Path, words: str = "Drop pictures here") -> None:
+    let_go = hold(page, file)
+    expect(question(page)).to_have_attribute("placeholder", words)
+    let_go()
+    expect(question(page)).not_to_have_attribute("placeholder", words)
 
 
 def choose_file(page: Page, name: str, content: bytes, button: str = "Add pictures") -> Locator:
@@ -121,11 +138,12 @@ def sent(page: Page, elsewhere: Upstream) -> list[str]:
     return [one["image_url"]["url"] for one in images]
 
 
-def test_pasted_dropped_and_chosen(page: Page, elsewhere: Upstream) -> None:
+def test_pasted_dropped_and_chosen(page: Page, elsewhere: Upstream, tmp_path: Path) -> None:
     small, other = png(), png(20, 20)
+    (tmp_path / "dropped.png").write_bytes(other)
     paste(page, handed_over(page, "pasted.png", small))
     expect(pictures(page)).to_have_count(1)
-    drop(page, handed_over(page, "dropped.png", other))
+    drop(page, tmp_path / "dropped.png")
     expect(pictures(page)).to_have_count(2)
     choose_file(page, "chosen.png", small)
     expect(pictures(page)).to_have_count(3)
@@ -168,10 +186,12 @@ def test_the_camera_of_a_phone(open_page: OpenPage, box: Box, elsewhere: Upstrea
     assert len(elsewhere.asked[-1]["messages"][-1]["content"]) == 2
 
 
-def test_what_is_not_taken(page: Page) -> None:
+def test_what_is_not_taken(page: Page, tmp_path: Path) -> None:
     paste(page, handed_over(page, "broken.png", b"no picture"))
     page.get_by_text("broken.png is no picture that this browser can read.").wait_for()
-    drop(page, handed_over(page, "notes.txt", b"text", "text/plain"))
+    (tmp_path / "notes.txt").write_text("text")
+    drop(page, tmp_path / "notes.txt")
+    page.get_by_text("notes.txt is no picture. Only pictures can be added").wait_for()
     expect(pictures(page)).to_have_count(0)
     for number in range(9):
         paste(page, handed_over(page, f"{number}.png", png()))
@@ -179,9 +199,29 @@ def test_what_is_not_taken(page: Page) -> None:
     expect(pictures(page)).to_have_count(8)
 
 
-def test_a_model_that_does_not_see(page: Page) -> None:
+def test_a_model_that_does_not_see(page: Page, tmp_path: Path) -> None:
     choose(page, "blind")
     expect(page.get_by_role("button", name="Add pictures")).to_have_count(0)
+    words = "blind can't see pictures. Choose a model that can."
     paste(page, handed_over(page, "pasted.png", png()))
-    page.get_by_text("blind can't see pictures. Choose a model that can.").wait_for()
+    page.get_by_text(words).wait_for()
+    page.get_by_role("button", name="Close").click()
+    (tmp_path / "dropped.png").write_bytes(png())
+    drop(page, tmp_path / "dropped.png", words)
+    page.get_by_text(words).wait_for()
     expect(pictures(page)).to_have_count(0)
+
+
+def test_a_file_dropped_elsewhere_is_not_opened_by_the_browser(page: Page, tmp_path: Path) -> None:
+    """It opens what is dropped in place of the page, unless the page says that it sees to it."""
+    (tmp_path / "notes.txt").write_text("text")
+    page.evaluate("() => { location.hash = '#/usage' }")
+    page.get_by_role("heading", name="Usage", level=1).wait_for()
+    page.evaluate(
+        """() => { addEventListener("dragover", ({defaultPrevented, dataTransfer}) => {
+          window.said = [defaultPrevented, dataTransfer.dropEffect];
+        }) }"""
+    )
+    hold(page, tmp_path / "notes.txt")
+    page.wait_for_function("() => window.said !== undefined")
+    assert page.evaluate("window.said") == [True, "none"]

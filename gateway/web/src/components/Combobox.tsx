@@ -23,6 +23,10 @@ interface Props {
   readonly children?: ComponentChildren;
   readonly findWords: string;
   readonly nothingWords: string;
+  /** Beside its words on the button. */
+  readonly told?: string | undefined;
+  /** Above the list: what holds for each of them. */
+  readonly about?: ComponentChildren;
 }
 
 /** From so many on one can search. */
@@ -30,7 +34,7 @@ const MANY = 8;
 
 /** One of several: a button that opens a list, for keyboard, mouse and finger, with a search. */
 export function Combobox(props: Props) {
-  const { label, choices, value, onChoose, children, findWords, nothingWords } = props;
+  const { label, choices, value, onChoose, children, findWords, nothingWords, about, told } = props;
   const id = useId();
   const open = useSignal(false);
   const query = useSignal("");
@@ -95,6 +99,7 @@ export function Combobox(props: Props) {
     event.stopPropagation();
   };
 
+  const words = choices.find((one) => one.value === value)?.words ?? "";
   const active = found[index] === undefined ? undefined : `${id}-${index}`;
   return (
     <div class="combobox" ref={root} onKeyDown={isOpen ? keys : undefined}>
@@ -104,7 +109,7 @@ export function Combobox(props: Props) {
         class="button combobox-button"
         aria-haspopup="listbox"
         aria-expanded={isOpen}
-        aria-label={`${label}: ${choices.find((one) => one.value === value)?.words ?? ""}`}
+        aria-label={[`${label}: ${words}`, told].filter(Boolean).join(" ")}
         onClick={() => (isOpen ? hide(true) : show())}
         onKeyDown={(event) => {
           if (isOpen || (event.key !== "ArrowDown" && event.key !== "ArrowUp")) return;
@@ -112,11 +117,16 @@ export function Combobox(props: Props) {
           show();
         }}
       >
-        {children ?? choices.find((one) => one.value === value)?.words}
+        {children ?? words}
         <Icon name="down" size={16} />
       </button>
       {isOpen && (
         <div class="combobox-panel">
+          {about && (
+            <p class="about soft" id={`${id}-about`}>
+              {about}
+            </p>
+          )}
           {choices.length >= MANY && (
             <input
               ref={input}
@@ -143,6 +153,7 @@ export function Combobox(props: Props) {
             id={`${id}-list`}
             role="listbox"
             aria-label={label}
+            aria-describedby={about ? `${id}-about` : undefined}
             tabIndex={0}
             aria-activedescendant={active}
           >

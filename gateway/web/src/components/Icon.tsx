@@ -19,7 +19,7 @@ const PATHS = {
   trash: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
   pin: "M9 4h6l-1 6 3 3H7l3-3zM12 13v7",
   search: "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
-  more: "M5 12h.01M12 12h.01M19 12h.01",
+  more: "M5.5 12h-1M12.5 12h-1M19.5 12h-1M5 11.5v1M12 11.5v1M19 11.5v1",
   left: "M15 5l-7 7 7 7",
   right: "M9 5l7 7-7 7",
   down: "M5 9l7 7 7-7",

@@ -14,7 +14,7 @@ const RING = 2 * Math.PI * 5;
 
 /** A state by shape, colour and word: filled dot, filling ring, hollow dot, cross, arrow. */
 export function State({ state, percent, words }: Props) {
-  const share = percent == null ? "" : ` ${Math.round(percent)}%`;
+  const share = percent == null ? "" : ` ${shareOf(percent)}`;
   return (
     <span class={`state ${state}`}>
       <svg viewBox="0 0 14 14" aria-hidden="true" fill="none" stroke="currentColor">
@@ -26,6 +26,11 @@ export function State({ state, percent, words }: Props) {
       </span>
     </span>
   );
+}
+
+/** "40%". */
+export function shareOf(percent: number): string {
+  return `${Math.round(percent)}%`;
 }
 
 function mark(state: StateName, percent: number) {

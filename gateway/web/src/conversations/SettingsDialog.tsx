@@ -42,7 +42,8 @@ interface Props {
   readonly onClose: () => void;
 }
 
-function SettingsDialog({ opened, onClose }: Props) {
+/** What is asked with, for the open conversation. */
+export function SettingsDialog({ opened, onClose }: Props) {
   const { id, model: name, settings } = opened.conversation;
   const round = useSignal(0); // a reset makes the fields anew
   const model = choosable.value.find((one) => one.id === name);

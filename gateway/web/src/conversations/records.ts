@@ -92,7 +92,12 @@ function isToolCall(value: unknown): value is ToolCall {
 }
 
 function isError(value: unknown): value is MessageError {
-  return isObject(value) && isText(value["message"]) && isTextOrNull(value["requestId"]);
+  return (
+    isObject(value) &&
+    isText(value["message"]) &&
+    isTextOrNull(value["requestId"]) &&
+    (value["unreachable"] === undefined || value["unreachable"] === true)
+  );
 }
 
 const STATS = [

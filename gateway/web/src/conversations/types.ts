@@ -105,6 +105,8 @@ export interface Message {
 export interface MessageError {
   readonly message: string;
   readonly requestId: string | null;
+  /** Nothing answered: the gateway was away, and may be back. */
+  readonly unreachable?: true;
 }
 
 /** All messages of one conversation. */

@@ -58,16 +58,10 @@ export function Frame() {
   }, [screen]);
   return (
     <div class="frame">
-      <a
-        class="skip"
-        href="#main"
-        onClick={(event) => {
-          event.preventDefault(); // the hash says which screen is open
-          main.current?.focus();
-        }}
-      >
+      {/* No link: "#main" would take the place of the screen's name in the address. */}
+      <button type="button" class="button skip" onClick={() => main.current?.focus()}>
         {t.skip}
-      </a>
+      </button>
       <div
         class={open ? "sidebar open" : "sidebar"}
         id="menu"
@@ -113,7 +107,7 @@ export function Frame() {
           </Button>
           <strong>{names[screen]}</strong>
           <div class="slot">
-            {/* The chat shows its model itself. */}
+            {/* The chat shows its model itself, as soon as it is there. */}
             {topbar.value ?? (screen === "chat" ? null : <ModelState />)}
           </div>
         </header>

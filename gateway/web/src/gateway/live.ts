@@ -17,6 +17,8 @@ export const status = signal<Status | null>(null);
 export const overview = signal<Overview | null>(null);
 /** Why what is shown may be old, or `null`: the connection broke and is being tried again. */
 export const broken = signal<unknown>(null);
+/** When the gateway was first reached, or was reached again; as `Date.now()` counts. */
+export const reached = signal(0);
 /** While it is {@link broken}: until when the next try waits, and how not to wait. */
 export const wait = signal<Wait | null>(null);
 /** Whether the device has a network at all, as far as the browser knows. */
@@ -66,6 +68,7 @@ export async function begin(): Promise<void> {
   models.value = listed.data;
   overview.value = seen;
   role.value = seen ? "admin" : "user";
+  reached.value = Date.now();
   followAll();
 }
 
@@ -76,7 +79,9 @@ function followAll(): void {
   const onError = (error: unknown): void => {
     if (ended.aborted) return;
     broken.value = error;
-    if (error === null) wait.value = null;
+    if (error !== null) return;
+    wait.value = null;
+    reached.value = Date.now();
   };
   const onWait = (next: Wait): void => {
     if (!ended.aborted) wait.value = next;

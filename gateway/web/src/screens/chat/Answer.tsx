@@ -3,8 +3,8 @@ import type { ComponentChildren } from "preact";
 import { Button } from "../../components/Button";
 import { CopyButton } from "../../components/CopyButton";
 import { Icon } from "../../components/Icon";
-import type { Message, ToolCall } from "../../conversations/types";
-import { role } from "../../gateway/live";
+import type { Message, MessageError, ToolCall } from "../../conversations/types";
+import { broken, reached, role } from "../../gateway/live";
 import { href } from "../../router";
 import { chat as t } from "../../texts/en/chat";
 import { Branches } from "./Branches";
@@ -98,7 +98,8 @@ function pretty(json: string): string {
 }
 
 /** What is said of an answer that has ended, and what can be done with it. */
-function Ended({ message, first, remote, goesOn, onAgain, onGoOn }: Props) {
+function Ended(props: Props) {
+  const { message, first, remote, goesOn, onAgain, onGoOn } = props;
   const { content, error, finish, id, toolCalls } = message;
   const empty = content === "" && (toolCalls?.length ?? 0) === 0;
   const why = empty && finish === "stop" ? t.empty : endOf(finish);
@@ -106,24 +107,7 @@ function Ended({ message, first, remote, goesOn, onAgain, onGoOn }: Props) {
   return (
     <>
       {error ? (
-        <div class="note bad" role="alert">
-          <p>{error.message}</p>
-          {error.requestId && (
-            <p class="soft request">
-              {t.request} <code>{error.requestId}</code>{" "}
-              <CopyButton text={error.requestId} label={t.copyId} />
-            </p>
-          )}
-          <Actions>
-            {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
-            <Button onClick={onAgain}>{content === "" ? t.tryAgain : t.again}</Button>
-            {role.value === "admin" && message.model && error.requestId && (
-              <a class="button plain" href={href("models", message.model)}>
-                {t.seeLog}
-              </a>
-            )}
-          </Actions>
-        </div>
+        <Failed {...props} error={error} />
       ) : (
         why !== null && (
           <div class={broken ? "note warn" : "ending"}>
@@ -148,6 +132,42 @@ function Ended({ message, first, remote, goesOn, onAgain, onGoOn }: Props) {
         <Facts message={message} first={first} remote={remote} />
       </div>
     </>
+  );
+}
+
+/** Why there is no whole answer; and that it can be had, once a gateway that was away is back. */
+function Failed({
+  message,
+  error,
+  last,
+  goesOn,
+  onAgain,
+  onGoOn,
+}: Props & { error: MessageError }) {
+  const { content, created, model } = message;
+  const { requestId } = error;
+  const isBack =
+    last && error.unreachable === true && broken.value === null && reached.value > created;
+  return (
+    <div class={isBack ? "note" : "note bad"} role="alert">
+      <p>{isBack ? t.back : error.message}</p>
+      {requestId && (
+        <p class="soft request">
+          {t.request} <code>{requestId}</code> <CopyButton text={requestId} label={t.copyId} />
+        </p>
+      )}
+      <Actions>
+        {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
+        <Button kind={isBack ? "primary" : undefined} onClick={onAgain}>
+          {isBack ? t.askAgain : content === "" ? t.tryAgain : t.again}
+        </Button>
+        {role.value === "admin" && model && requestId && (
+          <a class="button plain" href={href("models", model)}>
+            {t.seeLog}
+          </a>
+        )}
+      </Actions>
+    </div>
   );
 }
 

@@ -1,22 +1,20 @@
 import { useSignalEffect } from "@preact/signals";
 import { Button } from "../../components/Button";
 import { Empty } from "../../components/Empty";
-import { Icon } from "../../components/Icon";
-import { ConversationPanel, ConversationsButton } from "../../conversations/ConversationPanel";
+import { ConversationPanel } from "../../conversations/ConversationPanel";
 import { store } from "../../conversations/conversations";
-import { panelOpen } from "../../conversations/panel";
+import { narrow, panelOpen } from "../../conversations/panel";
 import { openNewConversation, useConversationRoute } from "../../conversations/route";
-import { SettingsButton } from "../../conversations/SettingsDialog";
 import type { Opened } from "../../conversations/store";
 import { TroubleNotes } from "../../conversations/TroubleNotes";
 import { choosable, models as listed, role, status } from "../../gateway/live";
 import { href } from "../../router";
 import { chat as t } from "../../texts/en/chat";
 import { askAgain, askEdited, askNew, goOn, lastModel, personalityOf } from "./ask";
+import { Bar, Personality, useTopbar } from "./Bar";
 import { first, named, sees, talking } from "./choice";
 import { Composer } from "./Composer";
 import { firstAnswer } from "./first";
-import { ModelPicker, PersonalityPicker } from "./Pickers";
 import { runs } from "./run";
 import { Start } from "./Start";
 import { Thread } from "./Thread";
@@ -28,13 +26,16 @@ import "./markdown.css";
 export default function Chat() {
   useConversationRoute();
   useFirstModel();
+  useTopbar();
   const opened = store.opened.value;
+  const none = talking(choosable.value).length === 0;
   return (
     <div class="chat">
       <h1 class="visually-hidden">{t.title}</h1>
       <ConversationPanel />
       <section class="chat-main" aria-label={t.title}>
-        {talking(choosable.value).length === 0 ? (
+        <Bar />
+        {none && (opened?.messages.size ?? 0) === 0 ? (
           <NoModels />
         ) : opened === null ? (
           <NotOpen />
@@ -74,28 +75,6 @@ function Open({ opened }: { readonly opened: Opened }) {
   const failed = last?.error !== undefined;
   return (
     <>
-      <header class="chat-bar">
-        <ConversationsButton />
-        <ModelPicker
-          models={models}
-          model={model}
-          name={conversation.model}
-          onChoose={(name) => store.change(id, { model: name })}
-        />
-        {model && (
-          <PersonalityPicker
-            models={listed.value ?? []}
-            model={model}
-            conversation={conversation}
-            onChoose={(chosen) => store.change(id, { personality: chosen })}
-          />
-        )}
-        <span class="room" />
-        <SettingsButton />
-        <Button kind="plain" label={t.newChat} onClick={openNewConversation}>
-          <Icon name="plus" />
-        </Button>
-      </header>
       {!panelOpen.value && <TroubleNotes />}
       {messages.size === 0 && model ? (
         <Start
@@ -120,11 +99,14 @@ function Open({ opened }: { readonly opened: Opened }) {
       <Composer
         id={opened.fresh ? null : id}
         model={model?.id ?? conversation.model ?? t.model}
+        isThere={model !== undefined}
         sees={sees(model)}
         running={run !== undefined}
         onSend={(text, images) => model && askNew(opened, model, text, images)}
         onStop={() => run?.stop()}
-      />
+      >
+        {narrow.value && <Personality />}
+      </Composer>
     </>
   );
 }
@@ -137,17 +119,12 @@ function NotOpen() {
       </p>
     );
   return (
-    <>
-      <header class="chat-bar">
-        <ConversationsButton />
-      </header>
-      <Empty title={t.missing}>
-        <p>{t.missingText}</p>
-        <Button kind="primary" onClick={openNewConversation}>
-          {t.newChat}
-        </Button>
-      </Empty>
-    </>
+    <Empty title={t.missing}>
+      <p>{t.missingText}</p>
+      <Button kind="primary" onClick={openNewConversation}>
+        {t.newChat}
+      </Button>
+    </Empty>
   );
 }
 

@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Icon } from "../../components/Icon";
@@ -6,28 +7,33 @@ import { toast } from "../../components/Toasts";
 import type { Image } from "../../conversations/types";
 import { chat as t } from "../../texts/en/chat";
 import { draft, keepDraft } from "./draft";
-import { MOST, NoPicture, picture, picturesIn } from "./images";
+import { useDrop } from "./drop";
+import { isPicture, MOST, NoPicture, picture, picturesIn } from "./images";
 import { Pictures } from "./Pictures";
 
 interface Props {
   /** The conversation it belongs to; `null`: one that isn't begun. */
   readonly id: string | null;
   readonly model: string;
+  /** Whether there is such a model to ask. */
+  readonly isThere: boolean;
   /** Whether the model can look at pictures. */
   readonly sees: boolean;
   readonly running: boolean;
   readonly onSend: (text: string, images: readonly Image[]) => void;
   readonly onStop: () => void;
+  /** Beside the buttons, in place of the hint. */
+  readonly children?: ComponentChildren;
 }
 
 /** Fingers have no Shift: there, Enter begins a new line, and the button sends. */
 const BY_FINGER = matchMedia("(pointer: coarse) and (hover: none)");
 
 /** Where questions are written: grows with them, keeps them, takes pictures. */
-export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
+export function Composer(props: Props) {
+  const { id, model, isThere, sees, running, onSend, onStop, children } = props;
   const text = useSignal(draft(id));
   const images = useSignal<readonly Image[]>([]);
-  const dragged = useSignal(false);
   const area = useRef<HTMLTextAreaElement>(null);
   const files = useRef<HTMLInputElement>(null);
   const camera = useRef<HTMLInputElement>(null);
@@ -58,9 +64,15 @@ export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
     }
     area.current?.focus();
   };
+  const dragged = useDrop((files) => {
+    const pictures = files.filter(isPicture);
+    const other = files.find((one) => !isPicture(one));
+    if (other && sees) toast(t.notTaken(other.name));
+    void add(sees ? pictures : files);
+  });
   const ready = text.value.trim() !== "" || images.value.length > 0;
   const send = (): void => {
-    if (running || !ready) return;
+    if (running || !ready || !isThere) return;
     onSend(text.value.trim(), images.value);
     text.value = "";
     images.value = [];
@@ -83,6 +95,8 @@ export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
     void add([...(element.files ?? [])]);
     element.value = "";
   };
+  const asks = isThere ? t.placeholder(model) : t.chooseFirst;
+  const drops = sees ? t.dropHere : t.noEyes(model);
 
   return (
     <form
@@ -90,17 +104,6 @@ export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
       onSubmit={(event) => {
         event.preventDefault();
         send();
-      }}
-      onDragOver={(event) => {
-        if (!event.dataTransfer?.types.includes("Files")) return;
-        event.preventDefault();
-        dragged.value = true;
-      }}
-      onDragLeave={() => (dragged.value = false)}
-      onDrop={(event) => {
-        event.preventDefault();
-        dragged.value = false;
-        void add(picturesIn(event.dataTransfer));
       }}
     >
       {images.value.length > 0 && (
@@ -113,7 +116,7 @@ export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
         ref={area}
         rows={1}
         aria-label={t.message}
-        placeholder={dragged.value ? t.dropHere : t.placeholder(model)}
+        placeholder={dragged.value ? drops : asks}
         enterkeyhint={BY_FINGER.matches ? "enter" : "send"}
         value={text.value}
         onInput={(event) => {
@@ -162,13 +165,19 @@ export function Composer({ id, model, sees, running, onSend, onStop }: Props) {
             />
           </>
         )}
-        <span class="hint soft">{t.hint}</span>
+        <div class="room">{children || <span class="hint soft">{t.hint}</span>}</div>
         {running ? (
           <Button kind="primary" class="round" label={t.stop} onClick={onStop}>
             <Icon name="stop" />
           </Button>
         ) : (
-          <Button kind="primary" class="round" type="submit" label={t.send} disabled={!ready}>
+          <Button
+            kind="primary"
+            class="round"
+            type="submit"
+            label={t.send}
+            disabled={!ready || !isThere}
+          >
             <Icon name="send" />
           </Button>
         )}

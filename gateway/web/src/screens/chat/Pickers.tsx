@@ -1,5 +1,5 @@
 import { Combobox, type Choice } from "../../components/Combobox";
-import { State } from "../../components/State";
+import { shareOf, State } from "../../components/State";
 import type { Conversation } from "../../conversations/types";
 import { size } from "../../format";
 import { overview, status } from "../../gateway/live";
@@ -17,22 +17,21 @@ interface ModelProps {
   readonly onChoose: (name: string) => void;
 }
 
-/** Which model is asked: its state, and for administrators its memory. */
+/** Which model is asked: the state and the memory of each. */
 export function ModelPicker({ models, model, name, onChoose }: ModelProps) {
   const choices = models.map((one): Choice => {
-    const details = overview.value?.models.find((other) => other.name === one.id);
     return {
       value: one.id,
       words: one.id,
-      more: [one.description, memoryOf(details?.memory_held, details?.memory)]
-        .filter(Boolean)
-        .join(" · "),
+      more: [one.description, memoryOf(one)].filter(Boolean).join(" · "),
       note: <State state={stateOf(one)} percent={percent(one.id, stateOf(one))} />,
     };
   });
+  const loaded = model ? percent(model.id, stateOf(model)) : null;
   return (
     <Combobox
       label={t.model}
+      told={loaded === null ? undefined : shareOf(loaded)}
       choices={choices}
       value={model?.id ?? null}
       onChoose={onChoose}
@@ -40,11 +39,7 @@ export function ModelPicker({ models, model, name, onChoose }: ModelProps) {
       nothingWords={t.nothingFound}
     >
       {model ? (
-        <State
-          state={stateOf(model)}
-          percent={percent(model.id, stateOf(model))}
-          words={model.id}
-        />
+        <State state={stateOf(model)} percent={loaded} words={model.id} />
       ) : (
         <span>{name === null ? t.chooseModel : `${name} (${t.gone})`}</span>
       )}
@@ -58,9 +53,13 @@ function percent(name: string, state: string): number | null {
   return percentOf(name, status.value, details);
 }
 
-function memoryOf(held: number | null | undefined, needed: number | null | undefined): string {
-  if (held) return t.holds(size(held));
-  return needed ? t.takes(size(needed)) : "";
+/** What it holds or would take; of what plain keys are told, the size of its weights. */
+function memoryOf({ id, meta }: ListedModel): string {
+  const details = overview.value?.models.find((one) => one.name === id);
+  if (details?.memory_held) return t.holds(size(details.memory_held));
+  if (details?.memory) return t.takes(size(details.memory));
+  const weights = meta?.["size"];
+  return typeof weights === "number" ? t.weighs(size(weights)) : "";
 }
 
 interface PersonalityProps {
@@ -80,7 +79,7 @@ export function PersonalityPicker({ models, model, conversation, onChoose }: Per
     ...there.map((one) => ({
       value: one,
       words: one,
-      more: named(models, `${model.id}:${one}`)?.description,
+      more: ownDescription(named(models, `${model.id}:${one}`), model),
     })),
   ];
   return (
@@ -91,6 +90,12 @@ export function PersonalityPicker({ models, model, conversation, onChoose }: Per
       onChoose={(value) => onChoose(value === NONE ? null : value)}
       findWords={t.find}
       nothingWords={t.nothingFound}
+      about={
+        <>
+          <State state={stateOf(model)} percent={percent(model.id, stateOf(model))} />
+          {memoryOf(model)}
+        </>
+      }
     >
       {personality !== null && there.includes(personality) ? (
         <span>{personality}</span>
@@ -99,4 +104,9 @@ export function PersonalityPicker({ models, model, conversation, onChoose }: Per
       )}
     </Combobox>
   );
+}
+
+/** What is said of a personality beside what is said of its model. */
+function ownDescription(one: ListedModel | undefined, model: ListedModel): string | undefined {
+  return one?.description === model.description ? undefined : one?.description;
 }

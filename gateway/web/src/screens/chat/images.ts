@@ -73,7 +73,11 @@ function addressOf({ blob, mime }: Image): Promise<string> {
   return made;
 }
 
-/** Pictures among what was pasted or dropped. */
+/** Pictures among what was pasted. */
 export function picturesIn(data: DataTransfer | null): readonly File[] {
-  return [...(data?.files ?? [])].filter((one) => one.type.startsWith("image/"));
+  return [...(data?.files ?? [])].filter(isPicture);
+}
+
+export function isPicture(file: File): boolean {
+  return file.type.startsWith("image/");
 }

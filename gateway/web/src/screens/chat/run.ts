@@ -79,6 +79,11 @@ export async function run(wanted: Wanted): Promise<void> {
 
 type Ended = { readonly finish: string; readonly error?: MessageError };
 
+const UNREACHABLE: Ended = {
+  finish: "error",
+  error: { message: t.unreachable, requestId: null, unreachable: true },
+};
+
 class Writing implements Run {
   readonly model: string;
   readonly since = performance.now();
@@ -196,7 +201,7 @@ class Writing implements Run {
       return this.#erred(error.message);
     }
     const nothing = this.#requestId === null && this.#before.content === "";
-    return nothing && this.attempts.peek() === 0 ? this.#erred(t.unreachable) : "cut";
+    return nothing && this.attempts.peek() === 0 ? UNREACHABLE : "cut";
   }
 
   #erred(message: string): Ended {

@@ -18,11 +18,14 @@ export const chat = {
   personality: "Personality",
   noPersonality: "No personality",
   chooseModel: "Choose a model",
+  chooseFirst: "Choose a model to go on",
+  more: "Conversations and settings",
   find: "Find",
   nothingFound: "Nothing is called that",
   gone: "not here any more",
   takes: (memory: string): string => `takes ${memory}`,
   holds: (memory: string): string => `holds ${memory}`,
+  weighs: (size: string): string => `${size} of weights`,
   context: (tokens: number): string => `${count(tokens)} tokens of context`,
 
   message: "Message",
@@ -37,6 +40,8 @@ export const chat = {
   openPicture: (number: number): string => `Show picture ${number} as a whole`,
   noPicture: (name: string): string =>
     `${name || "This file"} is no picture that this browser can read.`,
+  notTaken: (name: string): string =>
+    `${name} is no picture. Only pictures can be added to a question.`,
   tooMany: (most: number): string => `A question can have ${most} pictures.`,
   noEyes: (model: string): string => `${model} can't see pictures. Choose a model that can.`,
   dropHere: "Drop pictures here",
@@ -91,6 +96,7 @@ export const chat = {
   unfinished: "The page was closed while this was being written.",
   cantGoOn: "The model can't go on with a begun answer like this one, but it can answer again.",
   unreachable: "The gateway can't be reached. Is it running, and this device in its network?",
+  back: "The gateway was out of reach, and is back.",
   empty: "The model said nothing.",
   seeLog: "See the model's log",
   request: "Request",
