@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.api.openapi_samples import BASE, Example, curl
-from gateway.clients import CLIENTS, KEY, Setup, Target
+from gateway.clients import CA_AT_HOME, CLIENTS, KEY, Part, Setup, Target
+from gateway.clients.shape import quoted
 
+_CERTIFICATE: Final = re.compile(
+    "-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\\s]+-----END CERTIFICATE-----"
+)
 #: Listed first, in this order; then the others.
 _FIRST: Final = ("openai-python", "openai-node")
 
@@ -19,12 +27,22 @@ def told(
     context: int | None,
     vision: bool,
     embeddings: str | None,
+    authority: Path | None,
 ) -> dict[str, Any]:
-    """The answer, for ``model``; ``embeddings``: the one for those, if there is one."""
-    target = Target(url, model, key=key, context=context, vision=vision)
+    """The answer, for ``model``; ``embeddings``: the one for those, if there is one.
+
+    ``authority``: the PEM file with the one that clients have to trust. Blocks.
+    """
+    ca = _certificates(authority) if authority is not None else None
+    home = CA_AT_HOME if ca else None
+    target = Target(url, model, key=key, context=context, vision=vision, ca=home)
     order = [*_FIRST, *(word for word in CLIENTS if word not in _FIRST)]
     clients = [_told(word, CLIENTS[word], target, embeddings) for word in order]
     clients.insert(len(_FIRST), _curl(target))
+    if ca:
+        first = Part(CA_AT_HOME.replace("$HOME", "~"), "pem", ca)
+        for one in clients:
+            one["parts"].insert(0, _shown(first))
     return {
         "url": url,
         "base_url": target.base_url,
@@ -36,18 +54,40 @@ def told(
 
 def _told(word: str, setup: Setup, target: Target, embeddings: str | None) -> dict[str, Any]:
     if setup.embeds and embeddings is not None:
-        target = Target(
-            target.url, target.model, target.key, target.context, target.vision, embeddings
-        )
+        target = replace(target, embeddings=embeddings)
     return {
         "client": word,
         "title": setup.title,
         "about": setup.about,
-        "parts": [{**part._asdict(), "place": part.place} for part in setup.parts_for(target)],
-        "notes": list(setup.notes),
+        "parts": [_shown(part) for part in setup.parts_for(target)],
+        "notes": [*_notes_on(setup, target), *setup.notes],
         "needs": list(setup.needs),
         "documentation": setup.documentation,
     }
+
+
+def _certificates(file: Path) -> str | None:
+    """Those in a file, and nothing else: a key may stand there too."""
+    try:
+        text = file.read_text(encoding="ascii", errors="replace")
+    except OSError:  # the certificate is in use, and its files have gone
+        return None
+    return "".join(f"{found}\n" for found in _CERTIFICATE.findall(text)) or None
+
+
+def _shown(part: Part) -> dict[str, Any]:
+    return {**part._asdict(), "place": part.place}
+
+
+def _notes_on(setup: Setup, target: Target) -> Iterator[str]:
+    if target.ca is None:
+        return
+    yield (
+        "The certificate is signed by an authority of your own, whose certificate is the first "
+        "part: save it on the machine of the client."
+    )
+    if setup.ca_note is not None:
+        yield f"{setup.ca_note}."
 
 
 def _curl(target: Target) -> dict[str, Any]:
@@ -55,6 +95,8 @@ def _curl(target: Target) -> dict[str, Any]:
     line = curl(Example("POST", "/v1/chat/completions", body=body)).replace(BASE, target.url)
     if target.key is not None:
         line = line.replace(f"${KEY}", target.key)
+    if target.ca is not None:
+        line = line.replace("curl ", f"curl --cacert {quoted(target.ca)} ", 1)
     part = {"where": "a shell", "language": "sh", "text": f"{line}\n", "example": True}
     return {
         "client": "curl",

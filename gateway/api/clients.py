@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from gateway.api.auth import presented_key
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SETTINGS
 from gateway.api.middleware import counts
+from gateway.api.tls_state import TLS
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.spelling import did_you_mean
 
@@ -30,7 +32,8 @@ async def clients(request: web.Request) -> web.Response:
     ``?key=YOUR_KEY``: with that word, in capitals, in its place.
 
     ``?model=``: else the only one there is to chat with. ``?url=``: the gateway's address as its
-    clients know it; else the one that was asked.
+    clients know it; else the one that was asked. Where an authority of one's own has signed the
+    certificate, its text is the first part, and the lines make the client trust it.
     """
     await request.app[LIBRARY].refresh()
     entries = await listing.objects(request)
@@ -46,6 +49,7 @@ async def clients(request: web.Request) -> web.Response:
         context=entry.get("context_size"),
         vision="vision" in entry["capabilities"],
         embeddings=embeddings,
+        authority=_authority(request, url),
     )
     response = json_response(await asyncio.to_thread(lines))
     response.headers["Cache-Control"] = "no-store"
@@ -68,6 +72,14 @@ def _address(request: web.Request) -> str:
             "`url` must be an address without a path, like https://box.example:8443", param="url"
         )
     return given
+
+
+def _authority(request: web.Request, url: str) -> Path | None:
+    """The file of the authority that clients have to be told of; a key may stand in it too."""
+    tls, certificate = request.app[SETTINGS].tls, request.app[TLS].certificate
+    if certificate is None or not certificate.local or url.startswith("http:"):
+        return None
+    return tls.ca_chain or tls.certificate
 
 
 def _key(request: web.Request) -> str | None:

@@ -25,9 +25,19 @@ from gateway.clients.lines import (
     openai_python_parts,
     zed_parts,
 )
-from gateway.clients.shape import KEY, NAME, SOME_CONTEXT, Part, Setup, Target
+from gateway.clients.shape import CA_AT_HOME, KEY, NAME, SOME_CONTEXT, Part, Setup, Target
 
-__all__ = ["CLIENTS", "KEY", "NAME", "SOME_CONTEXT", "Part", "Setup", "Target", "models_named"]
+__all__ = [
+    "CA_AT_HOME",
+    "CLIENTS",
+    "KEY",
+    "NAME",
+    "SOME_CONTEXT",
+    "Part",
+    "Setup",
+    "Target",
+    "models_named",
+]
 
 _BASE_URL_NOTE = "The base URL ends in /v1."
 #: By the word that `connect` takes.

@@ -17,6 +17,7 @@ from gateway.clients.shape import (
     fields_text,
     json_text,
     key_line,
+    quoted,
     toml,
     yaml_text,
 )
@@ -99,7 +100,7 @@ def continue_parts(target: Target) -> list[Part]:
         "apiKey": f"${{{{ secrets.{KEY} }}}}",
     }
     if target.ca is not None:
-        server["requestOptions"] = {"caBundlePath": target.ca}
+        server["requestOptions"] = {"caBundlePath": target.ca_path}
     capabilities = ["tool_use", *(["image_input"] if target.vision else [])]
     model: dict[str, Any] = {
         "name": target.model,
@@ -151,9 +152,7 @@ def open_webui_parts(target: Target) -> list[Part]:
     }
     names = [f"-e {name}" for name in variables]
     if target.ca is not None:
-        names.append(
-            f"-v {shlex.quote(target.ca)}:/ca.pem:ro -e AIOHTTP_CLIENT_SSL_CERT_FILE=/ca.pem"
-        )
+        names.append(f"-v {quoted(target.ca)}:/ca.pem:ro -e AIOHTTP_CLIENT_SSL_CERT_FILE=/ca.pem")
     run = (
         "docker run -d --name open-webui -p 3000:8080 -v open-webui:/app/backend/data \\\n  "
         + " ".join(names)

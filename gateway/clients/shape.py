@@ -16,7 +16,10 @@ TITLE: Final = "LLM-API Gateway"
 #: For clients that must be told a context size, where it isn't known: what small models have.
 SOME_CONTEXT: Final = 8192
 
-Language = Literal["toml", "yaml", "json", "sh", "env", "python", "javascript", "text"]
+#: Where a client's machine keeps the authority, where it is only known that it isn't this one.
+CA_AT_HOME: Final = "$HOME/llm-gateway-ca.crt"
+
+Language = Literal["toml", "yaml", "json", "sh", "env", "pem", "python", "javascript", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,19 @@ class Target:
     vision: bool = False
     #: A model for embeddings, if there is one.
     embeddings: str | None = None
-    #: The PEM file of the authority behind the gateway's certificate, if it is one of one's own.
+    #: The PEM file of the authority behind the gateway's certificate, if it is one of one's own:
+    #: the whole path, or :data:`CA_AT_HOME`.
     ca: str | None = None
 
     @property
     def base_url(self) -> str:
         """The base URL of OpenAI's clients."""
         return f"{self.url}/v1"
+
+    @property
+    def ca_path(self) -> str | None:
+        """:attr:`ca` for who knows no variables: what a person has to fill in is seen."""
+        return self.ca if self.ca != CA_AT_HOME else f"/PATH/TO/{CA_AT_HOME.rpartition('/')[2]}"
 
 
 class Part(NamedTuple):
@@ -109,10 +118,15 @@ def _is_setting(part: Part) -> bool:
 def exports(variables: Mapping[str, str | None]) -> str:
     """Lines of a shell; ``None`` is the key, by its variable."""
     return "".join(
-        f'export {name}="${KEY}"\n' if value is None else f"export {name}={shlex.quote(value)}\n"
+        f'export {name}="${KEY}"\n' if value is None else f"export {name}={quoted(value)}\n"
         for name, value in variables.items()
         if not (value is None and name == KEY)  # it is there already
     )
+
+
+def quoted(value: str) -> str:
+    """One word of a shell."""
+    return f'"{value}"' if value == CA_AT_HOME else shlex.quote(value)
 
 
 def toml(value: object) -> str:

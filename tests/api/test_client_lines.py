@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import shutil
+import ssl
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import MakeGateway, fake_model
 
 from gateway.clients import CLIENTS, KEY
+from gateway.tls import self_signed
 
 
 async def test_lines_for_every_client_with_the_key_that_asks(
@@ -61,3 +70,68 @@ async def test_what_is_refused(
     async with make_gateway({"a": fake_model(tmp_path)}) as running:
         found, told = await running.json("GET", f"/clients?{query}")
     assert (found, told["error"]["param"]) == (status, param)
+
+
+@contextlib.asynccontextmanager
+async def certified(make_gateway: MakeGateway, tmp_path: Path) -> AsyncIterator[tuple[Any, str]]:
+    """A gateway with a certificate of an authority of its own: how it is asked, and the key."""
+    made = self_signed(["127.0.0.1"], tmp_path / "ssl")
+    whole = tmp_path / "ssl/whole.pem"  # as some make it, with the key in it
+    whole.write_bytes(made.chain.read_bytes() + made.private_key.read_bytes())
+    tls = {
+        "enabled": True,
+        "private_key": str(made.private_key),
+        "certificate": str(made.certificate),
+        "ca_chain": str(whole),
+    }
+    models = {"m": fake_model(tmp_path)}
+    async with make_gateway(models, tls=tls) as running:
+        trusts = ssl.create_default_context(cafile=made.chain)
+
+        async def asked(path: str) -> Any:
+            status, told = await running.json("GET", path, ssl=trusts)
+            assert status == 200, told
+            return told
+
+        yield asked, running.key
+
+
+async def run(script: str, home: Path, *command: str) -> str:
+    """What a shell, in which nothing of this test's is set, says to ``script``."""
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-ec", script, *command),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def test_lines_that_make_a_client_trust_an_authority_of_its_own(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    home = tmp_path / "a home"
+    home.mkdir()
+    async with certified(make_gateway, tmp_path) as (asked, key):
+        told = await asked("/clients?key=true")
+        by_name = {one["client"]: one for one in told["clients"]}
+        for one in told["clients"]:
+            authority, *parts = one["parts"]
+            assert authority["where"] == "~/llm-gateway-ca.crt"
+            assert "PRIVATE KEY" not in authority["text"]
+            text = "".join(part["text"] for part in parts) + "".join(one["notes"])
+            assert "llm-gateway-ca.crt" in text or "authority" in one["notes"][1], one["client"]
+        (home / "llm-gateway-ca.crt").write_text(authority["text"])
+        _, python, program = by_name["openai-python"]["parts"]
+        script = f'{python["text"]}\nexec "$0" -c "$1"'
+        assert await run(script, home, sys.executable, program["text"])
+        if shutil.which("curl") is not None:
+            line = by_name["curl"]["parts"][1]["text"]
+            assert "choices" in await run(line.replace("curl ", "curl -fsS ", 1), home)
+        # Whoever comes by another way has another certificate before him.
+        other = await asked("/clients?url=http://box.example")
+        assert "llm-gateway-ca" not in str(other)
+        assert key not in str(other)
