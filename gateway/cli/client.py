@@ -18,7 +18,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -231,10 +231,20 @@ class Client:
             if source is not None:
                 self.name += f" ({source})"
 
-    def ask(self, method: str, path: str, body: object = None, *, timeout: float = TIMEOUT) -> Any:
-        """What it answers, as JSON. Raises :class:`Refused`, :class:`NoGateway`."""
-        with self._opened(method, path, body, timeout) as (answer, _):
-            return _read(answer)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Any:
+        """What it answers, as JSON; ``None``: nothing. Raises :class:`Refused`,
+        :class:`NoGateway`.
+        """
+        with self._opened(method, path, body, timeout, headers) as (answer, _):
+            return None if answer.status == 204 else _read(answer)
 
     def events(self, method: str, path: str, body: object = None) -> Iterator[str]:
         """The data of each event of a stream, as they come, however long it takes.
@@ -256,10 +266,16 @@ class Client:
 
     @contextlib.contextmanager
     def _opened(
-        self, method: str, path: str, body: object, timeout: float | None
+        self,
+        method: str,
+        path: str,
+        body: object,
+        timeout: float | None,
+        more: Mapping[str, str] | None = None,
     ) -> Iterator[tuple[HTTPResponse, socket.socket | None]]:
         data = None if body is None else json.dumps(body).encode()
-        headers = {**self._headers, **({"Content-Type": _JSON} if data is not None else {})}
+        kind = {"Content-Type": _JSON} if data is not None else {}
+        headers = {**self._headers, **kind, **(more or {})}
         with contextlib.closing(self._connection(timeout)) as connection:
             try:
                 connection.request(method, self._prefix + path, data, headers)

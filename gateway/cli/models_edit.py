@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.control import control_request
-from gateway.cli.models_elsewhere import only_here
 from gateway.cli.models_file import add_entries, remove_entry
-from gateway.cli.options import add_config, add_json
+from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.config import load_settings
 from gateway.errors import BadRequest, LoadFailed, ModelNotFound
@@ -37,13 +36,14 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     explain(
         adding,
-        "Writes one entry that fits this machine, as `models scan` does for all.",
+        "Writes one entry that fits this machine, as `models scan` does for all. With --url, FILE "
+        "is one that `models scan` finds on that gateway's machine.",
         examples=[
             "llm-gateway models add ~/LLMs/Qwen3-8B-Q4_K_M.gguf --name qwen",
             "llm-gateway models add far=http://192.168.1.30:8080",
         ],
     )
-    add_config(adding, again=True)
+    add_gateway(adding, again=True)
     adding.add_argument(
         "what", metavar="FILE|NAME=URL", help="a GGUF file, or a name and where its server is"
     )
@@ -51,7 +51,7 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     adding.set_defaults(run=run_add)
 
     removing = actions.add_parser("rm", help="take an entry out, and its file if wished")
-    add_config(removing, again=True)
+    add_gateway(removing, again=True)
     removing.add_argument("name", metavar="NAME", help="as `models` lists it")
     removing.add_argument("--file", action="store_true", help="delete the model's files as well")
     removing.add_argument("--yes", action="store_true", help="without a question")
@@ -102,21 +102,30 @@ def _read(settings: Settings) -> tuple[bytes, Catalog]:
 
 def run_add(args: argparse.Namespace) -> int:
     """0: it is there; 1: stderr says why not."""
-    only_here(args)
+    from gateway.cli import models_elsewhere
+
+    remote = _remote(args)
+    if (client := elsewhere(args)) is not None:
+        name, entry = remote or (args.name, None)
+        return models_elsewhere.add(client, name, args.what, entry)
     settings = load_settings(args.config).settings
     before, catalog = _read(settings)
-    if (remote := _REMOTE.fullmatch(args.what)) is not None:
-        if args.name is not None:
-            raise BadRequest("--name is for a FILE: NAME=URL has a name")
-        urls = remote[2].split(",")
-        name, entry = remote[1].strip(), {"url": urls[0] if len(urls) == 1 else urls}
-    else:
-        name, entry = _entry_of_file(args.what, args.name, settings, catalog)
+    name, entry = remote or _entry_of_file(args.what, args.name, settings, catalog)
     if name in catalog.models or name in catalog.aliases:
         other = "give it another NAME" if remote is not None else "`--name` gives it another"
         raise BadRequest(f"there is a model {name!r} already: {other}")
     add_entries(settings.models_file, before, {name: entry})
     return 0
+
+
+def _remote(args: argparse.Namespace) -> tuple[str, dict[str, Any]] | None:
+    """The name and the entry of NAME=URL."""
+    if (found := _REMOTE.fullmatch(args.what)) is None:
+        return None
+    if args.name is not None:
+        raise BadRequest("--name is for a FILE: NAME=URL has a name")
+    urls = found[2].split(",")
+    return found[1].strip(), {"url": urls[0] if len(urls) == 1 else urls}
 
 
 def _entry_of_file(
@@ -155,7 +164,10 @@ def _entry_of_file(
 
 def run_rm(args: argparse.Namespace) -> int:
     """0: it is gone; 1: stderr says why not."""
-    only_here(args)
+    from gateway.cli import models_elsewhere
+
+    if (client := elsewhere(args)) is not None:
+        return models_elsewhere.remove(client, args)
     settings = load_settings(args.config).settings
     before, catalog = _read(settings)
     spec = catalog.models.get(args.name)

@@ -1,21 +1,17 @@
-"""``llm-gateway models`` and ``models show`` of a gateway elsewhere, and what only goes here."""
+"""``llm-gateway models`` and what is below it, of a gateway elsewhere."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import json
+from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.cli.client import Client, Refused
 from gateway.cli.models_json import as_json
+from gateway.cli.scan_table import chosen, show_found
 from gateway.errors import BadRequest
 from gateway.spelling import did_you_mean
-
-
-def only_here(args: argparse.Namespace) -> None:
-    """Raise :class:`BadRequest` where a gateway elsewhere is named for what can't be done there."""
-    if getattr(args, "url", None) or getattr(args, "profile", None):
-        raise BadRequest("this looks at files of this machine: --url and --profile are not for it")
 
 
 def listed(client: Client) -> list[dict[str, Any]]:
@@ -69,3 +65,92 @@ def shown(client: Client, name: str) -> dict[str, Any]:
         "entry": entry,
         **{key: models[name].get(key) for key in ("state", "memory", "chosen")},
     }
+
+
+# --- changes ---------------------------------------------------------------------------------
+
+#: Seconds for it to look through its files, or to finish the requests of what is taken out.
+_PATIENCE: Final = 300.0
+
+
+def scan(client: Client, args: argparse.Namespace) -> int:
+    """Look through the files there, and have entries for them written there."""
+    if args.folder is not None:
+        raise BadRequest(f"FOLDER is for this machine: {client.name} looks at its llm_storage")
+    found = _new_files(client)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    if not found:
+        print(f"no GGUF file that models.json doesn't name, at {client.name}")
+        return 0
+    show_found(found)
+    names = [one["name"] for one in chosen(found, all_of_them=args.yes)]
+    for one in found:
+        if one["name"] in names:
+            _put(client, one["name"], one["entry"])
+    if names:
+        print(f"\n{len(names)} written at {client.name}: {', '.join(names)}")
+    return 0
+
+
+def add(client: Client, name: str | None, given: str, entry: dict[str, Any] | None) -> int:
+    """Have ``entry`` written there under ``name``; without one, that of the file ``given``."""
+    if entry is None:
+        entry, proposed = _proposed(client, given)
+        name = name or proposed
+    assert name is not None  # an entry comes with one
+    _put(client, name, entry)
+    print(f"{name} written at {client.name}")
+    return 0
+
+
+def remove(client: Client, args: argparse.Namespace) -> int:
+    """Have an entry taken out there."""
+    if args.file:
+        raise BadRequest("--file deletes files of this machine, and none elsewhere")
+    client.ask("DELETE", f"/admin/models/{quote(args.name, safe='')}", timeout=_PATIENCE)
+    print(f"{args.name} removed at {client.name}")
+    return 0
+
+
+def _new_files(client: Client) -> list[dict[str, Any]]:
+    """As `models scan --json` prints them."""
+    found = client.ask("GET", "/admin/storage", timeout=_PATIENCE)
+    return [{key: one[key] for key in one if key != "refused"} for one in found]
+
+
+def _proposed(client: Client, given: str) -> tuple[dict[str, Any], str]:
+    """The entry that is proposed for a file there, and its name."""
+    found = _new_files(client)
+    same = [one for one in found if one["file"] == given]
+    same = same or [one for one in found if one["file"].rpartition("/")[2] == given]
+    if len(same) != 1:
+        files = [one["file"] for one in found]
+        raise BadRequest(
+            f"{client.name} has no file {given} in its llm_storage that no entry names"
+            f"{did_you_mean(given, files)}: `llm-gateway models scan` shows which there are"
+            if not same
+            else f"there are several: {', '.join(one['file'] for one in same)}"
+        )
+    (one,) = same
+    if one["entry"] is None:
+        raise BadRequest(one["problem"] or f"{given} is no model of its own")
+    return one["entry"], one["name"]
+
+
+def _put(client: Client, name: str, entry: dict[str, Any]) -> None:
+    try:
+        client.ask(
+            "PUT",
+            f"/admin/models/{quote(name, safe='')}",
+            entry,
+            headers={"If-None-Match": "*"},  # whoever was faster keeps his
+            timeout=_PATIENCE,
+        )
+    except Refused as refused:
+        if refused.answered != 412:
+            raise
+        raise BadRequest(
+            f"there is a model {name!r} already, at {client.name}: give it another name"
+        ) from None

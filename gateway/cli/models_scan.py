@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.models_elsewhere import only_here
+from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.models_file import add_entries
-from gateway.cli.options import add_config, add_json
+from gateway.cli.options import add_json
 from gateway.cli.parser import explain
-from gateway.cli.table import print_table
+from gateway.cli.scan_table import chosen, show_found
 from gateway.config import load_settings
 
 if TYPE_CHECKING:
-    from gateway.backends.proposal import Proposal
     from gateway.config import Settings
-    from gateway.models.storage import Found
-
-_WIDEST = 100  # characters of a line of prose
 
 
 def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,7 +30,8 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "Looks through llm_storage for GGUF files that no entry of models.json names, "
         "says what each of them is, and writes entries that fit this machine: as much context as "
         "there is memory for, pictures where a projector lies beside the model. What stands in "
-        "models.json stays as it is; the file before is kept as models.json~.",
+        "models.json stays as it is; the file before is kept as models.json~. With --url it is the "
+        "files of that gateway's machine, and its models.json.",
         examples=["llm-gateway models scan --yes"],
         fields={
             "[].file": "as `params.model` has it: relative to llm_storage if it is below that",
@@ -59,7 +53,7 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "[].doubt": "what speaks against it; or null",
         },
     )
-    add_config(parser, again=True)
+    add_gateway(parser, again=True)
     parser.add_argument(
         "folder", metavar="FOLDER", nargs="?", type=Path, help="a folder below llm_storage"
     )
@@ -70,7 +64,10 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """0: done, or nothing to do; 1: models.json or the folder can't be read or written."""
-    only_here(args)
+    from gateway.cli import models_elsewhere
+
+    if (client := elsewhere(args)) is not None:
+        return models_elsewhere.scan(client, args)
     return scan_and_write(args.config, args.folder, all_of_them=args.yes, as_json=args.json)
 
 
@@ -99,21 +96,20 @@ def scan_and_write(
     if not folder.is_dir():
         return _no_folder(folder, settings)
     scanned = scan_storage(settings, catalog, folder)
-    found, proposals = scanned.found, scanned.proposals
+    found = scanned.as_json()
     if scanned.doubt is not None:
         print(f"warning: {scanned.doubt}", file=sys.stderr)
     if as_json:
-        print(json.dumps(scanned.as_json(), indent=2))
+        print(json.dumps(found, indent=2))
         return 0
     if not found:
         already = f" but the {scanned.named} that models.json names" if scanned.named else ""
         print(f"no GGUF file below {folder}{already}")
         return 0
-    _show(found, proposals, folder)
-    chosen = _choose(proposals, all_of_them=all_of_them)
-    if not chosen:
-        return 0
-    add_entries(file, before, {one.name: one.entry for one in chosen}, keep=keep)
+    show_found(found)
+    entries = {one["name"]: one["entry"] for one in chosen(found, all_of_them=all_of_them)}
+    if entries:
+        add_entries(file, before, entries, keep=keep)
     return 0
 
 
@@ -124,98 +120,3 @@ def _no_folder(folder: Path, settings: Settings) -> int:
         text = f"there is no folder {folder}"
     print(f"error: {text}", file=sys.stderr)
     return 1
-
-
-# --- what is said ----------------------------------------------------------------------------
-
-
-def _show(found: Sequence[Found], proposals: Sequence[Proposal], folder: Path) -> None:
-    if proposals:
-        rows = [_row(number, one) for number, one in enumerate(proposals, 1)]
-        header = ("", "MODEL", "WHAT", "SIZE", "CONTEXT", "NEEDS")
-        print_table(header, rows)
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
-    notes = [f"{one.name}: {one.doubt}" for one in proposals if one.doubt]
-    used = {one.found.projector for one in proposals}
-    for one in found:
-        if one.problem is not None:
-            problem = one.problem.replace(f"the file {one.file} ", "it ", 1)
-            notes.append(f"{one.reference}: {problem}")
-        elif one.task is not None and one.task.value == "adapter":
-            notes.append(f'{one.reference}: is a LoRA adapter: "extraArgs": ["--lora", FILE]')
-        elif one.task is not None and one.task.value == "projector" and one.reference not in used:
-            notes.append(f"{one.reference}: is a projector, and no new model lies beside it")
-    if proposals and notes:
-        print()
-    for note in map(_harmless, notes):
-        print(textwrap.fill(note, width, initial_indent="! ", subsequent_indent="  "))
-
-
-def _harmless(text: str) -> str:
-    """``text`` without what a terminal obeys: files are called as strangers like."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-
-
-def _row(number: int, one: Proposal) -> tuple[str, ...]:
-    found = one.found
-    slots = one.entry.get("parallel", 1)
-    context = one.entry["params"].get("ctxSize", 0) // slots
-    what = [found.architecture or "?", found.quantisation or "?"]
-    if found.task is not None and found.task.value not in ("chat", "completion"):
-        what.append(found.task.value)
-    return (
-        f"{number}",
-        one.name if len(one.name) <= 32 else f"{one.name[:29]}...",
-        _harmless(" ".join((*what, *found.abilities))),
-        _size(found.size),
-        f"{context:,}" + (f" x{slots}" if slots > 1 else ""),
-        _size(one.memory),
-    )
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-# --- what is written -------------------------------------------------------------------------
-
-
-def _choose(proposals: list[Proposal], *, all_of_them: bool) -> list[Proposal]:
-    if not proposals or all_of_them:
-        return proposals
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print("\nno model was added, as there is no terminal to ask in: --yes adds them all")
-        return []
-    while True:
-        print()
-        try:
-            answer = input("Write which into models.json? [all], numbers like 1,3-5, or none: ")
-        except EOFError:
-            print()
-            return []
-        try:
-            return [proposals[number - 1] for number in numbers(answer, len(proposals))]
-        except ValueError as error:
-            print(error)
-
-
-def numbers(answer: str, most: int) -> list[int]:
-    """The numbers that ``answer`` means: ``1,3-5``, ``all`` or nothing for all, ``none``.
-
-    Raises ``ValueError`` that says what is allowed.
-    """
-    text = answer.strip().lower()
-    if text in ("", "all", "y", "yes"):
-        return list(range(1, most + 1))
-    if text in ("none", "n", "no", "q"):
-        return []
-    chosen: set[int] = set()
-    for part in text.replace(",", " ").split():
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"{part!r} is no number: all, none, or numbers like 1,3-5")
-        span = range(int(first), int(last if dash else first) + 1)
-        if not span or span[0] < 1 or span[-1] > most:
-            raise ValueError(f"{part!r} is not among 1 to {most}")
-        chosen.update(span)
-    return sorted(chosen)

@@ -7,12 +7,12 @@ import json
 import re
 import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.cli.options import add_config
+from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.parser import explain
-from gateway.cli.table import print_table
-from gateway.cli.terminal import clean, is_terminal
+from gateway.cli.pull_table import ask
 from gateway.config import load_settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gateway.models.hub_client import Hub
     from gateway.models.pull import Plan
 
-_FITS: Final = {"yes": "yes", "partly": "in part on the GPU", "no": "no"}
 #: What people copy from a page of the hub, or are used to from other programs.
 _BEFORE: Final = re.compile(r"(?:hf:(?://)?|(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)")
 
@@ -35,10 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "llm_storage: all parts of a split one, and its projector for pictures. What was broken "
         "off goes on where it ended; the hash is checked at the end. Then an entry that fits this "
         "machine is written into models.json. HF_TOKEN is a token for gated and private "
-        "ones.",
+        "ones. With --url that gateway fetches it, onto its own machine, and Ctrl-C only stops "
+        "looking on.",
         examples=[
             "llm-gateway pull unsloth/Qwen3-4B-GGUF",
             "llm-gateway pull unsloth/Qwen3-4B-GGUF:Q4_K_M --name qwen",
+            "llm-gateway pull unsloth/Qwen3-4B-GGUF --yes --url https://box.example.com",
         ],
         exits={
             2: "the command line was not understood, or nobody was there to choose",
@@ -62,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "quantisations[].recommended": "whether --yes takes it",
         },
     )
-    add_config(parser)
+    add_gateway(parser)
     parser.add_argument(
         "model",
         metavar="OWNER/REPO[:QUANT]",
@@ -95,6 +96,10 @@ def run(args: argparse.Namespace) -> int:
     given = _BEFORE.sub("", args.model, count=1)
     reference = parse_reference(given)
     revision = check_revision(args.revision) if args.revision is not None else None
+    if (gateway := elsewhere(args)) is not None:
+        from gateway.cli import pull_elsewhere
+
+        return pull_elsewhere.run(gateway, args, reference, revision)
     place = _place(load_settings(args.config).settings)
     with_entry = not (args.no_entry or args.json)
     pulled.check(place, args.name, entry=with_entry)
@@ -104,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(offer.report(), indent=2))
         return 0
     if reference.quantisation is None and not args.yes:
-        variant = _ask(offer)
+        variant = ask(offer.report(), partial(_taken, offer))
         if variant is None:
             return 2
     else:
@@ -137,71 +142,13 @@ def _place(settings: Settings) -> Place:
 # --- which -----------------------------------------------------------------------------------
 
 
-def _ask(offer: Offer) -> Variant | None:
-    """Which one, of those there are; ``None``: that isn't said, and stderr says how to."""
-    variants = offer.repository.variants
-    best = offer.recommended
-    _show(offer)
-    example = (best or variants[0]).label
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
-        print(
-            f"error: name one of them: llm-gateway pull {offer.repository.id}:{example}"
-            + (", or --yes for that" if best is not None else ""),
-            file=sys.stderr,
-        )
-        return None
-    default = str(variants.index(best) + 1) if best is not None else ""
-    while True:
-        print()
-        try:
-            answer = input(f"Fetch which? {f'[{default}] ' if default else ''}").strip()
-        except EOFError:
-            print()
-            return None
-        if (found := _answered(answer or default, offer)) is not None:
-            return found
-
-
-def _answered(answer: str, offer: Offer) -> Variant | None:
-    from gateway.errors import GatewayError
+def _taken(offer: Offer, answer: str | int) -> Variant:
+    """The one of that number, or name."""
     from gateway.models import hub
 
-    variants = offer.repository.variants
-    try:
-        if answer.isdecimal() and 1 <= int(answer[:6]) <= len(variants):
-            return hub.complete(variants[int(answer) - 1], offer.repository)
-        if answer and not answer.isdecimal():
-            return hub.choose(offer.repository, answer)
-    except GatewayError as error:
-        print(clean(error.message))
-        return None
-    print(f"a number from 1 to {len(variants)}, or a name; Ctrl-C ends it")
-    return None
-
-
-def _show(offer: Offer) -> None:
-    """What there is, the smallest first."""
-    best = offer.recommended
-    rows = []
-    for number, one in enumerate(offer.repository.variants, 1):
-        note = "recommended" if one is best else ""
-        if one.missing:
-            note = f"{one.missing} parts are missing"
-        elif len(one.files) > 1:
-            note += f"{', ' if note else ''}{len(one.files)} parts"
-        rows.append((str(number), one.label, _size(offer.size(one)), _FITS[offer.fits(one)], note))
-    print_table(("", "QUANTISATION", "SIZE", "FITS", ""), rows)
-    notes = []
-    if offer.repository.projectors:
-        notes.append("SIZE is with the projector, which pictures need.")
-    if offer.shut:
-        notes.append("It is gated: HF_TOKEN must be a token of an account that was let in.")
-    if offer.repository.left_out:
-        notes.append(f"Left out for names that can't be used: {offer.repository.left_out}.")
-    if best is None:
-        notes.append("Nothing fits the memory of this machine.")
-    if notes:
-        print("", *notes, sep="\n")
+    if isinstance(answer, int):
+        return hub.complete(offer.repository.variants[answer], offer.repository)
+    return hub.choose(offer.repository, answer)
 
 
 # --- fetching --------------------------------------------------------------------------------

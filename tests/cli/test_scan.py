@@ -16,7 +16,7 @@ from minilm_model import wheel, write_minilm_model
 from tiny_model import write_tiny_model
 
 from gateway.cli import main
-from gateway.cli.models_scan import numbers
+from gateway.cli.scan_table import numbers
 from gateway.models.paths import resolve_model_path
 
 

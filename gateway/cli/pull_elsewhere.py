@@ -1,0 +1,113 @@
+"""``llm-gateway pull`` of a gateway elsewhere: it fetches, and what it says of that is shown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from gateway.cli.client import Client
+from gateway.cli.pull_progress import shown
+from gateway.cli.pull_table import ask
+from gateway.cli.terminal import clean
+from gateway.errors import BadRequest
+from gateway.models.hub import Reference
+from gateway.models.pull import Progress
+
+#: Seconds for it to ask the hub.
+_PATIENCE: Final = 120.0
+#: As gateway.backends.pull_process says it.
+_AGAIN: Final = re.compile(r"(.*); again in (\d+) s", re.DOTALL)
+
+
+def run(
+    client: Client, args: argparse.Namespace, reference: Reference, revision: str | None
+) -> int:
+    """0: it is there; 1: stderr says why not; 2: there is a choice to make; 130: Ctrl-C."""
+    model = str(reference)
+    if args.json or (reference.quantisation is None and not args.yes):
+        offer = _offer(client, reference.repository, revision)
+        if args.json:
+            print(json.dumps(offer, indent=2))
+            return 0
+        name = ask(offer, lambda answer: _taken(offer, answer))
+        if name is None:
+            return 2
+        model = f"{reference.repository}:{name}"
+    wanted = {
+        "model": model,
+        "entry": not args.no_entry,
+        "replace": args.replace,
+        **({"revision": revision} if revision is not None else {}),
+        **({"name": args.name} if args.name is not None else {}),
+    }
+    begun = client.ask("POST", "/admin/pulls", wanted, timeout=_PATIENCE)
+    print(f"{model}, onto the machine of {client.name}")
+    try:
+        pull = _followed(client, begun["id"])
+    except KeyboardInterrupt:
+        print(
+            f"\n{client.name} goes on fetching it: run the same again to look on",
+            file=sys.stderr,
+        )
+        return 130
+    return _told(client, pull)
+
+
+def _offer(client: Client, repository: str, revision: str | None) -> dict[str, Any]:
+    query = {"model": repository, **({"revision": revision} if revision is not None else {})}
+    offer: dict[str, Any] = client.ask("GET", f"/admin/hub?{urlencode(query)}", timeout=_PATIENCE)
+    return offer
+
+
+def _taken(offer: dict[str, Any], answer: str | int) -> str:
+    if isinstance(answer, str):
+        return answer  # the gateway says what it means
+    one = offer["quantisations"][answer]
+    if one["missing"]:
+        raise BadRequest(f"{one['name']} has parts missing: choose another")
+    name: str = one["name"]
+    return name
+
+
+def _followed(client: Client, pull_id: str) -> dict[str, Any] | None:
+    """The pull when it has ended; ``None``: somebody has taken it off the list."""
+    with shown(sys.stderr) as told:
+        for event in client.events("GET", "/admin/pulls"):
+            pulls = json.loads(event)["pulls"]
+            pull: dict[str, Any] | None = next((p for p in pulls if p["id"] == pull_id), None)
+            if pull is None or pull["ended"] is not None:
+                return pull
+            told(_progress(pull))
+    raise BadRequest(f"{client.name} doesn't say any more how it goes: run the same again")
+
+
+def _progress(pull: dict[str, Any]) -> Progress:
+    note, wait = pull["note"], 0.0
+    if note is not None and (found := _AGAIN.fullmatch(note)) is not None:
+        note, wait = found[1], float(found[2])
+    done = pull["bytes"]
+    return Progress(pull["stage"], pull["file"] or "", done, pull["total"] or 0, done, note, wait)
+
+
+def _told(client: Client, pull: dict[str, Any] | None) -> int:
+    """What has become of it."""
+    if pull is None or pull["stage"] == "ended":
+        print(f"error: it was ended, at {client.name}", file=sys.stderr)
+        return 1
+    if pull["error"] is not None:
+        print(f"error: {clean(pull['error']['message'])}", file=sys.stderr)
+        return 1
+    if pull["name"] is None:
+        print(f"done: it is in llm_storage of {client.name}")
+        return 0
+    print(
+        f"done: it is the model {pull['name']} of {client.name}\n"
+        f"Try it: llm-gateway chat {shlex.quote(pull['name'])}"
+        + (f" --url {client.url}" if client.url is not None else "")
+    )
+    return 0
