@@ -326,6 +326,7 @@ async def _stream(
         if heart is not None:
             heart.flows(opened, passed, answer.flush)
     names, told = _names(call, head), _teller(call, head)
+    head.headers = []  # nobody reads them any more, and a stream may live for long
     if told is not None:
         names = told if names is None else Both(told, names)
     answer.flow_to(opened, exchange, tail, call.mender, names)
