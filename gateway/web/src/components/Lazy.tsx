@@ -5,18 +5,19 @@ import { actions as t } from "../texts/en/common";
 import { Button } from "./Button";
 import { ErrorNote } from "./ErrorNote";
 
-type Module = { readonly default: ComponentType };
+type Load = () => Promise<{ readonly default: ComponentType }>;
 
 /** A screen whose code is fetched when it is first opened. */
-export function Lazy({ load }: { readonly load: () => Promise<Module> }) {
-  const loaded = useSignal<ComponentType | null>(null);
+export function Lazy({ load }: { readonly load: Load }) {
+  /** What came of which `load`. */
+  const loaded = useSignal<{ readonly load: Load; readonly Screen: ComponentType } | null>(null);
   const error = useSignal<unknown>(null);
   const tries = useSignal(0);
   useEffect(() => {
     let wanted = true; // what comes later than the next screen's is not shown in its place
-    loaded.value = error.value = null;
+    error.value = null;
     load().then(
-      (module) => wanted && (loaded.value = module.default),
+      (module) => wanted && (loaded.value = { load, Screen: module.default }),
       (reason: unknown) => wanted && (error.value = reason),
     );
     return () => {
@@ -33,6 +34,7 @@ export function Lazy({ load }: { readonly load: () => Promise<Module> }) {
         </ErrorNote>
       </section>
     );
-  const Screen = loaded.value;
-  return Screen ? <Screen /> : <p class="screen-loading soft">{t.loading}</p>;
+  if (loaded.value?.load !== load) return <p class="screen-loading soft">{t.loading}</p>;
+  const { Screen } = loaded.value;
+  return <Screen />;
 }
