@@ -112,12 +112,16 @@ document.addEventListener("visibilitychange", () => {
   }, OUT_OF_SIGHT);
 });
 
+let asked = 0;
+
 async function refreshModels(ended: AbortSignal): Promise<void> {
+  const mine = ++asked;
   try {
     const listed = await askJson<{ data: readonly ListedModel[] }>("/v1/models", {
       signal: ended,
     });
-    if (!ended.aborted) models.value = listed.data;
+    // An answer that took longer than the next one tells what is no longer so.
+    if (!ended.aborted && mine === asked) models.value = listed.data;
   } catch {
     // `broken` says so already, by the stream beside it
   }

@@ -46,13 +46,17 @@ export interface ModelsFile {
 export const facts = signal<ReadonlyMap<string, Facts>>(new Map());
 export const modelsFile = signal<ModelsFile | null>(null);
 
-/** Ask anew; what was known stays where that fails. */
+let asked = 0;
+
+/** Ask anew; what was known stays where that fails, and where a later answer came first. */
 export async function refreshFacts(): Promise<void> {
+  const mine = ++asked;
   try {
     const answer = await askJson<{
       models: readonly Facts[];
       models_file: ModelsFile;
     }>("/admin/models");
+    if (mine !== asked) return;
     facts.value = new Map(answer.models.map((one) => [one.name, one]));
     modelsFile.value = answer.models_file;
   } catch {
