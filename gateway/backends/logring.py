@@ -64,7 +64,9 @@ class LogRing:
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
 
-    async def follow(self, *, backlog: int = 100, capacity: int = 256) -> AsyncGenerator[str, None]:
+    async def follow(
+        self, *, backlog: int = 100, capacity: int = 1000
+    ) -> AsyncGenerator[str, None]:
         """Yield the last ``backlog`` lines, then each new one, until the caller stops."""
         viewer = _Viewer(capacity)
         self._viewers.add(viewer)

@@ -1,7 +1,8 @@
 /** A log of the gateway as lines: `/admin/log`, `/admin/models/NAME/log`. */
 
 import { GatewayError } from "./errors";
-import { events } from "./events";
+import { eventsOf } from "./events";
+import { ask } from "./request";
 
 /** Lines that have come together. `anew`: what came before is in it again, and is to be forgotten. */
 export interface Batch {
@@ -19,11 +20,11 @@ export type LogSource = (signal: AbortSignal) => AsyncIterable<Batch>;
  */
 export function logOf(path: string): LogSource {
   return async function* (signal) {
-    let anew = true;
-    for await (const { event, data } of events(path, { signal })) {
+    const response = await ask(path, { signal, headers: { Accept: "text/event-stream" } });
+    yield { lines: [], anew: true }; // it is open, and there may be no line for a long time
+    for await (const { event, data } of eventsOf(response)) {
       if (event === "error") throw new GatewayError(messageOf(data), 503, null, null);
-      yield { lines: data.split("\n"), anew };
-      anew = false;
+      yield { lines: data.split("\n") };
     }
   };
 }
