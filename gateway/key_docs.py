@@ -10,25 +10,29 @@ from typing import Final
 ENTRY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "params": "Options of llama.cpp, under the names that LLM-API gave them.",
-        "params.model": "The model's file.",
+        "params.model": "A GGUF file, relative to llm_storage or absolute; package:NAME/FILE is "
+        "one inside a Python package.",
         "params.instruct": "Has no effect: the chat template of the model does this.",
         "params.interactive": "Has no effect: a server is always asked.",
         "params.interactiveFirst": "Has no effect: a server is always asked.",
-        "params.ctxSize": "Size of the context in tokens, for all slots (`parallel`) together. "
-        "Without it, what fits the memory.",
+        "params.ctxSize": "Parallel requests share it, each an equal part. Without it, what fits "
+        "the memory.",
         "params.temperature": "How freely it chooses: 0 takes the likeliest token, 1 is usual. "
         "For requests that don't say.",
-        "params.repeatPenalty": "How much tokens are made less likely that have come before.",
+        "params.repeatPenalty": "Makes tokens less likely that have come before: 1 is none, "
+        "1.1 is usual.",
         "params.promptFile": "Has no effect: a personality opens every conversation.",
-        "params.threads": "Threads of the CPU while it answers.",
-        "params.threadsBatch": "Threads of the CPU while it reads a prompt.",
+        "params.threads": "Of the CPU, while it writes an answer.",
+        "params.threadsBatch": "Of the CPU, while it reads a prompt. Without it, as many as "
+        "`threads`.",
         "params.promptCache": "Has no effect: llama-server keeps the prompt cache by itself.",
         "params.keepPrompt": "How much of the first prompt stays when the context is full.",
-        "params.gpuLayers": "Layers on GPUs. Without it, as many as fit.",
-        "params.grammar": "A grammar that every answer fits.",
-        "params.grammarFile": "A file with such a grammar, below llm_storage or absolute.",
-        "params.nPredict": "The longest answer in tokens, for requests that don't say.",
-        "params.reversePrompt": "Texts that end an answer.",
+        "params.gpuLayers": "The others are computed by the CPU: 0 is no GPU. Without it, as "
+        "many as fit.",
+        "params.grammar": "In GBNF; every answer fits it, where a request brings none of its own.",
+        "params.grammarFile": "With the same, relative to llm_storage or absolute.",
+        "params.nPredict": "Where a request doesn't say. -1: no limit.",
+        "params.reversePrompt": "An answer ends where it would say one of these.",
         "params.inPrefix": "Has no effect: the chat template of the model does this.",
         "params.inSuffix": "Has no effect: the chat template of the model does this.",
         "params.topK": "Choose among so many of the likeliest tokens.",
@@ -36,11 +40,13 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "params.ignoreEOS": "Go on where the model would end its answer.",
         "params.randomPrompt": "Has no effect: llama.cpp no longer has it.",
         "params.logitBias": "Make single tokens likelier or less likely.",
-        "params.seed": "The same one makes the same answer.",
-        "params.mlock": "Keep the model in RAM, never swapped out.",
-        "params.noMmap": "Read the model into memory rather than mapping its file.",
+        "params.seed": "The same one makes the same answer to the same request; -1 is another "
+        "each time.",
+        "params.mlock": "So that the system never swaps it out.",
+        "params.noMmap": "For disks and networks on which a mapped file is slow.",
         "params.numa": "How to use a machine with several memory nodes.",
-        "params.batchSize": "Tokens of a prompt that are read in one go.",
+        "params.batchSize": "So much of a prompt is read in one go: more is faster, and takes more "
+        "memory.",
         "template": "A chat template of llama.cpp's; leave it out for the model's own. With it, "
         "tool calls don't work.",
         "personalities": "System prompts by name; each is also a model to clients, "
@@ -53,35 +59,36 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "personalities.templateArgs": "Variables of the chat template.",
         "personalities.tools": "Tools for requests that bring none, as in OpenAI's chat "
         "completions.",
-        "personalities.description": "A text for lists.",
-        "personalities.unlisted": "Only who knows the name finds it.",
-        "aliases": "Other names for the model.",
-        "preload": "Load it when the gateway starts.",
+        "personalities.description": "A line about it, for whoever chooses among them.",
+        "personalities.unlisted": "In no list: only who knows the name can use it.",
+        "aliases": "Names that clients may say in place of this one, like gpt-4o.",
+        "preload": "So that the first request needn't wait for it.",
         "pinned": "Never unload it for another model.",
-        "ttl": "Unload it when nobody has used it for so long. Seconds, or with a unit.",
+        "ttl": "Seconds, or with a unit. Without it, `scheduler.idle_unload` of gateway.yaml "
+        "counts.",
         "memory": "What it takes, where the gateway's own measure is not right. Bytes, or with a "
         "unit.",
-        "env": "Environment variables of its llama-server.",
+        "env": "Variables for its llama-server, like CUDA_VISIBLE_DEVICES.",
         "extraArgs": "More arguments for its llama-server; they win over everything else.",
-        "mmproj": "The projector, for pictures and sounds.",
+        "mmproj": "The file that goes with a model that sees or hears, relative to llm_storage.",
         "draftModel": "A small model of the same family that answers ahead of it.",
-        "embeddings": "It is a model for embeddings.",
-        "reranking": "It is a model for rerank.",
-        "parallel": "Slots: requests at a time, which share ctxSize. 64 beside `url`.",
-        "requireGpu": "Don't load it while a GPU is missing.",
-        "description": "A text for lists.",
+        "embeddings": "It turns texts into vectors (/v1/embeddings), and doesn't chat.",
+        "reranking": "It sorts documents by a question (/v1/rerank), and doesn't chat.",
+        "parallel": "So many are answered at a time, the others wait. They share `ctxSize`.",
+        "requireGpu": "Refuse to load it on the CPU alone, while a GPU is missing.",
+        "description": "A line about it, for whoever chooses among models.",
         "meta": "What lists say of it, over what is known.",
-        "meta.displayName": "A name for people.",
-        "meta.unlisted": "Only who knows the name finds it.",
-        "meta.capabilities": "What it can do.",
+        "meta.displayName": "Shown to people; clients go on to say the other one.",
+        "meta.unlisted": "In no list: only who knows the name can use it.",
+        "meta.capabilities": "Over what its file says, like chat, vision, tools.",
         "setParams": "Fields that are put over what clients send.",
         "stripParams": "Fields that are taken from what clients send.",
-        "url": "Servers that have the model: nothing is started for it here. Of several the least"
-        " busy is asked.",
-        "key": "The key for those servers.",
-        "modelName": "What those servers call the model, if not as this entry.",
-        "caFile": "Who vouches for those servers' certificates, beside the system's.",
-        "timeout": "How long those servers may take to begin an answer. Seconds, or with a unit.",
+        "url": "Nothing is started here for a model that other servers have. Of several the "
+        "least busy is asked.",
+        "key": "Sent to these servers and nowhere else. env:NAME takes it from the environment.",
+        "modelName": "If they don't call it by the name here.",
+        "caFile": "A PEM file of authorities that vouch for these servers, beside the system's.",
+        "timeout": "How long these servers may take to begin an answer. Seconds, or with a unit.",
     }
 )
 #: Keys of conf/gateway.yaml.
