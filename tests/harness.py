@@ -107,7 +107,7 @@ class Served:
         found = re.search(pattern, "".join(lines))
         return found[1] if found else None
 
-    def wait_for(self, pattern: str, lines: list[str], seconds: float = 20) -> str:
+    def wait_for(self, pattern: str, lines: list[str], seconds: float = 60) -> str:
         """The first group of ``pattern`` as soon as ``lines`` hold it."""
 
         def seen() -> bool:

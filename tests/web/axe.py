@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import PATIENCE
 from playwright.sync_api import Page
 
 _SOURCE = (
@@ -17,15 +18,18 @@ _SOURCE = (
 )
 #: WCAG 2.2 at AA, and what axe calls good practice: landmarks, headings in order.
 _TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-_RUN = """async ([tags, scope]) => {
+_RUN = """async ([tags, scope, patience]) => {
   // An inherited colour that changes goes on to change in each element below, one after another.
   const underWay = () => document.getAnimations().filter(one =>
     one.playState === "running" && one.effect.getComputedTiming().endTime !== Infinity);
   const pause = () => new Promise(resolve => setTimeout(resolve, 50));
   for (let turn = 0; turn < 100 && underWay().length > 0; turn += 1) await pause();
-  const found = await axe.run(scope ?? document, {
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error(
+    `axe-core is not done after ${patience} ms: ${document.readyState}, ` +
+    `${document.visibilityState}, ${document.querySelectorAll("*").length} elements`)), patience));
+  const found = await Promise.race([late, axe.run(scope ?? document, {
     runOnly: {type: "tag", values: tags}, resultTypes: ["violations"],
-  });
+  })]);
   return found.violations.map(({id, help, nodes}) => ({
     id, help, nodes: nodes.map(({target, failureSummary}) => [target.join(" "), failureSummary]),
   }));
@@ -44,7 +48,7 @@ def violations(page: Page, scope: str | None = None) -> list[str]:
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         if not page.evaluate("() => 'axe' in window"):
             page.evaluate(source)  # not as a script in the page, which its CSP forbids
-        result: list[dict[str, Any]] = page.evaluate(_RUN, [_TAGS, scope])
+        result: list[dict[str, Any]] = page.evaluate(_RUN, [_TAGS, scope, PATIENCE])
         for one in result:
             found.extend(_words(theme, one, *node) for node in one["nodes"])
     return found
