@@ -4,7 +4,7 @@ import { toast } from "../../components/Toasts";
 import type { JsonObject } from "../../schema-form/json";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { makeEntry } from "./entry";
-import { Refusal } from "./EntryForm";
+import { Refusal } from "./Refusal";
 
 const t = modelEntry.add;
 const words = t.elsewhere;

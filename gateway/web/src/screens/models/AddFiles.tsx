@@ -9,7 +9,7 @@ import type { JsonObject } from "../../schema-form/json";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { models as words } from "../../texts/en/models";
 import { makeEntry } from "./entry";
-import { Refusal } from "./EntryForm";
+import { Refusal } from "./Refusal";
 
 const t = modelEntry.add;
 

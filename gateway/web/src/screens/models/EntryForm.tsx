@@ -1,45 +1,29 @@
 /** An entry of models.json as a form made from its JSON Schema, or as the JSON it is. */
 
-import { useComputed, useSignal } from "@preact/signals";
+import { useComputed, useSignal, useSignalEffect } from "@preact/signals";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
-import { ErrorNote } from "../../components/ErrorNote";
 import { toast } from "../../components/Toasts";
 import { GatewayError } from "../../gateway/errors";
 import {
   difference,
   differences,
-  equal,
   isObject,
-  type Json,
   type JsonObject,
-  type Path,
   patched,
-  valueAt,
   withValueAt,
 } from "../../schema-form/json";
-import {
-  closedPaths,
-  type Field,
-  fieldsOf,
-  type Schema,
-  unknownKeys,
-  wrongFields,
-} from "../../schema-form/schema";
-import { JsonText, SchemaField } from "../../schema-form/SchemaField";
+import { JsonText } from "../../schema-form/JsonText";
+import { fieldsOf, type Schema, wrongFields } from "../../schema-form/schema";
+import { useUnreadable } from "../../schema-form/useUnreadable";
 import { modelEntry as t } from "../../texts/en/modelEntry";
 import { Conflict } from "./Conflict";
-import {
-  changeEntry,
-  definition,
-  type Problem,
-  problemAt,
-  problemsOf,
-  readEntry,
-  type Stored,
-} from "./entry";
+import { draftOf, keepDraft } from "./drafts";
+import { changeEntry, definition, problemsOf, readEntry, type Stored } from "./entry";
+import { EntryFields } from "./EntryFields";
 import { liveModels, modelsFile } from "./facts";
-import { type Group, grouped, GROUPS, joined, PROCESS_SETTINGS } from "./groups";
-import { labelOf } from "./titles";
+import { joined } from "./groups";
+import { Refusal } from "./Refusal";
 import { WithEntry } from "./WithEntry";
 
 export function EntryForm({ name }: { readonly name: string }) {
@@ -58,25 +42,40 @@ interface EditorProps {
 }
 
 function Editor({ name, first, root }: EditorProps) {
-  const before = useSignal(first);
-  const draft = useSignal<JsonObject>(first.entry);
+  const form = useRef<HTMLFormElement>(null);
+  const kept = useMemo(() => draftOf(name), [name]);
+  const before = useSignal(kept?.before ?? first);
+  const draft = useSignal<JsonObject>(kept?.entry ?? first.entry);
   const raw = useSignal(false);
   const busy = useSignal(false);
   const error = useSignal<unknown>(null);
   const theirs = useSignal<Stored | null>(null);
+  const unreadable = useUnreadable();
+  const edition = useSignal(0);
   const changes = useComputed(() => differences(before.value.entry, draft.value));
-  const schema = definition(root, "Entry");
-  const fields = fieldsOf(schema, root);
-  const wrong = wrongFields(draft.value, fields).length > 0;
+  const schema = useMemo(() => definition(root, "Entry"), [root]);
+  const fields = useMemo(() => fieldsOf(schema, root), [schema, root]);
+  const wrong = unreadable.any || wrongFields(draft.value, fields).length > 0;
   const readOnly = modelsFile.value?.writable === false;
+  useSignalEffect(() => keepDraft(name, { before: before.value, entry: draft.value }));
+  useEffect(() => {
+    if (error.value !== null) toFirstProblem(form.current);
+  }, [error.value]);
 
+  const start = (stored: Stored, entry: JsonObject): void => {
+    before.value = stored;
+    draft.value = entry;
+    theirs.value = error.value = null;
+    edition.value += 1;
+  };
   const save = async (): Promise<void> => {
     busy.value = true;
     error.value = null;
     try {
       const running = liveModels().find((one) => one.name === name)?.state === "ready";
-      before.value = await changeEntry(name, before.value, draft.value);
-      draft.value = before.value.entry;
+      const stored = await changeEntry(name, before.value, draft.value);
+      before.value = stored;
+      draft.value = stored.entry;
       toast(running ? t.savedDrained(name) : t.saved(name));
     } catch (reason) {
       if (reason instanceof GatewayError && reason.status === 412)
@@ -88,23 +87,23 @@ function Editor({ name, first, root }: EditorProps) {
   };
   /** Go on from what somebody else has written, with or without what was changed here. */
   const goOnFrom = (found: Stored, mine: boolean): void => {
-    const patch = difference(before.value.entry, draft.value);
-    const merged = mine ? patched(found.entry, patch) : found.entry;
-    before.value = found;
-    draft.value = isObject(merged) ? merged : found.entry;
-    theirs.value = null;
-    error.value = null;
+    const merged = patched(found.entry, difference(before.value.entry, draft.value));
+    start(found, mine && isObject(merged) ? merged : found.entry);
   };
   return (
     <form
+      ref={form}
       class="entry-form"
+      aria-label={t.formLabel(name)}
       onSubmit={(event) => {
         event.preventDefault();
         void save();
       }}
     >
       <div class="entry-ways">
-        <Button onClick={() => (raw.value = !raw.value)}>{raw.value ? t.form : t.raw}</Button>
+        <Button kind="plain" onClick={() => (raw.value = !raw.value)}>
+          {raw.value ? t.form : t.raw}
+        </Button>
       </div>
       {theirs.value ? (
         <Conflict
@@ -119,180 +118,61 @@ function Editor({ name, first, root }: EditorProps) {
       )}
       {raw.value ? (
         <JsonText
-          common={{
-            id: "entry-json",
-            disabled: readOnly,
-            "aria-describedby": undefined,
-            "aria-invalid": undefined,
-          }}
+          key={`raw-${edition.value}`}
+          common={{ id: "entry-json", readOnly }}
           label={t.rawLabel(name)}
           value={draft.value}
+          refuse={(value) => (isObject(value) ? null : t.notAnObject)}
           onChange={(value) => {
             if (isObject(value)) draft.value = value;
           }}
+          onUnreadable={(is) => unreadable.mark("", is)}
         />
       ) : (
-        <Groups
+        <EntryFields
+          name={name}
           fields={fields}
           schema={schema}
           root={root}
+          before={before.value.entry}
           draft={draft.value}
           problems={problemsOf(error.value, name)}
           readOnly={readOnly}
+          edition={edition.value}
           onChange={(path, value) => (draft.value = withValueAt(draft.value, path, value))}
+          onUnreadable={(path, is) => unreadable.mark(joined(path), is)}
         />
       )}
-      <div class="save-bar">
-        <p class="soft">
-          {changes.value.length === 0 ? t.nothing : t.changes(changes.value.length)}{" "}
-          {changes.value.length > 0 && t.whatHappens}
-        </p>
-        <div class="save-buttons">
-          <Button
-            disabled={changes.value.length === 0 || busy.value}
-            onClick={() => {
-              draft.value = before.value.entry;
-              error.value = null;
-            }}
-          >
-            {t.discard}
-          </Button>
-          <Button
-            kind="primary"
-            type="submit"
-            disabled={readOnly || wrong || busy.value || equal(draft.value, before.value.entry)}
-          >
-            {t.save}
-          </Button>
+      {!readOnly && (
+        <div class="save-bar">
+          <p class={changes.value.length === 0 && !wrong ? "soft nothing" : "soft"}>
+            {changes.value.length === 0 ? t.nothing : t.changes(changes.value.length)}{" "}
+            {wrong ? t.mendFirst : changes.value.length > 0 && t.whatHappens}
+          </p>
+          <div class="save-buttons">
+            <Button
+              disabled={(changes.value.length === 0 && !wrong) || busy.value}
+              onClick={() => start(before.value, before.value.entry)}
+            >
+              {t.discard}
+            </Button>
+            <Button
+              kind="primary"
+              type="submit"
+              disabled={wrong || busy.value || changes.value.length === 0}
+            >
+              {t.save}
+            </Button>
+          </div>
         </div>
-      </div>
+      )}
     </form>
   );
 }
 
-interface RefusalProps {
-  readonly error: unknown;
-  readonly name: string;
-  readonly fields: readonly Field[];
-}
-
-/** Why it was not saved; what is wrong with a field stands beside that too. */
-export function Refusal({ error, name, fields }: RefusalProps) {
-  if (error instanceof GatewayError && error.code === "process_setting") {
-    const param = typeof error.details["param"] === "string" ? error.details["param"] : "";
-    const field = fields.find((one) => joined(one.path) === param);
-    const words = t.processSetting(field ? labelOf(field).title : param || t.aField);
-    return (
-      <div class="note bad" role="alert">
-        <p>{words}</p>
-      </div>
-    );
-  }
-  const problems = problemsOf(error, name);
-  if (problems.length === 0) return <ErrorNote error={error} />;
-  return (
-    <div class="note bad" role="alert">
-      <p>{t.invalid}</p>
-      <ul>
-        {problems.map((one, index) => (
-          <li key={index}>
-            {one.path.length > 0 && <code>{joined(one.path)}</code>} {one.message}
-          </li>
-        ))}
-      </ul>
-    </div>
-  );
-}
-
-interface GroupsProps {
-  readonly fields: readonly Field[];
-  readonly schema: Schema;
-  readonly root: Schema;
-  readonly draft: JsonObject;
-  readonly problems: readonly Problem[];
-  readonly readOnly: boolean;
-  readonly onChange: (path: Path, value: Json | undefined) => void;
-}
-
-function Groups(props: GroupsProps) {
-  const { fields, schema, root, draft } = props;
-  const closed = new Set(closedPaths(draft, schema).map(joined));
-  const byGroup = grouped(fields);
-  const others = unknownKeys(draft, schema, root);
-  return (
-    <>
-      {GROUPS.map((group) => {
-        const all = byGroup.get(group) ?? [];
-        const shown = all.filter((field) => {
-          const set = valueAt(draft, field.path) !== undefined;
-          return set || (!closed.has(joined(field.path)) && group !== "idle");
-        });
-        return shown.length === 0 ? null : (
-          <FieldGroup key={group} {...props} group={group} shown={shown} />
-        );
-      })}
-      {others.length > 0 && (
-        <fieldset class="entry-group">
-          <legend>{t.groups.other}</legend>
-          <p class="soft">{t.hints.other}</p>
-          {others.map((path) => (
-            <div key={joined(path)} class="schema-field">
-              <code>{joined(path)}</code>
-              <JsonText
-                common={{
-                  id: `other-${joined(path)}`,
-                  disabled: props.readOnly,
-                  "aria-describedby": undefined,
-                  "aria-invalid": undefined,
-                }}
-                label={joined(path)}
-                value={valueAt(draft, path)}
-                onChange={(value) => props.onChange(path, value)}
-              />
-            </div>
-          ))}
-        </fieldset>
-      )}
-    </>
-  );
-}
-
-function FieldGroup(
-  props: GroupsProps & { readonly group: Group; readonly shown: readonly Field[] },
-) {
-  const { group, shown, draft, problems, readOnly, onChange } = props;
-  const free = modelsFile.value?.process_settings === true;
-  const content = (
-    <>
-      {t.hints[group] && <p class="soft">{t.hints[group]}</p>}
-      <div class="schema-fields">
-        {shown.map((field) => (
-          <SchemaField
-            key={joined(field.path)}
-            field={field}
-            label={labelOf(field)}
-            value={valueAt(draft, field.path)}
-            problem={problemAt(problems, field.path)}
-            readOnly={readOnly}
-            reason={PROCESS_SETTINGS.has(joined(field.path)) && !free ? t.reason : undefined}
-            onChange={(value) => onChange(field.path, value)}
-          />
-        ))}
-      </div>
-    </>
-  );
-  if (group !== "advanced" && group !== "idle")
-    return (
-      <fieldset class="entry-group">
-        <legend>{t.groups[group]}</legend>
-        {content}
-      </fieldset>
-    );
-  const set = shown.some((field) => valueAt(draft, field.path) !== undefined);
-  return (
-    <details class="entry-group" open={set}>
-      <summary>{t.groups[group]}</summary>
-      {content}
-    </details>
+/** Once its group is unfolded, which is what the same rendering begins. */
+function toFirstProblem(form: HTMLFormElement | null): void {
+  requestAnimationFrame(() =>
+    form?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus({ preventScroll: false }),
   );
 }

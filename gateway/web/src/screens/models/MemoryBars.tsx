@@ -17,7 +17,6 @@ export function MemoryBars() {
       {machine.problem !== null && <p class="note warn">{machine.problem}</p>}
       {machine.devices.map((device) => {
         const parts = partsOf(device, liveModels());
-        const free = parts.find((one) => one.kind === "free")?.bytes ?? device.free;
         const title =
           device.description && device.description !== device.name
             ? `${device.name} · ${device.description}`
@@ -26,7 +25,7 @@ export function MemoryBars() {
           <div key={device.name} class="device">
             <div class="device-head">
               <strong>{title}</strong>
-              <span class="soft">{used(device.total - free, device.total)}</span>
+              <span class="soft">{used(device.total - device.free, device.total)}</span>
             </div>
             <div class="device-bar" role="img" aria-label={wordsOf(device.name, parts)}>
               {parts.map((part, index) => (

@@ -11,9 +11,8 @@ import { stateOf } from "./states";
 /** A model among others: its state, what it is, what it does, what can be done. */
 export function ModelCard({ model }: { readonly model: LiveModel }) {
   const known = facts.value.get(model.name);
-  const state = stateOf(model, known?.remote === true);
   return (
-    <article class={`model-card ${state}`} aria-label={model.name}>
+    <article class="model-card" aria-label={model.name}>
       <header>
         <h2>
           <a href={href("models", model.name)}>{model.name}</a>
@@ -120,6 +119,11 @@ export function Numbers({ model }: { readonly model: LiveModel }) {
   );
 }
 
+/** What the gateway says of a failure ends with lines of the log, which is one click away. */
+function withoutLog(said: string): string {
+  return said.split(" Its last lines: ")[0] ?? said;
+}
+
 /** What is not as it should be: failed, on the CPU, servers that don't answer. */
 export function Trouble({ model }: { readonly model: LiveModel }) {
   const servers = (model.servers ?? []).filter((one) => !one.up && one.error !== null);
@@ -133,7 +137,8 @@ export function Trouble({ model }: { readonly model: LiveModel }) {
       )}
       {said !== null && (
         <div class="note bad small">
-          <p class="clamp sentence">{said}</p>
+          <p class="clamp sentence">{withoutLog(said)}</p>
+          <a href={href("models", model.name, "log")}>{t.card.itsLog}</a>
           {model.retry_in !== null && model.retry_in > 0 && (
             <p class="soft">{t.card.retry(model.retry_in)}</p>
           )}

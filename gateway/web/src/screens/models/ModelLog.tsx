@@ -27,10 +27,15 @@ export function LastLines({ name, starts }: Props) {
   const lines = useSignal<readonly string[] | null>(null);
   const error = useSignal<unknown>(null);
   useEffect(() => {
-    askJson<{ lines: readonly string[] }>(`${entryPath(name)}/log?follow=false`).then(
+    const control = new AbortController();
+    const { signal } = control;
+    askJson<{ lines: readonly string[] }>(`${entryPath(name)}/log?follow=false`, { signal }).then(
       (answer) => (lines.value = answer.lines),
-      (reason: unknown) => (error.value = reason),
+      (reason: unknown) => {
+        if (!signal.aborted) error.value = reason;
+      },
     );
+    return () => control.abort();
   }, [name, starts]);
   if (error.value !== null) return <ErrorNote error={error.value} />;
   if (lines.value === null) return null;

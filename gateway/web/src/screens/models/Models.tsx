@@ -1,10 +1,11 @@
 /** The models of the box: what they are, what they do, and how they are changed. */
 
 import { useSignal, useSignalEffect } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Empty } from "../../components/Empty";
 import { Icon } from "../../components/Icon";
+import { withCode } from "../../components/withCode";
 import { models as listed, overview } from "../../gateway/live";
 import { route } from "../../router";
 import { models as t } from "../../texts/en/models";
@@ -46,9 +47,16 @@ function ModelList({ onAdd }: { readonly onAdd: () => void }) {
   const filter = useSignal<Filter>("all");
   const all = liveModels();
   const isRemote = (name: string): boolean => facts.value.get(name)?.remote === true;
-  const shown = inOrder(all, isRemote).filter((one) =>
-    matches(one, isRemote(one.name), filter.value, words.value),
+  const names = JSON.stringify(all.map((one) => one.name));
+  // As it was when the list was opened: a card that is used doesn't jump away under the hand.
+  const order = useMemo(
+    () => inOrder(all, isRemote).map((one) => one.name),
+    [names, facts.value.size > 0],
   );
+  const byName = new Map(all.map((one) => [one.name, one]));
+  const shown = order
+    .flatMap((one) => byName.get(one) ?? [])
+    .filter((one) => matches(one, isRemote(one.name), filter.value, words.value));
   const error = overview.value?.models_file_error ?? null;
   const file = modelsFile.value;
   return (
@@ -116,7 +124,7 @@ export function ReadOnly() {
   return (
     <div class="note warn">
       <p>
-        {t.readOnly} {modelsFile.value?.reason}
+        {t.readOnly} {withCode(modelsFile.value?.reason ?? "")}
       </p>
     </div>
   );

@@ -11,11 +11,11 @@ import { GatewayError } from "../../gateway/errors";
 import { equal, type JsonObject, valueAt, withValueAt } from "../../schema-form/json";
 import { type Field, fieldsOf, type Schema } from "../../schema-form/schema";
 import { SchemaField } from "../../schema-form/SchemaField";
+import { useUnreadable } from "../../schema-form/useUnreadable";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { attempt } from "./actions";
 import { Conflict } from "./Conflict";
-import { changeEntry, definition, problemAt, problemsOf, readEntry, type Stored } from "./entry";
-import { Refusal } from "./EntryForm";
+import { changeEntry, definition, problemsAt, problemsOf, readEntry, type Stored } from "./entry";
 import { modelsFile } from "./facts";
 import {
   asObject,
@@ -25,6 +25,7 @@ import {
   withPersonality,
   wrongName,
 } from "./personality";
+import { Refusal } from "./Refusal";
 import { labelOf } from "./titles";
 import { TryIt } from "./TryIt";
 import { WithEntry } from "./WithEntry";
@@ -73,9 +74,11 @@ function PersonalityList({ name, first, root }: ListProps) {
             </li>
           ))}
         </ul>
-        <Button disabled={readOnly} onClick={() => (selected.value = "")}>
-          <Icon name="plus" size={16} /> {t.add}
-        </Button>
+        {!readOnly && (
+          <Button onClick={() => (selected.value = "")}>
+            <Icon name="plus" size={16} /> {t.add}
+          </Button>
+        )}
       </nav>
       {current === null ? (
         <Empty title={t.title}>
@@ -119,6 +122,7 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
   const error = useSignal<unknown>(null);
   const theirs = useSignal<Stored | null>(null);
   const removing = useSignal(false);
+  const unreadable = useUnreadable();
   const fields = fieldsOf(definition(root, "Personality"), root);
   const more = fields.filter((one) => one.key !== "prompt");
   const named = wrongName(title.value, own, all);
@@ -178,7 +182,7 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
             id={`${id}-name`}
             class="input"
             placeholder={t.newName}
-            disabled={readOnly}
+            readOnly={readOnly}
             aria-invalid={named !== null && title.value !== "" ? "true" : undefined}
             value={title}
             onInput={(event) => (title.value = event.currentTarget.value)}
@@ -191,7 +195,7 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
             id={`${id}-prompt`}
             class="input prompt"
             rows={10}
-            disabled={readOnly}
+            readOnly={readOnly}
             value={typeof prompt === "string" ? prompt : ""}
             onInput={(event) => {
               const text = event.currentTarget.value;
@@ -208,28 +212,32 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
                 field={field}
                 label={labelOf(field)}
                 value={valueAt(draft.value, field.path)}
-                problem={problemAt(problems, field.path)}
+                was={{ value: valueAt(first, field.path) }}
+                problems={problemsAt(problems, field.path)}
                 readOnly={readOnly}
                 onChange={(value) => (draft.value = withValueAt(draft.value, field.path, value))}
+                onUnreadable={(is) => unreadable.mark(field.key, is)}
               />
             ))}
           </div>
         </details>
-        <div class="save-buttons">
-          {changed && own !== null && <span class="soft">{t.unsaved}</span>}
-          {own !== null && (
-            <Button kind="plain" disabled={readOnly} onClick={() => (removing.value = true)}>
-              {t.remove}
+        {!readOnly && (
+          <div class="save-buttons">
+            {changed && own !== null && <span class="soft">{t.unsaved}</span>}
+            {own !== null && (
+              <Button kind="plain" onClick={() => (removing.value = true)}>
+                {t.remove}
+              </Button>
+            )}
+            <Button
+              kind="primary"
+              type="submit"
+              disabled={busy.value || unreadable.any || named !== null || !changed}
+            >
+              {t.save}
             </Button>
-          )}
-          <Button
-            kind="primary"
-            type="submit"
-            disabled={readOnly || busy.value || named !== null || !changed}
-          >
-            {t.save}
-          </Button>
-        </div>
+          </div>
+        )}
       </form>
       <TryIt model={model} draft={draft.value} saved={own} />
       {removing.value && own !== null && (

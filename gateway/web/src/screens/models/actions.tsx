@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { Button } from "../../components/Button";
 import { wordsOf } from "../../components/ErrorNote";
 import { Icon } from "../../components/Icon";
@@ -21,6 +22,29 @@ async function pin(name: string, pinned: boolean): Promise<void> {
   toast(pinned ? t.pinnedNow(name) : t.unpinnedNow(name));
 }
 
+interface SteadyProps {
+  readonly kind?: "plain";
+  readonly busy: boolean;
+  readonly onClick: () => void;
+  readonly children: ComponentChildren;
+}
+
+/** A button that does nothing while it is busy, and yet keeps the focus: a disabled one loses it. */
+function Steady({ kind, busy, onClick, children }: SteadyProps) {
+  return (
+    <Button
+      kind={kind}
+      class="steady"
+      aria-disabled={busy ? "true" : undefined}
+      onClick={() => {
+        if (!busy) onClick();
+      }}
+    >
+      {children}
+    </Button>
+  );
+}
+
 /** Load or unload, and pin: the button that makes sense now. */
 export function Actions({ model }: { readonly model: LiveModel }) {
   const busy = useSignal(false);
@@ -36,8 +60,8 @@ export function Actions({ model }: { readonly model: LiveModel }) {
   return (
     <>
       {up ? (
-        <Button
-          disabled={busy.value || model.state === "draining" || model.state === "stopping"}
+        <Steady
+          busy={busy.value || model.state === "draining" || model.state === "stopping"}
           onClick={() =>
             void run(async () => {
               await unload(model.name);
@@ -46,21 +70,20 @@ export function Actions({ model }: { readonly model: LiveModel }) {
           }
         >
           {t.actions.unload}
-        </Button>
+        </Steady>
       ) : (
-        <Button disabled={busy.value} onClick={() => void run(() => load(model.name))}>
+        <Steady busy={busy.value} onClick={() => void run(() => load(model.name))}>
           {failed ? t.actions.retry : t.actions.load}
-        </Button>
+        </Steady>
       )}
       {!remote && known && modelsFile.value?.writable && (
-        <Button
+        <Steady
           kind="plain"
-          aria-pressed={known.pinned === true}
-          disabled={busy.value}
+          busy={busy.value}
           onClick={() => void run(() => pin(model.name, known.pinned !== true))}
         >
           <Icon name="pin" size={16} /> {known.pinned ? t.actions.unpin : t.actions.pin}
-        </Button>
+        </Steady>
       )}
     </>
   );

@@ -78,8 +78,9 @@ export function problemsOf(error: unknown, name: string): readonly Problem[] {
   });
 }
 
-/** The problem of the field at `path`, or of something in it. */
-export function problemAt(problems: readonly Problem[], path: Path): string | undefined {
-  return problems.find((one) => path.every((key, index) => one.path[index]?.split("[")[0] === key))
-    ?.message;
+/** The problems of the field at `path`, and of what is in it. */
+export function problemsAt(problems: readonly Problem[], path: Path): readonly string[] {
+  return problems
+    .filter((one) => path.every((key, index) => one.path[index]?.split("[")[0] === key))
+    .map((one) => one.message);
 }

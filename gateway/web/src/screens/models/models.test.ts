@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { GatewayError } from "../../gateway/errors";
 import type { Device } from "../../gateway/types";
-import { problemAt, problemsOf } from "./entry";
+import { problemsAt, problemsOf } from "./entry";
 import type { LiveModel } from "./facts";
 import { partsOf } from "./memory";
 import { asWritten, personalitiesOf, tryBody, withPersonality, wrongName } from "./personality";
@@ -156,15 +156,16 @@ describe("personalities", () => {
   });
 });
 
-it("finds the field of a problem", () => {
+it("finds the problems of a field", () => {
   const error = new GatewayError("wrong", 422, "invalid_entry", null, {
     problems: [
       { key: "a.b.params.ctxSize", message: "must be larger", allowed: "tokens" },
       { key: "a.b.aliases[1]", message: "is taken", allowed: "" },
+      { key: "a.b.aliases[2]", message: "is empty", allowed: "" },
     ],
   });
   const problems = problemsOf(error, "a.b");
-  expect(problemAt(problems, ["params", "ctxSize"])).toBe("must be larger (tokens)");
-  expect(problemAt(problems, ["aliases"])).toBe("is taken");
-  expect(problemAt(problems, ["ttl"])).toBeUndefined();
+  expect(problemsAt(problems, ["params", "ctxSize"])).toEqual(["must be larger (tokens)"]);
+  expect(problemsAt(problems, ["aliases"])).toEqual(["is taken", "is empty"]);
+  expect(problemsAt(problems, ["ttl"])).toEqual([]);
 });

@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { CopyButton } from "../../components/CopyButton";
 import { ErrorNote } from "../../components/ErrorNote";
+import { withCode } from "../../components/withCode";
 import type { Diagnosis } from "../../gateway/diagnose";
 import { advice, signIn as t } from "../../texts/en/signin";
 
@@ -109,9 +110,4 @@ function Countdown({ seconds }: { readonly seconds: number }) {
       {t.seconds(left.value)}
     </p>
   ) : null;
-}
-
-/** `a` between backquotes as code. */
-function withCode(text: string) {
-  return text.split("`").map((part, index) => (index % 2 ? <code key={index}>{part}</code> : part));
 }

@@ -57,6 +57,7 @@ export const models = {
     activeHint: "Requests that name no model go to this one",
     preload: "at start",
     preloadHint: "Loaded when the gateway starts",
+    itsLog: "See its log",
     notAsWanted: "On the CPU, though it should not be:",
     retry: (seconds: number): string => `Tries again in ${duration(seconds)}.`,
     servers: (up: number, all: number): string =>

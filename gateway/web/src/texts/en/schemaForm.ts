@@ -3,19 +3,20 @@
 import type { Wrong } from "../../schema-form/schema";
 
 export const schemaForm = {
-  notSet: "as usual",
+  notSet: "by default",
   yes: "yes",
   no: "no",
   own: "(the model's own)",
   allowed: "Allowed:",
-  usually: (value: string): string => `usually ${value}`,
+  usually: (value: string): string => `${value} by default`,
   secret: "Kept secret. Write another to replace it.",
-  perLine: "One a line.",
   addPair: "Add",
   removePair: (key: string): string => `Take out ${key}`,
   pairKey: "Name",
+  noPairs: "None.",
+  putBack: "Put back",
+  was: (before: string): string => (before === "" ? "It was not set." : `It was: ${before}`),
   notJson: (reason: string): string => `This is no JSON: ${reason}`,
-  readOnly: "Not over HTTP, so that a stolen key can't run programs.",
   takeOut: "Take it out",
   wrong: (wrong: Wrong): string => {
     switch (wrong.what) {
