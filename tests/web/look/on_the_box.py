@@ -53,7 +53,7 @@ def _key_made(all_of_them: Gateways, shots: Shots) -> None:
             form = page.get_by_role("dialog", name="Create a key")
             form.get_by_label("Name", exact=False).first.fill("laptop")
             form.get_by_role("button", name="Create a key").click()
-            made = page.get_by_role("dialog", name="The key laptop")
+            made = page.get_by_role("dialog", name="Your new key: laptop")
             made.get_by_role("region").first.wait_for()
             visit.take(page)
 

@@ -138,7 +138,7 @@ def test_settings_go_into_the_request_and_are_checked(admin_page: Page) -> None:
     page.get_by_label("Temperature").fill("3")
     page.get_by_text("A number between 0 and 2, or nothing").wait_for()
     page.get_by_label("Temperature").fill("0,5")
-    page.get_by_label("System text").fill("Be brief.")
+    page.get_by_label("System prompt").fill("Be brief.")
     page.get_by_label("Longest answer").fill("7")
     assert violations(page, "dialog") == []
     page.get_by_role("button", name="Done").click()
@@ -152,7 +152,7 @@ def test_settings_go_into_the_request_and_are_checked(admin_page: Page) -> None:
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     opener.click()
     page.get_by_role("button", name="Reset to the model's own").click()
-    expect(page.get_by_label("System text")).to_have_value("")
+    expect(page.get_by_label("System prompt")).to_have_value("")
 
 
 def ask_words(page: Page, question: str) -> None:

@@ -51,7 +51,7 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     assert violations(page, "dialog") == []
     form.get_by_role("button", name="Create a key").click()
 
-    made = page.get_by_role("dialog", name="The key laptop")
+    made = page.get_by_role("dialog", name="Your new key: laptop")
     key = made.locator(".key-text code").inner_text()
     assert key.startswith("llmgw_")
     lines = made.get_by_role("region", name="openai for Python, the shell that the program")

@@ -7,7 +7,7 @@ const PATHS = {
   chat: "M4 5h16v11H9l-5 4z",
   models: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
   activity: "M3 12h4l3-8 4 16 3-8h4",
-  keys: "M14 10a4 4 0 1 0-3.5 4L13 14l2-2 2 2 2-2 2-2h-7z",
+  keys: "M8 20.5a4.5 4.5 0 1 0 0-9 4.5 4.5 0 0 0 0 9zM11.2 12.8L20 4M16 8l3.5 3.5",
   usage: "M5 20V10M12 20V4M19 20v-7",
   system: "M4 5h16v11H4zM9 20h6M12 16v4",
   send: "M12 20V5M6 11l6-6 6 6",

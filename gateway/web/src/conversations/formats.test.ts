@@ -379,7 +379,7 @@ describe("a conversation as Markdown", () => {
     const seen = markdownOf(whole()).replace(/<!-- .* -->\n\n/g, "");
     expect(seen).toBe(`# Rivers / Africa
 
-## System text
+## System prompt
 
 Be brief.
 

@@ -90,7 +90,7 @@ export const chat = {
   onThisBox: "here, on this box",
 
   stopped: "Stopped",
-  reachedLimit: "It ended at the limit of tokens.",
+  reachedLimit: "It reached its limit of tokens.",
   filtered: "The server's filter ended it.",
   cut: "The connection broke before the answer was whole.",
   unfinished: "The page was closed while this was being written.",
@@ -108,7 +108,7 @@ export const chat = {
   opening: "Opening the conversation",
 
   noModels: "No model yet",
-  noModelsAdmin: "Add one from this box's files, or fetch one: it takes a minute.",
+  noModelsAdmin: "Add one from the files on this box, or fetch one from the hub.",
   toModels: "Go to Models",
   noModelsUser: "Whoever runs this box can add a model, or allow this key to use one.",
   loadingModels: "Looking for models",

@@ -5,7 +5,7 @@ import { counted } from "./plural";
 
 export const keys = {
   title: "Keys",
-  about: "Who may use this box, and how much. Each app its own key: it can be ended by itself.",
+  about: "Who may use this box, and how much. Give each app a key of its own, to be revoked alone.",
   create: "Create a key",
   emptyTitle: "No keys yet",
   table: "Keys",
@@ -32,7 +32,7 @@ export const keys = {
   changeTitle: (name: string): string => `Change the key ${name}`,
   createTitle: "Create a key",
   save: "Save",
-  created: (name: string): string => `The key ${name}`,
+  created: (name: string): string => `Your new key: ${name}`,
   shownOnce: "Copy it now: it is shown only this once. The gateway keeps only a hash of it.",
   copyKey: "Copy the key",
   done: "Done",
@@ -80,9 +80,9 @@ export const limitWords: Readonly<
   tpm: { name: "Tokens", unit: "per minute", value: (n) => `${count(n)} per minute` },
   tpd: { name: "Tokens", unit: "per day", value: (n) => `${count(n)} per day` },
   concurrency: {
-    name: "At a time",
-    unit: "requests",
-    value: (n) => counted(n, "request", "requests"),
+    name: "Requests",
+    unit: "at a time",
+    value: (n) => `${count(n)} at a time`,
   },
   max_tokens: {
     name: "Longest answer",

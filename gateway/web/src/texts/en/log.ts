@@ -7,7 +7,7 @@ export const log = {
   search: "Search",
   level: "Level",
   levels: {
-    debug: "All",
+    debug: "All levels",
     info: "Info and above",
     warning: "Warnings and errors",
     error: "Errors",

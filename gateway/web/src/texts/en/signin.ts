@@ -40,7 +40,7 @@ export const signIn = {
 } as const;
 
 export function tookWords(taken: TakenAddress): string {
-  const parts = [`Takes ${taken.address}`];
+  const parts = [`Goes to ${taken.address}`];
   if (taken.key !== null) parts.push("and the key in the link");
   if (taken.path !== null) parts.push(`without ${taken.path}, which belongs to the API`);
   return `${parts.join(", ")}.`;
@@ -85,8 +85,8 @@ export function advice(found: Diagnosis, { address, origin }: Between): Advice {
         steps: [
           RUNNING,
           "Is the address right, with its port? The gateway prints it when it starts.",
-          "Is this device in the same network, and the gateway open to others? In " +
-            "conf/gateway.yaml, `host: 127.0.0.1` means: to programs on the box only.",
+          "Is this device in the same network, and does the gateway listen there? With " +
+            "`host: 127.0.0.1` in `conf/gateway.yaml`, only programs on the box itself reach it.",
         ],
       };
     case "silent":
@@ -112,7 +112,7 @@ export function advice(found: Diagnosis, { address, origin }: Between): Advice {
             "its warning, this page comes in too, for a while.",
           AUTHORITY,
           "A box with a public name can get a certificate that everybody trusts: `tls.acme` in " +
-            "conf/gateway.yaml.",
+            "`conf/gateway.yaml`.",
         ],
       };
     case "scheme": {
@@ -124,7 +124,7 @@ export function advice(found: Diagnosis, { address, origin }: Between): Advice {
         title: `${address} answers, but not to this page`,
         steps: [
           `If it is the gateway: it doesn't let in pages of ${origin}. Add that to ` +
-            "conf/gateway.yaml on the box, beside the origins that may stand there, and restart it.",
+            "`conf/gateway.yaml` on the box, beside the origins that may stand there, and restart it.",
           "If it is another server: check the port.",
         ],
         code: { label: "conf/gateway.yaml", text: `cors: {origins: ["${origin}"]}` },
@@ -179,7 +179,7 @@ export function advice(found: Diagnosis, { address, origin }: Between): Advice {
         title: `The gateway doesn't answer to the name ${host}`,
         steps: [
           "So that no stranger's page reaches it by a name of its own, it answers only to names " +
-            "it knows. If this is one of its names, add it to conf/gateway.yaml and restart it.",
+            "it knows. If this is one of its names, add it to `conf/gateway.yaml` and restart it.",
         ],
         code: { label: "conf/gateway.yaml", text: `allowed_hosts: ["${host}"]` },
       };
@@ -195,7 +195,10 @@ export function advice(found: Diagnosis, { address, origin }: Between): Advice {
         }[found.reason],
         steps: [
           ...(found.reason === "unknown"
-            ? ["Is it whole? The gateway's own keys begin with llmgw_.", "Is it a key of this box?"]
+            ? [
+                "Is it whole? The gateway's own keys begin with `llmgw_`.",
+                "Is it a key of this box?",
+              ]
             : []),
           "On the box, `llm-gateway keys list` shows which there are, and " +
             "`llm-gateway keys create NAME` makes one.",

@@ -31,8 +31,8 @@ export const usage = {
   totals: {
     tokens: (number: number): string => plural(number, "token", "tokens"),
     requests: (number: number): string => plural(number, "request", "requests"),
-    prompt: (): string => "of prompts",
-    completion: (): string => "of answers",
+    prompt: (number: number): string => plural(number, "prompt token", "prompt tokens"),
+    completion: (number: number): string => plural(number, "answer token", "answer tokens"),
   },
 
   behind: "Usage by day",

@@ -5,7 +5,7 @@ export const useIt = {
   client: "App",
   withKey: "Write my key into the lines",
   keyIn: (name: string): string => `The lines take the key from the variable ${name}.`,
-  notes: "To know",
+  notes: "Good to know",
   documentation: "Its documentation",
   copyLines: "Copy the lines",
 } as const;
