@@ -89,6 +89,21 @@ def test_what_axe_finds(open_page: Any, box: Any) -> None:
     assert violations(page) == []
 
 
+def test_what_answers_look_like(open_page: Any, box: Any) -> None:
+    page, _ = opened(open_page, box, viewport={"width": 1024, "height": 768})
+    operation = page.locator(".opblock[id$='-get_admin_requests']")
+    operation.locator(".opblock-summary-control").click()
+    answer = operation.locator(".responses-table .response").first
+    answer.get_by_role("tab", name="Schema").click()
+    schema = answer.get_by_role("tabpanel")
+    expect(schema.get_by_text("under_way", exact=True)).to_be_visible()
+    schema.get_by_role("button", name="Expand all").first.click()
+    expect(schema.get_by_text("prefill", exact=True).first).to_be_visible()
+    assert violations(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+
 def test_a_stream_without_an_end_is_not_tried(open_page: Any, box: Any) -> None:
     page, _ = opened(open_page, box)
     operation = page.locator(".opblock[id$='-get_status']")

@@ -103,6 +103,12 @@ function pluginFor(document: ApiDocument): Plugin {
           const region = { "aria-label": t.about };
           return React.createElement("section", region, React.createElement(original, props));
         },
+      // The outermost of a schema has no title, which would be its name.
+      JSONSchema202012Accordion: (original, { React }) =>
+        function NamedAccordion(props) {
+          const name = React.createElement("span", { className: "visually-hidden" }, t.fields);
+          return React.createElement(original, props, props["children"], name);
+        },
       JsonSchema_string: labelled,
       JsonSchema_string_binary: labelled,
       JsonSchema_boolean: labelled,

@@ -21,4 +21,5 @@ export const docs = {
   text: "Text",
   requestBody: "Request body",
   value: "Value",
+  fields: "fields",
 } as const;
