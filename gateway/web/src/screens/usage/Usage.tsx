@@ -254,8 +254,8 @@ function columns(grouping: Grouping): readonly Column<Total>[] {
       sort: (row) => (grouping === "day" ? row.id : row.name.toLowerCase()),
     },
     number(t.columns.requests, (row: Total) => row.requests),
-    number(t.columns.prompt, (row: Total) => row.prompt),
-    number(t.columns.completion, (row: Total) => row.completion),
+    { ...number(t.columns.prompt, (row: Total) => row.prompt), kind: "part" },
+    { ...number(t.columns.completion, (row: Total) => row.completion), kind: "part" },
     number(t.columns.tokens, tokensOf),
   ];
 }
