@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 DIST = WEB / "dist"
 #: Bytes that the first screen may take, compressed.
 MOST = 150_000
+#: What is loaded when it is wanted.
+LATER = {"Models", "Activity", "Keys", "Usage", "System", "operations", "chart", "uPlot.esm"}
 #: When it has done all that it does by itself; what is streamed goes on.
 _IDLE = "() => new Promise(resolve => requestIdleCallback(() => requestIdleCallback(resolve)))"
 
@@ -57,9 +59,53 @@ def test_the_first_screen_is_small_and_later_ones_come_when_wanted(
     files = {path for path in loaded if path == "/" or (DIST / path.lstrip("/")).is_file()}
     names = {path.rpartition("/")[2].partition("-")[0] for path in files}
     assert {"index", "Chat"} <= names
-    assert not {"Models", "Activity", "Keys", "Usage", "System", "operations", "uPlot.esm"} & names
+    assert not LATER & names
     sizes = {path: packed(path) for path in files}
     assert sum(sizes.values()) < MOST, sizes
+
+
+#: Notes what the page had loaded when there was something to write into, and what came of it.
+_NOTE = """() => {
+  const seen = new MutationObserver(() => {
+    if (!document.querySelector("textarea, input:not([type=file])")) return;
+    seen.disconnect();
+    window.loaded = performance.getEntriesByType("resource").map(({name}) => name);
+  });
+  seen.observe(document, {childList: true, subtree: true});
+}"""
+#: What a phone in a far corner of the house has: bytes a second, milliseconds.
+_SLOW = {"downloadThroughput": 200_000, "uploadThroughput": 90_000, "latency": 150}
+
+
+@pytest.mark.parametrize("is_signed_in", [True, False])
+def test_one_can_write_on_a_slow_phone_before_the_rest_is_there(
+    open_page: OpenPage, box: Box, is_signed_in: bool
+) -> None:
+    """By what is loaded until then, as times would tell of the machine that tests."""
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    page = open_page("nowhere", service_workers="block", **phone)
+    page.goto("about:blank")
+    slow = page.context.new_cdp_session(page)
+    slow.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    slow.send("Network.enable")
+    slow.send("Network.emulateNetworkConditions", {"offline": False, **_SLOW})
+    page.add_init_script(f"({_NOTE})()")
+    page.goto(f"{box.url}/#key={box.admin}" if is_signed_in else box.url, wait_until="commit")
+    field = (
+        page.get_by_role("textbox", name="Message")
+        if is_signed_in
+        else page.get_by_label("API key", exact=True)
+    )
+    field.press_sequentially("Hello there")
+    loaded = [urlsplit(name).path for name in page.evaluate("() => window.loaded")]
+    files = {path for path in loaded if (DIST / path.lstrip("/")).is_file()}
+    names = {path.rpartition("/")[2].partition("-")[0] for path in files}
+    assert names >= ({"index", "Chat"} if is_signed_in else {"index"})
+    assert not LATER & names
+    assert sum(packed(path) for path in files) < MOST
+    # What comes after that takes nothing of it away.
+    page.evaluate(_IDLE)
+    expect(field).to_have_value("Hello there")
 
 
 def test_it_asks_nobody_but_the_gateway(open_page: OpenPage, box: Box) -> None:
