@@ -263,6 +263,26 @@ def test_of_500_messages_only_those_in_sight_are_laid_out(admin_page: Page) -> N
     assert page.evaluate(_LAID_OUT) < 50
 
 
+def test_a_question_to_a_model_that_is_gone_waits_for_another(admin_page: Page) -> None:
+    page = admin_page
+    file = json.loads(exported(1))
+    file["conversations"][0]["model"] = "sold"
+    take_in(page, "one.json", json.dumps(file).encode(), "1 conversation added.")
+    row(page, "Question 0").click()
+    page.get_by_text("What is 0?").wait_for()
+    picker = page.get_by_role("button", name="Model:")
+    expect(picker).to_have_text("sold (not here any more)")
+    ask_words(page, "And what is 1?")
+    question = page.get_by_role("textbox", name="Message")
+    expect(question).to_have_value("And what is 1?")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    picker.click()
+    page.get_by_role("option", name="tiny").click()
+    question.press("Enter")
+    page.get_by_text(WORD).first.wait_for()
+    expect(question).to_have_value("")
+
+
 def test_two_tabs_see_what_the_other_does(open_page: OpenPage, box: Box) -> None:
     one = open_page(key=box.admin)
     take_in(one, "two.json", exported(2), "2 conversations added.")

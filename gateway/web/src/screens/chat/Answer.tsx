@@ -99,22 +99,23 @@ function pretty(json: string): string {
 
 /** What is said of an answer that has ended, and what can be done with it. */
 function Ended(props: Props) {
-  const { message, first, remote, goesOn, onAgain, onGoOn } = props;
+  const { message, first, remote, last, goesOn, onAgain, onGoOn } = props;
   const { content, error, finish, id, toolCalls } = message;
   const empty = content === "" && (toolCalls?.length ?? 0) === 0;
   const why = empty && finish === "stop" ? t.empty : endOf(finish);
-  const broken = error !== undefined || finish === undefined || finish === "cut";
+  const isBroken = error !== undefined || finish === undefined || finish === "cut";
+  const offersAgain = (error !== undefined || why !== null) && (isBroken || empty);
   return (
     <>
       {error ? (
         <Failed {...props} error={error} />
       ) : (
         why !== null && (
-          <div class={broken ? "note warn" : "ending"}>
-            <p class={broken ? undefined : "soft"}>{why}</p>
+          <div class={isBroken ? "note warn" : "ending"}>
+            <p class={isBroken ? undefined : "soft"}>{why}</p>
             <Actions>
               {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
-              {(broken || empty) && (
+              {offersAgain && (
                 <Button onClick={onAgain}>{content === "" ? t.tryAgain : t.again}</Button>
               )}
             </Actions>
@@ -125,9 +126,11 @@ function Ended(props: Props) {
         <Branches id={id} />
         <span class="message-actions">
           {content !== "" && <CopyButton text={content} label={t.copy} />}
-          <Button kind="plain" label={t.again} onClick={onAgain}>
-            <Icon name="again" size={16} />
-          </Button>
+          {(!offersAgain || !last) && (
+            <Button kind="plain" label={t.again} onClick={onAgain}>
+              <Icon name="again" size={16} />
+            </Button>
+          )}
         </span>
         <Facts message={message} first={first} remote={remote} />
       </div>

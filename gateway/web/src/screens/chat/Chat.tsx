@@ -72,7 +72,7 @@ function Open({ opened }: { readonly opened: Opened }) {
   const run = runs.value.get(id);
   const isIdle = model !== undefined && run === undefined;
   const last = conversation.leaf === null ? undefined : messages.get(conversation.leaf);
-  const failed = last?.error !== undefined;
+  const isAnswered = last?.error === undefined && last?.content !== "";
   return (
     <>
       {!panelOpen.value && <TroubleNotes />}
@@ -93,7 +93,7 @@ function Open({ opened }: { readonly opened: Opened }) {
           onStop={() => run?.stop()}
         />
       )}
-      {messages.size > 0 && isIdle && !failed && (
+      {messages.size > 0 && isIdle && isAnswered && (
         <UseItBar model={personality === null ? model.id : `${model.id}:${personality}`} />
       )}
       <Composer
