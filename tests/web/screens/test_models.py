@@ -224,7 +224,7 @@ def test_a_pull_that_fails_says_why_and_goes_on(page: Page, box: Box, hub: HubSe
         expect(failed.locator(".schema-problem")).to_contain_text("its hash is another")
     finally:
         hub.damage = whole
-    button(failed, "Go on").click()
+    button(failed, "Try again").click()
     done = page.locator(".pull.done", has_text="Q8_0")
     expect(done).to_contain_text("in models.json as")
     name = box.ask("GET", "/admin/pulls")["pulls"][-1]["name"]

@@ -133,7 +133,7 @@ function Help({ id, field, said, children }: HelpProps) {
       <p class="soft">
         {withCode(field.help)}
         {field.kind.kind === "text" && field.kind.secret && ` ${t.secret}`}
-        {said.length > 0 && field.allowed !== undefined && ` ${t.allowed} ${field.allowed}.`}
+        {said.length > 0 && field.allowed !== undefined && ` ${t.allowed} ${field.allowed}`}
         {children}
       </p>
     </div>

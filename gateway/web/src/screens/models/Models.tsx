@@ -63,9 +63,11 @@ function ModelList({ onAdd }: { readonly onAdd: () => void }) {
     <>
       <header class="screen-head">
         <h1>{t.title}</h1>
-        <Button kind="primary" disabled={file !== null && !file.writable} onClick={onAdd}>
-          <Icon name="plus" size={16} /> {t.add}
-        </Button>
+        {all.length > 0 && (
+          <Button kind="primary" disabled={file !== null && !file.writable} onClick={onAdd}>
+            <Icon name="plus" size={16} /> {t.add}
+          </Button>
+        )}
       </header>
       {error !== null && (
         <div class="note bad" role="alert">

@@ -1,8 +1,10 @@
 import { Button } from "../../components/Button";
 import { Meter } from "../../components/Meter";
+import { State, type StateName } from "../../components/State";
 import { toast } from "../../components/Toasts";
 import { duration, size } from "../../format";
 import { href } from "../../router";
+import { actions } from "../../texts/en/common";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { attempt } from "./actions";
 import { beginPull, endPull, type Pull, pulls } from "./pulls";
@@ -26,6 +28,7 @@ export function PullList() {
 
 function OnePull({ pull }: { readonly pull: Pull }) {
   const over = pull.ended !== null;
+  const stage = t.stages[pull.stage] ?? pull.stage;
   const stopped = pull.stage === "failed" || pull.stage === "ended";
   return (
     <li class={`pull ${pull.stage}`}>
@@ -34,10 +37,17 @@ function OnePull({ pull }: { readonly pull: Pull }) {
         {pull.quantisation && !pull.model.endsWith(pull.quantisation) && (
           <span class="soft">{pull.quantisation}</span>
         )}
-        <span role="status">{t.stages[pull.stage] ?? pull.stage}</span>
+        <span class="visually-hidden" role="status">
+          {stage}
+        </span>
+        <span aria-hidden="true">
+          <State state={SHAPES[pull.stage] ?? "loading"} percent={percentOf(pull)} words={stage} />
+        </span>
         <span class="pull-actions">
           {stopped && (
-            <Button onClick={() => void attempt(() => beginPull(pull.model))}>{t.goOn}</Button>
+            <Button onClick={() => void attempt(() => beginPull(pull.model))}>
+              {pull.stage === "failed" ? actions.tryAgain : t.goOn}
+            </Button>
           )}
           <Button
             onClick={() =>
@@ -68,6 +78,18 @@ function OnePull({ pull }: { readonly pull: Pull }) {
       {pull.error?.message && <p class="schema-problem">{pull.error.message}</p>}
     </li>
   );
+}
+
+/** What its stage looks like, where it is not under way. */
+const SHAPES: Readonly<Record<string, StateName>> = {
+  waiting: "waiting",
+  done: "ready",
+  failed: "failed",
+  ended: "unloaded",
+};
+
+function percentOf(pull: Pull): number | undefined {
+  return pull.stage === "downloading" && pull.total ? (100 * pull.bytes) / pull.total : undefined;
 }
 
 function detailsOf(pull: Pull): string {
