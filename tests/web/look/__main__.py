@@ -2,9 +2,10 @@
 
 Each of :mod:`tests.web.look.states`, light and dark, at 360, 1024 and 1920 px, from gateways that
 run (:mod:`tests.web.look.gateways`); where a screen is longer than the window, once more as a
-whole. FOLDER/index.html shows them all. For whoever changes the page to look at before it is done:
-nothing here fails for what looks wrong, but a state that doesn't come about is an error. Wants
-Chromium, and `npm ci` in gateway/web. Takes a few minutes.
+whole. FOLDER/index.html shows them all, and what is wider than its place is printed. For whoever
+changes the page to look at before it is done: nothing here fails for what looks wrong, but a state
+that doesn't come about is an error. Wants Chromium, and `npm ci` in gateway/web. Takes a few
+minutes.
 """
 
 from __future__ import annotations

@@ -28,6 +28,21 @@ _LONGEST = 4000
 #: How much more there is to see than the window shows, of what is as high as the window.
 _HIDDEN = """() => Math.max(...[...document.querySelectorAll("html, main, .thread, dialog[open]")]
   .map(one => one.scrollHeight - one.clientHeight))"""
+#: What goes sideways out of the window where nothing scrolls, and what scrolls sideways.
+_TOO_WIDE = """() => {
+  const named = one => [one.localName, ...one.classList].join(".");
+  const scrolls = one => one.scrollWidth > one.clientWidth + 1
+    && ["auto", "scroll"].includes(getComputedStyle(one).overflowX);
+  const held = one => one !== null
+    && (getComputedStyle(one).overflowX !== "visible" || held(one.parentElement));
+  const all = [...document.querySelectorAll("body *")].filter(one => one.checkVisibility());
+  return [...new Set([
+    ...all.filter(scrolls).map(one =>
+      `${named(one)} scrolls sideways: ${one.scrollWidth} in ${one.clientWidth} px`),
+    ...all.filter(one => one.getBoundingClientRect().right > innerWidth + 1)
+      .filter(one => !held(one.parentElement)).map(one => `${named(one)} leaves the window`),
+  ])];
+}"""
 #: When fonts are there and nothing moves any more that comes to an end.
 _SETTLED = """() => document.fonts.ready.then(() => Promise.all(document.getAnimations()
   .filter(one => one.effect.getComputedTiming().endTime !== Infinity)
@@ -66,12 +81,17 @@ class Visit:
             context.close()
 
     def take(self, page: Page, part: str = "", *, whole: bool = True) -> None:
-        """Take the page as it is; ``whole``: and all of it, if it is longer than the window."""
+        """Take the page as it is; ``whole``: and all of it, if it is longer than the window.
+
+        Says what is wider than its place.
+        """
         name = ".".join(filter(None, (self.name, part, str(self.width))))
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
             page.evaluate(_SETTLED)
             page.screenshot(path=self.folder / f"{name}.{theme}.png")
+        for found in page.evaluate(_TOO_WIDE):
+            print(f"  {name}: {found}")
         hidden = page.evaluate(_HIDDEN) if whole else 0
         page.emulate_media(color_scheme="light")
         if hidden > 8:
