@@ -85,8 +85,10 @@ export const chat = {
   tokensPerSecond: (tokens: number): string =>
     `${tokens < 10 ? tokens.toFixed(1) : count(tokens)} tokens/s`,
   tokens: (tokens: number): string => counted(tokens, "token", "tokens"),
-  prompt: (tokens: number, cached: number): string =>
-    `${count(cached)} of ${counted(tokens, "prompt token", "prompt tokens")} cached`,
+  prompt: (tokens: number, cached: number): string => {
+    const all = counted(tokens, "prompt token", "prompt tokens");
+    return cached === 0 ? all : `${count(cached)} of ${all} cached`;
+  },
   onThisBox: "here, on this box",
 
   stopped: "Stopped",
