@@ -30,7 +30,7 @@ def _model(all_of_them: Gateways, shots: Shots) -> None:
         with at(visit, all_of_them.house, f"#/models/{BUSY}") as page:
             for tab, sign in (
                 ("", "What it is"),
-                ("settings", "Context and memory"),
+                ("settings", "As JSON"),
                 ("personalities", "Try it"),
             ):
                 go(page, "/".join(filter(None, ("#/models", BUSY, tab))))

@@ -34,7 +34,7 @@ export function RunningTable() {
                 <th scope="col" class="wide">
                   {columns.timings}
                 </th>
-                <th scope="col" class="number">
+                <th scope="col" class="number wide">
                   {columns.tokens}
                 </th>
                 <th scope="col" class="number wider">
@@ -62,7 +62,7 @@ export function RunningTable() {
                   <td class="wide">
                     <TimingsBar timings={one.timings} />
                   </td>
-                  <td class="number">{count(one.completion_tokens)}</td>
+                  <td class="number wide">{count(one.completion_tokens)}</td>
                   <td class="number wider">{speed(one.tokens_per_second)}</td>
                   <td class="number">{duration(one.seconds)}</td>
                   <td class="action">
