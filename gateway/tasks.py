@@ -30,6 +30,13 @@ def _finished(task: asyncio.Task[Any]) -> None:
         _log.error("task %s crashed", task.get_name(), exc_info=error)
 
 
+def done() -> asyncio.Future[None]:
+    """Return what can be awaited and is over already."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
+
+
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel the tasks and wait until each has ended; their outcome is not raised here."""
     alive = [task for task in tasks if task is not None and not task.done()]

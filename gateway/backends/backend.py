@@ -1,8 +1,9 @@
 """A model's backend as the scheduler sees it: one state machine, whatever stands behind it.
 
 :mod:`gateway.backends.local` is a llama-server of our own, :mod:`gateway.backends.remote` a model
-that other servers have. What to start and stop, and when, is decided by the scheduler alone;
-callers never look first: ``await ensure_ready()`` does whatever is needed, or raises.
+that other servers have. The scheduler decides what to start, drain and stop, and when; the backend
+does it, and its :attr:`Backend.state` is the only place that says how far that is. To ask for any
+of them changes the state at once, so that nothing can be decided on an older one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,7 +101,8 @@ class ServerStatus:
 class Backend(ABC):
     """What answers for one :class:`ModelSpec`.
 
-    ``changed`` is called (from the event loop) after every change of state.
+    ``changed`` is called (from the event loop) after every change of state. It may start, drain or
+    stop the backend in turn: whoever enters a state does nothing after that.
     """
 
     #: In these states it may be given requests.
@@ -129,6 +131,9 @@ class Backend(ABC):
         self.accused: list[Any] = []
         self.sleeping = False  # ready, but its memory is given back until the next request
         self.start_failed = False  # the last start came to nothing that would have to be stopped
+        #: Why the last start failed; ``None`` while it is under way, when it has succeeded, and
+        #: where it was stopped.
+        self.start_error: GatewayError | None = None
         #: What the next start is told: the devices to use (none: as llama-server likes), and why
         #: it will have no GPU, where it should have one.
         self.devices: tuple[str, ...] = ()
@@ -173,6 +178,13 @@ class Backend(ABC):
         return None
 
     @abstractmethod
+    def start(self, prepare: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin to start it: it is ``starting`` from now on. Nothing of it may be there.
+
+        ``prepare`` is awaited first, and ends with the start where that is stopped.
+        """
+
+    @abstractmethod
     async def ensure_ready(self) -> None:
         """Return when the backend is ready, starting it first where that is needed.
 
@@ -181,8 +193,11 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def stop(self) -> None:
-        """End it, whatever it is doing, and return when nothing of it is left."""
+    def stop(self) -> asyncio.Future[None]:
+        """End it, whatever it is doing: it is ``stopping`` from now on if anything of it is there.
+
+        Await what this returns until nothing is left; the end comes without that, too.
+        """
 
     @abstractmethod
     def reset(self) -> None:
@@ -214,8 +229,8 @@ class Backend(ABC):
         _log.error("model %s: %s", self.spec.name, failure.message)
 
     def drain(self) -> None:
-        """Take no new work; what runs may finish. Only ``ready`` can be drained."""
-        if self.state is State.READY:
+        """Take no new work; what runs may finish. Only what takes work can be drained."""
+        if self.serving:
             self._enter(State.DRAINING)
 
     def undrain(self) -> None:

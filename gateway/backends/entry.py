@@ -55,13 +55,14 @@ class Entry:
     gap: float | None = None
     #: When somebody waited for the place of another model, and that was in use, or the reverse.
     vied: float = -math.inf
-    starting: asyncio.Task[None] | None = None
-    stopping: asyncio.Task[None] | None = None
+    #: It is to go: somebody asked for that, or its entry in models.json is another one.
     unload: bool = False
     #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
     alone: bool = False
-    #: The death that was told last.
-    told: GatewayError | None = None
+    #: What was heard last of its backend: a death, why a start failed, which start was done.
+    death: GatewayError | None = None
+    start_error: GatewayError | None = None
+    loaded: int = 0
     #: Where it is, as long as it is resident, and what looks how that grows.
     on: Placement = ()
     growing: asyncio.Task[None] | None = None
@@ -88,17 +89,24 @@ class Entry:
     @property
     def resident(self) -> bool:
         """Whether a process exists, or is about to, or has not been cleared away."""
-        busy = self.starting is not None or self.stopping is not None
-        return busy or self.backend.resident
+        return self.backend.resident
+
+    @property
+    def loading(self) -> bool:
+        """Whether its start is not done, or is being cleared away after it has failed."""
+        state = self.backend.state
+        never_ready = self.loaded != self.backend.starts
+        return state is State.STARTING or (state is State.STOPPING and never_ready)
+
+    def send_away(self) -> None:
+        """Have it go when its work is done; nobody new gets in."""
+        self.unload = True
+        self.backend.drain()
 
     def asked(self, now: float) -> None:
         """Note a request that has just come, before it is served or waits."""
         if not self.in_flight and not self.queue and self.last_used:
             self.gap = now - self.last_used
-
-    def takes_work(self) -> bool:
-        """Whether its backend is ready and is going to stay."""
-        return self.backend.serving and not self.unload and self.stopping is None
 
     @property
     def oldest_wait(self) -> float | None:
@@ -204,8 +212,6 @@ def view_of(
 ) -> ModelView:
     """For a decision. ``demand``: what it needs, ``None`` while that is being looked up."""
     backend, state = entry.backend, entry.backend.state
-    stopping = entry.stopping is not None or state is State.STOPPING
-    ready = backend.serving and not stopping and not closing
     ready_since = backend.ready_since or 0.0
     last_used = _last_used(entry)
     linger = min(limits.linger, max(LINGER, backend.load_seconds or 0.0))
@@ -217,10 +223,10 @@ def view_of(
     return ModelView(
         name=entry.key,
         resident=entry.resident,
-        starting=(entry.starting is not None or state is State.STARTING) and not stopping,
-        ready=ready and not entry.unload,
-        draining=not stopping and (state is State.DRAINING or (ready and entry.unload)),
-        stopping=stopping,
+        starting=state is State.STARTING,
+        ready=backend.serving and not closing,
+        draining=state is State.DRAINING,
+        stopping=state is State.STOPPING,
         blocked_until=blocked_until,
         in_flight=entry.in_flight,
         slots=entry.slots,

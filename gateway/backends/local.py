@@ -25,7 +25,7 @@ import math
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import orjson
@@ -45,7 +45,7 @@ from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.models.paths import resolve_model_path, split_parts
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UnixAddress, UpstreamError, UpstreamPool
 
 _log = logging.getLogger(__name__)
@@ -138,8 +138,15 @@ class LocalBackend(Backend):
                     async with asyncio.timeout(wait):
                         await self._next_state.wait()
             else:
-                self._starting = spawn(self._start(), name=f"start {self.spec.name}")
-                self._enter(State.STARTING)
+                self.start()
+
+    def start(self, prepare: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin to start a process."""
+        assert self._starting is None
+        assert not self.resident, self.state
+        self.start_error = None
+        self._starting = spawn(self._start(prepare), name=f"start {self.spec.name}")
+        self._enter(State.STARTING)
 
     async def _join(self, starting: asyncio.Task[GatewayError | None]) -> None:
         await asyncio.wait([starting])
@@ -169,19 +176,20 @@ class LocalBackend(Backend):
             return copy.copy(self.last_death)  # each raises one of its own
         return error
 
-    async def stop(self) -> None:
-        """End the process, whatever it is doing, and return when it is gone and reaped."""
+    def stop(self) -> asyncio.Future[None]:
+        """End the process, whatever it is doing; await that it is gone and reaped."""
         self._stops += 1
-        if self._stopping is None:
+        stopping = self._stopping
+        if stopping is None:
             if not self.resident:
                 if self.state is State.BACKOFF:
                     self._enter(State.STOPPED)
-                return
-            self._stopping = spawn(self._stop(), name=f"stop {self.spec.name}")
+                return done()
+            stopping = self._stopping = spawn(self._stop(), name=f"stop {self.spec.name}")
             if self._lived() >= self._env.quick_death:
                 self._quick_deaths = 0
             self._enter(State.STOPPING)
-        await asyncio.shield(self._stopping)
+        return asyncio.shield(stopping)
 
     def reset(self) -> None:
         """Forget earlier deaths."""
@@ -199,8 +207,10 @@ class LocalBackend(Backend):
 
     # --- transitions ------------------------------------------------------------------------
 
-    async def _start(self) -> GatewayError | None:
+    async def _start(self, prepare: Callable[[], Awaitable[None]] | None) -> GatewayError | None:
         """Start and wait until ready; a failure is the result, not raised."""
+        if prepare is not None:
+            await prepare()
         started = time.monotonic()
         self.start_failed = self.sleeping = False
         self.accused = []
@@ -215,36 +225,37 @@ class LocalBackend(Backend):
         stem, _, suffix = self._socket_name.rpartition(".")
         self._socket = self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
         try:
-            try:
-                command = await asyncio.to_thread(self._prepare)
-            except Exception as error:
-                # Nothing ran: not a death, and free to be tried again.
-                failure = self._as_failure(error)
+            command = await asyncio.to_thread(self._prepare)
+        except Exception as error:
+            # Nothing ran: not a death, and free to be tried again.
+            self.refused(failure := self._as_failure(error))
+            return self._failed(failure, State.STOPPED)
+        try:
+            child = await self._until_ready(command)
+        except Exception as error:  # whatever it is: no child may be left behind
+            failure = self._as_failure(error)
+            if failure.code == GPU_REQUIRED:  # no death: it was ended by us
                 self.refused(failure)
-                self._enter(State.STOPPED)
-                return failure
-            try:
-                child = await self._until_ready(command)
-            except Exception as error:  # whatever it is: no child may be left behind
-                failure = self._as_failure(error)
-                if failure.code == GPU_REQUIRED:  # no death: it was ended by us
-                    self.refused(failure)
-                    self._enter(State.STOPPING)
-                    await self._clean_up()
-                    self._enter(State.STOPPED)
-                    return failure
-                self._died(failure)
+                self._enter(State.STOPPING)
                 await self._clean_up()
-                self._await_next_start()
-                return failure
-            self.load_seconds = time.monotonic() - started
-            if self.degraded is not None:
-                _log.warning("model %s runs on the CPU: %s", self.spec.name, self.degraded)
-            self._watching = spawn(self._watch(child), name=f"watch {self.spec.name}")
-            self._enter(State.READY)
-            return None
-        finally:
-            self._starting = None
+                return self._failed(failure, State.STOPPED)
+            self._died(failure)
+            await self._clean_up()
+            return self._failed(failure, self._after_death())
+        self.load_seconds = time.monotonic() - started
+        if self.degraded is not None:
+            _log.warning("model %s runs on the CPU: %s", self.spec.name, self.degraded)
+        self._watching = spawn(self._watch(child), name=f"watch {self.spec.name}")
+        self._starting = None
+        self._enter(State.READY)
+        return None
+
+    def _failed(self, failure: GatewayError, state: State) -> GatewayError:
+        """The start is over, and what there was of it is cleared away."""
+        self.start_error = failure
+        self._starting = None
+        self._enter(state)
+        return failure
 
     async def _until_ready(self, command: Command) -> process.Child:
         child = self._child = await process.start(
@@ -379,7 +390,7 @@ class LocalBackend(Backend):
             self.by_request = by_request(status) and not gpu_ran_out(self._tail())
         self._died(self.last_death, counts=not self.by_request)
         await self._clean_up()
-        self._await_next_start()
+        self._enter(self._after_death())
 
     async def _guard(self, child: process.Child) -> None:
         """Kill a child that hangs: its death is dealt with like any other."""
@@ -456,17 +467,16 @@ class LocalBackend(Backend):
         self._counted = counts
         self._enter(State.STOPPING)
 
-    def _await_next_start(self) -> None:
-        """It has died and is cleared away."""
+    def _after_death(self) -> State:
+        """It has died and is cleared away: what it is in now, until :attr:`retry_at`."""
         further = self._quick_deaths - self._env.quick_deaths_allowed
         if self._counted and further >= 0:
             pause = min(self._env.failed_first * 2.0 ** min(further, 32), self._env.failed_cap)
             self.retry_at = time.monotonic() + pause
-            self._enter(State.FAILED)
-            return
+            return State.FAILED
         wait = self._env.backoff_first * 2 ** max(0, self._quick_deaths - 1)
         self.retry_at = time.monotonic() + min(wait, self._env.backoff_cap)
-        self._enter(State.BACKOFF)
+        return State.BACKOFF
 
     def _was_stopped(self) -> GatewayError:
         return BackendError(f"{self.spec.name!r} was stopped while it was loading")

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.backends.backend import Backend, Environment, ServerStatus, State
@@ -27,7 +27,7 @@ from gateway.backends.server import Tempo
 from gateway.catalog import ModelSpec
 from gateway.endpoints import read_key
 from gateway.errors import BackendError, GatewayError, LoadFailed
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UpstreamError
 
 _log = logging.getLogger(__name__)
@@ -95,14 +95,26 @@ class RemoteBackend(Backend):
                 raise BackendError(f"{self.spec.name!r} is being unloaded")
             else:
                 if self._starting is None:
-                    self._starting = spawn(self._start(), name=f"reach {self.spec.name}")
-                    self._enter(State.STARTING)
-                starting = self._starting
-                await asyncio.wait([starting])
-                if starting.cancelled():
-                    raise BackendError(f"{self.spec.name!r} was unloaded while it was loading")
-                if (failure := starting.result()) is not None:
-                    raise failure
+                    self.start()
+                await self._join()
+
+    def start(self, prepare: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin to look whether a server is up."""
+        assert self._starting is None
+        assert not self.resident, self.state
+        self.start_error = None
+        self._starting = spawn(self._start(prepare), name=f"reach {self.spec.name}")
+        self._enter(State.STARTING)
+
+    async def _join(self) -> None:
+        starting = self._starting
+        if starting is None:
+            return
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            raise BackendError(f"{self.spec.name!r} was unloaded while it was loading")
+        if (failure := starting.result()) is not None:
+            raise failure
 
     async def suspect(self, error: UpstreamError) -> bool:
         """Look at the servers.
@@ -114,14 +126,21 @@ class RemoteBackend(Backend):
             await self._fleet.look_again(_SUSPICION)
         return isinstance(error, ConnectFailed) and not isinstance(error, Unreachable)
 
-    async def stop(self) -> None:
-        """Close every connection; return when nothing is left."""
-        if self._stopping is None:
+    def stop(self) -> asyncio.Future[None]:
+        """Close every connection; await that nothing is left."""
+        stopping = self._stopping
+        if stopping is None:
             if not self.resident:
-                return
-            self._stopping = spawn(self._stop(), name=f"let go of {self.spec.name}")
+                return done()
+            stopping = self._stopping = spawn(self._stop(), name=f"let go of {self.spec.name}")
             self._enter(State.STOPPING)
-        await asyncio.shield(self._stopping)
+        return asyncio.shield(stopping)
+
+    def undrain(self) -> None:
+        """Take requests again, whether servers are up or are to be tried by them."""
+        if self.state is State.DRAINING:
+            up = self._fleet is not None and self._fleet.any_up
+            self._enter(State.READY if up else State.BACKOFF)
 
     def reset(self) -> None:
         """Nothing is remembered against it: each request tries anew."""
@@ -132,48 +151,46 @@ class RemoteBackend(Backend):
 
     # --- transitions ------------------------------------------------------------------------
 
-    async def _start(self) -> GatewayError | None:
+    async def _start(self, prepare: Callable[[], Awaitable[None]] | None) -> GatewayError | None:
+        if prepare is not None:
+            await prepare()
         started = time.monotonic()
         self.starts += 1
         self.start_failed = False
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         try:
-            try:
-                key, context = await asyncio.to_thread(self._prepare)
-            except (OSError, ValueError) as error:
-                what = f"the servers of {self.spec.name!r} cannot be asked."
-                return self._failed(LoadFailed(what, detail=str(error)))
-            spec = self.spec
-            fleet = self._fleet = Fleet(
-                spec.name,
-                spec.endpoints,
-                key,
-                context,
-                parallel=spec.parallel,
-                timeout=spec.timeout,
-                tempo=Tempo(
-                    self._env.health_interval, self._env.backoff_first, self._env.backoff_cap
-                ),
-                log=self.log,
-                changed=self._judge,
-            )
-            while not fleet.any_up:
-                if fleet.all_down:
-                    failure = fleet.failure()
-                    await self._let_go()
-                    return self._failed(failure)
-                self._news.clear()
-                await self._news.wait()
-            self.load_seconds = time.monotonic() - started
-            self._enter(State.READY)
-            return None
-        finally:
-            self._starting = None
+            key, context = await asyncio.to_thread(self._prepare)
+        except (OSError, ValueError) as error:
+            what = f"the servers of {self.spec.name!r} cannot be asked."
+            return self._failed(LoadFailed(what, detail=str(error)))
+        spec = self.spec
+        fleet = self._fleet = Fleet(
+            spec.name,
+            spec.endpoints,
+            key,
+            context,
+            parallel=spec.parallel,
+            timeout=spec.timeout,
+            tempo=Tempo(self._env.health_interval, self._env.backoff_first, self._env.backoff_cap),
+            log=self.log,
+            changed=self._judge,
+        )
+        while not fleet.any_up:
+            if fleet.all_down:
+                failure = fleet.failure()
+                await self._let_go()
+                return self._failed(failure)
+            self._news.clear()
+            await self._news.wait()
+        self.load_seconds = time.monotonic() - started
+        self._starting = None
+        self._enter(State.READY)
+        return None
 
     def _failed(self, failure: GatewayError) -> GatewayError:
-        self.last_error = failure
-        self.start_failed = True
-        _log.error("model %s: %s", self.spec.name, failure.message)
+        self.refused(failure)
+        self.start_error = failure
+        self._starting = None
         self._enter(State.STOPPED)
         return failure
 

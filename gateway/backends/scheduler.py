@@ -8,12 +8,14 @@ out here. In-flight requests are counted in one place: the lease.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NOT_WATCHED = Memory()
+_LOADED = (State.READY, State.DRAINING)
 #: Where memory ran out though a model was given no more than there was: so often it is tried with
 #: so much of what it was granted.
 _SHRINKS = 2
@@ -163,7 +166,7 @@ class Scheduler:
         if (
             entry is None
             or entry.queue
-            or not entry.takes_work()
+            or not entry.backend.serving
             or entry.in_flight >= entry.slots
             or self._closing
         ):
@@ -196,7 +199,7 @@ class Scheduler:
         entry = self._find(model)
         if explicit:
             entry.backend.reset()
-        if entry.takes_work():
+        if entry.backend.serving:
             await entry.backend.ensure_ready()  # it is, unless all servers elsewhere are down
             return
         if not explicit:
@@ -221,14 +224,14 @@ class Scheduler:
         Who waits for it while it is loading, or until its load can begin, is sent away.
         """
         entry = self._find(model)
-        if entry.starting is not None or not entry.resident:
+        if entry.loading or not entry.resident:
             self._fail(entry, Unavailable(f"{model!r} was unloaded while it was loading"))
         if not entry.resident:
             self._pump()
             return
         changed = asyncio.Event()
         stop_listening = self.subscribe(changed.set)
-        entry.unload = True
+        entry.send_away()
         self._pump()
         try:
             while entry.unload:
@@ -243,12 +246,8 @@ class Scheduler:
         A model whose process would be started otherwise is drained and stopped, to come back
         as the new one; one that is gone likewise, for good. Everything else just changes.
         """
-        self._pumping = True  # nothing is decided on half of it
-        try:
+        with self._undecided():
             self._take_over(catalog)
-        finally:
-            self._pumping = False
-        self._pump()
 
     def _take_over(self, catalog: Catalog) -> None:
         self.environment.withheld.update(catalog.key_variables)
@@ -258,7 +257,7 @@ class Scheduler:
                 del self._entries[name]
                 self._fail(entry, ModelNotFound(f"the model {name!r} is gone from models.json"))
                 if entry.resident:
-                    entry.unload = True
+                    entry.send_away()
                     self._retired += 1
                     entry.key = f"{name}\0{self._retired}"  # no name in models.json has a NUL
                     self._leaving[entry.key] = entry
@@ -268,7 +267,7 @@ class Scheduler:
                 if same_process and not entry.unload:
                     entry.backend.spec = spec
                 elif entry.resident:
-                    entry.unload = True  # the new spec goes to the backend when it has stopped
+                    entry.send_away()  # the new spec goes to the backend when it has stopped
                 else:
                     self._settle(entry)
         for name, spec in catalog.models.items():
@@ -297,8 +296,8 @@ class Scheduler:
         return next((place for place, w in enumerate(queue, 1) if w.task is task), None)
 
     def loaded(self) -> list[str]:
-        """Names of the models that are ready for requests."""
-        return [n for n, e in self._entries.items() if e.backend.state is State.READY]
+        """Names of the models that are loaded, those too that end their work."""
+        return [n for n, e in self._entries.items() if e.backend.state in _LOADED]
 
     def status(self) -> list[ModelStatus]:
         """Every model, in the order of models.json."""
@@ -332,13 +331,9 @@ class Scheduler:
         if self._alarm is not None:
             self._alarm.cancel()
         every = [*self._entries.values(), *self._leaving.values()]
-        await cancel_and_wait(*(entry.starting for entry in every))
-        for entry in every:
-            entry.starting = None  # one that was cancelled before it ran could not say so
-        await cancel_and_wait(*(entry.growing for entry in every))
+        growing = [entry.growing for entry in every]
         await asyncio.gather(*(entry.backend.stop() for entry in every))
-        if unloading := [entry.stopping for entry in every if entry.stopping is not None]:
-            await asyncio.wait(unloading)
+        await cancel_and_wait(*growing)
 
     # --- how it works ---------------------------------------------------------------------------
 
@@ -430,19 +425,30 @@ class Scheduler:
                 waiter.future.exception()  # who waits raises it; one who just left must not
 
     def _changed(self, backend: Backend) -> None:
-        """A backend has entered another state."""
-        for entry in (*self._entries.values(), *self._leaving.values()):
-            if entry.backend is backend:
-                if (death := backend.last_death) is not None and death is not entry.told:
-                    entry.told = death
-                    if backend.by_request:
-                        entry.slots = 1  # until one more request has gone well
-                    self.died(entry.spec.name, death)
-                if backend.state is State.FAILED and entry.starting is None:
-                    self._fail(entry, backend.failure())  # a failed start tells them itself
-                self._settle(entry)
-                break
-        self._pump()
+        """A backend has entered another state, or has something new to tell."""
+        with self._undecided():
+            for entry in (*self._entries.values(), *self._leaving.values()):
+                if entry.backend is backend:
+                    self._hear(entry, backend)
+                    break
+
+    def _hear(self, entry: Entry, backend: Backend) -> None:
+        if (death := backend.last_death) is not None and death is not entry.death:
+            entry.death = death
+            if backend.by_request:
+                entry.slots = 1  # until one more request has gone well
+            self.died(entry.spec.name, death)
+        if (failure := backend.start_error) is not None and failure is not entry.start_error:
+            entry.start_error = failure
+            self._load_failed(entry, failure)
+        elif backend.state is State.FAILED:
+            self._fail(entry, backend.failure())
+        elif backend.state is State.READY and entry.loaded != backend.starts:
+            entry.loaded = backend.starts
+            self._load_succeeded(entry)
+        if entry.unload:
+            backend.drain()  # it was starting when it was sent away
+        self._settle(entry)
 
     def _settle(self, entry: Entry) -> None:
         """Once its process is gone: it has been unloaded, and may come back as another one."""
@@ -466,6 +472,16 @@ class Scheduler:
         if self._listeners:
             for listener in tuple(self._listeners):
                 listener()
+
+    @contextlib.contextmanager
+    def _undecided(self) -> Iterator[None]:
+        """Decide afterwards, once, and nothing on half of what is done meanwhile."""
+        outermost, self._pumping = not self._pumping, True
+        try:
+            yield
+        finally:
+            self._pumping = not outermost
+            self._pump()
 
     def _pump(self) -> None:
         """Decide and act until there is nothing more to do now."""
@@ -507,9 +523,9 @@ class Scheduler:
                     entry.loaders.popleft().future.set_result(None)
             case Act.START:
                 self._place(entry, action.on)
-                entry.starting = spawn(self._start(entry), name=f"load {entry.spec.name}")
+                backend.start(partial(self._choose, entry))
             case Act.STOP:
-                entry.stopping = spawn(self._stop(entry), name=f"unload {entry.spec.name}")
+                backend.stop()
             case Act.DRAIN:
                 backend.drain()
             case Act.RESUME:
@@ -525,25 +541,11 @@ class Scheduler:
                 if self._accounts is not None and not self._accounts.looking:
                     self._look(self._accounts)
 
-    async def _start(self, entry: Entry) -> None:
-        failure: GatewayError | None = None
-        try:
-            await self._choose(entry)
-            await entry.backend.ensure_ready()
-        except GatewayError as error:
-            failure = error
-        else:
-            entry.shrunk = 0
-            if self._accounts is not None and (pid := entry.backend.pid) is not None:
-                spawn(self._weigh(entry, self._accounts, pid), name=f"weigh {entry.spec.name}")
-        finally:
-            entry.starting = None
-            if failure is None:
-                entry.alone = False
-            elif entry.stopping is None:
-                self._load_failed(entry, failure)
-            self._settle(entry)
-            self._pump()
+    def _load_succeeded(self, entry: Entry) -> None:
+        entry.alone = False
+        entry.shrunk = 0
+        if self._accounts is not None and (pid := entry.backend.pid) is not None:
+            spawn(self._weigh(entry, self._accounts, pid), name=f"weigh {entry.spec.name}")
 
     def _load_failed(self, entry: Entry, failure: GatewayError) -> None:
         if failure.code == OUT_OF_MEMORY and not entry.alone and self._others_loaded(entry):
@@ -624,7 +626,7 @@ class Scheduler:
     def _residents(self) -> list[Resident]:
         every = (*self._entries.values(), *self._leaving.values())
         return [
-            Resident(pid, entry.on, settled=entry.starting is None)
+            Resident(pid, entry.on, settled=entry.backend.state is not State.STARTING)
             for entry in every
             if (pid := entry.backend.pid) is not None
         ]
@@ -719,16 +721,6 @@ class Scheduler:
             return self._accounts.demand(entry.spec)
         given = memory_of(entry) or size
         return Demand(given, given)
-
-    async def _stop(self, entry: Entry) -> None:
-        try:
-            await cancel_and_wait(entry.starting)
-            entry.starting = None  # it could not say so if it was cancelled before it ran
-            await entry.backend.stop()
-        finally:
-            entry.stopping = None
-            self._settle(entry)
-            self._pump()
 
     def _ttl(self, entry: Entry) -> float | None:
         return entry.ttl if entry.ttl is not None else self._idle_unload

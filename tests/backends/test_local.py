@@ -539,8 +539,8 @@ async def test_a_stop_of_a_start_that_is_further_than_the_loop_knows(make, box):
 async def test_a_start_wanted_during_a_stop_follows_it(make, box):
     backend = make(ignore_term=1, stop_grace=0.2)
     await backend.ensure_ready()
-    stopping = spawn(backend.stop(), name="stop")
-    await backend.reaches(State.STOPPING)
+    stopping = backend.stop()
+    assert backend.state is State.STOPPING
     await backend.ensure_ready()
     assert stopping.done()
     assert [start["beside"] for start in box.starts()] == [[], []]
@@ -549,8 +549,8 @@ async def test_a_start_wanted_during_a_stop_follows_it(make, box):
 async def test_a_cancelled_stop_goes_on(make):
     backend = make(ignore_term=1, stop_grace=0.2)
     await backend.ensure_ready()
-    stopping = spawn(backend.stop(), name="stop")
-    await backend.reaches(State.STOPPING)
+    stopping = backend.stop()
+    assert backend.state is State.STOPPING
     stopping.cancel()
     await backend.reaches(State.STOPPED)
 
