@@ -21,8 +21,8 @@ from gateway.api.room import Room
 from gateway.app import build_app
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.machine import Machine, MachineReader
-from gateway.backends.policy import Limits
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import PATIENCE, Patience
@@ -175,7 +175,7 @@ class Gateway:
         return Scheduler(
             self.library.catalog,
             environment,
-            Limits(max_loaded=settings.scheduler.max_loaded),
+            SchedulingLimits(max_loaded=settings.scheduler.max_loaded),
             queue_size=settings.limits.queue_size,
             queue_timeout=settings.limits.queue_timeout,
             idle_unload=settings.scheduler.idle_unload,
@@ -245,7 +245,7 @@ class Gateway:
                     _program(settings, environment.environ), environment.for_children
                 ),
             ),
-            Limits(settings.scheduler.max_loaded, capacity.budget),
+            SchedulingLimits(settings.scheduler.max_loaded, capacity.budget),
         )
 
     async def _close_keys(self) -> None:

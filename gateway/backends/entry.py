@@ -11,8 +11,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.backends.backend import Backend, ServerStatus, State
+from gateway.backends.decision import NOTHING, ModelView, SchedulingLimits
 from gateway.backends.placement import Demand, Placement
-from gateway.backends.policy import NOTHING, Limits, ModelView
 from gateway.backends.ram import RAM
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
@@ -208,7 +208,12 @@ def memory_of(entry: Entry) -> int | None:
 
 
 def view_of(
-    entry: Entry, demand: Demand | None, *, ttl: float | None, limits: Limits, closing: bool
+    entry: Entry,
+    demand: Demand | None,
+    *,
+    ttl: float | None,
+    limits: SchedulingLimits,
+    closing: bool,
 ) -> ModelView:
     """For a decision. ``demand``: what it needs, ``None`` while that is being looked up."""
     backend, state = entry.backend, entry.backend.state
@@ -245,5 +250,5 @@ def view_of(
         pinned=entry.spec.pinned,
         unload=entry.unload,
         expires=None if ttl is None else last_used + ttl,
-        elsewhere=bool(backend.spec.url),
+        remote=bool(backend.spec.url),
     )

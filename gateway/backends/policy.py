@@ -23,125 +23,26 @@ The rules, in the order in which they are applied:
 8. Free memory is looked at before anything is started, or ended for it: what other programs have
    taken is not there. Nothing ends where that would not be enough. Then the newcomer waits, since
    memory may come free, and is refused after ``short_for``.
-9. A model elsewhere, on other machines, takes no place: it starts when it is asked for, counts for
+9. A remote model, on other machines, takes no place: it starts when it is asked for, counts for
    nothing and makes room for nobody.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from gateway.backends.placement import Demand, Look, Memory, Placement, place, taken_by
+from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
+from gateway.backends.placement import Look, Memory
+from gateway.backends.room import Room
 
 _UNKNOWN: Final = Memory()
-NOTHING: Final = Demand()
-
-
-class Act(Enum):
-    """What the scheduler can be told to do with a model."""
-
-    GRANT = auto()  # give the first waiter its lease
-    LOADED = auto()  # tell those who only wanted it loaded
-    START = auto()
-    STOP = auto()
-    DRAIN = auto()
-    RESUME = auto()  # take work again after all
-    REFUSE = auto()  # send all waiters away: there will be no room
-    GIVE_UP = auto()  # likewise: other programs hold the memory
-    LOOK = auto()  # see how much memory is free, and decide then
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One thing to do with one model."""
-
-    act: Act
-    model: str
-    on: Placement = ()  # of START: the devices it goes to
-
-
-@dataclass(frozen=True, slots=True)
-class ModelView:
-    """All that a decision about one model depends on. Times in seconds, memory in bytes."""
-
-    name: str
-    resident: bool = False  # a process exists
-    starting: bool = False
-    ready: bool = False  # may be given work
-    draining: bool = False
-    stopping: bool = False
-    blocked_until: float = 0.0  # backoff: may not be started before
-    in_flight: int = 0
-    slots: int = 1
-    waiting: int = 0  # requests that need a slot
-    wanted: int = 0  # callers that only want it loaded
-    oldest_wait: float | None = None  # when the first of both came
-    demand: Demand = NOTHING
-    on: Placement = ()  # where it is, as long as it is resident
-    short_since: float | None = None  # it has been waiting for others' memory since
-    last_used: float = 0.0
-    recent_until: float = 0.0  # until then one without work counts as in use, at most
-    vied: float = -math.inf  # when clients of it and of another one last wanted both at a time
-    ready_since: float = 0.0
-    load_time: float | None = None  # seconds that its last load took
-    alone: bool = False  # must have all the memory that can be had
-    pinned: bool = False
-    unload: bool = False  # somebody asked for it to go
-    expires: float | None = None  # idle from then on, it goes by itself
-    elsewhere: bool = False  # on other machines
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may be resident at once, and how long a newcomer is put off. Seconds.
-
-    A model's turn is as long as ``shares`` swaps take, within ``shortest_turn`` and
-    ``longest_turn``: the longer a swap takes, the longer the place is kept after it.
-    """
-
-    max_loaded: int | None = None
-    budget: int | None = None
-    patience: float = 15.0  # a newcomer lets a busy model go on for so long, at most
-    shares: float = 4.0
-    shortest_turn: float = 2.0
-    longest_turn: float = 60.0
-    first_turn: float = 5.0  # nobody's turn is cut below it, however long others have waited
-    longest_wait: float = 60.0  # a newcomer puts up with no longer turns, if several come first
-    linger: float = 5.0  # a model without work counts as in use for so long, at most
-    grace: float = 0.3  # likewise where its client may be the newcomer, at most
-    late: float = 0.05  # a client that hangs up is noticed within
-    short_for: float = 30.0  # memory that other programs hold is waited for, at most
-    look_every: float = 2.0  # while it is waited for
-
-    def turn(self, model: ModelView, newcomer: ModelView) -> float:
-        """How long ``model`` may keep its place while ``newcomer`` waits for it.
-
-        To swap them and back takes both loads. Of a load that was never measured nothing is known.
-        """
-        loads = [m.load_time for m in (model, newcomer) if m.load_time is not None]
-        if not loads:
-            return self.patience
-        return min(max(self.shares * sum(loads), self.shortest_turn), self.longest_turn)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Actions to carry out now, and when to ask again even if nothing happens.
-
-    ``short``: the models that wait for memory which other programs hold.
-    """
-
-    actions: tuple[Action, ...]
-    wake_at: float | None
-    short: frozenset[str] = frozenset()
 
 
 def decide(
-    models: Sequence[ModelView], limits: Limits, now: float, memory: Memory = _UNKNOWN
+    models: Sequence[ModelView], limits: SchedulingLimits, now: float, memory: Memory = _UNKNOWN
 ) -> Decision:
     """The next actions. At most one grant a model: ask again after carrying them out."""
     actions: list[Action] = []
@@ -156,7 +57,7 @@ def decide(
     if actions:
         return Decision(tuple(actions), now, frozenset(short))
 
-    room = _Room(models, limits, memory)
+    room = Room(models, limits, memory)
     unseen = False  # somebody waits for a look at the memory
     needed: set[str] = set()  # models whose place somebody waits for
     _retire(models, room, actions, alarms, now)
@@ -168,7 +69,7 @@ def decide(
         if model.blocked_until > now:
             alarms.append(model.blocked_until)
             continue
-        if model.elsewhere:
+        if model.remote:
             if not model.resident:
                 actions.append(Action(Act.START, model.name))
             continue
@@ -220,7 +121,7 @@ def _needs_start(model: ModelView) -> bool:
 
 def _retire(
     models: Sequence[ModelView],
-    room: _Room,
+    room: Room,
     actions: list[Action],
     alarms: list[float],
     now: float,
@@ -243,8 +144,8 @@ def _retire(
 def _make_room(
     newcomer: ModelView,
     models: Sequence[ModelView],
-    limits: Limits,
-    room: _Room,
+    limits: SchedulingLimits,
+    room: Room,
     actions: list[Action],
     alarms: list[float],
     now: float,
@@ -253,7 +154,7 @@ def _make_room(
 
     Returns those whose place it needs.
     """
-    here = (m for m in models if m.resident and not m.elsewhere)
+    here = (m for m in models if m.resident and not m.remote)
     others = [m for m in here if not m.pinned and m.name not in room.leaving]
     limits = replace(limits, grace=_grace(others, limits))
     idle = [m for m in others if _is_idle(m, newcomer, limits, now)]
@@ -288,7 +189,7 @@ def _make_room(
     return chosen
 
 
-def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: _Room) -> list[ModelView]:
+def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: Room) -> list[ModelView]:
     """Without those that were picked early and have become unnecessary through later ones."""
     needed = list(chosen)
     for model in chosen:
@@ -298,14 +199,14 @@ def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: _Room) 
     return needed
 
 
-def _is_idle(model: ModelView, newcomer: ModelView, limits: Limits, now: float) -> bool:
+def _is_idle(model: ModelView, newcomer: ModelView, limits: SchedulingLimits, now: float) -> bool:
     if model.in_flight:
         return False
     unwanted = not model.waiting and not model.wanted
     return model.draining or (unwanted and _kept_until(model, newcomer, limits) <= now)
 
 
-def _kept_until(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
+def _kept_until(model: ModelView, newcomer: ModelView, limits: SchedulingLimits) -> float:
     """Until when ``model``, which has no work, keeps its place against ``newcomer``.
 
     Two clients in turn: one waits while the other is served. The place of the one served is kept
@@ -322,18 +223,20 @@ def _kept_until(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
     return min(model.recent_until, model.last_used + limits.grace)
 
 
-def _grace(models: Sequence[ModelView], limits: Limits) -> float:
+def _grace(models: Sequence[ModelView], limits: SchedulingLimits) -> float:
     """One for all of them, so that those least recently used go first."""
     loads = [m.load_time for m in models if m.load_time is not None]
     return min(limits.grace, 0.1 * min(loads, default=math.inf))
 
 
-def _order(model: ModelView, newcomer: ModelView, limits: Limits) -> tuple[bool, float, float]:
+def _order(
+    model: ModelView, newcomer: ModelView, limits: SchedulingLimits
+) -> tuple[bool, float, float]:
     """Who is drained first: who is being drained, then whose turn ends first."""
     return not model.draining, _due(model, newcomer, limits), model.last_used
 
 
-def _due(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
+def _due(model: ModelView, newcomer: ModelView, limits: SchedulingLimits) -> float:
     """When ``model``, which is in use, has to make room for ``newcomer``.
 
     When the newcomer has been patient and the model has had its turn. Who has waited for
@@ -352,83 +255,3 @@ def _due(model: ModelView, newcomer: ModelView, limits: Limits) -> float:
     if model.in_flight or model.waiting or model.wanted:
         return due
     return min(due, _kept_until(model, newcomer, limits))  # then it is idle
-
-
-class _Room:
-    """What is resident now, and what will be once the actions chosen so far are done."""
-
-    def __init__(self, models: Sequence[ModelView], limits: Limits, memory: Memory) -> None:
-        self._limits = limits
-        self._memory = memory
-        here = [m for m in models if m.resident and not m.elsewhere]
-        self._sizes = {m.name: m.demand.size for m in here}
-        self._taken = {m.name: m.on for m in here}
-        self._staying = {m.name: m.on for m in here if m.pinned and not m.stopping and not m.unload}
-        self.leaving = {m.name for m in models if m.resident and m.stopping}
-        self.draining: set[str] = set()  # by a choice made for an older newcomer
-
-    def ever_fits(self, model: ModelView) -> bool:
-        """Whether it would fit if everything had gone that can go, other programs too."""
-        return self._place(model, self._staying, ever=True) is not None
-
-    def could_fit(self, model: ModelView) -> bool:
-        """Whether it would fit if every model had gone that can go, beside other programs."""
-        return self._place(model, self._staying, hopeful=True) is not None
-
-    def place(self, model: ModelView) -> Placement | None:
-        """Where ``model`` could start this moment."""
-        return self._place(model, self._taken)
-
-    def place_scantily(self, model: ModelView) -> Placement | None:
-        """Where ``model`` could start this moment with no more than it can do with."""
-        demand = model.demand
-        if demand.scant is None:
-            return None
-        least = min(demand.scant, demand.least)
-        return self._place(replace(model, demand=replace(demand, least=least)), self._taken)
-
-    def will_fit(self, model: ModelView, gone: Sequence[ModelView]) -> bool:
-        """Whether it will fit when those that are leaving, and ``gone``, have gone."""
-        return self.place_without(model, gone) is not None
-
-    def place_without(self, model: ModelView, gone: Sequence[ModelView]) -> Placement | None:
-        """Where it will be then."""
-        away = self.leaving | {m.name for m in gone}
-        return self._place(model, {n: on for n, on in self._taken.items() if n not in away})
-
-    def _place(
-        self,
-        model: ModelView,
-        taken: Mapping[str, Placement],
-        *,
-        ever: bool = False,
-        hopeful: bool = False,
-    ) -> Placement | None:
-        limits = self._limits
-        if taken:  # alone, anything may try: what it needs is only an estimate
-            if model.alone and not taken.keys() <= self._staying.keys():
-                return None
-            if limits.max_loaded is not None and len(taken) + 1 > limits.max_loaded:
-                return None
-            together = sum(self._sizes[name] for name in taken) + model.demand.size
-            if limits.budget is not None and together > limits.budget:
-                return None
-        return place(
-            model.demand,
-            self._memory,
-            taken_by(taken.values()),
-            ever=ever,
-            hopeful=hopeful,
-            last=taken.keys() <= self._staying.keys(),
-        )
-
-    def reserve(self, model: ModelView, on: Placement) -> None:
-        """Keep a place for it, against those that came later."""
-        self._taken.setdefault(model.name, on)
-        self._sizes.setdefault(model.name, model.demand.size)
-
-    def leave(self, model: ModelView, actions: list[Action]) -> None:
-        """Stop it. Its place counts as taken until the process is gone."""
-        if model.name not in self.leaving:
-            self.leaving.add(model.name)
-            actions.append(Action(Act.STOP, model.name))

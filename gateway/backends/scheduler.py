@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
+from gateway.backends.decision import Act, Action, ModelView, SchedulingLimits
 from gateway.backends.entry import (
     Entry,
     ModelStatus,
@@ -32,7 +33,7 @@ from gateway.backends.entry import (
 from gateway.backends.growth import Growth
 from gateway.backends.local import LocalBackend
 from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
-from gateway.backends.policy import Act, Action, Limits, ModelView, decide
+from gateway.backends.policy import decide
 from gateway.backends.suspects import Suspects
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
@@ -105,7 +106,7 @@ class Scheduler:
         self,
         catalog: Catalog,
         environment: Environment,
-        limits: Limits,
+        limits: SchedulingLimits,
         *,
         queue_size: int,
         queue_timeout: float,
@@ -141,7 +142,7 @@ class Scheduler:
         for spec in catalog.models.values():
             self._add(spec)
 
-    def watch_memory(self, accounts: Accounts, limits: Limits) -> None:
+    def watch_memory(self, accounts: Accounts, limits: SchedulingLimits) -> None:
         """Decide by memory from now on: what models need, and how much there is."""
         self._accounts = accounts
         self.limits = limits

@@ -11,11 +11,11 @@ from scripted import Box, catalog_of, until
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.devices import Device
 from gateway.backends.growth import Growth, Held
 from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
-from gateway.backends.policy import Limits
 from gateway.backends.ram import RAM
 from gateway.backends.scheduler import Scheduler
 
@@ -41,12 +41,14 @@ async def test_what_a_model_takes_later_is_counted(
     scheduler = Scheduler(
         catalog_of(grows, other),
         box.environment(growth_interval=0.05),
-        Limits(),
+        SchedulingLimits(),
         queue_size=8,
         queue_timeout=20,
     )
     capacity = Capacity(read, ROOM * MIB)
-    scheduler.watch_memory(Accounts(Needs(box.folder, {}, remember), capacity, {}), Limits())
+    scheduler.watch_memory(
+        Accounts(Needs(box.folder, {}, remember), capacity, {}), SchedulingLimits()
+    )
     try:
         with await scheduler.lease("grows"):
             pass

@@ -12,10 +12,10 @@ from scripted import Box, catalog_of
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.devices import Device
 from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
-from gateway.backends.policy import Limits
 from gateway.backends.ram import RAM
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.catalog import ModelSpec
@@ -56,10 +56,14 @@ async def make(box: Box, looks: Looks) -> AsyncIterator[Make]:
 
     def make(*specs: ModelSpec) -> Scheduler:
         scheduler = Scheduler(
-            catalog_of(*specs), box.environment(), Limits(), queue_size=100, queue_timeout=10.0
+            catalog_of(*specs),
+            box.environment(),
+            SchedulingLimits(),
+            queue_size=100,
+            queue_timeout=10.0,
         )
         accounts = Accounts(Needs(box.folder, {}, remember), Capacity(looks.read, None), {})
-        scheduler.watch_memory(accounts, Limits())
+        scheduler.watch_memory(accounts, SchedulingLimits())
         made.append(scheduler)
         return scheduler
 

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
 from gateway.backends.placement import Card, Demand, Look, Memory
-from gateway.backends.policy import Act, Action, Decision, Limits, ModelView, decide
+from gateway.backends.policy import decide
 
 NOW = 1000.0
-ONE = Limits(max_loaded=1, patience=15)
+ONE = SchedulingLimits(max_loaded=1, patience=15)
 
 
 def ready(name: str, **changes: Any) -> ModelView:
@@ -48,11 +49,13 @@ def need(size: int) -> Demand:
     return Demand(size, size)
 
 
-def acts(models: Sequence[ModelView], limits: Limits = ONE, now: float = NOW) -> list[str]:
+def acts(
+    models: Sequence[ModelView], limits: SchedulingLimits = ONE, now: float = NOW
+) -> list[str]:
     return [f"{a.act.name} {a.model}" for a in decide(models, limits, now).actions]
 
 
-def wake(models: Sequence[ModelView], limits: Limits = ONE) -> float | None:
+def wake(models: Sequence[ModelView], limits: SchedulingLimits = ONE) -> float | None:
     return decide(models, limits, NOW).wake_at
 
 
@@ -71,7 +74,7 @@ def test_no_slot_no_grant():
 def test_a_grant_does_not_wait_for_anything_else():
     others = [wanted("old", since=0), starting("s", waiting=3, oldest_wait=1), stopping("t")]
     a = ready("a", waiting=1, oldest_wait=NOW)
-    assert acts([*others, a], Limits(max_loaded=4))[0] == "GRANT a"
+    assert acts([*others, a], SchedulingLimits(max_loaded=4))[0] == "GRANT a"
 
 
 @pytest.mark.parametrize("a", [draining("a", waiting=1), stopping("a", waiting=1)])
@@ -83,7 +86,7 @@ def test_one_that_leaves_gets_no_work(a):
 
 
 def test_what_fits_starts():
-    assert acts([wanted("a"), wanted("b")], Limits()) == ["START a", "START b"]
+    assert acts([wanted("a"), wanted("b")], SchedulingLimits()) == ["START a", "START b"]
 
 
 def test_the_longest_wait_comes_first():
@@ -91,7 +94,7 @@ def test_the_longest_wait_comes_first():
 
 
 def test_a_budget_is_kept():
-    limits = Limits(budget=10)
+    limits = SchedulingLimits(budget=10)
     assert acts([wanted("a", 1, demand=need(6)), wanted("b", 2, demand=need(4))], limits) == [
         "START a",
         "START b",
@@ -105,10 +108,10 @@ def test_a_budget_is_kept():
 
 
 def test_alone_anything_may_try():
-    assert acts([wanted("a", demand=need(99))], Limits(budget=10)) == ["START a"]
-    assert acts([wanted("a", demand=need(99)), wanted("b", demand=need(1))], Limits(budget=10)) == [
-        "START a"
-    ]
+    assert acts([wanted("a", demand=need(99))], SchedulingLimits(budget=10)) == ["START a"]
+    assert acts(
+        [wanted("a", demand=need(99)), wanted("b", demand=need(1))], SchedulingLimits(budget=10)
+    ) == ["START a"]
 
 
 def test_backoff_is_waited_for_and_keeps_no_place():
@@ -123,12 +126,12 @@ def test_backoff_is_waited_for_and_keeps_no_place():
 
 def test_the_least_recently_used_idle_one_goes():
     idle = [ready("a", last_used=2), ready("b", last_used=1), ready("c", last_used=3)]
-    assert acts([*idle, wanted("x")], Limits(max_loaded=3)) == ["STOP b"]
+    assert acts([*idle, wanted("x")], SchedulingLimits(max_loaded=3)) == ["STOP b"]
 
 
 def test_no_more_go_than_are_needed():
     idle = [ready("small", demand=need(1), last_used=1), ready("big", demand=need(9), last_used=2)]
-    assert acts([*idle, wanted("x", demand=need(9))], Limits(budget=10)) == ["STOP big"]
+    assert acts([*idle, wanted("x", demand=need(9))], SchedulingLimits(budget=10)) == ["STOP big"]
 
 
 def test_the_place_of_one_that_stops_is_taken_until_it_has_gone():
@@ -137,7 +140,7 @@ def test_the_place_of_one_that_stops_is_taken_until_it_has_gone():
 
 
 def test_none_goes_while_enough_is_going_already():
-    assert acts([stopping("a"), ready("b"), wanted("x")], Limits(max_loaded=2)) == []
+    assert acts([stopping("a"), ready("b"), wanted("x")], SchedulingLimits(max_loaded=2)) == []
 
 
 def test_one_that_died_starts_again_in_its_own_place():
@@ -201,7 +204,7 @@ def test_one_that_was_used_a_moment_ago_counts_as_busy():
 def test_one_that_is_idle_goes_before_one_that_was_used_a_moment_ago():
     recent = ready("a", recent_until=NOW + 3, last_used=NOW + 1)
     models = [recent, ready("b", last_used=NOW + 2), wanted("x")]
-    assert acts(models, Limits(max_loaded=2)) == ["STOP b"]
+    assert acts(models, SchedulingLimits(max_loaded=2)) == ["STOP b"]
 
 
 @pytest.mark.parametrize(("load", "kept"), [(0.2, 0.02), (2, 0.2), (60, 0.3), (None, 0.3)])
@@ -218,7 +221,7 @@ def test_who_comes_when_it_is_idle_may_be_its_own_client_and_does_not_wait_for_i
 def test_the_least_recently_used_one_goes_first_whatever_its_load_took():
     slow = ready("slow", last_used=NOW - 0.1, recent_until=NOW + 5, load_time=60)
     quick = ready("quick", last_used=NOW, recent_until=NOW + 5, load_time=0.1)
-    assert acts([slow, quick, wanted("x")], Limits(max_loaded=2)) == ["STOP slow"]
+    assert acts([slow, quick, wanted("x")], SchedulingLimits(max_loaded=2)) == ["STOP slow"]
 
 
 def test_clients_that_have_met_are_still_two_when_one_asks_in_the_others_pause():
@@ -238,12 +241,15 @@ def test_one_that_is_drained_stops_when_its_work_is_done():
 def test_one_that_is_drained_takes_work_again_if_nobody_needs_its_place():
     assert acts([draining("a", in_flight=1)]) == ["RESUME a"]
     assert acts([draining("a"), wanted("x", blocked_until=NOW + 9)]) == ["RESUME a"]
-    assert acts([draining("a"), wanted("x")], Limits(max_loaded=2)) == ["START x", "RESUME a"]
+    assert acts([draining("a"), wanted("x")], SchedulingLimits(max_loaded=2)) == [
+        "START x",
+        "RESUME a",
+    ]
 
 
 def test_only_as_many_are_drained_as_are_needed():
     models = [draining("a", in_flight=1), draining("b", in_flight=1), wanted("x", 0)]
-    assert acts(models, Limits(max_loaded=2)) == ["RESUME b"]
+    assert acts(models, SchedulingLimits(max_loaded=2)) == ["RESUME b"]
 
 
 def test_idle_ones_stay_until_the_busy_ones_have_ended():
@@ -252,7 +258,7 @@ def test_idle_ones_stay_until_the_busy_ones_have_ended():
         busy("b", demand=need(5)),
         wanted("x", 0, demand=need(10)),
     ]
-    limits = Limits(budget=10)
+    limits = SchedulingLimits(budget=10)
     assert acts(models, limits) == ["DRAIN b"]
     models[1] = draining("b", demand=need(5))
     assert sorted(acts(models, limits)) == ["STOP b", "STOP idle"]
@@ -264,14 +270,14 @@ def test_nothing_is_drained_in_vain():
         busy("b", demand=need(2)),
         wanted("x", 0, demand=need(5)),
     ]
-    assert acts(models, Limits(budget=10)) == ["REFUSE x"]
+    assert acts(models, SchedulingLimits(budget=10)) == ["REFUSE x"]
 
 
 def test_nothing_is_drained_for_one_whose_turn_has_not_come():
     """Beside "x", which comes first, there is no room for "y" whatever goes."""
     newcomers = [wanted("x", 0, demand=need(7)), wanted("y", 1, demand=need(5))]
     models = [busy("a", demand=need(5)), busy("b", demand=need(2)), *newcomers]
-    assert acts(models, Limits(budget=10)) == ["DRAIN a"]
+    assert acts(models, SchedulingLimits(budget=10)) == ["DRAIN a"]
 
 
 # --- rules 5 and 6 -------------------------------------------------------------------------
@@ -284,7 +290,7 @@ def test_a_load_nobody_waits_for_makes_room():
 
 
 def test_a_place_an_older_one_waits_for_is_not_given_to_a_younger_one():
-    limits = Limits(budget=10)
+    limits = SchedulingLimits(budget=10)
     models = [
         busy("a", demand=need(6)),
         wanted("big", 1, demand=need(8)),
@@ -294,7 +300,7 @@ def test_a_place_an_older_one_waits_for_is_not_given_to_a_younger_one():
 
 
 def test_a_younger_one_has_what_the_older_one_leaves():
-    limits = Limits(budget=20)
+    limits = SchedulingLimits(budget=20)
     models = [
         busy("a", demand=need(13)),
         wanted("big", 1, demand=need(8)),
@@ -306,7 +312,7 @@ def test_a_younger_one_has_what_the_older_one_leaves():
         wanted("big", 1, demand=need(8)),
         wanted("small", 2, demand=need(1)),
     ]
-    assert acts(models, Limits(budget=22), now=2) == ["START big", "START small"]
+    assert acts(models, SchedulingLimits(budget=22), now=2) == ["START big", "START small"]
 
 
 # --- rule 7, pinned models, unloading, idle time -------------------------------------------
@@ -315,7 +321,7 @@ def test_a_younger_one_has_what_the_older_one_leaves():
 def test_pinned_models_stay():
     assert acts([ready("p", pinned=True), wanted("x", 0)]) == ["REFUSE x"]
     models = [ready("p", pinned=True), ready("a", last_used=NOW), wanted("x", 0)]
-    assert acts(models, Limits(max_loaded=2)) == ["STOP a"]
+    assert acts(models, SchedulingLimits(max_loaded=2)) == ["STOP a"]
     assert acts([ready("p", pinned=True, expires=1.0)]) == []
 
 
@@ -395,14 +401,14 @@ def views(draw: st.DrawFn) -> list[ModelView]:
 
 
 limits_of_any_kind = st.builds(
-    Limits,
+    SchedulingLimits,
     max_loaded=st.none() | st.integers(1, 4),
     budget=st.none() | st.integers(1, 12),
     patience=st.sampled_from([0.0, 5.0]),
 )
 
 
-def fits(model: ModelView, beside: Sequence[ModelView], limits: Limits) -> bool:
+def fits(model: ModelView, beside: Sequence[ModelView], limits: SchedulingLimits) -> bool:
     if not beside:
         return True
     few = limits.max_loaded is None or len(beside) < limits.max_loaded
@@ -410,7 +416,9 @@ def fits(model: ModelView, beside: Sequence[ModelView], limits: Limits) -> bool:
     return few and small
 
 
-def check(models: Sequence[ModelView], limits: Limits, decision: Decision, now: float) -> None:
+def check(
+    models: Sequence[ModelView], limits: SchedulingLimits, decision: Decision, now: float
+) -> None:
     """What must hold of every decision, told without the policy's own words."""
     by_name = {m.name: m for m in models}
     there = [m for m in models if m.resident]
@@ -494,7 +502,7 @@ def carried_out(model: ModelView, act: Act) -> ModelView:
             return replace(model, waiting=0, wanted=0, oldest_wait=None)
 
 
-def settle(models: list[ModelView], limits: Limits, now: float) -> list[ModelView]:
+def settle(models: list[ModelView], limits: SchedulingLimits, now: float) -> list[ModelView]:
     """Decide and act until there is nothing more to do, checking each step."""
     for _ in range(100):
         decision = decide(models, limits, now)
@@ -564,7 +572,7 @@ class Model:
 class World:
     """Models, a clock, and the policy in charge."""
 
-    def __init__(self, models: Sequence[Model], limits: Limits) -> None:
+    def __init__(self, models: Sequence[Model], limits: SchedulingLimits) -> None:
         self.models = {model.name: model for model in models}
         self.limits = limits
         self.now = 0.0
@@ -653,7 +661,7 @@ class World:
 
 
 any_limits = st.builds(
-    Limits,
+    SchedulingLimits,
     max_loaded=st.none() | st.integers(1, 3),
     budget=st.none() | st.integers(1, 9),
     patience=st.sampled_from([0.0, 15.0]),
@@ -669,7 +677,9 @@ class AnyWorld(RuleBasedStateMachine):
         slots=st.integers(1, 2),
         ttl=st.none() | st.just(10.0),
     )
-    def begin(self, limits: Limits, needs: list[int], slots: int, ttl: float | None) -> None:
+    def begin(
+        self, limits: SchedulingLimits, needs: list[int], slots: int, ttl: float | None
+    ) -> None:
         models = [Model(n, need, slots) for n, need in zip("abc", needs, strict=True)]
         models[0].ttl = ttl
         self.world = World(models, limits)
@@ -723,7 +733,7 @@ class AnyWorld(RuleBasedStateMachine):
         self.world.pump()
 
     @rule(limits=any_limits)
-    def change_limits(self, limits: Limits) -> None:
+    def change_limits(self, limits: SchedulingLimits) -> None:
         self.world.limits = limits
         self.world.pump()
 
@@ -834,7 +844,7 @@ def simulate(
 def test_two_clients_in_turn_are_served_in_batches():
     """Each asks, reads for half a second and asks again: today's 15 loads for 15 requests."""
     models = [Model("a", 0, 1, linger=1), Model("b", 0, 1, linger=1)]
-    world = World(models, Limits(max_loaded=1))
+    world = World(models, SchedulingLimits(max_loaded=1))
     simulate(world, 120, [("a", 1, 0.5), ("b", 1, 0.5)], {"a": 2, "b": 2})
     assert world.starts <= 8  # a turn of 16 s, and 2 s to load
     assert len(world.waits) > 50
@@ -843,7 +853,7 @@ def test_two_clients_in_turn_are_served_in_batches():
 @pytest.mark.parametrize(("load", "turn"), [(0.1, 2), (1, 8), (5, 40), (60, 60)])
 def test_batches_grow_with_the_time_a_load_takes(load, turn):
     models = [Model(name, 0, 1, linger=1) for name in "ab"]
-    world = World(models, Limits(max_loaded=1))
+    world = World(models, SchedulingLimits(max_loaded=1))
     simulate(world, 1200, [("a", 0.5, 0.1), ("b", 0.5, 0.1)], {"a": load, "b": load})
     swap = load + 0.2 + 0.5  # the last answer, and the end of the process
     assert world.starts == pytest.approx(1200 / (turn + swap), rel=0.2)
@@ -864,7 +874,7 @@ seconds_each = st.sampled_from([0.5, 2.0, 6.0, 20.0])
 def test_nobody_waits_beyond_the_bound(loads, clients, places):
     """Whatever loads take and however many ask: the turns before one's own are bounded."""
     names = "abcde"[: len(loads)]
-    limits = Limits(max_loaded=places)
+    limits = SchedulingLimits(max_loaded=places)
     models = [Model(name, 0, 1, linger=5) for name in names]
     world = World(models, limits)
     asking = [(names[model % len(names)], answer, thinks) for model, answer, thinks in clients]
@@ -889,7 +899,7 @@ def test_nobody_waits_beyond_the_bound(loads, clients, places):
 )
 def test_a_single_client_waits_for_loads_and_for_no_turns(steps, load):
     """Whichever models it asks for, one after the other, with room for one."""
-    limits = Limits(max_loaded=1)
+    limits = SchedulingLimits(max_loaded=1)
     world = World([Model(name, 0, 1, linger=5) for name in "abc"], limits)
     for number, answer, thinks in steps:
         model = world.models["abc"[number]]
@@ -916,7 +926,7 @@ def test_a_single_client_waits_for_loads_and_for_no_turns(steps, load):
 
 
 def test_models_in_turn_are_served_in_batches():
-    world = World([Model("a", 0, 1), Model("b", 0, 1)], Limits(max_loaded=1, patience=15))
+    world = World([Model("a", 0, 1), Model("b", 0, 1)], SchedulingLimits(max_loaded=1, patience=15))
     run(world, 600, {"a": 3, "b": 3}, load=3)
     assert 20 < world.starts < 50  # a newcomer is patient for 15 s, and a load takes 3 s
     served = len(world.waits)
@@ -926,7 +936,7 @@ def test_models_in_turn_are_served_in_batches():
 
 def test_nobody_starves_beside_a_crowd():
     models = [Model("a", 0, 2), Model("b", 0, 2), Model("c", 0, 2)]
-    world = World(models, Limits(max_loaded=2, patience=15))
+    world = World(models, SchedulingLimits(max_loaded=2, patience=15))
     run(world, 600, {"a": 20, "b": 20, "c": 1}, load=3)
     assert max(world.waits) < 100
     assert len(world.waits) > 600
@@ -941,7 +951,7 @@ def seen(**cards: tuple[int, int]) -> Memory:
 
 
 def decided(models: Sequence[ModelView], memory: Memory, now: float = NOW) -> list[str]:
-    decision = decide(models, Limits(), now, memory)
+    decision = decide(models, SchedulingLimits(), now, memory)
     return [f"{a.act.name} {a.model}" for a in decision.actions]
 
 
@@ -966,7 +976,7 @@ def test_a_drain_is_not_called_off_while_the_memory_is_looked_at():
 def test_nobody_goes_where_that_is_not_enough():
     idle = ready("a", demand=need(5), on=(("G", 5),))
     newcomer = wanted("x", demand=need(15))
-    decision = decide([idle, newcomer], Limits(), NOW, seen(G=(20, 7)))
+    decision = decide([idle, newcomer], SchedulingLimits(), NOW, seen(G=(20, 7)))
     assert decision == Decision((), NOW + 2, frozenset("x"))
     assert decided([idle, newcomer], seen(G=(20, 15))) == ["STOP a"]
 
@@ -998,7 +1008,7 @@ def test_only_models_of_the_card_that_is_needed_go():
 
 def test_where_it_starts_is_part_of_the_decision():
     (action,) = decide(
-        [wanted("x", demand=need(9))], Limits(), NOW, seen(G=(9, 8), H=(24, 24))
+        [wanted("x", demand=need(9))], SchedulingLimits(), NOW, seen(G=(9, 8), H=(24, 24))
     ).actions
     assert action == Action(Act.START, "x", (("H", 9),))
 
@@ -1050,16 +1060,16 @@ def test_no_card_is_ever_overdrawn(models, limits, sizes, data):
 
 def test_a_model_elsewhere_starts_whatever_is_here():
     full = [ready("a", pinned=True, demand=need(10)), ready("b", in_flight=1, last_used=1)]
-    away = wanted("x", elsewhere=True)
-    assert acts([*full, away], Limits(max_loaded=1, budget=10)) == ["START x"]
+    away = wanted("x", remote=True)
+    assert acts([*full, away], SchedulingLimits(max_loaded=1, budget=10)) == ["START x"]
     assert acts([ready("big", alone=True, in_flight=1), away]) == ["START x"]
 
 
 def test_a_model_elsewhere_takes_no_place_and_makes_none():
-    away = ready("x", elsewhere=True, last_used=0)
-    assert acts([away, wanted("a", demand=need(10))], Limits(max_loaded=1, budget=10)) == [
-        "START a"
-    ]
+    away = ready("x", remote=True, last_used=0)
+    assert acts(
+        [away, wanted("a", demand=need(10))], SchedulingLimits(max_loaded=1, budget=10)
+    ) == ["START a"]
     assert acts([away, starting("b", wanted=1), wanted("a")]) == []
     assert acts([away, ready("b", last_used=5), wanted("a")]) == ["STOP b"]
     assert acts([replace(away, pinned=True), wanted("a", demand=need(99), alone=True)]) == [
@@ -1068,7 +1078,7 @@ def test_a_model_elsewhere_takes_no_place_and_makes_none():
 
 
 def test_a_model_elsewhere_that_goes_is_no_place_either():
-    leaving = stopping("x", elsewhere=True, waiting=1, oldest_wait=1)
+    leaving = stopping("x", remote=True, waiting=1, oldest_wait=1)
     assert acts([leaving, wanted("a", 2)]) == ["START a"]
-    assert acts([ready("x", elsewhere=True, unload=True)]) == ["STOP x"]
-    assert acts([ready("x", elsewhere=True, expires=NOW - 1)]) == ["STOP x"]
+    assert acts([ready("x", remote=True, unload=True)]) == ["STOP x"]
+    assert acts([ready("x", remote=True, expires=NOW - 1)]) == ["STOP x"]

@@ -17,7 +17,7 @@ from elsewhere import CLOSING, Elsewhere, hang_up, hold
 from scripted import Box, catalog_of, until
 
 from gateway.backends.backend import Backend, State
-from gateway.backends.policy import Limits
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.remote import RemoteBackend
 from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec, parse_catalog
@@ -473,7 +473,7 @@ async def scheduling(box: Box, *specs: ModelSpec, **options: Any) -> AsyncIterat
     scheduler = Scheduler(
         catalog_of(*specs),
         box.environment(**environ),
-        options.pop("limits", Limits()),
+        options.pop("limits", SchedulingLimits()),
         queue_size=100,
         queue_timeout=options.pop("queue_timeout", 30),
         **options,
@@ -506,7 +506,7 @@ async def test_it_is_loaded_before_the_memory_of_this_machine_is_known(box, serv
 
 async def test_it_neither_goes_for_others_nor_makes_them_go(box, servers):
     local = box.spec("local")
-    async with scheduling(box, local, spec_of(servers[0]), limits=Limits(1)) as scheduler:
+    async with scheduling(box, local, spec_of(servers[0]), limits=SchedulingLimits(1)) as scheduler:
         await scheduler.load("local")
         await scheduler.load("m")
         assert scheduler.loaded() == ["local", "m"]

@@ -17,9 +17,9 @@ from scripted import DEMO_GGUF, Box, alive, catalog_of, says, until
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import State
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.entry import ModelStatus
 from gateway.backends.memory import Needs
-from gateway.backends.policy import Limits
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import GatewayError, LoadFailed, ModelNotFound, Unavailable
@@ -41,7 +41,7 @@ async def make(box: Box) -> AsyncIterator[Make]:
         own |= {"memory_known": True}
         own |= {key: options.pop(key) for key in list(options) if key in own}
         environment = box.environment(**options)
-        scheduler = Scheduler(catalog_of(*specs), environment, Limits(**limits), **own)
+        scheduler = Scheduler(catalog_of(*specs), environment, SchedulingLimits(**limits), **own)
         made.append(scheduler)
         return scheduler
 
@@ -322,7 +322,9 @@ async def test_nothing_is_loaded_before_the_memory_is_known(make, box):
     await queued(scheduler, "c", 1)
     await asyncio.sleep(0.05)
     assert box.starts() == []
-    scheduler.watch_memory(accounts_of(box), Limits(max_loaded=1, budget=100, patience=0.1))
+    scheduler.watch_memory(
+        accounts_of(box), SchedulingLimits(max_loaded=1, budget=100, patience=0.1)
+    )
     for lease in waiting:  # also for the one whose need nobody has asked for yet
         (await asyncio.wait_for(lease, 10)).release()
     assert [start["beside"] for start in box.starts()] == [[], [], []]
@@ -330,7 +332,7 @@ async def test_nothing_is_loaded_before_the_memory_is_known(make, box):
 
 async def test_a_changed_model_that_is_waited_for_is_looked_at_anew(make, box):
     scheduler = make(box.spec("a"), box.spec("b"), max_loaded=1)
-    scheduler.watch_memory(accounts_of(box), Limits(max_loaded=1))
+    scheduler.watch_memory(accounts_of(box), SchedulingLimits(max_loaded=1))
     busy = await scheduler.lease("b")
     waiting = ask(scheduler, "a")
     await queued(scheduler, "a", 1)

@@ -14,7 +14,7 @@ import pytest
 from scripted import Box, catalog_of
 
 from gateway.backends.backend import State
-from gateway.backends.policy import Limits
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Lease, Scheduler
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError
@@ -46,7 +46,7 @@ class Sequence:
         self.scheduler = Scheduler(
             self._catalog(),
             box.environment(quick_deaths_allowed=1000, backoff_first=0.01, backoff_cap=0.02),
-            Limits(max_loaded=MAX_LOADED, patience=0.05, linger=0.0),
+            SchedulingLimits(max_loaded=MAX_LOADED, patience=0.05, linger=0.0),
             queue_size=100,
             queue_timeout=60.0,
         )

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from scripted import Box, catalog_of, until
 
 from gateway.backends.backend import Backend, State
-from gateway.backends.policy import Limits
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.speed import Speed
 from gateway.backends.watchdog import Hang, Patience, Watchdog, cpu_seconds
@@ -36,7 +36,7 @@ def scheduler_of(box: Box, **switches: object) -> Scheduler:
     return Scheduler(
         catalog_of(box.spec("a", **switches)),
         box.environment(patience=QUICK),
-        Limits(),
+        SchedulingLimits(),
         queue_size=8,
         queue_timeout=20,
     )
@@ -90,7 +90,7 @@ async def test_a_prompt_that_is_read_slowly_is_no_hang(box: Box) -> None:
     scheduler = Scheduler(
         catalog_of(box.spec("slow", busy=1, reads_on=1), box.spec("stuck", busy=1)),
         box.environment(patience=patience, quick_deaths_allowed=1),
-        Limits(),
+        SchedulingLimits(),
         queue_size=8,
         queue_timeout=20,
     )
@@ -118,7 +118,7 @@ async def watched(
     scheduler = Scheduler(
         catalog_of(box.spec("a", **switches)),
         box.environment(),
-        Limits(),
+        SchedulingLimits(),
         queue_size=8,
         queue_timeout=20,
     )

@@ -23,11 +23,12 @@ from gateway.backends import capacity as capacity_module
 from gateway.backends import machine as machine_module
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
+from gateway.backends.decision import Act, ModelView, SchedulingLimits
 from gateway.backends.devices import Device, NotTold, gpu
 from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs, fingerprint
 from gateway.backends.placement import Resident
-from gateway.backends.policy import Act, Limits, ModelView, decide
+from gateway.backends.policy import decide
 from gateway.backends.ram import RAM
 from gateway.catalog import parse_catalog
 
@@ -97,7 +98,9 @@ class Box:
             "m", waiting=1, oldest_wait=since, short_since=since, demand=accounts.demand(spec)
         )
         memory = replace(accounts.memory(), seen=NOW)
-        decision = decide([*beside, wanted], Limits(budget=self.capacity.budget), NOW, memory)
+        decision = decide(
+            [*beside, wanted], SchedulingLimits(budget=self.capacity.budget), NOW, memory
+        )
         return [action.act for action in decision.actions]
 
 
@@ -217,11 +220,11 @@ async def test_a_model_that_is_loading_makes_nobody_look_short_of_memory(tmp_pat
     wanted = ModelView("m", waiting=1, oldest_wait=NOW - 60, short_since=NOW - 60, demand=needs)
     await there.look([Resident(0, on, settled=False)])
     memory = replace(there.memory, seen=NOW)
-    assert decide([loading, wanted], Limits(), NOW, memory).actions == ()
+    assert decide([loading, wanted], SchedulingLimits(), NOW, memory).actions == ()
     await there.look([Resident(0, on, settled=True)])
     loaded = replace(loading, starting=False, ready=True)
     memory = replace(there.memory, seen=NOW)
-    (action,) = decide([loaded, wanted], Limits(), NOW, memory).actions
+    (action,) = decide([loaded, wanted], SchedulingLimits(), NOW, memory).actions
     assert action.act is Act.START
 
 

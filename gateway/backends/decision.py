@@ -1,0 +1,111 @@
+"""What a decision about several models is made of, and what it says. Values alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from gateway.backends.placement import Demand, Placement
+
+NOTHING: Final = Demand()
+
+
+class Act(Enum):
+    """What the scheduler can be told to do with a model."""
+
+    GRANT = auto()  # give the first waiter its lease
+    LOADED = auto()  # tell those who only wanted it loaded
+    START = auto()
+    STOP = auto()
+    DRAIN = auto()
+    RESUME = auto()  # take work again after all
+    REFUSE = auto()  # send all waiters away: there will be no room
+    GIVE_UP = auto()  # likewise: other programs hold the memory
+    LOOK = auto()  # see how much memory is free, and decide then
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do with one model."""
+
+    act: Act
+    model: str
+    on: Placement = ()  # of START: the devices it goes to
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """All that a decision about one model depends on. Times in seconds, memory in bytes."""
+
+    name: str
+    resident: bool = False  # a process exists
+    starting: bool = False
+    ready: bool = False  # may be given work
+    draining: bool = False
+    stopping: bool = False
+    blocked_until: float = 0.0  # backoff: may not be started before
+    in_flight: int = 0
+    slots: int = 1
+    waiting: int = 0  # requests that need a slot
+    wanted: int = 0  # callers that only want it loaded
+    oldest_wait: float | None = None  # when the first of both came
+    demand: Demand = NOTHING
+    on: Placement = ()  # where it is, as long as it is resident
+    short_since: float | None = None  # it has been waiting for others' memory since
+    last_used: float = 0.0
+    recent_until: float = 0.0  # until then one without work counts as in use, at most
+    vied: float = -math.inf  # when clients of it and of another one last wanted both at a time
+    ready_since: float = 0.0
+    load_time: float | None = None  # seconds that its last load took
+    alone: bool = False  # must have all the memory that can be had
+    pinned: bool = False
+    unload: bool = False  # somebody asked for it to go
+    expires: float | None = None  # idle from then on, it goes by itself
+    remote: bool = False  # on other machines
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingLimits:
+    """How much may be resident at once, and how long a newcomer is put off. Seconds.
+
+    A model's turn is as long as ``shares`` swaps take, within ``shortest_turn`` and
+    ``longest_turn``: the longer a swap takes, the longer the place is kept after it.
+    """
+
+    max_loaded: int | None = None
+    budget: int | None = None
+    patience: float = 15.0  # a newcomer lets a busy model go on for so long, at most
+    shares: float = 4.0
+    shortest_turn: float = 2.0
+    longest_turn: float = 60.0
+    first_turn: float = 5.0  # nobody's turn is cut below it, however long others have waited
+    longest_wait: float = 60.0  # a newcomer puts up with no longer turns, if several come first
+    linger: float = 5.0  # a model without work counts as in use for so long, at most
+    grace: float = 0.3  # likewise where its client may be the newcomer, at most
+    late: float = 0.05  # a client that hangs up is noticed within
+    short_for: float = 30.0  # memory that other programs hold is waited for, at most
+    look_every: float = 2.0  # while it is waited for
+
+    def turn(self, model: ModelView, newcomer: ModelView) -> float:
+        """How long ``model`` may keep its place while ``newcomer`` waits for it.
+
+        To swap them and back takes both loads. Of a load that was never measured nothing is known.
+        """
+        loads = [m.load_time for m in (model, newcomer) if m.load_time is not None]
+        if not loads:
+            return self.patience
+        return min(max(self.shares * sum(loads), self.shortest_turn), self.longest_turn)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions to carry out now, and when to ask again even if nothing happens.
+
+    ``short``: the models that wait for memory which other programs hold.
+    """
+
+    actions: tuple[Action, ...]
+    wake_at: float | None
+    short: frozenset[str] = frozenset()
