@@ -30,7 +30,7 @@ from tiny_model import GRAMMAR
 
 from gateway.backends.backend import Backend, State
 from gateway.backends.command import bundled_program
-from gateway.backends.entry import ModelStatus
+from gateway.backends.model_status import ModelStatus
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import Patience
 from gateway.tasks import spawn

@@ -21,7 +21,7 @@ from gateway.api.middleware import counts, needs
 from gateway.api.reading import json_body
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
-from gateway.backends.entry import ModelStatus
+from gateway.backends.model_status import ModelStatus
 from gateway.errors import BadRequest, GatewayError
 from gateway.proxy.ask import texts
 from gateway.proxy.body import shape

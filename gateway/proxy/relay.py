@@ -17,7 +17,8 @@ from aiohttp import web
 
 from gateway.backends.backend import Backend
 from gateway.backends.flights import Flight
-from gateway.backends.scheduler import Lease, Scheduler
+from gateway.backends.lease import Lease
+from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy import headers
 from gateway.proxy.blame import failure_of

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from gateway.backends.backend import State
-from gateway.backends.scheduler import Lease, Scheduler
+from gateway.backends.lease import Lease
+from gateway.backends.scheduler import Scheduler
 from gateway.proxy.call import Outcome
 
 #: What is waited for, where it is not for others to make room, or to be done.

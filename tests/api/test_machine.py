@@ -24,7 +24,7 @@ from tiny_model import write_tiny_model
 
 from gateway.api import overview
 from gateway.backends.backend import State
-from gateway.backends.entry import ModelStatus
+from gateway.backends.model_status import ModelStatus
 from gateway.backends.ram import ram_free
 from gateway.cli import main
 from gateway.tasks import spawn

@@ -8,7 +8,7 @@ from typing import Any
 from harness import MakeGateway, Running, fake_model
 
 from gateway.backends.backend import State
-from gateway.backends.entry import ModelStatus
+from gateway.backends.model_status import ModelStatus
 
 
 def models(tmp_path: Path, oom: str) -> dict[str, Any]:

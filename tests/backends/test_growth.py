@@ -63,7 +63,7 @@ async def test_what_a_model_takes_later_is_counted(
         async with asyncio.timeout(10):
             while (scheduler.status()[0].memory_held or 0) < 400 * MIB:
                 await asyncio.sleep(0.01)
-        await until(scheduler, lambda: sum(size for _, size in _on(scheduler)) > 400 * MIB)
+        await until(scheduler, lambda: sum(scheduler.status()[0].memory_on.values()) > 400 * MIB)
         (await scheduler.lease("other")).release()
         assert scheduler.loaded() == ["other"]
         told = [
@@ -72,10 +72,6 @@ async def test_what_a_model_takes_later_is_counted(
         assert len(told) == 1
     finally:
         await scheduler.close()
-
-
-def _on(scheduler: Scheduler) -> tuple[tuple[str, int], ...]:
-    return scheduler._entries["grows"].on
 
 
 async def test_on_gpus_and_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:

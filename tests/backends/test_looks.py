@@ -14,10 +14,11 @@ from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.devices import Device
+from gateway.backends.lease import Lease
 from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
 from gateway.backends.ram import RAM
-from gateway.backends.scheduler import Lease, Scheduler
+from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
@@ -71,8 +72,7 @@ async def make(box: Box, looks: Looks) -> AsyncIterator[Make]:
     looks.go.set()
     for scheduler in made:
         await scheduler.close()
-        assert scheduler._waiting == 0
-        assert all(s.pid is None for s in scheduler.status())
+        assert all(s.queued == 0 and s.pid is None for s in scheduler.status())
 
 
 def ask(scheduler: Scheduler, model: str) -> asyncio.Task[Lease]:
@@ -148,7 +148,7 @@ def replace_memory(spec: ModelSpec) -> ModelSpec:
 
 
 async def test_a_report_does_not_wait_for_a_look_that_takes_long(make, box, looks, monkeypatch):
-    monkeypatch.setattr("gateway.backends.scheduler._REPORT_WAITS", 0.1)
+    monkeypatch.setattr("gateway.backends.model_memory._REPORT_WAITS", 0.1)
     scheduler = make(box.spec("a", memory=GIB))
     (await scheduler.lease("a")).release()
     await scheduler.unload("a")

@@ -13,14 +13,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from scripted import DEMO_GGUF, Box, alive, catalog_of, says, until
+from scripted import DEMO_GGUF, Box, alive, catalog_of, gone, says, until
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
-from gateway.backends.entry import ModelStatus
+from gateway.backends.lease import Lease
 from gateway.backends.memory import Needs
-from gateway.backends.scheduler import Lease, Scheduler
+from gateway.backends.model_status import ModelStatus
+from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec, Params
 from gateway.errors import GatewayError, LoadFailed, ModelNotFound, Unavailable
 from gateway.tasks import spawn
@@ -49,8 +50,6 @@ async def make(box: Box) -> AsyncIterator[Make]:
     for scheduler in made:
         await scheduler.close()
         assert scheduler.in_flight == 0
-        assert scheduler._waiting == 0
-        assert not scheduler._leaving
         assert all(s.in_flight == s.queued == 0 for s in scheduler.status())
         assert all(s.pid is None for s in scheduler.status())
 
@@ -677,8 +676,7 @@ async def test_a_model_that_is_gone_from_the_file(make, box):
     assert alive(pid)
     await use(scheduler, "c")
     running.release()
-    await until(scheduler, lambda: not scheduler._leaving)
-    assert not alive(pid)
+    assert await gone(pid)
 
 
 async def test_a_model_that_comes_back_while_the_old_one_still_answers(make, box):
@@ -702,8 +700,7 @@ async def test_a_model_that_goes_while_it_loads(make, box):
     pid = status(scheduler, "a").pid
     scheduler.apply(catalog_of(box.spec("b")))
     await fails(waiting, ModelNotFound)
-    await until(scheduler, lambda: not scheduler._leaving)
-    assert not alive(pid)
+    assert await gone(pid)
 
 
 async def test_a_model_that_dies_while_it_leaves(make, box):
@@ -711,7 +708,7 @@ async def test_a_model_that_dies_while_it_leaves(make, box):
     running = await scheduler.lease("a")
     scheduler.apply(catalog_of())
     os.kill(running.backend.pid, signal.SIGKILL)
-    await until(scheduler, lambda: not scheduler._leaving)
+    await until(scheduler, lambda: box.left() == [])
     running.release()
 
 

@@ -15,7 +15,8 @@ from scripted import Box, catalog_of
 
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
-from gateway.backends.scheduler import Lease, Scheduler
+from gateway.backends.lease import Lease
+from gateway.backends.scheduler import Scheduler
 from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError
 from gateway.tasks import spawn

@@ -18,7 +18,7 @@ from harness import MakeGateway, Running, fake_model
 from scripted import until
 
 from gateway.backends.backend import State
-from gateway.backends.entry import ModelStatus
+from gateway.backends.model_status import ModelStatus
 from gateway.tasks import cancel_and_wait, spawn
 
 HELLO: Any = [{"role": "user", "content": "hi"}]

@@ -1,0 +1,129 @@
+"""Does what was decided, and hears what comes of it.
+
+The only one that starts, drains and stops backends. Nothing here awaits: a decision is carried out
+before anything can change on which it was made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from gateway.backends.backend import OUT_OF_MEMORY, Backend, State
+from gateway.backends.decision import Act, Action
+from gateway.backends.lease import Leases
+from gateway.backends.model_memory import ModelMemory
+from gateway.backends.roster import Roster
+from gateway.backends.scheduled_model import ScheduledModel
+from gateway.backends.wait_queue import WaitQueue
+from gateway.errors import GatewayError, Unavailable
+
+_log = logging.getLogger(__name__)
+
+#: Where memory ran out though a model was given no more than there was, it is tried so often with
+#: less.
+_SHRINKS = 2
+
+
+class Executor:
+    """That of one scheduler. ``died`` is called with a model's name and why its process, which
+    was ready, has died.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        queue: WaitQueue,
+        leases: Leases,
+        memory: ModelMemory,
+        died: Callable[[str, GatewayError], None],
+    ) -> None:
+        self._roster = roster
+        self._queue = queue
+        self._leases = leases
+        self._memory = memory
+        self._died = died
+
+    def carry_out(self, action: Action) -> None:
+        """Do one thing to one model."""
+        model = self._roster.by_key(action.model)
+        match action.act:
+            case Act.GRANT:
+                self._queue.serve(model, self._leases.grant(model))
+            case Act.LOADED:
+                self._queue.tell_loaded(model)
+            case Act.START:
+                self._memory.grant(model, action.on)
+                model.backend.start(lambda: self._memory.choose(model))
+            case Act.STOP:
+                model.backend.stop()
+            case Act.DRAIN:
+                model.backend.drain()
+            case Act.RESUME:
+                model.backend.undrain()
+            case Act.REFUSE:
+                self._queue.refuse(model, _no_room(model))
+            case Act.GIVE_UP:
+                self._give_up(model)
+            case Act.LOOK:
+                self._memory.begin_look()
+
+    def _give_up(self, model: ScheduledModel) -> None:
+        assert self._memory.accounts is not None
+        lacking = self._memory.accounts.lacking(model.spec)
+        _log.warning("%s", lacking.message)
+        self._queue.refuse(model, lacking)
+
+    def hear(self, backend: Backend) -> None:
+        """A backend has entered another state, or has something new to tell.
+
+        It may have gone through several since it was heard last. What it tells is dealt with in
+        the order in which that matters; to decide what is next comes after that.
+        """
+        model = self._roster.of(backend)
+        if model is None:
+            return
+        if (death := backend.last_death) is not None and death is not model.death:
+            model.death = death
+            if backend.by_request:
+                model.slots = 1  # until one more request has gone well
+            self._died(model.spec.name, death)
+        if (failure := backend.start_error) is not None and failure is not model.start_error:
+            model.start_error = failure
+            self._load_failed(model, failure)
+        elif backend.state is State.FAILED:
+            self._queue.refuse(model, backend.failure())
+        elif backend.state is State.READY and model.loaded != backend.starts:
+            model.loaded = backend.starts
+            model.alone, model.shrunk = False, 0
+            self._memory.weigh(model)
+        if model.unload:
+            backend.drain()  # it was starting when it was sent away
+        self._roster.settle(model)
+
+    def _load_failed(self, model: ScheduledModel, failure: GatewayError) -> None:
+        if failure.code == OUT_OF_MEMORY and not model.alone and self._others_loaded(model):
+            _log.warning("%s: trying again with the other models unloaded", failure.message)
+            model.alone = True
+            model.backend.reset()
+            return
+        may_shrink = model.backend.tuning is not None and model.shrunk < _SHRINKS
+        if failure.code == OUT_OF_MEMORY and may_shrink and model.oldest_wait is not None:
+            _log.warning("%s: trying again with less", failure.message)
+            model.shrunk += 1
+            model.backend.reset()
+            return
+        model.alone, model.shrunk = False, 0
+        self._queue.refuse(model, failure)
+
+    def _others_loaded(self, model: ScheduledModel) -> bool:
+        here = (m for m in self._roster.all() if m is not model and not m.backend.spec.url)
+        return any(other.resident and not other.spec.pinned for other in here)
+
+
+def _no_room(model: ScheduledModel) -> Unavailable:
+    return Unavailable(
+        f"there is no room for {model.spec.name!r} beside the models that are pinned and loaded",
+        code="no_room",
+        headers={"Retry-After": "60"},
+    )

@@ -1,0 +1,102 @@
+"""The right to send a request to a backend. What is in flight is counted here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from gateway.backends.scheduled_model import ScheduledModel
+
+
+class Lease:
+    """The right to send one request to one backend. Release it exactly when that is over.
+
+    Releasing twice is harmless; a lease is a context manager.
+    """
+
+    __slots__ = ("_leases", "_model", "_starts", "backend")
+
+    def __init__(self, leases: Leases, model: ScheduledModel) -> None:
+        self._leases = leases
+        self._model: ScheduledModel | None = model
+        self.backend = model.backend
+        self._starts = model.backend.starts
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether its model takes one request at a time, since a request may have ended it."""
+        model = self._model
+        return model is not None and model.slots < model.spec.parallel
+
+    def proved(self) -> None:
+        """An answer comes: after a death by a request, the model has all its slots again."""
+        model = self._model
+        if model is not None and self._starts == self.backend.starts and self.backend.serving:
+            model.slots = model.spec.parallel
+            self._leases.decide()
+
+    def release(self) -> None:
+        """Give the slot back."""
+        model, self._model = self._model, None
+        if model is not None:
+            self._leases.take_back(model)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Leases:
+    """Those of one scheduler: how many there are, of each model and in all.
+
+    ``decide`` is called where that may change what is to be done, ``released`` with a model and
+    the time after each that has been given back, ``notify`` when the first has been granted and
+    when the last is back.
+    """
+
+    def __init__(
+        self,
+        decide: Callable[[], None],
+        released: Callable[[ScheduledModel, float], None],
+        notify: Callable[[], None],
+    ) -> None:
+        self.decide = decide
+        self._released = released
+        self._notify = notify
+        self._idle: asyncio.Event | None = None  # where somebody waits for it
+        self.in_flight = 0
+
+    def grant(self, model: ScheduledModel) -> Lease:
+        """Give a slot of ``model``; that one is free is for the caller to see."""
+        model.in_flight += 1
+        self.in_flight += 1
+        if self.in_flight == 1:
+            self._notify()
+        return Lease(self, model)
+
+    def take_back(self, model: ScheduledModel) -> None:
+        """A lease of ``model`` is over."""
+        model.in_flight -= 1
+        model.last_used = now = time.monotonic()
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            if self._idle is not None:
+                self._idle.set()
+            self._notify()
+        self._released(model, now)
+
+    async def idle(self) -> None:
+        """Return when nothing is in flight."""
+        if self.in_flight:
+            self._idle = self._idle or asyncio.Event()
+            self._idle.clear()
+            await self._idle.wait()

@@ -1,0 +1,232 @@
+"""What models take of this machine's memory: what is known of that, and kept up to date.
+
+What a model that is waited for needs is looked up, what is free is looked at, a model that starts
+is granted its share, and one that is loaded is measured, then and again. Until :meth:`watch` there
+is nothing known of any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.backends.backend import State
+from gateway.backends.growth import Growth
+from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
+from gateway.backends.roster import Roster
+from gateway.backends.scheduled_model import ScheduledModel, memory_of
+from gateway.backends.wait_queue import WaitQueue
+from gateway.catalog import ModelSpec
+from gateway.tasks import spawn
+
+if TYPE_CHECKING:
+    from gateway.backends.accounts import Accounts
+
+_log = logging.getLogger(__name__)
+
+_NOT_WATCHED = Memory()
+#: Where memory ran out though a model was given no more than there was, it is tried with so much
+#: of what it was granted.
+_LESS = 0.7
+#: Seconds for which a report waits for a look at the memory.
+_REPORT_WAITS = 2.0
+
+
+class ModelMemory:
+    """That of the models of one scheduler.
+
+    ``known=False``: no model is taken to need nothing until :meth:`watch`. ``interval``: seconds
+    between two looks at what a loaded model holds. ``decide`` is called when something has turned
+    out on which a decision depends, ``budget`` with the bytes that all models may take together.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        queue: WaitQueue,
+        *,
+        known: bool,
+        interval: float,
+        decide: Callable[[], None],
+        budget: Callable[[int], None],
+    ) -> None:
+        self._roster = roster
+        self._queue = queue
+        self._known = known
+        self._interval = interval
+        self._decide = decide
+        self._budget = budget
+        self.accounts: Accounts | None = None
+
+    def watch(self, accounts: Accounts) -> None:
+        """Know from now on what models need, and how much there is."""
+        self.accounts = accounts
+
+    # --- for decisions and reports -------------------------------------------------------------
+
+    def now(self) -> Memory:
+        """The memory for a decision that is made now."""
+        return self.accounts.memory() if self.accounts is not None else _NOT_WATCHED
+
+    def size(self, spec: ModelSpec) -> int | None:
+        """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
+        if spec.url:
+            return 0
+        if self.accounts is None:
+            return spec.memory or 0 if self._known else None
+        known = self.accounts.known(spec)
+        return known.size if known is not None else None
+
+    def demand(self, model: ScheduledModel) -> Demand | None:
+        """What ``model`` needs or has, ``None`` as long as that isn't known."""
+        size = self.size(model.spec)
+        if size is None:
+            return None
+        if self.accounts is not None and model.oldest_wait is not None and not model.resident:
+            return self.accounts.demand(model.spec)
+        given = memory_of(model) or size
+        return Demand(given, given)
+
+    # --- what is needed ------------------------------------------------------------------------
+
+    def look_up_needs(self) -> None:
+        """Have the memory estimated that the models need which are waited for."""
+        if (accounts := self.accounts) is None:
+            return
+        for model in self._roster.models.values():
+            wanted = (model.queue or model.loaders) and not model.spec.url
+            if not wanted or model.resident:
+                continue
+            if model.looked_up is not model.spec:
+                model.looked_up = model.spec
+                spawn(self._look_up(model.spec, accounts), name=f"memory of {model.spec.name}")
+            memory = accounts.memory()
+            seen = memory.look is Look.FRESH and memory.seen >= (model.oldest_wait or 0.0)
+            if seen and (refusal := accounts.refusal(model.spec)) is not None:
+                model.backend.refused(refusal)
+                self._queue.refuse(model, refusal)
+
+    async def _look_up(self, spec: ModelSpec, accounts: Accounts) -> None:
+        try:
+            await accounts.need_of(spec)
+        finally:
+            self._decide()
+
+    def note_short(self, short: frozenset[str]) -> None:
+        """Models of these keys wait for memory that other programs hold, no other does."""
+        for model in self._roster.models.values():
+            if model.key not in short:
+                model.short_since = None
+            elif model.short_since is None:
+                model.short_since = time.monotonic()
+
+    # --- what is free --------------------------------------------------------------------------
+
+    def begin_look(self) -> asyncio.Task[None] | None:
+        """See what memory is free, unless that is under way; what depends on it is decided then."""
+        accounts = self.accounts
+        if accounts is None or accounts.looking:
+            return None
+        accounts.looking = True
+        return spawn(self._see(accounts), name="look at the memory")
+
+    async def see(self, *, within: float) -> None:
+        """Look for a report, unless that was done ``within`` so many seconds.
+
+        A look that takes long is not waited for: then the report is of the one before.
+        """
+        if time.monotonic() - self.now().seen <= within:
+            return
+        if (look := self.begin_look()) is not None:
+            await asyncio.wait((look,), timeout=_REPORT_WAITS)
+
+    async def _see(self, accounts: Accounts) -> None:
+        try:
+            if await accounts.look(self._residents()):
+                for model in self._roster.models.values():
+                    model.looked_up = None
+            if accounts.capacity is not None:
+                self._budget(accounts.capacity.budget)
+        finally:
+            accounts.looking = False
+            self._decide()
+
+    def _residents(self) -> list[Resident]:
+        return [
+            Resident(pid, model.on, settled=model.backend.state is not State.STARTING)
+            for model in self._roster.all()
+            if (pid := model.backend.pid) is not None
+        ]
+
+    # --- what a start is given -----------------------------------------------------------------
+
+    def grant(self, model: ScheduledModel, on: Placement) -> None:
+        """It is about to start, on these devices."""
+        model.on = on
+        model.grant = model.backend.tuning = None
+        if (accounts := self.accounts) is None:
+            return
+        model.backend.devices = accounts.flags(model.spec, on)
+        model.backend.without_gpu = accounts.without_gpu(model.spec)
+        others = [other for other in self._roster.local() if other is not model]
+        model.grant = accounts.grant(
+            model.spec,
+            on,
+            taken_by(other.on for other in others if other.resident),
+            shared=any(other.resident or other.last_used for other in others),
+            share=_LESS**model.shrunk,
+        )
+        if model.grant is not None:
+            model.on = model.grant.placement(on)
+
+    async def choose(self, model: ScheduledModel) -> None:
+        """Choose what its entry leaves open, in the memory that it was granted."""
+        accounts, grant = self.accounts, model.grant
+        if accounts is None or grant is None:
+            return
+        try:
+            tuning = await accounts.choose(model.spec, grant)
+        except Exception:  # whatever is odd about its file, its start will tell
+            _log.exception("what fits of %s cannot be told", model.spec.name)
+            return
+        model.backend.tuning = tuning
+        if tuning is not None and tuning.needs is not None:
+            model.on = grant.placement(model.on, tuning.needs)
+
+    # --- what it takes -------------------------------------------------------------------------
+
+    def weigh(self, model: ScheduledModel) -> None:
+        """It has been loaded: learn what it has taken, and watch how that grows."""
+        if self.accounts is not None and (pid := model.backend.pid) is not None:
+            spawn(self._weigh(model, self.accounts, pid), name=f"weigh {model.spec.name}")
+
+    async def _weigh(self, model: ScheduledModel, accounts: Accounts, pid: int) -> None:
+        on = await accounts.measure(model.spec, pid, model.on, model.backend.tuning)
+        if model.backend.pid == pid:
+            model.on = on
+            if on:
+                growing = self._watch_growth(model, pid)
+                model.growing = spawn(growing, name=f"growth of {model.spec.name}")
+        self._decide()
+
+    async def _watch_growth(self, model: ScheduledModel, pid: int) -> None:
+        """Count what the process of a model takes beyond what it took when it was loaded."""
+        growth = Growth(pid, model.on)
+        while model.backend.pid == pid:
+            on = await growth.look()
+            if model.backend.pid != pid:
+                break
+            model.held = growth.now.size
+            if (more := growth.worth_telling(on)) is not None:
+                _log.warning(
+                    "model %s holds %.1f MiB more than when it was loaded",
+                    model.spec.name,
+                    more / 2**20,
+                )
+            if on != model.on:
+                model.on = on
+                self._decide()
+            await asyncio.sleep(self._interval)

@@ -1,0 +1,93 @@
+"""One model as reports show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from gateway.backends.backend import ServerStatus, State
+from gateway.backends.scheduled_model import WAITS, ScheduledModel, memory_of
+
+#: So many of those who wait for a model are listed one by one.
+LINE = 50
+
+
+class QueuePosition(NamedTuple):
+    """Where a waiting request stands."""
+
+    stage: State  # of the backend it waits for
+    position: int  # in that model's queue; 1 is next
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model as reports show it. Times in seconds."""
+
+    name: str
+    state: State
+    state_seconds: float  # for how long it has been in this state
+    progress: float | None  # how much of it is loaded, from 0 to 1, while it is starting
+    in_flight: int
+    queued: int
+    waited: float | None  # by the one that has waited longest
+    line: tuple[float, ...]  # by each request in the queue, the next one first; the first LINE
+    slots: int
+    pid: int | None
+    uptime: float | None
+    load_seconds: float | None
+    starts: int
+    deaths: int
+    start_failed: bool  # the last start came to nothing
+    last_error: str | None  # of whichever start
+    retry_in: float | None
+    memory: int | None  # bytes: measured, or estimated, or as models.json says
+    memory_held: int | None  # bytes: what its process was seen to hold last
+    devices: tuple[str, ...]  # where they are
+    memory_on: dict[str, int]  # bytes that it counts for on each of them
+    unload_in: float | None  # until it is unloaded if nobody uses it; None: it stays, or is used
+    degraded: str | None  # why it runs on the CPU though it should not
+    chosen: dict[str, Any] | None  # where its entry leaves something open: see Tuning.report
+    servers: tuple[ServerStatus, ...]  # of a remote model
+
+
+def status_of(
+    model: ScheduledModel, now: float, memory: int | None, ttl: float | None
+) -> ModelStatus:
+    """For reports. ``memory``: bytes that it needs, as far as that is known."""
+    backend, resident = model.backend, model.resident
+    up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
+    return ModelStatus(
+        name=model.spec.name,
+        state=backend.state,
+        state_seconds=now - backend.since,
+        progress=backend.progress,
+        in_flight=model.in_flight,
+        queued=len(model.queue) + len(model.loaders),
+        waited=now - oldest if (oldest := model.oldest_wait) is not None else None,
+        line=tuple(now - waiter.since for waiter in islice(model.queue, LINE)),
+        slots=model.spec.parallel,
+        pid=backend.pid,
+        uptime=now - (backend.ready_since or now) if up else None,
+        load_seconds=backend.load_seconds,
+        starts=backend.starts,
+        deaths=backend.deaths,
+        start_failed=backend.start_failed,
+        last_error=backend.last_error.message if backend.last_error else None,
+        retry_in=max(0.0, backend.retry_at - now) if backend.state in WAITS else None,
+        memory=memory_of(model) or memory or None,
+        memory_held=model.held if resident else None,
+        devices=tuple(name for name, _ in model.on) if resident else (),
+        memory_on=dict(model.on) if resident else {},
+        unload_in=_unload_in(model, now, ttl),
+        degraded=backend.degraded if resident else None,
+        chosen=backend.tuning.report() if backend.tuning is not None and resident else None,
+        servers=backend.servers,
+    )
+
+
+def _unload_in(model: ScheduledModel, now: float, ttl: float | None) -> float | None:
+    busy = model.in_flight or model.queue or model.loaders
+    if ttl is None or busy or model.backend.state is not State.READY:
+        return None
+    return max(0.0, model.used + ttl - now)
