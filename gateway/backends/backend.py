@@ -120,8 +120,6 @@ class Backend(ABC):
         self.start_began = -math.inf  # when the last start did
         self.start_ended = -math.inf  # when one was over last, well or badly
         self.load_seconds: float | None = None  # how long the last start took
-        #: How much of it is loaded while it starts, from 0 to 1, where that can be seen.
-        self.progress: float | None = None
         self.starts = 0
         self.deaths = 0  # ends nobody asked for, in all
         self.last_error: GatewayError | None = None
@@ -140,8 +138,6 @@ class Backend(ABC):
         self.without_gpu: str | None = None
         #: What was chosen for it where its entry leaves that open; as it came out, once ready.
         self.tuning: Tuning | None = None
-        #: Why it runs on the CPU, where it should not.
-        self.degraded: str | None = None
         self.retry_at = 0.0  # monotonic time before which BACKOFF or FAILED lasts
         self._changed = changed
         self._next_state = asyncio.Event()  # set, and replaced, when the state changes
@@ -165,6 +161,16 @@ class Backend(ABC):
     @property
     def pid(self) -> int | None:
         """Its process, if it has one, while there is one."""
+        return None
+
+    @property
+    def progress(self) -> float | None:
+        """How much of it is loaded while it starts, from 0 to 1, where that can be seen."""
+        return None
+
+    @property
+    def degraded(self) -> str | None:
+        """Why it runs on the CPU, where it should not."""
         return None
 
     @property

@@ -2,7 +2,7 @@
 
 ::
 
-    stopped --ensure_ready--> starting --/health is 200--> ready --drain--> draining
+    stopped ----start------> starting --/health is 200--> ready --drain--> draining
        ^                         |                           |                 |
        |                         | died or timed out         | died            | stop
        +------- stopping <-------+---------------------------+-----------------+
@@ -23,46 +23,33 @@ import copy
 import logging
 import math
 import re
-import signal
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
-
-import orjson
+from pathlib import Path
 
 from gateway.backends import process
-from gateway.backends.backend import OUT_OF_MEMORY, Backend, Environment, State
-from gateway.backends.command import Command, build_command, find_program
-from gateway.backends.fallback import GPU_REQUIRED, gpu_required, says_cpu_only
-from gateway.backends.health import Health
-from gateway.backends.oom import gpu_ran_out, looks_like_oom
-from gateway.backends.options import gpu_layers
-from gateway.backends.progress import Progress
+from gateway.backends.backend import Backend, Environment, State
+from gateway.backends.deaths import Deaths, how_it_ended
+from gateway.backends.fallback import GPU_REQUIRED
+from gateway.backends.oom import gpu_ran_out
 from gateway.backends.runaway import RUNAWAY, describe, pass_sentence
+from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
 from gateway.backends.suspects import by_request
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
 from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
-from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import cancel_and_wait, done, spawn
-from gateway.upstream import ConnectFailed, UnixAddress, UpstreamError, UpstreamPool
+from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
 
 _log = logging.getLogger(__name__)
 
-#: Lines of llama-server's log that go into an error message.
-TAIL = 8
-#: Seconds in which /health must answer, and between two questions at least.
-_HEALTH_TIMEOUT = 5.0
-_HEALTH_PAUSE = 0.01
 #: Seconds for which the news of a death is waited for when a connection has broken: the kernel
 #: closes the sockets of a process before its parent hears of its end.
 _NEWS_OF_DEATH = 1.0
 
 #: What llama-server with ``--sleep-idle-seconds`` writes (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
-#: As it writes it (src/llama-model.cpp): the output layer counts as one.
-_OFFLOADED = re.compile(r"\boffloaded (\d+)/\d+ layers to GPU")
 #: States in which it answers requests; in an enumeration each has to be looked for.
 _ANSWERING = (State.READY, State.DRAINING)
 #: States in which a llama-server process exists, so memory is in use.
@@ -82,19 +69,12 @@ class LocalBackend(Backend):
         super().__init__(spec, changed)
         self._env = environment
         self._socket_name = socket_name
-        self._socket = environment.runtime_dir / socket_name
-        self._child: process.Child | None = None
-        self._recording: asyncio.Task[None] | None = None
-        self._pool: UpstreamPool | None = None
+        self._run: ServerRun | None = None  # until nothing of it is left
         self._starting: asyncio.Task[GatewayError | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._hung: Hang | None = None
-        self._weights = 0  # bytes of the model's file
-        self._layers: int | None = None  # on GPUs, as far as its llama-server says
-        self._quick_deaths = 0
-        self._counted = True  # the last death, among those
-        self._first_line = 0  # of the log, since the last start
+        self._deaths = Deaths(environment)
         self._stops = 0
 
     # --- what callers ask for --------------------------------------------------------------
@@ -102,9 +82,10 @@ class LocalBackend(Backend):
     @property
     def pool(self) -> UpstreamPool:
         """Connections to the running llama-server."""
-        if self._pool is None or self.state not in _ANSWERING:
+        run = self._run
+        if run is None or run.pool is None or self.state not in _ANSWERING:
             raise ConnectFailed(f"the backend of {self.spec.name!r} is {self.state}")
-        return self._pool
+        return run.pool
 
     @property
     def resident(self) -> bool:
@@ -114,7 +95,18 @@ class LocalBackend(Backend):
     @property
     def pid(self) -> int | None:
         """The llama-server process, while there is one."""
-        return self._child.pid if self._child is not None else None
+        child = self._run.child if self._run is not None else None
+        return child.pid if child is not None else None
+
+    @property
+    def progress(self) -> float | None:
+        """How much of it is loaded while it starts."""
+        return self._run.progress if self._run is not None else None
+
+    @property
+    def degraded(self) -> str | None:
+        """Why it runs on the CPU, where it should not."""
+        return self._run.degraded if self._run is not None else None
 
     async def ensure_ready(self) -> None:
         """Return when /health is 200, starting a process first where that is needed."""
@@ -186,14 +178,13 @@ class LocalBackend(Backend):
                     self._enter(State.STOPPED)
                 return done()
             stopping = self._stopping = spawn(self._stop(), name=f"stop {self.spec.name}")
-            if self._lived() >= self._env.quick_death:
-                self._quick_deaths = 0
+            self._deaths.note_end(self._lived())
             self._enter(State.STOPPING)
         return asyncio.shield(stopping)
 
     def reset(self) -> None:
         """Forget earlier deaths."""
-        self._quick_deaths = 0
+        self._deaths.forget()
         self.retry_at = 0.0
         if self.state in (State.FAILED, State.BACKOFF):
             self._enter(State.STOPPED)
@@ -214,24 +205,32 @@ class LocalBackend(Backend):
         started = time.monotonic()
         self.start_failed = self.sleeping = False
         self.accused = []
-        self.degraded = self.without_gpu
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
-        self._first_line = self.log.total
-        self._layers = None
         if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
             self.log.listen(self._look_for_sleep)
-        # A name of its own for each start: nothing that is late can touch the next one's socket.
-        stem, _, suffix = self._socket_name.rpartition(".")
-        self._socket = self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
+        run = self._run = ServerRun(
+            self.spec, self._env, self._next_socket(), self.log, self.without_gpu
+        )
+        tuning = self.tuning
         try:
-            command = await asyncio.to_thread(self._prepare)
+            command = await asyncio.to_thread(
+                run.prepare,
+                self.spec if tuning is None else tuning.apply(self.spec),
+                self.devices,
+                {} if tuning is None else tuning.variables,
+            )
         except Exception as error:
             # Nothing ran: not a death, and free to be tried again.
+            self._run = None
             self.refused(failure := self._as_failure(error))
             return self._failed(failure, State.STOPPED)
         try:
-            child = await self._until_ready(command)
+            child = await run.until_ready(command)
+            if tuning is not None:
+                self.tuning = tuning.came_out(await run.context(), run.layers)
+                _log.info("model %s: %s", self.spec.name, self.tuning.text)
+            run.refuse_the_cpu()
         except Exception as error:  # whatever it is: no child may be left behind
             failure = self._as_failure(error)
             if failure.code == GPU_REQUIRED:  # no death: it was ended by us
@@ -243,12 +242,17 @@ class LocalBackend(Backend):
             await self._clean_up()
             return self._failed(failure, self._after_death())
         self.load_seconds = time.monotonic() - started
-        if self.degraded is not None:
-            _log.warning("model %s runs on the CPU: %s", self.spec.name, self.degraded)
-        self._watching = spawn(self._watch(child), name=f"watch {self.spec.name}")
+        if run.degraded is not None:
+            _log.warning("model %s runs on the CPU: %s", self.spec.name, run.degraded)
+        self._watching = spawn(self._watch(run, child), name=f"watch {self.spec.name}")
         self._starting = None
         self._enter(State.READY)
         return None
+
+    def _next_socket(self) -> Path:
+        # A name of its own for each start: nothing that is late can touch the next one's socket.
+        stem, _, suffix = self._socket_name.rpartition(".")
+        return self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
 
     def _failed(self, failure: GatewayError, state: State) -> GatewayError:
         """The start is over, and what there was of it is cleared away."""
@@ -256,44 +260,6 @@ class LocalBackend(Backend):
         self._starting = None
         self._enter(state)
         return failure
-
-    async def _until_ready(self, command: Command) -> process.Child:
-        child = self._child = await process.start(
-            command.argv, command.env, log=self.log, name=self.spec.name
-        )
-        self._recording = spawn(self._record(child), name=f"record {self.spec.name}")
-        pool = self._pool = UpstreamPool(
-            UnixAddress(str(self._socket)),
-            max_connections=self.spec.parallel + 8,  # slots, and questions beside them
-            name=self.spec.name,
-        )
-        stop_looking = self.log.listen(self._look_for_fallback)
-        try:
-            await self._until_healthy(child, pool)
-        finally:
-            stop_looking()
-        if self.tuning is not None:
-            self.tuning = self.tuning.came_out(await _context_of(pool), self._layers)
-            _log.info("model %s: %s", self.spec.name, self.tuning.text)
-        self._refuse_the_cpu()
-        return child
-
-    def _look_for_fallback(self) -> None:
-        if (found := _OFFLOADED.search(self.log.last)) is not None:
-            self._layers = int(found[1])
-        if says_cpu_only(self.log.last) and gpu_layers(self.spec) != 0:
-            self.degraded = f"its llama-server says: {self.log.last.strip()}"
-
-    def _refuse_the_cpu(self) -> None:
-        """Raise :class:`LoadFailed` where only a GPU will do, and it uses none."""
-        if self.spec.require_gpu and self.degraded is not None:
-            raise gpu_required(self.spec, self.degraded)
-
-    async def _record(self, child: process.Child) -> None:
-        try:
-            await asyncio.to_thread(self._env.records.write, child)
-        except OSError as error:
-            _log.warning("cannot note the process of %s: %s", self.spec.name, error)
 
     def _as_failure(self, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):
@@ -304,72 +270,10 @@ class LocalBackend(Backend):
             f"the llama-server of {self.spec.name!r} cannot be started.", detail=f"{error}"
         )
 
-    def _prepare(self) -> Command:
-        """Everything about a start that touches the disk; runs in a thread."""
-        tuning = self.tuning
-        command = build_command(
-            self.spec if tuning is None else tuning.apply(self.spec),
-            program=find_program(self._env.llama_server, self._env.environ),
-            socket=str(self._socket),
-            llm_storage=self._env.llm_storage,
-            environ=self._env.for_children,
-            devices=self.devices,
-            variables={} if tuning is None else tuning.variables,
-        )
-        model = resolve_model_path(self.spec.params.model or "", self._env.llm_storage)
-        if not model.is_file():
-            raise LoadFailed(
-                f"the model file of {self.spec.name!r} does not exist.",
-                detail=f"There is no {model}. Check params.model in models.json, and llm_storage "
-                "in the configuration",
-                code="model_file_not_found",
-            )
-        self._weights = sum(part.stat().st_size for part in split_parts(model) if part.is_file())
-        return command
-
-    async def _until_healthy(self, child: process.Child, pool: UpstreamPool) -> None:
-        """Return when GET /health answers 200 (it answers 503 while the model loads).
-
-        Asked at once, after every line the child logs, and in between after pauses that grow
-        to 0.25 s.
-        """
-        news = asyncio.Event()
-        unlisten = self.log.listen(news.set)
-        exited = spawn(child.wait(), name=f"exit of {self.spec.name}")
-        exited.add_done_callback(lambda _: news.set())
-        patience = self._env.load_timeout
-        progress, pause = Progress(child.pid, self.log, patience), 0.02
-        health = Health(pool, min(_HEALTH_TIMEOUT, patience))
-        self.progress = None
-        try:
-            while not exited.done():
-                news.clear()
-                self._refuse_the_cpu()
-                if await health.is_ready():
-                    return
-                if health.said is not None and health.refuses_for >= self._env.health_refusal:
-                    raise self._load_failed(child, health.said)
-                stalled = await progress.stalled()
-                self.progress = progress.part_of(self._weights)
-                if stalled:
-                    what = f"made no progress for {patience:g} s while loading"
-                    what += f", and {health.said}" if health.said is not None else ""
-                    raise self._load_failed(child, what)
-                await asyncio.sleep(_HEALTH_PAUSE)  # however much it logs
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await news.wait()
-                pause = min(pause * 1.5, 0.25)
-            raise self._load_failed(child, "ended while it was loading")
-        finally:
-            unlisten()
-            exited.cancel()
-            self.progress = None
-
-    async def _watch(self, child: process.Child) -> None:
+    async def _watch(self, run: ServerRun, child: process.Child) -> None:
         """Notice at once when a ready child exits without being asked to, or hangs."""
         self._hung = None
-        guard = spawn(self._guard(child), name=f"guard {self.spec.name}")
+        guard = spawn(self._guard(run, child), name=f"guard {self.spec.name}")
         try:
             status = await child.wait()
         finally:
@@ -377,24 +281,24 @@ class LocalBackend(Backend):
         if self._stopping is not None:
             return
         hung = self._hung
-        ended = f"{hung.what} and was ended" if hung else _how_it_ended(status)
+        ended = f"{hung.what} and was ended" if hung else how_it_ended(status)
         what = f"the llama-server of {self.spec.name!r} {ended}."
         if hung is not None and hung.verdict is not None:
             self.last_death = BackendError(what, code=RUNAWAY, detail=describe(hung.verdict))
         else:
-            self.last_death = BackendError(what, code="backend_died", detail=self._last_lines())
+            self.last_death = BackendError(what, code="backend_died", detail=run.last_lines())
         # One that hung was ended by us, for what it was asked, unless it was stopped from outside.
         if hung is not None:
             self.by_request = not hung.stopped
         else:
-            self.by_request = by_request(status) and not gpu_ran_out(self._tail())
+            self.by_request = by_request(status) and not gpu_ran_out(run.tail())
         self._died(self.last_death, counts=not self.by_request)
         await self._clean_up()
         self._enter(self._after_death())
 
-    async def _guard(self, child: process.Child) -> None:
+    async def _guard(self, run: ServerRun, child: process.Child) -> None:
         """Kill a child that hangs: its death is dealt with like any other."""
-        speed = Speed(self.log, self._weights)
+        speed = Speed(self.log, run.weights)
         unlisten = self.log.listen(speed.hear)
         batch = max(self.spec.params.batch_size or 0, DEFAULT_BATCH)
         patience = self._env.patience
@@ -419,33 +323,12 @@ class LocalBackend(Backend):
             self._enter(State.STOPPED)
 
     async def _clean_up(self) -> None:
-        """End what is left of the child, its connections, its socket and its record.
-
-        A call that was cancelled can be made again and goes on.
-        """
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
-        self.flights.clear()
-        if (child := self._child) is not None:
-            await child.stop(self._env.stop_grace)
-            if self._recording is not None:
-                await asyncio.wait([self._recording])
-        # Without a child too: one whose start was cancelled may have come as far as its socket.
-        await asyncio.to_thread(self._remove_traces, child)
-        self._child = self._recording = None
-
-    def _remove_traces(self, child: process.Child | None) -> None:
-        steps: list[Callable[[], None]] = [self._socket.unlink]
-        if child is not None:
-            steps.append(partial(self._env.records.remove, child))
-        for remove in steps:
-            try:
-                remove()
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                _log.warning("cannot clear up after %s: %s", self.spec.name, error)
+        """End what is left of the run. A call that was cancelled can be made again and goes on."""
+        if (run := self._run) is not None:
+            await run.disconnect()
+            self.flights.clear()
+            await run.end()
+            self._run = None
 
     def _lived(self) -> float:
         """Seconds for which it has been ready."""
@@ -461,22 +344,14 @@ class LocalBackend(Backend):
         self.deaths += 1
         self.last_error = error
         _log.error("model %s: %s", self.spec.name, error.message)
-        if counts:
-            quick = self._lived() < self._env.quick_death
-            self._quick_deaths = self._quick_deaths + 1 if quick else 1
-        self._counted = counts
+        self._deaths.note(self._lived(), counts=counts)
         self._enter(State.STOPPING)
 
     def _after_death(self) -> State:
         """It has died and is cleared away: what it is in now, until :attr:`retry_at`."""
-        further = self._quick_deaths - self._env.quick_deaths_allowed
-        if self._counted and further >= 0:
-            pause = min(self._env.failed_first * 2.0 ** min(further, 32), self._env.failed_cap)
-            self.retry_at = time.monotonic() + pause
-            return State.FAILED
-        wait = self._env.backoff_first * 2 ** max(0, self._quick_deaths - 1)
-        self.retry_at = time.monotonic() + min(wait, self._env.backoff_cap)
-        return State.BACKOFF
+        state, pause = self._deaths.sentence()
+        self.retry_at = time.monotonic() + pause
+        return state
 
     def _was_stopped(self) -> GatewayError:
         return BackendError(f"{self.spec.name!r} was stopped while it was loading")
@@ -486,54 +361,9 @@ class LocalBackend(Backend):
         cause = self.last_error
         wait = max(1, math.ceil(self.retry_at - time.monotonic()))
         return LoadFailed(
-            f"{self.spec.name!r} failed {self._quick_deaths} times in a row and tries again in "
+            f"{self.spec.name!r} failed {self._deaths.quick} times in a row and tries again in "
             f"{wait} s, or when it is loaded explicitly or its entry in models.json changes. "
             f"{cause.public if cause else 'it died too often'}",
             detail=cause.detail if cause else None,
             headers={"Retry-After": str(wait)},
         )
-
-    def _load_failed(self, child: process.Child, what: str) -> LoadFailed:
-        status = child.returncode
-        if status is not None:
-            what = f"{_how_it_ended(status)} while it was loading"
-        lines = self.log.tail(self.log.total - self._first_line)
-        return LoadFailed(
-            f"the llama-server of {self.spec.name!r} {what}.",
-            detail=self._last_lines(),
-            code=OUT_OF_MEMORY if looks_like_oom(status, lines) else None,
-        )
-
-    def _tail(self) -> list[str]:
-        """The last lines of its log since it was started."""
-        return self.log.tail(min(TAIL, self.log.total - self._first_line))
-
-    def _last_lines(self) -> str:
-        lines = [line for line in self._tail() if line]
-        return "Its last lines: " + " | ".join(lines) if lines else ""
-
-
-async def _context_of(pool: UpstreamPool) -> int | None:
-    """The tokens of context that a request gets, as llama-server says at GET /props."""
-    try:
-        fetched = await pool.fetch("GET", "/props", timeout=_HEALTH_TIMEOUT)
-        context = orjson.loads(fetched.body)["default_generation_settings"]["n_ctx"]
-    except (GatewayError, LookupError, TypeError, ValueError):
-        return None  # it is of use without
-    return context if isinstance(context, int) and context > 0 else None
-
-
-def _how_it_ended(status: int) -> str:
-    """An exit status in words. Negative is a signal, as subprocess has it."""
-    if status >= 0:
-        return f"exited with status {status}"
-    if -status == signal.SIGILL:
-        return (
-            "was ended by SIGILL: it was compiled for a CPU with instructions this one lacks; "
-            "use another build of llama.cpp"
-        )
-    if -status == signal.SIGKILL:
-        return "was killed (SIGKILL), often by the system when memory runs out"
-    with contextlib.suppress(ValueError):
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"was ended by signal {-status}"

@@ -1,0 +1,63 @@
+"""How often a model's process has died in a row, and for how long it is left alone for that.
+
+And in words how one ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+from gateway.backends.backend import Environment, State
+
+
+class Deaths:
+    """Those of one model, by the times and numbers of ``environment``."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._env = environment
+        #: Deaths in a row that came soon after a start, or during one.
+        self.quick = 0
+        self._counted = True  # the last one, among those
+
+    def note(self, lived: float, *, counts: bool) -> None:
+        """It has died, ``lived`` seconds after it was ready.
+
+        ``counts``: it says something about the model, or this machine, rather than of a request.
+        """
+        if counts:
+            self.quick = self.quick + 1 if lived < self._env.quick_death else 1
+        self._counted = counts
+
+    def note_end(self, lived: float) -> None:
+        """It is ended as somebody wished, ``lived`` seconds after it was ready."""
+        if lived >= self._env.quick_death:
+            self.quick = 0
+
+    def forget(self) -> None:
+        """Somebody asked for it explicitly."""
+        self.quick = 0
+
+    def sentence(self) -> tuple[State, float]:
+        """What it is in now that it has died, and for how many seconds at least."""
+        env = self._env
+        further = self.quick - env.quick_deaths_allowed
+        if self._counted and further >= 0:
+            return State.FAILED, min(env.failed_first * 2.0 ** min(further, 32), env.failed_cap)
+        return State.BACKOFF, min(env.backoff_first * 2 ** max(0, self.quick - 1), env.backoff_cap)
+
+
+def how_it_ended(status: int) -> str:
+    """Return an exit status in words. Negative is a signal, as subprocess has it."""
+    if status >= 0:
+        return f"exited with status {status}"
+    if -status == signal.SIGILL:
+        return (
+            "was ended by SIGILL: it was compiled for a CPU with instructions this one lacks; "
+            "use another build of llama.cpp"
+        )
+    if -status == signal.SIGKILL:
+        return "was killed (SIGKILL), often by the system when memory runs out"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"
