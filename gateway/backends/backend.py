@@ -75,7 +75,7 @@ class Environment:
     patience: Patience = PATIENCE
     #: Between two looks at what a loaded model holds of memory.
     growth_interval: float = 30.0
-    #: Between two looks at a server elsewhere that is up.
+    #: Between two looks at a remote server that is up.
     health_interval: float = 30.0
     #: Variables with keys that are none of a child's business. Grows with models.json: what
     #: once was a key stays one.
@@ -89,7 +89,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One server elsewhere as reports for administrators show it. Times in seconds."""
+    """One remote server as reports for administrators show it. Times in seconds."""
 
     url: str
     up: bool = False
@@ -175,7 +175,7 @@ class Backend(ABC):
 
     @property
     def servers(self) -> tuple[ServerStatus, ...]:
-        """The servers elsewhere that stand behind it, if it has no process here."""
+        """The remote servers behind it, if it has no process here."""
         return ()
 
     @property

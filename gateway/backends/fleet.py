@@ -1,4 +1,4 @@
-"""The servers elsewhere that have one model: which of them are up, and who gets a request.
+"""The remote servers that have one model: which of them are up, and who gets a request.
 
 A request goes to the server that is up and has the fewest under way. Where it could not even be
 sent, the next one gets it; once it has been sent it stays where it is, because an answer, and
@@ -71,7 +71,7 @@ class Fleet:
                 key,
                 context,
                 name=model if len(every) == 1 else f"{model} (server {number})",
-                max_connections=parallel + 8,  # requests, and questions beside them
+                max_connections=parallel + 8,  # requests with a slot, and unqueued ones
                 tempo=tempo,
                 changed=self._changed,
             )

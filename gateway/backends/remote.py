@@ -1,8 +1,8 @@
-"""A model that other servers have (``url`` in models.json), as a state machine without a process.
+"""A remote model (``url`` in models.json) as a state machine without a process.
 
 ::
 
-    stopped --ensure_ready--> starting --one server is up--> ready <--> backoff (all are down;
+    stopped ----start------> starting --one server is up--> ready <--> backoff (all are down;
        ^                         |                             |           each is tried again
        |                         | all are down                |           and again)
        +-------------------------+------------ stop -----------+
@@ -146,7 +146,7 @@ class RemoteBackend(Backend):
         """Nothing is remembered against it: each request tries anew."""
 
     def failure(self) -> GatewayError:
-        """Never asked for: a model elsewhere is tried again for ever."""
+        """Never asked for: a remote model is tried again for ever."""
         return self.last_error or BackendError(f"{self.spec.name!r} cannot be reached")
 
     # --- transitions ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One server elsewhere that has a model: its connections, what it needs in a head, its health."""
+"""One remote server that has a model: its connections, what it needs in a head, its health."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Server:
         while True:
             self._wake.clear()
             try:
-                trouble: UpstreamError | str | None = await self._look()
+                trouble: UpstreamError | str | None = await self._probe()
             except UpstreamError as error:
                 trouble = error
             if isinstance(trouble, HeadTimeout) and self.up and self.pool.exchanges:
@@ -204,7 +204,7 @@ class Server:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
 
-    async def _look(self) -> str | None:
+    async def _probe(self) -> str | None:
         """What is the matter with it, if anything is. Raises UpstreamError.
 
         GET /v1/models (OpenAI reference, Models) proves the key, and /health tells of a

@@ -35,7 +35,7 @@ TAIL = 8
 #: Seconds in which /health must answer, and between two questions at least.
 _HEALTH_TIMEOUT = 5.0
 _HEALTH_PAUSE = 0.01
-#: Connections beside those of requests with a slot: questions that need none.
+#: Connections for unqueued requests: those that need no slot.
 _UNQUEUED = 8
 
 #: As it writes it (src/llama-model.cpp): the output layer counts as one.

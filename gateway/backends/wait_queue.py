@@ -1,6 +1,6 @@
 """Who waits for models: each in the line of one of them, and not too many in all.
 
-Joins, leaves and is sent away here. Who is served next, and when, is decided elsewhere.
+To join, to leave and to be sent away is done here; who is served, and when, is not decided here.
 """
 
 from __future__ import annotations

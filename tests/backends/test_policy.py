@@ -1055,17 +1055,17 @@ def test_no_card_is_ever_overdrawn(models, limits, sizes, data):
             assert not {m.name for m in helped} <= decision.short
 
 
-# --- rule 9: models elsewhere --------------------------------------------------------------
+# --- rule 9: remote models -----------------------------------------------------------------
 
 
-def test_a_model_elsewhere_starts_whatever_is_here():
+def test_a_remote_model_starts_whatever_is_here():
     full = [ready("a", pinned=True, demand=need(10)), ready("b", in_flight=1, last_used=1)]
     away = wanted("x", remote=True)
     assert acts([*full, away], SchedulingLimits(max_loaded=1, budget=10)) == ["START x"]
     assert acts([ready("big", alone=True, in_flight=1), away]) == ["START x"]
 
 
-def test_a_model_elsewhere_takes_no_place_and_makes_none():
+def test_a_remote_model_takes_no_place_and_makes_none():
     away = ready("x", remote=True, last_used=0)
     assert acts(
         [away, wanted("a", demand=need(10))], SchedulingLimits(max_loaded=1, budget=10)
@@ -1077,7 +1077,7 @@ def test_a_model_elsewhere_takes_no_place_and_makes_none():
     ]
 
 
-def test_a_model_elsewhere_that_goes_is_no_place_either():
+def test_a_remote_model_that_goes_is_no_place_either():
     leaving = stopping("x", remote=True, waiting=1, oldest_wait=1)
     assert acts([leaving, wanted("a", 2)]) == ["START a"]
     assert acts([ready("x", remote=True, unload=True)]) == ["STOP x"]

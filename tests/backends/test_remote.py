@@ -539,7 +539,7 @@ async def test_loading_one_that_is_down_looks_and_says_so(box, servers):
         assert scheduler.loaded() == ["m"]
 
 
-async def test_an_entry_may_move_elsewhere_and_back(box, servers):
+async def test_a_model_may_become_remote_and_local_again(box, servers):
     away, here = spec_of(servers[0]), box.spec("m")
     async with scheduling(box, here) as scheduler:
         lease = await scheduler.lease("m")
