@@ -9,10 +9,16 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
-from scripted import Box, gone
+from local_backends import Watched
+from scripted import Box, catalog_of, gone
+
+from gateway.backends.decision import SchedulingLimits
+from gateway.backends.scheduler import Scheduler
+from gateway.catalog import ModelSpec
 
 #: What starts processes is tried on both loops; the rest runs on the one the gateway prefers.
 _ON_BOTH = {"test_process.py"}
@@ -55,3 +61,55 @@ def _open_files() -> int:
             # libuv keeps one of these for each loop, in case there are no more files to be had.
             found += os.readlink(f"/proc/self/fd/{number}") != "/dev/null"  # noqa: PTH115
     return found
+
+
+MakeScheduler = Callable[..., Scheduler]
+
+
+@pytest.fixture
+async def make_scheduler(box: Box) -> AsyncIterator[MakeScheduler]:
+    """Schedulers that end with the test; afterwards nothing may be in flight or waiting."""
+    made: list[Scheduler] = []
+
+    def make(*specs: ModelSpec, **options: Any) -> Scheduler:
+        names = ("max_loaded", "budget", "patience", "linger")
+        limits = {name: options.pop(name) for name in names if name in options}
+        own = {"queue_size": 100, "queue_timeout": 20.0, "idle_unload": None}
+        own |= {"memory_known": True}
+        own |= {key: options.pop(key) for key in list(options) if key in own}
+        environment = box.environment(**options)
+        scheduler = Scheduler(catalog_of(*specs), environment, SchedulingLimits(**limits), **own)
+        made.append(scheduler)
+        return scheduler
+
+    yield make
+    for scheduler in made:
+        await scheduler.close()
+        assert scheduler.in_flight == 0
+        assert all(s.in_flight == s.queued == 0 for s in scheduler.status())
+        assert all(s.pid is None for s in scheduler.status())
+
+
+MakeLocal = Callable[..., Watched]
+
+
+@pytest.fixture
+async def make_local(box: Box) -> AsyncIterator[MakeLocal]:
+    made: list[Watched] = []
+
+    def make(spec: ModelSpec | None = None, /, **options: Any) -> Watched:
+        environment = {
+            key: options.pop(key)
+            for key in list(options)
+            if key in {"load_timeout", "stop_grace", "llama_server", "records", "runtime_dir"}
+            or key.startswith(("backoff", "failed_", "quick", "health_"))
+        }
+        backend = Watched(
+            spec or box.spec(**options), box.environment(**environment), f"{len(made)}.sock"
+        )
+        made.append(backend)
+        return backend
+
+    yield make
+    for backend in made:
+        await backend.stop()

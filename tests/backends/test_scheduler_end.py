@@ -1,0 +1,121 @@
+"""The end of a scheduler at any moment, and crowds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+
+import pytest
+from schedulers import ask, fails, in_state, queued, status, use
+from scripted import DEMO_GGUF, says
+
+from gateway.backends.backend import State
+from gateway.catalog import ModelSpec, Params
+from gateway.errors import Unavailable
+from gateway.tasks import spawn
+
+# --- the end -------------------------------------------------------------------------------
+
+
+async def test_refusing_new_ones_lets_the_running_finish(make_scheduler, box):
+    scheduler = make_scheduler(box.spec("a"), box.spec("b", never_healthy=1))
+    running = await scheduler.lease("a")
+    waiting = [ask(scheduler), ask(scheduler, "b"), spawn(scheduler.load("b"), name="load")]
+    await queued(scheduler, "b", 2)
+    scheduler.refuse_new()
+    for task in waiting:
+        error = await fails(task, Unavailable)
+        assert (error.code, error.headers["Retry-After"]) == ("shutting_down", "10")
+    assert scheduler.try_lease("a") is None
+    for call in (scheduler.lease, scheduler.load, scheduler.unload):
+        assert (await fails(call("a"), Unavailable)).code == "shutting_down"
+    assert (await running.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
+    running.release()
+    await scheduler.idle()
+
+
+@pytest.mark.parametrize("ticks", [*range(10), None])
+async def test_closing_at_any_moment_of_a_load(make_scheduler, box, ticks):
+    scheduler = make_scheduler(box.spec("a", never_healthy=1), box.spec("b", never_healthy=1))
+    waiting = [ask(scheduler, "a"), ask(scheduler, "b")]
+    if ticks is None:
+        await says(scheduler.backend("a"))
+    else:
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+    await scheduler.close()
+    assert box.alive() == []
+    for task in waiting:
+        await fails(task, Unavailable)
+    await scheduler.close()
+    await asyncio.sleep(0.02)  # whatever is still on its way must not start anything
+    assert box.alive() == []
+
+
+async def test_closing_while_a_model_is_being_unloaded(make_scheduler, box):
+    scheduler = make_scheduler(box.spec("a", ignore_term=1), stop_grace=0.2)
+    await use(scheduler)
+    unloading = spawn(scheduler.unload("a"), name="unload")
+    await in_state(scheduler, "a", State.STOPPING)
+    await asyncio.gather(scheduler.close(), scheduler.close())
+    await unloading
+    assert box.alive() == []
+
+
+async def test_closing_with_work_in_flight(make_scheduler, box):
+    scheduler = make_scheduler(box.spec("a"))
+    running = await scheduler.lease("a")
+    await scheduler.close()
+    assert box.alive() == []
+    running.release()
+
+
+# --- all of it together --------------------------------------------------------------------
+
+
+async def test_a_crowd_that_hangs_up_and_children_that_are_killed(make_scheduler, box):
+    """Everyone is served, or hangs up; nobody sees an error that nobody caused."""
+    specs = [box.spec(name, parallel=2) for name in "abc"]
+    scheduler = make_scheduler(*specs, max_loaded=2, patience=0.1, quick_deaths_allowed=1000)
+    dice = random.Random(7)
+    served = 0
+
+    async def client() -> None:
+        nonlocal served
+        for _ in range(4):
+            try:
+                async with asyncio.timeout(dice.choice([0.01, 0.2, 30])):
+                    with await scheduler.lease(dice.choice("abc")):
+                        assert scheduler.in_flight <= 6
+                        await asyncio.sleep(dice.random() / 50)
+                    served += 1
+            except TimeoutError:
+                pass
+
+    async def murderer() -> None:
+        for _ in range(4):
+            await asyncio.sleep(0.3)
+            if pids := [s.pid for s in scheduler.status() if s.pid and s.state is State.READY]:
+                os.kill(dice.choice(pids), signal.SIGKILL)
+
+    async with asyncio.timeout(50):
+        await asyncio.gather(murderer(), *(client() for _ in range(30)))
+    assert served > 30
+    assert scheduler.in_flight == 0
+    assert max(len(start["beside"]) for start in box.starts()) <= 1
+
+
+async def test_the_bundled_one_killed_while_idle_serves_the_next(make_scheduler, box):
+    params = Params(model=DEMO_GGUF, ctx_size=256, threads=1)
+    scheduler = make_scheduler(ModelSpec(name="demo", params=params), llama_server="auto")
+    await use(scheduler, "demo")
+    os.kill(status(scheduler, "demo").pid, signal.SIGKILL)
+    await in_state(scheduler, "demo", State.BACKOFF)
+    with await scheduler.lease("demo") as lease:
+        body = json.dumps({"prompt": "The sky is", "n_predict": 2}).encode()
+        answer = await lease.backend.pool.fetch("POST", "/completion", body=body, timeout=30)
+        assert answer.status == 200
+        assert json.loads(answer.body)["tokens_predicted"] == 2

@@ -1,0 +1,48 @@
+"""Backends with a scripted llama-server that note the states they go through."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from gateway.backends.backend import Backend, State
+from gateway.backends.local import LocalBackend
+from gateway.errors import GatewayError
+from gateway.upstream import ConnectionLost
+
+BROKE = ConnectionLost("it went away", before_head=True)
+
+
+class Watched(LocalBackend):
+    """A backend, the states it went through, and a wait for the next one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, self.note)
+        self.states = [self.state]
+        self._news = asyncio.Event()
+
+    def note(self, backend: Backend) -> None:
+        self.states.append(self.state)
+        self._news.set()
+
+    async def reaches(self, state: State, seconds: float = 10) -> None:
+        async with asyncio.timeout(seconds):
+            while self.state is not state:
+                self._news.clear()
+                await self._news.wait()
+
+
+async def failure(backend: Backend) -> GatewayError:
+    """What ``ensure_ready`` raises."""
+    with pytest.raises(GatewayError) as caught:
+        await backend.ensure_ready()
+    return caught.value
+
+
+def kill(backend: Backend, number: signal.Signals = signal.SIGKILL) -> None:
+    assert backend.pid is not None
+    os.kill(backend.pid, number)
