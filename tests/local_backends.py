@@ -17,7 +17,7 @@ from gateway.upstream import ConnectionLost
 BROKE = ConnectionLost("it went away", before_head=True)
 
 
-class Watched(LocalBackend):
+class WatchedLocal(LocalBackend):
     """A backend, the states it went through, and a wait for the next one."""
 
     def __init__(self, *arguments: Any) -> None:

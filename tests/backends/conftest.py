@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 import uvloop
-from local_backends import Watched
+from elsewhere import Elsewhere
+from local_backends import WatchedLocal
+from remote_backends import WatchedRemote, spec_of
 from scripted import Box, catalog_of, gone
 
+from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
 from gateway.catalog import ModelSpec
@@ -90,21 +94,21 @@ async def make_scheduler(box: Box) -> AsyncIterator[MakeScheduler]:
         assert all(s.pid is None for s in scheduler.status())
 
 
-MakeLocal = Callable[..., Watched]
+MakeLocal = Callable[..., WatchedLocal]
 
 
 @pytest.fixture
 async def make_local(box: Box) -> AsyncIterator[MakeLocal]:
-    made: list[Watched] = []
+    made: list[WatchedLocal] = []
 
-    def make(spec: ModelSpec | None = None, /, **options: Any) -> Watched:
+    def make(spec: ModelSpec | None = None, /, **options: Any) -> WatchedLocal:
         environment = {
             key: options.pop(key)
             for key in list(options)
             if key in {"load_timeout", "stop_grace", "llama_server", "records", "runtime_dir"}
             or key.startswith(("backoff", "failed_", "quick", "health_"))
         }
-        backend = Watched(
+        backend = WatchedLocal(
             spec or box.spec(**options), box.environment(**environment), f"{len(made)}.sock"
         )
         made.append(backend)
@@ -113,3 +117,37 @@ async def make_local(box: Box) -> AsyncIterator[MakeLocal]:
     yield make
     for backend in made:
         await backend.stop()
+
+
+MakeRemote = Callable[..., WatchedRemote]
+
+
+@pytest.fixture
+async def make_remote(box: Box) -> AsyncIterator[MakeRemote]:
+    """Backends that end with the test."""
+    made: list[WatchedRemote] = []
+
+    def make(*servers: Elsewhere | str, environ: Any = None, **entry: Any) -> WatchedRemote:
+        options = {} if environ is None else {"environ": environ}
+        made.append(WatchedRemote(spec_of(*servers, **entry), box, **options))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        await backend.stop()
+        assert backend.state is State.STOPPED
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[Elsewhere]]:
+    """Two of them."""
+    async with Elsewhere() as one, Elsewhere() as two:
+        yield [one, two]
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{sock.getsockname()[1]}"
