@@ -4,13 +4,13 @@ For people who have no llama.cpp: the extra ``demo`` brings xllamacpp, which has
 inside. Knows the flags that ``command.py`` gives and those that people often add, with the
 spelling, the variables (``LLAMA_ARG_*``, which flags override) and the error texts of
 llama-server (llama.cpp, ``tools/server/README.md``). Imports nothing of the gateway: it is run
-by its path.
-
-Not argparse, because llama.cpp takes whatever follows a flag for its value (``-r --end``).
+by its path. Not argparse, because llama.cpp takes whatever follows a flag for its value
+(``-r --end``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -96,10 +96,9 @@ def _put(target: Any, dotted: str, value: Any) -> None:
 
 
 def _is_true(text: str) -> bool:
-    if text.lower() in {"1", "true", "on", "enabled"}:
-        return True
-    if text.lower() in {"0", "false", "off", "disabled"}:
-        return False
+    for meaning, words in ((True, "1 true on enabled"), (False, "0 false off disabled")):
+        if text.lower() in words.split():
+            return meaning
     raise ValueError(f"{text!r} is neither true nor false")
 
 
@@ -115,10 +114,6 @@ def _unescaped(text: str) -> str:
         return known[match[1]] if match[1] in known else chr(int(match[1][1:], 16))
 
     return re.sub(r"\\([nrt'\"\\]|x[0-9A-Fa-f]{2})", plain, text)
-
-
-def _folder(text: str) -> str:
-    return text if text.endswith("/") else f"{text}/"  # llama.cpp appends the file's name as is
 
 
 def _text_of(path: str) -> str:
@@ -146,10 +141,6 @@ def _set_grammar(x: Any, p: Any, text: str) -> None:
     p.sampling.grammar = x.CommonGrammar(user, text)
 
 
-def _add_reverse_prompt(x: Any, p: Any, text: str) -> None:
-    p.antiprompt = [*p.antiprompt, _unescaped(text)]
-
-
 def _ignore_logit_bias(x: Any, p: Any, text: str) -> None:
     # xllamacpp has no way to make one, and older builds of llama.cpp forget them anyway.
     print("warning: --logit-bias has no effect here, send logit_bias in requests", file=sys.stderr)
@@ -168,10 +159,9 @@ def _set_draft_model(x: Any, p: Any, text: str) -> None:
 
 
 def _set_reranking(x: Any, p: Any, text: str) -> None:
-    if not _is_true(text):
-        return
-    p.embedding = True
-    p.pooling_type = x.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    if _is_true(text):
+        p.embedding = True
+        p.pooling_type = x.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
 
 
 def _set_template_arguments(x: Any, p: Any, text: str) -> None:
@@ -248,14 +238,10 @@ FLAGS: tuple[Flag, ...] = (
     _switch("--cache-prompt", "cache_prompt", "--no-cache-prompt", "CACHE_PROMPT"),
     _value("--cache-reuse", "n_cache_reuse", int, "CACHE_REUSE"),
     _value("--cache-ram -cram", "cache_ram_mib", int, "CACHE_RAM"),
-    _switch(
-        "--cache-idle-slots",
-        "cache_idle_slots",
-        "--no-cache-idle-slots",
-        "CACHE_IDLE_SLOTS",
-    ),
+    _switch("--cache-idle-slots", "cache_idle_slots", "--no-cache-idle-slots", "CACHE_IDLE_SLOTS"),
     _value("--ctx-checkpoints -ctxcp", "n_ctx_checkpoints", int, "CTX_CHECKPOINTS"),
-    _value("--slot-save-path", "slot_save_path", _folder, "SLOT_SAVE_PATH"),
+    # llama.cpp appends the name of a file as is.
+    _value("--slot-save-path", "slot_save_path", lambda s: s.rstrip("/") + "/", "SLOT_SAVE_PATH"),
     _value("--slot-prompt-similarity -sps", "slot_prompt_similarity", float),
     _value("--sleep-idle-seconds", "sleep_idle_seconds", int),
     # sampling
@@ -273,7 +259,10 @@ FLAGS: tuple[Flag, ...] = (
         ("--ignore-eos",), lambda x, p, _: _put(p, "sampling.ignore_eos", True), takes_value=False
     ),
     Flag(("--logit-bias", "-l"), _ignore_logit_bias),
-    Flag(("--reverse-prompt", "-r"), _add_reverse_prompt),
+    Flag(
+        ("--reverse-prompt", "-r"),
+        lambda x, p, text: _put(p, "antiprompt", [*p.antiprompt, _unescaped(text)]),
+    ),
     Flag(("--grammar",), _set_grammar),
     Flag(("--grammar-file",), lambda x, p, path: _set_grammar(x, p, _text_of(path))),
     # chat template
@@ -338,15 +327,14 @@ def _apply(x: Any, steps: Sequence[tuple[str, Callable[[Any, Any], None]]]) -> A
             raise UsageError(f'error while handling argument "{name}": {error}') from error
     if not params.model.path:
         raise UsageError("error: --model is required")
-    for path in (params.model.path, params.mmproj.path, params.speculative.draft.mparams.path):
+    draft = params.speculative.draft.mparams.path
+    for path in filter(None, (params.model.path, params.mmproj.path, draft)):
         _check_gguf(path)
     return params
 
 
 def _check_gguf(path: str) -> None:
     """Say what is wrong with a model's file; llama.cpp's own words for it get lost in xllamacpp."""
-    if not path:
-        return
     try:
         with Path(path).open("rb") as file:
             magic = file.read(4)
@@ -358,11 +346,9 @@ def _check_gguf(path: str) -> None:
 
 def _remove_socket(path: str) -> None:
     """Remove what an earlier process left at ``path``: the server cannot bind over it."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(path).st_mode):
             Path(path).unlink()
-    except FileNotFoundError:
-        pass
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
