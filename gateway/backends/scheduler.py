@@ -69,7 +69,8 @@ class Scheduler:
         self._roster = Roster(
             catalog, environment, changed=self._changed, refuse=self._queue.refuse
         )
-        self._models = self._roster.models
+        # For each request: an attribute less to look up.
+        self._models, self._grant = self._roster.models, self._leases.grant
         self._memory = ModelMemory(
             self._roster,
             self._queue,
@@ -107,7 +108,7 @@ class Scheduler:
             return None
         if not found.in_flight:
             found.asked(time.monotonic())
-        return self._leases.grant(found)
+        return self._grant(found)
 
     async def lease(self, model: str) -> Lease:
         """Wait for a slot of ``model``, loading it if needed.
@@ -318,10 +319,9 @@ class Scheduler:
                 listener()
 
     def _released(self, model: ScheduledModel, now: float) -> None:
-        if self._queue.waiting:
+        if waiting := self._queue.waiting:
             self._note_rivals(model, now)
-        idles = not model.in_flight and self._ttl(model) is not None
-        if self._queue.waiting or model.unload or idles:
+        if waiting or model.unload or (not model.in_flight and self._ttl(model) is not None):
             self._decide()
 
     def _note_rivals(self, used: ScheduledModel, now: float) -> None:
