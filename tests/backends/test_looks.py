@@ -30,21 +30,31 @@ class Looks:
     """How often was looked; each look takes until ``go`` is set."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = asyncio.Event()
         self.count = 0
         self.go = threading.Event()
         self.go.set()
 
     def read(self) -> Machine:
         self.count += 1
+        self._loop.call_soon_threadsafe(self._began.set)
         self.go.wait(10)
         return Machine((Device(RAM, "RAM", 32 * GIB, 30 * GIB, GIB),), "RAM")
+
+    async def reach(self, count: int) -> None:
+        """Wait until so many have begun."""
+        async with asyncio.timeout(10):
+            while self.count < count:
+                self._began.clear()
+                await self._began.wait()
 
 
 Make = Callable[..., Scheduler]
 
 
 @pytest.fixture
-def looks() -> Looks:
+async def looks() -> Looks:
     return Looks()
 
 
@@ -79,18 +89,12 @@ def ask(scheduler: Scheduler, model: str) -> asyncio.Task[Lease]:
     return spawn(scheduler.lease(model), name=f"lease {model}")
 
 
-async def looking(looks: Looks, count: int) -> None:
-    async with asyncio.timeout(5):
-        while looks.count < count:
-            await asyncio.sleep(0.001)
-
-
 async def test_one_look_is_for_all_who_wait(make, box, looks):
     names = [f"m{number}" for number in range(10)]
     scheduler = make(*(box.spec(name, memory=GIB) for name in names))
     looks.go.clear()
     first = ask(scheduler, names[0])
-    await looking(looks, 1)
+    await looks.reach(1)
     others = [ask(scheduler, name) for name in names * 5]
     await asyncio.sleep(0.05)
     assert looks.count == 1  # never two at a time
@@ -109,7 +113,7 @@ async def test_what_happens_during_a_look(make, box, looks, what, ticks):
     looks.go.clear()
     waiting, other = ask(scheduler, "a"), ask(scheduler, "b")
     if ticks is None:
-        await looking(looks, 1)
+        await looks.reach(1)
     else:
         for _ in range(ticks):
             await asyncio.sleep(0)
