@@ -200,8 +200,6 @@ class LocalBackend(Backend):
 
     async def _start(self, prepare: Callable[[], Awaitable[None]] | None) -> GatewayError | None:
         """Start and wait until ready; a failure is the result, not raised."""
-        if prepare is not None:
-            await prepare()
         started = time.monotonic()
         self.start_failed = self.sleeping = False
         self.accused = []
@@ -212,8 +210,11 @@ class LocalBackend(Backend):
         run = self._run = ServerRun(
             self.spec, self._env, self._next_socket(), self.log, self.without_gpu
         )
-        tuning = self.tuning
         try:
+            if prepare is not None:
+                await prepare()
+                started = time.monotonic()
+            tuning = self.tuning
             command = await asyncio.to_thread(
                 run.prepare,
                 self.spec if tuning is None else tuning.apply(self.spec),

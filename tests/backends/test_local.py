@@ -38,6 +38,49 @@ async def test_a_start_waits_for_health_and_a_stop_for_the_end(make_local, box):
     assert (backend.starts, backend.deaths, backend.last_error) == (1, 0, None)
 
 
+async def test_a_start_is_under_way_when_it_has_been_asked_for(make_local):
+    backend = make_local()
+    backend.start()
+    assert backend.state is State.STARTING
+    await backend.ensure_ready()
+    assert backend.starts == 1
+    stopping = backend.stop()
+    assert backend.state is State.STOPPING
+    await stopping
+    assert backend.state is State.STOPPED
+
+
+async def test_a_start_whose_preparation_fails_is_refused_and_may_be_tried_again(make_local, box):
+    async def prepare() -> None:
+        raise ValueError("an odd file")
+
+    backend = make_local()
+    backend.start(prepare)
+    assert "cannot be started" in (await failure(backend)).message
+    assert (backend.state, backend.deaths, box.starts()) == (State.STOPPED, 0, [])
+    assert backend.start_error is backend.last_error
+    await backend.ensure_ready()
+    assert backend.start_error is None
+
+
+async def test_a_stop_while_a_start_is_prepared_ends_that_too(make_local, box):
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def prepare() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    backend = make_local()
+    backend.start(prepare)
+    await begun.wait()
+    await backend.stop()
+    assert ended.is_set()
+    assert (backend.state, backend.start_error, box.starts()) == (State.STOPPED, None, [])
+
+
 async def test_it_can_be_started_again_and_again(make_local, box):
     backend = make_local()
     for _ in range(3):
