@@ -285,6 +285,28 @@ def test_timings_as_a_bar(past: Any, open_page: Callable[..., Page]) -> None:
             assert float(words[_PARTS[name]]) == pytest.approx(seconds, abs=0.051)
 
 
+def test_a_row_opens_to_all_that_is_known(past: Any, open_page: Callable[..., Page]) -> None:
+    page = open_page("#/activity", past.admin)
+    expect(ended_rows(page)).to_have_count(50)
+    ids = shown(page)
+    told = past.ask("GET", "/admin/requests?limit=100")["ended"]
+    one = next(o for o in told if o["id"] in ids and o["cached_tokens"] and o["status"] == 502)
+    row = page.locator(f'tr[data-request="{one["id"]}"]')
+    row.get_by_role("button", name="Show details").click()
+    details = page.locator(f'tr[id="details-{one["id"]}"]')
+    for name, value in (
+        ("Request", one["id"]),
+        ("Client address", one["client"]),
+        ("Prompt tokens", f"{one['prompt_tokens']:,}, {one['cached_tokens']} of them cached"),
+        ("Answer tokens", f"{one['completion_tokens']:,}"),
+        ("Error code", "backend_error"),
+    ):
+        term = details.locator("dt").get_by_text(name, exact=True)
+        expect(term.locator("xpath=following-sibling::dd[1]")).to_contain_text(value)
+    row.get_by_role("button", name="Hide details").click()
+    expect(details).to_have_count(0)
+
+
 def shown(page: Page) -> list[str]:
     """The ids of what has ended, as they stand there at this moment."""
     ids: list[str] = page.evaluate(

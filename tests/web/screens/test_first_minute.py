@@ -163,6 +163,21 @@ def test_lines_for_ones_own_programs_after_the_first_answer(open_page: OpenPage,
     expect(opener).to_have_count(0)
 
 
+def test_the_demo_model_in_a_personality_and_a_reload(open_page: OpenPage, box: Box) -> None:
+    page = open_page(key=box.plain)
+    page.get_by_role("button", name="Personality:").click()
+    page.get_by_role("option", name="poet").click()
+    with page.expect_request("**/v1/chat/completions") as sent:
+        said = ask(page, "What is the sea?")
+    body = json.loads(sent.value.post_data or "")
+    assert (body["model"], body["personality"]) == (DEMO, "poet")
+    assert said.strip()
+    page.reload()
+    answer = page.get_by_role("article", name="Answer")
+    expect(answer.locator(".markdown")).to_have_text(said, use_inner_text=True)
+    expect(page.get_by_role("button", name="Personality: poet")).to_be_visible()
+
+
 def test_answers_as_json(open_page: OpenPage, box: Box) -> None:
     page = open_page(key=box.plain)
     settings = page.get_by_role("button", name=re.compile("^Settings of this conversation"))

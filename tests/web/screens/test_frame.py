@@ -117,6 +117,19 @@ def test_light_and_dark(admin_page: Page) -> None:
     assert page.evaluate(shown) == light
 
 
+def test_nothing_moves_for_who_wants_it_so(open_page: OpenPage, box: Box) -> None:
+    moving = """() => document.getAnimations({subtree: true}).filter(({playState, effect}) =>
+      playState === "running" && effect.getComputedTiming().endTime === Infinity).length"""
+    for motion, moves in (("no-preference", True), ("reduce", False)):
+        page = open_page("nowhere", reduced_motion=motion)
+        page.route("**/v1/chat/completions", lambda route: None)  # is waited for in vain
+        page.goto(f"{box.url}/#key={box.plain}")
+        page.get_by_role("textbox", name="Message").fill("Are you there?")
+        page.keyboard.press("Enter")
+        page.locator(".waiting").wait_for()
+        assert (page.evaluate(moving) > 0) is moves
+
+
 def test_nothing_vanishes_in_forced_colours(open_page: OpenPage, box: Box) -> None:
     """Windows' high contrast replaces backgrounds: what is told by one needs a border too."""
     page = open_page(key=box.admin, forced_colors="active")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import openai
@@ -47,6 +48,9 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     models = form.get_by_role("group", name="Models")
     models.get_by_label("Only these").check()
     models.get_by_label(DEMO).check()
+    personalities = form.get_by_role("group", name="Personalities")
+    personalities.get_by_label("Only these").check()
+    personalities.get_by_label("pirate").check()
     form.get_by_label("Requests, per minute").fill("2")
     assert violations(page, "dialog") == []
     form.get_by_role("button", name="Create a key").click()
@@ -87,7 +91,9 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     assert ask(box, key).choices
     (kept,) = [one for one in box.ask("GET", "/admin/keys")["keys"] if one["name"] == "laptop"]
     assert kept["limits"] == {"max_tokens": 5}
-    assert kept["models"] == [DEMO]
+    assert (kept["models"], kept["personalities"]) == ([DEMO], ["pirate"])
+    life = datetime.fromisoformat(kept["expires"]) - datetime.fromisoformat(kept["created"])
+    assert abs(life - timedelta(days=30)) < timedelta(minutes=5)
 
     row.get_by_role("button", name="Revoke laptop").click()
     asked = page.get_by_role("dialog", name="Revoke the key laptop?")

@@ -49,6 +49,9 @@ def test_what_it_shows(page: Page, box: Any) -> None:
     about = page.get_by_role("region", name="About this box")
     expect(about).to_contain_text(f"{__version__}, with Python")
     expect(about).to_contain_text(box.url)
+    version = box.ask("GET", "/admin/system")["llama_server"]["version"]
+    assert version
+    expect(about).to_contain_text(version)
     main = page.get_by_role("main")
     expect(main.get_by_role("meter", name="Memory of RAM")).to_be_visible()
     expect(page.get_by_text("None, and none needed")).to_be_visible()
