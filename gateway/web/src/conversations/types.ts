@@ -93,7 +93,7 @@ export interface Message {
   readonly personality?: string;
   /**
    * Why the answer ended: `stop`, `length`, `tool_calls` as the API says, `stopped` by the person,
-   * `cut` by the network. An answer without it is still being written, or its tab was closed.
+   * `cut` by the network, `error`. An answer without it is still being written, or its tab was closed.
    */
   readonly finish?: string;
   readonly error?: MessageError;
