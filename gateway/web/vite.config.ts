@@ -26,7 +26,7 @@ export default defineConfig({
   // `npm run dev` shows the page with a gateway that runs on this machine.
   server: {
     proxy: {
-      "^/(v1|admin|status|health|usage|key|upstream|docs|openapi.json)":
+      "^/(v1|admin|clients|docs|health|key|models|openapi.json|ping|schemas|status)":
         process.env["GATEWAY"] ?? "http://127.0.0.1:8080",
     },
   },
