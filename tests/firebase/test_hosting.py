@@ -141,7 +141,9 @@ def test_a_chat_with_a_box_elsewhere(hosted: str, tmp_path: Path) -> None:
                 question.press("Enter")
             assert asked.value.status == 200
             served.wait_for(r"(POST /v1/chat/completions 200)", served.log, 60)
-            expect(page.get_by_text("Where is the Nile?").first).to_be_visible()
+            answer = page.get_by_role("article", name="Answer")
+            expect(answer.locator(".facts")).to_be_visible()
+            assert answer.locator(".markdown").inner_text().strip()
             assert not [text for text in complaints if "Content Security Policy" in text]
             page.screenshot(path=tmp_path / "chat.png")
     finally:

@@ -195,6 +195,9 @@ def test_cancel_a_long_stream(past: Any, open_page: Callable[..., Page]) -> None
         expect(table.get_by_role("row")).to_have_count(2)
         expect(table).to_contain_text("writing")
         expect(table).to_contain_text("plain")
+        for column, number in (("Tokens", r"^[1-9][\d,]*$"), ("Duration", r"^\d+(\.\d)? (s|min)$")):
+            at = table.get_by_role("columnheader").all_inner_texts().index(column)
+            expect(table.locator("tbody td:visible").nth(at)).to_have_text(re.compile(number))
         cancel(page, table.get_by_role("row").filter(has_text="endless"))
         expect(page.get_by_text("Request cancelled.")).to_be_visible()
         expect(page.get_by_text("Nothing runs now.")).to_be_visible()

@@ -145,7 +145,12 @@ def test_a_first_question_to_a_personality(open_page: Any, box: Any) -> None:
 
     before = said(page)
     ask(page, "And why not south?")
-    expect(answer(page).locator(".facts")).to_contain_text("prompt tokens cached")
+    expect(answer(page).locator(".facts")).to_have_text(
+        re.compile(
+            r"^[\d.,]+ tokens/s · \d+ tokens · [1-9]\d* of \d+ prompt tokens cached · "
+            r"first token after \d+(\.\d)? s$"
+        )
+    )
     page.reload()
     expect(page.get_by_role("article", name="You")).to_have_count(2)
     assert page.get_by_role("article", name="Answer").first.locator(".markdown").inner_text() == (
