@@ -27,7 +27,7 @@ _QUESTION = "What is a rainbow? Answer in one short paragraph."
 _MODELS: dict[str, Any] = {
     DEMO: {
         "description": "The small demonstration model.",
-        "params": {"model": DEMO_GGUF, "seed": 7},
+        "params": {"model": DEMO_GGUF, "seed": 7, "threads": 1},
         "setParams": {"temperature": 0, "max_tokens": 120},
         "personalities": {
             "geography teacher": "You are a geography teacher.",
@@ -36,7 +36,7 @@ _MODELS: dict[str, Any] = {
     },
     "storyteller": {
         "description": "The same model, for long stories.",
-        "params": {"model": DEMO_GGUF, "ctxSize": 8192},
+        "params": {"model": DEMO_GGUF, "ctxSize": 8192, "threads": 1},
     },
 }
 
