@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { GatewayError, Unreachable } from "../gateway/errors";
 import { errors as t } from "../texts/en/common";
 import { CopyButton } from "./CopyButton";
+import { Said } from "./Said";
 
 /** What went wrong, what to do (`children`: a button, perhaps), and the request id to copy. */
 export function ErrorNote({
@@ -14,7 +15,7 @@ export function ErrorNote({
   const requestId = error instanceof GatewayError ? error.requestId : null;
   return (
     <div class="note bad" role="alert">
-      <p>{wordsOf(error)}</p>
+      <Said message={wordsOf(error)} />
       {requestId && (
         <p class="soft">
           {t.request} <code>{requestId}</code> <CopyButton text={requestId} label={t.copyId} />

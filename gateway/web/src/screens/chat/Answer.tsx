@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { Button } from "../../components/Button";
 import { CopyButton } from "../../components/CopyButton";
 import { Icon } from "../../components/Icon";
+import { Said } from "../../components/Said";
 import type { Message, MessageError, ToolCall } from "../../conversations/types";
 import { broken, reached, role } from "../../gateway/live";
 import { href } from "../../router";
@@ -153,7 +154,7 @@ function Failed({
     last && error.unreachable === true && broken.value === null && reached.value > created;
   return (
     <div class={isBack ? "note" : "note bad"} role="alert">
-      <p>{isBack ? t.back : error.message}</p>
+      <Said message={isBack ? t.back : error.message} />
       {requestId && (
         <p class="soft request">
           {t.request} <code>{requestId}</code> <CopyButton text={requestId} label={t.copyId} />

@@ -1,6 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { State } from "../../components/State";
 import { size } from "../../format";
+import { failureOf } from "../../gateway/failure";
 import { models as listed, overview } from "../../gateway/live";
 import { href } from "../../router";
 import { models as t } from "../../texts/en/models";
@@ -119,11 +120,6 @@ export function Numbers({ model }: { readonly model: LiveModel }) {
   );
 }
 
-/** What the gateway says of a failure ends with lines of the log, which is one click away. */
-function withoutLog(said: string): string {
-  return said.split(" Its last lines: ")[0] ?? said;
-}
-
 /** What is not as it should be: failed, on the CPU, servers that don't answer. */
 export function Trouble({ model }: { readonly model: LiveModel }) {
   const servers = (model.servers ?? []).filter((one) => !one.up && one.error !== null);
@@ -137,7 +133,7 @@ export function Trouble({ model }: { readonly model: LiveModel }) {
       )}
       {said !== null && (
         <div class="note bad small">
-          <p class="clamp sentence">{withoutLog(said)}</p>
+          <p class="clamp sentence">{failureOf(said).said}</p>
           <a href={href("models", model.name, "log")}>{t.card.itsLog}</a>
           {model.retry_in !== null && model.retry_in > 0 && (
             <p class="soft">{t.card.retry(model.retry_in)}</p>

@@ -39,6 +39,7 @@ export const actions = {
 export const errors = {
   request: "Request",
   copyId: "Copy the request id",
+  lastLines: "Last lines of the model's log",
   unreachable: "The gateway can't be reached. Is it running, and this device in its network?",
   unknown: "Something went wrong, and nothing says what.",
 } as const;
