@@ -8,6 +8,7 @@ import { href } from "../router";
 import { theme, type Theme } from "../theme";
 import { used } from "../texts/en/common";
 import { frame as t } from "../texts/en/frame";
+import { calledBy, fullNameOf } from "./devices";
 import { gib } from "./numbers";
 
 /** Memory and what runs, always in sight; the theme, and the way out. */
@@ -39,14 +40,20 @@ function Running() {
           )}
         </div>
       ))}
-      {seen?.machine?.devices.map((device) => {
+      {seen?.machine?.devices.map((device, _, all) => {
+        const name = calledBy(all, device);
         const taken = device.total - device.free;
         const words = used(taken, device.total);
         return (
-          <a key={device.name} class="memory" href={href("models")} title={words}>
-            <span>{device.name}</span>
+          <a
+            key={device.name}
+            class="memory"
+            href={href("models")}
+            title={`${fullNameOf(device)}: ${words}`}
+          >
+            <span>{name}</span>
             <span class="tabular">{t.used(gib(taken), gib(device.total))}</span>
-            <Meter label={t.memory(device.name)} value={taken} max={device.total} text={words} />
+            <Meter label={t.memory(name)} value={taken} max={device.total} text={words} />
           </a>
         );
       })}
