@@ -65,7 +65,7 @@ def _gone(all_of_them: Gateways, shots: Shots) -> None:
                 page.get_by_role("button", name="Sign in").click()
                 page.get_by_role("textbox", name="Message").wait_for()
                 line.close()
-                page.get_by_text("The connection to the gateway broke.").wait_for()
+                page.get_by_text("Connection lost.").wait_for()
                 visit.take(page)
         finally:
             line.close()

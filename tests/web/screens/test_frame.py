@@ -174,7 +174,7 @@ def test_the_gateway_goes_away_and_comes_back(start: Callable[[], Served], visit
     page.goto(f"{served.url}/#key={served.key}")
     screens(page).wait_for()
     served.stop()
-    note = page.get_by_role("status").filter(has_text="The connection to the gateway broke.")
+    note = page.get_by_role("status").filter(has_text="Connection lost.")
     expect(note).to_contain_text(re.compile(r"Trying again in \d+ s"))
     assert axe.violations(page) == []
     # As if a newer page had been installed meanwhile.

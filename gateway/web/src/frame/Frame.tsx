@@ -127,7 +127,7 @@ export function Frame() {
 function NotAllowed({ screen }: { readonly screen: ScreenName }) {
   return (
     <section class="screen">
-      <h1>{names[screen]}</h1>
+      <h1 class="in-topbar">{names[screen]}</h1>
       <Empty title={t.adminOnly}>
         <p>
           {t.adminHow} <code>{t.adminCommand}</code>

@@ -19,7 +19,7 @@ export default function Activity() {
   useEffect(() => feed.watch(wanted), [wanted]);
   return (
     <section class="screen activity">
-      <h1>{t.title}</h1>
+      <h1 class="in-topbar">{t.title}</h1>
       <Trouble />
       <section>
         <h2>{t.running}</h2>

@@ -70,7 +70,7 @@ export default function Keys() {
     <section class="screen keys">
       <div class="keys-head">
         <div>
-          <h1>{t.title}</h1>
+          <h1 class="in-topbar">{t.title}</h1>
           <p class="soft">{t.about}</p>
         </div>
         <Button kind="primary" onClick={() => (open.value = { what: "create" })}>

@@ -62,7 +62,7 @@ function ModelList({ onAdd }: { readonly onAdd: () => void }) {
   return (
     <>
       <header class="screen-head">
-        <h1>{t.title}</h1>
+        <h1 class="in-topbar">{t.title}</h1>
         {all.length > 0 && (
           <Button kind="primary" disabled={file !== null && !file.writable} onClick={onAdd}>
             <Icon name="plus" size={16} /> {t.add}

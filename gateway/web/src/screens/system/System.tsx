@@ -22,7 +22,7 @@ export default function System() {
   const report = value.value;
   return (
     <section class="screen system">
-      <h1>{t.title}</h1>
+      <h1 class="in-topbar">{t.title}</h1>
       {error.value !== null && (
         <ErrorNote error={error.value}>
           {report && <p class="soft">{t.stale}</p>}

@@ -57,7 +57,7 @@ export default function Usage() {
   return (
     <section class="screen usage">
       <header>
-        <h1>{admin ? t.title : t.ownTitle}</h1>
+        <h1 class={admin ? "in-topbar" : undefined}>{admin ? t.title : t.ownTitle}</h1>
         <Button onClick={() => void download(days, admin)}>
           <Icon name="download" size={16} /> {t.download}
         </Button>

@@ -15,7 +15,7 @@ export const frame = {
   loads: (model: string, percent: number | null): string =>
     percent === null ? `${model} loads` : `${model} ${Math.round(percent)}%`,
   toModel: (model: string): string => `Open ${model}`,
-  broken: "The connection to the gateway broke.",
+  broken: "Connection lost.",
   offline: "This device is offline.",
   againIn: (seconds: number): string => `Trying again in ${count(seconds)} s.`,
   trying: "Trying again…",
