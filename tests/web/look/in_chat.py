@@ -55,7 +55,7 @@ def _first_answer(all_of_them: Gateways, shots: Shots) -> None:
             visit.take(page)
             page.get_by_role("button", name="Use it from your app").click()
             dialog = page.get_by_role("dialog", name="Use it from your app")
-            dialog.get_by_role("region").first.wait_for()
+            dialog.get_by_label("App", exact=True).wait_for()
             visit.take(page, "use-it")
 
 

@@ -142,6 +142,7 @@ def test_lines_for_ones_own_programs_after_the_first_answer(open_page: OpenPage,
     opener.click()
     lines = page.get_by_role("dialog", name="Use it from your app")
     app = lines.get_by_label("App", exact=True)
+    app.wait_for()
     offered = app.locator("option").evaluate_all("all => all.map(one => one.value)")
     assert {"openai-python", "openai-node", "curl", "codex", "open-webui"} <= set(offered)
     code = lines.get_by_role("region")

@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useId } from "preact/hooks";
 import { box } from "../gateway/connection";
 import { askJson } from "../gateway/request";
+import { actions } from "../texts/en/common";
 import { useIt as t } from "../texts/en/useIt";
 import { CopyButton } from "./CopyButton";
 import { ErrorNote } from "./ErrorNote";
@@ -37,6 +38,8 @@ interface Props {
   readonly model?: string | undefined;
   /** A key to write into the lines: one just made. Without it the key in use, if wanted. */
   readonly apiKey?: string | undefined;
+  /** Whether what it stands in has said it. */
+  readonly titled?: boolean;
 }
 
 /** Stands for a key until it is known. */
@@ -50,7 +53,7 @@ function withKeyIn(lines: ClientLines, key: string): ClientLines {
   return { ...lines, clients };
 }
 
-export function UseIt({ model, apiKey }: Props) {
+export function UseIt({ model, apiKey, titled = false }: Props) {
   const lines = useSignal<ClientLines | null>(null);
   const error = useSignal<unknown>(null);
   const withKey = useSignal(apiKey !== undefined);
@@ -77,34 +80,43 @@ export function UseIt({ model, apiKey }: Props) {
   return (
     <section class="use-it" aria-labelledby={id}>
       <div class="use-it-head">
-        <h3 id={id}>{t.title}</h3>
-        <select
-          class="input"
-          aria-label={t.client}
-          value={shown?.client ?? ""}
-          onChange={(event) => (chosen.value = event.currentTarget.value)}
-        >
-          {clients.map((one) => (
-            <option key={one.client} value={one.client}>
-              {one.title}
-            </option>
-          ))}
-        </select>
+        <h3 id={id} class={titled ? "visually-hidden" : undefined}>
+          {t.title}
+        </h3>
+        {shown && (
+          <select
+            class="input"
+            aria-label={t.client}
+            value={shown.client}
+            onChange={(event) => (chosen.value = event.currentTarget.value)}
+          >
+            {clients.map((one) => (
+              <option key={one.client} value={one.client}>
+                {one.title}
+              </option>
+            ))}
+          </select>
+        )}
       </div>
       {error.value !== null && <ErrorNote error={error.value} />}
+      {lines.value === null && error.value === null && <p class="soft">{actions.loading}</p>}
       {shown && <Lines client={shown} />}
       {apiKey === undefined && lines.value && (
-        <p class="soft">
-          <label>
-            <input
-              type="checkbox"
-              checked={withKey.value}
-              onChange={(event) => (withKey.value = event.currentTarget.checked)}
-            />{" "}
-            {t.withKey}
-          </label>{" "}
-          {!withKey.value && t.keyIn(lines.value.key_variable)}
-        </p>
+        <div class="use-it-key">
+          <input
+            id={`${id}-key`}
+            type="checkbox"
+            checked={withKey.value}
+            aria-describedby={withKey.value ? undefined : `${id}-hint`}
+            onChange={(event) => (withKey.value = event.currentTarget.checked)}
+          />
+          <label for={`${id}-key`}>{t.withKey}</label>
+          {!withKey.value && (
+            <p class="hint soft" id={`${id}-hint`}>
+              {t.keyIn(lines.value.key_variable)}
+            </p>
+          )}
+        </div>
       )}
     </section>
   );

@@ -19,7 +19,7 @@ export function UseItBar({ model }: { readonly model: string }) {
       </Button>
       {open.value && (
         <Dialog title={t.useIt} wide onClose={() => (open.value = false)}>
-          <UseIt model={model} />
+          <UseIt model={model} titled />
         </Dialog>
       )}
     </div>
