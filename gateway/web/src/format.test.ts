@@ -16,6 +16,9 @@ describe("numbers as people read them", () => {
   ])("sizeOf(%d, %d) is %s", (part, whole, words) => expect(sizeOf(part, whole)).toBe(words));
 
   it.each([
+    [0, "0.0 s"],
+    [0.04, "< 0.1 s"],
+    [0.05, "0.1 s"],
     [0.42, "0.4 s"],
     [9.96, "10 s"],
     [119, "119 s"],

@@ -26,6 +26,7 @@ export function sizeOf(part: number, whole: number): string {
 
 /** Seconds: "0.4 s", "12 s", "3 min", "2 h 5 min", "4 d". */
 export function duration(seconds: number): string {
+  if (seconds > 0 && seconds < 0.05) return "< 0.1 s";
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);

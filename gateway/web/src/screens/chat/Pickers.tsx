@@ -1,5 +1,5 @@
 import { Combobox, type Choice } from "../../components/Combobox";
-import { shareOf, State } from "../../components/State";
+import { shareOf, State, stateNamed } from "../../components/State";
 import type { Conversation } from "../../conversations/types";
 import { size } from "../../format";
 import { overview, status } from "../../gateway/live";
@@ -57,7 +57,10 @@ function percent(name: string, state: string): number | null {
 function memoryOf({ id, meta }: ListedModel): string {
   const details = overview.value?.models.find((one) => one.name === id);
   if (details?.memory_held) return t.holds(size(details.memory_held));
-  if (details?.memory) return t.takes(size(details.memory));
+  if (details?.memory) {
+    const memory = size(details.memory);
+    return stateNamed(details.state) === "ready" ? t.about(memory) : t.takes(memory);
+  }
   const weights = meta?.["size"];
   return typeof weights === "number" ? t.weighs(size(weights)) : "";
 }

@@ -24,6 +24,7 @@ export const chat = {
   nothingFound: "Nothing is called that",
   gone: "not here any more",
   takes: (memory: string): string => `takes ${memory}`,
+  about: (memory: string): string => `about ${memory}`,
   holds: (memory: string): string => `holds ${memory}`,
   weighs: (size: string): string => `${size} of weights`,
   context: (tokens: number): string => `${count(tokens)} tokens of context`,
@@ -62,7 +63,8 @@ export const chat = {
 
   thinking: "Thinking",
   thought: "Thought",
-  thoughtFor: (seconds: number): string => `Thought for ${duration(seconds)}`,
+  thoughtFor: (seconds: number): string =>
+    seconds < 0.05 ? "Thought" : `Thought for ${duration(seconds)}`,
   calls: (name: string): string => `Calls ${name}`,
   noArguments: "without arguments",
 
@@ -79,8 +81,8 @@ export const chat = {
   },
   seconds: (seconds: number): string => `${Math.floor(seconds)} s`,
 
-  firstWord: (seconds: number): string => `${seconds.toFixed(1)} s to first word`,
-  firstToken: (seconds: number): string => `first token after ${duration(seconds)}`,
+  firstWord: (seconds: number): string => `${duration(seconds)} to first word`,
+  firstToken: (seconds: number): string => `first token in ${duration(seconds)}`,
   wordsPerSecond: (words: number): string => `${count(words)} words/s`,
   tokensPerSecond: (tokens: number): string =>
     `${tokens < 10 ? tokens.toFixed(1) : count(tokens)} tokens/s`,
