@@ -232,6 +232,9 @@ def test_questions_are_edited_and_answers_had_again(open_page: Any, box: Any) ->
     ask(page, "First words")
     expect(answer(page).locator(".facts")).to_be_visible()
     question = page.get_by_role("article", name="You")
+    # Its buttons stand beside it, not between it and its answer.
+    heights = [one.bounding_box()["height"] for one in (question, question.locator(".bubble"))]
+    assert heights[0] == pytest.approx(heights[1], abs=1)
     question.get_by_role("button", name="Edit and ask again").click()
     editor = question.get_by_role("textbox", name="Edit and ask again")
     expect(editor).to_be_focused()

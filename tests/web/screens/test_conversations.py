@@ -292,6 +292,7 @@ def test_two_tabs_see_what_the_other_does(open_page: OpenPage, box: Box) -> None
     row(two, "Question 1").click()
     two.get_by_text("What is 1?").wait_for()
     row(one, "Question 1").click()
+    one.get_by_text("What is 1?").wait_for()
     ask_words(one, "And then?")
     two.get_by_text("And then?").wait_for()
     two.get_by_text(WORD).first.wait_for()

@@ -179,8 +179,9 @@ def test_the_gateway_goes_away_and_comes_back(start: Callable[[], Served], visit
     assert axe.violations(page) == []
     # As if a newer page had been installed meanwhile.
     page.evaluate("() => document.querySelector('script[src]').src = '/assets/index-old.js'")
+    with page.expect_event("requestfailed"):
+        page.get_by_role("button", name="Try now").click()
     start()
-    page.get_by_role("button", name="Try now").click()
     expect(note).to_be_hidden()
     page.get_by_role("button", name="Load it").click()
     screens(page).wait_for()
