@@ -68,14 +68,15 @@ class Database:
             await asyncio.to_thread(_make_private, self.file)
         except OSError as error:
             raise StoreError(
-                f"the database {self.file} cannot be made: {error.strerror}"
+                f"the database cannot be made: {error.strerror}.", detail=_place(self.file)
             ) from error
         version = await self._transaction(self._reader, _version, BUSY_TIMEOUT)
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"the database {self.file} was written by a newer version of llm-gateway "
+                "the database was written by a newer version of llm-gateway "
                 f"(its schema is {version}, this program knows up to {SCHEMA_VERSION}): "
-                "install that version again, or restore an older copy of the file",
+                "install that version again, or restore an older copy of the file.",
+                detail=_place(self.file),
                 code="store_too_new",
             )
         if version < SCHEMA_VERSION:
@@ -110,7 +111,7 @@ class Database:
         self, line: _Connected, work: Callable[[Connection], T], patience: float
     ) -> T:
         if self._closed:
-            raise StoreError(f"the database {self.file} is closed")
+            raise StoreError("the database is closed.", detail=_place(self.file))
         future = line.begin(work, patience)
         self._running.add(future)
         future.add_done_callback(self._running.discard)
@@ -166,13 +167,20 @@ class _Connected:
                 raise StoreBusy(
                     f"the gateway's database is kept busy by another program ({cause})"
                 ) from failure
-            raise StoreError(f"the database {self._file}: {cause}") from failure
+            raise StoreError(
+                f"the database cannot be used: {cause}.", detail=_place(self._file)
+            ) from failure
 
     def _on_begin(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
         # The driver begins nothing (isolation_level None), so that the schema changes inside a
         # transaction too.
         connection.exec_driver_sql(self._begin)
+
+
+def _place(file: Path) -> str:
+    """For administrators only."""
+    return f"Its file is {file}."
 
 
 def _log_failure(transaction: asyncio.Future[Any]) -> None:

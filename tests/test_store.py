@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sqlite3
 import sys
@@ -233,13 +234,14 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -
 async def test_what_cannot_be_opened_is_a_clear_error(tmp_path: Path) -> None:
     text = tmp_path / "text.db"
     text.write_text("this is no database, whatever its name says\n" * 100)
-    with pytest.raises(StoreError, match=r"text\.db: file is not a database"):
+    with pytest.raises(StoreError, match=r"file is not a database\..*text\.db"):
         await Store.open(text)
     with pytest.raises(StoreError, match="cannot be made: Not a directory"):
         await Store.open(text / "gateway.db")
     (tmp_path / "folder.db").mkdir()
-    with pytest.raises(StoreError, match=r"folder\.db: unable to open database file"):
+    with pytest.raises(StoreError, match=r"unable to open database file\..*folder\.db") as caught:
         await Store.open(tmp_path / "folder.db")
+    assert str(tmp_path) not in json.dumps(caught.value.body())  # not everybody may know
     assert issubclass(StoreError, GatewayError)  # the app answers it as any other failure
 
 

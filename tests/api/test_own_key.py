@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,6 +123,26 @@ async def test_own_usage_is_nobody_elses(running: Running) -> None:
     for days in ("0", "x", "000000030999999999"):  # the last begins like a small one
         status, said = await running.json("GET", f"/key/usage?days={days}", key=key)
         assert (status, said["error"]["param"]) == (400, "days")
+
+
+async def test_only_administrators_are_told_where_a_database_is_that_fails(
+    running: Running,
+) -> None:
+    _, key = await key_of(running, "plain")
+    _, admin = await key_of(running, "admin", admin=True)
+    file = running.gateway.settings.database
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("ALTER TABLE usage RENAME TO elsewhere")
+    status, said = await running.json("GET", "/key/usage", key=key)
+    assert (status, said["error"]["code"]) == (500, "store_error")
+    assert "no such table" in said["error"]["message"]
+    assert str(file.parent) not in said["error"]["message"]
+    status, said = await running.json("GET", "/key/usage", key=admin)
+    assert (status, said["error"]["code"]) == (500, "store_error")
+    assert f"Its file is {file}." in said["error"]["message"]
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO usage")
+    assert (await running.json("GET", "/key/usage", key=key))[0] == 200
 
 
 COUNTERS = ("requests", "prompt_tokens", "completion_tokens")
