@@ -33,6 +33,7 @@ from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say
 from gateway.library import Library
 from gateway.listeners import Listeners
+from gateway.plurals import counted
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
 from gateway.tasks import cancel_and_wait, spawn
@@ -272,7 +273,11 @@ class Gateway:
         self.scheduler.refuse_new()
         # 3. What runs may finish, until the deadline or until somebody is in a hurry.
         running = self.scheduler.in_flight
-        may = f"; {running} running requests may take up to {timeout:g}s" if running else ""
+        may = (
+            f"; {counted(running, 'running request')} may take up to {timeout:g}s"
+            if running
+            else ""
+        )
         _log.info("shutting down%s", may)
         quiet = spawn(self.lifecycle.quiet(), name="wait for running requests")
         hurried = spawn(hurry.wait(), name="wait for a second signal")

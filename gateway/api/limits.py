@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.errors import RateLimited
+from gateway.plurals import counted
 
 DAY: Final = 86_400  # seconds
 _MINUTE: Final = 60.0
@@ -128,10 +129,10 @@ class Limiter:
             spent = self._spent[key_id] = _Spent()
         if (running := limits.concurrency) is not None and spent.running >= running:
             grant = Grant(self, key_id, limits, spent)
-            raise self._refusal(grant, "concurrency", f"{running} requests at once", 1.0)
+            raise self._refusal(grant, "concurrency", counted(running, "request", " at once"), 1.0)
         if spent.streams >= most:
             raise RateLimited(
-                f"this key may have {most} streams of events open at once "
+                f"this key may have {counted(most, 'stream')} of events open at once "
                 "(limits.streams_per_key): close one first",
                 param="streams_per_key",
                 code="too_many_streams",
@@ -155,19 +156,22 @@ class Limiter:
         if (rpm := limits.rpm) is not None:
             excess = spent.requests.used(rpm, now) - (rpm - 1)
             if excess > _ROUNDING:
-                over = [(excess * _MINUTE / rpm, "rpm", f"{rpm} requests per minute")]
+                over = [(excess * _MINUTE / rpm, "rpm", counted(rpm, "request", " per minute"))]
         if (tpm := limits.tpm) is not None:
             excess = spent.tokens.used(tpm, now) + spent.reserved - tpm
             if excess >= 0:
                 wait = (excess + 1) * _MINUTE / tpm
-                over = [*(over or ()), (wait, "tpm", f"{tpm} tokens per minute")]
+                over = [*(over or ()), (wait, "tpm", counted(tpm, "token", " per minute"))]
         if (tpd := limits.tpd) is not None and (
             self._tokens_today(grant.key_id) + spent.reserved >= tpd
         ):
-            over = [*(over or ()), (self._day_left(), "tpd", f"{tpd} tokens per day (UTC)")]
+            over = [
+                *(over or ()),
+                (self._day_left(), "tpd", counted(tpd, "token", " per day (UTC)")),
+            ]
         if (running := limits.concurrency) is not None and spent.running >= running:
             # When one of them ends is not known: soon, in most cases.
-            over = [*(over or ()), (1.0, "concurrency", f"{running} requests at once")]
+            over = [*(over or ()), (1.0, "concurrency", counted(running, "request", " at once"))]
         if over is not None:
             wait, limit, allowed = max(over)
             raise self._refusal(grant, limit, allowed, wait)

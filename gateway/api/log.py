@@ -17,6 +17,7 @@ from gateway.api.middleware import needs
 from gateway.errors import BadRequest
 from gateway.log_tail import MOST, LogTail
 from gateway.logs import log_tail
+from gateway.plurals import counted
 from gateway.validation import whole_number
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -62,7 +63,7 @@ async def _follow(tail: LogTail, level: int, lines: int) -> AsyncGenerator[str, 
             found, gone = tail.after(seen, level=level)
             seen = max(total, found[-1].number if found else 0)
             if gone:
-                yield f"... {gone} lines left out: the reader is too slow ..."
+                yield f"... {counted(gone, 'line')} left out: the reader is too slow ..."
     finally:
         stop()
 

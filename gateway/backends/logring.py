@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
+from gateway.plurals import counted
+
 MAX_LINE = 4096
 _MAX_BYTES = 4 * MAX_LINE  # a character has at most four in UTF-8
 
@@ -99,5 +101,5 @@ class _Viewer:
             await self._wake.wait()
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            return f"... {dropped} lines left out: the reader is too slow ..."
+            return f"... {counted(dropped, 'line')} left out: the reader is too slow ..."
         return self._queue.popleft()

@@ -25,6 +25,7 @@ from gateway.cli.terminal import is_terminal, moves
 from gateway.cli.watching import watched
 from gateway.cli.which_model import model_meant, picked
 from gateway.errors import BadRequest, GatewayError
+from gateway.plurals import counted
 
 #: What a terminal would take for a command, which a model's answer must not give it.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -178,12 +179,12 @@ def _in_numbers(end: Mapping[str, Any]) -> str:
     usage, timings = end.get("usage") or {}, end.get("timings") or {}
     words = []
     if tokens := usage.get("completion_tokens"):
-        words.append(f"{tokens} tokens")
+        words.append(counted(tokens, "token"))
     if speed := timings.get("predicted_per_second"):
         words.append(f"{speed:.1f} tokens/s")
     if prompt := usage.get("prompt_tokens"):
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-        words.append(f"prompt: {prompt} tokens, {cached} of them cached")
+        words.append(f"prompt: {counted(prompt, 'token')}, {cached} of them cached")
     return ", ".join(words)
 
 

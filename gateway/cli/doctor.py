@@ -25,6 +25,7 @@ from gateway.doctor.checks import Check, Finding, Level, Running, Subject, exami
 from gateway.doctor.report import redactor_for, report, sentence
 from gateway.errors import GatewayError
 from gateway.library import read_partly
+from gateway.plurals import counted
 
 if TYPE_CHECKING:
     from gateway.config import Loaded, Settings
@@ -182,7 +183,7 @@ def _show_sum(found: Iterable[Finding], took: float) -> None:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+    return counted(number, what) if number else f"no {what}s"
 
 
 def _worst(found: Iterable[Finding]) -> Level:

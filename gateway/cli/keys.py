@@ -21,6 +21,7 @@ from gateway.cli.parser import explain
 from gateway.cli.table import print_table
 from gateway.errors import NotFound
 from gateway.library import read_catalog
+from gateway.plurals import counted
 from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ def run_import(args: argparse.Namespace) -> int:
         print_table(("ID", "NAME", "ADMIN"), rows)
     admins = sum(key.admin for key in report.imported)
     count = len(report.imported)
-    print(f"imported {count} key{'s' if count != 1 else ''}, {admins} of them admin keys")
+    print(f"imported {counted(count, 'key')}, {admins} of them admin keys")
     say(f"they are in {settings.database}")
     if admins:
         say(

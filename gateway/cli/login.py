@@ -31,6 +31,7 @@ from gateway.cli.profiles import (
 from gateway.cli.table import print_table
 from gateway.errors import BadRequest
 from gateway.listen_on import is_loopback
+from gateway.plurals import counted
 
 if TYPE_CHECKING:
     from gateway.cli.trust import Shown
@@ -309,7 +310,7 @@ def _key_given() -> str:
 
 def _counted(client: Client, about: str) -> str:
     count = len(client.ask("GET", "/v1/models")["data"])
-    return f"{about}, {count} model{'s' if count != 1 else ''}"
+    return f"{about}, {counted(count, 'model')}"
 
 
 def _is_admin(client: Client) -> bool:

@@ -23,6 +23,7 @@ from gateway.doctor.configuration import Findings
 from gateway.errors import BadRequest
 from gateway.legacy.llm_api import Outcome, Plan, Step, plan
 from gateway.listen_on import first_free_port
+from gateway.plurals import counted
 from gateway.private_files import make_folder, write_private
 from gateway.validation import InvalidFiles
 from gateway.yaml_file import with_settings
@@ -324,7 +325,7 @@ def _below(text: str, target: Path) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+    return counted(number, what) if number else f"no {what}s"
 
 
 def _as_json(report: _Report) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.parser import explain
 from gateway.cli.pull_table import ask
 from gateway.config import load_settings
+from gateway.plurals import counted
 
 if TYPE_CHECKING:
     from gateway.backends.pulled import Offer, Place
@@ -155,7 +156,7 @@ def _taken(offer: Offer, answer: str | int) -> Variant:
 
 
 def _tell(plan: Plan, offer: Offer) -> None:
-    files = f"{len(plan.files)} files" if len(plan.files) > 1 else "1 file"
+    files = counted(len(plan.files), "file")
     folder = plan.place(plan.files[0]).parent
     label = plan.variant.label
     print(f"{plan.repository.id} {label}: {files}, {_size(plan.size)}\ninto {folder}")

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from gateway.cli.table import print_table
 from gateway.cli.terminal import clean, is_terminal
 from gateway.errors import GatewayError
+from gateway.plurals import counted
 
 T = TypeVar("T")
 _FITS: Final = {"yes": "yes", "partly": "in part on the GPU", "no": "no"}
@@ -54,7 +55,8 @@ def show(offer: Mapping[str, Any]) -> None:
     for number, one in enumerate(offer["quantisations"], 1):
         note = "recommended" if one["recommended"] else ""
         if one["missing"]:
-            note = f"{one['missing']} parts are missing"
+            missing = one["missing"]
+            note = f"{counted(missing, 'part')} {'is' if missing == 1 else 'are'} missing"
         elif len(one["files"]) > 1:
             note += f"{', ' if note else ''}{len(one['files'])} parts"
         size = _size(one["download"])

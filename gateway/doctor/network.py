@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from gateway.config import Settings
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.listen_on import addresses_of, why
+from gateway.plurals import counted
 from gateway.without_keys import warning_of, why_not_open
 
 _PATIENCE: Final = 8.0  # seconds for one connection
@@ -174,8 +175,7 @@ def _ends(end: datetime) -> str:
 
 
 def _days(end: datetime) -> str:
-    days = (end - datetime.now(UTC)).days
-    return f"{days} more day{'' if days == 1 else 's'}"
+    return counted((end - datetime.now(UTC)).days, "more day")
 
 
 def _without_file(text: str, file: str) -> str:

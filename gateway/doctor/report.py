@@ -26,6 +26,7 @@ from gateway.config import Settings
 from gateway.doctor.checks import Finding, Subject
 from gateway.doctor.redaction import HIDDEN, Redactor
 from gateway.endpoints import read_key
+from gateway.plurals import counted
 
 _PACKAGES: Final = (
     "aiohttp httptools uvloop orjson pydantic SQLAlchemy cryptography xllamacpp nvidia-ml-py acme"
@@ -80,7 +81,7 @@ def _system() -> str:
         name = platform.freedesktop_os_release()["PRETTY_NAME"]
     python = f"{platform.python_implementation()} {platform.python_version()}"
     kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
-    return f"{name}, {kernel}, {os.cpu_count()} processors, {python}"
+    return f"{name}, {kernel}, {counted(os.cpu_count() or 1, 'processor')}, {python}"
 
 
 def _packages() -> Iterator[str]:

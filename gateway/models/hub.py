@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from gateway.errors import BadRequest, NotFound
 from gateway.models.paths import SPLIT
 from gateway.models.quantisation import QUANTISATION
+from gateway.plurals import counted
 from gateway.spelling import did_you_mean
 
 #: As the hub itself has them (its client, ``validate_repo_id``); neither is a hidden folder.
@@ -224,9 +225,9 @@ def choose(repository: Repository, wanted: str) -> Variant:
 def complete(variant: Variant, repository: Repository) -> Variant:
     """``variant``. Raises :class:`BadRequest` where the repository has not all of it."""
     if variant.missing:
-        parts = f"{variant.missing} part" + ("s" if variant.missing > 1 else "")
         raise BadRequest(
-            f"{repository.id} lacks {parts} of {variant.label}: choose another",
+            f"{repository.id} lacks {counted(variant.missing, 'part')} of {variant.label}: "
+            "choose another",
             param="model",
         )
     return variant

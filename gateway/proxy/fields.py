@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import BadRequest
+from gateway.plurals import counted
 
 #: Where a field stands in a body: its name, or the names on the way to it.
 Place = str | tuple[str, ...]
@@ -177,7 +178,8 @@ def limit_length(body: dict[str, Any], kind: str, limit: int, whose: str) -> boo
             raise BadRequest(f"`{name}` must be a number of tokens", param=str(name))
         if value > limit:
             raise BadRequest(
-                f"`{name}` is {value}: an answer may have at most {limit} tokens here ({whose})",
+                f"`{name}` is {value}: an answer may have at most {counted(limit, 'token')} here "
+                f"({whose})",
                 code="request_limit",
                 param=str(name),
             )

@@ -69,6 +69,12 @@ def test_span_is_as_openai_writes_it(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 
+def test_one_is_told_as_one(clocks: Clocks) -> None:
+    limits = Limits(rpm=1)
+    clocks.admitted(limits)
+    assert "may use 1 request per minute (rpm)" in clocks.refusal(limits).message
+
+
 def test_requests_per_minute(clocks: Clocks) -> None:
     limits = Limits(rpm=60)
     assert clocks.admitted(limits) == 60
