@@ -24,7 +24,7 @@ export function sizeOf(part: number, whole: number): string {
   return `${a.endsWith(unit) ? a.slice(0, -unit.length) : a} of ${b}`;
 }
 
-/** Seconds: "0.4 s", "12 s", "3 min", "2 h 5 min", "4 d". */
+/** Seconds: "< 0.1 s", "0.4 s", "12 s", "3 min", "2 h 5 min", "4 d". */
 export function duration(seconds: number): string {
   if (seconds > 0 && seconds < 0.05) return "< 0.1 s";
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;

@@ -238,7 +238,7 @@ def test_cancel_one_that_is_queued_and_one_elsewhere(
         streaming(past, "far") as far,
     ):
         expect(rows).to_have_count(4)
-        row = rows.filter(has_text="queued, position 1")
+        row = rows.filter(has_text="waiting, position 1")
         row.get_by_role("button", name="Cancel the request of").click()
         page.get_by_role("button", name="Keep it running").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
@@ -362,7 +362,7 @@ def test_three_run_and_200_have_ended(past: Any, open_page: Callable[..., Page])
             page.get_by_text("requests are kept for 30 d, the newest 200,000 at")
         ).to_be_visible()
         # And what runs is at hand all the same.
-        cancel(page, running_rows(page).filter(has_text="queued"))
+        cancel(page, running_rows(page).filter(has_text="waiting"))
         expect(running_rows(page)).to_have_count(2)
 
 

@@ -39,7 +39,7 @@ export function EndedTable({ rows }: { readonly rows: readonly Ended[] }) {
               {columns.key}
             </th>
             <th scope="col">{columns.status}</th>
-            <th scope="col" class="wide">
+            <th scope="col" class="wide bar">
               {columns.timings}
             </th>
             <th scope="col" class="number">
@@ -91,13 +91,15 @@ function Row({ one, open, toggle }: RowProps) {
         <td class="time">
           <When time={one.ended} />
         </td>
-        <td class="name">
+        <td class="name" title={one.model}>
           {one.model}
           <small class="narrow">
             {keyName(one)}, <When time={one.ended} />
           </small>
         </td>
-        <td class="who name">{keyName(one)}</td>
+        <td class="who name" title={keyName(one)}>
+          {keyName(one)}
+        </td>
         <td>
           <ResultState one={one} />
         </td>

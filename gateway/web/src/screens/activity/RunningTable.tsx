@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { Button } from "../../components/Button";
 import { Confirm } from "../../components/Dialog";
 import { wordsOf } from "../../components/ErrorNote";
+import { Icon } from "../../components/Icon";
 import { State } from "../../components/State";
 import { toast } from "../../components/Toasts";
 import { count, duration } from "../../format";
@@ -31,7 +32,7 @@ export function RunningTable() {
                   {columns.key}
                 </th>
                 <th scope="col">{columns.stage}</th>
-                <th scope="col" class="wide">
+                <th scope="col" class="wide bar">
                   {columns.timings}
                 </th>
                 <th scope="col" class="number wide">
@@ -51,11 +52,13 @@ export function RunningTable() {
             <tbody>
               {rows.map((one) => (
                 <tr key={one.id} data-request={one.id}>
-                  <td class="name">
+                  <td class="name" title={one.model}>
                     {one.model}
                     <small class="narrow">{keyName(one)}</small>
                   </td>
-                  <td class="who name">{keyName(one)}</td>
+                  <td class="who name" title={keyName(one)}>
+                    {keyName(one)}
+                  </td>
                   <td>
                     <Stage request={one} />
                   </td>
@@ -66,8 +69,15 @@ export function RunningTable() {
                   <td class="number wider">{speed(one.tokens_per_second)}</td>
                   <td class="number">{duration(one.seconds)}</td>
                   <td class="action">
-                    <Button kind="danger" onClick={() => (cancelling.value = one)}>
-                      {t.cancel} <span class="visually-hidden">{what(one)}</span>
+                    <Button
+                      kind="plain"
+                      class="cancel"
+                      title={t.cancel}
+                      onClick={() => (cancelling.value = one)}
+                    >
+                      <Icon name="close" size={16} />
+                      <span class="word">{t.cancel}</span>{" "}
+                      <span class="visually-hidden">{what(one)}</span>
                     </Button>
                   </td>
                 </tr>

@@ -60,8 +60,8 @@ export const activity = {
   },
 
   stages: {
-    queued: "queued",
-    position: (place: number) => `queued, position ${place}`,
+    queued: "waiting",
+    position: (place: number) => `waiting, position ${place}`,
     loading: "loading the model",
     prefill: "reading the prompt",
     generating: "writing",
