@@ -24,6 +24,7 @@ export function KeyForm({ of, action, onSave, onClose }: Props) {
   const fields = useSignal<Fields>(fieldsOf(of));
   const error = useSignal<unknown>(null);
   const busy = useSignal(false);
+  const limited = useSignal(Object.values(fields.value.limits).some(Boolean));
   const set = (change: Partial<Fields>): void =>
     void (fields.value = { ...fields.value, ...change });
   const now = fields.value;
@@ -60,12 +61,12 @@ export function KeyForm({ of, action, onSave, onClose }: Props) {
           />
         </label>
       </div>
-      <label>
+      <label class="key-check">
         <input
           type="checkbox"
           checked={now.admin}
           onChange={(event) => set({ admin: event.currentTarget.checked })}
-        />{" "}
+        />
         {f.admin}
       </label>
       <Expiry fields={now} isNew={of === null} set={set} />
@@ -96,13 +97,19 @@ export function KeyForm({ of, action, onSave, onClose }: Props) {
           ))}
         </select>
       </label>
-      <fieldset>
-        <legend>{f.limits}</legend>
+      <details
+        class="key-fold"
+        open={limited.value}
+        onToggle={(event) => (limited.value = event.currentTarget.open)}
+        // What is wrong in there has to be seen.
+        onInvalidCapture={() => (limited.value = true)}
+      >
+        <summary>{f.limits}</summary>
         <p class="soft">{f.limitsHint}</p>
         <div class="key-limits">
           {LIMITS.map((name) => (
             <label key={name} class="field">
-              {limitWords[name]?.name}, {limitWords[name]?.unit}
+              {limitWords[name]?.field}
               <input
                 class="input"
                 type="number"
@@ -116,7 +123,7 @@ export function KeyForm({ of, action, onSave, onClose }: Props) {
             </label>
           ))}
         </div>
-      </fieldset>
+      </details>
       {error.value !== null && <ErrorNote error={error.value} />}
       <div class="actions">
         <Button onClick={onClose}>{actions.cancel}</Button>

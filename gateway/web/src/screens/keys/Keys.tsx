@@ -1,23 +1,25 @@
 /** Keys: who may use the box, and how much. For admin keys. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { Button } from "../../components/Button";
-import { CopyButton } from "../../components/CopyButton";
 import { Confirm, Dialog } from "../../components/Dialog";
 import { Empty } from "../../components/Empty";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Icon } from "../../components/Icon";
 import { Table, type Column } from "../../components/Table";
 import { toast } from "../../components/Toasts";
-import { UseIt } from "../../components/UseIt";
 import { When } from "../../components/When";
+import { usePolled } from "../../gateway/polled";
 import { askJson } from "../../gateway/request";
 import { actions } from "../../texts/en/common";
 import { keys as t, limitWords } from "../../texts/en/keys";
 import { changed, created, type CreatedKey, type Fields, type Key } from "./fields";
 import { KeyForm } from "./KeyForm";
+import { KeyMade } from "./KeyMade";
 import "./keys.css";
+
+/** Seconds between two looks at when keys were last used. */
+const EVERY = 10;
 
 /** What is open above the list. */
 type Open =
@@ -26,43 +28,40 @@ type Open =
   | { readonly what: "change" | "revoke"; readonly key: Key };
 
 export default function Keys() {
-  const keys = useSignal<readonly Key[] | null>(null);
-  const error = useSignal<unknown>(null);
+  const listed = usePolled<{ readonly keys: readonly Key[] }>("/admin/keys", EVERY);
+  const refused = useSignal<unknown>(null); // why a key was not revoked
   const open = useSignal<Open | null>(null);
   const ended = useSignal(false);
-  const load = async (): Promise<void> => {
-    error.value = null;
-    try {
-      keys.value = (await askJson<{ keys: readonly Key[] }>("/admin/keys")).keys;
-    } catch (reason) {
-      error.value = reason;
-    }
+  const load = (): void => {
+    refused.value = null;
+    listed.again();
   };
-  useEffect(() => void load(), []);
   const close = (): void => void (open.value = null);
   const create = async (fields: Fields): Promise<void> => {
     const body = created(fields);
     const key = await askJson<CreatedKey>("/admin/keys", { method: "POST", body });
     open.value = { what: "created", key };
-    await load();
+    load();
   };
   const change = async (key: Key, fields: Fields): Promise<void> => {
     const body = changed(key, fields);
     await askJson(`/admin/keys/${encodeURIComponent(key.id)}`, { method: "PATCH", body });
     close();
     toast(t.saved(fields.name));
-    await load();
+    load();
   };
   const revoke = async (key: Key): Promise<void> => {
     try {
       await askJson(`/admin/keys/${encodeURIComponent(key.id)}`, { method: "DELETE" });
       toast(t.revoked(key.name));
-      await load();
+      load();
     } catch (reason) {
-      error.value = reason;
+      refused.value = reason;
     }
   };
-  const all = keys.value ?? [];
+  const keys = listed.value.value?.keys ?? null;
+  const error = refused.value ?? listed.error.value;
+  const all = keys ?? [];
   const over = all.filter((key) => key.state !== "ok").length;
   const shown = ended.value ? all : all.filter((key) => key.state === "ok");
   const now = open.value;
@@ -77,15 +76,15 @@ export default function Keys() {
           <Icon name="plus" size={16} /> {t.create}
         </Button>
       </div>
-      {error.value !== null && (
-        <ErrorNote error={error.value}>
+      {error !== null && (
+        <ErrorNote error={error}>
           <p>
-            <Button onClick={() => void load()}>{actions.tryAgain}</Button>
+            <Button onClick={load}>{actions.tryAgain}</Button>
           </p>
         </ErrorNote>
       )}
-      {keys.value === null && error.value === null && <p class="soft">{actions.loading}</p>}
-      {keys.value !== null && shown.length === 0 && (
+      {keys === null && error === null && <p class="soft">{actions.loading}</p>}
+      {keys !== null && shown.length === 0 && (
         <Empty title={t.emptyTitle}>
           <p>{t.about}</p>
         </Empty>
@@ -111,12 +110,12 @@ export default function Keys() {
         </label>
       )}
       {now?.what === "create" && (
-        <Dialog title={t.createTitle} onClose={close} wide>
+        <Dialog title={t.createTitle} onClose={close}>
           <KeyForm of={null} action={t.create} onSave={create} onClose={close} />
         </Dialog>
       )}
       {now?.what === "change" && (
-        <Dialog title={t.changeTitle(now.key.name)} onClose={close} wide>
+        <Dialog title={t.changeTitle(now.key.name)} onClose={close}>
           <KeyForm
             of={now.key}
             action={t.save}
@@ -125,7 +124,7 @@ export default function Keys() {
           />
         </Dialog>
       )}
-      {now?.what === "created" && <Created made={now.key} onClose={close} />}
+      {now?.what === "created" && <KeyMade made={now.key} onClose={close} />}
       {now?.what === "revoke" && (
         <Confirm
           title={t.revokeTitle(now.key.name)}
@@ -139,25 +138,6 @@ export default function Keys() {
   );
 }
 
-/** The only time that a key's text is seen. */
-function Created({ made, onClose }: { readonly made: CreatedKey; readonly onClose: () => void }) {
-  return (
-    <Dialog title={t.created(made.name)} onClose={onClose} wide>
-      <p>{t.shownOnce}</p>
-      <p class="key-text">
-        <code>{made.key}</code>
-        <CopyButton text={made.key} label={t.copyKey} />
-      </p>
-      <UseIt model={made.models?.[0]} apiKey={made.key} />
-      <div class="actions">
-        <Button kind="primary" onClick={onClose}>
-          {t.done}
-        </Button>
-      </div>
-    </Dialog>
-  );
-}
-
 function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonly Column<Key>[] {
   return [
     {
@@ -166,10 +146,10 @@ function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonl
       cell: (key) => (
         <>
           <strong>{key.name}</strong> {key.admin && <span class="key-admin">{t.admin}</span>}
-          <br />
-          <span class="soft">
-            <code>{key.id}</code> {key.description}
-          </span>
+          {key.description && <p>{key.description}</p>}
+          <p class="soft">
+            <code>{key.id}</code>
+          </p>
           <Narrow of={key} />
         </>
       ),
@@ -187,7 +167,12 @@ function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonl
             <Button kind="plain" label={t.change(key.name)} onClick={() => onOpen("change", key)}>
               <Icon name="edit" size={16} />
             </Button>
-            <Button kind="plain" label={t.revoke(key.name)} onClick={() => onOpen("revoke", key)}>
+            <Button
+              kind="plain"
+              class="key-revoke"
+              label={t.revoke(key.name)}
+              onClick={() => onOpen("revoke", key)}
+            >
               <Icon name="trash" size={16} />
             </Button>
           </span>
@@ -196,7 +181,7 @@ function columns(onOpen: (what: "change" | "revoke", key: Key) => void): readonl
   ];
 }
 
-/** What has no column of its own on a phone. */
+/** What has no column of its own on a phone, as far as there is something to tell. */
 function Narrow({ of }: { readonly of: Key }) {
   return (
     <dl class="key-narrow">
@@ -204,12 +189,20 @@ function Narrow({ of }: { readonly of: Key }) {
       <dd>
         <May of={of} />
       </dd>
-      <dt>{t.heads.limits}</dt>
-      <dd>{limitsOf(of)}</dd>
+      {limitsSet(of).length > 0 && (
+        <>
+          <dt>{t.heads.limits}</dt>
+          <dd>{limitsOf(of)}</dd>
+        </>
+      )}
       <dt>{t.heads.used}</dt>
       <dd>{usedOf(of)}</dd>
-      <dt>{t.heads.expires}</dt>
-      <dd>{expiresOf(of)}</dd>
+      {(of.expires !== null || of.state === "revoked") && (
+        <>
+          <dt>{t.heads.expires}</dt>
+          <dd>{expiresOf(of)}</dd>
+        </>
+      )}
     </dl>
   );
 }
@@ -230,6 +223,7 @@ function expiresOf({ state, expires }: Key) {
 }
 
 function May({ of }: { readonly of: Key }) {
+  if (of.models === null && of.personalities === null) return <>{t.everything}</>;
   const personalities =
     of.personalities === null
       ? t.allPersonalities
@@ -243,8 +237,12 @@ function May({ of }: { readonly of: Key }) {
   );
 }
 
+function limitsSet(key: Key): readonly (readonly [string, number | null])[] {
+  return Object.entries(key.limits ?? {}).filter(([, value]) => value !== null);
+}
+
 function limitsOf(key: Key) {
-  const set = Object.entries(key.limits ?? {}).filter(([, value]) => value !== null);
+  const set = limitsSet(key);
   if (set.length === 0) return t.unlimited;
   return (
     <ul>

@@ -4,10 +4,10 @@ import { Button } from "../../components/Button";
 import { Chart } from "../../components/Chart";
 import { ErrorNote } from "../../components/ErrorNote";
 import { size } from "../../format";
+import { usePolled } from "../../gateway/polled";
 import { actions } from "../../texts/en/common";
 import { system as t } from "../../texts/en/system";
 import { load, memory, spanOf, speed } from "./charts";
-import { usePolled } from "./polled";
 import type { History } from "./types";
 
 /** How far back, and seconds between two looks. */

@@ -23,6 +23,7 @@ export const keys = {
     Record<string, string>
   >,
   never: "never",
+  everything: "everything",
   allModels: "all models",
   allPersonalities: "all personalities",
   noPersonalities: "no personalities",
@@ -34,7 +35,7 @@ export const keys = {
   save: "Save",
   created: (name: string): string => `Your new key: ${name}`,
   shownOnce: "Copy it now: it is shown only this once. The gateway keeps only a hash of it.",
-  copyKey: "Copy the key",
+  copyKey: "Copy key",
   done: "Done",
   revokeTitle: (name: string): string => `Revoke the key ${name}?`,
   revokeText: (name: string): string =>
@@ -69,29 +70,29 @@ export const keys = {
   expiryDate: "Last day",
 } as const;
 
-/** Each limit of the API: what it bounds, and its unit. */
+/** Each limit of the API: what it bounds, and the name of its field. */
 export const limitWords: Readonly<
   Record<
     string,
-    { readonly name: string; readonly unit: string; readonly value: (number: number) => string }
+    { readonly name: string; readonly field: string; readonly value: (number: number) => string }
   >
 > = {
-  rpm: { name: "Requests", unit: "per minute", value: (n) => `${count(n)} per minute` },
-  tpm: { name: "Tokens", unit: "per minute", value: (n) => `${count(n)} per minute` },
-  tpd: { name: "Tokens", unit: "per day", value: (n) => `${count(n)} per day` },
+  rpm: { name: "Requests", field: "Requests per minute", value: (n) => `${count(n)} per minute` },
+  tpm: { name: "Tokens", field: "Tokens per minute", value: (n) => `${count(n)} per minute` },
+  tpd: { name: "Tokens", field: "Tokens per day", value: (n) => `${count(n)} per day` },
   concurrency: {
     name: "Requests",
-    unit: "at a time",
+    field: "Requests at a time",
     value: (n) => `${count(n)} at a time`,
   },
   max_tokens: {
     name: "Longest answer",
-    unit: "tokens",
+    field: "Longest answer, in tokens",
     value: (n) => counted(n, "token", "tokens"),
   },
   max_seconds: {
     name: "Longest request",
-    unit: "seconds",
+    field: "Longest request, in seconds",
     value: (n) => counted(n, "second", "seconds"),
   },
 };

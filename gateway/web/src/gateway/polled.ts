@@ -1,6 +1,6 @@
 import { useSignal, type ReadonlySignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { askJson } from "../../gateway/request";
+import { askJson } from "./request";
 
 export interface Polled<T> {
   /** The newest answer. */

@@ -1,0 +1,41 @@
+import { useSignal } from "@preact/signals";
+import { Button } from "../../components/Button";
+import { copyText } from "../../components/CopyButton";
+import { Dialog } from "../../components/Dialog";
+import { Icon } from "../../components/Icon";
+import { UseIt } from "../../components/UseIt";
+import { actions } from "../../texts/en/common";
+import { keys as t } from "../../texts/en/keys";
+import type { CreatedKey } from "./fields";
+
+interface Props {
+  readonly made: CreatedKey;
+  readonly onClose: () => void;
+}
+
+/** The only time that a key's text is seen: to copy it is what is to be done first. */
+export function KeyMade({ made, onClose }: Props) {
+  const copied = useSignal(false);
+  const copy = async (): Promise<void> => {
+    await copyText(made.key);
+    copied.value = true;
+  };
+  return (
+    <Dialog title={t.created(made.name)} onClose={onClose} wide>
+      <p>{t.shownOnce}</p>
+      <div class="key-text">
+        <code>{made.key}</code>
+        <Button kind={copied.value ? undefined : "primary"} onClick={() => void copy()}>
+          <Icon name={copied.value ? "check" : "copy"} size={16} />
+          <span aria-live="polite">{copied.value ? actions.copied : t.copyKey}</span>
+        </Button>
+      </div>
+      <UseIt model={made.models?.[0]} apiKey={made.key} />
+      <div class="actions">
+        <Button kind={copied.value ? "primary" : undefined} onClick={onClose}>
+          {t.done}
+        </Button>
+      </div>
+    </Dialog>
+  );
+}
