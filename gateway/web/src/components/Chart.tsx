@@ -274,6 +274,7 @@ function optionsOf(
   return {
     width: Math.max(element.clientWidth, 100),
     height,
+    padding: [8, null, null, null],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { show: kind === "lines" } },
     scales: {
@@ -308,7 +309,7 @@ function optionsOf(
         label: unit,
         labelFont: font,
         labelSize: 18,
-        size: 52,
+        size: element.clientWidth < 400 ? 44 : 52,
         ...(whole ? { incrs: WHOLE } : {}),
         values: (_, splits) =>
           splits.map((one) => (latest.current.tick ?? String)(Number(one.toPrecision(6)))),

@@ -1,4 +1,4 @@
-import type { ComponentChildren } from "preact";
+import { Fragment, type ComponentChildren } from "preact";
 import { When } from "../../components/When";
 import { system as t } from "../../texts/en/system";
 import type { Report } from "./types";
@@ -19,7 +19,9 @@ export function About({ report }: { readonly report: Report }) {
         <Fact name={t.llamaServer}>
           {server.version ?? t.unknownVersion}
           {(server.bundled || server.path) && (
-            <span class="soft">, {server.bundled ? t.bundled : server.path}</span>
+            <span class="soft">
+              , {server.bundled ? t.bundled : <Path of={server.path ?? ""} />}
+            </span>
           )}
           {server.problem && <p class="bad">{server.problem}</p>}
         </Fact>
@@ -47,11 +49,33 @@ export function About({ report }: { readonly report: Report }) {
         </Fact>
         {PATHS.map((one) => (
           <Fact key={one} name={t.paths[one]}>
-            {report.paths[one] === null ? t.defaults : <code>{report.paths[one]}</code>}
+            {report.paths[one] === null ? (
+              t.defaults
+            ) : (
+              <code>
+                <Path of={report.paths[one]} />
+              </code>
+            )}
           </Fact>
         ))}
       </dl>
     </section>
+  );
+}
+
+/** A path, which is broken between folders where it doesn't fit. */
+function Path({ of }: { readonly of: string }) {
+  const [first, ...others] = of.split("/");
+  return (
+    <>
+      {first}
+      {others.map((part, index) => (
+        <Fragment key={index}>
+          /<wbr />
+          {part}
+        </Fragment>
+      ))}
+    </>
   );
 }
 

@@ -46,8 +46,8 @@ function Row({ problem }: { readonly problem: Problem }) {
     <li class={level}>
       <Mark level={level} />
       <div>
-        <p>{message}</p>
-        {remedy && <p>{remedy}</p>}
+        <p>{sentence(message)}</p>
+        {remedy && <p>{sentence(remedy)}</p>}
         {place && (
           <p class="soft place">
             {place}
@@ -57,6 +57,11 @@ function Row({ problem }: { readonly problem: Problem }) {
       </div>
     </li>
   );
+}
+
+/** With a capital, if it begins with a word, and not with the name of a setting or a program. */
+function sentence(text: string): string {
+  return /^(?!sudo )[a-z]+[ :,]/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
 }
 
 /** A cross or a triangle, and the word. */

@@ -12,14 +12,15 @@ function inGib(bytes: readonly (number | null)[]): (number | null)[] {
   return bytes.map((one) => (one === null ? null : one / GIB));
 }
 
-/** Memory of devices, and of all models together, in GiB; `most`: that of the largest device. */
+/** Memory of devices, and of all models together if they take any, in GiB; `most`: that of the largest device. */
 export function memory(history: History): Aligned & { readonly most: number } {
   const devices = history.devices.slice(0, DEVICES);
   const series: Series[] = devices.map((one) => ({
     label: t.usedOf(one.name),
     values: inGib(one.used),
   }));
-  series.push({ label: t.models, values: inGib(history.models_memory) });
+  if (history.models_memory.some(Boolean))
+    series.push({ label: t.models, values: inGib(history.models_memory) });
   const most = Math.max(0, ...devices.map((one) => one.total)) / GIB;
   return { ...withHoles({ times: history.times, series }, history.every), most };
 }
@@ -43,9 +44,7 @@ export function speed(history: History): Aligned {
 }
 
 export function load(history: History): Aligned {
-  const series = [
-    { label: t.running, values: history.running },
-    { label: t.waiting, values: history.waiting },
-  ];
+  const series: Series[] = [{ label: t.running, values: history.running }];
+  if (history.waiting.some(Boolean)) series.push({ label: t.waiting, values: history.waiting });
   return withHoles({ times: history.times, series }, history.every);
 }

@@ -38,6 +38,12 @@ describe("the charts", () => {
     expect(load(HISTORY).series[1]?.values).toEqual([0, 0, null, 3]);
   });
 
+  it("leave out what models take, and who waits, where it is nothing all the time", () => {
+    const idle = { ...HISTORY, models_memory: [0, 0, null], waiting: [0, 0, 0] };
+    expect(memory(idle).series.map((one) => one.label)).not.toContain("Models");
+    expect(load(idle).series).toHaveLength(1);
+  });
+
   it("span what was asked for, or what there is of it", () => {
     expect(spanOf(HISTORY)).toEqual([800, 1100]);
     expect(spanOf({ ...HISTORY, times: [1000, 9000] })).toEqual([5400, 9000]);
