@@ -90,6 +90,8 @@ interface ContentsProps {
 
 function Contents({ document, onChoose }: ContentsProps) {
   const wanted = useSignal("");
+  // On a phone it stands above the text, and would hide it.
+  const isBeside = useSignal(matchMedia("(min-width: 900px)").matches);
   const groups = useComputed(() => contents(document, wanted.value));
   return (
     <nav class="docs-contents" aria-label={t.contents}>
@@ -103,7 +105,10 @@ function Contents({ document, onChoose }: ContentsProps) {
       />
       {groups.value.length === 0 && <p class="soft">{t.none}</p>}
       {groups.value.map((group) => (
-        <details key={group.name} open={wanted.value !== "" || group === groups.value[0]}>
+        <details
+          key={group.name}
+          open={wanted.value !== "" || (isBeside.value && group === groups.value[0])}
+        >
           <summary>{group.name}</summary>
           <ul>
             {group.entries.map((entry) => (
