@@ -8,6 +8,7 @@ from typing import cast
 
 from aiohttp import web
 
+from gateway.access.accounting import ACCOUNTING, Accounting
 from gateway.api import (
     admin,
     admin_keys,
@@ -16,7 +17,6 @@ from gateway.api import (
     admin_requests,
     classic,
     clients,
-    entrance,
     history,
     hub,
     listing,
@@ -32,7 +32,6 @@ from gateway.api import (
     system,
     webui,
 )
-from gateway.api.accounting import ACCOUNTING, Accounting
 from gateway.api.addresses import ADDRESSES, Addresses
 from gateway.api.context import (
     DOOR,
@@ -46,7 +45,6 @@ from gateway.api.context import (
     ErrorLog,
     Lifecycle,
 )
-from gateway.api.cors import CORS, Cors
 from gateway.api.events import BOARD, Board
 from gateway.api.middleware import edge, nowhere, on_prepare
 from gateway.api.reading import leave_expect
@@ -55,6 +53,8 @@ from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
 from gateway.config import Settings
 from gateway.entries import Entries
+from gateway.http import entrance
+from gateway.http.cors import CORS, Cors
 from gateway.library import Library
 from gateway.web import page
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from gateway.catalog import Catalog
+from gateway.models.catalog import Catalog
 from gateway.proxy.resolve import Active
 
 

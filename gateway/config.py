@@ -166,7 +166,7 @@ _ORIGIN = re.compile(
 
 
 def _origin(text: str) -> str:
-    """A web page's origin (RFC 6454), with ``*`` where :mod:`gateway.api.cors` knows it."""
+    """A web page's origin (RFC 6454), with ``*`` where :mod:`gateway.http.cors` knows it."""
     origin = text.strip().removesuffix("/")
     if origin == "*":
         return origin

@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.catalog import EMPTY, SCHEMA_KEY, Catalog, ModelSpec, parse_partly
 from gateway.config import Settings
 from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unprocessable
 from gateway.library import Library
 from gateway.models import editing
+from gateway.models.catalog import EMPTY, SCHEMA_KEY, Catalog, ModelSpec, parse_partly
 from gateway.models.hidden import HIDDEN, left_hidden, with_secrets, without_secrets
 from gateway.models.process_settings import SETTING, refusals
 from gateway.spelling import did_you_mean

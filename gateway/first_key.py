@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from gateway.api.keys import KeyRing
+from gateway.access.keys import KeyRing
 from gateway.config import Settings, TlsSettings
 from gateway.greeting import page_at, say
 from gateway.library import Library

@@ -15,9 +15,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import __version__
-from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.listen_on import is_loopback
+from gateway.models.catalog import Catalog
 from gateway.own_addresses import own_addresses
 from gateway.web.files import is_built
 

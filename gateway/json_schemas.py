@@ -19,7 +19,9 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from gateway.catalog import (
+from gateway.config import Settings
+from gateway.key_docs import ENTRY, SETTINGS
+from gateway.models.catalog import (
     ELSEWHERE,
     OF_A_PROCESS,
     PARAMS_ELSEWHERE,
@@ -27,9 +29,7 @@ from gateway.catalog import (
     ModelSpec,
     Params,
 )
-from gateway.config import Settings
-from gateway.key_docs import ENTRY, SETTINGS
-from gateway.llama_options import (
+from gateway.models.llama_options import (
     RESERVED_ARGUMENTS,
     RESERVED_VARIABLES,
     TEMPLATE_ALIASES,

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.choices import Choices
 from gateway.errors import CatalogBroken
+from gateway.models.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.proxy.resolve import Resolver
 from gateway.syntax import encoding_problem, is_javascript
 from gateway.validation import InvalidFiles, Problem

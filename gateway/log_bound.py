@@ -25,13 +25,13 @@ _ANONYMOUS = "anonymous"
 #: Loggers of what connections go through. Their warnings come once a minute at most.
 _CLIENTS = frozenset(
     {
-        "gateway.api.connections",
-        "gateway.api.front",
-        "gateway.api.line",
+        "gateway.http.connections",
+        "gateway.http.fast_json",
+        "gateway.http.client_connection",
         "gateway.api.middleware",
-        "gateway.api.wire",
+        "gateway.http.aiohttp_connection",
         "gateway.tasks",  # one is spawned for each handshake
-        "gateway.tls_port",
+        "gateway.http.tls_port",
     }
 )
 #: Loggers of the event loop, and of what no caller can catch: never of one request alone.

@@ -18,7 +18,7 @@ Fields = tuple[str, str, str, int, float, str, str, str]
 
 ACCESS = "gateway.access"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-#: A key of ours: its secret (see :mod:`gateway.api.key_format`).
+#: A key of ours: its secret (see :mod:`gateway.access.key_format`).
 _KEY = re.compile(r"llmgw_\w+")
 
 

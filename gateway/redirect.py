@@ -16,13 +16,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.api.context import SETTINGS
-from gateway.api.hosts import Hosts, address_in
 from gateway.api.probes import acme_challenge
 from gateway.api.reading import leave_expect
-from gateway.api.refusals import EVERY_ANSWER
-from gateway.api.tls_state import TLS, TlsState
 from gateway.config import Settings
 from gateway.errors import BadRequest, GatewayError
+from gateway.http.hosts import Hosts, address_in
+from gateway.http.refusals import EVERY_ANSWER
+from gateway.http.tls_state import TLS, TlsState
 from gateway.names import parse_name
 from gateway.proxy.routes import without_key
 from gateway.proxy.targets import check_path

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.api.accounting import Accounting
+from gateway.access.accounting import Accounting
+from gateway.access.keys import KeyRing
 from gateway.api.context import Door, Lifecycle
-from gateway.api.keys import KeyRing
 from gateway.api.room import Room
 from gateway.app import build_app
 from gateway.backends.backend import Environment
@@ -26,13 +26,13 @@ from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import PATIENCE, Patience
-from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say
+from gateway.http.listeners import Listeners
 from gateway.library import Library
-from gateway.listeners import Listeners
+from gateway.models.catalog import Catalog
 from gateway.plurals import counted
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
@@ -40,7 +40,7 @@ from gateway.tasks import cancel_and_wait, spawn
 from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
-    from gateway.store import Store
+    from gateway.access.store import Store
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
@@ -306,7 +306,7 @@ def _tell_no_program(settings: Settings, environ: Mapping[str, str]) -> None:
 
 async def _open_store(settings: Settings) -> Store:
     # SQLAlchemy takes longer to import than everything else: the listener is up by now.
-    store_module = await asyncio.to_thread(importlib.import_module, "gateway.store")
+    store_module = await asyncio.to_thread(importlib.import_module, "gateway.access.store")
     store: Store = await store_module.Store.open(settings.database)
     return store
 

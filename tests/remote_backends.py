@@ -13,8 +13,8 @@ from scripted import Box
 
 from gateway.backends.backend import Backend
 from gateway.backends.remote import RemoteBackend
-from gateway.catalog import ModelSpec, parse_catalog
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec, parse_catalog
 from gateway.upstream import Fetched, ResponseHead, UpstreamError
 
 CHAT = "/v1/chat/completions"

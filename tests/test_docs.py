@@ -12,7 +12,7 @@ from harness import REPOSITORY
 from pydantic import BaseModel
 
 from gateway.app import ROUTES
-from gateway.catalog import ModelSpec, Params, parse_catalog
+from gateway.models.catalog import ModelSpec, Params, parse_catalog
 
 PAGES = sorted(
     [

@@ -20,9 +20,9 @@ from harness import COMMAND, FAKE, Served, fake_model, project, tied, wait_until
 from test_demo import call, get
 
 from gateway import greeting as greeting_module
-from gateway.catalog import EMPTY, parse_catalog
 from gateway.config import Settings
 from gateway.greeting import greeting
+from gateway.models.catalog import EMPTY, parse_catalog
 from gateway.own_addresses import own_addresses
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from gateway import library
-from gateway.catalog import EMPTY
 from gateway.errors import CatalogBroken
 from gateway.library import Library, read_catalog
+from gateway.models.catalog import EMPTY
 from gateway.tasks import cancel_and_wait, spawn
 
 

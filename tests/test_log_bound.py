@@ -181,9 +181,11 @@ def test_whose_lines_are_bounded() -> None:
         return is_a_clients(logging.LogRecord(name, level, "", 0, "", None, error))
 
     assert bounded("asyncio", logging.ERROR)
-    assert bounded("gateway.api.line", logging.INFO)
-    assert bounded("gateway.api.wire", logging.ERROR, (ValueError, ValueError(), None))
-    assert not bounded("gateway.api.connections", logging.WARNING)  # once a minute
+    assert bounded("gateway.http.client_connection", logging.INFO)
+    assert bounded(
+        "gateway.http.aiohttp_connection", logging.ERROR, (ValueError, ValueError(), None)
+    )
+    assert not bounded("gateway.http.connections", logging.WARNING)  # once a minute
     assert not bounded("gateway.backends.backend", logging.INFO)
 
 

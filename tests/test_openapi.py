@@ -20,14 +20,14 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from yarl import URL
 
 from gateway import __version__
+from gateway.access.key_fields import checked, shown
+from gateway.access.store import KeyRecord
 from gateway.api import admin_keys
-from gateway.api.key_fields import checked, shown
 from gateway.api.openapi_document import document
 from gateway.api.openapi_shapes import KEY
 from gateway.app import ROUTES
-from gateway.catalog import parse_catalog
+from gateway.models.catalog import parse_catalog
 from gateway.proxy.routes import TABLE, Access
-from gateway.store import KeyRecord
 
 pytestmark = pytest.mark.slow
 

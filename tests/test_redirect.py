@@ -12,8 +12,8 @@ from harness import MakeGateway
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.tls_state import TlsState
 from gateway.config import AcmeSettings, Settings, TlsSettings
+from gateway.http.tls_state import TlsState
 from gateway.redirect import _TARGET, _host, build_redirect
 from gateway.tls import self_signed
 

@@ -14,9 +14,9 @@ from harness import REPOSITORY, MakeGateway, fake_model
 from jsonschema import Draft202012Validator
 
 from gateway import json_schemas
-from gateway.catalog import ModelSpec, Params, parse_partly
 from gateway.cli import main
 from gateway.config import load_partly, skeleton
+from gateway.models.catalog import ModelSpec, Params, parse_partly
 from gateway.validation import key_paths
 
 MODELS = Draft202012Validator(json_schemas.made()["models.json"])

@@ -381,9 +381,9 @@ OURS_FOR_LATER = {
     "gateway.clients",
     "gateway.models.storage",
     "gateway.redirect",
-    "gateway.store",
+    "gateway.access.store",
     "gateway.tls",
-    "gateway.tls_port",
+    "gateway.http.tls_port",
 }
 
 
@@ -403,7 +403,7 @@ def test_nothing_is_imported_in_vain(serve: Serve, tmp_path: Path) -> None:
 def test_what_is_imported_until_it_listens() -> None:
     """What is slow and not needed for /health comes later: the store above all."""
     code = (
-        "import sys; import gateway.cli.serve as s, gateway.library, gateway.listeners, "
+        "import sys; import gateway.cli.serve as s, gateway.library, gateway.http.listeners, "
         "gateway.server; s.loop_factory(); "
         "print(*{n.partition('.')[0] for n, m in list(sys.modules.items()) "
         "if 'site-packages' in (getattr(m, '__file__', None) or '')}); "
@@ -416,7 +416,7 @@ def test_what_is_imported_until_it_listens() -> None:
     found = {name for name in of_others if not name.startswith("_")}
     assert "aiohttp" in found
     assert found <= NEEDED
-    assert "gateway.api.front" in ours
+    assert "gateway.http.fast_json" in ours
     assert not ours & OURS_FOR_LATER
 
 

@@ -16,8 +16,8 @@ from gateway.api.listing import DETAILS
 from gateway.api.middleware import needs
 from gateway.api.overview import machine_of
 from gateway.backends.facts import Headers
-from gateway.catalog import ModelSpec
 from gateway.errors import ModelNotFound
+from gateway.models.catalog import ModelSpec
 from gateway.spelling import did_you_mean
 
 

@@ -7,19 +7,19 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api.accounting import ACCOUNTING
+from gateway.access.accounting import ACCOUNTING
+from gateway.access.key_fields import shown, time_after
+from gateway.access.key_names import unknown_names
+from gateway.access.principal import WITHOUT_KEY
+from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import DOOR, LIBRARY
-from gateway.api.key_fields import shown, time_after
-from gateway.api.key_names import unknown_names
 from gateway.api.middleware import needs
 from gateway.api.overview import as_json
-from gateway.api.principal import WITHOUT_KEY
 from gateway.api.reading import json_body, refuse_unknown
-from gateway.api.usage_report import added_up, as_csv, by_in, days_in, wants_csv
-from gateway.catalog import Catalog
 from gateway.errors import BadRequest
+from gateway.models.catalog import Catalog
 from gateway.proxy.body import JsonObject
 from gateway.validation import parse_duration
 

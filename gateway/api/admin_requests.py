@@ -11,20 +11,20 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.api.accounting import ACCOUNTING, UnderWay
+from gateway.access.accounting import ACCOUNTING, UnderWay
+from gateway.access.past_requests import PastRequest, Wanted
+from gateway.access.principal import WITHOUT_KEY
+from gateway.access.request_log import Page, path_of
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import DOOR, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.middleware import needs
 from gateway.api.overview import every
-from gateway.api.principal import WITHOUT_KEY
-from gateway.api.request_log import Page, path_of
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
-from gateway.past_requests import PastRequest, Wanted
 from gateway.validation import whole_number
 
 #: Ended requests in one answer: as a rule, and at most.

@@ -3,7 +3,7 @@
 A key comes as ``Authorization: Bearer K`` (RFC 6750), ``X-Api-Key: K``, or, on GET and where the
 configuration allows it, ``?authKey=K``, because a browser's EventSource cannot send headers. The
 first of these that holds a key counts. Nothing, a scheme alone, and the words that clients send
-for want of a key (:data:`gateway.api.key_format.PLACEHOLDERS`) are none: they are refused as a
+for want of a key (:data:`gateway.access.key_format.PLACEHOLDERS`) are none: they are refused as a
 request without a key is, and don't count as guesses.
 """
 
@@ -17,14 +17,14 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.api.key_format import is_placeholder
-from gateway.api.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
+from gateway.access.key_format import is_placeholder
+from gateway.access.keys import ANONYMOUS, LOCAL_ADMIN, Principal, UnknownKey
+from gateway.access.principal import VISITOR
 from gateway.api.parts import Parts
-from gateway.api.principal import VISITOR
-from gateway.api.request import FrontRequest, Request
 from gateway.api.visit import Visit
 from gateway.api.without_keys import refusal
 from gateway.errors import Forbidden, Unauthorized
+from gateway.http.request import FrontRequest, Request
 
 
 class Scope(enum.Enum):

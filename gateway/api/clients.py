@@ -16,8 +16,8 @@ from gateway.api.auth import presented_key
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SETTINGS
 from gateway.api.middleware import counts
-from gateway.api.tls_state import TLS
 from gateway.errors import BadRequest, ModelNotFound
+from gateway.http.tls_state import TLS
 from gateway.spelling import did_you_mean
 
 #: An address without a path; nothing in it is a sign of a shell's.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from gateway.api.wrong_keys import WrongKeys
+from gateway.access.wrong_keys import WrongKeys
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.config import Settings
 from gateway.library import Library
 
 if TYPE_CHECKING:
-    from gateway.api.keys import KeyRing
+    from gateway.access.keys import KeyRing
 
 
 class Door:

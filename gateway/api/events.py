@@ -13,8 +13,8 @@ import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from gateway.access.principal import LOCAL_ADMIN
 from gateway.api.context import LIFECYCLE, SETTINGS
-from gateway.api.principal import LOCAL_ADMIN
 from gateway.api.visit import VISIT, Visit
 from gateway.errors import GatewayError, Unavailable
 from gateway.proxy.ending import Ending

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway.api.accounting import ACCOUNTING, Accounting
+from gateway.access.accounting import ACCOUNTING, Accounting
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import SCHEDULER

@@ -8,12 +8,12 @@ from functools import partial
 
 from aiohttp import web
 
+from gateway.access.principal import Principal
 from gateway.api.metered import Metered
-from gateway.api.principal import Principal
 from gateway.api.reading import no_json, whole_body
-from gateway.api.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.api.visit import VISIT, Visit
 from gateway.errors import BadRequest, ModelNotFound, Unable
+from gateway.http.request import AnyHandler, FrontRequest, Request, opener, visit_of
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
 from gateway.proxy.beside import ask_beside, running, to_client

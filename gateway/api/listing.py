@@ -25,8 +25,8 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.facts import Headers, Stamp, context_of
 from gateway.backends.options import tags
 from gateway.backends.scheduler import Scheduler
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
+from gateway.models.catalog import ModelSpec
 from gateway.spelling import did_you_mean
 
 _STATUS = {

@@ -4,7 +4,7 @@ An answer that was waited for says itself what it took, in whatever shape its cl
 :mod:`gateway.proxy.asking`). One that was hung up on doesn't, and if it cost nothing, hanging up
 before the last event would be a way around the limits: so its prompt is counted once it was sent to
 the backend, and of its answer what had come, or what its slot had written, and writes as long as it
-goes on (:mod:`gateway.api.going_on`). llama-server is asked, off the request's way; where it can't
+goes on (:mod:`gateway.access.going_on`). llama-server is asked, off the request's way; where it can't
 say, the prompt is estimated. The same goes for what doesn't tell though it is complete: embeddings
 in llama.cpp's own shape, and streams of servers elsewhere, many of which tell only who asks for it
 (``stream_options``).
@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final
 
-from gateway.api.accounting import UnderWay
+from gateway.access.accounting import UnderWay
 from gateway.api.untold import SMALL, aside, prompt_of
 from gateway.api.visit import Visit
 from gateway.errors import GatewayError

@@ -20,18 +20,13 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway import logs
+from gateway.access.rate_limits import NO_LIMITS
+from gateway.access.wrong_keys import TooManyWrongKeys
 from gateway.api.addresses import no_route, not_for
 from gateway.api.auth import PUBLIC, Scope, admit
-from gateway.api.cors import Cors
-from gateway.api.head_limits import check_head
-from gateway.api.limits import NO_LIMITS
 from gateway.api.parts import PARTS, Parts
 from gateway.api.reading import check_expect, coding_of, is_held_back, too_large
-from gateway.api.refusals import EVERY_ANSWER
-from gateway.api.request import FrontRequest, Handler, HandlerOf, Request, RequestT
 from gateway.api.visit import VISIT, Visit
-from gateway.api.wire import Connection
-from gateway.api.wrong_keys import TooManyWrongKeys
 from gateway.errors import (
     BadRequest,
     GatewayError,
@@ -39,6 +34,11 @@ from gateway.errors import (
     RequestTimeout,
     Unavailable,
 )
+from gateway.http.aiohttp_connection import Connection
+from gateway.http.cors import Cors
+from gateway.http.head_limits import check_head
+from gateway.http.refusals import EVERY_ANSWER
+from gateway.http.request import FrontRequest, Handler, HandlerOf, Request, RequestT
 from gateway.logs import log_request
 from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.routes import dialect_at

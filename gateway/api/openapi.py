@@ -17,7 +17,7 @@ from aiohttp import web
 from gateway.api.auth import Scope
 from gateway.api.context import SETTINGS
 from gateway.api.middleware import needs
-from gateway.api.request import Handler
+from gateway.http.request import Handler
 from gateway.proxy.body import exact
 
 #: ``(method, path, handler)``

@@ -23,7 +23,7 @@ from gateway.api.openapi_answers import Answers
 from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
 from gateway.api.openapi_samples import Example, samples
 from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
-from gateway.api.request import Handler
+from gateway.http.request import Handler
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Access, Route
 

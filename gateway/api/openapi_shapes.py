@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from gateway.access import usage_report
+from gateway.access.key_fields import LIMIT_NAMES
 from gateway.api import (
     admin,
     admin_keys,
@@ -28,10 +30,8 @@ from gateway.api import (
     relayed,
     router,
     schemas,
-    usage_report,
 )
-from gateway.api.key_fields import LIMIT_NAMES
-from gateway.api.request import Handler
+from gateway.http.request import Handler
 from gateway.log_tail import MOST
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
 from gateway.proxy.routes import ModelIn, Route

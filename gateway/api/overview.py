@@ -12,14 +12,14 @@ import orjson
 from aiohttp import web
 
 from gateway import __version__
-from gateway.api.accounting import ACCOUNTING, UnderWay
+from gateway.access.accounting import ACCOUNTING, UnderWay
+from gateway.access.principal import WITHOUT_KEY
+from gateway.access.request_log import Record, path_of
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import DOOR, LIBRARY, LIFECYCLE, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.middleware import needs
-from gateway.api.principal import WITHOUT_KEY
-from gateway.api.request_log import Record, path_of
 from gateway.errors import BadRequest
 
 #: Seconds: it is asked for every second, and a look may wake up a GPU's driver.

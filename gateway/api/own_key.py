@@ -7,12 +7,12 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.accounting import ACCOUNTING
+from gateway.access.accounting import ACCOUNTING
+from gateway.access.principal import Principal
+from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.classic import json_response
 from gateway.api.context import DOOR, SETTINGS
 from gateway.api.middleware import counts
-from gateway.api.principal import Principal
-from gateway.api.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.visit import VISIT
 
 #: What a key's own usage can be told by.

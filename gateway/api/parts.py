@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api.accounting import ACCOUNTING
+from gateway.access.accounting import ACCOUNTING
 from gateway.api.context import DOOR, ERRORS, HEADERS, LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
-from gateway.api.cors import CORS
-from gateway.api.hosts import HOSTS, PROXIES
 from gateway.api.room import Room
 from gateway.api.standing import Standing
-from gateway.api.tls_state import TLS
+from gateway.http.cors import CORS
+from gateway.http.hosts import HOSTS, PROXIES
+from gateway.http.tls_state import TLS
 from gateway.proxy.bounds import Bounds
 from gateway.proxy.ending import Endings
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO

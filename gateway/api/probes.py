@@ -12,8 +12,8 @@ from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, LIFECYCLE, SETTINGS
 from gateway.api.middleware import needs
-from gateway.api.tls_state import TLS
 from gateway.errors import NotFound
+from gateway.http.tls_state import TLS
 
 #: RFC 8555, 8.3: a token is base64url, so there is nothing to traverse with.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")

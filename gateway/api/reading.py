@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Mapping
 
 from aiohttp import web
 
-from gateway.api.half_closed import CONTINUE
 from gateway.api.parts import PARTS
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
+from gateway.http.half_closed import CONTINUE
 from gateway.proxy.body import JsonObject, NotJson, parse_object
 from gateway.proxy.coding import DECODERS, Damaged
 from gateway.proxy.targets import check_beside

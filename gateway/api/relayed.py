@@ -19,10 +19,10 @@ from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
 from gateway.api.middleware import H, counts, needs
 from gateway.api.reading import coding_of, pieces, whole_body
-from gateway.api.request import AnyHandler, Handler
 from gateway.api.upload import form_handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
+from gateway.http.request import AnyHandler, Handler
 from gateway.proxy.beside import NOT_LOADED, ask_beside, to_client
 from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED

@@ -13,14 +13,14 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.api.principal import ANONYMOUS, LOCAL_ADMIN, VISITOR, Principal
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, VISITOR, Principal
 from gateway.api.visit import Visit
 from gateway.errors import Forbidden, GatewayError, Unauthorized
 from gateway.proxy.ending import Ending, Endings
 
 if TYPE_CHECKING:
+    from gateway.access.keys import KeyRing
     from gateway.api.context import Door
-    from gateway.api.keys import KeyRing
 
 T = TypeVar("T")
 

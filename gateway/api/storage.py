@@ -11,10 +11,10 @@ from aiohttp import web
 from gateway.api.auth import Scope
 from gateway.api.context import LIBRARY
 from gateway.api.middleware import needs
-from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.entries import Entries
 from gateway.errors import NotFound
+from gateway.models.catalog import Catalog
 from gateway.tasks import spawn
 
 

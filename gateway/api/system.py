@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from aiohttp import web
 
 from gateway import __version__
-from gateway.api.accounting import ACCOUNTING
+from gateway.access.accounting import ACCOUNTING
 from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
 from gateway.api.middleware import needs
 from gateway.api.overview import machine_of
-from gateway.api.tls_state import TLS
 from gateway.backends.command import bundled_program, find_program
 from gateway.backends.machine import Machine
 from gateway.backends.program_version import program_version
 from gateway.errors import LoadFailed
+from gateway.http.tls_state import TLS
 from gateway.tasks import spawn
 
 if TYPE_CHECKING:

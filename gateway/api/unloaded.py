@@ -12,7 +12,7 @@ from gateway.api.context import SCHEDULER
 from gateway.api.listing import DETAILS, status_of
 from gateway.api.visit import VISIT
 from gateway.backends.facts import Headers, context_of
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 
 
 async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:

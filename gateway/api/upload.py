@@ -14,9 +14,9 @@ from aiohttp import web
 
 from gateway.api.inference import resolve, send
 from gateway.api.reading import coding_of, make_room, pieces
-from gateway.api.request import Handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Unable
+from gateway.http.request import Handler
 from gateway.proxy.call import Call
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.outgoing import Answer

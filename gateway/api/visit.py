@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.api.principal import NOBODY, Principal
+from gateway.access.principal import NOBODY, Principal
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from gateway.api.limits import Grant
+    from gateway.access.rate_limits import Grant
     from gateway.api.parts import Parts
     from gateway.api.room import Place
 

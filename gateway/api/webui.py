@@ -14,9 +14,9 @@ from aiohttp import web
 
 from gateway.api.auth import Scope
 from gateway.api.middleware import needs
-from gateway.api.request import Handler
 from gateway.backends.webui import File, WebUi
 from gateway.errors import GatewayError, NotFound, Unavailable
+from gateway.http.request import Handler
 
 #: What the page asks for, and no more. What is refused is so here too.
 _ASKED_FOR = frozenset(

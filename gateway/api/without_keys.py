@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from gateway.api.hosts import address_in, host_in
+from gateway.http.hosts import address_in, host_in
 
 if TYPE_CHECKING:
     from gateway.api.parts import Parts
-    from gateway.api.request import Request
+    from gateway.http.request import Request
 
 #: What proxies and tunnels add: somebody else is behind this connection.
 _OF_PROXIES: Final = (

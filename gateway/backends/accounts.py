@@ -14,8 +14,8 @@ from gateway.backends.options import gpu_layers
 from gateway.backends.placement import Card, Demand, Memory, Placement, Resident
 from gateway.backends.ram import RAM
 from gateway.backends.tuning import Grant, Tuning, choose, is_open, margin
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, Unavailable
+from gateway.models.catalog import ModelSpec
 
 #: Of what is left on a device, what a model is granted beyond what is usual for it.
 _SHARE = 0.9

@@ -23,8 +23,8 @@ from gateway.backends import process
 from gateway.backends.flights import Flights
 from gateway.backends.logring import LogRing
 from gateway.backends.watchdog import PATIENCE, Patience
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec
 from gateway.upstream import Upstream, UpstreamError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from gateway.catalog import ModelSpec, Params
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec, Params
 from gateway.models.paths import package_folders, resolve_model_path
 
 #: What no child inherits: flags of a llama-server that someone set for another purpose, the

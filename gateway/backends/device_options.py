@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.backends.options import option, scattered
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 
 #: Variable -> how llama-server names the devices that it is about.
 VISIBLE = {

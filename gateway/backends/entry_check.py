@@ -7,10 +7,10 @@ from functools import cached_property
 
 from gateway.backends.command import bundled_program, find_program
 from gateway.backends.remote import client_context
-from gateway.catalog import ModelSpec
 from gateway.config import Settings
-from gateway.endpoints import read_key
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec
+from gateway.models.endpoints import read_key
 from gateway.models.files import faults
 from gateway.validation import Problem
 

@@ -33,8 +33,8 @@ from gateway.backends.options import (
     scattered,
     shares_context,
 )
-from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf, Header, read_header
 from gateway.models.paths import split_parts
 

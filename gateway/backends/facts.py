@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf, Header, Value, is_reader, read_header
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.models.quantisation import quantisation_of

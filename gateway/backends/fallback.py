@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec
 
 #: ``code`` of the error where models.json asks for a GPU and there is none.
 GPU_REQUIRED: Final = "gpu_required"

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Callable, Iterable
 
 from gateway.backends.logring import LogRing
 from gateway.backends.server import KeyRefused, Server, Tempo
-from gateway.endpoints import Endpoint
+from gateway.models.endpoints import Endpoint
 from gateway.upstream import (
     ConnectFailed,
     ConnectionLost,

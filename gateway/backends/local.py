@@ -37,8 +37,8 @@ from gateway.backends.server_run import ServerRun
 from gateway.backends.speed import Speed
 from gateway.backends.suspects import by_request
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
-from gateway.catalog import ModelSpec
 from gateway.errors import BackendError, GatewayError, LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
 

@@ -23,8 +23,8 @@ from gateway.backends.command import model_files
 from gateway.backends.estimate import estimate
 from gateway.backends.tuning import Tuning, is_open, read_model, scant, usual
 from gateway.backends.usage import memory_used
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.models.paths import split_parts
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from gateway.backends.placement import Demand, Look, Memory, Placement, Resident
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
 from gateway.backends.wait_queue import WaitQueue
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 from gateway.tasks import spawn
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 
 _LAYERS: Final = "-ngl --gpu-layers --n-gpu-layers"
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.backends.estimate import Estimate, estimate
 from gateway.backends.machine import Machine
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 from gateway.models.storage import Found, Task, base_name
 
 #: Tokens of context that are proposed in RAM at most: to read more takes a CPU many minutes.

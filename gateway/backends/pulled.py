@@ -17,9 +17,9 @@ from typing import Any, Final
 from gateway.backends.command import find_program
 from gateway.backends.machine import Machine, read_machine
 from gateway.backends.proposal import SHARE, Proposal, propose
-from gateway.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.errors import BadRequest, LoadFailed, Unprocessable
 from gateway.models import editing, hub
+from gateway.models.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.models.hub import Reference, Repository, Variant
 from gateway.models.hub_client import Hub, check_installed
 from gateway.models.paths import resolve_model_path

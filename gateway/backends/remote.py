@@ -24,9 +24,9 @@ from pathlib import Path
 from gateway.backends.backend import Backend, Environment, ServerStatus, State
 from gateway.backends.fleet import Fleet, Unreachable
 from gateway.backends.server import Tempo
-from gateway.catalog import ModelSpec
-from gateway.endpoints import read_key
 from gateway.errors import BackendError, GatewayError, LoadFailed
+from gateway.models.catalog import ModelSpec
+from gateway.models.endpoints import read_key
 from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UpstreamError
 

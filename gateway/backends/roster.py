@@ -7,8 +7,8 @@ from collections.abc import Callable
 from gateway.backends.backend import Backend, Environment
 from gateway.backends.local import LocalBackend
 from gateway.backends.scheduled_model import ScheduledModel
-from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError, ModelNotFound
+from gateway.models.catalog import Catalog, ModelSpec
 
 
 class Roster:

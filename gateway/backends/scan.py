@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from gateway.backends.command import find_program
 from gateway.backends.machine import read_machine
 from gateway.backends.proposal import Proposal, propose
-from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.errors import LoadFailed
+from gateway.models.catalog import Catalog
 from gateway.models.paths import named_files
 from gateway.models.storage import Found, scan
 

@@ -16,8 +16,8 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.decision import NOTHING, ModelView, SchedulingLimits
 from gateway.backends.placement import Demand, Placement
 from gateway.backends.ram import RAM
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec
 
 if TYPE_CHECKING:
     from gateway.backends.tuning import Grant

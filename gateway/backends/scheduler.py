@@ -25,8 +25,8 @@ from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, view_of
 from gateway.backends.suspects import Suspects
 from gateway.backends.wait_queue import WaitQueue, place_in
-from gateway.catalog import Catalog
 from gateway.errors import GatewayError, ModelNotFound, Unavailable
+from gateway.models.catalog import Catalog
 from gateway.tasks import cancel_and_wait
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import orjson
 from gateway import __version__
 from gateway.backends.backend import ServerStatus
 from gateway.backends.health import quoted
-from gateway.endpoints import Endpoint
 from gateway.errors import BackendError, GatewayError
+from gateway.models.endpoints import Endpoint
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.upstream import (
     ConnectTimeout,

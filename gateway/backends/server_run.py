@@ -22,8 +22,8 @@ from gateway.backends.logring import LogRing
 from gateway.backends.oom import looks_like_oom
 from gateway.backends.options import gpu_layers
 from gateway.backends.progress import Progress
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError, LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import spawn
 from gateway.upstream import UnixAddress, UpstreamPool

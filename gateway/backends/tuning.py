@@ -26,8 +26,8 @@ from gateway.backends.options import (
 )
 from gateway.backends.placement import Placement
 from gateway.backends.ram import RAM
-from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf
 
 #: Tokens of context that a slot has at least, or all that the model was trained with.

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway import json_schemas
-from gateway.catalog import SCHEMA_KEY
 from gateway.cli import models_scan
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.config import skeleton
+from gateway.models.catalog import SCHEMA_KEY
 from gateway.private_files import make_folder, write_private
 
 _FILES = ("conf/gateway.yaml", "data/models.json")

@@ -25,9 +25,9 @@ from gateway.plurals import counted
 from gateway.validation import InvalidFiles
 
 if TYPE_CHECKING:
-    from gateway.api.keys import KeyRing
+    from gateway.access.keys import KeyRing
+    from gateway.access.store import KeyRecord
     from gateway.config import Settings
-    from gateway.store import KeyRecord
 
 
 _COLUMNS = (
@@ -143,7 +143,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run_create(args: argparse.Namespace) -> int:
     """Make a key. On stdout stands nothing but the key, so that scripts can take it."""
-    from gateway.api.key_fields import LIMIT_NAMES, shown, time_after
+    from gateway.access.key_fields import LIMIT_NAMES, shown, time_after
     from gateway.validation import parse_duration
 
     expires = None
@@ -190,7 +190,7 @@ def _print_key(made: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _warn_of_names(settings: Settings, record: KeyRecord) -> None:
     """Say what the key is limited to that isn't there. It may come: models.json is edited later."""
-    from gateway.api.key_names import unknown_names
+    from gateway.access.key_names import unknown_names
 
     if not (record.models or record.personalities or record.default_personality):
         return
@@ -209,7 +209,7 @@ def _warn_of_names(settings: Settings, record: KeyRecord) -> None:
 
 
 def _warn_of_same_name(same: Iterable[KeyRecord]) -> None:
-    from gateway.api.key_fields import state_of
+    from gateway.access.key_fields import state_of
 
     now = datetime.now(UTC)
     if working := [record.id for record in same if state_of(record, now) == "ok"]:
@@ -252,7 +252,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def _keys_here(settings: Settings) -> list[dict[str, Any]]:
-    from gateway.api.key_fields import shown
+    from gateway.access.key_fields import shown
 
     if no_database(settings):
         return []

@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from gateway.api.key_fields import LIMIT_NAMES
+from gateway.access.key_fields import LIMIT_NAMES
 from gateway.cli.client import Client
 from gateway.cli.keys_here import names, say
 

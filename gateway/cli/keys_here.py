@@ -12,7 +12,7 @@ from gateway.cli.control import ControlError, notify_running_gateway
 from gateway.runtime import running_elsewhere
 
 if TYPE_CHECKING:
-    from gateway.api.keys import KeyRing
+    from gateway.access.keys import KeyRing
     from gateway.config import Settings
 
 T = TypeVar("T")
@@ -38,8 +38,8 @@ def no_database(settings: Settings) -> bool:
 
 
 def with_ring(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
-    from gateway.api.keys import KeyRing
-    from gateway.store import Store
+    from gateway.access.keys import KeyRing
+    from gateway.access.store import Store
 
     async def run() -> T:
         ring = await KeyRing.open(await Store.open(settings.database))

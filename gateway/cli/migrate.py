@@ -29,8 +29,8 @@ from gateway.validation import InvalidFiles
 from gateway.yaml_file import with_settings
 
 if TYPE_CHECKING:
-    from gateway.api.keys import ImportReport
-    from gateway.api.legacy_keys import LegacyFile
+    from gateway.access.keys import ImportReport
+    from gateway.access.legacy_keys import LegacyFile
 
 _CONFIG: Final = "conf/gateway.yaml"
 _MODELS: Final = "data/models.json"
@@ -180,8 +180,8 @@ def _write(made: Plan, target: Path, *, admin: bool) -> None:
 
 def _import_keys(made: Plan, file: Path, database: Path, *, admin: bool) -> None:
     """Put the old keys into the new database, hashed. What can't be is told."""
-    from gateway.api.keys import KeyRing
-    from gateway.store import Store, StoreError
+    from gateway.access.keys import KeyRing
+    from gateway.access.store import Store, StoreError
 
     async def work() -> ImportReport:
         ring = await KeyRing.open(await Store.open(database))
@@ -211,7 +211,7 @@ def _import_keys(made: Plan, file: Path, database: Path, *, admin: bool) -> None
 
 def _say_what_would_be(made: Plan, *, admin: bool) -> None:
     """The steps of :func:`_write`, for a dry run."""
-    from gateway.api.legacy_keys import read_legacy
+    from gateway.access.legacy_keys import read_legacy
 
     if made.models is not None:
         what = _name(made, made.models)

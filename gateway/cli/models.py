@@ -7,7 +7,6 @@ import json
 import sys
 from typing import Any
 
-from gateway.catalog import EMPTY
 from gateway.cli import models_edit, models_scan
 from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.control import control_request
@@ -18,6 +17,7 @@ from gateway.cli.serve import demo_if_bare
 from gateway.cli.table import print_table
 from gateway.config import load_settings
 from gateway.library import is_missing, read_catalog
+from gateway.models.catalog import EMPTY
 from gateway.validation import InvalidFiles
 
 _LIST = "without one: a table of the models, their state, memory and personalities"

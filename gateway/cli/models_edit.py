@@ -22,8 +22,8 @@ from gateway.models import editing
 from gateway.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from gateway.catalog import Catalog, ModelSpec
     from gateway.config import Settings
+    from gateway.models.catalog import Catalog, ModelSpec
 
 _REMOTE = re.compile(r"([^=/]+)=(https?://.*)", re.DOTALL)
 
@@ -90,8 +90,8 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _read(settings: Settings) -> tuple[bytes, Catalog]:
     """models.json and what it says; an empty one, where there is none."""
-    from gateway.catalog import EMPTY
     from gateway.library import read_catalog
+    from gateway.models.catalog import EMPTY
 
     before = editing.read(settings.models_file)
     return before, read_catalog(settings.models_file)[0] if before.strip() else EMPTY

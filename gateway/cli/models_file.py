@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.catalog import parse_catalog
 from gateway.models import editing
+from gateway.models.catalog import parse_catalog
 
 
 def add_entries(

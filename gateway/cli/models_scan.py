@@ -84,9 +84,9 @@ def scan_and_write(
     ``keep``: whether models.json as it is now stays as models.json~.
     """
     from gateway.backends.scan import scan_storage  # what others don't need is imported here
-    from gateway.catalog import EMPTY
     from gateway.library import read_catalog
     from gateway.models import editing
+    from gateway.models.catalog import EMPTY
 
     settings = load_settings(config).settings
     file, storage = settings.models_file, settings.llm_storage.expanduser()

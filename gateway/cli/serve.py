@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         # Imported after the settings are known to be right: aiohttp takes as long as all before.
         with _no_authorities():
+            from gateway.http.listeners import CannotListen
             from gateway.library import Library
-            from gateway.listeners import CannotListen
             from gateway.server import serve
         if not args.plugins_given:
             del os.environ[PLUGINS]  # all that is pydantic's is here, and children aren't concerned

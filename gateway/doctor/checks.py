@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from gateway.backends.machine import Machine, read_machine
-from gateway.catalog import Catalog
 from gateway.config import Settings
+from gateway.models.catalog import Catalog
 
 #: Seconds for all checks together; what has no answer by then is told as such.
 LIMIT: Final = 40.0

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import Header, is_reader, read_header
 from gateway.models.paths import resolve_model_path
 from gateway.proxy.ability import EMBEDDINGS, MEDIA, RERANKING, TOOLS, is_set, lacks

@@ -14,12 +14,12 @@ from gateway.backends.entry_check import EntryCheck
 from gateway.backends.gpus_seen import GpusSeen
 from gateway.backends.machine import Machine, read_machine
 from gateway.backends.options import gpu_layers
-from gateway.catalog import EMPTY, Catalog
 from gateway.config import Loaded, Settings
 from gateway.doctor.combinations import combinations
 from gateway.errors import GatewayError
 from gateway.library import is_missing, read_partly
 from gateway.listen_on import faults as faults_of
+from gateway.models.catalog import EMPTY, Catalog
 from gateway.private_files import is_open_to_all
 from gateway.validation import Problem
 from gateway.without_keys import warning_of, why_not_open

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from gateway.backends.estimate import estimate
-from gateway.catalog import ModelSpec
 from gateway.config import Settings
 from gateway.doctor.checks import Finding, Level, Subject, size
+from gateway.models.catalog import ModelSpec
 from gateway.models.files import faults
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO

@@ -10,9 +10,9 @@ from typing import Final
 from gateway.backends.command import build_command, bundled_program
 from gateway.backends.flags_known import flags_known
 from gateway.backends.program_version import PATIENCE, program_version
-from gateway.catalog import ModelSpec
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec
 
 _PATIENCE: Final = PATIENCE
 #: Ours that take no value.

@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from gateway import __version__
-from gateway.catalog import Catalog, ModelSpec
 from gateway.config import Settings
 from gateway.doctor.checks import Finding, Subject
 from gateway.doctor.redaction import HIDDEN, Redactor
-from gateway.endpoints import read_key
+from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.endpoints import read_key
 from gateway.plurals import counted
 
 _PACKAGES: Final = (

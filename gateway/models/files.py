@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gateway.catalog import ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf, Header, read_extent
 from gateway.models.paths import SPLIT, resolve_model_path
 from gateway.spelling import did_you_mean

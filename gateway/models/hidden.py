@@ -12,7 +12,7 @@ from typing import Any, Final
 
 #: In the place of a value that isn't told, and of one that is to stay.
 HIDDEN: Final = "***"
-#: Both spellings of a field are taken: see ``gateway.catalog``.
+#: Both spellings of a field are taken: see ``gateway.models.catalog``.
 _ARGUMENTS: Final = ("extraArgs", "extra_args")
 _TOKEN: Final = re.compile(r"(-hft|--hf[-_]token)(=.*)?", re.DOTALL)
 

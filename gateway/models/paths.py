@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import LoadFailed
+from gateway.models.catalog import Catalog, ModelSpec
 
 _PACKAGE = "package:"
 #: The name of one part of a split model: its beginning, its number, how many there are.

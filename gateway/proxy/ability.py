@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a process that looks through bodies has no use for the catalog
-    from gateway.catalog import ModelSpec
+    from gateway.models.catalog import ModelSpec
 
 #: What a request may need of its model.
 TOOLS = "tools"

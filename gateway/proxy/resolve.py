@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from gateway.backends.command import request_defaults
-from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import BadRequest, ModelNotFound
-from gateway.personalities import Personality
+from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.personalities import Personality
 from gateway.proxy.ability import lacks
 from gateway.proxy.body import json_type
 from gateway.proxy.fields import Shaping, shapings

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from gateway.personalities import Personality
+from gateway.models.personalities import Personality
 from gateway.proxy.fields import KINDS
 
 JsonObject = dict[str, Any]

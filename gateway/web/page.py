@@ -16,9 +16,9 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.api.addresses import no_route
 from gateway.api.auth import Scope, admit
 from gateway.api.middleware import needs
-from gateway.api.request import Handler
 from gateway.api.visit import VISIT
 from gateway.errors import NotFound, Unauthorized
+from gateway.http.request import Handler
 from gateway.web.files import DIST, DOCS, File, Files
 
 #: Scripts and styles are files of the page, never parts of it, so what a model writes can't run;

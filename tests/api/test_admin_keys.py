@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import MakeGateway, Running, fake_model
 
-from gateway.api.keys import looks_like_ours
+from gateway.access.keys import looks_like_ours
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from typing import Any
 import aiohttp
 from harness import FAKE, Served, fake_model, project, tied
 
-from gateway.past_requests import Wanted
-from gateway.store import Store
+from gateway.access.past_requests import Wanted
+from gateway.access.store import Store
 
 Serve = Callable[..., Served]
 _, MOST = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -80,11 +80,11 @@ PROCESS = """
 import asyncio, json, logging, resource, sys
 from pathlib import Path
 
-from gateway.api import request_log
-from gateway.api.request_log import Record, RequestLog
-from gateway.past_requests import Wanted
+from gateway.access import request_log
+from gateway.access.request_log import Record, RequestLog
+from gateway.access.past_requests import Wanted
 from gateway.proxy.sse import Usage
-from gateway.store import Store
+from gateway.access.store import Store
 
 NOON, ROOM = 1_770_000_000, 20
 MOST = request_log._MOST_UNWRITTEN

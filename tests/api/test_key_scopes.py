@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.access.key_format import is_placeholder
+from gateway.access.keys import KeyRing
+from gateway.access.store import Store
 from gateway.api.auth import presented_key
-from gateway.api.key_format import is_placeholder
-from gateway.api.keys import KeyRing
-from gateway.store import Store
 
 
 @pytest.fixture

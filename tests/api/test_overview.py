@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from harness import MakeGateway, Running, fake_model, opened
 
-from gateway.api.accounting import Total
-from gateway.api.limits import DAY
-from gateway.api.request_log import Record
+from gateway.access.accounting import Total
+from gateway.access.rate_limits import DAY
+from gateway.access.request_log import Record
 from gateway.proxy.sse import Usage
 from gateway.tasks import spawn
 

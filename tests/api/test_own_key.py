@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from harness import MakeGateway, Running, fake_model
 
-from gateway.api.request_log import Record
+from gateway.access.request_log import Record
 from gateway.proxy.sse import Usage
 
 TPM = 1000

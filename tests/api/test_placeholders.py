@@ -9,8 +9,8 @@ import openai
 import pytest
 from harness import MakeGateway, fake_model
 
-from gateway.api.key_format import PLACEHOLDERS
-from gateway.api.legacy_keys import parse_legacy
+from gateway.access.key_format import PLACEHOLDERS
+from gateway.access.legacy_keys import parse_legacy
 
 UNFILLED = ("${API_KEY}", "$OPENAI_API_KEY", "{{ key }}", "<your key>", "${input:key}")
 QUOTED = ('"null"', "'undefined'", '""', '"$API_KEY"')

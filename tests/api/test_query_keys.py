@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from harness import MakeGateway, Running, fake_model
 
-from gateway.api.keys import new_key
+from gateway.access.keys import new_key
 
 
 async def raw(running: Running, request: bytes) -> bytes:

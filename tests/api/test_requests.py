@@ -17,11 +17,11 @@ import scripted
 from dialects import ROUTES
 from harness import MakeGateway, Running, fake_model, opened
 
-from gateway.api.request_log import RECENT, Record, RequestLog
-from gateway.past_requests import Wanted
+from gateway.access.past_requests import Wanted
+from gateway.access.request_log import RECENT, Record, RequestLog
+from gateway.access.schema import MIGRATIONS
+from gateway.access.store import Store
 from gateway.proxy.sse import Usage
-from gateway.schema import MIGRATIONS
-from gateway.store import Store
 from gateway.tasks import spawn
 
 NOON = 1_770_000_000.0
@@ -401,8 +401,8 @@ async def test_the_newest_come_first_after_a_start_in_the_past(file: Path) -> No
 async def test_a_locked_store_loses_records_and_says_so_once(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.database.BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr("gateway.api.request_log._MOST_UNWRITTEN", 10)
+    monkeypatch.setattr("gateway.access.database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("gateway.access.request_log._MOST_UNWRITTEN", 10)
     async with await Store.open(file) as store:
         log = RequestLog(keep=1e9, write_every=3600, wall=lambda: NOON)
         log.open(store)
@@ -432,7 +432,7 @@ async def test_what_another_program_locks_is_told_from_memory(
 ) -> None:
     """It never lets go: whoever would wait for it does until the test is ended."""
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
-        monkeypatch.setattr("gateway.database.BUSY_TIMEOUT", 3600.0)
+        monkeypatch.setattr("gateway.access.database.BUSY_TIMEOUT", 3600.0)
         accounting, file = running.gateway.accounting, running.gateway.settings.database
         at = accounting.wall() - 1000
         with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -461,8 +461,8 @@ async def test_what_cannot_be_read_now_is_read_later(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a file system where SQLite's journal cannot be shared: a writer keeps readers out.
-    monkeypatch.setattr("gateway.database._on_connect", lambda connection, record: None)
-    monkeypatch.setattr("gateway.database.READ_TIMEOUT", 0.1)
+    monkeypatch.setattr("gateway.access.database._on_connect", lambda connection, record: None)
+    monkeypatch.setattr("gateway.access.database.READ_TIMEOUT", 0.1)
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         accounting, file = running.gateway.accounting, running.gateway.settings.database
         for number in range(RECENT + 10):

@@ -18,7 +18,7 @@ import scripted
 from dialects import ROUTES
 from harness import COMMAND, MakeGateway, Running, Served, fake_model
 
-from gateway.api import keys
+from gateway.access import keys
 from gateway.errors import Forbidden
 from gateway.proxy.ending import Endings
 from gateway.tasks import spawn

@@ -19,7 +19,7 @@ import pytest
 from harness import MakeGateway, Running, fake_model
 from parrot_model import TOOL
 
-from gateway.api.accounting import Record
+from gateway.access.accounting import Record
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.routes import TABLE, Access, ModelIn
 from gateway.proxy.sse import Usage

@@ -13,11 +13,11 @@ from aiohttp.test_utils import make_mocked_request
 from harness import MakeGateway, fake_model, project
 from multidict import CIMultiDict
 
-from gateway.api.hosts import Hosts, Proxies
 from gateway.api.without_keys import refusal
 from gateway.cli import main
 from gateway.config import Settings
-from gateway.listeners import CannotListen
+from gateway.http.hosts import Hosts, Proxies
+from gateway.http.listeners import CannotListen
 from gateway.without_keys import warning_of, why_not_open
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/149.0.0.0"

@@ -22,7 +22,7 @@ from scripted import Box, catalog_of, gone
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 
 #: What starts processes is tried on both loops; the rest runs on the one the gateway prefers.
 _ON_BOTH = {"test_process.py"}

@@ -17,8 +17,8 @@ from gateway.backends.command import (
     model_files,
     request_defaults,
 )
-from gateway.catalog import ModelSpec, Params, parse_catalog
 from gateway.errors import LoadFailed
+from gateway.models.catalog import ModelSpec, Params, parse_catalog
 from gateway.models.paths import resolve_model_path
 
 STORAGE = Path("/models")

@@ -11,8 +11,8 @@ from local_backends import failure, kill
 from scripted import alive, says
 
 from gateway.backends.backend import State
-from gateway.catalog import Params
 from gateway.errors import BackendError, LoadFailed
+from gateway.models.catalog import Params
 from gateway.tasks import spawn
 from gateway.upstream import ConnectFailed
 

@@ -19,8 +19,8 @@ from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
 from gateway.backends.ram import RAM
 from gateway.backends.scheduler import Scheduler
-from gateway.catalog import ModelSpec
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec
 from gateway.tasks import spawn
 
 GIB = 2**30

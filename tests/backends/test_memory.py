@@ -18,8 +18,8 @@ from gateway.backends.logring import LogRing
 from gateway.backends.memory import Need, Needs, Source, fingerprint
 from gateway.backends.oom import gpu_ran_out, looks_like_oom
 from gateway.backends.usage import memory_used
-from gateway.catalog import ModelSpec, parse_catalog
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec, parse_catalog
 from gateway.models.gguf_header import BadGguf, read_header
 from gateway.tasks import spawn
 

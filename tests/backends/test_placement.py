@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.backends.device_options import Choice, chosen_devices
 from gateway.backends.placement import Card, Demand, Memory, place, taken_by
-from gateway.catalog import ModelSpec, Params
+from gateway.models.catalog import ModelSpec, Params
 
 
 def cards(**sizes: tuple[int, int] | int) -> Memory:

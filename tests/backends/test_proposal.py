@@ -9,7 +9,7 @@ from gguf_file import Kind, Tensor, entry, write_gguf
 from gateway.backends.devices import Device
 from gateway.backends.machine import Machine
 from gateway.backends.proposal import Proposal, propose
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 from gateway.models.storage import scan
 
 MIB = 2**20

@@ -16,7 +16,7 @@ from scripted import Box, catalog_of, until
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 from gateway.tasks import spawn
 from gateway.upstream import ConnectionLost, HeadTimeout, UpstreamError
 

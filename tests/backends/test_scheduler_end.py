@@ -13,8 +13,8 @@ from schedulers import ask, fails, in_state, queued, status, use
 from scripted import DEMO_GGUF, says
 
 from gateway.backends.backend import State
-from gateway.catalog import ModelSpec, Params
 from gateway.errors import Unavailable
+from gateway.models.catalog import ModelSpec, Params
 from gateway.tasks import spawn
 
 # --- the end -------------------------------------------------------------------------------

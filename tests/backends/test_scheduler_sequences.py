@@ -17,8 +17,8 @@ from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
-from gateway.catalog import Catalog, ModelSpec
 from gateway.errors import GatewayError
+from gateway.models.catalog import Catalog, ModelSpec
 from gateway.tasks import spawn
 
 S = State

@@ -22,7 +22,7 @@ from gateway.backends.options import context_is_open, layers_are_open
 from gateway.backends.placement import Demand, Placement, place
 from gateway.backends.ram import RAM
 from gateway.backends.tuning import Grant, Tuning, choose
-from gateway.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import ModelSpec, parse_catalog
 
 GIB = 2**30
 MIB = 2**20

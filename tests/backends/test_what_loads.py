@@ -30,7 +30,7 @@ from gateway.backends.memory import Needs, fingerprint
 from gateway.backends.placement import Resident
 from gateway.backends.policy import decide
 from gateway.backends.ram import RAM
-from gateway.catalog import parse_catalog
+from gateway.models.catalog import parse_catalog
 
 GIB = 2**30
 NOW = 1000.0

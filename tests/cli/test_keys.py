@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from harness import MakeGateway
 
-from gateway.api.keys import looks_like_ours
+from gateway.access.keys import looks_like_ours
 from gateway.cli import main
 from gateway.cli.control import ControlError, control_request, notify_running_gateway
 from gateway.config import Settings

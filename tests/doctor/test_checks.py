@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.catalog import EMPTY
 from gateway.config import Settings
 from gateway.doctor.checks import Check, Finding, Level, Subject, examine
+from gateway.models.catalog import EMPTY
 
 
 @pytest.fixture

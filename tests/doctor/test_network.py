@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import EMPTY
 from gateway.config import Settings
 from gateway.doctor import network
 from gateway.doctor.checks import Finding, Level, Running, Subject
+from gateway.models.catalog import EMPTY
 
 
 def subject(running: Running | None = None, **settings: Any) -> Subject:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.catalog import EMPTY
 from gateway.config import Settings, skeleton
 from gateway.doctor import service
 from gateway.doctor.checks import Level, Subject
+from gateway.models.catalog import EMPTY
 
 LOADED = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import ModelSpec
+from gateway.models.catalog import ModelSpec
 from gateway.proxy.ability import EMBEDDINGS, MEDIA, RERANKING, TOOLS, lacks
 
 EVERYTHING = {MEDIA, EMBEDDINGS, RERANKING}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import parse_catalog
 from gateway.errors import BadRequest, ModelNotFound
+from gateway.models.catalog import parse_catalog
 from gateway.proxy.resolve import Active, Resolver
 
 MODELS = {

@@ -25,8 +25,8 @@ from cryptography import x509
 from harness import FAKE, Served, fake_model, opened, project
 from pebble import MISSING, Pebble
 
-from gateway.api.tls_state import TlsState
 from gateway.config import Settings, TlsSettings, load_settings
+from gateway.http.tls_state import TlsState
 from gateway.library import Library
 from gateway.redirect import build_redirect
 from gateway.server import Gateway
@@ -454,7 +454,7 @@ def test_a_gateway_without_acme_never_imports_it() -> None:
     import sys
 
     program = (
-        "import sys, gateway.tls.acme, gateway.listeners\n"
+        "import sys, gateway.tls.acme, gateway.http.listeners\n"
         "heavy = {'acme', 'josepy', 'requests', 'cryptography', 'OpenSSL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

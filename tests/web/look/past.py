@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from gateway.past_requests import PastRequest
-from gateway.store import Store, Usage
+from gateway.access.past_requests import PastRequest
+from gateway.access.store import Store, Usage
 
 REQUESTS, DAYS = 200, 30
 #: How every so many-th of ten ended: status, and the code of its error.

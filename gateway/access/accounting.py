@@ -1,0 +1,349 @@
+"""Who used what: one record for each request to a model, made when it ends, however it ends.
+
+Counters by key, model and day (UTC) are kept in memory and added to the store in batches, behind
+the requests: what a ``kill -9`` can lose is the last few seconds. The limits of keys build on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from aiohttp import web
+
+from gateway.access.going_on import GoingOn
+from gateway.access.rate_limits import DAY, Limiter
+from gateway.access.request_log import Record, RequestLog
+from gateway.errors import GatewayError, Unavailable
+from gateway.tasks import cancel_and_wait, spawn
+
+if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
+    from gateway.access.store import Store
+    from gateway.access.store import Usage as StoredUsage
+
+#: Seconds between two writes of usage.
+INTERVAL: Final = 10.0
+
+#: Seconds that counting the tokens of an ended request may take, its turn included, and how many
+#: are counted at once. It is cheap beside what it is about, but who hangs up all the time must not
+#: keep a llama-server busy.
+_PATIENCE: Final = 5.0
+#: Seconds that whoever asks for usage waits until what is counted is written.
+_SOON: Final = 2.0
+_AT_ONCE: Final = 2
+_EPOCH = date(1970, 1, 1).toordinal()
+_log = logging.getLogger(__name__)
+
+
+class UnderWay(NamedTuple):
+    """One request to a model, not ended yet."""
+
+    id: str
+    key_id: str
+    key_name: str
+    model: str | None
+    personality: str | None
+    route: str
+    seconds: float
+    sent: bool  # to its backend: it waits for none
+    tokens: int  # of a stream, about: as many events as have come
+    method: str
+    streamed: bool  # as far as that is known yet
+    client: str | None
+    waited: float | None  # as in a Record
+    loading: float
+    began: float | None
+    task: asyncio.Task[Any] | None  # what serves it
+
+
+class Metering(Protocol):
+    """What counts a request that is under way."""
+
+    def so_far(self) -> UnderWay:
+        """What is known of it."""
+
+
+class Total(NamedTuple):
+    """All requests to one model that have ended since the gateway started."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    #: How fast the last answer came that said so.
+    tokens_per_second: float | None = None
+
+
+class Accounting:
+    """Counts requests and tokens. Works from the start; writes once it has been opened."""
+
+    def __init__(
+        self,
+        *,
+        write_every: float = INTERVAL,
+        keep_requests: float | None = None,
+        max_requests: int = 200_000,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.limiter = Limiter(self.tokens_today, monotonic=monotonic, wall=wall)
+        #: The requests that have ended, one by one.
+        self.log = RequestLog(
+            keep=keep_requests, most=max_requests, write_every=write_every, wall=wall
+        )
+        #: Requests that have not ended, oldest first.
+        self.open_requests: dict[Metering, None] = {}
+        self._totals: dict[str, list[Any]] = {}  # the fields of a total, by model
+        self._started = monotonic()
+        self._monotonic = monotonic
+        self.wall = wall
+        #: What was hung up on, and isn't over.
+        self.going_on = GoingOn()
+        self._interval = write_every
+        self._store: Store | None = None
+        # requests, prompt tokens and completion tokens by key, model and day (since 1970)
+        self._unwritten: dict[tuple[str, str, int], list[int]] = {}
+        self._today = 0
+        self._tokens_today: dict[str, int] = {}  # by key, written or not
+        self._counted = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._failing = False
+        self._writer: asyncio.Task[None] | None = None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._unsettled: set[asyncio.Task[int]] = set()
+
+    async def open(self, store: Store) -> None:
+        """Take up what was used today before a restart, and write to ``store`` from now on.
+
+        ``store`` stays its owner's, and must be open until :meth:`close` is through.
+        """
+        today = int(self.wall()) // DAY
+        for used in await store.usage_of(since=_date(today)):
+            if used.day == _date(today):
+                self._count_today(today, used.key_id, used.prompt_tokens + used.completion_tokens)
+        self._store = store
+        self.log.open(store)
+        self._writer = spawn(self._keep_writing(), name="write usage")
+
+    async def close(self) -> None:
+        """Write what is unwritten."""
+        await cancel_and_wait(*self._unsettled)
+        await self.going_on.close()
+        async with self._writing:  # so that no write is cut off
+            await cancel_and_wait(self._writer)
+        await self._write()
+        await self.log.close()
+
+    # --- for each request ------------------------------------------------------------------
+
+    def add(self, *fields: Any) -> None:
+        """Count a request that has ended: the fields of its :class:`Record`."""
+        self.log.add(fields)
+        at, key_id, model, _, _, (prompt, completion, cached, speed) = fields[:6]
+        total = self._totals.get(model)
+        if total is None:
+            total = self._totals[model] = [*Total()]
+        total[0] += 1
+        total[1] += prompt
+        total[2] += cached
+        total[3] += completion
+        if speed is not None:
+            total[4] = speed
+        day = int(at) // DAY
+        slot = (key_id, model, day)
+        counters = self._unwritten.get(slot)
+        if counters is None:
+            self._unwritten[slot] = [1, prompt, completion]
+            self._counted.set()
+        else:
+            counters[0] += 1
+            counters[1] += prompt
+            counters[2] += completion
+        self._count_today(day, key_id, prompt + completion)
+
+    def more(self, key_id: str, model: str, tokens: int) -> None:
+        """Count tokens that were written for a request when it had been counted already."""
+        day = int(self.wall()) // DAY
+        counters = self._unwritten.setdefault((key_id, model, day), [0, 0, 0])
+        counters[2] += tokens
+        if (total := self._totals.get(model)) is not None:
+            total[3] += tokens
+        self._counted.set()
+        self._count_today(day, key_id, tokens)
+
+    @property
+    def unsettled(self) -> int:
+        """How many requests have ended whose tokens are still being counted."""
+        return len(self._unsettled)
+
+    def settle(
+        self,
+        count: Callable[[], Awaitable[int | None]] | None,
+        guess: Callable[[], Awaitable[int]],
+        settled: Callable[[int | None], None],
+    ) -> None:
+        """Have the tokens of a request counted that has ended, and tell ``settled`` how many.
+
+        A few are counted at once; what can't be counted, or not in time, is guessed. Told is
+        ``None`` where the gateway ends before it is known.
+        """
+
+        async def counting() -> int:
+            tokens = None
+            if count is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PATIENCE), self._turns:
+                        tokens = await count()
+            return await guess() if tokens is None else tokens
+
+        def ended(task: asyncio.Task[int]) -> None:
+            self._unsettled.discard(task)
+            failed = task.cancelled() or task.exception() is not None
+            settled(None if failed else task.result())
+
+        task = spawn(counting(), name="count the tokens of an answer that was hung up on")
+        self._unsettled.add(task)
+        task.add_done_callback(ended)
+
+    @property
+    def recent(self) -> list[Record]:
+        """The last requests, the newest last."""
+        return self.log.newest
+
+    @property
+    def under_way(self) -> list[UnderWay]:
+        """The requests that have not ended, oldest first."""
+        return [one.so_far() for one in self.open_requests]
+
+    def total(self, model: str) -> Total:
+        """What a model has done since the gateway started."""
+        fields = self._totals.get(model)
+        return Total() if fields is None else Total(*fields)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of all prompts and answers so far; of streams under way about as many as came."""
+        totals = self._totals.values()
+        under_way = sum(one.so_far().tokens for one in self.open_requests)
+        return sum(each[1] for each in totals), sum(each[3] for each in totals) + under_way
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been counted."""
+        return self._monotonic() - self._started
+
+    def tokens_today(self, key_id: str) -> int:
+        """Tokens that the key has used since midnight, UTC."""
+        if int(self.wall()) // DAY != self._today:
+            return 0
+        return self._tokens_today.get(key_id, 0)
+
+    def _count_today(self, day: int, key_id: str, tokens: int) -> None:
+        if day != self._today:
+            self._today = day
+            self._tokens_today.clear()
+        self._tokens_today[key_id] = self._tokens_today.get(key_id, 0) + tokens
+
+    # --- the store -------------------------------------------------------------------------
+
+    async def usage(self, *, days: int, key_id: str | None = None) -> list[StoredUsage]:
+        """Counters of today and the ``days - 1`` days before, up to this moment; of all keys, or
+        one.
+
+        Ordered by day, key, model. Raises :class:`GatewayError` where the store can't be read, or
+        somebody keeps it busy: what is being written is neither here nor there.
+        """
+        store = self._store
+        if store is None:
+            return []
+        # A task of its own: whoever asks may go away, and a write must not be cut off.
+        write = spawn(self._write(), name="write usage")
+        try:
+            async with asyncio.timeout(_SOON):
+                await asyncio.shield(write)
+        except TimeoutError:
+            raise Unavailable(
+                "usage cannot be told now: the gateway's database is kept busy by another program",
+                code="store_busy",
+            ) from None
+        since = _date(int(self.wall()) // DAY - days + 1)
+        if not self._failing:
+            return await store.usage_of(key_id, since=since)
+        async with self._writing:  # so that what is unwritten stays so meanwhile
+            return self._with_unwritten(await store.usage_of(key_id, since=since), key_id, since)
+
+    def _with_unwritten(
+        self, stored: list[StoredUsage], key_id: str | None, since: date
+    ) -> list[StoredUsage]:
+        from gateway.access.store import Usage as StoredUsage
+
+        found = {(one.day, one.key_id, one.model): one for one in stored}
+        for (key, model, number), counters in self._unwritten.items():
+            day = _date(number)
+            if day >= since and key_id in (None, key):
+                before = found.get((day, key, model), StoredUsage(key, model, day))
+                requests, prompt, completion = counters
+                found[day, key, model] = replace(
+                    before,
+                    requests=before.requests + requests,
+                    prompt_tokens=before.prompt_tokens + prompt,
+                    completion_tokens=before.completion_tokens + completion,
+                )
+        return [found[place] for place in sorted(found)]
+
+    async def _keep_writing(self) -> None:
+        while True:
+            await self._counted.wait()
+            # The batch: what else is counted in this time goes along.
+            await asyncio.sleep(self._interval)
+            await self._write()
+
+    async def _write(self) -> None:
+        """Write unwritten counters; what fails stays unwritten, and is tried with the next."""
+        async with self._writing:  # so that after it everything counted before is in the store
+            store, batch = self._store, self._unwritten
+            if store is None or not batch:
+                return
+            from gateway.access.store import (
+                Usage as StoredUsage,  # imported by whoever opened the store
+            )
+
+            self._unwritten = {}
+            self._counted.clear()
+            try:
+                await store.add_usage(
+                    StoredUsage(key_id, model, _date(day), *counters)
+                    for (key_id, model, day), counters in batch.items()
+                )
+            except Exception as error:  # cancelled, the store would still go through with it
+                self._take_back(batch)
+                if not self._failing:
+                    trace = None if isinstance(error, GatewayError) else error
+                    _log.error(
+                        "usage of keys cannot be written, trying again: %s", error, exc_info=trace
+                    )
+                self._failing = True
+            else:
+                if self._failing:
+                    _log.info("usage of keys is written again")
+                self._failing = False
+
+    def _take_back(self, batch: dict[tuple[str, str, int], list[int]]) -> None:
+        for slot, counters in self._unwritten.items():
+            if (before := batch.get(slot)) is not None:
+                counters[:] = [a + b for a, b in zip(before, counters, strict=True)]
+        self._unwritten = {**batch, **self._unwritten}
+        self._counted.set()
+
+
+def _date(day: int) -> date:
+    return date.fromordinal(_EPOCH + day)
+
+
+ACCOUNTING = web.AppKey("accounting", Accounting)

@@ -1,0 +1,414 @@
+"""API keys: how they look, who is behind one, and the ring of all of them in memory.
+
+A request is checked against memory only. The store is read at the start and on reload, and
+written when a key changes; when a key was last used is written in batches, behind the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+import string
+import time
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.access.key_activity import INTERVAL, KeyActivity
+from gateway.access.key_fields import check_default, checked, state_of
+from gateway.access.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours, new_key
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, Principal
+from gateway.access.rate_limits import NO_LIMITS, Limits
+from gateway.errors import BadRequest, NotFound, Unauthorized
+
+if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
+    from gateway.access.legacy_keys import LegacyFile
+    from gateway.access.store import KeyRecord, Store
+
+_ID_CHARS = string.digits + string.ascii_lowercase
+_LOOK = 30.0  # seconds between two looks at the wall's clock
+_KEY_ID = re.compile(r"k_[0-9a-z]{8}")
+
+__all__ = [
+    "ANONYMOUS",
+    "LOCAL_ADMIN",
+    "ImportReport",
+    "KeyRing",
+    "Limits",
+    "Principal",
+    "UnknownKey",
+    "hash_key",
+    "looks_like_ours",
+    "new_key",
+]
+
+
+class UnknownKey(Unauthorized):
+    """401: there is no such key, and never was: a typing error, or a guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: bytes
+    principal: Principal
+    revoked: bool
+
+
+# Compared with where no key has the digest, so that a miss does the same work as a hit.
+_NOBODY = _Entry(bytes(32), Principal("nobody", "nobody", admin=False), revoked=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of an old key file. The texts name entries, never keys."""
+
+    imported: tuple[KeyRecord, ...]
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class KeyRing:
+    """All keys, in memory, over a store that it owns. Made by :meth:`open`, ended by :meth:`close`.
+
+    ``find`` and ``touch`` are for each request: a few microseconds, no waiting. The others write
+    to the store, one at a time.
+    """
+
+    def __init__(self, store: Store, *, write_every: float = INTERVAL) -> None:
+        self._store = store
+        self._changing = asyncio.Lock()
+        self._records: dict[str, KeyRecord] = {}
+        self._by_id: dict[str, _Entry] = {}
+        self._by_digest: dict[bytes, _Entry] = {}
+        self._seen: dict[str, _Entry] = {}  # keys that were found, so that each is hashed once
+        self._activity = KeyActivity(store, interval=write_every)
+        #: Called with the ids of all keys that are not revoked, when they may have changed.
+        self.changed: Callable[[Collection[str]], None] = lambda key_ids: None
+        #: Called when a key may have come to be allowed less: it has been changed, or has expired.
+        self.rights_changed: Callable[[], None] = lambda: None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
+        """The ring of the keys in ``store``, which it closes in the end (or now, on an error)."""
+        ring = cls(store, write_every=write_every)
+        try:
+            await ring.reload()
+        except BaseException:
+            await store.close()
+            raise
+        ring._activity.start()
+        return ring
+
+    async def close(self) -> None:
+        """Write what is unwritten, and close the store."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        try:
+            await self._activity.close()
+        finally:
+            await self._store.close()
+
+    @property
+    def records(self) -> tuple[KeyRecord, ...]:
+        """Every key, revoked ones too, oldest first, with the last activity of this moment."""
+        return tuple(
+            record
+            if (used := self._activity.last_used(record.id)) is None
+            else replace(record, last_activity=used)
+            for record in self._records.values()
+        )
+
+    def name_of(self, key_id: str) -> str | None:
+        """The name of a key, of a revoked one too."""
+        record = self._records.get(key_id)
+        return None if record is None else record.name
+
+    def named(self, name: str) -> frozenset[str]:
+        """The ids of all keys of that name."""
+        return frozenset(record.id for record in self._records.values() if record.name == name)
+
+    def record(self, key_id: str) -> KeyRecord | None:
+        """A key as it is kept."""
+        return self._records.get(key_id)
+
+    # --- for each request ------------------------------------------------------------------
+
+    def find(self, presented: str, now: float) -> Principal:
+        """Who ``presented`` belongs to, at ``now`` (seconds since 1970).
+
+        Raises :class:`Unauthorized`, of an unknown key :class:`UnknownKey`, whose text never holds
+        the key. What it takes doesn't tell how near a guess was: only digests are looked up.
+        """
+        entry = self._seen.get(presented)
+        if entry is None:
+            if len(presented) > MAX_KEY_CHARS:
+                raise UnknownKey("this is not an API key: it is too long")
+            digest = hash_key(presented)
+            entry = self._by_digest.get(digest, _NOBODY)
+            if not hmac.compare_digest(entry.digest, digest):
+                raise _unknown(presented)
+            self._seen[presented] = entry
+        if entry.revoked or entry.principal.expires is not None:
+            _check(entry, now)
+        return entry.principal
+
+    def holds(self, principal: Principal) -> bool:
+        """Whether nothing has changed since :meth:`find` told who that is, but for the time."""
+        entry = self._by_id.get(principal.key_id)
+        return entry is not None and entry.principal is principal and not entry.revoked
+
+    def standing(self, key_id: str, now: float) -> Principal:
+        """What a key may do at ``now`` that was found before. Raises :class:`Unauthorized`."""
+        entry = self._by_id.get(key_id, _NOBODY)
+        _check(entry, now)
+        return entry.principal
+
+    def touch(self, key_id: str, now: float | None = None) -> None:
+        """Remember that the key was used now. Written later; ids of no key are ignored."""
+        if key_id in self._records:
+            self._activity.touch(key_id, now or time.time())
+
+    # --- changes ---------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Take the keys from the store again: the command line may have changed it."""
+        async with self._changing:
+            self._install(await self._store.list_keys())
+
+    async def create(
+        self,
+        name: str,
+        description: str = "",
+        *,
+        admin: bool = False,
+        expires: datetime | None = None,
+        models: Sequence[str] | None = None,
+        personalities: Sequence[str] | None = None,
+        default_personality: str | None = None,
+        limits: Mapping[str, int] | None = None,
+    ) -> tuple[KeyRecord, str]:
+        """Make a key. It is the second thing returned, and kept nowhere: show it now or never.
+
+        Raises :class:`BadRequest` for values that can't be used.
+        """
+        fields = checked(
+            {
+                "name": name,
+                "description": description,
+                "admin": admin,
+                "expires": expires,
+                "models": models,
+                "personalities": personalities,
+                "default_personality": default_personality,
+                "limits": limits,
+            }
+        )
+        check_default(fields["personalities"], default_personality)
+        from gateway.access.store import KeyRecord
+
+        key = new_key()
+        async with self._changing:
+            record = KeyRecord(
+                id=_free_id(self._records),
+                hash=hash_key(key).hex(),
+                created=datetime.now(UTC),
+                **fields,
+            )
+            await self._store.add_key(record)
+            self._install([*self._records.values(), record])
+        return record, key
+
+    async def change(
+        self, key_id: str, changes: Mapping[str, Any], *, force: bool = False
+    ) -> KeyRecord:
+        """Change fields of a key, from the next request on; what isn't named stays.
+
+        The fields are those of :meth:`create`; of ``limits`` too, only those named change.
+        Raises :class:`BadRequest`, also where without ``force`` no admin key would be left.
+        """
+        async with self._changing:
+            record = await self._fresh(key_id)
+            if record.revoked is not None:
+                raise BadRequest(f"{key_id} has been revoked: make another", code="key_revoked")
+            if isinstance(limits := changes.get("limits"), Mapping):
+                changes = {**changes, "limits": {**(record.limits or {}), **limits}}
+            fields = checked(changes)
+            if not fields:
+                return record
+            after = replace(record, **fields)
+            check_default(after.personalities, after.default_personality)
+            self._keep_an_admin(after, force=force)
+            return await self._update(key_id, fields)
+
+    async def revoke(self, key_id: str, *, force: bool = False) -> KeyRecord:
+        """End a key, at once and for good. Revoking it again changes nothing.
+
+        The last admin key that still works is refused without ``force``: nobody could unload a
+        model any more.
+        """
+        async with self._changing:
+            record = await self._fresh(key_id)
+            if record.revoked is not None:
+                return record
+            now = datetime.now(UTC)
+            self._keep_an_admin(replace(record, revoked=now), force=force)
+            return await self._update(key_id, {"revoked": now})
+
+    async def _fresh(self, key_id: str) -> KeyRecord:
+        """The key as it is in the store now; the command line may have changed it."""
+        self._install(await self._store.list_keys())
+        record = self._records.get(key_id)
+        if record is None:
+            # What isn't an id isn't repeated: it may be a key.
+            shown = key_id if _KEY_ID.fullmatch(key_id) else "like that"
+            raise NotFound(
+                f"there is no key with an id {shown}: `llm-gateway keys list` shows them",
+                code="key_not_found",
+            )
+        return record
+
+    def _keep_an_admin(self, changed: KeyRecord, *, force: bool) -> None:
+        """Raise if the last admin key that works would be none any more."""
+        now = datetime.now(UTC)
+        admins = [old.id for old in self._records.values() if _is_working_admin(old, now)]
+        if admins == [changed.id] and not _is_working_admin(changed, now) and not force:
+            raise BadRequest(
+                f"{changed.id} is the last admin key that works: make another first, or insist "
+                "with --force (over HTTP ?force=true)",
+                code="last_admin_key",
+            )
+
+    async def _update(self, key_id: str, fields: Mapping[str, Any]) -> KeyRecord:
+        record = await self._store.update_key(key_id, **fields)
+        self._install([record if old.id == key_id else old for old in self._records.values()])
+        return record
+
+    async def import_legacy(self, path: Path, *, admin: bool = True) -> ImportReport:
+        """Take over the keys of the old system's ``authKeys.json``: all of them or none.
+
+        That system had no roles: any key could load a model. So each becomes an admin key, unless
+        its entry says no; with ``admin=False`` none does. Keys that are here already are skipped.
+        Raises :class:`gateway.validation.InvalidFiles` if anything in the file isn't understood.
+        """
+        from gateway.access.legacy_keys import read_legacy
+        from gateway.access.store import KeyRecord
+
+        file: LegacyFile = await asyncio.to_thread(read_legacy, path)
+        async with self._changing:
+            self._install(await self._store.list_keys())
+            known = {record.hash: record.id for record in self._records.values()}
+            skipped = list(file.skipped)
+            added: dict[str, KeyRecord] = {}
+            now = datetime.now(UTC)
+            for old in file.keys:
+                digest = hash_key(old.key).hex()
+                if (same := known.get(digest)) is not None:
+                    skipped.append(f"{old.label}: is here already, as {same}")
+                    continue
+                record = KeyRecord(
+                    id=_free_id({**self._records, **added}),
+                    hash=digest,
+                    name=old.name,
+                    description=old.description,
+                    admin=admin and old.admin is not False,
+                    created=old.created or now,
+                    expires=old.expires,
+                    last_activity=old.last_activity,
+                    imported=True,
+                )
+                added[record.id] = record
+                known[digest] = record.id
+            await self._store.add_keys(added.values())
+            self._install([*self._records.values(), *added.values()])
+        return ImportReport(tuple(added.values()), tuple(skipped), file.warnings)
+
+    # --- below -----------------------------------------------------------------------------
+
+    def _install(self, records: Iterable[KeyRecord]) -> None:
+        """Make ``records`` the keys, in one step as seen by requests."""
+        in_order = sorted(records, key=lambda record: (record.created, record.id))
+        by_id = {record.id: record for record in in_order}
+        before = self._by_id
+        self._by_id = {key_id: _entry(record) for key_id, record in by_id.items()}
+        for key_id, entry in self._by_id.items():
+            if (old := before.get(key_id)) is not None and old == entry:
+                self._by_id[key_id] = old  # so that who holds it sees that nothing has changed
+        self._by_digest = {entry.digest: entry for entry in self._by_id.values()}
+        self._seen = {}
+        self._records = by_id
+        self._activity.keep(by_id)
+        self.changed({record.id for record in in_order if record.revoked is None})
+        self.rights_changed()
+        self._await_expiry()
+
+    def _await_expiry(self) -> None:
+        """Tell of the next key that expires; one timer for all of them."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        now = time.time()
+        times = [
+            expires
+            for entry in self._by_id.values()
+            if (expires := entry.principal.expires) is not None and expires > now
+        ]
+        if times:
+            # The loop's clock isn't the wall's: that may be set, and goes on in a suspend.
+            pause = min(min(times) - now, _LOOK)
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(pause, self._look, min(times))
+
+    def _look(self, expires: float) -> None:
+        self._expiry = None
+        if time.time() >= expires:
+            self.rights_changed()
+        self._await_expiry()
+
+
+def _check(entry: _Entry, now: float) -> None:
+    if entry.revoked:
+        raise Unauthorized("this API key has been revoked", code="api_key_revoked")
+    expires = entry.principal.expires
+    if expires is not None and now >= expires:
+        raise Unauthorized("this API key has expired", code="api_key_expired")
+
+
+def _free_id(taken: Container[str]) -> str:
+    while True:
+        key_id = "k_" + "".join(secrets.choice(_ID_CHARS) for _ in range(8))
+        if key_id not in taken:
+            return key_id
+
+
+def _unknown(presented: str) -> UnknownKey:
+    # The checksum is no secret, so this helps only who copied half a key.
+    if presented.startswith(PREFIX) and not looks_like_ours(presented):
+        return UnknownKey("this API key is incomplete, or has a typing error")
+    return UnknownKey(
+        "this API key is not known here: `llm-gateway keys list` shows which there are, and "
+        "`llm-gateway keys create NAME` makes one"
+    )
+
+
+def _entry(record: KeyRecord) -> _Entry:
+    principal = Principal(
+        key_id=record.id,
+        name=record.name,
+        admin=record.admin,
+        models=None if record.models is None else frozenset(record.models),
+        personalities=None if record.personalities is None else frozenset(record.personalities),
+        default_personality=record.default_personality,
+        limits=Limits(**record.limits) if record.limits else NO_LIMITS,
+        expires=None if record.expires is None else record.expires.timestamp(),
+        guessable=record.imported,
+    )
+    return _Entry(bytes.fromhex(record.hash), principal, revoked=record.revoked is not None)
+
+
+def _is_working_admin(record: KeyRecord, now: datetime) -> bool:
+    return record.admin and state_of(record, now) == "ok"

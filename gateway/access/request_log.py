@@ -1,0 +1,342 @@
+"""The requests to models that have ended: the newest in memory, all in the store for a while.
+
+They are written in batches, behind the requests and off the event loop. Where that fails (a full
+disk, a locked file) it is tried again with the next batch; what is too much to wait for that is
+lost, counted, and told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from gateway.access.past_requests import PastRequest, Wanted
+from gateway.errors import GatewayError
+from gateway.proxy.sse import Usage
+from gateway.tasks import cancel_and_wait, spawn
+
+if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
+    from gateway.access.store import Store
+
+#: Records kept in memory for whoever wants to see what is going on.
+RECENT: Final = 200
+#: So many unwritten ones are written at once, and at most so many wait for that.
+_BATCH: Final = 2000
+_MOST_UNWRITTEN: Final = 10_000
+#: Seconds between two looks at what has become too old.
+_PRUNE: Final = 3600.0
+#: Seconds that a look into the store waits for what is unwritten; that is in memory anyway.
+_PATIENCE: Final = 1.0
+#: Characters of a route, which a client may have made up.
+_ROUTE: Final = 200
+_MICRO: Final = 1e6
+_log = logging.getLogger(__name__)
+
+
+class Record(NamedTuple):
+    """One request to a model, ended. Times are in seconds, from its arrival where they say since.
+
+    ``waited``: until its model had a slot for it, if it had to wait, ``loading`` of them while the
+    model was loading; ``began``: until its answer began to come.
+    """
+
+    at: float  # when it ended, seconds since 1970
+    key_id: str
+    model: str
+    personality: str | None
+    status: int  # 499: the client went away
+    usage: Usage
+    seconds: float
+    route: str  # its path at the backend
+    id: str = ""
+    method: str = "POST"
+    streamed: bool = False
+    code: str | None = None  # of the error that it ended with
+    client: str | None = None
+    sent: bool = False  # to a backend
+    waited: float | None = None
+    loading: float = 0.0
+    began: float | None = None
+
+    def kept(self) -> PastRequest:
+        """The same as it is kept."""
+        return _kept(self)
+
+
+#: The fields of a record: hardly one is ever looked at, so it isn't made for each.
+_Fields = tuple[Any, ...]
+
+
+def _row(fields: _Fields) -> tuple[Any, ...]:
+    """The fields of its :class:`PastRequest`: once for each request, so as cheap as may be."""
+    # fmt: off
+    (at, key_id, model, personality, status, usage, seconds, route, request_id, method, streamed,
+     code, client, sent, waited, loading, began) = fields
+    # fmt: on
+    prompt, completion, cached, speed = usage
+    if waited is None:
+        waited = 0.0 if sent else seconds
+    load = loading if loading < waited else waited
+    prefill = generation = None
+    if sent:
+        generation = working = seconds - waited if seconds > waited else 0.0
+        if streamed:
+            prefill = working
+            if began is not None and began - waited < working:
+                prefill = began - waited if began > waited else 0.0
+            generation = working - prefill
+        elif speed and completion:
+            # Its answer came in one piece, and told how fast it was written.
+            generation = completion / speed
+            if generation > working:
+                generation = working
+            prefill = working - generation
+    if "?" in route or len(route) > _ROUTE:
+        route = path_of(route)
+    # fmt: off
+    return (
+        int(at * _MICRO), request_id, key_id, model, personality, method, route, streamed, status,
+        code, client, seconds, waited - load, load, prefill, generation, prompt, cached,
+        completion, speed,
+    )
+    # fmt: on
+
+
+def _kept(fields: _Fields) -> PastRequest:
+    return PastRequest(*_row(fields))
+
+
+def _newest_first(request: PastRequest) -> int:
+    return -request.seq
+
+
+def _wanted_of(records: Iterable[_Fields], wanted: Wanted) -> list[PastRequest]:
+    return [*filter(wanted.has, map(_kept, records))]
+
+
+def path_of(route: str) -> str:
+    """A route as it is shown."""
+    return route.partition("?")[0][:_ROUTE]
+
+
+class Page(NamedTuple):
+    """Some of those that were asked for, the newest first; ``more``: there may be others."""
+
+    requests: list[PastRequest]
+    more: bool
+    problem: str | None  # why some are missing, here or in the store
+    unread: bool = False  # the store could not be read now
+
+
+class RequestLog:
+    """Requests that have ended. Works from the start; writes once it has been opened.
+
+    ``keep``: seconds for which they stay in the store, at most ``most`` of them; ``None``: none is
+    written.
+    """
+
+    def __init__(
+        self,
+        *,
+        keep: float | None = None,
+        most: int = 200_000,
+        write_every: float = 10.0,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._keep = keep
+        self._most = most
+        self._interval = write_every
+        self._wall = wall
+        self._newest: deque[_Fields] = deque(maxlen=RECENT)
+        #: How many there have been since the start.
+        self.added = 0
+        #: How many of them could not be written.
+        self.lost = 0
+        self._seq = 0
+        self._store: Store | None = None
+        self._unwritten: deque[_Fields] = deque()
+        #: What is being written: whether it is in the store yet, nobody knows.
+        self._in_flight: deque[_Fields] = deque()
+        self._some, self._many = asyncio.Event(), asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._failing: str | None = None
+        self._pruned = 0.0  # when, by the wall
+        self._since_pruned = 0
+        self._writer: asyncio.Task[None] | None = None
+
+    def open(self, store: Store) -> None:
+        """Write to ``store`` from now on, which must be open until :meth:`close` is through."""
+        self._store = store
+        self._writer = spawn(self._keep_writing(store), name="write requests")
+
+    async def close(self) -> None:
+        """Write what is unwritten."""
+        async with self._writing:  # so that no write is cut off
+            await cancel_and_wait(self._writer)
+        await self.write()
+        self._store = None
+
+    # --- for each request ------------------------------------------------------------------
+
+    def add(self, fields: tuple[Any, ...]) -> None:
+        """Note one that has ended: the fields of its :class:`Record`."""
+        seq = int(fields[0] * _MICRO)
+        if self._seq - _MICRO < seq <= self._seq:  # not where the clock was put back
+            seq = self._seq + 1
+            # The middle of that microsecond: a float of our time is exact to a quarter of one.
+            fields = ((seq + 0.5) / _MICRO, *fields[1:])
+        self._seq = seq
+        self._newest.append(fields)
+        self.added += 1
+        if self._keep is None:
+            return
+        unwritten = self._unwritten
+        unwritten.append(fields)
+        waiting = len(unwritten)
+        if waiting == 1:
+            self._some.set()
+        elif waiting == _BATCH:
+            self._many.set()
+        elif waiting > _MOST_UNWRITTEN:
+            unwritten.popleft()
+            self.lost += 1
+
+    # --- looking ---------------------------------------------------------------------------
+
+    @property
+    def newest(self) -> list[Record]:
+        """The last ones, the newest last."""
+        return [Record(*fields) for fields in self._newest]
+
+    def since(self, added: int) -> list[PastRequest] | None:
+        """Those that have come since there were ``added`` of them, the newest first; ``None``
+        where they are more than are kept in memory.
+        """
+        new = self.added - added
+        if new > len(self._newest):
+            return None
+        return [_kept(fields) for fields in islice(reversed(self._newest), new)]
+
+    async def page(self, wanted: Wanted) -> Page:
+        """Some that are ``wanted``, out of memory as long as that has them, else of the store.
+
+        Where the store cannot be read now, there is what is in memory.
+        """
+        inside = map(_kept, self._newest)
+        found = sorted(filter(wanted.has, inside), key=_newest_first)[: wanted.limit]
+        store = self._store
+        if len(found) == wanted.limit or store is None or self._keep is None:
+            return Page(found, len(found) == wanted.limit, self.problem)
+        await self._write_soon()
+        unwritten = [*self._in_flight, *self._unwritten]
+        if unwritten:
+            found += await asyncio.to_thread(_wanted_of, unwritten, wanted)
+        problem, unread = self.problem, False
+        try:
+            found += await store.requests_of(wanted)
+        except GatewayError as error:
+            problem, unread = f"older requests cannot be read now: {error.message}", True
+        # By their numbers: without a clock of its own, a machine may have started in the past, and
+        # then what is in memory is not the newest.
+        by_number = {one.seq: one for one in found}
+        found = sorted(by_number.values(), key=_newest_first)[: wanted.limit]
+        more = len(found) == wanted.limit or (unread and bool(found))
+        return Page(found, more, problem, unread)
+
+    async def _write_soon(self) -> None:
+        """Write what is unwritten, if that goes well and fast."""
+        if self._failing is None:
+            # A task of its own: whoever asks may go away, and a write must not be cut off.
+            write = spawn(self.write(), name="write requests")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await asyncio.shield(write)
+
+    @property
+    def kept(self) -> dict[str, float | None]:
+        """For how many ``seconds`` they are remembered (None: in memory alone), and how many."""
+        most = RECENT if self._keep is None else self._most
+        return {"seconds": self._keep, "requests": most}
+
+    @property
+    def problem(self) -> str | None:
+        """Why not all of them are kept, if that is so."""
+        return self._failing
+
+    # --- the store -------------------------------------------------------------------------
+
+    async def _keep_writing(self, store: Store) -> None:
+        await self._tidy(store)
+        while True:
+            if not self._unwritten:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PRUNE):
+                        await self._some.wait()
+            if self._unwritten:
+                # The batch: what else comes in this time goes along.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval):
+                        await self._many.wait()
+            await self.write(prunes=True)
+
+    async def _tidy(self, store: Store) -> None:
+        """Where none are to be kept any more, forget those of before."""
+        if self._keep is None:
+            try:
+                await store.clear_requests()
+            except Exception as error:
+                trace = None if isinstance(error, GatewayError) else error
+                _log.warning(
+                    "what is kept of requests cannot be removed: %s", error, exc_info=trace
+                )
+
+    async def write(self, *, prunes: bool = False) -> None:
+        """Write what is unwritten; what fails stays unwritten, and is tried with the next."""
+        async with self._writing:
+            store, batch, now = self._store, self._unwritten, self._wall()
+            if store is None or self._keep is None:
+                return
+            due = self._since_pruned > self._most // 20 or abs(now - self._pruned) >= _PRUNE
+            prunes = prunes and due
+            if not batch and not prunes:
+                return
+            self._in_flight, self._unwritten = batch, deque()
+            self._some.clear()
+            self._many.clear()
+            since = int((now - self._keep) * _MICRO) if prunes else None
+            try:
+                await store.add_requests(map(_row, batch), since=since, most=self._most)
+            except Exception as error:  # cancelled, the store would still go through with it
+                self._take_back(batch)
+                self._failed(error)
+            else:
+                if self._failing is not None:
+                    _log.info("requests are recorded again, %d were lost", self.lost)
+                self._failing = None
+                self._since_pruned += len(batch)
+                if prunes:
+                    self._pruned, self._since_pruned = now, 0
+            finally:
+                self._in_flight = deque()
+
+    def _failed(self, error: Exception) -> None:
+        """Say so once, and go on, whatever it was."""
+        if self._failing is None:
+            trace = None if isinstance(error, GatewayError) else error
+            _log.warning("requests cannot be recorded, trying again: %s", error, exc_info=trace)
+        self._failing = f"requests cannot be recorded: {error}"
+
+    def _take_back(self, batch: deque[_Fields]) -> None:
+        batch.extend(self._unwritten)
+        self._unwritten = batch
+        while len(batch) > _MOST_UNWRITTEN:
+            batch.popleft()
+            self.lost += 1
+        if batch:
+            self._some.set()

@@ -1,0 +1,238 @@
+"""What the gateway keeps: keys, their usage, requests, and the memory of models.
+
+The one place that reads and writes the database (SQLite, through SQLAlchemy); nothing but it, its
+``schema``, :mod:`gateway.access.database` and :mod:`gateway.access.stored_requests` imports SQLAlchemy. That
+import takes about 0.4 s (over 1 s where Python may not write its bytecode), so it comes late, and
+in a running event loop as ``await asyncio.to_thread(importlib.import_module, "gateway.access.store")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from gateway.access.database import Database, StoreBusy, StoreError
+from gateway.access.past_requests import PastRequest, Wanted
+from gateway.access.schema import CHANGEABLE, keys, model_memory, usage
+from gateway.access.stored_requests import add, clear, page, prune
+
+__all__ = ["KeyRecord", "Store", "StoreBusy", "StoreError", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One key as it's kept: everything but the key itself. Times are UTC, and aware."""
+
+    id: str  # public, like "k_ab12cd34": for logs, lists and `keys revoke`
+    name: str
+    hash: str  # SHA-256 of the key, 64 hex digits
+    created: datetime
+    description: str = ""
+    admin: bool = False
+    expires: datetime | None = None
+    revoked: datetime | None = None
+    last_activity: datetime | None = None
+    models: tuple[str, ...] | None = None  # None: every model
+    personalities: tuple[str, ...] | None = None  # None: every personality
+    default_personality: str | None = None
+    limits: Mapping[str, int] | None = None  # rpm, tpm, tpd, concurrency; a missing one: no limit
+    imported: bool = False  # taken over from the old system: may be short, and guessable
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one key used of one model on one day (UTC). Adding it again adds up."""
+
+    key_id: str
+    model: str
+    day: date
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Store:
+    """An open database. Safe to use from any task of one event loop; close it at the end."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._read, self._write = database.read, database.write
+
+    @classmethod
+    async def open(cls, file: Path) -> Self:
+        """Open the database in ``file``, making the file or bringing it up to date if need be.
+
+        Raises :class:`StoreError`, also for a file that a newer version of the gateway wrote.
+        """
+        database = Database(file)
+        try:
+            await database.open()
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def close(self) -> None:
+        """Close the file, after the transactions under way. May be called twice."""
+        await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # --- keys ------------------------------------------------------------------------------
+
+    async def list_keys(self) -> list[KeyRecord]:
+        """Every key, revoked ones too, oldest first."""
+        query = select(keys).order_by(keys.c.created, keys.c.id)
+        return await self._read(lambda connection: [*map(_key_record, connection.execute(query))])
+
+    async def add_key(self, record: KeyRecord) -> None:
+        """Keep a new key. :class:`StoreError` if its id or hash is there already."""
+        await self.add_keys((record,))
+
+    async def add_keys(self, records: Iterable[KeyRecord]) -> None:
+        """Keep new keys: all of them, or after an error none."""
+        rows = [
+            {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+            for record in records
+        ]
+        if rows:
+            await self._write(lambda connection: connection.execute(insert(keys), rows))
+
+    async def update_key(self, key_id: str, **changes: Any) -> KeyRecord:
+        """Change fields of a key, and return it as it is now. A key's id and hash never change."""
+        if not changes or not changes.keys() <= CHANGEABLE:
+            raise ValueError(f"cannot change {sorted(changes.keys() - CHANGEABLE) or 'nothing'}")
+        values = {name: _plain(value) for name, value in changes.items()}
+
+        def work(connection: Connection) -> Row[Any] | None:
+            connection.execute(update(keys).where(keys.c.id == key_id).values(values))
+            return connection.execute(select(keys).where(keys.c.id == key_id)).first()
+
+        row = await self._write(work)
+        if row is None:
+            raise StoreError(f"there is no key {key_id!r} in the database", code="key_not_found")
+        return _key_record(row)
+
+    async def touch_keys(self, last_activity: Mapping[str, datetime]) -> None:
+        """Write when keys were last used, in one transaction. A later time that's there stays."""
+        if not last_activity:
+            return
+        older = or_(keys.c.last_activity.is_(None), keys.c.last_activity < bindparam("at"))
+        statement = (
+            update(keys)
+            .where(keys.c.id == bindparam("key_id"), older)
+            .values(last_activity=bindparam("at"))
+        )
+        rows = [{"key_id": key_id, "at": at} for key_id, at in last_activity.items()]
+        await self._write(lambda connection: connection.execute(statement, rows))
+
+    # --- usage -----------------------------------------------------------------------------
+
+    async def add_usage(self, records: Iterable[Usage]) -> None:
+        """Add to the counters of each key, model and day, in one transaction."""
+        rows = [
+            {field.name: getattr(item, field.name) for field in fields(item)} for item in records
+        ]
+        if not rows:
+            return
+        statement = upsert(usage)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(usage.primary_key),
+            set_={
+                name: usage.c[name] + statement.excluded[name]
+                for name in ("requests", "prompt_tokens", "completion_tokens")
+            },
+        )
+        await self._write(lambda connection: connection.execute(statement, rows))
+
+    async def usage_of(
+        self, key_id: str | None = None, *, since: date | None = None
+    ) -> list[Usage]:
+        """Counters of one key, or of all; from the day ``since`` on. Ordered by day, key, model."""
+        query = select(usage).order_by(usage.c.day, usage.c.key_id, usage.c.model)
+        if key_id is not None:
+            query = query.where(usage.c.key_id == key_id)
+        if since is not None:
+            query = query.where(usage.c.day >= since)
+        return await self._read(
+            lambda connection: [Usage(**row._mapping) for row in connection.execute(query)]
+        )
+
+    # --- requests --------------------------------------------------------------------------
+
+    async def add_requests(
+        self,
+        records: Iterable[tuple[Any, ...]],
+        *,
+        since: int | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Keep requests that have ended, in one transaction: the fields of each
+        :class:`PastRequest`. ``records`` is gone through off the event loop.
+
+        Given ``since`` and ``most``, those before that number, and the oldest beyond so many, go.
+        """
+
+        def work(connection: Connection) -> None:
+            add(connection, records)
+            if since is not None and most is not None:
+                prune(connection, since, most)
+
+        await self._write(work)
+
+    async def clear_requests(self) -> None:
+        """Forget every request, of any age."""
+        await self._write(clear)
+
+    async def requests_of(self, wanted: Wanted) -> list[PastRequest]:
+        """Those that are ``wanted``, the newest first."""
+        return await self._read(lambda connection: page(connection, wanted))
+
+    # --- memory of models ------------------------------------------------------------------
+
+    async def remember_memory(self, fingerprint: str, size: int) -> None:
+        """Keep how many bytes a model took. ``fingerprint``: its file and what changes its size."""
+        row = {"fingerprint": fingerprint, "bytes": size, "measured": datetime.now(UTC)}
+        statement = upsert(model_memory).values(row)
+        statement = statement.on_conflict_do_update(
+            index_elements=["fingerprint"],
+            set_={name: statement.excluded[name] for name in ("bytes", "measured")},
+        )
+        await self._write(lambda connection: connection.execute(statement))
+
+    async def known_memory(self) -> dict[str, int]:
+        """Bytes by fingerprint, for every model ever measured."""
+        query = select(model_memory.c.fingerprint, model_memory.c.bytes)
+        return await self._read(
+            lambda connection: {row.fingerprint: row.bytes for row in connection.execute(query)}
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _key_record(row: Row[Any]) -> KeyRecord:
+    values = dict(row._mapping)
+    for name in ("models", "personalities"):
+        if values[name] is not None:
+            values[name] = tuple(values[name])
+    return KeyRecord(**values)

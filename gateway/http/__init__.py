@@ -1,0 +1,1 @@
+"""The HTTP server: connections, requests and answers. It knows no model and no key."""

@@ -1,0 +1,126 @@
+"""One client's connection from accept to close, whoever serves it: counted, and cut if need be."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import logging
+import socket
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.http.connections import Connections
+
+_log = logging.getLogger(__name__)
+
+#: Seconds of silence that Linux can be told to wait for before it asks for a sign of life.
+_LONGEST = 32767
+#: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Line:
+    """Counted in ``connections`` from :meth:`admitted`, or :meth:`made`, until :meth:`left`."""
+
+    __slots__ = ("_refusal", "connections", "network", "transport")
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+        #: Where it comes from; None where that is not counted.
+        self.network: bytes | None = None
+        #: Stays here when aiohttp has let go of it.
+        self.transport: asyncio.Transport | None = None
+        self._refusal: bytes | None = None
+
+    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.admit`` said, before there was TLS to talk through."""
+        self.network, self._refusal = network, refusal
+
+    def made(self, transport: asyncio.Transport) -> bool:
+        """The connection is there: whether it may stay. If not, that has been answered."""
+        self.transport = transport
+        if self.network is None and self._refusal is None:
+            peer = transport.get_extra_info("peername")
+            self.network, self._refusal = self.connections.admit(peer)
+        if self._refusal is None:
+            return True
+        transport.write(self._refusal)
+        transport.close()
+        return False
+
+    def handshake_ended(self) -> None:
+        """If it came to nothing, this is the end of the connection."""
+        if self.transport is None:
+            self.left()
+
+    def watch(self) -> None:
+        """Let the kernel end it if its client's network is gone for ``limits.send_timeout``.
+
+        Such a client (a phone that leaves the Wi-Fi) sends no FIN and no RST. While nothing is
+        on its way to it, it is asked for a sign of life now and then (RFC 9293, 3.8.4), thrice
+        before it is given up; what is on its way must be acknowledged in that time (RFC 5482;
+        tcp(7), TCP_USER_TIMEOUT: it also rules how many probes may go unanswered).
+        """
+        carrier = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if carrier is None:
+            return
+        patience = min(self.connections.limits.send_timeout, _LONGEST)
+        step = max(1, int(patience / 12))
+        with contextlib.suppress(OSError):  # its client has gone already
+            carrier.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (
+                ("TCP_KEEPIDLE", max(1, int(patience) - 3 * step)),  # seconds
+                ("TCP_KEEPINTVL", step),
+                ("TCP_KEEPCNT", 3),
+                ("TCP_USER_TIMEOUT", int(patience * 1000)),  # Linux has it
+            ):
+                if (option := getattr(socket, name, None)) is not None:
+                    carrier.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def left(self, reason: BaseException | None = None) -> None:
+        """It has ended."""
+        if isinstance(reason, TimeoutError):
+            _log.info(
+                "a client was out of reach, or read nothing of its answer, for %gs: cut off "
+                "(limits.send_timeout)",
+                self.connections.limits.send_timeout,
+            )
+        network, self.network = self.network, None
+        self.connections.left(self, network)
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes of answers that have not left this process."""
+        if self.transport is None:
+            return 0
+        try:
+            return self.transport.get_write_buffer_size()
+        except AttributeError:
+            return 0  # asyncio's own for TLS, closed twice: it has nobody to ask any more
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that are not at the client's yet.
+
+        The kernel's too: it holds megabytes, and tells of room only when a third is free.
+        """
+        if self.transport is None:
+            return 0
+        queued = array.array("i", [0])
+        # Not everywhere (tcp(7), SIOCOUTQ); AttributeError: as above.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            carrier = self.transport.get_extra_info("socket")
+            fcntl.ioctl(carrier.fileno(), termios.TIOCOUTQ, queued)
+        return self.unwritten + queued[0]
+
+    def cut(self) -> None:
+        """End it at once, with what is unread, also by the kernel."""
+        if self.transport is not None:
+            with contextlib.suppress(OSError, AttributeError):
+                carrier = self.transport.get_extra_info("socket")
+                carrier.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()

@@ -1,0 +1,256 @@
+"""Connections that cost without asking: too many, heads that never end, bodies that trickle, and
+answers that nobody reads.
+
+One timer for all of them, and only while there is something to wait for: a request that comes
+whole costs two set operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from gateway.access.wrong_keys import network_of
+from gateway.config import LimitSettings
+from gateway.errors import GatewayError, RateLimited, RequestTimeout, Unavailable
+from gateway.http.client_connection import Line
+from gateway.http.cors import Cors
+from gateway.http.refusals import refuse
+
+#: Bytes of a body that must come in `limits.body_timeout`: half a KiB a second by default.
+PROGRESS: Final = 16 * 1024
+_MINUTE: Final = 60.0
+#: Seconds that the small body of a request is waited for where the clock for bodies isn't.
+_MOMENT: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Waiting(Protocol):
+    """A connection on which a request is coming."""
+
+    @property
+    def received(self) -> int:
+        """Bytes since the clock was started."""
+
+    def give_up(self, error: GatewayError | None, /) -> None:
+        """The head did not come in time: answer that with ``error``, if there is one, and close."""
+
+
+class Uploading(Waiting, Protocol):
+    """A connection on which the body of a request is coming."""
+
+    received: int
+
+    @property
+    def body_is_there(self) -> bool:
+        """Whether nothing more is to come of this request."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the client sends is taken at all, or held back."""
+
+    def give_up_body(self, error: Exception, /) -> None:
+        """Let whoever reads the body fail with ``error``."""
+
+
+class Resting(Protocol):
+    """A connection between two requests."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Connections:
+    """All there are, where they come from, and for which of them a clock runs.
+
+    ``trusts`` says whether an address is that of a proxy in front, whose connections are those
+    of many clients.
+    """
+
+    def __init__(
+        self, limits: LimitSettings, trusts: Callable[[str | None], bool], cors: Cors
+    ) -> None:
+        self.limits = limits
+        self._cors = cors
+        self._keepalive = limits.keepalive
+        self._trusts = trusts
+        self._count = 0
+        self._by_network: Counter[bytes] = Counter()
+        self._heads: dict[Waiting, float] = {}  # until when, in the loop's time
+        self._bodies: dict[Uploading, float] = {}
+        #: Until when, and how much there was to read the last time somebody looked.
+        self._answers: dict[Line, tuple[float, int]] = {}
+        self._resting: dict[Resting, float] = {}  # in the order of their ends
+        self._timer: asyncio.TimerHandle | None = None
+        patience = min(
+            limits.header_timeout, limits.body_timeout, limits.send_timeout, limits.keepalive
+        )
+        self._pause = min(1.0, patience / 4)
+        self._refused = 0
+        self._say_at = -math.inf
+
+    @property
+    def count(self) -> int:
+        """How many connections there are, but for those of the control socket."""
+        return self._count
+
+    # --- how many ---
+
+    def admit(self, peer: Any) -> tuple[bytes | None, bytes | None]:
+        """``(network, refusal)`` of a new connection: a refusal is what is to be answered.
+
+        ``peer`` is its ``peername``. A connection without a refusal must be given back by
+        :meth:`left`.
+        """
+        if not isinstance(peer, tuple):
+            return None, None  # the control socket
+        address = str(peer[0])
+        network = network_of(address) or b"?"
+        error: GatewayError | None = None
+        if self._count >= self.limits.connections:
+            error = Unavailable(
+                "there are too many connections (limits.connections)",
+                code="too_many_connections",
+                headers={"Retry-After": "5"},
+            )
+        elif (
+            self._by_network[network] >= self.limits.connections_per_address
+            and network not in _LOCAL
+            and not self._trusts(address)
+        ):
+            error = RateLimited(
+                "there are too many connections from this address (limits.connections_per_address)",
+                code="too_many_connections",
+                headers={"Retry-After": "5"},
+            )
+        if error is not None:
+            self._tell(address)
+            return None, refuse(b"", error, self._cors, address, logged=False)
+        self._count += 1
+        self._by_network[network] += 1
+        return network, None
+
+    def left(self, line: Line, network: bytes | None) -> None:
+        """A connection has ended."""
+        self._answers.pop(line, None)
+        if network is not None:
+            self._count -= 1
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
+
+    def _tell(self, address: str) -> None:
+        """One line a minute: whoever floods us must not fill the log."""
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._say_at:
+            _log.warning(
+                "too many connections: %d refused, the last from %s (limits.connections, "
+                "limits.connections_per_address)",
+                self._refused,
+                address,
+            )
+            self._refused, self._say_at = 0, now + _MINUTE
+
+    def refuse(self, start: bytes, error: GatewayError, client: str | None) -> bytes:
+        """See :func:`gateway.http.refusals.refuse`."""
+        return refuse(start, error, self._cors, client)
+
+    # --- how slow ---
+
+    def await_head(self, connection: Waiting) -> None:
+        """The clock of a request's first line and headers starts."""
+        self._heads[connection] = self._start() + self.limits.header_timeout
+
+    def await_the_rest(self, connection: Waiting) -> None:
+        """The head is there; a small body should be on its way."""
+        self._heads[connection] = self._start() + _MOMENT
+
+    def await_body(self, connection: Uploading) -> None:
+        """The head is there, its body not yet."""
+        self._heads.pop(connection, None)
+        self._bodies[connection] = self._start() + self.limits.body_timeout
+
+    def stop_waiting(self, connection: Waiting) -> None:
+        """The head is there, or nobody waits for it any more."""
+        self._heads.pop(connection, None)
+
+    def forget(self, connection: Uploading) -> None:
+        """The request is there."""
+        self._heads.pop(connection, None)
+        self._bodies.pop(connection, None)
+
+    def await_reader(self, line: Line) -> None:
+        """More is written than goes out: its client has to read."""
+        self._answers[line] = self._start() + self.limits.send_timeout, line.unread
+
+    def has_read(self, line: Line) -> None:
+        """There is room again."""
+        self._answers.pop(line, None)
+
+    def rests(self, connection: Resting) -> None:
+        """A request has been answered; the next one may come within ``limits.keepalive``."""
+        self._resting[connection] = self._start() + self._keepalive
+
+    def works(self, connection: Resting) -> None:
+        """It has."""
+        self._resting.pop(connection, None)
+
+    def _start(self) -> float:
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_later(self._pause, self._look)
+        return loop.time()
+
+    def _look(self) -> None:
+        """Every so often: who is late?"""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for connection in [c for c, until in self._heads.items() if until <= now]:
+            del self._heads[connection]
+            late = RequestTimeout("the request's headers came too slowly (limits.header_timeout)")
+            connection.give_up(late if connection.received else None)
+        for connection, until in list(self._bodies.items()):
+            if connection.body_is_there:
+                del self._bodies[connection]
+            elif connection.received >= PROGRESS or not connection.is_reading:
+                # What is held back by us (a model that loads) is not slow.
+                connection.received = 0
+                self._bodies[connection] = now + self.limits.body_timeout
+            elif until <= now:
+                del self._bodies[connection]
+                connection.give_up_body(
+                    RequestTimeout(
+                        f"the body came too slowly: under {PROGRESS} bytes in "
+                        f"{self.limits.body_timeout:g} s (limits.body_timeout)"
+                    )
+                )
+        for line, (until, before) in list(self._answers.items()):
+            unread = line.unread
+            if unread < before:
+                until = now + self.limits.send_timeout
+            if until <= now:
+                del self._answers[line]
+                _log.info(
+                    "a client read nothing of its answer for %gs: cut off (limits.send_timeout)",
+                    self.limits.send_timeout,
+                )
+                line.cut()
+            else:
+                self._answers[line] = until, unread
+        while self._resting:
+            resting, until = next(iter(self._resting.items()))
+            if until > now:
+                break
+            del self._resting[resting]
+            resting.close()
+        if self._heads or self._bodies or self._answers or self._resting:
+            self._start()
+
+
+#: This machine's own programs, and a proxy on it: who is here can do worse.
+_LOCAL = frozenset({network_of("127.0.0.1"), network_of("::1")})

@@ -1,0 +1,448 @@
+"""The front door: what every connection meets first, and what serves the requests that matter.
+
+A chat is a POST with a small JSON body that comes in one piece. Such a request is parsed here by
+llhttp (through httptools), handled in the one task of its connection, and its answer is written
+straight to the socket: at less than half of what aiohttp's server costs. Everything else -
+another method or path, a query, a body that is long, chunked or compressed, ``Expect``, a name
+that isn't ours, anything odd at all - is not looked at here: the connection, with every byte that
+came, is handed over to aiohttp, which serves it to its end. So there is one parser for what is
+strange, and it is aiohttp's.
+
+What stands around a handler (:func:`gateway.api.middleware.answer`) is the same for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.api.middleware import answer, decorate
+from gateway.errors import GatewayError
+from gateway.http.client_connection import Line
+from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
+from gateway.http.heads import POST, Head
+from gateway.http.request import FrontRequest
+from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, refusal, whole
+from gateway.proxy.outgoing import Opened, Whole
+
+if TYPE_CHECKING:
+    from gateway.http.entrance import Entrance
+
+#: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
+MAX_HEAD = 8000
+MAX_BODY = 64 * 1024
+#: Bytes of answers that may wait for a client until its connection says that it is full. asyncio
+#: and uvloop have the same, but eight times as much with TLS.
+_MAX_UNSENT = 64 * 1024
+#: Bytes of further requests that wait behind one that is being answered.
+_MAX_BEHIND = 64 * 1024
+_END = b"\r\n\r\n"
+_log = logging.getLogger(__name__)
+
+
+class Front(asyncio.Protocol):
+    """One connection, until aiohttp gets it or it ends."""
+
+    __slots__ = (
+        "_answered",
+        "_buffer",
+        "_closed",
+        "_drained",
+        "_entrance",
+        "_expected",
+        "_half_closed",
+        "_head",
+        "_held",
+        "_line",
+        "_opened",
+        "_paused",
+        "_remote",
+        "_request",
+        "_secure",
+        "_task",
+        "_timed",
+        "_transport",
+        "_wanted",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+        self._line = Line(entrance.connections)
+        self._buffer = b""  # of a request that isn't whole, or behind one that is answered
+        #: Of a request whose head is here: that, and where in the buffer its body begins and ends.
+        self._expected: tuple[Head, int, int] | None = None
+        self._head: Head | None = None  # of the last request
+        self._request: FrontRequest | None = None  # the one that is answered
+        self._opened: Opened | None = None  # its answer, if that is a stream
+        self._answered = False  # it is written
+        #: If the client sends no more, but what it has asked for.
+        self._half_closed: HalfClosed | None = None
+        #: Answers one request after the other. It begins with the first, and waits for the next.
+        self._task: asyncio.Task[None] | None = None
+        self._wanted: asyncio.Future[None] | None = None
+        self._timed = False  # a clock runs for a request that isn't whole
+        self._closed = False
+        self._held = False  # nothing is read for now: there is enough behind
+        self._paused = False  # nothing should be written for now
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where answers go."""
+        return self._transport
+
+    @property
+    def full(self) -> bool:
+        """Whether the client is to take something before more is written."""
+        return self._paused
+
+    # --- transport events ------------------------------------------------------------------
+
+    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.admit`` said, before there was TLS to talk through."""
+        self._line.admitted(network, refusal)
+
+    def handshake_ended(self) -> None:
+        """If it came to nothing, this is the end of the connection."""
+        self._line.handshake_ended()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
+        if not self._line.made(self._transport):
+            self._closed = True
+            return
+        peer = transport.get_extra_info("peername")
+        self._remote = str(peer[0]) if isinstance(peer, tuple) else None
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        if self._secure:
+            self._transport.set_write_buffer_limits(_MAX_UNSENT)
+        if self._remote is not None:
+            self._line.watch()
+        if self._entrance.emptied is not None:  # accepted in the last moment
+            self._closed = True
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        self._entrance.open.add(self)
+        self._start_clock()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closed:
+            return
+        if self._request is None:
+            self._take(self._buffer + data if self._buffer else data)
+            return
+        self._buffer += data
+        if len(self._buffer) > _MAX_BEHIND and not self._held:
+            self._held = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, and may be gone; ``False``: the connection ends."""
+        if self._closed or self._request is None or self._secure:
+            return False
+        if self._half_closed is None:
+            self._half_closed = look_after(self._transport, self._probe)
+        return self._half_closed is not None
+
+    def _probe(self) -> bytes:
+        """What can be written now that is no part of an answer."""
+        if self._request is None or self._answered:
+            return b""
+        if self._opened is None:
+            return CONTINUE
+        return ZERO if self._opened.chunked else b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._half_closed is not None:
+            self._half_closed.end()
+        self._leave()
+        self._line.left(exc)
+        if self._request is not None and self._task is not None:
+            self._task.cancel()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the client has gone"))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self._opened is not None and self._opened.full is not None:
+            self._opened.full()
+        self._entrance.connections.await_reader(self._line)
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._entrance.connections.has_read(self._line)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # --- from bytes to a request -----------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """Answer the request that ``data`` begins with, if it is whole and ours."""
+        expected = self._expected
+        if expected is None:
+            known = self._head
+            expected = known.again(data) if known is not None else None
+            if expected is None and (expected := self._look(data)) is None:
+                return
+        head, start, end = expected
+        if len(data) < end:
+            if self._expected is None:
+                self._expected = expected
+                self._timed = True
+                self._entrance.connections.works(self)
+                self._entrance.connections.await_the_rest(self)
+            self._buffer = data
+            return
+        self._head = head
+        self._expected = None
+        self._buffer = data[end:]
+        connections = self._entrance.connections
+        if self._timed:
+            self._timed = False
+            connections.stop_waiting(self)
+        else:
+            connections.works(self)
+        self._answered = False
+        self._request = FrontRequest(head, data[start:end], self, self._remote, self._secure)
+        if self._task is None:
+            # Not through tasks.spawn(): it is referenced here, and logs its own crash.
+            self._task = self._entrance.loop.create_task(self._serve())
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        """There is a request, or there will be none, for a task that may be waiting for one."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None and not wanted.done():
+            wanted.set_result(None)
+
+    def _look(self, data: bytes) -> tuple[Head, int, int] | None:
+        """The head that ``data`` begins with, and where its body begins and ends.
+
+        None: it is not whole, or not for here, and all that is to be done has been done.
+        """
+        end = data.find(_END, 0, MAX_HEAD)
+        if end < 0 and len(data) < MAX_HEAD and _may_become_one(data):
+            self._buffer = data
+            self._start_clock()
+            return None
+        start = end + len(_END)
+        found = self._entrance.heads.read(data[:start]) if end >= 0 else None
+        if found is None:
+            self._hand_over(data)
+            return None
+        head, length = found
+        return head, start, start + length
+
+    def _start_clock(self) -> None:
+        if not self._timed:
+            self._timed = True
+            self._entrance.connections.works(self)
+            self._entrance.connections.await_head(self)
+
+    def _leave(self) -> None:
+        """This front door is not the connection's any more."""
+        self._closed = True
+        self._wake()
+        entrance = self._entrance
+        entrance.left(self)
+        entrance.connections.stop_waiting(self)
+        entrance.connections.works(self)
+
+    @property
+    def received(self) -> int:
+        """Bytes of a request that is not yet whole."""
+        return len(self._buffer)
+
+    def give_up(self, error: GatewayError | None) -> None:
+        """The rest did not come in time, or nothing for very long."""
+        self._timed = False
+        if self._expected is not None:
+            self._hand_over(self._buffer)  # which has another clock for bodies
+            return
+        if error is not None:
+            connections = self._entrance.connections
+            self._transport.write(connections.refuse(self._buffer, error, self._remote))
+        self.close()
+
+    def _hand_over(self, data: bytes) -> None:
+        """From here on the connection is aiohttp's; ``data`` is what came and wasn't answered."""
+        self._leave()
+        self._buffer = b""
+        transport = self._transport
+        if self._held:
+            transport.resume_reading()
+        half_closed = self._half_closed
+        if half_closed is not None:
+            half_closed.end()
+        connection = self._entrance.make(self._line)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.data_received(data)
+        if half_closed is not None and not connection.eof_received():
+            transport.close()
+
+    # --- from a request to its answer ------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Answer one request, and go on to the next, as long as the connection is here."""
+        transport = self._transport
+        try:
+            while not self._closed:
+                request = self._request
+                if request is None:
+                    self._wanted = self._entrance.loop.create_future()
+                    await self._wanted
+                    continue
+                head = request.head
+                answered = await answer(request, request, head.handler, head.scope)
+                keep_alive = head.keep_alive
+                if isinstance(answered, Whole):
+                    transport.write(whole(request, answered))
+                else:
+                    keep_alive = keep_alive and answered.keep_alive is not False
+                    if self._opened is None:
+                        transport.write(refusal(request, answered, keep_alive=keep_alive))
+                    elif self._opened.response is not answered:
+                        transport.abort()  # its stream failed, and must not look complete
+                self._opened = None
+                self._answered = True
+                if self._paused and not self._closed:
+                    await self._gone_out(request)
+                self._request = None
+                del request, answered  # not kept until the next one
+                if self._closed:
+                    return
+                if not keep_alive or transport.is_closing():
+                    self.close()
+                elif self._buffer:
+                    self._take(self._buffer)
+                    self._read_on()
+                    if self._half_closed is not None and not (self._closed or self._request):
+                        self.close()  # the rest of what is in the buffer never comes
+                    await asyncio.sleep(0)  # the others' turn: an answer may take no wait at all
+                elif self._half_closed is not None:
+                    self.close()
+                else:
+                    self._entrance.connections.rests(self)
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        except Exception:
+            _log.exception("an answer could not be written")
+            transport.abort()
+
+    async def _gone_out(self, request: FrontRequest) -> None:
+        """Wait for the client to read: one who doesn't gets no further answer.
+
+        Until then the request isn't through: a gateway that ends waits for it.
+        """
+        lifecycle = request.parts.lifecycle
+        lifecycle.enter()
+        try:
+            await self.drained()
+        finally:
+            lifecycle.leave()
+
+    def _read_on(self) -> None:
+        """Read again, if that was held, and there is room, or more is needed."""
+        if self._held and not self._closed:
+            if self._request is not None and len(self._buffer) > _MAX_BEHIND:
+                return
+            self._held = False
+            self._transport.resume_reading()
+
+    async def open(
+        self, request: FrontRequest, status: int, headers: CIMultiDict[str], length: int | None
+    ) -> Opened:
+        if self._closed:
+            raise ConnectionError("the client has gone")
+        head = request.head
+        decorate(request, head.parts, request, headers)
+        framing = b"Transfer-Encoding: chunked\r\n" if length is None else length_line(length)
+        if not head.keep_alive:
+            framing += CLOSE
+        lines = lines_of(headers.items())
+        self._transport.write(head_of(status, lines, framing))
+        # Without the headers: nobody reads them any more, and a stream may live for long.
+        response = web.StreamResponse(status=status)
+        self._opened = opened = _OpenedHere(response, self._transport, self, chunked=length is None)
+        return opened
+
+    def answered(self) -> None:
+        """The stream that was opened is complete."""
+        self._answered = True
+
+    async def drained(self) -> None:
+        """Return when the client has taken most of what waits for it."""
+        if self._closed:
+            raise ConnectionResetError("the client has gone")
+        if self._paused:
+            self._drained = self._entrance.loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+
+    def close(self) -> None:
+        """End it when what is written has gone out."""
+        self._closed = True
+        if not self._transport.is_closing():  # asyncio's own for TLS is lost when closed twice
+            self._transport.close()
+        if self._line.unwritten:
+            self._entrance.connections.await_reader(self._line)
+
+    def end(self) -> asyncio.Task[None] | None:
+        """Close, at once if nothing is on its way out; the task to wait for, if one was running."""
+        if self._request is not None and self._task is not None:
+            self._task.cancel()  # and that aborts
+            return self._task
+        if self._line.unread:
+            self.close()
+        else:
+            self.abort()
+        return None
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+
+def _may_become_one(start: bytes) -> bool:
+    """Whether a head that begins with ``start`` can be one for here."""
+    return POST.startswith(start[: len(POST)]) and start.count(b"\n") == start.count(b"\r\n")
+
+
+class _OpenedHere(Opened):
+    __slots__ = ("_front",)
+
+    tells_when_full = True
+
+    def __init__(
+        self,
+        response: web.StreamResponse,
+        transport: asyncio.Transport,
+        front: Front,
+        *,
+        chunked: bool,
+    ) -> None:
+        super().__init__(response, transport, chunked=chunked)
+        self._front = front
+
+    @property
+    def is_full(self) -> bool:
+        return self._front.full
+
+    async def drain(self) -> None:
+        await self._front.drained()
+
+    async def finish(self) -> None:
+        if self.chunked:
+            self.transport.write(b"0\r\n\r\n")
+        self._front.answered()

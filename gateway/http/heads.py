@@ -1,0 +1,201 @@
+"""Heads of requests that the front door serves: parsed once, and known again by their bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from multidict import CIMultiDict
+
+from gateway.api.auth import key_in
+from gateway.api.middleware import protect, scope_of
+from gateway.api.parts import Parts
+from gateway.config import LimitSettings
+from gateway.http.request import AnyHandler
+from gateway.http.response_bytes import lines_of
+from gateway.sized_head import size_in
+
+#: What such a head begins with.
+POST = b"POST /"
+_MAX_HEADERS = 100
+_MAX_DIGITS = 8
+_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]{1,%d})(?=\r\n)" % _MAX_DIGITS, re.IGNORECASE
+)
+#: Heads that are kept.
+_KEPT = 256
+#: Header lines that say more of a request than a small whole one needs.
+_ODD = frozenset(
+    {
+        b"transfer-encoding",
+        b"content-encoding",
+        b"expect",
+        b"upgrade",
+        b"trailer",
+        b"te",
+        b"sec-websocket-key1",  # aiohttp refuses it
+    }
+)
+
+
+class Head:
+    """The head of a request that is served here, but for how long its body is.
+
+    Most clients send the same one with every request. So it is kept, with all that can be read in
+    it, and not parsed again if all of its other bytes come again.
+    """
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_fixed",
+        "_hsts",
+        "_max_body",
+        "handler",
+        "headers",
+        "keep_alive",
+        "key",
+        "parts",
+        "path",
+        "personality",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        parts: Parts,
+        handler: AnyHandler,
+        path: str,
+        headers: CIMultiDict[str],
+        *,
+        keep_alive: bool,
+    ) -> None:
+        self.parts = parts
+        self.handler = handler
+        self.scope = scope_of(handler)
+        self.path = path
+        self.headers = headers
+        self.keep_alive = keep_alive
+        #: The API key in it, and the personality that it names.
+        self.key = key_in(headers)
+        self.personality = headers.get("X-Personality")
+        self._before = self._after = b""
+        self._max_body = 0
+        self._fixed: bytes | None = None
+        self._hsts: str | None = None
+
+    def came_as(self, before: bytes, after: bytes, max_body: int) -> None:
+        """Its bytes, around the digits of the body's length, which is ``max_body`` at most."""
+        self._before, self._after, self._max_body = before, after, max_body
+
+    def again(self, data: bytes) -> tuple[Head, int, int] | None:
+        """This head, and where its body begins and ends, if ``data`` begins with it.
+
+        That is what the next request on the same connection begins with, nearly always.
+        """
+        found = size_in(data, self._before, self._after, _MAX_DIGITS)
+        if found is None or found[0] > self._max_body:
+            return None
+        length, body = found
+        return self, body, body + length
+
+    def fixed(self, hsts: str | None) -> bytes:
+        """The header lines that are the same in every complete answer to it."""
+        if self._fixed is None or self._hsts != hsts:
+            headers: CIMultiDict[str] = CIMultiDict()
+            protect(headers, self.parts.cors, self.headers, hsts)
+            self._fixed, self._hsts = lines_of(headers.items()), hsts
+        return self._fixed
+
+
+class _Parsed:
+    """What httptools tells of a head."""
+
+    __slots__ = ("count", "headers", "longest", "names", "plain", "target")
+
+    def __init__(self) -> None:
+        self.longest = 0  # bytes of a header, name and value
+        self.target = b""
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.names: set[bytes] = set()
+        self.count = 0
+        self.plain = True  # nothing odd so far
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.count += 1
+        self.longest = max(self.longest, len(name) + len(value))
+        lower = name.lower()
+        self.names.add(lower)
+        if lower in _ODD:
+            self.plain = False
+        # As aiohttp does: bytes that aren't UTF-8 become lone surrogates.
+        text = value.strip(b" \t").decode("utf-8", "surrogateescape")
+        self.headers.add(name.decode("ascii"), text)
+
+
+class Heads:
+    """Reads heads. ``routes``: the handlers of POST requests, by their exact targets."""
+
+    def __init__(
+        self,
+        routes: Mapping[bytes, AnyHandler],
+        parts: Parts | None,
+        limits: LimitSettings,
+        max_body: int,
+    ) -> None:
+        """Without ``parts`` nothing is for here."""
+        self._routes = routes
+        self._parts = parts
+        self._max_header = limits.max_header
+        self._max_count = min(_MAX_HEADERS, limits.max_header_count)
+        self._max_body = max_body
+        self._kept: dict[bytes, Head] = {}  # by their bytes, without the body's length
+
+    def read(self, raw: bytes) -> tuple[Head, int] | None:
+        """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
+        length = _LENGTH.search(raw)
+        if length is None or int(length[1]) > self._max_body:
+            return None
+        others = raw[: length.start()] + raw[length.end() :]
+        head = self._kept.get(others)
+        if head is None:
+            head = self._parse(raw)
+            if head is None:
+                return None
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[others] = head
+        head.came_as(raw[: length.start(1)], raw[length.end() :], self._max_body)
+        return head, int(length[1])
+
+    def _parse(self, raw: bytes) -> Head | None:
+        parsed = _Parsed()
+        parser = HttpRequestParser(parsed)
+        try:
+            parser.feed_data(raw)
+        except (HttpParserError, HttpParserUpgrade):
+            return None
+        handler, parts = self._routes.get(parsed.target), self._parts
+        lines = parsed.count + 2  # the request's own, and the empty one
+        if (
+            handler is None
+            or parts is None
+            or not raw.startswith(POST)
+            or not parsed.plain
+            or not parsed.names.issuperset((b"host", b"content-length"))
+            or len(parsed.names) != parsed.count  # one is there twice
+            or parsed.count > self._max_count
+            or parsed.longest > self._max_header
+            or raw.count(b"\n") != lines
+            or raw.count(b"\r") != lines
+            or parser.get_http_version() != "1.1"
+            or not parts.hosts.allows(parsed.headers["Host"])
+        ):
+            return None
+        path = parsed.target.decode("ascii")
+        keep_alive = parser.should_keep_alive()
+        return Head(parts, handler, path, parsed.headers, keep_alive=keep_alive)
