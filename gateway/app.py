@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import cast
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway.access.accounting import ACCOUNTING, Accounting
+from gateway.access.gate import KeyGate
 from gateway.api import (
     admin,
     admin_keys,
@@ -34,28 +36,36 @@ from gateway.api import (
 )
 from gateway.api.addresses import ADDRESSES, Addresses
 from gateway.api.context import (
-    DOOR,
     ERRORS,
+    GATE,
     HEADERS,
     LIBRARY,
     LIFECYCLE,
     SCHEDULER,
     SETTINGS,
-    Door,
     ErrorLog,
-    Lifecycle,
 )
 from gateway.api.events import BOARD, Board
-from gateway.api.middleware import edge, nowhere, on_prepare
+from gateway.api.middleware import PIPELINES, edge, nowhere, on_prepare
+from gateway.api.parts import PARTS, Parts
+from gateway.api.pipeline import AIOHTTP, KnownRoute, Route
 from gateway.api.reading import leave_expect
+from gateway.api.room import Room
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
 from gateway.config import Settings
 from gateway.entries import Entries
-from gateway.http import entrance
-from gateway.http.cors import CORS, Cors
+from gateway.http.cors import Cors
+from gateway.http.fast_listener import FastRoutes
+from gateway.http.hosts import Hosts, Proxies
+from gateway.http.lifecycle import Lifecycle
+from gateway.http.listeners import Site
+from gateway.http.refusals import Refusals
+from gateway.http.request import AnyHandler, Endpoint
+from gateway.http.tls_state import TLS, TlsState
 from gateway.library import Library
+from gateway.proxy.routes import dialect_at
 from gateway.web import page
 
 #: (method, path, handler). What a handler asks of its caller stands at its definition
@@ -117,33 +127,51 @@ ROUTES = (
 _WITH_HEAD = (probes.health, probes.ping, openapi.openapi_json, openapi.docs, page.root, page.file)
 
 
-def build_app(
+def build_site(
     settings: Settings,
     library: Library,
     scheduler: Scheduler,
-    door: Door,
+    gate: KeyGate,
+    hosts: Hosts,
+    proxies: Proxies,
     lifecycle: Lifecycle,
     accounting: Accounting,
     *,
     source: Path | None = None,
-) -> web.Application:
-    """The application: routes, middleware, and the parts handlers work with.
+) -> tuple[Site, Room]:
+    """What is served, and the memory for bodies: routes, and the parts handlers work with.
 
     ``source``: the file that ``settings`` are from.
     """
     app = web.Application(client_max_size=settings.limits.max_body, middlewares=[edge])
-    app[SETTINGS] = settings
-    app[LIBRARY] = library
-    app[SCHEDULER] = scheduler
-    app[DOOR] = door
-    app[LIFECYCLE] = lifecycle
-    app[ACCOUNTING] = accounting
-    app[ERRORS] = errors = ErrorLog()
+    errors = ErrorLog()
     scheduler.died = lambda model, error: errors.add(
         error.message, code=error.code, model=model, request_id=None
     )
-    headers = app[HEADERS] = Headers(settings.llm_storage)
-    app[listing.DETAILS] = listing.Details(headers)
+    parts = app[PARTS] = Parts(
+        settings,
+        accounting=accounting,
+        cors=Cors(settings.cors.origins),
+        errors=errors,
+        gate=gate,
+        headers=Headers(settings.llm_storage),
+        hosts=hosts,
+        library=library,
+        lifecycle=lifecycle,
+        proxies=proxies,
+        scheduler=scheduler,
+        tls=TlsState(),
+    )
+    app[SETTINGS] = settings
+    app[LIBRARY] = library
+    app[SCHEDULER] = scheduler
+    app[GATE] = gate
+    app[LIFECYCLE] = lifecycle
+    app[ACCOUNTING] = accounting
+    app[TLS] = parts.tls
+    app[ERRORS] = errors
+    app[HEADERS] = parts.headers
+    app[listing.DETAILS] = listing.Details(parts.headers)
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[admin_models.ENTRIES] = Entries(settings, library)
     app[storage.STORAGE] = storage.Storage(settings, app[admin_models.ENTRIES])
@@ -152,8 +180,6 @@ def build_app(
     history.make(app)
     app[system.SYSTEM] = system.System(app, source)
     hub.make(app)
-    app[CORS] = Cors(settings.cors.origins)
-    app[entrance.ROUTES] = {path.encode(): h for path, h in relayed.JSON_ROUTES.items()}
     app.on_response_prepare.append(on_prepare)
     if settings.ui:
         app[webui.WEB_UI] = WebUi(scheduler.environment)
@@ -164,7 +190,22 @@ def build_app(
         app[openapi.BUILT] = page.docs
         routes += page.routes()
     app[ADDRESSES] = Addresses((method, path) for method, path, _ in routes)
-    for method, path, made in routes:
+    _add_routes(app, routes)
+    fast = FastRoutes(_finder(parts), parts.answer_headers, lifecycle)
+    refusals = Refusals(parts.cors, lambda path, error: dialect_at(path).body(error))
+
+    def redirect(https_port: int) -> web.Application:
+        from gateway.redirect import build_redirect  # only with TLS
+
+        return build_redirect(settings, parts.tls, https_port)
+
+    return Site(app, fast, parts.tls, parts.proxies, refusals, redirect), parts.room
+
+
+def _add_routes(app: web.Application, routes: Iterable[tuple[str, str, AnyHandler]]) -> None:
+    pipelines = app[PIPELINES] = {}
+    for method, path, made in (*routes, ("*", "/{path:.*}", nowhere)):
+        pipelines[made] = Route(made, AIOHTTP)
         # What is whole becomes aiohttp's own in the middleware.
         handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
         # HEAD comes with GET only for probes and documents: a relayed answer has no HEAD.
@@ -173,5 +214,16 @@ def build_app(
             app.router.add_get(path, handler, allow_head=head, expect_handler=leave_expect)
         else:
             app.router.add_route(method, path, handler, expect_handler=leave_expect)
-    app.router.add_route("*", "/{path:.*}", nowhere, expect_handler=leave_expect)
-    return app
+
+
+def _finder(parts: Parts) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
+    """What tells the fast protocol who answers: the routes with a model in a JSON body."""
+    handlers = {path.encode(): handler for path, handler in relayed.JSON_ROUTES.items()}
+
+    def find(target: bytes, headers: CIMultiDict[str]) -> Endpoint | None:
+        handler = handlers.get(target)
+        if handler is None or not parts.hosts.allows(headers["Host"]):
+            return None
+        return KnownRoute(handler, parts, headers)
+
+    return find

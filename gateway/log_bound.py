@@ -28,7 +28,7 @@ _CLIENTS = frozenset(
         "gateway.http.connections",
         "gateway.http.fast_json",
         "gateway.http.client_connection",
-        "gateway.api.middleware",
+        "gateway.api.pipeline",
         "gateway.http.aiohttp_connection",
         "gateway.tasks",  # one is spawned for each handshake
         "gateway.http.tls_port",

@@ -20,8 +20,8 @@ from gateway.api.probes import acme_challenge
 from gateway.api.reading import leave_expect
 from gateway.config import Settings
 from gateway.errors import BadRequest, GatewayError
+from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.http.hosts import Hosts, address_in
-from gateway.http.refusals import EVERY_ANSWER
 from gateway.http.tls_state import TLS, TlsState
 from gateway.names import parse_name
 from gateway.proxy.routes import without_key

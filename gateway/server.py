@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.access.accounting import Accounting
+from gateway.access.gate import KeyGate
 from gateway.access.keys import KeyRing
-from gateway.api.context import Door, Lifecycle
 from gateway.api.room import Room
-from gateway.app import build_app
+from gateway.app import build_site
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
 from gateway.backends.decision import SchedulingLimits
@@ -30,6 +30,8 @@ from gateway.config import Settings
 from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say
+from gateway.http.hosts import Hosts, Proxies
+from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
 from gateway.library import Library
 from gateway.models.catalog import Catalog
@@ -90,7 +92,9 @@ class Gateway:
         self._source = source
         self.library = library
         self._patience = patience
-        self.door = Door()
+        self._hosts = Hosts(settings)
+        self._proxies = Proxies(settings.trusted_proxies)
+        self.gate = KeyGate(settings.auth, self._hosts, self._proxies)
         self.lifecycle = Lifecycle()
         self.accounting = Accounting(
             keep_requests=settings.accounting.keep_requests,
@@ -101,17 +105,14 @@ class Gateway:
         self._background: list[asyncio.Task[None]] = []
         self.scheduler: Scheduler
         self._listeners: Listeners
+        #: How much memory bodies take.
+        self.room: Room
         self._stack = contextlib.AsyncExitStack()
 
     @property
     def urls(self) -> list[str]:
         """Where clients reach it."""
         return self._listeners.urls
-
-    @property
-    def room(self) -> Room:
-        """How much memory bodies take."""
-        return self._listeners.room
 
     @property
     def acme(self) -> AcmeCertificate | None:
@@ -136,20 +137,22 @@ class Gateway:
             self.scheduler = self._make_scheduler(records)
             self.library.changed = self.scheduler.apply
             stack.push_async_callback(self.scheduler.close)
-            app = build_app(
+            site, self.room = build_site(
                 self.settings,
                 self.library,
                 self.scheduler,
-                self.door,
+                self.gate,
+                self._hosts,
+                self._proxies,
                 self.lifecycle,
                 self.accounting,
                 source=self._source,
             )
-            self._listeners = Listeners(app, self.settings, self.runtime.control_socket)
+            self._listeners = Listeners(site, self.settings, self.runtime.control_socket)
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self._listeners.close)
             await self._listeners.start()
-            self.door.control = self.runtime.control_socket
+            self.gate.control = self.runtime.control_socket
             self.lifecycle.urls = self.urls
             self.lifecycle.redirect_urls = self._listeners.redirect_urls
             _log.info("listening on %s", ", ".join(self.urls))
@@ -190,7 +193,7 @@ class Gateway:
         ring.changed = self.library.choices.keep_keys
         await self.accounting.open(store)
         await make_first_key(ring, self.settings, self.library, self.urls[0])
-        self.door.open(ring)
+        self.gate.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
         self._background = [

@@ -1,6 +1,6 @@
 """Whether others than this machine's users reach a gateway that asks for no keys.
 
-Who of this machine's users then administrates it: :mod:`gateway.api.without_keys`.
+Who of this machine's users then administrates it: :mod:`gateway.access.without_keys`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An SQLite file as transactions: one that writes at a time, and beside it one that reads.
 
-Only :mod:`gateway.access.store` uses it. Each of the two has a connection and a thread of its own, so
-that what is asked for doesn't wait for a write that waits for another program.
+Only :mod:`gateway.access.store` uses it. Each of the two has a connection and a thread of its own,
+so that what is asked for doesn't wait for a write that waits for another program.
 """
 
 from __future__ import annotations

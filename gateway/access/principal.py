@@ -25,7 +25,7 @@ class Principal:
 
 #: Whoever has not said yet who they are.
 NOBODY: Final = Principal("-", "nobody", admin=False, models=frozenset(), personalities=frozenset())
-#: Where ``auth.enabled`` is false: who uses this machine (see :mod:`gateway.api.without_keys`),
+#: Where ``auth.enabled`` is false: who uses this machine (see :mod:`gateway.access.without_keys`),
 ANONYMOUS: Final = Principal("anonymous", "anonymous", admin=True)
 #: and everybody else, web pages among them.
 VISITOR: Final = Principal("anonymous", "anonymous", admin=False)

@@ -1,9 +1,10 @@
 """What the gateway keeps: keys, their usage, requests, and the memory of models.
 
 The one place that reads and writes the database (SQLite, through SQLAlchemy); nothing but it, its
-``schema``, :mod:`gateway.access.database` and :mod:`gateway.access.stored_requests` imports SQLAlchemy. That
-import takes about 0.4 s (over 1 s where Python may not write its bytecode), so it comes late, and
-in a running event loop as ``await asyncio.to_thread(importlib.import_module, "gateway.access.store")``.
+``schema``, :mod:`gateway.access.database` and :mod:`gateway.access.stored_requests` imports
+SQLAlchemy. That import takes about 0.4 s (over 1 s where Python may not write its bytecode), so it
+comes late, and in a running event loop in a thread:
+``await asyncio.to_thread(importlib.import_module, "gateway.access.store")``.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import logging
 import math
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import RateLimited
+from gateway.http.networks import network_of
 
 #: Wrong keys a minute that one address may send. A bucket: as many at once, then one in 3 s.
 ALLOWED: Final = 20
@@ -29,7 +29,6 @@ ALLOWED: Final = 20
 ADDRESSES: Final = 4096
 
 _MINUTE: Final = 60.0
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:1.2.3.4, an IPv4 address (RFC 4291, 2.5.5.2)
 _log = logging.getLogger(__name__)
 
 
@@ -109,19 +108,3 @@ class WrongKeys:
             # A wrong key doesn't get better: OpenAI's clients need not try it again.
             headers={"Retry-After": str(wait), "x-should-retry": "false"},
         )
-
-
-def network_of(address: str | None) -> bytes | None:
-    """What counts as one client: an IPv4 address, or a /64 of IPv6, which one customer gets.
-
-    ``None`` for what is no address: a Unix socket has only local peers.
-    """
-    if not address:
-        return None
-    try:
-        if ":" not in address:
-            return socket.inet_pton(socket.AF_INET, address)
-        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-    except (OSError, ValueError):  # ValueError: text that C can't take
-        return None
-    return packed[12:] if packed.startswith(_MAPPED) else packed[:8]

@@ -7,14 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.access.scope import Scope
 from gateway.api.admin_models import ENTRIES
-from gateway.api.auth import Scope
 from gateway.api.classic import json_response
-from gateway.api.context import DOOR, LIBRARY, SCHEDULER
+from gateway.api.context import GATE, LIBRARY, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.listing import DETAILS
-from gateway.api.middleware import needs
 from gateway.api.overview import machine_of
+from gateway.api.route import needs
 from gateway.backends.facts import Headers
 from gateway.errors import ModelNotFound
 from gateway.models.catalog import ModelSpec
@@ -84,6 +84,6 @@ async def model_log(request: web.Request) -> web.StreamResponse:
 @needs(Scope.ADMIN)
 async def reload_keys(request: web.Request) -> web.Response:
     """POST /admin/keys/reload: the command line has changed the store."""
-    ring = await request.app[DOOR].wait()
+    ring = await request.app[GATE].wait()
     await ring.reload()
     return json_response({"message": "Keys reloaded."})

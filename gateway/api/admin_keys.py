@@ -11,13 +11,13 @@ from gateway.access.accounting import ACCOUNTING
 from gateway.access.key_fields import shown, time_after
 from gateway.access.key_names import unknown_names
 from gateway.access.principal import WITHOUT_KEY
+from gateway.access.scope import Scope
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
-from gateway.api.auth import Scope
 from gateway.api.classic import json_response
-from gateway.api.context import DOOR, LIBRARY
-from gateway.api.middleware import needs
+from gateway.api.context import GATE, LIBRARY
 from gateway.api.overview import as_json
 from gateway.api.reading import json_body, refuse_unknown
+from gateway.api.route import needs
 from gateway.errors import BadRequest
 from gateway.models.catalog import Catalog
 from gateway.proxy.body import JsonObject
@@ -39,7 +39,7 @@ _FIELDS: Final = {
 @needs(Scope.ADMIN)
 async def list_keys(request: web.Request) -> web.Response:
     """GET /admin/keys: every key, revoked ones too, oldest first; never their text."""
-    ring = await request.app[DOOR].wait()
+    ring = await request.app[GATE].wait()
     return json_response({"keys": [shown(record) for record in ring.records]})
 
 
@@ -49,7 +49,7 @@ async def create_key(request: web.Request) -> web.Response:
     fields = await _fields(request)
     if "name" not in fields:
         raise BadRequest("`name` is missing: who or what the key is for", param="name")
-    ring = await request.app[DOOR].wait()
+    ring = await request.app[GATE].wait()
     record, key = await ring.create(**fields)
     response = json_response({**shown(record), "key": key}, status=201)
     response.headers["Cache-Control"] = "no-store"
@@ -60,7 +60,7 @@ async def create_key(request: web.Request) -> web.Response:
 async def change_key(request: web.Request) -> web.Response:
     """PATCH /admin/keys/ID: a JSON Merge Patch (RFC 7396) of the fields that POST takes."""
     fields = await _fields(request)
-    ring = await request.app[DOOR].wait()
+    ring = await request.app[GATE].wait()
     record = await ring.change(request.match_info["id"], fields, force=_forced(request))
     return json_response(shown(record))
 
@@ -68,7 +68,7 @@ async def change_key(request: web.Request) -> web.Response:
 @needs(Scope.ADMIN)
 async def revoke_key(request: web.Request) -> web.Response:
     """DELETE /admin/keys/ID: end it, at once and for good; ``?force=true``: the last admin's."""
-    ring = await request.app[DOOR].wait()
+    ring = await request.app[GATE].wait()
     return json_response(shown(await ring.revoke(request.match_info["id"], force=_forced(request))))
 
 
@@ -81,7 +81,7 @@ async def usage(request: web.Request) -> web.Response:
     ``?format=csv`` as CSV.
     """
     days, by, csv = days_in(request), by_in(request), wants_csv(request)
-    ring, accounting = await request.app[DOOR].wait(), request.app[ACCOUNTING]
+    ring, accounting = await request.app[GATE].wait(), request.app[ACCOUNTING]
 
     def name_of(key_id: str) -> str | None:
         return WITHOUT_KEY.get(key_id) or ring.name_of(key_id)

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api.auth import Scope
-from gateway.api.middleware import needs
+from gateway.access.scope import Scope
 from gateway.api.reading import json_body
+from gateway.api.route import needs
 from gateway.api.visit import VISIT
 from gateway.entries import Conditions, Entries, Stored
 from gateway.errors import ModelNotFound

@@ -10,12 +10,12 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER, SETTINGS
 from gateway.api.events import Board, endless
-from gateway.api.middleware import needs
 from gateway.api.reading import json_body, refuse_unknown
+from gateway.api.route import needs
 from gateway.backends.pulls import Pulls
 from gateway.errors import BadRequest, CatalogBroken
 from gateway.validation import InvalidFiles

@@ -15,12 +15,12 @@ from gateway.access.accounting import ACCOUNTING, UnderWay
 from gateway.access.past_requests import PastRequest, Wanted
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.classic import json_response
-from gateway.api.context import DOOR, SCHEDULER
+from gateway.api.context import GATE, SCHEDULER
 from gateway.api.events import endless
-from gateway.api.middleware import needs
 from gateway.api.overview import every
+from gateway.api.route import needs
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
@@ -124,7 +124,7 @@ def _wanted(request: web.Request) -> Wanted:
     key = query.get("key")
     key_ids = None
     if key is not None:
-        ring = request.app[DOOR].ring
+        ring = request.app[GATE].ring
         others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
         key_ids = frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
     return Wanted(
@@ -264,7 +264,7 @@ def _timings(one: UnderWay, stage: str, scheduler: Scheduler) -> dict[str, float
 
 
 def _ended(one: PastRequest, app: web.Application) -> dict[str, Any]:
-    ended, ring = one.seq / 1e6, app[DOOR].ring
+    ended, ring = one.seq / 1e6, app[GATE].ring
     name = WITHOUT_KEY.get(one.key_id)
     if name is None and ring is not None:
         name = ring.name_of(one.key_id)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import BOARD, endless, event_stream, is_due, patience
 from gateway.api.inference import chosen_by, refuse_readers, resolve
 from gateway.api.metered import Metered
-from gateway.api.middleware import counts, needs
 from gateway.api.reading import json_body
+from gateway.api.route import counts, needs
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus

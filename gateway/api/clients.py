@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.access.presented_key import presented_key
 from gateway.api import listing
-from gateway.api.auth import presented_key
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SETTINGS
-from gateway.api.middleware import counts
+from gateway.api.route import counts
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.http.tls_state import TLS
 from gateway.spelling import did_you_mean

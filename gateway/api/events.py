@@ -119,7 +119,7 @@ async def _until(
 def _counted(visit: Visit) -> AbstractContextManager[None]:
     """Count it as a request, and as a stream, of its key. Raises ``RateLimited``."""
     parts, principal = visit.parts, visit.principal
-    if principal is LOCAL_ADMIN or not parts.keys_needed:
+    if principal is LOCAL_ADMIN or not parts.gate.keys_needed:
         return contextlib.nullcontext()
     most = parts.limits.streams_per_key
     return parts.accounting.limiter.stream(principal.key_id, principal.limits, most)

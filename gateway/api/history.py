@@ -19,10 +19,10 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from gateway.access.accounting import ACCOUNTING, Accounting
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import SCHEDULER
-from gateway.api.middleware import needs
+from gateway.api.route import needs
 from gateway.backends.devices import Device
 from gateway.backends.ram import ram_device
 from gateway.backends.scheduler import Scheduler

@@ -11,16 +11,16 @@ from aiohttp import web
 from gateway.access.principal import Principal
 from gateway.api.metered import Metered
 from gateway.api.reading import no_json, whole_body
-from gateway.api.visit import VISIT, Visit
+from gateway.api.visit import VISIT, Visit, visit_of
 from gateway.errors import BadRequest, ModelNotFound, Unable
-from gateway.http.request import AnyHandler, FrontRequest, Request, opener, visit_of
+from gateway.http.request import AnyHandler, FastRequest, Request, start_response
+from gateway.http.response import Answer, Whole
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
 from gateway.proxy.beside import ask_beside, running, to_client
 from gateway.proxy.body import JsonObject, NotJson, serialise, with_responses
 from gateway.proxy.call import Call
 from gateway.proxy.numbering import Numbering
-from gateway.proxy.outgoing import Answer, Whole
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.relay import relay
@@ -70,8 +70,8 @@ def json_handler(route: Route) -> AnyHandler:
         return rules
 
     async def handle(request: Request) -> Answer:
-        if isinstance(request, FrontRequest):
-            visit: Visit = request
+        if isinstance(request, FastRequest):
+            visit = visit_of(request)
             queried = None
             raw = request.take_body()
         else:
@@ -199,7 +199,7 @@ async def send(request: Request, call: Call) -> Answer:
     outcome.ending = ending = parts.standing.begin(visit)
     try:
         with outcome:
-            response = await relay(opener(request), parts.scheduler, call, outcome)
+            response = await relay(start_response(request), parts.scheduler, call, outcome)
             outcome.status = response.status
             return response
     finally:

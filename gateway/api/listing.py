@@ -19,7 +19,7 @@ from aiohttp import web
 
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
-from gateway.api.middleware import counts
+from gateway.api.route import counts
 from gateway.api.visit import VISIT
 from gateway.backends.backend import Backend, State
 from gateway.backends.facts import Headers, Stamp, context_of

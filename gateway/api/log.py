@@ -10,10 +10,10 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.classic import json_response
 from gateway.api.events import endless
-from gateway.api.middleware import needs
+from gateway.api.route import needs
 from gateway.errors import BadRequest
 from gateway.log_tail import MOST, LogTail
 from gateway.logs import log_tail

@@ -4,10 +4,10 @@ An answer that was waited for says itself what it took, in whatever shape its cl
 :mod:`gateway.proxy.asking`). One that was hung up on doesn't, and if it cost nothing, hanging up
 before the last event would be a way around the limits: so its prompt is counted once it was sent to
 the backend, and of its answer what had come, or what its slot had written, and writes as long as it
-goes on (:mod:`gateway.access.going_on`). llama-server is asked, off the request's way; where it can't
-say, the prompt is estimated. The same goes for what doesn't tell though it is complete: embeddings
-in llama.cpp's own shape, and streams of servers elsewhere, many of which tell only who asks for it
-(``stream_options``).
+goes on (:mod:`gateway.access.going_on`). llama-server is asked, off the request's way; where it
+can't say, the prompt is estimated. The same goes for what doesn't tell though it is complete:
+embeddings in llama.cpp's own shape, and streams of servers elsewhere, many of which tell only who
+asks for it (``stream_options``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WRITING: Final = frozenset(
 class Metered(Outcome):
     """The outcome of one request to a model, counted at its end.
 
-    The limits of its key have let it in before (:mod:`gateway.api.middleware`). Set
+    The limits of its key have let it in before (:mod:`gateway.api.pipeline`). Set
     :attr:`status` when there is an answer.
     """
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
 from aiohttp import web
 
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.context import SETTINGS
-from gateway.api.middleware import needs
-from gateway.http.request import Handler
+from gateway.api.route import Routes, answers_with, needs
 from gateway.proxy.body import exact
-
-#: ``(method, path, handler)``
-Routes = Iterable[tuple[str, str, Handler]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +74,7 @@ async def openapi_json(request: web.Request) -> web.Response:
 
 
 @needs(Scope.PUBLIC)
+@answers_with("text/html")
 async def docs(request: web.Request) -> web.Response:
     """GET /docs: the same as a page to read, and to try what it tells of."""
     built = request.app.get(BUILT)

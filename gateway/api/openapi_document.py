@@ -16,13 +16,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.api.auth import Scope
-from gateway.api.middleware import scope_of
-from gateway.api.openapi import Routes, docs
+from gateway.access.scope import Scope
 from gateway.api.openapi_answers import Answers
 from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
 from gateway.api.openapi_samples import Example, samples
 from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
+from gateway.api.route import Routes, media_types_of, scope_of
 from gateway.http.request import Handler
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Access, Route
@@ -243,8 +242,8 @@ def _operation(
 
 
 def _shape(handler: Handler, method: str, route: Route | None) -> Shape:
-    if handler is docs:
-        return Shape(answers=("text/html",))
+    if media_types := media_types_of(handler):
+        return Shape(answers=media_types)
     return of_relayed(route) if route is not None else of_ours(handler, method)
 
 

@@ -15,11 +15,11 @@ from gateway import __version__
 from gateway.access.accounting import ACCOUNTING, UnderWay
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.classic import json_response
-from gateway.api.context import DOOR, LIBRARY, LIFECYCLE, SCHEDULER
+from gateway.api.context import GATE, LIBRARY, LIFECYCLE, SCHEDULER
 from gateway.api.events import endless
-from gateway.api.middleware import needs
+from gateway.api.route import needs
 from gateway.errors import BadRequest
 
 #: Seconds: it is asked for every second, and a look may wake up a GPU's driver.
@@ -129,7 +129,7 @@ def _going(one: UnderWay) -> dict[str, Any]:
 
 def _names_of(key_ids: set[str], app: web.Application) -> dict[str, str]:
     """Names of keys, revoked ones too; none as long as the keys have not been read."""
-    ring = app[DOOR].ring
+    ring = app[GATE].ring
     if ring is None:
         return WITHOUT_KEY
     known = {key_id: name for key_id in key_ids if (name := ring.name_of(key_id)) is not None}

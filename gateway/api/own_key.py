@@ -11,8 +11,8 @@ from gateway.access.accounting import ACCOUNTING
 from gateway.access.principal import Principal
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.classic import json_response
-from gateway.api.context import DOOR, SETTINGS
-from gateway.api.middleware import counts
+from gateway.api.context import GATE, SETTINGS
+from gateway.api.route import counts
 from gateway.api.visit import VISIT
 
 #: What a key's own usage can be told by.
@@ -75,7 +75,7 @@ async def own_usage(request: web.Request) -> web.Response:
 
 
 def _description(app: web.Application, principal: Principal) -> str:
-    ring = app[DOOR].ring
+    ring = app[GATE].ring
     record = ring.record(principal.key_id) if ring is not None else None
     return record.description if record is not None else ""
 

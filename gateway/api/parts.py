@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.access.accounting import ACCOUNTING
-from gateway.api.context import DOOR, ERRORS, HEADERS, LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
+from gateway.access.accounting import Accounting
+from gateway.access.gate import KeyGate
+from gateway.access.standing import Standing
+from gateway.api.context import ErrorLog
 from gateway.api.room import Room
-from gateway.api.standing import Standing
-from gateway.http.cors import CORS
-from gateway.http.hosts import HOSTS, PROXIES
-from gateway.http.tls_state import TLS
+from gateway.backends.facts import Headers
+from gateway.backends.scheduler import Scheduler
+from gateway.config import Settings
+from gateway.http.answer_headers import AnswerHeaders
+from gateway.http.cors import Cors
+from gateway.http.hosts import Hosts, Proxies
+from gateway.http.lifecycle import Lifecycle
+from gateway.http.tls_state import TlsState
+from gateway.library import Library
 from gateway.proxy.bounds import Bounds
 from gateway.proxy.ending import Endings
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
@@ -27,16 +34,15 @@ class Parts:
 
     __slots__ = (
         "accounting",
+        "answer_headers",
         "bounds",
         "cors",
-        "door",
         "endings",
         "errors",
+        "gate",
         "headers",
         "heartbeat",
         "hosts",
-        "keys_in_queries",
-        "keys_needed",
         "library",
         "lifecycle",
         "limits",
@@ -52,27 +58,40 @@ class Parts:
         "tls",
     )
 
-    def __init__(self, app: web.Application) -> None:
-        self.accounting = app[ACCOUNTING]
-        self.cors = app[CORS]
-        self.door = app[DOOR]
-        self.errors = app[ERRORS]
-        self.headers = app[HEADERS]
-        self.hosts = app[HOSTS]
-        self.library = app[LIBRARY]
-        self.lifecycle = app[LIFECYCLE]
-        self.proxies = app[PROXIES]
-        self.scheduler = app[SCHEDULER]
-        self.tls = app[TLS]
-        settings = app[SETTINGS]
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        accounting: Accounting,
+        cors: Cors,
+        errors: ErrorLog,
+        gate: KeyGate,
+        headers: Headers,
+        hosts: Hosts,
+        library: Library,
+        lifecycle: Lifecycle,
+        proxies: Proxies,
+        scheduler: Scheduler,
+        tls: TlsState,
+    ) -> None:
+        self.accounting = accounting
+        self.answer_headers = AnswerHeaders(cors, tls, proxies)
+        self.cors = cors
+        self.errors = errors
+        self.gate = gate
+        self.headers = headers
+        self.hosts = hosts
+        self.library = library
+        self.lifecycle = lifecycle
+        self.proxies = proxies
+        self.scheduler = scheduler
+        self.tls = tls
         self.templates = Templates()
-        self.keys_needed = settings.auth.enabled
-        self.keys_in_queries = settings.auth.allow_query_key
         self.heartbeat = settings.limits.heartbeat
         self.limits = settings.limits
         self.bounds = Bounds(settings.limits.request)
         self.endings = Endings(settings.limits.request.time)
-        self.standing = Standing(self.door, self.endings)
+        self.standing = Standing(gate, self.endings)
         self.max_body = settings.limits.max_body
         #: How addresses of media in a body may begin.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY

@@ -12,21 +12,21 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from gateway.access.scope import Scope
 from gateway.api import router, unloaded
-from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, SCHEDULER
 from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
-from gateway.api.middleware import H, counts, needs
 from gateway.api.reading import coding_of, pieces, whole_body
+from gateway.api.route import H, counts, needs
 from gateway.api.upload import form_handler
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.http.request import AnyHandler, Handler
+from gateway.http.response import Answer
 from gateway.proxy.beside import NOT_LOADED, ask_beside, to_client
 from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
-from gateway.proxy.outgoing import Answer
 from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
 from gateway.proxy.targets import check_sent_on
 

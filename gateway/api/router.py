@@ -15,8 +15,8 @@ import orjson
 from aiohttp import web
 
 from gateway import __version__
+from gateway.access.scope import Scope
 from gateway.api import classic, listing
-from gateway.api.auth import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import (
     ERRORS,
@@ -26,8 +26,8 @@ from gateway.api.context import (
 )
 from gateway.api.events import BOARD, endless
 from gateway.api.inference import resolve
-from gateway.api.middleware import counts, needs
 from gateway.api.reading import json_body
+from gateway.api.route import counts, needs
 from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable

@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from gateway.api.middleware import counts
+from gateway.api.route import counts
 from gateway.errors import NotFound
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.context import LIBRARY
-from gateway.api.middleware import needs
+from gateway.api.route import needs
 from gateway.config import Settings
 from gateway.entries import Entries
 from gateway.errors import NotFound

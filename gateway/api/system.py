@@ -22,11 +22,11 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.access.accounting import ACCOUNTING
-from gateway.api.auth import Scope
+from gateway.access.scope import Scope
 from gateway.api.classic import json_response
 from gateway.api.context import LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
-from gateway.api.middleware import needs
 from gateway.api.overview import machine_of
+from gateway.api.route import needs
 from gateway.backends.command import bundled_program, find_program
 from gateway.backends.machine import Machine
 from gateway.backends.program_version import program_version

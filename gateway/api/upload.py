@@ -17,9 +17,9 @@ from gateway.api.reading import coding_of, make_room, pieces
 from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Unable
 from gateway.http.request import Handler
+from gateway.http.response import Answer
 from gateway.proxy.call import Call
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
-from gateway.proxy.outgoing import Answer
 from gateway.proxy.routes import Route
 from gateway.workers import SMALL
 

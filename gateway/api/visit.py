@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
-from typing import TYPE_CHECKING
+import functools
 
 from aiohttp import web
 
 from gateway.access.principal import NOBODY, Principal
+from gateway.access.rate_limits import Grant
+from gateway.api.parts import Parts
+from gateway.api.room import Place
 from gateway.errors import GatewayError
-
-if TYPE_CHECKING:
-    from gateway.access.rate_limits import Grant
-    from gateway.api.parts import Parts
-    from gateway.api.room import Place
-
-_PREFIX = f"req_{secrets.token_hex(4)}"
-#: Behind the first digit of each, in hexadecimal, are eight: at a fifth of what formatting costs.
-_numbers = itertools.count(0x1_0000_0001)
-
-
-def new_id() -> str:
-    """The id of a request, which its answer and its line in the log carry."""
-    return _PREFIX + hex(next(_numbers))[3:]
+from gateway.http.request import FastRequest, Request
+from gateway.http.request_id import new_id
 
 
 class Visit:
-    """One request: its id, whose it is, and where it went.
+    """What becomes known of one request: its id, whose it is, and where it went.
 
     ``named``: the personality that its headers name (``X-Personality``).
     """
@@ -66,6 +55,33 @@ class Visit:
         """``error`` as whoever asks may see it."""
         return error.told(admin=self.principal.admin, request_id=self.id)
 
+    def answer_headers(self) -> list[tuple[str, str]]:
+        """The header fields of its answer that say what became of this very request."""
+        found = [("X-Request-Id", self.id)]
+        if self.model is not None:
+            found.append(("X-Gateway-Model", _header_text(self.model)))
+        if self.grant is not None:
+            found.extend(self.grant.headers().items())
+        return found
 
-#: That of a request that aiohttp serves; one at the front door is its own.
+
+@functools.lru_cache(256)
+def _header_text(text: str) -> str:
+    """A name as a header value: printable ASCII as it is, the rest percent-encoded."""
+    if text.isascii() and text.isprintable():
+        return text
+    from urllib.parse import quote
+
+    return quote(text, safe=" !#$&'()*+,/:;=?@[]~")
+
+
+#: That of a request that aiohttp serves; one of the fast protocol carries its own.
 VISIT = web.RequestKey("visit", Visit)
+
+
+def visit_of(request: Request) -> Visit:
+    """What is known of ``request``."""
+    if isinstance(request, FastRequest):
+        assert isinstance(request.context, Visit)
+        return request.context
+    return request[VISIT]

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from aiohttp import web
 
-from gateway.api.auth import Scope
-from gateway.api.middleware import needs
+from gateway.access.scope import Scope
+from gateway.api.route import needs
 from gateway.backends.webui import File, WebUi
 from gateway.errors import GatewayError, NotFound, Unavailable
 from gateway.http.request import Handler

@@ -19,7 +19,8 @@ from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.errors import GatewayError
-from gateway.http.client_connection import Line
+from gateway.http.client_connection import ClientConnection
+from gateway.http.connections import Connections
 from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.head_limits import malformed
 from gateway.http.refusals import BEGINNING, LINGER
@@ -67,7 +68,7 @@ class _Written(web.Response):
         await self._behind()
 
 
-class Connection(web.RequestHandler):
+class AiohttpConnection(web.RequestHandler):
     """One connection that aiohttp serves: given up if it keeps us waiting.
 
     Its clock runs from the first byte of a request until the middleware has it (:meth:`began`),
@@ -77,12 +78,12 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_body",
         "_broken",
+        "_client",
         "_connections",
         "_deaf",
         "_half_closed",
         "_head_size",
         "_idle",
-        "_line",
         "_over",
         "_parsing",
         "_request",
@@ -92,10 +93,12 @@ class Connection(web.RequestHandler):
         "received",
     )
 
-    def __init__(self, manager: Any, line: Line, **options: Any) -> None:
+    def __init__(
+        self, manager: Any, client: ClientConnection, connections: Connections, **options: Any
+    ) -> None:
         super().__init__(manager, logger=_log, **options)
-        self._line = line
-        self._connections = line.connections
+        self._client = client
+        self._connections = connections
         self._idle = False  # between two requests
         self._body: StreamReader | None = None  # of the request that is being answered
         self._parsing: StreamReader | None = None  # the body that came last, or is coming
@@ -120,7 +123,7 @@ class Connection(web.RequestHandler):
         if self._half_closed is not None:
             self._half_closed.end()
         self._connections.forget(self)
-        self._line.left(exc)
+        self._client.left(exc)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp takes it for the end
@@ -156,16 +159,16 @@ class Connection(web.RequestHandler):
         try:
             await super().start()
         finally:
-            if self._line.unwritten:
-                self._connections.await_reader(self._line)
+            if self._client.unwritten:
+                self._connections.await_reader(self._client)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._connections.await_reader(self._line)
+        self._connections.await_reader(self._client)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._connections.has_read(self._line)
+        self._connections.has_read(self._client)
 
     def data_received(self, data: bytes) -> None:
         if self._idle and data:

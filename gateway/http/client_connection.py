@@ -10,10 +10,9 @@ import logging
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from gateway.http.connections import Connections
+from gateway.config import LimitSettings
 
 _log = logging.getLogger(__name__)
 
@@ -23,12 +22,24 @@ _LONGEST = 32767
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Line:
+class Admission(Protocol):
+    """Who counts connections: see :class:`gateway.http.connections.Connections`."""
+
+    limits: LimitSettings
+
+    def admit(self, peer: Any) -> tuple[bytes | None, bytes | None]:
+        """``(network, refusal)`` of a new connection."""
+
+    def left(self, client: ClientConnection, network: bytes | None) -> None:
+        """It has ended."""
+
+
+class ClientConnection:
     """Counted in ``connections`` from :meth:`admitted`, or :meth:`made`, until :meth:`left`."""
 
     __slots__ = ("_refusal", "connections", "network", "transport")
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Admission) -> None:
         self.connections = connections
         #: Where it comes from; None where that is not counted.
         self.network: bytes | None = None

@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from gateway.access.wrong_keys import network_of
 from gateway.config import LimitSettings
 from gateway.errors import GatewayError, RateLimited, RequestTimeout, Unavailable
-from gateway.http.client_connection import Line
-from gateway.http.cors import Cors
-from gateway.http.refusals import refuse
+from gateway.http.client_connection import ClientConnection
+from gateway.http.networks import network_of
+from gateway.http.refusals import Refusals
 
 #: Bytes of a body that must come in `limits.body_timeout`: half a KiB a second by default.
 PROGRESS: Final = 16 * 1024
@@ -72,10 +71,10 @@ class Connections:
     """
 
     def __init__(
-        self, limits: LimitSettings, trusts: Callable[[str | None], bool], cors: Cors
+        self, limits: LimitSettings, trusts: Callable[[str | None], bool], refusals: Refusals
     ) -> None:
         self.limits = limits
-        self._cors = cors
+        self._refusals = refusals
         self._keepalive = limits.keepalive
         self._trusts = trusts
         self._count = 0
@@ -83,7 +82,7 @@ class Connections:
         self._heads: dict[Waiting, float] = {}  # until when, in the loop's time
         self._bodies: dict[Uploading, float] = {}
         #: Until when, and how much there was to read the last time somebody looked.
-        self._answers: dict[Line, tuple[float, int]] = {}
+        self._answers: dict[ClientConnection, tuple[float, int]] = {}
         self._resting: dict[Resting, float] = {}  # in the order of their ends
         self._timer: asyncio.TimerHandle | None = None
         patience = min(
@@ -129,14 +128,14 @@ class Connections:
             )
         if error is not None:
             self._tell(address)
-            return None, refuse(b"", error, self._cors, address, logged=False)
+            return None, self._refusals.refuse(b"", error, address, logged=False)
         self._count += 1
         self._by_network[network] += 1
         return network, None
 
-    def left(self, line: Line, network: bytes | None) -> None:
+    def left(self, client: ClientConnection, network: bytes | None) -> None:
         """A connection has ended."""
-        self._answers.pop(line, None)
+        self._answers.pop(client, None)
         if network is not None:
             self._count -= 1
             self._by_network[network] -= 1
@@ -157,8 +156,8 @@ class Connections:
             self._refused, self._say_at = 0, now + _MINUTE
 
     def refuse(self, start: bytes, error: GatewayError, client: str | None) -> bytes:
-        """See :func:`gateway.http.refusals.refuse`."""
-        return refuse(start, error, self._cors, client)
+        """See :meth:`gateway.http.refusals.Refusals.refuse`."""
+        return self._refusals.refuse(start, error, client)
 
     # --- how slow ---
 
@@ -184,13 +183,13 @@ class Connections:
         self._heads.pop(connection, None)
         self._bodies.pop(connection, None)
 
-    def await_reader(self, line: Line) -> None:
+    def await_reader(self, client: ClientConnection) -> None:
         """More is written than goes out: its client has to read."""
-        self._answers[line] = self._start() + self.limits.send_timeout, line.unread
+        self._answers[client] = self._start() + self.limits.send_timeout, client.unread
 
-    def has_read(self, line: Line) -> None:
+    def has_read(self, client: ClientConnection) -> None:
         """There is room again."""
-        self._answers.pop(line, None)
+        self._answers.pop(client, None)
 
     def rests(self, connection: Resting) -> None:
         """A request has been answered; the next one may come within ``limits.keepalive``."""
@@ -229,19 +228,19 @@ class Connections:
                         f"{self.limits.body_timeout:g} s (limits.body_timeout)"
                     )
                 )
-        for line, (until, before) in list(self._answers.items()):
-            unread = line.unread
+        for client, (until, before) in list(self._answers.items()):
+            unread = client.unread
             if unread < before:
                 until = now + self.limits.send_timeout
             if until <= now:
-                del self._answers[line]
+                del self._answers[client]
                 _log.info(
                     "a client read nothing of its answer for %gs: cut off (limits.send_timeout)",
                     self.limits.send_timeout,
                 )
-                line.cut()
+                client.cut()
             else:
-                self._answers[line] = until, unread
+                self._answers[client] = until, unread
         while self._resting:
             resting, until = next(iter(self._resting.items()))
             if until > now:

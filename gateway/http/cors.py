@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from aiohttp import web
 from multidict import CIMultiDict
 
 _EXPOSED = ", ".join(
@@ -68,9 +67,6 @@ class Cors:
             # A page on the internet that calls a box at home (WICG Private Network Access).
             answer["Access-Control-Allow-Private-Network"] = "true"
         return answer
-
-
-CORS = web.AppKey("cors", Cors)
 
 
 def _compile(origin: str) -> re.Pattern[str]:

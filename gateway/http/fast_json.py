@@ -1,40 +1,33 @@
-"""The front door: what every connection meets first, and what serves the requests that matter.
+"""The fast JSON protocol: what every connection meets first, and what serves the chats.
 
 A chat is a POST with a small JSON body that comes in one piece. Such a request is parsed here by
-llhttp (through httptools), handled in the one task of its connection, and its answer is written
+llhttp (through httptools), answered in the one task of its connection, and its answer is written
 straight to the socket: at less than half of what aiohttp's server costs. Everything else -
 another method or path, a query, a body that is long, chunked or compressed, ``Expect``, a name
 that isn't ours, anything odd at all - is not looked at here: the connection, with every byte that
 came, is handed over to aiohttp, which serves it to its end. So there is one parser for what is
 strange, and it is aiohttp's.
-
-What stands around a handler (:func:`gateway.api.middleware.answer`) is the same for both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.api.middleware import answer, decorate
 from gateway.errors import GatewayError
-from gateway.http.client_connection import Line
+from gateway.http.client_connection import ClientConnection
+from gateway.http.fast_listener import FastListener
 from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.heads import POST, Head
-from gateway.http.request import FrontRequest
-from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, refusal, whole
-from gateway.proxy.outgoing import Opened, Whole
-
-if TYPE_CHECKING:
-    from gateway.http.entrance import Entrance
+from gateway.http.request import FastRequest
+from gateway.http.response import Opened, Whole
+from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, of_aiohttp, whole
 
 #: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
 MAX_HEAD = 8000
-MAX_BODY = 64 * 1024
 #: Bytes of answers that may wait for a client until its connection says that it is full. asyncio
 #: and uvloop have the same, but eight times as much with TLS.
 _MAX_UNSENT = 64 * 1024
@@ -44,20 +37,20 @@ _END = b"\r\n\r\n"
 _log = logging.getLogger(__name__)
 
 
-class Front(asyncio.Protocol):
+class FastConnection(asyncio.Protocol):
     """One connection, until aiohttp gets it or it ends."""
 
     __slots__ = (
         "_answered",
         "_buffer",
+        "_client",
         "_closed",
         "_drained",
-        "_entrance",
         "_expected",
         "_half_closed",
         "_head",
         "_held",
-        "_line",
+        "_listener",
         "_opened",
         "_paused",
         "_remote",
@@ -71,14 +64,14 @@ class Front(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, entrance: Entrance) -> None:
-        self._entrance = entrance
-        self._line = Line(entrance.connections)
+    def __init__(self, listener: FastListener) -> None:
+        self._listener = listener
+        self._client = ClientConnection(listener.connections)
         self._buffer = b""  # of a request that isn't whole, or behind one that is answered
         #: Of a request whose head is here: that, and where in the buffer its body begins and ends.
         self._expected: tuple[Head, int, int] | None = None
         self._head: Head | None = None  # of the last request
-        self._request: FrontRequest | None = None  # the one that is answered
+        self._request: FastRequest | None = None  # the one that is answered
         self._opened: Opened | None = None  # its answer, if that is a stream
         self._answered = False  # it is written
         #: If the client sends no more, but what it has asked for.
@@ -106,15 +99,15 @@ class Front(asyncio.Protocol):
 
     def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
         """What ``Connections.admit`` said, before there was TLS to talk through."""
-        self._line.admitted(network, refusal)
+        self._client.admitted(network, refusal)
 
     def handshake_ended(self) -> None:
         """If it came to nothing, this is the end of the connection."""
-        self._line.handshake_ended()
+        self._client.handshake_ended()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a Protocol gets a Transport
-        if not self._line.made(self._transport):
+        if not self._client.made(self._transport):
             self._closed = True
             return
         peer = transport.get_extra_info("peername")
@@ -123,12 +116,12 @@ class Front(asyncio.Protocol):
         if self._secure:
             self._transport.set_write_buffer_limits(_MAX_UNSENT)
         if self._remote is not None:
-            self._line.watch()
-        if self._entrance.emptied is not None:  # accepted in the last moment
+            self._client.watch()
+        if self._listener.emptied is not None:  # accepted in the last moment
             self._closed = True
             transport.abort()  # type: ignore[attr-defined]
             return
-        self._entrance.open.add(self)
+        self._listener.open.add(self)
         self._start_clock()
 
     def data_received(self, data: bytes) -> None:
@@ -162,7 +155,7 @@ class Front(asyncio.Protocol):
         if self._half_closed is not None:
             self._half_closed.end()
         self._leave()
-        self._line.left(exc)
+        self._client.left(exc)
         if self._request is not None and self._task is not None:
             self._task.cancel()
         if self._drained is not None and not self._drained.done():
@@ -172,11 +165,11 @@ class Front(asyncio.Protocol):
         self._paused = True
         if self._opened is not None and self._opened.full is not None:
             self._opened.full()
-        self._entrance.connections.await_reader(self._line)
+        self._listener.connections.await_reader(self._client)
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._entrance.connections.has_read(self._line)
+        self._listener.connections.has_read(self._client)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -195,24 +188,24 @@ class Front(asyncio.Protocol):
             if self._expected is None:
                 self._expected = expected
                 self._timed = True
-                self._entrance.connections.works(self)
-                self._entrance.connections.await_the_rest(self)
+                self._listener.connections.works(self)
+                self._listener.connections.await_the_rest(self)
             self._buffer = data
             return
         self._head = head
         self._expected = None
         self._buffer = data[end:]
-        connections = self._entrance.connections
+        connections = self._listener.connections
         if self._timed:
             self._timed = False
             connections.stop_waiting(self)
         else:
             connections.works(self)
         self._answered = False
-        self._request = FrontRequest(head, data[start:end], self, self._remote, self._secure)
+        self._request = FastRequest(head, data[start:end], self, self._remote, self._secure)
         if self._task is None:
             # Not through tasks.spawn(): it is referenced here, and logs its own crash.
-            self._task = self._entrance.loop.create_task(self._serve())
+            self._task = self._listener.loop.create_task(self._serve())
         else:
             self._wake()
 
@@ -233,7 +226,7 @@ class Front(asyncio.Protocol):
             self._start_clock()
             return None
         start = end + len(_END)
-        found = self._entrance.heads.read(data[:start]) if end >= 0 else None
+        found = self._listener.heads.read(data[:start]) if end >= 0 else None
         if found is None:
             self._hand_over(data)
             return None
@@ -243,17 +236,17 @@ class Front(asyncio.Protocol):
     def _start_clock(self) -> None:
         if not self._timed:
             self._timed = True
-            self._entrance.connections.works(self)
-            self._entrance.connections.await_head(self)
+            self._listener.connections.works(self)
+            self._listener.connections.await_head(self)
 
     def _leave(self) -> None:
-        """This front door is not the connection's any more."""
+        """The connection is not served here any more."""
         self._closed = True
         self._wake()
-        entrance = self._entrance
-        entrance.left(self)
-        entrance.connections.stop_waiting(self)
-        entrance.connections.works(self)
+        listener = self._listener
+        listener.left(self)
+        listener.connections.stop_waiting(self)
+        listener.connections.works(self)
 
     @property
     def received(self) -> int:
@@ -267,7 +260,7 @@ class Front(asyncio.Protocol):
             self._hand_over(self._buffer)  # which has another clock for bodies
             return
         if error is not None:
-            connections = self._entrance.connections
+            connections = self._listener.connections
             self._transport.write(connections.refuse(self._buffer, error, self._remote))
         self.close()
 
@@ -281,7 +274,7 @@ class Front(asyncio.Protocol):
         half_closed = self._half_closed
         if half_closed is not None:
             half_closed.end()
-        connection = self._entrance.make(self._line)
+        connection = self._listener.make(self._client)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         connection.data_received(data)
@@ -297,24 +290,27 @@ class Front(asyncio.Protocol):
             while not self._closed:
                 request = self._request
                 if request is None:
-                    self._wanted = self._entrance.loop.create_future()
+                    self._wanted = self._listener.loop.create_future()
                     await self._wanted
                     continue
-                head = request.head
-                answered = await answer(request, request, head.handler, head.scope)
+                head = self._head
+                assert head is not None
+                answered = await head.endpoint(request)
                 keep_alive = head.keep_alive
                 if isinstance(answered, Whole):
-                    transport.write(whole(request, answered))
+                    fixed = head.answer_lines(request)
+                    transport.write(whole(answered, fixed, request.context, keep_alive=keep_alive))
                 else:
                     keep_alive = keep_alive and answered.keep_alive is not False
                     if self._opened is None:
-                        transport.write(refusal(request, answered, keep_alive=keep_alive))
+                        head.decorate(request, answered.headers)
+                        transport.write(of_aiohttp(answered, keep_alive=keep_alive))
                     elif self._opened.response is not answered:
                         transport.abort()  # its stream failed, and must not look complete
                 self._opened = None
                 self._answered = True
                 if self._paused and not self._closed:
-                    await self._gone_out(request)
+                    await self._gone_out()
                 self._request = None
                 del request, answered  # not kept until the next one
                 if self._closed:
@@ -330,7 +326,7 @@ class Front(asyncio.Protocol):
                 elif self._half_closed is not None:
                     self.close()
                 else:
-                    self._entrance.connections.rests(self)
+                    self._listener.connections.rests(self)
         except asyncio.CancelledError:
             transport.abort()
             raise
@@ -338,12 +334,12 @@ class Front(asyncio.Protocol):
             _log.exception("an answer could not be written")
             transport.abort()
 
-    async def _gone_out(self, request: FrontRequest) -> None:
+    async def _gone_out(self) -> None:
         """Wait for the client to read: one who doesn't gets no further answer.
 
         Until then the request isn't through: a gateway that ends waits for it.
         """
-        lifecycle = request.parts.lifecycle
+        lifecycle = self._listener.lifecycle
         lifecycle.enter()
         try:
             await self.drained()
@@ -359,12 +355,13 @@ class Front(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def open(
-        self, request: FrontRequest, status: int, headers: CIMultiDict[str], length: int | None
+        self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Opened:
         if self._closed:
             raise ConnectionError("the client has gone")
-        head = request.head
-        decorate(request, head.parts, request, headers)
+        head = self._head
+        assert head is not None
+        head.decorate(request, headers)
         framing = b"Transfer-Encoding: chunked\r\n" if length is None else length_line(length)
         if not head.keep_alive:
             framing += CLOSE
@@ -384,7 +381,7 @@ class Front(asyncio.Protocol):
         if self._closed:
             raise ConnectionResetError("the client has gone")
         if self._paused:
-            self._drained = self._entrance.loop.create_future()
+            self._drained = self._listener.loop.create_future()
             try:
                 await self._drained
             finally:
@@ -395,15 +392,15 @@ class Front(asyncio.Protocol):
         self._closed = True
         if not self._transport.is_closing():  # asyncio's own for TLS is lost when closed twice
             self._transport.close()
-        if self._line.unwritten:
-            self._entrance.connections.await_reader(self._line)
+        if self._client.unwritten:
+            self._listener.connections.await_reader(self._client)
 
     def end(self) -> asyncio.Task[None] | None:
         """Close, at once if nothing is on its way out; the task to wait for, if one was running."""
         if self._request is not None and self._task is not None:
             self._task.cancel()  # and that aborts
             return self._task
-        if self._line.unread:
+        if self._client.unread:
             self.close()
         else:
             self.abort()
@@ -420,7 +417,7 @@ def _may_become_one(start: bytes) -> bool:
 
 
 class _OpenedHere(Opened):
-    __slots__ = ("_front",)
+    __slots__ = ("_connection",)
 
     tells_when_full = True
 
@@ -428,21 +425,21 @@ class _OpenedHere(Opened):
         self,
         response: web.StreamResponse,
         transport: asyncio.Transport,
-        front: Front,
+        connection: FastConnection,
         *,
         chunked: bool,
     ) -> None:
         super().__init__(response, transport, chunked=chunked)
-        self._front = front
+        self._connection = connection
 
     @property
     def is_full(self) -> bool:
-        return self._front.full
+        return self._connection.full
 
     async def drain(self) -> None:
-        await self._front.drained()
+        await self._connection.drained()
 
     async def finish(self) -> None:
         if self.chunked:
             self.transport.write(b"0\r\n\r\n")
-        self._front.answered()
+        self._connection.answered()

@@ -1,18 +1,16 @@
-"""Heads of requests that the front door serves: parsed once, and known again by their bytes."""
+"""Heads of requests for the fast JSON protocol: parsed once, and known again by their bytes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
-from gateway.api.auth import key_in
-from gateway.api.middleware import protect, scope_of
-from gateway.api.parts import Parts
 from gateway.config import LimitSettings
-from gateway.http.request import AnyHandler
+from gateway.http.answer_headers import AnswerHeaders
+from gateway.http.request import Endpoint, FastRequest
 from gateway.http.response_bytes import lines_of
 from gateway.sized_head import size_in
 
@@ -48,38 +46,32 @@ class Head:
 
     __slots__ = (
         "_after",
+        "_answer_headers",
         "_before",
         "_fixed",
         "_hsts",
         "_max_body",
-        "handler",
+        "endpoint",
         "headers",
         "keep_alive",
-        "key",
-        "parts",
         "path",
-        "personality",
-        "scope",
     )
 
     def __init__(
         self,
-        parts: Parts,
-        handler: AnyHandler,
+        endpoint: Endpoint,
+        answer_headers: AnswerHeaders,
         path: str,
         headers: CIMultiDict[str],
         *,
         keep_alive: bool,
     ) -> None:
-        self.parts = parts
-        self.handler = handler
-        self.scope = scope_of(handler)
+        #: What answers requests with this head. It knows what the application has read in it.
+        self.endpoint = endpoint
         self.path = path
         self.headers = headers
         self.keep_alive = keep_alive
-        #: The API key in it, and the personality that it names.
-        self.key = key_in(headers)
-        self.personality = headers.get("X-Personality")
+        self._answer_headers = answer_headers
         self._before = self._after = b""
         self._max_body = 0
         self._fixed: bytes | None = None
@@ -100,13 +92,18 @@ class Head:
         length, body = found
         return self, body, body + length
 
-    def fixed(self, hsts: str | None) -> bytes:
+    def answer_lines(self, request: FastRequest) -> bytes:
         """The header lines that are the same in every complete answer to it."""
+        hsts = self._answer_headers.hsts(request)
         if self._fixed is None or self._hsts != hsts:
             headers: CIMultiDict[str] = CIMultiDict()
-            protect(headers, self.parts.cors, self.headers, hsts)
+            self._answer_headers.add_common(headers, self.headers, hsts)
             self._fixed, self._hsts = lines_of(headers.items()), hsts
         return self._fixed
+
+    def decorate(self, request: FastRequest, headers: CIMultiDict[str]) -> None:
+        """Add the fields to ``headers`` that every answer carries, and those of this one."""
+        self._answer_headers.decorate(request, request.context, headers)
 
 
 class _Parsed:
@@ -138,18 +135,20 @@ class _Parsed:
 
 
 class Heads:
-    """Reads heads. ``routes``: the handlers of POST requests, by their exact targets."""
+    """Reads heads.
+
+    ``find``: what answers a POST with this target and these headers, or None: it is not for here.
+    """
 
     def __init__(
         self,
-        routes: Mapping[bytes, AnyHandler],
-        parts: Parts | None,
+        find: Callable[[bytes, CIMultiDict[str]], Endpoint | None],
+        answer_headers: AnswerHeaders,
         limits: LimitSettings,
         max_body: int,
     ) -> None:
-        """Without ``parts`` nothing is for here."""
-        self._routes = routes
-        self._parts = parts
+        self._find = find
+        self._answer_headers = answer_headers
         self._max_header = limits.max_header
         self._max_count = min(_MAX_HEADERS, limits.max_header_count)
         self._max_body = max_body
@@ -179,12 +178,9 @@ class Heads:
             parser.feed_data(raw)
         except (HttpParserError, HttpParserUpgrade):
             return None
-        handler, parts = self._routes.get(parsed.target), self._parts
         lines = parsed.count + 2  # the request's own, and the empty one
         if (
-            handler is None
-            or parts is None
-            or not raw.startswith(POST)
+            not raw.startswith(POST)
             or not parsed.plain
             or not parsed.names.issuperset((b"host", b"content-length"))
             or len(parsed.names) != parsed.count  # one is there twice
@@ -193,9 +189,15 @@ class Heads:
             or raw.count(b"\n") != lines
             or raw.count(b"\r") != lines
             or parser.get_http_version() != "1.1"
-            or not parts.hosts.allows(parsed.headers["Host"])
         ):
             return None
-        path = parsed.target.decode("ascii")
-        keep_alive = parser.should_keep_alive()
-        return Head(parts, handler, path, parsed.headers, keep_alive=keep_alive)
+        endpoint = self._find(parsed.target, parsed.headers)
+        if endpoint is None:
+            return None
+        return Head(
+            endpoint,
+            self._answer_headers,
+            parsed.target.decode("ascii"),
+            parsed.headers,
+            keep_alive=parser.should_keep_alive(),
+        )

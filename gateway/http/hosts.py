@@ -13,8 +13,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from aiohttp import web
-
 from gateway.config import Settings
 from gateway.errors import BadRequest
 from gateway.http.request import Request
@@ -117,10 +115,6 @@ class Proxies:
     def _trusts(self, address: str | None) -> bool:
         found = address_in(address or "")
         return found is not None and any(found in network for network in self._networks)
-
-
-HOSTS = web.AppKey("hosts", Hosts)
-PROXIES = web.AppKey("proxies", Proxies)
 
 
 def host_in(given: str) -> str | None:

@@ -7,21 +7,20 @@ import contextlib
 import ipaddress
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.api.parts import PARTS, Parts
 from gateway.config import Settings, TlsSettings
 from gateway.http.connections import Connections
-from gateway.http.cors import CORS
-from gateway.http.entrance import ROUTES
+from gateway.http.fast_listener import FastRoutes
 from gateway.http.head_limits import parser_options
-from gateway.http.hosts import HOSTS, PROXIES, Hosts, Proxies
-from gateway.http.refusals import LINGER
+from gateway.http.hosts import Proxies
+from gateway.http.refusals import LINGER, Refusals
 from gateway.http.runner import Runner
-from gateway.http.tls_state import TLS, TlsState
+from gateway.http.tls_state import TlsState
 from gateway.listen_on import addresses_of, is_loopback, why
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.validation import InvalidFiles
@@ -39,21 +38,32 @@ class CannotListen(Exception):
     """The address is taken, not ours, or not allowed; the message says which and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is served: by aiohttp, and by the fast JSON protocol.
+
+    ``redirect`` makes what answers plain HTTP, given the port of https.
+    """
+
+    app: web.Application
+    routes: FastRoutes
+    tls: TlsState
+    proxies: Proxies
+    refusals: Refusals
+    redirect: Callable[[int], web.Application]
+
+
 class Listeners:
     """Opened by :meth:`start`; closed in two steps, so that what runs may finish between them."""
 
-    def __init__(self, app: web.Application, settings: Settings, control_socket: str) -> None:
+    def __init__(self, site: Site, settings: Settings, control_socket: str) -> None:
         self._settings = settings
         self._control_socket = control_socket
-        self._state = app[TLS] = TlsState()
-        app[HOSTS] = Hosts(settings)
-        proxies = app[PROXIES] = Proxies(settings.trusted_proxies)
-        app[PARTS] = parts = Parts(app)
-        #: How much memory bodies take.
-        self.room = parts.room
+        self._site = site
+        self._state = site.tls
         #: Those of both ports together.
-        self.connections = Connections(settings.limits, proxies.trusts, app[CORS])
-        self._runner = self._make_runner(app)
+        self.connections = Connections(settings.limits, site.proxies.trusts, site.refusals)
+        self._runner = self._make_runner(site.app, site.routes)
         self._redirect_runner: web.AppRunner | None = None
         self._sites: list[web.BaseSite] = []
         self._tls_port: TlsPort | None = None
@@ -100,17 +110,17 @@ class Listeners:
                 settings.others_reach,
             )
 
-    def _make_runner(self, app: web.Application) -> Runner:
-        routes = app.get(ROUTES, {})
+    def _make_runner(self, app: web.Application, routes: FastRoutes) -> Runner:
         return Runner(
             app,
             connections=self.connections,
             routes=routes,
+            limits=self._settings.limits,
             handler={
-                "access_log": None,  # gateway.api.middleware writes its own
+                "access_log": None,  # the pipeline writes its own
                 "keepalive_timeout": self._settings.limits.keepalive,
                 **parser_options(self._settings.limits),
-                "auto_decompress": False,  # gateway.api.reading knows when it's enough
+                "auto_decompress": False,  # who reads a body knows when it's enough
                 "lingering_time": LINGER,
             },
             handler_cancellation=True,  # a client that hangs up ends its handler and its backend
@@ -179,13 +189,12 @@ class Listeners:
         port = self._settings.tls.redirect_port
         if port is None:
             return
-        from gateway.redirect import build_redirect  # only with TLS
-
         await certificate.inspect()  # for its names, of which the redirect is
 
         public_port = self._settings.tls.public_port or https_port
-        app = build_redirect(self._settings, self._state, public_port)
-        runner = self._redirect_runner = self._make_runner(app)
+        nothing = replace(self._site.routes, find=lambda _target, _headers: None)
+        runner = self._make_runner(self._site.redirect(public_port), nothing)
+        self._redirect_runner = runner
         await runner.setup()
         addresses = await self._listen(runner, port)
         self.redirect_urls = [f"http://{_authority(address)}" for address in addresses]

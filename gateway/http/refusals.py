@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -15,19 +16,12 @@ from typing import Final
 import orjson
 from multidict import CIMultiDict
 
-from gateway.api.visit import new_id
 from gateway.errors import GatewayError
+from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.http.cors import Cors
+from gateway.http.request_id import new_id
 from gateway.logs import log_request
-from gateway.proxy.routes import dialect_at
 
-#: On every answer: what a browser must not do with it, and no version of anything.
-EVERY_ANSWER: Final = {
-    "Server": "llm-gateway",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
 #: Seconds in which a client may still send when it has its answer. Closed at once, its connection
 #: would be reset by what comes, and the answer lost with it (RFC 9112, 9.6).
 LINGER: Final = 1.0
@@ -42,32 +36,43 @@ _TLS_HANDSHAKE = b"\x16\x03"
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.IGNORECASE)
 
 
-def refuse(
-    start: bytes, error: GatewayError, cors: Cors, client: str | None, *, logged: bool = True
-) -> bytes:
-    """The whole answer that says ``error``; the connection is to be closed behind it.
+class Refusals:
+    """Makes them. ``error_body``: what an error looks like to the clients of a path, as JSON."""
 
-    ``start``: what came, or its first :data:`BEGINNING` bytes. ``client``: its address.
-    """
-    line = _FIRST_LINE.match(start)
-    method = line[1].decode("ascii") if line is not None else "-"
-    path = (line[2] or b"-" if line is not None else b"-").decode("utf-8", "surrogateescape")
-    request_id = new_id()
-    body = orjson.dumps(dialect_at(path).body(error))
-    headers = CIMultiDict(EVERY_ANSWER)
-    origin = _ORIGIN.search(start)
-    cors.decorate({"Origin": origin[1].decode("ascii")} if origin is not None else {}, headers)
-    headers.update(error.headers)
-    headers["Cache-Control"] = "no-store"
-    headers["X-Request-Id"] = request_id
-    headers["Date"] = formatdate(time.time(), usegmt=True)
-    headers["Connection"] = "close"
-    headers["Content-Type"] = "application/json"
-    headers["Content-Length"] = str(len(body))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    if start.startswith(_TLS_HANDSHAKE):  # https:// was written, and tls is off: nothing says it
-        path = "https-without-tls.enabled"
-    if logged:
-        log_request(request_id, method, path, error.status, 0.0, "-", "-", client or "-")
-    head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode()
-    return head if method == "HEAD" else head + body
+    def __init__(self, cors: Cors, error_body: Callable[[str, GatewayError], object]) -> None:
+        self._cors = cors
+        self._error_body = error_body
+
+    def refuse(
+        self, start: bytes, error: GatewayError, client: str | None, *, logged: bool = True
+    ) -> bytes:
+        """The whole answer that says ``error``; the connection is to be closed behind it.
+
+        ``start``: what came, or its first :data:`BEGINNING` bytes. ``client``: its address.
+        """
+        line = _FIRST_LINE.match(start)
+        method = line[1].decode("ascii") if line is not None else "-"
+        path = (line[2] or b"-" if line is not None else b"-").decode("utf-8", "surrogateescape")
+        request_id = new_id()
+        body = orjson.dumps(self._error_body(path, error))
+        headers = CIMultiDict(EVERY_ANSWER)
+        origin = _ORIGIN.search(start)
+        self._cors.decorate(
+            {"Origin": origin[1].decode("ascii")} if origin is not None else {}, headers
+        )
+        headers.update(error.headers)
+        headers["Cache-Control"] = "no-store"
+        headers["X-Request-Id"] = request_id
+        headers["Date"] = formatdate(time.time(), usegmt=True)
+        headers["Connection"] = "close"
+        headers["Content-Type"] = "application/json"
+        headers["Content-Length"] = str(len(body))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        if start.startswith(
+            _TLS_HANDSHAKE
+        ):  # https:// was written, and tls is off: nothing says it
+            path = "https-without-tls.enabled"
+        if logged:
+            log_request(request_id, method, path, error.status, 0.0, "-", "-", client or "-")
+        head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode()
+        return head if method == "HEAD" else head + body

@@ -1,22 +1,32 @@
-"""What a handler sees of a request, whoever has parsed it: aiohttp, or the front door.
+"""A request, whoever has parsed it: aiohttp, or the fast JSON protocol.
 
-Handlers of routes that only aiohttp serves (forms, administration) ask for ``web.Request``.
+Handlers of routes that only aiohttp serves (forms, administration) ask for ``web.Request``. What
+the two have in common is named as in ``aiohttp.web.Request``: method, path, version, headers,
+query, remote, secure, transport. Where they differ, a function of this module does it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, Protocol
 
-from aiohttp import web
-from multidict import CIMultiDict
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict, MultiDict, MultiDictProxy
 
-from gateway.api.visit import VISIT, Visit
-from gateway.proxy.outgoing import Answer, Opened, Opener, by_aiohttp
+from gateway.http.response import Answer, Opened, Opener, by_aiohttp
 
-if TYPE_CHECKING:
-    from gateway.http.heads import Head
+
+class RequestHead(Protocol):
+    """What is kept of a head: see :class:`gateway.http.heads.Head`."""
+
+    @property
+    def path(self) -> str:
+        """The target, which has no query."""
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """The header fields."""
 
 
 class Carrier(Protocol):
@@ -27,36 +37,52 @@ class Carrier(Protocol):
         """Where its answer goes."""
 
     def open(
-        self, request: FrontRequest, status: int, headers: CIMultiDict[str], length: int | None
+        self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Coroutine[Any, Any, Opened]:
-        """Begin a streamed answer: see :data:`gateway.proxy.outgoing.Opener`."""
+        """Begin a streamed answer: see :data:`gateway.http.response.Opener`."""
 
 
-class FrontRequest(Visit):
-    """A POST over HTTP/1.1 that came whole, and its own :class:`Visit`.
+class Context(Protocol):
+    """What the application knows of a request while it is answered."""
 
-    Otherwise named as in ``aiohttp.web.Request``.
-    """
+    def answer_headers(self) -> Collection[tuple[str, str]]:
+        """The header fields of its answer that say what became of this very request."""
 
-    __slots__ = ("_body", "_carrier", "head", "path", "remote", "secure")
+
+class FastRequest:
+    """A POST over HTTP/1.1 that came whole."""
+
+    __slots__ = ("_body", "_carrier", "context", "head", "remote", "secure")
 
     method = "POST"
+    version = HttpVersion11
+    query: MultiDictProxy[str] = MultiDictProxy(MultiDict())
 
     def __init__(
-        self, head: Head, body: bytes, carrier: Carrier, remote: str | None, secure: bool
+        self, head: RequestHead, body: bytes, carrier: Carrier, remote: str | None, secure: bool
     ) -> None:
-        Visit.__init__(self, head.parts, head.personality)
         self.head = head
-        self.path = head.path  # its target, which has no query
         self._body = body
         self._carrier = carrier
         self.remote = remote
         self.secure = secure
+        #: Set by the application as soon as it has one.
+        self.context: Context | None = None
+
+    @property
+    def path(self) -> str:
+        """Its target, which has no query."""
+        return self.head.path
 
     @property
     def headers(self) -> CIMultiDict[str]:
         """Its headers."""
         return self.head.headers
+
+    @property
+    def can_read_body(self) -> bool:
+        """Whether it has a body."""
+        return bool(self._body)
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -71,24 +97,18 @@ class FrontRequest(Visit):
     def open(
         self, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Coroutine[Any, Any, Opened]:
-        """Begin a streamed answer: see :data:`gateway.proxy.outgoing.Opener`."""
+        """Begin a streamed answer: see :data:`gateway.http.response.Opener`."""
         return self._carrier.open(self, status, headers, length)
 
 
-Request = web.Request | FrontRequest
+Request = web.Request | FastRequest
 
-#: Which of the two a handler takes: any request, or only aiohttp's own.
-RequestT = TypeVar("RequestT", web.Request, FrontRequest)
-HandlerOf = Callable[[RequestT], Awaitable[Answer]]
-AnyHandler = Callable[[Request], Awaitable[Answer]]
 Handler = Callable[[web.Request], Awaitable[Answer]]
+AnyHandler = Callable[[Request], Awaitable[Answer]]
+#: Answers the requests with one head: see :class:`gateway.http.heads.Head`.
+Endpoint = Callable[[FastRequest], Coroutine[Any, Any, Answer]]
 
 
-def visit_of(request: Request) -> Visit:
-    """What is known of ``request``."""
-    return request if isinstance(request, FrontRequest) else request[VISIT]
-
-
-def opener(request: Request) -> Opener:
+def start_response(request: Request) -> Opener:
     """What begins a streamed answer to ``request``."""
-    return request.open if isinstance(request, FrontRequest) else by_aiohttp(request)
+    return request.open if isinstance(request, FastRequest) else by_aiohttp(request)

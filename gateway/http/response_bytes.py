@@ -1,4 +1,4 @@
-"""The wire format of the front door's answers (RFC 9112, 4 and 6)."""
+"""The wire format of the fast JSON protocol's answers (RFC 9112, 4 and 6)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from gateway.api.middleware import about, decorate, hsts
-from gateway.http.request import FrontRequest
-from gateway.proxy.headers import Headers
-from gateway.proxy.outgoing import Whole
+from gateway.http.request import Context
+from gateway.http.response import HeaderList, Whole
 
 CLOSE = b"Connection: close\r\n"
 _STATUS_LINES = {
@@ -22,29 +20,28 @@ _STATUS_LINES = {
 }
 
 
-def whole(request: FrontRequest, answered: Whole) -> bytes:
-    """A complete answer to ``request``."""
-    status, body, head = answered.status, answered.body, request.head
+def whole(answered: Whole, fixed: bytes, context: Context | None, *, keep_alive: bool) -> bytes:
+    """A complete answer; ``fixed``: the header lines that every answer to this head carries."""
+    status, body = answered.status, answered.body
     return b"".join(
         (
             _STATUS_LINES.get(status) or _status_line(status),
             _kept_lines(answered.headers),
-            head.fixed(hsts(request, head.parts)),
-            lines_of(about(request)),
+            fixed,
+            lines_of(context.answer_headers()) if context is not None else b"",
             _date_line(int(time.time())),
             length_line(len(body)) if body or status != 204 else b"",  # RFC 9110, 8.6
-            b"\r\n" if head.keep_alive else CLOSE + b"\r\n",
+            b"\r\n" if keep_alive else CLOSE + b"\r\n",
             body,
         )
     )
 
 
-def refusal(request: FrontRequest, answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
-    """An answer that was made for aiohttp, an error in most cases."""
+def of_aiohttp(answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
+    """An answer that was made for aiohttp, an error in most cases; its headers are complete."""
     assert isinstance(answered, web.Response)
     body = answered.body or b""
     assert isinstance(body, bytes)
-    decorate(request, request.parts, request, answered.headers)
     framing = length_line(len(body))
     if not keep_alive:
         framing += CLOSE
@@ -71,7 +68,7 @@ def lines_of(pairs: Collection[tuple[str, str]]) -> bytes:
 
 
 @functools.lru_cache(64)  # the same as headers.to_client() keeps
-def _kept_lines(headers: Headers) -> bytes:
+def _kept_lines(headers: HeaderList) -> bytes:
     return lines_of(headers)
 
 

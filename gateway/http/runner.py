@@ -1,42 +1,44 @@
-"""aiohttp's runner, with the front door before it."""
+"""aiohttp's runner, with the fast JSON protocol before it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from gateway.http.aiohttp_connection import Connection
-from gateway.http.client_connection import Line
+from gateway.config import LimitSettings
+from gateway.http.aiohttp_connection import AiohttpConnection
+from gateway.http.client_connection import ClientConnection
 from gateway.http.connections import Connections
 from gateway.http.entrance import Entrance
-from gateway.http.request import AnyHandler
+from gateway.http.fast_listener import FastListener, FastRoutes
 
 
 class Runner(web.AppRunner):
     """An ``AppRunner`` whose connections are counted and timed by ``connections``.
 
-    They begin at the front door, which serves ``routes``; ``handler`` are options of the
+    They begin with the fast JSON protocol, which serves ``routes``; ``handler`` are options of the
     ``RequestHandler`` of those that it hands over. ``AppRunner.server`` is public: what makes the
     protocol of each new connection.
     """
 
-    __slots__ = ("_connections", "_entrance", "_handler", "_routes")
+    __slots__ = ("_connections", "_entrance", "_handler", "_limits", "_routes")
 
     def __init__(
         self,
         app: web.Application,
         *,
         connections: Connections,
-        routes: Mapping[bytes, AnyHandler],
+        routes: FastRoutes,
+        limits: LimitSettings,
         handler: dict[str, Any],
         **options: Any,
     ) -> None:
         super().__init__(app, **options)
         self._connections = connections
         self._routes = routes
+        self._limits = limits
         self._handler = handler
         self._entrance: Entrance | None = None
 
@@ -48,11 +50,12 @@ class Runner(web.AppRunner):
             return None
         if self._entrance is None:
             loop, options = asyncio.get_running_loop(), self._handler
+            connections = self._connections
 
-            def make(line: Line) -> Connection:
-                return Connection(server, line, loop=loop, **options)
+            def make(client: ClientConnection) -> AiohttpConnection:
+                return AiohttpConnection(server, client, connections, loop=loop, **options)
 
-            self._entrance = Entrance(self.app, self._routes, self._connections, make)
+            self._entrance = Entrance(FastListener(self._routes, connections, self._limits, make))
         return self._entrance
 
     async def cleanup(self) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 
 from gateway.http import plain_http
 from gateway.http.connections import Connections
-from gateway.http.fast_json import Front
+from gateway.http.fast_json import FastConnection
 from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class TlsPort:
 
     def __init__(
         self,
-        factory: Callable[[], Front],
+        factory: Callable[[], FastConnection],
         context: ssl.SSLContext,
         connections: Connections,
         *,
@@ -123,7 +123,11 @@ class TlsPort:
             handshake.add_done_callback(self._refused)
 
     async def _meet(
-        self, connection: Front, accepted: socket.socket, address: str, refusal: bytes | None
+        self,
+        connection: FastConnection,
+        accepted: socket.socket,
+        address: str,
+        refusal: bytes | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._patience

@@ -15,11 +15,11 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
+from gateway.http.response import Whole
 from gateway.proxy import headers
 from gateway.proxy.blame import failure_of
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.coding import unpacked
-from gateway.proxy.outgoing import Whole
 from gateway.proxy.renaming import named_anew
 from gateway.proxy.trial import admit, convict
 from gateway.proxy.waiting import lease as wait_for_lease

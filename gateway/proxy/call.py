@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from gateway.backends.backend import Backend
 from gateway.errors import GatewayError
+from gateway.http.response import Opened
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.ending import Ending
 from gateway.proxy.gathered import Gatherer
 from gateway.proxy.heartbeat import Passed, Pulse
-from gateway.proxy.outgoing import Opened
 from gateway.proxy.sse import Usage
 
 

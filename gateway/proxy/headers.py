@@ -12,8 +12,7 @@ import functools
 from collections.abc import Iterable
 
 from gateway.errors import RateLimited, Unavailable
-
-Headers = tuple[tuple[str, str], ...]
+from gateway.http.response import HeaderList
 
 #: What of a request reaches the backend.
 FORWARDED = ("Content-Type", "Accept")
@@ -70,13 +69,13 @@ _OF_ERRORS = ("content-type", "content-encoding", "x-should-retry")
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 
-def to_client(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def to_client(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """The headers of a backend's answer that the client gets."""
     return _to_client(tuple(headers))
 
 
 @functools.lru_cache(64)  # a backend says the same thing nearly every time
-def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> Headers:
+def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> HeaderList:
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in headers
@@ -84,7 +83,7 @@ def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> Headers:
     )
 
 
-def of_error(passed: Headers, when: str | None, *, fleeting: bool) -> Headers:
+def of_error(passed: HeaderList, when: str | None, *, fleeting: bool) -> HeaderList:
     """The same headers for an error, whose body has become JSON.
 
     ``when``: its ``Retry-After``, where that is missing. ``fleeting``: whether the same request
@@ -97,7 +96,7 @@ def of_error(passed: Headers, when: str | None, *, fleeting: bool) -> Headers:
     return (*others, ("Content-Type", "application/json; charset=utf-8"), *told)
 
 
-def as_json(passed: Headers) -> Headers:
+def as_json(passed: HeaderList) -> HeaderList:
     """The same headers for a body that has become JSON."""
     others = [pair for pair in passed if pair[0].lower() != "content-type"]
     return (*others, ("Content-Type", "application/json; charset=utf-8"))

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.proxy.outgoing import Opened, Opener, open_events
+from gateway.http.response import Opened, Opener
+from gateway.proxy.outgoing import open_events
 from gateway.tasks import spawn
 
 #: Seconds after which who waits for a model is told so for the first time.

@@ -20,6 +20,7 @@ from gateway.backends.flights import Flight
 from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
+from gateway.http.response import Answer, Opened, Opener, Whole
 from gateway.proxy import headers
 from gateway.proxy.blame import failure_of
 from gateway.proxy.body import serialise
@@ -28,7 +29,7 @@ from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.failure import Failure
 from gateway.proxy.gathered import Gatherer, status_of
 from gateway.proxy.heartbeat import Heartbeat, Passed
-from gateway.proxy.outgoing import Answer, Opened, Opener, Whole, open_stream
+from gateway.proxy.outgoing import open_stream
 from gateway.proxy.parting import part
 from gateway.proxy.renaming import InEvents, InJson, renamed
 from gateway.proxy.sink import Names, Sink, is_coded, is_events, is_stream

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.http.response import Opened
 from gateway.proxy import headers
 from gateway.proxy.call import Mender
-from gateway.proxy.outgoing import EVENTS, Opened
+from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.sse import Tail
 from gateway.upstream import EventTooLong, Exchange, Outlet, ResponseHead, UpstreamError
 

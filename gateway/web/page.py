@@ -13,9 +13,10 @@ from typing import Final
 from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
+from gateway.access.presented_key import presented_key
+from gateway.access.scope import Scope
 from gateway.api.addresses import no_route
-from gateway.api.auth import Scope, admit
-from gateway.api.middleware import needs
+from gateway.api.route import needs
 from gateway.api.visit import VISIT
 from gateway.errors import NotFound, Unauthorized
 from gateway.http.request import Handler
@@ -110,8 +111,11 @@ async def root(request: web.Request) -> web.StreamResponse:
     if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
         visit = request[VISIT]
         try:
-            while not admit(request, visit, Scope.CHAT):
-                await visit.parts.door.wait()
+            gate = visit.parts.gate
+            if gate.is_closed:
+                await gate.wait()
+            key = presented_key(request, allow_query=gate.keys_in_queries)
+            visit.principal = gate.admit(request, key, Scope.CHAT)
         except Unauthorized as error:
             error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
             raise

@@ -21,8 +21,8 @@ from yarl import URL
 
 from gateway.access.key_format import is_placeholder
 from gateway.access.keys import KeyRing
+from gateway.access.presented_key import presented_key
 from gateway.access.store import Store
-from gateway.api.auth import presented_key
 
 
 @pytest.fixture

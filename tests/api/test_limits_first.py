@@ -10,8 +10,8 @@ import pytest
 from harness import MakeGateway, Running, fake_model
 from wire import Client, connected
 
-from gateway.api.auth import Scope
-from gateway.api.middleware import counted, scope_of
+from gateway.access.scope import Scope
+from gateway.api.route import counted, scope_of
 from gateway.app import ROUTES
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -13,7 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from harness import MakeGateway, fake_model, project
 from multidict import CIMultiDict
 
-from gateway.api.without_keys import refusal
+from gateway.access.without_keys import refusal
 from gateway.cli import main
 from gateway.config import Settings
 from gateway.http.hosts import Hosts, Proxies
@@ -58,9 +58,9 @@ OURS: tuple[dict[str, str], ...] = (
 )
 
 
-def parts(**settings: Any) -> Any:
+def known(**settings: Any) -> tuple[Hosts, Proxies]:
     made = Settings(**settings)
-    return SimpleNamespace(hosts=Hosts(made), proxies=Proxies(made.trusted_proxies))
+    return Hosts(made), Proxies(made.trusted_proxies)
 
 
 def request(headers: dict[str, str], *, remote: str = "127.0.0.1", **options: Any) -> web.Request:
@@ -74,37 +74,37 @@ def request(headers: dict[str, str], *, remote: str = "127.0.0.1", **options: An
 
 @pytest.mark.parametrize(("headers", "said"), STRANGE)
 def test_what_a_page_or_a_proxy_sends(headers: dict[str, str], said: str) -> None:
-    reason = refusal(request(headers), parts(allowed_hosts=("*",)))
+    reason = refusal(request(headers), *known(allowed_hosts=("*",)))
     assert reason is not None
     assert said in reason
 
 
 @pytest.mark.parametrize("headers", OURS)
 def test_what_programs_here_send(headers: dict[str, str]) -> None:
-    assert refusal(request(headers), parts()) is None
+    assert refusal(request(headers), *known()) is None
 
 
 def test_addresses() -> None:
     for remote in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
-        assert refusal(request({}, remote=remote), parts()) is None
+        assert refusal(request({}, remote=remote), *known()) is None
     for remote in ("10.0.0.1", "192.168.1.5", "::ffff:10.0.0.1", "fe80::1", "2001:db8::1", ""):
-        assert "loopback" in (refusal(request({}, remote=remote), parts()) or "")
-    here = parts(trusted_proxies=("127.0.0.1",))
-    assert "a proxy" in (refusal(request({}), here) or "")
-    assert "a proxy" in (refusal(request({}, version=(1, 0)), parts()) or "")
+        assert "loopback" in (refusal(request({}, remote=remote), *known()) or "")
+    here = known(trusted_proxies=("127.0.0.1",))
+    assert "a proxy" in (refusal(request({}), *here) or "")
+    assert "a proxy" in (refusal(request({}, version=(1, 0)), *known()) or "")
 
 
 def test_over_tls_origins_are_https() -> None:
     for scheme, ours in (("https", True), ("http", False)):
         asked = request({"Origin": f"{scheme}://127.0.0.1:8080"}, sslcontext=True)
-        assert (refusal(asked, parts()) is None) is ours
+        assert (refusal(asked, *known()) is None) is ours
 
 
 def test_names_that_the_owner_lists() -> None:
-    listed = parts(allowed_hosts=("box.example.com", "*.example.net"))
+    listed = known(allowed_hosts=("box.example.com", "*.example.net"))
     for host in ("box.example.com:8080", "a.example.net"):
-        assert refusal(request({"Host": host}), listed) is None
-    assert refusal(request({"Host": "example.net"}), listed) is not None
+        assert refusal(request({"Host": host}), *listed) is None
+    assert refusal(request({"Host": "example.net"}), *listed) is not None
 
 
 async def test_admin_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:

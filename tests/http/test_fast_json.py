@@ -25,7 +25,8 @@ from wire import CHAT, Client, connected, counted, head, post, small, with_tls
 
 from gateway.backends.backend import State
 from gateway.http.entrance import Entrance
-from gateway.http.fast_json import MAX_BODY, MAX_HEAD, Front
+from gateway.http.fast_json import MAX_HEAD, FastConnection
+from gateway.http.fast_listener import MAX_BODY, FastListener
 from gateway.http.heads import Head
 from gateway.proxy import relay
 from gateway.tasks import cancel_and_wait, spawn
@@ -34,10 +35,10 @@ STREAM = CHAT[:-1] + b', "stream": true}'
 FIRST = "POST /v1/chat/completions HTTP/1.1"
 
 
-def entrance_of(running: Running) -> Entrance:
+def listener_of(running: Running) -> FastListener:
     found = running.gateway._listeners._runner.server
     assert isinstance(found, Entrance)
-    return found
+    return found.listener
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -94,11 +95,12 @@ async def stream_of(client: Client) -> tuple[dict[str, str], bytes]:
         return headers, body
 
 
-async def narrow(running: Running, taking: socket.socket) -> Front:
+async def narrow(running: Running, taking: socket.socket) -> FastConnection:
     """The connection of ``taking``, once there is one, with little room in the kernel."""
     taking.setblocking(False)
-    await until(lambda: len(entrance_of(running).open) == 1)
-    (front,) = entrance_of(running).open
+    await until(lambda: len(listener_of(running).open) == 1)
+    (front,) = listener_of(running).open
+    assert isinstance(front, FastConnection)
     sock = front._transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return front
@@ -165,7 +167,7 @@ async def test_a_head_means_what_it_means_to_aiohttp(make_gateway: MakeGateway) 
         return sorted(pair for pair in kept if pair[0] != "content-length")
 
     async with make_gateway({}) as running:
-        entrance = entrance_of(running)
+        entrance = listener_of(running)
 
         @settings(max_examples=1000)
         @given(
@@ -233,8 +235,8 @@ async def test_any_cutting_gives_the_same_answers(
 
         async def answers(cuts: list[tuple[int, bool]]) -> list[tuple[int, set[str], bytes]]:
             async with connected(running) as client:
-                await until(lambda: len(entrance_of(running).open) == 1)
-                (front,) = entrance_of(running).open
+                await until(lambda: len(listener_of(running).open) == 1)
+                (front,) = listener_of(running).open
                 transport = front._transport
                 begin = 0
                 for cut, pause in [*sorted(cuts), (len(sent), False)]:
@@ -312,7 +314,7 @@ async def test_answers_are_those_of_aiohttp(make_gateway: MakeGateway, tmp_path:
                 client.send(request)
                 async with asyncio.timeout(10):
                     got = await client.reader.readuntil(b"\r\n\r\n")
-                    assert len(entrance_of(running).open) <= here
+                    assert len(listener_of(running).open) <= here
                     if b"\r\nConnection: close" in got:
                         got += await client.reader.read()
                     elif b"\r\nContent-Length: " in got:
@@ -371,7 +373,7 @@ async def test_what_is_served_here_and_what_is_handed_over(
             async with connected(running) as client:
                 client.send(request)
                 assert (await client.answer())[0] == 200, request[:200]
-                assert len(entrance_of(running).open) == here, request[:200]
+                assert len(listener_of(running).open) == here, request[:200]
                 client.send(plain)  # whoever serves it goes on
                 assert (await client.answer())[0] == 200
         # Refused by aiohttp, and at once: none waits for a head that never comes.
@@ -406,7 +408,7 @@ async def test_bodies_over_the_limit(make_gateway: MakeGateway, tmp_path: Path) 
             async with connected(running) as client:
                 client.send(request)
                 assert (await client.answer())[0] == status
-                assert len(entrance_of(running).open) == here
+                assert len(listener_of(running).open) == here
 
 
 async def test_clients_that_are_aiohttps(make_gateway: MakeGateway, tmp_path: Path) -> None:
@@ -477,7 +479,7 @@ async def test_a_known_head_is_judged_anew(make_gateway: MakeGateway, tmp_path: 
         assert await hsts(200) is not None
         await ring.revoke(record.id)
         assert await hsts(401) is not None
-        assert len(entrance_of(running).heads._kept) == 1
+        assert len(listener_of(running).heads._kept) == 1
 
 
 async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None:
@@ -485,7 +487,7 @@ async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None
         for number in range(600):
             client.send(post(running, b"{", f"X: {number}"))
             assert (await client.answer())[0] == 400
-        assert len(entrance_of(running).heads._kept) <= 256
+        assert len(listener_of(running).heads._kept) <= 256
 
 
 @pytest.mark.parametrize("end", ["the client leaves", "aiohttp gets it", "it rests too long"])
@@ -495,7 +497,7 @@ async def test_the_task_of_a_connection_ends_with_it(make_gateway: MakeGateway, 
         for _ in range(2):  # one task for both
             client.send(post(running, b"{"))
             assert (await client.answer())[0] == 400
-        (front,) = entrance_of(running).open
+        (front,) = listener_of(running).open
         task = front._task
         assert task is not None
         if end == "the client leaves":
@@ -519,7 +521,7 @@ def nothing_is_left(running: Running) -> bool:
         or connections._bodies
         or connections._answers
         or connections._resting
-        or entrance_of(running).open
+        or listener_of(running).open
         or running.gateway.scheduler.in_flight
     )
 
@@ -556,7 +558,7 @@ async def test_hanging_up(
                 if b"hangs" in phase:
                     await until(record.exists)
                     record.unlink()
-                await until(lambda: bool(entrance_of(running).open))
+                await until(lambda: bool(listener_of(running).open))
                 client.writer.transport.abort()
             await until(lambda: nothing_is_left(running))
         async with connected(running, **options) as client:  # within a stream
@@ -613,8 +615,8 @@ async def test_a_stream_that_is_not_read_waits_with_tls(
     async with make_gateway({"good": fake_model(tmp_path, chunks=100_000)}, tls=tls) as running:
         connections = running.gateway._listeners.connections
         async with connected(running, ssl=trusting) as client:
-            await until(lambda: len(entrance_of(running).open) == 1)
-            (front,) = entrance_of(running).open
+            await until(lambda: len(listener_of(running).open) == 1)
+            (front,) = listener_of(running).open
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             kernel = front._transport.get_extra_info("socket")
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -638,7 +640,7 @@ async def test_answers_that_nobody_reads_are_not_piled_up(make_gateway: MakeGate
 
             def look() -> None:
                 nonlocal held
-                if entrance_of(running).open:
+                if listener_of(running).open:
                     held = max(held, front._transport.get_write_buffer_size() + front.received)
                     loop.call_soon(look)
 
@@ -656,8 +658,8 @@ async def test_requests_behind_one_another_are_not_piled_up(make_gateway: MakeGa
         count = 3000
         refused = post(running, b"{" + b" " * 1000).replace(b"Bearer llm", b"Bearer x")
         client.send(refused * count)
-        await until(lambda: len(entrance_of(running).open) == 1)
-        (front,) = entrance_of(running).open
+        await until(lambda: len(listener_of(running).open) == 1)
+        (front,) = listener_of(running).open
         held = 0
         for _ in range(count):
             assert (await client.answer())[0] in (401, 429)
@@ -676,7 +678,7 @@ async def test_what_an_idle_connection_keeps(make_gateway: MakeGateway, tmp_path
         client.send(post(running, CHAT + b" " * 30_000) + post(running, STREAM))
         assert (await client.answer())[0] == 200
         assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
-        (front,) = entrance_of(running).open
+        (front,) = listener_of(running).open
         await until(lambda: front._request is None)
         assert front.received == 0
         assert front._expected is None

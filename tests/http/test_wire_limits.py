@@ -108,8 +108,9 @@ async def test_bad_chunks(
 def test_what_is_read_of_aiohttps_own() -> None:
     slots = {name for kind in web.RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
     assert wire.PARSED in slots, (
-        f"this aiohttp has no RequestHandler.{wire.PARSED}: say in gateway/http/aiohttp_connection.py what took "
-        "its place, or bad chunks are told by the clock only (limits.body_timeout)"
+        f"this aiohttp has no RequestHandler.{wire.PARSED}: say in "
+        "gateway/http/aiohttp_connection.py what took its place, or bad chunks are told by the "
+        "clock only (limits.body_timeout)"
     )
 
 

@@ -21,8 +21,8 @@ from harness import MakeGateway, Running, fake_model
 from scripted import until
 from wire import with_tls
 
+from gateway.http.response import Opened
 from gateway.proxy.heartbeat import Heartbeat, comment
-from gateway.proxy.outgoing import Opened
 from gateway.proxy.sse import Tail
 from gateway.tasks import spawn
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.proxy.outgoing import Opened
+from gateway.http.response import Opened
 from gateway.proxy.sink import Sink
 from gateway.proxy.sse import Tail
 from gateway.upstream import Exchange, Outlet

@@ -13,7 +13,7 @@ import pytest
 from built import WEB, ensure_built
 from harness import MakeGateway
 
-from gateway.http.refusals import EVERY_ANSWER
+from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.web import page
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -11,15 +11,10 @@ loopback, and nearly every one says so.
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from aiohttp import web
-
-from gateway.http.hosts import address_in, host_in
-
-if TYPE_CHECKING:
-    from gateway.api.parts import Parts
-    from gateway.http.request import Request
+from gateway.http.hosts import Hosts, Proxies, address_in, host_in
+from gateway.http.request import Request
 
 #: What proxies and tunnels add: somebody else is behind this connection.
 _OF_PROXIES: Final = (
@@ -36,7 +31,7 @@ _OF_PROXIES: Final = (
 _OF_THE_USER: Final = ("same-origin", "none")
 
 
-def refusal(request: Request, parts: Parts) -> str | None:
+def refusal(request: Request, hosts: Hosts, proxies: Proxies) -> str | None:
     """Why ``request`` is not taken for one of this machine's user, or ``None``."""
     headers = request.headers
     peer = address_in(request.remote or "")
@@ -44,13 +39,13 @@ def refusal(request: Request, parts: Parts) -> str | None:
         return "it did not come over loopback (127.0.0.1)"
     if (
         any(name in headers for name in _OF_PROXIES)
-        or parts.proxies.trusts(request.remote)
+        or proxies.trusts(request.remote)
         # nginx adds nothing unless told to, but speaks HTTP/1.0.
-        or (isinstance(request, web.Request) and request.version < (1, 1))
+        or request.version < (1, 1)
     ):
         return "it came through a proxy"
     host = headers.get("Host", "")
-    if not _is_here(host, parts):
+    if not _is_here(host, hosts):
         return "its Host is not localhost, 127.0.0.1 or one of allowed_hosts"
     origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
     ours = f"{'https' if request.secure else 'http'}://{host}".lower()
@@ -60,16 +55,16 @@ def refusal(request: Request, parts: Parts) -> str | None:
         return "it came from a web page elsewhere"
     if origin is None and site is None and _is_old_browser(headers.get("User-Agent", "")):
         return "it came from a browser that doesn't say whose page asks"
-    if _has_body(request) and not _is_json(headers.get("Content-Type", "")):
+    if request.can_read_body and not _is_json(headers.get("Content-Type", "")):
         return "its body is not sent as Content-Type: application/json"
     return None
 
 
-def _is_here(host: str, parts: Parts) -> bool:
+def _is_here(host: str, hosts: Hosts) -> bool:
     name = host_in(host)
     if name is None:
         return False
-    if name == "localhost" or name.endswith(".localhost") or parts.hosts.lists(name):
+    if name == "localhost" or name.endswith(".localhost") or hosts.lists(name):
         return True
     try:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
@@ -80,12 +75,6 @@ def _is_here(host: str, parts: Parts) -> bool:
 def _is_old_browser(agent: str) -> bool:
     """Whether it calls itself Mozilla, as every browser does, and PowerShell."""
     return agent.startswith("Mozilla/") and "PowerShell" not in agent
-
-
-def _has_body(request: Request) -> bool:
-    if isinstance(request, web.Request):
-        return request.can_read_body
-    return request.headers.get("Content-Length", "0").strip("0 ") != ""
 
 
 def _is_json(content_type: str) -> bool:

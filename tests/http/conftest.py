@@ -1,4 +1,4 @@
-"""Which event loops the tests of the API run on."""
+"""Which event loops the tests of the HTTP server run on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ except ImportError:
     uvloop = None
 
 #: What reads and writes sockets is tried on both loops.
-_ON_BOTH = {"test_connections.py", "test_front.py", "test_half_closed.py", "test_vanished.py"}
+_ON_BOTH = {"test_connections.py", "test_fast_json.py", "test_half_closed.py", "test_vanished.py"}
 
 
 def pytest_asyncio_loop_factories(

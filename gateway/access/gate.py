@@ -1,0 +1,127 @@
+"""Who is asking: the key of a request, and whether it may do this."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+from gateway.access.keys import ANONYMOUS, LOCAL_ADMIN, KeyRing, Principal, UnknownKey
+from gateway.access.principal import VISITOR
+from gateway.access.scope import ADMIN, Scope
+from gateway.access.without_keys import refusal
+from gateway.access.wrong_keys import WrongKeys
+from gateway.config import AuthSettings
+from gateway.errors import Forbidden, Unauthorized
+from gateway.http.hosts import Hosts, Proxies
+from gateway.http.request import Request
+
+
+class KeyGate:
+    """Lets requests in by their keys, as soon as the store has been opened; until then they wait.
+
+    ``hosts`` and ``proxies`` tell who is on this machine, where no keys are asked for.
+    """
+
+    def __init__(self, settings: AuthSettings, hosts: Hosts, proxies: Proxies) -> None:
+        #: False: nobody is asked for one.
+        self.keys_needed = settings.enabled
+        #: Whether a key may stand in a query (``?authKey=``).
+        self.keys_in_queries = settings.allow_query_key
+        self._hosts = hosts
+        self._proxies = proxies
+        self.ring: KeyRing | None = None
+        self._open = asyncio.Event()
+        #: The control socket's path: who can reach it is the owner of the data folder.
+        self.control: str | None = None
+        self.wrong_keys = WrongKeys()
+        #: Called when a key may have come to be allowed less.
+        self.rights_changed: Callable[[], None] = lambda: None
+
+    def open(self, ring: KeyRing) -> None:
+        """Keys can be checked from now on."""
+        self.ring = ring
+        ring.rights_changed = lambda: self.rights_changed()
+        self._open.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether keys are asked for, and can't be checked yet: see :meth:`wait`."""
+        return self.ring is None and self.keys_needed
+
+    async def wait(self) -> KeyRing:
+        """The ring, as soon as there is one."""
+        await self._open.wait()
+        assert self.ring is not None
+        return self.ring
+
+    def admit(self, request: Request, key: str | None, scope: Scope) -> Principal:
+        """Return who asks, if they may. Not to be called while it :attr:`is_closed`.
+
+        ``key``: the one that was presented, unchecked. Raises :class:`Unauthorized`,
+        :class:`Forbidden`; :class:`gateway.errors.RateLimited` to who seems to guess.
+        """
+        if not self.keys_needed:
+            return self._without_key(request, scope)
+        principal = self._authenticate(request, key)
+        if scope is ADMIN and not principal.admin:
+            raise Forbidden(
+                "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
+                code="admin_key_required",
+            )
+        return principal
+
+    def _without_key(self, request: Request, scope: Scope) -> Principal:
+        """Who asks where nobody has to say it. Raises :class:`Forbidden`."""
+        if self._by_control_socket(request):
+            return LOCAL_ADMIN
+        reason = refusal(request, self._hosts, self._proxies)
+        if reason is None:
+            return ANONYMOUS
+        if scope is ADMIN:
+            raise Forbidden(
+                "without keys (auth.enabled: false) this is only for programs on the gateway's own "
+                f"machine: {reason}",
+                code="local_only",
+            )
+        return VISITOR
+
+    def _authenticate(self, request: Request, key: str | None) -> Principal:
+        if key is None:
+            if self._by_control_socket(request):
+                return LOCAL_ADMIN
+            raise Unauthorized(
+                f"no API key was sent{self._why_none(request)}: use the header "
+                "`Authorization: Bearer KEY`. Keys are made with `llm-gateway keys create NAME`"
+            )
+        ring = self.ring
+        assert ring is not None
+        now = time.time()
+        try:
+            principal = ring.find(key, now)
+        except UnknownKey:
+            self.wrong_keys.wrong(self._proxies.client(request))
+            raise
+        if principal.guessable:
+            self.wrong_keys.right(self._proxies.client(request), principal.key_id)
+        ring.touch(principal.key_id, now)
+        return principal
+
+    def _why_none(self, request: Request) -> str:
+        """What makes a request without a key of one that was meant to have it, in brackets."""
+        if "authKey" in request.query:
+            if not self.keys_in_queries:
+                return " (?authKey is switched off here, see auth.allow_query_key)"
+            if request.method != "GET":
+                return " (?authKey is taken with GET only)"
+        authorization = request.headers.get("Authorization", "").strip()
+        if authorization and authorization[:6].lower() != "bearer":
+            return " (Authorization holds no `Bearer`)"
+        return " (or only a word like null in its place)"
+
+    def _by_control_socket(self, request: Request) -> bool:
+        transport = request.transport
+        if self.control is None or transport is None or not hasattr(socket, "AF_UNIX"):
+            return False
+        return bool(transport.get_extra_info("sockname") == self.control)

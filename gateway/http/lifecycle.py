@@ -1,0 +1,37 @@
+"""Whether the gateway starts, runs or stops, and how many requests are being answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+
+class Lifecycle:
+    """Ready, stopping, and the requests under way; :meth:`quiet` waits for the last of them."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.stopping = asyncio.Event()
+        #: Where clients on this machine reach it, like ``http://127.0.0.1:8080``.
+        self.urls: Sequence[str] = ()
+        #: Where plain HTTP is led to https.
+        self.redirect_urls: Sequence[str] = ()
+        self._active = 0  # requests, but for streams that never end by themselves (/status)
+        self._quiet: asyncio.Event | None = None  # where somebody waits for it
+
+    def enter(self) -> None:
+        """A request has come, or an endless stream has ended."""
+        self._active += 1
+
+    def leave(self) -> None:
+        """A request has been answered, or has turned out to be an endless stream."""
+        self._active -= 1
+        if not self._active and self._quiet is not None:
+            self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Return when no request is being answered."""
+        while self._active:  # it may be again, in the moment until whoever waits is told
+            self._quiet = self._quiet or asyncio.Event()
+            self._quiet.clear()
+            await self._quiet.wait()
