@@ -145,7 +145,9 @@ def test_an_address_that_the_machine_does_not_have(serve: Serve, tmp_path: Path)
         served = serve("--config", str(config), "--host", host)
         assert served.process.wait(20) == 1
         served.stop()
-        assert re.search(f"^error: cannot listen on {host} port .*: {why}", "".join(served.log))
+        assert re.search(
+            f"^error: cannot listen on {host} port .*: {why}", "".join(served.log), re.M
+        )
 
 
 def test_several_addresses(serve: Serve, tmp_path: Path) -> None:
