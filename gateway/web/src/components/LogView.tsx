@@ -96,7 +96,7 @@ export function LogView({ title, source, empty = t.empty }: Props) {
             onInput={(event) => (search.value = event.currentTarget.value)}
           />
         </label>
-        <label>
+        <label class="log-level">
           <span class="visually-hidden">{t.level}</span>
           <select
             class="input"
@@ -122,7 +122,7 @@ export function LogView({ title, source, empty = t.empty }: Props) {
         </label>
         <Button onClick={pause} aria-pressed={paused.value !== null}>
           <Icon name={paused.value ? "play" : "pause"} size={16} />
-          {paused.value ? t.goOn : t.pause}
+          <span class="log-pause">{paused.value ? t.goOn : t.pause}</span>
         </Button>
         <CopyButton text={() => lines.map((one) => one.text).join("\n")} label={t.copyAll} />
       </div>

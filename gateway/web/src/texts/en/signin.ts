@@ -68,8 +68,8 @@ export interface Between {
 
 const RUNNING = "Is the gateway running? On the box, `llm-gateway status` says so.";
 const AUTHORITY =
-  "To have it trusted for good, copy the authority's file, ssl/NAME-chain.pem, from the box to " +
-  "this device and add it to the authorities that the system or browser trusts (docs/tls.md).";
+  "To have it trusted for good, copy the authority's file, `ssl/NAME-chain.pem`, from the box to " +
+  "this device and add it to the authorities that the system or browser trusts (`docs/tls.md`).";
 
 /** What is the matter, and what helps. */
 export function advice(found: Diagnosis, { address, origin }: Between): Advice {
@@ -133,7 +133,7 @@ export function advice(found: Diagnosis, { address, origin }: Between): Advice {
       return {
         title: "A page that came by https can't talk to a box by http",
         steps: [
-          "Give the gateway a certificate (docs/tls.md), and take its address with https://.",
+          "Give the gateway a certificate (`docs/tls.md`), and take its address with `https://`.",
           "Or use the page that the gateway serves itself.",
         ],
       };
