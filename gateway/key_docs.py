@@ -10,8 +10,8 @@ from typing import Final
 ENTRY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "params": "Options of llama.cpp, under the names that LLM-API gave them.",
-        "params.model": "A GGUF file, relative to llm_storage or absolute; package:NAME/FILE is "
-        "one inside a Python package.",
+        "params.model": "A GGUF file, relative to `llm_storage` or absolute; "
+        "`package:NAME/FILE` is one inside a Python package.",
         "params.instruct": "Has no effect: the chat template of the model does this.",
         "params.interactive": "Has no effect: a server is always asked.",
         "params.interactiveFirst": "Has no effect: a server is always asked.",
@@ -30,7 +30,7 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "params.gpuLayers": "The others are computed by the CPU: 0 is no GPU. Without it, as "
         "many as fit.",
         "params.grammar": "In GBNF; every answer fits it, where a request brings none of its own.",
-        "params.grammarFile": "With the same, relative to llm_storage or absolute.",
+        "params.grammarFile": "With the same, relative to `llm_storage` or absolute.",
         "params.nPredict": "Where a request doesn't say. -1: no limit.",
         "params.reversePrompt": "An answer ends where it would say one of these.",
         "params.inPrefix": "Has no effect: the chat template of the model does this.",
@@ -70,7 +70,7 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "unit.",
         "env": "Variables for its llama-server, like CUDA_VISIBLE_DEVICES.",
         "extraArgs": "More arguments for its llama-server; they win over everything else.",
-        "mmproj": "The file that goes with a model that sees or hears, relative to llm_storage.",
+        "mmproj": "The file that goes with a model that sees or hears, relative to `llm_storage`.",
         "draftModel": "A small model of the same family that answers ahead of it.",
         "embeddings": "It turns texts into vectors (/v1/embeddings), and doesn't chat.",
         "reranking": "It sorts documents by a question (/v1/rerank), and doesn't chat.",

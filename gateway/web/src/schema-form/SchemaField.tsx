@@ -127,7 +127,7 @@ function Help({ id, field, said, children }: HelpProps) {
     <div id={`${id}-help`} class="schema-help">
       {said.map((one) => (
         <p key={one} class="schema-problem">
-          {one}
+          {withCode(one)}
         </p>
       ))}
       <p class="soft">

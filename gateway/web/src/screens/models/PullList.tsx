@@ -2,6 +2,7 @@ import { Button } from "../../components/Button";
 import { Meter } from "../../components/Meter";
 import { State, type StateName } from "../../components/State";
 import { toast } from "../../components/Toasts";
+import { withCode } from "../../components/withCode";
 import { duration, size } from "../../format";
 import { href } from "../../router";
 import { actions } from "../../texts/en/common";
@@ -75,7 +76,7 @@ function OnePull({ pull }: { readonly pull: Pull }) {
           <a href={href("models", pull.name)}>{t.as(pull.name)}</a>
         </p>
       )}
-      {pull.error?.message && <p class="schema-problem">{pull.error.message}</p>}
+      {pull.error?.message && <p class="schema-problem">{withCode(pull.error.message)}</p>}
     </li>
   );
 }

@@ -1,4 +1,5 @@
 import { ErrorNote } from "../../components/ErrorNote";
+import { withCode } from "../../components/withCode";
 import { GatewayError } from "../../gateway/errors";
 import type { Field } from "../../schema-form/schema";
 import { modelEntry as t } from "../../texts/en/modelEntry";
@@ -23,7 +24,7 @@ export function Refusal({ error, name, fields }: Props) {
     const words = t.processSetting((titleOf(param) ?? param) || t.aField);
     return (
       <div class="note bad" role="alert">
-        <p>{words}</p>
+        <p>{withCode(words)}</p>
       </div>
     );
   }
@@ -38,7 +39,7 @@ export function Refusal({ error, name, fields }: Props) {
             {path.length > 0 && (
               <strong>{titleOf(joined(path)) ?? <code>{joined(path)}</code>}</strong>
             )}{" "}
-            {message}
+            {withCode(message)}
           </li>
         ))}
       </ul>
