@@ -5,7 +5,8 @@ describe("numbers as people read them", () => {
   it.each([
     [0, "0 MiB"],
     [50 * 2 ** 20, "50 MiB"],
-    [0.26 * 2 ** 30, "0.3 GiB"],
+    [0.26 * 2 ** 30, "266 MiB"],
+    [2 ** 30 - 1, "1.0 GiB"],
     [24 * 2 ** 30, "24.0 GiB"],
     [128 * 2 ** 30, "128 GiB"],
   ])("size(%d) is %s", (bytes, words) => expect(size(bytes)).toBe(words));

@@ -10,9 +10,9 @@ export function count(value: number): string {
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 
-/** Bytes as GiB, or MiB below one tenth of it, or KiB below one of those. */
+/** Bytes as GiB, or MiB below one of it, or KiB below one of those. */
 export function size(bytes: number): string {
-  if (bytes >= GIB / 10) return `${(bytes / GIB).toFixed(bytes >= 100 * GIB ? 0 : 1)} GiB`;
+  if (bytes >= GIB - MIB / 2) return `${(bytes / GIB).toFixed(bytes >= 100 * GIB ? 0 : 1)} GiB`;
   if (bytes >= MIB || bytes === 0) return `${count(bytes / MIB)} MiB`;
   return `${count(Math.max(1, bytes / 1024))} KiB`;
 }
