@@ -22,6 +22,10 @@ def _models(all_of_them: Gateways, shots: Shots) -> None:
             page.get_by_role("button", name="Add a model").click()
             page.get_by_label(f"Name: {SPARE}").wait_for()
             visit.take(page, "add")
+            for way in ("hub", "another server"):
+                page.get_by_role("button", name=f"From {'the ' * (way == 'hub')}{way}").click()
+                page.get_by_role("dialog").get_by_role("textbox").first.wait_for()
+                visit.take(page, f"add.{way.split()[0]}")
 
 
 @state("One model: what it is, its settings, its personalities")
@@ -36,6 +40,10 @@ def _model(all_of_them: Gateways, shots: Shots) -> None:
                 go(page, "/".join(filter(None, ("#/models", BUSY, tab))))
                 page.get_by_role("main").get_by_text(sign).first.wait_for()
                 visit.take(page, tab)
+                if tab == "settings":
+                    page.get_by_label("Description").fill("For questions of every day.")
+                    page.get_by_text("1 change").wait_for()
+                    visit.take(page, "settings.changed", whole=False)
 
 
 @state("A model loads")

@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { Button } from "../../components/Button";
 import { toast } from "../../components/Toasts";
+import { withCode } from "../../components/withCode";
 import type { JsonObject } from "../../schema-form/json";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { makeEntry } from "./entry";
@@ -62,7 +63,7 @@ export function AddElsewhere({ onAdded }: { readonly onAdded: () => void }) {
           value={url}
           onInput={(event) => (url.value = event.currentTarget.value)}
         />
-        <span class="hint">{words.urlHint}</span>
+        <span class="hint">{withCode(words.urlHint)}</span>
       </label>
       <label class="field">
         <span>{words.key}</span>

@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { toast } from "../../components/Toasts";
+import { withCode } from "../../components/withCode";
 import { size } from "../../format";
 import { askJson } from "../../gateway/request";
 import type { JsonObject } from "../../schema-form/json";
@@ -51,8 +52,8 @@ export function AddFiles() {
         </p>
       </ErrorNote>
     );
-  if (files.value === null) return <p class="soft">{t.files.looking}</p>;
-  if (files.value.length === 0) return <p class="soft">{t.files.none}</p>;
+  if (files.value === null) return <p class="soft">{withCode(t.files.looking)}</p>;
+  if (files.value.length === 0) return <p class="soft">{withCode(t.files.none)}</p>;
   const usable = files.value.filter((one) => one.entry !== null);
   const others = files.value.filter((one) => one.entry === null);
   return (
@@ -94,8 +95,8 @@ function FoundFile({ found, onAdded }: FoundProps) {
     <li class="found-file">
       <code>{found.file}</code>
       <p class="soft">{aboutFile(found)}</p>
-      {found.problem !== null && <p class="schema-problem">{found.problem}</p>}
-      {found.doubt !== null && <p class="note warn small">{found.doubt}</p>}
+      {found.problem !== null && <p class="schema-problem">{withCode(found.problem)}</p>}
+      {found.doubt !== null && <p class="note warn small">{withCode(found.doubt)}</p>}
       {error.value !== null && <Refusal error={error.value} name={name.value} fields={[]} />}
       {entry !== null && (
         <form
@@ -104,12 +105,19 @@ function FoundFile({ found, onAdded }: FoundProps) {
             void add(entry);
           }}
         >
-          <input
-            class="input"
-            aria-label={`${t.name}: ${found.file}`}
-            value={name}
-            onInput={(event) => (name.value = event.currentTarget.value)}
-          />
+          <label class="field">
+            <span>
+              {t.name}
+              <span class="visually-hidden">: {found.file}</span>
+            </span>
+            <input
+              class="input"
+              autoComplete="off"
+              spellcheck={false}
+              value={name}
+              onInput={(event) => (name.value = event.currentTarget.value)}
+            />
+          </label>
           <Button kind="primary" type="submit" disabled={busy.value || name.value.trim() === ""}>
             {t.addIt} <span class="visually-hidden">{name}</span>
           </Button>

@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
+import { withCode } from "../../components/withCode";
 import { size } from "../../format";
 import { askJson } from "../../gateway/request";
 import { modelEntry } from "../../texts/en/modelEntry";
@@ -58,13 +59,29 @@ export function AddFromHub({ onBegun }: { readonly onBegun: () => void }) {
       cell: (one) => (
         <>
           {one.name} {one.recommended && <span class="badge">{t.recommended}</span>}
+          <div class="hub-narrow soft">{size(one.size)}</div>
         </>
       ),
       sort: (one) => one.name,
     },
-    { head: t.size, cell: (one) => size(one.size), sort: (one) => one.size, number: true },
-    { head: t.memory, cell: (one) => size(one.memory), sort: (one) => one.memory, number: true },
-    { head: t.fits, cell: (one) => t.fitsWords[one.fits] ?? one.fits },
+    {
+      head: t.size,
+      cell: (one) => size(one.size),
+      sort: (one) => one.size,
+      number: true,
+      kind: "hub-wide",
+    },
+    {
+      head: t.memory,
+      cell: (one) => (
+        <>
+          {size(one.memory)}
+          <div class="soft">{t.fitsWords[one.fits] ?? one.fits}</div>
+        </>
+      ),
+      sort: (one) => one.memory,
+      number: true,
+    },
     {
       head: t.fetch,
       cell: (one) =>
@@ -101,7 +118,7 @@ export function AddFromHub({ onBegun }: { readonly onBegun: () => void }) {
             value={repository}
             onInput={(event) => (repository.value = event.currentTarget.value)}
           />
-          <span class="hint">{t.hint}</span>
+          <span class="hint">{withCode(t.hint)}</span>
         </label>
         <Button kind="primary" type="submit" disabled={busy.value || !repository.value.trim()}>
           {t.look}
@@ -111,14 +128,16 @@ export function AddFromHub({ onBegun }: { readonly onBegun: () => void }) {
       {error.value !== null && <ErrorNote error={error.value} />}
       {offer.value && (
         <>
-          {offer.value.gated !== false && <p class="note warn">{t.gated}</p>}
-          <Table
-            title={offer.value.repository}
-            columns={columns}
-            rows={offer.value.quantisations}
-            rowKey={(one) => one.name}
-            first={{ head: t.size, descending: false }}
-          />
+          {offer.value.gated !== false && <p class="note warn">{withCode(t.gated)}</p>}
+          <div class="hub-offer">
+            <Table
+              title={offer.value.repository}
+              columns={columns}
+              rows={offer.value.quantisations}
+              rowKey={(one) => one.name}
+              first={{ head: t.memory, descending: false }}
+            />
+          </div>
         </>
       )}
     </>

@@ -14,7 +14,7 @@ type Way = (typeof WAYS)[number];
 export function AddModel({ onClose }: { readonly onClose: () => void }) {
   const way = useSignal<Way>("files");
   return (
-    <Dialog title={t.title} wide onClose={onClose}>
+    <Dialog title={t.title} onClose={onClose}>
       <div class="tabs" role="group" aria-label={t.title}>
         {WAYS.map((one) => (
           <button

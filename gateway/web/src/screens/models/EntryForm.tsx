@@ -144,10 +144,12 @@ function Editor({ name, first, root }: EditorProps) {
         />
       )}
       {!readOnly && (
-        <div class="save-bar">
-          <p class={changes.value.length === 0 && !wrong ? "soft nothing" : "soft"}>
+        <div class={changes.value.length === 0 && !wrong ? "save-bar nothing" : "save-bar"}>
+          <p class="soft">
             {changes.value.length === 0 ? t.nothing : t.changes(changes.value.length)}{" "}
-            {wrong ? t.mendFirst : changes.value.length > 0 && t.whatHappens}
+            {wrong
+              ? t.mendFirst
+              : changes.value.length > 0 && <span class="what-happens">{t.whatHappens}</span>}
           </p>
           <div class="save-buttons">
             <Button

@@ -1,3 +1,4 @@
+import { withCode } from "../../components/withCode";
 import { size } from "../../format";
 import { overview } from "../../gateway/live";
 import { href } from "../../router";
@@ -14,17 +15,17 @@ export function MemoryBars() {
   if (!machine) return <p class="soft">{t.memory.unknown}</p>;
   return (
     <section class="model-memory" aria-label={t.memory.title}>
-      {machine.problem !== null && <p class="note warn">{machine.problem}</p>}
+      {machine.problem !== null && <p class="note warn">{withCode(machine.problem)}</p>}
       {machine.devices.map((device) => {
         const parts = partsOf(device, liveModels());
-        const title =
-          device.description && device.description !== device.name
-            ? `${device.name} · ${device.description}`
-            : device.name;
+        const people = device.description || device.name;
         return (
           <div key={device.name} class="device">
             <div class="device-head">
-              <strong>{title}</strong>
+              <span>
+                <strong>{people}</strong>
+                {people !== device.name && <span class="soft"> {device.name}</span>}
+              </span>
               <span class="soft">{used(device.total - device.free, device.total)}</span>
             </div>
             <div class="device-bar" role="img" aria-label={wordsOf(device.name, parts)}>

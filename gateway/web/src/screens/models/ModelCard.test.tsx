@@ -1,7 +1,9 @@
 import { cleanup, render, screen } from "@testing-library/preact";
 import { afterEach, describe, expect, it } from "vitest";
+import { models as listed } from "../../gateway/live";
+import { Actions } from "./actions";
 import type { LiveModel } from "./facts";
-import { Numbers, Trouble } from "./ModelCard";
+import { ModelCard, Numbers, Trouble } from "./ModelCard";
 
 const IDLE: LiveModel = {
   name: "m",
@@ -39,7 +41,10 @@ function numbers(model: LiveModel): Record<string, string> {
   );
 }
 
-afterEach(cleanup);
+afterEach(() => {
+  cleanup();
+  listed.value = null;
+});
 
 describe("a card", () => {
   it("tells what a model at work holds, does and waits for", () => {
@@ -66,5 +71,24 @@ describe("a card", () => {
     expect(screen.getByText("it ran out of memory.")).toBeTruthy();
     expect(screen.getByText("Tries again in 30 s.")).toBeTruthy();
     expect(screen.getByRole("link").getAttribute("href")).toBe("#/models/m/log");
+  });
+
+  it.each([
+    [{ state: "stopped" }, "Load"],
+    [{ state: "starting" }, "Stop loading"],
+    [{ state: "ready" }, "Unload"],
+    [{ state: "failed" }, "Load again"],
+  ])("%j: offers %s", (more, words) => {
+    render(<Actions model={{ ...IDLE, ...more }} />);
+    expect(screen.getByRole("button").textContent).toBe(words);
+  });
+
+  it("of a model elsewhere says so before its facts are there, and loads nothing", () => {
+    listed.value = [{ id: "m", status: { value: "unloaded" }, aliases: [], remote: true }];
+    const servers = [{ url: "http://a", up: false, in_flight: 0, error: null, retry_in: null }];
+    render(<ModelCard model={{ ...IDLE, servers }} />);
+    expect(screen.getByText("elsewhere")).toBeTruthy();
+    expect(screen.getByRole("button").textContent).toBe("Connect");
+    expect(screen.queryByText("not loaded")).toBeNull();
   });
 });

@@ -1,12 +1,13 @@
 import type { ComponentChildren } from "preact";
 import { State } from "../../components/State";
+import { withCode } from "../../components/withCode";
 import { size } from "../../format";
 import { failureOf } from "../../gateway/failure";
 import { models as listed, overview } from "../../gateway/live";
 import { href } from "../../router";
 import { models as t } from "../../texts/en/models";
 import { Actions } from "./actions";
-import { facts, type LiveModel } from "./facts";
+import { facts, isRemote, type LiveModel } from "./facts";
 import { stateOf } from "./states";
 
 /** A model among others: its state, what it is, what it does, what can be done. */
@@ -22,7 +23,7 @@ export function ModelCard({ model }: { readonly model: LiveModel }) {
       </header>
       <Badges model={model} />
       {known?.description && <p class="soft clamp">{known.description}</p>}
-      <p class="soft what">{whatItIs(model).join(" · ")}</p>
+      <p class="soft what sentence">{whatItIs(model).join(" · ")}</p>
       <Numbers model={model} />
       <Trouble model={model} />
       <footer>
@@ -41,7 +42,7 @@ export function ModelCard({ model }: { readonly model: LiveModel }) {
 }
 
 export function StateOf({ model }: { readonly model: LiveModel }) {
-  const state = stateOf(model, facts.value.get(model.name)?.remote === true);
+  const state = stateOf(model, isRemote(model.name));
   const percent = model.progress === null ? null : model.progress * 100;
   return <State state={state} percent={state === "loading" ? percent : undefined} />;
 }
@@ -83,7 +84,7 @@ function whatItIs(model: LiveModel): string[] {
     known?.size ? size(known.size) : "",
     context ? t.card.context(context) : "",
     personalities > 0 ? t.card.personalities(personalities) : "",
-    known?.remote ? serversOf(model) : "",
+    isRemote(model.name) ? serversOf(model) : "",
   ].filter(Boolean);
 }
 
@@ -120,20 +121,26 @@ export function Numbers({ model }: { readonly model: LiveModel }) {
   );
 }
 
+interface TroubleProps {
+  readonly model: LiveModel;
+  /** However long the error is; else it stays as short as a card. */
+  readonly whole?: boolean;
+}
+
 /** What is not as it should be: failed, on the CPU, servers that don't answer. */
-export function Trouble({ model }: { readonly model: LiveModel }) {
+export function Trouble({ model, whole = false }: TroubleProps) {
   const servers = (model.servers ?? []).filter((one) => !one.up && one.error !== null);
   const said = stateOf(model, false) === "failed" ? model.last_error : null;
   return (
     <>
       {model.degraded !== null && (
         <p class="note warn small">
-          {t.card.notAsWanted} {model.degraded}
+          {t.card.notAsWanted} {withCode(model.degraded)}
         </p>
       )}
       {said !== null && (
         <div class="note bad small">
-          <p class="clamp sentence">{failureOf(said).said}</p>
+          <p class={whole ? "sentence" : "clamp sentence"}>{withCode(failureOf(said).said)}</p>
           <a href={href("models", model.name, "log")}>{t.card.itsLog}</a>
           {model.retry_in !== null && model.retry_in > 0 && (
             <p class="soft">{t.card.retry(model.retry_in)}</p>
@@ -142,7 +149,7 @@ export function Trouble({ model }: { readonly model: LiveModel }) {
       )}
       {servers.map((one) => (
         <p key={one.url} class="note warn small">
-          {one.url}: {one.error}
+          {one.url}: {withCode(one.error ?? "")}
         </p>
       ))}
     </>

@@ -13,7 +13,7 @@ export function ModelLog({ name }: { readonly name: string }) {
   return <LogView title={t.log.title(name)} source={source} empty={t.log.empty} />;
 }
 
-/** Lines that are shown of a failure's log. */
+/** Lines that are shown of a failure's log, at most. */
 const LAST = 20;
 
 interface Props {
@@ -22,7 +22,10 @@ interface Props {
   readonly starts: number;
 }
 
-/** The last lines of it, as they are now. */
+/** What is written before the lines of each start: gateway/backends/local.py. */
+const START = "--- start ";
+
+/** The last lines of it, as they are now, and none of an earlier start. */
 export function LastLines({ name, starts }: Props) {
   const lines = useSignal<readonly string[] | null>(null);
   const error = useSignal<unknown>(null);
@@ -40,9 +43,10 @@ export function LastLines({ name, starts }: Props) {
   if (error.value !== null) return <ErrorNote error={error.value} />;
   if (lines.value === null) return null;
   if (lines.value.length === 0) return <p class="soft">{t.log.empty}</p>;
+  const begun = lines.value.findLastIndex((one) => one.startsWith(START));
   return (
     <pre class="model-log" tabIndex={0} aria-label={t.log.title(name)}>
-      {lines.value.slice(-LAST).join("\n")}
+      {lines.value.slice(Math.max(begun, lines.value.length - LAST, 0)).join("\n")}
     </pre>
   );
 }

@@ -118,8 +118,8 @@ function Overview({ model }: { readonly model: LiveModel }) {
   const failed = model.last_error !== null;
   return (
     <div class="model-overview">
+      <Trouble model={model} whole />
       <Numbers model={model} />
-      <Trouble model={model} />
       {failed && (
         <section>
           <h2>{t.log.last}</h2>

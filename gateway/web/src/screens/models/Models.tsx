@@ -10,7 +10,7 @@ import { models as listed, overview } from "../../gateway/live";
 import { route } from "../../router";
 import { models as t } from "../../texts/en/models";
 import { AddModel } from "./AddModel";
-import { facts, liveModels, modelsFile, refreshFacts } from "./facts";
+import { isRemote, liveModels, modelsFile, refreshFacts, settled } from "./facts";
 import { MemoryBars } from "./MemoryBars";
 import { ModelCard } from "./ModelCard";
 import { ModelPage } from "./ModelPage";
@@ -46,12 +46,11 @@ function ModelList({ onAdd }: { readonly onAdd: () => void }) {
   const words = useSignal("");
   const filter = useSignal<Filter>("all");
   const all = liveModels();
-  const isRemote = (name: string): boolean => facts.value.get(name)?.remote === true;
   const names = JSON.stringify(all.map((one) => one.name));
   // As it was when the list was opened: a card that is used doesn't jump away under the hand.
   const order = useMemo(
     () => inOrder(all, isRemote).map((one) => one.name),
-    [names, facts.value.size > 0],
+    [names, settled.value],
   );
   const byName = new Map(all.map((one) => [one.name, one]));
   const shown = order
@@ -112,9 +111,7 @@ function ModelList({ onAdd }: { readonly onAdd: () => void }) {
           </div>
           {shown.length === 0 && <p class="soft">{t.nothingMatches}</p>}
           <div class="model-cards">
-            {shown.map((model) => (
-              <ModelCard key={model.name} model={model} />
-            ))}
+            {settled.value && shown.map((model) => <ModelCard key={model.name} model={model} />)}
           </div>
         </>
       )}

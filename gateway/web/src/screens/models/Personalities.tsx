@@ -7,6 +7,7 @@ import { Confirm } from "../../components/Dialog";
 import { Empty } from "../../components/Empty";
 import { Icon } from "../../components/Icon";
 import { toast } from "../../components/Toasts";
+import { withCode } from "../../components/withCode";
 import { GatewayError } from "../../gateway/errors";
 import { equal, type JsonObject, valueAt, withValueAt } from "../../schema-form/json";
 import { type Field, fieldsOf, type Schema } from "../../schema-form/schema";
@@ -60,7 +61,7 @@ function PersonalityList({ name, first, root }: ListProps) {
   return (
     <div class="personalities">
       <nav class="personality-list" aria-label={t.title}>
-        <p class="soft">{t.hint(name)}</p>
+        <p class="soft">{withCode(t.hint(`${name}:${current || t.anyName}`))}</p>
         <ul>
           {[...all.keys()].map((one) => (
             <li key={one}>

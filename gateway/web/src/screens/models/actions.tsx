@@ -5,7 +5,7 @@ import { wordsOf } from "../../components/ErrorNote";
 import { Icon } from "../../components/Icon";
 import { toast } from "../../components/Toasts";
 import { models as t } from "../../texts/en/models";
-import { facts, load, type LiveModel, modelsFile, setPinned, unload } from "./facts";
+import { facts, isRemote, load, type LiveModel, modelsFile, setPinned, unload } from "./facts";
 import { stateOf } from "./states";
 
 /** Do something, and say in a toast why it could not be done. */
@@ -49,9 +49,8 @@ function Steady({ kind, busy, onClick, children }: SteadyProps) {
 export function Actions({ model }: { readonly model: LiveModel }) {
   const busy = useSignal(false);
   const known = facts.value.get(model.name);
-  const remote = known?.remote === true;
+  const remote = isRemote(model.name);
   const up = ["ready", "starting", "draining", "stopping"].includes(model.state);
-  const failed = stateOf(model, remote) === "failed";
   const run = async (action: () => Promise<void>): Promise<void> => {
     busy.value = true;
     await attempt(action);
@@ -69,11 +68,11 @@ export function Actions({ model }: { readonly model: LiveModel }) {
             })
           }
         >
-          {t.actions.unload}
+          {downWords(model, remote)}
         </Steady>
       ) : (
         <Steady busy={busy.value} onClick={() => void run(() => load(model.name))}>
-          {failed ? t.actions.retry : t.actions.load}
+          {upWords(model, remote)}
         </Steady>
       )}
       {!remote && known && modelsFile.value?.writable && (
@@ -87,4 +86,14 @@ export function Actions({ model }: { readonly model: LiveModel }) {
       )}
     </>
   );
+}
+
+function downWords(model: LiveModel, remote: boolean): string {
+  if (remote) return t.actions.disconnect;
+  return model.state === "starting" ? t.actions.stopLoading : t.actions.unload;
+}
+
+function upWords(model: LiveModel, remote: boolean): string {
+  if (remote) return t.actions.connect;
+  return stateOf(model, remote) === "failed" ? t.actions.retry : t.actions.load;
 }

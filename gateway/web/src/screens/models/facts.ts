@@ -1,7 +1,7 @@
 /** What GET /admin/models says beside the overview of each second: files, pins, the right to write. */
 
 import { signal } from "@preact/signals";
-import { overview } from "../../gateway/live";
+import { models as listed, overview } from "../../gateway/live";
 import { ask, askJson } from "../../gateway/request";
 import type { ModelStatus } from "../../gateway/types";
 
@@ -45,6 +45,15 @@ export interface ModelsFile {
 
 export const facts = signal<ReadonlyMap<string, Facts>>(new Map());
 export const modelsFile = signal<ModelsFile | null>(null);
+/** Whether {@link facts} have been asked for: before, cards would change under the eyes. */
+export const settled = signal(false);
+
+/** Whether other servers have it; the list of all clients tells it too, and is there first. */
+export function isRemote(name: string): boolean {
+  return (
+    facts.value.get(name)?.remote ?? listed.value?.find((one) => one.id === name)?.remote ?? false
+  );
+}
 
 let asked = 0;
 
@@ -61,6 +70,8 @@ export async function refreshFacts(): Promise<void> {
     modelsFile.value = answer.models_file;
   } catch {
     // the frame says already that the connection broke
+  } finally {
+    settled.value = true;
   }
 }
 

@@ -139,7 +139,7 @@ export const modelEntry = {
   },
   invalid: "Not saved, as the gateway could not serve the model so:",
   processSetting: (field: string): string =>
-    `${field} can't be set over HTTP, so that a stolen key can't run programs on the box. Write it into models.json itself, or set admin.process_settings: true in gateway.yaml.`,
+    `${field} can't be set over HTTP, so that a stolen key can't run programs on the box. Write it into \`models.json\` itself, or set \`admin.process_settings: true\` in \`conf/gateway.yaml\`.`,
   aField: "This",
   reason: "Not over HTTP, so that a stolen key can't run programs: write it into models.json.",
   loading: "Reading the entry…",
@@ -148,8 +148,9 @@ export const modelEntry = {
     title: "Personalities",
     noneYet: "None yet.",
     edit: "Edit personalities",
-    hint: (name: string): string =>
-      `System prompts by name. Clients name one as the model ${name}:PERSONALITY, or in the field personality.`,
+    hint: (model: string): string =>
+      `System prompts by name. Clients name one as the model \`${model}\`, or in the field \`personality\`.`,
+    anyName: "NAME",
     empty:
       "None yet. A personality is a text that opens every conversation: “You are a patient teacher of geography.”",
     add: "Add a personality",
@@ -186,8 +187,8 @@ export const modelEntry = {
     addIt: "Add",
     added: (name: string): string => `${name} is added, and can be used.`,
     files: {
-      none: "Every GGUF file below llm_storage is in models.json already.",
-      looking: "Looking through llm_storage…",
+      none: "Every GGUF file below `llm_storage` is in models.json already.",
+      looking: "Looking through `llm_storage`…",
       fits: (memory: string): string => `takes about ${memory}`,
       vision: "sees pictures",
       audio: "hears",
@@ -197,26 +198,25 @@ export const modelEntry = {
     },
     hub: {
       repository: "Repository",
-      hint: "OWNER/NAME, as at huggingface.co. What llama.cpp runs is mostly in one called NAME-GGUF.",
+      hint: "`OWNER/NAME`, as at huggingface.co. What llama.cpp runs is mostly in one called `NAME-GGUF`.",
       look: "See what there is",
       looking: "Asking the hub…",
       quantisation: "Quantisation",
       size: "Size",
       memory: "Memory",
-      fits: "Fits",
       fetch: "Fetch",
       recommended: "recommended",
       missing: "incomplete at the hub",
-      fitsWords: { yes: "yes", partly: "in part on the GPU", no: "no" } as Readonly<
+      fitsWords: { yes: "fits", partly: "in part on the GPU", no: "does not fit" } as Readonly<
         Record<string, string>
       >,
       gated:
-        "Its owner wants to be asked first: the gateway needs a token, HF_TOKEN in its environment.",
+        "Its owner wants to be asked first: the gateway needs a token, `HF_TOKEN` in its environment.",
     },
     elsewhere: {
       url: "Address",
       urlHint:
-        "Of a server that speaks OpenAI's API: http://otherbox:8080, or https://api.example.com/v1",
+        "Of a server that speaks OpenAI's API: `http://otherbox:8080`, or `https://api.example.com/v1`",
       key: "Its key",
       keyHint: "Goes to that server and nowhere else.",
       modelName: "What it calls the model",

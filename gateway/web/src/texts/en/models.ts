@@ -71,6 +71,9 @@ export const models = {
   actions: {
     load: "Load",
     unload: "Unload",
+    stopLoading: "Stop loading",
+    connect: "Connect",
+    disconnect: "Disconnect",
     retry: "Load again",
     pin: "Pin",
     unpin: "Unpin",
