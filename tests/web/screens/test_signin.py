@@ -213,7 +213,7 @@ def test_wrong_keys(open_page: OpenPage, box: Box) -> None:
 
 def test_a_key_without_rights(plain_page: Page) -> None:
     screens = plain_page.get_by_role("navigation", name="Screens").get_by_role("link")
-    assert screens.all_inner_texts() == ["Chat", "Usage"]
+    expect(screens).to_have_text(["Chat", "Usage"])
     plain_page.evaluate("() => { location.hash = '#/keys' }")
     plain_page.get_by_role("heading", name="This screen is for admin keys").wait_for()
     assert axe.violations(plain_page) == []
