@@ -242,6 +242,7 @@ class LocalBackend(Backend):
             self._died(failure)
             await self._clean_up()
             return self._failed(failure, self._after_death())
+        self._give_way()
         self.load_seconds = time.monotonic() - started
         if run.degraded is not None:
             _log.warning("model %s runs on the CPU: %s", self.spec.name, run.degraded)
@@ -257,10 +258,16 @@ class LocalBackend(Backend):
 
     def _failed(self, failure: GatewayError, state: State) -> GatewayError:
         """The start is over, and what there was of it is cleared away."""
+        self._give_way()
         self.start_error = failure
         self._starting = None
         self._enter(state)
         return failure
+
+    def _give_way(self) -> None:
+        """End this start if it is stopped: that has been said, and its task comes a turn later."""
+        if self._stopping is not None:
+            raise asyncio.CancelledError
 
     def _as_failure(self, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.backends.backend import State
 from gateway.backends.growth import Growth
 from gateway.backends.placement import Demand, Look, Memory, Placement, Resident, taken_by
 from gateway.backends.roster import Roster
@@ -156,7 +155,7 @@ class ModelMemory:
 
     def _residents(self) -> list[Resident]:
         return [
-            Resident(pid, model.on, settled=model.backend.state is not State.STARTING)
+            Resident(pid, model.on, settled=not model.loading)
             for model in self._roster.all()
             if (pid := model.backend.pid) is not None
         ]

@@ -152,15 +152,17 @@ class RemoteBackend(Backend):
     # --- transitions ------------------------------------------------------------------------
 
     async def _start(self, prepare: Callable[[], Awaitable[None]] | None) -> GatewayError | None:
-        if prepare is not None:
-            await prepare()
-        started = time.monotonic()
         self.starts += 1
         self.start_failed = False
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
         try:
+            if prepare is not None:
+                await prepare()
+            started = time.monotonic()
             key, context = await asyncio.to_thread(self._prepare)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever it is: who waits must be told
+            if not isinstance(error, OSError | ValueError):
+                _log.error("starting %s", self.spec.name, exc_info=error)
             what = f"the servers of {self.spec.name!r} cannot be asked."
             return self._failed(LoadFailed(what, detail=str(error)))
         spec = self.spec
@@ -182,12 +184,19 @@ class RemoteBackend(Backend):
                 return self._failed(failure)
             self._news.clear()
             await self._news.wait()
+        self._give_way()
         self.load_seconds = time.monotonic() - started
         self._starting = None
         self._enter(State.READY)
         return None
 
+    def _give_way(self) -> None:
+        """End this start if it is stopped: that has been said, and its task comes a turn later."""
+        if self._stopping is not None:
+            raise asyncio.CancelledError
+
     def _failed(self, failure: GatewayError) -> GatewayError:
+        self._give_way()
         self.refused(failure)
         self.start_error = failure
         self._starting = None

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.backends.backend import Backend, Environment, State
-from gateway.backends.decision import Decision, ModelView, SchedulingLimits
+from gateway.backends.decision import Action, Decision, ModelView, SchedulingLimits
 from gateway.backends.executor import Executor
 from gateway.backends.lease import Lease, Leases
 from gateway.backends.model_memory import ModelMemory
@@ -32,7 +33,7 @@ from gateway.tasks import cancel_and_wait
 if TYPE_CHECKING:
     from gateway.backends.accounts import Accounts
 
-_LOADED = (State.READY, State.DRAINING)
+_log = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -217,8 +218,13 @@ class Scheduler:
         return place_in(found, task) if found is not None else None
 
     def loaded(self) -> list[str]:
-        """Names of the models that are loaded, those too that end their work."""
-        return [name for name, m in self._models.items() if m.backend.state in _LOADED]
+        """Names of the models that are loaded, but for those that make room for another."""
+        return [
+            name
+            for name, model in self._models.items()
+            if model.backend.state is State.READY
+            or (model.backend.state is State.DRAINING and model.unload)
+        ]
 
     def status(self) -> list[ModelStatus]:
         """Every model, in the order of models.json."""
@@ -290,12 +296,17 @@ class Scheduler:
         self._notify()
 
     def _act(self) -> Decision:
+        before: tuple[Action, ...] = ()
         while True:
             self._again = False
             self._memory.look_up_needs()
             now, memory = time.monotonic(), self._memory.now()
             decision = decide(self._views(), self.limits, now, memory)
             self._memory.note_short(decision.short)
+            if before and decision.actions == before and not self._again:
+                _log.error("what was decided changes nothing: %s", before)  # and never would
+                return decision
+            before = decision.actions
             for action in decision.actions:
                 self._executor.carry_out(action)
             if not decision.actions and not self._again:

@@ -11,6 +11,9 @@ from local_backends import failure, kill
 from scripted import alive, says
 
 from gateway.backends.backend import State
+from gateway.backends.command import Command
+from gateway.backends.process import Child
+from gateway.backends.server_run import ServerRun
 from gateway.errors import BackendError, LoadFailed
 from gateway.models.catalog import Params
 from gateway.tasks import spawn
@@ -61,6 +64,23 @@ async def test_a_start_whose_preparation_fails_is_refused_and_may_be_tried_again
     assert backend.start_error is backend.last_error
     await backend.ensure_ready()
     assert backend.start_error is None
+
+
+async def test_a_stop_in_the_moment_in_which_it_is_ready_counts(make_local, box, monkeypatch):
+    until_ready = ServerRun.until_ready
+
+    async def then_stopped(run: ServerRun, command: Command) -> Child:
+        child = await until_ready(run, command)
+        backend.stop()  # its task begins a turn later: after what follows here
+        return child
+
+    monkeypatch.setattr(ServerRun, "until_ready", then_stopped)
+    backend = make_local()
+    assert "stopped" in (await failure(backend)).message
+    await backend.stop()
+    S = State
+    assert backend.states == [S.STOPPED, S.STARTING, S.STOPPING, S.STOPPED]
+    assert box.left() == []
 
 
 async def test_a_stop_while_a_start_is_prepared_ends_that_too(make_local, box):
