@@ -57,20 +57,23 @@ class KeyGate:
         return self.ring
 
     def admit(self, request: Request, key: str | None, scope: Scope) -> Principal:
-        """Return who asks, if they may. Not to be called while it :attr:`is_closed`.
+        """Return who asks; what that may do is for :meth:`check` to say.
 
-        ``key``: the one that was presented, unchecked. Raises :class:`Unauthorized`,
-        :class:`Forbidden`; :class:`gateway.errors.RateLimited` to who seems to guess.
+        ``key``: the one that was presented, unchecked; not to be called with one while it
+        :attr:`is_closed`. Raises :class:`Unauthorized`; :class:`gateway.errors.RateLimited` to
+        who seems to guess; without keys, :class:`Forbidden`.
         """
         if not self.keys_needed:
             return self._without_key(request, scope)
-        principal = self._authenticate(request, key)
-        if scope is ADMIN and not principal.admin:
+        return self._authenticate(request, key)
+
+    def check(self, principal: Principal, scope: Scope) -> None:
+        """Raise :class:`Forbidden` unless ``principal`` may ask for what needs ``scope``."""
+        if scope is ADMIN and self.keys_needed and not principal.admin:
             raise Forbidden(
                 "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
                 code="admin_key_required",
             )
-        return principal
 
     def _without_key(self, request: Request, scope: Scope) -> Principal:
         """Who asks where nobody has to say it. Raises :class:`Forbidden`."""

@@ -105,12 +105,15 @@ def authenticate(request: web.Request, visit: Visit, route: Route) -> None:
     key = presented_key(request, allow_query=gate.keys_in_queries)
     visit.principal = gate.admit(request, key, route.scope)
     visit.needs_admin = route.scope is ADMIN
+    gate.check(visit.principal, route.scope)
 
 
 def use_known_key(request: FastRequest, visit: Visit, route: KnownRoute) -> None:
     """The same where the key was read with the head."""
-    visit.principal = visit.parts.gate.admit(request, route.key, route.scope)
+    gate = visit.parts.gate
+    visit.principal = gate.admit(request, route.key, route.scope)
     visit.needs_admin = route.scope is ADMIN
+    gate.check(visit.principal, route.scope)
 
 
 def refuse_when_stopping(_request: Request, visit: Visit, _route: Route) -> None:
@@ -168,8 +171,8 @@ async def answer(request: Request, visit: Visit, route: Route) -> Answer:
     logged = True
     response: Answer | None
     try:
-        if route.scope is not PUBLIC and parts.gate.is_closed:
-            await parts.gate.wait()
+        if parts.gate.is_closed:
+            await _until_keys_are_known(request, visit, route)
         for step in route.steps:
             if (response := step(request, visit, route)) is not None:
                 break
@@ -222,6 +225,26 @@ async def answer(request: Request, visit: Visit, route: Route) -> Answer:
                 visit.model or "-",
                 parts.proxies.client(request) or "-",
             )
+
+
+async def _until_keys_are_known(request: Request, visit: Visit, route: Route) -> None:
+    """Wait for the store to be opened, which takes a moment at the start.
+
+    Only who brings a key waits, after what is refused, or answered, without a look at keys.
+    """
+    if route.scope is PUBLIC:
+        return
+    gate = visit.parts.gate
+    if isinstance(route, KnownRoute):
+        key = route.key
+    else:
+        assert isinstance(request, web.Request)
+        check_target(request, visit, route)
+        if preflight(request, visit, route) is not None:
+            return  # the step itself answers
+        key = presented_key(request, allow_query=gate.keys_in_queries)
+    if key is not None:
+        await gate.wait()
 
 
 def _error_response(

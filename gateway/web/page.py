@@ -112,9 +112,9 @@ async def root(request: web.Request) -> web.StreamResponse:
         visit = request[VISIT]
         try:
             gate = visit.parts.gate
-            if gate.is_closed:
-                await gate.wait()
             key = presented_key(request, allow_query=gate.keys_in_queries)
+            if gate.is_closed and key is not None:
+                await gate.wait()
             visit.principal = gate.admit(request, key, Scope.CHAT)
         except Unauthorized as error:
             error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
