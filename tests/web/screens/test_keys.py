@@ -109,6 +109,37 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     assert violations(page, "main") == []
 
 
+def test_a_key_is_copied_where_the_browser_has_no_clipboard(keys_page: Page) -> None:
+    """As by plain http at a name in the home's network."""
+    page = keys_page
+    page.evaluate("() => { delete Navigator.prototype.clipboard }")
+    page.get_by_role("button", name="Create a key").click()
+    form = page.get_by_role("dialog", name="Create a key")
+    name = form.get_by_label("Name", exact=False).first
+    name.fill("phone")
+    form.get_by_role("button", name="Create a key").click()
+    made = page.get_by_role("dialog", name="Your new key: phone")
+    key = made.locator(".key-text code").inner_text()
+    made.get_by_role("button", name="Copy key").click()
+    expect(made.get_by_role("button", name="Copied")).to_be_focused()
+    made.get_by_role("button", name="Done").click()
+    page.get_by_role("button", name="Create a key").click()
+    name.press("Control+V")
+    expect(name).to_have_value(key)
+    page.keyboard.press("Escape")
+
+    # Where it isn't let do that either, it says so, and the key is selected.
+    page.get_by_role("button", name="Create a key").click()
+    name.fill("tablet")
+    page.evaluate("() => { document.execCommand = () => false }")
+    form.get_by_role("button", name="Create a key").click()
+    made = page.get_by_role("dialog", name="Your new key: tablet")
+    made.get_by_role("button", name="Copy key").click()
+    expect(made.get_by_role("alert")).to_have_text("Could not copy. Select it and copy it by hand.")
+    key = made.locator(".key-text code").inner_text()
+    assert page.evaluate("() => String(getSelection())") == key
+
+
 def test_a_key_of_one_personality_is_offered_no_other(open_page: Any, box: Any) -> None:
     fields = {"name": "pupil", "personalities": ["geography teacher"]}
     key = box.ask("POST", "/admin/keys", fields)["key"]

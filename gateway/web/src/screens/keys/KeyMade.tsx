@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
+import { useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
-import { copyText } from "../../components/CopyButton";
+import { CopyFailed, copyText } from "../../components/CopyButton";
 import { Dialog } from "../../components/Dialog";
 import { Icon } from "../../components/Icon";
 import { UseIt } from "../../components/UseIt";
@@ -16,19 +17,23 @@ interface Props {
 /** The only time that a key's text is seen: to copy it is what is to be done first. */
 export function KeyMade({ made, onClose }: Props) {
   const copied = useSignal(false);
+  const failed = useSignal(false);
+  const text = useRef<HTMLElement>(null);
   const copy = async (): Promise<void> => {
-    await copyText(made.key);
-    copied.value = true;
+    copied.value = await copyText(made.key);
+    failed.value = !copied.value;
+    if (failed.value && text.current) getSelection()?.selectAllChildren(text.current);
   };
   return (
     <Dialog title={t.created(made.name)} onClose={onClose} wide>
       <p>{t.shownOnce}</p>
       <div class="key-text">
-        <code>{made.key}</code>
+        <code ref={text}>{made.key}</code>
         <Button kind={copied.value ? undefined : "primary"} onClick={() => void copy()}>
           <Icon name={copied.value ? "check" : "copy"} size={16} />
           <span aria-live="polite">{copied.value ? actions.copied : t.copyKey}</span>
         </Button>
+        {failed.value && <CopyFailed />}
       </div>
       <UseIt model={made.models?.[0]} apiKey={made.key} />
       <div class="actions">

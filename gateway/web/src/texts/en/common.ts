@@ -31,6 +31,7 @@ export const actions = {
   close: "Close",
   copy: "Copy",
   copied: "Copied",
+  copyFailed: "Could not copy. Select it and copy it by hand.",
   loading: "Loading…",
   tryAgain: "Try again",
   undo: "Undo",
