@@ -10,6 +10,7 @@ import { ask } from "../../gateway/request";
 import { go, href } from "../../router";
 import { models as t } from "../../texts/en/models";
 import { Actions, attempt } from "./actions";
+import { forgetDrafts } from "./drafts";
 import { EntryForm } from "./EntryForm";
 import { entryPath, facts, type LiveModel, liveModels, modelsFile, refreshFacts } from "./facts";
 import { Numbers, StateOf, Trouble } from "./ModelCard";
@@ -90,6 +91,7 @@ function Remove({ name }: { readonly name: string }) {
   const asking = useSignal(false);
   const remove = async (): Promise<void> => {
     await ask(entryPath(name), { method: "DELETE" });
+    forgetDrafts(name);
     toast(t.remove.done(name));
     go(href("models"), true);
     await refreshFacts();

@@ -1,7 +1,7 @@
 /** The personalities of a model: list, edit, rename, and try before they are saved. */
 
-import { useSignal } from "@preact/signals";
-import { useId } from "preact/hooks";
+import { type Signal, useSignal, useSignalEffect } from "@preact/signals";
+import { useId, useMemo } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Confirm } from "../../components/Dialog";
 import { Empty } from "../../components/Empty";
@@ -16,6 +16,7 @@ import { useUnreadable } from "../../schema-form/useUnreadable";
 import { modelEntry } from "../../texts/en/modelEntry";
 import { attempt } from "./actions";
 import { Conflict } from "./Conflict";
+import { keepPersonalityDraft, type PersonalityDraft, personalityDrafts } from "./drafts";
 import { changeEntry, definition, problemsAt, problemsOf, readEntry, type Stored } from "./entry";
 import { modelsFile } from "./facts";
 import {
@@ -50,12 +51,17 @@ interface ListProps {
 
 function PersonalityList({ name, first, root }: ListProps) {
   const stored = useSignal(first);
+  const busy = useSignal(false);
+  const drafts = personalityDrafts(name);
   /** The one that is edited; "" is a new one, `null` none. */
-  const selected = useSignal<string | null>([...personalitiesOf(first.entry).keys()][0] ?? null);
+  const selected = useSignal<string | null>(
+    [...drafts.keys(), ...personalitiesOf(first.entry).keys()][0] ?? null,
+  );
   const { entry } = stored.value;
   if (entry["embeddings"] === true || entry["reranking"] === true)
     return <p class="soft">{t.noChat}</p>;
-  const all = personalitiesOf(entry);
+  // One that somebody else has removed is in the list for as long as it is being changed here.
+  const names = new Set([...personalitiesOf(entry).keys(), ...drafts.keys()]);
   const readOnly = modelsFile.value?.writable === false;
   const current = selected.value;
   return (
@@ -63,14 +69,14 @@ function PersonalityList({ name, first, root }: ListProps) {
       <nav class="personality-list" aria-label={t.title}>
         <p class="soft">{withCode(t.hint(`${name}:${current || t.anyName}`))}</p>
         <ul>
-          {[...all.keys()].map((one) => (
+          {[...names].map((one) => (
             <li key={one}>
               <button
                 type="button"
                 aria-current={one === current ? "true" : undefined}
                 onClick={() => (selected.value = one)}
               >
-                {one}
+                {one || t.newName} {drafts.has(one) && <small class="soft">{t.unsaved}</small>}
               </button>
             </li>
           ))}
@@ -93,9 +99,12 @@ function PersonalityList({ name, first, root }: ListProps) {
           stored={stored.value}
           root={root}
           readOnly={readOnly}
+          busy={busy}
           onStored={(next, at) => {
             stored.value = next;
-            selected.value = at ?? [...personalitiesOf(next.entry).keys()][0] ?? null;
+            if (selected.value !== current) return; // somebody has gone on to another one
+            const there = [...personalitiesOf(next.entry).keys()];
+            selected.value = at !== null && there.includes(at) ? at : (there[0] ?? null);
           }}
         />
       )}
@@ -109,17 +118,37 @@ interface EditorProps {
   readonly stored: Stored;
   readonly root: Schema;
   readonly readOnly: boolean;
+  /** Whether one of the model's is being saved: the next goes on from what comes of that. */
+  readonly busy: Signal<boolean>;
   readonly onStored: (next: Stored, selected: string | null) => void;
 }
 
-function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: EditorProps) {
+/** A personality as it is saved in an entry. */
+function savedIn({ entry }: Stored, own: string | null): Personality | undefined {
+  return own === null ? undefined : personalitiesOf(entry).get(own);
+}
+
+/**
+ * The entry that a change goes on from: as it is stored now, unless somebody else has changed this
+ * personality since the draft was begun. Then it's the one of then, and saving tells of that.
+ */
+function baseOf(stored: Stored, own: string | null, kept: PersonalityDraft | undefined): Stored {
+  if (kept === undefined) return stored;
+  const [then, now] = [savedIn(kept.before, own), savedIn(stored, own)];
+  const same = then === undefined ? now === undefined : now !== undefined && equal(then, now);
+  return same ? stored : kept.before;
+}
+
+function PersonalityEditor({ model, own, stored, root, readOnly, busy, onStored }: EditorProps) {
   const id = useId();
+  const kept = useMemo(() => personalityDrafts(model).get(own ?? ""), [model, own]);
+  const base = useMemo(() => baseOf(stored, own, kept), [stored, own, kept]);
   const all = personalitiesOf(stored.entry);
-  const before: Personality | undefined = own === null ? undefined : all.get(own);
+  const before = savedIn(base, own);
   const first = asObject(before ?? "");
-  const title = useSignal(own ?? "");
-  const draft = useSignal<JsonObject>(first);
-  const busy = useSignal(false);
+  const title = useSignal(kept?.name ?? own ?? "");
+  const draft = useSignal<JsonObject>(kept?.value ?? first);
+  const edition = useSignal(0);
   const error = useSignal<unknown>(null);
   const theirs = useSignal<Stored | null>(null);
   const removing = useSignal(false);
@@ -127,7 +156,21 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
   const fields = fieldsOf(definition(root, "Personality"), root);
   const more = fields.filter((one) => one.key !== "prompt");
   const named = wrongName(title.value, own, all);
-  const changed = title.value.trim() !== (own ?? "") || !equal(draft.value, first);
+  const differs = (name: string, value: JsonObject): boolean =>
+    name.trim() !== (own ?? "") || !equal(asWritten(value, before), asWritten(first, before));
+  const changed = differs(title.value, draft.value);
+  useSignalEffect(() => {
+    const [name, value] = [title.value, draft.value];
+    const next = differs(name, value) ? { before: base, name, value } : null;
+    keepPersonalityDraft(model, own ?? "", next);
+  });
+  const forget = (): void => keepPersonalityDraft(model, own ?? "", null);
+  const discard = (): void => {
+    title.value = own ?? "";
+    draft.value = first;
+    error.value = null;
+    edition.value += 1;
+  };
   const problems = problemsOf(error.value, `${model}.personalities.${title.value.trim()}`);
 
   const put = async (from: Stored): Promise<void> => {
@@ -138,6 +181,7 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
       const after = withPersonality(from.entry, own, title.value.trim(), written);
       const next = await changeEntry(model, from, after);
       toast(t.saved(title.value.trim()));
+      forget();
       onStored(next, title.value.trim());
     } catch (reason) {
       if (reason instanceof GatewayError && reason.status === 412)
@@ -149,7 +193,9 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
   };
   const remove = async (): Promise<void> => {
     if (own === null) return;
-    onStored(await changeEntry(model, stored, withPersonality(stored.entry, own, own, null)), null);
+    const next = await changeEntry(model, stored, withPersonality(stored.entry, own, own, null));
+    forget();
+    onStored(next, null);
     toast(t.removed(own));
   };
   const prompt = draft.value["prompt"];
@@ -159,20 +205,23 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
         class="personality-form"
         onSubmit={(event) => {
           event.preventDefault();
-          void put(stored);
+          void put(base);
         }}
       >
         {theirs.value ? (
           <Conflict
-            before={stored.entry}
-            mine={withPersonality(stored.entry, own, title.value, asWritten(draft.value, before))}
+            before={base.entry}
+            mine={withPersonality(base.entry, own, title.value, asWritten(draft.value, before))}
             theirs={theirs.value.entry}
             onMine={() => {
               const found = theirs.value;
               theirs.value = null;
               if (found) void put(found);
             }}
-            onTheirs={() => theirs.value && onStored(theirs.value, null)}
+            onTheirs={() => {
+              forget();
+              if (theirs.value) onStored(theirs.value, own);
+            }}
           />
         ) : (
           error.value !== null && <Refusal error={error.value} name={model} fields={fields} />
@@ -204,12 +253,12 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
             }}
           />
         </label>
-        <details open={more.some((one) => valueAt(first, one.path) !== undefined)}>
+        <details open={more.some((one) => valueAt(kept?.value ?? first, one.path) !== undefined)}>
           <summary>{t.more}</summary>
           <div class="schema-fields">
             {more.map((field: Field) => (
               <SchemaField
-                key={field.key}
+                key={`${field.key}-${edition.value}`}
                 field={field}
                 label={labelOf(field)}
                 value={valueAt(draft.value, field.path)}
@@ -225,7 +274,8 @@ function PersonalityEditor({ model, own, stored, root, readOnly, onStored }: Edi
         {!readOnly && (
           <div class="save-buttons">
             {changed && own !== null && <span class="soft">{t.unsaved}</span>}
-            {own !== null && (
+            {(changed || unreadable.any) && <Button onClick={discard}>{modelEntry.discard}</Button>}
+            {own !== null && all.has(own) && (
               <Button kind="plain" onClick={() => (removing.value = true)}>
                 {t.remove}
               </Button>

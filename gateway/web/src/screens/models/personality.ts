@@ -26,19 +26,22 @@ export function asWritten(object: JsonObject, before: Personality | undefined): 
   return typeof prompt === "string" ? prompt : "";
 }
 
-/** `entry` with a personality put in, under another name if it was renamed; its place stays. */
+/**
+ * `entry` with a personality put in, under another name if it was renamed; its place stays. One that
+ * is not there (any more) is added.
+ */
 export function withPersonality(
   entry: JsonObject,
   old: string | null,
   name: string,
   value: Personality | null,
 ): JsonObject {
-  const all = [...personalitiesOf(entry)];
-  const changed: (readonly [string, Json])[] = all.flatMap(([key, one]) => {
+  const all = personalitiesOf(entry);
+  const changed: (readonly [string, Json])[] = [...all].flatMap(([key, one]) => {
     if (key !== old) return [[key, one] as const];
     return value === null ? [] : [[name, value] as const];
   });
-  if (old === null && value !== null) changed.push([name, value]);
+  if ((old === null || !all.has(old)) && value !== null) changed.push([name, value]);
   const { personalities: _, ...rest } = entry;
   if (changed.length === 0) return rest;
   return { ...rest, personalities: Object.fromEntries(changed) };
