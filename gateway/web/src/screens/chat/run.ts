@@ -19,6 +19,7 @@ import { chat as t } from "../../texts/en/chat";
 import { DONE, NOTHING, take, type Answer } from "./answer";
 import { bodyOf, canGoOn } from "./body";
 import { addressesOf } from "./images";
+import { placeInUse, refusedAt, watchPlace } from "./place";
 
 /** Milliseconds between two pictures of an answer that grows, and between two writes of it. */
 const SHOWN_EACH = 40;
@@ -91,6 +92,8 @@ class Writing implements Run {
   readonly answer = signal<Answer>(NOTHING);
   readonly attempts = signal(0);
   readonly #wanted: Wanted;
+  /** What was asked at one box is gone on with there, and told to no other. */
+  readonly #place = placeInUse();
   readonly #control = new AbortController();
   /** What had come before this attempt. */
   #before: Message;
@@ -120,10 +123,12 @@ class Writing implements Run {
     void store.flush();
     const leave = (): void => this.#keep(this.#current());
     addEventListener("pagehide", leave);
+    const unwatch = watchPlace(this.#place, () => this.stop());
     let ended: Ended;
     try {
       ended = await this.#toTheEnd();
     } finally {
+      unwatch();
       removeEventListener("pagehide", leave);
       if (this.#timer !== null) clearTimeout(this.#timer);
     }
@@ -170,7 +175,8 @@ class Writing implements Run {
       begun: begun === "" ? undefined : begun,
     });
     const { signal } = this.#control;
-    const response = await ask("/v1/chat/completions", { method: "POST", body, signal });
+    const asked = { method: "POST", body, signal, place: this.#place } as const;
+    const response = await ask("/v1/chat/completions", asked);
     this.#requestId = response.headers.get("X-Request-Id");
     const silence = new AbortController();
     const watch = setInterval(() => {
@@ -197,6 +203,7 @@ class Writing implements Run {
   #failed(error: unknown): Ended | "cut" {
     if (this.#control.signal.aborted) return { finish: "stopped" };
     if (error instanceof GatewayError) {
+      if (error.status === 401) refusedAt(this.#place);
       this.#requestId = error.requestId;
       return this.#erred(error.message);
     }

@@ -1,0 +1,178 @@
+import "fake-indexeddb/auto";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { store } from "../../conversations/conversations";
+import { newId, type Message } from "../../conversations/types";
+import {
+  addBox,
+  boxes,
+  forgetKey,
+  key,
+  keyRefused,
+  removeBox,
+  selectBox,
+  useKey,
+} from "../../gateway/connection";
+import { run, runs } from "./run";
+
+const KITCHEN = "https://kitchen.example";
+const OFFICE = "https://office.example";
+
+interface Asked {
+  readonly url: string;
+  readonly key: string | null;
+  readonly signal: AbortSignal;
+  /** Answer with these pieces, and then end, break off, or leave open. */
+  readonly answer: (pieces: readonly string[], then: "end" | "break" | "open") => void;
+  readonly refuse: (status: number) => void;
+}
+
+let asked: Asked[];
+
+function piece(content: string, finish: string | null = null): string {
+  return `data: ${JSON.stringify({ choices: [{ delta: { content }, finish_reason: finish }] })}\n\n`;
+}
+
+/** The network, as a test tells it to answer. */
+function fetched(url: string, init: RequestInit): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    const signal = init.signal as AbortSignal;
+    signal.addEventListener("abort", () => reject(signal.reason as Error));
+    asked.push({
+      url,
+      key: new Headers(init.headers).get("Authorization"),
+      signal,
+      answer: (pieces, then) => {
+        const body = new ReadableStream<Uint8Array>({
+          start(controller) {
+            signal.addEventListener("abort", () => controller.error(signal.reason));
+            for (const one of pieces) controller.enqueue(new TextEncoder().encode(one));
+            if (then === "end") controller.close();
+          },
+          pull(controller) {
+            if (then === "break") controller.error(new TypeError("network error"));
+          },
+        });
+        resolve(new Response(body, { headers: { "X-Request-Id": "req_1" } }));
+      },
+      refuse: (status) =>
+        resolve(Response.json({ error: { message: "no", code: "invalid_api_key" } }, { status })),
+    });
+  });
+}
+
+/** The request of this number, once it has been made. */
+function request(number: number): Promise<Asked> {
+  return vi.waitFor(
+    () => {
+      const one = asked[number - 1];
+      if (one === undefined) throw new Error(`${asked.length} requests`);
+      return one;
+    },
+    { timeout: 30_000 },
+  );
+}
+
+/** Ask a question at the box in use, and begin to have it answered. */
+function begin(images: Message["images"] = []) {
+  const conversation = store.openNew({ model: "smol" });
+  const { id } = conversation;
+  const created = Date.now();
+  const question: Message = {
+    id: newId(),
+    conversation: id,
+    parent: null,
+    role: "user",
+    content: "Where?",
+    images,
+    created,
+  };
+  store.put(question);
+  const message: Message = {
+    ...question,
+    id: newId(),
+    parent: question.id,
+    role: "assistant",
+    content: "",
+    images: [],
+  };
+  const ended = run({
+    conversation,
+    model: "smol",
+    personalities: false,
+    remote: false,
+    path: [question],
+    message,
+  });
+  return { id, ended, message: () => store.opened.value?.messages.get(message.id) };
+}
+
+beforeEach(() => {
+  asked = [];
+  vi.stubGlobal("fetch", fetched);
+  for (const [address, its] of [
+    [OFFICE, "office-key"],
+    [KITCHEN, "kitchen-key"],
+  ] as const) {
+    addBox({ address, name: address });
+    selectBox(address);
+    useKey(its, true);
+  }
+});
+
+afterEach(async () => {
+  for (const one of runs.value.values()) one.stop();
+  await vi.waitFor(() => expect(runs.value.size).toBe(0));
+  keyRefused.value = null;
+  for (const { address } of boxes.value) removeBox(address);
+  vi.unstubAllGlobals();
+});
+
+describe("an answer under way", () => {
+  it("is gone on with at its box, though the person went to another one", async () => {
+    const { ended, message } = begin();
+    (await request(1)).answer([piece("It is ")], "break");
+    selectBox(OFFICE);
+    dispatchEvent(new Event("online")); // instead of waiting for the next attempt
+    const again = await request(2);
+    expect([again.url, again.key]).toEqual([
+      `${KITCHEN}/v1/chat/completions`,
+      "Bearer kitchen-key",
+    ]);
+    again.answer([piece("there.", "stop")], "end");
+    await ended;
+    expect(message()).toMatchObject({ content: "It is there.", finish: "stop" });
+  });
+
+  it("ends when the person signs out of its box", async () => {
+    const { ended, message } = begin();
+    const { answer, signal } = await request(1);
+    answer([piece("It is ")], "open");
+    forgetKey();
+    await ended;
+    expect(signal.aborted).toBe(true);
+    expect(message()?.finish).toBe("stopped");
+  });
+
+  it("ends when its box is forgotten", async () => {
+    const { ended } = begin();
+    const { signal } = await request(1);
+    selectBox(OFFICE);
+    removeBox(KITCHEN);
+    await ended;
+    expect(signal.aborted).toBe(true);
+  });
+
+  it("has another key asked for when its own is refused, at the box in use alone", async () => {
+    const first = begin();
+    (await request(1)).refuse(401);
+    await first.ended;
+    expect(keyRefused.value).toBe(key.value);
+    keyRefused.value = null;
+    const second = begin();
+    const { refuse } = await request(2);
+    selectBox(OFFICE);
+    refuse(401);
+    await second.ended;
+    expect(keyRefused.value).toBeNull();
+  });
+});
