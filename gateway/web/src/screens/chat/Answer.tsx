@@ -21,6 +21,8 @@ interface Props {
   readonly run: Run | undefined;
   readonly first: boolean;
   readonly remote: boolean;
+  /** Whether something can be asked now. */
+  readonly idle: boolean;
   /** The last one of what is shown. */
   readonly last: boolean;
   /** Whether its Markdown is worth working out now; else its text is shown as it is. */
@@ -100,7 +102,7 @@ function pretty(json: string): string {
 
 /** What is said of an answer that has ended, and what can be done with it. */
 function Ended(props: Props) {
-  const { message, first, remote, last, goesOn, onAgain, onGoOn } = props;
+  const { message, first, remote, idle, last, goesOn, onAgain, onGoOn } = props;
   const { content, error, finish, id, toolCalls } = message;
   const empty = content === "" && (toolCalls?.length ?? 0) === 0;
   const why = empty && finish === "stop" ? t.empty : endOf(finish);
@@ -115,9 +117,15 @@ function Ended(props: Props) {
           <div class={isBroken ? "note warn" : "ending"}>
             <p class={isBroken ? undefined : "soft"}>{why}</p>
             <Actions>
-              {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
+              {goesOn && (
+                <Button disabled={!idle} onClick={onGoOn}>
+                  {t.goOn}
+                </Button>
+              )}
               {offersAgain && (
-                <Button onClick={onAgain}>{content === "" ? t.tryAgain : t.again}</Button>
+                <Button disabled={!idle} onClick={onAgain}>
+                  {content === "" ? t.tryAgain : t.again}
+                </Button>
               )}
             </Actions>
           </div>
@@ -128,7 +136,7 @@ function Ended(props: Props) {
         <span class="message-actions">
           {content !== "" && <CopyButton text={content} label={t.copy} />}
           {(!offersAgain || !last) && (
-            <Button kind="plain" label={t.again} onClick={onAgain}>
+            <Button kind="plain" label={t.again} disabled={!idle} onClick={onAgain}>
               <Icon name="again" size={16} />
             </Button>
           )}
@@ -143,6 +151,7 @@ function Ended(props: Props) {
 function Failed({
   message,
   error,
+  idle,
   last,
   goesOn,
   onAgain,
@@ -161,8 +170,12 @@ function Failed({
         </p>
       )}
       <Actions>
-        {goesOn && <Button onClick={onGoOn}>{t.goOn}</Button>}
-        <Button kind={isBack ? "primary" : undefined} onClick={onAgain}>
+        {goesOn && (
+          <Button disabled={!idle} onClick={onGoOn}>
+            {t.goOn}
+          </Button>
+        )}
+        <Button kind={isBack ? "primary" : undefined} disabled={!idle} onClick={onAgain}>
           {isBack ? t.askAgain : content === "" ? t.tryAgain : t.again}
         </Button>
         {role.value === "admin" && model && requestId && (

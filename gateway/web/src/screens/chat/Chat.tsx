@@ -87,7 +87,11 @@ function Open({ opened }: { readonly opened: Opened }) {
           opened={opened}
           remote={model?.remote === true}
           first={firstAnswer.value}
-          onEdit={(message, text) => isIdle && askEdited(opened, model, message, text)}
+          idle={isIdle}
+          onEdit={(message, text) => {
+            if (isIdle) askEdited(opened, model, message, text);
+            return isIdle;
+          }}
           onAgain={(message) => isIdle && askAgain(opened, model, message)}
           onGoOn={(message) => isIdle && goOn(opened, model, message)}
           onStop={() => run?.stop()}

@@ -11,21 +11,33 @@ import { Pictures } from "./Pictures";
 interface Props {
   readonly message: Message;
   readonly last: boolean;
-  readonly onEdit: (text: string) => void;
+  /** Whether another question can be asked now: there is a model, and it isn't answering. */
+  readonly idle: boolean;
+  /** Returns whether it was asked; what was typed stays until then. */
+  readonly onEdit: (text: string) => boolean;
 }
 
-export function Question({ message, last, onEdit }: Props) {
+export function Question({ message, last, idle, onEdit }: Props) {
   const editing = useSignal(false);
+  /** What was typed, kept when Escape closes the editor; `null`: nothing yet. */
+  const typed = useSignal<string | null>(null);
+  const close = (): void => {
+    editing.value = false;
+    typed.value = null;
+  };
   return (
     <article class={last ? "message question last" : "message question"} aria-label={t.you}>
       {message.images.length > 0 && <Pictures images={message.images} />}
       {editing.value ? (
         <Editor
-          text={message.content}
-          onDone={(text) => {
-            editing.value = false;
-            if (text !== null) onEdit(text);
+          text={typed.value ?? message.content}
+          idle={idle}
+          onType={(text) => (typed.value = text)}
+          onAsk={(text) => {
+            if (onEdit(text)) close();
           }}
+          onLeave={() => (editing.value = false)}
+          onCancel={close}
         />
       ) : (
         <>
@@ -47,18 +59,22 @@ export function Question({ message, last, onEdit }: Props) {
 
 interface EditorProps {
   readonly text: string;
-  /** With `null` if it stays as it was. */
-  readonly onDone: (text: string | null) => void;
+  readonly idle: boolean;
+  readonly onType: (text: string) => void;
+  readonly onAsk: (text: string) => void;
+  /** It is closed, and what was typed kept. */
+  readonly onLeave: () => void;
+  /** It stays as it was. */
+  readonly onCancel: () => void;
 }
 
-function Editor({ text, onDone }: EditorProps) {
+function Editor({ text, idle, onType, onAsk, onLeave, onCancel }: EditorProps) {
   const area = useRef<HTMLTextAreaElement>(null);
-  const value = useSignal(text);
+  const asks = text.trim();
   useEffect(() => {
     area.current?.focus();
     area.current?.setSelectionRange(text.length, text.length);
   }, []);
-  const done = (): void => onDone(value.value.trim() === "" ? null : value.value.trim());
   return (
     <div class="editor">
       <textarea
@@ -66,17 +82,21 @@ function Editor({ text, onDone }: EditorProps) {
         class="input"
         aria-label={t.edit}
         rows={Math.min(12, text.split("\n").length + 1)}
-        value={value.value}
-        onInput={(event) => (value.value = event.currentTarget.value)}
+        value={text}
+        onInput={(event) => onType(event.currentTarget.value)}
         onKeyDown={(event) => {
           if (event.isComposing) return;
-          if (event.key === "Escape") onDone(null);
-          else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) done();
+          if (event.key === "Escape") {
+            event.stopPropagation(); // it would stop an answer that is being written, too
+            onLeave();
+          } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+            if (idle && asks !== "") onAsk(asks);
+          }
         }}
       />
       <div class="ending-actions">
-        <Button onClick={() => onDone(null)}>{t.cancel}</Button>
-        <Button kind="primary" onClick={done}>
+        <Button onClick={onCancel}>{t.cancel}</Button>
+        <Button kind="primary" disabled={!idle || asks === ""} onClick={() => onAsk(asks)}>
           {t.askAgain}
         </Button>
       </div>

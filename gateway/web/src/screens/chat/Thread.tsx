@@ -17,7 +17,10 @@ interface Props {
   readonly remote: boolean;
   /** The answer that is told of in plain words, as the first of all. */
   readonly first: Message["id"] | null;
-  readonly onEdit: (message: Message, text: string) => void;
+  /** Whether something can be asked now: there is a model, and it isn't answering. */
+  readonly idle: boolean;
+  /** Returns whether it was asked. */
+  readonly onEdit: (message: Message, text: string) => boolean;
   readonly onAgain: (message: Message) => void;
   readonly onGoOn: (message: Message) => void;
   readonly onStop: () => void;
@@ -28,7 +31,8 @@ const AT_ONCE = 12;
 const IN_A_PAUSE = 4;
 
 /** The messages of one conversation, from the first question to the leaf. */
-export function Thread({ opened, remote, first, onEdit, onAgain, onGoOn, onStop }: Props) {
+export function Thread(props: Props) {
+  const { opened, remote, first, idle, onEdit, onAgain, onGoOn, onStop } = props;
   const { conversation, messages } = opened;
   const shown = path(messages, conversation.leaf);
   const place = useRef<HTMLDivElement>(null);
@@ -56,6 +60,7 @@ export function Thread({ opened, remote, first, onEdit, onAgain, onGoOn, onStop 
                   key={message.id}
                   message={message}
                   last={last}
+                  idle={idle}
                   onEdit={(text) => onEdit(message, text)}
                 />
               );
@@ -67,6 +72,7 @@ export function Thread({ opened, remote, first, onEdit, onAgain, onGoOn, onStop 
                 run={writing}
                 first={first === message.id}
                 remote={remote}
+                idle={idle}
                 last={last}
                 near={index >= shown.length - worked}
                 goesOn={
