@@ -8,8 +8,9 @@ import type { Image } from "../../conversations/types";
 import { chat as t } from "../../texts/en/chat";
 import { draft, keepDraft } from "./draft";
 import { useDrop } from "./drop";
-import { isPicture, MOST, NoPicture, picture, picturesIn } from "./images";
+import { isPicture, MOST, picturesIn } from "./images";
 import { Pictures } from "./Pictures";
+import { addUnsent, keepUnsent, reading, unsent } from "./unsent";
 
 interface Props {
   /** The conversation it belongs to; `null`: one that isn't begun. */
@@ -33,14 +34,17 @@ const BY_FINGER = matchMedia("(pointer: coarse) and (hover: none)");
 export function Composer(props: Props) {
   const { id, model, isThere, sees, running, onSend, onStop, children } = props;
   const text = useSignal(draft(id));
-  const images = useSignal<readonly Image[]>([]);
+  const images = unsent(id);
+  const isReading = reading(id) > 0;
+  /** Whether the question is sent as soon as its pictures are read. */
+  const waits = useSignal(false);
   const area = useRef<HTMLTextAreaElement>(null);
   const files = useRef<HTMLInputElement>(null);
   const camera = useRef<HTMLInputElement>(null);
 
   useEffect(() => {
     text.value = draft(id);
-    images.value = [];
+    waits.value = false;
     if (!BY_FINGER.matches) area.current?.focus();
   }, [id]);
   useLayoutEffect(() => {
@@ -53,15 +57,12 @@ export function Composer(props: Props) {
   const add = async (added: readonly File[]): Promise<void> => {
     if (added.length === 0) return;
     if (!sees) return toast(t.noEyes(model));
-    const room = MOST - images.value.length;
+    const room = Math.max(0, MOST - unsent(id).length - reading(id));
     if (added.length > room) toast(t.tooMany(MOST));
-    for (const file of added.slice(0, room)) {
-      try {
-        images.value = [...images.value, await picture(file, file.name)];
-      } catch (error) {
-        toast(t.noPicture(error instanceof NoPicture ? error.message : file.name));
-      }
-    }
+    const unreadable = await addUnsent(id, added.slice(0, room));
+    // Sent without it, the question would be another one.
+    if (unreadable.length > 0) waits.value = false;
+    for (const name of unreadable) toast(t.noPicture(name));
     area.current?.focus();
   };
   const dragged = useDrop((files) => {
@@ -70,15 +71,19 @@ export function Composer(props: Props) {
     if (other && sees) toast(t.notTaken(other.name));
     void add(sees ? pictures : files);
   });
-  const ready = text.value.trim() !== "" || images.value.length > 0;
+  const ready = text.value.trim() !== "" || images.length > 0;
   const send = (): void => {
-    if (running || !ready || !isThere) return;
-    onSend(text.value.trim(), images.value);
+    waits.value = isReading;
+    if (running || !ready || !isThere || isReading) return;
+    onSend(text.value.trim(), images);
     text.value = "";
-    images.value = [];
+    keepUnsent(id, []);
     keepDraft(id, "");
     area.current?.focus();
   };
+  useEffect(() => {
+    if (waits.value && !isReading) send();
+  }, [waits.value, isReading]);
   const keys = (event: KeyboardEvent): void => {
     // While characters are being composed (Japanese, Chinese...), Enter takes what is offered.
     if (event.isComposing || event.keyCode === 229) return;
@@ -106,10 +111,15 @@ export function Composer(props: Props) {
         send();
       }}
     >
-      {images.value.length > 0 && (
+      {images.length > 0 && (
         <Pictures
-          images={images.value}
-          onRemove={(gone) => (images.value = images.value.filter((one) => one.id !== gone))}
+          images={images}
+          onRemove={(gone) =>
+            keepUnsent(
+              id,
+              images.filter((one) => one.id !== gone),
+            )
+          }
         />
       )}
       <textarea
@@ -176,7 +186,7 @@ export function Composer(props: Props) {
             class="round"
             type="submit"
             label={t.send}
-            disabled={!ready || !isThere}
+            disabled={!(ready || isReading) || !isThere}
           >
             <Icon name="send" />
           </Button>
