@@ -11,9 +11,9 @@ export function TroubleNotes() {
       {trouble && (
         <div class="note warn" role="status">
           <p>{t.trouble[trouble]}</p>
-          {(trouble === "full" || trouble === "failed") && (
+          {(trouble === "full" || trouble === "failed" || trouble === "unread") && (
             <p>
-              <Button onClick={() => void store.flush()}>{t.tryAgain}</Button>
+              <Button onClick={() => void store.again()}>{t.tryAgain}</Button>
             </p>
           )}
         </div>

@@ -320,6 +320,56 @@ describe("trouble", () => {
     expect(shown(again)).toEqual(["Where?", "There."]);
   });
 
+  it("to read a conversation is told, and it opens when it can be read", async () => {
+    const store = await tab();
+    const [question] = await asked(store);
+    const id = question?.conversation ?? "";
+    store.openNew();
+    const get = vi.spyOn(IDBObjectStore.prototype, "get").mockImplementation(() => {
+      throw new DOMException("broken", "UnknownError");
+    });
+    await store.open(id);
+    expect([store.opened.value, store.unopened.value]).toEqual([null, true]);
+    expect(store.trouble.value).toBe("unread");
+    await store.again();
+    expect(store.unopened.value).toBe(true);
+    store.openNew(); // which needs nothing to be read
+    expect(store.trouble.value).toBeNull();
+    await store.open(id);
+    get.mockRestore();
+    await store.again();
+    expect([store.unopened.value, store.trouble.value]).toEqual([false, null]);
+    expect(shown(store)).toEqual(["Where?", "There."]);
+  });
+
+  it("to read the list is told, and it is read when it can be", async () => {
+    await asked(await tab());
+    const getAll = vi.spyOn(IDBObjectStore.prototype, "getAll").mockImplementation(() => {
+      throw new DOMException("broken", "UnknownError");
+    });
+    const store = await tab();
+    expect([store.ready.value, store.trouble.value]).toEqual([false, "unread"]);
+    await store.start();
+    expect(store.trouble.value).toBe("unread");
+    getAll.mockRestore();
+    await store.again();
+    expect([store.ready.value, store.trouble.value]).toEqual([true, null]);
+    expect(titles(store)).toEqual(["Where?"]);
+  });
+
+  it("to read what another tab did is told, and it is read when it can be", async () => {
+    const [one, two] = [await tab(), await tab()];
+    const get = vi.spyOn(IDBObjectStore.prototype, "get").mockImplementation(() => {
+      throw new DOMException("broken", "UnknownError");
+    });
+    await asked(one);
+    await vi.waitFor(() => expect(two.trouble.value).toBe("unread"), { timeout: 30_000 });
+    expect(two.list.value).toEqual([]);
+    get.mockRestore();
+    await two.again();
+    expect([titles(two), two.trouble.value]).toEqual([["Where?"], null]);
+  });
+
   it("with records that can't be understood leaves them out, and the rest is there", async () => {
     const store = await tab();
     const [question] = await asked(store);
@@ -417,5 +467,19 @@ describe("all texts", () => {
     await store.removeAll();
     await texts.refresh();
     expect(texts.texts.value.size).toBe(0);
+  });
+
+  it("that could not be read are read the next time", async () => {
+    const store = await tab();
+    const [question] = await asked(store);
+    const texts = new Texts(store);
+    const fails = vi.spyOn(store, "texts").mockImplementation(() => {
+      throw new DOMException("broken", "UnknownError");
+    });
+    await texts.refresh();
+    expect(texts.texts.value.size).toBe(0);
+    fails.mockRestore();
+    await texts.refresh();
+    expect([...texts.texts.value.keys()]).toEqual([question?.conversation]);
   });
 });

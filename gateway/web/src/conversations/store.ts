@@ -27,7 +27,7 @@ import {
 const PATIENCE = 500;
 
 /** Why what is shown may not be kept; texts/en/conversations.ts has the words. */
-export type Trouble = "not-kept" | "full" | "blocked" | "outdated" | "failed";
+export type Trouble = "not-kept" | "full" | "blocked" | "outdated" | "failed" | "unread";
 
 export type { Opened } from "./opened";
 
@@ -49,6 +49,7 @@ export class ConversationStore {
   readonly #opened = signal<Opened | null>(null);
   readonly #missing = signal<ConversationId | null>(null);
   readonly #trouble = signal<Trouble | null>(null);
+  readonly #unopened = signal(false);
   readonly #unreadable = signal(0);
   readonly #watchers = new Set<(ids: readonly ConversationId[] | null) => void>();
   readonly #said = new Set<MessageId>();
@@ -61,11 +62,15 @@ export class ConversationStore {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #started: Promise<void> | null = null;
   #wanted: ConversationId | null = null;
+  /** Whether the list, or what others did to it, could not be read. */
+  #unlisted = false;
 
   /** `address`: of the box in use. */
   constructor(address: () => string) {
     this.#address = address;
-    this.#tabs = new Tabs(NAME, (news) => void this.#hear(news));
+    this.#tabs = new Tabs(NAME, (news) => {
+      this.#hear(news).catch(this.#cantList);
+    });
   }
 
   /** All conversations, the one that something was said in last first. */
@@ -88,6 +93,11 @@ export class ConversationStore {
     return this.#missing;
   }
 
+  /** Whether the one that was to be opened could not be read; `again` tries once more. */
+  get unopened(): ReadonlySignal<boolean> {
+    return this.#unopened;
+  }
+
   get trouble(): ReadonlySignal<Trouble | null> {
     return this.#trouble;
   }
@@ -97,14 +107,38 @@ export class ConversationStore {
     return this.#unreadable;
   }
 
-  /** Read the list, if that hasn't happened yet. */
+  /** Read the list, if that hasn't happened yet. Never throws: `trouble` says what is wrong. */
   start(): Promise<void> {
     if (this.#started === null) {
       addEventListener("pagehide", this.#leaving);
       document.addEventListener("visibilitychange", this.#leaving);
-      this.#started = this.#readList();
+      this.#started = this.#readList().catch((error: unknown) => {
+        this.#started = null; // the next one tries again
+        this.#cantList(error);
+      });
     }
     return this.#started;
+  }
+
+  /** Try once more what could not be written or read. */
+  async again(): Promise<void> {
+    await this.flush();
+    if (this.#started === null) await this.start();
+    else if (this.#unlisted) await this.#readAll().catch(this.#cantList);
+    if (this.#unopened.peek() && this.#wanted !== null) await this.open(this.#wanted);
+  }
+
+  readonly #cantList = (_: unknown): void => {
+    this.#unlisted = true;
+    this.#readOrNot();
+  };
+
+  /** Say whether something could not be read. */
+  #readOrNot(): void {
+    const trouble = this.#trouble.peek();
+    if (this.#unlisted || this.#unopened.peek()) {
+      if (trouble !== "outdated") this.#trouble.value = "unread";
+    } else if (trouble === "unread") this.#trouble.value = null;
   }
 
   readonly #leaving = (): void => void this.flush();
@@ -113,7 +147,11 @@ export class ConversationStore {
     this.#database = openDatabase({
       onBlocked: () => (this.#trouble.value = "blocked"),
       onOutdated: () => (this.#trouble.value = "outdated"),
-      onLost: () => void this.#open().then(() => this.#readAll()),
+      onLost: () => {
+        this.#open()
+          .then(() => this.#readAll())
+          .catch(this.#cantList);
+      },
     }).then(
       (database) => {
         if (this.#trouble.peek() === "blocked") this.#trouble.value = null;
@@ -138,6 +176,8 @@ export class ConversationStore {
     this.#unreadable.value = unreadable;
     this.#list.value = sorted([...all.values()]);
     this.#ready.value = true;
+    this.#unlisted = false;
+    this.#readOrNot();
   }
 
   get #unwritten(): readonly Pending[] {
@@ -159,18 +199,36 @@ export class ConversationStore {
       leaf: null,
       box: this.#address(),
     };
-    this.#wanted = conversation.id;
-    this.#missing.value = null;
+    this.#wants(conversation.id);
     this.#opened.value = { conversation, messages: new Map(), fresh: true, deleted: false };
     return conversation;
   }
 
-  /** Open a conversation of the list. `missing` says if it isn't there. */
-  async open(id: ConversationId): Promise<void> {
+  #wants(id: ConversationId): void {
     this.#wanted = id;
     this.#missing.value = null;
+    this.#unopened.value = false;
+    this.#readOrNot();
+  }
+
+  /**
+   * Open a conversation of the list. `missing` says if it isn't there, `unopened` if it can't be
+   * read. Never throws.
+   */
+  async open(id: ConversationId): Promise<void> {
+    this.#wants(id);
     if (this.#opened.peek()?.conversation.id === id) return;
     this.#opened.value = null;
+    try {
+      await this.#read(id);
+    } catch {
+      if (this.#wanted !== id) return; // nobody waits for it any more
+      this.#unopened.value = true;
+      this.#readOrNot();
+    }
+  }
+
+  async #read(id: ConversationId): Promise<void> {
     await this.flush();
     const database = await this.#db;
     const [conversation, found] = await Promise.all([

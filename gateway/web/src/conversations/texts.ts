@@ -25,9 +25,17 @@ export class Texts {
     return this.#texts;
   }
 
-  /** Read what changed since the last time, at first all, in pieces that leave room for others. */
+  /**
+   * Read what changed since the last time, at first all, in pieces that leave room for others.
+   *
+   * Never throws: what can't be read now is read the next time, and not found until then.
+   */
   refresh(): Promise<void> {
-    this.#reading ??= this.#read().finally(() => (this.#reading = null));
+    this.#reading ??= this.#read()
+      .catch(() => {
+        this.#all = true;
+      })
+      .finally(() => (this.#reading = null));
     return this.#reading;
   }
 

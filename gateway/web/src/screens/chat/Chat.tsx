@@ -116,11 +116,23 @@ function Open({ opened }: { readonly opened: Opened }) {
 }
 
 function NotOpen() {
+  if (store.unopened.value)
+    return (
+      <Empty title={t.unopened}>
+        <p>{t.unopenedText}</p>
+        <Button kind="primary" onClick={() => void store.again()}>
+          {t.tryAgain}
+        </Button>
+      </Empty>
+    );
   if (store.missing.value === null)
     return (
-      <p class="opening soft" role="status">
-        {t.opening}
-      </p>
+      <>
+        {!panelOpen.value && <TroubleNotes />}
+        <p class="opening soft" role="status">
+          {t.opening}
+        </p>
+      </>
     );
   return (
     <Empty title={t.missing}>

@@ -110,6 +110,8 @@ export const chat = {
   missingText:
     "It was deleted, or it was had in another browser: conversations are kept where they were had.",
   opening: "Opening the conversation",
+  unopened: "This conversation could not be opened",
+  unopenedText: "The browser could not read it. If it fails again, reload the page.",
 
   noModels: "No model yet",
   noModelsAdmin: "Add one from the files on this box, or fetch one from the hub.",

@@ -52,6 +52,7 @@ export const conversations = {
       "A newer version of this page is open in another tab. Reload this one: what you say here is not kept.",
     failed:
       "The browser could not write the conversation. It is tried again with the next message.",
+    unread: "The browser could not read what it keeps of conversations.",
   },
   tryAgain: "Try again",
 } as const;
