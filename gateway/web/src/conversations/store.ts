@@ -43,6 +43,17 @@ export interface Added {
   readonly known: number;
 }
 
+/** Conversations that are deleted. */
+export interface Removal {
+  /** `null`: all. */
+  readonly ids: readonly ConversationId[] | null;
+  /** Whether they are deleted here, or were by another tab. */
+  readonly here: boolean;
+}
+
+/** Lets go of what belongs to them. Returns what brings it back with them. */
+type OnRemove = (removal: Removal) => Promise<() => void>;
+
 export class ConversationStore {
   readonly #list = signal<readonly Conversation[]>([]);
   readonly #ready = signal(false);
@@ -52,6 +63,7 @@ export class ConversationStore {
   readonly #unopened = signal(false);
   readonly #unreadable = signal(0);
   readonly #watchers = new Set<(ids: readonly ConversationId[] | null) => void>();
+  readonly #removers = new Set<OnRemove>();
   readonly #said = new Set<MessageId>();
   readonly #address: () => string;
   readonly #tabs: Tabs;
@@ -374,6 +386,7 @@ export class ConversationStore {
    * Returns what brings them back.
    */
   async remove(ids: readonly ConversationId[]): Promise<() => Promise<void>> {
+    const back = await this.#removing({ ids, here: true });
     await this.flush();
     const removed = new Set(ids);
     const database = await this.#db;
@@ -386,7 +399,10 @@ export class ConversationStore {
     if (opened && removed.has(opened.conversation.id)) this.#opened.value = null;
     this.#tabs.tell({ kind: "removed", conversations: ids });
     this.#watched(ids);
-    return () => this.#restore(before);
+    return async () => {
+      back();
+      await this.#restore(before);
+    };
   }
 
   async #restore(before: readonly Whole[]): Promise<void> {
@@ -401,6 +417,7 @@ export class ConversationStore {
 
   /** Delete all of this browser. */
   async removeAll(): Promise<void> {
+    await this.#removing({ ids: null, here: true });
     await this.flush();
     this.#pending = new Pending();
     await (await this.#db).clear();
@@ -476,6 +493,19 @@ export class ConversationStore {
     return () => this.#watchers.delete(watcher);
   }
 
+  /** Be told before conversations are deleted here, and after they were in another tab. */
+  onRemove(remover: OnRemove): () => void {
+    this.#removers.add(remover);
+    return () => this.#removers.delete(remover);
+  }
+
+  async #removing(removal: Removal): Promise<() => void> {
+    const back = await Promise.all([...this.#removers].map((one) => one(removal)));
+    return () => {
+      for (const one of back) one();
+    };
+  }
+
   #watched(ids: readonly ConversationId[] | null): void {
     for (const watcher of this.#watchers) watcher(ids);
   }
@@ -487,6 +517,7 @@ export class ConversationStore {
       this.#pending.forget(new Set(news.conversations));
       this.#gone(news.conversations);
       this.#watched(news.conversations);
+      await this.#removing({ ids: news.conversations, here: false });
       return;
     }
     const database = await this.#db;
@@ -512,8 +543,12 @@ export class ConversationStore {
   }
 
   async #readAll(): Promise<void> {
+    const before = this.#list.peek().map((one) => one.id);
     await this.#readList();
     this.#watched(null);
+    const listed = new Set(this.#list.peek().map((one) => one.id));
+    const ids = before.filter((one) => !listed.has(one));
+    if (ids.length > 0) void this.#removing({ ids, here: false });
     const opened = this.#opened.peek();
     if (opened === null || opened.fresh) return;
     const id = opened.conversation.id;

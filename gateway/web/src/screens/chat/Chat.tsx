@@ -15,12 +15,16 @@ import { Bar, Personality, useTopbar } from "./Bar";
 import { first, named, sees, talking } from "./choice";
 import { Composer } from "./Composer";
 import { firstAnswer } from "./first";
+import { takeAlong } from "./removed";
 import { runs } from "./run";
 import { Start } from "./Start";
 import { Thread } from "./Thread";
 import { UseItBar } from "./UseItBar";
 import "./chat.css";
 import "./markdown.css";
+
+// For as long as the page is there: answers go on while another screen is open.
+store.onRemove(takeAlong);
 
 /** Talk with a model. */
 export default function Chat() {

@@ -1,6 +1,7 @@
 import "fake-indexeddb/auto";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { store } from "../../conversations/conversations";
+import { ConversationStore } from "../../conversations/store";
 import { newId, type Message } from "../../conversations/types";
 import {
   addBox,
@@ -12,7 +13,10 @@ import {
   selectBox,
   useKey,
 } from "../../gateway/connection";
+import { draft, keepDraft } from "./draft";
+import { takeAlong } from "./removed";
 import { run, runs } from "./run";
+import { keepUnsent, unsent } from "./unsent";
 
 const KITCHEN = "https://kitchen.example";
 const OFFICE = "https://office.example";
@@ -125,6 +129,70 @@ afterEach(async () => {
   keyRefused.value = null;
   for (const { address } of boxes.value) removeBox(address);
   vi.unstubAllGlobals();
+});
+
+describe("a conversation that is deleted", () => {
+  let end: () => void;
+
+  beforeEach(() => {
+    end = store.onRemove(takeAlong);
+  });
+
+  afterEach(() => {
+    end();
+    keepDraft(null, "");
+  });
+
+  it("takes its answer, draft and pictures along, and comes back with them", async () => {
+    const { id, ended } = begin();
+    const { answer, signal } = await request(1);
+    answer([piece("It is ")], "open");
+    await vi.waitFor(() => expect(runs.value.get(id)?.message.value.content).toBe("It is "));
+    keepDraft(null, "of a new one");
+    keepDraft(id, "And then?");
+    keepUnsent(id, [{ id: "i", mime: "image/png", blob: new Blob(["picture"]) }]);
+    const undo = await store.remove([id]);
+    expect(signal.aborted).toBe(true);
+    await ended;
+    expect([draft(id), draft(null), unsent(id)]).toEqual(["", "of a new one", []]);
+    await undo();
+    await store.open(id);
+    const messages = [...(store.opened.value?.messages.values() ?? [])];
+    expect(messages.find((one) => one.role === "assistant")).toMatchObject({
+      content: "It is ",
+      finish: "stopped",
+    });
+    expect(draft(id)).toBe("And then?");
+    expect(unsent(id)).toHaveLength(1);
+  });
+
+  it("with all others takes all along, but what isn't begun", async () => {
+    const { id, ended } = begin();
+    const { signal } = await request(1);
+    keepDraft(null, "of a new one");
+    keepDraft(id, "And then?");
+    keepDraft("one-that-was-deleted-earlier", "What?");
+    await store.removeAll();
+    await ended;
+    expect(signal.aborted).toBe(true);
+    expect(Object.keys(localStorage).filter((one) => one.includes("draft"))).toHaveLength(1);
+    expect(draft(null)).toBe("of a new one");
+  });
+
+  it("in another tab has its answer stopped, and keeps what was typed here", async () => {
+    const { id, ended } = begin();
+    await request(1);
+    keepDraft(id, "And then?");
+    await takeAlong({ ids: ["another"], here: false });
+    expect(runs.value.has(id)).toBe(true);
+    const other = new ConversationStore(() => "");
+    await store.start();
+    await store.flush();
+    await other.remove([id]);
+    await ended;
+    expect(draft(id)).toBe("And then?");
+    await other.close();
+  });
 });
 
 describe("an answer under way", () => {

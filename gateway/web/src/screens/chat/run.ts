@@ -40,6 +40,8 @@ export interface Run {
   readonly answer: ReadonlySignal<Answer>;
   /** It broke, and is being gone on with: how often already. */
   readonly attempts: ReadonlySignal<number>;
+  /** Resolves when all of it is kept. */
+  readonly ended: Promise<void>;
   stop(): void;
 }
 
@@ -70,12 +72,20 @@ export async function run(wanted: Wanted): Promise<void> {
   const writing = new Writing(wanted);
   underWay.value = new Map(underWay.peek()).set(conversation.id, writing);
   try {
-    await writing.write();
+    writing.ended = writing.write();
+    await writing.ended;
   } finally {
     const rest = new Map(underWay.peek());
     rest.delete(conversation.id);
     underWay.value = rest;
   }
+}
+
+/** Stop the answers of conversations; `null`: all. Resolves when what came of them is kept. */
+export async function stopRuns(ids: readonly ConversationId[] | null): Promise<void> {
+  const stopped = [...underWay.peek()].filter(([id]) => ids === null || ids.includes(id));
+  for (const [, one] of stopped) one.stop();
+  await Promise.all(stopped.map(([, one]) => one.ended));
 }
 
 type Ended = { readonly finish: string; readonly error?: MessageError };
@@ -91,6 +101,7 @@ class Writing implements Run {
   readonly message;
   readonly answer = signal<Answer>(NOTHING);
   readonly attempts = signal(0);
+  ended: Promise<void> = Promise.resolve();
   readonly #wanted: Wanted;
   /** What was asked at one box is gone on with there, and told to no other. */
   readonly #place = placeInUse();

@@ -26,6 +26,16 @@ export function keepUnsent(id: string | null, images: readonly Image[]): void {
   change(kept, id, images.length === 0 ? undefined : images);
 }
 
+/** Forget those of conversations; `null`: of all that are begun. Returns what brings them back. */
+export function takeUnsent(ids: readonly string[] | null): () => void {
+  const begun = [...kept.peek().keys()].filter((one) => one !== placeOf(null));
+  const taken = (ids ?? begun).map((id) => [id, unsent(id)] as const);
+  for (const [id] of taken) keepUnsent(id, []);
+  return () => {
+    for (const [id, images] of taken) keepUnsent(id, images);
+  };
+}
+
 /**
  * Read pictures for a conversation, whatever is opened meanwhile.
  *
