@@ -12,6 +12,7 @@ import { go, href, route, type ScreenName } from "../router";
 import { Panels, SwitcherButton } from "../switcher/Panels";
 import { screens as names } from "../texts/en/common";
 import { frame as t } from "../texts/en/frame";
+import { Boundary } from "./Boundary";
 import { BoxMenu } from "./BoxMenu";
 import { ConnectionNote } from "./ConnectionNote";
 import { closeDrawer, drawerOpen, openDrawer, watchDrawer } from "./drawer";
@@ -34,7 +35,7 @@ const LOAD = {
 
 export function Frame() {
   const allowed = allowedScreens(role.value);
-  const { screen } = route.value;
+  const { screen, rest } = route.value;
   const may = allowed.includes(screen);
   const open = drawerOpen.value;
   const main = useRef<HTMLElement>(null);
@@ -114,7 +115,9 @@ export function Frame() {
         <ConnectionNote />
         <NewVersion />
         <main id="main" tabIndex={-1} ref={main}>
-          {may ? <Lazy load={LOAD[screen]} /> : <NotAllowed screen={screen} />}
+          <Boundary place={href(screen, ...rest)}>
+            {may ? <Lazy load={LOAD[screen]} /> : <NotAllowed screen={screen} />}
+          </Boundary>
         </main>
       </div>
       <Panels />

@@ -120,3 +120,19 @@ describe("code", () => {
     expect(found.blocks.at(-1)?.code?.text).toContain("line 199\n");
   });
 });
+
+/** Deeper than marked can follow, whatever the stack of calls holds. */
+const DEEP = 20_000;
+
+describe("what is nested too deeply", () => {
+  it.each([">", "> ", "- "])("in %j is one block, however it goes on", (mark) => {
+    const text = `First.\n\n${mark.repeat(DEEP)}deep`;
+    const found = split(text);
+    expect(found.blocks.map((one) => one.raw).join("")).toContain("deep");
+    const more = split(`${text}er\n\nThe end.`, found);
+    expect(more.blocks.at(-1)?.raw.endsWith("deeper\n\nThe end.")).toBe(true);
+    expect(more.blocks.map((one) => one.at)).toEqual(found.blocks.map((one) => one.at));
+    // Another text is read as ever.
+    expect(split("One.\n\nTwo.", more).blocks).toHaveLength(2);
+  });
+});

@@ -29,9 +29,18 @@ export interface Split {
   readonly openAt: number;
   readonly closed: number;
   readonly links: Links;
+  /** The open block is nested too deeply to be read: it stays one, and is shown as it is. */
+  readonly unread: boolean;
 }
 
-export const EMPTY: Split = { text: "", blocks: [], openAt: 0, closed: 0, links: {} };
+export const EMPTY: Split = {
+  text: "",
+  blocks: [],
+  openAt: 0,
+  closed: 0,
+  links: {},
+  unread: false,
+};
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\n`]*)\n/;
 
@@ -45,11 +54,13 @@ export function split(text: string, before: Split = EMPTY): Split {
   let closed = blocks.length;
   const code = openFence(text, openAt);
   if (code) {
-    return { text, blocks: [...blocks, code], openAt, closed, links };
+    return { text, blocks: [...blocks, code], openAt, closed, links, unread: false };
   }
-  const lexer = new Lexer({ gfm: true });
-  Object.assign(lexer.tokens.links, links);
-  const tokens = lexer.lex(text.slice(openAt));
+  const tokens = start.unread ? null : lexed(text.slice(openAt), links);
+  if (tokens === null) {
+    const rest: Block = { at: openAt, raw: text.slice(openAt), code: null };
+    return { text, blocks: [...blocks, rest], openAt, closed, links, unread: true };
+  }
   Object.assign(links, tokens.links);
   const lastLine = text.lastIndexOf("\n") + 1;
   let at = openAt;
@@ -64,7 +75,18 @@ export function split(text: string, before: Split = EMPTY): Split {
     }
     at = ends;
   }
-  return { text, blocks, openAt, closed, links };
+  return { text, blocks, openAt, closed, links, unread: false };
+}
+
+/** Tokens of Markdown; `null` if it is nested more deeply than the stack of calls, as marked recurses. */
+function lexed(text: string, links: Links): TokensList | null {
+  const lexer = new Lexer({ gfm: true });
+  Object.assign(lexer.tokens.links, links);
+  try {
+    return lexer.lex(text);
+  } catch {
+    return null;
+  }
 }
 
 /** Length of the empty lines between a token and the next one. */

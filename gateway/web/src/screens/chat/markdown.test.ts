@@ -141,3 +141,12 @@ describe("what is on the page already", () => {
     expect(element.innerHTML).toBe(html(now));
   });
 });
+
+describe("what is nested more deeply than can be read", () => {
+  it.each([">", "- "])("is shown as it is: %j", (mark) => {
+    const source = `${mark.repeat(20_000)}<b>deep</b>`;
+    const found = place(nodesOf(source));
+    expect(found.textContent).toBe(source);
+    expect(found.querySelector("b")).toBeNull();
+  });
+});

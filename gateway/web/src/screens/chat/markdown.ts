@@ -66,12 +66,28 @@ function escaped(text: string): string {
   return text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);
 }
 
-/** Nodes of a piece of Markdown. `links`: definitions of links in other pieces of the text. */
+/**
+ * Nodes of a piece of Markdown. `links`: definitions of links in other pieces of the text.
+ *
+ * What marked can't read, as it is nested more deeply than the stack of calls, is shown as it is.
+ */
 export function nodesOf(source: string, links: Links = {}): DocumentFragment {
-  const lexer = new Lexer({ gfm: true, breaks: true });
-  Object.assign(lexer.tokens.links, links);
-  const html = Parser.parse(lexer.lex(source), { gfm: true, renderer: RENDERER });
-  return harmless(html);
+  try {
+    const lexer = new Lexer({ gfm: true, breaks: true });
+    Object.assign(lexer.tokens.links, links);
+    return harmless(Parser.parse(lexer.lex(source), { gfm: true, renderer: RENDERER }));
+  } catch {
+    return asItIs(source);
+  }
+}
+
+function asItIs(source: string): DocumentFragment {
+  const found = document.createDocumentFragment();
+  const text = document.createElement("p");
+  text.className = "as-it-is";
+  text.textContent = source;
+  found.append(text);
+  return found;
 }
 
 /** Nodes of HTML that somebody else has written. They belong to a document without a window. */

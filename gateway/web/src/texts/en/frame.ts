@@ -6,6 +6,7 @@ export const frame = {
   navigation: "Screens",
   menu: "Open the menu",
   menuName: "Menu",
+  unshown: "This could not be shown. If it fails again, reload the page.",
   skip: "Skip to the screen",
   theme: "Theme",
   themes: { system: "As the system", light: "Light", dark: "Dark" },
