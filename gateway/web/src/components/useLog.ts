@@ -1,7 +1,6 @@
 import { useSignal, type ReadonlySignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { GatewayError } from "../gateway/errors";
-import { sleep } from "../gateway/events";
+import { isFinal, sleep } from "../gateway/events";
 import type { LogSource } from "../gateway/logs";
 import { LogBuffer } from "./logLines";
 
@@ -52,7 +51,7 @@ export function useLog(source: LogSource, attempt: number): Followed {
           await read();
         } catch (reason) {
           if (signal.aborted) return;
-          const final = reason instanceof GatewayError && reason.status < 500;
+          const final = isFinal(reason);
           error.value = { reason, final };
           if (final) return;
         } finally {

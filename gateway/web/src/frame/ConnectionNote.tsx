@@ -1,10 +1,11 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Button } from "../components/Button";
+import { isFinal } from "../gateway/events";
 import { broken, online, wait } from "../gateway/live";
 import { frame as t } from "../texts/en/frame";
 
-/** Says that what is on the screen may be old, and when the gateway is asked again. */
+/** Says that what is on the screen may be old, and when the gateway is asked again, or why not. */
 export function ConnectionNote() {
   const left = useSignal(0);
   const until = wait.value?.until ?? 0;
@@ -17,6 +18,12 @@ export function ConnectionNote() {
     return () => clearInterval(timer);
   }, [until]);
   if (broken.value === null) return null;
+  if (isFinal(broken.value))
+    return (
+      <div class="banner warn" role="status">
+        {t.broken} {broken.value.message}
+      </div>
+    );
   return (
     <div class="banner warn" role="status">
       <span>

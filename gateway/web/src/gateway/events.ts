@@ -48,10 +48,24 @@ export interface Wait {
 }
 
 /**
+ * Whether asking again would not help: the gateway itself has refused. An answer of a proxy in front
+ * of it, which has no code of the gateway's, may be another one in a moment.
+ */
+export function isFinal(error: unknown): error is GatewayError {
+  return (
+    error instanceof GatewayError &&
+    error.code !== null &&
+    error.status < 500 &&
+    error.status !== 429
+  );
+}
+
+/**
  * Follow a stream of JSON events for as long as `signal` isn't aborted, again after it broke.
  *
  * `onError` is told of each break (to show that what is on the screen is old), and once with
- * `null` when it goes on; `onWait` of each pause after one. An answer of 4xx ends it: asking again would not help.
+ * `null` when it goes on; `onWait` of each pause after one. An error that
+ * {@link isFinal} ends it.
  */
 export async function follow<T>(
   path: string,
@@ -79,7 +93,7 @@ export async function follow<T>(
       if (signal.aborted) return;
       broken = true;
       onError(error);
-      if (error instanceof GatewayError && error.status < 500 && error.status !== 429) return;
+      if (isFinal(error)) return;
     }
     await sleep(pause, signal, broken ? onWait : undefined);
     pause = Math.min(pause * 2, LONGEST_PAUSE);

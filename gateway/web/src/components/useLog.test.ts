@@ -1,0 +1,31 @@
+import { act, cleanup, renderHook, waitFor } from "@testing-library/preact";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { GatewayError } from "../gateway/errors";
+import type { LogSource } from "../gateway/logs";
+import { useLog } from "./useLog";
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
+afterEach(() => {
+  cleanup();
+  vi.useRealTimers();
+});
+
+describe("a log", () => {
+  it.each([
+    ["a proxy's 404", new GatewayError("404 Not Found", 404, null, null), false],
+    ["too many requests", new GatewayError("Slower.", 429, "rate_limit_exceeded", null), false],
+    ["the gateway's own 404", new GatewayError("No such model.", 404, "not_found", null), true],
+  ])("after %s", async (_, reason, final) => {
+    const ask = vi.fn();
+    const source: LogSource = async function* () {
+      ask();
+      yield { lines: [] };
+      throw reason;
+    };
+    const { result } = renderHook(() => useLog(source, 0));
+    await waitFor(() => expect(result.current.error.value).toEqual({ reason, final }));
+    await act(async () => void (await vi.advanceTimersByTimeAsync(60_000)));
+    if (final) expect(ask).toHaveBeenCalledTimes(1);
+    else expect(ask.mock.calls.length).toBeGreaterThan(1);
+  });
+});
