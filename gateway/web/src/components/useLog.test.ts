@@ -2,11 +2,13 @@ import { act, cleanup, renderHook, waitFor } from "@testing-library/preact";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { GatewayError } from "../gateway/errors";
 import type { LogSource } from "../gateway/logs";
+import { inSight } from "../gateway/sight";
 import { useLog } from "./useLog";
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
 afterEach(() => {
   cleanup();
+  inSight.value = true;
   vi.useRealTimers();
 });
 
@@ -27,5 +29,25 @@ describe("a log", () => {
     await act(async () => void (await vi.advanceTimersByTimeAsync(60_000)));
     if (final) expect(ask).toHaveBeenCalledTimes(1);
     else expect(ask.mock.calls.length).toBeGreaterThan(1);
+  });
+
+  it("isn't read where nobody sees it, and is again afterwards", async () => {
+    const signals: AbortSignal[] = [];
+    const source: LogSource = async function* (signal) {
+      signals.push(signal);
+      yield { lines: [], anew: true };
+      await new Promise((_resolve, reject) =>
+        signal.addEventListener("abort", () => reject(new Error("aborted"))),
+      );
+    };
+    const { result } = renderHook(() => useLog(source, 0));
+    await waitFor(() => expect(result.current.open.value).toBe(true));
+    await act(() => void (inSight.value = false));
+    await waitFor(() => expect(result.current.open.value).toBe(false));
+    expect(signals.map((one) => one.aborted)).toEqual([true]);
+    await act(() => void (inSight.value = true));
+    await waitFor(() => expect(result.current.open.value).toBe(true));
+    expect(signals.map((one) => one.aborted)).toEqual([true, false]);
+    expect(result.current.error.value).toBeNull();
   });
 });

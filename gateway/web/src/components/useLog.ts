@@ -2,6 +2,7 @@ import { useSignal, type ReadonlySignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { isFinal, sleep } from "../gateway/events";
 import type { LogSource } from "../gateway/logs";
+import { whileInSight } from "../gateway/sight";
 import { LogBuffer } from "./logLines";
 
 /** Milliseconds before a log that ended or failed is asked for again: the first time, and at most. */
@@ -18,7 +19,10 @@ export interface Followed {
   readonly error: ReadonlySignal<{ readonly reason: unknown; readonly final: boolean } | null>;
 }
 
-/** Read `source` into a buffer for as long as the component is there, again after each end. */
+/**
+ * Read `source` into a buffer for as long as the component is there and the page is in sight, again
+ * after each end.
+ */
 export function useLog(source: LogSource, attempt: number): Followed {
   const buffer = useRef(new LogBuffer());
   const version = useSignal(0);
@@ -26,7 +30,6 @@ export function useLog(source: LogSource, attempt: number): Followed {
   const error = useSignal<{ reason: unknown; final: boolean } | null>(null);
   useEffect(() => {
     const control = new AbortController();
-    const { signal } = control;
     let frame = 0;
     const changed = (): void => {
       frame ||= requestAnimationFrame(() => {
@@ -34,7 +37,7 @@ export function useLog(source: LogSource, attempt: number): Followed {
         version.value += 1;
       });
     };
-    const read = async (): Promise<void> => {
+    const read = async (signal: AbortSignal): Promise<void> => {
       for await (const { lines, anew } of source(signal)) {
         open.value = true;
         error.value = null;
@@ -43,12 +46,12 @@ export function useLog(source: LogSource, attempt: number): Followed {
         changed();
       }
     };
-    const keep = async (): Promise<void> => {
+    const keep = async (signal: AbortSignal): Promise<void> => {
       let pause = FIRST_PAUSE;
       while (!signal.aborted) {
         const began = performance.now();
         try {
-          await read();
+          await read(signal);
         } catch (reason) {
           if (signal.aborted) return;
           const final = isFinal(reason);
@@ -65,7 +68,7 @@ export function useLog(source: LogSource, attempt: number): Followed {
     buffer.current.clear();
     error.value = null;
     changed();
-    void keep();
+    void whileInSight(control.signal, keep);
     return () => {
       control.abort();
       cancelAnimationFrame(frame);

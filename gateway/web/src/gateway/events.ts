@@ -3,6 +3,7 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { GatewayError, Unreachable } from "./errors";
 import { ask, type Ask } from "./request";
+import { whileInSight } from "./sight";
 
 export interface SentEvent {
   /** "message" unless the event says otherwise. */
@@ -61,11 +62,11 @@ export function isFinal(error: unknown): error is GatewayError {
 }
 
 /**
- * Follow a stream of JSON events for as long as `signal` isn't aborted, again after it broke.
+ * Follow a stream of JSON events for as long as `signal` isn't aborted and the page is in sight,
+ * again after it broke.
  *
  * `onError` is told of each break (to show that what is on the screen is old), and once with
- * `null` when it goes on; `onWait` of each pause after one. An error that
- * {@link isFinal} ends it.
+ * `null` when it goes on; `onWait` of each pause after one. An error that {@link isFinal} ends it.
  */
 export async function follow<T>(
   path: string,
@@ -74,39 +75,41 @@ export async function follow<T>(
   onError: (error: unknown) => void = () => undefined,
   onWait: (wait: Wait) => void = () => undefined,
 ): Promise<void> {
-  let pause = FIRST_PAUSE;
   let broken = false;
-  while (!signal.aborted) {
-    try {
-      for await (const { data } of events(path, { signal })) {
-        const value: unknown = JSON.parse(data);
-        // The gateway ends a stream so, of a key that has been revoked meanwhile, for instance.
-        if (isError(value)) throw new Unreachable(value.error.message);
-        if (broken) {
-          broken = false;
-          onError(null);
+  await whileInSight(signal, async (seen) => {
+    let pause = FIRST_PAUSE;
+    while (!seen.aborted) {
+      try {
+        for await (const { data } of events(path, { signal: seen })) {
+          const value: unknown = JSON.parse(data);
+          // The gateway ends a stream so, of a key that has been revoked meanwhile, for instance.
+          if (isError(value)) throw new Unreachable(value.error.message);
+          if (broken) {
+            broken = false;
+            onError(null);
+          }
+          pause = FIRST_PAUSE;
+          onEvent(value as T);
         }
-        pause = FIRST_PAUSE;
-        onEvent(value as T);
+      } catch (error) {
+        if (seen.aborted) return;
+        broken = true;
+        onError(error);
+        if (isFinal(error)) return;
       }
-    } catch (error) {
-      if (signal.aborted) return;
-      broken = true;
-      onError(error);
-      if (isFinal(error)) return;
+      await sleep(pause, seen, broken ? onWait : undefined);
+      pause = Math.min(pause * 2, LONGEST_PAUSE);
     }
-    await sleep(pause, signal, broken ? onWait : undefined);
-    pause = Math.min(pause * 2, LONGEST_PAUSE);
-  }
+  });
 }
 
-/** Resolves after so long, or as soon as `signal` is aborted; `tell` may end it too. */
 function isError(value: unknown): value is { error: { message: string } } {
   if (typeof value !== "object" || value === null || !("error" in value)) return false;
   const { error } = value;
   return typeof error === "object" && error !== null && "message" in error;
 }
 
+/** Resolves after so long, or as soon as `signal` is aborted; `tell` may end it too. */
 export function sleep(
   milliseconds: number,
   signal: AbortSignal,

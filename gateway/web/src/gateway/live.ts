@@ -45,11 +45,7 @@ export const lost = computed<boolean>(
   () => signedIn.value && key.value !== null && keyRefused.value === key.value,
 );
 
-/** Milliseconds out of sight after which nothing is followed any more. */
-const OUT_OF_SIGHT = 20_000;
-
 let current: AbortController | null = null;
-let hiding: ReturnType<typeof setTimeout> | undefined;
 
 /**
  * Begin to follow the box and key in use, in place of whatever was followed before.
@@ -97,20 +93,6 @@ function followAll(): void {
     void follow<Overview>("/admin/status?follow=true", ended, onOverview);
   }
 }
-
-// A browser has six connections to one origin of HTTP/1.1, for all tabs together: those that
-// nobody looks at must not hold two each.
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(hiding);
-  if (!document.hidden) {
-    if (signedIn.value && current === null) followAll();
-    return;
-  }
-  hiding = setTimeout(() => {
-    current?.abort();
-    current = null;
-  }, OUT_OF_SIGHT);
-});
 
 let asked = 0;
 

@@ -25,35 +25,22 @@ export const olderError = signal<unknown>(null);
 
 /** Follow the requests that `wanted` lets through, until the returned function is called. */
 export function watch(wanted: Filters): () => void {
-  let control = new AbortController();
+  const control = new AbortController();
+  const { signal: ended } = control;
   list.value = null;
   broken.value = olderError.value = null;
-  const begin = (): void => {
-    control = new AbortController();
-    const { signal: ended } = control;
-    const path = `/admin/requests?${queryOf(wanted, { follow: "true", limit: PAGE })}`;
-    void follow<News>(
-      path,
-      ended,
-      (news) => {
-        if (!ended.aborted) take(news);
-      },
-      (error) => {
-        if (!ended.aborted) broken.value = error;
-      },
-    );
-  };
-  // Nobody looks at a tab that is hidden; of its few connections it keeps none.
-  const turned = (): void => {
-    control.abort();
-    if (!document.hidden) begin();
-  };
-  document.addEventListener("visibilitychange", turned);
-  begin();
-  return () => {
-    document.removeEventListener("visibilitychange", turned);
-    control.abort();
-  };
+  const path = `/admin/requests?${queryOf(wanted, { follow: "true", limit: PAGE })}`;
+  void follow<News>(
+    path,
+    ended,
+    (news) => {
+      if (!ended.aborted) take(news);
+    },
+    (error) => {
+      if (!ended.aborted) broken.value = error;
+    },
+  );
+  return () => control.abort();
 }
 
 function take(news: News): void {

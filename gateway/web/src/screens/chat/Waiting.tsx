@@ -1,7 +1,8 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { events } from "../../gateway/events";
+import { events, sleep } from "../../gateway/events";
 import { status } from "../../gateway/live";
+import { whileInSight } from "../../gateway/sight";
 import type { Status, WaitingModel } from "../../gateway/types";
 import { chat as t } from "../../texts/en/chat";
 import type { Run } from "./run";
@@ -76,7 +77,7 @@ interface Told {
   readonly at: number;
 }
 
-/** Milliseconds between two looks at a queue. */
+/** Milliseconds from one look at a queue to the next. */
 const LOOK = 2000;
 
 /**
@@ -89,9 +90,9 @@ function usePlace(model: string, wanted: boolean): Told | null {
     found.value = null;
     if (!wanted) return;
     const control = new AbortController();
-    const look = async (): Promise<void> => {
+    const look = async (signal: AbortSignal): Promise<void> => {
       try {
-        for await (const { data } of events("/status", { signal: control.signal })) {
+        for await (const { data } of events("/status", { signal })) {
           const { waiting } = JSON.parse(data) as Status;
           const told = waiting.find((one) => one.model === model);
           found.value = { told, at: performance.now() };
@@ -101,11 +102,15 @@ function usePlace(model: string, wanted: boolean): Told | null {
         // the answer itself says if the gateway is gone
       }
     };
-    const timer = setInterval(() => void look(), LOOK);
-    return () => {
-      clearInterval(timer);
-      control.abort();
-    };
+    // One at a time: over a slow network they would take all connections that a browser has.
+    void whileInSight(control.signal, async (signal) => {
+      for (;;) {
+        await sleep(LOOK, signal);
+        if (signal.aborted) return;
+        await look(signal);
+      }
+    });
+    return () => control.abort();
   }, [model, wanted]);
   return found.value;
 }
