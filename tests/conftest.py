@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,10 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 # The threads of a real llama-server wait asleep. Several that spin on few cores, beside other
 # tests, take ten times as long as they need.
 os.environ["OMP_WAIT_POLICY"] = "passive"
+
+# Tests that a script starts in the background ignore Ctrl-C, and so does all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example may take as long as it likes: on a busy machine any may be slow once.
 hypothesis.settings.register_profile(

@@ -2,9 +2,9 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from harness import REPOSITORY
 
 from gateway.models.catalog import EMPTY, ModelSpec, parse_catalog, parse_partly
 from gateway.models.personalities import Personality
@@ -82,7 +82,7 @@ def test_no_models_at_all():
 
 
 def test_the_file_we_ship_is_valid():
-    text = (Path(__file__).parents[1] / "data" / "models.json").read_text(encoding="utf-8")
+    text = (REPOSITORY / "data/models.json").read_text(encoding="utf-8")
     catalog = parse_catalog(text)
     assert catalog.names
     assert catalog.warnings == []
