@@ -320,6 +320,40 @@ describe("trouble", () => {
     expect(shown(again)).toEqual(["Where?", "There."]);
   });
 
+  it("with a full disk ends with deleting, which makes room", async () => {
+    const store = await tab();
+    const [old] = await asked(store, "Old");
+    const [older] = await asked(store, "Older");
+    const put = vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(() => {
+      throw new DOMException("full", "QuotaExceededError");
+    });
+    const [question] = await asked(store);
+    await store.remove([older?.conversation ?? ""]);
+    expect(store.trouble.value).toBe("full"); // it wasn't enough
+    const remove = IDBObjectStore.prototype.delete;
+    vi.spyOn(IDBObjectStore.prototype, "delete").mockImplementation(function (
+      this: IDBObjectStore,
+      key,
+    ) {
+      put.mockRestore();
+      return remove.call(this, key);
+    });
+    await store.remove([old?.conversation ?? ""]);
+    expect(store.trouble.value).toBeNull();
+    expect(titles(await tab())).toEqual([question?.content]);
+  });
+
+  it("with a full disk ends with all being deleted", async () => {
+    const store = await tab();
+    const put = vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(() => {
+      throw new DOMException("full", "QuotaExceededError");
+    });
+    await asked(store);
+    await store.removeAll();
+    expect(store.trouble.value).toBeNull();
+    put.mockRestore();
+  });
+
   it("to read a conversation is told, and it opens when it can be read", async () => {
     const store = await tab();
     const [question] = await asked(store);

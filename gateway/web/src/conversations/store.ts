@@ -399,6 +399,7 @@ export class ConversationStore {
     if (opened && removed.has(opened.conversation.id)) this.#opened.value = null;
     this.#tabs.tell({ kind: "removed", conversations: ids });
     this.#watched(ids);
+    await this.#madeRoom();
     return async () => {
       back();
       await this.#restore(before);
@@ -426,6 +427,14 @@ export class ConversationStore {
     this.#unreadable.value = 0;
     this.#tabs.tell({ kind: "all" });
     this.#watched(null);
+    await this.#madeRoom();
+  }
+
+  /** Write what had no room before; if it has none still, that is told again. */
+  async #madeRoom(): Promise<void> {
+    if (this.#trouble.peek() !== "full") return;
+    this.#trouble.value = null;
+    await this.flush();
   }
 
   /** Conversations with their messages, one after the other; all of the list without `ids`. */
@@ -518,6 +527,7 @@ export class ConversationStore {
       this.#gone(news.conversations);
       this.#watched(news.conversations);
       await this.#removing({ ids: news.conversations, here: false });
+      await this.#madeRoom();
       return;
     }
     const database = await this.#db;
