@@ -49,7 +49,11 @@ export async function picture(file: Blob, name: string): Promise<Image> {
 
 const addresses = new WeakMap<Blob, Promise<string>>();
 
-/** `data:` addresses of pictures, by their ids. */
+/**
+ * `data:` addresses of pictures, by their ids.
+ *
+ * Throws {@link NoPicture} if the browser can't read one that it has kept.
+ */
 export async function addressesOf(
   images: readonly Image[],
 ): Promise<ReadonlyMap<Image["id"], string>> {
@@ -66,10 +70,11 @@ function addressOf({ blob, mime }: Image): Promise<string> {
       const found = typeof reader.result === "string" ? reader.result : "";
       resolve(found.replace(/^data:[^;,]*/, `data:${mime}`));
     };
-    reader.onerror = () => reject(reader.error ?? new NoPicture(""));
+    reader.onerror = () => reject(new NoPicture(""));
     reader.readAsDataURL(blob);
   });
   addresses.set(blob, made);
+  made.catch(() => addresses.delete(blob)); // the next time it may be readable
   return made;
 }
 

@@ -13,11 +13,13 @@ import {
   selectBox,
   useKey,
 } from "../../gateway/connection";
+import { chat as t } from "../../texts/en/chat";
 import { draft, keepDraft } from "./draft";
 import { takeAlong } from "./removed";
 import { run, runs } from "./run";
 import { keepUnsent, unsent } from "./unsent";
 
+const { FileReader } = globalThis;
 const KITCHEN = "https://kitchen.example";
 const OFFICE = "https://office.example";
 
@@ -129,6 +131,28 @@ afterEach(async () => {
   keyRefused.value = null;
   for (const { address } of boxes.value) removeBox(address);
   vi.unstubAllGlobals();
+});
+
+describe("a picture that the browser can't read any more", () => {
+  class Broken extends FileReader {
+    override readAsDataURL(): void {
+      queueMicrotask(() => this.dispatchEvent(new Event("error")));
+    }
+  }
+
+  it("is told of, and read again the next time", async () => {
+    const images = [{ id: "i", mime: "image/png", blob: new Blob(["picture"]) }];
+    vi.stubGlobal("FileReader", Broken);
+    const first = begin(images);
+    await first.ended;
+    expect(asked).toEqual([]);
+    expect(first.message()?.error).toEqual({ message: t.lostPicture, requestId: null });
+    vi.stubGlobal("FileReader", FileReader);
+    const second = begin(images);
+    (await request(1)).answer([piece("Red.", "stop")], "end");
+    await second.ended;
+    expect(second.message()).toMatchObject({ content: "Red.", finish: "stop" });
+  });
 });
 
 describe("a conversation that is deleted", () => {

@@ -18,7 +18,7 @@ import { ask } from "../../gateway/request";
 import { chat as t } from "../../texts/en/chat";
 import { DONE, NOTHING, take, type Answer } from "./answer";
 import { bodyOf, canGoOn } from "./body";
-import { addressesOf } from "./images";
+import { addressesOf, NoPicture } from "./images";
 import { placeInUse, refusedAt, watchPlace } from "./place";
 
 /** Milliseconds between two pictures of an answer that grows, and between two writes of it. */
@@ -218,6 +218,7 @@ class Writing implements Run {
       this.#requestId = error.requestId;
       return this.#erred(error.message);
     }
+    if (error instanceof NoPicture) return this.#erred(t.lostPicture);
     const nothing = this.#requestId === null && this.#before.content === "";
     return nothing && this.attempts.peek() === 0 ? UNREACHABLE : "cut";
   }

@@ -41,6 +41,8 @@ export const chat = {
   openPicture: (number: number): string => `Show picture ${number} as a whole`,
   noPicture: (name: string): string =>
     `${name || "This file"} is no picture that this browser can read.`,
+  lostPicture:
+    "The browser can't read a picture of this conversation any more. Add it again in a new chat.",
   notTaken: (name: string): string =>
     `${name} is no picture. Only pictures can be added to a question.`,
   tooMany: (most: number): string => `A question can have ${most} pictures.`,
