@@ -1,6 +1,6 @@
 /** What goes on at the box in use, kept up to date while somebody is signed in and looks. */
 
-import { computed, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { box, key, keyRefused } from "./connection";
 import { GatewayError } from "./errors";
 import { follow, type Wait } from "./events";
@@ -45,25 +45,33 @@ export const lost = computed<boolean>(
   () => signedIn.value && key.value !== null && keyRefused.value === key.value,
 );
 
+/** Whose what is shown is: the box that was asked, and whether a key was shown there. */
+let seen: { readonly address: string; readonly withKey: boolean } | null = null;
 let current: AbortController | null = null;
 
 /**
  * Begin to follow the box and key in use, in place of whatever was followed before.
  *
  * Throws what the gateway answers to the first question ({@link GatewayError}: a wrong key, for
- * example) or Unreachable; what was seen before then stays.
+ * example) or Unreachable; what was seen before then stays. Does nothing if the box or the key in
+ * use is another one by the time that the gateway has answered.
  */
 export async function begin(): Promise<void> {
+  const place = { address: box.value?.address, key: key.value };
+  const isLeft = (): boolean => place.address !== box.value?.address || place.key !== key.value;
   const listed = await askJson<{ data: readonly ListedModel[] }>("/v1/models");
-  const seen = await askJson<Overview>("/admin/status").catch((error: unknown) => {
+  if (place.address === undefined || isLeft()) return;
+  const told = await askJson<Overview>("/admin/status").catch((error: unknown) => {
     if (error instanceof GatewayError && error.status === 403) return null;
     throw error;
   });
+  if (isLeft()) return;
   end();
+  seen = { address: place.address, withKey: place.key !== null };
   keyRefused.value = null;
   models.value = listed.data;
-  overview.value = seen;
-  role.value = seen ? "admin" : "user";
+  overview.value = told;
+  role.value = told ? "admin" : "user";
   reached.value = Date.now();
   followAll();
 }
@@ -112,6 +120,13 @@ async function refreshModels(ended: AbortSignal): Promise<void> {
 /** Stop following, and forget what was seen: the person signed out, or changes the box. */
 export function end(): void {
   current?.abort();
-  current = null;
+  current = seen = null;
   role.value = models.value = status.value = overview.value = broken.value = wait.value = null;
 }
+
+// By whatever way, also in another tab: nothing of one box is shown as another's, or to nobody.
+effect(() => {
+  const address = box.value?.address;
+  const signedOut = key.value === null;
+  if (seen !== null && (seen.address !== address || (seen.withKey && signedOut))) end();
+});
