@@ -1,5 +1,7 @@
 /** The page as an installed app: its service worker, and what happens when it is upgraded. */
 
+import { session } from "./storage";
+
 const RELOADED = "llm-gateway.reloaded";
 /** Milliseconds: a page that was loaded anew and still lacks a part isn't loaded anew again. */
 const ONCE_IN = 30_000;
@@ -24,7 +26,7 @@ export function installShell(): void {
 
 /** A part that an upgrade took away: the page that is served now has others. */
 async function reloadIfUpgraded(): Promise<void> {
-  const before = Number(sessionStorage.getItem(RELOADED) ?? 0);
+  const before = Number(session.get(RELOADED) ?? 0);
   if (Date.now() - before < ONCE_IN) return;
   const answer = await fetch("/", { headers: { Accept: "text/html" }, cache: "no-store" }).catch(
     () => null,
@@ -32,6 +34,6 @@ async function reloadIfUpgraded(): Promise<void> {
   if (answer?.ok !== true) return; // out of reach: what is shown is better than nothing
   const served = /\/assets\/index-[\w-]+\.js/.exec(await answer.text())?.[0];
   if (served === undefined || document.querySelector(`script[src="${served}"]`) !== null) return;
-  sessionStorage.setItem(RELOADED, String(Date.now()));
+  session.set(RELOADED, String(Date.now()));
   location.reload();
 }

@@ -1,11 +1,12 @@
 /** Light or dark: what the system says, unless the person chose. */
 
 import { effect, signal } from "@preact/signals";
+import { local } from "./storage";
 
 export type Theme = "system" | "light" | "dark";
 const PLACE = "llm-gateway.theme";
 
-const saved = localStorage.getItem(PLACE);
+const saved = local.get(PLACE);
 export const theme = signal<Theme>(saved === "light" || saved === "dark" ? saved : "system");
 
 /** What index.html says of the browser's own bars: light, then dark. */
@@ -24,9 +25,9 @@ effect(() => {
   colourBars();
   if (theme.value === "system") {
     document.documentElement.removeAttribute("data-theme");
-    localStorage.removeItem(PLACE);
+    local.remove(PLACE);
   } else {
     document.documentElement.dataset["theme"] = theme.value;
-    localStorage.setItem(PLACE, theme.value);
+    local.set(PLACE, theme.value);
   }
 });

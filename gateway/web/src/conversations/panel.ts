@@ -1,6 +1,7 @@
 /** Whether the list of conversations is shown: a column on wide screens, a drawer on phones. */
 
 import { effect, signal } from "@preact/signals";
+import { local } from "../storage";
 
 const PLACE = "llm-gateway.conversations";
 
@@ -13,12 +14,12 @@ small.addEventListener("change", () => {
 
 /** At first a column where there is room for it beside a chat that is wide enough to read. */
 function kept(): boolean {
-  return (localStorage.getItem(PLACE) ?? (innerWidth >= 1100 ? "open" : "closed")) === "open";
+  return (local.get(PLACE) ?? (innerWidth >= 1100 ? "open" : "closed")) === "open";
 }
 
 export const panelOpen = signal(!small.matches && kept());
 
 effect(() => {
   const open = panelOpen.value;
-  if (!narrow.peek() && open !== kept()) localStorage.setItem(PLACE, open ? "open" : "closed");
+  if (!narrow.peek() && open !== kept()) local.set(PLACE, open ? "open" : "closed");
 });
