@@ -190,6 +190,32 @@ def test_a_key_is_kept_if_asked(open_page: OpenPage, box: Box) -> None:
     assert page.evaluate("key => JSON.stringify(localStorage).includes(key)", box.admin) is False
 
 
+def test_a_kept_key_outlives_what_fails(open_page: OpenPage, box: Box) -> None:
+    page = open_page()
+    page.get_by_label("Keep the key").check()
+    attempt(page, key=box.admin)
+    inside(page)
+    is_kept = "key => JSON.stringify(localStorage).includes(key)"
+    # A gateway that can't be reached for a while,
+    page.route("**/v1/models", lambda route: route.abort())
+    page.goto("about:blank")
+    page.goto(box.url)
+    page.get_by_role("alert").wait_for()
+    expect(page.get_by_label("Keep the key")).to_be_checked()
+    page.unroute("**/v1/models")
+    attempt(page)
+    inside(page)
+    assert page.evaluate(is_kept, box.admin)
+    # and a link with a key that has been revoked since.
+    page.goto("about:blank")
+    page.goto(f"{box.url}/#key={WRONG}")
+    said(page, f"The gateway at {box.url} doesn't know this key")
+    assert page.evaluate(is_kept, box.admin)
+    attempt(page)
+    inside(page)
+    assert page.evaluate(is_kept, box.admin)
+
+
 def test_wrong_keys(open_page: OpenPage, box: Box) -> None:
     page = open_page(f"#key={WRONG}")
     said(page, f"The gateway at {box.url} doesn't know this key")

@@ -1,6 +1,8 @@
-import { act, cleanup, fireEvent, render, screen } from "@testing-library/preact";
+import { act, cleanup, configure, fireEvent, render, screen } from "@testing-library/preact";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { CopyButton } from "./CopyButton";
+
+configure({ asyncUtilTimeout: 30_000 }); // of a busy machine
 
 /** What the older way copies: the selected text of the focused field, unless a dialog bars it. */
 let copied: string | null;

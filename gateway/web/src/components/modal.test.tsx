@@ -9,7 +9,7 @@ const BOX = "http://box.test";
 beforeEach(() => {
   addBox({ address: BOX, name: "box" });
   selectBox(BOX);
-  useKey("a key", false);
+  useKey("a key");
   role.value = "admin";
 });
 
@@ -35,7 +35,7 @@ it("doesn't bar the way to the question for another key, and is there again afte
   screen.getByLabelText<HTMLInputElement>("Words").value = "typed";
   await act(() => void (keyRefused.value = "a key"));
   expect(dialog.open).toBe(false);
-  await act(() => useKey("another key", false));
+  await act(() => useKey("another key"));
   expect(dialog.open).toBe(true);
   expect(screen.getByLabelText<HTMLInputElement>("Words").value).toBe("typed");
 });
@@ -44,6 +44,6 @@ it("isn't opened over that question", async () => {
   keyRefused.value = "a key";
   const dialog = show();
   expect(dialog.open).toBe(false);
-  await act(() => useKey("another key", false));
+  await act(() => useKey("another key"));
   expect(dialog.open).toBe(true);
 });

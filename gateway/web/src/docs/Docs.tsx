@@ -67,7 +67,7 @@ function KeyField({ field }: { readonly field: { current: HTMLInputElement | nul
       onSubmit={(event) => {
         event.preventDefault();
         const value = field.current?.value.trim();
-        if (value) useKey(value, false);
+        if (value) useKey(value);
       }}
     >
       <input

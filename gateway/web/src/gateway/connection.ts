@@ -6,7 +6,8 @@
  * its box if the person asked for that.
  */
 
-import { computed, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
+import { local, session } from "../storage";
 import { decoded } from "./address";
 
 export interface Box {
@@ -27,10 +28,8 @@ const KEY = "llm-gateway.key:";
 export const servedByGateway: boolean = document.querySelector('meta[name="llm-gateway"]') !== null;
 
 const kept = signal<readonly KeptBox[]>(read());
-const selected = signal<string>(
-  sessionStorage.getItem(CURRENT) ?? localStorage.getItem(CURRENT) ?? kept.value[0]?.address ?? "",
-);
-const sessionKey = signal<string | null>(sessionStorage.getItem(KEY + selected.value));
+const selected = signal<string>(chosenBefore());
+const sessionKey = signal<string | null>(session.get(KEY + selected.value));
 
 export const boxes = computed<readonly Box[]>(() => kept.value);
 
@@ -39,23 +38,30 @@ export const box = computed<Box | null>(
   () => kept.value.find((one) => one.address === selected.value) ?? null,
 );
 
-/** The key in use at {@link box}, or `null`. */
-export const key = computed<string | null>(
-  () => sessionKey.value ?? kept.value.find((one) => one.address === selected.value)?.key ?? null,
+const keptKey = computed<string | null>(
+  () => kept.value.find((one) => one.address === selected.value)?.key ?? null,
 );
+
+/** The key in use at {@link box}, or `null`. */
+export const key = computed<string | null>(() => sessionKey.value ?? keptKey.value);
 
 /** The key that the gateway has refused last (401), to be compared with {@link key}. */
 export const keyRefused = signal<string | null>(null);
 
+/** The key to try where none is given: the one in use or, after that was refused, the kept one. */
+export const keyToTry = computed<string | null>(
+  () => [key.value, keptKey.value].find((one) => one !== keyRefused.value) ?? null,
+);
+
 /** Whether the key in use is kept in this browser after the tab is closed. */
 export const keyIsKept = computed<boolean>(
-  () => kept.value.find((one) => one.address === selected.value)?.key !== undefined,
+  () => keptKey.value !== null && keptKey.value === key.value,
 );
 
 function read(): readonly KeptBox[] {
   const own: KeptBox[] = servedByGateway ? [{ address: "", name: location.hostname }] : [];
   try {
-    const found: unknown = JSON.parse(localStorage.getItem(BOXES) ?? "[]");
+    const found: unknown = JSON.parse(local.get(BOXES) ?? "[]");
     const known = Array.isArray(found) ? found.filter(isBox) : [];
     return [...own.filter((one) => !known.some((k) => k.address === one.address)), ...known].filter(
       (one) => one.address !== "" || servedByGateway,
@@ -75,57 +81,82 @@ function isBox(value: unknown): value is KeptBox {
   );
 }
 
-function write(next: readonly KeptBox[]): void {
-  kept.value = next;
-  localStorage.setItem(BOXES, JSON.stringify(next));
+/** The box that was in use here, else the one that was in any tab, as far as it is still known. */
+function chosenBefore(): string {
+  const known = [session.get(CURRENT), local.get(CURRENT)].find((address) =>
+    kept.value.some((one) => one.address === address),
+  );
+  return known ?? kept.value[0]?.address ?? "";
 }
+
+/** Change what is kept now: another tab may have changed it since it was read here. */
+function change(how: (known: readonly KeptBox[]) => readonly KeptBox[]): void {
+  kept.value = how(read());
+  local.set(BOXES, JSON.stringify(kept.value));
+}
+
+addEventListener("storage", ({ key: place }) => {
+  if (place !== BOXES && place !== null) return; // `null`: all of it was cleared
+  batch(() => {
+    kept.value = read();
+    if (!kept.value.some((one) => one.address === selected.value)) selectFirst();
+  });
+});
 
 /** Take up a box: add it, or change its name. */
 export function addBox(added: Box): void {
-  const known = kept.value.some((one) => one.address === added.address);
-  write(
-    known
-      ? kept.value.map((one) => (one.address === added.address ? { ...one, ...added } : one))
-      : [...kept.value, added],
+  change((known) =>
+    known.some((one) => one.address === added.address)
+      ? known.map((one) => (one.address === added.address ? { ...one, ...added } : one))
+      : [...known, added],
   );
 }
 
 /** Forget a box and the key that is kept for it. */
 export function removeBox(address: string): void {
-  sessionStorage.removeItem(KEY + address);
-  write(kept.value.filter((one) => one.address !== address));
-  if (selected.value === address) selectBox(kept.value[0]?.address ?? "");
+  session.remove(KEY + address);
+  change((known) => known.filter((one) => one.address !== address));
+  if (selected.value === address) selectFirst();
+}
+
+function selectFirst(): void {
+  selectBox(kept.value[0]?.address ?? "");
 }
 
 export function selectBox(address: string): void {
-  selected.value = address;
-  sessionStorage.setItem(CURRENT, address);
-  localStorage.setItem(CURRENT, address);
-  sessionKey.value = sessionStorage.getItem(KEY + address);
+  session.set(CURRENT, address);
+  local.set(CURRENT, address);
+  batch(() => {
+    selected.value = address;
+    sessionKey.value = session.get(KEY + address);
+  });
 }
 
-/** Use `value` as the key of the box in use; `keep` it beyond this tab, or don't. */
-export function useKey(value: string, keep: boolean): void {
+/** Use `value` as the key of the box in use, in this tab; what is kept beyond it stays. */
+export function useKey(value: string): void {
   sessionKey.value = value;
-  sessionStorage.setItem(KEY + selected.value, value);
-  write(
-    kept.value.map((one) => {
+  session.set(KEY + selected.value, value);
+}
+
+/** Keep the key in use beyond this tab, in place of the one that was; or keep none any more. */
+export function keepKey(keep: boolean): void {
+  const value = key.value;
+  change((known) =>
+    known.map((one) => {
       if (one.address !== selected.value) return one;
       const { key: _, ...rest } = one;
-      return keep ? { ...rest, key: value } : rest;
+      return keep && value !== null ? { ...rest, key: value } : rest;
     }),
   );
 }
 
 /** Forget the key of the box in use, here and where it was kept. */
 export function forgetKey(): void {
-  sessionStorage.removeItem(KEY + selected.value);
-  sessionKey.value = null;
-  write(
-    kept.value.map(({ key: itsKey, ...rest }) =>
-      rest.address === selected.value || itsKey === undefined ? rest : { ...rest, key: itsKey },
-    ),
-  );
+  session.remove(KEY + selected.value);
+  batch(() => {
+    sessionKey.value = null;
+    keepKey(false);
+  });
 }
 
 /**
@@ -140,6 +171,6 @@ export function takeKeyFromAddress(): boolean {
   history.replaceState(null, "", location.pathname + location.search + "#/chat");
   if (!servedByGateway) return false; // whose key would it be?
   selectBox("");
-  useKey(decoded(found[1]), false);
+  useKey(decoded(found[1]));
   return true;
 }

@@ -121,7 +121,7 @@ beforeEach(() => {
   ] as const) {
     addBox({ address, name: address });
     selectBox(address);
-    useKey(its, true);
+    useKey(its);
   }
 });
 

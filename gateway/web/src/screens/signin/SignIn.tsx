@@ -1,9 +1,18 @@
 import { useComputed, useSignal, useSignalEffect } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Icon } from "../../components/Icon";
 import { type AddressProblem, readAddress } from "../../gateway/address";
-import { addBox, box, boxes, key as keyInUse, selectBox, useKey } from "../../gateway/connection";
+import {
+  addBox,
+  box,
+  boxes,
+  keepKey,
+  keyIsKept,
+  keyToTry,
+  selectBox,
+  useKey,
+} from "../../gateway/connection";
 import type { Diagnosis } from "../../gateway/diagnose";
 import { adding, enter, leaveBox, refused, switchTo } from "../../gateway/entrance";
 import { lost } from "../../gateway/live";
@@ -13,14 +22,28 @@ import { addressProblems, signIn as t, tookWords } from "../../texts/en/signin";
 import { DiagnosisNote } from "./DiagnosisNote";
 import "./signin.css";
 
+/** The address of the box of which a key is asked; `null` where the address is asked for too. */
+function asked(): string | null {
+  return adding.value ? null : (box.value?.address ?? null);
+}
+
+/** Take up a box that has let a key in. */
+function takeUp(address: string, name: string): void {
+  addBox({ address, name: name || new URL(address).host });
+  selectBox(address);
+  adding.value = false;
+}
+
 /** Asks for a key of the box in use; or for another box, and a key of that. */
 export default function SignIn() {
-  const asksAddress = adding.value || box.value === null;
+  const asksAddress = asked() === null;
   const known = asksAddress ? null : box.value;
   const written = useSignal("");
   const name = useSignal("");
   const key = useSignal("");
-  const keep = useSignal(false);
+  /** What the person chose; until then the key is kept if the one in use is. */
+  const keepChosen = useSignal<boolean | null>(null);
+  const keep = keepChosen.value ?? (known !== null && keyIsKept.value);
   const busy = useSignal(false);
   const problem = useSignal<AddressProblem | null>(null);
   const found = useSignal<Diagnosis | null>(refused.value);
@@ -32,32 +55,50 @@ export default function SignIn() {
   useEffect(() => first.current?.focus(), [asksAddress]);
 
   const address = (): string | null => {
-    if (known) return known.address;
+    const at = asked();
+    if (at !== null) return at;
     const read = taken.value;
     return typeof read === "string" ? null : read.address;
   };
   const shown = (): string => address() || location.origin;
 
+  // A key that was typed for one box is not for another one, and a try at the one is over.
+  const tries = useRef(0);
+  const typedFor = useRef(asked());
+  useLayoutEffect(() => {
+    if (typedFor.current === asked()) return;
+    typedFor.current = asked();
+    tries.current++;
+    key.value = "";
+    keepChosen.value = null;
+    found.value = refused.value;
+    busy.value = false;
+  }, [asked()]);
+
   const attempt = async (): Promise<void> => {
+    const from = asked();
     const at = address();
     if (at === null) {
       problem.value = taken.value as AddressProblem;
       first.current?.focus();
       return;
     }
-    const given = key.value.trim() || (known && !lost.value ? keyInUse.value : null);
+    const mine = ++tries.current;
+    const isLeft = (): boolean => mine !== tries.current || from !== asked();
+    const given = key.value.trim() || (from === null ? null : keyToTry.value);
     busy.value = true;
-    found.value = await tryPlace({ address: at, key: given });
-    if (found.value === null) {
-      if (!known) {
-        addBox({ address: at, name: name.value.trim() || new URL(at).host });
-        selectBox(at);
-        adding.value = false;
+    const why = await tryPlace({ address: at, key: given });
+    if (isLeft()) return;
+    found.value = why;
+    if (why === null) {
+      if (from === null) takeUp(at, name.value.trim());
+      if (given !== null) {
+        useKey(given);
+        if (keep || keepChosen.value !== null) keepKey(keep);
       }
-      if (given !== null) useKey(given, keep.value);
       await enter();
     }
-    busy.value = false;
+    if (!isLeft()) busy.value = false;
   };
 
   const onAddress = (text: string): void => {
@@ -90,6 +131,7 @@ export default function SignIn() {
             address={shown()}
             onAddress={(instead) => {
               if (known) {
+                typedFor.current = null; // it is the same box
                 adding.value = true;
                 name.value = known.name;
               }
@@ -153,7 +195,7 @@ export default function SignIn() {
               type="checkbox"
               checked={keep}
               aria-describedby="sign-in-keep-hint"
-              onChange={(event) => (keep.value = event.currentTarget.checked)}
+              onChange={(event) => (keepChosen.value = event.currentTarget.checked)}
             />
             <label for="sign-in-keep">{t.keep}</label>
             <p class="hint" id="sign-in-keep-hint">
