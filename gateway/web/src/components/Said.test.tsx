@@ -20,3 +20,8 @@ it("offers nothing to unfold where there is no log", () => {
   expect(place.textContent).toBe("the model is gone.");
   expect(place.querySelector("details")).toBeNull();
 });
+
+it("shows what stands between backquotes as code", () => {
+  const place = shown("the model's `binary` isn't there.");
+  expect(place.querySelector("p")?.innerHTML).toBe("the model's <code>binary</code> isn't there.");
+});
