@@ -38,6 +38,8 @@ interface Props {
   readonly model?: string | undefined;
   /** A key to write into the lines: one just made. Without it the key in use, if wanted. */
   readonly apiKey?: string | undefined;
+  /** Called with the lines that were copied. */
+  readonly onCopied?: (text: string) => void;
   /** Whether what it stands in has said it. */
   readonly titled?: boolean;
 }
@@ -53,7 +55,7 @@ function withKeyIn(lines: ClientLines, key: string): ClientLines {
   return { ...lines, clients };
 }
 
-export function UseIt({ model, apiKey, titled = false }: Props) {
+export function UseIt({ model, apiKey, onCopied, titled = false }: Props) {
   const lines = useSignal<ClientLines | null>(null);
   const error = useSignal<unknown>(null);
   const withKey = useSignal(apiKey !== undefined);
@@ -100,7 +102,7 @@ export function UseIt({ model, apiKey, titled = false }: Props) {
       </div>
       {error.value !== null && <ErrorNote error={error.value} />}
       {lines.value === null && error.value === null && <p class="soft">{actions.loading}</p>}
-      {shown && <Lines client={shown} />}
+      {shown && <Lines client={shown} onCopied={onCopied} />}
       {apiKey === undefined && lines.value && (
         <div class="use-it-key">
           <input
@@ -122,7 +124,12 @@ export function UseIt({ model, apiKey, titled = false }: Props) {
   );
 }
 
-function Lines({ client }: { readonly client: Client }) {
+interface LinesProps {
+  readonly client: Client;
+  readonly onCopied: Props["onCopied"] | undefined;
+}
+
+function Lines({ client, onCopied }: LinesProps) {
   return (
     <>
       <p class="soft">{client.about}</p>
@@ -130,7 +137,7 @@ function Lines({ client }: { readonly client: Client }) {
         <div key={part.where + part.text} class="use-it-part">
           <div>
             <span class="soft">{part.place}</span>
-            <CopyButton text={part.text} label={t.copyLines} />
+            <CopyButton text={part.text} label={t.copyLines} onCopied={onCopied} />
           </div>
           <pre tabIndex={0} role="region" aria-label={`${client.title}, ${part.where}`}>
             <code>{part.text}</code>

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { CopyFailed, copyText } from "../../components/CopyButton";
-import { Dialog } from "../../components/Dialog";
+import { Confirm, Dialog } from "../../components/Dialog";
 import { Icon } from "../../components/Icon";
 import { UseIt } from "../../components/UseIt";
 import { actions } from "../../texts/en/common";
@@ -18,16 +18,27 @@ interface Props {
 export function KeyMade({ made, onClose }: Props) {
   const copied = useSignal(false);
   const failed = useSignal(false);
+  const leaving = useSignal(false);
   const text = useRef<HTMLElement>(null);
   const copy = async (): Promise<void> => {
     copied.value = await copyText(made.key);
     failed.value = !copied.value;
     if (failed.value && text.current) getSelection()?.selectAllChildren(text.current);
   };
+  const leave = (): void => {
+    if (copied.value) onClose();
+    else leaving.value = true;
+  };
+  const stay = (): void => {
+    leaving.value = false;
+    // Of an Escape that follows upon another one a browser closes it without asking.
+    const dialog = text.current?.closest("dialog");
+    if (dialog && !dialog.open) dialog.showModal();
+  };
   return (
-    <Dialog title={t.created(made.name)} onClose={onClose} wide>
+    <Dialog title={t.created(made.name)} onClose={leave} wide>
       <p>{t.shownOnce}</p>
-      <div class="key-text">
+      <div class="key-text" onCopy={() => (copied.value = true)}>
         <code ref={text}>{made.key}</code>
         <Button kind={copied.value ? undefined : "primary"} onClick={() => void copy()}>
           <Icon name={copied.value ? "check" : "copy"} size={16} />
@@ -35,12 +46,28 @@ export function KeyMade({ made, onClose }: Props) {
         </Button>
         {failed.value && <CopyFailed />}
       </div>
-      <UseIt model={made.models?.[0]} apiKey={made.key} />
+      <UseIt
+        model={made.models?.[0]}
+        apiKey={made.key}
+        onCopied={(lines) => {
+          if (lines.includes(made.key)) copied.value = true;
+        }}
+      />
       <div class="actions">
-        <Button kind={copied.value ? "primary" : undefined} onClick={onClose}>
+        <Button kind={copied.value ? "primary" : undefined} onClick={leave}>
           {t.done}
         </Button>
       </div>
+      {leaving.value && (
+        <Confirm
+          title={t.leaveTitle(made.name)}
+          text={t.leaveText}
+          action={t.leaveAction}
+          keep={t.stay}
+          onConfirm={onClose}
+          onClose={stay}
+        />
+      )}
     </Dialog>
   );
 }

@@ -37,6 +37,10 @@ export const keys = {
   shownOnce: "Copy it now: it is shown only this once. The gateway keeps only a hash of it.",
   copyKey: "Copy key",
   done: "Done",
+  leaveTitle: (name: string): string => `Close without copying the key ${name}?`,
+  leaveText: "It is not shown again. Without it, a new key would be needed.",
+  leaveAction: "Close without copying",
+  stay: "Go back",
   revokeTitle: (name: string): string => `Revoke the key ${name}?`,
   revokeText: (name: string): string =>
     `Apps that use ${name} are refused from now on, and what runs under it ends. This can't be undone: a new key would be needed.`,
