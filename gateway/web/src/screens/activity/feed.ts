@@ -4,7 +4,15 @@ import { signal } from "@preact/signals";
 import { follow } from "../../gateway/events";
 import { askJson } from "../../gateway/request";
 import type { Filters, Kept, List, News, Running } from "./requests";
-import { NO_FILTERS, queryOf, withNews, withOlder } from "./requests";
+import {
+  isTooLong,
+  LONGEST_PAGE,
+  NO_FILTERS,
+  queryOf,
+  shortened,
+  withNews,
+  withOlder,
+} from "./requests";
 
 const PAGE = "50";
 
@@ -34,7 +42,9 @@ export function watch(wanted: Filters): () => void {
     path,
     ended,
     (news) => {
-      if (!ended.aborted) take(news);
+      if (ended.aborted) return;
+      take(news);
+      void shorten(wanted, ended);
     },
     (error) => {
       if (!ended.aborted) broken.value = error;
@@ -52,6 +62,24 @@ function take(news: News): void {
   problem.value = news.problem;
 }
 
+let shortening: AbortSignal | null = null;
+
+/** Leave the newest of a list that is too long: only the gateway knows where those behind begin. */
+async function shorten(wanted: Filters, ended: AbortSignal): Promise<void> {
+  const isDue = (): boolean => list.value !== null && isTooLong(list.value) && !loadingOlder.value;
+  if (!isDue() || shortening === ended) return;
+  shortening = ended;
+  try {
+    const query = queryOf(wanted, { limit: String(LONGEST_PAGE) });
+    const page = await askJson<News>(`/admin/requests?${query}`, { signal: ended });
+    if (!ended.aborted && list.value && isDue()) list.value = shortened(list.value, page);
+  } catch {
+    // with the next news again
+  } finally {
+    if (shortening === ended) shortening = null;
+  }
+}
+
 /** Add the next page of older ones. */
 export async function showOlder(): Promise<void> {
   const before = list.value;
@@ -62,7 +90,9 @@ export async function showOlder(): Promise<void> {
   try {
     const query = queryOf(wanted, { cursor: before.next, limit: PAGE });
     const page = await askJson<News>(`/admin/requests?${query}`);
-    if (filters.value === wanted && list.value) list.value = withOlder(list.value, page);
+    // Not where the list has another end by now.
+    if (filters.value === wanted && list.value?.next === before.next)
+      list.value = withOlder(list.value, page);
   } catch (error) {
     olderError.value = error;
   } finally {

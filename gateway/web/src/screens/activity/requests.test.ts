@@ -1,6 +1,15 @@
 import { describe, expect, it } from "vitest";
 import type { Ended, News } from "./requests";
-import { queryOf, resultOf, segmentsOf, withNews, withOlder } from "./requests";
+import {
+  isTooLong,
+  LONGEST_PAGE,
+  queryOf,
+  resultOf,
+  segmentsOf,
+  shortened,
+  withNews,
+  withOlder,
+} from "./requests";
 
 const ended = (...ids: number[]): Ended[] =>
   ids.map((id) => ({ id: String(id), status: 200 }) as unknown as Ended);
@@ -35,6 +44,34 @@ describe("a list of ended requests", () => {
   it("grows by older ones", () => {
     const after = withOlder(list, news([3, 2, 1], null));
     expect([ids(after), after.next]).toEqual(["5,4,3,2,1", null]);
+  });
+});
+
+describe("a list that has grown for days", () => {
+  const down = (from: number, rows: number): number[] =>
+    Array.from({ length: rows }, (_, row) => from - row);
+  const most = 2 * LONGEST_PAGE;
+  const long = withNews(null, news(down(3000, most + 1), "end"));
+
+  it("is too long, but not because somebody wanted to see older ones", () => {
+    expect(isTooLong(long)).toBe(true);
+    const short = withNews(null, news(down(3000, most), "end"));
+    expect(isTooLong(short)).toBe(false);
+    const older = withOlder(short, news(down(2000, 50), "later"));
+    expect(isTooLong(older)).toBe(false);
+    expect(isTooLong(withNews(older, news([3001])))).toBe(true);
+  });
+  it("keeps the newest, with what ended meanwhile, and ends where the page does", () => {
+    const page = news(down(3000, LONGEST_PAGE), "2501");
+    const after = shortened(withNews(long, news([3002, 3001])), page);
+    expect(ids(after)).toBe(down(3002, LONGEST_PAGE + 2).join());
+    expect(after.next).toBe("2501");
+  });
+  it("takes a page that is newer than the list", () => {
+    const page = news(down(3001, LONGEST_PAGE), "2502");
+    const after = shortened(long, page);
+    expect(ids(after)).toBe(down(3001, LONGEST_PAGE).join());
+    expect(ids(withNews(after, news([3002, 3001])))).toBe(down(3002, LONGEST_PAGE + 1).join());
   });
 });
 

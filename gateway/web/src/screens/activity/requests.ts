@@ -60,11 +60,28 @@ export interface List {
   readonly ended: readonly Ended[];
   /** Where older ones begin; `null`: there are none. */
   readonly next: string | null;
+  /** How many of them came because somebody wanted to see older ones. */
+  readonly wanted: number;
+}
+
+/** So many of the newest are left of a list that is too long: as many as a page may have. */
+export const LONGEST_PAGE = 500;
+
+/** Whether `list` has grown, by what has ended since, to what a page that is open for days can't hold. */
+export function isTooLong(list: List): boolean {
+  return list.ended.length > 2 * LONGEST_PAGE + list.wanted;
+}
+
+/** `list` without its end: what `page`, the newest anew, has, and what ended while that was asked for. */
+export function shortened(list: List, page: News): List {
+  const first = list.ended.findIndex((one) => one.id === page.ended[0]?.id);
+  const newer = list.ended.slice(0, Math.max(first, 0));
+  return { ended: [...newer, ...page.ended], next: page.next ?? null, wanted: 0 };
 }
 
 /** What is shown after `news` came: what was shown before stays, unless there may be a gap. */
 export function withNews(list: List | null, news: News): List {
-  if (list === null) return { ended: news.ended, next: news.next ?? null };
+  if (list === null) return { ended: news.ended, next: news.next ?? null, wanted: 0 };
   if (news.next !== undefined) return withPage(list, { ...news, next: news.next });
   const known = new Set(list.ended.map((one) => one.id));
   const fresh = news.ended.filter((one) => !known.has(one.id));
@@ -72,19 +89,20 @@ export function withNews(list: List | null, news: News): List {
 }
 
 /** The same after the newest came anew: a stream begins, or it left some out. */
-function withPage(list: List, page: List): List {
+function withPage(list: List, page: News & { readonly next: string | null }): List {
   const newest = new Set(page.ended.map((one) => one.id));
   const older = list.ended.filter((one) => !newest.has(one.id));
   const touches = older.length < list.ended.length || page.next === null;
-  if (!touches || older.length === 0) return { ended: page.ended, next: page.next };
-  return { ended: [...page.ended, ...older], next: list.next };
+  if (!touches || older.length === 0) return { ended: page.ended, next: page.next, wanted: 0 };
+  return { ...list, ended: [...page.ended, ...older] };
 }
 
 /** What is shown after a page of older ones came. */
 export function withOlder(list: List, page: News): List {
   const known = new Set(list.ended.map((one) => one.id));
   const older = page.ended.filter((one) => !known.has(one.id));
-  return { ended: [...list.ended, ...older], next: page.next ?? null };
+  const wanted = list.wanted + older.length;
+  return { ended: [...list.ended, ...older], next: page.next ?? null, wanted };
 }
 
 export interface Filters {
