@@ -1,7 +1,17 @@
-import { act, cleanup, fireEvent, render, screen, waitFor } from "@testing-library/preact";
+import {
+  act,
+  cleanup,
+  configure,
+  fireEvent,
+  render,
+  screen,
+  waitFor,
+} from "@testing-library/preact";
 import type { ComponentType } from "preact";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Lazy } from "./Lazy";
+
+configure({ asyncUtilTimeout: 30_000 }); // of a busy machine
 
 type Module = { readonly default: ComponentType };
 

@@ -1,9 +1,11 @@
-import { act, cleanup, renderHook, waitFor } from "@testing-library/preact";
+import { act, cleanup, configure, renderHook, waitFor } from "@testing-library/preact";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { GatewayError } from "../gateway/errors";
 import type { LogSource } from "../gateway/logs";
 import { inSight } from "../gateway/sight";
 import { useLog } from "./useLog";
+
+configure({ asyncUtilTimeout: 30_000 }); // of a busy machine
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
 afterEach(() => {

@@ -2,6 +2,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { follow } from "./events";
 import { inSight, OUT_OF_SIGHT, whileInSight } from "./sight";
 
+const PATIENCE = { timeout: 30_000 }; // of a busy machine
+
 let control: AbortController;
 
 /** The browser shows another tab, or this one again. */
@@ -50,12 +52,12 @@ describe("a tab", () => {
     });
     const errors: unknown[] = [];
     const over = follow("/admin/pulls", control.signal, vi.fn(), (error) => errors.push(error));
-    await vi.waitFor(() => expect(signals).toHaveLength(1));
+    await vi.waitFor(() => expect(signals).toHaveLength(1), PATIENCE);
     turn(true);
     vi.advanceTimersByTime(OUT_OF_SIGHT);
     expect(signals[0]?.aborted).toBe(true);
     turn(false);
-    await vi.waitFor(() => expect(signals).toHaveLength(2));
+    await vi.waitFor(() => expect(signals).toHaveLength(2), PATIENCE);
     expect(signals[1]?.aborted).toBe(false);
     control.abort();
     await over;

@@ -3,6 +3,8 @@ import * as feed from "./feed";
 import type { News } from "./requests";
 import { LONGEST_PAGE, NO_FILTERS } from "./requests";
 
+const PATIENCE = { timeout: 30_000 }; // of a busy machine
+
 const TOLD = { under_way: [], not_shown: 0, lost: 0, problem: null };
 
 /** What has ended at the gateway, the oldest first. */
@@ -54,13 +56,13 @@ afterEach(() => {
 const shown = (): readonly string[] => feed.list.value?.ended.map((one) => one.id) ?? [];
 
 it("holds so many on a screen that is open for days, and goes on with those behind", async () => {
-  await vi.waitFor(() => expect(shown()).toHaveLength(50));
+  await vi.waitFor(() => expect(shown()).toHaveLength(50), PATIENCE);
   ends(LONGEST_PAGE);
   ends(LONGEST_PAGE);
-  await vi.waitFor(() => expect(shown()).toHaveLength(LONGEST_PAGE));
+  await vi.waitFor(() => expect(shown()).toHaveLength(LONGEST_PAGE), PATIENCE);
   expect(shown()[0]).toBe(String(log.length - 1));
   ends(1);
-  await vi.waitFor(() => expect(shown()).toHaveLength(LONGEST_PAGE + 1));
+  await vi.waitFor(() => expect(shown()).toHaveLength(LONGEST_PAGE + 1), PATIENCE);
   await feed.showOlder();
   const all = [...log].reverse().slice(0, LONGEST_PAGE + 51);
   expect(shown()).toEqual(all.map(String));

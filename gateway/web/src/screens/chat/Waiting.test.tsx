@@ -8,6 +8,8 @@ import { NOTHING } from "./answer";
 import type { Run } from "./run";
 import { Waiting } from "./Waiting";
 
+const PATIENCE = { timeout: 30_000 }; // of a busy machine
+
 const TOLD = { model: "m", stage: "waiting", percent: null, queued: 3 };
 
 /** The status where who asks is at `position` in the queue. */
@@ -49,7 +51,7 @@ it("takes one look at a queue at a time, and none where nobody sees it", async (
   await pass(20_000);
   expect(asked).toHaveLength(1);
   await act(() => asked[0]?.answer(new Response(`data: ${JSON.stringify(at(2))}\n\n`)));
-  await vi.waitFor(() => expect(screen.getByRole("status").textContent).toContain("2"));
+  await vi.waitFor(() => expect(screen.getByRole("status").textContent).toContain("2"), PATIENCE);
   await pass(20_000);
   expect(asked).toHaveLength(2);
   await act(() => void (inSight.value = false));

@@ -1,9 +1,11 @@
-import { cleanup, fireEvent, render, screen, waitFor } from "@testing-library/preact";
+import { cleanup, configure, fireEvent, render, screen, waitFor } from "@testing-library/preact";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { addBox, selectBox } from "../../gateway/connection";
 import type { JsonObject } from "../../schema-form/json";
 import { forgetDrafts } from "./drafts";
 import { Personalities } from "./Personalities";
+
+configure({ asyncUtilTimeout: 30_000 }); // of a busy machine
 
 const SCHEMA = { $defs: { Personality: { properties: { prompt: { type: "string" } } } } };
 
