@@ -32,8 +32,32 @@ _SIZE = """async address => {
 }"""
 
 
-def png(width: int = 40, height: int = 20) -> bytes:
-    """A red picture."""
+#: A red JPEG of 40x20 pixels, as base64.
+_JPEG = """() => {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [40, 20];
+  const context = canvas.getContext("2d");
+  context.fillStyle = "red";
+  context.fillRect(0, 0, 40, 20);
+  return canvas.toDataURL("image/jpeg").split(",")[1];
+}"""
+#: What its camera says of it: that it is to be turned by a quarter, and a description.
+_WHERE = b"N 52.5200 E 13.4050"
+_TURNED = 6
+
+
+def photo(page: Page) -> bytes:
+    """A JPEG of a phone held upright, that says so in its EXIF data, and where it was taken."""
+    plain = base64.b64decode(page.evaluate(_JPEG))
+    head = b"MM\0*" + struct.pack(">IH", 8, 2)
+    turned = struct.pack(">HHIHH", 0x0112, 3, 1, _TURNED, 0)
+    words = struct.pack(">HHII", 0x010E, 2, len(_WHERE) + 1, 38)
+    exif = b"Exif\0\0" + head + words + turned + struct.pack(">I", 0) + _WHERE + b"\0"
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+
+
+def png(width: int = 40, height: int = 20, *more: bytes) -> bytes:
+    """A red picture; `more` are texts that it holds."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
@@ -42,7 +66,8 @@ def png(width: int = 40, height: int = 20) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + b"\xff\0\0" * width) * height)
     start = b"\x89PNG\r\n\x1a\n"
-    return start + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    texts = b"".join(chunk(b"tEXt", b"Comment\0" + one) for one in more)
+    return start + chunk(b"IHDR", head) + texts + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +195,25 @@ def test_a_large_one_travels_small(page: Page, elsewhere: Upstream) -> None:
     # Read on a page without a Content-Security-Policy, which here forbids to fetch it.
     elsewhere_page = page.context.new_page()
     assert elsewhere_page.evaluate(_SIZE, address) == [1568, 392]
+
+
+def test_where_it_was_taken_is_not_sent(page: Page, elsewhere: Upstream) -> None:
+    taken = photo(page)
+    assert _WHERE in taken
+    paste(page, handed_over(page, "photo.jpg", taken, "image/jpeg"))
+    expect(pictures(page)).to_have_count(1)
+    paste(page, handed_over(page, "screenshot.png", png(30, 10, _WHERE)))
+    expect(pictures(page)).to_have_count(2)
+    elsewhere_page = page.context.new_page()
+    for address, kind, size in zip(
+        sent(page, elsewhere), ("jpeg", "png"), ([20, 40], [30, 10]), strict=True
+    ):
+        head, _, content = address.partition(",")
+        assert head == f"data:image/{kind};base64"
+        assert _WHERE not in base64.b64decode(content)
+        assert b"Exif" not in base64.b64decode(content)
+        # Upright, though what said so is gone.
+        assert elsewhere_page.evaluate(_SIZE, address) == size
 
 
 def test_the_camera_of_a_phone(open_page: OpenPage, box: Box, elsewhere: Upstream) -> None:

@@ -7,8 +7,8 @@ const LONGEST_SIDE = 1568;
 /** Bytes up to which a picture of such a size is sent as it is. */
 const SMALL = 500_000;
 const QUALITY = 0.88;
-/** What llama-server reads (stb_image), and canvas makes. */
-const READ_AS_IT_IS = new Set(["image/jpeg", "image/png"]);
+/** Chunks of a PNG that tell where, when and with what it was made, or anything at all. */
+const TELLING = new Set(["eXIf", "tEXt", "zTXt", "iTXt"]);
 
 /** How many pictures a question may have. */
 export const MOST = 8;
@@ -17,7 +17,8 @@ export const MOST = 8;
 export class NoPicture extends Error {}
 
 /**
- * A picture no larger than a model needs it, upright as its camera says.
+ * A picture no larger than a model needs it, upright as its camera says, and without what else its
+ * camera tells: the place where it was taken, for one.
  *
  * Throws {@link NoPicture} if this browser can't read it.
  */
@@ -27,7 +28,8 @@ export async function picture(file: Blob, name: string): Promise<Image> {
   });
   try {
     const scale = Math.min(1, LONGEST_SIDE / Math.max(bitmap.width, bitmap.height));
-    if (scale === 1 && file.size <= SMALL && READ_AS_IT_IS.has(file.type))
+    const staysPng = scale === 1 && file.size <= SMALL && file.type === "image/png";
+    if (staysPng && !tells(await file.arrayBuffer()))
       return { id: newId(), mime: file.type, blob: file };
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(bitmap.width * scale));
@@ -38,13 +40,24 @@ export async function picture(file: Blob, name: string): Promise<Image> {
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     const blob = await new Promise<Blob | null>((resolve) =>
-      canvas.toBlob(resolve, "image/jpeg", QUALITY),
+      canvas.toBlob(resolve, staysPng ? "image/png" : "image/jpeg", QUALITY),
     );
     if (blob === null) throw new NoPicture(name);
     return { id: newId(), mime: blob.type, blob };
   } finally {
     bitmap.close();
   }
+}
+
+/** Whether a PNG has chunks that say more than the picture. */
+export function tells(png: ArrayBuffer): boolean {
+  const view = new DataView(png);
+  // Behind 8 bytes of signature, each chunk: length, name, data, checksum.
+  for (let at = 8; at + 8 <= png.byteLength; at += 12 + view.getUint32(at)) {
+    const name = String.fromCharCode(...new Uint8Array(png, at + 4, 4));
+    if (TELLING.has(name)) return true;
+  }
+  return false;
 }
 
 const addresses = new WeakMap<Blob, Promise<string>>();
