@@ -253,6 +253,50 @@ def test_questions_are_edited_and_answers_had_again(open_page: Any, box: Any) ->
     expect(page.get_by_role("textbox", name="Message")).to_have_value("half a thought")
 
 
+def test_a_question_is_edited_while_an_answer_is_written(open_page: Any, box: Any) -> None:
+    page = open_page(key=box.plain)
+    choose(page, "endless")
+    ask(page, "Tell me a story without an end.")
+    write_for_a_while(page)
+    question = page.get_by_role("article", name="You").first
+    edit = question.get_by_role("button", name="Edit and ask again")
+    again = question.get_by_role("button", name="Ask again", exact=True)
+    edit.click()
+    question.get_by_role("textbox").fill("And another.")
+    page.keyboard.press("Control+Enter")
+    expect(again).to_be_disabled()
+    page.keyboard.press("Escape")
+    edit.click()
+    expect(question.get_by_role("textbox")).to_have_value("And another.")
+    assert violations(page, "main") == []
+    # Neither has ended the answer. Once it has, the question can be asked.
+    page.get_by_role("button", name="Stop", exact=True).click()
+    again.click()
+    expect(question).to_contain_text("2/2")
+    write_for_a_while(page)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(answer(page)).to_contain_text("Stopped")
+
+
+def test_a_conversation_that_is_deleted_ends_its_answer(open_page: Any, box: Any) -> None:
+    page = open_page(key=box.plain)
+    choose(page, "endless")
+    ask(page, "Tell me a story without an end.")
+    written = write_for_a_while(page)
+    search = page.get_by_role("searchbox", name="Search conversations")
+    show = page.get_by_role("button", name="Show conversations").first
+    search.or_(show).first.wait_for()
+    if not search.is_visible():
+        show.click()
+    page.locator(".conversation").first.hover()
+    page.get_by_role("button", name="Actions for").first.click()
+    with page.expect_event("requestfailed", lambda request: "/chat/completions" in request.url):
+        page.get_by_role("menuitem", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Undo").click()
+    expect(answer(page)).to_contain_text("Stopped")
+    assert said(page).startswith(written)
+
+
 def test_an_answer_that_the_network_breaks_goes_on(open_page: Any, box: Any) -> None:
     line = Line(int(box.url.rpartition(":")[2]))
     try:

@@ -334,3 +334,23 @@ def test_a_plain_key_is_offered_no_more_than_it_may_see(plain_page: Page) -> Non
     plain_page.keyboard.press("Control+k")
     plain_page.get_by_role("option", name="Usage").wait_for()
     assert plain_page.get_by_role("option", name="Models").count() == 0
+
+
+def test_one_that_cannot_be_read_is_tried_again(open_page: OpenPage, box: Box) -> None:
+    page = open_page(key=box.plain)
+    take_in(page, "export.json", exported(1), "1 conversation added.")
+    page.evaluate(
+        """() => {
+          const {get} = IDBObjectStore.prototype;
+          window.mend = () => { IDBObjectStore.prototype.get = get; };
+          IDBObjectStore.prototype.get = () => { throw new DOMException("broken", "DataError"); };
+        }"""
+    )
+    row(page, "Question 0").click()
+    main = page.get_by_role("region", name="Chat")
+    main.get_by_role("heading", name="This conversation could not be opened").wait_for()
+    assert violations(page, "main") == []
+    page.evaluate("window.mend()")
+    main.get_by_role("button", name="Try again").click()
+    page.get_by_role("article", name="Answer").get_by_text("The number after -1").wait_for()
+    expect(page.get_by_text("The browser could not read what it keeps")).to_have_count(0)
