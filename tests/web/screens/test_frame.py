@@ -102,6 +102,25 @@ def test_a_screen_that_comes_late_takes_no_other_ones_place(open_page: OpenPage,
     expect(page.get_by_role("textbox", name="Message")).to_have_count(0)
 
 
+def test_a_key_that_is_revoked_under_a_dialog(open_page: OpenPage, box: Box) -> None:
+    made = box.ask("POST", "/admin/keys", {"name": "for a while"})
+    page = open_page(key=made["key"])
+    screens(page).wait_for()
+    page.keyboard.press("Control+k")
+    typed = page.get_by_role("dialog", name="Go to").get_by_role("combobox")
+    typed.fill("tin")
+    box.ask("DELETE", f"/admin/keys/{made['id']}")
+    page.get_by_text("Your key no longer opens this box.").wait_for()
+    page.get_by_label("API key").click()  # nothing behind bars the way
+    page.keyboard.type(box.plain)
+    page.keyboard.press("Enter")
+    expect(typed).to_be_visible()
+    expect(typed).to_have_value("tin")
+    page.keyboard.press("Escape")
+    expect(typed).to_have_count(0)
+    screens(page).get_by_role("link", name="Chat").click()
+
+
 def test_light_and_dark(admin_page: Page) -> None:
     page = admin_page
     shown = "() => getComputedStyle(document.documentElement).backgroundColor"

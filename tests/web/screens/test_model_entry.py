@@ -218,6 +218,24 @@ def test_personalities_are_made_renamed_and_removed(page: Page, box: Box) -> Non
     assert "personalities" not in box.ask("GET", "/admin/models/contested")
 
 
+def test_an_unsaved_personality_is_kept(page: Page, box: Box) -> None:
+    saved = box.ask("GET", f"/admin/models/{DEMO}")["personalities"]["teacher"]
+    prompt = page.get_by_label("System prompt")
+    at(page, DEMO, "personalities")
+    prompt.fill("Not saved yet.")
+    expect(button(page, "teacher Not saved")).to_be_visible()
+    button(page, "Add a personality").click()
+    expect(prompt).to_have_value("")
+    at(page, DEMO, "log")
+    expect(page.get_by_role("region", name=f"Log of {DEMO}")).to_be_visible()
+    at(page, DEMO, "personalities")
+    expect(prompt).to_have_value("Not saved yet.")
+    assert violations(page, "main") == []
+    button(page, "Discard changes").click()
+    expect(prompt).to_have_value(saved)
+    expect(button(page, "teacher")).to_be_visible()
+
+
 @pytest.mark.parametrize(
     ("tab", "sign"), [("", "What it is"), ("personalities", "Try it"), ("log", DEMO)]
 )
