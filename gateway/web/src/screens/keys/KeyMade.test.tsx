@@ -45,6 +45,16 @@ describe("a key that is shown once", () => {
     expect(onClose).toHaveBeenCalledOnce();
   });
 
+  it("is there again where the browser has closed it in spite of the question", async () => {
+    const dialog = screen.getByRole<HTMLDialogElement>("dialog");
+    await escape();
+    dialog.close();
+    const question = screen.getByText("Close without copying the key laptop?");
+    expect(dialog.contains(question)).toBe(false); // or it couldn't be seen
+    await click("Go back");
+    expect(dialog.open).toBe(true);
+  });
+
   it("closes without a question after it was copied", async () => {
     vi.stubGlobal("navigator", { clipboard: { writeText: () => Promise.resolve() } });
     await click("Copy key");

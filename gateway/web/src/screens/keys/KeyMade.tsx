@@ -36,28 +36,30 @@ export function KeyMade({ made, onClose }: Props) {
     if (dialog && !dialog.open) dialog.showModal();
   };
   return (
-    <Dialog title={t.created(made.name)} onClose={leave} wide>
-      <p>{t.shownOnce}</p>
-      <div class="key-text" onCopy={() => (copied.value = true)}>
-        <code ref={text}>{made.key}</code>
-        <Button kind={copied.value ? undefined : "primary"} onClick={() => void copy()}>
-          <Icon name={copied.value ? "check" : "copy"} size={16} />
-          <span aria-live="polite">{copied.value ? actions.copied : t.copyKey}</span>
-        </Button>
-        {failed.value && <CopyFailed />}
-      </div>
-      <UseIt
-        model={made.models?.[0]}
-        apiKey={made.key}
-        onCopied={(lines) => {
-          if (lines.includes(made.key)) copied.value = true;
-        }}
-      />
-      <div class="actions">
-        <Button kind={copied.value ? "primary" : undefined} onClick={leave}>
-          {t.done}
-        </Button>
-      </div>
+    <>
+      <Dialog title={t.created(made.name)} onClose={leave} wide>
+        <p>{t.shownOnce}</p>
+        <div class="key-text" onCopy={() => (copied.value = true)}>
+          <code ref={text}>{made.key}</code>
+          <Button kind={copied.value ? undefined : "primary"} onClick={() => void copy()}>
+            <Icon name={copied.value ? "check" : "copy"} size={16} />
+            <span aria-live="polite">{copied.value ? actions.copied : t.copyKey}</span>
+          </Button>
+          {failed.value && <CopyFailed />}
+        </div>
+        <UseIt
+          model={made.models?.[0]}
+          apiKey={made.key}
+          onCopied={(lines) => {
+            if (lines.includes(made.key)) copied.value = true;
+          }}
+        />
+        <div class="actions">
+          <Button kind={copied.value ? "primary" : undefined} onClick={leave}>
+            {t.done}
+          </Button>
+        </div>
+      </Dialog>
       {leaving.value && (
         <Confirm
           title={t.leaveTitle(made.name)}
@@ -68,6 +70,6 @@ export function KeyMade({ made, onClose }: Props) {
           onClose={stay}
         />
       )}
-    </Dialog>
+    </>
   );
 }
