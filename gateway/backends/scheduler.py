@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.backends.backend import Backend, Environment, State
-from gateway.backends.decision import Action, Decision, ModelView, SchedulingLimits
+from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
 from gateway.backends.executor import Executor
 from gateway.backends.lease import Lease, Leases
 from gateway.backends.model_memory import ModelMemory
@@ -303,7 +303,7 @@ class Scheduler:
             now, memory = time.monotonic(), self._memory.now()
             decision = decide(self._views(), self.limits, now, memory)
             self._memory.note_short(decision.short)
-            if before and decision.actions == before and not self._again:
+            if decision.actions == before and any(one.act is Act.STOP for one in before):
                 _log.error("what was decided changes nothing: %s", before)  # and never would
                 return decision
             before = decision.actions
