@@ -81,8 +81,8 @@ async def test_what_is_refused_is_not_kept(at_work: Workers) -> None:
             held.append(resident())
     finally:
         gc.enable()
-    # The allocator keeps what one took for the next, or not: what counts is that it doesn't grow.
-    assert min(held[-4:]) - min(held[:4]) < 10 * 1024
+    # The allocator keeps what one took for the next, or not. Kept, all would take 160 MiB.
+    assert min(held[-4:]) - min(held[:4]) < 60 * 1024
     assert kept == kept[:1] * 8
 
 
