@@ -13,11 +13,13 @@ export function useModal(): RefObject<HTMLDialogElement | null> {
   const covered = lost.value;
   useLayoutEffect(() => {
     const opener = document.activeElement;
-    return () => {
-      // The browser gives the focus back when a dialog is closed; this one is out of the page by now.
+    // The browser gives the focus back when a dialog is closed; this one is taken out of the page,
+    // right after this.
+    const giveBack = (): void => {
       const isLost = document.activeElement === null || document.activeElement === document.body;
       if (isLost && opener instanceof HTMLElement) opener.focus();
     };
+    return () => queueMicrotask(giveBack);
   }, []);
   useLayoutEffect(() => {
     const dialog = element.current;
