@@ -123,6 +123,8 @@ class Backend(ABC):
         self.starts = 0
         self.deaths = 0  # ends nobody asked for, in all
         self.last_error: GatewayError | None = None
+        self._starting: asyncio.Task[GatewayError | None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self.last_death: GatewayError | None = None  # of a process that was ready
         #: Whether that may have been a request's doing, and whose connections broke at it.
         self.by_request = False
@@ -252,6 +254,11 @@ class Backend(ABC):
         return max(0.0, ended - max(since, self.start_began))
 
     # --- for the kinds of backends ---------------------------------------------------------
+
+    def _give_way(self) -> None:
+        """End this start if it is stopped: that has been said, and its task comes a turn later."""
+        if self._stopping is not None:
+            raise asyncio.CancelledError
 
     def _enter(self, state: State) -> None:
         if state is self.state:

@@ -70,8 +70,6 @@ class LocalBackend(Backend):
         self._env = environment
         self._socket_name = socket_name
         self._run: ServerRun | None = None  # until nothing of it is left
-        self._starting: asyncio.Task[GatewayError | None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._hung: Hang | None = None
         self._deaths = Deaths(environment)
@@ -263,11 +261,6 @@ class LocalBackend(Backend):
         self._starting = None
         self._enter(state)
         return failure
-
-    def _give_way(self) -> None:
-        """End this start if it is stopped: that has been said, and its task comes a turn later."""
-        if self._stopping is not None:
-            raise asyncio.CancelledError
 
     def _as_failure(self, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):

@@ -48,8 +48,6 @@ class RemoteBackend(Backend):
         super().__init__(spec, changed)
         self._env = environment
         self._fleet: Fleet | None = None
-        self._starting: asyncio.Task[GatewayError | None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
         self._news = asyncio.Event()  # a server has turned out to be up or down
 
     @property
@@ -189,11 +187,6 @@ class RemoteBackend(Backend):
         self._starting = None
         self._enter(State.READY)
         return None
-
-    def _give_way(self) -> None:
-        """End this start if it is stopped: that has been said, and its task comes a turn later."""
-        if self._stopping is not None:
-            raise asyncio.CancelledError
 
     def _failed(self, failure: GatewayError) -> GatewayError:
         self._give_way()
