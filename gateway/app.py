@@ -35,7 +35,7 @@ from gateway.api import (
     webui,
 )
 from gateway.api.addresses import ADDRESSES, Addresses
-from gateway.api.context import (
+from gateway.api.app_keys import (
     ERRORS,
     GATE,
     HEADERS,
@@ -47,10 +47,10 @@ from gateway.api.context import (
 )
 from gateway.api.events import BOARD, Board
 from gateway.api.middleware import PIPELINES, edge, nowhere, on_prepare
-from gateway.api.parts import PARTS, Parts
-from gateway.api.pipeline import AIOHTTP, KnownRoute, Route
+from gateway.api.pipeline import AIOHTTP, CachedRoute, Route
 from gateway.api.reading import leave_expect
 from gateway.api.room import Room
+from gateway.api.services import SERVICES, Services
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
@@ -139,7 +139,7 @@ def build_site(
     *,
     source: Path | None = None,
 ) -> tuple[Site, Room]:
-    """What is served, and the memory for bodies: routes, and the parts handlers work with.
+    """What is served, and the memory for bodies: routes, and the services handlers work with.
 
     ``source``: the file that ``settings`` are from.
     """
@@ -148,7 +148,7 @@ def build_site(
     scheduler.died = lambda model, error: errors.add(
         error.message, code=error.code, model=model, request_id=None
     )
-    parts = app[PARTS] = Parts(
+    services = app[SERVICES] = Services(
         settings,
         accounting=accounting,
         cors=Cors(settings.cors.origins),
@@ -168,10 +168,10 @@ def build_site(
     app[GATE] = gate
     app[LIFECYCLE] = lifecycle
     app[ACCOUNTING] = accounting
-    app[TLS] = parts.tls
+    app[TLS] = services.tls
     app[ERRORS] = errors
-    app[HEADERS] = parts.headers
-    app[listing.DETAILS] = listing.Details(parts.headers)
+    app[HEADERS] = services.headers
+    app[listing.DETAILS] = listing.Details(services.headers)
     app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
     app[admin_models.ENTRIES] = Entries(settings, library)
     app[storage.STORAGE] = storage.Storage(settings, app[admin_models.ENTRIES])
@@ -191,15 +191,15 @@ def build_site(
         routes += page.routes()
     app[ADDRESSES] = Addresses((method, path) for method, path, _ in routes)
     _add_routes(app, routes)
-    fast = FastRoutes(_finder(parts), parts.answer_headers, lifecycle)
-    refusals = Refusals(parts.cors, lambda path, error: dialect_at(path).body(error))
+    fast = FastRoutes(_finder(services), services.answer_headers, lifecycle)
+    refusals = Refusals(services.cors, lambda path, error: dialect_at(path).body(error))
 
     def redirect(https_port: int) -> web.Application:
         from gateway.redirect import build_redirect  # only with TLS
 
-        return build_redirect(settings, parts.tls, https_port)
+        return build_redirect(settings, services.tls, https_port)
 
-    return Site(app, fast, parts.tls, parts.proxies, refusals, redirect), parts.room
+    return Site(app, fast, services.tls, services.proxies, refusals, redirect), services.room
 
 
 def _add_routes(app: web.Application, routes: Iterable[tuple[str, str, AnyHandler]]) -> None:
@@ -216,14 +216,14 @@ def _add_routes(app: web.Application, routes: Iterable[tuple[str, str, AnyHandle
             app.router.add_route(method, path, handler, expect_handler=leave_expect)
 
 
-def _finder(parts: Parts) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
+def _finder(services: Services) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
     """What tells the fast protocol who answers: the routes with a model in a JSON body."""
     handlers = {path.encode(): handler for path, handler in relayed.JSON_ROUTES.items()}
 
     def find(target: bytes, headers: CIMultiDict[str]) -> Endpoint | None:
         handler = handlers.get(target)
-        if handler is None or not parts.hosts.allows(headers["Host"]):
+        if handler is None or not services.hosts.allows(headers["Host"]):
             return None
-        return KnownRoute(handler, parts, headers)
+        return CachedRoute(handler, services, headers)
 
     return find

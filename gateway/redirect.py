@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.api.context import SETTINGS
+from gateway.api.app_keys import SETTINGS
 from gateway.api.probes import acme_challenge
 from gateway.api.reading import leave_expect
 from gateway.config import Settings

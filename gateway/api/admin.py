@@ -9,8 +9,8 @@ from aiohttp import web
 
 from gateway.access.scope import Scope
 from gateway.api.admin_models import ENTRIES
+from gateway.api.app_keys import GATE, LIBRARY, SCHEDULER
 from gateway.api.classic import json_response
-from gateway.api.context import GATE, LIBRARY, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.listing import DETAILS
 from gateway.api.overview import machine_of

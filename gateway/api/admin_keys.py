@@ -13,8 +13,8 @@ from gateway.access.key_names import unknown_names
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.scope import Scope
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
+from gateway.api.app_keys import GATE, LIBRARY
 from gateway.api.classic import json_response
-from gateway.api.context import GATE, LIBRARY
 from gateway.api.overview import as_json
 from gateway.api.reading import json_body, refuse_unknown
 from gateway.api.route import needs

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from gateway.access.scope import Scope
 from gateway.api.reading import json_body
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import needs
-from gateway.api.visit import VISIT
 from gateway.entries import Conditions, Entries, Stored
 from gateway.errors import ModelNotFound
 from gateway.models.merge_patch import merged
@@ -70,7 +70,7 @@ def _patched(
 
 async def _change(request: web.Request, make: Any) -> Stored | None:
     conditions = Conditions(_tags(request, "If-Match"), _tags(request, "If-None-Match"))
-    by = f"the key {request[VISIT].principal.key_id}"
+    by = f"the key {request[CONTEXT].principal.key_id}"
     return await request.app[ENTRIES].change(_name(request), make, conditions, by=by)
 
 

@@ -11,8 +11,8 @@ import orjson
 from aiohttp import web
 
 from gateway.access.scope import Scope
+from gateway.api.app_keys import LIBRARY, SCHEDULER, SETTINGS
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, SCHEDULER, SETTINGS
 from gateway.api.events import Board, endless
 from gateway.api.reading import json_body, refuse_unknown
 from gateway.api.route import needs

@@ -16,12 +16,12 @@ from gateway.access.past_requests import PastRequest, Wanted
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
 from gateway.access.scope import Scope
+from gateway.api.app_keys import GATE, SCHEDULER
 from gateway.api.classic import json_response
-from gateway.api.context import GATE, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.overview import every
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import needs
-from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
@@ -65,10 +65,10 @@ async def list_requests(request: web.Request) -> web.StreamResponse:
 async def cancel_request(request: web.Request) -> web.Response:
     """DELETE /admin/requests/ID: cancel one that is under way; its client is told so."""
     request_id = request.match_info["id"]
-    app, parts = request.app, request[VISIT].parts
+    app, services = request.app, request[CONTEXT].services
     open_ids = {one.id for one in app[ACCOUNTING].under_way}
     error = Cancelled("this request was cancelled by an administrator")
-    if request_id in open_ids and parts.standing.end(request_id, error):
+    if request_id in open_ids and services.standing.end(request_id, error):
         return web.Response(status=204)
     ended = any(record.id == request_id for record in app[ACCOUNTING].recent)
     what = "has ended already" if ended else "is not under way: it has ended, or never was"

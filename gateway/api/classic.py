@@ -13,13 +13,13 @@ import orjson
 from aiohttp import web
 
 from gateway.access.scope import Scope
-from gateway.api.context import ERRORS, LIBRARY, SCHEDULER
+from gateway.api.app_keys import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import BOARD, endless, event_stream, is_due, patience
 from gateway.api.inference import chosen_by, refuse_readers, resolve
 from gateway.api.metered import Metered
 from gateway.api.reading import json_body
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import counts, needs
-from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
 from gateway.errors import BadRequest, GatewayError
@@ -43,7 +43,7 @@ async def models(request: web.Request) -> web.Response:
     library = request.app[LIBRARY]
     await library.refresh()
     library.check()
-    allowed = request[VISIT].principal.models
+    allowed = request[CONTEXT].principal.models
     models = library.catalog.models
     names = [name for name, spec in models.items() if not spec.meta.unlisted]
     if request.query.get("loaded", "").lower() in ("true", "1"):
@@ -59,14 +59,14 @@ async def load_model(request: web.Request) -> web.Response:
     a model again that failed too often. A load that fails costs nothing, and changes no choice.
     """
     body = await json_body(request)
-    visit, library = request[VISIT], request.app[LIBRARY]
+    context, library = request[CONTEXT], request.app[LIBRARY]
     name = model_name(body.get("model"))
     if not name:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
-    target = await resolve(visit, body, anew=True)
-    principal = visit.principal
-    with visit.parts.standing.watching(visit):
+    target = await resolve(context, body, anew=True)
+    principal = context.principal
+    with context.services.standing.watching(context):
         await request.app[SCHEDULER].load(target.name, explicit=principal.admin)
     active = Active(target.name, target.personality)
     library.choices.choose(principal.key_id, active, admin=principal.admin)
@@ -91,7 +91,7 @@ async def unload_model(request: web.Request) -> web.Response:
     elif len(loaded := scheduler.loaded()) == 1:
         name = loaded[0]  # loaded by a request: the only one that can be meant
     if name:
-        request[VISIT].model = name
+        request[CONTEXT].model = name
         library.choices.unloaded(name)
         await scheduler.unload(name)
     return json_response({"message": "Model unloaded."})
@@ -109,7 +109,7 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 
 async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
-    app, principal = request.app, request[VISIT].principal
+    app, principal = request.app, request[CONTEXT].principal
     board, library = app[BOARD], app[LIBRARY]
     told, told_at = _Event(None, ""), 0.0
     async with contextlib.aclosing(board.turns()) as turns:
@@ -241,22 +241,22 @@ async def chat_ask(request: web.Request) -> web.StreamResponse:
     if not question:
         raise BadRequest("`question` is missing: /chat/ask?question=...", param="question")
     named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
-    target = await resolve(request[VISIT], named)
+    target = await resolve(request[CONTEXT], named)
     if target.name not in request.app[LIBRARY].resolver.writers:
-        await refuse_readers(request[VISIT], target)
+        await refuse_readers(request[CONTEXT], target)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
     if target.shapings is not None:
         shape(body, *target.shapings[CHAT.name])
     check_messages(body)
     body = {**target.defaults, **body}
-    visit = request[VISIT]
-    visit.parts.bounds.answer(body, CHAT.name, visit.principal.limits.max_tokens, ends=True)
+    context = request[CONTEXT]
+    context.services.bounds.answer(body, CHAT.name, context.principal.limits.max_tokens, ends=True)
     if target.prompt is not None:
         apply_to_chat(body, target.prompt)
-    client, streamed = visit.parts.proxies.client(request), _is_streamed(request)
-    with Metered(visit, "/chat/ask", "GET", client, streamed=streamed) as outcome:
-        pieces = visit.parts.standing.within(
-            visit, texts(request.app[SCHEDULER], target.name, body, outcome)
+    client, streamed = context.services.proxies.client(request), _is_streamed(request)
+    with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
+        pieces = context.services.standing.within(
+            context, texts(request.app[SCHEDULER], target.name, body, outcome)
         )
         async with contextlib.aclosing(pieces):
             response = await _ask(request, question, pieces)
@@ -286,7 +286,7 @@ async def _ask(
                 await stream.send(orjson.dumps({"response": text}).decode())
                 text = await _next(pieces)
             if text is not None:
-                said = request[VISIT].tell(text).body()
+                said = request[CONTEXT].tell(text).body()
                 await stream.send(orjson.dumps(said).decode(), event="error")
                 raise text  # never a clean end
             await stream.send("end", event="end")

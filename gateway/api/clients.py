@@ -13,8 +13,8 @@ from aiohttp import web
 
 from gateway.access.presented_key import presented_key
 from gateway.api import listing
+from gateway.api.app_keys import LIBRARY, SETTINGS
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, SETTINGS
 from gateway.api.route import counts
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.http.tls_state import TLS

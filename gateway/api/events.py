@@ -14,8 +14,8 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.access.principal import LOCAL_ADMIN
-from gateway.api.context import LIFECYCLE, SETTINGS
-from gateway.api.visit import VISIT, Visit
+from gateway.api.app_keys import LIFECYCLE, SETTINGS
+from gateway.api.request_context import CONTEXT, RequestContext
 from gateway.errors import GatewayError, Unavailable
 from gateway.proxy.ending import Ending
 from gateway.tasks import cancel_and_wait, spawn
@@ -62,15 +62,15 @@ async def endless(
     Shutdown does not wait for such a stream: it ends it. Where the key has come to be allowed
     less, the last event says so.
     """
-    visit, lifecycle = request[VISIT], request.app[LIFECYCLE]
-    parts = visit.parts
-    visit.watches = True
+    context, lifecycle = request[CONTEXT], request.app[LIFECYCLE]
+    services = context.services
+    context.watches = True
     over = Unavailable("the gateway is shutting down", code="shutting_down")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(items.aclose)
-        stack.enter_context(_counted(visit))
-        ending = parts.standing.hold(visit)
-        stack.callback(parts.standing.done, ending)
+        stack.enter_context(_counted(context))
+        ending = services.standing.hold(context)
+        stack.callback(services.standing.done, ending)
         lifecycle.leave()
         stack.callback(lifecycle.enter)
         stopping = spawn(lifecycle.stopping.wait(), name="a stream of events waits for the end")
@@ -85,7 +85,7 @@ async def endless(
             async with event_stream(request) as stream:
                 error = await _until(stream, items, event, ending)
                 if error is not None and error is not over:
-                    said = orjson.dumps(visit.tell(error).body()).decode()
+                    said = orjson.dumps(context.tell(error).body()).decode()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_LAST_WORD):
                             await stream.send(said, event="error")
@@ -116,13 +116,13 @@ async def _until(
     return None
 
 
-def _counted(visit: Visit) -> AbstractContextManager[None]:
+def _counted(context: RequestContext) -> AbstractContextManager[None]:
     """Count it as a request, and as a stream, of its key. Raises ``RateLimited``."""
-    parts, principal = visit.parts, visit.principal
-    if principal is LOCAL_ADMIN or not parts.gate.keys_needed:
+    services, principal = context.services, context.principal
+    if principal is LOCAL_ADMIN or not services.gate.keys_needed:
         return contextlib.nullcontext()
-    most = parts.limits.streams_per_key
-    return parts.accounting.limiter.stream(principal.key_id, principal.limits, most)
+    most = services.limits.streams_per_key
+    return services.accounting.limiter.stream(principal.key_id, principal.limits, most)
 
 
 class Board:

@@ -20,8 +20,8 @@ from aiohttp import web
 
 from gateway.access.accounting import ACCOUNTING, Accounting
 from gateway.access.scope import Scope
+from gateway.api.app_keys import SCHEDULER
 from gateway.api.classic import json_response
-from gateway.api.context import SCHEDULER
 from gateway.api.route import needs
 from gateway.backends.devices import Device
 from gateway.backends.ram import ram_device

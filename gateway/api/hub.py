@@ -11,8 +11,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.access.scope import Scope
+from gateway.api.app_keys import SCHEDULER, SETTINGS
 from gateway.api.classic import json_response
-from gateway.api.context import SCHEDULER, SETTINGS
 from gateway.api.route import needs
 from gateway.backends.backend import Environment
 from gateway.backends.job_process import job_process

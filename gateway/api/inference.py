@@ -11,13 +11,12 @@ from aiohttp import web
 from gateway.access.principal import Principal
 from gateway.api.metered import Metered
 from gateway.api.reading import no_json, whole_body
-from gateway.api.visit import VISIT, Visit, visit_of
+from gateway.api.request_context import CONTEXT, RequestContext, context_of
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import AnyHandler, FastRequest, Request, start_response
-from gateway.http.response import Answer, Whole
+from gateway.http.response import Answer, BufferedResponse
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
-from gateway.proxy.beside import ask_beside, running, to_client
 from gateway.proxy.body import JsonObject, NotJson, serialise, with_responses
 from gateway.proxy.call import Call
 from gateway.proxy.numbering import Numbering
@@ -37,6 +36,7 @@ from gateway.proxy.shaping import (
 )
 from gateway.proxy.sse import Usage
 from gateway.proxy.template import through_template
+from gateway.proxy.unqueued import ask_unqueued, running, to_client
 from gateway.workers import WORKERS, is_small
 
 JSON = b"Content-Type: application/json\r\n"
@@ -48,53 +48,53 @@ def json_handler(route: Route) -> AnyHandler:
     What is chosen once, here, is not looked up for every request. A chat completion that is not
     streamed also has ``responses``, its text, which clients of the old system read.
     """
-    format, beside, path = route.format, route.beside, route.path
-    rewrite = with_responses if format is CHAT and not beside else None
-    numbered = format is RESPONSES and not beside
+    format, unqueued, path = route.format, route.unqueued, route.path
+    rewrite = with_responses if format is CHAT and not unqueued else None
+    numbered = format is RESPONSES and not unqueued
     dialect, upstream, streams, needs = route.dialect, route.target, route.streams, route.needs
 
-    def rules_of(visit: Visit) -> Rules:
-        rules = visit.parts.rules.get(path)
+    def rules_of(context: RequestContext) -> Rules:
+        rules = context.services.rules.get(path)
         if rules is None:
-            parts = visit.parts
+            services = context.services
             rules = Rules(
                 format,
                 upstream,
-                parts.bounds,
+                services.bounds,
                 streams=streams,
                 defaults=route.defaults,
-                media=parts.media,
-                most=parts.most_values,
+                media=services.media,
+                most=services.most_values,
             )
-            parts.rules[path] = rules
+            services.rules[path] = rules
         return rules
 
     async def handle(request: Request) -> Answer:
         if isinstance(request, FastRequest):
-            visit = visit_of(request)
+            context = context_of(request)
             queried = None
             raw = request.take_body()
         else:
-            visit = request[VISIT]
+            context = request[CONTEXT]
             queried = request.query.get("model")
             raw = await whole_body(request)
             if not is_small(raw):
-                return await elsewhere(request, visit, raw, queried)
-        rules = rules_of(visit)
+                return await ask_remote(request, context, raw, queried)
+        rules = rules_of(context)
         try:
             body, found, changed, long = read(raw, rules, queried)
         except NotJson as error:
             raise no_json(request.headers, error) from None
         if long is not None:
-            await visit.parts.bounds.measure(long)
+            await context.services.bounds.measure(long)
         try:
-            target = choose(visit, body)
+            target = choose(context, body)
         except ModelNotFound:
-            target = await resolve(visit, body)
-        if target.sent_as is None and may_be_unable(visit, target):
-            await refuse_readers(visit, target)
+            target = await resolve(context, body)
+        if target.sent_as is None and may_be_unable(context, target):
+            await refuse_readers(context, target)
         found, changed, stream, telling = shaped(
-            body, found, changed, target, rules, visit.principal.limits.max_tokens
+            body, found, changed, target, rules, context.principal.limits.max_tokens
         )
         call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
         # Not by name above: for a class that makes a dictionary of them first.
@@ -103,21 +103,21 @@ def json_handler(route: Route) -> AnyHandler:
             telling.note(call)
         call.asked = raw
         raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
-        return await finish(request, visit, call, target, found)
+        return await finish(request, context, call, target, found)
 
-    async def elsewhere(
-        request: web.Request, visit: Visit, raw: bytes, queried: str | None
+    async def ask_remote(
+        request: web.Request, context: RequestContext, raw: bytes, queried: str | None
     ) -> Answer:
         """The same for a body that would keep others waiting if it were looked through here."""
-        rules = rules_of(visit)
+        rules = rules_of(context)
         try:
             named, _ = await WORKERS.run(look, raw, rules, queried)
         except NotJson as error:
             raise no_json(request.headers, error) from None
-        target = await resolve(visit, named)
-        if target.sent_as is None and may_be_unable(visit, target):
-            await refuse_readers(visit, target)
-        limits = visit.principal.limits
+        target = await resolve(context, named)
+        if target.sent_as is None and may_be_unable(context, target):
+            await refuse_readers(context, target)
+        limits = context.principal.limits
         made, body = await WORKERS.run(make, raw, rules, Plan.of(target), limits.max_tokens)
         call = Call(target.name, "POST", upstream, JSON, raw if body is None else body)
         call.stream = made.stream
@@ -125,22 +125,22 @@ def json_handler(route: Route) -> AnyHandler:
             made.telling.note(call)
         call.asked = raw
         raw, body = b"", None
-        return await finish(request, visit, call, target, made.found)
+        return await finish(request, context, call, target, made.found)
 
-    def may_be_unable(visit: Visit, target: Target) -> bool:
+    def may_be_unable(context: RequestContext, target: Target) -> bool:
         if needs in target.lacks:
             raise Unable(target.lacks[needs], param="model")
-        return needs is GENERATION and target.name not in visit.parts.library.resolver.writers
+        return needs is GENERATION and target.name not in context.services.library.resolver.writers
 
     def finish(
-        request: Request, visit: Visit, call: Call, target: Target, found: int
+        request: Request, context: RequestContext, call: Call, target: Target, found: int
     ) -> Awaitable[Answer]:
         prompt, body = target.prompt, call.body
         assert isinstance(body, bytes)
         if prompt is not None and format is COMPLETION and target.asked:
             call.prepare = partial(through_template, raw=body, prompt=prompt)
         elif found and _is_to_be_fitted(found, target):
-            call.prepare = partial(visit.parts.templates.fitted, format=format, raw=body)
+            call.prepare = partial(context.services.templates.fitted, format=format, raw=body)
         elif prompt is None or format.apply is None:
             call.asked = None  # its messages are those of `body`
         call.dialect = dialect
@@ -150,7 +150,7 @@ def json_handler(route: Route) -> AnyHandler:
         if numbered and call.stream:
             renames = target.sent_as is not None
             call.mender = Numbering(target.name, int(time.time()), renames=renames)
-        return answer_beside(request, call) if beside else send(request, call)
+        return answer_unqueued(request, call) if unqueued else send(request, call)
 
     return handle
 
@@ -160,69 +160,71 @@ def _is_to_be_fitted(found: int, target: Target) -> bool:
     return is_to_be_fitted(found, here=not spec.url, template=bool(spec.template))
 
 
-async def refuse_readers(visit: Visit, target: Target) -> None:
+async def refuse_readers(context: RequestContext, target: Target) -> None:
     """Raise :class:`Unable` if the model can't write, by its file: without loading it."""
-    parts, spec = visit.parts, target.spec
-    writers = parts.library.resolver.writers
+    services, spec = context.services, target.spec
+    writers = services.library.resolver.writers
     # One that is up, and that nothing says has another task, can write, or it would have ended.
     plain = not (spec.embeddings or spec.reranking)
-    if not plain or running(parts.scheduler, target.name) is None:
-        await parts.headers.refresh([spec])
-        if (facts := parts.headers.of(spec)) is None:
+    if not plain or running(services.scheduler, target.name) is None:
+        await services.headers.refresh([spec])
+        if (facts := services.headers.of(spec)) is None:
             return  # not known yet, or there is no such file: which loading it will tell
         if facts.reads_only:
             raise Unable(sentence(GENERATION, target.name), param="model")
     writers.add(target.name)
 
 
-async def answer_beside(request: Request, call: Call, *, load: bool = True) -> Whole:
+async def answer_unqueued(request: Request, call: Call, *, load: bool = True) -> BufferedResponse:
     """Answer ``call`` without waiting for a slot, and note what became of it."""
-    visit = visit_of(request)
+    context = context_of(request)
     with (
-        metered_call(request, visit, call) as metered,
-        visit.parts.standing.watching(visit),
+        metered_call(request, context, call) as metered,
+        context.services.standing.watching(context),
     ):
-        fetched = await ask_beside(visit.parts.scheduler, call, load=load, outcome=metered)
+        fetched = await ask_unqueued(context.services.scheduler, call, load=load, outcome=metered)
         metered.status = fetched.status
         if call.method != "GET":
             asked = len(call.body) if isinstance(call.body, bytes) else 0
             metered.usage = Usage(split_size(asked, len(fetched.body)))
-    return await to_client(visit.parts.scheduler, call, fetched)
+    return await to_client(context.services.scheduler, call, fetched)
 
 
 async def send(request: Request, call: Call) -> Answer:
     """Relay ``call``, and note what became of it."""
-    visit = visit_of(request)
-    parts = visit.parts
-    call.heartbeat = parts.heartbeat
-    outcome = metered_call(request, visit, call)
-    outcome.ending = ending = parts.standing.begin(visit)
+    context = context_of(request)
+    services = context.services
+    call.heartbeat = services.heartbeat
+    outcome = metered_call(request, context, call)
+    outcome.ending = ending = services.standing.begin(context)
     try:
         with outcome:
-            response = await relay(start_response(request), parts.scheduler, call, outcome)
+            response = await relay(start_response(request), services.scheduler, call, outcome)
             outcome.status = response.status
             return response
     finally:
-        parts.standing.done(ending)
+        services.standing.done(ending)
         if (error := outcome.error) is not None and error.status >= 500:
-            parts.errors.add(error.message, code=error.code, model=call.model, request_id=visit.id)
+            services.errors.add(
+                error.message, code=error.code, model=call.model, request_id=context.id
+            )
 
 
-def metered_call(request: Request, visit: Visit, call: Call) -> Metered:
+def metered_call(request: Request, context: RequestContext, call: Call) -> Metered:
     """What counts ``call``, which is sent for ``request``."""
-    client = visit.parts.proxies.client(request)
-    return Metered(visit, call.target, call.method, client, streamed=call.stream is True)
+    client = context.services.proxies.client(request)
+    return Metered(context, call.target, call.method, client, streamed=call.stream is True)
 
 
-async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
+async def resolve(context: RequestContext, body: JsonObject, *, anew: bool = False) -> Target:
     """See :func:`choose`; what isn't there is looked for in models.json again."""
     try:
-        return choose(visit, body, anew=anew)
+        return choose(context, body, anew=anew)
     except ModelNotFound:
-        library = visit.parts.library
+        library = context.services.library
         await library.refresh()  # perhaps it was added a moment ago
         try:
-            return choose(visit, body, anew=anew)
+            return choose(context, body, anew=anew)
         except ModelNotFound as error:
             if (note := library.note) is None:
                 raise
@@ -230,7 +232,7 @@ async def resolve(visit: Visit, body: JsonObject, *, anew: bool = False) -> Targ
             raise ModelNotFound(message, code=error.code, param=error.param) from None
 
 
-def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
+def choose(context: RequestContext, body: JsonObject, *, anew: bool = False) -> Target:
     """The model and personality that ``body`` and the headers of the request mean.
 
     Without a name for the model: what the key, or an administrator, chose by ``/loadModel``, else
@@ -243,10 +245,10 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
     """
     choice = body.get("personality")
     if choice is None:
-        choice = visit.named
+        choice = context.named
     elif not isinstance(choice, str):
         raise BadRequest("`personality` must be a text", param="personality")
-    principal, library = visit.principal, visit.parts.library
+    principal, library = context.principal, context.services.library
     requested, resolver = body.get("model"), library.resolver
     active = None if anew else chosen_by(principal, library)
     default = principal.default_personality
@@ -261,7 +263,7 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
             personalities=personalities,
         )
     except NothingChosen:
-        if anew or (only := _only_one(visit)) is None:
+        if anew or (only := _only_one(context)) is None:
             raise
         target = resolver.resolve(
             requested,
@@ -271,8 +273,8 @@ def choose(visit: Visit, body: JsonObject, *, anew: bool = False) -> Target:
             models=models,
             personalities=personalities,
         )
-    visit.model = target.name
-    visit.personality = target.personality
+    context.model = target.name
+    context.personality = target.personality
     return target
 
 
@@ -294,10 +296,10 @@ def chosen_by(principal: Principal, library: Library) -> Active | None:
     return chosen
 
 
-def _only_one(visit: Visit) -> str | None:
+def _only_one(context: RequestContext) -> str | None:
     """The only model there is, or the only one loaded, of those that the key may use."""
-    allowed, parts = visit.principal.models, visit.parts
-    for names in (parts.library.catalog.names, parts.scheduler.loaded()):
+    allowed, services = context.principal.models, context.services
+    for names in (services.library.catalog.names, services.scheduler.loaded()):
         usable = [name for name in names if allowed is None or name in allowed]
         if len(usable) == 1:
             return usable[0]

@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary
 import orjson
 from aiohttp import web
 
+from gateway.api.app_keys import LIBRARY, SCHEDULER
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, SCHEDULER
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import counts
-from gateway.api.visit import VISIT
 from gateway.backends.backend import Backend, State
 from gateway.backends.facts import Headers, Stamp, context_of
 from gateway.backends.options import tags
@@ -170,7 +170,7 @@ async def openai_model(request: web.Request) -> web.Response:
 
 def visible(request: web.Request) -> Iterator[tuple[str, ModelSpec, str | None]]:
     """``(name, spec, personality or None)`` of each model that the request's key may use."""
-    library, principal = request.app[LIBRARY], request[VISIT].principal
+    library, principal = request.app[LIBRARY], request[CONTEXT].principal
     for name, spec, personality in library.resolver.virtual_names():
         if principal.models is not None and spec.name not in principal.models:
             continue
@@ -193,7 +193,7 @@ async def _objects(
     specs = {spec.name: spec for _, spec, _ in names}
     details = await request.app[DETAILS].of_all(specs.values(), scheduler)
     backends = {name: scheduler.backend(name) for name in specs}
-    allowed = request[VISIT].principal.personalities
+    allowed = request[CONTEXT].principal.personalities
     return [
         {
             "id": name,
@@ -207,7 +207,7 @@ async def _objects(
                 for label, one in spec.personalities.items()
                 if not one.unlisted and (allowed is None or label in allowed)
             ],
-            **_elsewhere(backends[spec.name], admin=request[VISIT].principal.admin),
+            **_elsewhere(backends[spec.name], admin=request[CONTEXT].principal.admin),
             **(_virtual(spec, personality) if personality else {}),
         }
         for name, spec, personality in names

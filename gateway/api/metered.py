@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Final
 
 from gateway.access.accounting import UnderWay
+from gateway.api.request_context import RequestContext
 from gateway.api.untold import SMALL, aside, prompt_of
-from gateway.api.visit import Visit
 from gateway.errors import GatewayError
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.cut_off import at_work
@@ -35,7 +35,7 @@ _BYTES: Final = 4
 #: The status of a request whose client went away: nginx's number.
 HUNG_UP: Final = 499
 #: Paths at llama-server for which no model reads anything.
-_SPLITTING: Final = frozenset(route.target for route in TABLE if route.beside)
+_SPLITTING: Final = frozenset(route.target for route in TABLE if route.unqueued)
 #: Paths at llama-server whose answers are written by a model.
 _WRITING: Final = frozenset(
     route.target for route in TABLE if route.streams or route.model is ModelIn.FORM
@@ -61,32 +61,38 @@ class Metered(Outcome):
     )
 
     def __init__(
-        self, visit: Visit, route: str, method: str, client: str | None, *, streamed: bool
+        self,
+        context: RequestContext,
+        route: str,
+        method: str,
+        client: str | None,
+        *,
+        streamed: bool,
     ) -> None:
         Outcome.__init__(self)
-        self._visit = visit
+        self._visit = context
         self._route = route  # its path at the backend, perhaps with a query
         self._method = method
         self._client = client
         self._streamed = streamed
-        self.key = str(visit.principal.key_id)
+        self.key = str(context.principal.key_id)
         self.status = 500
 
     def __enter__(self) -> Metered:
         self._started = time.perf_counter()
-        self._visit.parts.accounting.open_requests[self] = None
+        self._visit.services.accounting.open_requests[self] = None
         return self
 
     def so_far(self) -> UnderWay:
         """What is known of it, while it is under way."""
-        visit, principal = self._visit, self._visit.principal
+        context, principal = self._visit, self._visit.principal
         come = self.answer.events if self.answer is not None else 0
         return UnderWay(
-            visit.id,
+            context.id,
             principal.key_id,
             principal.name,
-            visit.model,
-            visit.personality,
+            context.model,
+            context.personality,
             self._route,
             time.perf_counter() - self._started,
             self.sent is not None,
@@ -113,7 +119,7 @@ class Metered(Outcome):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._visit.parts.accounting.open_requests.pop(self, None)
+        self._visit.services.accounting.open_requests.pop(self, None)
         self.answer = self.ending = None  # it may still be counted for a while
         if error is not None:
             self.status = _status_of(error)
@@ -155,20 +161,20 @@ class Metered(Outcome):
     def _count(self, sent: Call, told: Usage) -> None:
         """Have the prompt counted of an answer that didn't tell all, and then all of it."""
         ended = time.perf_counter()
-        visit, grant, accounting = self._visit, self._visit.grant, self._visit.parts.accounting
+        context, grant, accounting = self._visit, self._visit.grant, self._visit.services.accounting
         reserved = min(_length(sent), SMALL) // _BYTES + told.completion_tokens
         if grant is not None:
             grant.leave()
             grant.reserve(reserved)
         asks = accounting.unsettled < _WAITING
         slots = self.slots
-        backend = visit.parts.scheduler.backend(sent.model)
+        backend = context.services.scheduler.backend(sent.model)
         working: dict[int, int] = {}
 
         async def count() -> int | None:
             nonlocal told, working
             said = await asyncio.shield(slots) if slots is not None else None
-            prompt = await prompt_of(visit.parts.scheduler, sent)
+            prompt = await prompt_of(context.services.scheduler, sent)
             if said is not None and prompt is not None:
                 working = at_work(said, prompt, sent.answers)
                 seen = max(sum(working.values()), told.completion_tokens)
@@ -189,26 +195,26 @@ class Metered(Outcome):
 
     def _more(self, tokens: int) -> None:
         """So many were written since it was counted."""
-        visit = self._visit
-        assert visit.model is not None
-        visit.parts.accounting.more(visit.principal.key_id, visit.model, tokens)
-        if visit.grant is not None:
-            visit.grant.close(tokens)
+        context = self._visit
+        assert context.model is not None
+        context.services.accounting.more(context.principal.key_id, context.model, tokens)
+        if context.grant is not None:
+            context.grant.close(tokens)
 
     def _add(self, usage: Usage, ended: float) -> None:
-        visit = self._visit
-        assert visit.model is not None
-        accounting = visit.parts.accounting
+        context = self._visit
+        assert context.model is not None
+        accounting = context.services.accounting
         accounting.add(
             accounting.wall(),
-            visit.principal.key_id,
-            visit.model,
-            visit.personality,
+            context.principal.key_id,
+            context.model,
+            context.personality,
             self.status,
             usage,
             ended - self._started,
             self._route,
-            visit.id,
+            context.id,
             self._method,
             self._streamed or self.events > 0,
             self.code,
@@ -218,8 +224,8 @@ class Metered(Outcome):
             self.loading,
             self._since(self.began),
         )
-        if visit.grant is not None:
-            visit.grant.close(usage.prompt_tokens + usage.completion_tokens)
+        if context.grant is not None:
+            context.grant.close(usage.prompt_tokens + usage.completion_tokens)
 
 
 def _cuts(error: BaseException | None) -> bool:

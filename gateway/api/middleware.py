@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api.parts import PARTS
 from gateway.api.pipeline import AIOHTTP, Route, answer
 from gateway.api.reading import is_held_back
-from gateway.api.visit import VISIT, Visit
+from gateway.api.request_context import CONTEXT, RequestContext
+from gateway.api.services import SERVICES
 from gateway.errors import BadRequest
 from gateway.http.aiohttp_connection import AiohttpConnection
 from gateway.http.request import Handler
-from gateway.http.response import Whole
+from gateway.http.response import BufferedResponse
 
 #: By their handlers.
 PIPELINES: web.AppKey[dict[object, Route]] = web.AppKey("routes", dict)
@@ -28,14 +28,16 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         return connection.refused(
             request, BadRequest("this server speaks HTTP/1.1", code="malformed_request")
         )
-    visit = request[VISIT] = Visit(request.app[PARTS], request.headers.get("X-Personality"))
+    context = request[CONTEXT] = RequestContext(
+        request.app[SERVICES], request.headers.get("X-Personality")
+    )
     # A path that is no path has a handler of aiohttp's own.
     route = request.app[PIPELINES].get(handler) or Route(handler, AIOHTTP)
     try:
-        answered = await answer(request, visit, route)
+        answered = await answer(request, context, route)
     finally:
         connection.ended()
-    if isinstance(answered, Whole):
+    if isinstance(answered, BufferedResponse):
         answered = answered.for_aiohttp()
     if is_held_back(request):
         answered.force_close()  # or the body would have to be waited for (RFC 9110, 10.1.1)
@@ -61,5 +63,5 @@ async def nowhere(request: web.Request) -> web.StreamResponse:
 async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """aiohttp is about to send the head of an answer."""
     assert isinstance(request, web.Request)
-    answer_headers = request.app[PARTS].answer_headers
-    answer_headers.decorate(request, request.get(VISIT), response.headers)
+    answer_headers = request.app[SERVICES].answer_headers
+    answer_headers.decorate(request, request.get(CONTEXT), response.headers)

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from gateway.access.scope import Scope
-from gateway.api.context import SETTINGS
+from gateway.api.app_keys import SETTINGS
 from gateway.api.route import Routes, answers_with, needs
 from gateway.proxy.body import exact
 

@@ -333,7 +333,7 @@ def of_relayed(route: Route) -> Shape:
         )
     needed = _FORMATS.get(route.format.name) or _BODIES.get(route.path.removeprefix("/v1"), {})
     own: dict[str, Schema] = {"model": _MODEL, "personality": _PERSONALITY, **needed}
-    streams = not route.beside and (route.defaults or route.format is ANTHROPIC)
+    streams = not route.unqueued and (route.defaults or route.format is ANTHROPIC)
     if streams:
         own["stream"] = _FLAG
     kinds = _EITHER if streams else ("application/json",)

@@ -16,8 +16,8 @@ from gateway.access.accounting import ACCOUNTING, UnderWay
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
 from gateway.access.scope import Scope
+from gateway.api.app_keys import GATE, LIBRARY, LIFECYCLE, SCHEDULER
 from gateway.api.classic import json_response
-from gateway.api.context import GATE, LIBRARY, LIFECYCLE, SCHEDULER
 from gateway.api.events import endless
 from gateway.api.route import needs
 from gateway.errors import BadRequest

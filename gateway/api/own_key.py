@@ -10,10 +10,10 @@ from aiohttp import web
 from gateway.access.accounting import ACCOUNTING
 from gateway.access.principal import Principal
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
+from gateway.api.app_keys import GATE, SETTINGS
 from gateway.api.classic import json_response
-from gateway.api.context import GATE, SETTINGS
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import counts
-from gateway.api.visit import VISIT
 
 #: What a key's own usage can be told by.
 OWN_USAGE_BY = ("model", "day")
@@ -26,7 +26,7 @@ async def own_key(request: web.Request) -> web.Response:
     ``models`` and ``personalities`` are null where it may use all. ``keys_needed`` is false where
     the gateway asks for none; then everybody is ``anonymous``.
     """
-    app, principal = request.app, request[VISIT].principal
+    app, principal = request.app, request[CONTEXT].principal
     limits, expires = principal.limits, principal.expires
     left = app[ACCOUNTING].limiter.left(principal.key_id, limits)
     return json_response(
@@ -68,7 +68,7 @@ async def own_usage(request: web.Request) -> web.Response:
     """
     days, csv = days_in(request), wants_csv(request)
     by = by_in(request, OWN_USAGE_BY, "day,model")
-    key_id = request[VISIT].principal.key_id
+    key_id = request[CONTEXT].principal.key_id
     usage = await request.app[ACCOUNTING].usage(days=days, key_id=key_id)
     rows = added_up(usage, by, lambda key: None)
     return as_csv(rows, by, days) if csv else json_response({"days": days, "usage": rows})

@@ -23,10 +23,10 @@ from gateway.access.rate_limits import NO_LIMITS
 from gateway.access.scope import ADMIN, PUBLIC, Scope
 from gateway.access.wrong_keys import TooManyWrongKeys
 from gateway.api.addresses import no_route, not_for
-from gateway.api.parts import Parts
 from gateway.api.reading import check_expect, coding_of, too_large
+from gateway.api.request_context import RequestContext
 from gateway.api.route import counted, scope_of
-from gateway.api.visit import Visit
+from gateway.api.services import Services
 from gateway.errors import BadRequest, GatewayError, PayloadTooLarge, RequestTimeout, Unavailable
 from gateway.http.head_limits import check_head
 from gateway.http.request import AnyHandler, FastRequest, Request
@@ -57,87 +57,89 @@ class Route:
         self.steps = tuple(step for step in steps if step not in unneeded)
 
 
-class KnownRoute(Route):
+class CachedRoute(Route):
     """The route of requests with one head, and what that head says: read once.
 
     An :data:`gateway.http.request.Endpoint`.
     """
 
-    __slots__ = ("_parts", "_personality", "key")
+    __slots__ = ("_personality", "_services", "key")
 
-    def __init__(self, handler: AnyHandler, parts: Parts, headers: CIMultiDict[str]) -> None:
+    def __init__(self, handler: AnyHandler, services: Services, headers: CIMultiDict[str]) -> None:
         super().__init__(handler, FAST_JSON)
-        self._parts = parts
+        self._services = services
         self._personality = headers.get("X-Personality")
         self.key = key_in(headers)
 
     def __call__(self, request: FastRequest) -> Coroutine[Any, Any, Answer]:
         """Answer ``request``."""
-        request.context = visit = Visit(self._parts, self._personality)
-        return answer(request, visit, self)
+        request.context = context = RequestContext(self._services, self._personality)
+        return answer(request, context, self)
 
 
 #: Looks at a request before its handler does: raises what is wrong, or answers it at once.
-Step = Callable[[Any, Visit, Any], web.Response | None]
+Step = Callable[[Any, RequestContext, Any], web.Response | None]
 
 
-def check_target(request: web.Request, visit: Visit, _route: Route) -> None:
+def check_target(request: web.Request, context: RequestContext, _route: Route) -> None:
     """Refuse a request that is not for here, or whose head two readers could read differently."""
-    parts = visit.parts
+    services = context.services
     if request.remote:  # not by the control socket
-        parts.hosts.check(request.headers.getall("Host", ()), request.version)
-    check_head(request, parts.limits)
+        services.hosts.check(request.headers.getall("Host", ()), request.version)
+    check_head(request, services.limits)
     check_path(request.rel_url.raw_path)
     check_names(request.rel_url.raw_query_string)
     check_expect(request)
 
 
-def preflight(request: web.Request, visit: Visit, _route: Route) -> web.Response | None:
+def preflight(request: web.Request, context: RequestContext, _route: Route) -> web.Response | None:
     """Answer a browser that asks whether a page may call (WHATWG Fetch, CORS-preflight)."""
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        return web.Response(status=204, headers=visit.parts.cors.preflight(request.headers))
+        return web.Response(status=204, headers=context.services.cors.preflight(request.headers))
     return None
 
 
-def authenticate(request: web.Request, visit: Visit, route: Route) -> None:
+def authenticate(request: web.Request, context: RequestContext, route: Route) -> None:
     """Find out whose request it is, and whether they may."""
-    gate = visit.parts.gate
+    gate = context.services.gate
     key = presented_key(request, allow_query=gate.keys_in_queries)
-    visit.principal = gate.admit(request, key, route.scope)
-    visit.needs_admin = route.scope is ADMIN
-    gate.check(visit.principal, route.scope)
+    context.principal = gate.admit(request, key, route.scope)
+    context.needs_admin = route.scope is ADMIN
+    gate.check(context.principal, route.scope)
 
 
-def use_known_key(request: FastRequest, visit: Visit, route: KnownRoute) -> None:
+def use_known_key(request: FastRequest, context: RequestContext, route: CachedRoute) -> None:
     """The same where the key was read with the head."""
-    gate = visit.parts.gate
-    visit.principal = gate.admit(request, route.key, route.scope)
-    visit.needs_admin = route.scope is ADMIN
-    gate.check(visit.principal, route.scope)
+    gate = context.services.gate
+    context.principal = gate.admit(request, route.key, route.scope)
+    context.needs_admin = route.scope is ADMIN
+    gate.check(context.principal, route.scope)
 
 
-def refuse_when_stopping(_request: Request, visit: Visit, _route: Route) -> None:
+def refuse_when_stopping(_request: Request, context: RequestContext, _route: Route) -> None:
     """Take no new work while the gateway ends; probes still see that it does."""
-    if visit.parts.lifecycle.stopping.is_set():
+    if context.services.lifecycle.stopping.is_set():
         raise Unavailable(
             "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
         )
 
 
-def charge(_request: Request, visit: Visit, _route: Route) -> None:
+def charge(_request: Request, context: RequestContext, _route: Route) -> None:
     """Count the request for the limits of its key, before anything is done for it.
 
     Reading its body may be most of the work.
     """
-    principal = visit.principal
+    principal = context.principal
     if principal.limits is not NO_LIMITS:
-        visit.grant = visit.parts.accounting.limiter.admit(principal.key_id, principal.limits)
+        context.grant = context.services.accounting.limiter.admit(
+            principal.key_id, principal.limits
+        )
 
 
-def check_body(request: web.Request, visit: Visit, _route: Route) -> None:
+def check_body(request: web.Request, context: RequestContext, _route: Route) -> None:
     """Refuse a body before it comes."""
-    if (request.content_length or 0) > visit.parts.max_body:
-        raise too_large(visit.parts.max_body)
+    if (request.content_length or 0) > context.services.max_body:
+        raise too_large(context.services.max_body)
     if request.can_read_body:
         coding_of(request)
 
@@ -156,43 +158,43 @@ AIOHTTP: tuple[Step, ...] = (
 FAST_JSON: tuple[Step, ...] = (use_known_key, refuse_when_stopping, charge)
 
 
-async def answer(request: Request, visit: Visit, route: Route) -> Answer:
+async def answer(request: Request, context: RequestContext, route: Route) -> Answer:
     """Return what the handler of ``route`` answers, or the error that was raised; logged.
 
     Raises only ``CancelledError``: the client has gone.
     """
-    parts = visit.parts
-    lifecycle = parts.lifecycle
+    services = context.services
+    lifecycle = services.lifecycle
     started = time.perf_counter()
     lifecycle.enter()
     if logs.request_ids is not None and (task := asyncio.current_task()) is not None:
-        logs.request_ids[task] = visit.id
+        logs.request_ids[task] = context.id
     status = 500
     logged = True
     response: Answer | None
     try:
-        if parts.gate.is_closed:
-            await _until_keys_are_known(request, visit, route)
+        if services.gate.is_closed:
+            await _until_keys_are_known(request, context, route)
         for step in route.steps:
-            if (response := step(request, visit, route)) is not None:
+            if (response := step(request, context, route)) is not None:
                 break
         else:
             response = await route.handler(request)
         status = response.status
         return response
     except GatewayError as error:
-        refused = _error_response(visit, request.path, error)
+        refused = _error_response(context, request.path, error)
         status = refused.status
         logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
         return refused
     except web.HTTPException as error:
-        refused = _from_aiohttp(request, visit, error)
+        refused = _from_aiohttp(request, context, error)
         status = refused.status
         return refused
     except web.RequestPayloadError:
         # What came in place of a body is no chunked coding, or ends too soon.
         refused = _error_response(
-            visit,
+            context,
             request.path,
             BadRequest("the body is not what its headers say", code="malformed_request"),
         )
@@ -206,41 +208,41 @@ async def answer(request: Request, visit: Visit, route: Route) -> Answer:
         status = 499
         return web.Response(status=499)  # nobody reads it; raised, it would be logged as an error
     except Exception:
-        _log.exception("request %s failed", visit.id)
-        return _error_response(visit, request.path, GatewayError("internal error"), told=False)
+        _log.exception("request %s failed", context.id)
+        return _error_response(context, request.path, GatewayError("internal error"), told=False)
     finally:
         lifecycle.leave()
-        if visit.grant is not None:
-            visit.grant.answered(status)
-        if visit.place is not None:
-            visit.place.give_back()
+        if context.grant is not None:
+            context.grant.answered(status)
+        if context.place is not None:
+            context.place.give_back()
         if logged:
             log_request(
-                visit.id,
+                context.id,
                 request.method,
                 request.path,  # without the query: it may hold a key
                 status,
                 time.perf_counter() - started,
-                visit.principal.key_id,
-                visit.model or "-",
-                parts.proxies.client(request) or "-",
+                context.principal.key_id,
+                context.model or "-",
+                services.proxies.client(request) or "-",
             )
 
 
-async def _until_keys_are_known(request: Request, visit: Visit, route: Route) -> None:
+async def _until_keys_are_known(request: Request, context: RequestContext, route: Route) -> None:
     """Wait for the store to be opened, which takes a moment at the start.
 
     Only who brings a key waits, after what is refused, or answered, without a look at keys.
     """
     if route.scope is PUBLIC:
         return
-    gate = visit.parts.gate
-    if isinstance(route, KnownRoute):
+    gate = context.services.gate
+    if isinstance(route, CachedRoute):
         key = route.key
     else:
         assert isinstance(request, web.Request)
-        check_target(request, visit, route)
-        if preflight(request, visit, route) is not None:
+        check_target(request, context, route)
+        if preflight(request, context, route) is not None:
             return  # the step itself answers
         key = presented_key(request, allow_query=gate.keys_in_queries)
     if key is not None:
@@ -248,16 +250,16 @@ async def _until_keys_are_known(request: Request, visit: Visit, route: Route) ->
 
 
 def _error_response(
-    visit: Visit, path: str, error: GatewayError, *, told: bool = True
+    context: RequestContext, path: str, error: GatewayError, *, told: bool = True
 ) -> web.Response:
     """``error`` in the shape of the API that clients of ``path`` speak."""
     if told and error.status >= 500 and not isinstance(error, Unavailable):
-        visit.parts.errors.add(
-            error.message, code=error.code, model=visit.model, request_id=visit.id
+        context.services.errors.add(
+            error.message, code=error.code, model=context.model, request_id=context.id
         )
     response = web.Response(
         status=error.status,
-        body=orjson.dumps(dialect_at(path).body(visit.tell(error))),
+        body=orjson.dumps(dialect_at(path).body(context.tell(error))),
         content_type="application/json",
         headers=error.headers,
     )
@@ -266,7 +268,9 @@ def _error_response(
     return response
 
 
-def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> web.Response:
+def _from_aiohttp(
+    request: Request, context: RequestContext, error: web.HTTPException
+) -> web.Response:
     """aiohttp's own refusals in the shape of ours."""
     path = request.path
     mapped: GatewayError
@@ -274,7 +278,7 @@ def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> w
         assert isinstance(request, web.Request)
         mapped = no_route(request)
     elif error.status == 413:
-        mapped = too_large(visit.parts.max_body)
+        mapped = too_large(context.services.max_body)
     elif isinstance(error, web.HTTPMethodNotAllowed):
         assert isinstance(request, web.Request)
         mapped = not_for(request, ", ".join(sorted(error.allowed_methods)))
@@ -282,7 +286,7 @@ def _from_aiohttp(request: Request, visit: Visit, error: web.HTTPException) -> w
         raise error
     else:
         mapped = BadRequest(error.text or error.reason)
-        response = _error_response(visit, path, mapped)
+        response = _error_response(context, path, mapped)
         response.set_status(error.status)
         return response
-    return _error_response(visit, path, mapped)
+    return _error_response(context, path, mapped)

@@ -9,8 +9,8 @@ from pathlib import Path
 from aiohttp import web
 
 from gateway.access.scope import Scope
+from gateway.api.app_keys import LIBRARY, LIFECYCLE, SETTINGS
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, LIFECYCLE, SETTINGS
 from gateway.api.route import needs
 from gateway.errors import NotFound
 from gateway.http.tls_state import TLS

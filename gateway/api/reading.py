@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Mapping
 
 from aiohttp import web
 
-from gateway.api.parts import PARTS
-from gateway.api.visit import VISIT
+from gateway.api.request_context import CONTEXT
+from gateway.api.services import SERVICES
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
 from gateway.http.half_closed import CONTINUE
 from gateway.proxy.body import JsonObject, NotJson, parse_object
@@ -86,7 +86,7 @@ async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
     :class:`BadRequest` for one that can't be unpacked. Others have their turn between two pieces
     of a packed one, of which hundreds may come out of one that was read.
     """
-    limit = request.app[PARTS].max_body
+    limit = request.app[SERVICES].max_body
     coding = coding_of(request)
     decoder = DECODERS[coding]() if coding is not None else None
     ask_for(request)
@@ -121,7 +121,7 @@ async def whole_body(request: web.Request) -> bytes:
     For one that isn't small there must be room, until the request is answered. Raises
     :class:`gateway.errors.Unavailable` if there is none.
     """
-    visit = request[VISIT]
+    context = request[CONTEXT]
     length = request.content_length if coding_of(request) is None else None
     if length is not None and length > SMALL:
         await make_room(request, length)
@@ -130,20 +130,22 @@ async def whole_body(request: web.Request) -> bytes:
     async for piece in pieces(request):
         found.append(piece)
         size += len(piece)
-        if size > SMALL and visit.place is None:
-            await make_room(request, request.app[PARTS].max_body)
+        if size > SMALL and context.place is None:
+            await make_room(request, request.app[SERVICES].max_body)
     if size <= SMALL:
         return b"".join(found)
-    if visit.place is not None:
-        visit.place.shrink(_TIMES * size)
+    if context.place is not None:
+        context.place.shrink(_TIMES * size)
     return await WORKERS.joined(found)
 
 
 async def make_room(request: web.Request, size: int) -> None:
     """Wait until there is room for a body of ``size`` bytes, which is kept for its request."""
-    visit = request[VISIT]
-    if visit.place is None:
-        visit.place = await request.app[PARTS].room.take(visit.principal.key_id, _TIMES * size)
+    context = request[CONTEXT]
+    if context.place is None:
+        context.place = await request.app[SERVICES].room.take(
+            context.principal.key_id, _TIMES * size
+        )
 
 
 async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObject:

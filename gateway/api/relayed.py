@@ -14,21 +14,21 @@ from aiohttp import web
 
 from gateway.access.scope import Scope
 from gateway.api import router, unloaded
+from gateway.api.app_keys import LIBRARY, SCHEDULER
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, SCHEDULER
-from gateway.api.inference import JSON, answer_beside, json_handler, resolve, send
+from gateway.api.inference import JSON, answer_unqueued, json_handler, resolve, send
 from gateway.api.reading import coding_of, pieces, whole_body
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import H, counts, needs
 from gateway.api.upload import form_handler
-from gateway.api.visit import VISIT
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.http.request import AnyHandler, Handler
 from gateway.http.response import Answer
-from gateway.proxy.beside import NOT_LOADED, ask_beside, to_client
 from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
 from gateway.proxy.targets import check_sent_on
+from gateway.proxy.unqueued import NOT_LOADED, ask_unqueued, to_client
 
 _SCOPES = {Access.CHAT: Scope.CHAT, Access.ADMIN: Scope.ADMIN, Access.REFUSED: Scope.CHAT}
 #: Bodies up to here are read before they are sent on, so that they can be sent once more.
@@ -94,19 +94,19 @@ def _showing(route: Route) -> Handler:
     async def handle(request: web.Request) -> Answer:
         if route.path == "/props" and "model" not in request.query:
             return await router.props(request)
-        target = await resolve(request[VISIT], {"model": request.query.get("model")})
+        target = await resolve(request[CONTEXT], {"model": request.query.get("model")})
         sent_to = _target(route.target, request, target.sent_as)
         call = Call(target.name, "GET", sent_to, b"", b"")
         load = request.query.get("autoload", "").lower() in ("true", "1")
         try:
-            fetched = await ask_beside(request.app[SCHEDULER], call, load=load)
+            fetched = await ask_unqueued(request.app[SCHEDULER], call, load=load)
         except BadRequest as error:
             if route.path != "/props" or error.code != NOT_LOADED:
                 raise
             if (known := await unloaded.props(request, target.spec)) is None:
                 raise
             return json_response(known)
-        change = None if request[VISIT].principal.admin else without_paths
+        change = None if request[CONTEXT].principal.admin else without_paths
         return await to_client(request.app[SCHEDULER], call, fetched, change)
 
     return handle
@@ -116,11 +116,11 @@ async def _changing(request: web.Request) -> Answer:
     """POST with ``?model=``: an administrator changes what a loaded model does."""
     if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
         raise _refused(request.path, reason)
-    target = await resolve(request[VISIT], {"model": request.query.get("model")})
+    target = await resolve(request[CONTEXT], {"model": request.query.get("model")})
     body = await whole_body(request)
     sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
     call = Call(target.name, "POST", sent_to, JSON, body)
-    return await answer_beside(request, call, load=False)
+    return await answer_unqueued(request, call, load=False)
 
 
 def _target(path: str, request: web.Request, model: str | None) -> str:
@@ -162,15 +162,15 @@ async def upstream(request: web.Request) -> Answer:
     model, path = _split(request)
     if (reason := refusal(path, request.rel_url.raw_query_string)) is not None:
         raise _refused(unquote(path), reason)
-    target = await resolve(request[VISIT], {"model": model}, anew=True)
-    request[VISIT].model = target.name
+    target = await resolve(request[CONTEXT], {"model": model}, anew=True)
+    request[CONTEXT].model = target.name
     if target.spec.url and {".", ".."} & set(unquote(path).split("/")):
         raise BadRequest("a path to a server elsewhere must not go up: no `..` in it")
     lines = _lines(request, *FORWARDED)
     name, sent_to = target.name, _target(path, request, None)
     if request.method == "GET":
         lines += _lines(request, "Accept-Encoding")
-        return await answer_beside(request, Call(name, "GET", sent_to, lines, b"", coded=True))
+        return await answer_unqueued(request, Call(name, "GET", sent_to, lines, b"", coded=True))
     body: bytes | AsyncIterable[bytes] = b""
     length = request.content_length if coding_of(request) is None else None
     if request.can_read_body:

@@ -17,18 +17,18 @@ from aiohttp import web
 from gateway import __version__
 from gateway.access.scope import Scope
 from gateway.api import classic, listing
-from gateway.api.classic import json_response
-from gateway.api.context import (
+from gateway.api.app_keys import (
     ERRORS,
     LIBRARY,
     SCHEDULER,
     SETTINGS,
 )
+from gateway.api.classic import json_response
 from gateway.api.events import BOARD, endless
 from gateway.api.inference import resolve
 from gateway.api.reading import json_body
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import counts, needs
-from gateway.api.visit import VISIT
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
 from gateway.proxy.resolve import model_name
@@ -61,7 +61,7 @@ async def load(request: web.Request) -> web.Response:
     backend = scheduler.backend(name)
     if backend is not None and backend.state in (State.STARTING, State.READY):
         raise BadRequest(f"the model {name!r} is loaded already", code="model_already_loaded")
-    spawn(_load(request.app, name, request[VISIT].id), name=f"load {name} for a client")
+    spawn(_load(request.app, name, request[CONTEXT].id), name=f"load {name} for a client")
     return json_response({"success": True})
 
 
@@ -83,7 +83,7 @@ async def _named(request: web.Request) -> str:
     name = model_name(body.get("model"))
     if not name:
         raise BadRequest("`model` is missing: the name of a model", param="model")
-    target = await resolve(request[VISIT], {"model": name}, anew=True)
+    target = await resolve(request[CONTEXT], {"model": name}, anew=True)
     return target.name
 
 
@@ -131,7 +131,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _events(request: web.Request) -> AsyncGenerator[str, None]:
-    board, principal = request.app[BOARD], request[VISIT].principal
+    board, principal = request.app[BOARD], request[CONTEXT].principal
     view = ("models", principal.models, principal.personalities)
     look = partial(_statuses, request)
     before: dict[str, str] | None = None

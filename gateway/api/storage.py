@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from gateway.access.scope import Scope
-from gateway.api.context import LIBRARY
+from gateway.api.app_keys import LIBRARY
 from gateway.api.route import needs
 from gateway.config import Settings
 from gateway.entries import Entries

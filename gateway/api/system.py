@@ -23,8 +23,8 @@ from aiohttp import web
 from gateway import __version__
 from gateway.access.accounting import ACCOUNTING
 from gateway.access.scope import Scope
+from gateway.api.app_keys import LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
 from gateway.api.classic import json_response
-from gateway.api.context import LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
 from gateway.api.overview import machine_of
 from gateway.api.route import needs
 from gateway.backends.command import bundled_program, find_program

@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.context import SCHEDULER
+from gateway.api.app_keys import SCHEDULER
 from gateway.api.listing import DETAILS, status_of
-from gateway.api.visit import VISIT
+from gateway.api.request_context import CONTEXT
 from gateway.backends.facts import Headers, context_of
 from gateway.models.catalog import ModelSpec
 
@@ -37,7 +37,7 @@ async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
         },
         "total_slots": spec.parallel,
         "model_alias": spec.name,
-        "model_path": path if request[VISIT].principal.admin else posixpath.basename(path),
+        "model_path": path if request[CONTEXT].principal.admin else posixpath.basename(path),
     }
     if (modalities := await _modalities(headers, spec)) is not None:
         found["modalities"] = modalities

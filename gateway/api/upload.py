@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.api.inference import resolve, send
 from gateway.api.reading import coding_of, make_room, pieces
-from gateway.api.visit import VISIT
+from gateway.api.request_context import CONTEXT
 from gateway.errors import BadRequest, Unable
 from gateway.http.request import Handler
 from gateway.http.response import Answer
@@ -44,7 +44,7 @@ def form_handler(route: Route) -> Handler:
                     "before the file, or send ?model=NAME or the header X-Model",
                     param="model",
                 )
-        target = await resolve(request[VISIT], {"model": named or field.model})
+        target = await resolve(request[CONTEXT], {"model": named or field.model})
         if route.needs in target.lacks:
             raise Unable(target.lacks[route.needs], param="model")
         first = field.body
@@ -81,9 +81,9 @@ def form_handler(route: Route) -> Handler:
 
 def _bounds(request: web.Request) -> tuple[int | None, Mapping[bytes, str]]:
     """How many tokens the answer may have, if that is limited, and what can't be in the form."""
-    visit = request[VISIT]
-    bounds = visit.parts.bounds
-    most, whose = bounds.longest(visit.principal.limits.max_tokens)
+    context = request[CONTEXT]
+    bounds = context.services.bounds
+    most, whose = bounds.longest(context.principal.limits.max_tokens)
     if most is None:
         return None, bounds.not_in_forms
     why = f"`max_tokens` is {most} here ({whose}): leave it out of the form"

@@ -1,7 +1,7 @@
 """``llm-gateway keys``: make, list, revoke and import API keys.
 
 It works on the database itself, so it needs no running gateway; one that runs is told. Elsewhere
-it asks the gateway: see :mod:`gateway.cli.keys_elsewhere`.
+it asks the gateway: see :mod:`gateway.cli.keys_remote`.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def run_create(args: argparse.Namespace) -> int:
         except ValueError as error:
             return _fail(f"--expires {error}")
     if (client := elsewhere(args)) is not None:
-        from gateway.cli.keys_elsewhere import create as create_elsewhere
+        from gateway.cli.keys_remote import create as create_elsewhere
 
         return create_elsewhere(client, args)
     settings = settings_of(args)
@@ -223,7 +223,7 @@ def run_list(args: argparse.Namespace) -> int:
     """A table of all keys, by what is public of them."""
 
     if (client := elsewhere(args)) is not None:
-        from gateway.cli.keys_elsewhere import list_keys
+        from gateway.cli.keys_remote import list_keys
 
         keys, where = list_keys(client), f"at {client.name}"
     else:
@@ -266,7 +266,7 @@ def _keys_here(settings: Settings) -> list[dict[str, Any]]:
 def run_revoke(args: argparse.Namespace) -> int:
     """End a key. 1 also if a running gateway could not be told, and so goes on accepting it."""
     if (client := elsewhere(args)) is not None:
-        from gateway.cli.keys_elsewhere import revoke
+        from gateway.cli.keys_remote import revoke
 
         return revoke(client, args)
     settings = settings_of(args)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     While models.json is broken, it shows what the running gateway goes on with, if there is one.
     """
-    from gateway.cli.models_elsewhere import listed
+    from gateway.cli.models_remote import listed
 
     client = elsewhere(args)
     models = listed(client) if client is not None else _here(args.config)

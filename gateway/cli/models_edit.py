@@ -102,12 +102,12 @@ def _read(settings: Settings) -> tuple[bytes, Catalog]:
 
 def run_add(args: argparse.Namespace) -> int:
     """0: it is there; 1: stderr says why not."""
-    from gateway.cli import models_elsewhere
+    from gateway.cli import models_remote
 
     remote = _remote(args)
     if (client := elsewhere(args)) is not None:
         name, entry = remote or (args.name, None)
-        return models_elsewhere.add(client, name, args.what, entry)
+        return models_remote.add(client, name, args.what, entry)
     settings = load_settings(args.config).settings
     before, catalog = _read(settings)
     name, entry = remote or _entry_of_file(args.what, args.name, settings, catalog)
@@ -164,10 +164,10 @@ def _entry_of_file(
 
 def run_rm(args: argparse.Namespace) -> int:
     """0: it is gone; 1: stderr says why not."""
-    from gateway.cli import models_elsewhere
+    from gateway.cli import models_remote
 
     if (client := elsewhere(args)) is not None:
-        return models_elsewhere.remove(client, args)
+        return models_remote.remove(client, args)
     settings = load_settings(args.config).settings
     before, catalog = _read(settings)
     spec = catalog.models.get(args.name)
@@ -224,10 +224,10 @@ def _unknown(name: str, catalog: Catalog, settings: Settings) -> ModelNotFound:
 
 def run_show(args: argparse.Namespace) -> int:
     """0, or 1 for a model that there isn't."""
-    from gateway.cli import models_elsewhere
+    from gateway.cli import models_remote
 
     client = elsewhere(args)
-    shown = _shown(args) if client is None else models_elsewhere.shown(client, args.name)
+    shown = _shown(args) if client is None else models_remote.shown(client, args.name)
     if args.json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))
     else:

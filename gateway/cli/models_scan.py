@@ -64,10 +64,10 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """0: done, or nothing to do; 1: models.json or the folder can't be read or written."""
-    from gateway.cli import models_elsewhere
+    from gateway.cli import models_remote
 
     if (client := elsewhere(args)) is not None:
-        return models_elsewhere.scan(client, args)
+        return models_remote.scan(client, args)
     return scan_and_write(args.config, args.folder, all_of_them=args.yes, as_json=args.json)
 
 

@@ -98,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
     reference = parse_reference(given)
     revision = check_revision(args.revision) if args.revision is not None else None
     if (gateway := elsewhere(args)) is not None:
-        from gateway.cli import pull_elsewhere
+        from gateway.cli import pull_remote
 
-        return pull_elsewhere.run(gateway, args, reference, revision)
+        return pull_remote.run(gateway, args, reference, revision)
     place = _place(load_settings(args.config).settings)
     with_entry = not (args.no_entry or args.json)
     pulled.check(place, args.name, entry=with_entry)

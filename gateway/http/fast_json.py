@@ -23,7 +23,7 @@ from gateway.http.fast_listener import FastListener
 from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.heads import POST, Head
 from gateway.http.request import FastRequest
-from gateway.http.response import Opened, Whole
+from gateway.http.response import BufferedResponse, StartedResponse
 from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, of_aiohttp, whole
 
 #: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
@@ -51,11 +51,11 @@ class FastConnection(asyncio.Protocol):
         "_head",
         "_held",
         "_listener",
-        "_opened",
         "_paused",
         "_remote",
         "_request",
         "_secure",
+        "_started_response",
         "_task",
         "_timed",
         "_transport",
@@ -72,7 +72,7 @@ class FastConnection(asyncio.Protocol):
         self._expected: tuple[Head, int, int] | None = None
         self._head: Head | None = None  # of the last request
         self._request: FastRequest | None = None  # the one that is answered
-        self._opened: Opened | None = None  # its answer, if that is a stream
+        self._started_response: StartedResponse | None = None  # its answer, if that is a stream
         self._answered = False  # it is written
         #: If the client sends no more, but what it has asked for.
         self._half_closed: HalfClosed | None = None
@@ -147,9 +147,9 @@ class FastConnection(asyncio.Protocol):
         """What can be written now that is no part of an answer."""
         if self._request is None or self._answered:
             return b""
-        if self._opened is None:
+        if self._started_response is None:
             return CONTINUE
-        return ZERO if self._opened.chunked else b""
+        return ZERO if self._started_response.chunked else b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._half_closed is not None:
@@ -163,8 +163,8 @@ class FastConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
-        if self._opened is not None and self._opened.full is not None:
-            self._opened.full()
+        if self._started_response is not None and self._started_response.full is not None:
+            self._started_response.full()
         self._listener.connections.await_reader(self._client)
 
     def resume_writing(self) -> None:
@@ -297,17 +297,17 @@ class FastConnection(asyncio.Protocol):
                 assert head is not None
                 answered = await head.endpoint(request)
                 keep_alive = head.keep_alive
-                if isinstance(answered, Whole):
+                if isinstance(answered, BufferedResponse):
                     fixed = head.answer_lines(request)
                     transport.write(whole(answered, fixed, request.context, keep_alive=keep_alive))
                 else:
                     keep_alive = keep_alive and answered.keep_alive is not False
-                    if self._opened is None:
+                    if self._started_response is None:
                         head.decorate(request, answered.headers)
                         transport.write(of_aiohttp(answered, keep_alive=keep_alive))
-                    elif self._opened.response is not answered:
+                    elif self._started_response.response is not answered:
                         transport.abort()  # its stream failed, and must not look complete
-                self._opened = None
+                self._started_response = None
                 self._answered = True
                 if self._paused and not self._closed:
                     await self._gone_out()
@@ -356,7 +356,7 @@ class FastConnection(asyncio.Protocol):
 
     async def open(
         self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
-    ) -> Opened:
+    ) -> StartedResponse:
         if self._closed:
             raise ConnectionError("the client has gone")
         head = self._head
@@ -369,11 +369,13 @@ class FastConnection(asyncio.Protocol):
         self._transport.write(head_of(status, lines, framing))
         # Without the headers: nobody reads them any more, and a stream may live for long.
         response = web.StreamResponse(status=status)
-        self._opened = opened = _OpenedHere(response, self._transport, self, chunked=length is None)
-        return opened
+        self._started_response = started_response = _StartedByFastJson(
+            response, self._transport, self, chunked=length is None
+        )
+        return started_response
 
     def answered(self) -> None:
-        """The stream that was opened is complete."""
+        """The stream that was started is complete."""
         self._answered = True
 
     async def drained(self) -> None:
@@ -416,7 +418,7 @@ def _may_become_one(start: bytes) -> bool:
     return POST.startswith(start[: len(POST)]) and start.count(b"\n") == start.count(b"\r\n")
 
 
-class _OpenedHere(Opened):
+class _StartedByFastJson(StartedResponse):
     __slots__ = ("_connection",)
 
     tells_when_full = True

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, MultiDict, MultiDictProxy
 
-from gateway.http.response import Answer, Opened, Opener, by_aiohttp
+from gateway.http.response import Answer, StartedResponse, StartResponse, by_aiohttp
 
 
 class RequestHead(Protocol):
@@ -38,8 +38,8 @@ class Carrier(Protocol):
 
     def open(
         self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
-    ) -> Coroutine[Any, Any, Opened]:
-        """Begin a streamed answer: see :data:`gateway.http.response.Opener`."""
+    ) -> Coroutine[Any, Any, StartedResponse]:
+        """Begin a streamed answer: see :data:`gateway.http.response.StartResponse`."""
 
 
 class Context(Protocol):
@@ -96,8 +96,8 @@ class FastRequest:
 
     def open(
         self, status: int, headers: CIMultiDict[str], length: int | None
-    ) -> Coroutine[Any, Any, Opened]:
-        """Begin a streamed answer: see :data:`gateway.http.response.Opener`."""
+    ) -> Coroutine[Any, Any, StartedResponse]:
+        """Begin a streamed answer: see :data:`gateway.http.response.StartResponse`."""
         return self._carrier.open(self, status, headers, length)
 
 
@@ -109,6 +109,6 @@ AnyHandler = Callable[[Request], Awaitable[Answer]]
 Endpoint = Callable[[FastRequest], Coroutine[Any, Any, Answer]]
 
 
-def start_response(request: Request) -> Opener:
+def start_response(request: Request) -> StartResponse:
     """What begins a streamed answer to ``request``."""
     return request.open if isinstance(request, FastRequest) else by_aiohttp(request)

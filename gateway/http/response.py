@@ -16,7 +16,7 @@ HeaderList = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
-class Whole:
+class BufferedResponse:
     """A complete answer, not sent yet."""
 
     status: int
@@ -29,10 +29,10 @@ class Whole:
 
 
 #: What a handler has made of a request: the second one is under way already, or for aiohttp.
-Answer = Whole | web.StreamResponse
+Answer = BufferedResponse | web.StreamResponse
 
 
-class Opened(abc.ABC):
+class StartedResponse(abc.ABC):
     """A streamed answer whose head has been sent; ``response`` is what it says."""
 
     __slots__ = ("chunked", "full", "response", "transport")
@@ -85,17 +85,19 @@ class Opened(abc.ABC):
 
 #: Sends the head of a streamed answer: status, headers, and the body's length if it is known.
 #: Raises ``ConnectionError`` if the client has gone.
-Opener = Callable[[int, CIMultiDict[str], int | None], Awaitable[Opened]]
+StartResponse = Callable[[int, CIMultiDict[str], int | None], Awaitable[StartedResponse]]
 
 
-def by_aiohttp(request: web.BaseRequest) -> Opener:
-    """The opener for a request that aiohttp serves.
+def by_aiohttp(request: web.BaseRequest) -> StartResponse:
+    """What begins a streamed answer to a request that aiohttp serves.
 
     Only public parts of it are used: ``StreamResponse.prepare`` returns the writer that holds
     the head, ``AbstractStreamWriter.send_headers`` and ``drain``, ``BaseRequest.transport``.
     """
 
-    async def send_head(status: int, passed: CIMultiDict[str], length: int | None) -> Opened:
+    async def send_head(
+        status: int, passed: CIMultiDict[str], length: int | None
+    ) -> StartedResponse:
         response = web.StreamResponse(status=status, headers=passed)
         if length is not None:
             response.content_length = length
@@ -105,12 +107,12 @@ def by_aiohttp(request: web.BaseRequest) -> Opener:
             raise ConnectionError("the client has gone")
         writer.send_headers()
         chunked = length is None and request.version >= HttpVersion11
-        return _OpenedByAiohttp(response, transport, writer, chunked=chunked)
+        return _StartedByAiohttp(response, transport, writer, chunked=chunked)
 
     return send_head
 
 
-class _OpenedByAiohttp(Opened):
+class _StartedByAiohttp(StartedResponse):
     __slots__ = ("_writer",)
 
     def __init__(

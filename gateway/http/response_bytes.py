@@ -11,7 +11,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from gateway.http.request import Context
-from gateway.http.response import HeaderList, Whole
+from gateway.http.response import BufferedResponse, HeaderList
 
 CLOSE = b"Connection: close\r\n"
 _STATUS_LINES = {
@@ -20,7 +20,9 @@ _STATUS_LINES = {
 }
 
 
-def whole(answered: Whole, fixed: bytes, context: Context | None, *, keep_alive: bool) -> bytes:
+def whole(
+    answered: BufferedResponse, fixed: bytes, context: Context | None, *, keep_alive: bool
+) -> bytes:
     """A complete answer; ``fixed``: the header lines that every answer to this head carries."""
     status, body = answered.status, answered.body
     return b"".join(

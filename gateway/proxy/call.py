@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gateway.backends.backend import Backend
 from gateway.errors import GatewayError
-from gateway.http.response import Opened
+from gateway.http.response import StartedResponse
 from gateway.proxy.dialect import OPENAI, Dialect
 from gateway.proxy.ending import Ending
 from gateway.proxy.gathered import Gatherer
@@ -92,18 +92,20 @@ class Call:
         """What makes its heartbeats."""
         return self.dialect.pulse if self.mender is None else self.mender.pulse
 
-    async def break_off(self, opened: Opened, error: GatewayError, passed: Passed | None) -> None:
+    async def break_off(
+        self, started_response: StartedResponse, error: GatewayError, passed: Passed | None
+    ) -> None:
         """End a stream of events, in which ``passed`` has gone out, with ``error``."""
         event = self.dialect.last_event(error, passed.half() if passed is not None else b"")
         if self.mender is not None:
             event = self.mender.last(event, error)
-            if self.mender.complete and opened.chunked:
+            if self.mender.complete and started_response.chunked:
                 # It says in its own words that it has failed: as HTTP it ends as any other, and
                 # its connection goes on, as the head that is out has said.
-                opened.write(event)
-                await finish(opened)
+                started_response.write(event)
+                await finish(started_response)
                 return
-        opened.break_off(event)
+        started_response.break_off(event)
 
 
 class Coming(Protocol):
@@ -159,7 +161,7 @@ class Outcome:
         return error
 
 
-async def finish(opened: Opened) -> None:
+async def finish(started_response: StartedResponse) -> None:
     """End a stream that is complete."""
     with contextlib.suppress(ConnectionError):  # the client left in the last moment
-        await opened.finish()
+        await started_response.finish()

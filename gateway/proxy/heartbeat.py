@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.http.response import Opened, Opener
+from gateway.http.response import StartedResponse, StartResponse
 from gateway.proxy.outgoing import open_events
 from gateway.tasks import spawn
 
@@ -67,22 +67,22 @@ class Heartbeat:
         "_flush",
         "_held",
         "_look_after",
-        "_opener",
         "_opening",
         "_passed",
         "_pulse",
         "_seen",
         "_since",
+        "_start_response",
         "_timer",
-        "opened",
+        "started_response",
         "waiting",
     )
 
-    def __init__(self, opener: Opener, interval: float, pulse: Pulse) -> None:
-        self.opened: Opened | None = None
+    def __init__(self, start_response: StartResponse, interval: float, pulse: Pulse) -> None:
+        self.started_response: StartedResponse | None = None
         #: What to say as long as a model is waited for; None: it is not.
         self.waiting: Callable[[], bytes] | None = None
-        self._opener = opener
+        self._start_response = start_response
         self._pulse = pulse
         self._passed: Passed | None = None
         self._flush: Callable[[], None] | None = None
@@ -106,16 +106,18 @@ class Heartbeat:
             self._opening.cancel()
         self.waiting = self._flush = self._passed = None
 
-    async def settled(self) -> Opened | None:
-        """The stream, if it has been opened. Until it :meth:`flows`, nothing more happens here."""
+    async def settled(self) -> StartedResponse | None:
+        """The stream, if it has been started. Until it :meth:`flows`, nothing more happens here."""
         self._held = True
         if self._opening is not None:
             await asyncio.wait([self._opening])
-        return self.opened
+        return self.started_response
 
-    def flows(self, opened: Opened, passed: Passed, flush: Callable[[], None]) -> None:
+    def flows(
+        self, started_response: StartedResponse, passed: Passed, flush: Callable[[], None]
+    ) -> None:
         """From now on ``passed`` says what goes out, after a call of ``flush``."""
-        self.opened = opened
+        self.started_response = started_response
         self._passed = passed
         self._flush = flush
         self._seen = _NOTHING_SEEN
@@ -135,29 +137,29 @@ class Heartbeat:
         self._seen = latest
         if self.waiting is None and not quiet:
             return
-        if self.opened is not None:
-            self._beat(self.opened)
+        if self.started_response is not None:
+            self._beat(self.started_response)
         elif self._opening is None:
             self._opening = spawn(self._open(), name="open a stream early")
 
     async def _open(self) -> None:
         try:
-            self.opened = await open_events(self._opener)
+            self.started_response = await open_events(self._start_response)
         except ConnectionError:
             return  # the client has gone, and its request is about to be cancelled
-        self._beat(self.opened)
+        self._beat(self.started_response)
 
-    def _beat(self, opened: Opened) -> None:
-        if not opened.takes_more:
+    def _beat(self, started_response: StartedResponse) -> None:
+        if not started_response.takes_more:
             return  # a client that hasn't taken what is there doesn't wait for this
         half = self._passed.half() if self._passed is not None else b""
         seconds = time.monotonic() - self._since
         words = self.waiting() if self.waiting is not None else b"working"
         said = b"%b, %d s" % (words, seconds)
         if half is not None and is_between_events(half):
-            opened.write(self._pulse(said, self.waiting is not None))
+            started_response.write(self._pulse(said, self.waiting is not None))
         elif half is not None and half.endswith(b"\n"):
-            opened.write(comment(said))
+            started_response.write(comment(said))
 
 
 def is_between_events(half: bytes) -> bool:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from multidict import CIMultiDict
 
-from gateway.http.response import Opened, Opener
+from gateway.http.response import StartedResponse, StartResponse
 from gateway.proxy import headers
 from gateway.upstream import ResponseHead
 
 EVENTS = "text/event-stream"
 
 
-async def open_stream(opener: Opener, head: ResponseHead) -> Opened:
+async def open_stream(start_response: StartResponse, head: ResponseHead) -> StartedResponse:
     """Send the head of a backend's streamed answer."""
     passed = CIMultiDict(headers.to_client(head.headers))
     if (when := headers.retry_after(head.status, head.headers)) is not None:
         passed["Retry-After"] = when
     if passed.get("Content-Type", "").startswith(EVENTS):
         passed.extend(headers.STREAM_HEADERS)
-    return await opener(head.status, passed, head.length)
+    return await start_response(head.status, passed, head.length)
 
 
-async def open_events(opener: Opener) -> Opened:
+async def open_events(start_response: StartResponse) -> StartedResponse:
     """Begin a stream of events before there is a backend to fill it."""
-    return await opener(200, CIMultiDict((("Content-Type", EVENTS), *headers.STREAM_HEADERS)), None)
+    return await start_response(
+        200, CIMultiDict((("Content-Type", EVENTS), *headers.STREAM_HEADERS)), None
+    )

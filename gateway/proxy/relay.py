@@ -20,7 +20,7 @@ from gateway.backends.flights import Flight
 from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
-from gateway.http.response import Answer, Opened, Opener, Whole
+from gateway.http.response import Answer, BufferedResponse, StartedResponse, StartResponse
 from gateway.proxy import headers
 from gateway.proxy.blame import failure_of
 from gateway.proxy.body import serialise
@@ -53,8 +53,10 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 
 
-async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outcome) -> Answer:
-    """Send ``call`` to its model's backend and the answer to the client that ``opener`` leads to.
+async def relay(
+    start_response: StartResponse, scheduler: Scheduler, call: Call, outcome: Outcome
+) -> Answer:
+    """Send ``call`` to its model's backend, and the answer to its client by ``start_response``.
 
     Raises :class:`GatewayError` while nothing has gone out yet. Cancelling it (the client hung
     up, or :attr:`Outcome.ending` ends it, which the client is told) ends the request upstream at
@@ -62,7 +64,7 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
     """
     heart: Heartbeat | None = None
     if call.stream is not False:
-        heart = Heartbeat(opener, call.heartbeat, call.pulse)
+        heart = Heartbeat(start_response, call.heartbeat, call.pulse)
         if call.stream:
             heart.start()
     deaths = 0
@@ -92,7 +94,7 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
                     await admit(scheduler, outcome.key, call.model, call.target, call.body)
                 flight = backend.flights.begin(call.target, call.body)
                 return await _attempt(
-                    opener, scheduler, lease, flight, deaths, call, outcome, heart
+                    start_response, scheduler, lease, flight, deaths, call, outcome, heart
                 )
             except (ConnectFailed, ConnectionLost) as error:
                 # Nothing has reached the client: once more, as if it had just arrived.
@@ -128,22 +130,22 @@ async def relay(opener: Opener, scheduler: Scheduler, call: Call, outcome: Outco
                     lease.release()
     except (GatewayError, asyncio.CancelledError) as broke:
         ended = outcome.meaning(broke)
-        opened = await heart.settled() if heart is not None else None
-        if opened is None:
+        started_response = await heart.settled() if heart is not None else None
+        if started_response is None:
             if ended is broke:
                 raise
             raise ended from None
         # The client reads a stream already: as its last event.
         outcome.error = ended
-        await call.break_off(opened, outcome.tell(ended), None)
-        return opened.response
+        await call.break_off(started_response, outcome.tell(ended), None)
+        return started_response.response
     finally:
         if heart is not None:
             heart.stop()
 
 
 async def _attempt(
-    opener: Opener,
+    start_response: StartResponse,
     scheduler: Scheduler,
     lease: Lease,
     flight: Flight,
@@ -184,13 +186,13 @@ async def _attempt(
             return await _gather(call.gathers(), lease, call, answer, outcome)
         if head.status < 400:
             call.asked = None  # a stream lives for minutes, and prompts are long
-        opened = await heart.settled() if heart is not None else None
-        if opened is None:
+        started_response = await heart.settled() if heart is not None else None
+        if started_response is None:
             if answer.whole:
                 return await _whole(lease, call, head, b"".join(answer.early), outcome)
             if is_stream(head) or call.told_besides or _names(call, head) is not None:
                 head.length = None  # with heartbeats, or another name, it is another one
-            opened = await open_stream(opener, head)
+            started_response = await open_stream(start_response, head)
         elif head.status >= 400:
             raise (await _failure(lease, call, head, b"".join(answer.early))).as_error()
         elif not is_stream(head):
@@ -201,7 +203,7 @@ async def _attempt(
             exchange,
             answer,
             outcome,
-            opened,
+            started_response,
             heart,
             scheduler,
             lease.backend,
@@ -221,7 +223,7 @@ async def _attempt(
 
 async def _gather(
     gathered: Gatherer, lease: Lease, call: Call, answer: Sink, outcome: Outcome
-) -> Whole:
+) -> BufferedResponse:
     """The whole answer that a stream of several becomes, for a client that asked for no stream."""
     head = answer.head
     try:
@@ -242,7 +244,7 @@ async def _gather(
     body = serialise(whole)
     if call.rewrite is not None:
         body = call.rewrite(body, whole)
-    return Whole(head.status, headers.as_json(headers.to_client(head.headers)), body)
+    return BufferedResponse(head.status, headers.as_json(headers.to_client(head.headers)), body)
 
 
 def _names(call: Call, head: ResponseHead) -> Names | None:
@@ -280,7 +282,7 @@ async def _failure(
 
 async def _whole(
     lease: Lease, call: Call, head: ResponseHead, body: bytes, outcome: Outcome
-) -> Whole:
+) -> BufferedResponse:
     passed = headers.to_client(head.headers)
     status = head.status
     if status >= 400:
@@ -293,7 +295,7 @@ async def _whole(
             parsed = orjson.loads(body)
         except ValueError:  # not JSON: nothing to read in it
             outcome.untold = len(body)
-            return Whole(status, passed, body)
+            return BufferedResponse(status, passed, body)
         outcome.usage = usage_of(parsed, call.answers)
         if outcome.usage is None:
             outcome.untold = len(body)
@@ -303,7 +305,7 @@ async def _whole(
             body = without_timings(body)
         if call.rewrite is not None:
             body = call.rewrite(body, parsed)
-    return Whole(status, passed, body)
+    return BufferedResponse(status, passed, body)
 
 
 async def _stream(
@@ -312,30 +314,30 @@ async def _stream(
     exchange: Exchange,
     answer: Sink,
     outcome: Outcome,
-    opened: Opened,
+    started_response: StartedResponse,
     heart: Heartbeat | None,
     scheduler: Scheduler,
     backend: Backend,
     deaths: int,
     flight: Flight,
 ) -> web.StreamResponse:
-    response = opened.response
+    response = started_response.response
     tail: Tail | None = None
     passed: Passed | None = None
     if is_events(head):
         tail = call.dialect.tail()
         passed = call.mender or tail
         if heart is not None:
-            heart.flows(opened, passed, answer.flush)
+            heart.flows(started_response, passed, answer.flush)
     names, told = _names(call, head), _teller(call, head)
     head.headers = []  # nobody reads them any more, and a stream may live for long
     if told is not None:
         names = told if names is None else Both(told, names)
-    answer.flow_to(opened, exchange, tail, call.mender, names)
+    answer.flow_to(started_response, exchange, tail, call.mender, names)
     try:
-        await _pump(answer, exchange, opened)
+        await _pump(answer, exchange, started_response)
         if names is not None and (rest := names.rest()):
-            opened.write(rest)
+            started_response.write(rest)
     except (UpstreamError, asyncio.CancelledError) as broke:
         error = outcome.meaning(broke)
         answer.flush()
@@ -349,9 +351,9 @@ async def _stream(
                 _log.error("a stream broke: %s", error.message)
             outcome.error = error
             if passed is None:
-                opened.break_off(None)
+                started_response.break_off(None)
             else:
-                await call.break_off(opened, outcome.tell(error), passed)
+                await call.break_off(started_response, outcome.tell(error), passed)
             return response
         _log.info("behind its last event a stream broke: %s", error.message)
     finally:
@@ -363,18 +365,18 @@ async def _stream(
             outcome.events = answer.events
         elif told is not None:
             outcome.usage, outcome.untold = told.usage(), told.size
-    await finish(opened)
+    await finish(started_response)
     return response
 
 
-async def _pump(answer: Sink, exchange: Exchange, opened: Opened) -> None:
+async def _pump(answer: Sink, exchange: Exchange, started_response: StartedResponse) -> None:
     """Wait for the end, and in between for a client that is slower than its backend.
 
     One that reads nothing at all is cut off by its connection (``limits.send_timeout``).
     """
     while not answer.ended:
         if answer.paused:
-            await opened.drain()
+            await started_response.drain()
             answer.paused = False
             exchange.resume()
         else:

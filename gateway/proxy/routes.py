@@ -65,7 +65,7 @@ class Route:
     format: MessageFormat = NONE
     dialect: Dialect = OPENAI
     defaults: bool = False
-    beside: bool = False
+    unqueued: bool = False
     reason: str = ""
     needs: str = ""
 
@@ -88,12 +88,12 @@ def _both(
     format: MessageFormat = NONE,
     dialect: Dialect = OPENAI,
     defaults: bool = False,
-    beside: bool = False,
+    unqueued: bool = False,
     needs: str = "",
 ) -> tuple[Route, Route]:
     """A POST route with and without /v1, as clients with either base URL ask for it."""
     target = upstream or f"/v1{path}"
-    what = Access.CHAT, format, dialect, defaults, beside, "", needs
+    what = Access.CHAT, format, dialect, defaults, unqueued, "", needs
     return (
         Route("POST", path, target, model, *what),
         Route("POST", f"/v1{path}", target, model, *what),
@@ -114,11 +114,11 @@ TABLE: tuple[Route, ...] = (
     *_both("/responses", format=RESPONSES, dialect=SAYS_RESPONSES, defaults=True, needs=GENERATION),
     *_both("/messages", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, defaults=True, needs=GENERATION),
     # Counting: the personality counts too. Nothing is generated, so no slot is needed.
-    *_both("/chat/completions/input_tokens", format=CHAT, beside=True),
-    *_both("/responses/input_tokens", format=RESPONSES, beside=True),
-    *_both("/messages/count_tokens", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, beside=True),
+    *_both("/chat/completions/input_tokens", format=CHAT, unqueued=True),
+    *_both("/responses/input_tokens", format=RESPONSES, unqueued=True),
+    *_both("/messages/count_tokens", format=ANTHROPIC, dialect=SAYS_ANTHROPIC, unqueued=True),
     # Ending the thinking of a running answer, by its id, which only its own client knows.
-    *_both("/chat/completions/control", beside=True),
+    *_both("/chat/completions/control", unqueued=True),
     # Legacy completions. Without /v1 they are llama.cpp's own, with other fields in the answer.
     Route("POST", "/completion", format=COMPLETION, defaults=True, needs=GENERATION),
     Route("POST", "/completions", format=COMPLETION, defaults=True, needs=GENERATION),
@@ -135,18 +135,18 @@ TABLE: tuple[Route, ...] = (
     # A form with a file: streamed through.
     *_both("/audio/transcriptions", model=ModelIn.FORM, needs=MEDIA),
     # Text and tokens: done at once, whatever else runs.
-    *_both("/tokenize", upstream="/tokenize", beside=True),
-    *_both("/detokenize", upstream="/detokenize", beside=True),
-    *_both("/apply-template", upstream="/apply-template", format=CHAT, beside=True),
+    *_both("/tokenize", upstream="/tokenize", unqueued=True),
+    *_both("/detokenize", upstream="/detokenize", unqueued=True),
+    *_both("/apply-template", upstream="/apply-template", format=CHAT, unqueued=True),
     # What a model is. /props without a model is the router's: see gateway.api.router.
-    Route("GET", "/props", model=ModelIn.QUERY, beside=True),
-    Route("GET", "/lora-adapters", model=ModelIn.QUERY, beside=True),
+    Route("GET", "/props", model=ModelIn.QUERY, unqueued=True),
+    Route("GET", "/lora-adapters", model=ModelIn.QUERY, unqueued=True),
     Route(
         "GET",
         "/slots",
         model=ModelIn.QUERY,
         access=Access.ADMIN,
-        beside=True,
+        unqueued=True,
         reason="some builds show in it what other clients asked",
     ),
     Route(
@@ -154,7 +154,7 @@ TABLE: tuple[Route, ...] = (
         "/metrics",
         model=ModelIn.QUERY,
         access=Access.ADMIN,
-        beside=True,
+        unqueued=True,
         reason="it tells what others do",
     ),
     Route(
@@ -162,7 +162,7 @@ TABLE: tuple[Route, ...] = (
         "/props",
         model=ModelIn.QUERY,
         access=Access.ADMIN,
-        beside=True,
+        unqueued=True,
         reason="it changes the model's defaults for everybody",
     ),
     Route(
@@ -170,7 +170,7 @@ TABLE: tuple[Route, ...] = (
         "/lora-adapters",
         model=ModelIn.QUERY,
         access=Access.ADMIN,
-        beside=True,
+        unqueued=True,
         reason="it changes the model for everybody",
     ),
     Route(
@@ -178,7 +178,7 @@ TABLE: tuple[Route, ...] = (
         "/slots/{slot}",
         model=ModelIn.QUERY,
         access=Access.ADMIN,
-        beside=True,
+        unqueued=True,
         reason="it empties other clients' caches; saving and restoring is refused, as it "
         "writes and reads files",
     ),

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.http.response import Opened
+from gateway.http.response import StartedResponse
 from gateway.proxy import headers
 from gateway.proxy.call import Mender
 from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.sse import Tail
-from gateway.upstream import EventTooLong, Exchange, Outlet, ResponseHead, UpstreamError
+from gateway.upstream import ChunkForwarder, EventTooLong, Exchange, ResponseHead, UpstreamError
 
 #: Answers of known length up to here are parsed for their usage, and passed on in one piece, head
 #: and body together: as much as a client that doesn't read may keep here. Longer ones are streamed.
@@ -50,18 +50,18 @@ def is_coded(head: ResponseHead) -> bool:
 
 
 def _renaming(
-    outlet: Outlet, rename: Callable[[bytes], bytes], write: Callable[[bytes], None]
+    forwarder: ChunkForwarder, rename: Callable[[bytes], bytes], write: Callable[[bytes], None]
 ) -> Callable[[bytes], None]:
     """What writes whole chunks, each with another name in it, and so of another size."""
 
     def write_renamed(chunk: bytes) -> None:
         data = rename(chunk[chunk.find(b"\n") + 1 : -2])
         if data:
-            outlet.last = chunk = b"%x\r\n%b\r\n" % (len(data), data)
+            forwarder.last = chunk = b"%x\r\n%b\r\n" % (len(data), data)
             write(chunk)
         else:  # part of a line: nothing has gone out
-            outlet.last = b""
-            outlet.flush()
+            forwarder.last = b""
+            forwarder.flush()
 
     return write_renamed
 
@@ -71,8 +71,8 @@ class Sink:
 
     __slots__ = (
         "_events",
+        "_forwarder",
         "_news",
-        "_outlet",
         "_take",
         "awaits_head",
         "early",
@@ -91,7 +91,7 @@ class Sink:
         self.may_stream = False  # a stream was asked for, or may have been
         self.early: list[bytes] = []
         self._events = 0  # of a stream of events, without those that went through:
-        self._outlet: Outlet | None = None
+        self._forwarder: ChunkForwarder | None = None
         self.ended = False
         self.error: UpstreamError | None = None  # why it ended too soon
         self.paused = False  # the client is slower than the backend
@@ -103,12 +103,12 @@ class Sink:
     @property
     def events(self) -> int:
         """How many events of a stream have come; a chunk that nobody looked at counts as one."""
-        return self._events + (self._outlet.chunks if self._outlet is not None else 0)
+        return self._events + (self._forwarder.chunks if self._forwarder is not None else 0)
 
     def flush(self) -> None:
         """See to it that the tail has the last pieces."""
-        if self._outlet is not None:
-            self._outlet.flush()
+        if self._forwarder is not None:
+            self._forwarder.flush()
 
     async def headed(self) -> None:
         """Return with its head, where ``awaits_head`` was set before. Raises what went wrong."""
@@ -162,13 +162,13 @@ class Sink:
         the collector looks for cycles: thousands of requests later.
         """
         del self._take
-        if self._outlet is not None:
-            del self._outlet.write
-        self._outlet = None
+        if self._forwarder is not None:
+            del self._forwarder.write
+        self._forwarder = None
 
     def flow_to(
         self,
-        opened: Opened,
+        started_response: StartedResponse,
         exchange: Exchange,
         tail: Tail | None,
         mender: Mender | None,
@@ -180,7 +180,7 @@ class Sink:
         """
         rename = names.feed if names is not None else None
         mend = mender.feed if mender is not None and tail is not None else None
-        transport, chunked = opened.transport, opened.chunked
+        transport, chunked = started_response.transport, started_response.chunked
         write = transport.write
         closing = transport.is_closing
         unsent = transport.get_write_buffer_size
@@ -220,14 +220,14 @@ class Sink:
         for data in early:
             take(data)
         self._take = take
-        if tail is not None and tail.framed and opened.tells_when_full:
-            opened.full = hold
-            if opened.is_full:  # since it was told that its model loads
+        if tail is not None and tail.framed and started_response.tells_when_full:
+            started_response.full = hold
+            if started_response.is_full:  # since it was told that its model loads
                 hold()
-            self._outlet = outlet = Outlet(write, tail.feed)
+            self._forwarder = forwarder = ChunkForwarder(write, tail.feed)
             if rename is not None:
-                outlet.write = _renaming(outlet, rename, write)
-            exchange.pass_chunks(outlet)
+                forwarder.write = _renaming(forwarder, rename, write)
+            exchange.pass_chunks(forwarder)
 
     def _keep(self, data: bytes) -> None:
         self.early.append(data)

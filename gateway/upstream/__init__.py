@@ -4,12 +4,12 @@ It stands below both of its users: a backend asks its child for /health, the pro
 """
 
 from gateway.upstream.answer import (
+    ChunkForwarder,
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
     EventTooLong,
     HeadTimeout,
-    Outlet,
     ProtocolError,
     ResponseHead,
     ResponseSink,
@@ -21,6 +21,7 @@ from gateway.upstream.exchange import Exchange
 from gateway.upstream.pool import Fetched, TcpAddress, UnixAddress, Upstream, UpstreamPool
 
 __all__ = [
+    "ChunkForwarder",
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionLost",
@@ -28,7 +29,6 @@ __all__ = [
     "Exchange",
     "Fetched",
     "HeadTimeout",
-    "Outlet",
     "ProtocolError",
     "ResponseHead",
     "ResponseSink",

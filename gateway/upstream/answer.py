@@ -95,7 +95,7 @@ class ResponseSink(Protocol):
         """The answer, or what was to become one, is lost."""
 
 
-class Outlet:
+class ChunkForwarder:
     """Where whole chunks of an answer go as they came: into a client's transport.
 
     ``write`` is the transport's. ``keep`` gets the last two chunks before anything else comes, or

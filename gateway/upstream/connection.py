@@ -17,8 +17,14 @@ from typing import Any, NoReturn, Protocol
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
 from httptools import HttpResponseParser as _Parser
 
-from gateway.upstream.answer import Outlet, ProtocolError, ResponseHead, ResponseSink, UpstreamError
-from gateway.upstream.known import Known, recognise, remember
+from gateway.upstream.answer import (
+    ChunkForwarder,
+    ProtocolError,
+    ResponseHead,
+    ResponseSink,
+    UpstreamError,
+)
+from gateway.upstream.head_cache import CachedHead, recognise, remember
 
 MAX_HEAD = 64 * 1024  # bytes of head, or of anything else that is not body, in one piece
 
@@ -98,15 +104,15 @@ class Connection(asyncio.Protocol):
         "_between_chunks",
         "_body_taker",
         "_bodyless",
-        "_chunk_outlet",
+        "_cached_head",
+        "_chunk_forwarder",
         "_complete",
         "_feed",
+        "_forwarder",
         "_head",
         "_headers",
         "_informational",
         "_keep_alive",
-        "_known",
-        "_outlet",
         "_parser",
         "_pieces",
         "_pool",
@@ -143,9 +149,9 @@ class Connection(asyncio.Protocol):
         self._feed: Any = self._parser.feed_data
         self._complete = False
         #: The head of the last answer: most likely the next one's.
-        self._known: Known | None = None
+        self._cached_head: CachedHead | None = None
         #: Gets the next read if that is a whole chunk: the parser stands between two.
-        self._outlet: Outlet | None = None
+        self._forwarder: ChunkForwarder | None = None
 
     def begin(self, exchange: Owner, sink: ResponseSink, bodyless: bool) -> None:
         """Get ready for the answer to the request about to be written.
@@ -165,18 +171,18 @@ class Connection(asyncio.Protocol):
         self._untouched = True  # nothing of the answer is here
         self._remaining = 0  # bytes of a body that the parser doesn't see
         self._between_chunks = False
-        self._chunk_outlet: Outlet | None = None
+        self._chunk_forwarder: ChunkForwarder | None = None
         self._sink_error: Exception | None = None
 
     def release(self) -> None:
         """The exchange is over: no callback reaches its sink from here on."""
         self.exchange = self._sink = None
         self._body_taker = _ignore
-        self._chunk_outlet = self._outlet = None
+        self._chunk_forwarder = self._forwarder = None
 
-    def pass_chunks(self, outlet: Outlet) -> None:
-        """Write whole chunks to ``outlet``, and don't give them to the sink: see ``Exchange``."""
-        self._chunk_outlet = outlet
+    def pass_chunks(self, forwarder: ChunkForwarder) -> None:
+        """Write whole chunks to ``forwarder``, not to the sink: see ``Exchange``."""
+        self._chunk_forwarder = forwarder
 
     @property
     def head_seen(self) -> bool:
@@ -204,8 +210,8 @@ class Connection(asyncio.Protocol):
         self.usable = True
 
     def data_received(self, data: bytes) -> None:
-        outlet = self._outlet
-        if outlet is not None:
+        forwarder = self._forwarder
+        if forwarder is not None:
             # The parser may miss it: after a whole chunk it stands where it stood before.
             length = len(data)
             if (
@@ -213,16 +219,16 @@ class Connection(asyncio.Protocol):
                 and data[_of_beginnings[length]] == _beginnings[length]
                 and data[_ENDING] == _CRLF
             ):
-                outlet.before, outlet.last = outlet.last, data
-                outlet.chunks += 1
-                write = outlet.write  # as a method call it would be looked up in the class first
+                forwarder.before, forwarder.last = forwarder.last, data
+                forwarder.chunks += 1
+                write = forwarder.write  # as a method call it would be looked up in the class first
                 try:
                     write(data)
                 except RuntimeError:
                     return  # closed: who relays is about to hear of it
                 return
-            outlet.flush()
-            self._outlet = None
+            forwarder.flush()
+            self._forwarder = None
         exchange = self.exchange
         if exchange is None:
             # Bytes nobody asked for would be taken as the answer to the next request.
@@ -236,7 +242,7 @@ class Connection(asyncio.Protocol):
         untouched = self._untouched
         if untouched:
             self._untouched = False
-            if type(data) is bytes and not self._bodyless and self._take_known(exchange, data):
+            if type(data) is bytes and not self._bodyless and self._take_cached(exchange, data):
                 return
         self._quiet += len(data)
         try:
@@ -260,30 +266,30 @@ class Connection(asyncio.Protocol):
             exchange.failed(
                 ProtocolError(f"{self._pool.name} sent a {what} of over {MAX_HEAD} bytes")
             )
-        elif self._between_chunks and self._chunk_outlet is not None and data[-2:] == _CRLF:
-            self._outlet = self._chunk_outlet
+        elif self._between_chunks and self._chunk_forwarder is not None and data[-2:] == _CRLF:
+            self._forwarder = self._chunk_forwarder
             _remember_chunk(data)
 
-    def _take_known(self, exchange: Owner, data: bytes) -> bool:
-        """Take an answer whose head is known; the parser will see nothing of it."""
-        known = self._known
-        found = known.again(data) if known is not None else None
-        if found is not None and known is not None:
+    def _take_cached(self, exchange: Owner, data: bytes) -> bool:
+        """Take an answer whose head is cached; the parser will see nothing of it."""
+        cached = self._cached_head
+        found = cached.again(data) if cached is not None else None
+        if found is not None and cached is not None:
             length, start = found
         else:
             recognised = recognise(data)
             if recognised is None:
                 return False
-            known, length, start = recognised
-            self._known = known
+            cached, length, start = recognised
+            self._cached_head = cached
         if len(data) - start > length:
             return False
         self._headers = None
-        self._keep_alive = known.keep_alive
+        self._keep_alive = cached.keep_alive
         self._remaining = length
         assert self._sink is not None
         try:
-            self._sink.on_head(ResponseHead(known.status, known.headers, length))
+            self._sink.on_head(ResponseHead(cached.status, cached.headers, length))
         except Exception as error:
             exchange.sink_raised(error)
             return True
@@ -485,7 +491,7 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
 
     __slots__ = ()
 
-    def pass_chunks(self, outlet: Outlet) -> None:
+    def pass_chunks(self, forwarder: ChunkForwarder) -> None:
         """Not here: what is read is no ``bytes``, and gone with the next read."""
 
     def get_buffer(self, sizehint: int) -> memoryview:

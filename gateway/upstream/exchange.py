@@ -8,9 +8,9 @@ from typing import Protocol
 
 from gateway.tasks import spawn
 from gateway.upstream.answer import (
+    ChunkForwarder,
     ConnectionLost,
     HeadTimeout,
-    Outlet,
     ResponseSink,
     SinkFailed,
     UploadFailed,
@@ -82,15 +82,15 @@ class Exchange:
         if connection is not None and connection.usable:
             connection.transport.resume_reading()
 
-    def pass_chunks(self, outlet: Outlet) -> None:
-        """From now on chunks of a chunked answer may go to ``outlet`` as they came.
+    def pass_chunks(self, forwarder: ChunkForwarder) -> None:
+        """From now on chunks of a chunked answer may go to ``forwarder`` as they came.
 
         Each is one whole chunk: size (RFC 9112, 7.1; at most three hexadecimal digits), data and
         line ends. What comes in other pieces goes to the sink's ``on_body`` as before, in order.
         Nobody looks here whether the client takes it in: its transport tells its protocol.
         """
         if self._connection is not None:
-            self._connection.pass_chunks(outlet)
+            self._connection.pass_chunks(forwarder)
 
     def abort(self) -> None:
         """Close the connection at once; no callback comes any more."""

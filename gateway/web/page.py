@@ -16,8 +16,8 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.access.presented_key import presented_key
 from gateway.access.scope import Scope
 from gateway.api.addresses import no_route
+from gateway.api.request_context import CONTEXT
 from gateway.api.route import needs
-from gateway.api.visit import VISIT
 from gateway.errors import NotFound, Unauthorized
 from gateway.http.request import Handler
 from gateway.web.files import DIST, DOCS, File, Files
@@ -109,13 +109,13 @@ def keep(app: web.Application) -> None:
 async def root(request: web.Request) -> web.StreamResponse:
     """GET /: the page to who takes HTML; to others, where the API is."""
     if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
-        visit = request[VISIT]
+        context = request[CONTEXT]
         try:
-            gate = visit.parts.gate
+            gate = context.services.gate
             key = presented_key(request, allow_query=gate.keys_in_queries)
             if gate.is_closed and key is not None:
                 await gate.wait()
-            visit.principal = gate.admit(request, key, Scope.CHAT)
+            context.principal = gate.admit(request, key, Scope.CHAT)
         except Unauthorized as error:
             error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
             raise

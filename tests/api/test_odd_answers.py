@@ -113,7 +113,7 @@ def requests(*, streamed: bool) -> list[tuple[str, str, Any]]:
         elif route.model is ModelIn.FORM:
             asked.append((route.method, path, "m"))
         else:
-            if not route.beside and (route.streams or not streamed):
+            if not route.unqueued and (route.streams or not streamed):
                 asked.append((route.method, path, {**FIELDS, "stream": streamed}))
             elif not streamed:
                 asked.append((route.method, path, FIELDS))

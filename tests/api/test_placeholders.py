@@ -15,7 +15,7 @@ from gateway.access.legacy_keys import parse_legacy
 UNFILLED = ("${API_KEY}", "$OPENAI_API_KEY", "{{ key }}", "<your key>", "${input:key}")
 QUOTED = ('"null"', "'undefined'", '""', '"$API_KEY"')
 NONE = (*sorted(PLACEHOLDERS), "NULL", "Undefined", "None", "EMPTY", "N/A", *UNFILLED, *QUOTED)
-#: Whole headers without a key in them.
+#: BufferedResponse headers without a key in them.
 HEADERS = (
     *({"Authorization": f"Bearer {word}"} for word in (*NONE, "", "  ")),
     {"Authorization": "Bearer"},

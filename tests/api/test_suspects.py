@@ -16,9 +16,9 @@ from harness import DEMO_GGUF, MakeGateway, Running, fake_model
 
 from gateway.backends.backend import State
 from gateway.errors import Unprocessable
-from gateway.proxy.beside import ask_beside
 from gateway.proxy.call import Call
 from gateway.proxy.trial import NotSentAgain
+from gateway.proxy.unqueued import ask_unqueued
 from gateway.tasks import spawn
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -177,9 +177,9 @@ async def test_a_real_one_that_a_grammar_ends(make_gateway: MakeGateway) -> None
         assert (await running.chat("m", max_tokens=1))[0] == 200
         scheduler = running.gateway.scheduler
         with pytest.raises(NotSentAgain, match=r"was ended by SIG.* not sent again"):
-            await ask_beside(scheduler, call)
+            await ask_unqueued(scheduler, call)
         with pytest.raises(Unprocessable, match="died when it worked on this same request"):
-            await ask_beside(scheduler, call)
+            await ask_unqueued(scheduler, call)
         assert (await running.chat("m", max_tokens=1))[0] == 200
         assert backend_of(running).deaths == 1
 

@@ -224,7 +224,7 @@ async def test_what_a_key_is_counted_is_what_was_done(
         "embed": llama(minilm_model, embeddings=True),
         "rank": llama(minilm_model, reranking=True),
     }
-    beside = {route.target for route in TABLE if route.beside}
+    beside = {route.target for route in TABLE if route.unqueued}
     wrong = []
     async with make_gateway({model: models[model]}, llama_server="auto") as running:
         running.gateway.accounting.log._newest.clear()

@@ -21,7 +21,7 @@ from harness import MakeGateway, Running, fake_model
 from scripted import until
 from wire import with_tls
 
-from gateway.http.response import Opened
+from gateway.http.response import StartedResponse
 from gateway.proxy.heartbeat import Heartbeat, comment
 from gateway.proxy.sse import Tail
 from gateway.tasks import spawn
@@ -711,7 +711,7 @@ class _Transport(asyncio.Transport):
         return self.unsent
 
 
-class _Client(Opened):
+class _Client(StartedResponse):
     is_full = False
 
     async def drain(self) -> None: ...
@@ -722,7 +722,7 @@ async def test_a_client_that_reads_nothing_gets_none() -> None:
     transport = _Transport()
     client = _Client(web.StreamResponse(), transport, chunked=False)
 
-    async def open_it(*_: object) -> Opened:
+    async def open_it(*_: object) -> StartedResponse:
         return client
 
     heart = Heartbeat(open_it, 0.04, comment)
@@ -746,7 +746,7 @@ async def test_a_client_that_reads_nothing_gets_none() -> None:
 async def test_one_that_was_stopped_opens_nothing() -> None:
     opened = False
 
-    async def open_it(*_: object) -> Opened:
+    async def open_it(*_: object) -> StartedResponse:
         nonlocal opened
         opened = True
         raise AssertionError
@@ -760,7 +760,7 @@ async def test_one_that_was_stopped_opens_nothing() -> None:
 
 
 async def test_a_client_that_went_before_it_was_opened() -> None:
-    async def open_it(*_: object) -> Opened:
+    async def open_it(*_: object) -> StartedResponse:
         raise ConnectionResetError
 
     heart = Heartbeat(open_it, 0.02, comment)

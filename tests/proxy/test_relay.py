@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.http.response import Opened
+from gateway.http.response import StartedResponse
 from gateway.proxy.sink import Sink
 from gateway.proxy.sse import Tail
-from gateway.upstream import Exchange, Outlet
+from gateway.upstream import ChunkForwarder, Exchange
 
 
 class _Transport(asyncio.Transport):
@@ -23,7 +23,7 @@ class _Transport(asyncio.Transport):
         return 40_000
 
 
-class _Client(Opened):
+class _Client(StartedResponse):
     tells_when_full = True
     is_full = False
 
@@ -35,15 +35,15 @@ class _Exchange(Exchange):
     """One that notes what it is told."""
 
     paused = False
-    outlet: Outlet | None = None
+    forwarder: ChunkForwarder | None = None
 
     def __init__(self) -> None: ...
 
     def pause(self) -> None:
         self.paused = True
 
-    def pass_chunks(self, outlet: Outlet) -> None:
-        self.outlet = outlet
+    def pass_chunks(self, forwarder: ChunkForwarder) -> None:
+        self.forwarder = forwarder
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -53,7 +53,7 @@ async def test_a_client_that_was_full_before_its_stream_began(full: bool) -> Non
     client.is_full = full
     answer, exchange = Sink(), _Exchange()
     answer.flow_to(client, exchange, Tail(), None)
-    assert exchange.outlet is not None
+    assert exchange.forwarder is not None
     assert (answer.paused, exchange.paused) == (full, full)
     assert client.full is not None
     client.full()

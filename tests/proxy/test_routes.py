@@ -63,7 +63,7 @@ def test_consistent() -> None:
         if route.method == "GET" and route.access is not Access.REFUSED:
             assert route.model is ModelIn.QUERY
         if route.defaults:
-            assert not route.beside
+            assert not route.unqueued
         assert (route.dialect is ANTHROPIC) == (route.format.name == "anthropic")
         assert route.target.startswith("/")
 

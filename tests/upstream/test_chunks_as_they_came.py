@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from played import CHUNKED, GARBAGE, VALID, Played
 
-from gateway.upstream import Outlet, ResponseHead
+from gateway.upstream import ChunkForwarder, ResponseHead
 
 
 class Passed(Played):
-    """With an outlet from the head on; the body is what went both ways, in order."""
+    """With an forwarder from the head on; the body is what went both ways, in order."""
 
     def __init__(self, pieces: Iterable[bytes], *, bodyless: bool = False, eof: bool) -> None:
         self.passed: list[bytes] = []
         self.kept: list[bytes] = []
-        self.outlet = Outlet(self._write, self.kept.append)
+        self.forwarder = ChunkForwarder(self._write, self.kept.append)
         super().__init__(pieces, bodyless=bodyless, eof=eof)
 
     def on_head(self, head: ResponseHead) -> None:
         super().on_head(head)
-        self.connection.pass_chunks(self.outlet)
+        self.connection.pass_chunks(self.forwarder)
 
     def _write(self, chunk: bytes) -> None:
         size, line_end, rest = chunk.partition(b"\r\n")
@@ -52,7 +52,7 @@ def test_a_read_that_is_a_whole_chunk_goes_on_as_it_came() -> None:
     played = Passed([CHUNKED, *chunks, b"0\r\n\r\n"], eof=False)
     # The first is parsed, and the first of each length: from then on its like is known.
     assert [c for c in played.passed if c != chunks[3]] == [chunks[1], chunks[2], chunks[4]]
-    assert played.outlet.chunks == len(played.passed)
+    assert played.forwarder.chunks == len(played.passed)
     assert (played.body, played.end) == (b"".join(EVENTS), "reusable")
 
 
@@ -63,8 +63,8 @@ def test_the_last_two_are_kept_for_their_usage() -> None:
         played = Passed([CHUNKED, *chunks, *chunks, *end], eof=False)
         assert played.kept[-2:] == chunks[-2:]
     played = Passed([CHUNKED, *chunks, *chunks], eof=False)
-    played.outlet.flush()
-    played.outlet.flush()
+    played.forwarder.flush()
+    played.forwarder.flush()
     assert played.kept[-2:] == chunks[-2:]
     assert played.kept.count(chunks[-1]) == 1
 
@@ -139,7 +139,7 @@ def test_a_client_that_has_gone_is_no_error() -> None:
     def gone(data: bytes) -> None:
         raise RuntimeError("the handler is closed")  # what uvloop raises
 
-    played.outlet.write = gone
+    played.forwarder.write = gone
     played.connection.data_received(chunks[0])
     assert played.end is None
 

@@ -8,14 +8,14 @@ from aiohttp import web
 
 from gateway.access.principal import NOBODY, Principal
 from gateway.access.rate_limits import Grant
-from gateway.api.parts import Parts
 from gateway.api.room import Place
+from gateway.api.services import Services
 from gateway.errors import GatewayError
 from gateway.http.request import FastRequest, Request
 from gateway.http.request_id import new_id
 
 
-class Visit:
+class RequestContext:
     """What becomes known of one request: its id, whose it is, and where it went.
 
     ``named``: the personality that its headers name (``X-Personality``).
@@ -27,15 +27,15 @@ class Visit:
         "model",
         "named",
         "needs_admin",
-        "parts",
         "personality",
         "place",
         "principal",
+        "services",
         "watches",
     )
 
-    def __init__(self, parts: Parts, named: str | None) -> None:
-        self.parts = parts
+    def __init__(self, services: Services, named: str | None) -> None:
+        self.services = services
         self.id = new_id()
         self.named = named
         self.principal: Principal = NOBODY
@@ -76,12 +76,12 @@ def _header_text(text: str) -> str:
 
 
 #: That of a request that aiohttp serves; one of the fast protocol carries its own.
-VISIT = web.RequestKey("visit", Visit)
+CONTEXT = web.RequestKey("context", RequestContext)
 
 
-def visit_of(request: Request) -> Visit:
+def context_of(request: Request) -> RequestContext:
     """What is known of ``request``."""
     if isinstance(request, FastRequest):
-        assert isinstance(request.context, Visit)
+        assert isinstance(request.context, RequestContext)
         return request.context
-    return request[VISIT]
+    return request[CONTEXT]

@@ -1,4 +1,4 @@
-"""The parts of the application that every request needs, looked up once."""
+"""The services of the application that every request needs, looked up once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from aiohttp import web
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.access.standing import Standing
-from gateway.api.context import ErrorLog
+from gateway.api.app_keys import ErrorLog
 from gateway.api.room import Room
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
@@ -25,7 +25,7 @@ from gateway.proxy.shaping import Rules
 from gateway.proxy.template import Templates
 
 
-class Parts:
+class Services:
     """What stands in ``app`` under keys, and what requests ask of its settings.
 
     A key costs a call, and a field of the settings, which are pydantic's, as much as ten
@@ -103,4 +103,4 @@ class Parts:
         self.room = Room(max(settings.limits.body_memory, 2 * self.max_body))
 
 
-PARTS = web.AppKey("parts", Parts)
+SERVICES = web.AppKey("services", Services)

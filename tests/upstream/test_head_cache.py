@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import pytest
 from played import CHUNKED, GARBAGE, VALID, Played, answer_with
 
-from gateway.upstream import known
+from gateway.upstream import head_cache
 from gateway.upstream.connection import MAX_HEAD
 
 
 @pytest.fixture(autouse=True)
 def nothing_known() -> Iterator[None]:
-    known._heads.clear()
+    head_cache._heads.clear()
     yield
-    known._heads.clear()
+    head_cache._heads.clear()
 
 
 JSON = (b"Server: llama.cpp", b"Content-Type: application/json", b"Keep-Alive: timeout=5")
@@ -72,7 +72,7 @@ def test_the_second_one_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_any_other_byte_is_parsed(other: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Played([other], eof=False)
-    known._heads.clear()
+    head_cache._heads.clear()
     fed = parser_calls(monkeypatch)
     Played([sized(b"x")], eof=False)
     assert Played([other], eof=False).seen == fresh.seen
@@ -84,7 +84,7 @@ def test_what_a_chunk_holds_is_no_head() -> None:
     raw = CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(inside), inside)
     for _ in range(2):
         assert Played([raw], eof=False).body == inside
-    assert not known._heads
+    assert not head_cache._heads
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -171,6 +171,6 @@ def test_what_closes_one_connection_is_not_known_of_its_head(rest: bytes, bodyle
 def test_what_is_known_is_bounded() -> None:
     for number in range(500):
         Played([sized(b"x", b"X: %d" % number)], eof=False)
-    assert len(known._heads) <= 64
+    assert len(head_cache._heads) <= 64
     Played([sized(b"x", b"X: " + b"y" * (MAX_HEAD // 2))], eof=False)
-    assert max(map(len, known._heads)) <= 4096
+    assert max(map(len, head_cache._heads)) <= 4096

@@ -15,7 +15,7 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
-from gateway.http.response import Whole
+from gateway.http.response import BufferedResponse
 from gateway.proxy import headers
 from gateway.proxy.blame import failure_of
 from gateway.proxy.call import Call, Outcome
@@ -42,7 +42,7 @@ def running(scheduler: Scheduler, model: str) -> Backend | None:
     return backend if backend is not None and backend.state in _UP else None
 
 
-async def ask_beside(
+async def ask_unqueued(
     scheduler: Scheduler, call: Call, *, load: bool = True, outcome: Outcome | None = None
 ) -> Fetched:
     """The whole answer to ``call``, whose body is bytes.
@@ -125,7 +125,7 @@ async def to_client(
     call: Call,
     fetched: Fetched,
     change: Callable[[bytes], bytes] | None = None,
-) -> Whole:
+) -> BufferedResponse:
     """The answer for the client; ``change`` is for the body of a success."""
     passed = headers.to_client(fetched.headers)
     status, body = fetched.status, fetched.body
@@ -147,4 +147,4 @@ async def to_client(
         _, named = await WORKERS.run(named_anew, body, call.renamed)
         assert named is not None
         body = named
-    return Whole(status, passed, body)
+    return BufferedResponse(status, passed, body)

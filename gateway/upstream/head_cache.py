@@ -19,7 +19,7 @@ _NO_BODY = (204, 304)  # whatever length they name (RFC 9112, 6.3)
 _KEPT = 64
 
 
-class Known:
+class CachedHead:
     """What such a head says, but for the length of the body."""
 
     __slots__ = ("_after", "_before", "headers", "keep_alive", "status")
@@ -36,20 +36,20 @@ class Known:
         return size_in(data, self._before, self._after, _MOST_DIGITS)
 
 
-_heads: dict[bytes, Known] = {}  # by their bytes without the digits
+_heads: dict[bytes, CachedHead] = {}  # by their bytes without the digits
 
 
-def recognise(data: bytes) -> tuple[Known, int, int] | None:
+def recognise(data: bytes) -> tuple[CachedHead, int, int] | None:
     """What the head at the beginning of ``data`` says, the length of the body, and where it begins.
 
-    None if it isn't known, or not all of it is here.
+    None if it isn't cached, or not all of it is here.
     """
     found = _split(data)
     if found is None:
         return None
     before, length, after, end = found
-    known = _heads.get(before + after)
-    return (known, length, end) if known is not None else None
+    cached = _heads.get(before + after)
+    return (cached, length, end) if cached is not None else None
 
 
 def remember(data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
@@ -62,7 +62,7 @@ def remember(data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
     if len(_heads) >= _KEPT:
         _heads.clear()
     before, _, after, _ = found
-    _heads[before + after] = Known(head, keep_alive, before, after)
+    _heads[before + after] = CachedHead(head, keep_alive, before, after)
 
 
 def _split(data: bytes) -> tuple[bytes, int, bytes, int] | None:
