@@ -682,7 +682,7 @@ async def test_what_an_idle_connection_keeps(make_gateway: MakeGateway, tmp_path
         await until(lambda: front._request is None)
         assert front.received == 0
         assert front._expected is None
-        assert front._opened is None
+        assert front._started_response is None
         assert front._drained is None
         sock = front._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
