@@ -21,6 +21,7 @@ import { Start } from "./Start";
 import { Thread } from "./Thread";
 import { UseItBar } from "./UseItBar";
 import "./chat.css";
+import "./composer.css";
 import "./markdown.css";
 
 // For as long as the page is there: answers go on while another screen is open.

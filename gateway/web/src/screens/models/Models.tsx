@@ -19,6 +19,7 @@ import { followPulls } from "./pulls";
 import { type Filter, inOrder, matches } from "./states";
 import "../../schema-form/schema-form.css";
 import "./models.css";
+import "./entry.css";
 
 export default function Models() {
   const adding = useSignal(false);
