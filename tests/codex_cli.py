@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Served
 
 from gateway.clients import CLIENTS, KEY, Target
+from tests.harness import Served
 
 CODEX = Path(__file__).parent / "clients" / "codex" / "node_modules" / ".bin" / "codex"
 

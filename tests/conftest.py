@@ -14,15 +14,15 @@ from typing import Any
 import aiohttp
 import hypothesis
 import pytest
-from harness import FAKE, MakeGateway, Running, Served, alive, project
-from minilm_model import wheel, write_minilm_model
-from parrot_model import write_parrot_model
-from tiny_model import write_tiny_model
 
 from gateway.backends.watchdog import PATIENCE
 from gateway.config import Settings, load_settings
 from gateway.library import Library
 from gateway.server import Gateway
+from tests.harness import FAKE, MakeGateway, Running, Served, alive, project
+from tests.minilm_model import wheel, write_minilm_model
+from tests.parrot_model import write_parrot_model
+from tests.tiny_model import write_tiny_model
 
 # What the tests start runs on the interpreter that runs them, as in an activated environment: a
 # shim that looks for one would take longer than the scripted llama-server itself.

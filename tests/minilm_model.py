@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
+from tests.gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
 
 WIDTH, CONTEXT = 384, 512
 

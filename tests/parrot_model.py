@@ -22,8 +22,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from gguf_file import Kind, Tensor, Token, entry, write_gguf
-from tiny_model import BASIC_TOKENS, llama_metadata
+from tests.gguf_file import Kind, Tensor, Token, entry, write_gguf
+from tests.tiny_model import BASIC_TOKENS, llama_metadata
 
 CITY = {"city": "Cairo"}
 TOOL = {

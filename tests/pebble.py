@@ -13,9 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from harness import tied, wait_until
-
 from gateway.tls import self_signed
+from tests.harness import tied, wait_until
 
 MISSING = next((p for p in ("pebble", "pebble-challtestsrv") if not shutil.which(p)), None)
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from elsewhere import Elsewhere
-from scripted import Box
 
 from gateway.backends.backend import Backend
 from gateway.backends.remote import RemoteBackend
 from gateway.errors import GatewayError
 from gateway.models.catalog import ModelSpec, parse_catalog
 from gateway.upstream import Fetched, ResponseHead, UpstreamError
+from tests.elsewhere import Elsewhere
+from tests.scripted import Box
 
 CHAT = "/v1/chat/completions"
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from scripted import until
 
 from gateway.backends.backend import State
 from gateway.backends.lease import Lease
@@ -14,6 +13,7 @@ from gateway.backends.model_status import ModelStatus
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
+from tests.scripted import until
 
 
 def status(scheduler: Scheduler, model: str) -> ModelStatus:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import COMMAND, tied
+
+from tests.harness import COMMAND, tied
 
 _SEQUENCE = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])")
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from model_views import (
+from gateway.backends.decision import Act, ModelView, SchedulingLimits
+from gateway.backends.policy import decide
+from tests.model_views import (
     check,
     need,
 )
-
-from gateway.backends.decision import Act, ModelView, SchedulingLimits
-from gateway.backends.policy import decide
 
 
 @dataclass

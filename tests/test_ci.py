@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
+
+from tests.harness import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 

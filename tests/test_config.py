@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 
 from gateway.config import Settings, load_partly, load_settings
 from gateway.library import read_catalog
 from gateway.validation import InvalidFiles, parse_duration, parse_size
+from tests.harness import REPOSITORY
 
 
 def problems(file: Path, environ: dict[str, str] | None = None) -> str:

@@ -24,9 +24,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running, alive
-from scripted import gone, says, until
-from tiny_model import GRAMMAR
 
 from gateway.backends.backend import Backend, State
 from gateway.backends.command import bundled_program
@@ -34,6 +31,9 @@ from gateway.backends.model_status import ModelStatus
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import Patience
 from gateway.tasks import spawn
+from tests.harness import MakeGateway, Running, alive
+from tests.scripted import gone, says, until
+from tests.tiny_model import GRAMMAR
 
 pytestmark = pytest.mark.slow
 

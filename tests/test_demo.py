@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from harness import COMMAND, DEMO, DEMO_GGUF, MakeGateway, Served, wait_until
+
+from tests.harness import COMMAND, DEMO, DEMO_GGUF, MakeGateway, Served, wait_until
 
 QUESTION = [{"role": "user", "content": "Say hello."}]
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from built import ensure_built
-from harness import REPOSITORY
 
 from gateway.web import hatch_build
+from tests.harness import REPOSITORY
+from tests.web.built import ensure_built
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NAME = "llm-api-gateway"

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 from pydantic import BaseModel
 
 from gateway.app import ROUTES
 from gateway.models.catalog import ModelSpec, Params, parse_catalog
+from tests.harness import REPOSITORY
 
 PAGES = sorted(
     [

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from built import ensure_built
-from harness import COMMAND, FAKE, Served, fake_model, project, tied, wait_until
-from test_demo import call, get
 
 from gateway import greeting as greeting_module
 from gateway.config import Settings
 from gateway.greeting import greeting
 from gateway.models.catalog import EMPTY, parse_catalog
 from gateway.own_addresses import own_addresses
+from tests.harness import COMMAND, FAKE, Served, fake_model, project, tied, wait_until
+from tests.test_demo import call, get
+from tests.web.built import ensure_built
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY, alive, wait_until
+
+from tests.harness import REPOSITORY, alive, wait_until
 
 #: A test file whose worker is killed while its gateway has two models loaded, each in a
 #: llama-server of its own: the gateway a process here, or the worker itself.
@@ -19,7 +20,7 @@ import os
 import signal
 from pathlib import Path
 
-from harness import FAKE, Served, fake_model, project
+from tests.harness import FAKE, Served, fake_model, project
 
 
 def end(pids):
@@ -50,13 +51,22 @@ def pytest_of_its_own(folder: Path, text: str, *options: str) -> subprocess.Comp
     (folder / "test_it.py").write_text(text)
     return subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "conftest"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "tests.conftest",
+            ),
             *("-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(folder)),
             *("--basetemp", str(folder / "t"), *options, str(folder / "test_it.py")),
         ],
         env={
             **os.environ,
-            "PYTHONPATH": str(REPOSITORY / "tests"),
+            "PYTHONPATH": str(REPOSITORY),
             "PIDS": str(folder / "pids.json"),
         },
         capture_output=True,

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import FAKE, Served, fake_model, project, wait_until
 
 from gateway.log_bound import REQUESTS, Allowance, is_a_clients, is_a_strangers
 from gateway.logs import LogWriter
 from gateway.tls import SelfSigned, self_signed
+from tests.harness import FAKE, Served, fake_model, project, wait_until
 
 Secure = tuple[Served, SelfSigned]
 CHAT = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'

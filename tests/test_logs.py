@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import FAKE, Served, fake_model, project
 
 from gateway import logs
 from gateway.log_format import JsonFormat, TextFormat
+from tests.harness import FAKE, Served, fake_model, project
 
 Serve = Callable[..., Served]
 AT = datetime(2026, 1, 31, 12, 0, 0, 123_456, UTC).timestamp()

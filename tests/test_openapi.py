@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from yarl import URL
@@ -28,6 +27,7 @@ from gateway.api.openapi_shapes import KEY
 from gateway.app import ROUTES
 from gateway.models.catalog import parse_catalog
 from gateway.proxy.routes import TABLE, Access
+from tests.harness import MakeGateway, Running, fake_model
 
 pytestmark = pytest.mark.slow
 

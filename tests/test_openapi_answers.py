@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects import MESSAGES
-from harness import MakeGateway, Running
-from hub_server import HubServer, Repo, hub_server
 from jsonschema import Draft202012Validator
-from tiny_model import write_tiny_model
 
 from gateway.api.openapi_document import document
 from gateway.app import ROUTES
+from tests.dialects import MESSAGES
+from tests.harness import MakeGateway, Running
+from tests.hub_server import HubServer, Repo, hub_server
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import DEMO, Served
 
 from gateway.api.openapi_document import document
 from gateway.api.openapi_samples import BASE, Example, samples
 from gateway.app import ROUTES
 from gateway.clients import KEY
+from tests.harness import DEMO, Served
 
 pytestmark = pytest.mark.slow
 

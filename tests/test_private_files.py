@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, FAKE, Served, fake_model, project
 
 from gateway.private_files import close_to_others, make_folder, open_private, write_private
 from gateway.tls import self_signed
+from tests.harness import COMMAND, FAKE, Served, fake_model, project
 
 pytestmark = pytest.mark.slow
 

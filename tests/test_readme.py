@@ -10,7 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from harness import REPOSITORY, Served
+
+from tests.harness import REPOSITORY, Served
 
 
 def block(marker: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from harness import MakeGateway
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from gateway.config import AcmeSettings, Settings, TlsSettings
 from gateway.http.tls_state import TlsState
 from gateway.redirect import _TARGET, _host, build_redirect
 from gateway.tls import self_signed
+from tests.harness import MakeGateway
 
 KEY = "llmgw_secret"
 

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import FAKE, Served, fake_model, project
-from test_demo import get
 
 from gateway.runtime import Runtime
 from gateway.validation import InvalidFiles
+from tests.harness import FAKE, Served, fake_model, project
+from tests.test_demo import get
 
 Serve = Callable[..., Served]
 

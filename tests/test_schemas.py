@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import REPOSITORY, MakeGateway, fake_model
 from jsonschema import Draft202012Validator
 
 from gateway import json_schemas
@@ -18,6 +17,7 @@ from gateway.cli import main
 from gateway.config import load_partly, skeleton
 from gateway.models.catalog import ModelSpec, Params, parse_partly
 from gateway.validation import key_paths
+from tests.harness import REPOSITORY, MakeGateway, fake_model
 
 MODELS = Draft202012Validator(json_schemas.made()["models.json"])
 SETTINGS = Draft202012Validator(json_schemas.made()["gateway.json"])

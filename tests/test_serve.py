@@ -16,10 +16,20 @@ from pathlib import Path
 
 import openai
 import pytest
-from harness import COMMAND, DEMO, DEMO_GGUF, FAKE, Served, alive, fake_model, project, wait_until
-from test_demo import get
 
 from gateway.tls.selfsigned import self_signed
+from tests.harness import (
+    COMMAND,
+    DEMO,
+    DEMO_GGUF,
+    FAKE,
+    Served,
+    alive,
+    fake_model,
+    project,
+    wait_until,
+)
+from tests.test_demo import get
 
 Serve = Callable[..., Served]
 STORY = [{"role": "user", "content": "Tell me a long story."}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from harness import REPOSITORY
+from tests.harness import REPOSITORY
 
 #: Ours: not what npm installs beside the page, some of which is in Python.
 MODULES = sorted(

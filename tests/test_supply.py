@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import REPOSITORY
 from packaging.requirements import Requirement
+
+from tests.harness import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import alive
 
 from gateway import workers
 from gateway.errors import BadRequest, PayloadTooLarge, Unavailable
 from gateway.proxy.body import parse_object
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.workers import SMALL, Workers, is_small, with_data
+from tests.harness import alive
 
 SIZES = (100, 2**20, 5 * 2**20)
 

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
+from tests.gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
 
 GRAMMAR = "root ::= [a-z ]{20,20}"
 

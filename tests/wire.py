@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from harness import Running
-
 from gateway.tls import self_signed
+from tests.harness import Running
 
 CHAT = b'{"model": "good", "messages": [{"role": "user", "content": "hi"}]}'
 

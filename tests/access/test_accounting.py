@@ -11,7 +11,6 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from harness import MakeGateway, fake_model
 
 from gateway.access.accounting import Accounting, Record
 from gateway.access.rate_limits import DAY, Limits
@@ -21,6 +20,7 @@ from gateway.access.store import Usage as Stored
 from gateway.errors import RateLimited
 from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn
+from tests.harness import MakeGateway, fake_model
 
 MONDAY = date(2026, 3, 2)
 NOON = (MONDAY.toordinal() - date(1970, 1, 1).toordinal() + 0.5) * DAY

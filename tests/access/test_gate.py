@@ -8,11 +8,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from harness import FAKE, MakeGateway, fake_model, project
 
 from gateway.config import load_settings
 from gateway.library import Library
 from gateway.server import Gateway
+from tests.harness import FAKE, MakeGateway, fake_model, project
 
 PREFLIGHT = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

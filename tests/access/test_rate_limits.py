@@ -9,13 +9,13 @@ from pathlib import Path
 
 import openai
 import pytest
-from harness import MakeGateway, Running, fake_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.rate_limits import Limiter, Limits, span
 from gateway.errors import RateLimited
 from gateway.tasks import cancel_and_wait, spawn
+from tests.harness import MakeGateway, Running, fake_model
 
 NOON = 12 * 3600.0
 

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import MakeGateway, Running
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.keys import new_key
 from gateway.access.wrong_keys import TooManyWrongKeys, WrongKeys, network_of
+from tests.harness import MakeGateway, Running
 
 
 class Clock:

@@ -8,7 +8,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from harness import MakeGateway, fake_model
+
+from tests.harness import MakeGateway, fake_model
 
 OPENAI = "The base URL of OpenAI's clients is the address of this server and /v1"
 ANTHROPIC = "The base URL of Anthropic's clients is the address of this server, without /v1"

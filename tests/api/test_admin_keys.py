@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
 
 from gateway.access.keys import looks_like_ours
+from tests.harness import MakeGateway, Running, fake_model
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running, Served, fake_model
-from tiny_model import write_tiny_model
 from yarl import URL
 
 from gateway.config import skeleton
 from gateway.errors import LoadFailed
 from gateway.models.paths import resolve_model_path
+from tests.harness import DEMO_GGUF, MakeGateway, Running, Served, fake_model
+from tests.tiny_model import write_tiny_model
 
 TEXT = """{
     "first": {"params": {"model": "a.gguf",   "topK": 4}, "aliases": ["uno"]},

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
+
+from tests.harness import MakeGateway, Running, fake_model
 
 CONFIG = """daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{}}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from harness import MakeGateway, fake_model
 
 from gateway.api.events import Board
+from tests.harness import MakeGateway, fake_model
 
 
 class Changing:

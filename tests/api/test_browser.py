@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from chromium import (
+from playwright.sync_api import Browser, BrowserContext, Error, Page
+
+from gateway.tls import SelfSigned, self_signed
+from tests.chromium import (
     CERTUTIL,
     PATIENCE,
     chromium,
@@ -20,10 +23,7 @@ from chromium import (
     trust,
     web_server,
 )
-from harness import FAKE, Served, fake_model, project
-from playwright.sync_api import Browser, BrowserContext, Error, Page
-
-from gateway.tls import SelfSigned, self_signed
+from tests.harness import FAKE, Served, fake_model, project
 
 pytestmark = needs_chromium
 

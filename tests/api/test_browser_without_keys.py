@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from chromium import PATIENCE, chromium, needs_chromium, web_server
-from harness import FAKE, Served, fake_model, project
 from playwright.sync_api import Browser, Page
-from test_demo import get
+
+from tests.chromium import PATIENCE, chromium, needs_chromium, web_server
+from tests.harness import FAKE, Served, fake_model, project
+from tests.test_demo import get
 
 pytestmark = needs_chromium
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from dialects import ROUTES
-from elsewhere import STREAM_HEAD, Asked, Elsewhere, event, hold
-from harness import MakeGateway, Running
-from scripted import until
 
 from gateway.tasks import spawn
+from tests.dialects import ROUTES
+from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere, event, hold
+from tests.harness import MakeGateway, Running
+from tests.scripted import until
 
 CHAT = "/v1/chat/completions"
 DIALECTS = (CHAT, "/v1/messages", "/v1/responses", "/completion")

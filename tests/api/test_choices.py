@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import MakeGateway, Running, fake_model
+from tests.harness import MakeGateway, Running, fake_model
 
 PIRATE = {"pirate": "Arr.", "teacher": "Class!"}
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-import scripted
-from harness import MakeGateway, Running, fake_model
 
 from gateway.api import events
 from gateway.api.relayed import JSON_ROUTES
 from gateway.tasks import spawn
+from tests import scripted
+from tests.harness import MakeGateway, Running, fake_model
 
 
 async def event(response: aiohttp.ClientResponse) -> tuple[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, fake_model
 
 from gateway.clients import CLIENTS, KEY
 from gateway.tls import self_signed
+from tests.harness import MakeGateway, fake_model
 
 
 async def test_lines_for_every_client_with_the_key_that_asks(

@@ -12,7 +12,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from harness import DEMO, DEMO_GGUF, FAKE, MakeGateway, Running, Served, fake_model
+
+from tests.harness import DEMO, DEMO_GGUF, FAKE, MakeGateway, Running, Served, fake_model
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 LAST_OF_MESSAGES = 'event: message_stop\ndata: {"type": "message_stop"}\n\n'

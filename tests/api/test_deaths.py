@@ -12,10 +12,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running, fake_model, opened
 
 from gateway.backends.watchdog import Patience
 from gateway.tasks import spawn
+from tests.harness import DEMO_GGUF, MakeGateway, Running, fake_model, opened
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 #: What each dialect asks with.

@@ -12,8 +12,9 @@ from typing import Any
 
 import openai
 import pytest
-from harness import MakeGateway, Running
-from minilm_model import CONTEXT, WIDTH
+
+from tests.harness import MakeGateway, Running
+from tests.minilm_model import CONTEXT, WIDTH
 
 TEXTS = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "The court fined the bank."]
 RANKED = {"query": "What is a panda?", "documents": ["a bear", "hi", "It eats bamboo."]}

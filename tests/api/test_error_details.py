@@ -9,8 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running, fake_model
-from wire import connected, head, with_tls
+
+from tests.harness import MakeGateway, Running, fake_model
+from tests.wire import connected, head, with_tls
 
 REFUSAL = "this fake does not want to start"
 CHATS = {

@@ -9,7 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running, fake_model
+
+from tests.harness import MakeGateway, Running, fake_model
 
 
 def is_error(body: Any, *words: str) -> bool:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from harness import FAKE, Served, fake_model, project, tied
 
 from gateway.access.past_requests import Wanted
 from gateway.access.store import Store
+from tests.harness import FAKE, Served, fake_model, project, tied
 
 Serve = Callable[..., Served]
 _, MOST = resource.getrlimit(resource.RLIMIT_FSIZE)

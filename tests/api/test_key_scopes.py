@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from harness import MakeGateway, Running, fake_model
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -23,6 +22,7 @@ from gateway.access.key_format import is_placeholder
 from gateway.access.keys import KeyRing
 from gateway.access.presented_key import presented_key
 from gateway.access.store import Store
+from tests.harness import MakeGateway, Running, fake_model
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import (
+
+from gateway.workers import WORKERS
+from tests.harness import (
     FAKE,
     MakeGateway,
     Running,
@@ -21,10 +23,8 @@ from harness import (
     project,
     wait_until,
 )
-from heavy_bodies import KINDS, post, probed
-from wire import connected
-
-from gateway.workers import WORKERS
+from tests.heavy_bodies import KINDS, post, probed
+from tests.wire import connected
 
 MAX_BODY = 60 * 2**20
 MEGABYTE = 2**20

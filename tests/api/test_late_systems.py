@@ -12,7 +12,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running
+
+from tests.harness import DEMO_GGUF, MakeGateway, Running
 
 pytestmark = pytest.mark.slow
 

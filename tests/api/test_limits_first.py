@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
-from wire import Client, connected
 
 from gateway.access.scope import Scope
 from gateway.api.route import counted, scope_of
 from gateway.app import ROUTES
+from tests.harness import MakeGateway, Running, fake_model
+from tests.wire import Client, connected
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 #: What any key may look at without limit, as the gateway has it at hand.

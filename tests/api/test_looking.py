@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running, fake_model, opened
-from scripted import until
 
 from gateway.backends.backend import State
 from gateway.tasks import spawn
+from tests.harness import DEMO_GGUF, MakeGateway, Running, fake_model, opened
+from tests.scripted import until
 
 #: Every way to look at a model, for administrators.
 LOOKS = (

@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import FAKE, MakeGateway, Running, fake_model, project
-from scripted import until
-from tiny_model import write_tiny_model
 
 from gateway.api import overview
 from gateway.backends.backend import State
@@ -28,6 +25,9 @@ from gateway.backends.model_status import ModelStatus
 from gateway.backends.ram import ram_free
 from gateway.cli import main
 from gateway.tasks import spawn
+from tests.harness import FAKE, MakeGateway, Running, fake_model, project
+from tests.scripted import until
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import FAKE, MakeGateway, Running, fake_model
 
 from gateway.proxy.routes import TABLE, Access, ModelIn
+from tests.harness import FAKE, MakeGateway, Running, fake_model
 
 #: What is there, and what isn't: so alike that a suggestion of the one for the other would show.
 MODELS = ("hidden-one", "bidden-one")

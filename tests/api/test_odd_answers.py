@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from elsewhere import Elsewhere
-from harness import FAKE, MakeGateway, Running, fake_model
 
 from gateway.proxy.routes import TABLE, Access, ModelIn
+from tests.elsewhere import Elsewhere
+from tests.harness import FAKE, MakeGateway, Running, fake_model
 
 JSON, EVENTS = "application/json", "text/event-stream"
 #: What is no JSON, or of a shape that nobody expects, and fields of the wrong type.

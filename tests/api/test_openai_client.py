@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from harness import FAKE, MakeGateway, Running, fake_model
-from parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 from pydantic import BaseModel
-from scripted import until
 from yarl import URL
 
 from gateway.tasks import spawn
+from tests.harness import FAKE, MakeGateway, Running, fake_model
+from tests.parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
+from tests.scripted import until
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 HELLO: list[Any] = [{"role": "user", "content": "hi"}]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import other_servers
 import pytest
-from harness import MakeGateway
+
+from tests import other_servers
+from tests.harness import MakeGateway
 
 
 @pytest.mark.parametrize("kind", ["go", "nginx", "node"])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness import MakeGateway, Running, fake_model
-
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
+from tests.harness import MakeGateway, Running, fake_model
 
 
 def models(tmp_path: Path, oom: str) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model, opened
 
 from gateway.access.accounting import Total
 from gateway.access.rate_limits import DAY
 from gateway.access.request_log import Record
 from gateway.proxy.sse import Usage
 from gateway.tasks import spawn
+from tests.harness import MakeGateway, Running, fake_model, opened
 
 _EPOCH = date(1970, 1, 1).toordinal()
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
 
 from gateway.access.request_log import Record
 from gateway.proxy.sse import Usage
+from tests.harness import MakeGateway, Running, fake_model
 
 TPM = 1000
 

@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from harness import FAKE, MakeGateway, Served, fake_model
 from yarl import URL
 
 from gateway.proxy.coding import DECODERS
+from tests.harness import FAKE, MakeGateway, Served, fake_model
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 CHAT = "/v1/chat/completions"

@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running
-from parrot_model import ANSWER, CITY, FILLING, REPORT, THOUGHT, TOOL
+
+from tests.harness import MakeGateway, Running
+from tests.parrot_model import ANSWER, CITY, FILLING, REPORT, THOUGHT, TOOL
 
 #: What differs from one answer to the next, and the one field that the gateway adds.
 PASSING = {

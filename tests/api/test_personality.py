@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import MakeGateway, fake_model
+from tests.harness import MakeGateway, fake_model
 
 TEACHER = "You are a teacher."
 

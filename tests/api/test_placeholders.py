@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import openai
 import pytest
-from harness import MakeGateway, fake_model
 
 from gateway.access.key_format import PLACEHOLDERS
 from gateway.access.legacy_keys import parse_legacy
+from tests.harness import MakeGateway, fake_model
 
 UNFILLED = ("${API_KEY}", "$OPENAI_API_KEY", "{{ key }}", "<your key>", "${input:key}")
 QUOTED = ('"null"', "'undefined'", '""', '"$API_KEY"')

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness import MakeGateway, fake_model
+from tests.harness import MakeGateway, fake_model
 
 
 async def raw(url: str, target: str) -> bytes:

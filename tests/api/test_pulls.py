@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running, alive, wait_until
-from hub_server import HubServer, Repo, hub_server
-from tiny_model import write_tiny_model
 
 from gateway.models.paths import resolve_model_path
+from tests.harness import DEMO_GGUF, MakeGateway, Running, alive, wait_until
+from tests.hub_server import HubServer, Repo, hub_server
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from harness import MakeGateway, Running, fake_model
 
 from gateway.access.keys import new_key
+from tests.harness import MakeGateway, Running, fake_model
 
 
 async def raw(running: Running, request: bytes) -> bytes:

@@ -16,10 +16,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from elsewhere import CLOSING, STREAM_END, STREAM_HEAD, Asked, Elsewhere, event, hang_up, hold
-from harness import MakeGateway, Running, fake_model, tied
-from scripted import until
-from tiny_model import GRAMMAR
 from yarl import URL
 
 from gateway.backends.backend import State
@@ -27,6 +23,10 @@ from gateway.backends.command import bundled_program
 from gateway.cli import main
 from gateway.tasks import spawn
 from gateway.tls.selfsigned import self_signed
+from tests.elsewhere import CLOSING, STREAM_END, STREAM_HEAD, Asked, Elsewhere, event, hang_up, hold
+from tests.harness import MakeGateway, Running, fake_model, tied
+from tests.scripted import until
+from tests.tiny_model import GRAMMAR
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}

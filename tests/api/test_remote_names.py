@@ -15,12 +15,12 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from elsewhere import STREAM_HEAD, Asked, Elsewhere
-from harness import MakeGateway, Running, tied
-from parrot_model import ANSWER
-from scripted import until
 
 from gateway.backends.command import bundled_program
+from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere
+from tests.harness import MakeGateway, Running, tied
+from tests.parrot_model import ANSWER
+from tests.scripted import until
 
 THERE = '/srv/models/A "b"/\u00e4.gguf'
 USER = {"role": "user", "content": "hi"}

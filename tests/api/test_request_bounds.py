@@ -10,11 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from dialects import ROUTES, asked
-from harness import MakeGateway, Running, fake_model
-from tiny_model import GRAMMAR
 
 from gateway.tasks import spawn
+from tests.dialects import ROUTES, asked
+from tests.harness import MakeGateway, Running, fake_model
+from tests.tiny_model import GRAMMAR
 
 LIMITS = {
     "last_n": 1000,

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scripted
-from dialects import ROUTES
-from harness import MakeGateway, Running, fake_model, opened
 
 from gateway.access.past_requests import Wanted
 from gateway.access.request_log import RECENT, Record, RequestLog
@@ -23,6 +20,9 @@ from gateway.access.schema import MIGRATIONS
 from gateway.access.store import Store
 from gateway.proxy.sse import Usage
 from gateway.tasks import spawn
+from tests import scripted
+from tests.dialects import ROUTES
+from tests.harness import MakeGateway, Running, fake_model, opened
 
 NOON = 1_770_000_000.0
 CHAT = "/v1/chat/completions"

@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from harness import FAKE, MakeGateway, Running, fake_model
-from scripted import until
 from yarl import URL
+
+from tests.harness import FAKE, MakeGateway, Running, fake_model
+from tests.scripted import until
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running, fake_model
 
 from gateway.proxy.routes import TABLE, Access, ModelIn
+from tests.harness import MakeGateway, Running, fake_model
 
 RECORDER = str(Path(__file__).parent.parent / "recording_llama_server.py")
 USER = {"role": "user", "content": "hi"}

@@ -11,13 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running, fake_model
-from scripted import until
-from vulkan_build import REAL, RUNS
 
 from gateway.backends.backend import State
 from gateway.backends.watchdog import Patience
 from gateway.tasks import spawn
+from tests.harness import MakeGateway, Running, fake_model
+from tests.scripted import until
+from tests.vulkan_build import REAL, RUNS
 
 pytestmark = pytest.mark.slow
 

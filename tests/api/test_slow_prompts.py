@@ -10,9 +10,10 @@ from typing import Any
 import aiohttp
 import anthropic
 import pytest
-from harness import MakeGateway, Running
-from scripted import DEMO_GGUF
-from vulkan_build import REAL, RUNS
+
+from tests.harness import MakeGateway, Running
+from tests.scripted import DEMO_GGUF
+from tests.vulkan_build import REAL, RUNS
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-import scripted
-from dialects import ROUTES
-from harness import COMMAND, MakeGateway, Running, Served, fake_model
 
 from gateway.access import keys
 from gateway.errors import Forbidden
 from gateway.proxy.ending import Endings
 from gateway.tasks import spawn
+from tests import scripted
+from tests.dialects import ROUTES
+from tests.harness import COMMAND, MakeGateway, Running, Served, fake_model
 
 #: The model says letters for as long as its context lasts, which is longer than any test.
 ENDLESS = {"grammar": "root ::= [a-z ]+", "ignore_eos": True}

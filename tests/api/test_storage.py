@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway
-from tiny_model import write_tiny_model
 
 from gateway.backends import scan
 from gateway.cli import main
 from gateway.tasks import spawn
+from tests.harness import MakeGateway
+from tests.tiny_model import write_tiny_model
 
 #: Names that a stranger may give to a file.
 STRANGE = (

@@ -12,7 +12,6 @@ from typing import Any
 
 import openai
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running, fake_model
 
 from gateway.backends.backend import State
 from gateway.errors import Unprocessable
@@ -20,6 +19,7 @@ from gateway.proxy.call import Call
 from gateway.proxy.trial import NotSentAgain
 from gateway.proxy.unqueued import ask_unqueued
 from gateway.tasks import spawn
+from tests.harness import DEMO_GGUF, MakeGateway, Running, fake_model
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ROUTES: dict[str, dict[str, Any]] = {

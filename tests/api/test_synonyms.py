@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects import ROUTES, asked
-from harness import MakeGateway
 
 from gateway.proxy.fields import LENGTH
+from tests.dialects import ROUTES, asked
+from tests.harness import MakeGateway
 
 
 async def test_lengths(make_gateway: MakeGateway, parrot_model: Path) -> None:

@@ -18,8 +18,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import COMMAND, MakeGateway, Running, Served, fake_model, opened, project
-from hub_server import HubServer, Repo, hub_server
 
 from gateway import __version__
 from gateway.api.history import History
@@ -28,6 +26,8 @@ from gateway.backends.machine import Machine
 from gateway.cli import main
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import self_signed
+from tests.harness import COMMAND, MakeGateway, Running, Served, fake_model, opened, project
+from tests.hub_server import HubServer, Repo, hub_server
 
 Serve = Callable[..., Served]
 GIB = 2**30

@@ -11,12 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from dialects import ROUTES
-from harness import MakeGateway, Running, fake_model
 
 from gateway.errors import TimeIsUp
 from gateway.proxy.ending import Endings
 from gateway.tasks import cancel_and_wait, spawn
+from tests.dialects import ROUTES
+from tests.harness import MakeGateway, Running, fake_model
 
 #: The model says letters for as long as its context lasts, which is longer than any test.
 ENDLESS = {"grammar": "root ::= [a-z ]+", "ignore_eos": True}

@@ -6,9 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
-from harness import MakeGateway, Running
-
 from gateway.tasks import cancel_and_wait, spawn
+from tests.harness import MakeGateway, Running
 
 
 class Client:

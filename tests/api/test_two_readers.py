@@ -7,9 +7,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running
-from wire import connected, head
 from yarl import URL
+
+from tests.harness import MakeGateway, Running
+from tests.wire import connected, head
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_file import Kind, entry, write_gguf
-from harness import DEMO_GGUF, MakeGateway, Running
-from tiny_model import write_tiny_model
 
 from gateway.backends import facts
+from tests.gguf_file import Kind, entry, write_gguf
+from tests.harness import DEMO_GGUF, MakeGateway, Running
+from tests.tiny_model import write_tiny_model
 
 TRAINED = 32768
 

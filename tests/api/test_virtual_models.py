@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import Elsewhere
-from harness import FAKE, MakeGateway, Running, fake_model
-from parrot_model import ANSWER, CITY, TOOL
 
 from gateway.proxy.routes import TABLE, Access, ModelIn
 from gateway.workers import SMALL
+from tests.elsewhere import Elsewhere
+from tests.harness import FAKE, MakeGateway, Running, fake_model
+from tests.parrot_model import ANSWER, CITY, TOOL
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 USER = {"role": "user", "content": "hi"}

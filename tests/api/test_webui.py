@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import MakeGateway
+
+from tests.harness import MakeGateway
 
 
 async def test_files_for_everybody_the_rest_for_keys(make_gateway: MakeGateway) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import PATIENCE, chromium, needs_chromium
-from harness import Served, project, wait_until
 from playwright.sync_api import Locator, Page
+
+from tests.chromium import PATIENCE, chromium, needs_chromium
+from tests.harness import Served, project, wait_until
 
 pytestmark = pytest.mark.slow
 

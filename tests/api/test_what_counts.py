@@ -16,13 +16,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import MakeGateway, Running, fake_model
-from parrot_model import TOOL
 
 from gateway.access.accounting import Record
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.routes import TABLE, Access, ModelIn
 from gateway.proxy.sse import Usage
+from tests.harness import MakeGateway, Running, fake_model
+from tests.parrot_model import TOOL
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from harness import MakeGateway, fake_model, project
 from multidict import CIMultiDict
 
 from gateway.access.without_keys import refusal
@@ -19,6 +18,7 @@ from gateway.config import Settings
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.listeners import CannotListen
 from gateway.without_keys import warning_of, why_not_open
+from tests.harness import MakeGateway, fake_model, project
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/149.0.0.0"
 #: Headers that no request of this machine's own programs has, and what is said of them.

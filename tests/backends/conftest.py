@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 import uvloop
-from elsewhere import Elsewhere
-from local_backends import WatchedLocal
-from remote_backends import WatchedRemote, spec_of
-from scripted import Box, catalog_of, gone
 
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
 from gateway.models.catalog import ModelSpec
+from tests.elsewhere import Elsewhere
+from tests.local_backends import WatchedLocal
+from tests.remote_backends import WatchedRemote, spec_of
+from tests.scripted import Box, catalog_of, gone
 
 #: What starts processes is tried on both loops; the rest runs on the one the gateway prefers.
 _ON_BOTH = {"test_process.py"}

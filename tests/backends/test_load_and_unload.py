@@ -7,12 +7,12 @@ import os
 import signal
 
 import pytest
-from schedulers import ask, fails, queued, states, status, use
-from scripted import alive, catalog_of, gone, says, until
 
 from gateway.backends.backend import State
 from gateway.errors import LoadFailed, ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from tests.schedulers import ask, fails, queued, states, status, use
+from tests.scripted import alive, catalog_of, gone, says, until
 
 # --- load and unload -----------------------------------------------------------------------
 

@@ -7,8 +7,6 @@ import signal
 import time
 
 import pytest
-from local_backends import failure, kill
-from scripted import alive, says
 
 from gateway.backends.backend import State
 from gateway.backends.command import Command
@@ -18,6 +16,8 @@ from gateway.errors import BackendError, LoadFailed
 from gateway.models.catalog import Params
 from gateway.tasks import spawn
 from gateway.upstream import ConnectFailed
+from tests.local_backends import failure, kill
+from tests.scripted import alive, says
 
 # --- a start that works --------------------------------------------------------------------
 

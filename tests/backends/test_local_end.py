@@ -8,14 +8,14 @@ import signal
 import time
 
 import pytest
-from harness import wait_until
-from local_backends import BROKE, failure, kill
-from scripted import FAKE, alive, gone
 
 from gateway.backends.backend import State
 from gateway.errors import BackendError, GatewayError
 from gateway.tasks import spawn
 from gateway.upstream import ConnectFailed
+from tests.harness import wait_until
+from tests.local_backends import BROKE, failure, kill
+from tests.scripted import FAKE, alive, gone
 
 # --- death ---------------------------------------------------------------------------------
 

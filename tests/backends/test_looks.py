@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from scripted import Box, catalog_of
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
@@ -22,6 +21,7 @@ from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
 from gateway.models.catalog import ModelSpec
 from gateway.tasks import spawn
+from tests.scripted import Box, catalog_of
 
 GIB = 2**30
 

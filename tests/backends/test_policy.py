@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from model_views import (
+
+from gateway.backends.decision import Decision, ModelView, SchedulingLimits
+from gateway.backends.policy import decide
+from tests.model_views import (
     NOW,
     ONE,
     acts,
@@ -18,9 +21,6 @@ from model_views import (
     wake,
     wanted,
 )
-
-from gateway.backends.decision import Decision, ModelView, SchedulingLimits
-from gateway.backends.policy import decide
 
 # --- rule 1: a ready model serves ----------------------------------------------------------
 

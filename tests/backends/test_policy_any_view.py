@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hypothesis import given, settings
-from model_views import (
+
+from gateway.backends.decision import Act, ModelView, SchedulingLimits
+from gateway.backends.policy import decide
+from tests.model_views import (
     NOW,
     check,
     limits_of_any_kind,
     views,
 )
-
-from gateway.backends.decision import Act, ModelView, SchedulingLimits
-from gateway.backends.policy import decide
 
 
 @given(views(), limits_of_any_kind)

@@ -9,7 +9,11 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_views import (
+
+from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
+from gateway.backends.placement import Card, Look, Memory
+from gateway.backends.policy import decide
+from tests.model_views import (
     NOW,
     busy,
     draining,
@@ -19,10 +23,6 @@ from model_views import (
     views,
     wanted,
 )
-
-from gateway.backends.decision import Act, Action, Decision, ModelView, SchedulingLimits
-from gateway.backends.placement import Card, Look, Memory
-from gateway.backends.policy import decide
 
 
 def seen(**cards: tuple[int, int]) -> Memory:

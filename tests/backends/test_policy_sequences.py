@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from simulated_models import Model, World, run, simulate
 
 from gateway.backends.decision import SchedulingLimits
+from tests.simulated_models import Model, World, run, simulate
 
 any_limits = st.builds(
     SchedulingLimits,

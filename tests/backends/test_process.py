@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted import Box, alive, gone
 
 from gateway.backends import process
 from gateway.backends.logring import LogRing
 from gateway.backends.process import Child, Records
 from gateway.tasks import spawn
+from tests.scripted import Box, alive, gone
 
 
 def env_of(box: Box) -> dict[str, str]:

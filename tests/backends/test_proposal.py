@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gguf_file import Kind, Tensor, entry, write_gguf
-
 from gateway.backends.devices import Device
 from gateway.backends.machine import Machine
 from gateway.backends.proposal import Proposal, propose
 from gateway.models.catalog import ModelSpec
 from gateway.models.storage import scan
+from tests.gguf_file import Kind, Tensor, entry, write_gguf
 
 MIB = 2**20
 RAM = Device("RAM", "RAM", 8 * 2**30)

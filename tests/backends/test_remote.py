@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from elsewhere import Elsewhere, hang_up, hold
-from remote_backends import failure
 
 from gateway.backends.backend import State
 from gateway.errors import GatewayError, LoadFailed
 from gateway.tasks import spawn
 from gateway.tls.selfsigned import self_signed
 from gateway.upstream import UpstreamError
+from tests.elsewhere import Elsewhere, hang_up, hold
+from tests.remote_backends import failure
 
 # --- to load is to look --------------------------------------------------------------------
 

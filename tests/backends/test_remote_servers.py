@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import CLOSING, hang_up, hold
-from remote_backends import CHAT, Sink, failure, spec_of
-from scripted import Box, catalog_of, until
 
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
@@ -19,6 +16,9 @@ from gateway.backends.scheduler import Scheduler
 from gateway.models.catalog import ModelSpec
 from gateway.tasks import spawn
 from gateway.upstream import ConnectionLost, HeadTimeout, UpstreamError
+from tests.elsewhere import CLOSING, hang_up, hold
+from tests.remote_backends import CHAT, Sink, failure, spec_of
+from tests.scripted import Box, catalog_of, until
 
 # --- several servers -----------------------------------------------------------------------
 

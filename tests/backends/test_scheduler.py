@@ -9,9 +9,6 @@ import os
 import signal
 import time
 
-from schedulers import ask, fails, in_state, queued, states, status, use
-from scripted import Box, catalog_of, says, until
-
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
@@ -19,6 +16,8 @@ from gateway.backends.memory import Needs
 from gateway.errors import GatewayError, LoadFailed, Unavailable
 from gateway.tasks import spawn
 from gateway.upstream import ConnectionLost
+from tests.schedulers import ask, fails, in_state, queued, states, status, use
+from tests.scripted import Box, catalog_of, says, until
 
 # --- several models ------------------------------------------------------------------------
 

@@ -9,13 +9,13 @@ import random
 import signal
 
 import pytest
-from schedulers import ask, fails, in_state, queued, status, use
-from scripted import DEMO_GGUF, says
 
 from gateway.backends.backend import State
 from gateway.errors import Unavailable
 from gateway.models.catalog import ModelSpec, Params
 from gateway.tasks import spawn
+from tests.schedulers import ask, fails, in_state, queued, status, use
+from tests.scripted import DEMO_GGUF, says
 
 # --- the end -------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from scripted import Box, catalog_of
 
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
@@ -20,6 +19,7 @@ from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
 from gateway.models.catalog import Catalog, ModelSpec
 from gateway.tasks import spawn
+from tests.scripted import Box, catalog_of
 
 S = State
 #: The states that may follow each, for a model with a process.

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_file import Kind, entry, write_gguf
-from harness import DEMO_GGUF, MakeGateway
-from tiny_model import write_tiny_model
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
@@ -23,6 +20,9 @@ from gateway.backends.placement import Demand, Placement, place
 from gateway.backends.ram import RAM
 from gateway.backends.tuning import Grant, Tuning, choose
 from gateway.models.catalog import ModelSpec, parse_catalog
+from tests.gguf_file import Kind, entry, write_gguf
+from tests.harness import DEMO_GGUF, MakeGateway
+from tests.tiny_model import write_tiny_model
 
 GIB = 2**30
 MIB = 2**20

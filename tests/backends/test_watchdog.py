@@ -9,8 +9,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 
-from scripted import Box, catalog_of, until
-
 from gateway.backends.backend import Backend, State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
@@ -18,6 +16,7 @@ from gateway.backends.speed import Speed
 from gateway.backends.watchdog import Hang, Patience, Watchdog, cpu_seconds
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
+from tests.scripted import Box, catalog_of, until
 
 QUICK = Patience(interval=0.1, deaf_after=0.5, stuck_after=0.8)
 CHAT = b'{"messages": [{"role": "user", "content": "x"}]}'

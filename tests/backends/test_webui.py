@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
-from scripted import FAKE, Box, gone
 
 from gateway.backends.webui import BLANK_MODEL, File, WebUi
 from gateway.errors import LoadFailed
+from tests.gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
+from tests.scripted import FAKE, Box, gone
 
 #: llama.cpp's own program, where its package from PyPI is installed: it sets the library path.
 REAL = Path(sys.executable).with_name("llama-server-vulkan")

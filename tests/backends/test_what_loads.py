@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_file import Kind, entry, write_gguf
 
 from gateway.backends import capacity as capacity_module
 from gateway.backends import machine as machine_module
@@ -31,6 +30,7 @@ from gateway.backends.placement import Resident
 from gateway.backends.policy import decide
 from gateway.backends.ram import RAM
 from gateway.models.catalog import parse_catalog
+from tests.gguf_file import Kind, entry, write_gguf
 
 GIB = 2**30
 NOW = 1000.0

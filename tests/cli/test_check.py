@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_file import Kind, Tensor, entry, write_gguf
-from harness import DEMO, DEMO_GGUF, FAKE, MakeGateway, project
-from tiny_model import write_tiny_model
 
 from gateway.cli import main
 from gateway.models.gguf_header import read_extent
 from gateway.models.paths import resolve_model_path
 from gateway.tls import self_signed
+from tests.gguf_file import Kind, Tensor, entry, write_gguf
+from tests.harness import DEMO, DEMO_GGUF, FAKE, MakeGateway, project
+from tests.tiny_model import write_tiny_model
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DEMO_GGUF, MakeGateway, project
 
 from gateway.cli import main
+from tests.harness import DEMO_GGUF, MakeGateway, project
 
 
 def warned(tmp_path: Path, capsys: pytest.CaptureFixture[str], entry: dict[str, Any]) -> list[str]:

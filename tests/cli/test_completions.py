@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, project
 
 from gateway.cli import COMMANDS, main
+from tests.harness import COMMAND, project
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,6 @@ from typing import Any
 import openai
 import pytest
 import yaml
-from harness import COMMAND, REPOSITORY, Served, project, tied
-from tiny_model import write_tiny_model
 
 from gateway.cli import main
 from gateway.cli.reached_at import address_of, is_only_here
@@ -27,6 +25,8 @@ from gateway.clients import CLIENTS, KEY, Part, Target
 from gateway.clients.page import page
 from gateway.config import Settings
 from gateway.tls import self_signed
+from tests.harness import COMMAND, REPOSITORY, Served, project, tied
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

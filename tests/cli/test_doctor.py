@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import COMMAND, DEMO, DEMO_GGUF, FAKE, Served, project
 
 from gateway.tls import self_signed
+from tests.harness import COMMAND, DEMO, DEMO_GGUF, FAKE, Served, project
 
 pytestmark = pytest.mark.slow
 

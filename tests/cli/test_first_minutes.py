@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import DEMO_GGUF
-from screen import at_terminal
+
+from tests.harness import DEMO_GGUF
+from tests.screen import at_terminal
 
 pytestmark = pytest.mark.slow
 

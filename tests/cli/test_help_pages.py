@@ -9,10 +9,10 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 
 from gateway.cli import COMMANDS, GROUPS, help_pages, main, parser_for
 from gateway.cli.parser import Parser
+from tests.harness import REPOSITORY
 
 PARSERS = {parser.prog: parser for parser in help_pages.every_parser()}
 #: Ends the part of an example that is ours.

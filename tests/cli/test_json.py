@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import COMMAND, Served, project
-from tiny_model import write_tiny_model
 
 from gateway.cli import help_pages, main
 from gateway.cli.profiles import Profile, save
+from tests.harness import COMMAND, Served, project
+from tests.tiny_model import write_tiny_model
 
 FIELDS = {parser.prog: parser.fields for parser in help_pages.every_parser()}
 

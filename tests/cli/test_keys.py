@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import MakeGateway
 
 from gateway.access.keys import looks_like_ours
 from gateway.cli import main
 from gateway.cli.control import ControlError, control_request, notify_running_gateway
 from gateway.config import Settings
+from tests.harness import MakeGateway
 
 Keys = Callable[..., tuple[int, str, str]]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, Served, project, tied
 
 from gateway.cli import main
+from tests.harness import COMMAND, Served, project, tied
 
 pytestmark = pytest.mark.slow
 

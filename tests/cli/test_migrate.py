@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import COMMAND, DEMO, DEMO_GGUF, Served
 
 from gateway.cli import main
 from gateway.config import load_settings, skeleton
 from gateway.listen_on import first_free_port
 from gateway.tls import self_signed
 from gateway.yaml_file import read_yaml, with_settings
+from tests.harness import COMMAND, DEMO, DEMO_GGUF, Served
 
 pytestmark = pytest.mark.slow
 

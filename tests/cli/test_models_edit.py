@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_file import Kind, entry, write_gguf
-from harness import project
-from tiny_model import write_tiny_model
 
 from gateway.cli import main
+from tests.gguf_file import Kind, entry, write_gguf
+from tests.harness import project
+from tests.tiny_model import write_tiny_model
 
 Models = Callable[..., tuple[int, str, str]]
 

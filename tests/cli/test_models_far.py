@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import FAKE, Served, project
-from hub_server import HubServer, Repo, hub_server
-from screen import at_terminal
-from tiny_model import write_tiny_model
 
 from gateway.cli import main
+from tests.harness import FAKE, Served, project
+from tests.hub_server import HubServer, Repo, hub_server
+from tests.screen import at_terminal
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

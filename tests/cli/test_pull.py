@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, project, tied, wait_until
-from hub_server import HubServer, Repo, hub_server
-from screen import at_terminal
-from tiny_model import write_tiny_model
 
 from gateway.cli import main
 from gateway.cli.pull_progress import _Lines, _numbers
 from gateway.models import hub_client
 from gateway.models.pull import Progress
+from tests.harness import COMMAND, project, tied, wait_until
+from tests.hub_server import HubServer, Repo, hub_server
+from tests.screen import at_terminal
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, DEMO_GGUF, Served, project, tied
-from minilm_model import wheel, write_minilm_model
-from tiny_model import write_tiny_model
 
 from gateway.cli import main
 from gateway.cli.scan_table import numbers
 from gateway.models.paths import resolve_model_path
+from tests.harness import COMMAND, DEMO_GGUF, Served, project, tied
+from tests.minilm_model import wheel, write_minilm_model
+from tests.tiny_model import write_tiny_model
 
 
 @pytest.fixture

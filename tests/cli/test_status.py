@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import COMMAND, FAKE, Served, fake_model, opened, project
-from screen import Terminal, at_terminal
 
 from gateway.cli.dashboard import print_status
+from tests.harness import COMMAND, FAKE, Served, fake_model, opened, project
+from tests.screen import Terminal, at_terminal
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, project
+
+from tests.harness import COMMAND, project
 
 COMMANDS = (("check",), ("keys", "list"), ("connect",), ("login", "--list"))
 

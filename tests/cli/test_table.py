@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, project, tied
-from screen import Screen, terminal_for_this_process
 
 from gateway.cli.table import print_table
 from gateway.cli.terminal import clean
+from tests.harness import COMMAND, project, tied
+from tests.screen import Screen, terminal_for_this_process
 
 HEADER = ("NAME", "STATE", "MEMORY", "PERSONALITIES")
 ROWS = (

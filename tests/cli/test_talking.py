@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, Served, project, tied
-from screen import at_terminal
-from tiny_model import write_tiny_model
 
 from gateway.cli import main, parser_for
+from tests.harness import COMMAND, Served, project, tied
+from tests.screen import at_terminal
+from tests.tiny_model import write_tiny_model
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, FAKE, Served, fake_model, opened, project, wait_until
-from screen import at_terminal
 
 from gateway.cli.control import control_request
 from gateway.config import load_settings
+from tests.harness import COMMAND, FAKE, Served, fake_model, opened, project, wait_until
+from tests.screen import at_terminal
 
 pytestmark = pytest.mark.slow
 

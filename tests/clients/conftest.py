@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Served, project
+
+from tests.harness import Served, project
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codex_cli import run_codex, texts_in
-from harness import COMMAND, Served, project
-from parrot_model import ANSWER
+
+from tests.codex_cli import run_codex, texts_in
+from tests.harness import COMMAND, Served, project
+from tests.parrot_model import ANSWER
 
 HERE = Path(__file__).parent
 

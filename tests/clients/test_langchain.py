@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from harness import Served
-from parrot_model import ANSWER, CITY, REPORT
 from pydantic import BaseModel
+
+from tests.harness import Served
+from tests.parrot_model import ANSWER, CITY, REPORT
 
 langchain_openai = pytest.importorskip("langchain_openai", exc_type=ImportError)
 

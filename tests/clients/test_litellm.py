@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from harness import Served
-from parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
+
+from tests.harness import Served
+from tests.parrot_model import ANSWER, CITY, REPORT, THOUGHT, TOOL
 
 litellm = pytest.importorskip("litellm", exc_type=ImportError)
 

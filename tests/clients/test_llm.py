@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import MakeGateway
-from parrot_model import ANSWER, REPORT
+
+from tests.harness import MakeGateway
+from tests.parrot_model import ANSWER, REPORT
 
 LLM = Path(sys.executable).with_name("llm")
 pytestmark = pytest.mark.skipif(not LLM.exists(), reason="needs llm")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Served
-from parrot_model import ANSWER, CITY, REPORT, TOOL
+
+from tests.harness import Served
+from tests.parrot_model import ANSWER, CITY, REPORT, TOOL
 
 HERE = Path(__file__).parent
 

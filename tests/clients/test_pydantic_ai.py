@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from harness import Served
-from parrot_model import ANSWER, REPORT
+
+from tests.harness import Served
+from tests.parrot_model import ANSWER, REPORT
 
 pydantic_ai = pytest.importorskip("pydantic_ai", exc_type=ImportError)
 

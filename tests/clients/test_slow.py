@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codex_cli import codex, texts_in
-from harness import REPOSITORY, Served, project
-from parrot_model import ANSWER
+
+from tests.codex_cli import codex, texts_in
+from tests.harness import REPOSITORY, Served, project
+from tests.parrot_model import ANSWER
 
 HERE = Path(__file__).parent
 #: Seconds that a model needs to start, after which one gives up, and between two heartbeats.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from codex_cli import codex, texts_in
-from harness import DEMO_GGUF, Served, project
+
+from tests.codex_cli import codex, texts_in
+from tests.harness import DEMO_GGUF, Served, project
 
 TEMPLATE = """\
 {%- for message in messages %}

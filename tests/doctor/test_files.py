@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DEMO_GGUF, project
 
 from gateway.config import load_settings
 from gateway.doctor import files
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.library import read_partly
+from tests.harness import DEMO_GGUF, project
 
 Made = Callable[..., Subject]
 

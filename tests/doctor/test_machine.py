@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import FAKE
 
 from gateway.config import Settings
 from gateway.doctor import machine
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.models.catalog import EMPTY, parse_catalog
+from tests.harness import FAKE
 
 
 def subject(tmp_path: Path, *, models: str = "{}", **more: Any) -> Subject:

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from built import WEB, ensure_built
-from chromium import PATIENCE, chromium, needs_certutil, needs_chromium, trust
-from harness import DEMO, DEMO_GGUF, Served, project, tied, wait_until
 from playwright.sync_api import expect
 
 from gateway.tls.selfsigned import self_signed
+from tests.chromium import PATIENCE, chromium, needs_certutil, needs_chromium, trust
+from tests.harness import DEMO, DEMO_GGUF, Served, project, tied, wait_until
+from tests.web.built import WEB, ensure_built
 
 TOOLS = Path(__file__).parent / "node_modules/firebase-tools/lib/bin/firebase.js"
 NODE = shutil.which("node")

@@ -13,13 +13,11 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-
-from tests.fuzz.box import started  # noqa: E402
-from tests.fuzz.sending import Request, Sender  # noqa: E402
-from tests.fuzz.verdict import RIGHT, wrong  # noqa: E402
-from tests.fuzz.watch import Watch  # noqa: E402
+from tests.fuzz.box import started
+from tests.fuzz.sending import Request, Sender
+from tests.fuzz.verdict import RIGHT, wrong
+from tests.fuzz.watch import Watch
+from tests.harness import REPOSITORY
 
 
 class Findings:

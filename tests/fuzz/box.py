@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import DEMO_GGUF, Served, project
-from minilm_model import wheel, write_minilm_model
-
 from gateway.tls import self_signed
 from tests.fuzz.bodies import CHAT, EMBED, FAR
 from tests.fuzz.sending import Target
+from tests.harness import DEMO_GGUF, Served, project
+from tests.minilm_model import wheel, write_minilm_model
 
 #: Of what models.json allows: little memory, and no cache of prompts that grows for good.
 _ENTRY = {"parallel": 2, "extraArgs": ["--cache-ram", "32"]}

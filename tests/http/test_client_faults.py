@@ -11,10 +11,10 @@ import aiohttp
 import anthropic
 import openai
 import pytest
-from harness import DEMO_GGUF, MakeGateway, Running
-from parrot_model import TOOL
 
 from gateway.backends import facts
+from tests.harness import DEMO_GGUF, MakeGateway, Running
+from tests.parrot_model import TOOL
 
 CHAT, RESPONSES, ANTHROPIC = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 USER = {"role": "user", "content": "hi"}

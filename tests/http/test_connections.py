@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, fake_model
-from wire import (
+
+from tests.harness import MakeGateway, fake_model
+from tests.wire import (
     CHAT,
     Client,
     connected,

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import MakeGateway, fake_model
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.config import CorsSettings
 from gateway.http.cors import Cors
+from tests.harness import MakeGateway, fake_model
 
 PAGE = "https://my-app.web.app"
 FIREBASE = Cors(["https://*.web.app"])

@@ -17,11 +17,8 @@ from typing import Any
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
-from elsewhere import Asked, Elsewhere
-from harness import MakeGateway, Running, fake_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wire import CHAT, Client, connected, counted, head, post, small, with_tls
 
 from gateway.backends.backend import State
 from gateway.http.entrance import Entrance
@@ -30,6 +27,9 @@ from gateway.http.fast_listener import MAX_BODY, FastListener
 from gateway.http.heads import Head
 from gateway.proxy import relay
 from gateway.tasks import cancel_and_wait, spawn
+from tests.elsewhere import Asked, Elsewhere
+from tests.harness import MakeGateway, Running, fake_model
+from tests.wire import CHAT, Client, connected, counted, head, post, small, with_tls
 
 STREAM = CHAT[:-1] + b', "stream": true}'
 FIRST = "POST /v1/chat/completions HTTP/1.1"

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
-from wire import CHAT, Client, connected, head, post, with_tls
 
 from gateway.backends.backend import State
 from gateway.tasks import spawn
+from tests.harness import MakeGateway, Running, fake_model
+from tests.wire import CHAT, Client, connected, head, post, with_tls
 
 pytestmark = pytest.mark.slow
 

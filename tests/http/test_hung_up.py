@@ -14,9 +14,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from elsewhere import STREAM_HEAD, Asked, Elsewhere, event
-from harness import MakeGateway, Running, fake_model
-from scripted import until
 
 from gateway.access import accounting
 from gateway.access.accounting import Record
@@ -25,6 +22,9 @@ from gateway.api import metered
 from gateway.errors import RateLimited
 from gateway.proxy.prompt_size import estimate
 from gateway.tasks import cancel_and_wait, spawn
+from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere, event
+from tests.harness import MakeGateway, Running, fake_model
+from tests.scripted import until
 
 STORY = "the story and a the " * 20
 #: A random model says something only when it is held to it.

@@ -11,8 +11,9 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from harness import MakeGateway, Running, fake_model
-from wire import CHAT, Client, connected, head, post, with_tls
+
+from tests.harness import MakeGateway, Running, fake_model
+from tests.wire import CHAT, Client, connected, head, post, with_tls
 
 CHATS = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import MakeGateway, Running, fake_model
-from vanishing import connect_from, network
-from wire import CHAT, post, with_tls
+
+from tests.harness import MakeGateway, Running, fake_model
+from tests.vanishing import connect_from, network
+from tests.wire import CHAT, post, with_tls
 
 pytestmark = pytest.mark.slow
 

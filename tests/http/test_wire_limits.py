@@ -11,10 +11,10 @@ from typing import Any
 import openai
 import pytest
 from aiohttp import web
-from harness import MakeGateway, Running, fake_model
-from wire import CHAT, connected, head, post, still_serves
 
 from gateway.http import aiohttp_connection as wire
+from tests.harness import MakeGateway, Running, fake_model
+from tests.wire import CHAT, connected, head, post, still_serves
 
 RECORDER = Path(__file__).parent.parent / "recording_llama_server.py"
 

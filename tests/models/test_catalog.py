@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from harness import REPOSITORY
 
 from gateway.models.catalog import EMPTY, ModelSpec, parse_catalog, parse_partly
 from gateway.models.personalities import Personality
 from gateway.validation import InvalidFiles
+from tests.harness import REPOSITORY
 
 #: The example of DESIGN.md, as its users have it.
 EXAMPLE = r"""

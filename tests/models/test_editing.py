@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import tied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.models import editing
 from gateway.validation import InvalidFiles
+from tests.harness import tied
 
 ENTRY = {"params": {"model": "a/b.gguf", "ctxSize": 4096}}
 JSON = st.recursive(

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import tied, wait_until
-from hub_server import HubServer, Repo, hub_server
 
 from gateway.errors import GatewayError, NotFound
 from gateway.models import pull as pull_module
@@ -32,6 +30,8 @@ from gateway.models.pull import (
     WrongHash,
     pull,
 )
+from tests.harness import tied, wait_until
+from tests.hub_server import HubServer, Repo, hub_server
 
 pytestmark = pytest.mark.slow
 

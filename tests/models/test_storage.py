@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from gguf_file import Kind, Tensor, entry, write_gguf
-from harness import DEMO_GGUF
-from minilm_model import wheel, write_minilm_model
-from tiny_model import write_tiny_model
 
 from gateway.models.paths import resolve_model_path
 from gateway.models.storage import Found, Task, scan
+from tests.gguf_file import Kind, Tensor, entry, write_gguf
+from tests.harness import DEMO_GGUF
+from tests.minilm_model import wheel, write_minilm_model
+from tests.tiny_model import write_tiny_model
 
 
 def write(file: Path, *extra: bytes, width: int = 64, architecture: str = "llama") -> Path:

@@ -16,15 +16,15 @@ import aiohttp
 import openai
 import pytest
 from aiohttp import web
-from elsewhere import STREAM_HEAD, Asked, Elsewhere
-from harness import MakeGateway, Running, fake_model
-from scripted import until
-from wire import with_tls
 
 from gateway.http.response import StartedResponse
 from gateway.proxy.heartbeat import Heartbeat, comment
 from gateway.proxy.sse import Tail
 from gateway.tasks import spawn
+from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere
+from tests.harness import MakeGateway, Running, fake_model
+from tests.scripted import until
+from tests.wire import with_tls
 
 #: Seconds. A look every 45 ms.
 BEAT = 0.1

@@ -14,12 +14,12 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from harness import MakeGateway, Running, fake_model
-from scripted import until
 
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
 from gateway.tasks import cancel_and_wait, spawn
+from tests.harness import MakeGateway, Running, fake_model
+from tests.scripted import until
 
 HELLO: Any = [{"role": "user", "content": "hi"}]
 COMMENT = re.compile(r": (starting|restarting|queued), position (\d+), (\d+) s")

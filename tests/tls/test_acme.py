@@ -22,8 +22,6 @@ import openai
 import pytest
 from aiohttp import ClientSession, web
 from cryptography import x509
-from harness import FAKE, Served, fake_model, opened, project
-from pebble import MISSING, Pebble
 
 from gateway.config import Settings, TlsSettings, load_settings
 from gateway.http.tls_state import TlsState
@@ -35,6 +33,8 @@ from gateway.tls import CertificateReloader
 from gateway.tls.acme import AcmeCertificate
 from gateway.tls.acme_schedule import Pace
 from gateway.validation import InvalidFiles
+from tests.harness import FAKE, Served, fake_model, opened, project
+from tests.pebble import MISSING, Pebble
 
 NAME = "box.example.com"
 DOMAINS = [NAME, "127.0.0.1"]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import COMMAND, FAKE, Served, project
 
 from gateway.cli import main
+from tests.harness import COMMAND, FAKE, Served, project
 
 DAY = datetime.timedelta(days=1)
 

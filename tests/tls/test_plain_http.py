@@ -10,8 +10,9 @@ from pathlib import Path
 import anthropic
 import openai
 import pytest
-from harness import MakeGateway, fake_model
-from wire import CHAT, connected, counted, post, still_serves, with_tls
+
+from tests.harness import MakeGateway, fake_model
+from tests.wire import CHAT, connected, counted, post, still_serves, with_tls
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/", "/v1/models"])

@@ -16,9 +16,9 @@ from typing import Any
 
 import openai
 import pytest
-from harness import FAKE, Served, fake_model, opened, project, wait_until
 
 from gateway.tls import SelfSigned, self_signed
+from tests.harness import FAKE, Served, fake_model, opened, project, wait_until
 
 Serve = Callable[..., Served]
 CHUNKS = 80

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from played import CHUNKED, GARBAGE, VALID, Played
 
 from gateway.upstream import ChunkForwarder, ResponseHead
+from tests.played import CHUNKED, GARBAGE, VALID, Played
 
 
 class Passed(Played):

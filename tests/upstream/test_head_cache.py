@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from played import CHUNKED, GARBAGE, VALID, Played, answer_with
 
 from gateway.upstream import head_cache
 from gateway.upstream.connection import MAX_HEAD
+from tests.played import CHUNKED, GARBAGE, VALID, Played, answer_with
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from played import CHUNKED, GARBAGE, VALID, Played, answer_with
 
 from gateway.upstream import ProtocolError, ResponseHead, UpstreamPool
 from gateway.upstream.connection import MAX_HEAD
+from tests.played import CHUNKED, GARBAGE, VALID, Played, answer_with
 
 valid = pytest.mark.parametrize(
     ("raw", "bodyless", "status", "body", "end"), VALID.values(), ids=VALID.keys()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import PATIENCE
 from playwright.sync_api import Page
+
+from tests.chromium import PATIENCE
 
 _SOURCE = (
     Path(__file__).parents[2].joinpath("gateway/web/node_modules/axe-core/axe.min.js").resolve()

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from built import ensure_built
-from chromium import PATIENCE, PROGRAM, chromium
-from harness import DEMO, DEMO_GGUF, Served, project
 from playwright.sync_api import Browser, Page, expect
-from visitors import Box, OpenPage
+
+from tests.chromium import PATIENCE, PROGRAM, chromium
+from tests.harness import DEMO, DEMO_GGUF, Served, project
+from tests.web.built import ensure_built
+from tests.web.visitors import Box, OpenPage
 
 expect.set_options(timeout=PATIENCE)
 

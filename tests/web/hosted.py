@@ -9,8 +9,8 @@ import json
 import ssl
 from typing import Any
 
-from built import WEB
-from chromium import serving
+from tests.chromium import serving
+from tests.web.built import WEB
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import Locator, Page, expect
 
 if TYPE_CHECKING:
-    from visitors import Box
+    from tests.web.visitors import Box
 
 
 def tiny(**more: Any) -> dict[str, Any]:

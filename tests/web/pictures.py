@@ -7,20 +7,16 @@ then (docs/pictures/*.png, 1280 x 800). Wants Chromium.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests/web")]
-
-from built import ensure_built  # noqa: E402
-from chromium import PROGRAM, chromium  # noqa: E402
-from harness import DEMO, DEMO_GGUF, Served, project  # noqa: E402
-from minilm_model import wheel, write_minilm_model  # noqa: E402
-from visitors import Box, OpenPage  # noqa: E402
+from tests.chromium import PROGRAM, chromium
+from tests.harness import DEMO, DEMO_GGUF, REPOSITORY, Served, project
+from tests.minilm_model import wheel, write_minilm_model
+from tests.web.built import ensure_built
+from tests.web.visitors import Box, OpenPage
 
 SIZE = {"width": 1280, "height": 800}
 _QUESTION = "What is a rainbow? Answer in one short paragraph."

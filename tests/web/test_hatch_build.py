@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 
 from gateway.web import hatch_build
 from gateway.web.hatch_build import CannotBuild, build, find_node, stamp_of
+from tests.harness import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

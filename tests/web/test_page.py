@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from built import WEB, ensure_built
-from harness import MakeGateway
 
 from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.web import page
+from tests.harness import MakeGateway
+from tests.web.built import WEB, ensure_built
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from built import ensure_built
-from chromium import PATIENCE, needs_chromium
-from harness import Served, project
 from playwright.sync_api import Browser, Page
+
+from tests.chromium import PATIENCE, needs_chromium
+from tests.harness import Served, project
+from tests.web.built import ensure_built
 
 pytestmark = needs_chromium
 _READY = """async () => {

@@ -7,9 +7,10 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from chromium import PATIENCE
-from harness import Served
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
+from tests.chromium import PATIENCE
+from tests.harness import Served
 
 
 @dataclass

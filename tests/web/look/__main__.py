@@ -12,22 +12,17 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[3]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tests/web")]
-
-from built import ensure_built  # noqa: E402
-from chromium import PROGRAM, chromium  # noqa: E402
-
-from tests.web.look import sheet  # noqa: E402
-from tests.web.look.camera import Camera  # noqa: E402
-from tests.web.look.gateways import gateways  # noqa: E402
-from tests.web.look.states import STATES, State  # noqa: E402
+from tests.chromium import PROGRAM, chromium
+from tests.web.built import ensure_built
+from tests.web.look import sheet
+from tests.web.look.camera import Camera
+from tests.web.look.gateways import gateways
+from tests.web.look.states import STATES, State
 
 
 def main() -> None:

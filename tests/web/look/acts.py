@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from playwright.sync_api import Page
-from visitors import Box
 
 from tests.web.look.camera import Visit
+from tests.web.visitors import Box
 
 
 @contextlib.contextmanager

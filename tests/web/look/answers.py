@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from upstream import Upstream, delta
+from tests.web.upstream import Upstream, delta
 
 MODEL = "GPT-OSS-20B"
 EVERYTHING = "What is on this picture, and how would I count the birds by a program?"

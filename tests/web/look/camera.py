@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chromium import PATIENCE
 from playwright.sync_api import Browser, Error, Page
+
+from tests.chromium import PATIENCE
 
 THEMES = ("light", "dark")
 #: By width: what a browser of that size is told to be.

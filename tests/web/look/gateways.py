@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import DEMO, DEMO_GGUF, FAKE, Served, project
-from hosted import hosted
-from minilm_model import wheel, write_minilm_model
-from tiny_model import write_tiny_model
-from upstream import Upstream, upstream
-from visitors import Box
-
+from tests.harness import DEMO, DEMO_GGUF, FAKE, Served, project
+from tests.minilm_model import wheel, write_minilm_model
+from tests.tiny_model import write_tiny_model
+from tests.web.hosted import hosted
 from tests.web.look import answers
 from tests.web.look.past import write_past
+from tests.web.upstream import Upstream, upstream
+from tests.web.visitors import Box
 
 GIB = 2**30
 #: The graphics card that the scripted llama-servers see: description, MiB, and MiB of others.

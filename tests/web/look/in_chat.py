@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from harness import DEMO
-from screens.test_pictures import png
-
+from tests.harness import DEMO
 from tests.web.look import answers
 from tests.web.look.acts import (
     answered,
@@ -23,6 +21,7 @@ from tests.web.look.acts import (
 from tests.web.look.camera import Shots
 from tests.web.look.gateways import Gateways
 from tests.web.look.state import state
+from tests.web.screens.test_pictures import png
 
 
 @state("No models")

@@ -10,10 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from harness import opened, wait_until
-from visitors import Box
-
+from tests.harness import opened, wait_until
 from tests.web.look.gateways import BUSY, LOADING, Gateways
+from tests.web.visitors import Box
 
 #: Seconds for what another process does, on a busy machine.
 PATIENCE_S = 60

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import socket
 
-from upstream import Line
-
 from tests.web.look.camera import Shots
 from tests.web.look.gateways import Gateways
 from tests.web.look.state import state
+from tests.web.upstream import Line
 
 _WRONG = "llmgw_" + "x" * 43
 

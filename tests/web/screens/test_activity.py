@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe import violations
-from chromium import needs_chromium, serving
-from harness import wait_until
 from openai import OpenAI
 from playwright.sync_api import Locator, Page, expect
-from upstream import delta
+
+from tests.chromium import needs_chromium, serving
+from tests.harness import wait_until
+from tests.web.axe import violations
+from tests.web.upstream import delta
 
 pytestmark = needs_chromium
 PAST = 200

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from axe import violations
-from harness import DEMO, wait_until
 from playwright.sync_api import Locator, Page, Request, expect
-from upstream import Line, Upstream, delta, upstream
+
+from tests.harness import DEMO, wait_until
+from tests.web.axe import violations
+from tests.web.upstream import Line, Upstream, delta, upstream
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe import violations
 from playwright.sync_api import Locator, Page, expect
-from visitors import Box, OpenPage
+
+from tests.web.axe import violations
+from tests.web.visitors import Box, OpenPage
 
 WORD = re.compile("[a-z ]{20}")
 

@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from axe import violations
-from harness import DEMO
 from playwright.sync_api import Page, Request, expect
+
+from tests.harness import DEMO
+from tests.web.axe import violations
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +18,7 @@ CHAT = "post_v1_chat_completions"
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    from harness import DEMO_GGUF
+    from tests.harness import DEMO_GGUF
 
     return {DEMO: {"params": {"model": DEMO_GGUF, "threads": 2}}}
 

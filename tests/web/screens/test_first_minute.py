@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from axe import violations
-from built import WEB
-from harness import DEMO, DEMO_GGUF
 from playwright.sync_api import Page, Request, expect
-from visitors import Box, OpenPage
+
+from tests.harness import DEMO, DEMO_GGUF
+from tests.web.axe import violations
+from tests.web.built import WEB
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

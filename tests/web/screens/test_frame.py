@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import axe
 import pytest
-from built import ensure_built
-from chromium import PATIENCE
-from harness import Served, project
 from playwright.sync_api import Browser, Page, Route, expect
-from visitors import Box, OpenPage
+
+from tests.chromium import PATIENCE
+from tests.harness import Served, project
+from tests.web import axe
+from tests.web.built import ensure_built
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import openai
 import pytest
-from axe import violations
-from harness import DEMO, DEMO_GGUF
 from playwright.sync_api import Page, expect
+
+from tests.harness import DEMO, DEMO_GGUF
+from tests.web.axe import violations
 
 pytestmark = pytest.mark.slow
 

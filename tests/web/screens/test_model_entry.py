@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from axe import violations
-from chromium import PATIENCE
-from harness import DEMO, DEMO_GGUF, Served
-from model_cards import at, button, card, control, field, save, settings_of, tiny, unfold
 from playwright.sync_api import Browser, Page, expect
-from tiny_model import write_tiny_model
-from visitors import Box, OpenPage
+
+from tests.chromium import PATIENCE
+from tests.harness import DEMO, DEMO_GGUF, Served
+from tests.tiny_model import write_tiny_model
+from tests.web.axe import violations
+from tests.web.model_cards import at, button, card, control, field, save, settings_of, tiny, unfold
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

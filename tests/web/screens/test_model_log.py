@@ -6,15 +6,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chromium import PATIENCE
-from harness import FAKE, wait_until
-from model_cards import at, button
 from playwright.sync_api import Page, expect
+
+from tests.chromium import PATIENCE
+from tests.harness import FAKE, wait_until
+from tests.web.model_cards import at, button
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from visitors import Box, OpenPage
+    from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from axe import violations
-from chromium import PATIENCE
-from harness import DEMO, DEMO_GGUF, wait_until
-from hub_server import HubServer, Repo, hub_server
-from model_cards import at, button, card, tiny
 from playwright.sync_api import Locator, Page, expect
-from tiny_model import write_tiny_model
+
+from tests.chromium import PATIENCE
+from tests.harness import DEMO, DEMO_GGUF, wait_until
+from tests.hub_server import HubServer, Repo, hub_server
+from tests.tiny_model import write_tiny_model
+from tests.web.axe import violations
+from tests.web.model_cards import at, button, card, tiny
 
 if TYPE_CHECKING:
-    from visitors import Box, OpenPage
+    from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

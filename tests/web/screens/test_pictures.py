@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe import violations
 from playwright.sync_api import Locator, Page, expect
-from upstream import Upstream, upstream
-from visitors import Box, OpenPage
+
+from tests.web.axe import violations
+from tests.web.upstream import Upstream, upstream
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

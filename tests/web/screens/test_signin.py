@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import axe
 import pytest
-from chromium import CERTUTIL, PATIENCE, PROGRAM, chromium, needs_certutil, trust
-from harness import Served, project
-from hosted import answering, hosted
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from visitors import Box, OpenPage
 
 from gateway.tls import self_signed
+from tests.chromium import CERTUTIL, PATIENCE, PROGRAM, chromium, needs_certutil, trust
+from tests.harness import Served, project
+from tests.web import axe
+from tests.web.hosted import answering, hosted
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe import violations
-from harness import Served, project
 from playwright.sync_api import Browser, Page, expect
-from visitors import Box, OpenPage
 
 from gateway import __version__
 from gateway.tls import self_signed
+from tests.harness import Served, project
+from tests.web.axe import violations
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 

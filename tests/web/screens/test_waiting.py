@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe import violations
-from harness import FAKE, fake_model
 from playwright.sync_api import Locator, Page, expect
-from upstream import Upstream, upstream
-from visitors import Box, OpenPage
+
+from tests.harness import FAKE, fake_model
+from tests.web.axe import violations
+from tests.web.upstream import Upstream, upstream
+from tests.web.visitors import Box, OpenPage
 
 pytestmark = pytest.mark.slow
 
