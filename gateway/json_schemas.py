@@ -2,7 +2,8 @@
 
 They are made from the models that read those files, so that neither knows a key that the other
 doesn't, and from :mod:`gateway.key_docs`. They are kept as files beside this one, for the wheel:
-``python -m gateway.json_schemas`` writes them anew, and a test holds them against the models.
+``python -m gateway.json_schemas`` writes them anew, with docs/configuration.md, and tests hold both
+against the models.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
+from gateway import settings_page
 from gateway.config import Settings
 from gateway.key_docs import ENTRY, SETTINGS
 from gateway.models.catalog import (
@@ -188,11 +190,14 @@ def _branches(branches: list[Schema], bounds: Mapping[str, Any]) -> Iterator[Sch
 
 
 def write() -> None:
-    """Keep both as files. Blocking."""
+    """Write both as files, and the page about the settings in a checkout. Blocking."""
     FOLDER.mkdir(exist_ok=True)
-    for name, schema in made().items():
+    schemas = made()
+    for name, schema in schemas.items():
         text = json.dumps(schema, indent=2, ensure_ascii=False)
         (FOLDER / name).write_text(f"{text}\n", encoding="utf-8")
+    if settings_page.PAGE.parent.is_dir():
+        settings_page.PAGE.write_text(settings_page.page(schemas["gateway.json"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

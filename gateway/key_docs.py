@@ -94,100 +94,142 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
 #: Keys of conf/gateway.yaml.
 SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "host": "Where it listens: 0.0.0.0 or :: to be reached from other machines (with tls).",
-        "port": "The port it listens on.",
-        "data_dir": "The folder of the keys (gateway.db) and of what the gateway remembers.",
-        "models_file": "The models: see its own schema.",
-        "llama_server": "The program that runs the models. auto: on PATH, else the bundled one.",
+        "host": "The address, or the addresses, to listen on. `0.0.0.0` or `::` lets other "
+        "machines in: switch TLS on then.",
+        "port": "The port to listen on.",
+        "data_dir": "The folder of the database (`gateway.db`: keys, usage) and of everything "
+        "else that the gateway remembers.",
+        "models_file": "The file that lists the models.",
+        "llama_server": "The program that runs the models. `auto` takes the one on PATH, or else "
+        "the bundled one.",
         "llm_storage": "The folder that every `model` in models.json is relative to.",
-        "allowed_hosts": "Names this gateway is called by, against DNS rebinding. null: any, but "
-        "on 127.0.0.1 without trusted_proxies only addresses and names of the house.",
-        "trusted_proxies": "Whose X-Forwarded-For is believed.",
-        "remote_media": "Whether llama-server may fetch pictures and sounds from http(s) addresses "
-        "in messages, also those of your own network.",
-        "auth": "Who may come in.",
-        "auth.enabled": "Whether keys are asked for. false: only for a machine nobody else "
-        "reaches.",
-        "auth.allow_query_key": "Whether ?authKey=... is taken on GET, for EventSource.",
-        "auth.open_to_network": "Without keys, and reachable by others, all the same.",
+        "allowed_hosts": "The names this gateway answers to; a request by another name is a 421. "
+        "With null any name will do, except on 127.0.0.1 without trusted_proxies: there only "
+        "addresses and local names (localhost, box.local) do. This stops DNS rebinding.",
+        "trusted_proxies": "The reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` "
+        "are believed.",
+        "remote_media": "Whether llama-server may fetch pictures and sounds from the http(s) "
+        "addresses in messages. That includes addresses in your own network.",
+        "auth": "Who may use the gateway.",
+        "auth.enabled": "Whether requests need a key. Set false only on a machine that nobody "
+        "else can reach.",
+        "auth.allow_query_key": "Whether a GET request may carry its key as `?authKey=...`. "
+        "Browsers' EventSource can send no headers and needs this.",
+        "auth.open_to_network": "Whether to start without keys where other machines can reach "
+        "the gateway. Without it, `serve` refuses to.",
         "admin": "What administration over HTTP may do.",
-        "admin.process_settings": "Whether an admin key may set what chooses programs, and files "
-        "outside llm_storage, in models.json: env, extraArgs, absolute paths.",
+        "admin.process_settings": "Whether an admin key may change over HTTP what decides which "
+        "programs run: `env`, `extraArgs` and files outside llm_storage in models.json.",
         "tls": "The gateway's own certificate.",
-        "tls.enabled": "Whether it speaks https.",
-        "tls.private_key": "The private key, PEM.",
-        "tls.certificate": "The certificate, PEM.",
-        "tls.ca_chain": "The chain, PEM, if the certificate's file doesn't hold it.",
-        "tls.passphrase": "That of the private key; better: LLM_GATEWAY_TLS__PASSPHRASE.",
-        "tls.redirect_port": "80: answer plain HTTP there with a redirect to https.",
-        "tls.public_port": "443: where clients reach https, if a router forwards that to `port`.",
-        "tls.acme": "Get and renew the certificate by itself (RFC 8555), instead of the files.",
-        "tls.acme.domains": "Names that lead to this machine.",
-        "tls.acme.email": "Where the authority may write to.",
-        "tls.acme.directory": "The authority.",
-        "tls.acme.agree_tos": "I agree to the authority's terms of service.",
-        "tls.acme.challenge": "http-01 needs redirect_port: 80, tls-alpn-01 port 443.",
-        "tls.acme.profile": "One of the profiles that the authority offers.",
-        "tls.acme.ca_file": "Who vouches for the authority's own server, if no public CA.",
-        "cors": "Which web pages may call from a browser.",
-        "cors.origins": "Their origins.",
-        "limits": "What a client may ask for, and how long it may wait.",
-        "limits.max_body": "Of one request.",
-        "limits.body_memory": "For all bodies over 256KiB that are read and answered at a time.",
-        "limits.max_url": "Of an address, query included; 414 above it.",
-        "limits.max_header": "Of one header, name and value; 431 above it.",
-        "limits.max_head": "Of address and headers together; 431 above it.",
-        "limits.max_header_count": "How many headers; 431 above it.",
-        "limits.queue_size": "Requests waiting for a model; one more is refused with 503.",
-        "limits.queue_timeout": "How long a request waits for a model.",
-        "limits.load_timeout": "A model that makes no progress for so long is stopped.",
-        "limits.heartbeat": "Something goes out in every stream at least this often.",
-        "limits.connections": "In all; one more is closed with 503.",
-        "limits.connections_per_address": "One more is refused with 429.",
-        "limits.streams_per_key": "Of /status, /models/sse and logs; one more is refused with 429.",
-        "limits.handshake_timeout": "For the handshake of TLS.",
-        "limits.header_timeout": "For the first line and the headers of a request.",
-        "limits.body_timeout": "In which 16 KiB of a body must come, or its end.",
-        "limits.send_timeout": "In which a client must read something of its answer.",
-        "limits.keepalive": "How long a connection stays open without a request.",
-        "limits.request": "What one request may make a model work; more is refused with 400.",
-        "limits.request.time": "From its arrival to the end of its answer.",
-        "limits.request.max_tokens": "Of each answer.",
-        "limits.request.answers": "n, n_cmpl, best_of.",
-        "limits.request.logprobs": "n_probs, logprobs, top_logprobs.",
-        "limits.request.last_n": "Tokens of repeat_last_n and dry_penalty_last_n.",
-        "limits.request.logit_bias": "Entries of logit_bias.",
-        "limits.request.list_items": "Of stop, samplers, dry_sequence_breakers, lora and the like.",
-        "limits.request.list_bytes": "Of such a list in all.",
-        "limits.request.messages": "Messages, or items of a response's input.",
-        "limits.request.parts": "Parts of all of their contents together.",
-        "limits.request.prompts": "Prompts of a completion, times the answers to each.",
-        "limits.request.inputs": "Texts to embed, documents to rank.",
-        "limits.request.tools": "Tools.",
-        "limits.request.grammar_bytes": "Of a grammar, or a pattern in a schema.",
-        "limits.request.grammar_depth": "Of parentheses in a grammar.",
-        "limits.request.grammar_parts": "Of a grammar, when {m,n} is written out.",
-        "limits.request.grammar_choices": "Ways that are open at a place of a grammar.",
-        "limits.request.schema_bytes": "Of response_format, and of all tools together.",
-        "limits.request.schema_depth": "Levels of objects and lists in a schema.",
-        "limits.request.schema_properties": "Of one object in a schema.",
-        "limits.request.schema_length": "minLength and maxLength in a schema.",
-        "limits.request.text_bytes": "Of all texts together, without pictures and sounds.",
-        "limits.request.values": "Values in JSON, in lists and objects.",
-        "scheduler": "How many models may be in memory.",
-        "scheduler.max_loaded": "How many at once; null: as memory allows.",
-        "scheduler.memory_budget": "What they may take together; auto: what this machine has.",
-        "scheduler.idle_unload": "Unload a model that nobody used for so long.",
-        "accounting": "What is remembered of requests; never what was said in them.",
-        "accounting.keep_requests": "How long each request is remembered on disk: its key, model, "
-        "times, tokens, status and client address. null: only the newest, in memory.",
-        "accounting.max_requests": "How many are remembered on disk at most; the oldest go first.",
-        "log": "What is written to stderr, and how.",
-        "log.level": "The least that is written.",
-        "log.format": "json: an object a line, for programs.",
-        "page": "The page at / for browsers: chat, models, keys, usage. It asks for a key itself.",
-        "ui": "llama-server's own web UI at /ui/, for whoever has a key.",
-        "shutdown_timeout": "How long streams may go on after SIGTERM.",
-        "public_dir": "/.well-known/acme-challenge/ is served from it without a key.",
+        "tls.enabled": "Whether the gateway speaks https.",
+        "tls.private_key": "The file of the private key.",
+        "tls.certificate": "The file of the certificate.",
+        "tls.ca_chain": "The file of the intermediate certificates, if the certificate's own file "
+        "doesn't contain them.",
+        "tls.passphrase": "The passphrase of the private key. It is better kept in the "
+        "environment than in the file.",
+        "tls.redirect_port": "A second port, 80 as a rule, that redirects plain http to https.",
+        "tls.public_port": "The port that clients use for https, 443 as a rule, if a router "
+        "forwards it to `port`.",
+        "tls.acme": "Settings for getting and renewing the certificate automatically (ACME, "
+        "RFC 8555), in place of the files above.",
+        "tls.acme.domains": "The names that the certificate is for. They must lead to this "
+        "machine.",
+        "tls.acme.email": "Where the certificate authority may write to.",
+        "tls.acme.directory": "The certificate authority; Let's Encrypt by default.",
+        "tls.acme.agree_tos": "Your agreement to the authority's terms of service.",
+        "tls.acme.challenge": "How the authority checks that the names are yours. `http-01` needs "
+        "`redirect_port: 80`, `tls-alpn-01` needs port 443.",
+        "tls.acme.profile": "One of the certificate profiles that the authority offers.",
+        "tls.acme.ca_file": "The certificate authority that signed the ACME server's own "
+        "certificate, if that is no public one.",
+        "cors": "Which web pages may call the gateway from a browser.",
+        "cors.origins": "The origins of those pages. A `*` may stand for the labels of a "
+        "subdomain or for the port.",
+        "limits": "What a client may send, and how long it may wait.",
+        "limits.max_body": "The largest body of a request; a larger one is a 413.",
+        "limits.body_memory": "The memory for all bodies over 256 KiB that are being handled at "
+        "the same time. A body that finds no room waits, and is a 503 in the end.",
+        "limits.max_url": "The longest address of a request, its query included; a longer one is "
+        "a 414.",
+        "limits.max_header": "The longest single header, name and value together; a longer one is "
+        "a 431.",
+        "limits.max_head": "The longest head of a request: its address and all headers together; "
+        "a longer one is a 431.",
+        "limits.max_header_count": "How many headers a request may have; more are a 431.",
+        "limits.queue_size": "How many requests may wait for a model; one more is a 503.",
+        "limits.queue_timeout": "How long a request may wait for a model; then it is a 503.",
+        "limits.load_timeout": "How long a model that is being loaded may make no progress before "
+        "it is stopped.",
+        "limits.heartbeat": "The longest silence in a stream; then a sign of life is sent. It "
+        "must be shorter than what a proxy in front of the gateway waits for.",
+        "limits.connections": "How many connections may be open; one more is closed with a 503.",
+        "limits.connections_per_address": "How many connections one address may have open; one "
+        "more is a 429. This machine and trusted_proxies are exempt.",
+        "limits.streams_per_key": "How many event streams (`/status`, `/models/sse`, logs) one "
+        "key may have open; one more is a 429.",
+        "limits.handshake_timeout": "How long a TLS handshake may take.",
+        "limits.header_timeout": "How long the head of a request may take to arrive.",
+        "limits.body_timeout": "How long the next 16 KiB of a body, or its end, may take to "
+        "arrive.",
+        "limits.send_timeout": "How long a client may read nothing of its answer.",
+        "limits.keepalive": "How long a connection without a request stays open.",
+        "limits.request": "How much work one request may ask of a model; more is a 400 that names "
+        "the field and the limit.",
+        "limits.request.time": "How long a request may take, from its arrival to the end of its "
+        "answer.",
+        "limits.request.max_tokens": "How many tokens each answer may have.",
+        "limits.request.answers": "How many answers one request may ask for (`n`, `n_cmpl`, "
+        "`best_of`).",
+        "limits.request.logprobs": "How many alternatives to each token one request may ask for "
+        "(`n_probs`, `logprobs`, `top_logprobs`).",
+        "limits.request.last_n": "How many tokens `repeat_last_n` and `dry_penalty_last_n` may "
+        "look back.",
+        "limits.request.logit_bias": "How many entries `logit_bias` may have.",
+        "limits.request.list_items": "How many items `stop`, `samplers`, `dry_sequence_breakers`, "
+        "`lora` and similar lists may have.",
+        "limits.request.list_bytes": "How long the texts of such a list may be, all together.",
+        "limits.request.messages": "How many messages, or items of a response's `input`, there "
+        "may be.",
+        "limits.request.parts": "How many parts the contents of all messages may have together.",
+        "limits.request.prompts": "How many prompts a completion may have, times the answers to "
+        "each.",
+        "limits.request.inputs": "How many texts to embed, or documents to rank, there may be.",
+        "limits.request.tools": "How many tools there may be.",
+        "limits.request.grammar_bytes": "How long a grammar, or a pattern in a schema, may be.",
+        "limits.request.grammar_depth": "How deeply parentheses in a grammar may be nested.",
+        "limits.request.grammar_parts": "How many parts a grammar may have once its repetitions "
+        "`{m,n}` are written out; also what `minItems` and `maxItems` of a schema may add up to.",
+        "limits.request.grammar_choices": "How many ways may be open at one place of a grammar.",
+        "limits.request.schema_bytes": "How long `response_format`, or all tools together, may be.",
+        "limits.request.schema_depth": "How deeply objects and lists in a schema may be nested.",
+        "limits.request.schema_properties": "How many properties one object in a schema may have, "
+        "and how many choices an `anyOf`.",
+        "limits.request.schema_length": "The largest `minLength` and `maxLength` in a schema.",
+        "limits.request.text_bytes": "How long all texts of a request may be together, without "
+        "pictures and sounds.",
+        "limits.request.values": "How many JSON values a request may have, in lists and objects.",
+        "scheduler": "How many models may be in memory at the same time.",
+        "scheduler.max_loaded": "How many models may be loaded at once. null: as many as the "
+        "memory holds.",
+        "scheduler.memory_budget": "How much memory all models may take together. `auto`: what "
+        "this machine has, less a reserve.",
+        "scheduler.idle_unload": "How long a model may be idle before it is unloaded. null: until "
+        "its memory is needed.",
+        "accounting": "What is remembered of requests. What was said in them never is.",
+        "accounting.keep_requests": "How long the record of a request is kept on disk: its key, "
+        "model, times, tokens, status and client address. null: only the newest 200, in memory.",
+        "accounting.max_requests": "How many records are kept on disk; the oldest are removed "
+        "first.",
+        "log": "What is logged to stderr, and in which form.",
+        "log.level": "The least important messages to log; `info` logs a line for each request.",
+        "log.format": "The form of the log: text for people, or one JSON object a line for "
+        "programs.",
+        "page": "Whether the web page at `/` is served: chat, models, keys, usage. It asks for a "
+        "key itself.",
+        "ui": "Whether llama-server's own web UI is served at `/ui/`. It asks for a key, too.",
+        "shutdown_timeout": "How long running requests may go on after SIGTERM.",
+        "public_dir": "The folder from which `/.well-known/acme-challenge/` is served without a "
+        "key.",
     }
 )
