@@ -55,8 +55,8 @@ class GatewayError(Exception):
         if not self.retryable:
             self.headers.setdefault("x-should-retry", "false")
 
-    def told(self, *, admin: bool, request_id: str) -> Self:
-        """The same for one reader: an administrator, or who is told where one finds the rest."""
+    def told(self, *, in_full: bool, request_id: str) -> Self:
+        """Return the same for one reader: with its detail, or with where that is to be found."""
         if not self.detail:
             return self
         # Not by its own __init__, which takes other arguments in some subclasses.
@@ -64,7 +64,7 @@ class GatewayError(Exception):
         shown.__dict__.update(self.__dict__)
         shown.public = (
             self.message
-            if admin
+            if in_full
             else f"{self.public} (Request {request_id}: an administrator finds more about it in "
             "/chat/errors.)"
         )

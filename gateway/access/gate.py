@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 from gateway.access.keys import ANONYMOUS, LOCAL_ADMIN, KeyRing, Principal, UnknownKey
 from gateway.access.principal import VISITOR
-from gateway.access.scope import ADMIN, Scope
 from gateway.access.without_keys import refusal
 from gateway.access.wrong_keys import WrongKeys
 from gateway.config import AuthSettings
 from gateway.errors import Forbidden, Unauthorized
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.request import Request
+from gateway.scope import Scope
 
 
 class KeyGate:
@@ -69,9 +69,9 @@ class KeyGate:
 
     def check(self, principal: Principal, scope: Scope) -> None:
         """Raise :class:`Forbidden` unless ``principal`` may ask for what needs ``scope``."""
-        if scope is ADMIN and self.keys_needed and not principal.admin:
+        if scope not in principal.scopes:
             raise Forbidden(
-                "this needs an admin key: `llm-gateway keys create NAME --admin` makes one",
+                f"this needs {scope.asks_for}: `llm-gateway keys create NAME --admin` makes one",
                 code="admin_key_required",
             )
 
@@ -82,7 +82,7 @@ class KeyGate:
         reason = refusal(request, self._hosts, self._proxies)
         if reason is None:
             return ANONYMOUS
-        if scope is ADMIN:
+        if not VISITOR.may(scope):
             raise Forbidden(
                 "without keys (auth.enabled: false) this is only for programs on the gateway's own "
                 f"machine: {reason}",

@@ -24,6 +24,7 @@ from gateway.access.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_lik
 from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, Principal
 from gateway.access.rate_limits import NO_LIMITS, Limits
 from gateway.errors import BadRequest, NotFound, Unauthorized
+from gateway.scope import OF_NOBODY, scopes_of_key
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.legacy_keys import LegacyFile
@@ -59,7 +60,7 @@ class _Entry:
 
 
 # Compared with where no key has the digest, so that a miss does the same work as a hit.
-_NOBODY = _Entry(bytes(32), Principal("nobody", "nobody", admin=False), revoked=True)
+_NOBODY = _Entry(bytes(32), Principal("nobody", "nobody", OF_NOBODY), revoked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +400,7 @@ def _entry(record: KeyRecord) -> _Entry:
     principal = Principal(
         key_id=record.id,
         name=record.name,
-        admin=record.admin,
+        scopes=scopes_of_key(admin=record.admin),
         models=None if record.models is None else frozenset(record.models),
         personalities=None if record.personalities is None else frozenset(record.personalities),
         default_personality=record.default_personality,

@@ -18,6 +18,7 @@ from gateway.access.keys import KeyRing
 from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, VISITOR, Principal
 from gateway.errors import Forbidden, GatewayError, Unauthorized
 from gateway.proxy.ending import Ending, Endings
+from gateway.scope import Scope
 
 T = TypeVar("T")
 
@@ -27,8 +28,8 @@ class Permitted(Protocol):
 
     id: str
     principal: Principal
-    #: Whether its route asks for an admin key.
-    needs_admin: bool
+    #: What its route needs.
+    scope: Scope
     #: Whether it goes on to show what its key may see.
     watches: bool
     model: str | None
@@ -114,7 +115,7 @@ def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError 
         return error
     if after is before:
         return None
-    if permitted.needs_admin and not after.admin:
+    if not after.may(permitted.scope):
         return Forbidden("this key is no admin key any more", code="admin_key_required")
     if permitted.watches and _sight(after) != _sight(before):
         return Forbidden("the rights of this key have changed: connect again", code="key_changed")
@@ -135,4 +136,4 @@ def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError 
 
 def _sight(principal: Principal) -> tuple[object, ...]:
     """What decides what one may see."""
-    return principal.admin, principal.models, principal.personalities
+    return principal.scopes, principal.models, principal.personalities

@@ -7,7 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.admin_models import ENTRIES
 from gateway.api.app_keys import GATE, LIBRARY, SCHEDULER
 from gateway.api.classic import json_response
@@ -18,6 +17,7 @@ from gateway.api.route import needs
 from gateway.backends.facts import Headers
 from gateway.errors import ModelNotFound
 from gateway.models.catalog import ModelSpec
+from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
 

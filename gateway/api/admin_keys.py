@@ -11,7 +11,6 @@ from gateway.access.accounting import ACCOUNTING
 from gateway.access.key_fields import shown, time_after
 from gateway.access.key_names import unknown_names
 from gateway.access.principal import WITHOUT_KEY
-from gateway.access.scope import Scope
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.app_keys import GATE, LIBRARY
 from gateway.api.classic import json_response
@@ -21,6 +20,7 @@ from gateway.api.route import needs
 from gateway.errors import BadRequest
 from gateway.models.catalog import Catalog
 from gateway.proxy.body import JsonObject
+from gateway.scope import Scope
 from gateway.validation import parse_duration
 
 #: Fields of a key as they are called here, and in a ``KeyRecord``.

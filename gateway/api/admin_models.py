@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.reading import json_body
 from gateway.api.request_context import CONTEXT
 from gateway.api.route import needs
@@ -15,6 +14,7 @@ from gateway.entries import Conditions, Entries, Stored
 from gateway.errors import ModelNotFound
 from gateway.models.merge_patch import merged
 from gateway.proxy.body import serialise
+from gateway.scope import Scope
 
 ENTRIES: Final = web.AppKey("entries", Entries)
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.app_keys import LIBRARY, SCHEDULER, SETTINGS
 from gateway.api.classic import json_response
 from gateway.api.events import Board, endless
@@ -18,6 +17,7 @@ from gateway.api.reading import json_body, refuse_unknown
 from gateway.api.route import needs
 from gateway.backends.pulls import Pulls
 from gateway.errors import BadRequest, CatalogBroken
+from gateway.scope import Scope
 from gateway.validation import InvalidFiles
 
 #: Field of the body -> what it must be.

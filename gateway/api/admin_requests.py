@@ -15,7 +15,6 @@ from gateway.access.accounting import ACCOUNTING, UnderWay
 from gateway.access.past_requests import PastRequest, Wanted
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
-from gateway.access.scope import Scope
 from gateway.api.app_keys import GATE, SCHEDULER
 from gateway.api.classic import json_response
 from gateway.api.events import endless
@@ -25,6 +24,7 @@ from gateway.api.route import needs
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
+from gateway.scope import Scope
 from gateway.validation import whole_number
 
 #: Ended requests in one answer: as a rule, and at most.

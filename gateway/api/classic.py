@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.app_keys import ERRORS, LIBRARY, SCHEDULER
 from gateway.api.events import BOARD, endless, event_stream, is_due, patience
 from gateway.api.inference import chosen_by, refuse_readers, resolve
@@ -27,6 +26,7 @@ from gateway.proxy.ask import texts
 from gateway.proxy.body import shape
 from gateway.proxy.personality import CHAT, apply_to_chat, check_messages
 from gateway.proxy.resolve import Active, model_name
+from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
 
 
@@ -65,11 +65,11 @@ async def load_model(request: web.Request) -> web.Response:
         raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
     await library.refresh()
     target = await resolve(context, body, anew=True)
-    principal = context.principal
+    principal, admin = context.principal, context.principal.may(Scope.ADMIN)
     with context.services.standing.watching(context):
-        await request.app[SCHEDULER].load(target.name, explicit=principal.admin)
+        await request.app[SCHEDULER].load(target.name, explicit=admin)
     active = Active(target.name, target.personality)
-    library.choices.choose(principal.key_id, active, admin=principal.admin)
+    library.choices.choose(principal.key_id, active, admin=admin)
     message = f"Model {target.name} loaded"
     if target.personality is not None:
         message += f" with personality {target.personality}"
@@ -114,7 +114,9 @@ async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
     told, told_at = _Event(None, ""), 0.0
     async with contextlib.aclosing(board.turns()) as turns:
         async for _ in turns:
-            view = _View(principal.admin, principal.models, chosen_by(principal, library))
+            view = _View(
+                principal.may(Scope.ADMIN), principal.models, chosen_by(principal, library)
+            )
             event = board.seen(view, partial(_status_event, app, view))
             if event.essence != told.essence or (event.text != told.text and is_due(told_at)):
                 told, told_at = event, time.monotonic()

@@ -19,7 +19,6 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from gateway.access.accounting import ACCOUNTING, Accounting
-from gateway.access.scope import Scope
 from gateway.api.app_keys import SCHEDULER
 from gateway.api.classic import json_response
 from gateway.api.route import needs
@@ -28,6 +27,7 @@ from gateway.backends.ram import ram_device
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
 from gateway.samples import FINE, WEEK, Sample, Samples
+from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.validation import parse_duration
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.app_keys import SCHEDULER, SETTINGS
 from gateway.api.classic import json_response
 from gateway.api.route import needs
@@ -25,6 +24,7 @@ from gateway.errors import (
     Unavailable,
     Unprocessable,
 )
+from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
 
 #: Seconds for the hub to answer, the start of a process and a look at the GPUs included.

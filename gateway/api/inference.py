@@ -37,6 +37,7 @@ from gateway.proxy.shaping import (
 from gateway.proxy.sse import Usage
 from gateway.proxy.template import through_template
 from gateway.proxy.unqueued import ask_unqueued, running, to_client
+from gateway.scope import Scope
 from gateway.workers import WORKERS, is_small
 
 JSON = b"Content-Type: application/json\r\n"
@@ -285,7 +286,7 @@ def chosen_by(principal: Principal, library: Library) -> Active | None:
     its rights changed) is none: no request fails for a name that it didn't say, or learns it.
     Neither does one for the personality alone.
     """
-    chosen = library.choices.of(principal.key_id, admin=principal.admin)
+    chosen = library.choices.of(principal.key_id, admin=principal.may(Scope.ADMIN))
     if chosen is None:
         return None
     if principal.models is not None and chosen.model not in principal.models:

@@ -27,6 +27,7 @@ from gateway.backends.options import tags
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.models.catalog import ModelSpec
+from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
 _STATUS = {
@@ -207,7 +208,7 @@ async def _objects(
                 for label, one in spec.personalities.items()
                 if not one.unlisted and (allowed is None or label in allowed)
             ],
-            **_elsewhere(backends[spec.name], admin=request[CONTEXT].principal.admin),
+            **_elsewhere(backends[spec.name], which=request[CONTEXT].principal.may(Scope.ADMIN)),
             **(_virtual(spec, personality) if personality else {}),
         }
         for name, spec, personality in names
@@ -225,11 +226,11 @@ def _virtual(spec: ModelSpec, label: str) -> dict[str, Any]:
     }
 
 
-def _elsewhere(backend: Backend | None, *, admin: bool) -> dict[str, Any]:
-    """Of a model that other servers have: that it is one; for administrators, which and how."""
+def _elsewhere(backend: Backend | None, *, which: bool) -> dict[str, Any]:
+    """Return that a model is on other servers, if it is; with ``which`` also on which, and how."""
     if backend is None or not backend.servers:
         return {}
-    return {"remote": True, **({"servers": backend.servers} if admin else {})}
+    return {"remote": True, **({"servers": backend.servers} if which else {})}
 
 
 def _status(backend: Backend | None) -> dict[str, Any]:

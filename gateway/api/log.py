@@ -10,7 +10,6 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.classic import json_response
 from gateway.api.events import endless
 from gateway.api.route import needs
@@ -18,6 +17,7 @@ from gateway.errors import BadRequest
 from gateway.log_tail import MOST, LogTail
 from gateway.logs import log_tail
 from gateway.plurals import counted
+from gateway.scope import Scope
 from gateway.validation import whole_number
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")

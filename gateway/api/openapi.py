@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.app_keys import SETTINGS
 from gateway.api.route import Routes, answers_with, needs
 from gateway.proxy.body import exact
+from gateway.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)

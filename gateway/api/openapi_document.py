@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.access.scope import Scope
 from gateway.api.openapi_answers import Answers
 from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
 from gateway.api.openapi_samples import Example, samples
@@ -24,7 +23,8 @@ from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
 from gateway.api.route import Routes, media_types_of, scope_of
 from gateway.http.request import Handler
 from gateway.proxy.dialect import ANTHROPIC
-from gateway.proxy.routes import TABLE, Access, Route
+from gateway.proxy.routes import TABLE, Route
+from gateway.scope import Scope
 
 #: What `*` stands for. HEAD is answered with 405 there, and OPTIONS by CORS.
 _ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -96,7 +96,7 @@ One address for the models of a box: OpenAI's, Anthropic's and llama-server's AP
 administration.
 
 A key goes into `Authorization: Bearer KEY` or `X-Api-Key: KEY`{query}. `x-scope` of an operation \
-says what it asks for: no key (`public`), any key (`chat`), or an admin key (`admin`). \
+says what it asks for: {scopes}. \
 `llm-gateway keys create NAME` makes one.
 
 Answers carry `X-Request-Id` and, where a model was asked, `X-Gateway-Model`.
@@ -176,7 +176,8 @@ def _about(query_key: bool) -> str:
         if status not in _OF_AN_OPERATION
     )
     query = ", on GET also into `?authKey=KEY`" if query_key else ""
-    return _ABOUT.format(query=query, rows=rows)
+    *others, last = (f"{scope.asks_for} (`{scope.value}`)" for scope in Scope)
+    return _ABOUT.format(query=query, rows=rows, scopes=f"{', '.join(others)}, or {last}")
 
 
 def _error(name: str, reason: str) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def _operation(
     query_key: bool,
 ) -> dict[str, Any]:
     scope = scope_of(handler)
-    refused = route is not None and route.access is Access.REFUSED
+    refused = route is not None and route.refused
     shape = _shape(handler, method, None if refused else route)
     told = told or Told(REFUSED if refused else "")
     operation: dict[str, Any] = {
@@ -253,7 +254,7 @@ def _abouts(route: Route | None, told: Told, *, refused: bool) -> Iterator[str]:
     if route is not None and not refused and not told.same_as:
         yield f"Answered by the model's llama-server (`{route.target}`)."
     if route is not None and route.reason:
-        yield f"{route.access.value}: {route.reason}.".capitalize()
+        yield f"{'nobody' if refused else route.scope.asks_for}: {route.reason}.".capitalize()
 
 
 def _responses(

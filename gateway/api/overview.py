@@ -15,12 +15,12 @@ from gateway import __version__
 from gateway.access.accounting import ACCOUNTING, UnderWay
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
-from gateway.access.scope import Scope
 from gateway.api.app_keys import GATE, LIBRARY, LIFECYCLE, SCHEDULER
 from gateway.api.classic import json_response
 from gateway.api.events import endless
 from gateway.api.route import needs
 from gateway.errors import BadRequest
+from gateway.scope import Scope
 
 #: Seconds: it is asked for every second, and a look may wake up a GPU's driver.
 _SEEN_WITHIN: Final = 5.0

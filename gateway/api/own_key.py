@@ -14,6 +14,7 @@ from gateway.api.app_keys import GATE, SETTINGS
 from gateway.api.classic import json_response
 from gateway.api.request_context import CONTEXT
 from gateway.api.route import counts
+from gateway.scope import Scope
 
 #: What a key's own usage can be told by.
 OWN_USAGE_BY = ("model", "day")
@@ -34,7 +35,7 @@ async def own_key(request: web.Request) -> web.Response:
             "id": principal.key_id,
             "name": principal.name,
             "description": _description(app, principal),
-            "admin": principal.admin,
+            "admin": principal.may(Scope.ADMIN),
             "expires": None if expires is None else _time(expires),
             "models": _listed(principal.models),
             "personalities": _listed(principal.personalities),

@@ -20,7 +20,6 @@ from multidict import CIMultiDict
 from gateway import logs
 from gateway.access.presented_key import key_in, presented_key
 from gateway.access.rate_limits import NO_LIMITS
-from gateway.access.scope import ADMIN, PUBLIC, Scope
 from gateway.access.wrong_keys import TooManyWrongKeys
 from gateway.api.addresses import no_route, not_for
 from gateway.api.reading import check_expect, coding_of, too_large
@@ -34,6 +33,7 @@ from gateway.http.response import Answer
 from gateway.logs import log_request
 from gateway.proxy.routes import dialect_at
 from gateway.proxy.targets import check_names, check_path
+from gateway.scope import OF_ANY_KEY, Scope
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ class Route:
         unneeded: set[Step] = set()
         if not counted(handler):
             unneeded.add(charge)
-        if self.scope is PUBLIC:
+        if self.scope in OF_ANY_KEY:
+            unneeded.add(authorize)  # whoever comes this far has it
+        if self.scope is Scope.PUBLIC:
             unneeded |= {authenticate, use_known_key, refuse_when_stopping, charge, check_body}
         self.steps = tuple(step for step in steps if step not in unneeded)
 
@@ -100,20 +102,23 @@ def preflight(request: web.Request, context: RequestContext, _route: Route) -> w
 
 
 def authenticate(request: web.Request, context: RequestContext, route: Route) -> None:
-    """Find out whose request it is, and whether they may."""
+    """Find out whose request it is."""
     gate = context.services.gate
     key = presented_key(request, allow_query=gate.keys_in_queries)
     context.principal = gate.admit(request, key, route.scope)
-    context.needs_admin = route.scope is ADMIN
-    gate.check(context.principal, route.scope)
+    context.scope = route.scope
 
 
 def use_known_key(request: FastRequest, context: RequestContext, route: CachedRoute) -> None:
     """The same where the key was read with the head."""
     gate = context.services.gate
     context.principal = gate.admit(request, route.key, route.scope)
-    context.needs_admin = route.scope is ADMIN
-    gate.check(context.principal, route.scope)
+    context.scope = route.scope
+
+
+def authorize(_request: Request, context: RequestContext, route: Route) -> None:
+    """Refuse whoever lacks the right that the route asks for."""
+    context.services.gate.check(context.principal, route.scope)
 
 
 def refuse_when_stopping(_request: Request, context: RequestContext, _route: Route) -> None:
@@ -149,13 +154,14 @@ AIOHTTP: tuple[Step, ...] = (
     check_target,
     preflight,
     authenticate,
+    authorize,
     refuse_when_stopping,
     charge,
     check_body,
 )
 #: And one of the fast protocol, which looks at a head when it is first seen, and takes no body
 #: that is long or packed.
-FAST_JSON: tuple[Step, ...] = (use_known_key, refuse_when_stopping, charge)
+FAST_JSON: tuple[Step, ...] = (use_known_key, authorize, refuse_when_stopping, charge)
 
 
 async def answer(request: Request, context: RequestContext, route: Route) -> Answer:
@@ -234,7 +240,7 @@ async def _until_keys_are_known(request: Request, context: RequestContext, route
 
     Only who brings a key waits, after what is refused, or answered, without a look at keys.
     """
-    if route.scope is PUBLIC:
+    if route.scope is Scope.PUBLIC:
         return
     gate = context.services.gate
     if isinstance(route, CachedRoute):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.app_keys import LIBRARY, LIFECYCLE, SETTINGS
 from gateway.api.classic import json_response
 from gateway.api.route import needs
 from gateway.errors import NotFound
 from gateway.http.tls_state import TLS
+from gateway.scope import Scope
 
 #: RFC 8555, 8.3: a token is base64url, so there is nothing to traverse with.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")

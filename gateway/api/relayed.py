@@ -12,7 +12,6 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api import router, unloaded
 from gateway.api.app_keys import LIBRARY, SCHEDULER
 from gateway.api.classic import json_response
@@ -26,11 +25,11 @@ from gateway.http.request import AnyHandler, Handler
 from gateway.http.response import Answer
 from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
-from gateway.proxy.routes import TABLE, Access, ModelIn, Route, refusal, renamed, without_key
+from gateway.proxy.routes import TABLE, ModelIn, Route, refusal, renamed, without_key
 from gateway.proxy.targets import check_sent_on
 from gateway.proxy.unqueued import NOT_LOADED, ask_unqueued, to_client
+from gateway.scope import Scope
 
-_SCOPES = {Access.CHAT: Scope.CHAT, Access.ADMIN: Scope.ADMIN, Access.REFUSED: Scope.CHAT}
 #: Bodies up to here are read before they are sent on, so that they can be sent once more.
 _SMALL = 1024 * 1024
 
@@ -43,19 +42,15 @@ def routes() -> Iterator[tuple[str, str, Handler]]:
 
 
 def _takes_json(route: Route) -> bool:
-    return (
-        route.method == "POST"
-        and route.model is ModelIn.BODY
-        and route.access is not Access.REFUSED
-    )
+    return route.method == "POST" and route.model is ModelIn.BODY and not route.refused
 
 
 def _marked(route: Route, handler: H) -> H:
-    return counts(True)(needs(_SCOPES[route.access])(handler))
+    return counts(True)(needs(route.scope)(handler))
 
 
 def _handler(route: Route) -> Handler:
-    if route.access is Access.REFUSED:
+    if route.refused:
         return _refusing(route)
     match route.model:
         case ModelIn.BODY:
@@ -106,7 +101,7 @@ def _showing(route: Route) -> Handler:
             if (known := await unloaded.props(request, target.spec)) is None:
                 raise
             return json_response(known)
-        change = None if request[CONTEXT].principal.admin else without_paths
+        change = None if request[CONTEXT].principal.may(Scope.ADMIN) else without_paths
         return await to_client(request.app[SCHEDULER], call, fetched, change)
 
     return handle

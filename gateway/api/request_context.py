@@ -13,6 +13,7 @@ from gateway.api.services import Services
 from gateway.errors import GatewayError
 from gateway.http.request import FastRequest, Request
 from gateway.http.request_id import new_id
+from gateway.scope import Scope
 
 
 class RequestContext:
@@ -26,10 +27,10 @@ class RequestContext:
         "id",
         "model",
         "named",
-        "needs_admin",
         "personality",
         "place",
         "principal",
+        "scope",
         "services",
         "watches",
     )
@@ -39,8 +40,8 @@ class RequestContext:
         self.id = new_id()
         self.named = named
         self.principal: Principal = NOBODY
-        #: Whether its route asks for an admin key.
-        self.needs_admin = False
+        #: What its route needs.
+        self.scope = Scope.PUBLIC
         #: Whether it goes on to show what its key may see.
         self.watches = False
         #: The model it went to, for the answer's header and the log, and its personality.
@@ -53,7 +54,7 @@ class RequestContext:
 
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as whoever asks may see it."""
-        return error.told(admin=self.principal.admin, request_id=self.id)
+        return error.told(in_full=self.principal.may(Scope.ADMIN), request_id=self.id)
 
     def answer_headers(self) -> list[tuple[str, str]]:
         """The header fields of its answer that say what became of this very request."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from gateway.access.scope import Scope
 from gateway.http.request import Handler
+from gateway.scope import OF_ANY_KEY, OF_NOBODY, Scope
 
 #: ``(method, path, handler)``
 Routes = Iterable[tuple[str, str, Handler]]
@@ -44,7 +44,7 @@ def counts(yes: bool) -> Callable[[H], H]:
 
 def counted(handler: object) -> bool:
     """Whether requests to a handler count for the limits of their keys."""
-    yes: bool = getattr(handler, _COUNTS, scope_of(handler) is Scope.CHAT)
+    yes: bool = getattr(handler, _COUNTS, scope_of(handler) in OF_ANY_KEY - OF_NOBODY)
     return yes
 
 

@@ -15,7 +15,6 @@ import orjson
 from aiohttp import web
 
 from gateway import __version__
-from gateway.access.scope import Scope
 from gateway.api import classic, listing
 from gateway.api.app_keys import (
     ERRORS,
@@ -32,6 +31,7 @@ from gateway.api.route import counts, needs
 from gateway.backends.backend import State
 from gateway.errors import BadRequest, GatewayError, Unavailable
 from gateway.proxy.resolve import model_name
+from gateway.scope import Scope
 from gateway.tasks import spawn
 
 

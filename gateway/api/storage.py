@@ -8,13 +8,13 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.app_keys import LIBRARY
 from gateway.api.route import needs
 from gateway.config import Settings
 from gateway.entries import Entries
 from gateway.errors import NotFound
 from gateway.models.catalog import Catalog
+from gateway.scope import Scope
 from gateway.tasks import spawn
 
 

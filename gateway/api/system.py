@@ -22,7 +22,6 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.access.accounting import ACCOUNTING
-from gateway.access.scope import Scope
 from gateway.api.app_keys import LIBRARY, LIFECYCLE, SCHEDULER, SETTINGS
 from gateway.api.classic import json_response
 from gateway.api.overview import machine_of
@@ -32,6 +31,7 @@ from gateway.backends.machine import Machine
 from gateway.backends.program_version import program_version
 from gateway.errors import LoadFailed
 from gateway.http.tls_state import TLS
+from gateway.scope import Scope
 from gateway.tasks import spawn
 
 if TYPE_CHECKING:

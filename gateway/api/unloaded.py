@@ -13,6 +13,7 @@ from gateway.api.listing import DETAILS, status_of
 from gateway.api.request_context import CONTEXT
 from gateway.backends.facts import Headers, context_of
 from gateway.models.catalog import ModelSpec
+from gateway.scope import Scope
 
 
 async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
@@ -29,6 +30,7 @@ async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
         return None
     context = context_of(spec, facts.trained)
     path = str(facts.stamp.path)
+    shows_path = request[CONTEXT].principal.may(Scope.ADMIN)
     found: dict[str, Any] = {
         "status": {"value": status_of(request.app[SCHEDULER].backend(spec.name))},
         "default_generation_settings": {
@@ -37,7 +39,7 @@ async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
         },
         "total_slots": spec.parallel,
         "model_alias": spec.name,
-        "model_path": path if request[CONTEXT].principal.admin else posixpath.basename(path),
+        "model_path": path if shows_path else posixpath.basename(path),
     }
     if (modalities := await _modalities(headers, spec)) is not None:
         found["modalities"] = modalities

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from aiohttp import web
 
-from gateway.access.scope import Scope
 from gateway.api.route import needs
 from gateway.backends.webui import File, WebUi
 from gateway.errors import GatewayError, NotFound, Unavailable
 from gateway.http.request import Handler
+from gateway.scope import Scope
 
 #: What the page asks for, and no more. What is refused is so here too.
 _ASKED_FOR = frozenset(

@@ -28,6 +28,7 @@ from gateway.proxy.personality import (
     RESPONSES,
     MessageFormat,
 )
+from gateway.scope import Scope
 
 
 class ModelIn(enum.Enum):
@@ -38,14 +39,6 @@ class ModelIn(enum.Enum):
     QUERY = "the query, ?model="
 
 
-class Access(enum.Enum):
-    """Who may call."""
-
-    CHAT = "any key"
-    ADMIN = "an admin key"
-    REFUSED = "nobody"
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
     """One route. ``upstream`` is the path at llama-server, the same if not given.
@@ -54,20 +47,21 @@ class Route:
     said and usage is read. ``defaults``: sampling defaults of models.json go into the body.
     ``beside``: answered by llama-server beside its running requests, so no slot is waited for.
     ``reason``: why it is not for everybody. ``needs``: what a model must be able to do, see
-    :mod:`gateway.proxy.ability`.
+    :mod:`gateway.proxy.ability`. ``refused``: nobody may call it.
     """
 
     method: str
     path: str
     upstream: str = ""
     model: ModelIn = ModelIn.BODY
-    access: Access = Access.CHAT
+    scope: Scope = Scope.CHAT
     format: MessageFormat = NONE
     dialect: Dialect = OPENAI
     defaults: bool = False
     unqueued: bool = False
     reason: str = ""
     needs: str = ""
+    refused: bool = False
 
     @property
     def target(self) -> str:
@@ -93,7 +87,7 @@ def _both(
 ) -> tuple[Route, Route]:
     """A POST route with and without /v1, as clients with either base URL ask for it."""
     target = upstream or f"/v1{path}"
-    what = Access.CHAT, format, dialect, defaults, unqueued, "", needs
+    what = Scope.CHAT, format, dialect, defaults, unqueued, "", needs
     return (
         Route("POST", path, target, model, *what),
         Route("POST", f"/v1{path}", target, model, *what),
@@ -101,7 +95,7 @@ def _both(
 
 
 def _refused(method: str, path: str, reason: str) -> Route:
-    return Route(method, path, access=Access.REFUSED, reason=reason)
+    return Route(method, path, reason=reason, refused=True)
 
 
 _RUNS_PROGRAMS = "it runs programs on this machine"
@@ -145,7 +139,7 @@ TABLE: tuple[Route, ...] = (
         "GET",
         "/slots",
         model=ModelIn.QUERY,
-        access=Access.ADMIN,
+        scope=Scope.ADMIN,
         unqueued=True,
         reason="some builds show in it what other clients asked",
     ),
@@ -153,7 +147,7 @@ TABLE: tuple[Route, ...] = (
         "GET",
         "/metrics",
         model=ModelIn.QUERY,
-        access=Access.ADMIN,
+        scope=Scope.ADMIN,
         unqueued=True,
         reason="it tells what others do",
     ),
@@ -161,7 +155,7 @@ TABLE: tuple[Route, ...] = (
         "POST",
         "/props",
         model=ModelIn.QUERY,
-        access=Access.ADMIN,
+        scope=Scope.ADMIN,
         unqueued=True,
         reason="it changes the model's defaults for everybody",
     ),
@@ -169,7 +163,7 @@ TABLE: tuple[Route, ...] = (
         "POST",
         "/lora-adapters",
         model=ModelIn.QUERY,
-        access=Access.ADMIN,
+        scope=Scope.ADMIN,
         unqueued=True,
         reason="it changes the model for everybody",
     ),
@@ -177,7 +171,7 @@ TABLE: tuple[Route, ...] = (
         "POST",
         "/slots/{slot}",
         model=ModelIn.QUERY,
-        access=Access.ADMIN,
+        scope=Scope.ADMIN,
         unqueued=True,
         reason="it empties other clients' caches; saving and restoring is refused, as it "
         "writes and reads files",
@@ -209,7 +203,7 @@ def dialect_at(path: str) -> Dialect:
     return found
 
 
-_NEVER = {route.path: route.reason for route in TABLE if route.access is Access.REFUSED}
+_NEVER = {route.path: route.reason for route in TABLE if route.refused}
 #: Paths below these are refused as well.
 _NEVER_BELOW = {path.partition("{")[0]: reason for path, reason in _NEVER.items() if "{" in path}
 _SLOT_FILES = frozenset({"save", "restore"})

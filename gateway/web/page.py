@@ -14,12 +14,12 @@ from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.access.presented_key import presented_key
-from gateway.access.scope import Scope
 from gateway.api.addresses import no_route
 from gateway.api.request_context import CONTEXT
 from gateway.api.route import needs
 from gateway.errors import NotFound, Unauthorized
 from gateway.http.request import Handler
+from gateway.scope import Scope
 from gateway.web.files import DIST, DOCS, File, Files
 
 #: Scripts and styles are files of the page, never parts of it, so what a model writes can't run;

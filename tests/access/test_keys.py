@@ -28,6 +28,7 @@ from gateway.access.keys import (
 from gateway.access.rate_limits import NO_LIMITS
 from gateway.access.store import Store
 from gateway.errors import BadRequest, GatewayError, NotFound, Unauthorized
+from gateway.scope import Scope
 from gateway.validation import InvalidFiles
 
 
@@ -118,7 +119,7 @@ async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> 
     )
     await ring.reload()
     found = ring.find(key, time.time())
-    assert (found.key_id, found.name, found.admin) == (record.id, "phone", False)
+    assert (found.key_id, found.name, found.may(Scope.ADMIN)) == (record.id, "phone", False)
     assert found.models == {"a", "b"}
     assert found.personalities == {"p"}
     assert found.default_personality == "p"
@@ -128,7 +129,7 @@ async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> 
 
     other, other_key = await ring.create("plain", admin=True)
     found = ring.find(other_key, time.time())
-    assert (found.key_id, found.admin, found.models) == (other.id, True, None)
+    assert (found.key_id, found.may(Scope.ADMIN), found.models) == (other.id, True, None)
     assert found.limits == Limits()
 
 
@@ -229,7 +230,7 @@ def _time_of_find(ring: KeyRing, key: str) -> float:
 
 def test_principals_without_a_key() -> None:
     for principal in (ANONYMOUS, LOCAL_ADMIN):
-        assert principal.admin
+        assert principal.may(Scope.ADMIN)
         assert principal.models is None
         assert principal.expires is None
 
@@ -323,7 +324,7 @@ async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) 
     )
     assert (changed.name, changed.description, changed.hash) == ("tablet", "Bob's", record.hash)
     found = ring.find(key, 0)
-    assert (found.name, found.admin, found.models) == ("tablet", True, None)
+    assert (found.name, found.may(Scope.ADMIN), found.models) == ("tablet", True, None)
     assert found.limits == Limits(tpm=7, tpd=9)
     assert await ring.change(record.id, {}) == changed
     await ring.change(record.id, {"limits": None, "personalities": []})

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.access.scope import Scope
 from gateway.api.route import counted, scope_of
 from gateway.app import ROUTES
+from gateway.scope import Scope
 from tests.harness import MakeGateway, Running, fake_model
 from tests.wire import Client, connected
 

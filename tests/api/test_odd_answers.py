@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.proxy.routes import TABLE, Access, ModelIn
+from gateway.proxy.routes import TABLE, ModelIn
 from tests.elsewhere import Elsewhere
 from tests.harness import FAKE, MakeGateway, Running, fake_model
 
@@ -105,7 +105,7 @@ def requests(*, streamed: bool) -> list[tuple[str, str, Any]]:
     ]
     for route in TABLE:
         path = re.sub(r"{\w+}", "0", route.path)
-        if route.access is Access.REFUSED or route.path != route.target:
+        if route.refused or route.path != route.target:
             continue
         if route.model is ModelIn.QUERY:
             if not streamed:

@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.proxy.routes import TABLE, Access, ModelIn
+from gateway.proxy.routes import TABLE, ModelIn
+from gateway.scope import Scope
 from tests.harness import MakeGateway, Running, fake_model
 
 RECORDER = str(Path(__file__).parent.parent / "recording_llama_server.py")
@@ -25,7 +26,7 @@ BODIES = {
     "completion": {"prompt": "hi"},
     "none": {"content": "hi", "input": "hi"},
 }
-OPEN = [r for r in TABLE if r.access is not Access.REFUSED]
+OPEN = [r for r in TABLE if not r.refused]
 
 
 class Recorded:
@@ -87,7 +88,8 @@ async def test_json_routes(running: Running, recorded: Recorded) -> None:
     routes = [r for r in OPEN if r.model is ModelIn.BODY]
     assert len(routes) > 25
     for route in routes:
-        assert route.access is Access.CHAT
+        assert route.scope is Scope.CHAT
+        assert not route.refused
         body = {**BODIES[route.format.name], "model": "m", "x": {"b": 1, "a": [1.5]}}
         status, answer = await running.json("POST", route.path, json=body, key=key)
         assert status == 200, (route.path, answer)
@@ -234,7 +236,7 @@ async def test_routes_for_administrators(running: Running, recorded: Recorded) -
 
 
 async def test_refused_routes(running: Running, recorded: Recorded) -> None:
-    refused = [r for r in TABLE if r.access is Access.REFUSED]
+    refused = [r for r in TABLE if r.refused]
     assert {r.path for r in refused} > {"/tools", "/cors-proxy", "/v1/stream"}
     for route in refused:
         path = route.path.replace("{conversation}", "x")
@@ -377,7 +379,8 @@ async def test_a_query_that_names_another_model_than_the_body(running: Running) 
     routes = [
         route.path
         for route in TABLE
-        if (route.method, route.model) == ("POST", ModelIn.BODY) and route.access is Access.CHAT
+        if (route.method, route.model, route.scope) == ("POST", ModelIn.BODY, Scope.CHAT)
+        and not route.refused
     ]
     for path in ("/loadModel", "/models/load", *routes):
         for body in ({"model": "org/m", **message}, message):

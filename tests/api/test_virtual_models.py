@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.routes import TABLE, Access, ModelIn
+from gateway.proxy.routes import TABLE, ModelIn
 from gateway.workers import SMALL
 from tests.elsewhere import Elsewhere
 from tests.harness import FAKE, MakeGateway, Running, fake_model
@@ -24,7 +24,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "completion": {"prompt": "hi"},
     "none": {"content": "hi", "input": "hi"},
 }
-ROUTES = [r for r in TABLE if r.access is not Access.REFUSED and r.model is ModelIn.BODY]
+ROUTES = [r for r in TABLE if not r.refused and r.model is ModelIn.BODY]
 PERSONALITIES: dict[str, Any] = {
     "coder": {
         "prompt": "You write code.",

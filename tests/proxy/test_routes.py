@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.dialect import ANTHROPIC
-from gateway.proxy.routes import TABLE, Access, ModelIn, refusal, without_key
+from gateway.proxy.routes import TABLE, ModelIn, refusal, without_key
+from gateway.scope import Scope
 
 #: What llama-server b10434 to b11549 answers to, but for its web UI and what the gateway answers
 #: itself: /health, /v1/health, /models, /v1/models and the router's /models/... .
@@ -53,14 +54,14 @@ def test_complete() -> None:
 
 
 def test_safe() -> None:
-    closed = {(r.method, r.path) for r in TABLE if r.access is not Access.CHAT}
+    closed = {(r.method, r.path) for r in TABLE if r.refused or r.scope is not Scope.CHAT}
     assert closed == NOT_FOR_CHAT
-    assert all(r.reason for r in TABLE if r.access is not Access.CHAT)
+    assert all(r.reason for r in TABLE if r.refused or r.scope is not Scope.CHAT)
 
 
 def test_consistent() -> None:
     for route in TABLE:
-        if route.method == "GET" and route.access is not Access.REFUSED:
+        if route.method == "GET" and not route.refused:
             assert route.model is ModelIn.QUERY
         if route.defaults:
             assert not route.unqueued
@@ -70,7 +71,7 @@ def test_consistent() -> None:
 
 def test_with_and_without_v1() -> None:
     """Clients take either for their base URL. What only llama.cpp has, has no /v1 there either."""
-    have = {(route.method, route.path) for route in TABLE if route.access is Access.CHAT}
+    have = {(route.method, route.path) for route in TABLE} - NOT_FOR_CHAT
     bare = {(method, "/v1" + path) for method, path in have if not path.startswith("/v1/")}
     assert {(method, path) for method, path in have if path.startswith("/v1/")} <= bare
     only_bare = bare - have
@@ -104,7 +105,7 @@ def test_refusals(path: str, query: str, refused: bool) -> None:
     assert (refusal(path, query) is not None) == refused
 
 
-REFUSED = sorted({route.path for route in TABLE if route.access is Access.REFUSED})
+REFUSED = sorted({route.path for route in TABLE if route.refused})
 #: What a server that tidies up paths takes for a single slash.
 SLASHES = st.sampled_from(["/", "//", "/./", "/x/../", "/%2e/", "/x/%2e%2E/", "%2f", "%2F/"])
 

@@ -1,0 +1,45 @@
+"""Rights: what a route asks of whoever calls it, and what a key gives.
+
+A scope is declared here, with those who have it, and named by the routes that need it. The gate,
+requests under way and the OpenAPI document know none of them by name but :attr:`Scope.PUBLIC`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+
+class Scope(enum.Enum):
+    """One right, with what has to be shown for it."""
+
+    PUBLIC = "public", "no key"
+    CHAT = "chat", "any key"
+    ADMIN = "admin", "an admin key"
+
+    #: What the one who asks must have, for messages and the OpenAPI document.
+    asks_for: str
+
+    def __new__(cls, name: str, asks_for: str) -> Scope:
+        """``name``: the value, as ``x-scope`` of the OpenAPI document has it."""
+        scope = object.__new__(cls)
+        scope._value_ = name
+        scope.asks_for = asks_for
+        return scope
+
+    # Members are compared by identity, and looked up on every request: an enumeration's own hash
+    # is a function in Python.
+    __hash__ = object.__hash__
+
+
+#: The scopes of whoever has shown no key,
+OF_NOBODY: Final = frozenset({Scope.PUBLIC})
+#: of every key,
+OF_ANY_KEY: Final = OF_NOBODY | {Scope.CHAT}
+#: and of admin keys (``keys create --admin``), which may do everything.
+OF_ADMIN_KEYS: Final = frozenset(Scope)
+
+
+def scopes_of_key(*, admin: bool) -> frozenset[Scope]:
+    """Return the scopes of a key; ``admin``: the field of that name."""
+    return OF_ADMIN_KEYS if admin else OF_ANY_KEY
