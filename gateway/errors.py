@@ -7,6 +7,7 @@ This module imports nothing of ours, so that every layer can raise from it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -80,6 +81,27 @@ def error_body(
 ) -> dict[str, Any]:
     """An OpenAI error object, for failures that do not start as a :class:`GatewayError`."""
     return {"error": {"message": message, "type": type_, "code": code, "param": param}}
+
+
+# --- when nobody waits any more ------------------------------------------------------------
+
+#: The status of a request whose client went away before its answer was complete: nginx's number.
+CLIENT_GONE = 499
+
+
+def client_has_gone(error: BaseException | None) -> bool:
+    """Return whether ``error``, which ended a request, means that its client went away.
+
+    The task that serves it is cancelled then, or what it writes is refused.
+    """
+    return isinstance(error, asyncio.CancelledError | ConnectionError)
+
+
+def status_of(error: BaseException) -> int:
+    """Return the status of a request that ended with ``error``."""
+    if isinstance(error, GatewayError):
+        return error.status
+    return CLIENT_GONE if client_has_gone(error) else 500
 
 
 # --- what the client got wrong -------------------------------------------------------------

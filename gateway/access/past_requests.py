@@ -16,7 +16,7 @@ class PastRequest(NamedTuple):
     method: str
     route: str  # its path at the backend
     streamed: bool
-    status: int  # 499: the client went away
+    status: int  # gateway.errors.CLIENT_GONE: the client went away
     code: str | None  # of the error that it ended with
     client: str | None  # the address it came from
     seconds: float  # all of it

@@ -50,7 +50,7 @@ class Record(NamedTuple):
     key_id: str
     model: str
     personality: str | None
-    status: int  # 499: the client went away
+    status: int  # gateway.errors.CLIENT_GONE: the client went away
     usage: Usage
     seconds: float
     route: str  # its path at the backend

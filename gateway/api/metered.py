@@ -21,7 +21,7 @@ from typing import Final
 from gateway.access.accounting import UnderWay
 from gateway.api.request_context import RequestContext
 from gateway.api.untold import SMALL, aside, prompt_of
-from gateway.errors import GatewayError
+from gateway.errors import CLIENT_GONE, GatewayError, status_of
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.cut_off import at_work
 from gateway.proxy.prompt_size import estimate, split_size
@@ -32,8 +32,6 @@ from gateway.proxy.sse import Usage
 _WAITING: Final = 32
 #: Bytes of a body to a token, where not even that can be done.
 _BYTES: Final = 4
-#: The status of a request whose client went away: nginx's number.
-HUNG_UP: Final = 499
 #: Paths at llama-server for which no model reads anything.
 _SPLITTING: Final = frozenset(route.target for route in TABLE if route.unqueued)
 #: Paths at llama-server whose answers are written by a model.
@@ -122,12 +120,12 @@ class Metered(Outcome):
         self._visit.services.accounting.open_requests.pop(self, None)
         self.answer = self.ending = None  # it may still be counted for a while
         if error is not None:
-            self.status = _status_of(error)
+            self.status = status_of(error)
             self.code = error.code if isinstance(error, GatewayError) else None
         elif self.error is not None:  # it broke when the head, with its 200, had gone out
             self.status, self.code = self.error.status, self.error.code
         sent, usage = self.sent, self.usage or Usage(completion_tokens=self.events)
-        self._cut = self.status == HUNG_UP or _cuts(error or self.error)
+        self._cut = self.status == CLIENT_GONE or _cuts(error or self.error)
         if sent is not None and (self.status == 200 or self._cut):
             usage, all_told = self._told(sent)
             if not all_told:
@@ -230,12 +228,6 @@ class Metered(Outcome):
 
 def _cuts(error: BaseException | None) -> bool:
     return isinstance(error, GatewayError) and error.cuts
-
-
-def _status_of(error: BaseException) -> int:
-    if isinstance(error, GatewayError):
-        return error.status
-    return HUNG_UP if isinstance(error, asyncio.CancelledError | ConnectionError) else 500
 
 
 async def _guessed(sent: Call) -> int:
