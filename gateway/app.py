@@ -47,7 +47,7 @@ from gateway.api.app_keys import (
 )
 from gateway.api.events import BOARD, Board
 from gateway.api.middleware import PIPELINES, edge, nowhere, on_prepare
-from gateway.api.pipeline import AIOHTTP, CachedRoute, Route
+from gateway.api.pipeline import AiohttpRoute, CachedRoute
 from gateway.api.reading import leave_expect
 from gateway.api.room import Room
 from gateway.api.services import SERVICES, Services
@@ -62,7 +62,7 @@ from gateway.http.hosts import Hosts, Proxies
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Site
 from gateway.http.refusals import Refusals
-from gateway.http.request import AnyHandler, Endpoint
+from gateway.http.request import Endpoint, Handler
 from gateway.http.tls_state import TLS, TlsState
 from gateway.library import Library
 from gateway.proxy.routes import dialect_at
@@ -202,10 +202,10 @@ def build_site(
     return Site(app, fast, services.tls, services.proxies, refusals, redirect), services.room
 
 
-def _add_routes(app: web.Application, routes: Iterable[tuple[str, str, AnyHandler]]) -> None:
+def _add_routes(app: web.Application, routes: Iterable[tuple[str, str, Handler]]) -> None:
     pipelines = app[PIPELINES] = {}
     for method, path, made in (*routes, ("*", "/{path:.*}", nowhere)):
-        pipelines[made] = Route(made, AIOHTTP)
+        pipelines[made] = AiohttpRoute(made)
         # What is whole becomes aiohttp's own in the middleware.
         handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
         # HEAD comes with GET only for probes and documents: a relayed answer has no HEAD.

@@ -14,7 +14,7 @@ from gateway.access.wrong_keys import WrongKeys
 from gateway.config import AuthSettings
 from gateway.errors import Forbidden, Unauthorized
 from gateway.http.hosts import Hosts, Proxies
-from gateway.http.request import Request
+from gateway.http.request import RequestHead
 from gateway.scope import Scope
 
 
@@ -56,7 +56,7 @@ class KeyGate:
         assert self.ring is not None
         return self.ring
 
-    def admit(self, request: Request, key: str | None, scope: Scope) -> Principal:
+    def admit(self, request: RequestHead, key: str | None, scope: Scope) -> Principal:
         """Return who asks; what that may do is for :meth:`check` to say.
 
         ``key``: the one that was presented, unchecked; not to be called with one while it
@@ -75,7 +75,7 @@ class KeyGate:
                 code="admin_key_required",
             )
 
-    def _without_key(self, request: Request, scope: Scope) -> Principal:
+    def _without_key(self, request: RequestHead, scope: Scope) -> Principal:
         """Who asks where nobody has to say it. Raises :class:`Forbidden`."""
         if self._by_control_socket(request):
             return LOCAL_ADMIN
@@ -90,7 +90,7 @@ class KeyGate:
             )
         return VISITOR
 
-    def _authenticate(self, request: Request, key: str | None) -> Principal:
+    def _authenticate(self, request: RequestHead, key: str | None) -> Principal:
         if key is None:
             if self._by_control_socket(request):
                 return LOCAL_ADMIN
@@ -111,7 +111,7 @@ class KeyGate:
         ring.touch(principal.key_id, now)
         return principal
 
-    def _why_none(self, request: Request) -> str:
+    def _why_none(self, request: RequestHead) -> str:
         """What makes a request without a key of one that was meant to have it, in brackets."""
         if "authKey" in request.query:
             if not self.keys_in_queries:
@@ -123,7 +123,7 @@ class KeyGate:
             return " (Authorization holds no `Bearer`)"
         return " (or only a word like null in its place)"
 
-    def _by_control_socket(self, request: Request) -> bool:
+    def _by_control_socket(self, request: RequestHead) -> bool:
         transport = request.transport
         if self.control is None or transport is None or not hasattr(socket, "AF_UNIX"):
             return False

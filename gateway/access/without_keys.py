@@ -14,7 +14,7 @@ import ipaddress
 from typing import Final
 
 from gateway.http.hosts import Hosts, Proxies, address_in, host_in
-from gateway.http.request import Request
+from gateway.http.request import RequestHead
 
 #: What proxies and tunnels add: somebody else is behind this connection.
 _OF_PROXIES: Final = (
@@ -31,7 +31,7 @@ _OF_PROXIES: Final = (
 _OF_THE_USER: Final = ("same-origin", "none")
 
 
-def refusal(request: Request, hosts: Hosts, proxies: Proxies) -> str | None:
+def refusal(request: RequestHead, hosts: Hosts, proxies: Proxies) -> str | None:
     """Why ``request`` is not taken for one of this machine's user, or ``None``."""
     headers = request.headers
     peer = address_in(request.remote or "")

@@ -6,14 +6,12 @@ import time
 from collections.abc import Awaitable
 from functools import partial
 
-from aiohttp import web
-
 from gateway.access.principal import Principal
 from gateway.api.metered import Metered
-from gateway.api.reading import no_json, whole_body
-from gateway.api.request_context import CONTEXT, RequestContext, context_of
+from gateway.api.reading import no_json
+from gateway.api.request_context import CommonHandler, RequestContext
 from gateway.errors import BadRequest, ModelNotFound, Unable
-from gateway.http.request import AnyHandler, FastRequest, Request, start_response
+from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
@@ -43,7 +41,7 @@ from gateway.workers import WORKERS, is_small
 JSON = b"Content-Type: application/json\r\n"
 
 
-def json_handler(route: Route) -> AnyHandler:
+def json_handler(route: Route) -> CommonHandler:
     """The handler of a route whose model stands in its JSON body.
 
     What is chosen once, here, is not looked up for every request. A chat completion that is not
@@ -70,17 +68,11 @@ def json_handler(route: Route) -> AnyHandler:
             services.rules[path] = rules
         return rules
 
-    async def handle(request: Request) -> Answer:
-        if isinstance(request, FastRequest):
-            context = context_of(request)
-            queried = None
-            raw = request.take_body()
-        else:
-            context = request[CONTEXT]
-            queried = request.query.get("model")
-            raw = await whole_body(request)
-            if not is_small(raw):
-                return await ask_remote(request, context, raw, queried)
+    async def handle(request: Request, context: RequestContext) -> Answer:
+        queried = request.query.get("model")
+        raw = await request.body()
+        if not is_small(raw):
+            return await ask_remote(request, context, raw, queried)
         rules = rules_of(context)
         try:
             body, found, changed, long = read(raw, rules, queried)
@@ -107,7 +99,7 @@ def json_handler(route: Route) -> AnyHandler:
         return await finish(request, context, call, target, found)
 
     async def ask_remote(
-        request: web.Request, context: RequestContext, raw: bytes, queried: str | None
+        request: Request, context: RequestContext, raw: bytes, queried: str | None
     ) -> Answer:
         """The same for a body that would keep others waiting if it were looked through here."""
         rules = rules_of(context)
@@ -151,7 +143,7 @@ def json_handler(route: Route) -> AnyHandler:
         if numbered and call.stream:
             renames = target.sent_as is not None
             call.mender = Numbering(target.name, int(time.time()), renames=renames)
-        return answer_unqueued(request, call) if unqueued else send(request, call)
+        return (answer_unqueued if unqueued else send)(request, context, call)
 
     return handle
 
@@ -176,9 +168,10 @@ async def refuse_readers(context: RequestContext, target: Target) -> None:
     writers.add(target.name)
 
 
-async def answer_unqueued(request: Request, call: Call, *, load: bool = True) -> BufferedResponse:
+async def answer_unqueued(
+    request: Request, context: RequestContext, call: Call, *, load: bool = True
+) -> BufferedResponse:
     """Answer ``call`` without waiting for a slot, and note what became of it."""
-    context = context_of(request)
     with (
         metered_call(request, context, call) as metered,
         context.services.standing.watching(context),
@@ -191,16 +184,15 @@ async def answer_unqueued(request: Request, call: Call, *, load: bool = True) ->
     return await to_client(context.services.scheduler, call, fetched)
 
 
-async def send(request: Request, call: Call) -> Answer:
+async def send(request: Request, context: RequestContext, call: Call) -> Answer:
     """Relay ``call``, and note what became of it."""
-    context = context_of(request)
     services = context.services
     call.heartbeat = services.heartbeat
     outcome = metered_call(request, context, call)
     outcome.ending = ending = services.standing.begin(context)
     try:
         with outcome:
-            response = await relay(start_response(request), services.scheduler, call, outcome)
+            response = await relay(request.start_response, services.scheduler, call, outcome)
             outcome.status = response.status
             return response
     finally:

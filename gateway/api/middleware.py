@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api.pipeline import AIOHTTP, Route, answer
+from gateway.api.addresses import no_route, not_for
+from gateway.api.pipeline import Route, answer
 from gateway.api.reading import is_held_back
 from gateway.api.request_context import CONTEXT, RequestContext
 from gateway.api.services import SERVICES
 from gateway.errors import BadRequest
 from gateway.http.aiohttp_connection import AiohttpConnection
+from gateway.http.aiohttp_request import as_aiohttp
 from gateway.http.request import Handler
-from gateway.http.response import BufferedResponse
 
 #: By their handlers.
 PIPELINES: web.AppKey[dict[object, Route]] = web.AppKey("routes", dict)
@@ -31,14 +32,13 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     context = request[CONTEXT] = RequestContext(
         request.app[SERVICES], request.headers.get("X-Personality")
     )
+    pipelines = request.app[PIPELINES]
     # A path that is no path has a handler of aiohttp's own.
-    route = request.app[PIPELINES].get(handler) or Route(handler, AIOHTTP)
+    route = pipelines.get(handler) or pipelines[nowhere]
     try:
-        answered = await answer(request, context, route)
+        answered = as_aiohttp(await answer(request, context, route))
     finally:
         connection.ended()
-    if isinstance(answered, BufferedResponse):
-        answered = answered.for_aiohttp()
     if is_held_back(request):
         answered.force_close()  # or the body would have to be waited for (RFC 9110, 10.1.1)
     if request.writer.output_size and not answered.prepared and request.transport is not None:
@@ -56,8 +56,8 @@ async def nowhere(request: web.Request) -> web.StreamResponse:
         if resource is not request.match_info.route.resource:
             allowed |= (await resource.resolve(request))[1]
     if allowed:
-        raise web.HTTPMethodNotAllowed(request.method, allowed)
-    raise web.HTTPNotFound
+        raise not_for(request, ", ".join(sorted(allowed)))
+    raise no_route(request)
 
 
 async def on_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:

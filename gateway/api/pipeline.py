@@ -7,6 +7,7 @@ and two tuples: a middleware for each would cost on every request.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 import time
@@ -21,15 +22,22 @@ from gateway import logs
 from gateway.access.presented_key import key_in, presented_key
 from gateway.access.rate_limits import NO_LIMITS
 from gateway.access.wrong_keys import TooManyWrongKeys
-from gateway.api.addresses import no_route, not_for
 from gateway.api.reading import check_expect, coding_of, too_large
-from gateway.api.request_context import RequestContext
+from gateway.api.request_context import CommonHandler, RequestContext
 from gateway.api.route import counted, scope_of
 from gateway.api.services import Services
-from gateway.errors import BadRequest, GatewayError, PayloadTooLarge, RequestTimeout, Unavailable
+from gateway.errors import (
+    CLIENT_GONE,
+    BadRequest,
+    GatewayError,
+    PayloadTooLarge,
+    RequestTimeout,
+    Unavailable,
+    status_of,
+)
 from gateway.http.head_limits import check_head
-from gateway.http.request import AnyHandler, FastRequest, Request
-from gateway.http.response import Answer
+from gateway.http.request import FastRequest, Handler, RequestHead
+from gateway.http.response import Answer, BufferedResponse
 from gateway.logs import log_request
 from gateway.proxy.routes import dialect_at
 from gateway.proxy.targets import check_names, check_path
@@ -38,16 +46,16 @@ from gateway.scope import OF_ANY_KEY, Scope
 _log = logging.getLogger(__name__)
 
 
-class Route:
+class Route(abc.ABC):
     """A handler, what it asks of its caller, and the steps that stand before it."""
 
-    __slots__ = ("handler", "scope", "steps")
+    __slots__ = ("handle", "scope", "steps")
 
-    def __init__(
-        self, handler: Callable[[Any], Awaitable[Answer]], steps: tuple[Step, ...]
-    ) -> None:
+    #: Answers a request that has gone through the steps.
+    handle: Callable[[Any, RequestContext], Awaitable[Answer]]
+
+    def __init__(self, handler: object, steps: tuple[Step, ...]) -> None:
         """``steps``: all of its protocol, of which those are kept that it needs."""
-        self.handler = handler
         self.scope: Scope = scope_of(handler)
         unneeded: set[Step] = set()
         if not counted(handler):
@@ -58,6 +66,32 @@ class Route:
             unneeded |= {authenticate, use_known_key, refuse_when_stopping, charge, check_body}
         self.steps = tuple(step for step in steps if step not in unneeded)
 
+    @abc.abstractmethod
+    def brings_key(self, request: Any, context: RequestContext) -> bool:
+        """Return whether a request gets as far as having a key looked at, and has one.
+
+        Who has none doesn't wait for the store. Raises what refuses it before.
+        """
+
+
+class AiohttpRoute(Route):
+    """The route of requests that aiohttp serves."""
+
+    __slots__ = ()
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(handler, AIOHTTP)
+        self.handle = lambda request, _context: handler(request)
+
+    def brings_key(self, request: web.Request, context: RequestContext) -> bool:
+        """See :meth:`Route.brings_key`."""
+        if self.scope is Scope.PUBLIC:
+            return False
+        check_target(request, context, self)
+        if preflight(request, context, self) is not None:
+            return False  # the step itself answers
+        return presented_key(request, allow_query=context.services.gate.keys_in_queries) is not None
+
 
 class CachedRoute(Route):
     """The route of requests with one head, and what that head says: read once.
@@ -67,16 +101,23 @@ class CachedRoute(Route):
 
     __slots__ = ("_personality", "_services", "key")
 
-    def __init__(self, handler: AnyHandler, services: Services, headers: CIMultiDict[str]) -> None:
+    def __init__(
+        self, handler: CommonHandler, services: Services, headers: CIMultiDict[str]
+    ) -> None:
         super().__init__(handler, FAST_JSON)
+        self.handle = handler
         self._services = services
         self._personality = headers.get("X-Personality")
         self.key = key_in(headers)
 
-    def __call__(self, request: FastRequest) -> Coroutine[Any, Any, Answer]:
+    def __call__(self, request: FastRequest) -> Coroutine[Any, Any, Any]:
         """Answer ``request``."""
         request.context = context = RequestContext(self._services, self._personality)
         return answer(request, context, self)
+
+    def brings_key(self, request: FastRequest, context: RequestContext) -> bool:
+        """See :meth:`Route.brings_key`."""
+        return self.key is not None
 
 
 #: Looks at a request before its handler does: raises what is wrong, or answers it at once.
@@ -116,12 +157,12 @@ def use_known_key(request: FastRequest, context: RequestContext, route: CachedRo
     context.scope = route.scope
 
 
-def authorize(_request: Request, context: RequestContext, route: Route) -> None:
+def authorize(_request: RequestHead, context: RequestContext, route: Route) -> None:
     """Refuse whoever lacks the right that the route asks for."""
     context.services.gate.check(context.principal, route.scope)
 
 
-def refuse_when_stopping(_request: Request, context: RequestContext, _route: Route) -> None:
+def refuse_when_stopping(_request: RequestHead, context: RequestContext, _route: Route) -> None:
     """Take no new work while the gateway ends; probes still see that it does."""
     if context.services.lifecycle.stopping.is_set():
         raise Unavailable(
@@ -129,7 +170,7 @@ def refuse_when_stopping(_request: Request, context: RequestContext, _route: Rou
         )
 
 
-def charge(_request: Request, context: RequestContext, _route: Route) -> None:
+def charge(_request: RequestHead, context: RequestContext, _route: Route) -> None:
     """Count the request for the limits of its key, before anything is done for it.
 
     Reading its body may be most of the work.
@@ -164,7 +205,7 @@ AIOHTTP: tuple[Step, ...] = (
 FAST_JSON: tuple[Step, ...] = (use_known_key, authorize, refuse_when_stopping, charge)
 
 
-async def answer(request: Request, context: RequestContext, route: Route) -> Answer:
+async def answer(request: RequestHead, context: RequestContext, route: Route) -> Answer:
     """Return what the handler of ``route`` answers, or the error that was raised; logged.
 
     Raises only ``CancelledError``: the client has gone.
@@ -179,41 +220,30 @@ async def answer(request: Request, context: RequestContext, route: Route) -> Ans
     logged = True
     response: Answer | None
     try:
-        if services.gate.is_closed:
-            await _until_keys_are_known(request, context, route)
+        if services.gate.is_closed and route.brings_key(request, context):
+            await services.gate.wait()  # the store is opened a moment after the start
         for step in route.steps:
             if (response := step(request, context, route)) is not None:
                 break
         else:
-            response = await route.handler(request)
+            response = await route.handle(request, context)
         status = response.status
         return response
     except GatewayError as error:
-        refused = _error_response(context, request.path, error)
-        status = refused.status
+        status = error.status
         logged = not isinstance(error, TooManyWrongKeys)  # a flood must not fill the log
-        return refused
-    except web.HTTPException as error:
-        refused = _from_aiohttp(request, context, error)
-        status = refused.status
-        return refused
+        return _error_response(context, request.path, error)
     except web.RequestPayloadError:
         # What came in place of a body is no chunked coding, or ends too soon.
-        refused = _error_response(
-            context,
-            request.path,
-            BadRequest("the body is not what its headers say", code="malformed_request"),
-        )
-        refused.force_close()
-        status = refused.status
-        return refused
-    except asyncio.CancelledError:
-        status = 499  # nginx's number for a client that went away
-        raise
-    except ConnectionError:
-        status = 499
-        return web.Response(status=499)  # nobody reads it; raised, it would be logged as an error
-    except Exception:
+        malformed = BadRequest("the body is not what its headers say", code="malformed_request")
+        status = malformed.status
+        return _error_response(context, request.path, malformed, closes=True)
+    except BaseException as error:
+        status = status_of(error)
+        if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+            raise
+        if status == CLIENT_GONE:
+            return BufferedResponse(status, (), b"")  # nobody reads it; raised, it would be logged
         _log.exception("request %s failed", context.id)
         return _error_response(context, request.path, GatewayError("internal error"), told=False)
     finally:
@@ -235,64 +265,23 @@ async def answer(request: Request, context: RequestContext, route: Route) -> Ans
             )
 
 
-async def _until_keys_are_known(request: Request, context: RequestContext, route: Route) -> None:
-    """Wait for the store to be opened, which takes a moment at the start.
-
-    Only who brings a key waits, after what is refused, or answered, without a look at keys.
-    """
-    if route.scope is Scope.PUBLIC:
-        return
-    gate = context.services.gate
-    if isinstance(route, CachedRoute):
-        key = route.key
-    else:
-        assert isinstance(request, web.Request)
-        check_target(request, context, route)
-        if preflight(request, context, route) is not None:
-            return  # the step itself answers
-        key = presented_key(request, allow_query=gate.keys_in_queries)
-    if key is not None:
-        await gate.wait()
-
-
 def _error_response(
-    context: RequestContext, path: str, error: GatewayError, *, told: bool = True
-) -> web.Response:
-    """``error`` in the shape of the API that clients of ``path`` speak."""
+    context: RequestContext,
+    path: str,
+    error: GatewayError,
+    *,
+    told: bool = True,
+    closes: bool = False,
+) -> BufferedResponse:
+    """Return ``error`` in the shape of the API that clients of ``path`` speak."""
     if told and error.status >= 500 and not isinstance(error, Unavailable):
         context.services.errors.add(
             error.message, code=error.code, model=context.model, request_id=context.id
         )
-    response = web.Response(
-        status=error.status,
-        body=orjson.dumps(dialect_at(path).body(context.tell(error))),
-        content_type="application/json",
-        headers=error.headers,
+    return BufferedResponse(
+        error.status,
+        (*error.headers.items(), ("Content-Type", "application/json")),
+        orjson.dumps(dialect_at(path).body(context.tell(error))),
+        # The rest of the body may still come.
+        closes or isinstance(error, RequestTimeout | PayloadTooLarge),
     )
-    if isinstance(error, RequestTimeout | PayloadTooLarge):
-        response.force_close()  # the rest of the body may still come
-    return response
-
-
-def _from_aiohttp(
-    request: Request, context: RequestContext, error: web.HTTPException
-) -> web.Response:
-    """aiohttp's own refusals in the shape of ours."""
-    path = request.path
-    mapped: GatewayError
-    if error.status == 404:
-        assert isinstance(request, web.Request)
-        mapped = no_route(request)
-    elif error.status == 413:
-        mapped = too_large(context.services.max_body)
-    elif isinstance(error, web.HTTPMethodNotAllowed):
-        assert isinstance(request, web.Request)
-        mapped = not_for(request, ", ".join(sorted(error.allowed_methods)))
-    elif error.status < 400:
-        raise error
-    else:
-        mapped = BadRequest(error.text or error.reason)
-        response = _error_response(context, path, mapped)
-        response.set_status(error.status)
-        return response
-    return _error_response(context, path, mapped)

@@ -13,15 +13,17 @@ import orjson
 from aiohttp import web
 
 from gateway.api import router, unloaded
+from gateway.api.addresses import not_for
 from gateway.api.app_keys import LIBRARY, SCHEDULER
 from gateway.api.classic import json_response
 from gateway.api.inference import JSON, answer_unqueued, json_handler, resolve, send
 from gateway.api.reading import coding_of, pieces, whole_body
-from gateway.api.request_context import CONTEXT
+from gateway.api.request_context import CONTEXT, CommonHandler
 from gateway.api.route import H, counts, needs
 from gateway.api.upload import form_handler
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
-from gateway.http.request import AnyHandler, Handler
+from gateway.http.aiohttp_request import AiohttpRequest
+from gateway.http.request import Handler
 from gateway.http.response import Answer
 from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
@@ -37,8 +39,8 @@ _SMALL = 1024 * 1024
 def routes() -> Iterator[tuple[str, str, Handler]]:
     """``(method, path, handler)`` of every route in the table."""
     for route in TABLE:
-        handler = JSON_ROUTES[route.path] if _takes_json(route) else _marked(route, _handler(route))
-        yield route.method, route.path, handler
+        handler = _by_aiohttp(JSON_ROUTES[route.path]) if _takes_json(route) else _handler(route)
+        yield route.method, route.path, _marked(route, handler)
 
 
 def _takes_json(route: Route) -> bool:
@@ -62,9 +64,18 @@ def _handler(route: Route) -> Handler:
 
 
 #: The routes whose model stands in a JSON body: POST, by their paths.
-JSON_ROUTES: dict[str, AnyHandler] = {
+JSON_ROUTES: dict[str, CommonHandler] = {
     route.path: _marked(route, json_handler(route)) for route in TABLE if _takes_json(route)
 }
+
+
+def _by_aiohttp(handler: CommonHandler) -> Handler:
+    """Return ``handler`` for requests that aiohttp serves."""
+
+    async def handle(request: web.Request) -> Answer:
+        return await handler(AiohttpRequest(request, whole_body), request[CONTEXT])
+
+    return handle
 
 
 def _refusing(route: Route) -> Handler:
@@ -115,7 +126,9 @@ async def _changing(request: web.Request) -> Answer:
     body = await whole_body(request)
     sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
     call = Call(target.name, "POST", sent_to, JSON, body)
-    return await answer_unqueued(request, call, load=False)
+    return await answer_unqueued(
+        AiohttpRequest(request, whole_body), request[CONTEXT], call, load=False
+    )
 
 
 def _target(path: str, request: web.Request, model: str | None) -> str:
@@ -153,7 +166,7 @@ async def upstream(request: web.Request) -> Answer:
     may hold slashes, as they are or as ``%2F``: the longest name that there is, is meant.
     """
     if request.method == "HEAD":
-        raise web.HTTPMethodNotAllowed("HEAD", ("GET", "POST", "PUT", "DELETE", "PATCH"))
+        raise not_for(request, "DELETE, GET, PATCH, POST, PUT")
     model, path = _split(request)
     if (reason := refusal(path, request.rel_url.raw_query_string)) is not None:
         raise _refused(unquote(path), reason)
@@ -165,14 +178,15 @@ async def upstream(request: web.Request) -> Answer:
     name, sent_to = target.name, _target(path, request, None)
     if request.method == "GET":
         lines += _lines(request, "Accept-Encoding")
-        return await answer_unqueued(request, Call(name, "GET", sent_to, lines, b"", coded=True))
+        call = Call(name, "GET", sent_to, lines, b"", coded=True)
+        return await answer_unqueued(AiohttpRequest(request, whole_body), request[CONTEXT], call)
     body: bytes | AsyncIterable[bytes] = b""
     length = request.content_length if coding_of(request) is None else None
     if request.can_read_body:
         small = length is not None and length <= _SMALL
         body = await whole_body(request) if small else pieces(request)
     call = Call(name, request.method, sent_to, lines, body, length=length, stream=None)
-    return await send(request, call)
+    return await send(AiohttpRequest(request, whole_body), request[CONTEXT], call)
 
 
 def _lines(request: web.Request, *names: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -11,8 +12,9 @@ from gateway.access.rate_limits import Grant
 from gateway.api.room import Place
 from gateway.api.services import Services
 from gateway.errors import GatewayError
-from gateway.http.request import FastRequest, Request
+from gateway.http.request import Request
 from gateway.http.request_id import new_id
+from gateway.http.response import Answer
 from gateway.scope import Scope
 
 
@@ -79,10 +81,5 @@ def _header_text(text: str) -> str:
 #: That of a request that aiohttp serves; one of the fast protocol carries its own.
 CONTEXT = web.RequestKey("context", RequestContext)
 
-
-def context_of(request: Request) -> RequestContext:
-    """What is known of ``request``."""
-    if isinstance(request, FastRequest):
-        assert isinstance(request.context, RequestContext)
-        return request.context
-    return request[CONTEXT]
+#: Answers requests of both protocols.
+CommonHandler = Callable[[Request, RequestContext], Awaitable[Answer]]

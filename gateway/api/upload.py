@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Mapping
 from aiohttp import web
 
 from gateway.api.inference import resolve, send
-from gateway.api.reading import coding_of, make_room, pieces
+from gateway.api.reading import coding_of, make_room, pieces, whole_body
 from gateway.api.request_context import CONTEXT
 from gateway.errors import BadRequest, Unable
+from gateway.http.aiohttp_request import AiohttpRequest
 from gateway.http.request import Handler
 from gateway.http.response import Answer
 from gateway.proxy.call import Call
@@ -74,7 +75,7 @@ def form_handler(route: Route) -> Handler:
             dialect=route.dialect,
             renamed=target.name if name is not None else None,
         )
-        return await send(request, call)
+        return await send(AiohttpRequest(request, whole_body), request[CONTEXT], call)
 
     return handle
 

@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.errors import GatewayError
 from gateway.http.client_connection import ClientConnection
 from gateway.http.connections import Connections
+from gateway.http.flow_control import FlowControl
 from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.head_limits import malformed
 from gateway.http.refusals import BEGINNING, LINGER
@@ -90,6 +91,7 @@ class AiohttpConnection(web.RequestHandler):
         "_start",
         "_unanswered",
         "_version",
+        "flow",
         "received",
     )
 
@@ -114,6 +116,7 @@ class AiohttpConnection(web.RequestHandler):
         self._half_closed: HalfClosed | None = None
         #: Bytes since the clock was started.
         self.received = 0
+        self.flow = FlowControl()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -124,6 +127,7 @@ class AiohttpConnection(web.RequestHandler):
             self._half_closed.end()
         self._connections.forget(self)
         self._client.left(exc)
+        self.flow.end()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp takes it for the end
@@ -164,10 +168,12 @@ class AiohttpConnection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.flow.pause()
         self._connections.await_reader(self._client)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.flow.resume()
         self._connections.has_read(self._client)
 
     def data_received(self, data: bytes) -> None:
@@ -244,6 +250,7 @@ class AiohttpConnection(web.RequestHandler):
         """Its answer is made."""
         self._idle = True
         self._request = None
+        self.flow.when_full = None
         self._unanswered -= 1
         if self._half_closed is not None and not self._unanswered:
             self.close()  # when it is written

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from gateway.http.cors import Cors
 from gateway.http.hosts import Proxies
-from gateway.http.request import Context, Request
+from gateway.http.request import Context, RequestHead
 from gateway.http.tls_state import TlsState
 
 #: What a browser must not do with an answer, and no version of anything.
@@ -32,7 +32,7 @@ class AnswerHeaders:
         self._proxies = proxies
 
     def decorate(
-        self, request: Request, context: Context | None, headers: CIMultiDict[str]
+        self, request: RequestHead, context: Context | None, headers: CIMultiDict[str]
     ) -> None:
         """Add all of them to the ``headers`` of an answer to ``request``."""
         self.add_common(headers, request.headers, self.hsts(request))
@@ -50,7 +50,7 @@ class AnswerHeaders:
         if hsts is not None:
             headers["Strict-Transport-Security"] = hsts
 
-    def hsts(self, request: Request) -> str | None:
+    def hsts(self, request: RequestHead) -> str | None:
         """The Strict-Transport-Security of its answer (RFC 6797, 6.1)."""
         if request.secure:
             return self._tls.hsts

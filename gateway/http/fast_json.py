@@ -14,17 +14,17 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.errors import GatewayError
 from gateway.http.client_connection import ClientConnection
 from gateway.http.fast_listener import FastListener
+from gateway.http.flow_control import FlowControl
 from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.heads import POST, Head
 from gateway.http.request import FastRequest
 from gateway.http.response import BufferedResponse, StartedResponse
-from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, of_aiohttp, whole
+from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, whole
 
 #: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
 MAX_HEAD = 8000
@@ -45,13 +45,11 @@ class FastConnection(asyncio.Protocol):
         "_buffer",
         "_client",
         "_closed",
-        "_drained",
         "_expected",
         "_half_closed",
         "_head",
         "_held",
         "_listener",
-        "_paused",
         "_remote",
         "_request",
         "_secure",
@@ -60,6 +58,7 @@ class FastConnection(asyncio.Protocol):
         "_timed",
         "_transport",
         "_wanted",
+        "flow",
     )
 
     _transport: asyncio.Transport
@@ -82,18 +81,12 @@ class FastConnection(asyncio.Protocol):
         self._timed = False  # a clock runs for a request that isn't whole
         self._closed = False
         self._held = False  # nothing is read for now: there is enough behind
-        self._paused = False  # nothing should be written for now
-        self._drained: asyncio.Future[None] | None = None
+        self.flow = FlowControl()
 
     @property
     def transport(self) -> asyncio.Transport:
         """Where answers go."""
         return self._transport
-
-    @property
-    def full(self) -> bool:
-        """Whether the client is to take something before more is written."""
-        return self._paused
 
     # --- transport events ------------------------------------------------------------------
 
@@ -128,7 +121,7 @@ class FastConnection(asyncio.Protocol):
         if self._closed:
             return
         if self._request is None:
-            self._take(self._buffer + data if self._buffer else data)
+            self._begin_request(self._buffer + data if self._buffer else data)
             return
         self._buffer += data
         if len(self._buffer) > _MAX_BEHIND and not self._held:
@@ -145,11 +138,12 @@ class FastConnection(asyncio.Protocol):
 
     def _probe(self) -> bytes:
         """What can be written now that is no part of an answer."""
-        if self._request is None or self._answered:
+        started = self._started_response
+        if self._request is None or self._answered or (started is not None and started.finished):
             return b""
-        if self._started_response is None:
+        if started is None:
             return CONTINUE
-        return ZERO if self._started_response.chunked else b""
+        return ZERO if started.chunked else b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._half_closed is not None:
@@ -158,30 +152,25 @@ class FastConnection(asyncio.Protocol):
         self._client.left(exc)
         if self._request is not None and self._task is not None:
             self._task.cancel()
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(ConnectionResetError("the client has gone"))
+        self.flow.end()
 
     def pause_writing(self) -> None:
-        self._paused = True
-        if self._started_response is not None and self._started_response.full is not None:
-            self._started_response.full()
+        self.flow.pause()
         self._listener.connections.await_reader(self._client)
 
     def resume_writing(self) -> None:
-        self._paused = False
+        self.flow.resume()
         self._listener.connections.has_read(self._client)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
     # --- from bytes to a request -----------------------------------------------------------
 
-    def _take(self, data: bytes) -> None:
+    def _begin_request(self, data: bytes) -> None:
         """Answer the request that ``data`` begins with, if it is whole and ours."""
         expected = self._expected
         if expected is None:
             known = self._head
             expected = known.again(data) if known is not None else None
-            if expected is None and (expected := self._look(data)) is None:
+            if expected is None and (expected := self._read_head(data)) is None:
                 return
         head, start, end = expected
         if len(data) < end:
@@ -215,7 +204,7 @@ class FastConnection(asyncio.Protocol):
         if wanted is not None and not wanted.done():
             wanted.set_result(None)
 
-    def _look(self, data: bytes) -> tuple[Head, int, int] | None:
+    def _read_head(self, data: bytes) -> tuple[Head, int, int] | None:
         """The head that ``data`` begins with, and where its body begins and ends.
 
         None: it is not whole, or not for here, and all that is to be done has been done.
@@ -297,19 +286,17 @@ class FastConnection(asyncio.Protocol):
                 assert head is not None
                 answered = await head.endpoint(request)
                 keep_alive = head.keep_alive
-                if isinstance(answered, BufferedResponse):
+                started = self._started_response
+                if started is not None:
+                    if started is not answered:
+                        transport.abort()  # its stream failed, and must not look complete
+                    self._started_response = self.flow.when_full = started = None
+                elif isinstance(answered, BufferedResponse):
+                    keep_alive = keep_alive and not answered.closes
                     fixed = head.answer_lines(request)
                     transport.write(whole(answered, fixed, request.context, keep_alive=keep_alive))
-                else:
-                    keep_alive = keep_alive and answered.keep_alive is not False
-                    if self._started_response is None:
-                        head.decorate(request, answered.headers)
-                        transport.write(of_aiohttp(answered, keep_alive=keep_alive))
-                    elif self._started_response.response is not answered:
-                        transport.abort()  # its stream failed, and must not look complete
-                self._started_response = None
                 self._answered = True
-                if self._paused and not self._closed:
+                if self.flow.full and not self._closed:
                     await self._gone_out()
                 self._request = None
                 del request, answered  # not kept until the next one
@@ -318,7 +305,7 @@ class FastConnection(asyncio.Protocol):
                 if not keep_alive or transport.is_closing():
                     self.close()
                 elif self._buffer:
-                    self._take(self._buffer)
+                    self._begin_request(self._buffer)
                     self._read_on()
                     if self._half_closed is not None and not (self._closed or self._request):
                         self.close()  # the rest of what is in the buffer never comes
@@ -342,7 +329,7 @@ class FastConnection(asyncio.Protocol):
         lifecycle = self._listener.lifecycle
         lifecycle.enter()
         try:
-            await self.drained()
+            await self.flow.drain()
         finally:
             lifecycle.leave()
 
@@ -354,7 +341,7 @@ class FastConnection(asyncio.Protocol):
             self._held = False
             self._transport.resume_reading()
 
-    async def open(
+    async def start_response(
         self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
     ) -> StartedResponse:
         if self._closed:
@@ -367,27 +354,10 @@ class FastConnection(asyncio.Protocol):
             framing += CLOSE
         lines = lines_of(headers.items())
         self._transport.write(head_of(status, lines, framing))
-        # Without the headers: nobody reads them any more, and a stream may live for long.
-        response = web.StreamResponse(status=status)
-        self._started_response = started_response = _StartedByFastJson(
-            response, self._transport, self, chunked=length is None
+        self._started_response = started = StartedResponse(
+            status, self._transport, self.flow, chunked=length is None
         )
-        return started_response
-
-    def answered(self) -> None:
-        """The stream that was started is complete."""
-        self._answered = True
-
-    async def drained(self) -> None:
-        """Return when the client has taken most of what waits for it."""
-        if self._closed:
-            raise ConnectionResetError("the client has gone")
-        if self._paused:
-            self._drained = self._listener.loop.create_future()
-            try:
-                await self._drained
-            finally:
-                self._drained = None
+        return started
 
     def close(self) -> None:
         """End it when what is written has gone out."""
@@ -416,32 +386,3 @@ class FastConnection(asyncio.Protocol):
 def _may_become_one(start: bytes) -> bool:
     """Whether a head that begins with ``start`` can be one for here."""
     return POST.startswith(start[: len(POST)]) and start.count(b"\n") == start.count(b"\r\n")
-
-
-class _StartedByFastJson(StartedResponse):
-    __slots__ = ("_connection",)
-
-    tells_when_full = True
-
-    def __init__(
-        self,
-        response: web.StreamResponse,
-        transport: asyncio.Transport,
-        connection: FastConnection,
-        *,
-        chunked: bool,
-    ) -> None:
-        super().__init__(response, transport, chunked=chunked)
-        self._connection = connection
-
-    @property
-    def is_full(self) -> bool:
-        return self._connection.full
-
-    async def drain(self) -> None:
-        await self._connection.drained()
-
-    async def finish(self) -> None:
-        if self.chunked:
-            self.transport.write(b"0\r\n\r\n")
-        self._connection.answered()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gateway.config import Settings
 from gateway.errors import BadRequest
-from gateway.http.request import Request
+from gateway.http.request import RequestHead
 from gateway.http.tls_state import HSTS
 from gateway.names import is_local, is_public, parse_name
 
@@ -82,7 +82,7 @@ class Proxies:
         self.any = bool(self._networks)
         self.trusts: Callable[[str | None], bool] = functools.lru_cache(_KEPT)(self._trusts)
 
-    def client(self, request: Request) -> str | None:
+    def client(self, request: RequestHead) -> str | None:
         """The address ``request`` came from: the last one that no trusted proxy vouches for.
 
         What stands left of it in X-Forwarded-For was written by a stranger.
@@ -98,7 +98,7 @@ class Proxies:
                 break
         return address
 
-    def hsts(self, request: Request) -> str | None:
+    def hsts(self, request: RequestHead) -> str | None:
         """The Strict-Transport-Security of an answer that a proxy in front sends over https.
 
         That is what it says in X-Forwarded-Proto, at the end: left of it stands what others told

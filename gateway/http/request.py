@@ -1,8 +1,7 @@
 """A request, whoever has parsed it: aiohttp, or the fast JSON protocol.
 
-Handlers of routes that only aiohttp serves (forms, administration) ask for ``web.Request``. What
-the two have in common is named as in ``aiohttp.web.Request``: method, path, version, headers,
-query, remote, secure, transport. Where they differ, a function of this module does it.
+Handlers that both protocols serve ask for a :class:`Request`. Those of routes that only aiohttp
+serves (forms, administration) ask for ``web.Request``, which is a :class:`RequestHead`, too.
 """
 
 from __future__ import annotations
@@ -12,12 +11,64 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict, MultiDict, MultiDictProxy
+from multidict import CIMultiDict, MultiDict, MultiDictProxy, MultiMapping
 
-from gateway.http.response import Answer, StartedResponse, StartResponse, by_aiohttp
+from gateway.http.response import Answer, BufferedResponse, StartedResponse
 
 
 class RequestHead(Protocol):
+    """What is known of a request before its body is read."""
+
+    @property
+    def method(self) -> str:
+        """The method."""
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The version of HTTP that the client speaks."""
+
+    @property
+    def headers(self) -> MultiMapping[str]:
+        """The header fields."""
+
+    @property
+    def query(self) -> MultiMapping[str]:
+        """The parameters of the query."""
+
+    @property
+    def remote(self) -> str | None:
+        """The address that the connection came from; None: a Unix socket."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether it came over TLS."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """Where its answer goes; None: its client has gone."""
+
+    @property
+    def can_read_body(self) -> bool:
+        """Whether it has a body."""
+
+
+class Request(RequestHead, Protocol):
+    """A request that a handler answers."""
+
+    async def body(self) -> bytes:
+        """Return the whole body, unpacked; to be called once."""
+
+    def start_response(
+        self, status: int, headers: CIMultiDict[str], length: int | None, /
+    ) -> Awaitable[StartedResponse]:
+        """Begin a streamed answer: see :data:`gateway.http.response.StartResponse`."""
+
+
+class KeptHead(Protocol):
     """What is kept of a head: see :class:`gateway.http.heads.Head`."""
 
     @property
@@ -36,7 +87,7 @@ class Carrier(Protocol):
     def transport(self) -> asyncio.Transport:
         """Where its answer goes."""
 
-    def open(
+    def start_response(
         self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Coroutine[Any, Any, StartedResponse]:
         """Begin a streamed answer: see :data:`gateway.http.response.StartResponse`."""
@@ -50,7 +101,7 @@ class Context(Protocol):
 
 
 class FastRequest:
-    """A POST over HTTP/1.1 that came whole."""
+    """A POST over HTTP/1.1 that came whole, and that the fast JSON protocol serves."""
 
     __slots__ = ("_body", "_carrier", "context", "head", "remote", "secure")
 
@@ -59,7 +110,7 @@ class FastRequest:
     query: MultiDictProxy[str] = MultiDictProxy(MultiDict())
 
     def __init__(
-        self, head: RequestHead, body: bytes, carrier: Carrier, remote: str | None, secure: bool
+        self, head: KeptHead, body: bytes, carrier: Carrier, remote: str | None, secure: bool
     ) -> None:
         self.head = head
         self._body = body
@@ -89,26 +140,19 @@ class FastRequest:
         """Where its answer goes."""
         return self._carrier.transport
 
-    def take_body(self) -> bytes:
-        """The body, once: it isn't kept for as long as its answer takes."""
+    async def body(self) -> bytes:
+        """Return the body, once: it isn't kept for as long as its answer takes."""
         body, self._body = self._body, b""
         return body
 
-    def open(
+    def start_response(
         self, status: int, headers: CIMultiDict[str], length: int | None
     ) -> Coroutine[Any, Any, StartedResponse]:
         """Begin a streamed answer: see :data:`gateway.http.response.StartResponse`."""
-        return self._carrier.open(self, status, headers, length)
+        return self._carrier.start_response(self, status, headers, length)
 
 
-Request = web.Request | FastRequest
-
+#: Answers requests of a route that only aiohttp serves.
 Handler = Callable[[web.Request], Awaitable[Answer]]
-AnyHandler = Callable[[Request], Awaitable[Answer]]
 #: Answers the requests with one head: see :class:`gateway.http.heads.Head`.
-Endpoint = Callable[[FastRequest], Coroutine[Any, Any, Answer]]
-
-
-def start_response(request: Request) -> StartResponse:
-    """What begins a streamed answer to ``request``."""
-    return request.open if isinstance(request, FastRequest) else by_aiohttp(request)
+Endpoint = Callable[[FastRequest], Coroutine[Any, Any, BufferedResponse | StartedResponse]]

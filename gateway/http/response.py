@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 from multidict import CIMultiDict
+
+from gateway.http.flow_control import FlowControl
 
 #: Names and values of header fields, in their order.
 HeaderList = tuple[tuple[str, str], ...]
@@ -17,59 +17,48 @@ HeaderList = tuple[tuple[str, str], ...]
 
 @dataclass(slots=True)
 class BufferedResponse:
-    """A complete answer, not sent yet."""
+    """A complete answer, not sent yet. ``closes``: the connection ends behind it."""
 
     status: int
     headers: HeaderList
     body: bytes
-
-    def for_aiohttp(self) -> web.Response:
-        """The same for a request that aiohttp serves."""
-        return web.Response(status=self.status, headers=CIMultiDict(self.headers), body=self.body)
+    closes: bool = False
 
 
-#: What a handler has made of a request: the second one is under way already, or for aiohttp.
-Answer = BufferedResponse | web.StreamResponse
+class StartedResponse:
+    """A streamed answer whose head has been sent.
 
+    ``chunked``: its body is framed by chunks (RFC 9112, 7.1), and not by its length or the end of
+    the connection.
+    """
 
-class StartedResponse(abc.ABC):
-    """A streamed answer whose head has been sent; ``response`` is what it says."""
-
-    __slots__ = ("chunked", "full", "response", "transport")
-
-    #: Whether ``full`` is called when more waits for the client than its transport likes.
-    tells_when_full = False
+    __slots__ = ("chunked", "finished", "flow", "status", "transport")
 
     def __init__(
-        self, response: web.StreamResponse, transport: asyncio.Transport, *, chunked: bool
+        self, status: int, transport: asyncio.Transport, flow: FlowControl, *, chunked: bool
     ) -> None:
-        self.response = response
+        self.status = status
         self.transport = transport
+        self.flow = flow
         self.chunked = chunked
-        self.full: Callable[[], None] | None = None
+        #: Whether all of it is written.
+        self.finished = False
 
     def write(self, data: bytes) -> None:
         """Write one piece, framed as this client needs it."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     @property
-    def is_full(self) -> bool:
-        """Whether it is already: it won't be told again."""
-        return False
-
-    @property
     def takes_more(self) -> bool:
         """Whether the client is here, and has taken all that was written for it."""
         transport = self.transport
-        return not (transport.is_closing() or self.is_full or transport.get_write_buffer_size())
+        return not (transport.is_closing() or self.flow.full or transport.get_write_buffer_size())
 
-    @abc.abstractmethod
-    async def drain(self) -> None:
-        """Wait until the client has taken most of what waits for it."""
-
-    @abc.abstractmethod
     async def finish(self) -> None:
         """End it: it is complete."""
+        self.finished = True
+        if self.chunked:
+            self.transport.write(b"0\r\n\r\n")
 
     def break_off(self, event: bytes | None) -> None:
         """End it so that it can't be taken for complete: no last chunk, and the connection closes.
@@ -83,51 +72,9 @@ class StartedResponse(abc.ABC):
         self.transport.close()
 
 
+#: What a handler makes of a request. The last one only where aiohttp serves it.
+Answer = BufferedResponse | StartedResponse | web.StreamResponse
+
 #: Sends the head of a streamed answer: status, headers, and the body's length if it is known.
 #: Raises ``ConnectionError`` if the client has gone.
 StartResponse = Callable[[int, CIMultiDict[str], int | None], Awaitable[StartedResponse]]
-
-
-def by_aiohttp(request: web.BaseRequest) -> StartResponse:
-    """What begins a streamed answer to a request that aiohttp serves.
-
-    Only public parts of it are used: ``StreamResponse.prepare`` returns the writer that holds
-    the head, ``AbstractStreamWriter.send_headers`` and ``drain``, ``BaseRequest.transport``.
-    """
-
-    async def send_head(
-        status: int, passed: CIMultiDict[str], length: int | None
-    ) -> StartedResponse:
-        response = web.StreamResponse(status=status, headers=passed)
-        if length is not None:
-            response.content_length = length
-        writer = await response.prepare(request)
-        transport = request.transport
-        if writer is None or transport is None:
-            raise ConnectionError("the client has gone")
-        writer.send_headers()
-        chunked = length is None and request.version >= HttpVersion11
-        return _StartedByAiohttp(response, transport, writer, chunked=chunked)
-
-    return send_head
-
-
-class _StartedByAiohttp(StartedResponse):
-    __slots__ = ("_writer",)
-
-    def __init__(
-        self,
-        response: web.StreamResponse,
-        transport: asyncio.Transport,
-        writer: AbstractStreamWriter,
-        *,
-        chunked: bool,
-    ) -> None:
-        super().__init__(response, transport, chunked=chunked)
-        self._writer = writer
-
-    async def drain(self) -> None:
-        await self._writer.drain()
-
-    async def finish(self) -> None:
-        await self.response.write_eof()

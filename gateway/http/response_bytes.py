@@ -8,8 +8,6 @@ from collections.abc import Collection
 from email.utils import formatdate
 from http import HTTPStatus
 
-from aiohttp import web
-
 from gateway.http.request import Context
 from gateway.http.response import BufferedResponse, HeaderList
 
@@ -37,17 +35,6 @@ def whole(
             body,
         )
     )
-
-
-def of_aiohttp(answered: web.StreamResponse, *, keep_alive: bool) -> bytes:
-    """An answer that was made for aiohttp, an error in most cases; its headers are complete."""
-    assert isinstance(answered, web.Response)
-    body = answered.body or b""
-    assert isinstance(body, bytes)
-    framing = length_line(len(body))
-    if not keep_alive:
-        framing += CLOSE
-    return head_of(answered.status, lines_of(answered.headers.items()), framing) + body
 
 
 def head_of(status: int, lines: bytes, framing: bytes) -> bytes:

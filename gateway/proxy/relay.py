@@ -13,13 +13,12 @@ import logging
 import time
 
 import orjson
-from aiohttp import web
 
 from gateway.backends.backend import Backend
 from gateway.backends.flights import Flight
 from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
-from gateway.errors import BackendError, GatewayError
+from gateway.errors import BackendError, GatewayError, client_has_gone
 from gateway.http.response import Answer, BufferedResponse, StartedResponse, StartResponse
 from gateway.proxy import headers
 from gateway.proxy.blame import failure_of
@@ -138,7 +137,7 @@ async def relay(
         # The client reads a stream already: as its last event.
         outcome.error = ended
         await call.break_off(started_response, outcome.tell(ended), None)
-        return started_response.response
+        return started_response
     finally:
         if heart is not None:
             heart.stop()
@@ -210,9 +209,10 @@ async def _attempt(
             deaths,
             flight,
         )
-    except (asyncio.CancelledError, ConnectionError):
-        left = True
-        outcome.slots = part(exchange, answer, lease.backend)
+    except BaseException as broke:
+        if client_has_gone(broke):
+            left = True
+            outcome.slots = part(exchange, answer, lease.backend)
         raise
     finally:
         lease.backend.flights.end(flight, complete=answer.ended)
@@ -320,8 +320,7 @@ async def _stream(
     backend: Backend,
     deaths: int,
     flight: Flight,
-) -> web.StreamResponse:
-    response = started_response.response
+) -> StartedResponse:
     tail: Tail | None = None
     passed: Passed | None = None
     if is_events(head):
@@ -354,7 +353,7 @@ async def _stream(
                 started_response.break_off(None)
             else:
                 await call.break_off(started_response, outcome.tell(error), passed)
-            return response
+            return started_response
         _log.info("behind its last event a stream broke: %s", error.message)
     finally:
         if heart is not None:
@@ -366,7 +365,7 @@ async def _stream(
         elif told is not None:
             outcome.usage, outcome.untold = told.usage(), told.size
     await finish(started_response)
-    return response
+    return started_response
 
 
 async def _pump(answer: Sink, exchange: Exchange, started_response: StartedResponse) -> None:
@@ -376,7 +375,7 @@ async def _pump(answer: Sink, exchange: Exchange, started_response: StartedRespo
     """
     while not answer.ended:
         if answer.paused:
-            await started_response.drain()
+            await started_response.flow.drain()
             answer.paused = False
             exchange.resume()
         else:

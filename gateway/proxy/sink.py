@@ -20,8 +20,6 @@ from gateway.upstream import ChunkForwarder, EventTooLong, Exchange, ResponseHea
 #: Answers of known length up to here are parsed for their usage, and passed on in one piece, head
 #: and body together: as much as a client that doesn't read may keep here. Longer ones are streamed.
 _WHOLE = 256 * 1024
-#: Bytes waiting for a client from which on its upstream is paused (asyncio's own high water).
-_HIGH_WATER = 64 * 1024
 
 
 class Names(Protocol):
@@ -183,7 +181,7 @@ class Sink:
         transport, chunked = started_response.transport, started_response.chunked
         write = transport.write
         closing = transport.is_closing
-        unsent = transport.get_write_buffer_size
+        flow = started_response.flow
 
         def hold() -> None:
             if not self.paused:
@@ -211,19 +209,17 @@ class Sink:
             if closing():
                 return  # the client has gone; its handler is about to be cancelled
             write(data)
-            if unsent() > _HIGH_WATER:
-                hold()
 
+        flow.when_full = hold
+        if flow.full:  # since it was told that its model loads
+            hold()
         if tail is not None:
             tail.framed = chunked and mend is None
         early, self.early = self.early, []
         for data in early:
             take(data)
         self._take = take
-        if tail is not None and tail.framed and started_response.tells_when_full:
-            started_response.full = hold
-            if started_response.is_full:  # since it was told that its model loads
-                hold()
+        if tail is not None and tail.framed:
             self._forwarder = forwarder = ChunkForwarder(write, tail.feed)
             if rename is not None:
                 forwarder.write = _renaming(forwarder, rename, write)

@@ -101,7 +101,7 @@ async def narrow(running: Running, taking: socket.socket) -> FastConnection:
     await until(lambda: len(listener_of(running).open) == 1)
     (front,) = listener_of(running).open
     assert isinstance(front, FastConnection)
-    sock = front._transport.get_extra_info("socket")
+    sock = front.transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return front
 
@@ -237,7 +237,7 @@ async def test_any_cutting_gives_the_same_answers(
             async with connected(running) as client:
                 await until(lambda: len(listener_of(running).open) == 1)
                 (front,) = listener_of(running).open
-                transport = front._transport
+                transport = front.transport
                 begin = 0
                 for cut, pause in [*sorted(cuts), (len(sent), False)]:
                     if cut > begin and not transport.is_closing():
@@ -589,7 +589,7 @@ async def test_a_stream_that_is_not_read_waits(make_gateway: MakeGateway, tmp_pa
         loop = asyncio.get_running_loop()
         for target in (b"/v1/chat/completions ", b"/v1/chat/completions?x=1 "):
             with small(running) as taking:
-                transport = (await narrow(running, taking))._transport
+                transport = (await narrow(running, taking)).transport
                 request = post(running, STREAM).replace(b"/v1/chat/completions ", target)
                 await loop.sock_sendall(taking, request)
                 await until(lambda: bool(connections._answers))
@@ -618,11 +618,11 @@ async def test_a_stream_that_is_not_read_waits_with_tls(
             await until(lambda: len(listener_of(running).open) == 1)
             (front,) = listener_of(running).open
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            kernel = front._transport.get_extra_info("socket")
+            kernel = front.transport.get_extra_info("socket")
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             client.send(post(running, STREAM))
             await until(lambda: bool(connections._answers))
-            held = front._transport.get_write_buffer_size()
+            held = front.transport.get_write_buffer_size()
             assert 0 < held <= 256 * 1024
             client.writer.transport.resume_reading()  # type: ignore[attr-defined]
             async with asyncio.timeout(20):  # it goes on when it is read
@@ -641,7 +641,7 @@ async def test_answers_that_nobody_reads_are_not_piled_up(make_gateway: MakeGate
             def look() -> None:
                 nonlocal held
                 if listener_of(running).open:
-                    held = max(held, front._transport.get_write_buffer_size() + front.received)
+                    held = max(held, front.transport.get_write_buffer_size() + front.received)
                     loop.call_soon(look)
 
             look()
@@ -683,8 +683,7 @@ async def test_what_an_idle_connection_keeps(make_gateway: MakeGateway, tmp_path
         assert front.received == 0
         assert front._expected is None
         assert front._started_response is None
-        assert front._drained is None
-        sock = front._transport.get_extra_info("socket")
+        sock = front.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
@@ -762,7 +761,7 @@ async def test_what_is_complete_still_goes_out_in_the_end(
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(taking, post(running, STREAM))
             await until(lambda: bool(running.gateway.accounting.recent))  # that is all of it
-            assert front._transport.get_write_buffer_size()
+            assert front.transport.get_write_buffer_size()
             leaving = spawn(stack.aclose(), name="leave")
             got = b""
             async with asyncio.timeout(20):
@@ -782,12 +781,12 @@ async def test_the_end_waits_for_who_reads_slowly(make_gateway: MakeGateway) -> 
             loop = asyncio.get_running_loop()
             refused = post(running, b"{").replace(b"Bearer llm", b"Bearer x")
             sending = spawn(loop.sock_sendall(taking, refused * 300), name="send")
-            await until(lambda: front._paused)
+            await until(lambda: front.flow.full)
             ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
             await running.gateway.lifecycle.stopping.wait()
             got = b""
             async with asyncio.timeout(20):
-                while front._paused:
+                while front.flow.full:
                     assert not ending.done()
                     got += await loop.sock_recv(taking, 4096)
                 while not ending.done():
@@ -826,11 +825,11 @@ async def test_the_end_waits_for_an_answer_that_was_made_meanwhile(
                 ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
                 await until(lambda: lifecycle._quiet is not None)
                 go.set()
-                await until(lambda: front._paused)
+                await until(lambda: front.flow.full)
                 got = b""
-                while front._paused:
+                while front.flow.full:
                     got += await loop.sock_recv(taking, 4096)
-                    assert not front._paused or not ending.done()
+                    assert not front.flow.full or not ending.done()
                 await ending
             leaving = spawn(stack.aclose(), name="leave")
             async with asyncio.timeout(20):

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiohttp import web
 
+from gateway.http.flow_control import FlowControl
 from gateway.http.response import StartedResponse
 from gateway.proxy.sink import Sink
 from gateway.proxy.sse import Tail
@@ -21,14 +21,6 @@ class _Transport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return 40_000
-
-
-class _Client(StartedResponse):
-    tells_when_full = True
-    is_full = False
-
-    async def drain(self) -> None: ...
-    async def finish(self) -> None: ...
 
 
 class _Exchange(Exchange):
@@ -49,12 +41,13 @@ class _Exchange(Exchange):
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_client_that_was_full_before_its_stream_began(full: bool) -> None:
     """Its transport says so once: while the model loads, or before. Chunks would pile up."""
-    client = _Client(web.StreamResponse(), _Transport(), chunked=True)
-    client.is_full = full
+    flow = FlowControl()
+    if full:
+        flow.pause()
+    client = StartedResponse(200, _Transport(), flow, chunked=True)
     answer, exchange = Sink(), _Exchange()
     answer.flow_to(client, exchange, Tail(), None)
     assert exchange.forwarder is not None
     assert (answer.paused, exchange.paused) == (full, full)
-    assert client.full is not None
-    client.full()
+    flow.pause()
     assert (answer.paused, exchange.paused) == (True, True)

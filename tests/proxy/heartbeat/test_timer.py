@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiohttp import web
-
+from gateway.http.flow_control import FlowControl
 from gateway.http.response import StartedResponse
 from gateway.proxy.heartbeat import Heartbeat, comment
 from gateway.proxy.sse import Tail
@@ -28,16 +27,10 @@ class _Transport(asyncio.Transport):
         return self.unsent
 
 
-class _Client(StartedResponse):
-    is_full = False
-
-    async def drain(self) -> None: ...
-    async def finish(self) -> None: ...
-
-
 async def test_a_client_that_reads_nothing_gets_none() -> None:
     transport = _Transport()
-    client = _Client(web.StreamResponse(), transport, chunked=False)
+    flow = FlowControl()
+    client = StartedResponse(200, transport, flow, chunked=False)
 
     async def open_it(*_: object) -> StartedResponse:
         return client
@@ -52,7 +45,7 @@ async def test_a_client_that_reads_nothing_gets_none() -> None:
         assert len(transport.written) == written
         transport.unsent = 0
         await eventually(lambda: len(transport.written) > written)
-        client.is_full = True
+        flow.pause()
         written = len(transport.written)
         await asyncio.sleep(0.2)
         assert len(transport.written) == written
