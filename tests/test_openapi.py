@@ -27,11 +27,11 @@ from gateway.api.openapi_shapes import KEY
 from gateway.app import ROUTES
 from gateway.models.catalog import parse_catalog
 from gateway.proxy.routes import TABLE
-from tests.harness import MakeGateway, Running, fake_model
+from tests.harness import FAKE, MakeGateway, Running, fake_model
 
 pytestmark = pytest.mark.slow
 
-RECORDER = str(Path(__file__).with_name("recording_llama_server.py"))
+RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 DOCUMENT = document(ROUTES, query_key=True)
 #: Streams that end only when their client leaves, which a fuzzer does not.
 ENDLESS = ("/status", "/models/sse", "/admin/log")

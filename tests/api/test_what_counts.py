@@ -21,12 +21,12 @@ from gateway.access.accounting import Record
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.proxy.sse import Usage
-from tests.harness import MakeGateway, Running, fake_model
+from tests.harness import FAKE, MakeGateway, Running, fake_model
 from tests.parrot_model import TOOL
 
 pytestmark = pytest.mark.slow
 
-RECORDER = str(Path(__file__).parents[1] / "recording_llama_server.py")
+RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 STORY = "the story and a the " * 4
 #: A random model says something only when it is held to it. Nothing is taken from its cache where a
 #: request may say so: /metrics has only what was read anew.

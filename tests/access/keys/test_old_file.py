@@ -1,0 +1,78 @@
+"""Keys of the old file go on working."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.access.keys import (
+    KeyRing,
+)
+from gateway.validation import InvalidFiles
+
+OLD = """{"phone": {"key": "3f9a8b7c6d5e4f3a", "description": "Bob's", "admin": false},
+          "web": {"key": "b1946ac92492d234", "lastActivity": 1709632800000},
+          "tv": {"key": "secret"}}"""
+
+
+async def test_old_keys_go_on_working(ring: KeyRing, tmp_path: Path) -> None:
+    path = tmp_path / "authKeys.json"
+    path.write_text(OLD)
+    report = await ring.import_legacy(path)
+    assert set(report.imported) == set(ring.records)
+    assert report.skipped == ()
+    assert {(record.name, record.admin, record.imported) for record in ring.records} == {
+        ("web", True, True),
+        ("phone", False, True),
+        ("tv", True, True),
+    }
+    by_name = {record.name: record for record in ring.records}
+    assert by_name["web"].last_activity == datetime(2024, 3, 5, 10, tzinfo=UTC)
+    assert by_name["phone"].description == "Bob's"
+    for key, name in {
+        "3f9a8b7c6d5e4f3a": "phone",
+        "b1946ac92492d234": "web",
+        "secret": "tv",
+    }.items():
+        assert ring.find(key, time.time()).name == name
+        assert key not in repr(report)
+    assert ["6 characters" in warning for warning in report.warnings] == [True]
+
+
+async def test_importing_twice_changes_nothing(ring: KeyRing, tmp_path: Path) -> None:
+    path = tmp_path / "authKeys.json"
+    path.write_text(OLD)
+    first = (await ring.import_legacy(path)).imported
+    report = await ring.import_legacy(path)
+    assert report.imported == ()
+    assert [text.split(": ")[1] for text in report.skipped] == [
+        f"is here already, as {record.id}" for record in first
+    ]
+    assert set(ring.records) == set(first)
+
+
+async def test_import_without_admins(ring: KeyRing, tmp_path: Path) -> None:
+    path = tmp_path / "authKeys.json"
+    path.write_text('["3f9a8b7c6d5e4f3a", {"key": "b1946ac92492d234", "admin": true}]')
+    await ring.import_legacy(path, admin=False)
+    assert [record.admin for record in ring.records] == [False, False]
+
+
+async def test_the_same_key_twice_in_the_file(ring: KeyRing, tmp_path: Path) -> None:
+    path = tmp_path / "authKeys.json"
+    path.write_text('{"a": "3f9a8b7c6d5e4f3a", "b": "3f9a8b7c6d5e4f3a"}')
+    report = await ring.import_legacy(path)
+    assert [record.name for record in report.imported] == ["a"]
+    assert report.skipped == (f"entry 2 (b): is here already, as {report.imported[0].id}",)
+
+
+async def test_one_bad_entry_and_nothing_is_imported(ring: KeyRing, tmp_path: Path) -> None:
+    path = tmp_path / "authKeys.json"
+    path.write_text('["3f9a8b7c6d5e4f3a", {"name": "no key"}, 7]')
+    with pytest.raises(InvalidFiles) as caught:
+        await ring.import_legacy(path)
+    assert [problem.key for problem in caught.value.problems] == ["entry 2", "entry 3"]
+    assert ring.records == ()
+    with pytest.raises(InvalidFiles, match="No such file"):
+        await ring.import_legacy(tmp_path / "none.json")

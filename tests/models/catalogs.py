@@ -1,0 +1,28 @@
+"""Entries of models.json, and what is wrong with them."""
+
+import json
+
+import pytest
+
+from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.validation import InvalidFiles
+
+
+def one(name: str = "m", params: dict | None = None, **beside: object) -> ModelSpec:
+    entry = {"params": {"model": "m.gguf", **(params or {})}, **beside}
+    return parse_catalog(json.dumps({name: entry})).models[name]
+
+
+def problems_of(text: object) -> dict[str, str]:
+    """Key -> problem, of a models.json given as text or as an object."""
+    with pytest.raises(InvalidFiles) as caught:
+        parse_catalog(text if isinstance(text, str) else json.dumps(text))
+    found = {problem.key: str(problem) for problem in caught.value.problems}
+    assert len(found) == len(caught.value.problems)
+    return found
+
+
+def problems_in(params: dict | None = None, **beside: object) -> dict[str, str]:
+    """The same for one entry with these params and other keys; keys without the model's name."""
+    entry = {"params": {"model": "m.gguf", **(params or {})}, **beside}
+    return {key.removeprefix("m."): text for key, text in problems_of({"m": entry}).items()}
