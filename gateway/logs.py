@@ -218,7 +218,9 @@ def _log_unraisable(what: UnraisableHookArgs) -> None:
     fails as it should.
     """
     error, where = what.exc_value, what.object
-    if isinstance(error, UnicodeDecodeError) and isinstance(where, bytes):
+    # The name is the object up to Python 3.13, and part of the message from 3.14 on.
+    in_callback = isinstance(where, bytes) or "ssl servername callback" in (what.err_msg or "")
+    if isinstance(error, UnicodeDecodeError) and in_callback:
         _unraisable.debug("a client asked for a server name that is no ASCII")
         return
     name = getattr(where, "__qualname__", type(where).__qualname__)

@@ -99,8 +99,10 @@ class Workers:
         asked = [data]  # which a place in the line must not keep when nobody waits for it
         ask = partial(self._ask, loop, begun, work, asked, arguments)
         asking = loop.run_in_executor(self._speaker, ask)
+        # Not asyncio.wait for both: from Python 3.14 on, what is cancelled in it is a cycle, too.
+        asking.add_done_callback(lambda _: _set(begun))
         try:
-            await asyncio.wait((begun, asking), return_when=asyncio.FIRST_COMPLETED)
+            await begun
             async with asyncio.timeout(_PATIENCE):
                 return await asyncio.shield(asking)
         except TimeoutError:

@@ -140,12 +140,17 @@ async def test_it_ends_when_nothing_is_to_be_done(
     assert await run(at_work, "1 + 2") == 3
 
 
+def _references(bodies: tuple[bytes, ...], at: int) -> int:
+    """How many there are to one of them, always counted in the same way."""
+    return sys.getrefcount(bodies[at])
+
+
 async def test_what_nobody_waits_for_any_more_is_not_kept(at_work: Workers, tmp_path: Path) -> None:
     """Who hangs up gets its room back: what was in it must be gone."""
     begun = tmp_path / "begun"
     source = f"(open({str(begun)!r}, 'w').close(), __import__('time').sleep(60))"
     large = padded(source), padded("1 + 1")
-    kept = [sys.getrefcount(data) for data in large]
+    kept = [_references(large, at) for at in (0, 1)]
     asked = [spawn(at_work.run(with_data, data, eval, 0), name="ask") for data in large]
     async with asyncio.timeout(10):
         while not begun.exists():
@@ -153,10 +158,10 @@ async def test_what_nobody_waits_for_any_more_is_not_kept(at_work: Workers, tmp_
     pid = at_work.pid
     assert pid is not None
     await cancel_and_wait(asked.pop())
-    assert sys.getrefcount(large[1]) == kept[1]
+    assert _references(large, 1) == kept[1]
     assert alive(pid)  # which is at another's
     await cancel_and_wait(asked.pop())
     async with asyncio.timeout(10):
         assert await run(at_work, "1 + 2") == 3
-    assert sys.getrefcount(large[0]) == kept[0]
+    assert _references(large, 0) == kept[0]
     assert not alive(pid)

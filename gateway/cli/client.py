@@ -41,8 +41,13 @@ UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
 TIMEOUT: Final = 10.0
 _JSON: Final = "application/json"
 
-#: How OpenSSL calls an answer in plain text; which of them depends on its version.
-_NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+#: How OpenSSL calls an answer in plain text; which of them depends on its version (the last: 3.5).
+_NOT_TLS: Final = (
+    "WRONG_VERSION_NUMBER",
+    "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+    "RECORD_LAYER_FAILURE",
+)
 
 
 class NoGateway(GatewayError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import importlib
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,12 +26,11 @@ PACKERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "deflate": ("deflate", zlib.compress),
     "deflate without its header": ("deflate", _raw_deflate),
 }
-try:
-    from backports import zstd
-except ImportError:
-    zstd = None
-else:
-    PACKERS["zstd"] = ("zstd", zstd.compress)
+zstd: Any = None
+for name in ("backports.zstd", "compression.zstd"):  # Python 3.14 has it itself
+    with contextlib.suppress(ImportError):
+        zstd = importlib.import_module(name)
+        PACKERS["zstd"] = ("zstd", zstd.compress)
 try:
     import brotli
 except ImportError:
@@ -110,7 +112,7 @@ def test_members_one_behind_the_other(coding: str) -> None:
         unpack(coding, pack(b"") * 1025)
 
 
-@pytest.mark.skipif(zstd is None, reason="needs backports.zstd")
+@pytest.mark.skipif(zstd is None, reason="needs backports.zstd, or Python 3.14")
 def test_zstd_that_wants_too_much_memory() -> None:
     """RFC 9659: a window of 8 MiB at most."""
     packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
