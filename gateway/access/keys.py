@@ -12,15 +12,15 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.access.key_activity import INTERVAL, KeyActivity
-from gateway.access.key_fields import check_default, checked, state_of
 from gateway.access.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours, new_key
+from gateway.access.key_schema import check_default, checked, state_of
 from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, Principal
 from gateway.access.rate_limits import NO_LIMITS, Limits
 from gateway.errors import BadRequest, NotFound, Unauthorized
@@ -185,31 +185,15 @@ class KeyRing:
         self,
         name: str,
         description: str = "",
-        *,
-        admin: bool = False,
-        expires: datetime | None = None,
-        models: Sequence[str] | None = None,
-        personalities: Sequence[str] | None = None,
-        default_personality: str | None = None,
-        limits: Mapping[str, int] | None = None,
+        **fields: Any,
     ) -> tuple[KeyRecord, str]:
         """Make a key. It is the second thing returned, and kept nowhere: show it now or never.
 
-        Raises :class:`BadRequest` for values that can't be used.
+        ``fields``: others of :mod:`gateway.access.key_schema`, as a record calls them. Raises
+        :class:`BadRequest` for values that can't be used.
         """
-        fields = checked(
-            {
-                "name": name,
-                "description": description,
-                "admin": admin,
-                "expires": expires,
-                "models": models,
-                "personalities": personalities,
-                "default_personality": default_personality,
-                "limits": limits,
-            }
-        )
-        check_default(fields["personalities"], default_personality)
+        kept = checked({"name": name, "description": description, **fields})
+        check_default(kept.get("personalities"), kept.get("default_personality"))
         from gateway.access.store import KeyRecord
 
         key = new_key()
@@ -218,7 +202,7 @@ class KeyRing:
                 id=_free_id(self._records),
                 hash=hash_key(key).hex(),
                 created=datetime.now(UTC),
-                **fields,
+                **kept,
             )
             await self._store.add_key(record)
             self._install([*self._records.values(), record])

@@ -20,8 +20,8 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, NamedTuple
 
 from gateway.errors import RateLimited
 from gateway.plurals import counted
@@ -31,18 +31,24 @@ _MINUTE: Final = 60.0
 _ROUNDING: Final = 1e-3  # of a request: clocks are floating-point numbers
 
 
+def _limit(about: str, *, of_each: bool = False) -> Any:
+    """A limit of what a key uses in all, or ``of_each`` of its requests; ``about``: of what."""
+    return field(default=None, metadata={"about": about, "of_each": of_each})
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one key may use. ``None``: no limit."""
 
-    rpm: int | None = None  # requests per minute
-    tpm: int | None = None  # tokens per minute, of prompts and answers
-    tpd: int | None = None  # tokens per day (UTC)
-    concurrency: int | None = None  # requests at once
-    max_tokens: int | None = None  # tokens of one answer
-    max_seconds: int | None = None  # from a request's arrival to the end of its answer
+    rpm: int | None = _limit("requests per minute")
+    tpm: int | None = _limit("tokens per minute, in and out")
+    tpd: int | None = _limit("tokens per day (UTC), in and out")
+    concurrency: int | None = _limit("requests at once")
+    max_tokens: int | None = _limit("tokens of an answer", of_each=True)
+    max_seconds: int | None = _limit("until its answer is cut off", of_each=True)
 
 
+LIMIT_NAMES: Final = tuple(limit.name for limit in fields(Limits))
 #: Of a key without limits. Compared by identity, on every request.
 NO_LIMITS: Final = Limits()
 

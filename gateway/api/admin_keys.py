@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from gateway.access.accounting import ACCOUNTING
-from gateway.access.key_fields import shown, time_after
 from gateway.access.key_names import unknown_names
+from gateway.access.key_schema import WRITTEN, fields_in, shown
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.app_keys import GATE, LIBRARY
@@ -21,19 +20,6 @@ from gateway.errors import BadRequest
 from gateway.models.catalog import Catalog
 from gateway.proxy.body import JsonObject
 from gateway.scope import Scope
-from gateway.validation import parse_duration
-
-#: Fields of a key as they are called here, and in a ``KeyRecord``.
-_FIELDS: Final = {
-    "name": "name",
-    "description": "description",
-    "admin": "admin",
-    "expires": "expires",
-    "models": "models",
-    "personalities": "personalities",
-    "defaultPersonality": "default_personality",
-    "limits": "limits",
-}
 
 
 @needs(Scope.ADMIN)
@@ -99,33 +85,11 @@ async def usage(request: web.Request) -> web.Response:
 async def _fields(request: web.Request) -> dict[str, Any]:
     """The fields in the body, under the names of a ``KeyRecord``; the ring checks the rest."""
     body = await json_body(request)
-    refuse_unknown(body, _FIELDS)
+    refuse_unknown(body, WRITTEN)
     library = request.app[LIBRARY]
     await library.refresh()
     _check_names(library.catalog, body)
-    fields = {_FIELDS[name]: value for name, value in body.items()}
-    if fields.get("expires") is not None:
-        fields["expires"] = _time(fields["expires"])
-    return fields
-
-
-def _time(value: object) -> datetime:
-    """A time (ISO 8601, with its zone), or how long from now (``30d``)."""
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is not None:
-                return moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass  # a duration, perhaps
-    try:
-        return time_after(parse_duration(value))
-    except ValueError:
-        raise BadRequest(
-            "expires must be a duration like 30d, a time like 2030-12-31T00:00:00Z, or null for "
-            "never",
-            param="expires",
-        ) from None
+    return fields_in(body)
 
 
 def _check_names(catalog: Catalog, body: JsonObject) -> None:

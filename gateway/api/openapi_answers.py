@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.access.key_schema import answer_schema
+
 Schema = dict[str, Any]
 
 _FILE: Final = Path(__file__).with_name("openapi_answers.yaml")
@@ -27,13 +29,28 @@ class Answers:
 
         told = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
         #: By their names.
-        self.schemas = {name: schema_of(schema) for name, schema in told["schemas"].items()}
+        self.schemas = {
+            **{name: schema_of(schema) for name, schema in told["schemas"].items()},
+            **_of_keys(),
+        }
         self._answers = {line: schema_of(answer) for line, answer in told["answers"].items()}
 
     def of(self, method: str, path: str) -> Schema | None:
         """The answer of an operation, if that is JSON; ``path`` as in a document."""
         twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
         return self._answers.get(f"{method} {path}", self._answers.get(f"{method} {twin}"))
+
+
+def _of_keys() -> dict[str, Schema]:
+    """A key as it is shown, and a new one, whose text is shown once."""
+    key = answer_schema()
+    text = {"type": "string", "description": "here and never again"}
+    new = {
+        **key,
+        "properties": {**key["properties"], "key": text},
+        "required": [*key["required"], "key"],
+    }
+    return {"Key": key, "NewKey": new}
 
 
 def schema_of(told: Any) -> Schema:

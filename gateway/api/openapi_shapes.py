@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.access import usage_report
-from gateway.access.key_fields import LIMIT_NAMES
+from gateway.access.key_schema import body_schema
 from gateway.api import (
     admin,
     admin_keys,
@@ -40,7 +40,6 @@ Schema = dict[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string"}
 _FLAG: Final[Schema] = {"type": "boolean"}
-_NAMES: Final[Schema] = {"type": ["array", "null"], "items": {"type": "string", "minLength": 1}}
 _MODEL: Final[Schema] = {
     "type": "string",
     "description": "a model of models.json, an alias, or NAME:PERSONALITY",
@@ -115,29 +114,7 @@ _EVENTS: Final = ("text/event-stream",)
 _PLAIN_TEXT: Final = ("text/plain",)
 _EITHER: Final = ("application/json", "text/event-stream")
 
-#: Fields of a key. A test holds them against what the routes accept.
-KEY: Final[Mapping[str, Schema]] = MappingProxyType(
-    {
-        "name": {"type": "string", "minLength": 1, "maxLength": 100},
-        "description": {"type": "string", "maxLength": 1000},
-        "admin": _FLAG,
-        "expires": {
-            "type": ["string", "number", "null"],
-            "description": "a time with its zone (ISO 8601), or how long from now: `30d`",
-        },
-        "models": _NAMES,
-        "personalities": _NAMES,
-        "defaultPersonality": {"type": ["string", "null"]},
-        "limits": {
-            "type": ["object", "null"],
-            "properties": {
-                name: {"type": ["integer", "null"], "minimum": 1} for name in LIMIT_NAMES
-            },
-            "additionalProperties": False,
-        },
-    }
-)
-
+_KEY: Final = body_schema()
 _CONDITIONS: Final[Mapping[str, str]] = {
     "If-Match": "the ETag of the entry that was read: 412 if it is another by now",
     "If-None-Match": "`*`: 412 if there is such an entry",
@@ -229,8 +206,8 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
         admin_models.delete_entry: Shape(
             status=204, answers=(), headers=_CONDITIONS, fails=_CHANGE_FAILS
         ),
-        admin_keys.create_key: Shape(body=_object(KEY, "name", more=False), status=201),
-        admin_keys.change_key: Shape(query={"force": _FLAG}, body=_object(KEY, more=False)),
+        admin_keys.create_key: Shape(body=_object(_KEY, "name", more=False), status=201),
+        admin_keys.change_key: Shape(query={"force": _FLAG}, body=_object(_KEY, more=False)),
         admin_keys.revoke_key: Shape(query={"force": _FLAG}),
         admin_keys.usage: _usage(usage_report.USAGE_BY),
         own_key.own_usage: _usage(own_key.OWN_USAGE_BY),

@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.client import add_gateway, elsewhere
-from gateway.cli.keys_here import names, no_database, say, settings_of, tell_gateway, with_ring
+from gateway.cli.key_options import FIELDS, add_key_options, body_of
+from gateway.cli.keys_here import no_database, say, settings_of, tell_gateway, with_ring
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.cli.table import print_table
@@ -36,28 +36,6 @@ _COLUMNS = (
 )
 
 
-#: A key as JSON, as `/admin/keys` shows it too.
-FIELDS: Final = MappingProxyType(
-    {
-        "id": "like k_ab12cd34",
-        "name": "who or what it is for",
-        "description": "more about it",
-        "admin": "whether it may unload models, manage keys and see everything",
-        "state": "ok, expired or revoked",
-        "created": "when it was made",
-        "expires": "when it ends; null: never",
-        "revoked": "when it was revoked; or null",
-        "lastActivity": "when it was last used, to the minute or so; null: never",
-        "models": "list of the models it may use; null: all",
-        "personalities": "list of the personalities it may use; null: all",
-        "defaultPersonality": "that of requests that name none; or null",
-        "limits": "object: rpm, tpm, tpd, concurrency, max_tokens, max_seconds, as far as set; or "
-        "null",
-        "imported": "whether it comes from the old system",
-    }
-)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     common = argparse.ArgumentParser(add_help=False)
@@ -72,31 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     create = actions.add_parser(
         "create", parents=[common], help="make a key; it is the last line on stdout, shown once"
     )
-    create.add_argument("name", metavar="NAME", help="who or what it is for")
-    create.add_argument(
-        "description", metavar="DESCRIPTION", nargs="?", default="", help="more about it"
-    )
-    create.add_argument(
-        "--admin", action="store_true", help="may unload models, manage keys and see everything"
-    )
-    create.add_argument("--expires", metavar="TIME", help="ends after this time, like 30d or 12h")
-    create.add_argument("--models", metavar="A,B", help="may use only these models")
-    create.add_argument(
-        "--personalities", metavar="A,B", help="may use only these personalities, or none"
-    )
-    create.add_argument(
-        "--default-personality",
-        metavar="NAME",
-        help="of every request that names none and whose model has it",
-    )
-    limits = create.add_argument_group("limits", "over one of them, a request is answered 429")
-    limits.add_argument("--rpm", metavar="N", type=int, help="requests per minute")
-    limits.add_argument("--tpm", metavar="N", type=int, help="tokens per minute, in and out")
-    limits.add_argument("--tpd", metavar="N", type=int, help="tokens per day (UTC), in and out")
-    limits.add_argument("--concurrency", metavar="N", type=int, help="requests at once")
-    answers = create.add_argument_group("limits of each request")
-    answers.add_argument("--max-tokens", metavar="N", type=int, help="tokens of an answer")
-    answers.add_argument("--max-seconds", metavar="N", type=int, help="until its answer is cut off")
+    add_key_options(create)
     create.add_argument("--json", action="store_true", help="print all of it, as JSON")
     create.set_defaults(run=run_create)
     explain(
@@ -143,34 +97,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run_create(args: argparse.Namespace) -> int:
     """Make a key. On stdout stands nothing but the key, so that scripts can take it."""
-    from gateway.access.key_fields import LIMIT_NAMES, shown, time_after
-    from gateway.validation import parse_duration
+    from gateway.access.key_schema import fields_in, shown
 
-    expires = None
-    if args.expires is not None:
-        try:
-            expires = time_after(parse_duration(args.expires))
-        except ValueError as error:
-            return _fail(f"--expires {error}")
+    try:
+        body = body_of(args)
+    except ValueError as error:
+        return _fail(f"--expires {error}")
+    fields = fields_in(body)
     if (client := elsewhere(args)) is not None:
         from gateway.cli.keys_remote import create as create_elsewhere
 
-        return create_elsewhere(client, args)
+        return create_elsewhere(client, body, as_json=args.json)
     settings = settings_of(args)
 
     async def create(ring: KeyRing) -> tuple[list[KeyRecord], KeyRecord, str]:
         same = [record for record in ring.records if record.name == args.name]
-        made = await ring.create(
-            args.name,
-            args.description,
-            admin=args.admin,
-            expires=expires,
-            models=names(args.models),
-            personalities=names(args.personalities),
-            default_personality=args.default_personality,
-            limits={name: getattr(args, name) for name in LIMIT_NAMES},
-        )
-        return same, *made
+        return same, *await ring.create(**fields)
 
     same, record, key = with_ring(settings, create)
     _warn_of_names(settings, record)
@@ -209,7 +151,7 @@ def _warn_of_names(settings: Settings, record: KeyRecord) -> None:
 
 
 def _warn_of_same_name(same: Iterable[KeyRecord]) -> None:
-    from gateway.access.key_fields import state_of
+    from gateway.access.key_schema import state_of
 
     now = datetime.now(UTC)
     if working := [record.id for record in same if state_of(record, now) == "ok"]:
@@ -252,7 +194,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def _keys_here(settings: Settings) -> list[dict[str, Any]]:
-    from gateway.access.key_fields import shown
+    from gateway.access.key_schema import shown
 
     if no_database(settings):
         return []

@@ -103,10 +103,5 @@ def _who_answers(settings: Settings) -> str | None:
     return f"{'https' if settings.tls.enabled else 'http'}://{shown}:{settings.port}"
 
 
-def names(text: str | None) -> list[str] | None:
-    """The names in ``--models a,b``."""
-    return None if text is None else [name for part in text.split(",") if (name := part.strip())]
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from gateway.access.key_fields import LIMIT_NAMES
 from gateway.cli.client import Client
-from gateway.cli.keys_here import names, say
+from gateway.cli.keys_here import say
 
 
 def list_keys(client: Client) -> list[dict[str, Any]]:
@@ -18,27 +18,16 @@ def list_keys(client: Client) -> list[dict[str, Any]]:
     return keys
 
 
-def create(client: Client, args: argparse.Namespace) -> int:
-    """Make a key there. On stdout stands nothing but the key."""
-    limits = {name: value for name in LIMIT_NAMES if (value := getattr(args, name)) is not None}
-    wanted = {
-        "name": args.name,
-        "description": args.description,
-        "admin": args.admin,
-        "expires": args.expires,
-        "models": names(args.models),
-        "personalities": names(args.personalities),
-        "defaultPersonality": args.default_personality,
-        "limits": limits or None,
-    }
-    same = [key["id"] for key in list_keys(client) if key["name"] == args.name]
-    made = client.ask("POST", "/admin/keys", wanted)
+def create(client: Client, body: Mapping[str, Any], *, as_json: bool) -> int:
+    """Make the key there that ``body`` asks for. On stdout stands nothing but the key."""
+    same = [key["id"] for key in list_keys(client) if key["name"] == body["name"]]
+    made = client.ask("POST", "/admin/keys", body)
     kind = "admin key" if made["admin"] else "key"
     if same:
         say(f"warning: there is another key of that name: {', '.join(same)}")
     say(f"{kind} {made['id']} for {made['name']}, at {client.name}")
     say("it is shown only this once:")
-    if args.json:
+    if as_json:
         print(json.dumps({"key": made.pop("key"), **made}, indent=2, ensure_ascii=False))
     else:
         print(made["key"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.key_fields import time_after
+from gateway.access.key_values import time_after
 from gateway.access.keys import (
     KeyRing,
     Limits,

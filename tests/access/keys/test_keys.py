@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.key_fields import time_after
+from gateway.access.key_values import time_after
 from gateway.access.keys import (
     ANONYMOUS,
     LOCAL_ADMIN,
