@@ -321,7 +321,7 @@ def test_keys_made_beside_a_running_gateway_work_at_once(serve: Serve, tmp_path:
     assert get(served, "/models", key=key) == (200, ["m"])
     assert get(served, "/chat/errors", key=key)[0] == 403
     old = tmp_path / "authKeys.json"
-    old.write_text(json.dumps({"old app": "an-old-plaintext-key"}))
+    old.write_text(json.dumps({"an-old-plaintext-key": {"name": "old app"}}))
     code, _, err = llm_gateway("keys", "import", str(old), "--config", str(config), cwd=tmp_path)
     assert code == 0, err
     assert get(served, "/models", key="an-old-plaintext-key") == (200, ["m"])

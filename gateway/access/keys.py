@@ -276,8 +276,8 @@ class KeyRing:
     async def import_legacy(self, path: Path, *, admin: bool = True) -> ImportReport:
         """Take over the keys of the old system's ``authKeys.json``: all of them or none.
 
-        That system had no roles: any key could load a model. So each becomes an admin key, unless
-        its entry says no; with ``admin=False`` none does. Keys that are here already are skipped.
+        That system had no roles: any key could load a model. So each becomes an admin key, with
+        ``admin=False`` none does. Keys that are here already are skipped.
         Raises :class:`gateway.validation.InvalidFiles` if anything in the file isn't understood.
         """
         from gateway.access.legacy_keys import read_legacy
@@ -300,9 +300,8 @@ class KeyRing:
                     hash=digest,
                     name=old.name,
                     description=old.description,
-                    admin=admin and old.admin is not False,
+                    admin=admin,
                     created=old.created or now,
-                    expires=old.expires,
                     last_activity=old.last_activity,
                     imported=True,
                 )

@@ -227,8 +227,8 @@ def _say_what_would_be(made: Plan, *, admin: bool) -> None:
             _not_imported(what, problem.key, problem.message) for problem in error.problems
         ]
         return
+    kind = "an admin key" if admin else "a key"
     for key in file.keys:
-        kind = "an admin key" if admin and key.admin is not False else "a key"
         became = f"key of {key.name!r}: to be imported as {kind}"
         made.steps.append(Step(what, Outcome.TAKEN, became))
     made.steps += [Step(what, Outcome.LEFT, f"{text}: not imported") for text in file.skipped]

@@ -121,7 +121,7 @@ async def test_guessers_are_refused_and_owners_behind_the_same_address_are_not(
         ring = running.gateway.ring
         assert ring is not None
         old = tmp_path / "authKeys.json"
-        old.write_text('{"known": "hunter2", "new": "swordfish"}')
+        old.write_text('{"hunter2": {"name": "known"}, "swordfish": {"name": "new"}}')
         await ring.import_legacy(old)
         assert (await running.json("GET", "/models", key="hunter2"))[0] == 200
 

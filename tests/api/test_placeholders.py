@@ -79,7 +79,7 @@ async def test_openai_client_without_a_key(make_gateway: MakeGateway) -> None:
 
 
 def test_none_is_imported() -> None:
-    old = {"a": {"key": "null"}, "b": {"key": "swordfish-2024-0001"}, "c": {"key": "None"}}
+    old = {"null": {"name": "a"}, "swordfish-2024-0001": {"name": "b"}, "None": {"name": "c"}}
     file = parse_legacy(json.dumps(old).encode(), "authKeys.json")
     assert [key.name for key in file.keys] == ["b"]
     assert file.skipped == (

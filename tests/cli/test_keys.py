@@ -146,11 +146,11 @@ def test_revoke(keys: Keys) -> None:
 
 def test_import(keys: Keys, tmp_path: Path) -> None:
     old = tmp_path / "authKeys.json"
-    old.write_text('{"web": "3f9a8b7c6d5e4f3a", "tv": {"key": "hunter2", "admin": false}}')
+    old.write_text('{"3f9a8b7c6d5e4f3a": {"name": "web"}, "hunter2": {"name": "tv"}}')
     status, out, err = keys("import", str(old))
     assert status == 0
-    assert [row[1:] for row in rows(out)[:2]] == [["web", "yes"], ["tv", "no"]]
-    assert out.endswith("imported 2 keys, 1 of them admin keys\n")
+    assert [row[1:] for row in rows(out)[:2]] == [["web", "yes"], ["tv", "yes"]]
+    assert out.endswith("imported 2 keys, 2 of them admin keys\n")
     assert "warning: entry 2 (tv): the key has only 7 characters" in err
     assert "plain text: delete it" in err
     assert "3f9a8b7c6d5e4f3a" not in out + err
@@ -163,7 +163,7 @@ def test_import(keys: Keys, tmp_path: Path) -> None:
 
 def test_import_without_admins(keys: Keys, tmp_path: Path) -> None:
     old = tmp_path / "authKeys.json"
-    old.write_text('["3f9a8b7c6d5e4f3a"]')
+    old.write_text('{"3f9a8b7c6d5e4f3a": {}}')
     _, out, err = keys("import", str(old), "--no-admin")
     assert rows(out)[0][2] == "no"
     assert "load and unload" not in err
@@ -173,12 +173,12 @@ def test_import_of_a_bad_file_lists_everything_and_changes_nothing(
     keys: Keys, tmp_path: Path
 ) -> None:
     old = tmp_path / "authKeys.json"
-    old.write_text('["3f9a8b7c6d5e4f3a", 5, {"name": "x"}]')
+    old.write_text('{"3f9a8b7c6d5e4f3a": {}, "b1946ac92492d234": 5, "tv": {"key": "x"}}')
     status, out, err = keys("import", str(old))
     assert (status, out) == (1, "")
-    assert err == (
-        f"error: {old}: entry 2: the key must be text\nerror: {old}: entry 3: it holds no key\n"
-    )
+    second, third = err.splitlines()
+    assert second.startswith(f"error: {old}: entry 2: what stands behind a key must be an object")
+    assert third.startswith(f"error: {old}: entry 3: holds something else than name, description")
     assert rows(keys("list")[1]) == []
 
 
@@ -436,7 +436,7 @@ def test_every_action_says_which_store_it_used(keys: Keys, tmp_path: Path, alone
     assert status == 1
     assert store in err
     old = tmp_path / "authKeys.json"
-    old.write_text('["swordfish-2024-00001"]')
+    old.write_text('{"swordfish-2024-00001": {}}')
     assert store in keys("import", str(old))[2]
 
 

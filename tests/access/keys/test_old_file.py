@@ -11,9 +11,9 @@ from gateway.access.keys import (
 )
 from gateway.validation import InvalidFiles
 
-OLD = """{"phone": {"key": "3f9a8b7c6d5e4f3a", "description": "Bob's", "admin": false},
-          "web": {"key": "b1946ac92492d234", "lastActivity": 1709632800000},
-          "tv": {"key": "secret"}}"""
+OLD = """{"3f9a8b7c6d5e4f3a": {"name": "phone", "description": "Bob's"},
+          "b1946ac92492d234": {"name": "web", "lastActivity": "2024-03-05T10:00:00.000Z"},
+          "secret": {"name": "tv"}}"""
 
 
 async def test_old_keys_go_on_working(ring: KeyRing, tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ async def test_old_keys_go_on_working(ring: KeyRing, tmp_path: Path) -> None:
     assert report.skipped == ()
     assert {(record.name, record.admin, record.imported) for record in ring.records} == {
         ("web", True, True),
-        ("phone", False, True),
+        ("phone", True, True),
         ("tv", True, True),
     }
     by_name = {record.name: record for record in ring.records}
@@ -54,22 +54,14 @@ async def test_importing_twice_changes_nothing(ring: KeyRing, tmp_path: Path) ->
 
 async def test_import_without_admins(ring: KeyRing, tmp_path: Path) -> None:
     path = tmp_path / "authKeys.json"
-    path.write_text('["3f9a8b7c6d5e4f3a", {"key": "b1946ac92492d234", "admin": true}]')
+    path.write_text('{"3f9a8b7c6d5e4f3a": {}, "b1946ac92492d234": {}}')
     await ring.import_legacy(path, admin=False)
     assert [record.admin for record in ring.records] == [False, False]
 
 
-async def test_the_same_key_twice_in_the_file(ring: KeyRing, tmp_path: Path) -> None:
-    path = tmp_path / "authKeys.json"
-    path.write_text('{"a": "3f9a8b7c6d5e4f3a", "b": "3f9a8b7c6d5e4f3a"}')
-    report = await ring.import_legacy(path)
-    assert [record.name for record in report.imported] == ["a"]
-    assert report.skipped == (f"entry 2 (b): is here already, as {report.imported[0].id}",)
-
-
 async def test_one_bad_entry_and_nothing_is_imported(ring: KeyRing, tmp_path: Path) -> None:
     path = tmp_path / "authKeys.json"
-    path.write_text('["3f9a8b7c6d5e4f3a", {"name": "no key"}, 7]')
+    path.write_text('{"3f9a8b7c6d5e4f3a": {}, "tv": {"key": "b1946ac92492d234"}, "web": 7}')
     with pytest.raises(InvalidFiles) as caught:
         await ring.import_legacy(path)
     assert [problem.key for problem in caught.value.problems] == ["entry 2", "entry 3"]
