@@ -2,122 +2,78 @@
  * Conversations as the screen sees them: signals that change at once, written a moment later.
  *
  * What is written while an answer streams is at most half a second old, so that a reload in the
- * midst of it loses no more. What can't be written stays here and is tried again with the next.
+ * midst of it loses no more.
  */
 
-import { signal, type ReadonlySignal } from "@preact/signals";
-import { InMemory, NAME, openDatabase, type Database, type Whole } from "./database";
-import { merged, type Opened } from "./opened";
-import { Pending } from "./pending";
-import { renewed } from "./renewed";
+import type { ReadonlySignal } from "@preact/signals";
+import { unknownOf, type Added } from "./added";
+import { Connection } from "./connection";
+import { NAME, type Database, type Whole } from "./database";
+import { freshConversation, type New } from "./fresh";
+import type { Opened } from "./opened";
+import type { Pending } from "./pending";
+import { Shown } from "./shown";
 import { Tabs, type News } from "./tabs";
 import { titleFrom } from "./title";
 import { add, leafOf } from "./tree";
+import type { Trouble } from "./trouble";
 import {
-  newId,
   type Conversation,
   type ConversationId,
   type Message,
   type MessageId,
   type Messages,
-  type Settings,
 } from "./types";
+import { Watchers, type OnRemove, type Watcher } from "./watchers";
+import { Writing } from "./writing";
 
-/** Milliseconds that a change may wait for others. */
-const PATIENCE = 500;
-
-/** Why what is shown may not be kept; texts/en/conversations.ts has the words. */
-export type Trouble = "not-kept" | "full" | "blocked" | "outdated" | "failed" | "unread";
-
+export type { Added } from "./added";
+export type { New } from "./fresh";
 export type { Opened } from "./opened";
-
-export interface New {
-  readonly model?: string | null;
-  readonly personality?: string | null;
-  readonly settings?: Settings;
-}
-
-export interface Added {
-  readonly conversations: number;
-  /** Those that were here already, as they are. */
-  readonly known: number;
-}
-
-/** Conversations that are deleted. */
-export interface Removal {
-  /** `null`: all. */
-  readonly ids: readonly ConversationId[] | null;
-  /** Whether they are deleted here, or were by another tab. */
-  readonly here: boolean;
-}
-
-/** Lets go of what belongs to them. Returns what brings it back with them. */
-type OnRemove = (removal: Removal) => Promise<() => void>;
+export type { Trouble } from "./trouble";
+export type { Removal } from "./watchers";
 
 export class ConversationStore {
-  readonly #list = signal<readonly Conversation[]>([]);
-  readonly #ready = signal(false);
-  readonly #opened = signal<Opened | null>(null);
-  readonly #missing = signal<ConversationId | null>(null);
-  readonly #trouble = signal<Trouble | null>(null);
-  readonly #unopened = signal(false);
-  readonly #unreadable = signal(0);
-  readonly #watchers = new Set<(ids: readonly ConversationId[] | null) => void>();
-  readonly #removers = new Set<OnRemove>();
+  readonly #shown = new Shown();
+  readonly #watchers = new Watchers();
   readonly #said = new Set<MessageId>();
   readonly #address: () => string;
   readonly #tabs: Tabs;
-  #database: Promise<Database> | null = null;
-  #pending = new Pending();
-  #inFlight: Pending | null = null;
-  #writing: Promise<void> = Promise.resolve();
-  #timer: ReturnType<typeof setTimeout> | null = null;
+  readonly #connection: Connection;
+  readonly #writing: Writing;
   #started: Promise<void> | null = null;
   #wanted: ConversationId | null = null;
-  /** Whether the list, or what others did to it, could not be read. */
-  #unlisted = false;
 
   /** `address`: of the box in use. */
   constructor(address: () => string) {
     this.#address = address;
+    this.#connection = new Connection(this.#shown.trouble, () =>
+      this.#readAll().catch(this.#shown.cantList),
+    );
+    this.#writing = new Writing(
+      () => this.#db,
+      this.#shown.trouble,
+      (written, gone) => this.#written(written, gone),
+    );
     this.#tabs = new Tabs(NAME, (news) => {
-      this.#hear(news).catch(this.#cantList);
+      this.#hear(news).catch(this.#shown.cantList);
     });
   }
 
   /** All conversations, the one that something was said in last first. */
-  get list(): ReadonlySignal<readonly Conversation[]> {
-    return this.#list;
-  }
-
+  readonly list: ReadonlySignal<readonly Conversation[]> = this.#shown.list;
   /** Whether the list has been read. */
-  get ready(): ReadonlySignal<boolean> {
-    return this.#ready;
-  }
-
+  readonly ready: ReadonlySignal<boolean> = this.#shown.ready;
   /** The conversation that is open; `null` while it is being read. */
-  get opened(): ReadonlySignal<Opened | null> {
-    return this.#opened;
-  }
-
+  readonly opened: ReadonlySignal<Opened | null> = this.#shown.opened;
   /** One that was to be opened, and is not there (any more). */
-  get missing(): ReadonlySignal<ConversationId | null> {
-    return this.#missing;
-  }
-
+  readonly missing: ReadonlySignal<ConversationId | null> = this.#shown.missing;
   /** Whether the one that was to be opened could not be read; `again` tries once more. */
-  get unopened(): ReadonlySignal<boolean> {
-    return this.#unopened;
-  }
-
-  get trouble(): ReadonlySignal<Trouble | null> {
-    return this.#trouble;
-  }
-
+  readonly unopened: ReadonlySignal<boolean> = this.#shown.unopened;
+  /** Why what is shown may not be kept, or be all. */
+  readonly trouble: ReadonlySignal<Trouble | null> = this.#shown.trouble;
   /** How many records could not be understood, and are left out. */
-  get unreadable(): ReadonlySignal<number> {
-    return this.#unreadable;
-  }
+  readonly unreadable: ReadonlySignal<number> = this.#shown.unreadable;
 
   /** Read the list, if that hasn't happened yet. Never throws: `trouble` says what is wrong. */
   start(): Promise<void> {
@@ -126,7 +82,7 @@ export class ConversationStore {
       document.addEventListener("visibilitychange", this.#leaving);
       this.#started = this.#readList().catch((error: unknown) => {
         this.#started = null; // the next one tries again
-        this.#cantList(error);
+        this.#shown.cantList(error);
       });
     }
     return this.#started;
@@ -136,91 +92,33 @@ export class ConversationStore {
   async again(): Promise<void> {
     await this.flush();
     if (this.#started === null) await this.start();
-    else if (this.#unlisted) await this.#readAll().catch(this.#cantList);
-    if (this.#unopened.peek() && this.#wanted !== null) await this.open(this.#wanted);
-  }
-
-  readonly #cantList = (_: unknown): void => {
-    this.#unlisted = true;
-    this.#readOrNot();
-  };
-
-  /** Say whether something could not be read. */
-  #readOrNot(): void {
-    const trouble = this.#trouble.peek();
-    if (this.#unlisted || this.#unopened.peek()) {
-      if (trouble !== "outdated") this.#trouble.value = "unread";
-    } else if (trouble === "unread") this.#trouble.value = null;
+    else if (this.#shown.unlisted) await this.#readAll().catch(this.#shown.cantList);
+    if (this.#shown.unopened.peek() && this.#wanted !== null) await this.open(this.#wanted);
   }
 
   readonly #leaving = (): void => void this.flush();
 
-  #open(): Promise<Database> {
-    this.#database = openDatabase({
-      onBlocked: () => (this.#trouble.value = "blocked"),
-      onOutdated: () => (this.#trouble.value = "outdated"),
-      onLost: () => {
-        this.#open()
-          .then(() => this.#readAll())
-          .catch(this.#cantList);
-      },
-    }).then(
-      (database) => {
-        if (this.#trouble.peek() === "blocked") this.#trouble.value = null;
-        return database;
-      },
-      () => {
-        this.#trouble.value = "not-kept";
-        return new InMemory();
-      },
-    );
-    return this.#database;
-  }
-
   get #db(): Promise<Database> {
-    return this.#database ?? this.#open();
+    return this.#connection.database;
   }
 
   async #readList(): Promise<void> {
     const { records, unreadable } = await (await this.#db).conversations();
-    const pending = this.#unwritten.flatMap((one) => one.added);
-    const all = new Map([...records, ...pending].map((one) => [one.id, one]));
-    this.#unreadable.value = unreadable;
-    this.#list.value = sorted([...all.values()]);
-    this.#ready.value = true;
-    this.#unlisted = false;
-    this.#readOrNot();
-  }
-
-  get #unwritten(): readonly Pending[] {
-    return this.#inFlight ? [this.#inFlight, this.#pending] : [this.#pending];
+    const all = new Map([...records, ...this.#writing.added].map((one) => [one.id, one]));
+    this.#shown.setList([...all.values()], unreadable);
   }
 
   /** Open a conversation that isn't kept before something is said in it. */
   openNew(fields: New = {}): Conversation {
-    const now = Date.now();
-    const conversation: Conversation = {
-      id: newId(),
-      title: "",
-      pinned: false,
-      created: now,
-      updated: now,
-      model: fields.model ?? null,
-      personality: fields.personality ?? null,
-      settings: fields.settings ?? {},
-      leaf: null,
-      box: this.#address(),
-    };
-    this.#wants(conversation.id);
-    this.#opened.value = { conversation, messages: new Map(), fresh: true, deleted: false };
-    return conversation;
+    const fresh = freshConversation(fields, this.#address());
+    this.#wants(fresh.conversation.id);
+    this.#shown.opened.value = fresh;
+    return fresh.conversation;
   }
 
   #wants(id: ConversationId): void {
     this.#wanted = id;
-    this.#missing.value = null;
-    this.#unopened.value = false;
-    this.#readOrNot();
+    this.#shown.opening();
   }
 
   /**
@@ -229,14 +127,13 @@ export class ConversationStore {
    */
   async open(id: ConversationId): Promise<void> {
     this.#wants(id);
-    if (this.#opened.peek()?.conversation.id === id) return;
-    this.#opened.value = null;
+    if (this.#shown.opened.peek()?.conversation.id === id) return;
+    this.#shown.opened.value = null;
     try {
       await this.#read(id);
     } catch {
       if (this.#wanted !== id) return; // nobody waits for it any more
-      this.#unopened.value = true;
-      this.#readOrNot();
+      this.#shown.cantOpen();
     }
   }
 
@@ -248,19 +145,19 @@ export class ConversationStore {
       database.messagesOf(id),
     ]);
     if (this.#wanted !== id) return; // another one was opened meanwhile
-    const known = this.#list.peek().find((one) => one.id === id) ?? conversation;
+    const known = this.#shown.find(id) ?? conversation;
     if (known === null) {
-      this.#missing.value = id;
+      this.#shown.missing.value = id;
       return;
     }
-    const unwritten = this.#unwritten.flatMap((one) => one.of(id));
+    const unwritten = this.#writing.messages(id);
     const messages: Messages = new Map(
       [...found.records, ...unwritten].map((one) => [one.id, one]),
     );
-    this.#unreadable.value += found.unreadable;
+    this.#shown.unreadable.value += found.unreadable;
     const leaf = leafOf(messages, known.leaf);
     const deleted = conversation === null && unwritten.length === 0;
-    this.#opened.value = {
+    this.#shown.opened.value = {
       conversation: { ...known, leaf },
       messages,
       fresh: false,
@@ -270,15 +167,13 @@ export class ConversationStore {
 
   /** Change a conversation: its title, pin, model, settings, leaf. */
   change(id: ConversationId, fields: Partial<Omit<Conversation, "id">>): void {
-    const opened = this.#opened.peek();
+    const opened = this.#shown.opened.peek();
     if (opened?.conversation.id === id)
-      this.#opened.value = { ...opened, conversation: { ...opened.conversation, ...fields } };
+      this.#shown.opened.value = { ...opened, conversation: { ...opened.conversation, ...fields } };
     if (opened?.conversation.id === id && (opened.fresh || opened.deleted)) return;
-    this.#list.value = sorted(
-      this.#list.peek().map((one) => (one.id === id ? { ...one, ...fields } : one)),
-    );
-    this.#pending.change(id, fields);
-    this.#later();
+    this.#shown.change(id, fields);
+    this.#writing.change(id, fields);
+    this.#writing.later();
   }
 
   /**
@@ -289,21 +184,21 @@ export class ConversationStore {
    */
   put(message: Message): void {
     const id = message.conversation;
-    const opened = this.#opened.peek();
+    const opened = this.#shown.opened.peek();
     const here = opened?.conversation.id === id ? opened : null;
     const isNew = !this.#said.has(message.id) && here?.messages.has(message.id) !== true;
     this.#said.add(message.id);
-    if (here) this.#opened.value = { ...here, messages: add(here.messages, message) };
+    if (here) this.#shown.opened.value = { ...here, messages: add(here.messages, message) };
     if (isNew) this.#grow(message, here);
-    this.#pending.put(message);
+    this.#writing.put(message);
     if (isNew || message.finish !== undefined || message.error !== undefined) void this.flush();
-    else this.#later();
+    else this.#writing.later();
   }
 
   /** A conversation by one message more. */
   #grow(message: Message, here: Opened | null): void {
     const id = message.conversation;
-    const known = here?.conversation ?? this.#list.peek().find((one) => one.id === id);
+    const known = here?.conversation ?? this.#shown.find(id);
     const fields: Partial<Conversation> = {
       leaf: message.id,
       updated: Date.now(),
@@ -313,48 +208,22 @@ export class ConversationStore {
     if (here?.fresh || (here?.deleted && message.role === "user")) {
       const conversation = { ...here.conversation, ...fields };
       const messages = add(here.messages, message);
-      this.#opened.value = { conversation, messages, fresh: false, deleted: false };
-      this.#list.value = sorted([...this.#list.peek(), conversation]);
-      this.#pending.add(conversation);
-      for (const one of here.messages.values()) this.#pending.put(one);
+      this.#shown.opened.value = { conversation, messages, fresh: false, deleted: false };
+      this.#shown.put([conversation]);
+      this.#writing.add(conversation);
+      for (const one of here.messages.values()) this.#writing.put(one);
     } else {
       this.change(id, fields);
     }
   }
 
-  #later(): void {
-    this.#timer ??= setTimeout(() => void this.flush(), PATIENCE);
-  }
-
   /** Write what isn't written yet. Never throws: `trouble` says what is wrong. */
   flush(): Promise<void> {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-    this.#writing = this.#writing.then(() => this.#write());
-    return this.#writing;
+    return this.#writing.flush();
   }
 
-  async #write(): Promise<void> {
-    const taken = this.#pending;
-    if (taken.empty) return;
-    this.#pending = new Pending();
-    this.#inFlight = taken;
-    try {
-      const gone = await (await this.#db).write(taken);
-      this.#gone(gone);
-      this.#tell(taken, gone);
-      const trouble = this.#trouble.peek();
-      if (trouble === "full" || trouble === "failed") this.#trouble.value = null;
-    } catch (error) {
-      this.#pending.putBack(taken);
-      if (this.#trouble.peek() !== "outdated")
-        this.#trouble.value = isQuotaExceeded(error) ? "full" : "failed";
-    } finally {
-      this.#inFlight = null;
-    }
-  }
-
-  #tell(written: Pending, gone: readonly ConversationId[]): void {
+  #written(written: Pending, gone: readonly ConversationId[]): void {
+    this.#shown.markGone(gone);
     const left = new Set(gone);
     const messages = written.messages.filter((one) => !left.has(one.conversation));
     const conversations = new Set([
@@ -367,17 +236,7 @@ export class ConversationStore {
       conversations: [...conversations],
       messages: messages.map((one) => [one.conversation, one.id] as const),
     });
-    this.#watched([...conversations, ...messages.map((one) => one.conversation)]);
-  }
-
-  /** Conversations that another tab deleted. */
-  #gone(ids: readonly ConversationId[]): void {
-    if (ids.length === 0) return;
-    const gone = new Set(ids);
-    this.#list.value = this.#list.peek().filter((one) => !gone.has(one.id));
-    const opened = this.#opened.peek();
-    if (opened && gone.has(opened.conversation.id))
-      this.#opened.value = { ...opened, deleted: true };
+    this.#watchers.tell([...conversations, ...messages.map((one) => one.conversation)]);
   }
 
   /**
@@ -386,20 +245,17 @@ export class ConversationStore {
    * Returns what brings them back.
    */
   async remove(ids: readonly ConversationId[]): Promise<() => Promise<void>> {
-    const back = await this.#removing({ ids, here: true });
+    const back = await this.#watchers.removing({ ids, here: true });
     await this.flush();
-    const removed = new Set(ids);
     const database = await this.#db;
     const before: Whole[] = [];
     for await (const one of this.wholes(ids)) before.push(one);
-    this.#pending.forget(removed);
+    this.#writing.forget(ids);
     await database.remove(ids);
-    this.#list.value = this.#list.peek().filter((one) => !removed.has(one.id));
-    const opened = this.#opened.peek();
-    if (opened && removed.has(opened.conversation.id)) this.#opened.value = null;
+    this.#shown.drop(ids);
     this.#tabs.tell({ kind: "removed", conversations: ids });
-    this.#watched(ids);
-    await this.#madeRoom();
+    this.#watchers.tell(ids);
+    await this.#writing.flushWithRoom();
     return async () => {
       back();
       await this.#restore(before);
@@ -408,46 +264,37 @@ export class ConversationStore {
 
   async #restore(before: readonly Whole[]): Promise<void> {
     for (const { conversation, messages } of before) {
-      this.#pending.add(conversation);
-      for (const one of messages) this.#pending.put(one);
+      this.#writing.add(conversation);
+      for (const one of messages) this.#writing.put(one);
     }
-    const back = before.map((one) => one.conversation);
-    this.#list.value = sorted([...this.#list.peek(), ...back]);
+    this.#shown.put(before.map((one) => one.conversation));
     await this.flush();
   }
 
   /** Delete all of this browser. */
   async removeAll(): Promise<void> {
-    await this.#removing({ ids: null, here: true });
+    await this.#watchers.removing({ ids: null, here: true });
     await this.flush();
-    this.#pending = new Pending();
+    this.#writing.forgetAll();
     await (await this.#db).clear();
-    this.#list.value = [];
-    if (this.#opened.peek()?.fresh === false) this.#opened.value = null;
-    this.#unreadable.value = 0;
+    this.#shown.list.value = [];
+    if (this.#shown.opened.peek()?.fresh === false) this.#shown.opened.value = null;
+    this.#shown.unreadable.value = 0;
     this.#tabs.tell({ kind: "all" });
-    this.#watched(null);
-    await this.#madeRoom();
-  }
-
-  /** Write what had no room before; if it has none still, that is told again. */
-  async #madeRoom(): Promise<void> {
-    if (this.#trouble.peek() !== "full") return;
-    this.#trouble.value = null;
-    await this.flush();
+    this.#watchers.tell(null);
+    await this.#writing.flushWithRoom();
   }
 
   /** Conversations with their messages, one after the other; all of the list without `ids`. */
   async *wholes(ids?: readonly ConversationId[]): AsyncGenerator<Whole> {
     await this.flush();
     const database = await this.#db;
-    for (const id of ids ?? this.#list.peek().map((one) => one.id)) {
-      const conversation =
-        this.#list.peek().find((one) => one.id === id) ?? (await database.conversation(id));
+    for (const id of ids ?? this.#shown.list.peek().map((one) => one.id)) {
+      const conversation = this.#shown.find(id) ?? (await database.conversation(id));
       if (conversation === null) continue;
       const { records } = await database.messagesOf(id);
       const messages = new Map(records.map((one) => [one.id, one]));
-      for (const one of this.#unwritten.flatMap((some) => some.of(id))) messages.set(one.id, one);
+      for (const one of this.#writing.messages(id)) messages.set(one.id, one);
       yield { conversation, messages: [...messages.values()] };
     }
   }
@@ -461,28 +308,16 @@ export class ConversationStore {
   async addAll(wholes: readonly Whole[]): Promise<Added> {
     await this.flush();
     const database = await this.#db;
-    const added: Whole[] = [];
-    const taken = new Map(this.#list.peek().map((one) => [one.id, one]));
-    for (const whole of wholes) {
-      const { conversation, messages } = whole;
-      const before = taken.get(conversation.id);
-      if (before && before.updated === conversation.updated) {
-        const { records } = await database.messagesOf(conversation.id);
-        if (records.length === messages.length) continue;
-      }
-      const one = renewed(whole, before ? newId() : conversation.id);
-      taken.set(one.conversation.id, one.conversation);
-      added.push(one);
-    }
+    const added = await unknownOf(wholes, this.#shown.list.peek(), database);
     const conversations = added.map((one) => one.conversation);
     await database.write({
       added: conversations,
       changed: new Map(),
       messages: added.flatMap((one) => one.messages),
     });
-    this.#list.value = sorted([...this.#list.peek(), ...conversations]);
+    this.#shown.put(conversations);
     this.#tabs.tell({ kind: "all" });
-    this.#watched(conversations.map((one) => one.id));
+    this.#watchers.tell(conversations.map((one) => one.id));
     return { conversations: added.length, known: wholes.length - added.length };
   }
 
@@ -497,74 +332,57 @@ export class ConversationStore {
   }
 
   /** Be told of what changed, here or in another tab; `null`: all. Returns what ends it. */
-  watch(watcher: (ids: readonly ConversationId[] | null) => void): () => void {
-    this.#watchers.add(watcher);
-    return () => this.#watchers.delete(watcher);
+  watch(watcher: Watcher): () => void {
+    return this.#watchers.watch(watcher);
   }
 
   /** Be told before conversations are deleted here, and after they were in another tab. */
   onRemove(remover: OnRemove): () => void {
-    this.#removers.add(remover);
-    return () => this.#removers.delete(remover);
-  }
-
-  async #removing(removal: Removal): Promise<() => void> {
-    const back = await Promise.all([...this.#removers].map((one) => one(removal)));
-    return () => {
-      for (const one of back) one();
-    };
-  }
-
-  #watched(ids: readonly ConversationId[] | null): void {
-    for (const watcher of this.#watchers) watcher(ids);
+    return this.#watchers.onRemove(remover);
   }
 
   async #hear(news: News): Promise<void> {
     if (this.#started === null) return; // it will be read when it is wanted
     if (news.kind === "all") return this.#readAll();
     if (news.kind === "removed") {
-      this.#pending.forget(new Set(news.conversations));
-      this.#gone(news.conversations);
-      this.#watched(news.conversations);
-      await this.#removing({ ids: news.conversations, here: false });
-      await this.#madeRoom();
+      this.#writing.forget(news.conversations);
+      this.#shown.markGone(news.conversations);
+      this.#watchers.tell(news.conversations);
+      await this.#watchers.removing({ ids: news.conversations, here: false });
+      await this.#writing.flushWithRoom();
       return;
     }
     const database = await this.#db;
     const changed = await Promise.all(news.conversations.map((id) => database.conversation(id)));
     const theirs = changed
       .filter((one) => one !== null)
-      .map((one) => ({ ...one, ...this.#pending.changed.get(one.id) }));
+      .map((one) => ({ ...one, ...this.#writing.changed(one.id) }));
     const ids = new Set(theirs.map((one) => one.id));
-    this.#list.value = sorted([...this.#list.peek().filter((one) => !ids.has(one.id)), ...theirs]);
-    const open = this.#opened.peek()?.conversation.id;
+    this.#shown.put(theirs);
+    const open = this.#shown.opened.peek()?.conversation.id;
     const said = news.messages.filter(([id]) => id === open).map(([, id]) => id);
     this.#merge(theirs, await database.messages(said));
-    this.#watched([...ids, ...news.messages.map(([id]) => id)]);
+    this.#watchers.tell([...ids, ...news.messages.map(([id]) => id)]);
   }
 
-  /** What another tab did to the conversation that is open here. */
   #merge(conversations: readonly Conversation[], messages: readonly Message[]): void {
-    const opened = this.#opened.peek();
-    if (opened === null) return;
-    const theirs = conversations.find((one) => one.id === opened.conversation.id);
-    const mine = new Set(this.#unwritten.flatMap((one) => one.messages).map((one) => one.id));
-    this.#opened.value = merged(opened, theirs, messages, mine);
+    const mine = new Set(this.#writing.messages().map((one) => one.id));
+    this.#shown.merge(conversations, messages, mine);
   }
 
   async #readAll(): Promise<void> {
-    const before = this.#list.peek().map((one) => one.id);
+    const before = this.#shown.list.peek().map((one) => one.id);
     await this.#readList();
-    this.#watched(null);
-    const listed = new Set(this.#list.peek().map((one) => one.id));
+    this.#watchers.tell(null);
+    const listed = new Set(this.#shown.list.peek().map((one) => one.id));
     const ids = before.filter((one) => !listed.has(one));
-    if (ids.length > 0) void this.#removing({ ids, here: false });
-    const opened = this.#opened.peek();
+    if (ids.length > 0) void this.#watchers.removing({ ids, here: false });
+    const opened = this.#shown.opened.peek();
     if (opened === null || opened.fresh) return;
     const id = opened.conversation.id;
     const database = await this.#db;
     const conversation = await database.conversation(id);
-    if (conversation === null) this.#gone([id]);
+    if (conversation === null) this.#shown.markGone([id]);
     else this.#merge([conversation], (await database.messagesOf(id)).records);
   }
 
@@ -574,14 +392,6 @@ export class ConversationStore {
     removeEventListener("pagehide", this.#leaving);
     document.removeEventListener("visibilitychange", this.#leaving);
     this.#tabs.close();
-    (await this.#database)?.close();
+    await this.#connection.close();
   }
-}
-
-function sorted(list: readonly Conversation[]): readonly Conversation[] {
-  return [...list].sort((a, b) => b.updated - a.updated || (a.id < b.id ? -1 : 1));
-}
-
-function isQuotaExceeded(error: unknown): boolean {
-  return error instanceof Error && error.name === "QuotaExceededError";
 }
