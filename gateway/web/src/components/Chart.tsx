@@ -234,6 +234,16 @@ function useTheme(): number {
   return version.value;
 }
 
+/** A colour of tokens.css as a canvas takes it: the one of the two that counts now. */
+function colourOf(element: HTMLElement, name: string): string {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  element.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
+
 function dataOf({ times, series, stack }: Props): uPlot.AlignedData {
   const values = stack ? [...stacked(series)].reverse() : series.map((one) => one.values);
   return [[...times], ...values.map((one) => [...one])];
@@ -254,7 +264,7 @@ function optionsOf(
     height = 200,
   } = latest.current;
   const style = getComputedStyle(element);
-  const colour = (name: string): string => style.getPropertyValue(name).trim();
+  const colour = (name: string): string => colourOf(element, name);
   const text = colour("--text-soft");
   const grid = { stroke: colour("--border"), width: 1 };
   const font = `12px ${style.fontFamily}`;
