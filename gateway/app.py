@@ -54,7 +54,7 @@ from gateway.api.services import SERVICES, Services
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.entries import Entries
 from gateway.http.cors import Cors
 from gateway.http.fast_listener import FastRoutes

@@ -17,17 +17,17 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unprocessable
 from gateway.library import Library
 from gateway.models import editing
 from gateway.models.catalog import EMPTY, SCHEMA_KEY, Catalog, ModelSpec, parse_partly
 from gateway.models.hidden import HIDDEN, left_hidden, with_secrets, without_secrets
 from gateway.models.process_settings import SETTING, refusals
+from gateway.problems import InvalidFiles, Problem, reject_duplicates
 from gateway.spelling import did_you_mean
 from gateway.syntax import encoding_problem, is_javascript
 from gateway.tasks import spawn
-from gateway.validation import InvalidFiles, Problem, reject_duplicates
 
 if TYPE_CHECKING:
     from gateway.backends.entry_check import EntryCheck

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from gateway.access.keys import KeyRing
-from gateway.config import Settings, TlsSettings
+from gateway.config.settings import Settings, TlsSettings
 from gateway.greeting import page_at, say
 from gateway.library import Library
 from gateway.private_files import write_private

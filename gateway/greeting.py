@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import __version__
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.listen_on import is_loopback
 from gateway.models.catalog import Catalog
 from gateway.own_addresses import own_addresses

@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from gateway import settings_page
-from gateway.config import Settings
+from gateway.config import schema as settings
 from gateway.key_docs import ENTRY, SETTINGS
 from gateway.models.catalog import (
     ELSEWHERE,
@@ -111,7 +111,7 @@ def _models() -> Schema:
 
 
 def _settings() -> Schema:
-    schema = _of(Settings, SETTINGS)
+    schema = _of(settings.SETTINGS, SETTINGS)
     return {"$schema": _DIALECT, "title": "conf/gateway.yaml of LLM-API Gateway", **schema}
 
 

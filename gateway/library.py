@@ -18,9 +18,9 @@ from typing import NamedTuple
 from gateway.choices import Choices
 from gateway.errors import CatalogBroken
 from gateway.models.catalog import EMPTY, Catalog, parse_catalog, parse_partly
+from gateway.problems import InvalidFiles, Problem
 from gateway.proxy.resolve import Resolver
 from gateway.syntax import encoding_problem, is_javascript
-from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from aiohttp.typedefs import Handler
 from gateway.api.app_keys import SETTINGS
 from gateway.api.probes import acme_challenge
 from gateway.api.reading import leave_expect
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest, GatewayError
 from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.http.hosts import Hosts, address_in

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from gateway.private_files import make_folder, open_private, write_private
-from gateway.validation import InvalidFiles, Problem
+from gateway.problems import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import PATIENCE, Patience
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say

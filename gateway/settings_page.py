@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.config import ENV_PREFIX, skeleton
+from gateway.config.environment import ENV_PREFIX
+from gateway.config.places import skeleton
 
 Schema = Mapping[str, Any]
 

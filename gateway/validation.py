@@ -1,62 +1,39 @@
-"""What a wrong value in a file becomes: a :class:`Problem` that names file, key, value, allowed.
+"""Validation by pydantic of what people write: gateway.yaml and models.json.
 
-Configuration and models.json share it, so that ``llm-gateway check`` can list every problem of
-both at once. Also the two units people write in those files: sizes and durations.
+A :class:`Schema` says what may stand in an object of such a file; :func:`made_of` makes the plain,
+frozen dataclass of it that the program reads, once. What is wrong becomes a
+:class:`gateway.problems.Problem` for each key.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from itertools import chain
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    create_model,
+)
 
+from gateway.problems import Problem, shown
+from gateway.quantities import DURATION_TEXT, SIZE_TEXT, parse_duration, parse_size
+from gateway.secret import Secret
 from gateway.spelling import closest, did_you_mean
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+UNKNOWN_KEY: Final = "unknown key"
+
 M = TypeVar("M", bound=BaseModel)
-
-_SIZE_UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-    "k": 2**10,
-    "m": 2**20,
-    "g": 2**30,
-    "t": 2**40,
-}
-_TIME_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in one file, worded for the person who has to mend it."""
-
-    file: str
-    key: str
-    value: str | None
-    message: str
-    allowed: str | None = None
-
-    def __str__(self) -> str:
-        where = "".join(f"{part}: " for part in (self.file, self.key) if part)
-        got = f" (got {self.value})" if self.value is not None else ""
-        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        return f"{where}{self.message}{got}{allowed}"
-
-
-UNKNOWN_KEY = "unknown key"
 
 #: What pydantic calls an error -> how a person would say it, with pydantic's numbers in it. Others
 #: (those of our own validators) say it themselves.
@@ -79,67 +56,13 @@ _PLAINLY: Mapping[str, str] = {
     "literal_error": "must be {expected}",
 }
 
-
-class InvalidFiles(Exception):
-    """A configuration or models.json with at least one problem; nothing of it is used."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
-def parse_duration(value: object) -> float:
-    """Seconds from ``30``, ``"30s"``, ``"500ms"``, ``"5m"``, ``"12h"``, ``"30d"`` or ``"2w"``."""
-    return _quantity(value, _TIME_UNITS, "a duration like 30s, 5m, 12h or 30d")
-
-
-def whole_number(text: str) -> int | None:
-    """The number that ``text`` is, from 0 to 2**63 - 1 (what SQLite holds); else ``None``."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        return None
-    number = int(text)
-    return number if number < 2**63 else None
-
-
-#: Sums of a few sizes have to fit into 64 bits, which is what JSON answers can hold.
-_LARGEST: Final = 2**60
-
-
-def parse_size(value: object) -> int:
-    """Bytes from ``1048576``, ``"64MiB"``, ``"8GB"`` or ``"8G"`` (which is 8 GiB)."""
-    wanted = "a size like 64MiB or 8GB"
-    size = _quantity(value, _SIZE_UNITS, wanted)
-    if size >= _LARGEST:
-        raise ValueError(f"must be {wanted}, and less than 1 EiB")
-    return int(size)
-
-
-def _quantity(value: object, units: Mapping[str, float], wanted: str) -> float:
-    if isinstance(value, bool):
-        raise ValueError(f"must be {wanted}")
-    if isinstance(value, int | float):
-        if not 0 <= value < float("inf"):  # false for NaN too
-            raise ValueError(f"must be {wanted}, and not negative")
-        return value
-    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    unit = match[2] if match else None
-    if match is None or unit is None or unit.lower() not in units:
-        raise ValueError(f"must be {wanted}")
-    quantity = float(match[1]) * units[unit.lower()]
-    if math.isinf(quantity):
-        raise ValueError(f"must be {wanted}, and not infinite")
-    return quantity
-
-
-_DURATION_TEXT = r"^\s*\d+(\.\d+)?\s*([mM]?[sS]|[mMhHdDwW])?\s*$"
-_SIZE_TEXT = r"^\s*\d+(\.\d+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
 #: With what may be written for them, for the JSON Schemas.
 Duration = Annotated[
     float,
     BeforeValidator(
         parse_duration,
         json_schema_input_type=Annotated[float, Field(ge=0)]
-        | Annotated[str, Field(pattern=_DURATION_TEXT)],
+        | Annotated[str, Field(pattern=DURATION_TEXT)],
     ),
 ]
 Size = Annotated[
@@ -147,9 +70,59 @@ Size = Annotated[
     BeforeValidator(
         parse_size,
         json_schema_input_type=Annotated[float, Field(ge=0)]
-        | Annotated[str, Field(pattern=_SIZE_TEXT)],
+        | Annotated[str, Field(pattern=SIZE_TEXT)],
     ),
 ]
+
+
+class Schema(BaseModel):
+    """What may stand in an object of a file; ``makes`` is the dataclass that it becomes."""
+
+    makes: ClassVar[type[Any]]
+
+
+S = TypeVar("S", bound=Schema)
+
+
+def key(kind: Any, allowed: str, *checks: Callable[..., Any], **bounds: Any) -> Any:
+    """What may stand under a key: a ``kind``, for people what is ``allowed``, within ``bounds``
+    (those of pydantic's ``Field``). ``checks`` change the value, or raise ValueError.
+    """
+    # The bounds are those of the kind itself, not of what is read as one (a size, a duration).
+    plain, *reading = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    metadata = (Field(description=allowed, **bounds), *reading, *map(AfterValidator, checks))
+    return Annotated.__class_getitem__((plain, *metadata))  # type: ignore[attr-defined]
+
+
+def schema_of(made: type[DataclassInstance], base: type[S], **keys: Any) -> type[S]:
+    """The schema of what becomes a ``made``: for each of its fields, in ``keys``, what may stand
+    there. Its defaults are those of ``made``, so that each is written once.
+    """
+    declared: dict[str, Any] = {}
+    for field in fields(made):
+        default: Any = ...
+        if field.default is not MISSING:
+            default = field.default
+        elif field.default_factory is not MISSING:
+            default = Field(default_factory=field.default_factory)
+        declared[field.name] = (keys.pop(field.name), default)
+    assert not keys, f"{made.__name__} has no {', '.join(keys)}"
+    schema = create_model(made.__name__, __base__=base, __doc__=made.__doc__, **declared)
+    schema.makes = made
+    return schema
+
+
+def made_of(validated: Any) -> Any:
+    """The plain value of what was ``validated``: a dataclass for each object that has a schema."""
+    if isinstance(validated, Schema):
+        return validated.makes(**{name: made_of(value) for name, value in validated})
+    if isinstance(validated, SecretStr):
+        return Secret(validated.get_secret_value())
+    if isinstance(validated, tuple):
+        return tuple(map(made_of, validated))
+    if isinstance(validated, dict):
+        return {key: made_of(value) for key, value in validated.items()}
+    return validated
 
 
 def problems_of(
@@ -239,25 +212,6 @@ def key_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     yield from ((name,) for name in _names(model))
 
 
-#: Keys whose values are not repeated: of ``env`` any, as nobody knows which of them are secret.
-_SECRET_KEY = re.compile(
-    r"passphrase|password|secret|token|api_?key|(^|\.)key$|\.env(\.|$)", re.IGNORECASE
-)
-#: Of lists of arguments where one argument should be, each may be one.
-_ARGUMENTS = re.compile(r"\.extra_?args(\.|$)", re.IGNORECASE)
-_SECRET_ARGUMENT = re.compile(r"(--?[\w-]*(?:key|token|pass)[\w-]*=)[^'\"]+", re.IGNORECASE)
-
-
-def shown(key: str, value: object) -> str:
-    """``value`` for an error message: short, and hidden where the key names a secret."""
-    if _SECRET_KEY.search(key) or (isinstance(value, list | dict) and _ARGUMENTS.search(key)):
-        return "a hidden value"
-    text = re.sub(r"//[^/@\s]*@", "//...@", repr(value))  # a user and password in a url
-    # An argument that has one behind its name.
-    text = _SECRET_ARGUMENT.sub(r"\1...", text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
     # pydantic appends the branch of a union ("literal['auto']", "function-before[...]", "int").
     known_branches = re.compile(r"^(literal|function|constrained|list|tuple|dict|nullable)\b.*\[")
@@ -312,13 +266,3 @@ def _without_none(annotation: Any) -> Any:
 
 def _names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """``object_pairs_hook`` that refuses a JSON key given twice: one of them would be lost."""
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise ValueError(f"the key {key[:100]!r} is given twice in one object")
-        seen[key] = value
-    return seen

@@ -5,7 +5,7 @@ Who of this machine's users then administrates it: :mod:`gateway.access.without_
 
 from __future__ import annotations
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 
 
 def why_not_open(settings: Settings) -> str | None:

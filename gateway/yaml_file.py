@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from gateway.problems import Problem
 from gateway.syntax import is_javascript, yaml_problem
-from gateway.validation import Problem
 
 
 class _Loader(yaml.SafeLoader):

@@ -16,7 +16,8 @@ import hypothesis
 import pytest
 
 from gateway.backends.watchdog import PATIENCE
-from gateway.config import Settings, load_settings
+from gateway.config.load import load_settings
+from gateway.config.settings import Settings
 from gateway.library import Library
 from gateway.server import Gateway
 from tests.harness import FAKE, MakeGateway, Running, Served, alive, project

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from gateway.config import Settings, load_partly, load_settings
+from gateway.config.load import load_partly, load_settings
+from gateway.config.settings import Settings
 from gateway.library import read_catalog
-from gateway.validation import InvalidFiles, parse_duration, parse_size
+from gateway.problems import InvalidFiles
+from gateway.quantities import parse_duration, parse_size
 from tests.harness import REPOSITORY
 
 
@@ -21,8 +24,8 @@ def problems(file: Path, environ: dict[str, str] | None = None) -> str:
 def test_the_shipped_file_says_the_defaults() -> None:
     loaded = load_settings(REPOSITORY / "conf/gateway.yaml", environ={})
     assert loaded.root == REPOSITORY
-    shipped = loaded.settings.model_dump()
-    defaults = Settings().model_dump()
+    shipped = asdict(loaded.settings)
+    defaults = asdict(Settings())
     for key, value in defaults.items():
         if not isinstance(value, Path):
             assert shipped[key] == value, key
@@ -57,7 +60,7 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     assert settings.port == 9000
     assert settings.tls.enabled
     assert settings.tls.passphrase is not None
-    assert settings.tls.passphrase.get_secret_value() == "1234"
+    assert settings.tls.passphrase.reveal() == "1234"
     assert settings.limits.max_body == 2**20
     assert settings.cors.origins == ("https://a.example",)
 

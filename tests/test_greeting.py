@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from gateway import greeting as greeting_module
-from gateway.config import Settings
+from gateway.config.load import parse_settings
 from gateway.greeting import greeting
 from gateway.models.catalog import EMPTY, parse_catalog
 from gateway.own_addresses import own_addresses
@@ -37,7 +37,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 def told(*urls: str, names: tuple[str, ...] = (), models: str | None = MODELS, **settings: object):
     catalog = EMPTY if models is None else parse_catalog(models)
-    made = Settings.model_validate(settings)
+    made = parse_settings(settings)
     return greeting(made, catalog, urls or (HERE,), Path("/etc/x.yaml"), names).splitlines()
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import AcmeSettings, Settings, TlsSettings
+from gateway.config.settings import AcmeSettings, Settings, TlsSettings
 from gateway.http.tls_state import TlsState
 from gateway.redirect import _TARGET, _host, build_redirect
 from gateway.tls import self_signed

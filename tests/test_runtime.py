@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.problems import InvalidFiles
 from gateway.runtime import Runtime
-from gateway.validation import InvalidFiles
 from tests.harness import FAKE, Served, fake_model, project
 from tests.test_demo import get
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 from tests.harness import FAKE, fake_model, project
 
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.library import Library
 from gateway.server import Gateway
 

@@ -9,7 +9,11 @@ import yaml
 
 from gateway import json_schemas, settings_page
 from gateway.cli import parser_for
-from gateway.config import ENV_PREFIX, Settings, load_partly, skeleton
+from gateway.config.environment import ENV_PREFIX
+from gateway.config.load import load_partly, parse_settings
+from gateway.config.places import skeleton
+from gateway.config.schema import SETTINGS
+from gateway.config.settings import Settings
 from gateway.validation import key_paths
 
 TEXT = settings_page.PAGE.read_text(encoding="utf-8")
@@ -18,7 +22,7 @@ ROWS = {
     row.group(1): row.group(0)
     for row in re.finditer(r"^\| `([a-z_.]+)`<br>.*$", TEXT, re.MULTILINE)
 }
-SECTIONS = {".".join(path[:-1]) for path in key_paths(Settings)} - {""}
+SECTIONS = {".".join(path[:-1]) for path in key_paths(SETTINGS)} - {""}
 
 
 def test_the_page_is_the_one_made_of_the_schema() -> None:
@@ -27,7 +31,7 @@ def test_the_page_is_the_one_made_of_the_schema() -> None:
 
 
 def test_every_setting_has_a_row_and_every_section_a_heading() -> None:
-    assert ROWS.keys() == {".".join(path) for path in key_paths(Settings)} - SECTIONS
+    assert ROWS.keys() == {".".join(path) for path in key_paths(SETTINGS)} - SECTIONS
     headings = set(re.findall(r"^## ([a-z_.]+)$", TEXT, re.MULTILINE))
     assert headings == SECTIONS
 
@@ -50,5 +54,5 @@ def test_options_are_those_of_serve(path: str, option: str) -> None:
 
 def test_defaults_are_those_without_a_file() -> None:
     written = yaml.safe_load(skeleton("conf/gateway.yaml").read_bytes())
-    assert Settings.model_validate(written) == Settings()
+    assert parse_settings(written) == Settings()
     assert "| `64MiB` |" in ROWS["limits.max_body"]

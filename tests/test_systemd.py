@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Settings, load_settings, skeleton
-from gateway.validation import parse_duration
+from gateway.config.load import load_settings
+from gateway.config.places import skeleton
+from gateway.config.settings import Settings
+from gateway.quantities import parse_duration
 
 UNIT = skeleton("systemd/llm-gateway.service")
 PROGRAM = "/opt/llm-gateway/venv/bin/llm-gateway"

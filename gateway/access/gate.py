@@ -11,7 +11,7 @@ from gateway.access.keys import ANONYMOUS, LOCAL_ADMIN, KeyRing, Principal, Unkn
 from gateway.access.principal import VISITOR
 from gateway.access.without_keys import refusal
 from gateway.access.wrong_keys import WrongKeys
-from gateway.config import AuthSettings
+from gateway.config.settings import AuthSettings
 from gateway.errors import Forbidden, Unauthorized
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.request import RequestHead

@@ -125,7 +125,7 @@ class TimeToCome:
         return TIME_OR_NULL
 
     def read(self, value: Any) -> datetime | None:
-        from gateway.validation import parse_duration  # with pydantic, for which no help waits
+        from gateway.quantities import parse_duration  # with pydantic, for which no help waits
 
         if value is None:
             return None

@@ -278,7 +278,7 @@ class KeyRing:
 
         That system had no roles: any key could load a model. So each becomes an admin key, with
         ``admin=False`` none does. Keys that are here already are skipped.
-        Raises :class:`gateway.validation.InvalidFiles` if anything in the file isn't understood.
+        Raises :class:`gateway.problems.InvalidFiles` if anything in the file isn't understood.
         """
         from gateway.access.legacy_keys import read_legacy
         from gateway.access.store import KeyRecord

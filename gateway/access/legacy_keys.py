@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from gateway.access.key_format import MAX_KEY_CHARS, is_placeholder
 from gateway.nesting import MAX_DEPTH, nests_deeper
+from gateway.problems import InvalidFiles, Problem
 from gateway.spelling import did_you_mean
 from gateway.syntax import json_problem
-from gateway.validation import InvalidFiles, Problem
 
 #: A key of fewer characters can be guessed. LLM-API's own have 32.
 SHORT_KEY_CHARS: Final = 16

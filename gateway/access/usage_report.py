@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from gateway.errors import BadRequest
-from gateway.validation import whole_number
+from gateway.quantities import whole_number
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import Usage

@@ -17,8 +17,8 @@ from gateway.api.reading import json_body, refuse_unknown
 from gateway.api.route import needs
 from gateway.backends.pulls import Pulls
 from gateway.errors import BadRequest, CatalogBroken
+from gateway.problems import InvalidFiles
 from gateway.scope import Scope
-from gateway.validation import InvalidFiles
 
 #: Field of the body -> what it must be.
 _FIELDS: Final = {"model": str, "revision": str, "name": str, "entry": bool, "replace": bool}

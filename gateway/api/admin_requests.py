@@ -24,8 +24,8 @@ from gateway.api.route import needs
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
+from gateway.quantities import whole_number
 from gateway.scope import Scope
-from gateway.validation import whole_number
 
 #: Ended requests in one answer: as a rule, and at most.
 LIMIT: Final = 50

@@ -12,7 +12,7 @@ from aiohttp import web
 from gateway.access.gate import KeyGate
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.http.lifecycle import Lifecycle
 from gateway.library import Library
 

@@ -26,10 +26,10 @@ from gateway.backends.devices import Device
 from gateway.backends.ram import ram_device
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
+from gateway.quantities import parse_duration
 from gateway.samples import FINE, WEEK, Sample, Samples
 from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
-from gateway.validation import parse_duration
 
 #: Seconds for which a look at the GPUs is good for samples, and between two that are made for them.
 _SEEN_WITHIN: Final = 90.0

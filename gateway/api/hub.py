@@ -15,7 +15,7 @@ from gateway.api.classic import json_response
 from gateway.api.route import needs
 from gateway.backends.backend import Environment
 from gateway.backends.job_process import job_process
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import (
     BadRequest,
     Forbidden,

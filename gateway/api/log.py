@@ -17,8 +17,8 @@ from gateway.errors import BadRequest
 from gateway.log_tail import MOST, LogTail
 from gateway.logs import log_tail
 from gateway.plurals import counted
+from gateway.quantities import whole_number
 from gateway.scope import Scope
-from gateway.validation import whole_number
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 #: How many lines are told of what was before, if nobody says.

@@ -11,7 +11,7 @@ from gateway.api.app_keys import ErrorLog
 from gateway.api.room import Room
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.cors import Cors
 from gateway.http.hosts import Hosts, Proxies

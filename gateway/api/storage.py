@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.api.app_keys import LIBRARY
 from gateway.api.route import needs
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.entries import Entries
 from gateway.errors import NotFound
 from gateway.models.catalog import Catalog

@@ -7,12 +7,12 @@ from functools import cached_property
 
 from gateway.backends.command import bundled_program, find_program
 from gateway.backends.remote import client_context
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import GatewayError
 from gateway.models.catalog import ModelSpec
 from gateway.models.endpoints import read_key
 from gateway.models.files import faults
-from gateway.validation import Problem
+from gateway.problems import Problem
 
 
 class EntryCheck:

@@ -23,7 +23,7 @@ from gateway.models.hub import parse_reference
 from gateway.models.hub_client import Hub
 from gateway.models.pull import Progress, pull
 from gateway.models.transfer_speed import Speed, seconds_left
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 
 @dataclass(frozen=True, slots=True)

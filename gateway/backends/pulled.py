@@ -26,8 +26,8 @@ from gateway.models.paths import resolve_model_path
 from gateway.models.pull import Plan
 from gateway.models.storage import Found, Task, look_at
 from gateway.private_files import make_folder
+from gateway.problems import InvalidFiles, Problem
 from gateway.syntax import encoding_problem
-from gateway.validation import InvalidFiles, Problem
 
 #: Of a file's size, for the context that a model is good for at least, and buffers.
 _BESIDE: Final = 1.1
@@ -191,7 +191,7 @@ def planned(place: Place, offer: Offer, variant: Variant) -> Plan:
 def check(place: Place, name: str | None, *, entry: bool) -> None:
     """What would stop a pull at its end, before hours of fetching.
 
-    Without ``entry`` none is to be written. Raises :class:`gateway.validation.InvalidFiles`,
+    Without ``entry`` none is to be written. Raises :class:`gateway.problems.InvalidFiles`,
     :class:`editing.NotWritten`, :class:`BadRequest` for a name that can't be used, and
     :class:`gateway.models.hub_client.NoHubClient`.
     """

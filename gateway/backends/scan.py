@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gateway.backends.command import find_program
 from gateway.backends.machine import read_machine
 from gateway.backends.proposal import Proposal, propose
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import LoadFailed
 from gateway.models.catalog import Catalog
 from gateway.models.paths import named_files

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     except Exception as error:
-        from gateway.validation import InvalidFiles
+        from gateway.problems import InvalidFiles
 
         if not isinstance(error, InvalidFiles):
             raise

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from gateway.cli.options import add_config, add_json
 from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
-from gateway.config import load_partly
+from gateway.config.load import load_partly
 from gateway.doctor import configuration
 from gateway.doctor.configuration import Findings
 

@@ -29,7 +29,7 @@ from gateway.cli.profiles import Profile, read_profiles
 from gateway.errors import BadRequest, GatewayError
 
 if TYPE_CHECKING:
-    from gateway.config import Loaded
+    from gateway.config.load import Loaded
 
 URL: Final = "LLM_GATEWAY_URL"
 PROFILE: Final = "LLM_GATEWAY_PROFILE"
@@ -126,7 +126,7 @@ def elsewhere(args: argparse.Namespace) -> Client | None:
         return client
     if (profile := _default_profile()) is None:
         return None
-    from gateway.config import load_settings
+    from gateway.config.load import load_settings
 
     loaded = load_settings(args.config)
     here = loaded.file or loaded.settings.models_file.exists() or loaded.settings.database.exists()
@@ -179,7 +179,7 @@ def _default_profile() -> Profile | None:
 
 def _on_this_machine(args: argparse.Namespace) -> Loaded:
     from gateway.cli.serve import demo_if_bare
-    from gateway.config import load_settings
+    from gateway.config.load import load_settings
 
     return demo_if_bare(load_settings(args.config))
 

@@ -123,7 +123,7 @@ def _kind(command: str, action: argparse.Action) -> str | None:
 
 def _models(args: argparse.Namespace) -> Iterable[str]:
     from gateway.cli.client import NoGateway, client_for
-    from gateway.config import load_settings
+    from gateway.config.load import load_settings
     from gateway.library import read_catalog
 
     try:

@@ -16,7 +16,7 @@ from gateway.cli.parser import explain
 from gateway.cli.reached_at import Address, address_of
 from gateway.cli.table import print_table
 from gateway.clients import CLIENTS, Setup, Target, models_named
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest
 from gateway.spelling import did_you_mean
 
@@ -148,7 +148,7 @@ def _status(
     settings = None
     if gateway.url is None:
         from gateway.cli.serve import demo_if_bare
-        from gateway.config import load_settings
+        from gateway.config.load import load_settings
 
         settings = demo_if_bare(load_settings(args.config)).settings
         return settings, gateway.ask("GET", "/admin/status")

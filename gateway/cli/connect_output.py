@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.cli.reached_at import is_only_here
 from gateway.cli.terminal import is_terminal, size_of
 from gateway.clients import CLIENTS, KEY, SOME_CONTEXT, Part, Setup, Target
-from gateway.config import Settings
+from gateway.config.settings import Settings
 
 _WIDEST: Final = 100  # columns of a text that is read
 

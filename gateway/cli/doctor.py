@@ -19,7 +19,7 @@ from gateway.cli.options import add_config
 from gateway.cli.paragraphs import print_paragraph
 from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
-from gateway.config import load_partly
+from gateway.config.load import load_partly
 from gateway.doctor import files, llama_server, machine, network, service
 from gateway.doctor.checks import Check, Finding, Level, Running, Subject, examine
 from gateway.doctor.report import redactor_for, report, sentence
@@ -28,7 +28,8 @@ from gateway.library import read_partly
 from gateway.plurals import counted
 
 if TYPE_CHECKING:
-    from gateway.config import Loaded, Settings
+    from gateway.config.load import Loaded
+    from gateway.config.settings import Settings
 
 #: In the order in which they are told.
 _CHECKS: Final = (

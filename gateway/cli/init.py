@@ -14,7 +14,7 @@ from gateway import json_schemas
 from gateway.cli import models_scan
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
-from gateway.config import skeleton
+from gateway.config.places import skeleton
 from gateway.models.catalog import SCHEMA_KEY
 from gateway.private_files import make_folder, write_private
 

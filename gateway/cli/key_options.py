@@ -67,7 +67,7 @@ def body_of(args: argparse.Namespace) -> dict[str, Any]:
         if isinstance(field.kind, NamesOrAll):
             value = [one for part in value.split(",") if (one := part.strip())]
         if isinstance(field.kind, TimeToCome):
-            from gateway.validation import parse_duration
+            from gateway.quantities import parse_duration
 
             parse_duration(value)
         body[name] = value

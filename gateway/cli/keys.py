@@ -22,12 +22,12 @@ from gateway.cli.table import print_table
 from gateway.errors import NotFound
 from gateway.library import read_catalog
 from gateway.plurals import counted
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
     from gateway.access.store import KeyRecord
-    from gateway.config import Settings
+    from gateway.config.settings import Settings
 
 
 _COLUMNS = (

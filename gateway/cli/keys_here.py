@@ -13,7 +13,7 @@ from gateway.runtime import running_elsewhere
 
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
-    from gateway.config import Settings
+    from gateway.config.settings import Settings
 
 T = TypeVar("T")
 _PATIENCE: Final = 1.0  # seconds
@@ -21,7 +21,7 @@ _PATIENCE: Final = 1.0  # seconds
 
 def settings_of(args: argparse.Namespace) -> Settings:
     from gateway.cli.serve import demo_if_bare
-    from gateway.config import load_settings
+    from gateway.config.load import load_settings
 
     return demo_if_bare(load_settings(args.config)).settings
 

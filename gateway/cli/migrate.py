@@ -18,14 +18,14 @@ from gateway.cli.check import find_problems
 from gateway.cli.init import with_schema, write_schemas
 from gateway.cli.paragraphs import print_paragraph
 from gateway.cli.parser import explain
-from gateway.config import skeleton
+from gateway.config.places import skeleton
 from gateway.doctor.configuration import Findings
 from gateway.errors import BadRequest
 from gateway.legacy.llm_api import Outcome, Plan, Step, plan
 from gateway.listen_on import first_free_port
 from gateway.plurals import counted
 from gateway.private_files import make_folder, write_private
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 from gateway.yaml_file import with_settings
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
 from gateway.cli.table import print_table
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.library import is_missing, read_catalog
 from gateway.models.catalog import EMPTY
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 _LIST = "without one: a table of the models, their state, memory and personalities"
 

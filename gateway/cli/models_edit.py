@@ -16,13 +16,13 @@ from gateway.cli.control import control_request
 from gateway.cli.models_file import add_entries, remove_entry
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.errors import BadRequest, LoadFailed, ModelNotFound
 from gateway.models import editing
 from gateway.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from gateway.config import Settings
+    from gateway.config.settings import Settings
     from gateway.models.catalog import Catalog, ModelSpec
 
 _REMOTE = re.compile(r"([^=/]+)=(https?://.*)", re.DOTALL)

@@ -17,7 +17,7 @@ def add_entries(
 
     ``keep``: whether what it held stays beside it.
 
-    Raises :class:`gateway.validation.InvalidFiles` for what would not be served, and
+    Raises :class:`gateway.problems.InvalidFiles` for what would not be served, and
     :class:`editing.NotWritten`.
     """
     text = editing.with_entries(before.decode("utf-8-sig"), entries, file=str(file))

@@ -13,10 +13,10 @@ from gateway.cli.models_file import add_entries
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.cli.scan_table import chosen, show_found
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 
 if TYPE_CHECKING:
-    from gateway.config import Settings
+    from gateway.config.settings import Settings
 
 
 def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

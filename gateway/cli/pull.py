@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.parser import explain
 from gateway.cli.pull_table import ask
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.plurals import counted
 
 if TYPE_CHECKING:
     from gateway.backends.pulled import Offer, Place
-    from gateway.config import Settings
+    from gateway.config.settings import Settings
     from gateway.models.hub import Variant
     from gateway.models.hub_client import Hub
     from gateway.models.pull import Plan

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.listen_on import is_loopback
 from gateway.names import is_public
 from gateway.own_addresses import own_addresses

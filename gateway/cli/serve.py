@@ -9,13 +9,15 @@ import gc
 import logging
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway import open_files
 from gateway.cli import PLUGINS
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
-from gateway.config import Loaded, load_settings, skeleton
+from gateway.config.load import Loaded, load_settings
+from gateway.config.places import skeleton
 from gateway.logs import log_to_stderr
 from gateway.models.paths import package_folders
 
@@ -119,7 +121,7 @@ def demo_if_bare(loaded: Loaded) -> Loaded:
     settings = loaded.settings
     bare = loaded.file is None and not settings.models_file.exists()
     if bare and package_folders(_DEMO):
-        demo = settings.model_copy(update={"models_file": skeleton("data/models.json")})
+        demo = replace(settings, models_file=skeleton("data/models.json"))
         return loaded._replace(settings=demo)
     return loaded
 

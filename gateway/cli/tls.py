@@ -11,8 +11,9 @@ from pathlib import Path
 
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.errors import BadRequest
+from gateway.problems import InvalidFiles
 from gateway.tls import (
     DEFAULT_DAYS,
     MAX_DAYS,
@@ -20,7 +21,6 @@ from gateway.tls import (
     default_domains,
     self_signed,
 )
-from gateway.validation import InvalidFiles
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

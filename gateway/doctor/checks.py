@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from gateway.backends.machine import Machine, read_machine
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.models.catalog import Catalog
 
 #: Seconds for all checks together; what has no answer by then is told as such.

@@ -14,14 +14,15 @@ from gateway.backends.entry_check import EntryCheck
 from gateway.backends.gpus_seen import GpusSeen
 from gateway.backends.machine import Machine, read_machine
 from gateway.backends.options import gpu_layers
-from gateway.config import Loaded, Settings
+from gateway.config.load import Loaded
+from gateway.config.settings import Settings
 from gateway.doctor.combinations import combinations
 from gateway.errors import GatewayError
 from gateway.library import is_missing, read_partly
 from gateway.listen_on import faults as faults_of
 from gateway.models.catalog import EMPTY, Catalog
 from gateway.private_files import is_open_to_all
-from gateway.validation import Problem
+from gateway.problems import Problem
 from gateway.without_keys import warning_of, why_not_open
 
 
@@ -40,7 +41,7 @@ def find_problems(
     machine: Machine | None = None,
     look: bool = True,
 ) -> Findings:
-    """``loaded`` and its ``problems``, as :func:`gateway.config.load_partly` has them, and more.
+    """``loaded`` and its ``problems``, as ``load_partly`` of the configuration has them, and more.
 
     ``machine``: its devices, where they are known; else it is looked for them, which may wake up a
     GPU's driver, if ``look`` says so.

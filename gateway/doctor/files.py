@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.backends.estimate import estimate
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Level, Subject, size
 from gateway.models.catalog import ModelSpec
 from gateway.models.files import faults

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.listen_on import addresses_of, why
 from gateway.plurals import counted

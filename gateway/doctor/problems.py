@@ -14,14 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from gateway.backends.command import find_program
 from gateway.backends.machine import Machine
-from gateway.config import Loaded, Settings, load_partly
+from gateway.config.load import Loaded, load_partly
+from gateway.config.settings import Settings
 from gateway.doctor import files, machine
 from gateway.doctor.checks import Check, Finding, Level, Running, Subject, examine
 from gateway.doctor.configuration import find_problems
 from gateway.errors import LoadFailed
 from gateway.models.catalog import Catalog
 from gateway.models.editing import members
-from gateway.validation import InvalidFiles, Problem
+from gateway.problems import InvalidFiles, Problem
 
 #: Those of doctor: files and /proc are read for them.
 _CHECKS: Final = (

@@ -12,21 +12,21 @@ import pwd
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, SecretStr
-
 from gateway import __version__
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Subject
 from gateway.doctor.redaction import HIDDEN, Redactor
 from gateway.models.catalog import Catalog, ModelSpec
 from gateway.models.endpoints import read_key
 from gateway.plurals import counted
+from gateway.secret import Secret
 
 _PACKAGES: Final = (
     "aiohttp httptools uvloop orjson pydantic SQLAlchemy cryptography xllamacpp nvidia-ml-py acme"
@@ -93,11 +93,11 @@ def _packages() -> Iterator[str]:
 
 
 def _changed(
-    section: BaseModel, defaults: BaseModel, root: Path, prefix: str = ""
+    section: Any, defaults: Any, root: Path, prefix: str = ""
 ) -> Iterator[tuple[str, str]]:
-    for name in type(section).model_fields:
+    for name in (field.name for field in fields(section)):
         value, default = getattr(section, name), getattr(defaults, name)
-        if isinstance(value, BaseModel) and isinstance(default, BaseModel):
+        if is_dataclass(value) and is_dataclass(default):
             yield from _changed(value, default, root, f"{prefix}{name}.")
             continue
         if isinstance(default, Path):
@@ -107,11 +107,11 @@ def _changed(
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, SecretStr):
+    if isinstance(value, Secret):
         return HIDDEN
-    if isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
-        return ", ".join(f"{name} {_shown(one)}" for name, one in fields.items() if one is not None)
+    if is_dataclass(value):
+        given = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return ", ".join(f"{name} {_shown(one)}" for name, one in given if one is not None)
     if isinstance(value, tuple):
         return f"[{', '.join(map(_shown, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -160,7 +160,7 @@ def redactor_for(settings: Settings, catalog: Catalog, environ: Mapping[str, str
 
 def _of_settings(settings: Settings) -> Iterator[str]:
     if settings.tls.passphrase is not None:
-        yield settings.tls.passphrase.get_secret_value()
+        yield settings.tls.passphrase.reveal()
 
 
 def _keys_of(spec: ModelSpec, environ: Mapping[str, str]) -> Iterator[str]:

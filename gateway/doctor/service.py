@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.config import skeleton
+from gateway.config.places import skeleton
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.runtime import running_elsewhere
 

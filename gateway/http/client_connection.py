@@ -12,7 +12,7 @@ import struct
 import termios
 from typing import Any, Protocol
 
-from gateway.config import LimitSettings
+from gateway.config.settings import LimitSettings
 
 _log = logging.getLogger(__name__)
 

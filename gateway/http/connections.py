@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from gateway.config import LimitSettings
+from gateway.config.settings import LimitSettings
 from gateway.errors import GatewayError, RateLimited, RequestTimeout, Unavailable
 from gateway.http.client_connection import ClientConnection
 from gateway.http.networks import network_of

@@ -70,7 +70,7 @@ class Cors:
 
 
 def _compile(origin: str) -> re.Pattern[str]:
-    """The pattern of one origin, as :class:`gateway.config.CorsSettings` lets it through.
+    """The pattern of one origin, as :mod:`gateway.config.schema` lets it through.
 
     ``*.`` at the beginning of a host stands for one label or more, a ``*`` elsewhere in it for a
     part of one label (``https://my-app--*.web.app``, Firebase's previews), and as a port for any.

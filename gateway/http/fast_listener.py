@@ -9,7 +9,7 @@ from typing import Protocol
 
 from multidict import CIMultiDict
 
-from gateway.config import LimitSettings
+from gateway.config.settings import LimitSettings
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.client_connection import ClientConnection
 from gateway.http.connections import Connections

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
-from gateway.config import LimitSettings
+from gateway.config.settings import LimitSettings
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.request import Endpoint, FastRequest
 from gateway.http.response_bytes import lines_of

@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest
 from gateway.http.request import RequestHead
 from gateway.http.tls_state import HSTS

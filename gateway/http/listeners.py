@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.config import Settings, TlsSettings
+from gateway.config.settings import Settings, TlsSettings
 from gateway.http.connections import Connections
 from gateway.http.fast_listener import FastRoutes
 from gateway.http.head_limits import parser_options
@@ -22,8 +22,8 @@ from gateway.http.refusals import LINGER, Refusals
 from gateway.http.runner import Runner
 from gateway.http.tls_state import TlsState
 from gateway.listen_on import addresses_of, is_loopback, why
+from gateway.problems import InvalidFiles
 from gateway.tasks import cancel_and_wait, spawn
-from gateway.validation import InvalidFiles
 from gateway.without_keys import warning_of, why_not_open
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.config import LimitSettings
+from gateway.config.settings import LimitSettings
 from gateway.http.aiohttp_connection import AiohttpConnection
 from gateway.http.client_connection import ClientConnection
 from gateway.http.connections import Connections

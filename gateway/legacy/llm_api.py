@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from gateway.legacy.javascript import Script, Setting, Unread, read_script
 from gateway.listen_on import is_loopback, parse_hosts
+from gateway.problems import shown
 from gateway.spelling import did_you_mean
 from gateway.syntax import encoding_problem
 from gateway.tls import pem
-from gateway.validation import shown
 
 CONFIGS: Final = ("config.js", "config.cjs", "config.mjs", "config.json")
 _LARGEST: Final = 2**18  # bytes of a config.js

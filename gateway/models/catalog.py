@@ -39,17 +39,10 @@ from gateway.models.personalities import (
     StripParams,
     as_tuple,
 )
+from gateway.problems import InvalidFiles, Problem, reject_duplicates
 from gateway.spelling import did_you_mean
 from gateway.syntax import json_problem
-from gateway.validation import (
-    Duration,
-    InvalidFiles,
-    Problem,
-    Size,
-    problems_of,
-    reject_duplicates,
-    validate_partly,
-)
+from gateway.validation import Duration, Size, problems_of, validate_partly
 
 
 def _allowed_argument(value: str) -> str:

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 
 from gateway.errors import BadRequest, Forbidden
 from gateway.private_files import make_folder
+from gateway.problems import InvalidFiles, Problem
 from gateway.syntax import json_problem
-from gateway.validation import InvalidFiles, Problem
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _INDENT: Final = "  "

@@ -20,6 +20,7 @@ import orjson
 
 from gateway.errors import BadRequest
 from gateway.nesting import MAX_DEPTH, holds_more, nests_deeper
+from gateway.problems import reject_duplicates
 from gateway.proxy.fields import Place, take_out
 
 JsonObject = dict[str, Any]
@@ -58,8 +59,6 @@ def parse_object(raw: bytes, most: int = MAX_VALUES) -> JsonObject:
             body = orjson.loads(raw)
         # What orjson could write again has at most 254 levels: it needs no counting.
         if not _has_each_key_once(raw, body):
-            from gateway.validation import reject_duplicates  # pydantic comes with it
-
             _refuse_deep(raw)
             json.loads(raw.decode("utf-8"), object_pairs_hook=reject_duplicates)
     except ValueError as error:

@@ -14,19 +14,17 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
 
 import orjson
 
+from gateway.config.settings import RequestSettings
 from gateway.errors import BadRequest
 from gateway.proxy.fields import LENGTH, limit_length
 from gateway.proxy.grammar import measure_grammar
 from gateway.proxy.prompt_size import MEDIA
 from gateway.proxy.schemas import Excess, check_grammar, check_schema
-
-if TYPE_CHECKING:  # pydantic comes with it, which a process elsewhere has no use for
-    from gateway.config import RequestSettings
 
 JsonObject = dict[str, Any]
 
@@ -97,9 +95,7 @@ class Bounds:
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        limits = self._limits
-        said = limits.__dict__ if isinstance(limits, SimpleNamespace) else limits.model_dump()
-        return _bounds, (said,)
+        return _of_another_process, (self._limits,)
 
     def check(self, body: JsonObject, kind: str, size: int) -> list[Callable[[], None]] | None:
         """Raise :class:`BadRequest` for a ``body``, of ``size`` bytes, that asks for too much.
@@ -291,13 +287,9 @@ class Bounds:
 
 
 @functools.lru_cache(1)
-def _made(said: tuple[tuple[str, Any], ...]) -> Bounds:
-    return Bounds(SimpleNamespace(**dict(said)))  # type: ignore[arg-type]  # what it reads is here
-
-
-def _bounds(said: dict[str, Any]) -> Bounds:
-    """Those of another process, as a rule the same as the last time."""
-    return _made(tuple(said.items()))
+def _of_another_process(limits: RequestSettings) -> Bounds:
+    """As a rule those of the last time."""
+    return Bounds(limits)
 
 
 def all_of(checks: Iterable[Callable[[], None]]) -> None:

@@ -11,12 +11,10 @@ Names are looked at wherever they stand: which of them a converter reads where i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from gateway.config.settings import RequestSettings
 from gateway.proxy.grammar import measure_pattern
-
-if TYPE_CHECKING:
-    from gateway.config import RequestSettings
 
 #: What is written out as often. Numbers of properties and, beyond 2000, of characters never are
 #: (b11549), and many tools have Java's greatest there.

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from gateway.config import AcmeSettings, TlsSettings
+from gateway.config.settings import AcmeSettings, TlsSettings
+from gateway.problems import InvalidFiles, Problem
 from gateway.tls.acme_challenges import Challenges
 from gateway.tls.acme_client import AcmeError, Conversation, missing_packages
 from gateway.tls.acme_files import AcmeFiles, Held
 from gateway.tls.acme_schedule import Pace, ask_again, day, renewal_due, with_advice
 from gateway.tls.context import CertificateReloader
 from gateway.tls.inspection import FILE, Inspection
-from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway import __version__
-from gateway.config import AcmeSettings
+from gateway.config.settings import AcmeSettings
 from gateway.private_files import make_folder
 from gateway.tls.acme_challenges import Challenges, alternative_names, key_pem
 from gateway.tls.files import write_whole

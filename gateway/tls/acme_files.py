@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from gateway.config import AcmeSettings, TlsSettings
+from gateway.config.settings import AcmeSettings, TlsSettings
 from gateway.names import file_stem, parse_name
 from gateway.private_files import make_folder
 from gateway.tls import pem

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from gateway.config import TlsSettings
+from gateway.config.settings import TlsSettings
+from gateway.problems import InvalidFiles, Problem
 from gateway.tls import pem
 from gateway.tls.inspection import FILE, CertificateInfo, Inspection, inspect
-from gateway.validation import InvalidFiles, Problem
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _load(context: ssl.SSLContext, tls: TlsSettings) -> None:
         # Without it OpenSSL would ask on the terminal, and wait.
         if tls.passphrase is None:
             raise ValueError("the key is encrypted and no passphrase is given")
-        return tls.passphrase.get_secret_value()
+        return tls.passphrase.reveal()
 
     # OpenSSL takes the chain from one file. It is public and lies there for a moment only; the
     # key is read from its own file and is never written anywhere.

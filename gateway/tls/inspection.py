@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.config import TlsSettings
+from gateway.config.settings import TlsSettings
+from gateway.problems import Problem
 from gateway.tls import pem
-from gateway.validation import Problem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -138,7 +138,7 @@ def _private_key(report: _Report, tls: TlsSettings, data: bytes) -> PrivateKeyTy
         held = ", ".join(dict.fromkeys(pem.labels(data))) or "no PEM at all"
         report.error("private_key", tls.private_key, f"holds no private key in PEM, but {held}")
         return None
-    given = tls.passphrase.get_secret_value() if tls.passphrase else None
+    given = tls.passphrase.reveal() if tls.passphrase else None
     if block.encrypted and given is None:
         report.error("passphrase", None, "is missing: the private key is encrypted")
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.library import Library
 from gateway.server import Gateway
 from tests.harness import FAKE, MakeGateway, fake_model, project

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.legacy_keys import LegacyFile, LegacyKey, parse_legacy
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 K1, K2 = "3f9a8b7c6d5e4f3a2b1c", "b1946ac92492d2347c62"
 MARCH = datetime(2024, 3, 5, 10, tzinfo=UTC)

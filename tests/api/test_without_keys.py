@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from gateway.access.without_keys import refusal
 from gateway.cli import main
-from gateway.config import Settings
+from gateway.config.load import parse_settings
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.listeners import CannotListen
 from gateway.without_keys import warning_of, why_not_open
@@ -59,7 +59,7 @@ OURS: tuple[dict[str, str], ...] = (
 
 
 def known(**settings: Any) -> tuple[Hosts, Proxies]:
-    made = Settings(**settings)
+    made = parse_settings(settings)
     return Hosts(made), Proxies(made.trusted_proxies)
 
 
@@ -217,7 +217,7 @@ async def test_who_is_open_to_others_must_say_so(
     assert "auth.enabled" in out
     assert said in out
     assert "auth.open_to_network: true" in out
-    opened = Settings.model_validate({**settings, **OPEN})
+    opened = parse_settings({**settings, **OPEN})
     assert why_not_open(opened) is None
     assert said in (warning_of(opened) or "")
 
@@ -244,12 +244,12 @@ async def test_who_says_so_is_warned_at_every_start(
     "settings", [{}, {"host": "127.0.0.2"}, {"host": "localhost"}, {"host": "::1"}]
 )
 def test_this_machine_alone_needs_no_word(settings: dict[str, Any]) -> None:
-    made = Settings.model_validate({**settings, "auth": {"enabled": False}})
+    made = parse_settings({**settings, "auth": {"enabled": False}})
     assert why_not_open(made) is warning_of(made) is None
 
 
 def test_with_keys_it_means_nothing() -> None:
-    made = Settings.model_validate({"host": "0.0.0.0", "auth": {"open_to_network": True}})
+    made = parse_settings({"host": "0.0.0.0", "auth": {"open_to_network": True}})
     assert why_not_open(made) is warning_of(made) is None
 
 

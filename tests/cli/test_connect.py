@@ -23,7 +23,8 @@ from gateway.cli import main
 from gateway.cli.reached_at import address_of, is_only_here
 from gateway.clients import CLIENTS, KEY, Part, Target
 from gateway.clients.page import page
-from gateway.config import Settings
+from gateway.config.load import parse_settings
+from gateway.config.settings import Settings
 from gateway.tls import self_signed
 from tests.harness import COMMAND, REPOSITORY, Served, project, tied
 from tests.tiny_model import write_tiny_model
@@ -210,7 +211,7 @@ def test_the_page() -> None:
     ],
 )
 def test_address(settings: dict[str, Any], listening: str, address: str) -> None:
-    assert address_of(Settings(**settings), [listening]) == (address, None)
+    assert address_of(parse_settings(settings), [listening]) == (address, None)
 
 
 def test_address_in_the_network() -> None:
@@ -240,7 +241,7 @@ def test_address_in_a_certificate(
         "certificate": made.certificate,
         "ca_chain": made.chain,
     }
-    found = address_of(Settings(host=host, tls=tls), ["https://127.0.0.1:8443"])
+    found = address_of(parse_settings({"host": host, "tls": tls}), ["https://127.0.0.1:8443"])
     assert found == (f"https://{address}:8443", str(made.chain))
     assert is_only_here(found.url) == (address in ("127.0.0.1", "localhost"))
 

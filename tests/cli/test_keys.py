@@ -17,7 +17,7 @@ import pytest
 from gateway.access.keys import looks_like_ours
 from gateway.cli import main
 from gateway.cli.control import ControlError, control_request, notify_running_gateway
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from tests.harness import MakeGateway
 
 Keys = Callable[..., tuple[int, str, str]]

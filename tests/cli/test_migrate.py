@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
-from gateway.config import load_settings, skeleton
+from gateway.config.load import load_settings
+from gateway.config.places import skeleton
 from gateway.listen_on import first_free_port
 from gateway.tls import self_signed
 from gateway.yaml_file import read_yaml, with_settings
@@ -128,7 +129,7 @@ def test_everything_is_taken_over_and_served(
     assert settings.llm_storage == old / "LLMs"
     assert settings.public_dir == old / "public"
     assert settings.tls.passphrase is not None
-    assert settings.tls.passphrase.get_secret_value() == PASSPHRASE
+    assert settings.tls.passphrase.reveal() == PASSPHRASE
     served = serve("--config", str(new / "conf/gateway.yaml"), "--host", "127.0.0.1")
     context = ssl.create_default_context(cafile=str(old / "ssl/local-ca-crt.pem"))
     context.check_hostname = False

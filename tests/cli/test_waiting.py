@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.control import control_request
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from tests.harness import COMMAND, FAKE, Served, fake_model, opened, project, wait_until
 from tests.screen import at_terminal
 

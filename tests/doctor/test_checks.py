@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.doctor.checks import Check, Finding, Level, Subject, examine
 from gateway.models.catalog import EMPTY
 

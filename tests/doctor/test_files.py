@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import load_settings
+from gateway.config.load import load_settings
 from gateway.doctor import files
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.library import read_partly

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.backends.command import bundled_program
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.doctor import llama_server
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.models.catalog import parse_catalog

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.doctor import machine
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.models.catalog import EMPTY, parse_catalog
@@ -19,8 +19,11 @@ from tests.harness import FAKE
 
 def subject(tmp_path: Path, *, models: str = "{}", **more: Any) -> Subject:
     storage = tmp_path / "LLMs"
-    settings = Settings(data_dir=tmp_path / "data", llm_storage=storage)
-    settings = settings.model_copy(update={"models_file": tmp_path / "data/models.json"})
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        llm_storage=storage,
+        models_file=tmp_path / "data/models.json",
+    )
     catalog = parse_catalog(models, file="m") if models != "{}" else EMPTY
     return Subject(settings, catalog, **{"environ": {}, **more})
 

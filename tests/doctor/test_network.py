@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Settings
+from gateway.config.load import parse_settings
 from gateway.doctor import network
 from gateway.doctor.checks import Finding, Level, Running, Subject
 from gateway.models.catalog import EMPTY
 
 
 def subject(running: Running | None = None, **settings: Any) -> Subject:
-    return Subject(Settings.model_validate(settings), EMPTY, {}, running=running)
+    return Subject(parse_settings(settings), EMPTY, {}, running=running)
 
 
 def ports(where: Subject) -> list[Finding]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Settings, skeleton
+from gateway.config.places import skeleton
+from gateway.config.settings import Settings
 from gateway.doctor import service
 from gateway.doctor.checks import Level, Subject
 from gateway.models.catalog import EMPTY

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from gateway.config import CorsSettings
+from gateway.config.load import parse_settings
 from gateway.http.cors import Cors
+from gateway.problems import InvalidFiles
 from tests.harness import MakeGateway, fake_model
 
 PAGE = "https://my-app.web.app"
@@ -33,7 +33,9 @@ FIREBASE = Cors(["https://*.web.app"])
     ],
 )
 def test_allowed(origins: list[str], origin: str) -> None:
-    assert Cors(CorsSettings(origins=tuple(origins)).origins).allowed(origin) == origin
+    assert (
+        Cors(parse_settings({"cors": {"origins": origins}}).cors.origins).allowed(origin) == origin
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,8 @@ def test_allowed(origins: list[str], origin: str) -> None:
     ],
 )
 def test_not_allowed(origins: list[str], origin: str) -> None:
-    assert Cors(CorsSettings(origins=tuple(origins)).origins).allowed(origin) is None
+    made = parse_settings({"cors": {"origins": origins}})
+    assert Cors(made.cors.origins).allowed(origin) is None
 
 
 @given(st.text(max_size=40), st.sampled_from(["", ".", "/", "@", ":", "\\", "#", "?", "%2e"]))
@@ -108,8 +111,8 @@ def test_whatever_passes_ends_in_the_host_that_was_meant(text: str, glue: str) -
     ],
 )
 def test_what_is_no_origin_is_a_problem_of_the_configuration(origin: str, words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        CorsSettings(origins=(origin,))
+    with pytest.raises(InvalidFiles, match=words):
+        parse_settings({"cors": {"origins": [origin]}})
 
 
 async def test_over_the_wire(make_gateway: MakeGateway, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest
 from gateway.http.hosts import Hosts, Misdirected, Proxies
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.models.catalog import ModelSpec, parse_catalog
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 
 def one(name: str = "m", params: dict | None = None, **beside: object) -> ModelSpec:

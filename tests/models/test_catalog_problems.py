@@ -6,7 +6,7 @@ import re
 import pytest
 
 from gateway.models.catalog import parse_catalog, parse_partly
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 from tests.models.catalogs import one, problems_in, problems_of
 
 # --- what is wrong -------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.models import editing
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 from tests.harness import tied
 
 ENTRY = {"params": {"model": "a/b.gguf", "ctxSize": 4096}}

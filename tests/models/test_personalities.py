@@ -9,7 +9,7 @@ import pytest
 
 from gateway.models.catalog import Catalog, parse_catalog
 from gateway.models.personalities import Personality
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import RequestSettings
+from gateway.config.settings import RequestSettings
 from gateway.errors import BadRequest
 from gateway.proxy.bounds import Bounds, all_of
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway.config import RequestSettings
+from gateway.config.settings import RequestSettings
 from gateway.proxy.grammar import Measure, measure_grammar, measure_pattern
 
 LIMITS = RequestSettings()

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from gateway.config import TlsSettings
+from gateway.config.settings import TlsSettings
+from gateway.secret import Secret
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -149,14 +150,12 @@ class Forge:
             path = self.folder / f"x-{part}.pem"
             path.write_bytes(data)
             path.chmod(0o600)
-        return TlsSettings.model_validate(
-            {
-                "enabled": True,
-                "private_key": self.folder / "x-key.pem",
-                "certificate": self.folder / "x-crt.pem",
-                "ca_chain": self.folder / "x-chain.pem" if chain else None,
-                "passphrase": passphrase,
-            }
+        return TlsSettings(
+            enabled=True,
+            private_key=self.folder / "x-key.pem",
+            certificate=self.folder / "x-crt.pem",
+            ca_chain=self.folder / "x-chain.pem" if chain else None,
+            passphrase=Secret(passphrase) if passphrase is not None else None,
         )
 
 

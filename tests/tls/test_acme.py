@@ -14,6 +14,7 @@ import ssl
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,17 @@ import pytest
 from aiohttp import ClientSession, web
 from cryptography import x509
 
-from gateway.config import Settings, TlsSettings, load_settings
+from gateway.config.load import load_settings
+from gateway.config.settings import AcmeSettings, Settings, TlsSettings
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
+from gateway.problems import InvalidFiles
 from gateway.redirect import build_redirect
 from gateway.server import Gateway
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import CertificateReloader
 from gateway.tls.acme import AcmeCertificate
 from gateway.tls.acme_schedule import Pace
-from gateway.validation import InvalidFiles
 from tests.harness import FAKE, Served, fake_model, opened, project
 from tests.pebble import MISSING, Pebble
 
@@ -370,9 +372,9 @@ async def test_other_domains_and_another_authority_mean_a_new_certificate(
         before = certificate.status.last_success
         await until(lambda: certificate.status.last_success != before, "the new authority's")
         serials.append(on_disk(settings).serial_number)
-    more = settings.tls.acme.model_copy(update={"domains": (NAME, "more.example.com")})
-    tls = settings.tls.model_copy(update={"acme": more})
-    async with kept(settings.model_copy(update={"tls": tls})) as (certificate, _):
+    more = replace(settings.tls.acme, domains=(NAME, "more.example.com"))
+    tls = replace(settings.tls, acme=more)
+    async with kept(replace(settings, tls=tls)) as (certificate, _):
         before = certificate.status.last_success
         await until(lambda: certificate.status.last_success != before, "one for both names")
         serials.append(on_disk(settings).serial_number)
@@ -441,9 +443,7 @@ async def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     import sys
 
     monkeypatch.setitem(sys.modules, "josepy", None)
-    tls = TlsSettings.model_validate(
-        {"enabled": True, "acme": {"domains": [NAME], "agree_tos": True}}
-    )
+    tls = TlsSettings(enabled=True, acme=AcmeSettings(domains=(NAME,), agree_tos=True))
     assert tls.acme is not None
     with pytest.raises(InvalidFiles, match=r"josepy: pip install josepy$"):
         await AcmeCertificate.open(tls.acme, tmp_path, {})

@@ -19,7 +19,7 @@ DAY = datetime.timedelta(days=1)
 def configured(tls: Any, folder: Path, **changed: Any) -> str:
     values = {name: str(getattr(tls, name)) for name in ("private_key", "certificate")}
     if tls.passphrase is not None:
-        values["passphrase"] = tls.passphrase.get_secret_value()
+        values["passphrase"] = tls.passphrase.reveal()
     settings = {"enabled": True, **values, **changed}
     return str(project(folder / "p", {}, llama_server=str(FAKE), tls=settings))
 

@@ -13,14 +13,16 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from gateway.problems import InvalidFiles
+from gateway.secret import Secret
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import CertificateReloader, build_context
-from gateway.validation import InvalidFiles
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -193,9 +195,11 @@ def test_serving_needs_nothing_heavy(forge) -> None:
     tls = forge.write(forge.issue())
     program = (
         "import sys, gateway.cli.tls\n"
-        "from gateway.config import TlsSettings\n"
+        "from pathlib import Path\n"
+        "from gateway.config.settings import TlsSettings\n"
         "from gateway.tls import build_context\n"
-        "build_context(TlsSettings(private_key=sys.argv[1], certificate=sys.argv[2]))\n"
+        "key, certificate = map(Path, sys.argv[1:])\n"
+        "build_context(TlsSettings(private_key=key, certificate=certificate))\n"
         "assert 'cryptography' not in sys.modules\n"
     )
     subprocess.run(
@@ -327,7 +331,7 @@ def test_other_files_by_new_settings(forge, run) -> None:
         }
         moved["private_key"].write_bytes(new.key_pem(passphrase="other"))
         moved["certificate"].write_bytes(new.pem)
-        other = tls.model_validate(tls.model_dump() | moved | {"passphrase": "other"})
+        other = replace(tls, **moved, passphrase=Secret("other"))
         async with echo_server(reloader.context) as port:
             await reloader.reload(other)
             assert await presented(port) == new.der

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.config import TlsSettings
+from gateway.config.settings import TlsSettings
+from gateway.problems import InvalidFiles
+from gateway.secret import Secret
 from gateway.tls import Inspection, build_context, inspect
-from gateway.validation import InvalidFiles
 
 DAY = datetime.timedelta(days=1)
 
@@ -87,7 +89,7 @@ def test_not_pem(forge, key: str, content: bytes) -> None:
 
 def test_a_file_that_is_something_else_altogether(forge) -> None:
     tls = forge.write(forge.issue())
-    folder = tls.model_copy(update={"certificate": forge.folder})
+    folder = replace(tls, certificate=forge.folder)
     assert only_error(inspect(folder)) == ("tls.certificate", "is not a PEM file")
     tls.private_key.write_bytes(b"x" * 2_000_000)
     assert only_error(inspect(tls)) == ("tls.private_key", "is not a PEM file")
@@ -95,9 +97,7 @@ def test_a_file_that_is_something_else_altogether(forge) -> None:
 
 def test_key_and_certificate_swapped(forge) -> None:
     tls = forge.write(forge.issue())
-    swapped = tls.model_copy(
-        update={"private_key": tls.certificate, "certificate": tls.private_key}
-    )
+    swapped = replace(tls, private_key=tls.certificate, certificate=tls.private_key)
     assert [(problem.key, problem.message) for problem in inspect(swapped).errors] == [
         ("tls.private_key", "holds no private key in PEM, but CERTIFICATE"),
         ("tls.certificate", "holds no certificate in PEM, but PRIVATE KEY"),
@@ -114,8 +114,8 @@ def test_nothing_set() -> None:
 @pytest.mark.parametrize("traditional", [False, True])
 def test_passphrases(forge, traditional: bool) -> None:
     tls = forge.write(forge.issue(), passphrase="correct horse", traditional=traditional)
-    wrong = tls.model_validate(tls.model_dump() | {"passphrase": "battery staple"})
-    missing = tls.model_copy(update={"passphrase": None})
+    wrong = replace(tls, passphrase=Secret("battery staple"))
+    missing = replace(tls, passphrase=None)
 
     assert inspect(tls).errors == ()
     assert only_error(inspect(wrong)) == (
@@ -135,7 +135,7 @@ def test_passphrases(forge, traditional: bool) -> None:
 
 def test_a_passphrase_for_a_key_that_needs_none(forge) -> None:
     tls = forge.write(forge.issue())
-    tls = tls.model_validate(tls.model_dump() | {"passphrase": "unused"})
+    tls = replace(tls, passphrase=Secret("unused"))
     assert only_warning(inspect(tls))[0] == "tls.passphrase"
     build_context(tls)
 

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from gateway.config import TlsSettings
+from gateway.config.settings import TlsSettings
 from gateway.names import file_stem, parse_name
 from gateway.tls import MAX_DAYS, SelfSigned, build_context, default_domains, inspect, self_signed
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.access.keys import (
     KeyRing,
 )
-from gateway.validation import InvalidFiles
+from gateway.problems import InvalidFiles
 
 OLD = """{"3f9a8b7c6d5e4f3a": {"name": "phone", "description": "Bob's"},
           "b1946ac92492d234": {"name": "web", "lastActivity": "2024-03-05T10:00:00.000Z"},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import skeleton
+from gateway.config.places import skeleton
 from tests.api.admin_models.box import TEXT, Box
 from tests.harness import Served
 

@@ -1,0 +1,1 @@
+"""The configuration: its settings, their schema, and how both are read and found."""

@@ -1,0 +1,47 @@
+"""Where the configuration, and what it names, is looked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
+    """The configuration to use: the one asked for, else the first of the usual places."""
+    if explicit is not None:
+        return Path(explicit)
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    places = (
+        Path("conf/gateway.yaml"),
+        config_home / "llm-gateway/gateway.yaml",
+        Path("/etc/llm-gateway/gateway.yaml"),
+    )
+    return next((place for place in places if place.is_file()), None)
+
+
+def skeleton(name: str) -> Path:
+    """A file shipped with the gateway (``conf/gateway.yaml``, ``data/models.json``, ...).
+
+    In a wheel they lie inside the package, in a checkout at its top.
+    """
+    package = Path(__file__).parent.parent
+    inside = package / "skeleton" / name
+    return inside if inside.exists() else package.parent / name
+
+
+def default_root() -> Path:
+    """Where things live without a configuration file.
+
+    The working folder if it has a ``data/models.json``, else the user's data folder (XDG Base
+    Directory Specification), so that trying the gateway out litters nobody's home.
+    """
+    if Path("data/models.json").is_file():
+        return Path.cwd()
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data_home) / "llm-gateway"
+
+
+def project_root(file: Path) -> Path:
+    """What relative paths in the configuration ``file`` are relative to."""
+    folder = file.expanduser().absolute().parent
+    return folder.parent if folder.name == "conf" else folder

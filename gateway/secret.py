@@ -1,0 +1,22 @@
+"""A text that is not to be seen by chance: in a log, a traceback, a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """``reveal()`` is the only way to its text, so that ``grep`` finds who reads secrets."""
+
+    _text: str = field(repr=False)
+
+    def reveal(self) -> str:
+        """The text."""
+        return self._text
+
+    def __str__(self) -> str:
+        return "**********"
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
