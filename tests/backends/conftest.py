@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
 from gateway.models.catalog import ModelSpec
+from tests.backends.machines import NVML, tree
 from tests.elsewhere import Elsewhere
 from tests.local_backends import WatchedLocal
 from tests.remote_backends import WatchedRemote, spec_of
@@ -151,3 +153,15 @@ def nobody() -> str:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def nvml(tmp_path, monkeypatch):
+    folder = tmp_path / "packages"
+    tree(folder, {"pynvml.py": NVML})
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    import pynvml
+
+    yield pynvml
+    del sys.modules["pynvml"]

@@ -1,0 +1,41 @@
+"""A model on a hub, and fetching it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gateway.models.hub import Reference, choose
+from gateway.models.hub_client import Hub
+from gateway.models.pull import (
+    Plan,
+    Progress,
+    pull,
+)
+from tests.hub_server import HubServer
+
+NAME = "me/thing-GGUF"
+REFERENCE = Reference("me", "thing-GGUF")
+
+
+def planned(server: HubServer, storage: Path, wanted: str = "Q4_0") -> tuple[Plan, Hub]:
+    hub = Hub(server.url)
+    found = hub.repository(REFERENCE)
+    variant = choose(found, wanted)
+    return Plan(found, variant, found.projector_for(variant), storage), hub
+
+
+def fetched(
+    server: HubServer, storage: Path, wanted: str = "Q4_0", **options: Any
+) -> list[Progress]:
+    told: list[Progress] = []
+    pull(*planned(server, storage, wanted), told.append, **options)
+    return told
+
+
+def files(storage: Path) -> dict[str, int]:
+    return {
+        path.relative_to(storage).as_posix(): path.stat().st_size
+        for path in storage.rglob("*")
+        if path.is_file()
+    }
