@@ -58,6 +58,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 env = os.environ.get
 
@@ -187,7 +188,7 @@ class Server:
         except OSError:
             pass
 
-    def request(self, reader, client: socket.socket) -> bool:
+    def request(self, reader: Any, client: socket.socket) -> bool:
         line = reader.readline().decode()
         headers = {}
         while (field := reader.readline().decode()) not in ("\r\n", ""):

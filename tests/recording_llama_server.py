@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 env = os.environ.get
 
@@ -85,7 +86,7 @@ def response(status: int, body: object, kind: str = "application/json; charset=u
     return f"{head}Content-Type: {kind}\r\n\r\n".encode() + data
 
 
-def read_body(reader, headers: dict[str, str]) -> bytes:
+def read_body(reader: Any, headers: dict[str, str]) -> bytes:
     if headers.get("transfer-encoding") != "chunked":
         return reader.read(int(headers.get("content-length", "0")))
     body = b""
@@ -105,7 +106,7 @@ def serve(client: socket.socket) -> None:
         pass
 
 
-def request(reader, client: socket.socket) -> bool:
+def request(reader: Any, client: socket.socket) -> bool:
     line = reader.readline().decode()
     headers = {}
     while (field := reader.readline().decode()) not in ("\r\n", ""):

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,9 @@ MODELS = json.dumps({f"model-{i}": {"params": {"model": "m.gguf"}} for i in rang
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def told(*urls: str, names: tuple[str, ...] = (), models: str | None = MODELS, **settings: object):
+def told(
+    *urls: str, names: tuple[str, ...] = (), models: str | None = MODELS, **settings: object
+) -> Any:
     catalog = EMPTY if models is None else parse_catalog(models)
     made = parse_settings(settings)
     return greeting(made, catalog, urls or (HERE,), Path("/etc/x.yaml"), names).splitlines()

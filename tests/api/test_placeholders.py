@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from urllib.parse import quote
 
 import openai
@@ -28,7 +29,7 @@ HEADERS = (
 )
 
 
-async def test_they_are_no_key_and_no_guess(make_gateway: MakeGateway, tmp_path) -> None:
+async def test_they_are_no_key_and_no_guess(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         for headers in HEADERS:  # over 20 of them: as guesses they would be refused
@@ -50,7 +51,7 @@ async def test_they_are_no_key_and_no_guess(make_gateway: MakeGateway, tmp_path)
         assert statuses == [401] * 20 + [429]
 
 
-async def test_a_good_key_beside_one_wins(make_gateway: MakeGateway, tmp_path) -> None:
+async def test_a_good_key_beside_one_wins(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         for headers in HEADERS:

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def nobody() -> str:
 
 
 @pytest.fixture
-def nvml(tmp_path, monkeypatch):
+def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     folder = tmp_path / "packages"
     tree(folder, {"pynvml.py": NVML})
     monkeypatch.syspath_prepend(str(folder))

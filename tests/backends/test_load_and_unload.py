@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Any
 
 import pytest
 
 from gateway.backends.backend import State
 from gateway.errors import LoadFailed, ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, queued, states, status, use
-from tests.scripted import alive, catalog_of, gone, says, until
+from tests.scripted import Box, alive, catalog_of, gone, says, until
 
 # --- load and unload -----------------------------------------------------------------------
 
 
-async def test_load_and_unload(make_scheduler, box):
+async def test_load_and_unload(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     await scheduler.unload("a")
     await scheduler.load("a")
@@ -31,7 +33,9 @@ async def test_load_and_unload(make_scheduler, box):
     await use(scheduler)  # being unloaded is no lasting state
 
 
-async def test_unloading_waits_for_what_runs_and_lets_nobody_in(make_scheduler, box):
+async def test_unloading_waits_for_what_runs_and_lets_nobody_in(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", parallel=2))
     running = await scheduler.lease("a")
     unloading = spawn(scheduler.unload("a"), name="unload")
@@ -47,7 +51,9 @@ async def test_unloading_waits_for_what_runs_and_lets_nobody_in(make_scheduler, 
 
 
 @pytest.mark.parametrize("ticks", [*range(8), None])
-async def test_unloading_at_any_moment_of_a_load(make_scheduler, box, ticks):
+async def test_unloading_at_any_moment_of_a_load(
+    make_scheduler: MakeScheduler, box: Box, ticks: Any
+) -> None:
     scheduler = make_scheduler(box.spec("a", start_delay=0.05))
     loading = spawn(scheduler.load("a"), name="load")
     await asyncio.sleep(0)  # it has begun
@@ -66,7 +72,9 @@ async def test_unloading_at_any_moment_of_a_load(make_scheduler, box, ticks):
 
 
 @pytest.mark.parametrize("why", ["its need is looked up", "another has the room"])
-async def test_unloading_before_a_load_can_begin(make_scheduler, box, why):
+async def test_unloading_before_a_load_can_begin(
+    make_scheduler: MakeScheduler, box: Box, why: str
+) -> None:
     scheduler = make_scheduler(
         box.spec("a"), box.spec("b"), max_loaded=1, memory_known=why == "another has the room"
     )
@@ -84,7 +92,9 @@ async def test_unloading_before_a_load_can_begin(make_scheduler, box, why):
     assert [start["model"] for start in box.starts()] == ["b"] * (busy is not None)
 
 
-async def test_several_unload_and_load_at_the_same_time(make_scheduler, box):
+async def test_several_unload_and_load_at_the_same_time(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     await use(scheduler)
     await asyncio.gather(
@@ -94,7 +104,7 @@ async def test_several_unload_and_load_at_the_same_time(make_scheduler, box):
     assert [start["beside"] for start in box.starts()] == [[], []]
 
 
-async def test_an_eviction_lets_nobody_in(make_scheduler, box):
+async def test_an_eviction_lets_nobody_in(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"), max_loaded=1, linger=0.0)
     await use(scheduler, "a")
     b = ask(scheduler, "b")
@@ -103,7 +113,9 @@ async def test_an_eviction_lets_nobody_in(make_scheduler, box):
     (await b).release()
 
 
-async def test_unloading_one_that_crashes_meanwhile(make_scheduler, box):
+async def test_unloading_one_that_crashes_meanwhile(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     with await scheduler.lease("a"):
         unloading = spawn(scheduler.unload("a"), name="unload")
@@ -116,7 +128,9 @@ async def test_unloading_one_that_crashes_meanwhile(make_scheduler, box):
 # --- a changed models.json -----------------------------------------------------------------
 
 
-async def test_what_does_not_concern_the_process_leaves_it_alone(make_scheduler, box):
+async def test_what_does_not_concern_the_process_leaves_it_alone(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"))
     await use(scheduler)
     pid = status(scheduler, "a").pid
@@ -129,7 +143,9 @@ async def test_what_does_not_concern_the_process_leaves_it_alone(make_scheduler,
         pass
 
 
-async def test_what_does_restarts_it_when_its_work_is_done(make_scheduler, box):
+async def test_what_does_restarts_it_when_its_work_is_done(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     running = await scheduler.lease("a")
     pid = running.backend.pid
@@ -146,7 +162,9 @@ async def test_what_does_restarts_it_when_its_work_is_done(make_scheduler, box):
     lease.release()
 
 
-async def test_a_change_while_it_loads_keeps_who_waits(make_scheduler, box):
+async def test_a_change_while_it_loads_keeps_who_waits(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", never_healthy=1))
     waiting = ask(scheduler)
     await says(scheduler.backend("a"))
@@ -156,7 +174,9 @@ async def test_a_change_while_it_loads_keeps_who_waits(make_scheduler, box):
 
 
 @pytest.mark.parametrize("ticks", range(6))
-async def test_a_change_at_any_moment_of_a_load(make_scheduler, box, ticks):
+async def test_a_change_at_any_moment_of_a_load(
+    make_scheduler: MakeScheduler, box: Box, ticks: Any
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     waiting = ask(scheduler)
     for _ in range(ticks):
@@ -167,7 +187,9 @@ async def test_a_change_at_any_moment_of_a_load(make_scheduler, box, ticks):
     assert len(box.alive()) == 1
 
 
-async def test_a_change_gives_a_failed_model_another_chance(make_scheduler, box):
+async def test_a_change_gives_a_failed_model_another_chance(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", exit=1), quick_deaths_allowed=1)
     await fails(scheduler.lease("a"), LoadFailed)
     assert status(scheduler, "a").state is State.FAILED
@@ -178,7 +200,7 @@ async def test_a_change_gives_a_failed_model_another_chance(make_scheduler, box)
     await use(scheduler)
 
 
-async def test_a_model_that_is_gone_from_the_file(make_scheduler, box):
+async def test_a_model_that_is_gone_from_the_file(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"))
     running = await scheduler.lease("a")
     waiting = ask(scheduler)
@@ -194,7 +216,9 @@ async def test_a_model_that_is_gone_from_the_file(make_scheduler, box):
     assert await gone(pid)
 
 
-async def test_a_model_that_comes_back_while_the_old_one_still_answers(make_scheduler, box):
+async def test_a_model_that_comes_back_while_the_old_one_still_answers(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), max_loaded=1)
     running = await scheduler.lease("a")
     scheduler.apply(catalog_of())
@@ -208,7 +232,7 @@ async def test_a_model_that_comes_back_while_the_old_one_still_answers(make_sche
     assert [start["beside"] for start in box.starts()] == [[], []]
 
 
-async def test_a_model_that_goes_while_it_loads(make_scheduler, box):
+async def test_a_model_that_goes_while_it_loads(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a", never_healthy=1), box.spec("b"))
     waiting = ask(scheduler)
     await says(scheduler.backend("a"))
@@ -218,7 +242,7 @@ async def test_a_model_that_goes_while_it_loads(make_scheduler, box):
     assert await gone(pid)
 
 
-async def test_a_model_that_dies_while_it_leaves(make_scheduler, box):
+async def test_a_model_that_dies_while_it_leaves(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     running = await scheduler.lease("a")
     scheduler.apply(catalog_of())

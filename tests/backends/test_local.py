@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +17,16 @@ from gateway.errors import BackendError, LoadFailed
 from gateway.models.catalog import Params
 from gateway.tasks import spawn
 from gateway.upstream import ConnectFailed
+from tests.backends.conftest import MakeLocal
 from tests.local_backends import failure, kill
-from tests.scripted import alive, says
+from tests.scripted import Box, alive, says
 
 # --- a start that works --------------------------------------------------------------------
 
 
-async def test_a_start_waits_for_health_and_a_stop_for_the_end(make_local, box):
+async def test_a_start_waits_for_health_and_a_stop_for_the_end(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local(start_delay=0.3)
     started = time.monotonic()
     await backend.ensure_ready()
@@ -41,7 +45,7 @@ async def test_a_start_waits_for_health_and_a_stop_for_the_end(make_local, box):
     assert (backend.starts, backend.deaths, backend.last_error) == (1, 0, None)
 
 
-async def test_a_start_is_under_way_when_it_has_been_asked_for(make_local):
+async def test_a_start_is_under_way_when_it_has_been_asked_for(make_local: MakeLocal) -> None:
     backend = make_local()
     backend.start()
     assert backend.state is State.STARTING
@@ -53,7 +57,9 @@ async def test_a_start_is_under_way_when_it_has_been_asked_for(make_local):
     assert backend.state is State.STOPPED
 
 
-async def test_a_start_whose_preparation_fails_is_refused_and_may_be_tried_again(make_local, box):
+async def test_a_start_whose_preparation_fails_is_refused_and_may_be_tried_again(
+    make_local: MakeLocal, box: Box
+) -> None:
     async def prepare() -> None:
         raise ValueError("an odd file")
 
@@ -66,7 +72,9 @@ async def test_a_start_whose_preparation_fails_is_refused_and_may_be_tried_again
     assert backend.start_error is None
 
 
-async def test_a_stop_in_the_moment_in_which_it_is_ready_counts(make_local, box, monkeypatch):
+async def test_a_stop_in_the_moment_in_which_it_is_ready_counts(
+    make_local: MakeLocal, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     until_ready = ServerRun.until_ready
 
     async def then_stopped(run: ServerRun, command: Command) -> Child:
@@ -83,7 +91,9 @@ async def test_a_stop_in_the_moment_in_which_it_is_ready_counts(make_local, box,
     assert box.left() == []
 
 
-async def test_a_stop_while_a_start_is_prepared_ends_that_too(make_local, box):
+async def test_a_stop_while_a_start_is_prepared_ends_that_too(
+    make_local: MakeLocal, box: Box
+) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def prepare() -> None:
@@ -101,7 +111,7 @@ async def test_a_stop_while_a_start_is_prepared_ends_that_too(make_local, box):
     assert (backend.state, backend.start_error, box.starts()) == (State.STOPPED, None, [])
 
 
-async def test_it_can_be_started_again_and_again(make_local, box):
+async def test_it_can_be_started_again_and_again(make_local: MakeLocal, box: Box) -> None:
     backend = make_local()
     for _ in range(3):
         await backend.ensure_ready()
@@ -112,7 +122,9 @@ async def test_it_can_be_started_again_and_again(make_local, box):
     assert [start["beside"] for start in box.starts()] == [[], [], []]
 
 
-async def test_many_wait_for_one_start_and_one_that_goes_does_not_end_it(make_local, box):
+async def test_many_wait_for_one_start_and_one_that_goes_does_not_end_it(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local(start_delay=0.2)
     waiting = [spawn(backend.ensure_ready(), name="wait") for _ in range(5)]
     await backend.reaches(State.STARTING)
@@ -122,7 +134,7 @@ async def test_many_wait_for_one_start_and_one_that_goes_does_not_end_it(make_lo
     assert len(box.starts()) == backend.starts == 1
 
 
-async def test_a_start_all_of_whose_waiters_have_gone_goes_on(make_local):
+async def test_a_start_all_of_whose_waiters_have_gone_goes_on(make_local: MakeLocal) -> None:
     backend = make_local(start_delay=0.1)
     waiting = spawn(backend.ensure_ready(), name="wait")
     await backend.reaches(State.STARTING)
@@ -130,7 +142,7 @@ async def test_a_start_all_of_whose_waiters_have_gone_goes_on(make_local):
     await backend.reaches(State.READY)
 
 
-async def test_the_connections_are_there_only_while_it_runs(make_local):
+async def test_the_connections_are_there_only_while_it_runs(make_local: MakeLocal) -> None:
     backend = make_local()
     with pytest.raises(ConnectFailed, match="is stopped"):
         _ = backend.pool
@@ -142,7 +154,7 @@ async def test_the_connections_are_there_only_while_it_runs(make_local):
         _ = backend.pool
 
 
-async def test_draining_is_not_ready_and_can_be_taken_back(make_local):
+async def test_draining_is_not_ready_and_can_be_taken_back(make_local: MakeLocal) -> None:
     backend = make_local()
     backend.drain()
     assert backend.state is State.STOPPED
@@ -159,7 +171,9 @@ async def test_draining_is_not_ready_and_can_be_taken_back(make_local):
 # --- a start that does not -----------------------------------------------------------------
 
 
-async def test_one_that_exits_at_once_fails_with_its_last_lines(make_local, box):
+async def test_one_that_exits_at_once_fails_with_its_last_lines(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local(exit=3)
     error = await failure(backend)
     assert isinstance(error, LoadFailed)
@@ -172,7 +186,9 @@ async def test_one_that_exits_at_once_fails_with_its_last_lines(make_local, box)
     assert box.left() == []
 
 
-async def test_the_last_lines_are_those_of_this_start(make_local, tmp_path):
+async def test_the_last_lines_are_those_of_this_start(
+    make_local: MakeLocal, tmp_path: Path
+) -> None:
     backend = make_local(exit_once=tmp_path / "once")
     assert "does not want to start yet" in (await failure(backend)).message
     await backend.ensure_ready()
@@ -181,7 +197,7 @@ async def test_the_last_lines_are_those_of_this_start(make_local, tmp_path):
     assert backend.last_error.message.endswith("Its last lines: fake llama-server starts")
 
 
-async def test_one_that_never_becomes_healthy_is_given_up(make_local):
+async def test_one_that_never_becomes_healthy_is_given_up(make_local: MakeLocal) -> None:
     backend = make_local(never_healthy=1, load_timeout=0.3)
     started = time.monotonic()
     error = await failure(backend)
@@ -191,7 +207,9 @@ async def test_one_that_never_becomes_healthy_is_given_up(make_local):
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404])
-async def test_one_that_refuses_to_say_whether_it_is_healthy_is_given_up(make_local, status):
+async def test_one_that_refuses_to_say_whether_it_is_healthy_is_given_up(
+    make_local: MakeLocal, status: int
+) -> None:
     """Not after the load's own time, in which something may still come of it."""
     backend = make_local(health=status, health_refusal=0.2, load_timeout=60)
     async with asyncio.timeout(20):
@@ -201,28 +219,32 @@ async def test_one_that_refuses_to_say_whether_it_is_healthy_is_given_up(make_lo
     assert error.message.endswith("Its last lines: fake llama-server starts")
 
 
-async def test_one_that_refuses_for_a_moment_is_waited_for(make_local, tmp_path):
+async def test_one_that_refuses_for_a_moment_is_waited_for(
+    make_local: MakeLocal, tmp_path: Path
+) -> None:
     backend = make_local(health=404, health_refusal=60, load_timeout=0.5)
     assert "made no progress for 0.5 s while loading, and answers 404" in str(
         (await failure(backend)).message
     )
 
 
-async def test_one_that_speaks_no_http_is_given_up(make_local):
+async def test_one_that_speaks_no_http_is_given_up(make_local: MakeLocal) -> None:
     backend = make_local(health="garbage", health_refusal=0.2, load_timeout=60)
     async with asyncio.timeout(20):
         assert "what is not HTTP/1.1" in (await failure(backend)).message
 
 
 @pytest.mark.parametrize("status", [500, 502])
-async def test_one_before_which_something_waits_for_it_is_waited_for(make_local, status):
+async def test_one_before_which_something_waits_for_it_is_waited_for(
+    make_local: MakeLocal, status: int
+) -> None:
     backend = make_local(health=status, health_refusal=0.1, load_timeout=1)
     error = await failure(backend)
     assert "made no progress for 1 s while loading" in error.message
     assert f"answers {status} to GET /health" in error.message
 
 
-async def test_one_that_accepts_and_answers_nothing_is_given_up(make_local):
+async def test_one_that_accepts_and_answers_nothing_is_given_up(make_local: MakeLocal) -> None:
     backend = make_local(never_healthy=1, load_timeout=0.3)
     starting = spawn(failure(backend), name="start")
     await says(backend)
@@ -230,21 +252,23 @@ async def test_one_that_accepts_and_answers_nothing_is_given_up(make_local):
     assert "made no progress" in (await starting).message
 
 
-async def test_one_that_goes_on_writing_is_not_given_up(make_local):
+async def test_one_that_goes_on_writing_is_not_given_up(make_local: MakeLocal) -> None:
     backend = make_local(start_delay=1, dots=0.05, load_timeout=0.4)
     await backend.ensure_ready()
     assert backend.load_seconds > 0.8
 
 
 @pytest.mark.parametrize("way", ["reads", "grows"])
-async def test_one_that_goes_on_working_in_silence_is_not_given_up(make_local, way):
+async def test_one_that_goes_on_working_in_silence_is_not_given_up(
+    make_local: MakeLocal, way: str
+) -> None:
     """A disk that is slow, or a file that is mapped: nothing to see in the log for minutes."""
     backend = make_local(start_delay=1.5, load_timeout=0.5, **{way: 0.05})
     await backend.ensure_ready()
     assert backend.load_seconds >= 1.5
 
 
-async def test_one_that_stops_working_is_given_up(make_local):
+async def test_one_that_stops_working_is_given_up(make_local: MakeLocal) -> None:
     """What it did at first is no excuse."""
     backend = make_local(start_delay=1, reads=0.05, load_timeout=0.5)
     starting = spawn(failure(backend), name="start")
@@ -255,7 +279,7 @@ async def test_one_that_stops_working_is_given_up(make_local):
     assert "made no progress for 0.5 s" in (await starting).message
 
 
-async def test_a_signal_is_named(make_local):
+async def test_a_signal_is_named(make_local: MakeLocal) -> None:
     error = await failure(make_local(signal=int(signal.SIGILL)))
     assert "was ended by SIGILL: it was compiled for a CPU with instructions" in error.message
     error = await failure(make_local(signal=int(signal.SIGSEGV)))
@@ -264,7 +288,7 @@ async def test_a_signal_is_named(make_local):
     assert "was killed (SIGKILL), often by the system when memory runs out" in error.message
 
 
-async def test_a_model_file_that_is_missing_is_no_death(make_local, box):
+async def test_a_model_file_that_is_missing_is_no_death(make_local: MakeLocal, box: Box) -> None:
     backend = make_local(model="nowhere.gguf")
     for _ in range(6):
         error = await failure(backend)
@@ -277,7 +301,9 @@ async def test_a_model_file_that_is_missing_is_no_death(make_local, box):
 
 
 @pytest.mark.parametrize("where", ["", "folder\0x/m.gguf", "~nobody-of-that-name/m.gguf"])
-async def test_a_model_file_that_cannot_be_named_is_no_death(box, make_local, where):
+async def test_a_model_file_that_cannot_be_named_is_no_death(
+    box: Box, make_local: MakeLocal, where: str
+) -> None:
     spec = box.spec().model_copy(update={"params": Params.model_construct(model=where)})
     backend = make_local(spec)
     assert isinstance(await failure(backend), LoadFailed)
@@ -285,7 +311,7 @@ async def test_a_model_file_that_cannot_be_named_is_no_death(box, make_local, wh
 
 
 @pytest.mark.parametrize("program", ["/nowhere/llama-server", "no-such-llama-server", "/tmp"])
-async def test_a_program_that_is_missing_is_no_death(make_local, program):
+async def test_a_program_that_is_missing_is_no_death(make_local: MakeLocal, program: str) -> None:
     backend = make_local(llama_server=program)
     error = await failure(backend)
     assert isinstance(error, LoadFailed)
@@ -293,7 +319,7 @@ async def test_a_program_that_is_missing_is_no_death(make_local, program):
     assert (backend.state, backend.deaths) == (State.STOPPED, 0)
 
 
-async def test_a_program_that_cannot_be_run_says_so(make_local, box):
+async def test_a_program_that_cannot_be_run_says_so(make_local: MakeLocal, box: Box) -> None:
     program = box.folder / "llama-server"
     program.write_text("#!/nowhere/python\n")
     program.chmod(0o700)
@@ -301,7 +327,9 @@ async def test_a_program_that_cannot_be_run_says_so(make_local, box):
     assert f"cannot start {program}: No such file or directory" in error.message
 
 
-async def test_records_that_cannot_be_written_do_not_stop_a_start(make_local, box, caplog):
+async def test_records_that_cannot_be_written_do_not_stop_a_start(
+    make_local: MakeLocal, box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
     (box.folder / "children").write_text("a file where the folder should be")
     backend = make_local()
     await backend.ensure_ready()
@@ -311,7 +339,9 @@ async def test_records_that_cannot_be_written_do_not_stop_a_start(make_local, bo
     (box.folder / "children").unlink()
 
 
-async def test_a_socket_that_cannot_be_made_is_a_failed_load(make_local, box):
+async def test_a_socket_that_cannot_be_made_is_a_failed_load(
+    make_local: MakeLocal, box: Box
+) -> None:
     error = await failure(make_local(runtime_dir=box.folder / "gone"))
     assert "exited with status 1 while it was loading" in error.message
     assert "No such file or directory" in error.message

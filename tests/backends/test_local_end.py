@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,14 +14,17 @@ from gateway.backends.backend import State
 from gateway.errors import BackendError, GatewayError
 from gateway.tasks import spawn
 from gateway.upstream import ConnectFailed
+from tests.backends.conftest import MakeLocal
 from tests.harness import wait_until
 from tests.local_backends import BROKE, failure, kill
-from tests.scripted import FAKE, alive, gone
+from tests.scripted import FAKE, Box, alive, gone
 
 # --- death ---------------------------------------------------------------------------------
 
 
-async def test_a_crash_is_noticed_at_once_and_the_next_start_waits(make_local, box):
+async def test_a_crash_is_noticed_at_once_and_the_next_start_waits(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local(backoff_first=0.2)
     await backend.ensure_ready()
     pool, pid = backend.pool, backend.pid
@@ -42,7 +46,7 @@ async def test_a_crash_is_noticed_at_once_and_the_next_start_waits(make_local, b
     assert [start["beside"] for start in box.starts()] == [[], []]
 
 
-async def test_suspicion_waits_for_the_news_of_a_death(make_local):
+async def test_suspicion_waits_for_the_news_of_a_death(make_local: MakeLocal) -> None:
     backend = make_local()
     await backend.suspect(BROKE)
     await backend.ensure_ready()
@@ -56,7 +60,9 @@ async def test_suspicion_waits_for_the_news_of_a_death(make_local):
     assert backend.state is State.READY
 
 
-async def test_an_exit_nobody_asked_for_is_a_death_whatever_its_status(make_local):
+async def test_an_exit_nobody_asked_for_is_a_death_whatever_its_status(
+    make_local: MakeLocal,
+) -> None:
     backend = make_local()
     await backend.ensure_ready()
     kill(backend, signal.SIGTERM)
@@ -64,7 +70,7 @@ async def test_an_exit_nobody_asked_for_is_a_death_whatever_its_status(make_loca
     assert "was ended by SIGTERM" in backend.last_error.message
 
 
-async def test_each_further_death_waits_longer_and_the_last_is_final(make_local):
+async def test_each_further_death_waits_longer_and_the_last_is_final(make_local: MakeLocal) -> None:
     backend = make_local(exit=1, backoff_first=0.02, backoff_cap=0.05, quick_deaths_allowed=4)
     waits = []
     for _ in range(3):
@@ -87,7 +93,7 @@ async def test_each_further_death_waits_longer_and_the_last_is_final(make_local)
     assert backend.state is State.BACKOFF
 
 
-async def test_a_failed_one_tries_again_after_a_pause_that_grows(make_local):
+async def test_a_failed_one_tries_again_after_a_pause_that_grows(make_local: MakeLocal) -> None:
     backend = make_local(
         exit=1, backoff_first=0.01, quick_deaths_allowed=1, failed_first=0.05, failed_cap=0.15
     )
@@ -105,7 +111,7 @@ async def test_a_failed_one_tries_again_after_a_pause_that_grows(make_local):
     assert pauses == pytest.approx([0.05, 0.1, 0.15], abs=0.01)
 
 
-async def test_a_slow_load_that_fails_is_a_quick_death_too(make_local):
+async def test_a_slow_load_that_fails_is_a_quick_death_too(make_local: MakeLocal) -> None:
     backend = make_local(
         never_healthy=1, load_timeout=0.2, quick_death=0.01, quick_deaths_allowed=2
     )
@@ -114,7 +120,7 @@ async def test_a_slow_load_that_fails_is_a_quick_death_too(make_local):
     assert backend.state is State.FAILED
 
 
-async def test_one_that_lived_for_a_while_starts_counting_anew(make_local):
+async def test_one_that_lived_for_a_while_starts_counting_anew(make_local: MakeLocal) -> None:
     backend = make_local(quick_death=0.0, quick_deaths_allowed=2)
     for _ in range(3):
         await backend.ensure_ready()
@@ -123,7 +129,7 @@ async def test_one_that_lived_for_a_while_starts_counting_anew(make_local):
     assert backend.deaths == 3
 
 
-async def test_a_long_life_that_ended_as_asked_is_a_clean_slate(make_local):
+async def test_a_long_life_that_ended_as_asked_is_a_clean_slate(make_local: MakeLocal) -> None:
     backend = make_local(quick_death=0.1, quick_deaths_allowed=2)
     await backend.ensure_ready()
     kill(backend)
@@ -136,7 +142,9 @@ async def test_a_long_life_that_ended_as_asked_is_a_clean_slate(make_local):
     await backend.reaches(State.BACKOFF)
 
 
-async def test_a_reset_ends_the_wait_for_the_next_start(make_local, tmp_path):
+async def test_a_reset_ends_the_wait_for_the_next_start(
+    make_local: MakeLocal, tmp_path: Path
+) -> None:
     backend = make_local(exit_once=tmp_path / "once", backoff_first=60)
     await failure(backend)
     waiting = spawn(backend.ensure_ready(), name="wait")
@@ -145,7 +153,9 @@ async def test_a_reset_ends_the_wait_for_the_next_start(make_local, tmp_path):
     await asyncio.wait_for(waiting, 10)
 
 
-async def test_a_stop_ends_the_wait_for_the_next_start(make_local, tmp_path):
+async def test_a_stop_ends_the_wait_for_the_next_start(
+    make_local: MakeLocal, tmp_path: Path
+) -> None:
     backend = make_local(exit_once=tmp_path / "once", backoff_first=60)
     await failure(backend)
     waiting = spawn(backend.ensure_ready(), name="wait")
@@ -159,7 +169,9 @@ async def test_a_stop_ends_the_wait_for_the_next_start(make_local, tmp_path):
 # --- stops at bad moments ------------------------------------------------------------------
 
 
-async def test_a_stop_at_any_moment_of_a_start_leaves_nothing(make_local, box):
+async def test_a_stop_at_any_moment_of_a_start_leaves_nothing(
+    make_local: MakeLocal, box: Box
+) -> None:
     """The delays reach from before the first step to after the last one."""
     for ticks in [*range(12), 20, 40, 80, 0.02, 0.04, 0.06, 0.1]:
         backend = make_local()
@@ -181,7 +193,9 @@ async def test_a_stop_at_any_moment_of_a_start_leaves_nothing(make_local, box):
         assert box.left() == []
 
 
-async def test_a_stop_in_the_same_moment_as_a_start_is_not_lost(make_local, box):
+async def test_a_stop_in_the_same_moment_as_a_start_is_not_lost(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local()
     starting = spawn(backend.ensure_ready(), name="start")
     await backend.reaches(State.STARTING)
@@ -192,7 +206,9 @@ async def test_a_stop_in_the_same_moment_as_a_start_is_not_lost(make_local, box)
     await backend.ensure_ready()
 
 
-async def test_a_stop_while_a_failed_start_is_cleared_up_waits_for_the_end(make_local):
+async def test_a_stop_while_a_failed_start_is_cleared_up_waits_for_the_end(
+    make_local: MakeLocal,
+) -> None:
     backend = make_local(never_healthy=1, ignore_term=1, load_timeout=0.2, stop_grace=0.3)
     starting = spawn(failure(backend), name="start")
     await backend.reaches(State.STOPPING)
@@ -203,7 +219,7 @@ async def test_a_stop_while_a_failed_start_is_cleared_up_waits_for_the_end(make_
     assert backend.state is State.STOPPED
 
 
-async def test_a_stop_in_the_moment_of_a_death(make_local, box):
+async def test_a_stop_in_the_moment_of_a_death(make_local: MakeLocal, box: Box) -> None:
     backend = make_local()
     for ticks in range(8):
         await backend.ensure_ready()
@@ -225,7 +241,9 @@ async def test_a_stop_in_the_moment_of_a_death(make_local, box):
         await backend.stop()
 
 
-async def test_a_stop_of_a_start_that_is_further_than_the_loop_knows(make_local, box):
+async def test_a_stop_of_a_start_that_is_further_than_the_loop_knows(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local(never_healthy=1)
     starting = spawn(backend.ensure_ready(), name="start")
     while not box.alive():
@@ -238,7 +256,7 @@ async def test_a_stop_of_a_start_that_is_further_than_the_loop_knows(make_local,
         await starting
 
 
-async def test_a_start_wanted_during_a_stop_follows_it(make_local, box):
+async def test_a_start_wanted_during_a_stop_follows_it(make_local: MakeLocal, box: Box) -> None:
     backend = make_local(ignore_term=1, stop_grace=0.2)
     await backend.ensure_ready()
     stopping = backend.stop()
@@ -248,7 +266,7 @@ async def test_a_start_wanted_during_a_stop_follows_it(make_local, box):
     assert [start["beside"] for start in box.starts()] == [[], []]
 
 
-async def test_a_cancelled_stop_goes_on(make_local):
+async def test_a_cancelled_stop_goes_on(make_local: MakeLocal) -> None:
     backend = make_local(ignore_term=1, stop_grace=0.2)
     await backend.ensure_ready()
     stopping = backend.stop()
@@ -257,7 +275,7 @@ async def test_a_cancelled_stop_goes_on(make_local):
     await backend.reaches(State.STOPPED)
 
 
-async def test_open_streams_end_when_it_is_stopped(make_local):
+async def test_open_streams_end_when_it_is_stopped(make_local: MakeLocal) -> None:
     backend = make_local(chunks=1000, pause=0.05)
     await backend.ensure_ready()
     body = b'{"stream": true}'
@@ -270,7 +288,7 @@ async def test_open_streams_end_when_it_is_stopped(make_local):
         await asking
 
 
-async def test_a_grandchild_is_ended_too(make_local, tmp_path):
+async def test_a_grandchild_is_ended_too(make_local: MakeLocal, tmp_path: Path) -> None:
     backend = make_local(grandchild=tmp_path / "pid")
     await backend.ensure_ready()
     grandchild = int((tmp_path / "pid").read_text())
@@ -280,7 +298,7 @@ async def test_a_grandchild_is_ended_too(make_local, tmp_path):
     assert await gone(grandchild)
 
 
-async def test_a_wrapper_that_keeps_it_as_a_child(make_local, box):
+async def test_a_wrapper_that_keeps_it_as_a_child(make_local: MakeLocal, box: Box) -> None:
     wrapper = box.folder / "wrapper"
     wrapper.write_text(f'#!/bin/sh\n{FAKE} "$@"\nexit 9\n')
     wrapper.chmod(0o700)

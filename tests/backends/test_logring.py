@@ -10,7 +10,7 @@ import pytest
 from gateway.backends.logring import MAX_LINE, LogRing
 
 
-def test_lines_come_out_however_the_pieces_end():
+def test_lines_come_out_however_the_pieces_end() -> None:
     text = "first\nsecond, with ä and 😀\r\n\nfourth\n".encode()
     for cut in range(len(text) + 1):
         ring = LogRing()
@@ -20,7 +20,7 @@ def test_lines_come_out_however_the_pieces_end():
         assert ring.received == len(text)
 
 
-def test_a_line_without_an_end_is_kept_back_until_the_writer_is_gone():
+def test_a_line_without_an_end_is_kept_back_until_the_writer_is_gone() -> None:
     ring = LogRing()
     ring.feed(b"loading ....")
     assert ring.tail() == []
@@ -30,7 +30,7 @@ def test_a_line_without_an_end_is_kept_back_until_the_writer_is_gone():
     assert ring.tail() == ["loading ...."]
 
 
-def test_only_the_newest_lines_are_kept_and_all_are_counted():
+def test_only_the_newest_lines_are_kept_and_all_are_counted() -> None:
     ring = LogRing(capacity=3)
     ring.feed(b"".join(b"%d\n" % n for n in range(10)))
     assert ring.tail() == ["7", "8", "9"]
@@ -40,7 +40,7 @@ def test_only_the_newest_lines_are_kept_and_all_are_counted():
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "😀"])
-def test_a_long_line_is_cut_and_nothing_of_its_end_is_put_behind_its_beginning(letter):
+def test_a_long_line_is_cut_and_nothing_of_its_end_is_put_behind_its_beginning(letter: str) -> None:
     ring = LogRing()
     for _ in range(100):
         ring.feed((letter * 1000).encode())
@@ -48,13 +48,13 @@ def test_a_long_line_is_cut_and_nothing_of_its_end_is_put_behind_its_beginning(l
     assert ring.tail() == [letter * MAX_LINE, "next"]
 
 
-def test_what_is_not_text_does_no_harm():
+def test_what_is_not_text_does_no_harm() -> None:
     ring = LogRing()
     ring.feed(b"\xff\xfe\x00\n")
     assert ring.tail() == ["\ufffd\ufffd\x00"]
 
 
-def test_listeners_are_called_for_each_line_until_they_end():
+def test_listeners_are_called_for_each_line_until_they_end() -> None:
     ring, heard = LogRing(), []
     end = ring.listen(lambda: heard.append(ring.total))
     ring.feed(b"a\nb\n")
@@ -64,7 +64,7 @@ def test_listeners_are_called_for_each_line_until_they_end():
     assert heard == [1, 2]
 
 
-async def test_followers_get_the_backlog_and_then_every_new_line_once():
+async def test_followers_get_the_backlog_and_then_every_new_line_once() -> None:
     ring = LogRing()
     ring.feed(b"1\n2\n3\n")
     async with contextlib.aclosing(ring.follow(backlog=2)) as lines:
@@ -78,7 +78,7 @@ async def test_followers_get_the_backlog_and_then_every_new_line_once():
         assert [*got, await coming] == ["2", "3", "4", "5"]
 
 
-async def test_a_slow_follower_loses_the_oldest_lines_and_is_told_how_many():
+async def test_a_slow_follower_loses_the_oldest_lines_and_is_told_how_many() -> None:
     ring = LogRing()
     async with contextlib.aclosing(ring.follow(backlog=0, capacity=2)) as lines:
         first = asyncio.ensure_future(anext(lines))  # noqa: TID251
@@ -90,7 +90,7 @@ async def test_a_slow_follower_loses_the_oldest_lines_and_is_told_how_many():
         assert [await anext(lines), await anext(lines)] == ["4", "5"]
 
 
-async def test_a_follower_that_stops_is_forgotten():
+async def test_a_follower_that_stops_is_forgotten() -> None:
     ring = LogRing()
     ring.feed(b"1\n")
     lines = ring.follow()

@@ -89,7 +89,7 @@ def ask(scheduler: Scheduler, model: str) -> asyncio.Task[Lease]:
     return spawn(scheduler.lease(model), name=f"lease {model}")
 
 
-async def test_one_look_is_for_all_who_wait(make, box, looks):
+async def test_one_look_is_for_all_who_wait(make: Make, box: Box, looks: Looks) -> None:
     names = [f"m{number}" for number in range(10)]
     scheduler = make(*(box.spec(name, memory=GIB) for name in names))
     looks.go.clear()
@@ -106,7 +106,9 @@ async def test_one_look_is_for_all_who_wait(make, box, looks):
 
 @pytest.mark.parametrize("what", ["unload", "gone", "changed", "hung up", "close"])
 @pytest.mark.parametrize("ticks", [0, 1, 2, None])
-async def test_what_happens_during_a_look(make, box, looks, what, ticks):
+async def test_what_happens_during_a_look(
+    make: Make, box: Box, looks: Looks, what: str, ticks: int | None
+) -> None:
     """Of the same model; another one is loaded all the same."""
     a, b = box.spec("a", memory=GIB), box.spec("b", memory=GIB)
     scheduler = make(a, b)
@@ -151,7 +153,9 @@ def replace_memory(spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update={"memory": 2 * GIB})
 
 
-async def test_a_report_does_not_wait_for_a_look_that_takes_long(make, box, looks, monkeypatch):
+async def test_a_report_does_not_wait_for_a_look_that_takes_long(
+    make: Make, box: Box, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gateway.backends.model_memory._REPORT_WAITS", 0.1)
     scheduler = make(box.spec("a", memory=GIB))
     (await scheduler.lease("a")).release()
@@ -167,7 +171,9 @@ async def test_a_report_does_not_wait_for_a_look_that_takes_long(make, box, look
     (await asyncio.wait_for(asking, 10)).release()
 
 
-async def test_a_model_whose_need_cannot_be_told_is_loaded_all_the_same(make, box, caplog):
+async def test_a_model_whose_need_cannot_be_told_is_loaded_all_the_same(
+    make: Make, box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
     """Or its load says what is wrong; nobody waits until the queue's time is up."""
     spec = box.spec("a", memory=GIB)
     params = spec.params.model_copy(update={"model": "a\0b.gguf"})
@@ -177,7 +183,7 @@ async def test_a_model_whose_need_cannot_be_told_is_loaded_all_the_same(make, bo
         await asyncio.wait_for(scheduler.lease("a"), 5)
 
 
-async def test_a_pipe_in_place_of_a_model_is_not_read(make, box):
+async def test_a_pipe_in_place_of_a_model_is_not_read(make: Make, box: Box) -> None:
     os.mkfifo(box.folder / "pipe.gguf")
     spec = box.spec("a", memory=GIB)
     params = spec.params.model_copy(update={"model": str(box.folder / "pipe.gguf")})

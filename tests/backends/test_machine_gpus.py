@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def listing(folder: Path, *devices: str, heading: str = "Available devices:") ->
     return server(folder, f'[ "$*" = --list-devices ] || exit 3\ncat <<END\n{lines}\nEND')
 
 
-def test_the_llama_server_itself_says_what_it_can_use(tmp_path):
+def test_the_llama_server_itself_says_what_it_can_use(tmp_path: Path) -> None:
     program = listing(
         tmp_path,
         "BLAS: OpenBLAS (0 MiB, 0 MiB free)",
@@ -46,7 +47,9 @@ def test_the_llama_server_itself_says_what_it_can_use(tmp_path):
     assert "2 GPU" in machine.source
 
 
-def test_a_card_is_taken_once_and_a_chip_without_memory_only_where_there_is_no_card(tmp_path):
+def test_a_card_is_taken_once_and_a_chip_without_memory_only_where_there_is_no_card(
+    tmp_path: Path,
+) -> None:
     card, chip = "NVIDIA GeForce RTX 3090", "AMD Radeon Graphics (RADV RAPHAEL)"
     program = listing(
         tmp_path,
@@ -62,7 +65,7 @@ def test_a_card_is_taken_once_and_a_chip_without_memory_only_where_there_is_no_c
     assert [d.description for d in listed_devices(program, {})] == [chip]
 
 
-def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(tmp_path):
+def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(tmp_path: Path) -> None:
     amd = {"sys/class/drm/card0/device/mem_info_vram_total": f"{16 * GIB}\n"}
     root = tree(tmp_path, {**meminfo(64 * GIB), **amd})
     for program in (listing(tmp_path), listing(tmp_path, "(none)"), bundled_program()):
@@ -70,11 +73,11 @@ def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(tmp_path):
         assert not read_machine(program, {}, root=root).gpu
 
 
-def test_a_list_in_another_form_says_nothing(tmp_path):
+def test_a_list_in_another_form_says_nothing(tmp_path: Path) -> None:
     assert listed_devices(listing(tmp_path, "CUDA0: NVIDIA X, 24 GiB"), {}) is None
 
 
-def test_it_is_asked_with_the_environment_of_a_child(tmp_path):
+def test_it_is_asked_with_the_environment_of_a_child(tmp_path: Path) -> None:
     script = 'echo "Available devices:"; echo "  A: $SEEN$LLM_GATEWAY_SECRET (10 MiB, 1 MiB free)"'
     program = server(
         tmp_path, f'[ "$SEEN" = yes ] && [ -z "$LLM_GATEWAY_SECRET" ] && {{ {script}; }}'
@@ -85,11 +88,13 @@ def test_it_is_asked_with_the_environment_of_a_child(tmp_path):
 
 
 @pytest.mark.parametrize("program", [OLD, ("/nowhere/llama-server",), ("true",)])
-def test_one_that_cannot_say_is_no_error(program):
+def test_one_that_cannot_say_is_no_error(program: Any) -> None:
     assert listed_devices(program, os.environ) is None
 
 
-def test_one_that_never_answers_is_ended_with_all_it_started(tmp_path, caplog):
+def test_one_that_never_answers_is_ended_with_all_it_started(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     program = server(tmp_path, f"echo $$ > {tmp_path}/pid; sleep 60; true")
     started = time.monotonic()
     assert listed_devices(program, os.environ, timeout=0.5) is None
@@ -101,7 +106,7 @@ def test_one_that_never_answers_is_ended_with_all_it_started(tmp_path, caplog):
     assert not group_members(group)
 
 
-def test_amd_gpus_are_seen_and_a_carve_out_of_ram_is_not_one(tmp_path):
+def test_amd_gpus_are_seen_and_a_carve_out_of_ram_is_not_one(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         {
@@ -117,7 +122,7 @@ def test_amd_gpus_are_seen_and_a_carve_out_of_ram_is_not_one(tmp_path):
     assert (machine.gpu, machine.total) == (True, 16 * GIB)
 
 
-def test_nvidia_gpus_through_nvml(tmp_path, nvml):
+def test_nvidia_gpus_through_nvml(tmp_path: Path, nvml: Any) -> None:
     assert [(d.description, d.total, d.free) for d in nvidia_devices()] == [
         ("NVIDIA RTX 3090", 24 * GIB, 20 * GIB),
         ("NVIDIA T400", 8 * GIB, GIB),
@@ -128,7 +133,7 @@ def test_nvidia_gpus_through_nvml(tmp_path, nvml):
     assert machine.source == "NVML: 2 GPU(s)"
 
 
-def test_no_driver_means_ram(tmp_path, nvml):
+def test_no_driver_means_ram(tmp_path: Path, nvml: Any) -> None:
     nvml.BROKEN = True
     assert nvidia_devices() == []
     assert not read_machine(OLD, {}, root=tree(tmp_path, meminfo(8 * GIB))).gpu

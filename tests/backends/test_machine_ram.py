@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,16 @@ from tests.backends.machines import GIB, MIB, OLD, meminfo, tree
         (GIB, GIB // 2),  # never more than half
     ],
 )
-def test_ram_is_what_there_is_less_something_for_the_system(tmp_path, total, budget):
+def test_ram_is_what_there_is_less_something_for_the_system(
+    tmp_path: Path, total: Any, budget: Any
+) -> None:
     machine = read_machine(OLD, {}, root=tree(tmp_path, meminfo(total)))
     assert not machine.gpu
     assert machine.total == total
     assert machine.budget == pytest.approx(budget, abs=1024)
 
 
-def test_the_limit_of_a_cgroup_or_of_one_around_it_counts(tmp_path):
+def test_the_limit_of_a_cgroup_or_of_one_around_it_counts(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         {
@@ -46,7 +49,9 @@ def test_the_limit_of_a_cgroup_or_of_one_around_it_counts(tmp_path):
     assert machine.budget == 10 * GIB - GIB // 2
 
 
-def test_version_1_of_cgroups_also_where_the_container_does_not_see_its_path(tmp_path):
+def test_version_1_of_cgroups_also_where_the_container_does_not_see_its_path(
+    tmp_path: Path,
+) -> None:
     root = tree(
         tmp_path,
         {
@@ -59,7 +64,7 @@ def test_version_1_of_cgroups_also_where_the_container_does_not_see_its_path(tmp
     assert read_machine(OLD, {}, root=root).budget == 4 * GIB - 256 * MIB
 
 
-def test_a_cgroup_without_a_limit_changes_nothing(tmp_path):
+def test_a_cgroup_without_a_limit_changes_nothing(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         {
@@ -73,7 +78,7 @@ def test_a_cgroup_without_a_limit_changes_nothing(tmp_path):
     assert (machine.total, machine.source) == (16 * GIB, "RAM")
 
 
-def test_what_is_free_is_what_could_be_had_without_swapping(tmp_path):
+def test_what_is_free_is_what_could_be_had_without_swapping(tmp_path: Path) -> None:
     root = tree(tmp_path, meminfo(64 * GIB))
     assert ram_free(root) == 2000 * 1024
     device = ram_device(root)
@@ -86,7 +91,9 @@ def test_what_is_free_is_what_could_be_had_without_swapping(tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_cgroup_has_free_what_it_may_still_take_and_its_file_cache(tmp_path, version):
+def test_a_cgroup_has_free_what_it_may_still_take_and_its_file_cache(
+    tmp_path: Path, version: int
+) -> None:
     if version == 2:
         path, limit, used, prefix = "sys/fs/cgroup/x", "memory.max", "memory.current", ""
     else:
@@ -109,7 +116,7 @@ def test_a_cgroup_has_free_what_it_may_still_take_and_its_file_cache(tmp_path, v
     assert ram_device(root).free == GIB  # the machine has less than the group may take
 
 
-async def test_memory_that_another_program_takes_is_really_not_free(tmp_path):
+async def test_memory_that_another_program_takes_is_really_not_free(tmp_path: Path) -> None:
     script = "held = b'x' * (600 * 2**20); print(len(held), flush=True); input()"
     before = ram_free(Path("/"))
     other = await asyncio.create_subprocess_exec(
@@ -124,12 +131,12 @@ async def test_memory_that_another_program_takes_is_really_not_free(tmp_path):
         await other.wait()
 
 
-def test_without_a_proc_the_c_library_is_asked(tmp_path):
+def test_without_a_proc_the_c_library_is_asked(tmp_path: Path) -> None:
     assert cgroup_limits(tmp_path) == []
     assert ram_total(tmp_path) == pytest.approx(ram_total(Path("/")), rel=0.01)
 
 
-def test_this_very_machine_has_a_budget():
+def test_this_very_machine_has_a_budget() -> None:
     machine = read_machine(bundled_program(), os.environ)
     assert not machine.gpu
     assert 0 < machine.budget < machine.total <= ram_total(Path("/"))

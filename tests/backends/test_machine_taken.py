@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from gateway.backends import process
 from gateway.backends.logring import LogRing
@@ -28,7 +30,7 @@ import signal; signal.pause()
 """
 
 
-async def test_all_of_a_process_group_counts(tmp_path):
+async def test_all_of_a_process_group_counts(tmp_path: Path) -> None:
     script = tmp_path / "hungry.py"
     script.write_text(HUNGRY)
     log, holding = LogRing(), asyncio.Event()
@@ -47,7 +49,7 @@ async def test_all_of_a_process_group_counts(tmp_path):
     assert memory_used(child.pid, gpu=False) is None
 
 
-def test_what_each_process_holds_now_is_added_up(tmp_path):
+def test_what_each_process_holds_now_is_added_up(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         {
@@ -61,7 +63,7 @@ def test_what_each_process_holds_now_is_added_up(tmp_path):
     assert _ram_used({52}, root) is None
 
 
-def test_what_the_kernel_would_give_to_others_is_not_kept(tmp_path):
+def test_what_the_kernel_would_give_to_others_is_not_kept(tmp_path: Path) -> None:
     status = "VmRSS: 900 kB\nRssAnon: 100 kB\nRssFile: 700 kB\nRssShmem: 100 kB\nVmLck: {} kB\n"
     root = tree(tmp_path, {"proc/50/status": status.format(0)})
     assert _ram_kept({50, 51}, root) == 200 * 1024
@@ -70,7 +72,7 @@ def test_what_the_kernel_would_give_to_others_is_not_kept(tmp_path):
     assert _ram_kept({51}, root) is None
 
 
-async def test_a_mapped_file_is_used_and_not_kept(tmp_path):
+async def test_a_mapped_file_is_used_and_not_kept(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(bytes(40 * MIB))
     script = tmp_path / "mapping.py"
@@ -95,7 +97,7 @@ async def test_a_mapped_file_is_used_and_not_kept(tmp_path):
         await child.stop(5)
 
 
-def test_gpu_memory_of_a_group_on_all_cards(nvml):
+def test_gpu_memory_of_a_group_on_all_cards(nvml: Any) -> None:
     mine, group = os.getpid(), os.getpgid(0)
     elsewhere = 4_000_000_005  # more than there can be (proc(5), pid_max)
     nvml.processes[:] = [{mine: 3 * GIB, elsewhere: 9 * GIB}, {mine: GIB}, {mine: None}, {}]

@@ -24,38 +24,38 @@ def need(size: int, least: int | None = None, **fields: Any) -> Demand:
     return Demand(size, size if least is None else least, **fields)
 
 
-def test_a_model_goes_where_it_fits_and_leaves_the_least():
+def test_a_model_goes_where_it_fits_and_leaves_the_least() -> None:
     two = cards(a=24, b=8)
     assert place(need(5), two, {}) == (("b", 5),)
     assert place(need(9), two, {}) == (("a", 9),)
     assert place(need(5), two, {"b": 4}) == (("a", 5),)
 
 
-def test_one_that_would_fit_on_one_card_spans_none():
+def test_one_that_would_fit_on_one_card_spans_none() -> None:
     assert place(need(12), cards(a=24, b=24), {"a": 14, "b": 14}) is None
 
 
-def test_one_too_big_for_any_card_spans_all_by_what_they_have_left():
+def test_one_too_big_for_any_card_spans_all_by_what_they_have_left() -> None:
     spans = place(need(40), cards(a=24, b=24), {})
     assert spans == (("a", 21), ("b", 21))  # and some more: layers cannot be divided
     assert place(need(30), cards(a=(24, 24), b=(24, 12)), {}) == (("a", 20), ("b", 10))
     assert place(need(30), cards(a=24, b=24), {"b": 20}) is None
 
 
-def test_what_other_programs_hold_is_not_there():
+def test_what_other_programs_hold_is_not_there() -> None:
     assert place(need(15), cards(a=(22, 2)), {}) is None
     assert place(need(15), cards(a=(22, 2)), {}, ever=True) == (("a", 15),)
     assert place(need(15), cards(a=(22, 2), b=(22, 16)), {}) == (("b", 15),)
 
 
-def test_an_estimate_is_not_taken_at_its_word_where_nothing_else_is():
+def test_an_estimate_is_not_taken_at_its_word_where_nothing_else_is() -> None:
     estimate = need(10, 8)
     assert place(estimate, cards(a=(20, 9)), {}) == (("a", 10),)
     assert place(estimate, cards(a=(20, 7)), {}) is None
     assert place(estimate, cards(a=(20, 10)), {"a": 1}) is None
 
 
-def test_what_is_too_big_for_all_there_is_may_try_unless_others_have_taken_much():
+def test_what_is_too_big_for_all_there_is_may_try_unless_others_have_taken_much() -> None:
     assert place(need(99), cards(a=20), {}) == (("a", 99),)
     assert place(need(99), cards(a=(20, 16)), {}) == (("a", 99),)
     assert place(need(99), cards(a=(20, 2)), {}) is None
@@ -63,11 +63,11 @@ def test_what_is_too_big_for_all_there_is_may_try_unless_others_have_taken_much(
     assert taken_by([place(need(99), cards(a=20, b=20), {}) or ()]).keys() == {"a", "b"}
 
 
-def test_a_small_card_is_none_for_what_fits_on_a_big_one():
+def test_a_small_card_is_none_for_what_fits_on_a_big_one() -> None:
     assert place(need(10), cards(a=(24, 2), b=8), {}) is None
 
 
-def test_what_models_json_chooses_is_counted_there():
+def test_what_models_json_chooses_is_counted_there() -> None:
     three = cards(a=24, b=24, c=24)
     assert place(need(10, devices=("b",)), three, {}) == (("b", 10),)
     assert place(need(10, devices=("b",)), three, {"b": 20}) is None
@@ -81,14 +81,14 @@ def test_what_models_json_chooses_is_counted_there():
     assert place(need(10, devices=("a", "b")), three, {}) == (("a", 5), ("b", 5))
 
 
-def test_layers_in_ram_need_room_there():
+def test_layers_in_ram_need_room_there() -> None:
     memory = replace(cards(a=24), ram=Card("RAM", 32, 20))
     assert place(need(5, beside=10), memory, {}) == (("RAM", 10), ("a", 5))
     assert place(need(5, beside=10), memory, {"RAM": 11}) is None
     assert place(need(0, beside=10), memory, {}) == (("RAM", 10),)
 
 
-def test_where_nothing_is_known_or_needed_all_is_well():
+def test_where_nothing_is_known_or_needed_all_is_well() -> None:
     assert place(need(9), Memory(), {}) == ()
     assert place(need(0), cards(a=(9, 0)), {"a": 9}) == ()
 
@@ -110,7 +110,7 @@ memories = st.builds(
 
 
 @given(memories, st.lists(demands, max_size=8))
-def test_no_device_is_ever_promised_twice(memory, wanted):
+def test_no_device_is_ever_promised_twice(memory: Any, wanted: Any) -> None:
     """Models come one after the other: none goes where it does not fit beside those before it."""
     placed: list[Any] = []
     devices = {card.name: card for card in (*memory.cards, *([memory.ram] if memory.ram else []))}
@@ -133,7 +133,7 @@ def test_no_device_is_ever_promised_twice(memory, wanted):
 
 
 @given(memories, demands)
-def test_others_only_take_room_away(memory, demand):
+def test_others_only_take_room_away(memory: Any, demand: Any) -> None:
     """What fits beside other programs fits without them."""
     if place(demand, memory, {}) is not None:
         assert place(demand, memory, {}, ever=True) is not None
@@ -144,7 +144,9 @@ def test_others_only_take_room_away(memory, demand):
 NAMES = ("CUDA0", "CUDA1", "CUDA2")
 
 
-def chosen(*args: str, env: dict[str, str] | None = None, outer: dict[str, str] | None = None):
+def chosen(
+    *args: str, env: dict[str, str] | None = None, outer: dict[str, str] | None = None
+) -> Any:
     spec = ModelSpec(name="m", params=Params(model="m.gguf"), extra_args=args, env=env or {})
     return chosen_devices(spec, NAMES, outer or {})
 
@@ -165,16 +167,16 @@ def chosen(*args: str, env: dict[str, str] | None = None, outer: dict[str, str] 
         (("-sm", "row"), Choice(NAMES)),
     ],
 )
-def test_flags(args, expected):
+def test_flags(args: tuple[Any, ...], expected: Any) -> None:
     assert chosen(*args) == expected
 
 
-def test_variables():
+def test_variables() -> None:
     assert chosen(env={"LLAMA_ARG_DEVICE": "CUDA1"}) == Choice(("CUDA1",))
     assert chosen(env={"LLAMA_ARG_TENSOR_SPLIT": "1,1,2"}) == Choice(NAMES, (1, 1, 2))
 
 
-def test_a_driver_that_hides_some_counts_the_rest_from_0():
+def test_a_driver_that_hides_some_counts_the_rest_from_0() -> None:
     hidden = {"CUDA_VISIBLE_DEVICES": "2,1"}
     assert chosen(env=hidden) == Choice(("CUDA2", "CUDA1"))
     assert chosen("--device", "CUDA0", env=hidden) == Choice(("CUDA2",))

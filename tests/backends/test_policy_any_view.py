@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 
@@ -18,7 +19,7 @@ from tests.model_views import (
 
 @given(views(), limits_of_any_kind)
 @settings(max_examples=150, deadline=None)
-def test_every_decision_keeps_the_rules(models, limits):
+def test_every_decision_keeps_the_rules(models: Any, limits: Any) -> None:
     check(models, limits, decide(models, limits, NOW), NOW)
 
 
@@ -60,5 +61,5 @@ def settle(models: list[ModelView], limits: SchedulingLimits, now: float) -> lis
 
 @given(views(), limits_of_any_kind)
 @settings(max_examples=150, deadline=None)
-def test_deciding_comes_to_rest(models, limits):
+def test_deciding_comes_to_rest(models: Any, limits: Any) -> None:
     settle(models, limits, NOW)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def decided(models: Sequence[ModelView], memory: Memory, now: float = NOW) -> li
     return [f"{a.act.name} {a.model}" for a in decision.actions]
 
 
-def test_nothing_starts_or_goes_before_the_memory_was_looked_at():
+def test_nothing_starts_or_goes_before_the_memory_was_looked_at() -> None:
     idle = ready("a", demand=need(10), on=(("G", 10),))
     models = [idle, wanted("x", demand=need(15)), wanted("y", demand=need(1))]
     old = replace(seen(G=(20, 20)), look=Look.STALE)
@@ -46,14 +47,14 @@ def test_nothing_starts_or_goes_before_the_memory_was_looked_at():
     assert decided(models, replace(seen(G=(20, 20)), seen=NOW - 1)) == ["LOOK x"]
 
 
-def test_a_drain_is_not_called_off_while_the_memory_is_looked_at():
+def test_a_drain_is_not_called_off_while_the_memory_is_looked_at() -> None:
     models = [draining("a", in_flight=1, demand=need(10), on=(("G", 10),)), wanted("x", 0)]
     models[1] = replace(models[1], demand=need(15))
     assert decided(models, replace(seen(G=(20, 20)), look=Look.UNDER_WAY)) == []
     assert decided([models[0]], seen(G=(20, 20))) == ["RESUME a"]
 
 
-def test_nobody_goes_where_that_is_not_enough():
+def test_nobody_goes_where_that_is_not_enough() -> None:
     idle = ready("a", demand=need(5), on=(("G", 5),))
     newcomer = wanted("x", demand=need(15))
     decision = decide([idle, newcomer], SchedulingLimits(), NOW, seen(G=(20, 7)))
@@ -61,7 +62,7 @@ def test_nobody_goes_where_that_is_not_enough():
     assert decided([idle, newcomer], seen(G=(20, 15))) == ["STOP a"]
 
 
-def test_memory_of_others_is_waited_for_and_then_given_up():
+def test_memory_of_others_is_waited_for_and_then_given_up() -> None:
     newcomer = wanted("x", since=NOW - 25, demand=need(15), short_since=NOW - 20)
     assert decided([newcomer], seen(G=(20, 2))) == []
     late = replace(seen(G=(20, 2)), seen=NOW + 10)
@@ -69,12 +70,12 @@ def test_memory_of_others_is_waited_for_and_then_given_up():
     assert decided([newcomer], replace(late, cards=seen(G=(20, 15)).cards), NOW + 10) == ["START x"]
 
 
-def test_who_waits_for_others_keeps_no_place_from_those_who_fit():
+def test_who_waits_for_others_keeps_no_place_from_those_who_fit() -> None:
     models = [wanted("big", 1, demand=need(15)), wanted("small", 2, demand=need(1))]
     assert decided(models, seen(G=(20, 2))) == ["START small"]
 
 
-def test_only_models_of_the_card_that_is_needed_go():
+def test_only_models_of_the_card_that_is_needed_go() -> None:
     models = [
         ready("a", demand=need(10), on=(("G", 10),), last_used=1),
         ready("b", demand=need(15), on=(("H", 15),), last_used=2),
@@ -86,14 +87,14 @@ def test_only_models_of_the_card_that_is_needed_go():
     assert decided(busy, memory) == ["DRAIN b"]
 
 
-def test_where_it_starts_is_part_of_the_decision():
+def test_where_it_starts_is_part_of_the_decision() -> None:
     (action,) = decide(
         [wanted("x", demand=need(9))], SchedulingLimits(), NOW, seen(G=(9, 8), H=(24, 24))
     ).actions
     assert action == Action(Act.START, "x", (("H", 9),))
 
 
-def test_a_place_an_older_one_waits_for_is_kept_on_its_card():
+def test_a_place_an_older_one_waits_for_is_kept_on_its_card() -> None:
     models = [
         replace(busy("a"), demand=need(20), on=(("G", 20),)),
         wanted("big", NOW - 1, demand=need(22)),
@@ -110,7 +111,7 @@ def test_a_place_an_older_one_waits_for_is_kept_on_its_card():
     st.data(),
 )
 @settings(max_examples=150, deadline=None)
-def test_no_card_is_ever_overdrawn(models, limits, sizes, data):
+def test_no_card_is_ever_overdrawn(models: Any, limits: Any, sizes: Any, data: Any) -> None:
     cards = tuple(Card(f"G{i}", max(pair), min(pair)) for i, pair in enumerate(sizes))
     names = st.sampled_from([card.name for card in cards])
     placed = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -113,7 +115,7 @@ AnyWorld.TestCase.settings = settings(
 TestAnyWorld = AnyWorld.TestCase
 
 
-def test_two_clients_in_turn_are_served_in_batches():
+def test_two_clients_in_turn_are_served_in_batches() -> None:
     """Each asks, reads for half a second and asks again: today's 15 loads for 15 requests."""
     models = [Model("a", 0, 1, linger=1), Model("b", 0, 1, linger=1)]
     world = World(models, SchedulingLimits(max_loaded=1))
@@ -123,7 +125,7 @@ def test_two_clients_in_turn_are_served_in_batches():
 
 
 @pytest.mark.parametrize(("load", "turn"), [(0.1, 2), (1, 8), (5, 40), (60, 60)])
-def test_batches_grow_with_the_time_a_load_takes(load, turn):
+def test_batches_grow_with_the_time_a_load_takes(load: float | int, turn: int) -> None:
     models = [Model(name, 0, 1, linger=1) for name in "ab"]
     world = World(models, SchedulingLimits(max_loaded=1))
     simulate(world, 1200, [("a", 0.5, 0.1), ("b", 0.5, 0.1)], {"a": load, "b": load})
@@ -143,7 +145,7 @@ seconds_each = st.sampled_from([0.5, 2.0, 6.0, 20.0])
     places=st.integers(1, 2),
 )
 @settings(max_examples=30, deadline=None)
-def test_nobody_waits_beyond_the_bound(loads, clients, places):
+def test_nobody_waits_beyond_the_bound(loads: Any, clients: Any, places: Any) -> None:
     """Whatever loads take and however many ask: the turns before one's own are bounded."""
     names = "abcde"[: len(loads)]
     limits = SchedulingLimits(max_loaded=places)
@@ -169,7 +171,7 @@ def test_nobody_waits_beyond_the_bound(loads, clients, places):
     ),
     load=st.sampled_from([0.2, 3.0, 40.0]),
 )
-def test_a_single_client_waits_for_loads_and_for_no_turns(steps, load):
+def test_a_single_client_waits_for_loads_and_for_no_turns(steps: Any, load: Any) -> None:
     """Whichever models it asks for, one after the other, with room for one."""
     limits = SchedulingLimits(max_loaded=1)
     world = World([Model(name, 0, 1, linger=5) for name in "abc"], limits)
@@ -197,7 +199,7 @@ def test_a_single_client_waits_for_loads_and_for_no_turns(steps, load):
         world.now += thinks
 
 
-def test_models_in_turn_are_served_in_batches():
+def test_models_in_turn_are_served_in_batches() -> None:
     world = World([Model("a", 0, 1), Model("b", 0, 1)], SchedulingLimits(max_loaded=1, patience=15))
     run(world, 600, {"a": 3, "b": 3}, load=3)
     assert 20 < world.starts < 50  # a newcomer is patient for 15 s, and a load takes 3 s
@@ -206,7 +208,7 @@ def test_models_in_turn_are_served_in_batches():
     assert max(world.waits) < 45
 
 
-def test_nobody_starves_beside_a_crowd():
+def test_nobody_starves_beside_a_crowd() -> None:
     models = [Model("a", 0, 2), Model("b", 0, 2), Model("c", 0, 2)]
     world = World(models, SchedulingLimits(max_loaded=2, patience=15))
     run(world, 600, {"a": 20, "b": 20, "c": 1}, load=3)

@@ -43,7 +43,7 @@ async def line(child: Child, number: int = 0) -> str:
     return child.log.tail()[number]
 
 
-async def test_output_status_environment_and_arguments(box):
+async def test_output_status_environment_and_arguments(box: Box) -> None:
     argv = ("sh", "-c", 'echo "$1 $NAME"; echo oops >&2; printf end; exit 7', "sh", "a b")
     env = {**env_of(box), "NAME": "ä"}
     child = await process.start(argv, env, log=LogRing(), name="shell")
@@ -53,7 +53,9 @@ async def test_output_status_environment_and_arguments(box):
     assert await child.stop(1) == 7
 
 
-async def test_it_sees_nothing_of_our_environment_and_no_open_file(box, monkeypatch):
+async def test_it_sees_nothing_of_our_environment_and_no_open_file(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET", "x")
     child = await shell(box, "env; ls /proc/self/fd; read line || echo nothing to read")
     await child.wait()
@@ -63,14 +65,16 @@ async def test_it_sees_nothing_of_our_environment_and_no_open_file(box, monkeypa
     assert lines[-1] == "nothing to read"
 
 
-async def test_stop_ends_it_and_its_own_children(box):
+async def test_stop_ends_it_and_its_own_children(box: Box) -> None:
     child = await shell(box, "sleep 600 & echo $!; wait")
     grandchild = int(await line(child))
     assert await child.stop(5) == -signal.SIGTERM
     assert await gone(grandchild)
 
 
-async def test_what_it_leaves_behind_when_it_exits_is_ended_and_does_not_delay_the_news(box):
+async def test_what_it_leaves_behind_when_it_exits_is_ended_and_does_not_delay_the_news(
+    box: Box,
+) -> None:
     child = await shell(box, "sleep 600 & echo $!; exit 3")
     started = time.monotonic()
     assert await child.wait() == 3
@@ -78,7 +82,7 @@ async def test_what_it_leaves_behind_when_it_exits_is_ended_and_does_not_delay_t
     assert await gone(int(child.log.tail()[0]))
 
 
-async def test_the_exit_is_noticed_though_one_that_left_the_group_holds_the_pipe(box):
+async def test_the_exit_is_noticed_though_one_that_left_the_group_holds_the_pipe(box: Box) -> None:
     child = await shell(box, "setsid sleep 600 & echo $!; exit 3")
     started = time.monotonic()
     assert await child.wait() == 3
@@ -86,7 +90,7 @@ async def test_the_exit_is_noticed_though_one_that_left_the_group_holds_the_pipe
     os.kill(int(child.log.tail()[0]), signal.SIGKILL)
 
 
-async def test_one_that_ignores_sigterm_is_killed_after_the_grace(box):
+async def test_one_that_ignores_sigterm_is_killed_after_the_grace(box: Box) -> None:
     child = await shell(box, "trap '' TERM; echo ready; while :; do sleep 1; done")
     await line(child)
     started = time.monotonic()
@@ -94,7 +98,7 @@ async def test_one_that_ignores_sigterm_is_killed_after_the_grace(box):
     assert time.monotonic() - started >= 0.2
 
 
-async def test_a_stopped_process_can_be_ended(box):
+async def test_a_stopped_process_can_be_ended(box: Box) -> None:
     # With a handler for SIGTERM, as llama-server has one: without, the kernel ends it anyway.
     child = await shell(box, "trap 'exit 5' TERM; echo ready; while :; do sleep 1; done")
     await line(child)
@@ -102,7 +106,7 @@ async def test_a_stopped_process_can_be_ended(box):
     assert await child.stop(20) == 5
 
 
-async def test_a_cancelled_stop_kills_at_once(box):
+async def test_a_cancelled_stop_kills_at_once(box: Box) -> None:
     child = await shell(box, "trap '' TERM; echo ready; while :; do sleep 1; done")
     await line(child)
     stopping = spawn(child.stop(60), name="stop")
@@ -112,7 +116,7 @@ async def test_a_cancelled_stop_kills_at_once(box):
     assert stopping.cancelled()
 
 
-async def test_several_may_stop_it_and_wait_for_it(box):
+async def test_several_may_stop_it_and_wait_for_it(box: Box) -> None:
     child = await shell(box, "exec sleep 600")
     waiter = spawn(child.wait(), name="wait")
     statuses = await asyncio.gather(child.stop(5), child.stop(5), child.wait(), waiter)
@@ -120,7 +124,7 @@ async def test_several_may_stop_it_and_wait_for_it(box):
     child.kill()
 
 
-async def test_a_cancelled_wait_disturbs_nobody(box):
+async def test_a_cancelled_wait_disturbs_nobody(box: Box) -> None:
     child = await shell(box, "read line < /dev/zero; exec sleep 600")
     waiter = spawn(child.wait(), name="wait")
     await asyncio.sleep(0)
@@ -137,7 +141,9 @@ async def test_a_cancelled_wait_disturbs_nobody(box):
         ("#!/nowhere/sh\n", 0o700, "No such file or directory"),
     ],
 )
-async def test_a_program_that_cannot_be_started_says_why(box, content, mode, reason):
+async def test_a_program_that_cannot_be_started_says_why(
+    box: Box, content: str | None, mode: int, reason: str
+) -> None:
     program = box.folder / "program"
     if content is not None:
         program.write_text(content)
@@ -147,7 +153,7 @@ async def test_a_program_that_cannot_be_started_says_why(box, content, mode, rea
     assert child.log.tail() == [f"cannot start {program}: {reason}"]
 
 
-async def test_a_start_cancelled_at_any_moment_leaves_nothing(box):
+async def test_a_start_cancelled_at_any_moment_leaves_nothing(box: Box) -> None:
     for ticks in range(8):
         starting = spawn(shell(box, "exec sleep 600"), name="start")
         for _ in range(ticks):
@@ -159,7 +165,7 @@ async def test_a_start_cancelled_at_any_moment_leaves_nothing(box):
         assert box.alive() == []
 
 
-async def test_a_flood_of_output_is_read_and_only_the_newest_kept(box):
+async def test_a_flood_of_output_is_read_and_only_the_newest_kept(box: Box) -> None:
     child = await shell(box, "seq 200000; echo done")
     assert await child.wait() == 0
     assert child.log.total == 200001
@@ -205,7 +211,7 @@ async def die_with_a_child(box: Box, script: str, loop: str = "asyncio") -> list
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_a_child_dies_with_a_gateway_that_is_killed(box, loop):
+async def test_a_child_dies_with_a_gateway_that_is_killed(box: Box, loop: str) -> None:
     child, same = await die_with_a_child(box, "echo $$; exec sleep 600", loop)
     assert child == same
     assert await gone(child)
@@ -213,7 +219,7 @@ async def test_a_child_dies_with_a_gateway_that_is_killed(box, loop):
     assert box.left() == []
 
 
-async def test_what_a_wrapper_started_is_ended_by_the_next_gateway(box):
+async def test_what_a_wrapper_started_is_ended_by_the_next_gateway(box: Box) -> None:
     child, grandchild = await die_with_a_child(box, "sleep 600 & echo $!; wait")
     assert await gone(child)
     assert alive(grandchild)
@@ -222,7 +228,7 @@ async def test_what_a_wrapper_started_is_ended_by_the_next_gateway(box):
     assert box.left() == []
 
 
-async def test_one_that_left_its_session_is_ended_by_the_next_gateway(box):
+async def test_one_that_left_its_session_is_ended_by_the_next_gateway(box: Box) -> None:
     script = "setsid sh -c 'echo $$; exec sleep 600' & wait"
     child, grandchild = await die_with_a_child(box, script)
     assert await gone(child)
@@ -231,7 +237,7 @@ async def test_one_that_left_its_session_is_ended_by_the_next_gateway(box):
     assert not alive(grandchild)
 
 
-async def test_one_without_the_mark_is_known_by_its_start_time(box):
+async def test_one_without_the_mark_is_known_by_its_start_time(box: Box) -> None:
     """As where /proc/PID/environ cannot be read: the program may have cleared it."""
     child = await shell(box, 'exec env -i "BOX=$BOX" sh -c "echo ready; sleep 600; true"')
     await line(child)
@@ -240,7 +246,7 @@ async def test_one_without_the_mark_is_known_by_its_start_time(box):
     assert await child.wait() == -signal.SIGKILL
 
 
-async def test_a_stranger_with_the_same_pid_is_left_alone(box):
+async def test_a_stranger_with_the_same_pid_is_left_alone(box: Box) -> None:
     child = await shell(box, "exec sleep 600")
     box.records.write(child)
     (file,) = (box.folder / "children").iterdir()
@@ -254,7 +260,9 @@ async def test_a_stranger_with_the_same_pid_is_left_alone(box):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": 0}', "\0", '{"pid": {}}'])
-async def test_a_broken_record_is_dropped(box, content, caplog):
+async def test_a_broken_record_is_dropped(
+    box: Box, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = box.folder / "children"
     folder.mkdir()
     (folder / "1.json").write_text(content)
@@ -264,11 +272,11 @@ async def test_a_broken_record_is_dropped(box, content, caplog):
     (folder / "2.json").rmdir()
 
 
-async def test_no_folder_of_records_is_no_trouble(tmp_path):
+async def test_no_folder_of_records_is_no_trouble(tmp_path: Path) -> None:
     assert Records(tmp_path / "none").reap_leftovers() == []
 
 
-async def test_records_are_for_living_processes_only(box):
+async def test_records_are_for_living_processes_only(box: Box) -> None:
     child = await shell(box, "true")
     await child.wait()
     box.records.write(child)
@@ -276,7 +284,7 @@ async def test_records_are_for_living_processes_only(box):
     box.records.remove(child)
 
 
-def test_the_identity_of_a_process():
+def test_the_identity_of_a_process() -> None:
     mine = process.identify(os.getpid())
     assert mine is not None
     assert mine == process.identify(os.getpid())
@@ -284,6 +292,6 @@ def test_the_identity_of_a_process():
     assert process.identify(2**22 + 1) is None
 
 
-def test_the_launcher_is_where_it_is_looked_for():
+def test_the_launcher_is_where_it_is_looked_for() -> None:
     launcher = Path(process.__file__).with_name("launch.py")
     assert stat.S_ISREG(launcher.stat().st_mode)

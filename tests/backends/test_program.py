@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,18 +31,18 @@ from tests.backends.entries import STORAGE, spec_of
         ("name with spaces.gguf", "/models/name with spaces.gguf"),
     ],
 )
-def test_paths(reference, path):
+def test_paths(reference: str, path: str) -> None:
     assert resolve_model_path(reference, STORAGE) == Path(path)
 
 
-def test_home_in_a_path_and_in_the_storage(monkeypatch):
+def test_home_in_a_path_and_in_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert resolve_model_path("~/m.gguf", STORAGE) == Path("/home/somebody/m.gguf")
     assert resolve_model_path("m.gguf", Path("~/LLMs")) == Path("/home/somebody/LLMs/m.gguf")
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An installed package ``some_model`` that must not be imported."""
     folder = tmp_path / "site" / "some_model"
     (folder / "data").mkdir(parents=True)
@@ -59,7 +60,7 @@ def package(tmp_path, monkeypatch):
         "package:some-model/data/m.gguf",
     ],
 )
-def test_a_file_in_a_package_is_found_without_importing_it(package, reference):
+def test_a_file_in_a_package_is_found_without_importing_it(package: Any, reference: str) -> None:
     assert resolve_model_path(reference, STORAGE) == package / "data" / "m.gguf"
     assert "some_model" not in sys.modules
 
@@ -84,12 +85,12 @@ def test_a_file_in_a_package_is_found_without_importing_it(package, reference):
     ],
 )
 @pytest.mark.usefixtures("package")
-def test_references_that_lead_nowhere(reference, says):
+def test_references_that_lead_nowhere(reference: str, says: str) -> None:
     with pytest.raises(LoadFailed, match=says):
         resolve_model_path(reference, STORAGE)
 
 
-def test_all_files_of_an_entry():
+def test_all_files_of_an_entry() -> None:
     spec = spec_of({"grammarFile": "g.gbnf"}, mmproj="p.gguf", draftModel="d.gguf")
     assert model_files(spec, STORAGE) == {
         "params.model": STORAGE / "some.gguf",
@@ -105,7 +106,7 @@ def test_all_files_of_an_entry():
 
 
 @pytest.fixture
-def on_path(tmp_path):
+def on_path(tmp_path: Path) -> Any:
     program = tmp_path / "bin" / "llama-server"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -113,24 +114,24 @@ def on_path(tmp_path):
     return program
 
 
-def test_auto_prefers_the_one_on_path(on_path):
+def test_auto_prefers_the_one_on_path(on_path: Any) -> None:
     assert find_program("auto", {"PATH": str(on_path.parent)}) == (str(on_path),)
 
 
-def test_auto_falls_back_to_the_bundled_one(tmp_path):
+def test_auto_falls_back_to_the_bundled_one(tmp_path: Path) -> None:
     program = find_program("auto", {"PATH": str(tmp_path)})
     assert program == bundled_program()
     assert program[0] == sys.executable
     assert Path(program[-1]).is_file()
 
 
-def test_auto_without_any(tmp_path, monkeypatch):
+def test_auto_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LoadFailed, match=r"pip install xllamacpp$"):
         find_program("auto", {"PATH": str(tmp_path)})
 
 
-def test_a_path_or_a_name(on_path, monkeypatch):
+def test_a_path_or_a_name(on_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"PATH": str(on_path.parent)}
     assert find_program(str(on_path), environ) == (str(on_path),)
     assert find_program("llama-server", environ) == (str(on_path),)
@@ -140,7 +141,7 @@ def test_a_path_or_a_name(on_path, monkeypatch):
     assert find_program("./llama-server", {}) == (str(on_path),)
 
 
-def test_a_program_that_cannot_be_used(on_path):
+def test_a_program_that_cannot_be_used(on_path: Any) -> None:
     environ = {"PATH": str(on_path.parent)}
     with pytest.raises(LoadFailed, match="no program 'koboldcpp' on PATH"):
         find_program("koboldcpp", environ)
@@ -153,7 +154,7 @@ def test_a_program_that_cannot_be_used(on_path):
         find_program(str(on_path), environ)
 
 
-def test_the_bundled_program_is_not_taken_over_by_the_working_directory(tmp_path):
+def test_the_bundled_program_is_not_taken_over_by_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     result = subprocess.run(
         [*bundled_program(), "--no-such-flag"],

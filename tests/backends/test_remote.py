@@ -7,6 +7,7 @@ import dataclasses
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,16 @@ from gateway.errors import GatewayError, LoadFailed
 from gateway.tasks import spawn
 from gateway.tls.selfsigned import self_signed
 from gateway.upstream import UpstreamError
+from tests.backends.conftest import MakeRemote
 from tests.elsewhere import Elsewhere, hang_up, hold
 from tests.remote_backends import failure
 
 # --- to load is to look --------------------------------------------------------------------
 
 
-async def test_loading_looks_and_unloading_lets_go(make_remote, servers):
+async def test_loading_looks_and_unloading_lets_go(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     backend = make_remote(servers[0])
     assert (backend.state, backend.resident, backend.pid) == (State.STOPPED, False, None)
     await asyncio.gather(backend.ensure_ready(), backend.ensure_ready())
@@ -48,7 +52,9 @@ async def test_loading_looks_and_unloading_lets_go(make_remote, servers):
         ("/v1/models", hang_up, "went away before it answered"),
     ],
 )
-async def test_a_server_that_is_of_no_use(make_remote, servers, path, answer, says):
+async def test_a_server_that_is_of_no_use(
+    make_remote: MakeRemote, servers: list[Elsewhere], path: str, answer: Any, says: str
+) -> None:
     servers[0].answers[path] = answer
     backend = make_remote(servers[0])
     error = await failure(backend)
@@ -59,7 +65,9 @@ async def test_a_server_that_is_of_no_use(make_remote, servers, path, answer, sa
     assert backend.last_error is error
 
 
-async def test_a_port_for_tls_asked_in_plain_text(make_remote, servers):
+async def test_a_port_for_tls_asked_in_plain_text(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     """As nginx and Go answer: 400 to whatever it is, which no client could do anything about."""
     server = servers[0]
     said = (400, b"The plain HTTP request was sent to HTTPS port")
@@ -74,7 +82,9 @@ async def test_a_port_for_tls_asked_in_plain_text(make_remote, servers):
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 429])
-async def test_a_server_without_a_list_of_models_can_be_used(make_remote, servers, status):
+async def test_a_server_without_a_list_of_models_can_be_used(
+    make_remote: MakeRemote, servers: list[Elsewhere], status: int
+) -> None:
     servers[0].answers["/v1/models"] = (status, {})
     backend = make_remote(servers[0])
     await backend.ensure_ready()
@@ -82,7 +92,7 @@ async def test_a_server_without_a_list_of_models_can_be_used(make_remote, server
     assert (await backend.ask()).status == 200
 
 
-async def test_nobody_there(make_remote, nobody):
+async def test_nobody_there(make_remote: MakeRemote, nobody: str) -> None:
     backend = make_remote(nobody)
     error = await failure(backend)
     assert error.status == 502
@@ -91,12 +101,12 @@ async def test_nobody_there(make_remote, nobody):
     assert any(nobody in line for line in backend.log.tail())  # administrators this
 
 
-async def test_a_name_that_nobody_knows(make_remote):
+async def test_a_name_that_nobody_knows(make_remote: MakeRemote) -> None:
     error = await failure(make_remote("http://no-such-host.invalid"))
     assert (error.status, error.message.rpartition(": ")[2]) == (502, "its name is not known")
 
 
-async def test_each_load_tries_anew(make_remote, servers):
+async def test_each_load_tries_anew(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
     await servers[0].stop()
     backend = make_remote(servers[0])
     await failure(backend)
@@ -105,7 +115,7 @@ async def test_each_load_tries_anew(make_remote, servers):
     assert (backend.state, backend.starts, backend.start_failed) == (State.READY, 2, False)
 
 
-async def test_stopped_while_it_looks(make_remote, servers):
+async def test_stopped_while_it_looks(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
     servers[0].answers["/v1/models"] = hold
     backend = make_remote(servers[0])
     loading = spawn(backend.ensure_ready(), name="load")
@@ -121,7 +131,13 @@ async def test_stopped_while_it_looks(make_remote, servers):
 
 
 @pytest.mark.parametrize("kind", ["itself", "env", "file"])
-async def test_the_key_goes_along(make_remote, servers, tmp_path: Path, caplog, kind):
+async def test_the_key_goes_along(
+    make_remote: MakeRemote,
+    servers: list[Elsewhere],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
     (tmp_path / "key").write_text("sk-very-secret\n")
     key = {"itself": "sk-very-secret", "env": "env:K", "file": f"file:{tmp_path / 'key'}"}[kind]
     backend = make_remote(servers[0], key=key, environ={"K": "sk-very-secret"})
@@ -137,13 +153,15 @@ async def test_the_key_goes_along(make_remote, servers, tmp_path: Path, caplog, 
     assert "secret" not in seen
 
 
-async def test_a_key_that_is_refused_is_not_the_clients_fault(make_remote, servers):
+async def test_a_key_that_is_refused_is_not_the_clients_fault(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     servers[0].answers["/v1/models"] = (401, {"error": {"message": "wrong key sk-1"}})
     error = await failure(make_remote(servers[0], key="sk-1"))
     assert (error.status, error.message.rpartition(": ")[2]) == (502, "it refuses the key")
 
 
-async def test_a_key_that_is_not_there(make_remote, servers):
+async def test_a_key_that_is_not_there(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
     backend = make_remote(servers[0], key="env:NOWHERE", environ={})
     error = await failure(backend)
     assert isinstance(error, LoadFailed)
@@ -168,7 +186,9 @@ def certificates(tmp_path: Path) -> Callable[..., tuple[ssl.SSLContext, Path]]:
     return make
 
 
-async def test_https_with_a_ca_of_ones_own(make_remote, certificates):
+async def test_https_with_a_ca_of_ones_own(
+    make_remote: MakeRemote, certificates: Callable[..., tuple[ssl.SSLContext, Path]]
+) -> None:
     context, authority = certificates("127.0.0.1")
     async with Elsewhere(context) as server:
         backend = make_remote(server, caFile=str(authority), key="sk-1")
@@ -177,7 +197,9 @@ async def test_https_with_a_ca_of_ones_own(make_remote, certificates):
         assert server.asked[0].headers["Authorization"] == "Bearer sk-1"
 
 
-async def test_https_is_verified(make_remote, certificates):
+async def test_https_is_verified(
+    make_remote: MakeRemote, certificates: Callable[..., tuple[ssl.SSLContext, Path]]
+) -> None:
     context, authority = certificates("box.example")
     async with Elsewhere(context) as server:
         error = await failure(make_remote(server, key="sk-1"))
@@ -188,7 +210,9 @@ async def test_https_is_verified(make_remote, certificates):
         assert server.every == []  # nobody got the key
 
 
-async def test_a_server_that_speaks_no_tls(make_remote, servers):
+async def test_a_server_that_speaks_no_tls(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     error = await failure(make_remote(servers[0].url.replace("http://", "https://")))
     assert "TLS failed: " in error.message
 
@@ -196,7 +220,9 @@ async def test_a_server_that_speaks_no_tls(make_remote, servers):
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "No such file"), ("nothing", "it holds no PEM certificate")]
 )
-async def test_a_ca_file_that_is_none(make_remote, tmp_path, content, says):
+async def test_a_ca_file_that_is_none(
+    make_remote: MakeRemote, tmp_path: Path, content: str | None, says: str
+) -> None:
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)

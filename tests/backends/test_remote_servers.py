@@ -16,14 +16,17 @@ from gateway.backends.scheduler import Scheduler
 from gateway.models.catalog import ModelSpec
 from gateway.tasks import spawn
 from gateway.upstream import ConnectionLost, HeadTimeout, UpstreamError
-from tests.elsewhere import CLOSING, hang_up, hold
+from tests.backends.conftest import MakeRemote
+from tests.elsewhere import CLOSING, Elsewhere, hang_up, hold
 from tests.remote_backends import CHAT, Sink, failure, spec_of
 from tests.scripted import Box, catalog_of, until
 
 # --- several servers -----------------------------------------------------------------------
 
 
-async def test_the_server_with_the_fewest_requests_gets_the_next(make_remote, servers):
+async def test_the_server_with_the_fewest_requests_gets_the_next(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     one, two = servers
     for server in servers:
         server.answers[CHAT] = hold
@@ -48,7 +51,7 @@ async def test_the_server_with_the_fewest_requests_gets_the_next(make_remote, se
     assert busy in servers
 
 
-async def test_idle_servers_take_turns(make_remote, servers):
+async def test_idle_servers_take_turns(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
     backend = make_remote(*servers)
     await backend.ensure_ready()
     await backend.until(lambda: backend.up() == [True, True])
@@ -57,7 +60,9 @@ async def test_idle_servers_take_turns(make_remote, servers):
     assert [len(server.asked) for server in servers] == [2, 2]
 
 
-async def test_one_of_two_is_enough_and_the_other_is_tried_again(make_remote, servers):
+async def test_one_of_two_is_enough_and_the_other_is_tried_again(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     one, two = servers
     await two.stop()
     backend = make_remote(one, two)
@@ -74,7 +79,9 @@ async def test_one_of_two_is_enough_and_the_other_is_tried_again(make_remote, se
     assert len(two.asked) == 1
 
 
-async def test_a_request_that_could_not_be_sent_goes_to_another(make_remote, servers):
+async def test_a_request_that_could_not_be_sent_goes_to_another(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     one, two = servers
     backend = make_remote(one, two)
     await backend.ensure_ready()
@@ -92,7 +99,9 @@ async def test_a_request_that_could_not_be_sent_goes_to_another(make_remote, ser
     assert backend.state is State.READY
 
 
-async def test_a_request_that_was_sent_is_not_sent_again(make_remote, servers):
+async def test_a_request_that_was_sent_is_not_sent_again(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     servers[0].answers.update(CLOSING)
     backend = make_remote(servers[0])
     await backend.ensure_ready()
@@ -103,7 +112,9 @@ async def test_a_request_that_was_sent_is_not_sent_again(make_remote, servers):
     assert not await backend.suspect(caught.value)
 
 
-async def test_while_all_are_down_each_is_tried(make_remote, servers):
+async def test_while_all_are_down_each_is_tried(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     one, two = servers
     backend = make_remote(one, two)
     await backend.ensure_ready()
@@ -130,11 +141,13 @@ async def test_while_all_are_down_each_is_tried(make_remote, servers):
     assert (await backend.ask()).status == 200
 
 
-async def test_a_server_that_breaks_down_finishes_what_it_answers(make_remote, servers):
+async def test_a_server_that_breaks_down_finishes_what_it_answers(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     server = servers[0]
     finish = asyncio.Event()
 
-    async def slow(asked):
+    async def slow(asked: Any) -> None:
         await finish.wait()
         asked.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
@@ -159,7 +172,9 @@ async def test_a_server_that_breaks_down_finishes_what_it_answers(make_remote, s
     assert backend.state is State.READY
 
 
-async def test_a_server_that_refuses_the_key_later_gets_no_requests(make_remote, servers):
+async def test_a_server_that_refuses_the_key_later_gets_no_requests(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     backend = make_remote(servers[0], key="sk-1")
     await backend.ensure_ready()
     servers[0].answers["/v1/models"] = (401, {})
@@ -169,7 +184,9 @@ async def test_a_server_that_refuses_the_key_later_gets_no_requests(make_remote,
     assert servers[0].asked == []
 
 
-async def test_an_answer_that_does_not_begin(make_remote, servers):
+async def test_an_answer_that_does_not_begin(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     servers[0].answers[CHAT] = hold
     backend = make_remote(servers[0], timeout="200ms")
     await backend.ensure_ready()
@@ -201,7 +218,7 @@ async def scheduling(box: Box, *specs: ModelSpec, **options: Any) -> AsyncIterat
     assert not [s for s in scheduler.status() if s.state is not State.STOPPED]
 
 
-async def test_leases_are_counted_and_queued(box, servers):
+async def test_leases_are_counted_and_queued(box: Box, servers: list[Elsewhere]) -> None:
     async with scheduling(box, spec_of(servers[0], parallel=2)) as scheduler:
         first, second = await scheduler.lease("m"), await scheduler.lease("m")
         third = spawn(scheduler.lease("m"), name="third")
@@ -214,13 +231,17 @@ async def test_leases_are_counted_and_queued(box, servers):
         second.release()
 
 
-async def test_it_is_loaded_before_the_memory_of_this_machine_is_known(box, servers):
+async def test_it_is_loaded_before_the_memory_of_this_machine_is_known(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     async with scheduling(box, spec_of(servers[0]), memory_known=False) as scheduler:
         await scheduler.load("m")
         assert scheduler.loaded() == ["m"]
 
 
-async def test_it_neither_goes_for_others_nor_makes_them_go(box, servers):
+async def test_it_neither_goes_for_others_nor_makes_them_go(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     local = box.spec("local")
     async with scheduling(box, local, spec_of(servers[0]), limits=SchedulingLimits(1)) as scheduler:
         await scheduler.load("local")
@@ -231,7 +252,9 @@ async def test_it_neither_goes_for_others_nor_makes_them_go(box, servers):
         assert scheduler.loaded() == ["local"]
 
 
-async def test_a_load_that_fails_fails_at_once_and_the_next_request_tries_again(box, servers):
+async def test_a_load_that_fails_fails_at_once_and_the_next_request_tries_again(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     await servers[0].stop()
     async with scheduling(box, spec_of(servers[0])) as scheduler:
         for _ in range(6):
@@ -241,7 +264,9 @@ async def test_a_load_that_fails_fails_at_once_and_the_next_request_tries_again(
         (await scheduler.lease("m")).release()
 
 
-async def test_loading_one_that_is_down_looks_and_says_so(box, servers):
+async def test_loading_one_that_is_down_looks_and_says_so(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     async with scheduling(box, spec_of(servers[0])) as scheduler:
         await scheduler.load("m")
         servers[0].answers["/v1/models"] = (500, {})
@@ -255,7 +280,9 @@ async def test_loading_one_that_is_down_looks_and_says_so(box, servers):
         assert scheduler.loaded() == ["m"]
 
 
-async def test_a_model_may_become_remote_and_local_again(box, servers):
+async def test_a_model_may_become_remote_and_local_again(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     away, here = spec_of(servers[0]), box.spec("m")
     async with scheduling(box, here) as scheduler:
         lease = await scheduler.lease("m")
@@ -273,7 +300,9 @@ async def test_a_model_may_become_remote_and_local_again(box, servers):
         assert len(box.starts()) == 2
 
 
-async def test_its_key_is_not_inherited_by_processes_of_this_machine(box, servers):
+async def test_its_key_is_not_inherited_by_processes_of_this_machine(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     environ = {**box.environment().environ, "FIRST_KEY": "one", "NEXT_KEY": "two", "OTHER": "x"}
     here, away = box.spec("here"), spec_of(servers[0], key="env:FIRST_KEY")
 
@@ -292,7 +321,9 @@ async def test_its_key_is_not_inherited_by_processes_of_this_machine(box, server
         assert await seen(scheduler) == {"OTHER"}
 
 
-async def test_a_changed_url_is_taken_over_and_a_gone_entry_lets_go(box, servers):
+async def test_a_changed_url_is_taken_over_and_a_gone_entry_lets_go(
+    box: Box, servers: list[Elsewhere]
+) -> None:
     one, two = servers
     async with scheduling(box, spec_of(one)) as scheduler:
         (await scheduler.lease("m")).release()

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 from gateway.backends.accounts import Accounts
 from gateway.backends.backend import State
@@ -16,13 +17,16 @@ from gateway.backends.memory import Needs
 from gateway.errors import GatewayError, LoadFailed, Unavailable
 from gateway.tasks import spawn
 from gateway.upstream import ConnectionLost
+from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, states, status, use
 from tests.scripted import Box, catalog_of, says, until
 
 # --- several models ------------------------------------------------------------------------
 
 
-async def test_a_ready_model_serves_while_another_loads(make_scheduler, box):
+async def test_a_ready_model_serves_while_another_loads(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b", start_delay=0.5))
     await use(scheduler, "a")
     b = ask(scheduler, "b")
@@ -33,7 +37,7 @@ async def test_a_ready_model_serves_while_another_loads(make_scheduler, box):
     (await b).release()
 
 
-async def test_two_loads_at_once(make_scheduler, box):
+async def test_two_loads_at_once(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a", start_delay=0.3), box.spec("b", start_delay=0.3))
     loading = [spawn(scheduler.load(name), name=f"load {name}") for name in "ab"]
     await until(scheduler, lambda: set(states(scheduler).values()) == {"starting"})
@@ -41,7 +45,9 @@ async def test_two_loads_at_once(make_scheduler, box):
     assert scheduler.loaded() == ["a", "b"]
 
 
-async def test_a_swap_lets_the_stream_end_and_the_old_process_go_first(make_scheduler, box):
+async def test_a_swap_lets_the_stream_end_and_the_old_process_go_first(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     spec = box.spec("a", chunks=10, pause=0.03, ignore_term=1)
     scheduler = make_scheduler(spec, box.spec("b"), max_loaded=1, patience=0.0, stop_grace=0.2)
     await scheduler.load("a")
@@ -66,7 +72,9 @@ async def test_a_swap_lets_the_stream_end_and_the_old_process_go_first(make_sche
     assert [start["beside"] for start in starts] == [[], [], []]
 
 
-async def test_a_drain_is_called_off_when_the_newcomer_goes(make_scheduler, box):
+async def test_a_drain_is_called_off_when_the_newcomer_goes(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"), max_loaded=1, patience=0.0)
     await scheduler.load("a")
     scheduler.backend("a").ready_since -= 60
@@ -79,7 +87,7 @@ async def test_a_drain_is_called_off_when_the_newcomer_goes(make_scheduler, box)
     assert len(box.starts()) == 1
 
 
-async def test_the_least_recently_used_model_goes(make_scheduler, box):
+async def test_the_least_recently_used_model_goes(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(*(box.spec(name) for name in "abc"), max_loaded=2)
     await use(scheduler, "a")
     await use(scheduler, "b")
@@ -88,7 +96,7 @@ async def test_the_least_recently_used_model_goes(make_scheduler, box):
     assert scheduler.loaded() == ["a", "c"]
 
 
-async def test_a_memory_budget_is_kept(make_scheduler, box):
+async def test_a_memory_budget_is_kept(make_scheduler: MakeScheduler, box: Box) -> None:
     specs = [box.spec("a", memory=6), box.spec("b", memory=5), box.spec("c", memory=4)]
     scheduler = make_scheduler(*specs, budget=10)
     await asyncio.gather(*(use(scheduler, name) for name in "abcab"))
@@ -106,7 +114,9 @@ def accounts_of(box: Box) -> Accounts:
     return Accounts(Needs(box.folder, {}, remember), None, {})
 
 
-async def test_nothing_is_loaded_before_the_memory_is_known(make_scheduler, box):
+async def test_nothing_is_loaded_before_the_memory_is_known(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     specs = box.spec("a", memory=60), box.spec("b", memory=60), box.spec("c")
     scheduler = make_scheduler(*specs, memory_known=False)
     waiting = [ask(scheduler, name) for name in "abc"]
@@ -121,7 +131,9 @@ async def test_nothing_is_loaded_before_the_memory_is_known(make_scheduler, box)
     assert [start["beside"] for start in box.starts()] == [[], [], []]
 
 
-async def test_a_changed_model_that_is_waited_for_is_looked_at_anew(make_scheduler, box):
+async def test_a_changed_model_that_is_waited_for_is_looked_at_anew(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"), max_loaded=1)
     scheduler.watch_memory(accounts_of(box), SchedulingLimits(max_loaded=1))
     busy = await scheduler.lease("b")
@@ -132,7 +144,9 @@ async def test_a_changed_model_that_is_waited_for_is_looked_at_anew(make_schedul
     (await asyncio.wait_for(waiting, 10)).release()
 
 
-async def test_pinned_models_stay_and_what_cannot_fit_is_refused(make_scheduler, box):
+async def test_pinned_models_stay_and_what_cannot_fit_is_refused(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", pinned=True), box.spec("b"), max_loaded=1)
     await use(scheduler, "a")
     for call in (scheduler.lease, scheduler.load):
@@ -144,7 +158,9 @@ async def test_pinned_models_stay_and_what_cannot_fit_is_refused(make_scheduler,
     await use(scheduler, "b")
 
 
-async def test_a_load_everyone_has_left_makes_room_for_another(make_scheduler, box):
+async def test_a_load_everyone_has_left_makes_room_for_another(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", never_healthy=1), box.spec("b"), max_loaded=1)
     leaving = ask(scheduler, "a")
     await in_state(scheduler, "a", State.STARTING)
@@ -157,7 +173,9 @@ async def test_a_load_everyone_has_left_makes_room_for_another(make_scheduler, b
     assert status(scheduler, "a").deaths == 0
 
 
-async def test_a_load_everyone_has_left_goes_on_if_nobody_needs_its_place(make_scheduler, box):
+async def test_a_load_everyone_has_left_goes_on_if_nobody_needs_its_place(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", start_delay=0.1))
     leaving = ask(scheduler, "a")
     await in_state(scheduler, "a", State.STARTING)
@@ -165,7 +183,9 @@ async def test_a_load_everyone_has_left_goes_on_if_nobody_needs_its_place(make_s
     await in_state(scheduler, "a", State.READY)
 
 
-async def test_one_who_comes_back_while_an_abandoned_load_is_stopped(make_scheduler, box):
+async def test_one_who_comes_back_while_an_abandoned_load_is_stopped(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     specs = box.spec("a", start_delay=0.2, ignore_term=1), box.spec("b")
     scheduler = make_scheduler(*specs, max_loaded=1, stop_grace=0.1)
     leaving = ask(scheduler, "a")
@@ -180,7 +200,7 @@ async def test_one_who_comes_back_while_an_abandoned_load_is_stopped(make_schedu
     assert all(start["beside"] == [] for start in box.starts())
 
 
-async def test_idle_models_go_after_their_time(make_scheduler, box):
+async def test_idle_models_go_after_their_time(make_scheduler: MakeScheduler, box: Box) -> None:
     specs = box.spec("a", ttl=0.2), box.spec("b"), box.spec("c", pinned=True)
     scheduler = make_scheduler(*specs, idle_unload=0.4)
     started = time.monotonic()
@@ -202,7 +222,9 @@ async def test_idle_models_go_after_their_time(make_scheduler, box):
 # --- failures ------------------------------------------------------------------------------
 
 
-async def test_a_failed_load_fails_all_who_wait_and_is_not_repeated_for_them(make_scheduler, box):
+async def test_a_failed_load_fails_all_who_wait_and_is_not_repeated_for_them(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", exit=3), box.spec("b"))
     results = await asyncio.gather(
         *(scheduler.lease("a") for _ in range(5)), scheduler.load("a"), return_exceptions=True
@@ -214,7 +236,9 @@ async def test_a_failed_load_fails_all_who_wait_and_is_not_repeated_for_them(mak
     await use(scheduler, "b")
 
 
-async def test_a_failed_one_comes_back_by_itself_and_says_when(make_scheduler, box):
+async def test_a_failed_one_comes_back_by_itself_and_says_when(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     once = box.folder / "once"
     scheduler = make_scheduler(
         box.spec("a", exit_once=once), quick_deaths_allowed=1, failed_first=0.3, backoff_first=0.01
@@ -229,7 +253,9 @@ async def test_a_failed_one_comes_back_by_itself_and_says_when(make_scheduler, b
     assert status(scheduler, "a").starts == 2
 
 
-async def test_one_that_keeps_failing_is_given_up_until_loaded_explicitly(make_scheduler, box):
+async def test_one_that_keeps_failing_is_given_up_until_loaded_explicitly(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", exit=3), quick_deaths_allowed=3, backoff_first=0.01)
     for _ in range(3):
         await fails(scheduler.lease("a"), LoadFailed)
@@ -242,7 +268,9 @@ async def test_one_that_keeps_failing_is_given_up_until_loaded_explicitly(make_s
     assert status(scheduler, "a").state is State.BACKOFF
 
 
-async def test_a_missing_file_is_looked_for_each_time(make_scheduler, box):
+async def test_a_missing_file_is_looked_for_each_time(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", model="nowhere.gguf"))
     for _ in range(6):
         error = await fails(scheduler.lease("a"), LoadFailed)
@@ -251,7 +279,7 @@ async def test_a_missing_file_is_looked_for_each_time(make_scheduler, box):
     await use(scheduler, "a")
 
 
-async def test_a_crash_while_others_wait(make_scheduler, box):
+async def test_a_crash_while_others_wait(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     first = await scheduler.lease("a")
     waiting = [ask(scheduler) for _ in range(3)]
@@ -267,7 +295,7 @@ async def test_a_crash_while_others_wait(make_scheduler, box):
     assert len(box.starts()) == 2
 
 
-async def test_a_dead_backend_is_not_handed_out(make_scheduler, box):
+async def test_a_dead_backend_is_not_handed_out(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     for _ in range(3):
         await use(scheduler)
@@ -280,7 +308,9 @@ async def test_a_dead_backend_is_not_handed_out(make_scheduler, box):
             assert (await lease.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
 
 
-async def test_nothing_waits_behind_a_model_in_backoff(make_scheduler, box, tmp_path):
+async def test_nothing_waits_behind_a_model_in_backoff(
+    make_scheduler: MakeScheduler, box: Box, tmp_path: Path
+) -> None:
     specs = box.spec("a", exit_once=tmp_path / "once"), box.spec("b")
     scheduler = make_scheduler(*specs, max_loaded=1, backoff_first=60)
     await fails(scheduler.lease("a"), LoadFailed)

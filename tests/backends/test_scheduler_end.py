@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,16 @@ from gateway.backends.backend import State
 from gateway.errors import Unavailable
 from gateway.models.catalog import ModelSpec, Params
 from gateway.tasks import spawn
+from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, status, use
-from tests.scripted import DEMO_GGUF, says
+from tests.scripted import DEMO_GGUF, Box, says
 
 # --- the end -------------------------------------------------------------------------------
 
 
-async def test_refusing_new_ones_lets_the_running_finish(make_scheduler, box):
+async def test_refusing_new_ones_lets_the_running_finish(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b", never_healthy=1))
     running = await scheduler.lease("a")
     waiting = [ask(scheduler), ask(scheduler, "b"), spawn(scheduler.load("b"), name="load")]
@@ -38,7 +42,9 @@ async def test_refusing_new_ones_lets_the_running_finish(make_scheduler, box):
 
 
 @pytest.mark.parametrize("ticks", [*range(10), None])
-async def test_closing_at_any_moment_of_a_load(make_scheduler, box, ticks):
+async def test_closing_at_any_moment_of_a_load(
+    make_scheduler: MakeScheduler, box: Box, ticks: Any
+) -> None:
     scheduler = make_scheduler(box.spec("a", never_healthy=1), box.spec("b", never_healthy=1))
     waiting = [ask(scheduler, "a"), ask(scheduler, "b")]
     if ticks is None:
@@ -55,7 +61,9 @@ async def test_closing_at_any_moment_of_a_load(make_scheduler, box, ticks):
     assert box.alive() == []
 
 
-async def test_closing_while_a_model_is_being_unloaded(make_scheduler, box):
+async def test_closing_while_a_model_is_being_unloaded(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", ignore_term=1), stop_grace=0.2)
     await use(scheduler)
     unloading = spawn(scheduler.unload("a"), name="unload")
@@ -65,7 +73,7 @@ async def test_closing_while_a_model_is_being_unloaded(make_scheduler, box):
     assert box.alive() == []
 
 
-async def test_closing_with_work_in_flight(make_scheduler, box):
+async def test_closing_with_work_in_flight(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     running = await scheduler.lease("a")
     await scheduler.close()
@@ -76,7 +84,9 @@ async def test_closing_with_work_in_flight(make_scheduler, box):
 # --- all of it together --------------------------------------------------------------------
 
 
-async def test_a_crowd_that_hangs_up_and_children_that_are_killed(make_scheduler, box):
+async def test_a_crowd_that_hangs_up_and_children_that_are_killed(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     """Everyone is served, or hangs up; nobody sees an error that nobody caused."""
     specs = [box.spec(name, parallel=2) for name in "abc"]
     scheduler = make_scheduler(*specs, max_loaded=2, patience=0.1, quick_deaths_allowed=1000)
@@ -108,7 +118,9 @@ async def test_a_crowd_that_hangs_up_and_children_that_are_killed(make_scheduler
     assert max(len(start["beside"]) for start in box.starts()) <= 1
 
 
-async def test_the_bundled_one_killed_while_idle_serves_the_next(make_scheduler, box):
+async def test_the_bundled_one_killed_while_idle_serves_the_next(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     params = Params(model=DEMO_GGUF, ctx_size=256, threads=1)
     scheduler = make_scheduler(ModelSpec(name="demo", params=params), llama_server="auto")
     await use(scheduler, "demo")

@@ -153,7 +153,9 @@ def extra(*args: str, **params: Any) -> dict[str, Any]:
         (box((24, 12), (24, 20)), 21, {"params": {"ctxSize": 512}}, {}),
     ],
 )
-async def test_what_may_run_is_tried(tmp_path, machine, gib, model, more):
+async def test_what_may_run_is_tried(
+    tmp_path: Path, machine: Any, gib: int, model: Any, more: dict[str, Any]
+) -> None:
     assert await Box(tmp_path, machine).acts(gib, model, **more) == [Act.START]
 
 
@@ -172,7 +174,9 @@ async def test_what_may_run_is_tried(tmp_path, machine, gib, model, more):
         (box((24, 22), ram=(32, 3)), 20, {"params": {"gpuLayers": 1, "noMmap": True}}, {}),
     ],
 )
-async def test_what_cannot_run_is_refused_in_the_end(tmp_path, machine, gib, model, more):
+async def test_what_cannot_run_is_refused_in_the_end(
+    tmp_path: Path, machine: Any, gib: int, model: Any, more: dict[str, Any]
+) -> None:
     there = Box(tmp_path, machine)
     assert await there.acts(gib, model, **more) == []
     assert await there.acts(gib, model, **more, since=NOW - 60) == [Act.GIVE_UP]
@@ -189,14 +193,14 @@ async def test_what_cannot_run_is_refused_in_the_end(tmp_path, machine, gib, mod
     ],
 )
 async def test_layers_that_may_stay_in_ram_are_waited_for_and_then_do(
-    tmp_path, machine, model, more
-):
+    tmp_path: Path, machine: Any, model: dict[str, Any], more: dict[str, Any]
+) -> None:
     there = Box(tmp_path, machine)
     assert await there.acts(15, model, **more) == []
     assert await there.acts(15, model, **more, since=NOW - 60) == [Act.START]
 
 
-async def test_beside_what_is_pinned_a_little_less_will_do(tmp_path):
+async def test_beside_what_is_pinned_a_little_less_will_do(tmp_path: Path) -> None:
     """Nothing that could still go is in its way, so that to wait is no use."""
     pinned = ModelView("p", resident=True, ready=True, pinned=True, on=((RAM, GIB),))
     assert await Box(tmp_path, box(ram=(16, 11))).acts(12, {}, (pinned,)) == [Act.START]
@@ -204,13 +208,13 @@ async def test_beside_what_is_pinned_a_little_less_will_do(tmp_path):
     assert await Box(tmp_path, box(ram=(16, 11))).acts(12, {}, (idle,)) == [Act.STOP]
 
 
-async def test_a_budget_that_somebody_set(tmp_path):
+async def test_a_budget_that_somebody_set(tmp_path: Path) -> None:
     assert await Box(tmp_path, box((24, 23)), 8).acts(15, {}) == [Act.START]
     assert await Box(tmp_path, box((24, 23)), 100).acts(15, {}) == [Act.START]
     assert await Box(tmp_path, box(ram=(16, 12)), 100).acts(30, {}) == [Act.START]
 
 
-async def test_a_model_that_is_loading_makes_nobody_look_short_of_memory(tmp_path):
+async def test_a_model_that_is_loading_makes_nobody_look_short_of_memory(tmp_path: Path) -> None:
     """Of what it will take, nobody knows how much it has taken already."""
     machine = box((24, 14))  # 10 GiB of ours, or of others?
     there = Capacity(lambda: machine, None)
@@ -245,7 +249,7 @@ def scripted(folder: Path) -> tuple[tuple[str, ...], Callable[[str], None]]:
 LIST = "echo 'Available devices:'; echo '  CUDA0: NVIDIA X (24576 MiB, 20000 MiB free)'"
 
 
-def test_a_gpu_too_full_to_be_asked_is_not_gone(tmp_path):
+def test_a_gpu_too_full_to_be_asked_is_not_gone(tmp_path: Path) -> None:
     """To ask for its free memory, CUDA takes some of it, and aborts where there is none."""
     program, put = scripted(tmp_path)
     reader = MachineReader()
@@ -262,7 +266,9 @@ def test_a_gpu_too_full_to_be_asked_is_not_gone(tmp_path):
     assert reader.read(program, os.environ).gpu
 
 
-async def test_what_was_seen_stays_where_a_look_fails(tmp_path, caplog):
+async def test_what_was_seen_stays_where_a_look_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     program, put = scripted(tmp_path)
     put(LIST)
     reader = MachineReader()
@@ -278,7 +284,9 @@ async def test_what_was_seen_stays_where_a_look_fails(tmp_path, caplog):
     assert caplog.text.count("cannot be told") == 1
 
 
-def test_a_wrapper_that_never_answers_is_not_waited_for_at_every_load(tmp_path, monkeypatch):
+def test_a_wrapper_that_never_answers_is_not_waited_for_at_every_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program, put = scripted(tmp_path)
     put(f"echo asked >> {tmp_path}/asked; exec sleep 60")
     real = machine_module.ask_devices
@@ -289,7 +297,9 @@ def test_a_wrapper_that_never_answers_is_not_waited_for_at_every_load(tmp_path, 
     assert (tmp_path / "asked").read_text() == "asked\n"
 
 
-async def test_a_look_that_hangs_holds_nobody_up(monkeypatch, caplog):
+async def test_a_look_that_hangs_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A driver that is stuck: the gateway goes on with what it knew, and asks no second time."""
     monkeypatch.setattr(capacity_module, "_PATIENCE", 0.2)
     stuck, looks = threading.Event(), []
@@ -317,7 +327,7 @@ async def test_a_look_that_hangs_holds_nobody_up(monkeypatch, caplog):
             await there.look()
 
 
-def test_a_gpu_that_works_in_all_of_the_ram_has_its_file_cache_too(tmp_path):
+def test_a_gpu_that_works_in_all_of_the_ram_has_its_file_cache_too(tmp_path: Path) -> None:
     proc = tmp_path / "proc"
     proc.mkdir()
     (proc / "meminfo").write_text(f"MemTotal: {122 * 2**20} kB\nMemAvailable: {110 * 2**20} kB\n")
@@ -348,7 +358,9 @@ asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")
 @pytest.mark.parametrize("how", ["ends", "killed"])
-def test_a_gateway_ends_while_a_look_hangs_and_leaves_nothing_behind(tmp_path, how):
+def test_a_gateway_ends_while_a_look_hangs_and_leaves_nothing_behind(
+    tmp_path: Path, how: str
+) -> None:
     (program,), put = scripted(tmp_path)
     put(f"echo $$ > {tmp_path}/pid; exec sleep 60")
     began = time.monotonic()

@@ -23,7 +23,7 @@ EXAMPLE = r"""
 # --- what loads ----------------------------------------------------------------------------
 
 
-def test_the_example_loads_unchanged():
+def test_the_example_loads_unchanged() -> None:
     catalog = parse_catalog(EXAMPLE)
     assert catalog.names == ["Mistral-7b"]
     spec = catalog.models["Mistral-7b"]
@@ -47,27 +47,27 @@ def test_the_example_loads_unchanged():
     assert (spec.name, spec.parallel, spec.preload, spec.pinned) == ("Mistral-7b", 1, False, False)
 
 
-def test_a_byte_order_mark_as_windows_editors_write_it():
+def test_a_byte_order_mark_as_windows_editors_write_it() -> None:
     assert parse_catalog("\ufeff" + EXAMPLE).names == ["Mistral-7b"]
 
 
-def test_models_keep_the_order_of_the_file():
+def test_models_keep_the_order_of_the_file() -> None:
     entry = {"params": {"model": "m.gguf"}}
     assert parse_catalog(json.dumps({"b": entry, "a": entry, "c": entry})).names == ["b", "a", "c"]
 
 
-def test_no_models_at_all():
+def test_no_models_at_all() -> None:
     assert parse_catalog("{}") == EMPTY
 
 
-def test_the_file_we_ship_is_valid():
+def test_the_file_we_ship_is_valid() -> None:
     text = (REPOSITORY / "data/models.json").read_text(encoding="utf-8")
     catalog = parse_catalog(text)
     assert catalog.names
     assert catalog.warnings == []
 
 
-def test_every_parameter_of_the_contract_is_known():
+def test_every_parameter_of_the_contract_is_known() -> None:
     spec = one(
         params={
             "instruct": True,
@@ -105,7 +105,7 @@ def test_every_parameter_of_the_contract_is_known():
     assert spec.params.reverse_prompt == ("User:",)
 
 
-def test_the_new_keys():
+def test_the_new_keys() -> None:
     spec = one(
         aliases=["a", "b"],
         preload=True,
@@ -131,7 +131,7 @@ def test_the_new_keys():
     ("written", "seconds"),
     [("30s", 30), ("500ms", 0.5), ("5m", 300), ("12h", 43200), (90, 90), ("2", 2), (None, None)],
 )
-def test_durations(written, seconds):
+def test_durations(written: int | str | None, seconds: float | int | None) -> None:
     assert one(ttl=written).ttl == seconds
 
 
@@ -146,7 +146,7 @@ def test_durations(written, seconds):
         (None, None),
     ],
 )
-def test_sizes(written, size):
+def test_sizes(written: int | str | None, size: int | None) -> None:
     assert one(memory=written).memory == size
 
 
@@ -160,18 +160,18 @@ def test_sizes(written, size):
         (None, None),
     ],
 )
-def test_templates(written, template):
+def test_templates(written: str | None, template: str | None) -> None:
     assert one(template=written).template == template
 
 
-def test_one_text_where_a_list_may_stand():
+def test_one_text_where_a_list_may_stand() -> None:
     spec = one(aliases="a", extraArgs="--no-warmup", params={"reversePrompt": ["a", "b"]})
     assert spec.aliases == ("a",)
     assert spec.extra_args == ("--no-warmup",)
     assert spec.params.reverse_prompt == ("a", "b")
 
 
-def test_aliases_lead_to_their_model():
+def test_aliases_lead_to_their_model() -> None:
     models = {
         "a": {"params": {"model": "x"}, "aliases": ["small", "fast"]},
         "b": {"params": {"model": "y"}, "aliases": ["large"]},
@@ -195,18 +195,20 @@ def test_aliases_lead_to_their_model():
         ("randomPrompt", True, "no longer"),
     ],
 )
-def test_an_option_without_effect_is_told_once_with_the_reason(key, value, reason):
+def test_an_option_without_effect_is_told_once_with_the_reason(
+    key: str, value: bool | str, reason: str
+) -> None:
     (warning,) = one("Some model", params={key: value}).warnings
     assert warning.startswith(f"Some model: {key} has no effect: ")
     assert reason in warning
 
 
 @pytest.mark.parametrize("value", [False, None])
-def test_an_option_that_is_off_is_not_worth_a_warning(value):
+def test_an_option_that_is_off_is_not_worth_a_warning(value: bool | None) -> None:
     assert one(params={"instruct": value, "interactive": value}).warnings == ()
 
 
-def test_warnings_of_all_models():
+def test_warnings_of_all_models() -> None:
     entry = {"params": {"model": "m", "instruct": True}}
     warnings = parse_catalog(json.dumps({"a": entry, "b": entry})).warnings
     assert [warning.partition(":")[0] for warning in warnings] == ["a", "b"]
@@ -215,7 +217,7 @@ def test_warnings_of_all_models():
 # --- what clients' bodies become -----------------------------------------------------------
 
 
-def test_shaping_of_bodies():
+def test_shaping_of_bodies() -> None:
     fixed = {"seed": 7, "chat_template_kwargs": {"enable_thinking": False}, "stop": ["x", None]}
     spec = one(setParams=fixed, stripParams="temperature")
     assert spec.set_params == fixed

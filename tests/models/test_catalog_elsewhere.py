@@ -1,6 +1,7 @@
 """models.json: entries of models elsewhere."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def problems_elsewhere(**entry: object) -> dict[str, str]:
     return {key.removeprefix("m."): text for key, text in found.items()}
 
 
-def test_a_model_elsewhere():
+def test_a_model_elsewhere() -> None:
     spec = elsewhere(
         url=["http://box:8080/", "https://api.example.com/v1/"],
         key="env:THE_KEY",
@@ -36,14 +37,14 @@ def test_a_model_elsewhere():
     assert "THE_KEY" not in repr(spec)
 
 
-def test_what_a_model_elsewhere_need_not_say():
+def test_what_a_model_elsewhere_need_not_say() -> None:
     spec = elsewhere(url="http://127.0.0.1:8081")
     assert (spec.sent_as, spec.parallel, spec.timeout, spec.key) == ("m", 64, 600, None)
     assert elsewhere(url="http://box", parallel=3).parallel == 3
     assert one().sent_as is None
 
 
-def test_a_key_that_travels_in_the_open_is_warned_about():
+def test_a_key_that_travels_in_the_open_is_warned_about() -> None:
     spec = elsewhere(url=["http://box", "https://box", "http://127.0.0.1:1"], key="sk-1")
     assert spec.warnings == ("m: the key goes to http://box unencrypted",)
     assert elsewhere(url="http://box").warnings == ()
@@ -75,7 +76,9 @@ def test_a_key_that_travels_in_the_open_is_warned_about():
         ("params.ignoreEOS", {"ignoreEOS": True}, "setParams"),
     ],
 )
-def test_what_cannot_be_said_of_a_model_elsewhere(key, value, says):
+def test_what_cannot_be_said_of_a_model_elsewhere(
+    key: str, value: dict[str, Any] | int | list[str] | str, says: str
+) -> None:
     field = key.partition(".")[0]
     problems = problems_elsewhere(**{field: value})
     expected = "params.model" if value == [] else key
@@ -84,7 +87,7 @@ def test_what_cannot_be_said_of_a_model_elsewhere(key, value, says):
     assert "two words" not in problems[expected]
 
 
-def test_a_password_in_an_address_is_not_repeated():
+def test_a_password_in_an_address_is_not_repeated() -> None:
     (problem,) = problems_elsewhere(url="https://me:s3cret@box/v1").values()
     assert "no user and password" in problem
     assert "s3cret" not in problem
@@ -94,12 +97,12 @@ def test_a_password_in_an_address_is_not_repeated():
     ("key", "value"),
     [("key", "sk-1"), ("modelName", "x"), ("caFile", "/ca.pem"), ("timeout", "1m")],
 )
-def test_what_only_a_model_elsewhere_has(key, value):
+def test_what_only_a_model_elsewhere_has(key: str, value: str) -> None:
     assert problems_in(**{key: value}) == {
         key: f"models.json: m.{key}: is only for models with url"
     }
 
 
-def test_everything_wrong_with_a_model_elsewhere_is_told_at_once():
+def test_everything_wrong_with_a_model_elsewhere_is_told_at_once() -> None:
     wrong = problems_elsewhere(env={"A": "b"}, template="zephyr", params={"topK": 1, "seed": 2})
     assert set(wrong) == {"env", "template", "params.topK", "params.seed"}

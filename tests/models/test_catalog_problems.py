@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,11 @@ from tests.models.catalogs import one, problems_in, problems_of
         ('{"a": {"params": {"model": "x", "seed": 1, "seed": 2}}}', "'seed' is given twice"),
     ],
 )
-def test_files_that_are_no_catalog(text, says):
+def test_files_that_are_no_catalog(text: str, says: str) -> None:
     assert says in problems_of(text)[""]
 
 
-def test_every_problem_of_the_file_is_told_at_once():
+def test_every_problem_of_the_file_is_told_at_once() -> None:
     models = {
         "one": {"params": {"model": "x", "temprature": 1}, "ttl": "soon"},
         "two": {"params": {"model": "x", "ctxSize": -1, "topP": 2}, "template": "zephir"},
@@ -53,14 +54,14 @@ def test_every_problem_of_the_file_is_told_at_once():
     }
 
 
-def test_a_problem_says_where_what_and_what_is_allowed():
+def test_a_problem_says_where_what_and_what_is_allowed() -> None:
     text = problems_in({"topP": 2})["params.topP"]
     assert text.startswith("models.json: m.params.topP: ")
     assert "(got 2)" in text
     assert text.endswith("allowed: a number from 0 to 1")
 
 
-def test_an_unknown_key_is_told_with_the_known_ones():
+def test_an_unknown_key_is_told_with_the_known_ones() -> None:
     assert "ctxSize" in problems_in({"contextSize": 1})["params.contextSize"]
     text = problems_in(temperature=1)["temperature"]
     assert "unknown key" in text
@@ -102,7 +103,7 @@ def test_an_unknown_key_is_told_with_the_known_ones():
         ("logitBias", "15043+1 --host 0.0.0.0"),
     ],
 )
-def test_values_that_are_not_allowed(key, value):
+def test_values_that_are_not_allowed(key: str, value: Any) -> None:
     found = problems_in({key: value})
     assert set(found) == {f"params.{key}"}
     assert "allowed: " in found[f"params.{key}"]
@@ -132,7 +133,9 @@ def test_values_that_are_not_allowed(key, value):
         ("params", []),
     ],
 )
-def test_values_beside_params_that_are_not_allowed(key, value):
+def test_values_beside_params_that_are_not_allowed(
+    key: str, value: bool | int | list[str] | str
+) -> None:
     with pytest.raises(InvalidFiles) as caught:
         parse_catalog(json.dumps({"m": {"params": {"model": "x"}} | {key: value}}))
     (problem,) = caught.value.problems
@@ -140,17 +143,17 @@ def test_values_beside_params_that_are_not_allowed(key, value):
 
 
 @pytest.mark.parametrize("label", ["none", "None", " NONE ", "", " "])
-def test_a_personality_that_could_never_be_chosen(label):
+def test_a_personality_that_could_never_be_chosen(label: str) -> None:
     assert set(problems_in(personalities={label: "You are ..."})) == {f"personalities.{label}"}
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x00b", "a\x1b[31mb"])
-def test_names_that_would_break_a_header_or_a_terminal(name):
+def test_names_that_would_break_a_header_or_a_terminal(name: str) -> None:
     with pytest.raises(InvalidFiles, match="printable"):
         parse_catalog(json.dumps({name: {"params": {"model": "x"}}}))
 
 
-def test_aliases_that_clash():
+def test_aliases_that_clash() -> None:
     models = {
         "a": {"params": {"model": "x"}, "aliases": ["small", "b"]},
         "b": {"params": {"model": "y"}, "aliases": ["small"]},
@@ -173,13 +176,13 @@ RESERVED = """
 
 
 @pytest.mark.parametrize("argument", RESERVED.split())
-def test_arguments_that_are_not_the_users(argument):
+def test_arguments_that_are_not_the_users(argument: Any) -> None:
     for written in ([argument, "x"], [f"{argument}=x"], ["-fa", "on", argument]):
         (key,) = problems_in(extraArgs=written)
         assert key == f"extraArgs.{len(written) - 1 if written[0] == '-fa' else 0}"
 
 
-def test_llama_cpp_reads_underscores_as_dashes():
+def test_llama_cpp_reads_underscores_as_dashes() -> None:
     assert set(problems_in(extraArgs=["--api_key", "x"])) == {"extraArgs.0"}
     assert set(problems_in(extraArgs="--ssl_key_file=x")) == {"extraArgs.0"}
 
@@ -189,7 +192,7 @@ def test_llama_cpp_reads_underscores_as_dashes():
     """--no-agent --hf-token --hosts --ubatch-size -mg --spec-default --model-draft --models-x
     --no-ui -c --portable --alias-x""".split(),
 )
-def test_arguments_that_only_look_alike(argument):
+def test_arguments_that_only_look_alike(argument: Any) -> None:
     assert one(extraArgs=[argument, "1"]).extra_args == (argument, "1")
 
 
@@ -201,17 +204,17 @@ def test_arguments_that_only_look_alike(argument):
     LLAMA_ARG_MCP_SERVERS_JSON LLAMA_ARG_MODELS_DIR LLAMA_ARG_N_PARALLEL LLAMA_ARG_STATIC_PATH
     AIP_HTTP_PORT A=B""".split(),
 )
-def test_variables_that_are_not_the_users(variable):
+def test_variables_that_are_not_the_users(variable: Any) -> None:
     assert set(problems_in(env={variable: "hunter2"})) == {f"env.{variable}"}
     assert "hunter2" not in problems_in(env={variable: "hunter2"})[f"env.{variable}"]
 
 
-def test_a_variable_needs_a_text():
+def test_a_variable_needs_a_text() -> None:
     assert set(problems_in(env={"OMP_NUM_THREADS": 4})) == {"env.OMP_NUM_THREADS"}
 
 
 @pytest.mark.parametrize("key", ["model", "personality"])
-def test_what_chooses_where_a_request_goes_cannot_be_shaped(key: str):
+def test_what_chooses_where_a_request_goes_cannot_be_shaped(key: str) -> None:
     assert set(problems_in(stripParams=["x", key])) == {"stripParams.1"}
     (problem,) = problems_in(setParams={key: "x"}).values()
     assert "chooses where the request goes" in problem

@@ -7,6 +7,7 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.tls import CertificateReloader
 from gateway.tls.acme_challenges import ALPN, Challenges, offered_protocols
+from tests.tls.conftest import Forge
 
 OID = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 
@@ -56,7 +58,7 @@ async def shown(port: int, context: ssl.SSLContext, name: str) -> tuple[bytes, s
     [("box.example.com", "box.example.com"), ("192.0.2.1", "1.2.0.192.in-addr.arpa")],
 )
 def test_only_who_asks_for_the_proof_is_shown_it(
-    forge, factory, version: ssl.TLSVersion, name: str, server_name: str
+    forge: Forge, factory: Any, version: ssl.TLSVersion, name: str, server_name: str
 ) -> None:
     own = forge.issue()
 

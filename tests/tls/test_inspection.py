@@ -12,6 +12,7 @@ from gateway.config.settings import TlsSettings
 from gateway.problems import InvalidFiles
 from gateway.secret import Secret
 from gateway.tls import Inspection, build_context, inspect
+from tests.tls.conftest import Forge
 
 DAY = datetime.timedelta(days=1)
 
@@ -32,7 +33,7 @@ def only_warning(found: Inspection) -> tuple[str, str]:
 @pytest.mark.parametrize("traditional", [False, True])
 @pytest.mark.parametrize("passphrase", [None, "pa ss: wörd"])
 def test_every_format_of_a_good_key_is_fine_and_can_be_served(
-    forge, kind, traditional, passphrase
+    forge: Forge, kind: str, traditional: bool, passphrase: str | None
 ) -> None:
     leaf = forge.issue(forge.middle, key=forge.rsa_key(1) if kind == "rsa" else None)
     tls = forge.write(leaf, forge.middle, traditional=traditional, passphrase=passphrase)
@@ -46,20 +47,20 @@ def test_every_format_of_a_good_key_is_fine_and_can_be_served(
     build_context(tls)
 
 
-def test_the_chain_may_be_inside_the_certificate_file(forge) -> None:
+def test_the_chain_may_be_inside_the_certificate_file(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     tls = forge.write(leaf, certificate=leaf.pem + forge.middle.pem)
     found = inspect(tls)
     assert (found.errors, found.warnings) == ((), ())
 
 
-def test_the_chain_may_repeat_the_certificate_as_win_acme_writes_it(forge) -> None:
+def test_the_chain_may_repeat_the_certificate_as_win_acme_writes_it(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     found = inspect(forge.write(leaf, leaf, forge.middle))
     assert (found.errors, found.warnings) == ((), ())
 
 
-def test_a_key_may_share_its_file_with_other_blocks(forge) -> None:
+def test_a_key_may_share_its_file_with_other_blocks(forge: Forge) -> None:
     # `openssl ecparam -genkey` writes the curve before the key.
     leaf = forge.issue()
     curve = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
@@ -69,7 +70,7 @@ def test_a_key_may_share_its_file_with_other_blocks(forge) -> None:
 
 
 @pytest.mark.parametrize("key", ["private_key", "certificate", "ca_chain"])
-def test_a_missing_file(forge, key: str) -> None:
+def test_a_missing_file(forge: Forge, key: str) -> None:
     tls = forge.write(forge.issue(forge.middle), forge.middle)
     path: Path = getattr(tls, key)
     path.unlink()
@@ -79,7 +80,7 @@ def test_a_missing_file(forge, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["private_key", "certificate", "ca_chain"])
 @pytest.mark.parametrize("content", [b"", b"\x30\x82\x01\x0a\xff\x00", b"not a pem\n"])
-def test_not_pem(forge, key: str, content: bytes) -> None:
+def test_not_pem(forge: Forge, key: str, content: bytes) -> None:
     tls = forge.write(forge.issue(forge.middle), forge.middle)
     getattr(tls, key).write_bytes(content)
     where, message = only_error(inspect(tls))
@@ -87,7 +88,7 @@ def test_not_pem(forge, key: str, content: bytes) -> None:
     assert message.endswith("in PEM, but no PEM at all")
 
 
-def test_a_file_that_is_something_else_altogether(forge) -> None:
+def test_a_file_that_is_something_else_altogether(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     folder = replace(tls, certificate=forge.folder)
     assert only_error(inspect(folder)) == ("tls.certificate", "is not a PEM file")
@@ -95,7 +96,7 @@ def test_a_file_that_is_something_else_altogether(forge) -> None:
     assert only_error(inspect(tls)) == ("tls.private_key", "is not a PEM file")
 
 
-def test_key_and_certificate_swapped(forge) -> None:
+def test_key_and_certificate_swapped(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     swapped = replace(tls, private_key=tls.certificate, certificate=tls.private_key)
     assert [(problem.key, problem.message) for problem in inspect(swapped).errors] == [
@@ -112,7 +113,7 @@ def test_nothing_set() -> None:
 
 
 @pytest.mark.parametrize("traditional", [False, True])
-def test_passphrases(forge, traditional: bool) -> None:
+def test_passphrases(forge: Forge, traditional: bool) -> None:
     tls = forge.write(forge.issue(), passphrase="correct horse", traditional=traditional)
     wrong = replace(tls, passphrase=Secret("battery staple"))
     missing = replace(tls, passphrase=None)
@@ -133,7 +134,7 @@ def test_passphrases(forge, traditional: bool) -> None:
         assert "battery" not in str(raised.value)
 
 
-def test_a_passphrase_for_a_key_that_needs_none(forge) -> None:
+def test_a_passphrase_for_a_key_that_needs_none(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     tls = replace(tls, passphrase=Secret("unused"))
     assert only_warning(inspect(tls))[0] == "tls.passphrase"
@@ -141,7 +142,7 @@ def test_a_passphrase_for_a_key_that_needs_none(forge) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
-def test_a_key_of_another_certificate(forge, kind: str) -> None:
+def test_a_key_of_another_certificate(forge: Forge, kind: str) -> None:
     other = forge.issue(key=forge.rsa_key(2) if kind == "rsa" else None)
     tls = forge.write(forge.issue(key=forge.rsa_key(1)), key=other.key_pem())
     where, message = only_error(inspect(tls))
@@ -151,7 +152,7 @@ def test_a_key_of_another_certificate(forge, kind: str) -> None:
         build_context(tls)
 
 
-def test_the_servers_own_certificate_must_come_first(forge) -> None:
+def test_the_servers_own_certificate_must_come_first(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     tls = forge.write(leaf, certificate=forge.middle.pem + leaf.pem)
     where, message = inspect(tls).errors[0].key, inspect(tls).errors[0].message
@@ -159,7 +160,7 @@ def test_the_servers_own_certificate_must_come_first(forge) -> None:
     assert message.endswith("which is number 2 in it")
 
 
-def test_times(forge) -> None:
+def test_times(forge: Forge) -> None:
     start, end = forge.now - 80 * DAY, forge.now + 10 * DAY
     leaf = forge.issue(forge.root, start=start, end=end)
     tls = forge.write(leaf, forge.root)
@@ -173,14 +174,14 @@ def test_times(forge) -> None:
     assert message.startswith("is not valid before ")
 
 
-def test_an_expired_certificate_can_still_be_served(forge) -> None:
+def test_an_expired_certificate_can_still_be_served(forge: Forge) -> None:
     # A box whose clock starts in 1970 must come up; clients will say what they think of it.
     tls = forge.write(forge.issue(start=forge.now - 9 * DAY, end=forge.now - DAY))
     assert only_error(inspect(tls))[1].startswith("expired on ")
     build_context(tls)
 
 
-def test_a_chain_that_does_not_sign_the_certificate(forge) -> None:
+def test_a_chain_that_does_not_sign_the_certificate(forge: Forge) -> None:
     stranger = forge.issue(name="Another root", authority=True)
     tls = forge.write(forge.issue(forge.middle), stranger)
     assert only_error(inspect(tls)) == (
@@ -189,13 +190,13 @@ def test_a_chain_that_does_not_sign_the_certificate(forge) -> None:
     )
 
 
-def test_an_issuer_with_the_right_name_and_the_wrong_key(forge) -> None:
+def test_an_issuer_with_the_right_name_and_the_wrong_key(forge: Forge) -> None:
     impostor = forge.issue(forge.root, name="Test intermediate", authority=True)
     tls = forge.write(forge.issue(forge.middle), impostor)
     assert "does not sign" in only_error(inspect(tls))[1]
 
 
-def test_an_expired_issuer(forge) -> None:
+def test_an_expired_issuer(forge: Forge) -> None:
     old = forge.issue(
         forge.root,
         name="Old",
@@ -206,7 +207,7 @@ def test_an_expired_issuer(forge) -> None:
     assert "CN=Old" in only_error(inspect(forge.write(forge.issue(old), old)))[1]
 
 
-def test_a_chain_with_more_than_it_needs_or_less(forge) -> None:
+def test_a_chain_with_more_than_it_needs_or_less(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     stranger = forge.issue(name="Another root", authority=True)
     key, message = only_warning(inspect(forge.write(leaf, forge.middle, stranger)))
@@ -216,7 +217,7 @@ def test_a_chain_with_more_than_it_needs_or_less(forge) -> None:
     assert "CN=Test intermediate" in message
 
 
-def test_the_chain_in_any_order(forge) -> None:
+def test_the_chain_in_any_order(forge: Forge) -> None:
     tls = forge.write(forge.issue(forge.middle), forge.root, forge.middle)
     found = inspect(tls)
     assert (found.errors, found.warnings) == ((), ())
@@ -225,7 +226,7 @@ def test_the_chain_in_any_order(forge) -> None:
 @pytest.mark.parametrize(
     ("mode", "advice"), [(0o644, "640"), (0o604, "600"), (0o640, None), (0o400, None)]
 )
-def test_a_key_that_everybody_can_read(forge, mode: int, advice: str | None) -> None:
+def test_a_key_that_everybody_can_read(forge: Forge, mode: int, advice: str | None) -> None:
     tls = forge.write(forge.issue())
     tls.private_key.chmod(mode)
     if advice is None:
@@ -236,12 +237,12 @@ def test_a_key_that_everybody_can_read(forge, mode: int, advice: str | None) -> 
         assert f"chmod {advice}" in message
 
 
-def test_a_certificate_for_no_name(forge) -> None:
+def test_a_certificate_for_no_name(forge: Forge) -> None:
     found = inspect(forge.write(forge.issue(named=False)))
     assert only_warning(found)[0] == "tls.certificate"
 
 
-def test_a_key_too_small(forge) -> None:
+def test_a_key_too_small(forge: Forge) -> None:
     tls = forge.write(forge.issue(key=forge.rsa_key(1, bits=1024)))
     assert only_error(inspect(tls)) == (
         "tls.private_key",
@@ -249,7 +250,7 @@ def test_a_key_too_small(forge) -> None:
     )
 
 
-def test_damaged_files(forge) -> None:
+def test_damaged_files(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     broken = leaf.pem.replace(b"MII", b"AAA", 1)
     assert only_error(inspect(forge.write(leaf, certificate=broken))) == (
@@ -265,7 +266,7 @@ def test_damaged_files(forge) -> None:
     assert only_error(inspect(forge.write(leaf, key=broken))) == ("tls.private_key", "is damaged")
 
 
-def test_what_only_openssl_objects_to_is_told_in_its_words(forge) -> None:
+def test_what_only_openssl_objects_to_is_told_in_its_words(forge: Forge) -> None:
     weak = forge.issue(name="Weak", authority=True, key=forge.rsa_key(1, bits=1024))
     tls = forge.write(forge.issue(weak), weak)
     assert inspect(tls).errors == ()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.tls import pem
+from tests.tls.conftest import Forge
 
 
-def test_what_is_sent_is_the_certificate_and_then_the_chain_each_once(forge) -> None:
+def test_what_is_sent_is_the_certificate_and_then_the_chain_each_once(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     own = leaf.pem + forge.middle.pem
     chain = leaf.pem + forge.middle.pem + forge.root.pem
@@ -15,13 +16,13 @@ def test_what_is_sent_is_the_certificate_and_then_the_chain_each_once(forge) -> 
     assert pem.served_chain(leaf.pem, b"") == [leaf.der]
 
 
-def test_comments_and_windows_line_ends(forge) -> None:
+def test_comments_and_windows_line_ends(forge: Forge) -> None:
     leaf = forge.issue()
     text = b"subject=CN = localhost\r\n" + leaf.pem.replace(b"\n", b"\r\n") + b"trailing"
     assert pem.certificates(text) == [leaf.der]
 
 
-def test_a_private_key_in_the_certificate_file_is_not_part_of_the_chain(forge) -> None:
+def test_a_private_key_in_the_certificate_file_is_not_part_of_the_chain(forge: Forge) -> None:
     leaf = forge.issue()
     assert pem.served_chain(leaf.key_pem() + leaf.pem, b"") == [leaf.der]
     assert pem.labels(leaf.key_pem() + leaf.pem) == ["PRIVATE KEY", "CERTIFICATE"]
@@ -29,7 +30,9 @@ def test_a_private_key_in_the_certificate_file_is_not_part_of_the_chain(forge) -
 
 @pytest.mark.parametrize("traditional", [False, True])
 @pytest.mark.parametrize("passphrase", [None, "x"])
-def test_encrypted_keys_are_known_without_opening_them(forge, traditional, passphrase) -> None:
+def test_encrypted_keys_are_known_without_opening_them(
+    forge: Forge, traditional: bool, passphrase: str | None
+) -> None:
     pair = forge.issue()
     key = pair.key_pem(traditional=traditional, passphrase=passphrase)
     block = pem.private_key(pair.pem + key)

@@ -11,6 +11,7 @@ import stat
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -92,7 +93,7 @@ def test_the_extensions(tmp_path: Path) -> None:
     leaf = x509.load_pem_x509_certificate(made.certificate.read_bytes())
     ca = x509.load_pem_x509_certificate(made.chain.read_bytes())
 
-    def value(certificate: x509.Certificate, kind: type):
+    def value(certificate: x509.Certificate, kind: type) -> Any:
         return certificate.extensions.get_extension_for_class(kind)
 
     assert value(leaf, x509.BasicConstraints).value.ca is False
@@ -179,7 +180,9 @@ def test_existing_files_are_refused_or_kept(tmp_path: Path) -> None:
         (lambda d: shutil.copy(d / "a.lan-key.pem", d / "local-ca-key.pem"), "does not belong"),
     ],
 )
-def test_a_spoiled_authority_is_said_and_nothing_is_lost(tmp_path: Path, spoil, said: str) -> None:
+def test_a_spoiled_authority_is_said_and_nothing_is_lost(
+    tmp_path: Path, spoil: Any, said: str
+) -> None:
     self_signed(["a.lan"], tmp_path)
     spoil(tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}

@@ -44,7 +44,7 @@ from tests.backends.memory.headers import SMOLLM2, spec_of, with_real_model
         "GGML status: error (failed to allocate memory)",
     ],
 )
-def test_out_of_memory_in_llama_cpps_words(line):
+def test_out_of_memory_in_llama_cpps_words(line: str) -> None:
     assert looks_like_oom(1, ["llama_context: n_ctx = 8192", line, "exiting"])
     assert looks_like_oom(-6, [line])
 
@@ -63,7 +63,7 @@ def test_out_of_memory_in_llama_cpps_words(line):
         ("CUDA error: an illegal memory access was encountered", False),
     ],
 )
-def test_memory_of_a_gpu_is_not_one_requests_alone(line, of_a_gpu):
+def test_memory_of_a_gpu_is_not_one_requests_alone(line: str, of_a_gpu: bool) -> None:
     assert gpu_ran_out(["main: model loaded", line, "Aborted"]) is of_a_gpu
 
 
@@ -88,14 +88,14 @@ def test_memory_of_a_gpu_is_not_one_requests_alone(line, of_a_gpu):
         ],
     ],
 )
-def test_other_deaths_are_not_out_of_memory(lines):
+def test_other_deaths_are_not_out_of_memory(lines: list[str]) -> None:
     assert not looks_like_oom(1, lines)
     assert not looks_like_oom(-11, lines)
     assert not looks_like_oom(None, lines)
 
 
 @with_real_model
-async def test_a_real_child_without_enough_memory_says_so(tmp_path):
+async def test_a_real_child_without_enough_memory_says_so(tmp_path: Path) -> None:
     spec = spec_of({"model": SMOLLM2, "ctxSize": 2**20, "threads": 2})  # a cache of 22 GiB
     command = build_command(
         spec,
@@ -116,7 +116,7 @@ async def test_a_real_child_without_enough_memory_says_so(tmp_path):
     assert looks_like_oom(status, log.tail())
 
 
-def test_being_killed_is_what_the_oom_killer_does():
+def test_being_killed_is_what_the_oom_killer_does() -> None:
     assert looks_like_oom(-9, [])
     assert looks_like_oom(137, [])  # through a shell script
     assert not looks_like_oom(-15, [])

@@ -1,5 +1,7 @@
 """What a model needs by its header and its flags."""
 
+from pathlib import Path
+
 import pytest
 
 from gateway.backends.estimate import estimate, split_parts
@@ -8,19 +10,19 @@ from tests.backends.memory.headers import LLAMA, MIB, gguf, spec_of, total
 TOKEN = 2048
 
 
-def test_the_cache_grows_with_the_context_that_is_set(storage):
+def test_the_cache_grows_with_the_context_that_is_set(storage: Path) -> None:
     mask = 512 * 2
     assert total(storage, {"ctxSize": 2048}) - total(storage, {"ctxSize": 1024}) == 1024 * (
         TOKEN + mask
     )
 
 
-def test_no_context_size_means_the_models_own(storage):
+def test_no_context_size_means_the_models_own(storage: Path) -> None:
     own = total(storage, {"ctxSize": 8192})
     assert total(storage) == total(storage, {"ctxSize": 0}) == own
 
 
-def test_flags_and_variables_count_as_llama_server_takes_them(storage):
+def test_flags_and_variables_count_as_llama_server_takes_them(storage: Path) -> None:
     wanted = total(storage, {"ctxSize": 1024})
     assert total(storage, {"ctxSize": 4096}, extraArgs=["-c", "2048", "--ctx-size=1024"]) == wanted
     assert total(storage, extraArgs=["--ctx_size", "1024"]) == wanted
@@ -30,13 +32,13 @@ def test_flags_and_variables_count_as_llama_server_takes_them(storage):
     assert total(storage, {"ctxSize": 1024}, extraArgs=["-c", "many"]) == wanted
 
 
-def test_a_quantized_cache_is_smaller(storage):
+def test_a_quantized_cache_is_smaller(storage: Path) -> None:
     plain = total(storage, {"ctxSize": 8192})
     both = total(storage, {"ctxSize": 8192}, extraArgs=["-ctk", "q8_0", "--cache-type-v", "q4_0"])
     assert plain - both == 8192 * TOKEN / 2 * (2 - 34 / 32 + 2 - 18 / 32) / 2
 
 
-def test_heads_may_differ_from_layer_to_layer_and_have_lengths_of_their_own(storage):
+def test_heads_may_differ_from_layer_to_layer_and_have_lengths_of_their_own(storage: Path) -> None:
     values = {
         **LLAMA,
         "llama.attention.head_count_kv": [2, 0, 1, 0],
@@ -50,7 +52,7 @@ def test_heads_may_differ_from_layer_to_layer_and_have_lengths_of_their_own(stor
     assert total(storage, {"ctxSize": 1024}) == plain - 1024 * TOKEN + cache + grown
 
 
-def test_slots_share_the_context_and_get_whole_pieces_of_it(storage):
+def test_slots_share_the_context_and_get_whole_pieces_of_it(storage: Path) -> None:
     one = total(storage, {"ctxSize": 4096})
     logits = 3 * 3 * 4  # of 3 tokens, for 3 more slots
     assert total(storage, {"ctxSize": 4096}, parallel=4) == one + logits
@@ -59,7 +61,7 @@ def test_slots_share_the_context_and_get_whole_pieces_of_it(storage):
     )
 
 
-def test_each_slot_has_the_models_own_context(storage):
+def test_each_slot_has_the_models_own_context(storage: Path) -> None:
     logits = 3 * 3 * 4
     four = total(storage, {"ctxSize": 4 * 8192}, parallel=4)
     assert total(storage, parallel=4) == total(storage, {"ctxSize": 0}, parallel=4) == four
@@ -68,7 +70,7 @@ def test_each_slot_has_the_models_own_context(storage):
         assert total(storage, parallel=4, **said) == shared
 
 
-def test_an_encoder_keeps_no_cache(storage):
+def test_an_encoder_keeps_no_cache(storage: Path) -> None:
     decoder = total(storage, {"ctxSize": 1024})
     values = {**LLAMA, "llama.attention.causal": False}
     (storage / "m.gguf").write_bytes(gguf(values, weights=MIB))
@@ -76,7 +78,7 @@ def test_an_encoder_keeps_no_cache(storage):
     assert total(storage, {"ctxSize": 1024}) == decoder - 1024 * TOKEN + grown
 
 
-def test_every_part_of_a_split_model_counts_and_no_part_of_another(storage):
+def test_every_part_of_a_split_model_counts_and_no_part_of_another(storage: Path) -> None:
     whole = gguf(LLAMA, weights=MIB)
     first = storage / "big-00001-of-00003.gguf"
     first.write_bytes(whole)
@@ -92,7 +94,7 @@ def test_every_part_of_a_split_model_counts_and_no_part_of_another(storage):
     assert [part.name[4:9] for part in split_parts(first)] == ["00001", "00002", "00003"]
 
 
-def test_a_part_of_the_layers_takes_its_part_of_the_gpu(storage):
+def test_a_part_of_the_layers_takes_its_part_of_the_gpu(storage: Path) -> None:
     # 4 layers, and the output layer.
     everything = total(storage, {"ctxSize": 8192}, gpu=True)
     held = len(gguf(LLAMA, weights=MIB)) + 8192 * TOKEN
@@ -107,7 +109,7 @@ def test_a_part_of_the_layers_takes_its_part_of_the_gpu(storage):
     assert total(storage, {"gpuLayers": 0}) == total(storage, {"gpuLayers": 99})
 
 
-def test_a_gpu_reserves_logits_for_every_token_of_a_micro_batch(storage):
+def test_a_gpu_reserves_logits_for_every_token_of_a_micro_batch(storage: Path) -> None:
     vocabulary = 100_000
     values = {**LLAMA, "llama.vocab_size": vocabulary}
     small = [total(storage, gpu=gpu) for gpu in (False, True)]
@@ -121,7 +123,7 @@ def test_a_gpu_reserves_logits_for_every_token_of_a_micro_batch(storage):
     assert total(storage, extraArgs=["-ub", "64"], gpu=True) == least < total(storage, gpu=True)
 
 
-def test_projector_and_draft_model_count(storage):
+def test_projector_and_draft_model_count(storage: Path) -> None:
     (storage / "p.gguf").write_bytes(bytes(5 * MIB))
     (storage / "d.gguf").write_bytes(gguf(LLAMA, weights=2 * MIB))
     plain = total(storage, {"ctxSize": 1024})
@@ -129,14 +131,14 @@ def test_projector_and_draft_model_count(storage):
     assert total(storage, {"ctxSize": 1024}, draftModel="d.gguf") > plain + 2 * MIB + 1024 * TOKEN
 
 
-def test_without_a_readable_header_the_file_size_is_what_there_is(storage):
+def test_without_a_readable_header_the_file_size_is_what_there_is(storage: Path) -> None:
     (storage / "m.gguf").write_bytes(bytes(100 * MIB))
     found = estimate(spec_of(), storage, gpu=False)
     assert not found.from_header
     assert found.total == 110 * MIB + 512 * MIB
 
 
-def test_a_missing_file_needs_nothing_and_an_odd_header_harms_nothing(storage):
+def test_a_missing_file_needs_nothing_and_an_odd_header_harms_nothing(storage: Path) -> None:
     assert estimate(spec_of({"model": "gone.gguf"}), storage, gpu=False).total == 0
     assert estimate(spec_of({"model": "package:nothing_x/m.gguf"}), storage, gpu=True).total == 0
     odd: dict[str, object] = {"general.architecture": "llama"}

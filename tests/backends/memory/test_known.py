@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+from pathlib import Path
+
+import pytest
 
 from gateway.backends import process
 from gateway.backends.logring import LogRing
@@ -12,7 +15,9 @@ from gateway.tasks import spawn
 from tests.backends.memory.headers import LLAMA, MIB, Kept, gguf, spec_of, total
 
 
-def test_a_fingerprint_changes_with_what_changes_memory_and_with_nothing_else(storage):
+def test_a_fingerprint_changes_with_what_changes_memory_and_with_nothing_else(
+    storage: Path,
+) -> None:
     (storage / "p.gguf").write_bytes(b"projector")
     base = spec_of({"ctxSize": 1024})
 
@@ -42,7 +47,9 @@ def test_a_fingerprint_changes_with_what_changes_memory_and_with_nothing_else(st
     assert len(of(spec_of({"model": "package:nothing_x/m.gguf"}))) == 64
 
 
-async def test_models_json_comes_before_what_was_measured_and_that_before_the_estimate(storage):
+async def test_models_json_comes_before_what_was_measured_and_that_before_the_estimate(
+    storage: Path,
+) -> None:
     spec = spec_of({"ctxSize": 1024})
     kept = Kept()
     needs = Needs(storage, kept, kept.remember)
@@ -61,7 +68,7 @@ async def test_models_json_comes_before_what_was_measured_and_that_before_the_es
     assert later.known(fixed) == await later.need_of(fixed)
 
 
-async def test_a_changed_entry_or_file_is_looked_at_again(storage):
+async def test_a_changed_entry_or_file_is_looked_at_again(storage: Path) -> None:
     kept = Kept()
     needs = Needs(storage, kept, kept.remember)
     small = await needs.need_of(spec_of({"ctxSize": 1024}))
@@ -71,14 +78,14 @@ async def test_a_changed_entry_or_file_is_looked_at_again(storage):
     assert (await needs.need_of(spec_of({"ctxSize": 4096}))).source is Source.GUESSED
 
 
-async def test_a_logit_bias_is_no_obstacle(storage):
+async def test_a_logit_bias_is_no_obstacle(storage: Path) -> None:
     kept = Kept()
     needs = Needs(storage, kept, kept.remember)
     spec = spec_of({"logitBias": {"5": 1.0}})  # an entry that cannot be hashed
     assert await needs.need_of(spec) == needs.known(spec)
 
 
-async def test_nothing_is_measured_of_a_group_that_is_gone(storage):
+async def test_nothing_is_measured_of_a_group_that_is_gone(storage: Path) -> None:
     kept = Kept()
     needs = Needs(storage, kept, kept.remember)
     child = await process.start(("true",), {}, log=LogRing(), name="gone")
@@ -87,7 +94,9 @@ async def test_nothing_is_measured_of_a_group_that_is_gone(storage):
     assert not kept
 
 
-async def test_a_store_that_fails_costs_only_the_memory_of_it(storage, caplog):
+async def test_a_store_that_fails_costs_only_the_memory_of_it(
+    storage: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def broken(key: str, size: int) -> None:
         raise GatewayError("disk full")
 
@@ -102,7 +111,7 @@ async def test_a_store_that_fails_costs_only_the_memory_of_it(storage, caplog):
     assert "disk full" in caplog.text
 
 
-async def test_a_big_vocabulary_does_not_hold_up_the_loop(storage):
+async def test_a_big_vocabulary_does_not_hold_up_the_loop(storage: Path) -> None:
     values = {**LLAMA, "tokenizer.ggml.tokens": [f"token {i}" for i in range(300_000)]}
     (storage / "m.gguf").write_bytes(gguf(values))
     kept = Kept()

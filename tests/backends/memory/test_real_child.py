@@ -39,7 +39,7 @@ async def running(spec: ModelSpec, address: Path) -> AsyncIterator[process.Child
 
 
 @with_real_model
-async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_path):
+async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_path: Path) -> None:
     spec = spec_of({"model": SMOLLM2, "ctxSize": 4096, "threads": 2})
     kept = Kept()
     needs = Needs(tmp_path, {}, kept.remember)
@@ -60,7 +60,9 @@ async def test_a_real_child_is_measured_and_the_estimate_is_near_and_above(tmp_p
 
 @with_real_model
 @pytest.mark.parametrize("arguments", [[], ["--kv-unified"], ["-c", "2048"]])
-async def test_the_estimate_of_several_slots_is_near_and_above(tmp_path, arguments):
+async def test_the_estimate_of_several_slots_is_near_and_above(
+    tmp_path: Path, arguments: list[str]
+) -> None:
     """The bundled server gives each slot as many tokens as the model was trained with."""
     spec = spec_of({"model": SMOLLM2, "threads": 2}, parallel=3, extraArgs=arguments)
     guess = estimate(spec, tmp_path, gpu=False)

@@ -27,6 +27,7 @@ from gateway.tasks import spawn
 from tests.harness import Served, fake_model, opened, project
 from tests.pebble import Pebble
 from tests.tls.acme.gateways import DOMAINS, NAME, needs_pebble, settings_of, store, until
+from tests.tls.conftest import Forge
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +99,7 @@ async def test_the_first_certificate_comes_by_itself(
 @needs_pebble
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
 async def test_renewal_under_open_streams(
-    forge, pebble: Pebble, tmp_path: Path, challenge: str
+    forge: Forge, pebble: Pebble, tmp_path: Path, challenge: str
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -149,7 +150,7 @@ async def test_renewal_under_open_streams(
 
 
 async def test_a_certificate_that_is_there_is_used_without_asking_anybody(
-    forge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    forge: Forge, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]

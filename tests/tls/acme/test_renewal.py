@@ -25,6 +25,7 @@ from gateway.tls.acme import AcmeCertificate
 from gateway.tls.acme_schedule import Pace
 from tests.pebble import Pebble
 from tests.tls.acme.gateways import DAY, NAME, needs_pebble, settings_of, store, until
+from tests.tls.conftest import Forge
 
 FAST = Pace(first_retry=0.3, tries_an_hour=1000, after_unusable=0.3)
 
@@ -59,7 +60,7 @@ def on_disk(settings: Settings) -> x509.Certificate:
 
 @needs_pebble
 async def test_failures_back_off_and_the_old_certificate_stays(
-    forge, pebble: Pebble, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    forge: Forge, pebble: Pebble, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_of(tmp_path / "p", pebble)
     old = store(forge, settings, age=64)  # past two thirds of 90 days, whatever the jitter
@@ -111,7 +112,7 @@ async def test_tries_are_counted_over_restarts(pebble: Pebble, tmp_path: Path) -
 
 @needs_pebble
 async def test_other_domains_and_another_authority_mean_a_new_certificate(
-    forge, pebble: Pebble, tmp_path: Path
+    forge: Forge, pebble: Pebble, tmp_path: Path
 ) -> None:
     settings = settings_of(tmp_path / "p", pebble, email="me@example.com")
     store(forge, settings, age=1, directory="https://staging.example.com/dir")

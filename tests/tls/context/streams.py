@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -65,7 +66,9 @@ async def close(*streams: Stream) -> None:
     await asyncio.gather(*(writer.wait_closed() for _, writer in streams), return_exceptions=True)
 
 
-async def presented(port: int, context: ssl.SSLContext | None = None, name: str = "localhost"):
+async def presented(
+    port: int, context: ssl.SSLContext | None = None, name: str = "localhost"
+) -> Any:
     """The certificate that a new connection is shown (DER)."""
     stream = await connect(port, context, name)
     assert await echoes(stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from gateway.problems import InvalidFiles
 from gateway.secret import Secret
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import CertificateReloader
+from tests.tls.conftest import Forge
 from tests.tls.context.streams import echo_server, presented
 
 
-def test_a_broken_new_file_keeps_the_old_certificate(forge, run) -> None:
+def test_a_broken_new_file_keeps_the_old_certificate(
+    forge: Forge, run: Callable[[Awaitable[None]], None]
+) -> None:
     old = forge.issue(forge.root)
 
     async def main() -> None:
@@ -45,7 +49,7 @@ def test_a_broken_new_file_keeps_the_old_certificate(forge, run) -> None:
     run(main())
 
 
-def test_other_files_by_new_settings(forge, run) -> None:
+def test_other_files_by_new_settings(forge: Forge, run: Callable[[Awaitable[None]], None]) -> None:
     old, new = forge.issue(), forge.issue()
 
     async def main() -> None:
@@ -67,7 +71,7 @@ def test_other_files_by_new_settings(forge, run) -> None:
 
 
 async def test_check_takes_files_that_have_stopped_changing(
-    forge, caplog: pytest.LogCaptureFixture
+    forge: Forge, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     old, new = forge.issue(), forge.issue()
@@ -91,7 +95,7 @@ async def test_check_takes_files_that_have_stopped_changing(
 
 
 async def test_check_reports_broken_files_once_and_looks_again_when_they_change(
-    forge, caplog: pytest.LogCaptureFixture
+    forge: Forge, caplog: pytest.LogCaptureFixture
 ) -> None:
     old, new = forge.issue(), forge.issue()
     tls = forge.write(old)
@@ -111,7 +115,7 @@ async def test_check_reports_broken_files_once_and_looks_again_when_they_change(
         assert await presented(port) == new.der
 
 
-async def test_a_link_that_points_elsewhere_is_a_change(forge) -> None:
+async def test_a_link_that_points_elsewhere_is_a_change(forge: Forge) -> None:
     """As certbot does it: live/ links into archive/, and both files are of one size."""
     old, new = forge.issue(), forge.issue()
     tls = forge.write(old)
@@ -129,7 +133,7 @@ async def test_a_link_that_points_elsewhere_is_a_change(forge) -> None:
     assert [await reloader.check() for _ in range(2)] == [False, True]
 
 
-async def test_watch_sees_a_change_by_itself(forge) -> None:
+async def test_watch_sees_a_change_by_itself(forge: Forge) -> None:
     old, new = forge.issue(), forge.issue()
     reloader = await CertificateReloader.open(forge.write(old))
     async with echo_server(reloader.context) as port:
@@ -141,14 +145,14 @@ async def test_watch_sees_a_change_by_itself(forge) -> None:
         await cancel_and_wait(watcher)
 
 
-async def test_opening_broken_files_says_what_is_wrong(forge) -> None:
+async def test_opening_broken_files_says_what_is_wrong(forge: Forge) -> None:
     tls = forge.write(forge.issue(), key=forge.root.key_pem())
     with pytest.raises(InvalidFiles, match=r"/etc/x\.yaml: tls\.private_key: does not belong"):
         await CertificateReloader.open(tls, file="/etc/x.yaml")
 
 
 async def test_half_of_a_new_pair_is_never_served_and_no_alarm(
-    forge, caplog: pytest.LogCaptureFixture
+    forge: Forge, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A tool that takes seconds between the key and the certificate, and then the chain."""
     caplog.set_level(logging.INFO)
@@ -169,7 +173,7 @@ async def test_half_of_a_new_pair_is_never_served_and_no_alarm(
 
 
 async def test_files_that_change_while_they_are_read_are_read_again(
-    forge, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the certificate and the chain somebody writes both."""
     other = forge.issue(forge.root, name="Next intermediate", authority=True)

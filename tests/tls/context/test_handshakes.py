@@ -7,17 +7,22 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from gateway.problems import InvalidFiles
 from gateway.tls import build_context
+from tests.tls.conftest import Forge
 from tests.tls.context.streams import VERSIONS, anyone, close, connect, echo_server, echoes, tls_of
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
-def test_a_client_that_knows_only_the_root_accepts_it(forge, run, version, kind) -> None:
+def test_a_client_that_knows_only_the_root_accepts_it(
+    forge: Forge, run: Callable[[Awaitable[None]], None], version: Any, kind: str
+) -> None:
     leaf = forge.issue(forge.middle, key=forge.rsa_key(1) if kind == "rsa" else None)
     client = forge.client()
     client.minimum_version = client.maximum_version = version
@@ -64,7 +69,7 @@ def shake_hands(server_context: ssl.SSLContext, client_context: ssl.SSLContext) 
     ],
 )
 def test_old_protocols_and_ciphers_are_refused(
-    forge, ciphers: str, version: str, reason: str | None
+    forge: Forge, ciphers: str, version: str, reason: str | None
 ) -> None:
     client = anyone()
     client.set_ciphers(ciphers)
@@ -78,7 +83,9 @@ def test_old_protocols_and_ciphers_are_refused(
     assert shake_hands(server, client) == reason
 
 
-def test_a_client_that_speaks_only_http2_is_not_lied_to(forge, run) -> None:
+def test_a_client_that_speaks_only_http2_is_not_lied_to(
+    forge: Forge, run: Callable[[Awaitable[None]], None]
+) -> None:
     client = anyone()
     client.set_alpn_protocols(["h2"])
 
@@ -92,7 +99,7 @@ def test_a_client_that_speaks_only_http2_is_not_lied_to(forge, run) -> None:
 
 
 def test_an_encrypted_key_leaves_nothing_behind_in_the_temporary_folder(
-    forge, monkeypatch: pytest.MonkeyPatch
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = forge.folder / "tmp"
     folder.mkdir()
@@ -103,7 +110,7 @@ def test_an_encrypted_key_leaves_nothing_behind_in_the_temporary_folder(
     assert list(folder.iterdir()) == []
 
 
-def test_serving_needs_nothing_heavy(forge) -> None:
+def test_serving_needs_nothing_heavy(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     program = (
         "import sys, gateway.cli.tls\n"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from gateway.tls import CertificateReloader
+from tests.tls.conftest import Forge
 from tests.tls.context.streams import (
     VERSIONS,
     anyone,
@@ -23,7 +26,9 @@ from tests.tls.context.streams import (
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("before", "after"), [("ec", "ec"), ("rsa", "ec"), ("ec", "rsa")])
-def test_a_new_certificate_under_fifty_open_streams(forge, run, version, before, after) -> None:
+def test_a_new_certificate_under_fifty_open_streams(
+    forge: Forge, run: Callable[[Awaitable[None]], None], version: Any, before: str, after: str
+) -> None:
     keys = {"rsa": forge.rsa_key(1), "ec": None}
     old = forge.issue(forge.middle, key=keys[before])
     new = forge.issue(forge.middle, key=keys[after])
@@ -51,7 +56,9 @@ def test_a_new_certificate_under_fifty_open_streams(forge, run, version, before,
     run(main())
 
 
-def test_the_new_chain_and_alpn_come_with_the_new_certificate(forge, run) -> None:
+def test_the_new_chain_and_alpn_come_with_the_new_certificate(
+    forge: Forge, run: Callable[[Awaitable[None]], None]
+) -> None:
     other = forge.issue(forge.root, name="Next intermediate", authority=True)
     client = forge.client()
     client.set_alpn_protocols(["http/1.1"])
@@ -73,7 +80,9 @@ def test_the_new_chain_and_alpn_come_with_the_new_certificate(forge, run) -> Non
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_sessions_are_resumed_before_and_after_a_new_certificate(forge, run, version) -> None:
+def test_sessions_are_resumed_before_and_after_a_new_certificate(
+    forge: Forge, run: Callable[[Awaitable[None]], None], version: Any
+) -> None:
     client = anyone(version)
 
     def visit(port: int, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
