@@ -1,130 +1,68 @@
-"""The one composition root: every route, and what its handler needs."""
+"""The one composition root: services, the handlers that are given them, and the route table."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import cast
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.access.accounting import ACCOUNTING, Accounting
+from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
-from gateway.api import (
-    admin,
-    admin_keys,
-    admin_models,
-    admin_pulls,
-    admin_requests,
-    classic,
-    clients,
-    history,
-    hub,
-    listing,
-    log,
-    openapi,
-    overview,
-    own_key,
-    probes,
-    relayed,
-    router,
-    schemas,
-    storage,
-    system,
-    webui,
-)
-from gateway.api.addresses import ADDRESSES, Addresses
-from gateway.api.app_keys import (
-    ERRORS,
-    GATE,
-    HEADERS,
-    LIBRARY,
-    LIFECYCLE,
-    SCHEDULER,
-    SETTINGS,
-    ErrorLog,
-)
-from gateway.api.events import BOARD, Board
-from gateway.api.middleware import PIPELINES, edge, nowhere, on_prepare
-from gateway.api.pipeline import AiohttpRoute, CachedRoute
-from gateway.api.reading import leave_expect
+from gateway.api.admin_keys import AdminKeyHandlers
+from gateway.api.admin_models import ModelEntryHandlers
+from gateway.api.admin_pulls import PullHandlers
+from gateway.api.admin_requests import RequestHandlers
+from gateway.api.classic import ClassicHandlers
+from gateway.api.clients import ClientHandlers
+from gateway.api.events import Board
+from gateway.api.history import HistoryHandlers
+from gateway.api.hub import HubHandlers
+from gateway.api.listing import Listing, ListingHandlers
+from gateway.api.log import LogHandlers
+from gateway.api.middleware import Edge
+from gateway.api.model_states import ModelStateHandlers
+from gateway.api.openapi import OpenApiHandlers
+from gateway.api.overview import StatusHandlers
+from gateway.api.own_key import OwnKeyHandlers
+from gateway.api.pipeline import CachedRoute
+from gateway.api.probes import AcmeChallenges, ProbeHandlers
+from gateway.api.relayed import JSON_ROUTES, RelayedHandlers
 from gateway.api.room import Room
-from gateway.api.services import SERVICES, Services
+from gateway.api.route import Row
+from gateway.api.router import RouterHandlers
+from gateway.api.schemas import SchemaHandlers
+from gateway.api.services import Services
+from gateway.api.storage import StorageHandlers
+from gateway.api.system import SystemHandlers
+from gateway.api.webui import WebUiHandlers
 from gateway.backends.facts import Headers
+from gateway.backends.hub_listings import HubListings
+from gateway.backends.model_details import ModelDetails
+from gateway.backends.pulls import Pulls
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.webui import WebUi
 from gateway.config.settings import Settings
 from gateway.entries import Entries
+from gateway.error_log import ErrorLog
+from gateway.history import History
 from gateway.http.cors import Cors
 from gateway.http.fast_listener import FastRoutes
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Site
 from gateway.http.refusals import Refusals
-from gateway.http.request import Endpoint, Handler
-from gateway.http.tls_state import TLS, TlsState
+from gateway.http.request import Endpoint
+from gateway.http.tls_state import TlsState
 from gateway.library import Library
 from gateway.proxy.routes import dialect_at
-from gateway.web import page
-
-#: (method, path, handler). What a handler asks of its caller stands at its definition
-#: (``@needs``); without it, a valid key. The routes of llama-server's that are passed on, or
-#: refused, come from :mod:`gateway.proxy.routes`.
-ROUTES = (
-    ("GET", "/ping", probes.ping),
-    ("GET", "/health", probes.health),
-    ("GET", "/ready", probes.ready),
-    ("GET", "/.well-known/acme-challenge/{token}", probes.acme_challenge),
-    ("GET", "/v1/health", probes.health),
-    ("GET", "/models", router.models),
-    ("POST", "/models/load", router.load),
-    ("POST", "/models/unload", router.unload),
-    ("GET", "/models/sse", router.events),
-    ("GET", "/models/{model:.+}", listing.openai_model),
-    ("POST", "/loadModel", classic.load_model),
-    ("GET", "/unloadModel", classic.unload_model),
-    ("POST", "/unloadModel", classic.unload_model),
-    ("GET", "/status", classic.status),
-    ("GET", "/chat/errors", classic.chat_errors),
-    ("GET", "/chat/ask", classic.chat_ask),
-    ("GET", "/v1/models", listing.openai_models),
-    ("GET", "/v1/models/{model:.+}", listing.openai_model),
-    ("GET", "/admin/models", admin.models),
-    ("GET", "/admin/models/{model:.+}/log", admin.model_log),
-    ("GET", "/admin/models/{name:.+}", admin_models.get_entry),
-    ("PUT", "/admin/models/{name:.+}", admin_models.put_entry),
-    ("PATCH", "/admin/models/{name:.+}", admin_models.patch_entry),
-    ("DELETE", "/admin/models/{name:.+}", admin_models.delete_entry),
-    ("GET", "/admin/storage", storage.storage),
-    ("GET", "/admin/hub", hub.hub_listing),
-    ("GET", "/admin/system", system.system_report),
-    ("GET", "/admin/system/history", history.system_history),
-    ("GET", "/admin/log", log.gateway_log),
-    ("GET", "/admin/status", overview.gateway_status),
-    ("POST", "/admin/keys/reload", admin.reload_keys),
-    ("GET", "/admin/keys", admin_keys.list_keys),
-    ("POST", "/admin/keys", admin_keys.create_key),
-    ("PATCH", "/admin/keys/{id}", admin_keys.change_key),
-    ("DELETE", "/admin/keys/{id}", admin_keys.revoke_key),
-    ("GET", "/admin/usage", admin_keys.usage),
-    ("GET", "/admin/requests", admin_requests.list_requests),
-    ("DELETE", "/admin/requests/{id}", admin_requests.cancel_request),
-    ("GET", "/key", own_key.own_key),
-    ("GET", "/key/usage", own_key.own_usage),
-    ("GET", "/admin/pulls", admin_pulls.list_pulls),
-    ("POST", "/admin/pulls", admin_pulls.begin_pull),
-    ("DELETE", "/admin/pulls/{id}", admin_pulls.end_pull),
-    ("GET", "/clients", clients.clients),
-    ("GET", "/schemas/{name}", schemas.schema),
-    ("GET", "/openapi.json", openapi.openapi_json),
-    ("GET", "/docs", openapi.docs),
-    *relayed.routes(),
-    ("*", "/upstream/{path:.+}", relayed.upstream),
-)
-
-#: What is answered to HEAD, too.
-_WITH_HEAD = (probes.health, probes.ping, openapi.openapi_json, openapi.docs, page.root, page.file)
+from gateway.storage_scan import StorageScan
+from gateway.system_report import SystemReport
+from gateway.tasks import cancel_and_wait, spawn
+from gateway.web.files import DIST, Files
+from gateway.web.page import PageHandlers
 
 
 def build_site(
@@ -139,20 +77,15 @@ def build_site(
     *,
     source: Path | None = None,
 ) -> tuple[Site, Room]:
-    """What is served, and the memory for bodies: routes, and the services handlers work with.
+    """Return what is served, and the memory for bodies.
 
     ``source``: the file that ``settings`` are from.
     """
-    app = web.Application(client_max_size=settings.limits.max_body, middlewares=[edge])
-    errors = ErrorLog()
-    scheduler.died = lambda model, error: errors.add(
-        error.message, code=error.code, model=model, request_id=None
-    )
-    services = app[SERVICES] = Services(
+    services = Services(
         settings,
         accounting=accounting,
         cors=Cors(settings.cors.origins),
-        errors=errors,
+        errors=ErrorLog(),
         gate=gate,
         headers=Headers(settings.llm_storage),
         hosts=hosts,
@@ -162,36 +95,15 @@ def build_site(
         scheduler=scheduler,
         tls=TlsState(),
     )
-    app[SETTINGS] = settings
-    app[LIBRARY] = library
-    app[SCHEDULER] = scheduler
-    app[GATE] = gate
-    app[LIFECYCLE] = lifecycle
-    app[ACCOUNTING] = accounting
-    app[TLS] = services.tls
-    app[ERRORS] = errors
-    app[HEADERS] = services.headers
-    app[listing.DETAILS] = listing.Details(services.headers)
-    app[openapi.DOCUMENTS] = openapi.Documents(ROUTES)
-    app[admin_models.ENTRIES] = Entries(settings, library)
-    app[storage.STORAGE] = storage.Storage(settings, app[admin_models.ENTRIES])
-    app[BOARD] = Board(scheduler, library)
-    admin_pulls.make(app)
-    history.make(app)
-    app[system.SYSTEM] = system.System(app, source)
-    hub.make(app)
-    app.on_response_prepare.append(on_prepare)
-    if settings.ui:
-        app[webui.WEB_UI] = WebUi(scheduler.environment)
-        app.cleanup_ctx.append(webui.keep)
-    routes = [*ROUTES, *(webui.routes(ROUTES) if settings.ui else ())]
-    if settings.page:
-        page.keep(app)
-        app[openapi.BUILT] = page.docs
-        routes += page.routes()
-    app[ADDRESSES] = Addresses((method, path) for method, path, _ in routes)
-    _add_routes(app, routes)
-    fast = FastRoutes(_finder(services), services.answer_headers, lifecycle)
+    scheduler.died = lambda model, error: services.errors.add(
+        error.message, code=error.code, model=model, request_id=None
+    )
+    on_demand = OnDemand(settings, library, scheduler, accounting)
+    rows = route_table(settings, services, on_demand, source)
+    services.addresses.learn((row.method, row.path) for row in rows)
+    app = Edge(services).application(rows)
+    app.cleanup_ctx.append(on_demand.run)
+    fast = FastRoutes(_finder(services, rows), services.answer_headers, lifecycle)
     refusals = Refusals(services.cors, lambda path, error: dialect_at(path).body(error))
 
     def redirect(https_port: int) -> web.Application:
@@ -202,28 +114,88 @@ def build_site(
     return Site(app, fast, services.tls, services.proxies, refusals, redirect), services.room
 
 
-def _add_routes(app: web.Application, routes: Iterable[tuple[str, str, Handler]]) -> None:
-    pipelines = app[PIPELINES] = {}
-    for method, path, made in (*routes, ("*", "/{path:.*}", nowhere)):
-        pipelines[made] = AiohttpRoute(made)
-        # What is whole becomes aiohttp's own in the middleware.
-        handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", made)
-        # HEAD comes with GET only for probes and documents: a relayed answer has no HEAD.
-        if method == "GET":
-            head = made in _WITH_HEAD
-            app.router.add_get(path, handler, allow_head=head, expect_handler=leave_expect)
-        else:
-            app.router.add_route(method, path, handler, expect_handler=leave_expect)
+class OnDemand:
+    """What runs beside requests: it works as long as the application does, and is ended with it."""
+
+    def __init__(
+        self, settings: Settings, library: Library, scheduler: Scheduler, accounting: Accounting
+    ) -> None:
+        environment = scheduler.environment
+        self.history = History(scheduler, accounting)
+        self.hub = HubListings(settings, environment)
+        self.pulls = Pulls(lambda: environment.for_children, library.refresh)
+        self.web_ui = WebUi(environment)
+
+    async def run(self, _app: web.Application) -> AsyncIterator[None]:
+        """Begin, and end in reverse order: one of the ``cleanup_ctx`` of an application."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.pulls.close)
+            samples = spawn(self.history.keep(), name="take samples of memory and load")
+            stack.push_async_callback(cancel_and_wait, samples)
+            stack.push_async_callback(self.hub.close)
+            stack.push_async_callback(self.web_ui.close)
+            yield
 
 
-def _finder(services: Services) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
-    """What tells the fast protocol who answers: the routes with a model in a JSON body."""
-    handlers = {path.encode(): handler for path, handler in relayed.JSON_ROUTES.items()}
+def route_table(
+    settings: Settings, services: Services, on_demand: OnDemand, source: Path | None
+) -> list[Row]:
+    """Return every route: the rows of each group of handlers, which is given what it needs.
+
+    aiohttp takes the first row that fits, of those whose paths begin alike.
+    """
+    s = services
+    entries = Entries(settings, s.library)
+    board = Board(s.scheduler, s.library)
+    details = ModelDetails(s.headers, s.scheduler)
+    listing = Listing(s.library, s.scheduler, details)
+    router = RouterHandlers(settings, s.library, s.scheduler, listing, details, board, s.errors)
+    challenges = AcmeChallenges(s.tls, settings.public_dir)
+    report = SystemReport(
+        settings, s.library, s.scheduler, s.lifecycle, s.accounting, s.tls, source=source
+    )
+    page = PageHandlers(Files(DIST)) if settings.page else None
+    rows = [
+        *ProbeHandlers(s.lifecycle, s.library, challenges).routes(),
+        *router.routes(),
+        *ListingHandlers(s.library, s.scheduler, listing).routes(),
+        *ClassicHandlers(s.library, s.scheduler, board, s.errors).routes(),
+        *ModelStateHandlers(s.library, s.scheduler, s.headers, entries).routes(),
+        *ModelEntryHandlers(entries).routes(),
+        *StorageHandlers(s.library, StorageScan(settings, entries)).routes(),
+        *HubHandlers(on_demand.hub).routes(),
+        *SystemHandlers(report).routes(),
+        *HistoryHandlers(on_demand.history).routes(),
+        *LogHandlers().routes(),
+        *StatusHandlers(s.gate, s.accounting, s.library, s.scheduler, s.lifecycle).routes(),
+        *AdminKeyHandlers(s.gate, s.accounting, s.library).routes(),
+        *RequestHandlers(s.gate, s.accounting, s.scheduler).routes(),
+        *OwnKeyHandlers(s.gate, s.accounting).routes(),
+        *PullHandlers(settings, on_demand.pulls).routes(),
+        *ClientHandlers(settings, s.library, listing, s.tls).routes(),
+        *SchemaHandlers().routes(),
+        *RelayedHandlers(s.library, s.scheduler, s.headers, router).routes(),
+    ]
+    built = page.docs if page is not None else None
+    rows += OpenApiHandlers(rows, query_key=settings.auth.allow_query_key, built=built).routes()
+    if settings.ui:
+        rows += WebUiHandlers(on_demand.web_ui, rows).routes()
+    if page is not None:
+        rows += page.routes()
+    return rows
+
+
+def _finder(
+    services: Services, rows: Iterable[Row]
+) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
+    """Return what tells the fast protocol who answers: the routes with a model in a JSON body."""
+    posts = [row for row in rows if row.method == "POST" and row.path in JSON_ROUTES]
+    found = {row.path.encode(): (row, JSON_ROUTES[row.path]) for row in posts}
 
     def find(target: bytes, headers: CIMultiDict[str]) -> Endpoint | None:
-        handler = handlers.get(target)
-        if handler is None or not services.hosts.allows(headers["Host"]):
+        known = found.get(target)
+        if known is None or not services.hosts.allows(headers["Host"]):
             return None
-        return CachedRoute(handler, services, headers)
+        return CachedRoute(*known, services, headers)
 
     return find

@@ -15,14 +15,13 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.api.app_keys import SETTINGS
-from gateway.api.probes import acme_challenge
+from gateway.api.probes import AcmeChallenges
 from gateway.api.reading import leave_expect
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest, GatewayError
 from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.http.hosts import Hosts, address_in
-from gateway.http.tls_state import TLS, TlsState
+from gateway.http.tls_state import TlsState
 from gateway.names import parse_name
 from gateway.proxy.routes import without_key
 from gateway.proxy.targets import check_path
@@ -35,15 +34,14 @@ _TARGET = re.compile(r"/[!#-;=?-\[\]_a-z~%]*")
 def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Application:
     """The application of that one port. ``https_port``: where clients are sent."""
     app = web.Application(client_max_size=1024, middlewares=[_plain_paths])
-    app[SETTINGS] = settings
-    app[TLS] = tls
+    proofs = AcmeChallenges(tls, settings.public_dir)
     hosts = Hosts(settings)
     ordered = settings.tls.acme.domains if settings.tls.acme is not None else ()
     suffix = "" if https_port == 443 else f":{https_port}"
 
     async def challenge(request: web.Request) -> web.StreamResponse:
         try:
-            return await acme_challenge(request)
+            return await proofs.acme_challenge(request)
         except GatewayError as error:
             return _text(error.status, "there is no such challenge")
 

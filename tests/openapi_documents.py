@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.api.openapi_document import document
-from gateway.app import ROUTES
+from tests.route_table import openapi
 
-DOCUMENT = document(ROUTES, query_key=True)
+DOCUMENT = openapi()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from gateway.app import ROUTES
 from gateway.models.catalog import ModelSpec, Params, parse_catalog
 from tests.harness import REPOSITORY
+from tests.route_table import API
 
 PAGES = sorted(
     [
@@ -63,9 +63,9 @@ def test_the_readme_stays_short_and_leads_to_every_page() -> None:
 def test_every_public_route_is_in_the_documentation_of_http() -> None:
     text = (DOCS / "http-api.md").read_text()
     missing = {
-        path
-        for _, path, _ in ROUTES
-        if path.split("{")[0].rstrip("/").removeprefix("/v1") not in text
+        row.path
+        for row in API
+        if row.path.split("{")[0].rstrip("/").removeprefix("/v1") not in text
     }
     assert not missing
 

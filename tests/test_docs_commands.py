@@ -22,13 +22,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from gateway.api.openapi_document import document
-from gateway.app import ROUTES
 from gateway.cli import COMMANDS, parser_for
 from gateway.config.load import load_partly
 from gateway.config.settings import Settings
 from gateway.web.hatch_build import find_node
 from tests.harness import REPOSITORY, Served
+from tests.route_table import openapi
 
 PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
@@ -158,7 +157,7 @@ def runs_something(arguments: list[str]) -> bool:
 
 #: Method -> the paths of the gateway, with their parameters in braces.
 PATHS: dict[str, list[str]] = {}
-for _path, _operations in document(ROUTES, query_key=True)["paths"].items():
+for _path, _operations in openapi()["paths"].items():
     for _method in _operations:
         PATHS.setdefault(_method.upper(), []).append(_path)
 

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from gateway.api.openapi_document import document
-from gateway.app import ROUTES
 from tests.dialects import MESSAGES
 from tests.harness import MakeGateway, Running
 from tests.hub_server import HubServer, Repo, hub_server
+from tests.route_table import openapi
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = json.loads(json.dumps(document(ROUTES, query_key=True)))
+DOCUMENT = json.loads(json.dumps(openapi()))
 REPOSITORY = "me/tiny-GGUF"
 CHAT = {"model": "m", "messages": MESSAGES, "max_tokens": 4}
 #: What only some llama-servers, or nobody, answers.

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.openapi_document import document
 from gateway.api.openapi_samples import BASE, Example, samples
-from gateway.app import ROUTES
 from gateway.clients import KEY
 from tests.harness import DEMO, Served
+from tests.route_table import openapi
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = document(ROUTES, query_key=True)
+DOCUMENT = openapi()
 NODE = shutil.which("node")
 #: OpenAI's client for Node.js, where tests/clients are installed.
 NODE_MODULES = Path(__file__).with_name("clients") / "node_modules"

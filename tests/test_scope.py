@@ -77,8 +77,8 @@ def test_new_scope_touches_its_declaration_and_the_route_that_needs_it(tmp_path:
     )
     with_instead(
         copy / "api" / "admin_requests.py",
-        "@needs(Scope.ADMIN)\nasync def list_requests(",
-        "@needs(Scope.AUDIT)\nasync def list_requests(",
+        "self.list_requests, Scope.ADMIN",
+        "self.list_requests, Scope.AUDIT",
     )
     (tmp_path / "project").mkdir()
     ended = subprocess.run(

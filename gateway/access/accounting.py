@@ -15,8 +15,6 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from aiohttp import web
-
 from gateway.access.going_on import GoingOn
 from gateway.access.rate_limits import DAY, Limiter
 from gateway.access.request_log import Record, RequestLog
@@ -344,6 +342,3 @@ class Accounting:
 
 def _date(day: int) -> date:
     return date.fromordinal(_EPOCH + day)
-
-
-ACCOUNTING = web.AppKey("accounting", Accounting)

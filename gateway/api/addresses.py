@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from aiohttp import web
-
 from gateway.errors import MethodNotAllowed, NotFound
 
 #: Characters of a path that are shown, and looked for among the routes.
@@ -33,14 +31,30 @@ class _Known(NamedTuple):
 
 
 class Addresses:
-    """The routes of the application, ``(method, path)`` as aiohttp writes them."""
+    """The addresses of the application, and what is said of those that it hasn't."""
 
-    def __init__(self, routes: Iterable[tuple[str, str]]) -> None:
-        self._known = [_Known(method, path, _pattern(path)) for method, path in routes]
+    def __init__(self) -> None:
+        self._known: list[_Known] = []
         #: How routes begin: cut off, such a part would leave another route than was meant.
-        self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {"v1"}
+        self._beginnings: set[str] = set()
+        self._page = False
 
+    def learn(self, routes: Iterable[tuple[str, str]]) -> None:
+        """Take note of routes, ``(method, path)`` as aiohttp writes them."""
+        self._known += [_Known(method, path, _pattern(path)) for method, path in routes]
+        self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {"v1"}
         self._page = any(known.path == "/" for known in self._known)
+
+    def no_route(self, method: str, path: str) -> NotFound:
+        """Return the error of a request for a route that there isn't."""
+        return NotFound(self.explain(method, path), code="route_not_found")
+
+    def not_for(self, method: str, path: str, allowed: str) -> MethodNotAllowed:
+        """Return the error of a request for a route that takes only the methods ``allowed``."""
+        message = f"{_shown(path)} does not take {method}; allowed: {allowed}"
+        if (hint := self.elsewhere(method, path)) is not None:
+            message += f". {_sentence(hint)}"
+        return MethodNotAllowed(message, headers={"Allow": allowed})
 
     def explain(self, method: str, path: str) -> str:
         """What to tell who asked for ``path``, which is the path of no route."""
@@ -175,20 +189,3 @@ def _pattern(path: str) -> re.Pattern[str]:
         text += re.escape(path[end : variable.start()]) + f"(?:{variable[1] or '[^/]+'})"
         end = variable.end()
     return re.compile(text + re.escape(path[end:]), re.IGNORECASE)
-
-
-ADDRESSES = web.AppKey("addresses", Addresses)
-
-
-def no_route(request: web.Request) -> NotFound:
-    """The error of a request for a route that there isn't."""
-    message = request.app[ADDRESSES].explain(request.method, request.path)
-    return NotFound(message, code="route_not_found")
-
-
-def not_for(request: web.Request, allowed: str) -> MethodNotAllowed:
-    """The error of a request for a route that takes only the methods ``allowed``."""
-    message = f"{_shown(request.path)} does not take {request.method}; allowed: {allowed}"
-    if (hint := request.app[ADDRESSES].elsewhere(request.method, request.path)) is not None:
-        message += f". {_sentence(hint)}"
-    return MethodNotAllowed(message, headers={"Allow": allowed})

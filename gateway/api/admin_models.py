@@ -3,57 +3,71 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from gateway.api.reading import json_body
 from gateway.api.request_context import CONTEXT
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
 from gateway.entries import Conditions, Entries, Stored
 from gateway.errors import ModelNotFound
 from gateway.models.merge_patch import merged
 from gateway.proxy.body import serialise
 from gateway.scope import Scope
 
-ENTRIES: Final = web.AppKey("entries", Entries)
 
+class ModelEntryHandlers:
+    """The entries of models.json."""
 
-@needs(Scope.ADMIN)
-async def get_entry(request: web.Request) -> web.Response:
-    """GET /admin/models/NAME: the entry as it stands in models.json, without what is secret.
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
 
-    ``ETag`` is for ``If-Match`` of a change, and changes with the entry.
-    """
-    stored = await request.app[ENTRIES].get(_name(request))
-    asked = _tags(request, "If-None-Match")
-    if asked is not None and ("*" in asked or stored.etag in asked):
-        return web.Response(status=304, headers={"ETag": f'"{stored.etag}"'})
-    return _answer(stored)
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        path, admin = "/admin/models/{name:.+}", Scope.ADMIN
+        return (
+            Row("GET", path, self.get_entry, admin),
+            Row("PUT", path, self.put_entry, admin),
+            Row("PATCH", path, self.patch_entry, admin),
+            Row("DELETE", path, self.delete_entry, admin),
+        )
 
+    async def get_entry(self, request: web.Request) -> web.Response:
+        """GET /admin/models/NAME: the entry as it stands in models.json, without what is secret.
 
-@needs(Scope.ADMIN)
-async def put_entry(request: web.Request) -> web.Response:
-    """PUT /admin/models/NAME: make the entry what the body is; in use when it's answered.
+        ``ETag`` is for ``If-Match`` of a change, and changes with the entry.
+        """
+        stored = await self._entries.get(_name(request))
+        asked = _tags(request, "If-None-Match")
+        if asked is not None and ("*" in asked or stored.etag in asked):
+            return web.Response(status=304, headers={"ETag": f'"{stored.etag}"'})
+        return _answer(stored)
 
-    201 where there was none. ``If-Match: ETAG``: only the one that was read;
-    ``If-None-Match: *``: only where there is none.
-    """
-    body = await json_body(request)
-    return _answer(await _change(request, lambda _before: body))
+    async def put_entry(self, request: web.Request) -> web.Response:
+        """PUT /admin/models/NAME: make the entry what the body is; in use when it's answered.
 
+        201 where there was none. ``If-Match: ETAG``: only the one that was read;
+        ``If-None-Match: *``: only where there is none.
+        """
+        body = await json_body(request)
+        return _answer(await self._change(request, lambda _before: body))
 
-@needs(Scope.ADMIN)
-async def patch_entry(request: web.Request) -> web.Response:
-    """PATCH /admin/models/NAME: change an entry by a JSON Merge Patch (RFC 7396)."""
-    return _answer(await _change(request, partial(_patched, request, await json_body(request))))
+    async def patch_entry(self, request: web.Request) -> web.Response:
+        """PATCH /admin/models/NAME: change an entry by a JSON Merge Patch (RFC 7396)."""
+        return _answer(
+            await self._change(request, partial(_patched, request, await json_body(request)))
+        )
 
+    async def delete_entry(self, request: web.Request) -> web.Response:
+        """DELETE /admin/models/NAME: take the entry out; the model is drained. Its file stays."""
+        await self._change(request, lambda _before: None)
+        return web.Response(status=204)
 
-@needs(Scope.ADMIN)
-async def delete_entry(request: web.Request) -> web.Response:
-    """DELETE /admin/models/NAME: take the entry out; the model is drained. Its file stays."""
-    await _change(request, lambda _before: None)
-    return web.Response(status=204)
+    async def _change(self, request: web.Request, make: Any) -> Stored | None:
+        conditions = Conditions(_tags(request, "If-Match"), _tags(request, "If-None-Match"))
+        by = f"the key {request[CONTEXT].principal.key_id}"
+        return await self._entries.change(_name(request), make, conditions, by=by)
 
 
 def _patched(
@@ -66,12 +80,6 @@ def _patched(
         )
     changed: dict[str, Any] = merged(before, patch)
     return changed
-
-
-async def _change(request: web.Request, make: Any) -> Stored | None:
-    conditions = Conditions(_tags(request, "If-Match"), _tags(request, "If-None-Match"))
-    by = f"the key {request[CONTEXT].principal.key_id}"
-    return await request.app[ENTRIES].change(_name(request), make, conditions, by=by)
 
 
 def _name(request: web.Request) -> str:

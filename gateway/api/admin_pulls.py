@@ -4,118 +4,117 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
-from gateway.api.app_keys import LIBRARY, SCHEDULER, SETTINGS
-from gateway.api.classic import json_response
 from gateway.api.events import Board, endless
 from gateway.api.reading import json_body, refuse_unknown
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
 from gateway.backends.pulls import Pulls
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest, CatalogBroken
+from gateway.http.json_response import json_response
 from gateway.problems import InvalidFiles
 from gateway.scope import Scope
 
 #: Field of the body -> what it must be.
 _FIELDS: Final = {"model": str, "revision": str, "name": str, "entry": bool, "replace": bool}
 
-PULLS = web.AppKey("pulls", Pulls)
-_BOARD = web.AppKey("board of pulls", Board)
 
+class PullHandlers:
+    """Pulls from the hub: what there is, beginning one, ending one."""
 
-def make(app: web.Application) -> None:
-    """Put what the handlers need into ``app``, and end it with that."""
-    environment = app[SCHEDULER].environment
-    app[PULLS] = pulls = Pulls(lambda: environment.for_children, app[LIBRARY].refresh)
-    app[_BOARD] = Board(pulls)
-    app.cleanup_ctx.append(_keep)
+    def __init__(self, settings: Settings, pulls: Pulls) -> None:
+        self._settings = settings
+        self._pulls = pulls
+        self._board = Board(pulls)
 
-
-async def _keep(app: web.Application) -> AsyncIterator[None]:
-    yield
-    await app[PULLS].close()
-
-
-@needs(Scope.ADMIN)
-async def list_pulls(request: web.Request) -> web.StreamResponse:
-    """GET /admin/pulls: what is fetched from the hub, and what was; as events, if asked for.
-
-    With ``Accept: text/event-stream`` each event has all of it, at once and after every change.
-    """
-    if "text/event-stream" in request.headers.get("Accept", ""):
-        return await endless(request, _events(request))
-    return json_response({"pulls": request.app[PULLS].reports()})
-
-
-async def _events(request: web.Request) -> AsyncGenerator[str, None]:
-    board, pulls = request.app[_BOARD], request.app[PULLS]
-
-    def look() -> str:
-        return orjson.dumps({"pulls": pulls.reports()}).decode()
-
-    before = ""
-    async with contextlib.aclosing(board.turns()) as turns:
-        async for _ in turns:
-            if (now := board.seen("pulls", look)) != before:
-                yield now
-            before = now
-
-
-@needs(Scope.ADMIN)
-async def begin_pull(request: web.Request) -> web.Response:
-    """POST /admin/pulls ``{model, ...}``: begin to fetch ``OWNER/REPO[:QUANT]`` from the hub.
-
-    202 with the pull, which GET tells more of; the same again while it runs is the one there is.
-    Without QUANT it takes what fits best. ``name`` is that of its entry in models.json, none is
-    written with ``"entry": false``; ``replace`` fetches what is here and differs from the hub's.
-    """
-    # What few gateways ever need is imported where they do.
-    from gateway.backends import pulled
-    from gateway.backends.pull_process import Job, as_text
-    from gateway.models.hub import check_revision, parse_reference
-
-    fields = await _fields(request)
-    model = str(parse_reference(fields["model"]))
-    revision = fields.get("revision")
-    if revision is not None:
-        check_revision(revision)
-    settings, pulls = request.app[SETTINGS], request.app[PULLS]
-    wanted = settings.scheduler.memory_budget
-    budget = None if wanted == "auto" else wanted
-    place = pulled.Place(settings.llm_storage, settings.models_file, settings.llama_server, budget)
-    try:
-        await asyncio.to_thread(
-            pulled.check, place, fields.get("name"), entry=fields.get("entry", True)
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (
+            Row("GET", "/admin/pulls", self.list_pulls, Scope.ADMIN),
+            Row("POST", "/admin/pulls", self.begin_pull, Scope.ADMIN),
+            Row("DELETE", "/admin/pulls/{id}", self.end_pull, Scope.ADMIN),
         )
-    except InvalidFiles as error:
-        raise CatalogBroken("models.json is broken: mend it first.", detail=str(error)) from None
-    if (running := pulls.running(model, revision)) is not None:
-        return json_response(running.report(), status=202)
-    job = Job(
-        **{**fields, "model": model},
-        storage=str(place.storage),
-        models_file=str(place.models_file),
-        llama_server=place.llama_server,
-        budget=budget,
-    )
-    return json_response(pulls.begin(model, revision, as_text(job)).report(), status=202)
 
+    async def list_pulls(self, request: web.Request) -> web.StreamResponse:
+        """GET /admin/pulls: what is fetched from the hub, and what was; as events, if asked for.
 
-@needs(Scope.ADMIN)
-async def end_pull(request: web.Request) -> web.Response:
-    """DELETE /admin/pulls/ID: end it, or take one that has ended off the list.
+        With ``Accept: text/event-stream`` each event has all of it, at once and after every change.
+        """
+        if "text/event-stream" in request.headers.get("Accept", ""):
+            return await endless(request, self._events())
+        return json_response({"pulls": self._pulls.reports()})
 
-    What has come stays, for the next pull to go on from, unless ``?discard=true``.
-    """
-    text = request.query.get("discard", "false").lower()
-    if text not in ("true", "1", "false", "0"):
-        raise BadRequest("`discard` must be true or false", param="discard")
-    pull = await request.app[PULLS].end(request.match_info["id"], discard=text in ("true", "1"))
-    return json_response(pull.report())
+    async def _events(self) -> AsyncGenerator[str, None]:
+        board, pulls = self._board, self._pulls
+
+        def look() -> str:
+            return orjson.dumps({"pulls": pulls.reports()}).decode()
+
+        before = ""
+        async with contextlib.aclosing(board.turns()) as turns:
+            async for _ in turns:
+                if (now := board.seen("pulls", look)) != before:
+                    yield now
+                before = now
+
+    async def begin_pull(self, request: web.Request) -> web.Response:
+        """POST /admin/pulls ``{model, ...}``: begin to fetch ``OWNER/REPO[:QUANT]`` from the hub.
+
+        202 with the pull, which GET tells more of; the same again while it runs is the one there
+        is. Without QUANT it takes what fits best. ``name`` is that of its entry in models.json,
+        none is written with ``"entry": false``; ``replace`` fetches what is here and differs from
+        the hub's.
+        """
+        # What few gateways ever need is imported where they do.
+        from gateway.backends import pulled
+        from gateway.backends.pull_process import Job, as_text
+        from gateway.models.hub import check_revision, parse_reference
+
+        fields = await _fields(request)
+        model = str(parse_reference(fields["model"]))
+        revision = fields.get("revision")
+        if revision is not None:
+            check_revision(revision)
+        settings, pulls = self._settings, self._pulls
+        wanted = settings.scheduler.memory_budget
+        budget = None if wanted == "auto" else wanted
+        place = pulled.Place(
+            settings.llm_storage, settings.models_file, settings.llama_server, budget
+        )
+        try:
+            await asyncio.to_thread(
+                pulled.check, place, fields.get("name"), entry=fields.get("entry", True)
+            )
+        except InvalidFiles as error:
+            raise CatalogBroken(
+                "models.json is broken: mend it first.", detail=str(error)
+            ) from None
+        if (running := pulls.running(model, revision)) is not None:
+            return json_response(running.report(), status=202)
+        job = Job(
+            **{**fields, "model": model},
+            storage=str(place.storage),
+            models_file=str(place.models_file),
+            llama_server=place.llama_server,
+            budget=budget,
+        )
+        return json_response(pulls.begin(model, revision, as_text(job)).report(), status=202)
+
+    async def end_pull(self, request: web.Request) -> web.Response:
+        """DELETE /admin/pulls/ID: end it, or take one that has ended off the list.
+
+        What has come stays, for the next pull to go on from, unless ``?discard=true``.
+        """
+        text = request.query.get("discard", "false").lower()
+        if text not in ("true", "1", "false", "0"):
+            raise BadRequest("`discard` must be true or false", param="discard")
+        pull = await self._pulls.end(request.match_info["id"], discard=text in ("true", "1"))
+        return json_response(pull.report())
 
 
 async def _fields(request: web.Request) -> dict[str, Any]:

@@ -11,19 +11,19 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.access.accounting import ACCOUNTING, UnderWay
+from gateway.access.accounting import Accounting, UnderWay
+from gateway.access.gate import KeyGate
 from gateway.access.past_requests import PastRequest, Wanted
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
-from gateway.api.app_keys import GATE, SCHEDULER
-from gateway.api.classic import json_response
 from gateway.api.events import endless
 from gateway.api.overview import every
 from gateway.api.request_context import CONTEXT
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
+from gateway.http.json_response import json_response
 from gateway.quantities import whole_number
 from gateway.scope import Scope
 
@@ -40,101 +40,152 @@ STATUS: Final = "([1-5]xx|[1-5][0-9][0-9])"
 _NUMBERS: Final = range(100, 600)
 
 
-@needs(Scope.ADMIN)
-async def list_requests(request: web.Request) -> web.StreamResponse:
-    """GET /admin/requests: requests to models that are under way, and those that have ended.
+class RequestHandlers:
+    """Requests to models, those under way and those that have ended."""
 
-    The newest first; older ones by ``cursor``, the ``next`` of the answer before. ``key`` (its id
-    or name) and ``model`` choose among all of them; ``status`` (``200``, ``4xx``, several with
-    commas) and ``slow`` (seconds that it took at least) among those that have ended. As events
-    with ``Accept: text/event-stream`` or ``?follow=true``: the first has the same, each of the
-    others what is under way then, and what has ended since the one before, or, with a `next`,
-    again the same as the first: then others may have ended in between. Nothing of what was said is
-    in them.
-    """
-    wanted = _wanted(request)
-    follows = request.query.get("follow", "").lower() in ("true", "1")
-    if follows or "text/event-stream" in request.headers.get("Accept", ""):
-        if wanted.before is not None:
-            raise BadRequest("`cursor` is for pages: events begin with the newest", param="cursor")
-        return await endless(request, _events(request, wanted, every(request)))
-    return json_response(await _page(request, wanted))
+    def __init__(self, gate: KeyGate, accounting: Accounting, scheduler: Scheduler) -> None:
+        self._gate = gate
+        self._accounting = accounting
+        self._scheduler = scheduler
 
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (
+            Row("GET", "/admin/requests", self.list_requests, Scope.ADMIN),
+            Row("DELETE", "/admin/requests/{id}", self.cancel_request, Scope.ADMIN),
+        )
 
-@needs(Scope.ADMIN)
-async def cancel_request(request: web.Request) -> web.Response:
-    """DELETE /admin/requests/ID: cancel one that is under way; its client is told so."""
-    request_id = request.match_info["id"]
-    app, services = request.app, request[CONTEXT].services
-    open_ids = {one.id for one in app[ACCOUNTING].under_way}
-    error = Cancelled("this request was cancelled by an administrator")
-    if request_id in open_ids and services.standing.end(request_id, error):
-        return web.Response(status=204)
-    ended = any(record.id == request_id for record in app[ACCOUNTING].recent)
-    what = "has ended already" if ended else "is not under way: it has ended, or never was"
-    raise NotFound(f"the request {request_id[:100]!r} {what}", code="request_not_found", param="id")
+    async def list_requests(self, request: web.Request) -> web.StreamResponse:
+        """GET /admin/requests: requests to models that are under way, and those that have ended.
 
+        The newest first; older ones by ``cursor``, the ``next`` of the answer before. ``key`` (its
+        id or name) and ``model`` choose among all of them; ``status`` (``200``, ``4xx``, several
+        with commas) and ``slow`` (seconds that it took at least) among those that have ended. As
+        events with ``Accept: text/event-stream`` or ``?follow=true``: the first has the same, each
+        of the others what is under way then, and what has ended since the one before, or, with a
+        `next`, again the same as the first: then others may have ended in between. Nothing of what
+        was said is in them.
+        """
+        wanted = self._wanted(request)
+        follows = request.query.get("follow", "").lower() in ("true", "1")
+        if follows or "text/event-stream" in request.headers.get("Accept", ""):
+            if wanted.before is not None:
+                raise BadRequest(
+                    "`cursor` is for pages: events begin with the newest", param="cursor"
+                )
+            return await endless(request, self._events(wanted, every(request)))
+        return json_response(self._told(wanted, await self._accounting.log.page(wanted)))
 
-async def _page(request: web.Request, wanted: Wanted) -> dict[str, Any]:
-    return _told(request.app, wanted, await request.app[ACCOUNTING].log.page(wanted))
+    async def cancel_request(self, request: web.Request) -> web.Response:
+        """DELETE /admin/requests/ID: cancel one that is under way; its client is told so."""
+        request_id = request.match_info["id"]
+        services = request[CONTEXT].services
+        open_ids = {one.id for one in self._accounting.under_way}
+        error = Cancelled("this request was cancelled by an administrator")
+        if request_id in open_ids and services.standing.end(request_id, error):
+            return web.Response(status=204)
+        ended = any(record.id == request_id for record in self._accounting.recent)
+        what = "has ended already" if ended else "is not under way: it has ended, or never was"
+        raise NotFound(
+            f"the request {request_id[:100]!r} {what}", code="request_not_found", param="id"
+        )
 
+    def _told(self, wanted: Wanted, page: Page) -> dict[str, Any]:
+        return {
+            **self._under_way(wanted),
+            "ended": [self._ended(one) for one in page.requests],
+            "next": str(page.requests[-1].seq) if page.more else None,
+            "kept": self._accounting.log.kept,
+            "lost": self._accounting.log.lost,
+            "problem": page.problem,
+        }
 
-def _told(app: web.Application, wanted: Wanted, page: Page) -> dict[str, Any]:
-    return {
-        **_under_way(app, wanted),
-        "ended": [_ended(one, app) for one in page.requests],
-        "next": str(page.requests[-1].seq) if page.more else None,
-        "kept": app[ACCOUNTING].log.kept,
-        "lost": app[ACCOUNTING].log.lost,
-        "problem": page.problem,
-    }
+    async def _events(self, wanted: Wanted, pause: float) -> AsyncGenerator[str, None]:
+        log = self._accounting.log
+        seen, page = log.added, await log.page(wanted)
+        told = self._told(wanted, page)
+        yield orjson.dumps(told).decode()
+        while True:
+            await asyncio.sleep(pause)
+            new, before = log.since(seen), told
+            seen = log.added
+            if new is None or page.unread:
+                page = await log.page(wanted)
+                told = self._told(wanted, page)
+                changed = told != before
+            else:
+                new = [one for one in new if wanted.has(one)]
+                told = {
+                    **self._under_way(wanted),
+                    "ended": [self._ended(one) for one in new],
+                    "lost": log.lost,
+                    "problem": log.problem,
+                }
+                changed = bool(new) or any(told[name] != before[name] for name in _CHANGING)
+            if changed:
+                yield orjson.dumps(told).decode()
 
+    def _wanted(self, request: web.Request) -> Wanted:
+        query = request.query
+        key = query.get("key")
+        key_ids = None
+        if key is not None:
+            ring = self._gate.ring
+            others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
+            key_ids = frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
+        return Wanted(
+            limit=_whole(request, "limit", 1, MOST) or LIMIT,
+            before=_whole(request, "cursor", 0, 2**63 - 1),
+            key_ids=key_ids,
+            model=query.get("model"),
+            statuses=_statuses(request),
+            slow=_slow(request),
+        )
 
-async def _events(request: web.Request, wanted: Wanted, pause: float) -> AsyncGenerator[str, None]:
-    app, log = request.app, request.app[ACCOUNTING].log
-    seen, page = log.added, await log.page(wanted)
-    told = _told(app, wanted, page)
-    yield orjson.dumps(told).decode()
-    while True:
-        await asyncio.sleep(pause)
-        new, before = log.since(seen), told
-        seen = log.added
-        if new is None or page.unread:
-            page = await log.page(wanted)
-            told = _told(app, wanted, page)
-            changed = told != before
-        else:
-            new = [one for one in new if wanted.has(one)]
-            told = {
-                **_under_way(app, wanted),
-                "ended": [_ended(one, app) for one in new],
-                "lost": log.lost,
-                "problem": log.problem,
-            }
-            changed = bool(new) or any(told[name] != before[name] for name in _CHANGING)
-        if changed:
-            yield orjson.dumps(told).decode()
+    def _under_way(self, wanted: Wanted) -> dict[str, Any]:
+        every_one = [
+            one
+            for one in self._accounting.under_way
+            if (wanted.key_ids is None or one.key_id in wanted.key_ids)
+            and (wanted.model is None or one.model == wanted.model)
+        ]
+        return {
+            "under_way": [_going(one, self._scheduler) for one in every_one[:_UNDER_WAY]],
+            "not_shown": max(len(every_one) - _UNDER_WAY, 0),
+        }
+
+    def _ended(self, one: PastRequest) -> dict[str, Any]:
+        ended, ring = one.seq / 1e6, self._gate.ring
+        name = WITHOUT_KEY.get(one.key_id)
+        if name is None and ring is not None:
+            name = ring.name_of(one.key_id)
+        return {
+            "id": one.id,
+            "started": _time(ended - one.seconds),
+            "ended": _time(ended),
+            "key": one.key_id,
+            "name": name,
+            "model": one.model,
+            "personality": one.personality,
+            "method": one.method,
+            "route": one.route,
+            "streamed": one.streamed,
+            "client": one.client,
+            "status": one.status,
+            "code": one.code,
+            "stage": None,
+            "percent": None,
+            "position": None,
+            "seconds": round(one.seconds, 3),
+            "timings": _rounded(one.queue, one.load, one.prefill, one.generation),
+            "prompt_tokens": one.prompt_tokens,
+            "cached_tokens": one.cached_tokens,
+            "completion_tokens": one.completion_tokens,
+            "tokens_per_second": one.tokens_per_second,
+        }
 
 
 # --- what comes in ---------------------------------------------------------------------------
-
-
-def _wanted(request: web.Request) -> Wanted:
-    query = request.query
-    key = query.get("key")
-    key_ids = None
-    if key is not None:
-        ring = request.app[GATE].ring
-        others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
-        key_ids = frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
-    return Wanted(
-        limit=_whole(request, "limit", 1, MOST) or LIMIT,
-        before=_whole(request, "cursor", 0, 2**63 - 1),
-        key_ids=key_ids,
-        model=query.get("model"),
-        statuses=_statuses(request),
-        slow=_slow(request),
-    )
 
 
 def _whole(request: web.Request, name: str, least: int, most: int) -> int | None:
@@ -181,19 +232,6 @@ def _statuses(request: web.Request) -> tuple[tuple[int, int], ...] | None:
 
 
 # --- what goes out ---------------------------------------------------------------------------
-
-
-def _under_way(app: web.Application, wanted: Wanted) -> dict[str, Any]:
-    every_one = [
-        one
-        for one in app[ACCOUNTING].under_way
-        if (wanted.key_ids is None or one.key_id in wanted.key_ids)
-        and (wanted.model is None or one.model == wanted.model)
-    ]
-    return {
-        "under_way": [_going(one, app[SCHEDULER]) for one in every_one[:_UNDER_WAY]],
-        "not_shown": max(len(every_one) - _UNDER_WAY, 0),
-    }
 
 
 def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
@@ -261,37 +299,6 @@ def _timings(one: UnderWay, stage: str, scheduler: Scheduler) -> dict[str, float
         began = one.began if one.began is not None else one.seconds
         prefill, generation = max(0.0, began - waited), max(0.0, one.seconds - began)
     return _rounded(waited - load, load, prefill, generation)
-
-
-def _ended(one: PastRequest, app: web.Application) -> dict[str, Any]:
-    ended, ring = one.seq / 1e6, app[GATE].ring
-    name = WITHOUT_KEY.get(one.key_id)
-    if name is None and ring is not None:
-        name = ring.name_of(one.key_id)
-    return {
-        "id": one.id,
-        "started": _time(ended - one.seconds),
-        "ended": _time(ended),
-        "key": one.key_id,
-        "name": name,
-        "model": one.model,
-        "personality": one.personality,
-        "method": one.method,
-        "route": one.route,
-        "streamed": one.streamed,
-        "client": one.client,
-        "status": one.status,
-        "code": one.code,
-        "stage": None,
-        "percent": None,
-        "position": None,
-        "seconds": round(one.seconds, 3),
-        "timings": _rounded(one.queue, one.load, one.prefill, one.generation),
-        "prompt_tokens": one.prompt_tokens,
-        "cached_tokens": one.cached_tokens,
-        "completion_tokens": one.completion_tokens,
-        "tokens_per_second": one.tokens_per_second,
-    }
 
 
 def _rounded(

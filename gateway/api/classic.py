@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
-from gateway.api.app_keys import ERRORS, LIBRARY, SCHEDULER
-from gateway.api.events import BOARD, endless, event_stream, is_due, patience
+from gateway.api.events import Board, endless, event_stream, is_due, patience
 from gateway.api.inference import chosen_by, refuse_readers, resolve
 from gateway.api.metered import Metered
 from gateway.api.reading import json_body
 from gateway.api.request_context import CONTEXT
-from gateway.api.route import counts, needs
+from gateway.api.route import Routes, Row
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
+from gateway.backends.scheduler import Scheduler
+from gateway.error_log import ErrorLog
 from gateway.errors import BadRequest, GatewayError
+from gateway.http.json_response import json_response
+from gateway.library import Library
 from gateway.proxy.ask import texts
 from gateway.proxy.body import shape
 from gateway.proxy.personality import CHAT, apply_to_chat, check_messages
@@ -30,97 +33,164 @@ from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
 
 
-def json_response(data: Any, *, status: int = 200) -> web.Response:
-    """``data`` as a JSON answer."""
-    return web.Response(
-        status=status, body=orjson.dumps(data), content_type="application/json", charset="utf-8"
-    )
+class ClassicHandlers:
+    """The routes of LLM-API that nothing else has."""
 
+    def __init__(
+        self, library: Library, scheduler: Scheduler, board: Board, errors: ErrorLog
+    ) -> None:
+        self._library = library
+        self._scheduler = scheduler
+        self._board = board
+        self._errors = errors
 
-@counts(False)
-async def models(request: web.Request) -> web.Response:
-    """GET /models: the names in models.json; ``?loaded=true``: those that are loaded."""
-    library = request.app[LIBRARY]
-    await library.refresh()
-    library.check()
-    allowed = request[CONTEXT].principal.models
-    models = library.catalog.models
-    names = [name for name, spec in models.items() if not spec.meta.unlisted]
-    if request.query.get("loaded", "").lower() in ("true", "1"):
-        names = request.app[SCHEDULER].loaded()
-    return json_response([name for name in names if allowed is None or name in allowed])
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (
+            Row("POST", "/loadModel", self.load_model, Scope.CHAT),
+            Row("GET", "/unloadModel", self.unload_model, Scope.ADMIN),
+            Row("POST", "/unloadModel", self.unload_model, Scope.ADMIN),
+            Row("GET", "/status", self.status, Scope.CHAT, counts=False),
+            Row("GET", "/chat/errors", self.chat_errors, Scope.ADMIN),
+            Row("GET", "/chat/ask", self.chat_ask, Scope.CHAT),
+        )
 
+    async def load_model(self, request: web.Request) -> web.Response:
+        """POST /loadModel ``{model, personality?}``: load it, and make both the key's active
+        choice.
 
-async def load_model(request: web.Request) -> web.Response:
-    """POST /loadModel ``{model, personality?}``: load it, and make both the key's active choice.
-
-    An administrator's is that of every key that chose none. Other keys may load what they may
-    use, on the terms of any request: in the queue, within the key's limits, and without starting
-    a model again that failed too often. A load that fails costs nothing, and changes no choice.
-    """
-    body = await json_body(request)
-    context, library = request[CONTEXT], request.app[LIBRARY]
-    name = model_name(body.get("model"))
-    if not name:
-        raise BadRequest("`model` is missing: the name of a model in models.json", param="model")
-    await library.refresh()
-    target = await resolve(context, body, anew=True)
-    principal, admin = context.principal, context.principal.may(Scope.ADMIN)
-    with context.services.standing.watching(context):
-        await request.app[SCHEDULER].load(target.name, explicit=admin)
-    active = Active(target.name, target.personality)
-    library.choices.choose(principal.key_id, active, admin=admin)
-    message = f"Model {target.name} loaded"
-    if target.personality is not None:
-        message += f" with personality {target.personality}"
-    return json_response({"message": f"{message}."})
-
-
-@needs(Scope.ADMIN)
-async def unload_model(request: web.Request) -> web.Response:
-    """GET or POST /unloadModel: unload the active model, or ``?model=`` (also in the body)."""
-    library, scheduler = request.app[LIBRARY], request.app[SCHEDULER]
-    name = request.query.get("model")
-    if request.can_read_body:
-        said = model_name((await json_body(request, or_query=True)).get("model"))
-        name = said if name is None else name
-    if name:
-        name = library.resolver.resolve(name).spec.name
-    elif (chosen := library.choices.common) is not None:
-        name = chosen.model
-    elif len(loaded := scheduler.loaded()) == 1:
-        name = loaded[0]  # loaded by a request: the only one that can be meant
-    if name:
-        request[CONTEXT].model = name
-        library.choices.unloaded(name)
-        await scheduler.unload(name)
-    return json_response({"message": "Model unloaded."})
-
-
-@counts(False)
-async def status(request: web.Request) -> web.StreamResponse:
-    """GET /status: Server-Sent Events, one at once and one after every change.
-
-    A change of numbers alone is told every few seconds. A key sees the models that it may use.
-    ``models_file_error`` is null while models.json is in order, ``machine_problem`` while no GPU
-    is missed; ``degraded`` are the models that run on the CPU though they should not.
-    """
-    return await endless(request, _status_events(request), event="message")
-
-
-async def _status_events(request: web.Request) -> AsyncGenerator[str, None]:
-    app, principal = request.app, request[CONTEXT].principal
-    board, library = app[BOARD], app[LIBRARY]
-    told, told_at = _Event(None, ""), 0.0
-    async with contextlib.aclosing(board.turns()) as turns:
-        async for _ in turns:
-            view = _View(
-                principal.may(Scope.ADMIN), principal.models, chosen_by(principal, library)
+        An administrator's is that of every key that chose none. Other keys may load what they may
+        use, on the terms of any request: in the queue, within the key's limits, and without
+        starting a model again that failed too often. A load that fails costs nothing, and changes
+        no choice.
+        """
+        body = await json_body(request)
+        context, library = request[CONTEXT], self._library
+        name = model_name(body.get("model"))
+        if not name:
+            raise BadRequest(
+                "`model` is missing: the name of a model in models.json", param="model"
             )
-            event = board.seen(view, partial(_status_event, app, view))
-            if event.essence != told.essence or (event.text != told.text and is_due(told_at)):
-                told, told_at = event, time.monotonic()
-                yield event.text
+        await library.refresh()
+        target = await resolve(context, body, anew=True)
+        principal, admin = context.principal, context.principal.may(Scope.ADMIN)
+        with context.services.standing.watching(context):
+            await self._scheduler.load(target.name, explicit=admin)
+        active = Active(target.name, target.personality)
+        library.choices.choose(principal.key_id, active, admin=admin)
+        message = f"Model {target.name} loaded"
+        if target.personality is not None:
+            message += f" with personality {target.personality}"
+        return json_response({"message": f"{message}."})
+
+    async def unload_model(self, request: web.Request) -> web.Response:
+        """GET or POST /unloadModel: unload the active model, or ``?model=`` (also in the body)."""
+        library, scheduler = self._library, self._scheduler
+        name = request.query.get("model")
+        if request.can_read_body:
+            said = model_name((await json_body(request, or_query=True)).get("model"))
+            name = said if name is None else name
+        if name:
+            name = library.resolver.resolve(name).spec.name
+        elif (chosen := library.choices.common) is not None:
+            name = chosen.model
+        elif len(loaded := scheduler.loaded()) == 1:
+            name = loaded[0]  # loaded by a request: the only one that can be meant
+        if name:
+            request[CONTEXT].model = name
+            library.choices.unloaded(name)
+            await scheduler.unload(name)
+        return json_response({"message": "Model unloaded."})
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        """GET /status: Server-Sent Events, one at once and one after every change.
+
+        A change of numbers alone is told every few seconds. A key sees the models that it may use.
+        ``models_file_error`` is null while models.json is in order, ``machine_problem`` while no
+        GPU is missed; ``degraded`` are the models that run on the CPU though they should not.
+        """
+        return await endless(request, self._status_events(request), event="message")
+
+    async def _status_events(self, request: web.Request) -> AsyncGenerator[str, None]:
+        principal, board, library = request[CONTEXT].principal, self._board, self._library
+        told, told_at = _Event(None, ""), 0.0
+        async with contextlib.aclosing(board.turns()) as turns:
+            async for _ in turns:
+                view = _View(
+                    principal.may(Scope.ADMIN), principal.models, chosen_by(principal, library)
+                )
+                event = board.seen(view, partial(self._status_event, view))
+                if event.essence != told.essence or (event.text != told.text and is_due(told_at)):
+                    told, told_at = event, time.monotonic()
+                    yield event.text
+
+    def _status_event(self, view: _View) -> _Event:
+        event = self._status(view)
+        return _Event(_essence(event), orjson.dumps(event).decode())
+
+    def _status(self, view: _View) -> dict[str, Any]:
+        library, scheduler = self._library, self._scheduler
+        admin, allowed, chosen = view
+        statuses = self._board.seen("statuses", scheduler.status)
+        if allowed is not None:
+            statuses = [s for s in statuses if s.name in allowed]
+        active = chosen.model if chosen is not None else None
+
+        def failure(model: str) -> str | None:
+            backend = scheduler.backend(model)
+            error = backend.last_error if backend is not None else None
+            if error is None:
+                return None
+            return error.message if admin else error.public
+
+        word, info = _in_words(statuses, active, failure)
+        return {
+            "status": word,
+            "info": info,
+            "models": [s.name for s in statuses if s.state in (State.READY, State.DRAINING)],
+            "active": active,
+            "personality": chosen.personality if chosen is not None else None,
+            "waiting": [_waiting(s) for s in statuses if s.queued or s.state is State.STARTING],
+            "models_file_error": library.broken if admin else library.note,
+            "machine_problem": scheduler.machine_problem,
+            "degraded": [s.name for s in statuses if s.degraded is not None],
+        }
+
+    async def chat_errors(self, request: web.Request) -> web.Response:
+        """GET /chat/errors: the last backend errors, newest last."""
+        return json_response({"errors": list(self._errors.entries)})
+
+    async def chat_ask(self, request: web.Request) -> web.StreamResponse:
+        """GET /chat/ask?question=...&stream=...: one question to the active model."""
+        question = request.query.get("question", "")
+        if not question:
+            raise BadRequest("`question` is missing: /chat/ask?question=...", param="question")
+        named = {
+            key: request.query[key] for key in ("model", "personality") if key in request.query
+        }
+        target = await resolve(request[CONTEXT], named)
+        if target.name not in self._library.resolver.writers:
+            await refuse_readers(request[CONTEXT], target)
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
+        if target.shapings is not None:
+            shape(body, *target.shapings[CHAT.name])
+        check_messages(body)
+        body = {**target.defaults, **body}
+        context = request[CONTEXT]
+        context.services.bounds.answer(
+            body, CHAT.name, context.principal.limits.max_tokens, ends=True
+        )
+        if target.prompt is not None:
+            apply_to_chat(body, target.prompt)
+        client, streamed = context.services.proxies.client(request), _is_streamed(request)
+        with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
+            pieces = context.services.standing.within(
+                context, texts(self._scheduler, target.name, body, outcome)
+            )
+            async with contextlib.aclosing(pieces):
+                response = await _ask(request, question, pieces)
+            outcome.status = response.status
+            return response
 
 
 class _View(NamedTuple):
@@ -136,40 +206,6 @@ class _Event(NamedTuple):
 
     essence: Any
     text: str
-
-
-def _status_event(app: web.Application, view: _View) -> _Event:
-    event = _status(app, view)
-    return _Event(_essence(event), orjson.dumps(event).decode())
-
-
-def _status(app: web.Application, view: _View) -> dict[str, Any]:
-    library, scheduler = app[LIBRARY], app[SCHEDULER]
-    admin, allowed, chosen = view
-    statuses = app[BOARD].seen("statuses", scheduler.status)
-    if allowed is not None:
-        statuses = [s for s in statuses if s.name in allowed]
-    active = chosen.model if chosen is not None else None
-
-    def failure(model: str) -> str | None:
-        backend = scheduler.backend(model)
-        error = backend.last_error if backend is not None else None
-        if error is None:
-            return None
-        return error.message if admin else error.public
-
-    word, info = _in_words(statuses, active, failure)
-    return {
-        "status": word,
-        "info": info,
-        "models": [s.name for s in statuses if s.state in (State.READY, State.DRAINING)],
-        "active": active,
-        "personality": chosen.personality if chosen is not None else None,
-        "waiting": [_waiting(s) for s in statuses if s.queued or s.state is State.STARTING],
-        "models_file_error": library.broken if admin else library.note,
-        "machine_problem": scheduler.machine_problem,
-        "degraded": [s.name for s in statuses if s.degraded is not None],
-    }
 
 
 def _waiting(status: ModelStatus) -> dict[str, Any]:
@@ -229,41 +265,6 @@ def _queue(statuses: list[ModelStatus]) -> str:
 
 def _names(statuses: list[ModelStatus]) -> str:
     return ", ".join(s.name for s in statuses)
-
-
-@needs(Scope.ADMIN)
-async def chat_errors(request: web.Request) -> web.Response:
-    """GET /chat/errors: the last backend errors, newest last."""
-    return json_response({"errors": list(request.app[ERRORS].entries)})
-
-
-async def chat_ask(request: web.Request) -> web.StreamResponse:
-    """GET /chat/ask?question=...&stream=...: one question to the active model."""
-    question = request.query.get("question", "")
-    if not question:
-        raise BadRequest("`question` is missing: /chat/ask?question=...", param="question")
-    named = {key: request.query[key] for key in ("model", "personality") if key in request.query}
-    target = await resolve(request[CONTEXT], named)
-    if target.name not in request.app[LIBRARY].resolver.writers:
-        await refuse_readers(request[CONTEXT], target)
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
-    if target.shapings is not None:
-        shape(body, *target.shapings[CHAT.name])
-    check_messages(body)
-    body = {**target.defaults, **body}
-    context = request[CONTEXT]
-    context.services.bounds.answer(body, CHAT.name, context.principal.limits.max_tokens, ends=True)
-    if target.prompt is not None:
-        apply_to_chat(body, target.prompt)
-    client, streamed = context.services.proxies.client(request), _is_streamed(request)
-    with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
-        pieces = context.services.standing.within(
-            context, texts(request.app[SCHEDULER], target.name, body, outcome)
-        )
-        async with contextlib.aclosing(pieces):
-            response = await _ask(request, question, pieces)
-        outcome.status = response.status
-        return response
 
 
 def _is_streamed(request: web.Request) -> bool:

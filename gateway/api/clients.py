@@ -12,12 +12,15 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.access.presented_key import presented_key
-from gateway.api import listing
-from gateway.api.app_keys import LIBRARY, SETTINGS
-from gateway.api.classic import json_response
-from gateway.api.route import counts
+from gateway.api.listing import Listing
+from gateway.api.request_context import CONTEXT
+from gateway.api.route import Routes, Row
+from gateway.config.settings import Settings
 from gateway.errors import BadRequest, ModelNotFound
-from gateway.http.tls_state import TLS
+from gateway.http.json_response import json_response
+from gateway.http.tls_state import TlsState
+from gateway.library import Library
+from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
 #: An address without a path; nothing in it is a sign of a shell's.
@@ -26,34 +29,71 @@ _ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,260}")
 _WORD: Final = re.compile(r"[A-Z][A-Z_]{2,39}")
 
 
-@counts(False)
-async def clients(request: web.Request) -> web.Response:
-    """GET /clients: lines for each client, for one model; ``?key=true``: with the key that asks,
-    ``?key=YOUR_KEY``: with that word, in capitals, in its place.
+class ClientHandlers:
+    """How clients are set up for this gateway."""
 
-    ``?model=``: else the only one there is to chat with. ``?url=``: the gateway's address as its
-    clients know it; else the one that was asked. Where an authority of one's own has signed the
-    certificate, its text is the first part, and the lines make the client trust it.
-    """
-    await request.app[LIBRARY].refresh()
-    entries = await listing.objects(request)
-    url = _address(request)
-    key = _key(request)
-    entry = _chosen(entries, request.query.get("model"))
-    embeddings = next((e["id"] for e in entries if "embeddings" in e["capabilities"]), None)
-    lines = partial(
-        _lines,
-        url,
-        entry["id"],
-        key,
-        context=entry.get("context_size"),
-        vision="vision" in entry["capabilities"],
-        embeddings=embeddings,
-        authority=_authority(request, url),
-    )
-    response = json_response(await asyncio.to_thread(lines))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    def __init__(
+        self, settings: Settings, library: Library, listing: Listing, tls: TlsState
+    ) -> None:
+        self._settings = settings
+        self._library = library
+        self._listing = listing
+        self._tls = tls
+
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (Row("GET", "/clients", self.clients, Scope.CHAT, counts=False),)
+
+    async def clients(self, request: web.Request) -> web.Response:
+        """GET /clients: lines for each client, for one model; ``?key=true``: with the key that
+        asks, ``?key=YOUR_KEY``: with that word, in capitals, in its place.
+
+        ``?model=``: else the only one there is to chat with. ``?url=``: the gateway's address as
+        its clients know it; else the one that was asked. Where an authority of one's own has signed
+        the certificate, its text is the first part, and the lines make the client trust it.
+        """
+        await self._library.refresh()
+        entries = await self._listing.objects(request[CONTEXT].principal)
+        url = _address(request)
+        key = self._key(request)
+        entry = _chosen(entries, request.query.get("model"))
+        embeddings = next((e["id"] for e in entries if "embeddings" in e["capabilities"]), None)
+        lines = partial(
+            _lines,
+            url,
+            entry["id"],
+            key,
+            context=entry.get("context_size"),
+            vision="vision" in entry["capabilities"],
+            embeddings=embeddings,
+            authority=self._authority(url),
+        )
+        response = json_response(await asyncio.to_thread(lines))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _authority(self, url: str) -> Path | None:
+        """The file of the authority that clients have to be told of; a key may stand in it too."""
+        tls, certificate = self._settings.tls, self._tls.certificate
+        if certificate is None or not certificate.local or url.startswith("http:"):
+            return None
+        return tls.ca_chain or tls.certificate
+
+    def _key(self, request: web.Request) -> str | None:
+        """What stands for a key in the lines; ``None``: the variable that holds one."""
+        text = request.query.get("key", "false")
+        if _WORD.fullmatch(text) is not None and text not in ("TRUE", "FALSE"):
+            return text
+        if text.lower() not in ("true", "1", "false", "0"):
+            raise BadRequest(
+                "`key` must be true, false, or a word in capitals that stands for one, "
+                "like YOUR_KEY",
+                param="key",
+            )
+        if text.lower() in ("false", "0"):
+            return None
+        query = self._settings.auth.allow_query_key
+        return presented_key(request, allow_query=query) or "no-key"
 
 
 def _lines(*asked: Any, **more: Any) -> dict[str, Any]:
@@ -72,30 +112,6 @@ def _address(request: web.Request) -> str:
             "`url` must be an address without a path, like https://box.example:8443", param="url"
         )
     return given
-
-
-def _authority(request: web.Request, url: str) -> Path | None:
-    """The file of the authority that clients have to be told of; a key may stand in it too."""
-    tls, certificate = request.app[SETTINGS].tls, request.app[TLS].certificate
-    if certificate is None or not certificate.local or url.startswith("http:"):
-        return None
-    return tls.ca_chain or tls.certificate
-
-
-def _key(request: web.Request) -> str | None:
-    """What stands for a key in the lines; ``None``: the variable that holds one."""
-    text = request.query.get("key", "false")
-    if _WORD.fullmatch(text) is not None and text not in ("TRUE", "FALSE"):
-        return text
-    if text.lower() not in ("true", "1", "false", "0"):
-        raise BadRequest(
-            "`key` must be true, false, or a word in capitals that stands for one, like YOUR_KEY",
-            param="key",
-        )
-    if text.lower() in ("false", "0"):
-        return None
-    query = request.app[SETTINGS].auth.allow_query_key
-    return presented_key(request, allow_query=query) or "no-key"
 
 
 def _chosen(entries: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:

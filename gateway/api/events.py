@@ -14,7 +14,6 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.access.principal import LOCAL_ADMIN
-from gateway.api.app_keys import LIFECYCLE, SETTINGS
 from gateway.api.request_context import CONTEXT, RequestContext
 from gateway.errors import GatewayError, Unavailable
 from gateway.proxy.ending import Ending
@@ -45,7 +44,7 @@ class Source(Protocol):
 
 def patience(request: web.Request) -> float:
     """Seconds after which something goes out in a stream, if nothing else has."""
-    return request.app[SETTINGS].limits.heartbeat * _PING
+    return request[CONTEXT].services.heartbeat * _PING
 
 
 def event_stream(request: web.Request) -> AbstractAsyncContextManager[EventSourceResponse]:
@@ -62,8 +61,8 @@ async def endless(
     Shutdown does not wait for such a stream: it ends it. Where the key has come to be allowed
     less, the last event says so.
     """
-    context, lifecycle = request[CONTEXT], request.app[LIFECYCLE]
-    services = context.services
+    context = request[CONTEXT]
+    services, lifecycle = context.services, context.services.lifecycle
     context.watches = True
     over = Unavailable("the gateway is shutting down", code="shutting_down")
     async with contextlib.AsyncExitStack() as stack:
@@ -190,9 +189,6 @@ class Board:
             self._timer.cancel()
         self._hurried = False
         self._seen.clear()
-
-
-BOARD = web.AppKey("board", Board)
 
 
 def is_due(told_at: float) -> bool:

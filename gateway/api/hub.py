@@ -2,174 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import AsyncIterator
-from typing import Any, Final
-
 from aiohttp import web
 
-from gateway.api.app_keys import SCHEDULER, SETTINGS
-from gateway.api.classic import json_response
-from gateway.api.route import needs
-from gateway.backends.backend import Environment
-from gateway.backends.job_process import job_process
-from gateway.config.settings import Settings
-from gateway.errors import (
-    BadRequest,
-    Forbidden,
-    GatewayError,
-    NotFound,
-    Unavailable,
-    Unprocessable,
-)
+from gateway.api.route import Routes, Row
+from gateway.backends.hub_listings import HubListings
+from gateway.errors import BadRequest
+from gateway.http.json_response import json_response
 from gateway.scope import Scope
-from gateway.tasks import cancel_and_wait, spawn
-
-#: Seconds for the hub to answer, the start of a process and a look at the GPUs included.
-_PATIENCE: Final = 60.0
-#: Seconds for which a listing is good, and how many are kept.
-_GOOD: Final = 30.0
-_KEPT: Final = 16
-#: Processes at once, and questions that may wait for one.
-_AT_ONCE: Final = 2
-_MOST: Final = 8
-_MODULE: Final = "gateway.backends.hub_process"
 
 
-_Question = tuple[str, str | None]  # repository and revision
+class HubHandlers:
+    """What the hub has."""
 
+    def __init__(self, listings: HubListings) -> None:
+        self._listings = listings
 
-class Listings:
-    """What repositories have, by questions; the same question at the same time is asked once."""
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (Row("GET", "/admin/hub", self.hub_listing, Scope.ADMIN),)
 
-    def __init__(self, settings: Settings, environment: Environment) -> None:
-        self._settings = settings
-        self._environment = environment
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._asked: dict[_Question, tuple[float, asyncio.Task[dict[str, Any]]]] = {}
+    async def hub_listing(self, request: web.Request) -> web.Response:
+        """GET /admin/hub: the quantisations in a repository of the hub, and which fit this machine.
 
-    async def get(self, repository: str, revision: str | None) -> dict[str, Any]:
-        """The offer, as ``llm-gateway pull REPO --json`` prints it. Raises GatewayError."""
-        self._forget()
-        key = (repository.lower(), revision)
-        if key not in self._asked:
-            if sum(not task.done() for _, task in self._asked.values()) >= _MOST:
-                raise Unavailable("the hub is being asked much already: in a moment")
-            task = spawn(self._answer(repository, revision), name=f"ask the hub for {repository}")
-            task.add_done_callback(_looked_at)
-            self._asked[key] = (time.monotonic() + _GOOD, task)
-        answer = await asyncio.shield(self._asked[key][1])
-        if "error" in answer:
-            raise _error(answer["error"])
-        offer: dict[str, Any] = answer["offer"]
-        return offer
+        ``?model=OWNER/REPO``, as `llm-gateway pull` takes it, and ``&revision=``. The answer is
+        what `llm-gateway pull OWNER/REPO --json` prints; it may be some seconds old.
+        """
+        from gateway.models.hub import check_revision, parse_reference
+        from gateway.models.hub_client import check_installed
 
-    async def close(self) -> None:
-        """End those that are being asked."""
-        await cancel_and_wait(*(task for _, task in self._asked.values()))
-
-    def _forget(self) -> None:
-        """What is too old, and every failure: the same may work the next time."""
-        now = time.monotonic()
-        over = [
-            key
-            for key, (until, task) in self._asked.items()
-            if task.done() and (until < now or _failed(task))
-        ]
-        over += [key for key, (_, task) in self._asked.items() if task.done()][:-_KEPT]
-        for key in over:
-            self._asked.pop(key, None)
-
-    async def _answer(self, repository: str, revision: str | None) -> dict[str, Any]:
-        from gateway.backends.hub_process import Question, as_text  # few gateways ever need it
-
-        settings = self._settings
-        wanted = settings.scheduler.memory_budget
-        question = Question(
-            repository,
-            revision,
-            str(settings.llm_storage),
-            str(settings.models_file),
-            settings.llama_server,
-            None if wanted == "auto" else wanted,
-        )
-        try:
-            async with (
-                self._room,
-                asyncio.timeout(_PATIENCE),
-                job_process(_MODULE, self._environment.for_children, as_text(question)) as process,
-            ):
-                assert process.stdout is not None
-                answer: dict[str, Any] = json.loads(await process.stdout.read())
-                return answer
-        except TimeoutError:
-            return _told(f"the hub has not answered within {_PATIENCE:g} s")
-        except OSError as error:
-            return _told(f"no process can be started to ask the hub: {error.strerror}")
-        except ValueError:
-            return _told("the process that asks the hub has ended without an answer")
-
-
-def _told(message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "code": "hub_failed", "param": None, "status": 502}}
-
-
-def _failed(task: asyncio.Task[dict[str, Any]]) -> bool:
-    return task.cancelled() or task.exception() is not None or "error" in task.result()
-
-
-def _looked_at(task: asyncio.Task[dict[str, Any]]) -> None:
-    """Whoever asked may have left."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _error(told: dict[str, Any]) -> GatewayError:
-    from gateway.models.hub_client import HubFailed, NoHubClient
-
-    kinds: dict[int, type[GatewayError]] = {
-        400: BadRequest,
-        403: Forbidden,
-        404: NotFound,
-        422: Unprocessable,
-        501: NoHubClient,
-    }
-    kind = kinds.get(told["status"], HubFailed)
-    return kind(told["message"], code=told["code"], param=told["param"])
-
-
-def make(app: web.Application) -> None:
-    """Put what the handler needs into ``app``, and end it with that."""
-    app[LISTINGS] = Listings(app[SETTINGS], app[SCHEDULER].environment)
-    app.cleanup_ctx.append(_keep)
-
-
-async def _keep(app: web.Application) -> AsyncIterator[None]:
-    yield
-    await app[LISTINGS].close()
-
-
-LISTINGS: Final = web.AppKey("listings", Listings)
-
-
-@needs(Scope.ADMIN)
-async def hub_listing(request: web.Request) -> web.Response:
-    """GET /admin/hub: the quantisations in a repository of the hub, and which fit this machine.
-
-    ``?model=OWNER/REPO``, as `llm-gateway pull` takes it, and ``&revision=``. The answer is what
-    `llm-gateway pull OWNER/REPO --json` prints; it may be some seconds old.
-    """
-    from gateway.models.hub import check_revision, parse_reference
-    from gateway.models.hub_client import check_installed
-
-    given = request.query.get("model", "")
-    if not given:
-        raise BadRequest("`model` is missing: OWNER/REPO", param="model")
-    reference = parse_reference(given)
-    revision = request.query.get("revision") or None
-    if revision is not None:
-        check_revision(revision)
-    check_installed()
-    return json_response(await request.app[LISTINGS].get(reference.repository, revision))
+        given = request.query.get("model", "")
+        if not given:
+            raise BadRequest("`model` is missing: OWNER/REPO", param="model")
+        reference = parse_reference(given)
+        revision = request.query.get("revision") or None
+        if revision is not None:
+            check_revision(revision)
+        check_installed()
+        return json_response(await self._listings.get(reference.repository, revision))

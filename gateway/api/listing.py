@@ -7,177 +7,142 @@ models"), and ``context_size``, ``capabilities``, ``personality`` and ``personal
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import re
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator
+from typing import Any
 
-import orjson
 from aiohttp import web
 
-from gateway.api.app_keys import LIBRARY, SCHEDULER
-from gateway.api.classic import json_response
+from gateway.access.principal import Principal
 from gateway.api.request_context import CONTEXT
-from gateway.api.route import counts
-from gateway.backends.backend import Backend, State
-from gateway.backends.facts import Headers, Stamp, context_of
+from gateway.api.route import Routes, Row
+from gateway.backends.backend import Backend
+from gateway.backends.model_details import ModelDetails, status_of
 from gateway.backends.options import tags
 from gateway.backends.scheduler import Scheduler
-from gateway.errors import GatewayError, ModelNotFound
+from gateway.errors import ModelNotFound
+from gateway.http.json_response import json_response
+from gateway.library import Library
 from gateway.models.catalog import ModelSpec
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
-_STATUS = {
-    State.STOPPED: "unloaded",
-    State.STARTING: "loading",
-    State.READY: "loaded",
-    State.DRAINING: "loaded",
-    State.STOPPING: "loaded",
-    State.BACKOFF: "failed",
-    State.FAILED: "failed",
-}
-_UP = (State.READY, State.DRAINING)
-_DETAILS_TIMEOUT = 2.0  # seconds
-#: How llama.cpp names a build (its common/build-info), and one without a repository.
-_BUILD = re.compile(r"b\d+-\w+")
-_NO_BUILD = "b0-unknown"
+#: The name that a model or a personality as a model is listed by; the latter's own.
+Entry = tuple[str, ModelSpec, str | None]
 
 
-def status_of(backend: Backend | None) -> str:
-    """A backend's state as llama-server's router calls it.
+class ListingHandlers:
+    """The lists of models, and one of them."""
 
-    While a process ends it still holds its memory, so it counts as loaded.
-    """
-    if backend is None:
-        return "unloaded"
-    if backend.state is State.STOPPED and backend.start_failed:
-        return "failed"
-    if backend.sleeping and backend.state is State.READY:
-        return "sleeping"
-    return _STATUS[backend.state]
+    def __init__(self, library: Library, scheduler: Scheduler, listing: Listing) -> None:
+        self._library = library
+        self._scheduler = scheduler
+        self._listing = listing
 
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        chat = Scope.CHAT
+        return (
+            Row("GET", "/models", self.models, chat, counts=False),
+            Row("GET", "/models/{model:.+}", self.openai_model, chat, counts=False),
+            Row("GET", "/v1/models", self.openai_models, chat, counts=False),
+            Row("GET", "/v1/models/{model:.+}", self.openai_model, chat, counts=False),
+        )
 
-class _Known(NamedTuple):
-    """What a backend said: in which start, as which process, from which file."""
+    async def models(self, request: web.Request) -> web.Response:
+        """GET /models: the array of names, or the list of objects, as ``GET /v1/models``.
 
-    start: int
-    process: tuple[object, ...]
-    file: Stamp | None
-    details: dict[str, Any]
-
-
-class Details:
-    """What running backends say about themselves, asked once for each start; of others, what
-    they said last, else what their files say.
-    """
-
-    def __init__(self, headers: Headers) -> None:
-        self.headers = headers
-        self._build = _NO_BUILD
-        self._known: WeakKeyDictionary[Backend, _Known] = WeakKeyDictionary()
-
-    async def of_all(
-        self, specs: Collection[ModelSpec], scheduler: Scheduler
-    ) -> dict[str, dict[str, Any]]:
-        """For each name ``context_size``, ``architecture`` and ``meta``, as far as known."""
-        await self.headers.refresh(specs)
-        details, asked = {}, []
-        for spec in specs:
-            backend = scheduler.backend(spec.name)
-            if backend is not None and backend.state in _UP:
-                asked.append(backend)
-            else:
-                details[spec.name] = self._of_file(spec, backend)
-        found = await asyncio.gather(*map(self._ask, asked))
-        return details | {b.spec.name: it for b, it in zip(asked, found, strict=True)}
-
-    async def build(self, scheduler: Scheduler) -> str:
-        """The build of llama.cpp that runs here, or did last, as it calls itself."""
-        running = (scheduler.backend(name) for name in scheduler.loaded())
-        own = [b for b in running if b is not None and b.state in _UP and not b.spec.url]
-        if own:
-            await self._ask(own[0])
-        return self._build
-
-    async def _ask(self, backend: Backend) -> dict[str, Any]:
-        if backend.spec.url:
-            size = backend.context_size
-            return {"context_size": size} if size is not None else {}
-        known = self._known.get(backend)
-        if known is not None and known.start == backend.starts:
-            return known.details
-        start, spec = backend.starts, backend.spec
-        facts = self.headers.of(spec)
-        try:
-            props, listed = await asyncio.gather(
-                _fetch(backend, "/props"), _fetch(backend, "/v1/models")
-            )
-        except GatewayError:
-            return {}  # it is too busy, or going: next time
-        self._build = _build_in(props) or self._build
-        details = _details(props, listed)
-        file = facts.stamp if facts is not None else None
-        self._known[backend] = _Known(start, spec.process_identity(), file, details)
-        return details
-
-    def _of_file(self, spec: ModelSpec, backend: Backend | None) -> dict[str, Any]:
-        if spec.url or (facts := self.headers.of(spec)) is None:
-            return {}
-        known = self._known.get(backend) if backend is not None else None
+        Objects for who asks for them: ``?format=openai`` (or ``router``), ``?reload=`` as in router
+        mode, or one of OpenAI's own clients with a base URL without /v1, which could do nothing
+        with an array (they all send ``X-Stainless-Lang``).
+        """
+        query = request.query
         if (
-            known is not None
-            and known.file == facts.stamp
-            and known.process == spec.process_identity()
+            query.get("format") in ("openai", "router")
+            or "reload" in query
+            or "X-Stainless-Lang" in request.headers
         ):
-            return known.details
-        size = context_of(spec, facts.trained)
-        found: dict[str, Any] = {} if size is None else {"context_size": size}
-        meta = {"n_ctx": size, "n_ctx_train": facts.trained}
-        return {**found, "meta": {key: value for key, value in meta.items() if value is not None}}
+            return await self.openai_models(request)
+        return await self._names(request)
+
+    async def _names(self, request: web.Request) -> web.Response:
+        """Return the names in models.json; ``?loaded=true``: those that are loaded."""
+        library = self._library
+        await library.refresh()
+        library.check()
+        allowed = request[CONTEXT].principal.models
+        models = library.catalog.models
+        names = [name for name, spec in models.items() if not spec.meta.unlisted]
+        if request.query.get("loaded", "").lower() in ("true", "1"):
+            names = self._scheduler.loaded()
+        return json_response([name for name in names if allowed is None or name in allowed])
+
+    async def openai_models(self, request: web.Request) -> web.Response:
+        """GET /v1/models: OpenAI's list (reference, Models), sorted by id."""
+        library = self._library
+        await library.refresh()
+        library.check()
+        return json_response(
+            {"object": "list", "data": await self._listing.objects(request[CONTEXT].principal)}
+        )
+
+    async def openai_model(self, request: web.Request) -> web.Response:
+        """GET /v1/models/ID: one of them; ID may hold ``/`` and ``:``, and be an alias."""
+        wanted, principal = request.match_info["model"], request[CONTEXT].principal
+        for entry in self._listing.visible(principal):
+            if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
+                (item,) = await self._listing.described(principal, [entry])
+                return json_response({**item, "id": wanted})
+        meant = did_you_mean(wanted, (name for name, _, _ in self._listing.visible(principal)))
+        raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
 
 
-DETAILS = web.AppKey("details", Details)
+class Listing:
+    """The models as objects, each as far as a principal may know of it."""
 
+    def __init__(self, library: Library, scheduler: Scheduler, details: ModelDetails) -> None:
+        self._library = library
+        self._scheduler = scheduler
+        self._details = details
 
-@counts(False)
-async def openai_models(request: web.Request) -> web.Response:
-    """GET /v1/models: OpenAI's list (reference, Models), sorted by id."""
-    library = request.app[LIBRARY]
-    await library.refresh()
-    library.check()
-    return json_response({"object": "list", "data": await objects(request)})
+    async def objects(self, principal: Principal) -> list[dict[str, Any]]:
+        """The models of that list, as ``models.json`` was when it was last looked at."""
+        listed = (entry for entry in self.visible(principal) if not _unlisted(*entry[1:]))
+        return await self.described(principal, sorted(listed, key=lambda entry: entry[0]))
 
+    def visible(self, principal: Principal) -> Iterator[Entry]:
+        """``(name, spec, personality or None)`` of each model that ``principal`` may use."""
+        library = self._library
+        for name, spec, personality in library.resolver.virtual_names():
+            if principal.models is not None and spec.name not in principal.models:
+                continue
+            allowed = principal.personalities
+            if personality is None or allowed is None or personality in allowed:
+                yield name, spec, personality
 
-async def objects(request: web.Request) -> list[dict[str, Any]]:
-    """The models of that list, as ``models.json`` was when it was last looked at."""
-    listed = (entry for entry in visible(request) if not _unlisted(*entry[1:]))
-    return await _objects(request, sorted(listed, key=lambda entry: entry[0]))
-
-
-@counts(False)
-async def openai_model(request: web.Request) -> web.Response:
-    """GET /v1/models/ID: one of them; ID may hold ``/`` and ``:``, and be an alias."""
-    wanted = request.match_info["model"]
-    for entry in visible(request):
-        if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
-            (item,) = await _objects(request, [entry])
-            return json_response({**item, "id": wanted})
-    meant = did_you_mean(wanted, (name for name, _, _ in visible(request)))
-    raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
-
-
-def visible(request: web.Request) -> Iterator[tuple[str, ModelSpec, str | None]]:
-    """``(name, spec, personality or None)`` of each model that the request's key may use."""
-    library, principal = request.app[LIBRARY], request[CONTEXT].principal
-    for name, spec, personality in library.resolver.virtual_names():
-        if principal.models is not None and spec.name not in principal.models:
-            continue
+    async def described(self, principal: Principal, names: list[Entry]) -> list[dict[str, Any]]:
+        scheduler, created = self._scheduler, self._library.created
+        specs = {spec.name: spec for _, spec, _ in names}
+        details = await self._details.of_all(specs.values())
+        backends = {name: scheduler.backend(name) for name in specs}
         allowed = principal.personalities
-        if personality is None or allowed is None or personality in allowed:
-            yield name, spec, personality
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": "llm-gateway",
+                "status": _status(backends[spec.name]),
+                **_described(spec, details[spec.name]),
+                "personalities": [
+                    label
+                    for label, one in spec.personalities.items()
+                    if not one.unlisted and (allowed is None or label in allowed)
+                ],
+                **_elsewhere(backends[spec.name], which=principal.may(Scope.ADMIN)),
+                **(_virtual(spec, personality) if personality else {}),
+            }
+            for name, spec, personality in names
+        ]
 
 
 def _unlisted(spec: ModelSpec, personality: str | None) -> bool:
@@ -185,34 +150,6 @@ def _unlisted(spec: ModelSpec, personality: str | None) -> bool:
     if personality is None:
         return spec.meta.unlisted
     return spec.meta.unlisted or spec.personalities[personality].unlisted
-
-
-async def _objects(
-    request: web.Request, names: list[tuple[str, ModelSpec, str | None]]
-) -> list[dict[str, Any]]:
-    scheduler, created = request.app[SCHEDULER], request.app[LIBRARY].created
-    specs = {spec.name: spec for _, spec, _ in names}
-    details = await request.app[DETAILS].of_all(specs.values(), scheduler)
-    backends = {name: scheduler.backend(name) for name in specs}
-    allowed = request[CONTEXT].principal.personalities
-    return [
-        {
-            "id": name,
-            "object": "model",
-            "created": created,
-            "owned_by": "llm-gateway",
-            "status": _status(backends[spec.name]),
-            **_described(spec, details[spec.name]),
-            "personalities": [
-                label
-                for label, one in spec.personalities.items()
-                if not one.unlisted and (allowed is None or label in allowed)
-            ],
-            **_elsewhere(backends[spec.name], which=request[CONTEXT].principal.may(Scope.ADMIN)),
-            **(_virtual(spec, personality) if personality else {}),
-        }
-        for name, spec, personality in names
-    ]
 
 
 def _virtual(spec: ModelSpec, label: str) -> dict[str, Any]:
@@ -259,30 +196,3 @@ def _described(spec: ModelSpec, details: dict[str, Any]) -> dict[str, Any]:
         if kind in described["architecture"]["input_modalities"]:
             capabilities.append(name)
     return {**described, "capabilities": capabilities}
-
-
-async def _fetch(backend: Backend, path: str) -> Any:
-    fetched = await backend.pool.fetch("GET", path, timeout=_DETAILS_TIMEOUT)
-    try:
-        return orjson.loads(fetched.body) if fetched.status == 200 else None
-    except ValueError:
-        return None
-
-
-def _build_in(props: Any) -> str | None:
-    build = props.get("build_info") if isinstance(props, dict) else None
-    found = _BUILD.match(build) if isinstance(build, str) else None
-    return found[0] if found is not None else None
-
-
-def _details(props: Any, listed: Any) -> dict[str, Any]:
-    details: dict[str, Any] = {}
-    with contextlib.suppress(LookupError, TypeError, ValueError):
-        details["context_size"] = int(props["default_generation_settings"]["n_ctx"])
-    with contextlib.suppress(LookupError, TypeError):
-        entry = listed["data"][0]
-        if isinstance(entry["meta"], dict):
-            details["meta"] = entry["meta"]
-        if isinstance(entry["architecture"]["input_modalities"], list):
-            details["architecture"] = entry["architecture"]
-    return details

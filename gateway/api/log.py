@@ -10,10 +10,10 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.api.classic import json_response
 from gateway.api.events import endless
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
 from gateway.errors import BadRequest
+from gateway.http.json_response import json_response
 from gateway.log_tail import MOST, LogTail
 from gateway.logs import log_tail
 from gateway.plurals import counted
@@ -27,19 +27,25 @@ LINES: Final = 1000
 _AT_ONCE: Final = 500
 
 
-@needs(Scope.ADMIN)
-async def gateway_log(request: web.Request) -> web.StreamResponse:
-    """GET /admin/log: the gateway's own log, then what is added to it, as events.
+class LogHandlers:
+    """The gateway's own log."""
 
-    Each line is one ``data:``; an event has one or more. ``?follow=false``: what there is, as
-    ``{"lines": [...]}``. ``?level=warning``: only lines of that level and above; ``?lines=``: how
-    many of those before, 1000 without.
-    """
-    level, lines = _level(request), _lines(request)
-    tail = log_tail()
-    if request.query.get("follow", "").lower() in ("false", "0"):
-        return json_response({"lines": [one.text for one in tail.newest(lines, level=level)]})
-    return await endless(request, _follow(tail, level, lines))
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (Row("GET", "/admin/log", self.gateway_log, Scope.ADMIN),)
+
+    async def gateway_log(self, request: web.Request) -> web.StreamResponse:
+        """GET /admin/log: the gateway's own log, then what is added to it, as events.
+
+        Each line is one ``data:``; an event has one or more. ``?follow=false``: what there is, as
+        ``{"lines": [...]}``. ``?level=warning``: only lines of that level and above; ``?lines=``:
+        how many of those before, 1000 without.
+        """
+        level, lines = _level(request), _lines(request)
+        tail = log_tail()
+        if request.query.get("follow", "").lower() in ("false", "0"):
+            return json_response({"lines": [one.text for one in tail.newest(lines, level=level)]})
+        return await endless(request, _follow(tail, level, lines))
 
 
 async def _follow(tail: LogTail, level: int, lines: int) -> AsyncGenerator[str, None]:

@@ -20,8 +20,7 @@ from gateway.api.openapi_answers import Answers
 from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
 from gateway.api.openapi_samples import Example, samples
 from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
-from gateway.api.route import Routes, media_types_of, scope_of
-from gateway.http.request import Handler
+from gateway.api.route import Routes, Row
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Route
 from gateway.scope import Scope
@@ -120,18 +119,19 @@ def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
     relayed = {(route.method, route.path): route for route in TABLE}
     examples, answers = Examples(), Answers()
     operations = [
-        (each, path, handler)
-        for method, path, handler in routes
-        for each in (_ANY if method == "*" else (method,))
+        row._replace(method=method)
+        for row in routes
+        for method in (_ANY if row.method == "*" else (row.method,))
     ]
-    operations.sort(key=lambda one: examples.place(one[0], plain(one[1])))
+    operations.sort(key=lambda row: examples.place(row.method, plain(row.path)))
     paths: dict[str, dict[str, Any]] = {}
-    for method, path, handler in operations:
+    for row in operations:
+        method, path = row.method, row.path
         route = relayed.get((method, path))
         told = examples.of(method, plain(path))
         answer = answers.of(method, plain(path))
         paths.setdefault(plain(path), {})[method.lower()] = _operation(
-            method, path, handler, route, told, answer, query_key
+            row, route, told, answer, query_key
         )
     schemes: dict[str, Any] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -186,22 +186,20 @@ def _error(name: str, reason: str) -> dict[str, Any]:
 
 
 def _operation(
-    method: str,
-    path: str,
-    handler: Handler,
+    row: Row,
     route: Route | None,
     told: Told | None,
     answer: dict[str, Any] | None,
     query_key: bool,
 ) -> dict[str, Any]:
-    scope = scope_of(handler)
+    method, path, scope = row.method, row.path, row.scope
     refused = route is not None and route.refused
-    shape = _shape(handler, method, None if refused else route)
+    shape = _shape(row, None if refused else route)
     told = told or Told(REFUSED if refused else "")
     operation: dict[str, Any] = {
         "operationId": _operation_id(method, path),
         "tags": [told.tag] if told.tag else [],
-        "summary": "Refused" if refused else told.summary or _summary(handler),
+        "summary": "Refused" if refused else told.summary or _summary(row.handler),
         "x-scope": scope.value,
         "security": list(_security(method, scope, query_key)),
     }
@@ -242,10 +240,10 @@ def _operation(
     return operation
 
 
-def _shape(handler: Handler, method: str, route: Route | None) -> Shape:
-    if media_types := media_types_of(handler):
-        return Shape(answers=media_types)
-    return of_relayed(route) if route is not None else of_ours(handler, method)
+def _shape(row: Row, route: Route | None) -> Shape:
+    if row.answers_with:
+        return Shape(answers=row.answers_with)
+    return of_relayed(route) if route is not None else of_ours(row.method, plain(row.path))
 
 
 def _abouts(route: Route | None, told: Told, *, refused: bool) -> Iterator[str]:
@@ -326,7 +324,7 @@ def _names_a_model(shape: Shape) -> bool:
     return "model" in shape.query or "model" in body.get("properties", ())
 
 
-def _summary(handler: Handler) -> str:
+def _summary(handler: object) -> str:
     paragraph = (inspect.getdoc(handler) or "").partition("\n\n")[0]
     line = _HEADING.sub("", " ".join(paragraph.split()), count=1).replace("``", "`")
     return line[:1].upper() + line[1:]

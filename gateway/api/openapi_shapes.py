@@ -13,25 +13,7 @@ from typing import Any, Final
 
 from gateway.access import usage_report
 from gateway.access.key_schema import body_schema
-from gateway.api import (
-    admin,
-    admin_keys,
-    admin_models,
-    admin_pulls,
-    admin_requests,
-    classic,
-    clients,
-    history,
-    hub,
-    log,
-    overview,
-    own_key,
-    probes,
-    relayed,
-    router,
-    schemas,
-)
-from gateway.http.request import Handler
+from gateway.api import admin_requests, log, overview, own_key
 from gateway.log_tail import MOST
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
 from gateway.proxy.routes import ModelIn, Route
@@ -129,25 +111,28 @@ _CHANGE_FAILS: Final = (409, 412, 422, 507)
 
 _LOADED: Final = Shape(body=_object({"model": _MODEL}, "model"))
 
-_OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
+#: By method (``*``: any) and path, as in a document.
+_OURS: Final[Mapping[str, Shape]] = MappingProxyType(
     {
-        probes.ready: Shape(also=503),
-        probes.ping: Shape(answers=_PLAIN_TEXT),
-        probes.acme_challenge: Shape(answers=("text/plain", "application/octet-stream")),
-        router.models: Shape(
+        "GET /ready": Shape(also=503),
+        "GET /ping": Shape(answers=_PLAIN_TEXT),
+        "GET /.well-known/acme-challenge/{token}": Shape(
+            answers=("text/plain", "application/octet-stream")
+        ),
+        "GET /models": Shape(
             query={"loaded": _FLAG, "format": {"type": "string", "enum": ["openai", "router"]}}
         ),
-        router.load: _LOADED,
-        router.unload: _LOADED,
-        router.events: Shape(answers=_EVENTS),
-        classic.load_model: Shape(
+        "POST /models/load": _LOADED,
+        "POST /models/unload": _LOADED,
+        "GET /models/sse": Shape(answers=_EVENTS),
+        "POST /loadModel": Shape(
             body=_object({"model": _MODEL, "personality": _PERSONALITY}, "model")
         ),
-        classic.unload_model: Shape(
+        "* /unloadModel": Shape(
             query={"model": _MODEL}, body=_object({"model": _MODEL}), body_required=False
         ),
-        classic.status: Shape(answers=_EVENTS),
-        classic.chat_ask: Shape(
+        "GET /status": Shape(answers=_EVENTS),
+        "GET /chat/ask": Shape(
             query={
                 "question": {"type": "string", "minLength": 1},
                 "stream": _FLAG,
@@ -158,7 +143,7 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             relayed=True,
             answers=_EITHER,
         ),
-        overview.gateway_status: Shape(
+        "GET /admin/status": Shape(
             query={
                 "follow": _FLAG,
                 "every": {
@@ -169,8 +154,8 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             },
             answers=_EITHER,
         ),
-        admin.model_log: Shape(query={"follow": _FLAG}, answers=_EITHER),
-        log.gateway_log: Shape(
+        "GET /admin/models/{model}/log": Shape(query={"follow": _FLAG}, answers=_EITHER),
+        "GET /admin/log": Shape(
             query={
                 "follow": _FLAG,
                 "level": {"type": "string", "enum": list(log.LEVELS)},
@@ -178,10 +163,10 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             },
             answers=_EITHER,
         ),
-        history.system_history: Shape(
+        "GET /admin/system/history": Shape(
             query={"range": {"type": "string", "description": "a duration from 1m to 7d, like 24h"}}
         ),
-        hub.hub_listing: Shape(
+        "GET /admin/hub": Shape(
             query={
                 "model": {"type": "string", "description": "OWNER/REPO"},
                 "revision": {"type": "string", "description": "a branch, a tag or a commit"},
@@ -189,29 +174,29 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             needed=("model",),
             fails=(422, 501),
         ),
-        admin_models.get_entry: Shape(
+        "GET /admin/models/{name}": Shape(
             headers={"If-None-Match": "the ETag of what is known: 304 if it is still that"},
             unchanged=True,
             fails=(409,),
         ),
-        admin_models.put_entry: Shape(
+        "PUT /admin/models/{name}": Shape(
             body=_ENTRY, or_else=(201,), headers=_CONDITIONS, fails=_CHANGE_FAILS
         ),
-        admin_models.patch_entry: Shape(
+        "PATCH /admin/models/{name}": Shape(
             body=_ENTRY,
             body_types=("application/merge-patch+json", "application/json"),
             headers=_CONDITIONS,
             fails=_CHANGE_FAILS,
         ),
-        admin_models.delete_entry: Shape(
+        "DELETE /admin/models/{name}": Shape(
             status=204, answers=(), headers=_CONDITIONS, fails=_CHANGE_FAILS
         ),
-        admin_keys.create_key: Shape(body=_object(_KEY, "name", more=False), status=201),
-        admin_keys.change_key: Shape(query={"force": _FLAG}, body=_object(_KEY, more=False)),
-        admin_keys.revoke_key: Shape(query={"force": _FLAG}),
-        admin_keys.usage: _usage(usage_report.USAGE_BY),
-        own_key.own_usage: _usage(own_key.OWN_USAGE_BY),
-        admin_requests.list_requests: Shape(
+        "POST /admin/keys": Shape(body=_object(_KEY, "name", more=False), status=201),
+        "PATCH /admin/keys/{id}": Shape(query={"force": _FLAG}, body=_object(_KEY, more=False)),
+        "DELETE /admin/keys/{id}": Shape(query={"force": _FLAG}),
+        "GET /admin/usage": _usage(usage_report.USAGE_BY),
+        "GET /key/usage": _usage(own_key.OWN_USAGE_BY),
+        "GET /admin/requests": Shape(
             query={
                 "key": {"type": "string", "description": "id or name of a key"},
                 "model": _TEXT,
@@ -231,9 +216,9 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             },
             answers=_EITHER,
         ),
-        admin_requests.cancel_request: Shape(status=204, answers=()),
-        admin_pulls.list_pulls: Shape(answers=_EITHER),
-        admin_pulls.begin_pull: Shape(
+        "DELETE /admin/requests/{id}": Shape(status=204, answers=()),
+        "GET /admin/pulls": Shape(answers=_EITHER),
+        "POST /admin/pulls": Shape(
             body=_object(
                 {
                     "model": {"type": "string", "description": "OWNER/REPO or OWNER/REPO:QUANT"},
@@ -248,10 +233,10 @@ _OURS: Final[Mapping[Handler, Shape]] = MappingProxyType(
             status=202,
             fails=(501,),
         ),
-        admin_pulls.end_pull: Shape(query={"discard": _FLAG}),
-        clients.clients: Shape(query={"model": _MODEL, "url": _TEXT, "key": _FLAG}),
-        schemas.schema: Shape(answers=("application/schema+json",)),
-        relayed.upstream: Shape(
+        "DELETE /admin/pulls/{id}": Shape(query={"discard": _FLAG}),
+        "GET /clients": Shape(query={"model": _MODEL, "url": _TEXT, "key": _FLAG}),
+        "GET /schemas/{name}": Shape(answers=("application/schema+json",)),
+        "* /upstream/{path}": Shape(
             body={}, body_required=False, body_types=("*/*",), answers=("*/*",), relayed=True
         ),
     }
@@ -281,9 +266,9 @@ _BODIES: Final[Mapping[str, Mapping[str, Schema]]] = MappingProxyType(
 )
 
 
-def of_ours(handler: Handler, method: str) -> Shape:
-    """What one of the gateway's own routes takes."""
-    shape = _OURS.get(handler, _DEFAULT)
+def of_ours(method: str, path: str) -> Shape:
+    """Return what one of the gateway's own routes takes; ``path`` as in a document."""
+    shape = _OURS.get(f"{method} {path}") or _OURS.get(f"* {path}", _DEFAULT)
     # A body of GET has no meaning (RFC 9110, 9.3.1).
     return replace(shape, body=None) if method == "GET" else shape
 

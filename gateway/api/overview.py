@@ -12,18 +12,20 @@ import orjson
 from aiohttp import web
 
 from gateway import __version__
-from gateway.access.accounting import ACCOUNTING, UnderWay
+from gateway.access.accounting import Accounting, UnderWay
+from gateway.access.gate import KeyGate
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
-from gateway.api.app_keys import GATE, LIBRARY, LIFECYCLE, SCHEDULER
-from gateway.api.classic import json_response
 from gateway.api.events import endless
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
+from gateway.backends.machine_report import machine_report
+from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
+from gateway.http.json_response import json_response
+from gateway.http.lifecycle import Lifecycle
+from gateway.library import Library
 from gateway.scope import Scope
 
-#: Seconds: it is asked for every second, and a look may wake up a GPU's driver.
-_SEEN_WITHIN: Final = 5.0
 #: Seconds between two events, at least and at most.
 OFTEN, SELDOM = 0.2, 60.0
 #: How many ended requests it tells of, and at most how many that are under way.
@@ -31,16 +33,75 @@ _RECENT: Final = 50
 _UNDER_WAY: Final = 200
 
 
-@needs(Scope.ADMIN)
-async def gateway_status(request: web.Request) -> web.StreamResponse:
-    """GET /admin/status: machine, models, requests under way and the last ones, of all keys.
+class StatusHandlers:
+    """What is going on."""
 
-    ``?follow=true``: the same as events, one at once and then one every ``every`` seconds (1).
-    Counters of ``usage`` begin anew with the gateway.
-    """
-    if request.query.get("follow", "").lower() not in ("true", "1"):
-        return json_response(await _overview(request.app))
-    return await endless(request, _looks(request.app, every(request)))
+    def __init__(
+        self,
+        gate: KeyGate,
+        accounting: Accounting,
+        library: Library,
+        scheduler: Scheduler,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._gate = gate
+        self._accounting = accounting
+        self._library = library
+        self._scheduler = scheduler
+        self._lifecycle = lifecycle
+
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (Row("GET", "/admin/status", self.gateway_status, Scope.ADMIN),)
+
+    async def gateway_status(self, request: web.Request) -> web.StreamResponse:
+        """GET /admin/status: machine, models, requests under way and the last ones, of all keys.
+
+        ``?follow=true``: the same as events, one at once and then one every ``every`` seconds (1).
+        Counters of ``usage`` begin anew with the gateway.
+        """
+        if request.query.get("follow", "").lower() not in ("true", "1"):
+            return json_response(await self._overview())
+        return await endless(request, self._looks(every(request)))
+
+    async def _looks(self, pause: float) -> AsyncGenerator[str, None]:
+        while True:
+            yield orjson.dumps(await self._overview()).decode()
+            await asyncio.sleep(pause)
+
+    async def _overview(self) -> dict[str, Any]:
+        machine = await machine_report(self._scheduler)
+        scheduler, library, accounting = self._scheduler, self._library, self._accounting
+        common = library.choices.common
+        recent, under_way = accounting.recent[-_RECENT:], accounting.under_way
+        names = self._names_of({record.key_id for record in recent})
+        return {
+            "version": __version__,
+            "uptime": round(accounting.seconds, 1),
+            "ready": self._lifecycle.ready,
+            "urls": list(self._lifecycle.urls),
+            "in_flight": scheduler.in_flight,
+            "active": common._asdict() if common else None,
+            "models_file_error": library.broken,
+            "machine": machine,
+            "models": [
+                {**asdict(status), "usage": accounting.total(status.name)._asdict()}
+                for status in scheduler.status()
+            ],
+            "requests": {
+                "under_way": [_going(one) for one in under_way[:_UNDER_WAY]],
+                "not_shown": max(len(under_way) - _UNDER_WAY, 0),
+                "recent": [as_json(record, names.get(record.key_id)) for record in recent],
+            },
+        }
+
+    def _names_of(self, key_ids: set[str]) -> dict[str, str]:
+        """Names of keys, revoked ones too; none as long as the keys have not been read."""
+        ring = self._gate.ring
+        if ring is None:
+            return WITHOUT_KEY
+        known = {key_id: name for key_id in key_ids if (name := ring.name_of(key_id)) is not None}
+        return {**WITHOUT_KEY, **known}
 
 
 def every(request: web.Request) -> float:
@@ -55,47 +116,6 @@ def every(request: web.Request) -> float:
             f"`every` must be a number of seconds from {OFTEN:g} to {SELDOM:g}", param="every"
         )
     return seconds
-
-
-async def _looks(app: web.Application, pause: float) -> AsyncGenerator[str, None]:
-    while True:
-        yield orjson.dumps(await _overview(app)).decode()
-        await asyncio.sleep(pause)
-
-
-async def _overview(app: web.Application) -> dict[str, Any]:
-    machine = await machine_of(app)
-    scheduler, library, accounting = app[SCHEDULER], app[LIBRARY], app[ACCOUNTING]
-    common = library.choices.common
-    recent, under_way = accounting.recent[-_RECENT:], accounting.under_way
-    names = _names_of({record.key_id for record in recent}, app)
-    return {
-        "version": __version__,
-        "uptime": round(accounting.seconds, 1),
-        "ready": app[LIFECYCLE].ready,
-        "urls": list(app[LIFECYCLE].urls),
-        "in_flight": scheduler.in_flight,
-        "active": common._asdict() if common else None,
-        "models_file_error": library.broken,
-        "machine": machine,
-        "models": [
-            {**asdict(status), "usage": accounting.total(status.name)._asdict()}
-            for status in scheduler.status()
-        ],
-        "requests": {
-            "under_way": [_going(one) for one in under_way[:_UNDER_WAY]],
-            "not_shown": max(len(under_way) - _UNDER_WAY, 0),
-            "recent": [as_json(record, names.get(record.key_id)) for record in recent],
-        },
-    }
-
-
-async def machine_of(app: web.Application) -> dict[str, Any] | None:
-    """Its devices, and what is free of them; ``None`` until they have been looked at once."""
-    scheduler = app[SCHEDULER]
-    await scheduler.see_memory(within=_SEEN_WITHIN)
-    capacity = scheduler.accounts.capacity if scheduler.accounts is not None else None
-    return capacity.report() if capacity is not None else None
 
 
 def as_json(record: Record, name: str | None) -> dict[str, Any]:
@@ -125,12 +145,3 @@ def _going(one: UnderWay) -> dict[str, Any]:
         "stage": "waiting" if not one.sent else "writing" if one.tokens else "reading",
         "completion_tokens": one.tokens,
     }
-
-
-def _names_of(key_ids: set[str], app: web.Application) -> dict[str, str]:
-    """Names of keys, revoked ones too; none as long as the keys have not been read."""
-    ring = app[GATE].ring
-    if ring is None:
-        return WITHOUT_KEY
-    known = {key_id: name for key_id in key_ids if (name := ring.name_of(key_id)) is not None}
-    return {**WITHOUT_KEY, **known}

@@ -24,7 +24,7 @@ from gateway.access.rate_limits import NO_LIMITS
 from gateway.access.wrong_keys import TooManyWrongKeys
 from gateway.api.reading import check_expect, coding_of, too_large
 from gateway.api.request_context import CommonHandler, RequestContext
-from gateway.api.route import counted, scope_of
+from gateway.api.route import Row
 from gateway.api.services import Services
 from gateway.errors import (
     CLIENT_GONE,
@@ -36,7 +36,7 @@ from gateway.errors import (
     status_of,
 )
 from gateway.http.head_limits import check_head
-from gateway.http.request import FastRequest, Handler, RequestHead
+from gateway.http.request import FastRequest, RequestHead
 from gateway.http.response import Answer, BufferedResponse
 from gateway.logs import log_request
 from gateway.proxy.routes import dialect_at
@@ -54,11 +54,11 @@ class Route(abc.ABC):
     #: Answers a request that has gone through the steps.
     handle: Callable[[Any, RequestContext], Awaitable[Answer]]
 
-    def __init__(self, handler: object, steps: tuple[Step, ...]) -> None:
+    def __init__(self, row: Row, steps: tuple[Step, ...]) -> None:
         """``steps``: all of its protocol, of which those are kept that it needs."""
-        self.scope: Scope = scope_of(handler)
+        self.scope: Scope = row.scope
         unneeded: set[Step] = set()
-        if not counted(handler):
+        if not row.is_counted:
             unneeded.add(charge)
         if self.scope in OF_ANY_KEY:
             unneeded.add(authorize)  # whoever comes this far has it
@@ -79,8 +79,9 @@ class AiohttpRoute(Route):
 
     __slots__ = ()
 
-    def __init__(self, handler: Handler) -> None:
-        super().__init__(handler, AIOHTTP)
+    def __init__(self, row: Row) -> None:
+        super().__init__(row, AIOHTTP)
+        handler = row.handler
         self.handle = lambda request, _context: handler(request)
 
     def brings_key(self, request: web.Request, context: RequestContext) -> bool:
@@ -102,9 +103,9 @@ class CachedRoute(Route):
     __slots__ = ("_personality", "_services", "key")
 
     def __init__(
-        self, handler: CommonHandler, services: Services, headers: CIMultiDict[str]
+        self, row: Row, handler: CommonHandler, services: Services, headers: CIMultiDict[str]
     ) -> None:
-        super().__init__(handler, FAST_JSON)
+        super().__init__(row, FAST_JSON)
         self.handle = handler
         self._services = services
         self._personality = headers.get("X-Personality")

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Mapping
 from aiohttp import web
 
 from gateway.api.request_context import CONTEXT
-from gateway.api.services import SERVICES
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
 from gateway.http.half_closed import CONTINUE
 from gateway.proxy.body import JsonObject, NotJson, parse_object
@@ -86,7 +85,7 @@ async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
     :class:`BadRequest` for one that can't be unpacked. Others have their turn between two pieces
     of a packed one, of which hundreds may come out of one that was read.
     """
-    limit = request.app[SERVICES].max_body
+    limit = request[CONTEXT].services.max_body
     coding = coding_of(request)
     decoder = DECODERS[coding]() if coding is not None else None
     ask_for(request)
@@ -131,7 +130,7 @@ async def whole_body(request: web.Request) -> bytes:
         found.append(piece)
         size += len(piece)
         if size > SMALL and context.place is None:
-            await make_room(request, request.app[SERVICES].max_body)
+            await make_room(request, context.services.max_body)
     if size <= SMALL:
         return b"".join(found)
     if context.place is not None:
@@ -143,9 +142,7 @@ async def make_room(request: web.Request, size: int) -> None:
     """Wait until there is room for a body of ``size`` bytes, which is kept for its request."""
     context = request[CONTEXT]
     if context.place is None:
-        context.place = await request.app[SERVICES].room.take(
-            context.principal.key_id, _TIMES * size
-        )
+        context.place = await context.services.room.take(context.principal.key_id, _TIMES * size)
 
 
 async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObject:

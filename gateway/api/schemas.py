@@ -6,18 +6,25 @@ import asyncio
 
 from aiohttp import web
 
-from gateway.api.route import counts
+from gateway.api.route import Routes, Row
 from gateway.errors import NotFound
+from gateway.scope import Scope
 
 
-@counts(False)
-async def schema(request: web.Request) -> web.Response:
-    """GET /schemas/models.json, /schemas/gateway.json: the JSON Schema of that file (2020-12)."""
-    from gateway import json_schemas  # few ask for it
+class SchemaHandlers:
+    """The JSON Schemas that are installed with the gateway."""
 
-    name = request.match_info["name"]
-    if name not in json_schemas.BESIDE:
-        known = ", ".join(json_schemas.BESIDE)
-        raise NotFound(f"there is no schema {name[:100]!r}; there are: {known}", param="name")
-    body = await asyncio.to_thread(json_schemas.read, name)
-    return web.Response(body=body, content_type="application/schema+json", charset="utf-8")
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (Row("GET", "/schemas/{name}", self.schema, Scope.CHAT, counts=False),)
+
+    async def schema(self, request: web.Request) -> web.Response:
+        """GET /schemas/models.json, /schemas/gateway.json: the JSON Schema of that file (2020-12)."""
+        from gateway import json_schemas  # few ask for it
+
+        name = request.match_info["name"]
+        if name not in json_schemas.BESIDE:
+            known = ", ".join(json_schemas.BESIDE)
+            raise NotFound(f"there is no schema {name[:100]!r}; there are: {known}", param="name")
+        body = await asyncio.to_thread(json_schemas.read, name)
+        return web.Response(body=body, content_type="application/schema+json", charset="utf-8")

@@ -1,17 +1,16 @@
-"""The services of the application that every request needs, looked up once."""
+"""The services that requests need on their way to a handler, and what of the settings they ask."""
 
 from __future__ import annotations
-
-from aiohttp import web
 
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.access.standing import Standing
-from gateway.api.app_keys import ErrorLog
+from gateway.api.addresses import Addresses
 from gateway.api.room import Room
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.config.settings import Settings
+from gateway.error_log import ErrorLog
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.cors import Cors
 from gateway.http.hosts import Hosts, Proxies
@@ -26,14 +25,16 @@ from gateway.proxy.template import Templates
 
 
 class Services:
-    """What stands in ``app`` under keys, and what requests ask of its settings.
+    """What the pipeline and the routes of models work with; a request's context leads to it.
 
-    A key costs a call, and a field of the settings, which are pydantic's, as much as ten
-    attributes of this: several percent of a small request in all.
+    Handlers of other routes are given what they need when they are made. Of the settings there is
+    here what small requests ask: a field of theirs, which are pydantic's, costs as much as ten
+    attributes of this.
     """
 
     __slots__ = (
         "accounting",
+        "addresses",
         "answer_headers",
         "bounds",
         "cors",
@@ -75,6 +76,7 @@ class Services:
         tls: TlsState,
     ) -> None:
         self.accounting = accounting
+        self.addresses = Addresses()
         self.answer_headers = AnswerHeaders(cors, tls, proxies)
         self.cors = cors
         self.errors = errors
@@ -101,6 +103,3 @@ class Services:
         self.rules: dict[str, Rules] = {}
         #: For what is large of bodies; the largest of them always has some.
         self.room = Room(max(settings.limits.body_memory, 2 * self.max_body))
-
-
-SERVICES = web.AppKey("services", Services)

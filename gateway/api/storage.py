@@ -2,80 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final
-
-import orjson
 from aiohttp import web
 
-from gateway.api.app_keys import LIBRARY
-from gateway.api.route import needs
-from gateway.config.settings import Settings
-from gateway.entries import Entries
-from gateway.errors import NotFound
-from gateway.models.catalog import Catalog
+from gateway.api.route import Routes, Row
+from gateway.library import Library
 from gateway.scope import Scope
-from gateway.tasks import spawn
+from gateway.storage_scan import StorageScan
 
 
-class Storage:
-    """Looks through ``llm_storage``, once at a time: who asks meanwhile gets the same answer."""
+class StorageHandlers:
+    """What lies in ``llm_storage``."""
 
-    def __init__(self, settings: Settings, entries: Entries) -> None:
-        self._settings = settings
-        self._entries = entries
-        self._running: tuple[Catalog, asyncio.Task[bytes | OSError]] | None = None
+    def __init__(self, library: Library, scan: StorageScan) -> None:
+        self._library = library
+        self._scan = scan
 
-    async def look(self, catalog: Catalog) -> bytes:
-        """The answer, as JSON. ``catalog``: of its models nothing is told.
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (Row("GET", "/admin/storage", self.storage, Scope.ADMIN),)
 
-        Raises :class:`NotFound` where there is no such folder.
+    async def storage(self, request: web.Request) -> web.Response:
+        """GET /admin/storage: the GGUF files that models.json doesn't name, and entries for them.
+
+        An array of the objects of ``llm-gateway models scan --json``, and in each ``refused``: why
+        PUT would not take the proposed entry, or null.
         """
-        while self._running is not None and self._running[0] is not catalog:
-            await asyncio.wait((self._running[1],))  # models.json has changed since it began
-        if self._running is None:
-            task = spawn(self._look(catalog), name="look through llm_storage")
-            self._running = (catalog, task)
-        found = await asyncio.shield(self._running[1])
-        if isinstance(found, OSError):
-            folder = self._settings.llm_storage
-            raise NotFound(
-                f"llm_storage cannot be looked through: {found.strerror}",
-                detail=f"The folder is {folder}.",
-                code="no_storage",
-            )
-        return found
-
-    async def _look(self, catalog: Catalog) -> bytes | OSError:
-        try:
-            return await asyncio.to_thread(_scanned, self._settings, catalog, self._entries)
-        except OSError as error:
-            return error
-        finally:
-            self._running = None
-
-
-def _scanned(settings: Settings, catalog: Catalog, entries: Entries) -> bytes:
-    from gateway.backends.scan import scan_storage  # few ask for it
-
-    found: list[dict[str, Any]] = scan_storage(settings, catalog).as_json()
-    for one in found:
-        entry = one["entry"]
-        one["refused"] = entries.why_not(one["name"], entry) if entry is not None else None
-    return orjson.dumps(found)
-
-
-STORAGE: Final = web.AppKey("storage", Storage)
-
-
-@needs(Scope.ADMIN)
-async def storage(request: web.Request) -> web.Response:
-    """GET /admin/storage: the GGUF files that models.json doesn't name, and entries for them.
-
-    An array of the objects of ``llm-gateway models scan --json``, and in each ``refused``: why
-    PUT would not take the proposed entry, or null.
-    """
-    library = request.app[LIBRARY]
-    await library.refresh()
-    body = await request.app[STORAGE].look(library.catalog)
-    return web.Response(body=body, content_type="application/json", charset="utf-8")
+        library = self._library
+        await library.refresh()
+        body = await self._scan.look(library.catalog)
+        return web.Response(body=body, content_type="application/json", charset="utf-8")

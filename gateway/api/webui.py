@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable
 
 from aiohttp import web
 
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
 from gateway.backends.webui import File, WebUi
 from gateway.errors import GatewayError, NotFound, Unavailable
-from gateway.http.request import Handler
 from gateway.scope import Scope
 
 #: What the page asks for, and no more. What is refused is so here too.
@@ -47,8 +46,6 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-WEB_UI = web.AppKey("web_ui", WebUi)
-
 
 class NoWebUi(GatewayError):
     """501: this llama-server was built without."""
@@ -58,47 +55,42 @@ class NoWebUi(GatewayError):
     retryable = False
 
 
-def routes(
-    all_routes: Iterable[tuple[str, str, Handler]],
-) -> Iterator[tuple[str, str, Handler]]:
-    """``(method, path, handler)`` of everything under /ui/."""
-    for method, path, handler in all_routes:
-        if (method, path) in _ASKED_FOR:
-            yield method, f"/ui{path}", handler
-    yield "GET", "/ui", to_page
-    yield "GET", "/ui/{path:.*}", file
+class WebUiHandlers:
+    """The page, its files, and the routes of the gateway that it asks for."""
 
+    def __init__(self, web_ui: WebUi, others: Iterable[Row]) -> None:
+        """``others``: the routes of the gateway."""
+        self._web_ui = web_ui
+        self._asked_for = [row for row in others if (row.method, row.path) in _ASKED_FOR]
 
-async def keep(app: web.Application) -> AsyncIterator[None]:
-    """A ``cleanup_ctx``: no llama-server goes on when the gateway ends."""
-    yield
-    await app[WEB_UI].close()
+    def routes(self) -> Routes:
+        """Return the rows of everything under /ui/."""
+        for row in self._asked_for:
+            yield row._replace(path=f"/ui{row.path}")
+        yield Row("GET", "/ui", self.to_page, Scope.PUBLIC)
+        yield Row("GET", "/ui/{path:.*}", self.file, Scope.PUBLIC)
 
+    async def to_page(self, request: web.Request) -> web.StreamResponse:
+        """GET /ui: the page's addresses begin behind its slash. A key in the query goes no further."""
+        return web.Response(status=308, headers={"Location": "ui/"})
 
-@needs(Scope.PUBLIC)
-async def to_page(request: web.Request) -> web.StreamResponse:
-    """GET /ui: the page's addresses begin behind its slash. A key in the query goes no further."""
-    return web.Response(status=308, headers={"Location": "ui/"})
-
-
-@needs(Scope.PUBLIC)
-async def file(request: web.Request) -> web.StreamResponse:
-    """GET /ui/: the page, and below it what belongs to it."""
-    path = request.match_info["path"].removesuffix("index.html")
-    try:
-        files = await (request.app[WEB_UI].page() if not path else request.app[WEB_UI].files())
-    except GatewayError as error:
-        # What is wrong with this machine is for its owner, and the log, to know.
-        raise Unavailable(
-            "the web UI of llama-server is not to be had now; the gateway's log says why",
-            code="web_ui_failed",
-            headers={"Retry-After": "30"},
-        ) from error
-    if not files:
-        raise NoWebUi("the llama-server of this gateway was built without its web UI")
-    if (found := files.get(path)) is None:
-        raise NotFound(f"the web UI has no file {path[:200]!r}", code="file_not_found")
-    return await _answer(request, found)
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """GET /ui/: the page, and below it what belongs to it."""
+        path = request.match_info["path"].removesuffix("index.html")
+        try:
+            files = await (self._web_ui.page() if not path else self._web_ui.files())
+        except GatewayError as error:
+            # What is wrong with this machine is for its owner, and the log, to know.
+            raise Unavailable(
+                "the web UI of llama-server is not to be had now; the gateway's log says why",
+                code="web_ui_failed",
+                headers={"Retry-After": "30"},
+            ) from error
+        if not files:
+            raise NoWebUi("the llama-server of this gateway was built without its web UI")
+        if (found := files.get(path)) is None:
+            raise NotFound(f"the web UI has no file {path[:200]!r}", code="file_not_found")
+        return await _answer(request, found)
 
 
 async def _answer(request: web.Request, found: File) -> web.Response:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from gateway.names import is_public
 
 if TYPE_CHECKING:  # who serves plain HTTP never needs them
@@ -47,6 +45,3 @@ class TlsState:
     def named(self, host: str) -> bool:
         """Whether ``host``, in lower case, is in the certificate (RFC 6125, 6.4.3)."""
         return host in self.names or f"*.{host.partition('.')[2]}" in self.names
-
-
-TLS = web.AppKey("tls", TlsState)

@@ -7,20 +7,17 @@ JSON as everywhere, where it should have asked. All other paths of the page are 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Final
 
 from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.access.presented_key import presented_key
-from gateway.api.addresses import no_route
 from gateway.api.request_context import CONTEXT
-from gateway.api.route import needs
+from gateway.api.route import Routes, Row
 from gateway.errors import NotFound, Unauthorized
-from gateway.http.request import Handler
 from gateway.scope import Scope
-from gateway.web.files import DIST, DOCS, File, Files
+from gateway.web.files import DOCS, File, Files
 
 #: Scripts and styles are files of the page, never parts of it, so what a model writes can't run;
 #: and it can neither load nor send anything elsewhere: images are the page's or the person's own
@@ -88,73 +85,72 @@ class _Pieces(payload.Payload):
         return self._value.decode(encoding, errors)
 
 
-_FILES: Final = web.AppKey("page_files", Files)
+class PageHandlers:
+    """The page, and what it is made of. Nothing is read yet."""
 
+    def __init__(self, files: Files) -> None:
+        self._files = files
 
-def routes() -> Iterator[tuple[str, str, Handler]]:
-    """``(method, path, handler)`` of the page. They are no part of the API, nor of its document."""
-    yield "GET", "/", root
-    for path in ("/favicon.ico", "/manifest.webmanifest", "/sw.js"):
-        yield "GET", path, file
-    for folder in ("assets", "icons"):
-        yield "GET", f"/{folder}/{{path:.+}}", file
+    def routes(self) -> Routes:
+        """Return the rows of the page. They are no part of the API, nor of its document."""
+        yield Row("GET", "/", self.root, Scope.PUBLIC, head=True)
+        for path in ("/favicon.ico", "/manifest.webmanifest", "/sw.js"):
+            yield Row("GET", path, self.file, Scope.PUBLIC, head=True)
+        for folder in ("assets", "icons"):
+            yield Row("GET", f"/{folder}/{{path:.+}}", self.file, Scope.PUBLIC, head=True)
 
+    async def root(self, request: web.Request) -> web.StreamResponse:
+        """GET /: the page to who takes HTML; to others, where the API is."""
+        if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
+            context = request[CONTEXT]
+            try:
+                gate = context.services.gate
+                key = presented_key(request, allow_query=gate.keys_in_queries)
+                if gate.is_closed and key is not None:
+                    await gate.wait()
+                context.principal = gate.admit(request, key, Scope.CHAT)
+            except Unauthorized as error:
+                error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
+                raise
+            raise context.services.addresses.no_route(request.method, request.path)
+        found = await asyncio.to_thread(self._files.page)
+        if found is None:
+            headers = {**_HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
+            return web.Response(
+                status=501,
+                text=_NOT_BUILT,
+                content_type="text/html",
+                charset="utf-8",
+                headers=headers,
+            )
+        return _answer(request, found, _ASK_AGAIN, vary="Accept, Accept-Encoding")
 
-def keep(app: web.Application) -> None:
-    """Make what :func:`routes` need of ``app``. Nothing is read yet."""
-    app[_FILES] = Files(DIST)
-
-
-@needs(Scope.PUBLIC)
-async def root(request: web.Request) -> web.StreamResponse:
-    """GET /: the page to who takes HTML; to others, where the API is."""
-    if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
-        context = request[CONTEXT]
-        try:
-            gate = context.services.gate
-            key = presented_key(request, allow_query=gate.keys_in_queries)
-            if gate.is_closed and key is not None:
-                await gate.wait()
-            context.principal = gate.admit(request, key, Scope.CHAT)
-        except Unauthorized as error:
-            error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
-            raise
-        raise no_route(request)
-    found = await asyncio.to_thread(request.app[_FILES].page)
-    if found is None:
-        headers = {**_HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
-        return web.Response(
-            status=501, text=_NOT_BUILT, content_type="text/html", charset="utf-8", headers=headers
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """GET /assets/...: what the page is made of."""
+        path = request.path.removeprefix("/")
+        files = self._files
+        found = files.kept(path)
+        if found is None and files.may_have(path):
+            found = await asyncio.to_thread(files.file, path)
+        if found is None:
+            raise NotFound(f"the page has no file {path[:200]!r}", code="file_not_found")
+        folder = path.split("/", 1)[0]
+        caching = {"assets": _FOR_EVER, "icons": _A_DAY, "favicon.ico": _A_DAY}.get(
+            folder, _ASK_AGAIN
         )
-    return _answer(request, found, _ASK_AGAIN, vary="Accept, Accept-Encoding")
+        return _answer(request, found, caching, vary="Accept-Encoding")
 
-
-@needs(Scope.PUBLIC)
-async def file(request: web.Request) -> web.StreamResponse:
-    """GET /assets/...: what the page is made of."""
-    path = request.path.removeprefix("/")
-    files = request.app[_FILES]
-    found = files.kept(path)
-    if found is None and files.may_have(path):
-        found = await asyncio.to_thread(files.file, path)
-    if found is None:
-        raise NotFound(f"the page has no file {path[:200]!r}", code="file_not_found")
-    folder = path.split("/", 1)[0]
-    caching = {"assets": _FOR_EVER, "icons": _A_DAY, "favicon.ico": _A_DAY}.get(folder, _ASK_AGAIN)
-    return _answer(request, found, caching, vary="Accept-Encoding")
-
-
-async def docs(request: web.Request) -> web.Response | None:
-    """The page of the API, for /docs; ``None`` where it was never built."""
-    files = request.app[_FILES]
-    if await asyncio.to_thread(files.page) is None:
-        return None
-    found = files.kept(DOCS) or await asyncio.to_thread(files.file, DOCS)
-    if found is None:
-        return None
-    response = _answer(request, found, _ASK_AGAIN, vary="Accept-Encoding")
-    response.headers["Content-Security-Policy"] = _DOCS_POLICY
-    return response
+    async def docs(self, request: web.Request) -> web.Response | None:
+        """The page of the API, for /docs; ``None`` where it was never built."""
+        files = self._files
+        if await asyncio.to_thread(files.page) is None:
+            return None
+        found = files.kept(DOCS) or await asyncio.to_thread(files.file, DOCS)
+        if found is None:
+            return None
+        response = _answer(request, found, _ASK_AGAIN, vary="Accept-Encoding")
+        response.headers["Content-Security-Policy"] = _DOCS_POLICY
+        return response
 
 
 def _answer(request: web.Request, found: File, caching: str, *, vary: str) -> web.Response:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.api.route import counted, scope_of
-from gateway.app import ROUTES
 from gateway.scope import Scope
 from tests.harness import MakeGateway, Running, fake_model
+from tests.route_table import API
 from tests.wire import Client, connected
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -51,11 +50,12 @@ async def test_every_route_asks_the_limits_before_it_reads_a_body(
         key = await limited(running, rpm=1)
         assert (await running.json("POST", "/tokenize", json={"content": "hi"}, key=key))[0] == 200
         asked = 0
-        for method, canonical, handler in ROUTES:
-            if scope_of(handler) is not Scope.CHAT:
+        for row in API:
+            method, canonical = row.method, row.path
+            if row.scope is not Scope.CHAT:
                 continue
             if (method, canonical) in FREE:
-                assert not counted(handler), canonical
+                assert not row.is_counted, canonical
                 continue
             path = canonical.partition("{")[0] + ("x" if "{" in canonical else "")
             asked += 1

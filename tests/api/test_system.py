@@ -20,10 +20,10 @@ import aiohttp
 import pytest
 
 from gateway import __version__
-from gateway.api.history import History
 from gateway.backends.devices import gpu
 from gateway.backends.machine import Machine
 from gateway.cli import main
+from gateway.history import History
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import self_signed
 from tests.harness import COMMAND, MakeGateway, Running, Served, fake_model, opened, project
@@ -167,8 +167,8 @@ def gate(tmp_path: Path) -> Path:
 async def test_load_and_memory_over_time(
     make_gateway: MakeGateway, tmp_path: Path, gate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.api.history.FINE", 0.1)
-    monkeypatch.setattr("gateway.api.history._SHORT", 0.01)
+    monkeypatch.setattr("gateway.history.FINE", 0.1)
+    monkeypatch.setattr("gateway.history._SHORT", 0.01)
     models = {"m": fake_model(tmp_path, gate=gate, chunks=4)}
     async with make_gateway(models) as running:
         body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
@@ -203,8 +203,8 @@ async def test_what_cannot_be_seen_once_is_seen_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "gateway.api.history")
-    monkeypatch.setattr("gateway.api.history.FINE", 0.01)
+    caplog.set_level(logging.INFO, "gateway.history")
+    monkeypatch.setattr("gateway.history.FINE", 0.01)
     cgroup = tmp_path / "proc/self/cgroup"
     cgroup.parent.mkdir(parents=True)
     cgroup.write_text("of another kernel, which nobody knows\n")

@@ -18,11 +18,10 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase
 
-from gateway.api.openapi_document import document
-from gateway.app import ROUTES
 from tests.fuzz.attacks import Requests, everything
 from tests.fuzz.sending import Answer, Request, Sender, Target
 from tests.fuzz.verdict import wrong
+from tests.route_table import openapi
 
 #: Requests in one round of one kind; seconds for making a finding smaller.
 _EXAMPLES, _SHRINKING = 12, 20.0
@@ -117,7 +116,7 @@ def hash_of(*parts: Any) -> int:
 
 def main() -> None:
     job = json.load(sys.stdin)
-    strategies = everything(document(ROUTES, query_key=True))
+    strategies = everything(openapi())
     kinds = job["kinds"] or list(strategies)
     order = list(strategies)
     turn = job["number"] * 3 % len(order)

@@ -6,23 +6,20 @@ import posixpath
 import re
 from typing import Any
 
-from aiohttp import web
-
-from gateway.api.app_keys import SCHEDULER
-from gateway.api.listing import DETAILS, status_of
-from gateway.api.request_context import CONTEXT
+from gateway.backends.backend import Backend
 from gateway.backends.facts import Headers, context_of
+from gateway.backends.model_details import status_of
 from gateway.models.catalog import ModelSpec
-from gateway.scope import Scope
 
 
-async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
-    """``GET /props`` of llama-server (its README), from models.json and the model's file.
+async def props(
+    spec: ModelSpec, headers: Headers, backend: Backend | None, *, shows_path: bool
+) -> dict[str, Any] | None:
+    """Return ``GET /props`` of llama-server (its README), from models.json and the model's file.
 
     What cannot be known before it runs is absent; ``status`` says that it doesn't. ``None`` if
-    the file can't be read.
+    the file can't be read. ``shows_path``: with the folder of the file.
     """
-    headers = request.app[DETAILS].headers
     if spec.url:
         return None
     await headers.refresh((spec,))
@@ -30,9 +27,8 @@ async def props(request: web.Request, spec: ModelSpec) -> dict[str, Any] | None:
         return None
     context = context_of(spec, facts.trained)
     path = str(facts.stamp.path)
-    shows_path = request[CONTEXT].principal.may(Scope.ADMIN)
     found: dict[str, Any] = {
-        "status": {"value": status_of(request.app[SCHEDULER].backend(spec.name))},
+        "status": {"value": status_of(backend)},
         "default_generation_settings": {
             "params": {},
             **({} if context is None else {"n_ctx": context}),

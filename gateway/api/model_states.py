@@ -1,0 +1,95 @@
+"""The models as they are: state, load, restarts, last error, and the log of each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.events import endless
+from gateway.api.route import Routes, Row
+from gateway.backends.facts import Headers
+from gateway.backends.machine_report import machine_report
+from gateway.backends.scheduler import Scheduler
+from gateway.entries import Entries
+from gateway.errors import ModelNotFound
+from gateway.http.json_response import json_response
+from gateway.library import Library
+from gateway.models.catalog import ModelSpec
+from gateway.scope import Scope
+from gateway.spelling import did_you_mean
+
+
+class ModelStateHandlers:
+    """How the models are: their state, and what their llama-servers wrote."""
+
+    def __init__(
+        self, library: Library, scheduler: Scheduler, headers: Headers, entries: Entries
+    ) -> None:
+        self._library = library
+        self._scheduler = scheduler
+        self._headers = headers
+        self._entries = entries
+
+    def routes(self) -> Routes:
+        """Return the rows of these routes."""
+        return (
+            Row("GET", "/admin/models", self.models, Scope.ADMIN),
+            Row("GET", "/admin/models/{model:.+}/log", self.model_log, Scope.ADMIN),
+        )
+
+    async def models(self, request: web.Request) -> web.Response:
+        """GET /admin/models: each model with its state, load, restarts and last error.
+
+        And what it is: its file, and what of its entry says when it is in memory. ``models_file``:
+        whether entries can be changed over HTTP.
+        """
+        library, headers = self._library, self._headers
+        await headers.refresh(library.catalog.models.values())
+        data = []
+        for status in self._scheduler.status():
+            spec = library.catalog.models.get(status.name)
+            data.append({**asdict(status), **_what_it_is(spec, headers)})
+        common = library.choices.common
+        active = common._asdict() if common else None
+        return json_response(
+            {
+                "models": data,
+                "active": active,
+                "models_file": (await self._entries.editable())._asdict(),
+                "models_file_error": library.broken,
+                "machine": await machine_report(self._scheduler),
+            }
+        )
+
+    async def model_log(self, request: web.Request) -> web.StreamResponse:
+        """GET /admin/models/NAME/log: what its llama-server wrote, then what it writes, as events.
+
+        Each line is one ``data:``. ``?follow=false``: what there is, as ``{"lines": [...]}``.
+        """
+        name = request.match_info["model"]
+        backend = self._scheduler.backend(name)
+        if backend is None:
+            meant = did_you_mean(name, self._library.catalog.names)
+            raise ModelNotFound(f"there is no model {name[:200]!r}{meant}", param="model")
+        if request.query.get("follow", "").lower() in ("false", "0"):
+            return json_response({"lines": backend.log.tail()})
+        return await endless(request, backend.log.follow(backlog=1000))
+
+
+def _what_it_is(spec: ModelSpec | None, headers: Headers) -> dict[str, Any]:
+    if spec is None:  # its entry has gone while it is drained
+        return {"personalities": []}
+    facts = headers.of(spec)
+    return {
+        "personalities": list(spec.personalities),
+        "file": spec.params.model,
+        "size": facts.size if facts is not None else None,
+        "quantisation": facts.quantisation if facts is not None else None,
+        "trained_context": facts.trained if facts is not None else None,
+        "description": spec.description,
+        "pinned": spec.pinned,
+        "preload": spec.preload,
+        "remote": bool(spec.url),
+    }

@@ -1,0 +1,133 @@
+"""What repositories of the hub have, and what of that fits this machine: asked in processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any, Final
+
+from gateway.backends.backend import Environment
+from gateway.backends.job_process import job_process
+from gateway.config.settings import Settings
+from gateway.errors import (
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    NotFound,
+    Unavailable,
+    Unprocessable,
+)
+from gateway.tasks import cancel_and_wait, spawn
+
+#: Seconds for the hub to answer, the start of a process and a look at the GPUs included.
+_PATIENCE: Final = 60.0
+#: Seconds for which a listing is good, and how many are kept.
+_GOOD: Final = 30.0
+_KEPT: Final = 16
+#: Processes at once, and questions that may wait for one.
+_AT_ONCE: Final = 2
+_MOST: Final = 8
+_MODULE: Final = "gateway.backends.hub_process"
+
+
+_Question = tuple[str, str | None]  # repository and revision
+
+
+class HubListings:
+    """What repositories have, by questions; the same question at the same time is asked once."""
+
+    def __init__(self, settings: Settings, environment: Environment) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._asked: dict[_Question, tuple[float, asyncio.Task[dict[str, Any]]]] = {}
+
+    async def get(self, repository: str, revision: str | None) -> dict[str, Any]:
+        """The offer, as ``llm-gateway pull REPO --json`` prints it. Raises GatewayError."""
+        self._forget()
+        key = (repository.lower(), revision)
+        if key not in self._asked:
+            if sum(not task.done() for _, task in self._asked.values()) >= _MOST:
+                raise Unavailable("the hub is being asked much already: in a moment")
+            task = spawn(self._answer(repository, revision), name=f"ask the hub for {repository}")
+            task.add_done_callback(_looked_at)
+            self._asked[key] = (time.monotonic() + _GOOD, task)
+        answer = await asyncio.shield(self._asked[key][1])
+        if "error" in answer:
+            raise _error(answer["error"])
+        offer: dict[str, Any] = answer["offer"]
+        return offer
+
+    async def close(self) -> None:
+        """End those that are being asked."""
+        await cancel_and_wait(*(task for _, task in self._asked.values()))
+
+    def _forget(self) -> None:
+        """What is too old, and every failure: the same may work the next time."""
+        now = time.monotonic()
+        over = [
+            key
+            for key, (until, task) in self._asked.items()
+            if task.done() and (until < now or _failed(task))
+        ]
+        over += [key for key, (_, task) in self._asked.items() if task.done()][:-_KEPT]
+        for key in over:
+            self._asked.pop(key, None)
+
+    async def _answer(self, repository: str, revision: str | None) -> dict[str, Any]:
+        from gateway.backends.hub_process import Question, as_text  # few gateways ever need it
+
+        settings = self._settings
+        wanted = settings.scheduler.memory_budget
+        question = Question(
+            repository,
+            revision,
+            str(settings.llm_storage),
+            str(settings.models_file),
+            settings.llama_server,
+            None if wanted == "auto" else wanted,
+        )
+        try:
+            async with (
+                self._room,
+                asyncio.timeout(_PATIENCE),
+                job_process(_MODULE, self._environment.for_children, as_text(question)) as process,
+            ):
+                assert process.stdout is not None
+                answer: dict[str, Any] = json.loads(await process.stdout.read())
+                return answer
+        except TimeoutError:
+            return _told(f"the hub has not answered within {_PATIENCE:g} s")
+        except OSError as error:
+            return _told(f"no process can be started to ask the hub: {error.strerror}")
+        except ValueError:
+            return _told("the process that asks the hub has ended without an answer")
+
+
+def _told(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "code": "hub_failed", "param": None, "status": 502}}
+
+
+def _failed(task: asyncio.Task[dict[str, Any]]) -> bool:
+    return task.cancelled() or task.exception() is not None or "error" in task.result()
+
+
+def _looked_at(task: asyncio.Task[dict[str, Any]]) -> None:
+    """Whoever asked may have left."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _error(told: dict[str, Any]) -> GatewayError:
+    from gateway.models.hub_client import HubFailed, NoHubClient
+
+    kinds: dict[int, type[GatewayError]] = {
+        400: BadRequest,
+        403: Forbidden,
+        404: NotFound,
+        422: Unprocessable,
+        501: NoHubClient,
+    }
+    kind = kinds.get(told["status"], HubFailed)
+    return kind(told["message"], code=told["code"], param=told["param"])
