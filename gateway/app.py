@@ -10,6 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.access.accounting import Accounting
+from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.api.admin_keys import AdminKeyHandlers
 from gateway.api.admin_models import ModelEntryHandlers
@@ -24,13 +25,12 @@ from gateway.api.listing import Listing, ListingHandlers
 from gateway.api.log import LogHandlers
 from gateway.api.middleware import Edge
 from gateway.api.model_states import ModelStateHandlers
-from gateway.api.openapi import OpenApiHandlers
+from gateway.api.openapi.handlers import OpenApiHandlers
 from gateway.api.overview import StatusHandlers
 from gateway.api.own_key import OwnKeyHandlers
 from gateway.api.pipeline import CachedRoute
 from gateway.api.probes import AcmeChallenges, ProbeHandlers
 from gateway.api.relayed import JSON_ROUTES, RelayedHandlers
-from gateway.api.room import Room
 from gateway.api.route import Row
 from gateway.api.router import RouterHandlers
 from gateway.api.schemas import SchemaHandlers
@@ -76,7 +76,7 @@ def build_site(
     accounting: Accounting,
     *,
     source: Path | None = None,
-) -> tuple[Site, Room]:
+) -> tuple[Site, BodyMemory]:
     """Return what is served, and the memory for bodies.
 
     ``source``: the file that ``settings`` are from.
@@ -111,7 +111,7 @@ def build_site(
 
         return build_redirect(settings, services.tls, https_port)
 
-    return Site(app, fast, services.tls, services.proxies, refusals, redirect), services.room
+    return Site(app, fast, services.tls, services.proxies, refusals, redirect), services.body_memory
 
 
 class OnDemand:

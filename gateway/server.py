@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.access.accounting import Accounting
+from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.access.keys import KeyRing
-from gateway.api.room import Room
 from gateway.app import build_site
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
@@ -106,7 +106,7 @@ class Gateway:
         self.scheduler: Scheduler
         self._listeners: Listeners
         #: How much memory bodies take.
-        self.room: Room
+        self.body_memory: BodyMemory
         self._stack = contextlib.AsyncExitStack()
 
     @property
@@ -137,7 +137,7 @@ class Gateway:
             self.scheduler = self._make_scheduler(records)
             self.library.changed = self.scheduler.apply
             stack.push_async_callback(self.scheduler.close)
-            site, self.room = build_site(
+            site, self.body_memory = build_site(
                 self.settings,
                 self.library,
                 self.scheduler,

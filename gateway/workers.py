@@ -4,8 +4,8 @@ Up to :data:`SMALL` bytes that is done at once: it takes less than handing it ov
 goes to a thread, of which there are two; what would hold CPython's lock there for longer than a few
 milliseconds in one go (a parser lets go of it when it is through) to a process of its own, of which
 there is one, started when it is first needed, and ended when it has had nothing to do for a
-minute. Who comes next waits: how many may, and with how much, is for :mod:`gateway.api.room` to
-say.
+minute. Who comes next waits: how many may, and with how much, is for
+:mod:`gateway.access.body_memory` to say.
 """
 
 from __future__ import annotations

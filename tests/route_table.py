@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
-from gateway.api.openapi_document import document
+from gateway.api.openapi.document import document
 from gateway.api.route import Row
 from gateway.api.services import Services
 from gateway.app import OnDemand, route_table

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.openapi_samples import BASE, Example, samples
 from gateway.clients import KEY
+from gateway.clients.samples import BASE, Example, samples
 from tests.harness import DEMO, Served
 from tests.route_table import openapi
 

@@ -73,7 +73,9 @@ class AdminKeyHandlers:
         return json_response(shown(record))
 
     async def revoke_key(self, request: web.Request) -> web.Response:
-        """DELETE /admin/keys/ID: end it, at once and for good; ``?force=true``: the last admin's."""
+        """DELETE /admin/keys/ID: end it, at once and for good; ``?force=true``: the last
+        admin's.
+        """
         ring = await self._gate.wait()
         return json_response(
             shown(await ring.revoke(request.match_info["id"], force=_forced(request)))

@@ -98,7 +98,7 @@ class ClientHandlers:
 
 def _lines(*asked: Any, **more: Any) -> dict[str, Any]:
     # Few ask for it: the gateway starts without it.
-    from gateway.api.client_lines import told
+    from gateway.clients.report import told
 
     return told(*asked, **more)
 

@@ -20,13 +20,13 @@ from typing import Final
 
 from gateway.access.accounting import UnderWay
 from gateway.api.request_context import RequestContext
-from gateway.api.untold import SMALL, aside, prompt_of
 from gateway.errors import CLIENT_GONE, GatewayError, status_of
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.cut_off import at_work
 from gateway.proxy.prompt_size import estimate, split_size
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.proxy.sse import Usage
+from gateway.proxy.untold import SMALL, aside, prompt_of
 
 #: How many answers may wait until what they took is counted.
 _WAITING: Final = 32

@@ -142,7 +142,9 @@ async def make_room(request: web.Request, size: int) -> None:
     """Wait until there is room for a body of ``size`` bytes, which is kept for its request."""
     context = request[CONTEXT]
     if context.place is None:
-        context.place = await context.services.room.take(context.principal.key_id, _TIMES * size)
+        context.place = await context.services.body_memory.take(
+            context.principal.key_id, _TIMES * size
+        )
 
 
 async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObject:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from gateway.access.body_memory import Place
 from gateway.access.principal import NOBODY, Principal
 from gateway.access.rate_limits import Grant
-from gateway.api.room import Place
 from gateway.api.services import Services
 from gateway.errors import GatewayError
 from gateway.http.request import Request

@@ -19,7 +19,9 @@ class SchemaHandlers:
         return (Row("GET", "/schemas/{name}", self.schema, Scope.CHAT, counts=False),)
 
     async def schema(self, request: web.Request) -> web.Response:
-        """GET /schemas/models.json, /schemas/gateway.json: the JSON Schema of that file (2020-12)."""
+        """GET /schemas/models.json, /schemas/gateway.json: the JSON Schema of that file
+        (2020-12).
+        """
         from gateway import json_schemas  # few ask for it
 
         name = request.match_info["name"]

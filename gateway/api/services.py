@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.access.accounting import Accounting
+from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.access.standing import Standing
 from gateway.api.addresses import Addresses
-from gateway.api.room import Room
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.config.settings import Settings
@@ -36,6 +36,7 @@ class Services:
         "accounting",
         "addresses",
         "answer_headers",
+        "body_memory",
         "bounds",
         "cors",
         "endings",
@@ -51,7 +52,6 @@ class Services:
         "media",
         "most_values",
         "proxies",
-        "room",
         "rules",
         "scheduler",
         "standing",
@@ -102,4 +102,4 @@ class Services:
         #: What becomes of the JSON bodies of a route, by its path.
         self.rules: dict[str, Rules] = {}
         #: For what is large of bodies; the largest of them always has some.
-        self.room = Room(max(settings.limits.body_memory, 2 * self.max_body))
+        self.body_memory = BodyMemory(max(settings.limits.body_memory, 2 * self.max_body))

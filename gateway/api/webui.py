@@ -71,7 +71,9 @@ class WebUiHandlers:
         yield Row("GET", "/ui/{path:.*}", self.file, Scope.PUBLIC)
 
     async def to_page(self, request: web.Request) -> web.StreamResponse:
-        """GET /ui: the page's addresses begin behind its slash. A key in the query goes no further."""
+        """GET /ui: the page's addresses begin behind its slash. A key in the query goes no
+        further.
+        """
         return web.Response(status=308, headers={"Location": "ui/"})
 
     async def file(self, request: web.Request) -> web.StreamResponse:

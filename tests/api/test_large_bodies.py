@@ -199,14 +199,14 @@ async def test_memory_for_bodies_is_bounded(make_gateway: MakeGateway, tmp_path:
         assert running.gateway.ring is not None
         _, one = await running.gateway.ring.create("one")
         _, two = await running.gateway.ring.create("two")
-        room = running.gateway.room
+        memory = running.gateway.body_memory
         uploads = [await upload(running, one, 2 * MEGABYTE) for _ in range(3)]
         async with asyncio.timeout(10):
-            while room.waiting < 2:
+            while memory.waiting < 2:
                 await asyncio.sleep(0.01)
         # One key has its half, and its next ones wait; another one has room, and what is small
         # needs none.
-        assert room.taken == 4 * MEGABYTE
+        assert memory.taken == 4 * MEGABYTE
         body = KINDS["one text"](2 * MEGABYTE)
         assert (await running.json("POST", CHAT, data=io.BytesIO(body), key=two))[0] == 200
         assert (await running.chat("m"))[0] == 200
@@ -214,22 +214,22 @@ async def test_memory_for_bodies_is_bounded(make_gateway: MakeGateway, tmp_path:
         for _reader, writer in uploads:
             writer.close()
         async with asyncio.timeout(10):
-            while room.taken or room.waiting:
+            while memory.taken or memory.waiting:
                 await asyncio.sleep(0.01)
         assert (await running.json("POST", CHAT, data=io.BytesIO(body), key=one))[0] == 200
-        assert room.taken == 0
+        assert memory.taken == 0
 
 
 async def test_too_many_that_wait_are_sent_away(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.api.room._WAITING_OF_ONE", 1)
+    monkeypatch.setattr("gateway.access.body_memory._WAITING_OF_ONE", 1)
     limits = {"body_memory": "4MiB", "max_body": "2MiB"}
     async with make_gateway({"m": fake_model(tmp_path)}, limits=limits) as running:
-        room = running.gateway.room
+        memory = running.gateway.body_memory
         uploads = [await upload(running, running.key, MEGABYTE) for _ in range(2)]
         async with asyncio.timeout(10):
-            while not room.waiting:
+            while not memory.waiting:
                 await asyncio.sleep(0.01)
         async with connected(running) as client:
             head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
@@ -272,7 +272,7 @@ async def test_a_file_that_comes_before_its_model_needs_room(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}, limits=LONG_TEXTS) as running:
-        room = running.gateway.room
+        memory = running.gateway.body_memory
         host, _, port = running.url.partition("://")[2].rpartition(":")
         _reader, writer = await asyncio.open_connection(host, int(port))
         head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nAuthorization: "
@@ -281,8 +281,8 @@ async def test_a_file_that_comes_before_its_model_needs_room(
         writer.write(b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n')
         writer.write(b"x" * MEGABYTE)
         async with asyncio.timeout(10):
-            while not room.taken:
+            while not memory.taken:
                 await asyncio.sleep(0.01)
             writer.close()
-            while room.taken:
+            while memory.taken:
                 await asyncio.sleep(0.01)

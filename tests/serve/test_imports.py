@@ -31,12 +31,12 @@ FOR_OTHERS = set(
 )
 #: What of ours is not needed to listen without TLS, nor as long as nobody asks for it.
 OURS_FOR_LATER = {
-    "gateway.api.openapi_answers",
-    "gateway.api.client_lines",
-    "gateway.api.openapi_document",
-    "gateway.api.openapi_page",
-    "gateway.api.openapi_shapes",
-    "gateway.api.openapi_samples",
+    "gateway.api.openapi.answers",
+    "gateway.clients.report",
+    "gateway.api.openapi.document",
+    "gateway.api.openapi.page",
+    "gateway.api.openapi.shapes",
+    "gateway.clients.samples",
     "gateway.backends.bundled",
     "gateway.backends.estimate",
     "gateway.backends.fleet",

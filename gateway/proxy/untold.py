@@ -1,4 +1,4 @@
-"""Asking llama-server what an answer took that hasn't told: behind it, and never for long."""
+"""Asks llama-server how many tokens a prompt had whose answer doesn't tell, after that answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 async def prompt_of(scheduler: Scheduler, sent: Call) -> int | None:
-    """The tokens of the prompt that was ``sent``; ``None`` if llama-server can't tell in time."""
+    """Return the tokens of the prompt that was ``sent``; ``None`` if it can't be told in time."""
     body, backend = sent.body, _here(scheduler, sent)
     if not isinstance(body, bytes) or backend is None:
         return None
@@ -59,7 +59,7 @@ def _here(scheduler: Scheduler, sent: Call) -> Backend | None:
 
 
 async def aside(data: bytes, work: Callable[..., T], at: int, *others: Any) -> T:
-    """``work`` with ``data`` as its argument number ``at``: elsewhere, if that takes a while."""
+    """Return ``work`` of ``data``, its argument number ``at``; done elsewhere if it takes long."""
     if len(data) <= SMALL:
         return work(*others[:at], data, *others[at:])
     if is_small(data):

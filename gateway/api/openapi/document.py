@@ -2,8 +2,8 @@
 
 It is OpenAPI 3.1. Paths, methods, scopes and errors come from the routes of the
 application and from :data:`gateway.proxy.routes.TABLE`; summaries from the handlers' docstrings;
-bodies from :mod:`gateway.api.openapi_shapes`, answers from :mod:`gateway.api.openapi_answers`;
-groups, words and examples from :mod:`gateway.api.openapi_examples`.
+bodies from :mod:`gateway.api.openapi.shapes`, answers from :mod:`gateway.api.openapi.answers`;
+groups, words and examples from :mod:`gateway.api.openapi.examples`.
 
 Anybody may read it, so nothing of this box is in it: no names, no addresses, no version but the
 API's own.
@@ -16,11 +16,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.api.openapi_answers import Answers
-from gateway.api.openapi_examples import REFUSED, Examples, Told, plain
-from gateway.api.openapi_samples import Example, samples
-from gateway.api.openapi_shapes import Shape, of_ours, of_relayed
+from gateway.api.openapi.answers import Answers
+from gateway.api.openapi.examples import REFUSED, Examples, Told, plain
+from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
 from gateway.api.route import Routes, Row
+from gateway.clients.samples import Example, samples
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Route
 from gateway.scope import Scope

@@ -1,4 +1,4 @@
-"""What openapi_answers.yaml says of answers, as JSON Schema."""
+"""What answers.yaml says of answers, as JSON Schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.access.key_schema import answer_schema
 
 Schema = dict[str, Any]
 
-_FILE: Final = Path(__file__).with_name("openapi_answers.yaml")
+_FILE: Final = Path(__file__).with_name("answers.yaml")
 _WORDS: Final[Mapping[str, Schema]] = {
     "text": {"type": "string"},
     "int": {"type": "integer"},

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.api.openapi_samples import BASE, Example, curl
 from gateway.clients import CA_AT_HOME, CLIENTS, KEY, Part, Setup, Target
+from gateway.clients.samples import BASE, Example, curl
 from gateway.clients.shape import quoted
 
 _CERTIFICATE: Final = re.compile(

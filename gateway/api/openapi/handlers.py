@@ -47,12 +47,12 @@ class Documents:
 
     def _make(self) -> Made:
         # Few ask for it: the gateway starts without it.
-        from gateway.api import openapi_page
-        from gateway.api.openapi_document import document
+        from gateway.api.openapi import page
+        from gateway.api.openapi.document import document
 
         made = document(self._routes, query_key=self._query_key)
         body = exact(orjson.dumps(made))
-        return Made(body, gzip.compress(body, 9, mtime=0), openapi_page.render(made).encode())
+        return Made(body, gzip.compress(body, 9, mtime=0), page.render(made).encode())
 
 
 #: Answers /docs with the page that was built; ``None`` where it never was.
@@ -88,7 +88,7 @@ class OpenApiHandlers:
         """GET /docs: the same as a page to read, and to try what it tells of."""
         if self._built is not None and (page := await self._built(request)) is not None:
             return page
-        from gateway.api.openapi_page import HEADERS
+        from gateway.api.openapi.page import HEADERS
 
         made = await self._documents.made()
         return web.Response(

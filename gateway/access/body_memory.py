@@ -1,4 +1,4 @@
-"""Memory for bodies: how much of it all that are being read and answered may take together.
+"""Memory for bodies: how much all that are being read and answered may take together.
 
 A body stays in memory until its request is answered, for it may have to be sent once more. Small
 ones are bounded by how many requests there can be; a large one gets its room at once, before more
@@ -26,8 +26,8 @@ class _Waiting(NamedTuple):
     granted: asyncio.Future[None]
 
 
-class Room:
-    """``size`` bytes in all."""
+class BodyMemory:
+    """Gives out ``size`` bytes in all."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -37,11 +37,11 @@ class Room:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """Return how many requests wait."""
         return len(self._waiting)
 
     async def take(self, key_id: str, size: int) -> Place:
-        """Room for a body of ``size`` bytes of the key ``key_id``; give it back.
+        """Return room for a body of ``size`` bytes of the key ``key_id``, to be given back.
 
         Raises :class:`Unavailable` if too many wait, or there was none for too long.
         """
@@ -77,7 +77,7 @@ class Room:
         return Place(self, key_id, size)
 
     def give_back(self, key_id: str, size: int) -> None:
-        """So much is free again: for who has waited longest of those that it is enough for."""
+        """Free so much, for whoever has waited longest of those that it is enough for."""
         self.taken -= size
         self._of[key_id] -= size
         if self._of[key_id] <= 0:
@@ -92,23 +92,23 @@ class Room:
 
 
 class Place:
-    """Room for one body."""
+    """The memory that one body may take."""
 
-    __slots__ = ("_key_id", "_room", "_size")
+    __slots__ = ("_key_id", "_memory", "_size")
 
-    def __init__(self, room: Room, key_id: str, size: int) -> None:
-        self._room = room
+    def __init__(self, memory: BodyMemory, key_id: str, size: int) -> None:
+        self._memory = memory
         self._key_id = key_id
         self._size = size
 
     def shrink(self, size: int) -> None:
-        """It takes only so much."""
+        """Keep only ``size`` bytes, if that is less, and give back the rest."""
         if size < self._size:
             free, self._size = self._size - size, size
-            self._room.give_back(self._key_id, free)
+            self._memory.give_back(self._key_id, free)
 
     def give_back(self) -> None:
-        """The body is gone."""
+        """Give back all of it: the body is gone."""
         self.shrink(0)
 
 

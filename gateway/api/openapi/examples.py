@@ -1,4 +1,4 @@
-"""What openapi_examples.yaml tells of each operation: its group, words for it, an example."""
+"""What examples.yaml tells of each operation: its group, words for it, an example."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-_FILE: Final = Path(__file__).with_name("openapi_examples.yaml")
+_FILE: Final = Path(__file__).with_name("examples.yaml")
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 #: Groups that come last, of what follows from the route tables.
