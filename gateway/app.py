@@ -1,4 +1,4 @@
-"""The one composition root: services, the handlers that are given them, and the route table."""
+"""The composition root: makes the services, gives them to the handlers, and adds up the routes."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def build_site(
     *,
     source: Path | None = None,
 ) -> tuple[Site, BodyMemory]:
-    """Return what is served, and the memory for bodies.
+    """Return what the listeners serve, and the memory for bodies.
 
-    ``source``: the file that ``settings`` are from.
+    ``source``: the file of ``settings``.
     """
     services = Services(
         settings,
@@ -115,7 +115,7 @@ def build_site(
 
 
 class OnDemand:
-    """What runs beside requests: it works as long as the application does, and is ended with it."""
+    """What works beside requests, for as long as the application runs."""
 
     def __init__(
         self, settings: Settings, library: Library, scheduler: Scheduler, accounting: Accounting
@@ -127,7 +127,7 @@ class OnDemand:
         self.web_ui = WebUi(environment)
 
     async def run(self, _app: web.Application) -> AsyncIterator[None]:
-        """Begin, and end in reverse order: one of the ``cleanup_ctx`` of an application."""
+        """Begin, and end in reverse order: a ``cleanup_ctx`` of the application."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.pulls.close)
             samples = spawn(self.history.keep(), name="take samples of memory and load")
@@ -140,9 +140,9 @@ class OnDemand:
 def route_table(
     settings: Settings, services: Services, on_demand: OnDemand, source: Path | None
 ) -> list[Row]:
-    """Return every route: the rows of each group of handlers, which is given what it needs.
+    """Return every route: the rows of all groups of handlers, each made with what it needs.
 
-    aiohttp takes the first row that fits, of those whose paths begin alike.
+    Where several rows fit a request, aiohttp takes the first.
     """
     s = services
     entries = Entries(settings, s.library)
@@ -188,7 +188,7 @@ def route_table(
 def _finder(
     services: Services, rows: Iterable[Row]
 ) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
-    """Return what tells the fast protocol who answers: the routes with a model in a JSON body."""
+    """Return how the fast protocol finds an endpoint: a route with a model in its JSON body."""
     posts = [row for row in rows if row.method == "POST" and row.path in JSON_ROUTES]
     found = {row.path.encode(): (row, JSON_ROUTES[row.path]) for row in posts}
 

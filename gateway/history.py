@@ -1,8 +1,8 @@
 """Memory and load over time, from samples that are taken while the gateway runs.
 
-Taking one costs a fraction of a millisecond every ten seconds: files of /proc are read. A GPU's
-driver is asked for it only as long as a model is loaded there, when it is awake, and once a minute;
-else a GPU is in the samples when somebody else has looked at it (a load, a page, ``status``).
+A sample is taken every ten seconds and costs a fraction of a millisecond, as files of /proc are
+read. A GPU's driver is asked once a minute, and only while a model is loaded there; otherwise a
+sample has a GPU only if somebody else has just looked at it (a load, a page, ``status``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Counted(NamedTuple):
-    """Tokens so far, at a moment of time.monotonic()."""
+    """Tokens so far, at a time of ``time.monotonic()``."""
 
     at: float
     prompt: int
@@ -52,7 +52,7 @@ class History:
         self.devices: dict[str, tuple[str, int]] = {}
 
     async def keep(self) -> None:
-        """Take one every :data:`FINE` seconds, until cancelled, whatever goes wrong with some."""
+        """Take a sample every :data:`FINE` seconds until cancelled, even if some fail."""
         failing = False
         while True:
             await asyncio.sleep(FINE)
@@ -70,7 +70,7 @@ class History:
                 failing = False
 
     async def now(self) -> Sample:
-        """One of this moment, which isn't kept."""
+        """Return a sample of this moment, without keeping it."""
         counted = self._count()
         sample = await self._take(self._counted, counted)
         if counted.at - self._counted.at >= _SHORT or (last := self.samples.last) is None:
@@ -98,7 +98,7 @@ class History:
         )
 
     def _gpus(self) -> tuple[Device, ...]:
-        """Those there are, as they were seen last, if that isn't long ago."""
+        """Return the GPUs as they were last seen, if that isn't long ago."""
         accounts = self._scheduler.accounts
         if accounts is None or accounts.capacity is None or not accounts.capacity.machine.gpu:
             return ()
@@ -120,7 +120,7 @@ class History:
 
 
 def _read(root: Path) -> tuple[Device, int | None]:
-    """RAM, and the bytes of it that this process holds (proc(5), statm)."""
+    """Return RAM, and the bytes of it that this process holds (proc(5), statm)."""
     held = None
     with contextlib.suppress(OSError, LookupError, ValueError):
         pages = int((root / "proc/self/statm").read_text().split()[1])

@@ -1,4 +1,4 @@
-"""What ``llm-gateway models scan`` finds, looked for by a running gateway."""
+"""Scans ``llm_storage`` for ``GET /admin/storage``, as ``llm-gateway models scan`` does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.tasks import spawn
 
 
 class StorageScan:
-    """Looks through ``llm_storage``, once at a time: who asks meanwhile gets the same answer."""
+    """Scans ``llm_storage``, once at a time: requests meanwhile get the same answer."""
 
     def __init__(self, settings: Settings, entries: Entries) -> None:
         self._settings = settings
@@ -23,7 +23,7 @@ class StorageScan:
         self._running: tuple[Catalog, asyncio.Task[bytes | OSError]] | None = None
 
     async def look(self, catalog: Catalog) -> bytes:
-        """The answer, as JSON. ``catalog``: of its models nothing is told.
+        """Return the answer as JSON, without the models of ``catalog``.
 
         Raises :class:`NotFound` where there is no such folder.
         """

@@ -1,7 +1,6 @@
-"""The gateway itself, the machine that it is on, and all that is wrong there.
+"""Reports on the gateway, the machine that it runs on, and all problems there.
 
-What has to be looked for is looked for in threads, once at a time whoever asks, and is good for a
-while: problems for :data:`_PROBLEMS`, since files are read for them.
+What takes long to find is looked for in a thread, once for all who ask, and kept for a while.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class _Kept(Generic[_T]):
-    """What takes long to find: looked for by one at a time, and good for some seconds."""
+    """A value that takes long to find: looked for once for all who ask, and kept a while."""
 
     def __init__(self, seconds: float, name: str) -> None:
         self._seconds = seconds
@@ -57,7 +56,7 @@ class _Kept(Generic[_T]):
         self._of: object = None
 
     async def get(self, look: Callable[[], _T], of: object = None) -> _T:
-        """What ``look``, in a thread, has found ``of`` the same a short while ago, or finds now."""
+        """Return the kept value, if it is of the same ``of``; else what ``look`` finds."""
         task = self._task
         if task is not None and of != self._of:
             await asyncio.wait((task,))
@@ -77,7 +76,7 @@ class _Kept(Generic[_T]):
 
 
 class SystemReport:
-    """What ``GET /admin/system`` answers. ``source``: the file that the settings are from."""
+    """Makes the answer of ``GET /admin/system``. ``source``: the file of the settings."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class SystemReport:
         self._user = _user()
 
     async def make(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """Return the report, for JSON."""
         library, lifecycle = self._library, self._lifecycle
         await library.refresh()
         machine = await machine_report(self._scheduler)
@@ -156,7 +155,7 @@ class SystemReport:
     # --- the certificate ---------------------------------------------------------------------
 
     def _certificate(self) -> dict[str, Any] | None:
-        """``None``: plain HTTP."""
+        """Return what is known of the certificate; ``None`` with plain HTTP."""
         tls, state = self._settings.tls, self._tls
         if not tls.enabled:
             return None
@@ -223,7 +222,7 @@ class SystemReport:
         return [_disk(name, folder.expanduser()) for name, folder in named]
 
     def _known(self) -> Known:
-        """What is known already, and needn't be looked for."""
+        """Return what is known already, so that the checks need not look for it."""
         from gateway.doctor.problems import Known
 
         accounts = self._scheduler.accounts

@@ -1,1 +1,1 @@
-"""HTTP handlers, and the checks that stand before them."""
+"""HTTP handlers, one module for each group of routes, and the pipeline around them."""

@@ -1,6 +1,7 @@
-"""Where a request for a route that there isn't was probably meant to go.
+"""Guesses which route was meant by a request for one that does not exist.
 
-Clients are given base URLs with too much in them, or too little: the error has the right address.
+Clients are given base URLs with too much in them, or too little: the error names the right
+address.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class _Known(NamedTuple):
 
 
 class Addresses:
-    """The addresses of the application, and what is said of those that it hasn't."""
+    """The addresses of the application; makes the errors for all others."""
 
     def __init__(self) -> None:
         self._known: list[_Known] = []
@@ -46,7 +47,7 @@ class Addresses:
         self._page = any(known.path == "/" for known in self._known)
 
     def no_route(self, method: str, path: str) -> NotFound:
-        """Return the error of a request for a route that there isn't."""
+        """Return the error of a request for a route that does not exist."""
         return NotFound(self.explain(method, path), code="route_not_found")
 
     def not_for(self, method: str, path: str, allowed: str) -> MethodNotAllowed:
@@ -57,7 +58,7 @@ class Addresses:
         return MethodNotAllowed(message, headers={"Allow": allowed})
 
     def explain(self, method: str, path: str) -> str:
-        """What to tell who asked for ``path``, which is the path of no route."""
+        """Return the message for a request for ``path``, which no route has."""
         if self._page and _plain(path) == "/":
             ui = ", llama.cpp's own page is /ui/" if "ui" in self._beginnings else ""
             routes = f"/docs lists all routes{ui}"
@@ -77,9 +78,9 @@ class Addresses:
         return self._meant(method, path, self._known)
 
     def elsewhere(self, method: str, path: str) -> str | None:
-        """What was meant with ``method`` and ``path``, where only a route for other methods is.
+        """Return what was meant by ``method`` and ``path``, if only a route for other methods fits.
 
-        It was taken for the name of something: that is no route of its own.
+        ``None`` where ``path`` is a route as it stands, and not only a name that one takes.
         """
         if any(known.path == path for known in self._known):
             return None
@@ -108,7 +109,7 @@ class Addresses:
         return meant
 
     def _behind_a_route(self, method: str, plain: str, among: Sequence[_Known]) -> str | None:
-        """A whole route's address was taken for the base URL: it has another route behind it."""
+        """Return what was meant where a route's whole address was taken for the base URL."""
         parts = plain.split("/")[1:]
         literal = {known.path.lower() for known in self._known}
         for cut in range(len(parts) - 1, 0, -1):
@@ -126,9 +127,9 @@ class Addresses:
     def _within(
         self, method: str, plain: str, among: Sequence[_Known]
     ) -> tuple[_Known, str] | None:
-        """The route that the end of a path is, with the fewest parts before it cut off.
+        """Return the route that a path ends with, and the path as that route writes it.
 
-        With the path as it is written there. One that takes ``method`` comes first.
+        As little as possible is cut off in front; a route that takes ``method`` comes first.
         """
         parts = plain.split("/")[1:]
         for start in range(min(len(parts), 10)):
@@ -166,7 +167,7 @@ def _plain(path: str) -> str:
 
 
 def _why(before: str, rest: str) -> str:
-    """What makes a client put ``before`` in front of a route."""
+    """Return the mistake that puts ``before`` in front of a route."""
     if "/messages" in rest:
         return _sentence(_ANTHROPIC)
     if before == "/v1" and not rest.startswith("/v1/"):
@@ -183,7 +184,7 @@ def _method(known: _Known, asked: str) -> str:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """aiohttp's ``/models/{model:.+}`` and ``/keys/{id}`` as a pattern, whatever the case."""
+    """Return a pattern, which ignores case, for a path like ``/models/{model:.+}``."""
     text, end = "", 0
     for variable in re.finditer(r"\{\w+(?::([^{}]+))?\}", path):
         text += re.escape(path[end : variable.start()]) + f"(?:{variable[1] or '[^/]+'})"

@@ -1,4 +1,4 @@
-"""Keys and their usage over HTTP: what ``llm-gateway keys`` does, for a program or a page."""
+"""Keys and their usage over HTTP, as ``llm-gateway keys`` has them on the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.scope import Scope
 
 
 class AdminKeyHandlers:
-    """Keys, and what was used with them."""
+    """Lists, makes, changes and revokes keys, and tells what was used with them."""
 
     def __init__(self, gate: KeyGate, accounting: Accounting, library: Library) -> None:
         self._gate = gate
@@ -32,7 +32,7 @@ class AdminKeyHandlers:
         self._library = library
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         admin = Scope.ADMIN
         return (
             Row("POST", "/admin/keys/reload", self.reload_keys, admin),
@@ -101,7 +101,7 @@ class AdminKeyHandlers:
         return json_response({"days": days, "usage": rows, "recent": recent})
 
     async def _fields(self, request: web.Request) -> dict[str, Any]:
-        """The fields in the body, under the names of a ``KeyRecord``; the ring checks the rest."""
+        """Return the fields in the body by the names of a ``KeyRecord``; the ring checks more."""
         body = await json_body(request)
         refuse_unknown(body, WRITTEN)
         library = self._library
@@ -114,7 +114,7 @@ class AdminKeyHandlers:
 
 
 def _check_names(catalog: Catalog, body: JsonObject) -> None:
-    """Refuse models and personalities that models.json hasn't."""
+    """Refuse models and personalities that models.json does not have."""
 
     def names(field: str) -> list[object]:
         value = body.get(field)

@@ -1,4 +1,4 @@
-"""Entries of models.json over HTTP, for a page or a program: docs/admin-models.md."""
+"""Entries of models.json over HTTP: see docs/admin-models.md."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gateway.scope import Scope
 
 
 class ModelEntryHandlers:
-    """The entries of models.json."""
+    """Shows and changes the entries of models.json."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         path, admin = "/admin/models/{name:.+}", Scope.ADMIN
         return (
             Row("GET", path, self.get_entry, admin),
@@ -87,9 +87,9 @@ def _name(request: web.Request) -> str:
 
 
 def _tags(request: web.Request, header: str) -> tuple[str, ...] | None:
-    """The entity tags in ``header``, ``*`` for any; ``None``: it isn't there.
+    """Return the entity tags in ``header`` (``*``: any), or ``None`` without that header.
 
-    A weak one (``W/``) is equal to none of ours (RFC 9110, 8.8.3.2).
+    Weak ones (``W/``) are left out, as they match none of ours (RFC 9110, 8.8.3.2).
     """
     if header not in request.headers:
         return None

@@ -1,4 +1,4 @@
-"""Models of the hub over HTTP: what ``llm-gateway pull`` does, for a program or a page."""
+"""Pulls from the hub over HTTP, as ``llm-gateway pull`` does them on the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FIELDS: Final = {"model": str, "revision": str, "name": str, "entry": bool, "re
 
 
 class PullHandlers:
-    """Pulls from the hub: what there is, beginning one, ending one."""
+    """Lists, begins and ends pulls from the hub."""
 
     def __init__(self, settings: Settings, pulls: Pulls) -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class PullHandlers:
         self._board = Board(pulls)
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (
             Row("GET", "/admin/pulls", self.list_pulls, Scope.ADMIN),
             Row("POST", "/admin/pulls", self.begin_pull, Scope.ADMIN),

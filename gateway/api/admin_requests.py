@@ -1,4 +1,4 @@
-"""What runs now and what ran: requests to models, of all keys, and how one is cancelled."""
+"""Requests to models, of all keys: those that run, those that ended, and how one is cancelled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NUMBERS: Final = range(100, 600)
 
 
 class RequestHandlers:
-    """Requests to models, those under way and those that have ended."""
+    """Lists requests to models, and cancels them."""
 
     def __init__(self, gate: KeyGate, accounting: Accounting, scheduler: Scheduler) -> None:
         self._gate = gate
@@ -49,7 +49,7 @@ class RequestHandlers:
         self._scheduler = scheduler
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (
             Row("GET", "/admin/requests", self.list_requests, Scope.ADMIN),
             Row("DELETE", "/admin/requests/{id}", self.cancel_request, Scope.ADMIN),
@@ -235,7 +235,7 @@ def _statuses(request: web.Request) -> tuple[tuple[int, int], ...] | None:
 
 
 def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
-    """One that is under way, in the shape of those that have ended."""
+    """Return a request that is under way, in the shape of those that have ended."""
     stage, percent, position = _stage(one, scheduler)
     writing = one.seconds - one.began if one.began is not None else 0.0
     return {
@@ -265,9 +265,9 @@ def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
 
 
 def _stage(one: UnderWay, scheduler: Scheduler) -> tuple[str, int | None, int | None]:
-    """Where a request is, how much of that is done in percent, and its place in the queue.
+    """Return the stage of a request, how much of it is done in percent, and its place in the queue.
 
-    Of an answer that isn't streamed it can't be seen what its backend does: ``answering``.
+    What the backend does for an answer that isn't streamed can't be seen: ``answering``.
     """
     backend = scheduler.backend(one.model) if one.model is not None else None
     waits = not one.sent and one.waited is None and one.began is None
@@ -284,7 +284,7 @@ def _stage(one: UnderWay, scheduler: Scheduler) -> tuple[str, int | None, int | 
 
 
 def _timings(one: UnderWay, stage: str, scheduler: Scheduler) -> dict[str, float | None]:
-    """Seconds so far; ``None``: not begun, or not to be told."""
+    """Return the seconds of each stage so far; ``None``: not begun, or unknown."""
     waited, load = one.waited or 0.0, one.loading
     if stage in ("queued", "loading"):
         waited = one.seconds
@@ -313,6 +313,6 @@ def _rounded(
 
 
 def _time(seconds: float) -> str:
-    """Seconds since 1970 as ``2030-12-31T23:59:59.123Z``."""
+    """Return seconds since 1970 as ``2030-12-31T23:59:59.123Z``."""
     moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

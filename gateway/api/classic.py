@@ -34,7 +34,7 @@ from gateway.tasks import cancel_and_wait, spawn
 
 
 class ClassicHandlers:
-    """The routes of LLM-API that nothing else has."""
+    """Loads and unloads models, tells the status, and answers single questions."""
 
     def __init__(
         self, library: Library, scheduler: Scheduler, board: Board, errors: ErrorLog
@@ -45,7 +45,7 @@ class ClassicHandlers:
         self._errors = errors
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (
             Row("POST", "/loadModel", self.load_model, Scope.CHAT),
             Row("GET", "/unloadModel", self.unload_model, Scope.ADMIN),
@@ -194,7 +194,7 @@ class ClassicHandlers:
 
 
 class _View(NamedTuple):
-    """What decides what somebody sees of the gateway's status."""
+    """All that the status depends on which somebody is shown."""
 
     admin: bool
     models: frozenset[str] | None
@@ -202,16 +202,16 @@ class _View(NamedTuple):
 
 
 class _Event(NamedTuple):
-    """An event as it goes out, and what of it is worth one of its own."""
+    """An event as it is sent, and the part of it whose change is worth a new event."""
 
     essence: Any
     text: str
 
 
 def _waiting(status: ModelStatus) -> dict[str, Any]:
-    """A model that is loading, or waited for: what it is doing, since when, and the queue.
+    """Return what a model that loads, or is waited for, does and since when, and its queue.
 
-    Of the requests in the queue it is told where they stand and for how long, not whose they are.
+    Requests in the queue are shown by place and time, without their keys.
     """
     return {
         "model": status.name,
@@ -228,7 +228,7 @@ def _waiting(status: ModelStatus) -> dict[str, Any]:
 
 
 def _essence(event: dict[str, Any]) -> Any:
-    """What is worth an event of its own."""
+    """Return the part of an event whose change is worth a new event."""
     stages = [(one["model"], one["stage"], one["percent"]) for one in event["waiting"]]
     whole = ("status", "models", "active", "personality", "models_file_error", "machine_problem")
     return *map(event.get, whole), event["degraded"], stages
@@ -237,9 +237,9 @@ def _essence(event: dict[str, Any]) -> Any:
 def _in_words(
     statuses: list[ModelStatus], active: str | None, failure: Callable[[str], str | None]
 ) -> tuple[str, str]:
-    """One of the old system's five words for all models together, and what it is about.
+    """Return LLM-API's word for the state of all models together, and a sentence about it.
 
-    ``failure`` says why a model failed.
+    ``failure`` returns why a model failed.
     """
 
     def named(*states: State) -> list[ModelStatus]:
@@ -300,7 +300,7 @@ async def _ask(
 
 
 async def _next(pieces: AsyncGenerator[str, None]) -> str | GatewayError | None:
-    """The next piece; what went wrong instead of it; or None, if there is none."""
+    """Return the next piece, the error that came instead, or ``None`` at the end."""
     try:
         return await anext(pieces, None)
     except GatewayError as error:

@@ -30,7 +30,7 @@ _WORD: Final = re.compile(r"[A-Z][A-Z_]{2,39}")
 
 
 class ClientHandlers:
-    """How clients are set up for this gateway."""
+    """Tells how clients are set up for this gateway."""
 
     def __init__(
         self, settings: Settings, library: Library, listing: Listing, tls: TlsState
@@ -41,7 +41,7 @@ class ClientHandlers:
         self._tls = tls
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/clients", self.clients, Scope.CHAT, counts=False),)
 
     async def clients(self, request: web.Request) -> web.Response:
@@ -73,14 +73,14 @@ class ClientHandlers:
         return response
 
     def _authority(self, url: str) -> Path | None:
-        """The file of the authority that clients have to be told of; a key may stand in it too."""
+        """Return the file of the authority that clients must trust; it may hold a key as well."""
         tls, certificate = self._settings.tls, self._tls.certificate
         if certificate is None or not certificate.local or url.startswith("http:"):
             return None
         return tls.ca_chain or tls.certificate
 
     def _key(self, request: web.Request) -> str | None:
-        """What stands for a key in the lines; ``None``: the variable that holds one."""
+        """Return what stands for a key in the lines; ``None``: the variable that holds one."""
         text = request.query.get("key", "false")
         if _WORD.fullmatch(text) is not None and text not in ("TRUE", "FALSE"):
             return text

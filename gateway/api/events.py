@@ -1,4 +1,4 @@
-"""Server-Sent Events (aiohttp-sse) without an end of their own: on until somebody leaves."""
+"""Streams of Server-Sent Events (aiohttp-sse) that go on until their client leaves."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ _T = TypeVar("_T")
 
 
 class Source(Protocol):
-    """Something that tells of its changes."""
+    """An object that reports its changes."""
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
-        """Call ``callback`` after every change; returns how to end it."""
+        """Call ``callback`` after every change; return a function that ends this."""
 
 
 def patience(request: web.Request) -> float:
-    """Seconds after which something goes out in a stream, if nothing else has."""
+    """Return the seconds after which a silent stream sends something."""
     return request[CONTEXT].services.heartbeat * _PING
 
 
 def event_stream(request: web.Request) -> AbstractAsyncContextManager[EventSourceResponse]:
-    """A stream of events that is kept alive, by comments, for as long as it lasts."""
+    """Return a stream of events, kept alive by comments."""
     ping = patience(request)
     return sse_response(request, headers=_HEADERS, sep="\n", ping_interval=ping)
 
@@ -58,8 +58,8 @@ async def endless(
 ) -> web.StreamResponse:
     """Send each item as an event, for as long as the client stays and its key may see them.
 
-    Shutdown does not wait for such a stream: it ends it. Where the key has come to be allowed
-    less, the last event says so.
+    Shutdown ends such a stream instead of waiting for it. If the key is allowed less meanwhile,
+    the last event says so.
     """
     context = request[CONTEXT]
     services, lifecycle = context.services, context.services.lifecycle
@@ -102,7 +102,7 @@ async def _until(
     event: str | None,
     ending: Ending,
 ) -> GatewayError | None:
-    """Send items until they end, the client leaves, or ``ending`` does: then its error."""
+    """Send items until they end, the client leaves, or ``ending`` comes; return its error then."""
     try:
         async for item in items:
             if not stream.is_connected():
@@ -116,7 +116,7 @@ async def _until(
 
 
 def _counted(context: RequestContext) -> AbstractContextManager[None]:
-    """Count it as a request, and as a stream, of its key. Raises ``RateLimited``."""
+    """Return a context that counts a request as a stream of its key. Raises ``RateLimited``."""
     services, principal = context.services, context.principal
     if principal is LOCAL_ADMIN or not services.gate.keys_needed:
         return contextlib.nullcontext()
@@ -125,10 +125,11 @@ def _counted(context: RequestContext) -> AbstractContextManager[None]:
 
 
 class Board:
-    """What all streams of events show: looked at once for all who see the same.
+    """What streams of events show, computed once for all viewers of the same.
 
-    They take turns together, so many times a second that their turns take a small part of the
-    loop's time, however many they are. Who is slow to read misses turns, and then has the newest.
+    All viewers take their turns together, so rarely that the turns take a small part of the
+    loop's time however many viewers there are. A slow reader misses turns, and gets the newest
+    state next.
     """
 
     def __init__(self, *sources: Source) -> None:
@@ -159,7 +160,7 @@ class Board:
                 self._stop()
 
     def seen(self, what: Hashable, look: Callable[[], _T]) -> _T:
-        """What ``look`` has seen under the name of ``what`` in this turn, or sees now."""
+        """Return what ``look`` returned for ``what`` earlier in this turn, or call it now."""
         found: _T | None = self._seen.get(what)
         if found is None:
             found = self._seen[what] = look()
@@ -192,5 +193,5 @@ class Board:
 
 
 def is_due(told_at: float) -> bool:
-    """Whether what differs in numbers only is worth an event again."""
+    """Return whether a change of numbers alone is worth an event again."""
     return time.monotonic() - told_at >= PAUSE

@@ -19,13 +19,13 @@ _LEAST: Final = 60.0
 
 
 class HistoryHandlers:
-    """How memory and load have been."""
+    """Tells how memory and load have been."""
 
     def __init__(self, history: History) -> None:
         self._history = history
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/admin/system/history", self.system_history, Scope.ADMIN),)
 
     async def system_history(self, request: web.Request) -> web.Response:

@@ -12,13 +12,13 @@ from gateway.scope import Scope
 
 
 class HubHandlers:
-    """What the hub has."""
+    """Tells what repositories of the hub have."""
 
     def __init__(self, listings: HubListings) -> None:
         self._listings = listings
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/admin/hub", self.hub_listing, Scope.ADMIN),)
 
     async def hub_listing(self, request: web.Request) -> web.Response:

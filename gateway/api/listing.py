@@ -1,4 +1,4 @@
-"""The models, each personality among them as a virtual model, for OpenAI's and router clients.
+"""Lists of models, with each personality as a virtual model, for OpenAI's and router clients.
 
 Both have the same shape, so one list serves both: OpenAI's fields, and beside them ``status``,
 ``aliases``, ``architecture`` and ``meta`` as in router mode (llama.cpp's README, "Using multiple
@@ -26,12 +26,12 @@ from gateway.models.catalog import ModelSpec
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
-#: The name that a model or a personality as a model is listed by; the latter's own.
+#: The name of a model or virtual model, its entry, and its personality if it is a virtual one.
 Entry = tuple[str, ModelSpec, str | None]
 
 
 class ListingHandlers:
-    """The lists of models, and one of them."""
+    """Lists models, and shows one of them."""
 
     def __init__(self, library: Library, scheduler: Scheduler, listing: Listing) -> None:
         self._library = library
@@ -39,7 +39,7 @@ class ListingHandlers:
         self._listing = listing
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         chat = Scope.CHAT
         return (
             Row("GET", "/models", self.models, chat, counts=False),
@@ -97,7 +97,7 @@ class ListingHandlers:
 
 
 class Listing:
-    """The models as objects, each as far as a principal may know of it."""
+    """Describes models, as far as a principal may know of them."""
 
     def __init__(self, library: Library, scheduler: Scheduler, details: ModelDetails) -> None:
         self._library = library
@@ -105,12 +105,12 @@ class Listing:
         self._details = details
 
     async def objects(self, principal: Principal) -> list[dict[str, Any]]:
-        """The models of that list, as ``models.json`` was when it was last looked at."""
+        """Return the objects of ``GET /v1/models``; ``models.json`` is not read again for it."""
         listed = (entry for entry in self.visible(principal) if not _unlisted(*entry[1:]))
         return await self.described(principal, sorted(listed, key=lambda entry: entry[0]))
 
     def visible(self, principal: Principal) -> Iterator[Entry]:
-        """``(name, spec, personality or None)`` of each model that ``principal`` may use."""
+        """Yield each model and virtual model that ``principal`` may use."""
         library = self._library
         for name, spec, personality in library.resolver.virtual_names():
             if principal.models is not None and spec.name not in principal.models:
@@ -120,6 +120,7 @@ class Listing:
                 yield name, spec, personality
 
     async def described(self, principal: Principal, names: list[Entry]) -> list[dict[str, Any]]:
+        """Return the objects of these models, with details of those that run."""
         scheduler, created = self._scheduler, self._library.created
         specs = {spec.name: spec for _, spec, _ in names}
         details = await self._details.of_all(specs.values())
@@ -146,14 +147,14 @@ class Listing:
 
 
 def _unlisted(spec: ModelSpec, personality: str | None) -> bool:
-    """Whether it is kept out of lists, by models.json; who knows its name may use it."""
+    """Return whether models.json keeps it out of lists; whoever knows its name may use it."""
     if personality is None:
         return spec.meta.unlisted
     return spec.meta.unlisted or spec.personalities[personality].unlisted
 
 
 def _virtual(spec: ModelSpec, label: str) -> dict[str, Any]:
-    """Of a personality as a model: what it is one of, and what is said of it."""
+    """Return the fields of a virtual model: its personality, its model, and their words."""
     personality, display = spec.personalities[label], spec.meta.display_name
     return {
         "personality": label,
@@ -176,7 +177,7 @@ def _status(backend: Backend | None) -> dict[str, Any]:
 
 
 def _described(spec: ModelSpec, details: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a model: from its llama-server, its file, models.json, in this order."""
+    """Return what its llama-server, its file and models.json say of a model, in this order."""
     modalities = ["text", "image"] if spec.mmproj else ["text"]
     described = {
         "aliases": list(spec.aliases),

@@ -28,10 +28,10 @@ _AT_ONCE: Final = 500
 
 
 class LogHandlers:
-    """The gateway's own log."""
+    """Shows the gateway's own log."""
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/admin/log", self.gateway_log, Scope.ADMIN),)
 
     async def gateway_log(self, request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""aiohttp's side of the pipeline: what stands around its handlers, and around its answers."""
+"""The pipeline around the routes that aiohttp serves: its middleware, and heads of its answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.scope import Scope
 
 
 class Edge:
-    """The pipeline around every route that aiohttp serves, also where there is none."""
+    """Puts the pipeline around every request that aiohttp serves."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -46,7 +46,7 @@ class Edge:
 
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Stand around every handler of aiohttp's, also the one that answers 404."""
+        """Answer a request through the pipeline: the only middleware of the application."""
         connection = request.protocol
         assert isinstance(connection, AiohttpConnection)
         connection.began(request)
@@ -76,9 +76,9 @@ class Edge:
         self._services.answer_headers.decorate(request, request.get(CONTEXT), response.headers)
 
     async def nowhere(self, request: web.Request) -> web.StreamResponse:
-        """Say that there is no route, or none for this method.
+        """Raise that there is no route, or none for this method.
 
-        aiohttp has an answer of its own for that, which would ask for the body first.
+        aiohttp's own answer to that would ask for the body first.
         """
         addresses, allowed = self._services.addresses, set[str]()
         for resource in request.app.router.resources():

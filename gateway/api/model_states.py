@@ -1,4 +1,4 @@
-"""The models as they are: state, load, restarts, last error, and the log of each."""
+"""The state of each model, and the log of its llama-server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.spelling import did_you_mean
 
 
 class ModelStateHandlers:
-    """How the models are: their state, and what their llama-servers wrote."""
+    """Shows the state of models, and the logs of their llama-servers."""
 
     def __init__(
         self, library: Library, scheduler: Scheduler, headers: Headers, entries: Entries
@@ -33,7 +33,7 @@ class ModelStateHandlers:
         self._entries = entries
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (
             Row("GET", "/admin/models", self.models, Scope.ADMIN),
             Row("GET", "/admin/models/{model:.+}/log", self.model_log, Scope.ADMIN),

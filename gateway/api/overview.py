@@ -1,4 +1,4 @@
-"""``GET /admin/status``: everything that is going on, for ``llm-gateway status`` and for pages."""
+"""``GET /admin/status``: all that is going on, for ``llm-gateway status`` and for the page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNDER_WAY: Final = 200
 
 
 class StatusHandlers:
-    """What is going on."""
+    """Tells what is going on."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class StatusHandlers:
         self._lifecycle = lifecycle
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/admin/status", self.gateway_status, Scope.ADMIN),)
 
     async def gateway_status(self, request: web.Request) -> web.StreamResponse:
@@ -96,7 +96,7 @@ class StatusHandlers:
         }
 
     def _names_of(self, key_ids: set[str]) -> dict[str, str]:
-        """Names of keys, revoked ones too; none as long as the keys have not been read."""
+        """Return the names of keys, revoked ones too; none until the keys have been read."""
         ring = self._gate.ring
         if ring is None:
             return WITHOUT_KEY
@@ -105,7 +105,7 @@ class StatusHandlers:
 
 
 def every(request: web.Request) -> float:
-    """Seconds between two events, of ``?every=``. Raises :class:`BadRequest`."""
+    """Return the seconds between two events, from ``?every=``. Raises :class:`BadRequest`."""
     text = request.query.get("every", "1")
     try:
         seconds = float(text)
@@ -119,7 +119,7 @@ def every(request: web.Request) -> float:
 
 
 def as_json(record: Record, name: str | None) -> dict[str, Any]:
-    """A request that has ended; ``name`` is that of its key. Nothing of what was said is in it."""
+    """Return a request that has ended, without what was said in it; ``name``: its key's."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.at)),
         "key": record.key_id,

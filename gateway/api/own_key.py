@@ -1,4 +1,4 @@
-"""What a key may know of itself: who it is, what it may use, and what it has used."""
+"""What a key is told of itself: its name, what it may use, and what it has used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ OWN_USAGE_BY = ("model", "day")
 
 
 class OwnKeyHandlers:
-    """What a key is told of itself."""
+    """Tells keys about themselves."""
 
     def __init__(self, gate: KeyGate, accounting: Accounting) -> None:
         self._gate = gate
         self._accounting = accounting
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (
             Row("GET", "/key", self.own_key, Scope.CHAT, counts=False),
             Row("GET", "/key/usage", self.own_usage, Scope.CHAT, counts=False),

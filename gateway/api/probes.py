@@ -1,4 +1,4 @@
-"""Routes that need no key: is it there, is it ready, and the ACME challenge files."""
+"""Routes that need no key: probes of the gateway's health, and ACME's challenges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 class ProbeHandlers:
-    """Whether the gateway is there, and whether it is ready."""
+    """Tells whether the gateway runs, and whether it takes requests."""
 
     def __init__(self, lifecycle: Lifecycle, library: Library, challenges: AcmeChallenges) -> None:
         self._lifecycle = lifecycle
@@ -29,7 +29,7 @@ class ProbeHandlers:
         self._challenges = challenges
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         public = Scope.PUBLIC
         proof = "/.well-known/acme-challenge/{token}"
         return (
@@ -63,7 +63,7 @@ class ProbeHandlers:
 
 
 class AcmeChallenges:
-    """The proofs that an ACME authority asks for over plain HTTP (RFC 8555, 8.3)."""
+    """Serves the proofs that an ACME authority asks for over plain HTTP (RFC 8555, 8.3)."""
 
     def __init__(self, tls: TlsState, public_dir: Path) -> None:
         self._tls = tls
@@ -84,7 +84,7 @@ class AcmeChallenges:
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """The regular file ``name`` of ``folder``, unless it is a link that leads out of it."""
+    """Return the regular file ``name`` of ``folder``, unless it is a link that leads out of it."""
     try:
         file = (folder / name).resolve(strict=True)
         home = folder.resolve(strict=True)

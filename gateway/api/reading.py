@@ -1,7 +1,7 @@
-"""The body of a request that aiohttp serves: asked for when it is wanted, unpacked, and read.
+"""Reads bodies of requests that aiohttp serves: asks for them when they are wanted, unpacks them.
 
-It is unpacked here and not by aiohttp, which would unpack as much as there is before anybody can
-say that it's enough (its ``auto_decompress`` is off).
+aiohttp's own unpacking (``auto_decompress``) is off: it would unpack all there is before anybody
+could say that it is too much.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check_expect(request: web.Request) -> None:
 
 
 def coding_of(request: web.Request) -> str | None:
-    """The content coding of the body (RFC 9110, 8.4), if it has one.
+    """Return the content coding of the body (RFC 9110, 8.4), if it has one.
 
     Raises :class:`UnsupportedMediaType` for one that isn't taken, a list of several included, and
     for a transfer coding under the chunks (RFC 9112, 7), which nobody takes off.
@@ -74,16 +74,16 @@ def coding_of(request: web.Request) -> str | None:
 
 
 def too_large(limit: int) -> PayloadTooLarge:
-    """A body of over ``limit`` bytes, unpacked or not."""
+    """Return the error for a body of over ``limit`` bytes, unpacked or not."""
     return PayloadTooLarge(f"the body is over {limit} bytes (limits.max_body)")
 
 
 async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, unpacked, and asked for if need be.
+    """Yield the body as it comes, unpacked, after asking for it if need be.
 
     Raises :class:`PayloadTooLarge` as soon as it is over ``limits.max_body``, and
-    :class:`BadRequest` for one that can't be unpacked. Others have their turn between two pieces
-    of a packed one, of which hundreds may come out of one that was read.
+    :class:`BadRequest` for one that can't be unpacked. Hundreds of pieces may come out of one that
+    was read, so the loop turns to other requests between two of them.
     """
     limit = request[CONTEXT].services.max_body
     coding = coding_of(request)
@@ -115,10 +115,10 @@ async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
 
 
 async def whole_body(request: web.Request) -> bytes:
-    """All of it: see :func:`pieces`.
+    """Return the whole body: see :func:`pieces`.
 
-    For one that isn't small there must be room, until the request is answered. Raises
-    :class:`gateway.errors.Unavailable` if there is none.
+    One that isn't small takes memory until the request is answered. Raises
+    :class:`gateway.errors.Unavailable` if there is none left.
     """
     context = request[CONTEXT]
     length = request.content_length if coding_of(request) is None else None
@@ -139,7 +139,7 @@ async def whole_body(request: web.Request) -> bytes:
 
 
 async def make_room(request: web.Request, size: int) -> None:
-    """Wait until there is room for a body of ``size`` bytes, which is kept for its request."""
+    """Wait for memory for a body of ``size`` bytes, and keep it until the request is answered."""
     context = request[CONTEXT]
     if context.place is None:
         context.place = await context.services.body_memory.take(
@@ -148,9 +148,10 @@ async def make_room(request: web.Request, size: int) -> None:
 
 
 async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObject:
-    """The JSON object that is the body, a small one: no route of the gateway's own needs more.
+    """Return the JSON object in the body of a request for a route of the gateway's own.
 
-    ``or_query``: ?model= may name a model instead of the body, but no other one.
+    Such a body is small. ``or_query``: ``?model=`` may name the model instead of the body, but
+    no other model.
     """
     found: list[bytes] = []
     size = 0
@@ -178,9 +179,9 @@ def refuse_unknown(body: JsonObject, known: Mapping[str, object]) -> None:
 
 
 def no_json(headers: Mapping[str, str], error: BadRequest) -> BadRequest:
-    """Why a body cannot be parsed: ``error``, or that it doesn't even say that it's JSON.
+    """Return why a body cannot be parsed: ``error``, or that its Content-Type is not JSON's.
 
-    Only then, as many clients send JSON under another name, ``curl -d`` among them.
+    The type is looked at only now, as many clients send JSON under another, ``curl -d`` too.
     """
     given = headers.get("Content-Type", "")
     kind = given.partition(";")[0].strip().lower()
@@ -192,8 +193,7 @@ def no_json(headers: Mapping[str, str], error: BadRequest) -> BadRequest:
 def ask_for(request: web.Request) -> None:
     """Tell a client that waits with its body (``Expect: 100-continue``) to send it.
 
-    To be called by who is about to read it: until then an error is the answer, and nothing has
-    been uploaded for it.
+    Called right before it is read: a request that is refused earlier need not be uploaded.
     """
     if is_held_back(request) and request.transport is not None:
         request[_ASKED] = True
@@ -201,7 +201,7 @@ def ask_for(request: web.Request) -> None:
 
 
 def is_held_back(request: web.Request) -> bool:
-    """Whether the client still waits to be asked for its body."""
+    """Return whether the client still waits to be asked for its body."""
     return (
         "Expect" in request.headers
         and request.version >= (1, 1)  # HTTP/1.0 knows no 100

@@ -1,6 +1,6 @@
-"""What answers each route of llama-server's: the table of :mod:`gateway.proxy.routes`, made real.
+"""Handlers for llama-server's routes in :data:`gateway.proxy.routes.TABLE`.
 
-And ``/upstream/MODEL/...``, for administrators: whatever that table doesn't have.
+Administrators reach what that table does not have by ``/upstream/MODEL/...``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _takes_json(route: Route) -> bool:
 
 
 class RelayedHandlers:
-    """What is passed on to the model's llama-server, and what of it is refused."""
+    """Passes requests on to the model's llama-server, or refuses them."""
 
     def __init__(
         self, library: Library, scheduler: Scheduler, headers: Headers, router: RouterHandlers
@@ -138,7 +138,7 @@ class RelayedHandlers:
         return await send(AiohttpRequest(request, whole_body), request[CONTEXT], call)
 
     def _split(self, request: web.Request) -> tuple[str, str]:
-        """The model and the raw path behind it."""
+        """Return the model, and the raw path behind it."""
         knows = self._library.resolver.knows
         segments = request.rel_url.raw_path.removeprefix("/upstream/").split("/")
         for count in range(len(segments), 0, -1):
@@ -192,7 +192,7 @@ async def _changing(request: web.Request) -> Answer:
 
 
 def _target(path: str, request: web.Request, model: str | None) -> str:
-    """``path`` with the request's query; ``model``: what it is called there, if otherwise."""
+    """Return ``path`` with the request's query; ``model``: its name at the server, if another."""
     query = without_key(request.rel_url.raw_query_string)
     check_sent_on(query)
     if model is not None:
@@ -201,7 +201,7 @@ def _target(path: str, request: web.Request, model: str | None) -> str:
 
 
 def without_paths(answer: bytes) -> bytes:
-    """An answer without the folders of this machine: only the names of files in them."""
+    """Return an answer with names of files in place of their paths on this machine."""
     try:
         parsed = orjson.loads(answer)
     except ValueError:
@@ -217,7 +217,7 @@ def without_paths(answer: bytes) -> bytes:
 
 
 def _lines(request: web.Request, *names: str) -> bytes:
-    """The headers ``names`` of ``request``, as they came."""
+    """Return the headers ``names`` of ``request`` as they came."""
     lines = "".join(
         f"{name}: {', '.join(request.headers.getall(name))}\r\n"
         for name in names

@@ -1,4 +1,4 @@
-"""The rows of the route table: each group of routes gives its own, and the table is their sum."""
+"""The rows of the route table, which each group of handlers gives for its own routes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from gateway.scope import OF_ANY_KEY, OF_NOBODY, Scope
 class Row(NamedTuple):
     """One route.
 
-    ``path`` is written as aiohttp has it (``/models/{model:.+}``), and ``method`` is ``*`` where
-    all are taken.
+    ``path`` is in aiohttp's syntax (``/models/{model:.+}``); ``method`` is ``*`` for all methods.
 
-    ``counts``: whether requests count for the limits of their keys. Where nothing is said, those
-    do that ask for no more than a valid key, so that a new route is no way around them. What
-    doesn't count is administration, and a look at what the gateway has at hand.
+    ``scope`` is the right that a caller needs. ``counts``: whether requests count for the limits of
+    their keys. By default those for any key do, so that a new route is no way around limits;
+    administration does not, nor does a look at what the gateway has at hand.
 
-    ``answers_with`` are the media types of the answer, for the OpenAPI document, where it is not
-    JSON and no shape says so. ``head``: HEAD is answered as well; only probes and documents are, as
-    an answer that is relayed has no HEAD.
+    ``answers_with``: the media types of an answer that is not JSON, for the OpenAPI document.
+    ``head``: HEAD is answered as well, as it is for probes and documents.
     """
 
     method: str
@@ -34,7 +32,7 @@ class Row(NamedTuple):
 
     @property
     def is_counted(self) -> bool:
-        """Whether its requests count for the limits of their keys."""
+        """Return whether its requests count for the limits of their keys."""
         return self.scope in OF_ANY_KEY - OF_NOBODY if self.counts is None else self.counts
 
 

@@ -1,6 +1,6 @@
-"""llama-server's router API, so that what is made for it works here, its own web UI above all.
+"""llama-server's router API, so that clients of it work here, above all its own web UI.
 
-llama.cpp's README, "Using multiple models". The models are those of models.json; loading and
+See llama.cpp's README, "Using multiple models". The models are those of models.json; loading and
 unloading ask for an admin key. That web UI lists models by ``GET /v1/models``, never by
 ``GET /models``, which here keeps the array of names that clients of the old system read.
 """
@@ -36,7 +36,7 @@ from gateway.tasks import spawn
 
 
 class RouterHandlers:
-    """What llama-server's router answers beside lists of models."""
+    """Loads and unloads models, and tells of their changes, as llama-server's router does."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class RouterHandlers:
         self._errors = errors
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (
             Row("POST", "/models/load", self.load, Scope.ADMIN),
             Row("POST", "/models/unload", self.unload, Scope.ADMIN),
@@ -147,7 +147,7 @@ class RouterHandlers:
 
 
 async def _named(request: web.Request) -> str:
-    """The model that the body names, perhaps by an alias or as a virtual model."""
+    """Return the model that the body names, perhaps by an alias or as a virtual model."""
     body = await json_body(request)
     name = model_name(body.get("model"))
     if not name:

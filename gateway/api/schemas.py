@@ -12,10 +12,10 @@ from gateway.scope import Scope
 
 
 class SchemaHandlers:
-    """The JSON Schemas that are installed with the gateway."""
+    """Serves the JSON Schemas that are installed with the gateway."""
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/schemas/{name}", self.schema, Scope.CHAT, counts=False),)
 
     async def schema(self, request: web.Request) -> web.Response:

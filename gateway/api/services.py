@@ -1,4 +1,4 @@
-"""The services that requests need on their way to a handler, and what of the settings they ask."""
+"""The services that the pipeline and the routes of models use for every request."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ from gateway.proxy.template import Templates
 class Services:
     """What the pipeline and the routes of models work with; a request's context leads to it.
 
-    Handlers of other routes are given what they need when they are made. Of the settings there is
-    here what small requests ask: a field of theirs, which are pydantic's, costs as much as ten
-    attributes of this.
+    The handlers of other routes are given what they need when they are made.
     """
 
     __slots__ = (

@@ -11,14 +11,14 @@ from gateway.storage_scan import StorageScan
 
 
 class StorageHandlers:
-    """What lies in ``llm_storage``."""
+    """Tells what lies in ``llm_storage``."""
 
     def __init__(self, library: Library, scan: StorageScan) -> None:
         self._library = library
         self._scan = scan
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/admin/storage", self.storage, Scope.ADMIN),)
 
     async def storage(self, request: web.Request) -> web.Response:

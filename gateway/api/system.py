@@ -11,13 +11,13 @@ from gateway.system_report import SystemReport
 
 
 class SystemHandlers:
-    """How the gateway and its machine are."""
+    """Tells how the gateway and its machine are."""
 
     def __init__(self, system: SystemReport) -> None:
         self._system = system
 
     def routes(self) -> Routes:
-        """Return the rows of these routes."""
+        """Return the rows of its routes."""
         return (Row("GET", "/admin/system", self.system_report, Scope.ADMIN),)
 
     async def system_report(self, request: web.Request) -> web.Response:

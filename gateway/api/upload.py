@@ -29,7 +29,7 @@ FILE_FIRST = 25 * 2**20
 
 
 def form_handler(route: Route) -> Handler:
-    """The handler of a route whose model stands in a form."""
+    """Return the handler of a route whose model stands in a form."""
 
     async def handle(request: web.Request) -> Answer:
         boundary = boundary_of(request.headers.get("Content-Type", ""))
@@ -81,7 +81,7 @@ def form_handler(route: Route) -> Handler:
 
 
 def _bounds(request: web.Request) -> tuple[int | None, Mapping[bytes, str]]:
-    """How many tokens the answer may have, if that is limited, and what can't be in the form."""
+    """Return the limit of the answer's tokens, if any, and which fields the form must not have."""
     context = request[CONTEXT]
     bounds = context.services.bounds
     most, whose = bounds.longest(context.principal.limits.max_tokens)
@@ -92,7 +92,7 @@ def _bounds(request: web.Request) -> tuple[int | None, Mapping[bytes, str]]:
 
 
 def _named(request: web.Request) -> str | None:
-    """The model that the request names outside of the form."""
+    """Return the model that the request names outside of the form."""
     query, header = request.query.get("model"), request.headers.get("X-Model")
     if query and header and query != header:
         raise BadRequest("?model= and the header X-Model name two models", param="model")
@@ -114,7 +114,7 @@ async def _look_for(
 async def _watched(
     field: ModelField, body: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    """``body``, as long as none of its fields comes twice, and no other model is named."""
+    """Yield ``body``; raise if a field comes twice, or another model is named."""
     async for piece in body:
         field.pass_by(piece)
         yield piece

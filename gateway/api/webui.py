@@ -1,7 +1,7 @@
-"""llama.cpp's own web UI under /ui/: its files for everybody, what it asks for with a key.
+"""llama.cpp's own web UI under /ui/: its files need no key, the routes that it asks for do.
 
-The page asks for llama-server's routes by addresses relative to its own, so /ui/v1/models is
-answered by what answers /v1/models. It asks its user for the key, and keeps it in the browser.
+The page asks for llama-server's routes relative to its own address, so the handler of /v1/models
+answers /ui/v1/models as well. It asks its user for the key, and keeps it in the browser.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _POLICY = (
 
 
 class NoWebUi(GatewayError):
-    """501: this llama-server was built without."""
+    """501: this llama-server was built without its web UI."""
 
     status = 501
     default_code = "no_web_ui"
@@ -56,10 +56,10 @@ class NoWebUi(GatewayError):
 
 
 class WebUiHandlers:
-    """The page, its files, and the routes of the gateway that it asks for."""
+    """Serves the page and its files, and the routes of the gateway that it asks for."""
 
     def __init__(self, web_ui: WebUi, others: Iterable[Row]) -> None:
-        """``others``: the routes of the gateway."""
+        """``others``: the rows of the gateway, of which some are served below /ui as well."""
         self._web_ui = web_ui
         self._asked_for = [row for row in others if (row.method, row.path) in _ASKED_FOR]
 

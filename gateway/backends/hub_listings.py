@@ -1,4 +1,4 @@
-"""What repositories of the hub have, and what of that fits this machine: asked in processes."""
+"""Asks, in processes of their own, what repositories of the hub have and what fits this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Question = tuple[str, str | None]  # repository and revision
 
 
 class HubListings:
-    """What repositories have, by questions; the same question at the same time is asked once."""
+    """Answers questions about repositories; the same question is asked once at a time."""
 
     def __init__(self, settings: Settings, environment: Environment) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class HubListings:
         self._asked: dict[_Question, tuple[float, asyncio.Task[dict[str, Any]]]] = {}
 
     async def get(self, repository: str, revision: str | None) -> dict[str, Any]:
-        """The offer, as ``llm-gateway pull REPO --json`` prints it. Raises GatewayError."""
+        """Return the offer, as ``llm-gateway pull REPO --json`` prints it. Raises GatewayError."""
         self._forget()
         key = (repository.lower(), revision)
         if key not in self._asked:
@@ -60,11 +60,11 @@ class HubListings:
         return offer
 
     async def close(self) -> None:
-        """End those that are being asked."""
+        """End the processes that run."""
         await cancel_and_wait(*(task for _, task in self._asked.values()))
 
     def _forget(self) -> None:
-        """What is too old, and every failure: the same may work the next time."""
+        """Drop answers that are too old, and all failures: the same may work the next time."""
         now = time.monotonic()
         over = [
             key
@@ -114,7 +114,7 @@ def _failed(task: asyncio.Task[dict[str, Any]]) -> bool:
 
 
 def _looked_at(task: asyncio.Task[dict[str, Any]]) -> None:
-    """Whoever asked may have left."""
+    """Look at the error of a task, as whoever asked may have left."""
     if not task.cancelled():
         task.exception()
 

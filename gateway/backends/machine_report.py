@@ -1,4 +1,4 @@
-"""The devices of the machine and their memory, as they are told over HTTP."""
+"""The devices of the machine and their memory, as HTTP answers have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of each model: from its llama-server, from what that said last, from its file."""
+"""Details of models: from their running llama-servers, what those said last, or their files."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _NO_BUILD = "b0-unknown"
 
 
 def status_of(backend: Backend | None) -> str:
-    """A backend's state as llama-server's router calls it.
+    """Return a backend's state as llama-server's router calls it.
 
-    While a process ends it still holds its memory, so it counts as loaded.
+    A process that is ending still holds its memory, so it counts as loaded.
     """
     if backend is None:
         return "unloaded"
@@ -48,7 +48,7 @@ def status_of(backend: Backend | None) -> str:
 
 
 class _Known(NamedTuple):
-    """What a backend said: in which start, as which process, from which file."""
+    """What a backend said, with the start, process and file that it is true for."""
 
     start: int
     process: tuple[object, ...]
@@ -68,7 +68,7 @@ class ModelDetails:
         self._known: WeakKeyDictionary[Backend, _Known] = WeakKeyDictionary()
 
     async def of_all(self, specs: Collection[ModelSpec]) -> dict[str, dict[str, Any]]:
-        """For each name ``context_size``, ``architecture`` and ``meta``, as far as known."""
+        """Return by name ``context_size``, ``architecture`` and ``meta``, as far as known."""
         await self._headers.refresh(specs)
         details, asked = {}, []
         for spec in specs:
@@ -81,7 +81,7 @@ class ModelDetails:
         return details | {b.spec.name: it for b, it in zip(asked, found, strict=True)}
 
     async def build(self) -> str:
-        """The build of llama.cpp that runs here, or did last, as it calls itself."""
+        """Return the build of llama.cpp that runs here, or ran last, as it calls itself."""
         running = map(self._scheduler.backend, self._scheduler.loaded())
         own = [b for b in running if b is not None and b.state in _UP and not b.spec.url]
         if own:

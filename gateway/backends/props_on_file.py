@@ -1,4 +1,4 @@
-"""What is known of a model that isn't loaded, as its llama-server would say it."""
+"""The answer of ``GET /props`` for a model that isn't loaded, from its file and its entry."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gateway.models.catalog import ModelSpec
 async def props(
     spec: ModelSpec, headers: Headers, backend: Backend | None, *, shows_path: bool
 ) -> dict[str, Any] | None:
-    """Return ``GET /props`` of llama-server (its README), from models.json and the model's file.
+    """Return what llama-server would answer (its README), as far as that is known before it runs.
 
-    What cannot be known before it runs is absent; ``status`` says that it doesn't. ``None`` if
-    the file can't be read. ``shows_path``: with the folder of the file.
+    ``status`` says that it does not run. ``None`` if the file can't be read. ``shows_path``: with
+    the folder of the file.
     """
     if spec.url:
         return None
@@ -45,7 +45,7 @@ async def props(
 
 
 async def _modalities(headers: Headers, spec: ModelSpec) -> dict[str, bool] | None:
-    """What a model can be given beside text, which is for its projector to say."""
+    """Return what a model takes beside text, from its projector."""
     if _mentions(spec, "mmproj"):
         return None
     if spec.mmproj is None:
@@ -68,5 +68,5 @@ async def _chat_template(headers: Headers, spec: ModelSpec) -> str | None:
 
 
 def _mentions(spec: ModelSpec, what: str) -> bool:
-    """Whether ``extraArgs`` or ``env`` decide what ``what``, a pattern, is about."""
+    """Return whether ``extraArgs`` or ``env`` have something that the pattern ``what`` matches."""
     return any(re.search(what, text, re.IGNORECASE) for text in (*spec.extra_args, *spec.env))

@@ -1,4 +1,4 @@
-"""What ``GET /clients`` tells of each client. Imported when the first one asks."""
+"""Makes the answer of ``GET /clients``. Imported at the first request for it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def told(
     embeddings: str | None,
     authority: Path | None,
 ) -> dict[str, Any]:
-    """The answer, for ``model``; ``embeddings``: the one for those, if there is one.
+    """Return the answer for ``model``; ``embeddings``: the model for those, if there is one.
 
-    ``authority``: the PEM file with the one that clients have to trust. Blocks.
+    ``authority``: the PEM file of the authority that clients have to trust. Blocks.
     """
     ca = _certificates(authority) if authority is not None else None
     home = CA_AT_HOME if ca else None
@@ -67,7 +67,7 @@ def _told(word: str, setup: Setup, target: Target, embeddings: str | None) -> di
 
 
 def _certificates(file: Path) -> str | None:
-    """Those in a file, and nothing else: a key may stand there too."""
+    """Return the certificates in a file, without the key that may stand there too."""
     try:
         text = file.read_text(encoding="ascii", errors="replace")
     except OSError:  # the certificate is in use, and its files have gone

@@ -1,7 +1,7 @@
-"""Code that calls one operation, for the OpenAPI document: curl, Python and JavaScript. Pure.
+"""Code that calls one operation: curl, Python and JavaScript, for the OpenAPI document. Pure.
 
-Programs take the key from the variable that ``llm-gateway connect`` names too. Where OpenAI's own
-clients have the call, that is what is shown.
+The code takes the key from the variable that ``llm-gateway connect`` names as well, and uses
+OpenAI's own clients where they have the call.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Example:
 
     @property
     def address(self) -> str:
-        """Path and query with their values."""
+        """Return path and query with their values."""
         path = self.path
         for name, value in self.values.items():
             path = path.replace(f"{{{name}}}", quote(value, safe="/:"))
@@ -52,7 +52,7 @@ class Example:
 
 
 def samples(example: Example) -> list[dict[str, str]]:
-    """The three as ``x-codeSamples`` (``lang``, ``label``, ``source``)."""
+    """Return code in all three as ``x-codeSamples`` (``lang``, ``label``, ``source``)."""
     openai = _OPENAI.get((example.method, example.path))
     return [
         {"lang": "Shell", "label": "curl", "source": curl(example)},
@@ -73,7 +73,7 @@ def samples(example: Example) -> list[dict[str, str]]:
 
 
 def curl(example: Example) -> str:
-    """A line for a POSIX shell, broken where it is long."""
+    """Return a command for a POSIX shell, broken where it is long."""
     words = ["curl"]
     if example.stream:
         words.append("-N")

@@ -1,1 +1,1 @@
-"""The OpenAPI document: made from the route table, and from what the YAML files here add to it."""
+"""The OpenAPI document: made from the route table and the YAML files of this package."""

@@ -1,4 +1,4 @@
-"""What answers.yaml says of answers, as JSON Schema."""
+"""Reads answers.yaml as JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS: Final[Mapping[str, Schema]] = {
 
 
 class Answers:
-    """All of them. Blocking: reads a file."""
+    """The answers of all operations. Blocking: reads a file."""
 
     def __init__(self) -> None:
         import yaml
@@ -36,7 +36,7 @@ class Answers:
         self._answers = {line: schema_of(answer) for line, answer in told["answers"].items()}
 
     def of(self, method: str, path: str) -> Schema | None:
-        """The answer of an operation, if that is JSON; ``path`` as in a document."""
+        """Return the schema of an operation's JSON answer, if any; ``path`` as in a document."""
         twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
         return self._answers.get(f"{method} {path}", self._answers.get(f"{method} {twin}"))
 
@@ -54,7 +54,7 @@ def _of_keys() -> dict[str, Schema]:
 
 
 def schema_of(told: Any) -> Schema:
-    """The JSON Schema of what the file says of one value."""
+    """Return the JSON Schema of what the file says of one value."""
     if isinstance(told, list):
         return {"type": "array", "items": schema_of(told[0])}
     if isinstance(told, dict):

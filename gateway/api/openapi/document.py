@@ -1,12 +1,12 @@
-"""What this gateway answers, made from its route tables: the document of GET /openapi.json.
+"""Makes the document of GET /openapi.json from the route table (OpenAPI 3.1).
 
-It is OpenAPI 3.1. Paths, methods, scopes and errors come from the routes of the
-application and from :data:`gateway.proxy.routes.TABLE`; summaries from the handlers' docstrings;
-bodies from :mod:`gateway.api.openapi.shapes`, answers from :mod:`gateway.api.openapi.answers`;
-groups, words and examples from :mod:`gateway.api.openapi.examples`.
+Paths, methods, scopes and errors come from the rows and from :data:`gateway.proxy.routes.TABLE`,
+summaries from the handlers' docstrings, bodies from :mod:`gateway.api.openapi.shapes`, answers from
+:mod:`gateway.api.openapi.answers`, and groups, words and examples from
+:mod:`gateway.api.openapi.examples`.
 
-Anybody may read it, so nothing of this box is in it: no names, no addresses, no version but the
-API's own.
+Anybody may read it, so it has no names or addresses of this machine, and only the API's own
+version.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ Anthropic's form. They are the `default` answer of every operation and not repea
 
 
 def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
-    """The OpenAPI document of ``routes``. ``query_key``: GET takes ``?authKey=`` as well.
+    """Return the OpenAPI document of ``routes``. ``query_key``: GET takes ``?authKey=`` as well.
 
     Blocking: reads files.
     """
@@ -289,7 +289,7 @@ def _responses(
 
 
 def _shown(kind: str, told: Told, answer: dict[str, Any] | None) -> dict[str, Any]:
-    """An answer of one media type, with an example if there is one."""
+    """Return an answer of one media type, with an example if there is one."""
     media: dict[str, Any] = {"schema": {}}
     if kind.endswith("json"):
         media["schema"] = answer or {}
@@ -307,7 +307,7 @@ def _shown(kind: str, told: Told, answer: dict[str, Any] | None) -> dict[str, An
 
 
 def _errors(path: str, scope: Scope, shape: Shape, *, refused: bool) -> Iterator[int]:
-    """Those of :data:`_OF_AN_OPERATION` that an operation can end with."""
+    """Yield those of :data:`_OF_AN_OPERATION` that an operation can end with."""
     if refused:
         return
     names = "{" in path or shape.relayed or _names_a_model(shape)

@@ -1,4 +1,4 @@
-"""What examples.yaml tells of each operation: its group, words for it, an example."""
+"""Reads examples.yaml: the group of each operation, words for it, and an example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAST: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One operation as it is shown. ``same_as``: the operation that it is another address of."""
+    """One operation as the document shows it. ``same_as``: the path that it is a twin of."""
 
     tag: str
     summary: str = ""
@@ -47,7 +47,7 @@ class Told:
 
 
 class Examples:
-    """All of them. Blocking: reads a file."""
+    """The words and examples of all operations. Blocking: reads a file."""
 
     def __init__(self) -> None:
         import yaml
@@ -67,7 +67,7 @@ class Examples:
         self._order = {known: place for place, known in enumerate(self._told)}
 
     def of(self, method: str, path: str) -> Told | None:
-        """What is told of an operation; ``None``: nothing. ``path`` as in a document."""
+        """Return what the file says of an operation, if anything; ``path`` as in a document."""
         if (told := self._told.get((method, path))) is not None:
             return told
         twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
@@ -85,10 +85,10 @@ class Examples:
         )
 
     def place(self, method: str, path: str) -> int:
-        """By which operations are sorted: those that aren't told of come last."""
+        """Return the sort key of an operation: those that the file does not have come last."""
         return self._order.get((method, path), len(self._order))
 
 
 def plain(path: str) -> str:
-    """A path of the route table as a document has it: ``{name:.+}`` is ``{name}``."""
+    """Return a path of the route table as a document has it: ``{name:.+}`` is ``{name}``."""
     return _PARAMETER.sub(r"{\1}", path)

@@ -21,7 +21,7 @@ from gateway.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The document as JSON, as it is and packed by gzip, and the plain page."""
+    """The document as JSON, plain and gzipped, and its plain page."""
 
     document: bytes
     packed: bytes
@@ -29,7 +29,7 @@ class Made:
 
 
 class Documents:
-    """Made at the first request and kept: they never change while it runs."""
+    """Makes the document at the first request, and keeps it: it never changes."""
 
     def __init__(self, routes: Routes, *, query_key: bool) -> None:
         """``query_key``: GET takes ``?authKey=`` as well."""
@@ -39,7 +39,7 @@ class Documents:
         self._making = asyncio.Lock()
 
     async def made(self) -> Made:
-        """Return all of it."""
+        """Return the document in all its forms."""
         async with self._making:  # once, however many ask meanwhile: nobody needs a key for it
             if self._made is None:
                 self._made = await asyncio.to_thread(self._make)  # 200 ms
@@ -60,10 +60,10 @@ BuiltPage = Callable[[web.Request], Awaitable[web.Response | None]]
 
 
 class OpenApiHandlers:
-    """The document, and its page."""
+    """Serves the document, and its page."""
 
     def __init__(self, others: Routes, *, query_key: bool, built: BuiltPage | None) -> None:
-        """``others``: the routes to tell of beside these; ``built``: absent without a page."""
+        """``others``: the other rows of the document; ``built``: the page of ``gateway/web``."""
         self._documents = Documents([*others, *self.routes()], query_key=query_key)
         self._built = built
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document as one page of plain HTML: no script, nothing from elsewhere. Pure."""
+"""Renders the OpenAPI document as one page of plain HTML, without scripts. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI document as :mod:`gateway.api.openapi` makes them."""
+    """Return the page of an OpenAPI document that :mod:`gateway.api.openapi.document` made."""
     return "".join(_page(document))
 
 

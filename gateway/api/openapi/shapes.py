@@ -1,7 +1,6 @@
-"""What each route takes, for the OpenAPI document: bodies and query parameters, as JSON Schema.
+"""Bodies and query parameters of each route as JSON Schema, for the OpenAPI document.
 
-Everything else in that document follows from the route tables. What stands here of llama-server's
-routes is only what a request cannot do without; the rest is in its own README.
+Of llama-server's routes only the required fields stand here; the others are in its own README.
 """
 
 from __future__ import annotations
@@ -274,7 +273,7 @@ def of_ours(method: str, path: str) -> Shape:
 
 
 def of_relayed(route: Route) -> Shape:
-    """What a route of llama-server's takes, as far as the gateway looks at it."""
+    """Return what a route of llama-server's takes, as far as the gateway looks at it."""
     if route.model is ModelIn.QUERY:
         model = {"model": _MODEL}
         if route.method == "GET":
