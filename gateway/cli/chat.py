@@ -19,10 +19,11 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-from gateway.cli.client import Client, NoGateway, Refused, add_gateway, client_for
+from gateway.cli.client import Client, NoGateway, Refused
 from gateway.cli.parser import explain
 from gateway.cli.terminal import is_terminal, moves
 from gateway.cli.watching import watched
+from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.cli.which_model import model_meant, picked
 from gateway.errors import BadRequest, GatewayError
 from gateway.plurals import counted

@@ -1,18 +1,7 @@
-"""The gateway that a command talks to: the one on this machine, or one that an address names.
-
-On this machine it is found by its data folder, over its control socket, where no key is needed:
-who may open that is an administrator. Elsewhere it takes an address and a key: ``--url``, a
-variable, or a profile that ``llm-gateway login`` has written. What is meant is, in this order:
-
-1. what an option says: ``--url`` or ``--profile``, or ``--config`` for the one on this machine;
-2. what a variable says: ``LLM_GATEWAY_URL`` or ``LLM_GATEWAY_PROFILE``;
-3. what is on this machine;
-4. the default profile.
-"""
+"""Requests to one gateway: over its control socket, or at an address, with a key."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -20,21 +9,12 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from gateway.cli.control import ControlError, control_address
-from gateway.cli.options import add_config
-from gateway.cli.profiles import Profile, read_profiles
+from gateway.cli.control import ControlError
 from gateway.errors import BadRequest, GatewayError
 
-if TYPE_CHECKING:
-    from gateway.config.load import Loaded
-
-URL: Final = "LLM_GATEWAY_URL"
-PROFILE: Final = "LLM_GATEWAY_PROFILE"
-KEY: Final = "LLM_GATEWAY_API_KEY"
-CA: Final = "LLM_GATEWAY_CA"
 #: What OpenSSL says of a certificate that nobody it trusts has signed (x509_vfy.h).
 UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
 #: Seconds until there is an answer to what takes no time.
@@ -71,132 +51,6 @@ class Refused(GatewayError):
     def __init__(self, message: str, answered: int | None = None) -> None:
         super().__init__(message)
         self.answered = answered
-
-
-def add_gateway(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """The options that say which gateway is meant. ``again``: as in :func:`add_config`."""
-    add_config(parser, again=again)
-    unset = argparse.SUPPRESS if again else None
-    group = parser.add_argument_group("another gateway than this machine's")
-    group.add_argument(
-        "--url", metavar="URL", default=unset, help=f"like https://box.example.com (or {URL})"
-    )
-    group.add_argument("--key", metavar="KEY", default=unset, help=f"a key of it; better in {KEY}")
-    group.add_argument(
-        "--ca",
-        metavar="FILE",
-        default=unset,
-        help=f"PEM file of the authority to trust beside the system's ({CA})",
-    )
-    group.add_argument(
-        "--profile",
-        metavar="NAME",
-        default=unset,
-        help=f"one that `llm-gateway login` has written (or {PROFILE})",
-    )
-
-
-def client_for(args: argparse.Namespace) -> Client:
-    """The gateway that is meant, if it runs. Raises :class:`NoGateway`, ``BadRequest``."""
-    if (client := _named(args)) is not None:
-        return client
-    profile = None if args.config else _default_profile()
-    loaded = _on_this_machine(args)
-    try:
-        address = control_address(loaded.settings)
-        if address is not None and _listens(address):
-            return Client(None, None, None, control=address)
-    except ControlError:  # it is another user's, say
-        if profile is None:
-            raise
-    if profile is not None:
-        return _of_profile(profile)
-    raise NoGateway(
-        f"no gateway is running on {loaded.settings.data_dir}: `llm-gateway serve` starts one; "
-        "for one elsewhere there is --url, or `llm-gateway login`"
-    )
-
-
-def elsewhere(args: argparse.Namespace) -> Client | None:
-    """The same for what can be had without a gateway; ``None``: what is on this machine.
-
-    The default profile is meant where there is neither configuration nor database here.
-    """
-    if (client := _named(args)) is not None or args.config:
-        return client
-    if (profile := _default_profile()) is None:
-        return None
-    from gateway.config.load import load_settings
-
-    loaded = load_settings(args.config)
-    here = loaded.file or loaded.settings.models_file.exists() or loaded.settings.database.exists()
-    return None if here else _of_profile(profile)
-
-
-def _named(args: argparse.Namespace) -> Client | None:
-    """What options name, or variables."""
-    if args.url and args.profile:
-        raise BadRequest("--url and --profile both name a gateway: give one of them")
-    if args.config and (args.url or args.profile):
-        raise BadRequest(
-            f"--config is for the gateway on this machine, {'--url' if args.url else '--profile'} "
-            "for one elsewhere: give one of them"
-        )
-    if args.profile:
-        return _of_profile(read_profiles().named(args.profile), args)
-    if args.url:
-        url = parsed(args.url).geturl()
-        known = next((one for one in read_profiles().by_name.values() if one.url == url), None)
-        ca = args.ca or os.environ.get(CA) or (str(known.ca) if known and known.ca else None)
-        return Client(
-            args.url, args.key or os.environ.get(KEY) or (known.key if known else None), ca
-        )
-    if not args.config and (variable := os.environ.get(URL)):
-        return Client(
-            variable, args.key or os.environ.get(KEY), args.ca or os.environ.get(CA), source=URL
-        )
-    if not args.config and (name := os.environ.get(PROFILE)):
-        return _of_profile(read_profiles().named(name), args)
-    if args.key or args.ca:
-        raise BadRequest("--key and --ca are for a gateway elsewhere: --url names it")
-    return None
-
-
-def _of_profile(profile: Profile, args: argparse.Namespace | None = None) -> Client:
-    key, ca = (args.key, args.ca) if args is not None else (None, None)
-    return Client(
-        profile.url,
-        key or profile.key,
-        ca or (str(profile.ca) if profile.ca is not None else None),
-        source=f"profile {profile.name}",
-    )
-
-
-def _default_profile() -> Profile | None:
-    profiles = read_profiles()
-    return profiles.by_name[profiles.default] if profiles.default is not None else None
-
-
-def _on_this_machine(args: argparse.Namespace) -> Loaded:
-    from gateway.cli.serve import demo_if_bare
-    from gateway.config.load import load_settings
-
-    return demo_if_bare(load_settings(args.config))
-
-
-def _listens(address: str) -> bool:
-    """Whether a gateway does. Raises :class:`ControlError` where that can't be found out."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT)
-        try:
-            connection.connect(address)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError as error:
-            raise ControlError(
-                f"the gateway on this machine cannot be talked to: {_words(error)} ({address})"
-            ) from None
-    return True
 
 
 class Client:
@@ -287,10 +141,10 @@ class Client:
                 carrier = connection.sock  # not there any more where the answer ends with it
                 answer = connection.getresponse()
             except ssl.SSLCertVerificationError as error:
-                words = f"{self.name} cannot be reached: {_words(error)}"
+                words = f"{self.name} cannot be reached: {error_words(error)}"
                 raise Untrusted(words, error.verify_code) from None
             except (OSError, HTTPException) as error:
-                raise NoGateway(f"{self.name} cannot be reached: {_words(error)}") from None
+                raise NoGateway(f"{self.name} cannot be reached: {error_words(error)}") from None
             with answer:
                 if answer.status >= 400:
                     raise self._refused(answer)
@@ -360,7 +214,7 @@ class Stream:
                     lines.clear()
         except (OSError, HTTPException) as error:
             if not self._closed:
-                raise NoGateway(f"{self._whose} broke off: {_words(error)}") from None
+                raise NoGateway(f"{self._whose} broke off: {error_words(error)}") from None
 
     def close(self) -> None:
         """End it, in whatever thread it is waited for."""
@@ -381,7 +235,7 @@ def _context(ca: str | None, authority: bytes | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(os.path.expanduser(ca))  # noqa: PTH111 - as ssl wants it
         except (OSError, ssl.SSLError) as error:
-            raise BadRequest(f"--ca {ca}: {_words(error)}") from None
+            raise BadRequest(f"--ca {ca}: {error_words(error)}") from None
     return context
 
 
@@ -389,7 +243,7 @@ def _read(answer: HTTPResponse) -> Any:
     try:
         raw = answer.read()
     except (OSError, HTTPException) as error:
-        raise NoGateway(f"the answer broke off: {_words(error)}") from None
+        raise NoGateway(f"the answer broke off: {error_words(error)}") from None
     try:
         return json.loads(raw)
     except ValueError:
@@ -404,7 +258,8 @@ def _message(content: Any, status: int) -> str:
     return str(message or f"it has answered {status}")
 
 
-def _words(error: Exception) -> str:
+def error_words(error: Exception) -> str:
+    """Return what to tell a person of why a gateway cannot be reached."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):

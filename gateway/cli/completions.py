@@ -122,7 +122,8 @@ def _kind(command: str, action: argparse.Action) -> str | None:
 
 
 def _models(args: argparse.Namespace) -> Iterable[str]:
-    from gateway.cli.client import NoGateway, client_for
+    from gateway.cli.client import NoGateway
+    from gateway.cli.which_gateway import client_for
     from gateway.config.load import load_settings
     from gateway.library import read_catalog
 

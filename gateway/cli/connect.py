@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.cli.client import Client, Refused, add_gateway, client_for
+from gateway.cli.client import Client, Refused
 from gateway.cli.connect_output import Shown, notes_on
 from gateway.cli.parser import explain
 from gateway.cli.reached_at import Address, address_of
 from gateway.cli.table import print_table
+from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.clients import CLIENTS, Setup, Target, models_named
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.key_options import FIELDS, add_key_options, body_of
 from gateway.cli.keys_here import no_database, say, settings_of, tell_gateway, with_ring
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.cli.table import print_table
+from gateway.cli.which_gateway import add_gateway, elsewhere
 from gateway.errors import NotFound
 from gateway.library import read_catalog
 from gateway.plurals import counted

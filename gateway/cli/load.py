@@ -9,10 +9,11 @@ import threading
 from typing import Any, Final
 from urllib.parse import quote
 
-from gateway.cli.client import Client, add_gateway, client_for
+from gateway.cli.client import Client
 from gateway.cli.parser import explain
 from gateway.cli.terminal import clean, say
 from gateway.cli.watching import Stage, shown, stage_of, waited_for
+from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.errors import GatewayError
 
 #: Seconds that a load may take: the gateway's own limits end it sooner.

@@ -21,7 +21,7 @@ from gateway.cli.parser import explain
 from gateway.config.places import skeleton
 from gateway.doctor.configuration import Findings
 from gateway.errors import BadRequest
-from gateway.legacy.llm_api import Outcome, Plan, Step, plan
+from gateway.legacy.llm_api import MigrationPlan, Step, StepOutcome, plan
 from gateway.listen_on import first_free_port
 from gateway.plurals import counted
 from gateway.private_files import make_folder, write_private
@@ -38,9 +38,9 @@ _DATABASE: Final = "data/gateway.db"
 _TARGET: Final = "llm-gateway"
 #: How a line begins, and in which style.
 _MARKS: Final = {
-    Outcome.TAKEN: ("+ ", "green"),
-    Outcome.LEFT: ("- ", "dim"),
-    Outcome.TO_DO: ("! ", "yellow"),
+    StepOutcome.TAKEN: ("+ ", "green"),
+    StepOutcome.LEFT: ("- ", "dim"),
+    StepOutcome.TO_DO: ("! ", "yellow"),
 }
 
 
@@ -93,7 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class _Report:
     """What is told at the end. ``to_do``: sentences."""
 
-    made: Plan
+    made: MigrationPlan
     target: Path
     dry: bool
     findings: Findings | None = None
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.in_order else 1
 
 
-def _planned(folder: Path, target: Path) -> Plan:
+def _planned(folder: Path, target: Path) -> MigrationPlan:
     """What is to be done. Raises ``BadRequest`` if it can't be, ``OSError``."""
     if not folder.is_dir():
         raise BadRequest(f"there is no folder {folder}")
@@ -155,7 +155,7 @@ def _planned(folder: Path, target: Path) -> Plan:
 # --- what is written -------------------------------------------------------------------------
 
 
-def _write(made: Plan, target: Path, *, admin: bool) -> None:
+def _write(made: MigrationPlan, target: Path, *, admin: bool) -> None:
     """Make the new folder; the configuration comes last. Raises ``OSError``."""
     for name in ("conf", "data", "ssl"):
         make_folder(target / name)
@@ -165,20 +165,22 @@ def _write(made: Plan, target: Path, *, admin: bool) -> None:
     if made.models is not None:
         write_private(target / _MODELS, made.models.read_bytes())
         what = _name(made, made.models)
-        made.steps.append(Step(what, Outcome.TAKEN, f"copied to {_MODELS}, word for word", _MODELS))
+        made.steps.append(
+            Step(what, StepOutcome.TAKEN, f"copied to {_MODELS}, word for word", _MODELS)
+        )
     else:
         write_private(target / _MODELS, with_schema(_MODELS, b"{\n}\n"))
-        made.steps.append(Step(_MODELS, Outcome.TO_DO, "is not there: no models yet", _MODELS))
+        made.steps.append(Step(_MODELS, StepOutcome.TO_DO, "is not there: no models yet", _MODELS))
     if made.keys is not None:
         _import_keys(made, made.keys, target / _DATABASE, admin=admin)
     else:
-        made.steps.append(Step("data/authKeys.json", Outcome.LEFT, "is not there: no keys"))
+        made.steps.append(Step("data/authKeys.json", StepOutcome.LEFT, "is not there: no keys"))
     text = with_settings(skeleton(_CONFIG).read_text(encoding="utf-8"), made.settings)
     list(write_schemas(target))
     write_private(target / _CONFIG, with_schema(_CONFIG, text.encode()))
 
 
-def _import_keys(made: Plan, file: Path, database: Path, *, admin: bool) -> None:
+def _import_keys(made: MigrationPlan, file: Path, database: Path, *, admin: bool) -> None:
     """Put the old keys into the new database, hashed. What can't be is told."""
     from gateway.access.keys import KeyRing
     from gateway.access.store import Store, StoreError
@@ -199,24 +201,24 @@ def _import_keys(made: Plan, file: Path, database: Path, *, admin: bool) -> None
         ]
         return
     except StoreError as error:
-        made.steps.append(Step(what, Outcome.TO_DO, f"no key was imported: {error}"))
+        made.steps.append(Step(what, StepOutcome.TO_DO, f"no key was imported: {error}"))
         return
     for key in report.imported:
         kind = "an admin key" if key.admin else "a key that may load and chat"
         became = f"key of {key.name!r}: imported as {key.id}, {kind}; only its hash is kept"
-        made.steps.append(Step(what, Outcome.TAKEN, became, key.id))
-    made.steps += [Step(what, Outcome.LEFT, f"{text}: not imported") for text in report.skipped]
-    made.steps += [Step(what, Outcome.TO_DO, text) for text in report.warnings]
+        made.steps.append(Step(what, StepOutcome.TAKEN, became, key.id))
+    made.steps += [Step(what, StepOutcome.LEFT, f"{text}: not imported") for text in report.skipped]
+    made.steps += [Step(what, StepOutcome.TO_DO, text) for text in report.warnings]
 
 
-def _say_what_would_be(made: Plan, *, admin: bool) -> None:
+def _say_what_would_be(made: MigrationPlan, *, admin: bool) -> None:
     """The steps of :func:`_write`, for a dry run."""
     from gateway.access.legacy_keys import read_legacy
 
     if made.models is not None:
         what = _name(made, made.models)
         became = f"to be copied to {_MODELS}, word for word"
-        made.steps.append(Step(what, Outcome.TAKEN, became, _MODELS))
+        made.steps.append(Step(what, StepOutcome.TAKEN, became, _MODELS))
     if made.keys is None:
         return
     what = _name(made, made.keys)
@@ -230,17 +232,17 @@ def _say_what_would_be(made: Plan, *, admin: bool) -> None:
     kind = "an admin key" if admin else "a key"
     for key in file.keys:
         became = f"key of {key.name!r}: to be imported as {kind}"
-        made.steps.append(Step(what, Outcome.TAKEN, became))
-    made.steps += [Step(what, Outcome.LEFT, f"{text}: not imported") for text in file.skipped]
-    made.steps += [Step(what, Outcome.TO_DO, text) for text in file.warnings]
+        made.steps.append(Step(what, StepOutcome.TAKEN, became))
+    made.steps += [Step(what, StepOutcome.LEFT, f"{text}: not imported") for text in file.skipped]
+    made.steps += [Step(what, StepOutcome.TO_DO, text) for text in file.warnings]
 
 
 def _not_imported(what: str, entry: str, message: str) -> Step:
     where = f"{entry}: " if entry else ""
-    return Step(what, Outcome.TO_DO, f"{where}{message}; no key was imported")
+    return Step(what, StepOutcome.TO_DO, f"{where}{message}; no key was imported")
 
 
-def _name(made: Plan, file: Path) -> str:
+def _name(made: MigrationPlan, file: Path) -> str:
     return str(file.relative_to(made.folder))
 
 
@@ -270,7 +272,7 @@ def _left_to_do(report: _Report) -> list[str]:
     return left
 
 
-def _open(made: Plan) -> bool:
+def _open(made: MigrationPlan) -> bool:
     from gateway.listen_on import is_loopback
 
     host = made.settings.get("host", "127.0.0.1")
@@ -284,14 +286,14 @@ def _show(report: _Report) -> None:
     )
     print()
     for step in made.steps:
-        between = " ->" if step.outcome is Outcome.TAKEN else ":"
+        between = " ->" if step.outcome is StepOutcome.TAKEN else ":"
         mark, style = _MARKS[step.outcome]
         print_paragraph(f"{_where(step)}{between} {step.became}", mark=mark, style=style)
     print()
-    by_hand = sum(step.outcome is Outcome.TO_DO for step in made.steps)
+    by_hand = sum(step.outcome is StepOutcome.TO_DO for step in made.steps)
     print_paragraph(
-        f"+ taken over: {sum(step.outcome is Outcome.TAKEN for step in made.steps)}, "
-        f"- left: {sum(step.outcome is Outcome.LEFT for step in made.steps)}, "
+        f"+ taken over: {sum(step.outcome is StepOutcome.TAKEN for step in made.steps)}, "
+        f"- left: {sum(step.outcome is StepOutcome.LEFT for step in made.steps)}, "
         f"! to look at: {by_hand}"
     )
     if findings is not None:
@@ -316,7 +318,7 @@ def _show(report: _Report) -> None:
 
 def _where(step: Step) -> str:
     line = f" (line {step.line}, column {step.column})" if step.line is not None else ""
-    return f"{step.what}{line if step.outcome is Outcome.TO_DO else ''}"
+    return f"{step.what}{line if step.outcome is StepOutcome.TO_DO else ''}"
 
 
 def _below(text: str, target: Path) -> str:

@@ -12,9 +12,10 @@ import threading
 from typing import Any, Final
 from urllib.parse import quote
 
-from gateway.cli.client import Client, add_gateway, client_for
+from gateway.cli.client import Client
 from gateway.cli.parser import explain
 from gateway.cli.terminal import clean, has_colours
+from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.errors import BadRequest, GatewayError
 
 #: Colours of models' names, where lines of several stand below one another (ECMA-48, SGR).

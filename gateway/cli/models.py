@@ -8,13 +8,13 @@ import sys
 from typing import Any
 
 from gateway.cli import models_edit, models_scan
-from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.control import control_request
 from gateway.cli.models_json import as_json
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
 from gateway.cli.table import print_table
+from gateway.cli.which_gateway import add_gateway, elsewhere
 from gateway.config.load import load_settings
 from gateway.library import is_missing, read_catalog
 from gateway.models.catalog import EMPTY

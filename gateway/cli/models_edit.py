@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.control import control_request
 from gateway.cli.models_file import add_entries, remove_entry
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
+from gateway.cli.which_gateway import add_gateway, elsewhere
 from gateway.config.load import load_settings
 from gateway.errors import BadRequest, LoadFailed, ModelNotFound
 from gateway.models import editing

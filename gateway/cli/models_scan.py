@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.models_file import add_entries
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.cli.scan_table import chosen, show_found
+from gateway.cli.which_gateway import add_gateway, elsewhere
 from gateway.config.load import load_settings
 
 if TYPE_CHECKING:

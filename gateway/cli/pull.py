@@ -10,9 +10,9 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.cli.client import add_gateway, elsewhere
 from gateway.cli.parser import explain
 from gateway.cli.pull_table import ask
+from gateway.cli.which_gateway import add_gateway, elsewhere
 from gateway.config.load import load_settings
 from gateway.plurals import counted
 

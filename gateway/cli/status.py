@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gateway.cli.client import Client, add_gateway, client_for
+from gateway.cli.client import Client
 from gateway.cli.parser import explain
 from gateway.cli.terminal import moves, size_of
+from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.errors import BadRequest, GatewayError
 
 #: Seconds between two looks, at least and at most: the gateway's own bounds.

@@ -7,9 +7,10 @@ import json
 import sys
 from typing import Any, Final
 
-from gateway.cli.client import Refused, add_gateway, client_for
+from gateway.cli.client import Refused
 from gateway.cli.parser import explain
 from gateway.cli.table import print_table
+from gateway.cli.which_gateway import add_gateway, client_for
 
 _COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens")
 _TITLES: Final = ("REQUESTS", "PROMPT", "ANSWER")

@@ -42,7 +42,7 @@ _PROGRAM: Final = frozenset(
 )
 
 
-class Outcome(Enum):
+class StepOutcome(Enum):
     """What became of a thing."""
 
     TAKEN = "taken"  # set, copied, imported
@@ -58,7 +58,7 @@ class Step:
     """
 
     what: str
-    outcome: Outcome
+    outcome: StepOutcome
     became: str
     target: str | None = None
     line: int | None = None
@@ -66,7 +66,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Plan:
+class MigrationPlan:
     """``settings``: of gateway.yaml, by dotted names. ``copies``: file there -> file here."""
 
     folder: Path
@@ -83,9 +83,9 @@ class Plan:
         return not (self.settings or self.models or self.keys or self.steps)
 
 
-def plan(folder: Path) -> Plan:
+def plan(folder: Path) -> MigrationPlan:
     """What becomes of the things in ``folder``, which is absolute. Blocking. Raises ``OSError``."""
-    made = Plan(folder)
+    made = MigrationPlan(folder)
     config = _first(folder, CONFIGS)
     if config is not None:
         _read_config(made, config)
@@ -95,7 +95,7 @@ def plan(folder: Path) -> Plan:
         return made
     if config is None:
         made.steps.insert(
-            0, Step("config.js", Outcome.TO_DO, "is not there: settings are defaults")
+            0, Step("config.js", StepOutcome.TO_DO, "is not there: settings are defaults")
         )
     made.rest += _rest(made, {path for path in (config, made.models, made.keys) if path})
     return made
@@ -108,7 +108,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 # --- config.js -------------------------------------------------------------------------------
 
 
-def _read_config(made: Plan, file: Path) -> None:
+def _read_config(made: MigrationPlan, file: Path) -> None:
     if file.stat().st_size > _LARGEST:
         made.steps.append(_to_do(file.name, "is too large for a configuration: not read"))
         return
@@ -131,7 +131,7 @@ def _read_config(made: Plan, file: Path) -> None:
         made.steps.append(_to_do(file.name, f"{before}: what was set there, set by hand"))
 
 
-def _take_settings(made: Plan, script: Script, settings: Mapping[str, Setting]) -> None:
+def _take_settings(made: MigrationPlan, script: Script, settings: Mapping[str, Setting]) -> None:
     unread = {one.name: one for one in script.unread if _is_setting(one)}
     uses_tls = settings["useSSL"].value if "useSSL" in settings else False
     for name in _KNOWN:
@@ -146,10 +146,10 @@ def _take_settings(made: Plan, script: Script, settings: Mapping[str, Setting]) 
     for name, setting in settings.items():
         if name not in _KNOWN and name not in unread:
             where = f"LLM-API has no such setting{did_you_mean(name, _KNOWN)}"
-            made.steps.append(_step(name, setting, Outcome.TO_DO, f"{where}: left out"))
+            made.steps.append(_step(name, setting, StepOutcome.TO_DO, f"{where}: left out"))
 
 
-def _setting(made: Plan, name: str, one: Setting, *, uses_tls: bool) -> Iterator[Step]:
+def _setting(made: MigrationPlan, name: str, one: Setting, *, uses_tls: bool) -> Iterator[Step]:
     """What becomes of one setting that is understood. Values that are secret are not repeated."""
     value = one.value
     if name == "host":
@@ -161,16 +161,16 @@ def _setting(made: Plan, name: str, one: Setting, *, uses_tls: bool) -> Iterator
             yield _set(made, name, one, "tls.enabled", bool(value))
         else:
             wrong = f"{shown(name, value)} is neither true nor false: tls.enabled stays false"
-            yield _step(name, one, Outcome.TO_DO, wrong)
+            yield _step(name, one, StepOutcome.TO_DO, wrong)
     elif not isinstance(value, str):
         if value is None or (name == "passphrase" and value is False):
-            yield _step(name, one, Outcome.LEFT, "is empty: nothing to take over")
+            yield _step(name, one, StepOutcome.LEFT, "is empty: nothing to take over")
         else:
-            yield _step(name, one, Outcome.TO_DO, "is no text, left out: set it by hand")
+            yield _step(name, one, StepOutcome.TO_DO, "is no text, left out: set it by hand")
     elif not value.strip():
-        yield _step(name, one, Outcome.LEFT, "is empty: nothing to take over")
+        yield _step(name, one, StepOutcome.LEFT, "is empty: nothing to take over")
     elif re.search(r"<[^<>]+>", value):
-        yield _step(name, one, Outcome.LEFT, "is still the template's: nothing to take over")
+        yield _step(name, one, StepOutcome.LEFT, "is still the template's: nothing to take over")
     elif name == "llamaMain":
         yield _program(made, one)
     elif name == "llmStorage":
@@ -181,45 +181,45 @@ def _setting(made: Plan, name: str, one: Setting, *, uses_tls: bool) -> Iterator
         yield _tls_file(made, name, one, uses_tls=uses_tls)
 
 
-def _missing(made: Plan, name: str, *, uses_tls: bool) -> Iterator[Step]:
+def _missing(made: MigrationPlan, name: str, *, uses_tls: bool) -> Iterator[Step]:
     """What it means that LLM-API's setting ``name`` isn't there."""
     if name == "host":
         was = "is not set: LLM-API was open to the network; here it is this machine only"
-        yield Step(name, Outcome.TO_DO, f"{was} (host: 127.0.0.1)", "host")
+        yield Step(name, StepOutcome.TO_DO, f"{was} (host: 127.0.0.1)", "host")
     elif name == "port" and not uses_tls:
         made.settings["port"] = 80
-        yield Step(name, Outcome.TAKEN, "is not set, so it was 80", "port: 80")
+        yield Step(name, StepOutcome.TAKEN, "is not set, so it was 80", "port: 80")
     elif name == "llmStorage":
-        yield Step(name, Outcome.TO_DO, "is not set: llm_storage stays ~/LLMs", "llm_storage")
+        yield Step(name, StepOutcome.TO_DO, "is not set: llm_storage stays ~/LLMs", "llm_storage")
 
 
-def _host(made: Plan, one: Setting) -> Step:
+def _host(made: MigrationPlan, one: Setting) -> Step:
     try:
         host = parse_hosts(one.value)
     except ValueError:
         wrong = f"{shown('host', one.value)} is no host or address, left out: set it by hand"
-        return _step("host", one, Outcome.TO_DO, wrong)
+        return _step("host", one, StepOutcome.TO_DO, wrong)
     step = _set(made, "host", one, "host", host)
     hosts = (host,) if isinstance(host, str) else host
     if all(map(is_loopback, hosts)):
         return step
     return Step(
-        *("host", Outcome.TAKEN, f"{step.became} (reached by other machines, as before)"),
+        *("host", StepOutcome.TAKEN, f"{step.became} (reached by other machines, as before)"),
         *(step.target, one.line, one.column),
     )
 
 
-def _port(made: Plan, one: Setting) -> Step:
+def _port(made: MigrationPlan, one: Setting) -> Step:
     value = one.value
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 9:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         wrong = f"{shown('port', one.value)} is no port, left out: set it by hand"
-        return _step("port", one, Outcome.TO_DO, wrong)
+        return _step("port", one, StepOutcome.TO_DO, wrong)
     return _set(made, "port", one, "port", value or 80)  # as `config.port || 80` is
 
 
-def _program(made: Plan, one: Setting) -> Step:
+def _program(made: MigrationPlan, one: Setting) -> Step:
     """LLM-API's is llama.cpp's interactive program; a llama-server may lie beside it."""
     main = Path(one.value)
     if not _is_windows(one.value):
@@ -232,16 +232,16 @@ def _program(made: Plan, one: Setting) -> Step:
                     *(step.target, step.line, step.column),
                 )
     why = "llama.cpp's interactive program is not used: the gateway starts llama-server"
-    return _step("llamaMain", one, Outcome.LEFT, f"{why} (llama_server: auto)", "llama_server")
+    return _step("llamaMain", one, StepOutcome.LEFT, f"{why} (llama_server: auto)", "llama_server")
 
 
-def _storage(made: Plan, one: Setting) -> Step:
+def _storage(made: MigrationPlan, one: Setting) -> Step:
     value: str = one.value
     if _is_windows(value):
         here = Path("/mnt", value[0].lower(), *re.split(r"[\\/]+", value[3:]))
         if value[1:2] != ":" or not here.is_dir():
             wrong = f"{value} is on a Windows drive, and this machine has none: set it by hand"
-            return _step("llmStorage", one, Outcome.TO_DO, wrong, "llm_storage")
+            return _step("llmStorage", one, StepOutcome.TO_DO, wrong, "llm_storage")
         folder = here  # in WSL
     else:
         folder = made.folder / Path(value.replace("\\", "/"))
@@ -249,48 +249,48 @@ def _storage(made: Plan, one: Setting) -> Step:
     if folder.is_dir():
         return step
     missing = f"{step.became}, but there is no such folder: copy the models, or change it"
-    return _step("llmStorage", one, Outcome.TO_DO, missing, step.target)
+    return _step("llmStorage", one, StepOutcome.TO_DO, missing, step.target)
 
 
-def _passphrase(made: Plan, one: Setting) -> Step:
+def _passphrase(made: MigrationPlan, one: Setting) -> Step:
     key = made.settings.get("tls.private_key")
     file = next((there for there, here in made.copies.items() if here == key), Path(key or "/"))
     block = pem.private_key(file.read_bytes()) if file.is_file() else None
     if block is not None and not block.encrypted:
-        return _step("passphrase", one, Outcome.LEFT, "the private key needs none: left out")
+        return _step("passphrase", one, StepOutcome.LEFT, "the private key needs none: left out")
     made.settings["tls.passphrase"] = one.value
     became = "taken over, not shown: gateway.yaml is yours alone (0600)"
-    return _step("passphrase", one, Outcome.TAKEN, became, "tls.passphrase")
+    return _step("passphrase", one, StepOutcome.TAKEN, became, "tls.passphrase")
 
 
-def _tls_file(made: Plan, name: str, one: Setting, *, uses_tls: bool) -> Step:
+def _tls_file(made: MigrationPlan, name: str, one: Setting, *, uses_tls: bool) -> Step:
     key = f"tls.{_TLS[name]}"
     if _is_windows(one.value):
         wrong = "is on a Windows drive, and this machine has none: copy it, and set it by hand"
-        return _step(name, one, Outcome.TO_DO, wrong, key)
+        return _step(name, one, StepOutcome.TO_DO, wrong, key)
     given = Path(one.value.replace("\\", "/"))
     # Node.js joins paths as texts: there need be no src/ for ../ssl.
     places = [Path(posixpath.normpath(made.folder / base / given)) for base in ("src", "")]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        outcome = Outcome.TO_DO if uses_tls else Outcome.LEFT
+        outcome = StepOutcome.TO_DO if uses_tls else StepOutcome.LEFT
         off = "" if uses_tls else ", and useSSL is off"
         return _step(name, one, outcome, f"there is no file {one.value}{off}: left out", key)
     if file.stat().st_size > _LARGEST_PEM:
-        return _step(name, one, Outcome.TO_DO, f"{one.value} is no PEM file: left out", key)
+        return _step(name, one, StepOutcome.TO_DO, f"{one.value} is no PEM file: left out", key)
     if not file.resolve().is_relative_to(made.folder.resolve()):
         # That of certbot, say, which renews it there.
         step = _set(made, name, one, key, str(file))
         named = f"{step.became}: it stays where it is, and new ones are taken over there"
-        return _step(name, one, Outcome.TAKEN, named, step.target)
+        return _step(name, one, StepOutcome.TAKEN, named, step.target)
     target = _free_name(made, f"ssl/{file.name}", _TLS[name], file)
     made.copies[file] = target
     step = _set(made, name, one, key, target)
     became = f"{step.became} (a copy, 0600)"
-    return _step(name, one, Outcome.TAKEN, became, step.target)
+    return _step(name, one, StepOutcome.TAKEN, became, step.target)
 
 
-def _free_name(made: Plan, target: str, key: str, file: Path) -> str:
+def _free_name(made: MigrationPlan, target: str, key: str, file: Path) -> str:
     if made.copies.get(file, target) != target or (
         target in made.copies.values() and file not in made.copies
     ):
@@ -301,7 +301,7 @@ def _free_name(made: Plan, target: str, key: str, file: Path) -> str:
 # --- the rest --------------------------------------------------------------------------------
 
 
-def _rest(made: Plan, known: set[Path]) -> Iterator[Step]:
+def _rest(made: MigrationPlan, known: set[Path]) -> Iterator[Step]:
     """Everything else in the folder, so that nothing is missed in silence."""
     folder = made.folder
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
@@ -309,15 +309,15 @@ def _rest(made: Plan, known: set[Path]) -> Iterator[Step]:
         if file in known or (name in ("data", "ssl") and file.is_dir()):
             continue
         if name in _PROGRAM or name in CONFIGS or name.endswith(".log"):
-            yield Step(name, Outcome.LEFT, "the old program's: not needed")
+            yield Step(name, StepOutcome.LEFT, "the old program's: not needed")
         elif name == "public" and file.is_dir():
             made.settings["public_dir"] = str(file)
             only = "only .well-known/acme-challenge/ is served from it, nothing else in it"
-            yield Step(f"{name}/", Outcome.TAKEN, f"public_dir: {file}; {only}", "public_dir")
+            yield Step(f"{name}/", StepOutcome.TAKEN, f"public_dir: {file}; {only}", "public_dir")
         elif name.startswith(".env"):
-            yield Step(name, Outcome.LEFT, "not read: it may hold secrets of other programs")
+            yield Step(name, StepOutcome.LEFT, "not read: it may hold secrets of other programs")
         else:
-            yield Step(name, Outcome.LEFT, "is not known from LLM-API: left where it is")
+            yield Step(name, StepOutcome.LEFT, "is not known from LLM-API: left where it is")
     for below in ("data", "ssl"):
         if not (folder / below).is_dir():
             continue
@@ -326,7 +326,7 @@ def _rest(made: Plan, known: set[Path]) -> Iterator[Step]:
                 became = "config.js doesn't name it: left where it is"
                 if below == "data":
                     became = "is not known from LLM-API: left where it is"
-                yield Step(f"{below}/{file.name}", Outcome.LEFT, became)
+                yield Step(f"{below}/{file.name}", StepOutcome.LEFT, became)
 
 
 # --- below -----------------------------------------------------------------------------------
@@ -338,25 +338,25 @@ def _is_setting(one: Unread) -> bool:
 
 def _unread(file: str, one: Unread) -> Step:
     what = one.name or file
-    return Step(what, Outcome.TO_DO, f"{one.what}: {_BY_HAND}", None, one.line, one.column)
+    return Step(what, StepOutcome.TO_DO, f"{one.what}: {_BY_HAND}", None, one.line, one.column)
 
 
 def _to_do(what: str, became: str) -> Step:
-    return Step(what, Outcome.TO_DO, became)
+    return Step(what, StepOutcome.TO_DO, became)
 
 
 def _step(
-    name: str, one: Setting, outcome: Outcome, became: str, target: str | None = None
+    name: str, one: Setting, outcome: StepOutcome, became: str, target: str | None = None
 ) -> Step:
     return Step(name, outcome, became, target, one.line, one.column)
 
 
-def _set(made: Plan, name: str, one: Setting, key: str, value: Any) -> Step:
+def _set(made: MigrationPlan, name: str, one: Setting, key: str, value: Any) -> Step:
     made.settings[key] = value
     written = ", ".join(value) if isinstance(value, tuple) else value
     text = f"{key}: {str(written).lower() if isinstance(written, bool) else written}"
     note = f" ({one.note})" if one.note else ""
-    return _step(name, one, Outcome.TAKEN, text + note, text)
+    return _step(name, one, StepOutcome.TAKEN, text + note, text)
 
 
 def _is_windows(path: str) -> bool:

@@ -18,7 +18,7 @@ class NotUnderstood(Exception):
         self.what = what
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is."""
 
     NAME = "name"
@@ -33,7 +33,7 @@ class Kind(Enum):
 class Token(NamedTuple):
     """One token. ``new_line``: a line break stands before it, which may end a statement."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     at: int
     new_line: bool = False
@@ -92,14 +92,16 @@ class _Scanner:
             if self._at == len(text):
                 if nested:
                     raise NotUnderstood(start, "a template text without its end")
-                yield Token(Kind.END, "", self._at, True)
+                yield Token(TokenKind.END, "", self._at, True)
                 return
             if nested and depth == 0 and text[self._at] == "}":
                 self._at += 1
-                yield Token(Kind.END, "", self._at - 1)
+                yield Token(TokenKind.END, "", self._at - 1)
                 return
             token = self._token(last, nested)._replace(new_line=fresh)
-            depth += {"{": 1, "}": -1}.get(token.text, 0) if token.kind is Kind.PUNCTUATION else 0
+            depth += (
+                {"{": 1, "}": -1}.get(token.text, 0) if token.kind is TokenKind.PUNCTUATION else 0
+            )
             yield token
             last = token
 
@@ -107,25 +109,25 @@ class _Scanner:
         text, at = self._text, self._at
         char = text[at]
         if char in "'\"":
-            return Token(Kind.TEXT, char, at, value=self._quoted(char))
+            return Token(TokenKind.TEXT, char, at, value=self._quoted(char))
         if char == "`":
-            return Token(Kind.TEMPLATE, char, at, parts=tuple(self._template(nested)))
+            return Token(TokenKind.TEMPLATE, char, at, parts=tuple(self._template(nested)))
         if (match := _NAME.match(text, at)) is not None:
             self._at = match.end()
-            return Token(Kind.NAME, match[0], at)
+            return Token(TokenKind.NAME, match[0], at)
         if char.isdecimal() or (char == "." and text[at + 1 : at + 2].isdecimal()):
             return self._number()
         if text.startswith("/*", at):
             raise NotUnderstood(at, "a comment without its end")
         divides = last is not None and (
-            last.text in _OPERANDS or last.kind not in (Kind.PUNCTUATION, Kind.REGEXP)
+            last.text in _OPERANDS or last.kind not in (TokenKind.PUNCTUATION, TokenKind.REGEXP)
         )
         if char == "/" and not divides and (match := _REGEXP.match(text, at)) is not None:
             self._at = match.end()
-            return Token(Kind.REGEXP, "/", at)
+            return Token(TokenKind.REGEXP, "/", at)
         if (match := _PUNCTUATION.match(text, at)) is not None:
             self._at = match.end()
-            return Token(Kind.PUNCTUATION, match[0], at)
+            return Token(TokenKind.PUNCTUATION, match[0], at)
         raise NotUnderstood(at, "a character that JavaScript has no use for")
 
     def _number(self) -> Token:
@@ -149,7 +151,7 @@ class _Scanner:
             raise NotUnderstood(at, "a number in a form that isn't understood") from None
         if (after := self._text[self._at : self._at + 1]) and (after.isalnum() or after in "_$"):
             raise NotUnderstood(at, "a number in a form that isn't understood")
-        return Token(Kind.NUMBER, "0", at, value=value)
+        return Token(TokenKind.NUMBER, "0", at, value=value)
 
     def _quoted(self, quote: str) -> str:
         text, start = self._text, self._at
