@@ -7,8 +7,9 @@ import socket
 import time
 from collections.abc import Callable
 
-from gateway.access.keys import ANONYMOUS, LOCAL_ADMIN, KeyRing, Principal, UnknownKey
-from gateway.access.principal import VISITOR
+from gateway.access.key_lookup import UnknownKey
+from gateway.access.keys import KeyRing
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, VISITOR, Principal
 from gateway.access.without_keys import refusal
 from gateway.access.wrong_keys import WrongKeys
 from gateway.config.settings import AuthSettings
@@ -42,7 +43,7 @@ class KeyGate:
     def open(self, ring: KeyRing) -> None:
         """Keys can be checked from now on."""
         self.ring = ring
-        ring.rights_changed = lambda: self.rights_changed()
+        ring.lookup.rights_changed = lambda: self.rights_changed()
         self._open.set()
 
     @property
@@ -102,7 +103,7 @@ class KeyGate:
         assert ring is not None
         now = time.time()
         try:
-            principal = ring.find(key, now)
+            principal = ring.lookup.find(key, now)
         except UnknownKey:
             self.wrong_keys.wrong(self._proxies.client(request))
             raise

@@ -1,13 +1,13 @@
-"""API keys: how they look, who is behind one, and the ring of all of them in memory.
+"""All API keys, over the store that keeps them: making, changing, revoking and importing them.
 
-A request is checked against memory only. The store is read at the start and on reload, and
-written when a key changes; when a key was last used is written in batches, behind the requests.
+Requests are checked against memory only (:mod:`gateway.access.key_lookup`). The store is read at
+the start and on reload, and written when a key changes; when a key was last used is written in
+batches, behind the requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 import secrets
 import string
@@ -19,48 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.access.key_activity import INTERVAL, KeyActivity
-from gateway.access.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours, new_key
+from gateway.access.key_format import hash_key, new_key
+from gateway.access.key_lookup import KeyLookup
 from gateway.access.key_schema import check_default, checked, state_of
-from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, Principal
-from gateway.access.rate_limits import NO_LIMITS, Limits
-from gateway.errors import BadRequest, NotFound, Unauthorized
-from gateway.scope import OF_NOBODY, scopes_of_key
+from gateway.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.legacy_keys import LegacyFile
     from gateway.access.store import KeyRecord, Store
 
 _ID_CHARS = string.digits + string.ascii_lowercase
-_LOOK = 30.0  # seconds between two looks at the wall's clock
 _KEY_ID = re.compile(r"k_[0-9a-z]{8}")
-
-__all__ = [
-    "ANONYMOUS",
-    "LOCAL_ADMIN",
-    "ImportReport",
-    "KeyRing",
-    "Limits",
-    "Principal",
-    "UnknownKey",
-    "hash_key",
-    "looks_like_ours",
-    "new_key",
-]
-
-
-class UnknownKey(Unauthorized):
-    """401: there is no such key, and never was: a typing error, or a guess."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    digest: bytes
-    principal: Principal
-    revoked: bool
-
-
-# Compared with where no key has the digest, so that a miss does the same work as a hit.
-_NOBODY = _Entry(bytes(32), Principal("nobody", "nobody", OF_NOBODY), revoked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +44,19 @@ class ImportReport:
 class KeyRing:
     """All keys, in memory, over a store that it owns. Made by :meth:`open`, ended by :meth:`close`.
 
-    ``find`` and ``touch`` are for each request: a few microseconds, no waiting. The others write
-    to the store, one at a time.
+    :attr:`lookup` and ``touch`` are for each request: a few microseconds, no waiting. What changes
+    keys writes to the store, one at a time.
     """
 
     def __init__(self, store: Store, *, write_every: float = INTERVAL) -> None:
         self._store = store
         self._changing = asyncio.Lock()
         self._records: dict[str, KeyRecord] = {}
-        self._by_id: dict[str, _Entry] = {}
-        self._by_digest: dict[bytes, _Entry] = {}
-        self._seen: dict[str, _Entry] = {}  # keys that were found, so that each is hashed once
+        #: What requests are checked against.
+        self.lookup = KeyLookup()
         self._activity = KeyActivity(store, interval=write_every)
         #: Called with the ids of all keys that are not revoked, when they may have changed.
         self.changed: Callable[[Collection[str]], None] = lambda key_ids: None
-        #: Called when a key may have come to be allowed less: it has been changed, or has expired.
-        self.rights_changed: Callable[[], None] = lambda: None
-        self._expiry: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
@@ -107,8 +72,7 @@ class KeyRing:
 
     async def close(self) -> None:
         """Write what is unwritten, and close the store."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self.lookup.close()
         try:
             await self._activity.close()
         finally:
@@ -136,38 +100,6 @@ class KeyRing:
     def record(self, key_id: str) -> KeyRecord | None:
         """A key as it is kept."""
         return self._records.get(key_id)
-
-    # --- for each request ------------------------------------------------------------------
-
-    def find(self, presented: str, now: float) -> Principal:
-        """Who ``presented`` belongs to, at ``now`` (seconds since 1970).
-
-        Raises :class:`Unauthorized`, of an unknown key :class:`UnknownKey`, whose text never holds
-        the key. What it takes doesn't tell how near a guess was: only digests are looked up.
-        """
-        entry = self._seen.get(presented)
-        if entry is None:
-            if len(presented) > MAX_KEY_CHARS:
-                raise UnknownKey("this is not an API key: it is too long")
-            digest = hash_key(presented)
-            entry = self._by_digest.get(digest, _NOBODY)
-            if not hmac.compare_digest(entry.digest, digest):
-                raise _unknown(presented)
-            self._seen[presented] = entry
-        if entry.revoked or entry.principal.expires is not None:
-            _check(entry, now)
-        return entry.principal
-
-    def holds(self, principal: Principal) -> bool:
-        """Whether nothing has changed since :meth:`find` told who that is, but for the time."""
-        entry = self._by_id.get(principal.key_id)
-        return entry is not None and entry.principal is principal and not entry.revoked
-
-    def standing(self, key_id: str, now: float) -> Principal:
-        """What a key may do at ``now`` that was found before. Raises :class:`Unauthorized`."""
-        entry = self._by_id.get(key_id, _NOBODY)
-        _check(entry, now)
-        return entry.principal
 
     def touch(self, key_id: str, now: float | None = None) -> None:
         """Remember that the key was used now. Written later; ids of no key are ignored."""
@@ -316,50 +248,11 @@ class KeyRing:
     def _install(self, records: Iterable[KeyRecord]) -> None:
         """Make ``records`` the keys, in one step as seen by requests."""
         in_order = sorted(records, key=lambda record: (record.created, record.id))
-        by_id = {record.id: record for record in in_order}
-        before = self._by_id
-        self._by_id = {key_id: _entry(record) for key_id, record in by_id.items()}
-        for key_id, entry in self._by_id.items():
-            if (old := before.get(key_id)) is not None and old == entry:
-                self._by_id[key_id] = old  # so that who holds it sees that nothing has changed
-        self._by_digest = {entry.digest: entry for entry in self._by_id.values()}
-        self._seen = {}
-        self._records = by_id
-        self._activity.keep(by_id)
+        self.lookup.install(in_order)
+        self._records = {record.id: record for record in in_order}
+        self._activity.keep(self._records)
         self.changed({record.id for record in in_order if record.revoked is None})
-        self.rights_changed()
-        self._await_expiry()
-
-    def _await_expiry(self) -> None:
-        """Tell of the next key that expires; one timer for all of them."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        now = time.time()
-        times = [
-            expires
-            for entry in self._by_id.values()
-            if (expires := entry.principal.expires) is not None and expires > now
-        ]
-        if times:
-            # The loop's clock isn't the wall's: that may be set, and goes on in a suspend.
-            pause = min(min(times) - now, _LOOK)
-            loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(pause, self._look, min(times))
-
-    def _look(self, expires: float) -> None:
-        self._expiry = None
-        if time.time() >= expires:
-            self.rights_changed()
-        self._await_expiry()
-
-
-def _check(entry: _Entry, now: float) -> None:
-    if entry.revoked:
-        raise Unauthorized("this API key has been revoked", code="api_key_revoked")
-    expires = entry.principal.expires
-    if expires is not None and now >= expires:
-        raise Unauthorized("this API key has expired", code="api_key_expired")
+        self.lookup.rights_changed()
 
 
 def _free_id(taken: Container[str]) -> str:
@@ -367,31 +260,6 @@ def _free_id(taken: Container[str]) -> str:
         key_id = "k_" + "".join(secrets.choice(_ID_CHARS) for _ in range(8))
         if key_id not in taken:
             return key_id
-
-
-def _unknown(presented: str) -> UnknownKey:
-    # The checksum is no secret, so this helps only who copied half a key.
-    if presented.startswith(PREFIX) and not looks_like_ours(presented):
-        return UnknownKey("this API key is incomplete, or has a typing error")
-    return UnknownKey(
-        "this API key is not known here: `llm-gateway keys list` shows which there are, and "
-        "`llm-gateway keys create NAME` makes one"
-    )
-
-
-def _entry(record: KeyRecord) -> _Entry:
-    principal = Principal(
-        key_id=record.id,
-        name=record.name,
-        scopes=scopes_of_key(admin=record.admin),
-        models=None if record.models is None else frozenset(record.models),
-        personalities=None if record.personalities is None else frozenset(record.personalities),
-        default_personality=record.default_personality,
-        limits=Limits(**record.limits) if record.limits else NO_LIMITS,
-        expires=None if record.expires is None else record.expires.timestamp(),
-        guessable=record.imported,
-    )
-    return _Entry(bytes.fromhex(record.hash), principal, revoked=record.revoked is not None)
 
 
 def _is_working_admin(record: KeyRecord, now: datetime) -> bool:

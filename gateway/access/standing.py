@@ -51,7 +51,7 @@ class Standing:
         """
         principal = permitted.principal
         ring = self._gate.ring
-        if ring is not None and not ring.holds(principal):
+        if ring is not None and not ring.lookup.holds(principal):
             self._check(permitted)
         return self._endings.begin(principal.limits.max_seconds, permitted)
 
@@ -86,7 +86,7 @@ class Standing:
 
     def _check(self, permitted: Permitted) -> None:
         ring, principal = self._gate.ring, permitted.principal
-        if ring is None or ring.holds(principal):
+        if ring is None or ring.lookup.holds(principal):
             return
         if (error := _objection(ring, permitted, time.time())) is not None:
             raise error
@@ -110,7 +110,7 @@ def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError 
     if before is LOCAL_ADMIN or before is ANONYMOUS or before is VISITOR:
         return None  # they have no key
     try:
-        after = ring.standing(before.key_id, now)
+        after = ring.lookup.standing(before.key_id, now)
     except Unauthorized as error:
         return error
     if after is before:

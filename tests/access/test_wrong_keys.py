@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.keys import new_key
+from gateway.access.key_format import new_key
 from gateway.access.wrong_keys import TooManyWrongKeys, WrongKeys, network_of
 from tests.harness import MakeGateway, Running
 

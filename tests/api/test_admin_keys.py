@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.access.keys import looks_like_ours
+from gateway.access.key_format import looks_like_ours
 from tests.harness import MakeGateway, Running, fake_model
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.access.keys import new_key
+from gateway.access.key_format import new_key
 from tests.harness import MakeGateway, Running, fake_model
 
 

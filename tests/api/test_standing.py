@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.access import keys
+from gateway.access import key_lookup
 from gateway.errors import Forbidden
 from gateway.proxy.ending import Endings
 from gateway.tasks import spawn
@@ -169,7 +169,8 @@ async def test_who_waits_in_the_queue(make_gateway: MakeGateway, tmp_path: Path)
 async def test_a_key_expires(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "_LOOK", 0.05)  # seconds: so also the look before it is time
+    # In seconds: so also the look at the clock before it is time.
+    monkeypatch.setattr(key_lookup, "CLOCK_EVERY", 0.05)
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         soon = datetime.now(UTC) + timedelta(seconds=1)
         _, key = await key_of(running, expires=soon)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.keys import (
-    KeyRing,
-)
+from gateway.access.keys import KeyRing
 from tests.access.keys.watched import Watched
 
 

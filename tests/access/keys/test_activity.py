@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.keys import (
-    ANONYMOUS,
-    KeyRing,
-)
+from gateway.access.keys import KeyRing
+from gateway.access.principal import ANONYMOUS
 from tests.access.keys.watched import Watched
 
 
@@ -71,7 +69,7 @@ async def test_a_failing_database_loses_nothing_and_is_logged_once(
     ring.touch(second.id)
     while (await store.tries.get()).keys() != {first.id, second.id}:
         pass  # it's tried again and again, the new one joins
-    assert ring.find(key, 0).key_id == first.id  # requests don't notice
+    assert ring.lookup.find(key, 0).key_id == first.id  # requests don't notice
     errors = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
     assert len(errors) == 1
     assert "the disk is on fire" in errors[0].getMessage()

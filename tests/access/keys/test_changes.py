@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.key_format import new_key
 from gateway.access.key_values import time_after
-from gateway.access.keys import (
-    KeyRing,
-    Limits,
-    new_key,
-)
-from gateway.access.rate_limits import NO_LIMITS
+from gateway.access.keys import KeyRing
+from gateway.access.rate_limits import NO_LIMITS, Limits
 from gateway.access.store import Store
 from gateway.errors import BadRequest, GatewayError, NotFound, Unauthorized
 from gateway.scope import Scope
@@ -98,19 +95,19 @@ async def test_two_revokes_at_once_leave_one_admin(ring: KeyRing) -> None:
 
 async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) -> None:
     record, key = await ring.create("phone", "Bob's", models=["a"], limits={"rpm": 5, "tpd": 9})
-    assert ring.find(key, 0).limits == Limits(rpm=5, tpd=9)
+    assert ring.lookup.find(key, 0).limits == Limits(rpm=5, tpd=9)
     changed = await ring.change(
         record.id,
         {"name": "tablet", "models": None, "limits": {"rpm": None, "tpm": 7}, "admin": True},
     )
     assert (changed.name, changed.description, changed.hash) == ("tablet", "Bob's", record.hash)
-    found = ring.find(key, 0)
+    found = ring.lookup.find(key, 0)
     assert (found.name, found.may(Scope.ADMIN), found.models) == ("tablet", True, None)
     assert found.limits == Limits(tpm=7, tpd=9)
     assert await ring.change(record.id, {}) == changed
     await ring.change(record.id, {"limits": None, "personalities": []})
-    assert ring.find(key, 0).limits is NO_LIMITS
-    assert ring.find(key, 0).personalities == frozenset()
+    assert ring.lookup.find(key, 0).limits is NO_LIMITS
+    assert ring.lookup.find(key, 0).personalities == frozenset()
     async with await Store.open(file) as store:
         assert await store.list_keys() == list(ring.records)
 
@@ -149,11 +146,11 @@ async def test_reload_sees_what_another_process_did(ring: KeyRing, file: Path) -
     await other.revoke(mine.id)
     await other.close()
     with pytest.raises(Unauthorized):
-        ring.find(made_key, 0)
+        ring.lookup.find(made_key, 0)
     await ring.reload()
-    assert ring.find(made_key, 0).key_id == made.id
+    assert ring.lookup.find(made_key, 0).key_id == made.id
     with pytest.raises(Unauthorized, match="revoked"):
-        ring.find(my_key, 0)
+        ring.lookup.find(my_key, 0)
 
 
 async def test_a_ring_that_cannot_read_its_store_closes_it(file: Path) -> None:

@@ -9,17 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.access.key_format import hash_key, looks_like_ours, new_key
+from gateway.access.key_lookup import UnknownKey
 from gateway.access.key_values import time_after
-from gateway.access.keys import (
-    ANONYMOUS,
-    LOCAL_ADMIN,
-    KeyRing,
-    Limits,
-    UnknownKey,
-    hash_key,
-    looks_like_ours,
-    new_key,
-)
+from gateway.access.keys import KeyRing
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN
+from gateway.access.rate_limits import Limits
 from gateway.access.store import Store
 from gateway.errors import Unauthorized
 from gateway.scope import Scope
@@ -71,7 +66,7 @@ async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> 
         record.id, personalities=("p",), default_personality="p", limits={"rpm": 3, "tpd": 9}
     )
     await ring.reload()
-    found = ring.find(key, time.time())
+    found = ring.lookup.find(key, time.time())
     assert (found.key_id, found.name, found.may(Scope.ADMIN)) == (record.id, "phone", False)
     assert found.models == {"a", "b"}
     assert found.personalities == {"p"}
@@ -81,7 +76,7 @@ async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> 
     assert found.expires == record.expires.timestamp()
 
     other, other_key = await ring.create("plain", admin=True)
-    found = ring.find(other_key, time.time())
+    found = ring.lookup.find(other_key, time.time())
     assert (found.key_id, found.may(Scope.ADMIN), found.models) == (other.id, True, None)
     assert found.limits == Limits()
 
@@ -89,7 +84,7 @@ async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> 
 async def test_the_key_is_nowhere_but_in_the_answer(ring: KeyRing, file: Path) -> None:
     record, key = await ring.create("phone")
     assert key not in repr(record)
-    assert key not in repr(ring.find(key, 0))
+    assert key not in repr(ring.lookup.find(key, 0))
     assert record.hash == hash_key(key).hex()
     await ring.reload()
     for path in file.parent.iterdir():
@@ -100,18 +95,18 @@ async def test_expiry_is_to_the_moment(ring: KeyRing) -> None:
     record, key = await ring.create("short", expires=time_after(30))
     assert record.expires is not None
     end = record.expires.timestamp()
-    assert ring.find(key, end - 0.001).key_id == record.id
+    assert ring.lookup.find(key, end - 0.001).key_id == record.id
     with pytest.raises(Unauthorized, match="expired"):
-        ring.find(key, end)
+        ring.lookup.find(key, end)
 
 
 async def test_a_revoked_key_ends_with_the_next_request(ring: KeyRing) -> None:
     record, key = await ring.create("phone")
-    assert ring.find(key, 0).key_id == record.id
+    assert ring.lookup.find(key, 0).key_id == record.id
     revoked = await ring.revoke(record.id)
     assert revoked.revoked is not None
     with pytest.raises(Unauthorized, match="revoked"):
-        ring.find(key, 0)
+        ring.lookup.find(key, 0)
     assert await ring.revoke(record.id) == revoked  # again: nothing changes
 
 
@@ -119,7 +114,7 @@ async def test_a_revoked_key_ends_with_the_next_request(ring: KeyRing) -> None:
 def test_find_takes_any_text(text: str) -> None:
     ring = KeyRing(None)  # type: ignore[arg-type]  # no request touches the store
     with pytest.raises(UnknownKey) as caught:
-        ring.find(text, 0)
+        ring.lookup.find(text, 0)
     orjson.dumps(caught.value.body())
 
 
@@ -140,7 +135,7 @@ STRANGE = {
 async def test_wrong_keys_are_refused_without_repeating_them(ring: KeyRing, presented: str) -> None:
     await ring.create("phone")
     with pytest.raises(Unauthorized) as caught:
-        ring.find(presented, 0)
+        ring.lookup.find(presented, 0)
     assert caught.value.status == 401
     assert caught.value.headers["WWW-Authenticate"] == "Bearer"
     if len(presented) > 1:
@@ -156,10 +151,10 @@ async def test_what_is_said_of_a_wrong_key(ring: KeyRing) -> None:
         f" {key}": "not known",
     }.items():
         with pytest.raises(Unauthorized, match=said):
-            ring.find(wrong, 0)
+            ring.lookup.find(wrong, 0)
     # The digest of a key, found in a stolen database, is no key.
     with pytest.raises(Unauthorized):
-        ring.find(hash_key(key).hex(), 0)
+        ring.lookup.find(hash_key(key).hex(), 0)
 
 
 async def test_find_is_cheap_among_many_keys(ring: KeyRing, store: Store) -> None:
@@ -177,7 +172,7 @@ async def test_find_is_cheap_among_many_keys(ring: KeyRing, store: Store) -> Non
 def _time_of_find(ring: KeyRing, key: str) -> float:
     start = time.perf_counter()
     for _ in range(200):
-        ring.find(key, 0)
+        ring.lookup.find(key, 0)
     return (time.perf_counter() - start) / 200
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.keys import (
-    KeyRing,
-)
+from gateway.access.keys import KeyRing
 from gateway.problems import InvalidFiles
 
 OLD = """{"3f9a8b7c6d5e4f3a": {"name": "phone", "description": "Bob's"},
@@ -35,7 +33,7 @@ async def test_old_keys_go_on_working(ring: KeyRing, tmp_path: Path) -> None:
         "b1946ac92492d234": "web",
         "secret": "tv",
     }.items():
-        assert ring.find(key, time.time()).name == name
+        assert ring.lookup.find(key, time.time()).name == name
         assert key not in repr(report)
     assert ["6 characters" in warning for warning in report.warnings] == [True]
 

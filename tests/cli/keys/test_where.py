@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.keys import looks_like_ours
+from gateway.access.key_format import looks_like_ours
 from tests.cli.keys.commands import Keys, rows
 from tests.harness import MakeGateway
 
