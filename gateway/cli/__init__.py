@@ -1,6 +1,7 @@
 """The command line: ``llm-gateway COMMAND ...``. Each command is a module of this package.
 
-Its ``add_options(parser)`` says what it takes and sets ``run``, a function of the arguments.
+The ``add_options(parser)`` of a module adds what the command takes, and sets ``run``, a function of
+the arguments.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. 0: done; 1: it failed, and stderr says why; 2: it was not understood."""
+    """Run one command. Return 0 if it is done, 1 if it failed (stderr says why), 2 if it
+    was not understood.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     open_what_is_closed()
     never_fail()
@@ -109,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser_for(command: str | None) -> Parser:
-    """The parser of ``command`` and what is above it; ``None``: of all commands."""
+    """Return the parser of ``command``, with those above it; ``None``: of all commands."""
     parser = _Top(
         prog="llm-gateway",
         description="Serves the models of llama-server to the internet as if they were OpenAI's.",
@@ -128,10 +131,10 @@ def parser_for(command: str | None) -> Parser:
 
 
 class _Top(Parser):
-    """Its help has the commands in groups."""
+    """The parser of ``llm-gateway`` itself. Its help lists the commands in groups."""
 
     def format_help(self) -> str:
-        """Of what is for what."""
+        """Return the help: the commands by purpose."""
         lines = ["usage: llm-gateway COMMAND [OPTIONS]", "", self.description or ""]
         for heading, names in grouped().items():
             lines += ["", f"{heading}:", *(f"  {name:12} {COMMANDS[name][1]}" for name in names)]
@@ -146,7 +149,7 @@ class _Top(Parser):
 
 
 def grouped() -> dict[str, list[str]]:
-    """Heading -> names of commands, in the order of the help."""
+    """Return heading -> names of commands, in the order of the help."""
     groups = {
         head: there
         for head, names in GROUPS.items()

@@ -1,7 +1,7 @@
 """``llm-gateway chat``: one question, or a conversation, in the terminal.
 
-An answer goes to stdout as it comes, so that a question by argument or through a pipe can be part
-of a script; what is said about it goes to stderr.
+An answer goes to stdout as it arrives, so that a question given as an argument or through a pipe
+can be part of a script. Everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Ctrl-C stops an answer. A line that ends with \\ goes on in the next one."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     add_gateway(parser)
     parser.add_argument(
         "model",
@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1 if a question could not be answered; 130 for an answer that Ctrl-C has stopped."""
+    """Return 0; 1 if a question could not be answered; 130 if Ctrl-C stopped an answer."""
     client = client_for(args)
     chat = Chat(client, args.model, args.system, args.max_tokens)
     question = args.question
@@ -84,14 +84,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _or_so(args: argparse.Namespace) -> str:
-    """What is added for who gives a question, but no model before it."""
+    """Return a hint for somebody who gave a question, but no model before it."""
     if args.question is not None or not re.search(r"\s", args.model or ""):
         return ""
     return f", and {args.model!r} was taken for the model: `llm-gateway chat MODEL QUESTION`"
 
 
 def _asked(chat: Chat, question: str) -> bool:
-    """See :meth:`Chat.ask`. Where several models could be meant, it is told how one is named."""
+    """Ask, see :meth:`Chat.ask`. If several models could be meant, the error tells how to
+    name one.
+    """
     try:
         return chat.ask(question)
     except Refused as refused:
@@ -102,7 +104,7 @@ def _asked(chat: Chat, question: str) -> bool:
 
 @dataclass(slots=True)
 class Chat:
-    """A conversation, and what it is had with."""
+    """A conversation, and the gateway and model it is held with."""
 
     client: Client
     model: str | None
@@ -112,7 +114,8 @@ class Chat:
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def ask(self, question: str) -> bool:
-        """Print the answer as it comes; ``False``: it was stopped, and what there is of it stays.
+        """Print the answer as it arrives. Return ``False`` if it was stopped; what there is of it
+        stays.
 
         Raises :class:`GatewayError`; the question is then not part of the conversation.
         """
@@ -139,7 +142,9 @@ class Chat:
         return whole
 
     def _answer(self, question: str) -> Iterator[dict[str, Any]]:
-        """The events of its stream. Until the first, a terminal shows what is waited for."""
+        """Yield the events of the answer's stream. Until the first, a terminal shows the
+        progress.
+        """
         body: dict[str, Any] = {
             "messages": [
                 *([{"role": "system", "content": self.system}] if self.system else []),
@@ -176,7 +181,7 @@ class Chat:
 
 
 def _in_numbers(end: Mapping[str, Any]) -> str:
-    """What an answer took, in words."""
+    """Return in words how long an answer took and how many tokens it has."""
     usage, timings = end.get("usage") or {}, end.get("timings") or {}
     words = []
     if tokens := usage.get("completion_tokens"):
@@ -240,7 +245,7 @@ def _typed() -> str:
 
 
 def _command(chat: Chat, typed: str) -> None:
-    """Raises :class:`BadRequest` for what there isn't."""
+    """Carry out a ``/command``. Raises :class:`BadRequest` for an unknown one."""
     name, _, rest = typed.partition(" ")
     command = _COMMANDS.get(name)
     if command is None:

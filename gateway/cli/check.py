@@ -1,4 +1,4 @@
-"""``llm-gateway check``: every problem of the configuration and models.json, at once."""
+"""``llm-gateway check``: every problem of the configuration and models.json, all at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.doctor.configuration import Findings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the options of the command."""
     add_config(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print problems on stdout, warnings on stderr. 1 if there is a problem."""
+    """Print problems on stdout and warnings on stderr. Return 1 if there is a problem."""
     label, problems, warnings = find_problems(args.config)
     if args.json:
         shown = {"file": label, "problems": list(map(asdict, problems)), "warnings": warnings}
@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_problems(config: str | os.PathLike[str] | None) -> Findings:
-    """Everything that is wrong with the configuration, models.json and what they name. Blocks."""
+    """Return everything wrong with the configuration, models.json and the files they name.
+    Blocks.
+    """
     loaded, problems = load_partly(config)
     return configuration.find_problems(demo_if_bare(loaded), problems)

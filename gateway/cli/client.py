@@ -31,14 +31,14 @@ _NOT_TLS: Final = (
 
 
 class NoGateway(GatewayError):
-    """There is none, or it can't be reached."""
+    """There is no gateway, or it can't be reached."""
 
     status = 503
     default_code = "no_gateway"
 
 
 class Untrusted(NoGateway):
-    """Its certificate isn't one that this machine trusts. ``verify_code``: OpenSSL's reason."""
+    """This machine doesn't trust the gateway's certificate. ``verify_code``: OpenSSL's reason."""
 
     def __init__(self, message: str, verify_code: int) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class Untrusted(NoGateway):
 
 
 class Refused(GatewayError):
-    """It has answered with an error, which is the message. ``answered``: the status."""
+    """The gateway answered with an error, which is the message. ``answered``: the status."""
 
     def __init__(self, message: str, answered: int | None = None) -> None:
         super().__init__(message)
@@ -66,9 +66,10 @@ class Client:
         authority: bytes | None = None,
         source: str | None = None,
     ) -> None:
-        """``ca`` is a file of an authority to trust, ``authority`` the same as PEM.
+        """Set up a client of the gateway at an address.
 
-        ``source`` is what named the gateway, where that wasn't an option: it is told with errors.
+        ``ca`` is the file of an authority to trust, ``authority`` the same as PEM. ``source`` is
+        what named the gateway, if that wasn't an option; errors mention it.
         """
         self._headers = {"Accept": f"{_JSON}, text/event-stream"}
         if key:
@@ -99,16 +100,17 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
     ) -> Any:
-        """What it answers, as JSON; ``None``: nothing. Raises :class:`Refused`,
-        :class:`NoGateway`.
+        """Return the answer as JSON; ``None`` if it is empty.
+
+        Raises :class:`Refused`, :class:`NoGateway`.
         """
         with self._opened(method, path, body, timeout, headers) as (answer, _):
             return None if answer.status == 204 else _read(answer)
 
     def events(self, method: str, path: str, body: object = None) -> Iterator[str]:
-        """The data of each event of a stream, as they come, however long it takes.
+        """Yield the data of each event of a stream as it arrives, however long that takes.
 
-        Raises as :meth:`ask` does, where it breaks in between as well.
+        Raises as :meth:`ask` does, also if the stream breaks in between.
         """
         with self.stream(method, path, body) as stream:
             yield from stream
@@ -117,7 +119,9 @@ class Client:
     def stream(
         self, method: str, path: str, body: object = None, *, timeout: float | None = None
     ) -> Iterator[Stream]:
-        """The same, to be closed by another thread. ``timeout``: seconds without a byte of it."""
+        """Return the same as an object that another thread can close. ``timeout``: seconds
+        of silence.
+        """
         with self._opened(method, path, body, timeout) as (answer, carrier):
             if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
                 raise Refused(f"{self.name} has answered {answer.status} without a stream")
@@ -176,7 +180,7 @@ class Client:
 
 
 def parsed(url: str) -> SplitResult:
-    """``url`` without what isn't of the gateway's address: a user, ``/v1``, a query.
+    """Return ``url`` reduced to the gateway's address: without a user, ``/v1`` and a query.
 
     Without a scheme it is https. Raises :class:`BadRequest`.
     """
@@ -193,7 +197,7 @@ def parsed(url: str) -> SplitResult:
 
 
 class Stream:
-    """The data of each event of an answer (WHATWG HTML, Server-sent events), as they come."""
+    """The data of each event of an answer (WHATWG HTML, Server-sent events), as it arrives."""
 
     def __init__(self, answer: HTTPResponse, carrier: socket.socket | None, whose: str) -> None:
         self._answer = answer
@@ -202,7 +206,9 @@ class Stream:
         self._closed = False
 
     def __iter__(self) -> Iterator[str]:
-        """Raises :class:`NoGateway` where it breaks off; where it was closed, it ends."""
+        """Yield the data of each event, up to :meth:`close`. Raises :class:`NoGateway` if
+        it breaks off.
+        """
         lines: list[str] = []
         try:
             for raw in self._answer:
@@ -217,7 +223,7 @@ class Stream:
                 raise NoGateway(f"{self._whose} broke off: {error_words(error)}") from None
 
     def close(self) -> None:
-        """End it, in whatever thread it is waited for."""
+        """End the stream, whichever thread waits for it."""
         self._closed = True
         if self._carrier is not None:
             with contextlib.suppress(OSError):  # it has ended

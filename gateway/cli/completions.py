@@ -1,4 +1,4 @@
-"""``llm-gateway completions``: scripts that complete its command lines in a shell."""
+"""``llm-gateway completions``: scripts for shells that complete its command lines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OF_COMMANDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument(
         "shell", metavar="SHELL", choices=_SHELLS, nargs="?", help="bash, zsh or fish"
     )
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The script on stdout."""
+    """Print the script on stdout."""
     if args.names is not None:
         with contextlib.suppress(GatewayError, OSError, ValueError):
             print(*filter(_PLAIN.fullmatch, _NAMES[args.names](args)), sep="\n")
@@ -97,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _all(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """It and those below, each described in as few words as stand beside a completion."""
+    """Yield the parser and those below it, each with a description short enough for a
+    completion.
+    """
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -1,4 +1,4 @@
-"""``llm-gateway connect``: how a client is set up for the gateway, ready to be pasted."""
+"""``llm-gateway connect``: the lines that set up a client for the gateway, ready to be pasted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_KEY = "no-key"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     parser.add_argument("client", metavar="CLIENT", nargs="?", help=_LIST)
     parser.add_argument(
         "--model", metavar="NAME[:PERSONALITY]", help="default: the only one, or the active one"
@@ -77,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 with the reason on stderr."""
+    """Return 0, or 1 with the reason on stderr."""
     if args.client is None:
         if args.create_key in CLIENTS:
             raise BadRequest(f"CLIENT stands before --create-key: connect {args.create_key} ...")
@@ -131,7 +131,7 @@ def _list(*, as_json: bool) -> None:
 
 
 def _scope(args: argparse.Namespace) -> list[str] | None:
-    """The models of ``--models``."""
+    """Return the models of ``--models``."""
     if args.models is None:
         return None
     if args.create_key is None:
@@ -145,7 +145,9 @@ def _scope(args: argparse.Namespace) -> list[str] | None:
 def _status(
     args: argparse.Namespace, gateway: Client
 ) -> tuple[Settings | None, dict[str, Any] | None]:
-    """The settings of a gateway on this machine, and what administrators are told of any."""
+    """Return the settings of a gateway on this machine, and what any gateway tells
+    administrators.
+    """
     settings = None
     if gateway.url is None:
         from gateway.cli.serve import demo_if_bare
@@ -164,7 +166,7 @@ def _chosen(
     scope: Sequence[str] | None,
     active: Mapping[str, Any] | None,
 ) -> Mapping[str, Any]:
-    """The entry of ``/v1/models`` for the model that the client shall use."""
+    """Return the entry of ``/v1/models`` for the model that the client shall use."""
     if wanted is not None:
         for entry in entries:
             if entry["id"] == wanted or wanted in entry["aliases"]:
@@ -188,7 +190,7 @@ def _chosen(
 
 
 def _chats(entry: Mapping[str, Any]) -> bool:
-    """Whether it isn't there for embeddings or ranking."""
+    """Return whether a model chats, rather than embeds or ranks."""
     return not {"embeddings", "rerank"} & set(entry["capabilities"])
 
 
@@ -234,7 +236,7 @@ def _make_key(
     named: Iterable[str],
     scope: Sequence[str] | None,
 ) -> dict[str, Any] | None:
-    """The new key as ``POST /admin/keys`` answers it, or ``None``: none is asked for."""
+    """Return the new key as ``POST /admin/keys`` answers it; ``None`` if none was asked for."""
     if args.create_key is None:
         return None
     if scope is not None and (missing := [name for name in named if name not in scope]):
@@ -249,7 +251,7 @@ def _make_key(
 
 
 def _own_names(entries: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
-    """The names in models.json, which keys are limited to, of what a client calls ``names``."""
+    """Return the names in models.json, which limit keys, of the names that a client uses."""
     own = {}
     for entry in entries:
         own[entry["id"]] = entry.get("parent") or entry["id"]

@@ -1,4 +1,4 @@
-"""What ``llm-gateway connect`` prints: the lines of a configuration, and what to know of them."""
+"""The output of ``llm-gateway connect``: the lines of a configuration, and notes about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDEST: Final = 100  # columns of a text that is read
 def notes_on(
     setup: Setup, target: Target, settings: Settings | None, made: Mapping[str, Any] | None
 ) -> list[str]:
-    """What to know, the most important first."""
+    """Return the notes, the most important first."""
     notes = []
     if settings is not None and not settings.auth.enabled:
         notes.append("Keys are off (auth.enabled): any text does as a key.")
@@ -90,7 +90,7 @@ class Shown:
         print(json.dumps(shown, indent=2, ensure_ascii=False))
 
     def as_lines(self) -> None:
-        """On a terminal everything in its order; else the first part alone goes to stdout."""
+        """Print everything in order on a terminal; otherwise only the first part goes to stdout."""
         first, *others = self.setup.parts_for(self.target)
         alone = not is_terminal(sys.stdout)
         if alone:

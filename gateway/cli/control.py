@@ -1,6 +1,6 @@
 """Talking to the gateway that runs on the same data folder, over its control socket.
 
-``<data_dir>/gateway.json`` says where that socket is. Who may open it is an administrator.
+``<data_dir>/gateway.json`` says where that socket is. Whoever may open it is an administrator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIMEOUT = 5.0  # seconds
 
 
 class ControlError(GatewayError):
-    """A gateway seems to run, but what it was asked cannot be had from it."""
+    """A gateway seems to run, but didn't give a usable answer."""
 
     default_code = "control_failed"
 
@@ -26,9 +26,9 @@ class ControlError(GatewayError):
 def control_request(
     settings: Settings, method: str, path: str, body: object = None, *, timeout: float = TIMEOUT
 ) -> tuple[int, Any] | None:
-    """The status and JSON that the running gateway answers, or ``None`` if none is running.
+    """Return the status and JSON of the running gateway's answer; ``None`` if none is running.
 
-    ``body`` is sent as JSON. Raises :class:`ControlError` if there is one, but no such answer.
+    ``body`` is sent as JSON. Raises :class:`ControlError` if a gateway runs but doesn't answer so.
     """
     address = control_address(settings)
     if address is None:
@@ -59,7 +59,7 @@ def control_request(
 
 
 def notify_running_gateway(settings: Settings) -> bool:
-    """Tell the running gateway that keys have changed; ``False`` if none is running.
+    """Tell the running gateway that keys have changed. Return ``False`` if none is running.
 
     Raises :class:`ControlError` if it could not be told.
     """
@@ -74,7 +74,7 @@ def notify_running_gateway(settings: Settings) -> bool:
 
 
 def control_address(settings: Settings) -> str | None:
-    """The control socket of the gateway that runs, or ran last, on this data folder."""
+    """Return the control socket of the gateway that runs, or ran last, on this data folder."""
     note = settings.data_dir / "gateway.json"
     try:
         return str(json.loads(note.read_bytes())["control"])

@@ -1,4 +1,4 @@
-"""What ``llm-gateway status`` shows of one look at a gateway: as text, or drawn on a terminal."""
+"""One state of a gateway as ``llm-gateway status`` shows it: as text, or drawn on a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SMOOTH: Final = 3
 
 
 class Column(NamedTuple):
-    """A column of a table. The one of the greatest ``rank`` is left out first."""
+    """A column of a table. The column with the greatest ``rank`` is left out first."""
 
     title: str
     rank: int
@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 
 def print_status(status: dict[str, Any]) -> None:
-    """Print it once: whole tables, but on a terminal only the columns that fit."""
+    """Print the state once: whole tables, but on a terminal only the columns that fit."""
     print(_head(status))
     if broken := status["models_file_error"]:
         say(clean(_broken(broken)), sys.stdout)
@@ -61,7 +61,7 @@ def print_status(status: dict[str, Any]) -> None:
 
 
 class Dashboard:
-    """Draws the newest look, and says when there is none."""
+    """Draws the newest state, and tells when there is none."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -72,7 +72,7 @@ class Dashboard:
         self._speeds: list[dict[str, float]] = []  # by model, of the last looks
 
     def take(self, news: dict[str, Any] | GatewayError) -> None:
-        """A look, or why there is none."""
+        """Take a new state, or the reason why there is none."""
         if isinstance(news, GatewayError):
             self._away = news
             self._written.clear()
@@ -83,7 +83,7 @@ class Dashboard:
         self._status, self._seen, self._away = news, now, None
 
     def _measure(self, status: dict[str, Any], seconds: float) -> None:
-        """How fast the answers come that are being written, by what came since the last look."""
+        """Measure the speed of running answers by the tokens since the last state."""
         speeds: dict[str, float] = {}
         written: dict[str, tuple[str, int]] = {}
         for one in status["requests"]["under_way"]:
@@ -97,7 +97,7 @@ class Dashboard:
         self._speeds = [*self._speeds, speeds][-_SMOOTH:]
 
     def _speed(self) -> dict[str, float]:
-        """Tokens a second, by model, of those that are writing."""
+        """Return tokens per second, by model, of the answers that are being written."""
         busy = {model for model, _ in self._written.values()}
         means = {}
         for model in busy:
@@ -107,7 +107,7 @@ class Dashboard:
         return means
 
     def drawn(self, width: int, height: int) -> RenderableType:
-        """The screen, for a terminal of so many columns and lines."""
+        """Return the screen for a terminal of that many columns and lines."""
         from rich.console import Group
         from rich.text import Text
 
@@ -148,7 +148,7 @@ class Dashboard:
 def _table(
     columns: Sequence[Column], width: int, lines: int, what: str | None, *, wrap: bool = False
 ) -> Iterator[RenderableType]:
-    """As many rows as there are ``lines``, and columns as fit side by side."""
+    """Return as many rows as ``lines`` allows, and as many columns as fit side by side."""
     from rich.text import Text
 
     more = len(columns[0].cells) - lines
@@ -196,7 +196,7 @@ def _broken(error: str) -> str:
 
 
 class Device(NamedTuple):
-    """Memory. Bytes; ``used`` is None where that isn't known."""
+    """The memory of a device in bytes; ``used`` is None if it isn't known."""
 
     name: str
     total: int
@@ -205,7 +205,7 @@ class Device(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How much of it is used."""
+        """Return in words how much of the memory is used."""
         if self.used is None or not self.total:
             return f"{_gib(self.total)} in all"
         part = 100 * self.used // self.total
@@ -234,7 +234,7 @@ def _machine_notes(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _bar(device: Device, width: int) -> RenderableType:
-    """Its name, a bar, and the same in words."""
+    """Return the device's name, a bar, and the same in words."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -286,7 +286,7 @@ def _state(model: dict[str, Any]) -> str:
 
 
 def _device_of(model: dict[str, Any]) -> str:
-    """Where it is; in capitals where it should not be."""
+    """Return where a model is; in capitals if it should not be there."""
     if model["servers"]:
         up = sum(server["up"] for server in model["servers"])
         return f"{up} of {len(model['servers'])} up"
@@ -294,13 +294,13 @@ def _device_of(model: dict[str, Any]) -> str:
 
 
 def _rate(model: dict[str, Any], speed: float | None) -> str:
-    """What its answers come by now, all together, or else the last one did."""
+    """Return the speed of a model's running answers together, or of its last one."""
     value = speed if speed is not None else model["usage"]["tokens_per_second"]
     return "-" if value is None else f"{value:.1f}"
 
 
 def _cached(used: dict[str, Any]) -> str:
-    """The part of its prompts that was in a cache."""
+    """Return the share of a model's prompts that came from a cache."""
     prompt, cached = used["prompt_tokens"], used["cached_tokens"]
     return f"{cached:,} {100 * cached // prompt}%" if prompt else "-"
 
@@ -311,7 +311,7 @@ def _memory(model: dict[str, Any]) -> str:
 
 
 def _requests(status: dict[str, Any], most: int | None) -> list[Column]:
-    """Those under way, the newest first, and then those that have ended, likewise."""
+    """Return the running requests, the newest first, then the ended ones, likewise."""
     told = status["requests"]
     rows = [*reversed(told["under_way"]), *reversed(told["recent"])][:most]
     return [
@@ -334,7 +334,7 @@ def _with_personality(one: dict[str, Any]) -> str:
 
 
 def _clock(text: str | None) -> str:
-    """When it ended, by the clock here."""
+    """Return when a request ended, by this machine's clock."""
     if text is None:
         return "now"
     ended = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
@@ -351,7 +351,7 @@ def _speed_of(one: dict[str, Any]) -> str:
 
 
 def _notes(models: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """What does not fit into a column."""
+    """Yield what does not fit into a column."""
     for model in models:
         if model["degraded"]:
             yield f"{model['name']} runs on the CPU: {model['degraded']}"

@@ -1,4 +1,4 @@
-"""``llm-gateway doctor``: the whole machine in a minute, a line for each thing."""
+"""``llm-gateway doctor``: checks of the whole machine within a minute, a line for each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _MARKS: Final = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the options of the command."""
     add_config(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for programs: one JSON object")
@@ -85,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 if there is an error. A gateway that runs is asked, and need not run."""
+    """Return 0, or 1 if there is an error. A running gateway is asked, but none has to run."""
     began = time.monotonic()
     quiet = logging.NullHandler()  # what is wrong, the checks say
     logging.getLogger("gateway").addHandler(quiet)
@@ -223,7 +223,7 @@ def _loaded(subject: Subject) -> Iterator[str]:
 
 
 def _log(settings: Settings, name: str) -> list[str]:
-    """The last lines that a model's llama-server wrote, if they can be had."""
+    """Return the last lines of a model's llama-server, if they can be had."""
     try:
         answer = control_request(
             settings, "GET", f"/admin/models/{quote(name, safe='')}/log?follow=false"

@@ -21,7 +21,7 @@ _TOP: Final = "README.md"
 
 
 def main(folder: Path) -> None:
-    """Write every page into ``folder``, and take away those of commands that are no more."""
+    """Write every page into ``folder``, and delete those of commands that no longer exist."""
     written = pages()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.md"):
@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
 
 
 def pages() -> dict[str, str]:
-    """File name -> Markdown: one page for each command, and one of all."""
+    """Return file name -> Markdown: one page for each command, and one for all."""
     parsers = _below(parser_for(None))
     return {
         _TOP: _MADE + _overview(),
@@ -41,7 +41,7 @@ def pages() -> dict[str, str]:
 
 
 def every_parser() -> Iterator[Parser]:
-    """Of each command, and of each that is below one."""
+    """Yield the parser of each command and of each subcommand."""
     for name in COMMANDS:
         yield from _with_those_below(_below(parser_for(name))[name])
 
@@ -97,7 +97,7 @@ def _field(path: str, what: str) -> tuple[str, str]:
 
 
 def usage(parser: argparse.ArgumentParser) -> str:
-    """One line: the command, its options if it has any, and its arguments."""
+    """Return one line: the command, its options if it has any, and its arguments."""
     words = [parser.prog]
     actions = [one for one in parser._actions if one.help != argparse.SUPPRESS]
     options = [one for one in actions if one.option_strings]
@@ -144,7 +144,7 @@ def _names(action: argparse.Action) -> str:
 
 
 def _value(action: argparse.Action) -> str:
-    """The value or values that follow, as they are written in a usage."""
+    """Return the value or values that follow an option, as a usage line writes them."""
     if action.nargs == 0:
         return ""
     name = _metavar(action)
@@ -189,7 +189,7 @@ def _cell(text: str) -> str:
 
 
 def _below(parser: argparse.ArgumentParser) -> dict[str, Parser]:
-    """The names of its subcommands, without their other names, and what each takes."""
+    """Return the subcommands by name, without their aliases, with the parser of each."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return {one.dest: action.choices[one.dest] for one in action._choices_actions}

@@ -22,7 +22,7 @@ _FILES = ("conf/gateway.yaml", "data/models.json")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     add_config(parser)
     parser.add_argument(
         "dir",
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what isn't there; nothing is overwritten."""
+    """Write the files that don't exist yet; nothing is overwritten."""
     root: Path = args.dir
     config = root / _FILES[0]
     had_models = (root / _FILES[1]).exists()
@@ -110,9 +110,9 @@ def _what_now(config: Path, when: str) -> None:
 
 
 def write_schemas(root: Path) -> Iterator[Path]:
-    """By which editors complete and check the files; those of this version, in place of others.
+    """Write this version's schemas, by which editors complete and check the files.
 
-    Yields each that is written. Raises ``OSError``.
+    Yields each file that is written. Raises ``OSError``.
     """
     for name, beside in json_schemas.BESIDE.items():
         target, schema = root / beside, json_schemas.read(name)
@@ -122,7 +122,9 @@ def write_schemas(root: Path) -> Iterator[Path]:
 
 
 def with_schema(name: str, content: bytes) -> bytes:
-    """``content`` of a new file, ``conf/gateway.yaml`` say, which names the schema beside it."""
+    """Return ``content`` of a new file, like ``conf/gateway.yaml``, with a line that names
+    its schema.
+    """
     schema = Path(json_schemas.BESIDE[Path(name).with_suffix(".json").name]).name
     text = content.decode()
     if name.endswith(".json"):
@@ -133,7 +135,7 @@ def with_schema(name: str, content: bytes) -> bytes:
 
 
 def _content(name: str, scan: str | None) -> bytes:
-    """What a new file begins with. ``scan``: the folder that is looked through, if one is."""
+    """Return the first content of a new file. ``scan``: the folder that is scanned, if any."""
     content = skeleton(name).read_bytes()
     if scan is None:
         return content

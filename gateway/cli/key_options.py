@@ -1,4 +1,4 @@
-"""The options of ``keys create``, made of the schema of a key, and what they say as JSON."""
+"""The options of ``keys create``, made from the schema of a key, and the JSON they make."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType({field.name: field.about for
 
 
 def add_key_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a new key may be given: a name, a description, and an option for every other field.
+    """Add the options for a new key: a name, a description, and one for every other field.
 
-    What has a value of its own to be checked is checked by the schema, for HTTP as well.
+    The schema checks the values, as it does over HTTP.
     """
     for field in WRITTEN.values():
         option = "--" + field.kept_as.replace("_", "-")
@@ -51,9 +51,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def body_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what ``POST /admin/keys`` takes for the key that ``args`` ask for.
+    """Return the body of ``POST /admin/keys`` for the key that ``args`` describe.
 
-    Raises :class:`ValueError`: the time is no duration.
+    Raises :class:`ValueError` if the time is no duration.
     """
     body: dict[str, Any] = {}
     for name, field in WRITTEN.items():

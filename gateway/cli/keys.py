@@ -1,7 +1,7 @@
 """``llm-gateway keys``: make, list, revoke and import API keys.
 
-It works on the database itself, so it needs no running gateway; one that runs is told. Elsewhere
-it asks the gateway: see :mod:`gateway.cli.keys_remote`.
+It works on the database itself, so it needs no running gateway, but notifies one that runs. For a
+gateway elsewhere it asks that gateway: see :mod:`gateway.cli.keys_remote`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COLUMNS = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the commands and their options."""
     common = argparse.ArgumentParser(add_help=False)
     add_gateway(common)
     explain(
@@ -96,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_create(args: argparse.Namespace) -> int:
-    """Make a key. On stdout stands nothing but the key, so that scripts can take it."""
+    """Make a key. Only the key goes to stdout, so that scripts can read it."""
     from gateway.access.key_schema import fields_in, shown
 
     try:
@@ -131,7 +131,7 @@ def _print_key(made: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _warn_of_names(settings: Settings, record: KeyRecord) -> None:
-    """Say what the key is limited to that isn't there. It may come: models.json is edited later."""
+    """Warn of models and personalities in a key's limits that don't exist (yet)."""
     from gateway.access.key_names import unknown_names
 
     if not (record.models or record.personalities or record.default_personality):
@@ -162,7 +162,7 @@ def _warn_of_same_name(same: Iterable[KeyRecord]) -> None:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """A table of all keys, by what is public of them."""
+    """Print a table of all keys, without the keys themselves."""
 
     if (client := elsewhere(args)) is not None:
         from gateway.cli.keys_remote import list_keys
@@ -206,7 +206,7 @@ def _keys_here(settings: Settings) -> list[dict[str, Any]]:
 
 
 def run_revoke(args: argparse.Namespace) -> int:
-    """End a key. 1 also if a running gateway could not be told, and so goes on accepting it."""
+    """Revoke a key. Return 1 also if a running gateway could not be told, and still accepts it."""
     if (client := elsewhere(args)) is not None:
         from gateway.cli.keys_remote import revoke
 
@@ -223,7 +223,7 @@ def run_revoke(args: argparse.Namespace) -> int:
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Take over old keys: all that the file holds, or none."""
+    """Import old keys: all that are in the file, or none."""
     settings = settings_of(args)
     report = with_ring(
         settings, lambda ring: ring.import_legacy(args.file, admin=not args.no_admin)
@@ -251,7 +251,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 
 def _minute(time: str | None) -> str:
-    """What ``2030-12-31T23:59:59Z`` is in a table."""
+    """Return a time like ``2030-12-31T23:59:59Z`` as a table shows it."""
     return "-" if time is None else f"{time[:10]} {time[11:16]}Z"
 
 

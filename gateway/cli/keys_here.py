@@ -1,4 +1,4 @@
-"""The keys in the database on this machine, and the running gateway that has to know of changes."""
+"""The keys in this machine's database, and the running gateway that is told of changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def no_database(settings: Settings) -> bool:
-    """Whether there is none yet: who only looks makes none, after which this machine has keys."""
+    """Return whether there is no database yet. Commands that only read don't make one."""
     try:
         settings.database.stat()
     except FileNotFoundError:
@@ -52,7 +52,7 @@ def with_ring(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
 
 
 def tell_gateway(settings: Settings) -> bool:
-    """Whether the change holds now, as far as there's a gateway. Says how it stands."""
+    """Tell a running gateway, and print how it went. Return whether the change is in effect."""
     try:
         if notify_running_gateway(settings):
             say("the running gateway knows")
@@ -75,7 +75,9 @@ def tell_gateway(settings: Settings) -> bool:
 
 
 def _who_answers(settings: Settings) -> str | None:
-    """The address of ``settings``, if a gateway answers there, though none has its data folder."""
+    """Return the address of ``settings`` if a gateway answers there that has another data
+    folder.
+    """
     import http.client
     import ssl
 

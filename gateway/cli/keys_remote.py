@@ -1,4 +1,4 @@
-"""``llm-gateway keys`` of a gateway elsewhere, by its routes for administrators."""
+"""``llm-gateway keys`` for a gateway elsewhere, over its routes for administrators."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gateway.cli.keys_here import say
 
 
 def list_keys(client: Client) -> list[dict[str, Any]]:
-    """As `GET /admin/keys` shows them."""
+    """Print the keys as `GET /admin/keys` returns them."""
     keys: list[dict[str, Any]] = client.ask("GET", "/admin/keys")["keys"]
     return keys
 
 
 def create(client: Client, body: Mapping[str, Any], *, as_json: bool) -> int:
-    """Make the key there that ``body`` asks for. On stdout stands nothing but the key."""
+    """Make the key that ``body`` describes. Only the key goes to stdout."""
     same = [key["id"] for key in list_keys(client) if key["name"] == body["name"]]
     made = client.ask("POST", "/admin/keys", body)
     kind = "admin key" if made["admin"] else "key"
@@ -35,7 +35,7 @@ def create(client: Client, body: Mapping[str, Any], *, as_json: bool) -> int:
 
 
 def revoke(client: Client, args: argparse.Namespace) -> int:
-    """End a key there."""
+    """Revoke a key of that gateway."""
     forced = "?force=true" if args.force else ""
     gone = client.ask("DELETE", f"/admin/keys/{quote(args.id, safe='')}{forced}")
     print(f"revoked {gone['id']} ({gone['name']}), at {client.name}")

@@ -1,4 +1,4 @@
-"""``llm-gateway load`` and ``unload``: what runs, by hand."""
+"""``llm-gateway load`` and ``unload``: load and unload models by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTICED: Final = 1.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `load` takes."""
+    """Add the arguments and options of `load`."""
     add_gateway(parser)
     parser.add_argument("model", metavar="NAME[:PERSONALITY]", help="a model, or an alias")
     parser.set_defaults(run=run_load)
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_load(args: argparse.Namespace) -> int:
-    """0 when it is ready; 1: stderr says why not; 130 after Ctrl-C."""
+    """Return 0 when the model is ready, 1 if it failed (stderr says why), 130 after Ctrl-C."""
     client, name = client_for(args), args.model
 
     def read(event: dict[str, Any]) -> Stage | None:
@@ -54,7 +54,7 @@ def run_load(args: argparse.Namespace) -> int:
 
 
 def _what_becomes_of(client: Client, wanted: str) -> str:
-    """What the gateway does with a load that nobody waits for here any more."""
+    """Return a sentence on whether a load goes on that this command no longer waits for."""
     last: dict[str, Any] | None = None
     name = clean(wanted)
     with contextlib.suppress(GatewayError), client.stream("GET", "/status") as stream:
@@ -84,7 +84,7 @@ def _what_becomes_of(client: Client, wanted: str) -> str:
 
 
 def add_unload_options(parser: argparse.ArgumentParser) -> None:
-    """What `unload` takes."""
+    """Add the arguments and options of `unload`."""
     add_gateway(parser)
     parser.add_argument("model", metavar="NAME", nargs="?", help="default: the active model")
     parser.set_defaults(run=run_unload)
@@ -97,7 +97,7 @@ def add_unload_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_unload(args: argparse.Namespace) -> int:
-    """0 when its process is gone; 1: stderr says why not; 130 after Ctrl-C."""
+    """Return 0 when the process is gone, 1 if it failed (stderr says why), 130 after Ctrl-C."""
     client, name = client_for(args), args.model
     query = f"?model={quote(name, safe='')}" if name else ""
 
@@ -123,7 +123,7 @@ def run_unload(args: argparse.Namespace) -> int:
 
 
 def _what_became(name: str | None, before: dict[str, Any], after: dict[str, Any]) -> str:
-    """What an unload has done, by how the models stood before and stand after it."""
+    """Return what an unload has done, by the states of the models before and after it."""
     active = (before["active"] or {}).get("model")
     loaded, still = _loaded(before), _loaded(after)
     if name is None:
@@ -143,7 +143,7 @@ def _what_became(name: str | None, before: dict[str, Any], after: dict[str, Any]
 
 
 def _loaded(status: dict[str, Any]) -> list[str]:
-    """The models that have a process, or are about to."""
+    """Return the models that have a process, or are about to."""
     return [
         model["name"]
         for model in status["models"]

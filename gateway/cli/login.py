@@ -1,4 +1,4 @@
-"""``llm-gateway login`` and ``logout``: gateways elsewhere, and the keys for them."""
+"""``llm-gateway login`` and ``logout``: profiles of gateways elsewhere, with their keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OTHER_NAME: Final = frozenset({62, 64})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `login` takes."""
+    """Add the arguments and options of `login`."""
     parser.add_argument("url", metavar="URL", nargs="?", help="like https://box.example.com:8443")
     parser.add_argument(
         "--name", metavar="NAME", help="what to call the profile (default: the host's name)"
@@ -88,7 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logout_options(parser: argparse.ArgumentParser) -> None:
-    """What `logout` takes."""
+    """Add the arguments and options of `logout`."""
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="a profile (default: the default one)"
     )
@@ -102,7 +102,7 @@ def add_logout_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1: stderr says why not, and nothing is written."""
+    """Return 0, or 1 with the reason on stderr; then nothing is written."""
     if args.list:
         return _list(as_json=args.json)
     if args.json:
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_logout(args: argparse.Namespace) -> int:
-    """0; 1: there is no such profile."""
+    """Return 0, or 1 if there is no such profile."""
     profiles = read_profiles()
     name = args.name or profiles.default
     if name is None:
@@ -174,7 +174,9 @@ def _list(*, as_json: bool) -> int:
 
 
 def _which(url: str | None, name: str | None) -> tuple[str, str]:
-    """The address and the profile's name: what is given, what is known of it, else asked for."""
+    """Return the address and the profile's name: as given, as known, or else as answered to
+    a question.
+    """
     if name is not None:
         checked_name(name)
     known = read_profiles()
@@ -199,11 +201,11 @@ def _which(url: str | None, name: str | None) -> tuple[str, str]:
 def _trusted(
     url: str, ca: str | None, fingerprint: str | None, before: Path | None
 ) -> bytes | None:
-    """PEM of the authority to trust for it; ``None``: those of the system are enough.
+    """Return the PEM of the authority to trust; ``None`` if those of the system are enough.
 
-    ``before`` is the file of that which was trusted for it until now.
+    ``before`` is the file of the authority that was trusted until now.
 
-    Raises :class:`GatewayError` where it can't be reached, or isn't trusted.
+    Raises :class:`GatewayError` if the gateway can't be reached, or isn't trusted.
     """
     if ca is not None:
         file = Path(ca).expanduser()
@@ -248,7 +250,7 @@ def _shown(url: str) -> Shown:
 
 
 def _vouched_for(url: str) -> bytes:
-    """Show somebody in a terminal the certificate, and ask."""
+    """Show the certificate to the person at the terminal, and ask whether it is the right one."""
     shown = _shown(url)
     if not sys.stdin.isatty():
         raise BadRequest(
@@ -270,7 +272,7 @@ def _vouched_for(url: str) -> bytes:
 
 
 def _key_for(url: str, authority: bytes | None) -> tuple[str | None, str]:
-    """A key that it takes, ``None`` where it wants none, and what it may, in words."""
+    """Return a key that works (``None`` if none is needed), and its rights in words."""
     try:
         return None, _counted(Client(url, None, None, authority=authority), "it asks for no key")
     except Refused as refused:

@@ -1,7 +1,7 @@
-"""``llm-gateway migrate DIR``: take over the folder of LLM-API, and say what became of what.
+"""``llm-gateway migrate DIR``: take over the folder of LLM-API, and report each step.
 
-Nothing in that folder is changed or run. ``config.js`` is read as data, by
-:mod:`gateway.legacy.javascript`; what it doesn't understand is told, and left out.
+Nothing in that folder is changed or run. :mod:`gateway.legacy.javascript` reads ``config.js`` as
+data; what it doesn't understand is reported and left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MARKS: Final = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     parser.add_argument("dir", type=Path, metavar="DIR", help="the folder with its config.js")
     parser.add_argument(
         "--to",
@@ -91,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(slots=True)
 class _Report:
-    """What is told at the end. ``to_do``: sentences."""
+    """What is reported at the end. ``to_do``: sentences."""
 
     made: MigrationPlan
     target: Path
@@ -101,12 +101,12 @@ class _Report:
 
     @property
     def in_order(self) -> bool:
-        """Whether the new folder can be served as it is."""
+        """Return whether the new folder can be served as it is."""
         return self.findings is None or not self.findings.problems
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: done, and it can be served; 1: something is wrong, or nothing was done."""
+    """Return 0 if it is done and can be served; 1 if something is wrong, or nothing was done."""
     folder, target = args.dir.expanduser().absolute(), args.to.expanduser().absolute()
     try:
         made = _planned(folder, target)
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _planned(folder: Path, target: Path) -> MigrationPlan:
-    """What is to be done. Raises ``BadRequest`` if it can't be, ``OSError``."""
+    """Return what is to be done. Raises ``BadRequest`` if it can't be done, ``OSError``."""
     if not folder.is_dir():
         raise BadRequest(f"there is no folder {folder}")
     if target.resolve().is_relative_to(folder.resolve()):
@@ -156,7 +156,7 @@ def _planned(folder: Path, target: Path) -> MigrationPlan:
 
 
 def _write(made: MigrationPlan, target: Path, *, admin: bool) -> None:
-    """Make the new folder; the configuration comes last. Raises ``OSError``."""
+    """Make the new folder, with the configuration last. Raises ``OSError``."""
     for name in ("conf", "data", "ssl"):
         make_folder(target / name)
     (target / "data").chmod(0o700)
@@ -181,7 +181,7 @@ def _write(made: MigrationPlan, target: Path, *, admin: bool) -> None:
 
 
 def _import_keys(made: MigrationPlan, file: Path, database: Path, *, admin: bool) -> None:
-    """Put the old keys into the new database, hashed. What can't be is told."""
+    """Put the old keys into the new database, hashed. Keys that can't be imported are reported."""
     from gateway.access.keys import KeyRing
     from gateway.access.store import Store, StoreError
 
@@ -212,7 +212,7 @@ def _import_keys(made: MigrationPlan, file: Path, database: Path, *, admin: bool
 
 
 def _say_what_would_be(made: MigrationPlan, *, admin: bool) -> None:
-    """The steps of :func:`_write`, for a dry run."""
+    """Report the steps of :func:`_write`, for a dry run."""
     from gateway.access.legacy_keys import read_legacy
 
     if made.models is not None:
@@ -250,7 +250,7 @@ def _name(made: MigrationPlan, file: Path) -> str:
 
 
 def _left_to_do(report: _Report) -> list[str]:
-    """What remains for a person, besides what ``check`` found."""
+    """Yield what is left for the user to do, besides what ``check`` found."""
     made, target = report.made, report.target
     left = []
     if made.copies and made.settings.get("tls.enabled"):
@@ -322,7 +322,7 @@ def _where(step: Step) -> str:
 
 
 def _below(text: str, target: Path) -> str:
-    """``text`` without what stands before every file that it names."""
+    """Return ``text`` without the folder in front of every file that it names."""
     return text.replace(f"{target}/", "")
 
 

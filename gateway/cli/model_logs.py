@@ -1,4 +1,4 @@
-"""``llm-gateway logs``: what llama-servers write, of one model or of all that have been loaded."""
+"""``llm-gateway logs``: the output of llama-servers, of one model or of all that were loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLOURS: Final = (36, 33, 35, 32, 34, 31)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     add_gateway(parser)
     parser.add_argument(
         "model",
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, also after Ctrl-C while it follows."""
+    """Return 0, also after Ctrl-C while it follows."""
     if args.lines < 0:
         raise BadRequest("-n must be 0 or more")
     client = client_for(args)
@@ -102,7 +102,7 @@ def _has_log(model: dict[str, Any]) -> bool:
 
 
 class _Printer:
-    """Writes lines; with the name of their model in front where ``named``."""
+    """Writes lines; if ``named``, with the name of their model in front."""
 
     def __init__(self, names: list[str], *, named: bool) -> None:
         self._named = named
@@ -112,7 +112,7 @@ class _Printer:
         self._coloured = named and has_colours(sys.stdout)
 
     def line(self, name: str, line: str) -> None:
-        """Write one, at once."""
+        """Write one line at once."""
         front = ""
         if self._named:
             front = f"{clean(name).ljust(self._width)} | "
@@ -124,17 +124,19 @@ class _Printer:
 
 
 class _JsonLines:
-    """Writes lines as JSON, each an object of its own."""
+    """Writes lines as JSON, one object each."""
 
     def line(self, name: str, line: str) -> None:
-        """Write one, at once."""
+        """Write one line at once."""
         print(json.dumps({"model": name, "line": line}), flush=True)
 
 
 def _follow(
     client: Client, known: dict[str, int], printer: _Printer | _JsonLines, *, all_of_them: bool
 ) -> None:
-    """Write what comes of each, as it comes. Raises ``GatewayError`` when the gateway goes away."""
+    """Write the lines of each model as they arrive. Raises ``GatewayError`` if the gateway
+    goes away.
+    """
     news: queue.SimpleQueue[tuple[str, str] | GatewayError] = queue.SimpleQueue()
 
     def read(name: str, seen: int) -> None:
@@ -154,7 +156,7 @@ def _follow(
         threading.Thread(target=read, args=(name, seen), daemon=True).start()
 
     def look_for_more() -> None:
-        """Models that are loaded from now on."""
+        """Follow models that are loaded from now on, too."""
         try:
             for event in client.events("GET", "/status"):
                 status = json.loads(event)

@@ -1,4 +1,4 @@
-"""``llm-gateway models``: the models of models.json, and what a running gateway does with them."""
+"""``llm-gateway models``: the models of models.json, and their states in a running gateway."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIST = "without one: a table of the models, their state, memory and personaliti
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the commands and their options."""
     add_gateway(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -49,9 +49,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """A table: name, state, memory, personalities. Works without a running gateway too.
+    """Print a table: name, state, memory, personalities. No gateway has to run.
 
-    While models.json is broken, it shows what the running gateway goes on with, if there is one.
+    While models.json is broken, it shows the models that a running gateway still uses.
     """
     from gateway.cli.models_remote import listed
 

@@ -29,7 +29,7 @@ _REMOTE = re.compile(r"([^=/]+)=(https?://.*)", re.DOTALL)
 
 
 def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """What the commands take."""
+    """Add the arguments and options of the commands."""
     adding = actions.add_parser(
         "add",
         help="write an entry for a GGUF file, or for a model of another server",
@@ -89,7 +89,7 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _read(settings: Settings) -> tuple[bytes, Catalog]:
-    """models.json and what it says; an empty one, where there is none."""
+    """Return the text of models.json and what it says; empty if there is none."""
     from gateway.library import read_catalog
     from gateway.models.catalog import EMPTY
 
@@ -101,7 +101,7 @@ def _read(settings: Settings) -> tuple[bytes, Catalog]:
 
 
 def run_add(args: argparse.Namespace) -> int:
-    """0: it is there; 1: stderr says why not."""
+    """Return 0 if the entry was added; 1 if it wasn't (stderr says why)."""
     from gateway.cli import models_remote
 
     remote = _remote(args)
@@ -119,7 +119,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 
 def _remote(args: argparse.Namespace) -> tuple[str, dict[str, Any]] | None:
-    """The name and the entry of NAME=URL."""
+    """Return the name and the entry for NAME=URL."""
     if (found := _REMOTE.fullmatch(args.what)) is None:
         return None
     if args.name is not None:
@@ -163,7 +163,7 @@ def _entry_of_file(
 
 
 def run_rm(args: argparse.Namespace) -> int:
-    """0: it is gone; 1: stderr says why not."""
+    """Return 0 if the entry was removed; 1 if it wasn't (stderr says why)."""
     from gateway.cli import models_remote
 
     if (client := elsewhere(args)) is not None:
@@ -189,7 +189,7 @@ def run_rm(args: argparse.Namespace) -> int:
 
 
 def _files_to_delete(spec: ModelSpec, settings: Settings, catalog: Catalog) -> list[Path]:
-    """The files that are of this model alone. Raises :class:`BadRequest` where that is none."""
+    """Return the files that only this model uses. Raises :class:`BadRequest` if there are none."""
     from gateway.models.paths import files_of, split_parts
 
     storage = settings.llm_storage.expanduser().absolute()
@@ -223,7 +223,7 @@ def _unknown(name: str, catalog: Catalog, settings: Settings) -> ModelNotFound:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """0, or 1 for a model that there isn't."""
+    """Return 0, or 1 for an unknown model."""
     from gateway.cli import models_remote
 
     client = elsewhere(args)
@@ -271,7 +271,7 @@ def _print(shown: dict[str, Any]) -> None:
 
 
 def _without_key(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry, with no key of another server in it."""
+    """Return the entry without the key of another server."""
     key = entry.get("key")
     hidden = isinstance(key, str) and not key.startswith(("env:", "file:"))
     return {**entry, "key": "***"} if hidden else entry
@@ -290,7 +290,9 @@ def _state(name: str, settings: Settings) -> dict[str, Any]:
 def _of_file(
     spec: ModelSpec, settings: Settings, chosen: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What its file says, and its command line, with what the gateway has ``chosen`` for it."""
+    """Return what the model's file says, and its command line, with what the gateway has
+    ``chosen``.
+    """
     from gateway.backends.command import build_command, find_program
     from gateway.backends.tuning import with_params
     from gateway.models.paths import resolve_model_path

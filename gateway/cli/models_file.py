@@ -1,4 +1,4 @@
-"""What the commands share that change models.json."""
+"""What the commands that change models.json have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_entries(
 
 
 def remove_entry(file: Path, before: bytes, name: str) -> None:
-    """The same without the entry ``name``."""
+    """Write the file without the entry ``name``, and report it. See :func:`add_entries`."""
     text = editing.without_entry(before.decode("utf-8-sig"), name, file=str(file))
     editing.replace(file, text, before=before)
     print(f"{name} removed from {file}{_kept(file, before)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def as_json(name: str, known: Mapping[str, Any], personalities: Iterable[str]) -> dict[str, Any]:
-    """One model as `--json` prints it."""
+    """Return one model as `--json` prints it."""
     return {
         "name": name,
         "state": known["state"],

@@ -1,4 +1,4 @@
-"""``llm-gateway models`` and what is below it, of a gateway elsewhere."""
+"""``llm-gateway models`` and its subcommands for a gateway elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from gateway.spelling import did_you_mean
 
 
 def listed(client: Client) -> list[dict[str, Any]]:
-    """Its models, as :func:`gateway.cli.models.as_json` has them; without memory for a guest."""
+    """Return its models like :func:`gateway.cli.models.as_json`; without memory if the key
+    isn't an admin's.
+    """
     try:
         models = client.ask("GET", "/admin/models")["models"]
     except Refused as refused:
@@ -47,7 +49,9 @@ def _for_guests(client: Client) -> list[dict[str, Any]]:
 
 
 def shown(client: Client, name: str) -> dict[str, Any]:
-    """An entry and how its model stands, as far as the gateway says. For administrators."""
+    """Print an entry and the state of its model, as far as the gateway tells. Needs an
+    admin key.
+    """
     models = {one["name"]: one for one in client.ask("GET", "/admin/models")["models"]}
     if name not in models:
         raise BadRequest(
@@ -74,7 +78,7 @@ _PATIENCE: Final = 300.0
 
 
 def scan(client: Client, args: argparse.Namespace) -> int:
-    """Look through the files there, and have entries for them written there."""
+    """Have the gateway scan its storage and write entries for new files."""
     if args.folder is not None:
         raise BadRequest(f"FOLDER is for this machine: {client.name} looks at its llm_storage")
     found = _new_files(client)
@@ -95,7 +99,9 @@ def scan(client: Client, args: argparse.Namespace) -> int:
 
 
 def add(client: Client, name: str | None, given: str, entry: dict[str, Any] | None) -> int:
-    """Have ``entry`` written there under ``name``; without one, that of the file ``given``."""
+    """Have the gateway write ``entry`` under ``name``; without one, the entry for the file
+    ``given``.
+    """
     if entry is None:
         entry, proposed = _proposed(client, given)
         name = name or proposed
@@ -106,7 +112,7 @@ def add(client: Client, name: str | None, given: str, entry: dict[str, Any] | No
 
 
 def remove(client: Client, args: argparse.Namespace) -> int:
-    """Have an entry taken out there."""
+    """Have the gateway remove an entry."""
     if args.file:
         raise BadRequest("--file deletes files of this machine, and none elsewhere")
     client.ask("DELETE", f"/admin/models/{quote(args.name, safe='')}", timeout=_PATIENCE)
@@ -115,13 +121,13 @@ def remove(client: Client, args: argparse.Namespace) -> int:
 
 
 def _new_files(client: Client) -> list[dict[str, Any]]:
-    """As `models scan --json` prints them."""
+    """Return new files as `models scan --json` prints them."""
     found = client.ask("GET", "/admin/storage", timeout=_PATIENCE)
     return [{key: one[key] for key in one if key != "refused"} for one in found]
 
 
 def _proposed(client: Client, given: str) -> tuple[dict[str, Any], str]:
-    """The entry that is proposed for a file there, and its name."""
+    """Return the proposed entry for a file there, and its name."""
     found = _new_files(client)
     same = [one for one in found if one["file"] == given]
     same = same or [one for one in found if one["file"].rpartition("/")[2] == given]

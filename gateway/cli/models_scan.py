@@ -1,4 +1,4 @@
-"""``llm-gateway models scan``: files that nobody has written an entry for, and entries for them."""
+"""``llm-gateway models scan``: GGUF files without an entry, and entries for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     parser = actions.add_parser(
         "scan",
         help="find GGUF files, and write entries for them",
@@ -63,7 +63,9 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: done, or nothing to do; 1: models.json or the folder can't be read or written."""
+    """Return 0 if it is done or there was nothing to do; 1 if a file or folder can't be
+    read or written.
+    """
     from gateway.cli import models_remote
 
     if (client := elsewhere(args)) is not None:
@@ -79,9 +81,9 @@ def scan_and_write(
     as_json: bool = False,
     keep: bool = True,
 ) -> int:
-    """The same, for who has the arguments in other words.
+    """Do the same with the arguments given one by one.
 
-    ``keep``: whether models.json as it is now stays as models.json~.
+    ``keep``: whether the present models.json stays as models.json~.
     """
     from gateway.backends.scan import scan_storage  # what others don't need is imported here
     from gateway.library import read_catalog

@@ -1,4 +1,4 @@
-"""Options that many commands take."""
+"""Options that many commands have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 
 
 def add_config(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """``--config FILE``. ``again``: the command above takes it, too, and may have been given it."""
+    """Add ``--config FILE``. ``again``: the command above has it too, and it may have been
+    given there.
+    """
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -18,7 +20,7 @@ def add_config(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
 def add_json(
     parser: argparse.ArgumentParser, what: str = "the same for programs", *, again: bool = False
 ) -> None:
-    """``--json``. ``again``: as in :func:`add_config`."""
+    """Add ``--json``. ``again``: as in :func:`add_config`."""
     parser.add_argument(
         "--json",
         action="store_true",

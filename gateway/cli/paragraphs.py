@@ -1,4 +1,4 @@
-"""Sentences on stdout: on a terminal broken into lines as wide as that, elsewhere a line each."""
+"""Sentences on stdout: on a terminal wrapped to its width, otherwise one line each."""
 
 from __future__ import annotations
 

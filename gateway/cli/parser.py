@@ -1,4 +1,4 @@
-"""The parsers of the command line: their help, its examples, and what their errors suggest."""
+"""The parsers of the command line: their help, its examples, and suggestions in their errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what was probably meant by a command or option that there isn't."""
+    """A parser whose errors suggest the command or option that was probably meant."""
 
     #: That of the command.
     below: argparse.ArgumentParser | None = None
@@ -63,9 +63,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """The same, with options between two arguments of which the last may be missing.
+        """Parse as argparse does, but allow options between two arguments of which the last is
+        optional.
 
-        argparse would take it to be missing as soon as it has the first (bpo-14191).
+        argparse would take the last one to be missing as soon as it has the first (bpo-14191).
         """
         arguments = self._get_positional_actions()
         if self._intermixed or len(arguments) < 2 or arguments[-1].nargs != "?":
@@ -81,7 +82,7 @@ class Parser(argparse.ArgumentParser):
             self._intermixed = False
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2, and ``message`` on stderr."""
+        """Exit with status 2 and ``message`` on stderr."""
         wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (-\S+)", message)
         if wrong is not None and "maybe you meant" not in message:  # newer versions of Python
             from gateway.spelling import did_you_mean

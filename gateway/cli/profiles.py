@@ -1,8 +1,8 @@
-"""Gateways elsewhere that somebody has logged in to: their addresses, keys and authorities.
+"""Profiles of gateways elsewhere: their addresses, keys and authorities.
 
-They stand in ``profiles.json`` of the user's configuration folder (XDG Base Directory
-Specification), which only its owner may read; an authority's certificate lies beside it, as a file
-of its own that other programs can be given.
+They are kept in ``profiles.json`` in the user's configuration folder (XDG Base Directory
+Specification), which only its owner may read. The certificate of an authority is a separate file
+beside it, so that it can be given to other programs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAME: Final = re.compile(r"\w[\w.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One gateway. ``key`` is ``None`` where it asks for none."""
+    """One gateway. ``key`` is ``None`` if the gateway needs none."""
 
     name: str
     url: str
@@ -34,13 +34,13 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """All of them by name, and the one that is used where none is named."""
+    """All profiles by name, and the default one."""
 
     by_name: dict[str, Profile]
     default: str | None
 
     def named(self, name: str) -> Profile:
-        """Raises :class:`BadRequest` for one that there isn't."""
+        """Return a profile. Raises :class:`BadRequest` for an unknown name."""
         try:
             return self.by_name[name]
         except KeyError:
@@ -52,13 +52,13 @@ class Profiles:
 
 
 def folder() -> Path:
-    """The user's configuration folder for the gateway."""
+    """Return the user's configuration folder for the gateway."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home).expanduser() / "llm-gateway"
 
 
 def checked_name(name: str) -> str:
-    """``name``, if a profile may be called so. Raises :class:`BadRequest`."""
+    """Return ``name`` if a profile may have it. Raises :class:`BadRequest`."""
     if not _NAME.fullmatch(name):
         raise BadRequest(
             f"--name {name!r}: a profile's name has up to 64 letters, digits, '.', '-' and '_'"
@@ -67,7 +67,7 @@ def checked_name(name: str) -> str:
 
 
 def read_profiles() -> Profiles:
-    """Those there are. Raises :class:`BadRequest` for a file that can't be read or is none."""
+    """Return all profiles. Raises :class:`BadRequest` if the file is broken or can't be read."""
     file = folder() / _FILE
     try:
         data = json.loads(file.read_bytes())
@@ -94,9 +94,9 @@ def read_profiles() -> Profiles:
 
 
 def save(profile: Profile, ca: bytes | None) -> None:
-    """Write one, in the place of that of its name, and make it the default.
+    """Write a profile, replacing one of the same name, and make it the default.
 
-    ``ca`` is the authority's certificate (PEM), which ``profile.ca`` then is. Raises
+    ``ca`` is the authority's certificate (PEM); ``profile.ca`` becomes its file. Raises
     :class:`BadRequest`.
     """
     profiles = read_profiles()
@@ -112,7 +112,9 @@ def save(profile: Profile, ca: bytes | None) -> None:
 
 
 def remove(name: str) -> Profile:
-    """Forget one; the default is then the only one left, or none. Raises :class:`BadRequest`."""
+    """Delete a profile. The default is then the only one left, or none. Raises
+    :class:`BadRequest`.
+    """
     profiles = read_profiles()
     gone = profiles.named(name)
     left = {other: one for other, one in profiles.by_name.items() if other != name}
@@ -127,7 +129,7 @@ def remove(name: str) -> Profile:
 
 
 def make_default(name: str) -> Profile:
-    """The one that is used from now on where none is named. Raises :class:`BadRequest`."""
+    """Use this profile from now on if none is named. Raises :class:`BadRequest`."""
     profiles = read_profiles()
     chosen = profiles.named(name)
     try:

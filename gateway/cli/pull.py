@@ -1,4 +1,4 @@
-"""``llm-gateway pull OWNER/REPO[:QUANT]``: a model of the hub, fetched and made one of ours."""
+"""``llm-gateway pull OWNER/REPO[:QUANT]``: download a model from the hub, and add it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BEFORE: Final = re.compile(r"(?:hf:(?://)?|(?:https://)?(?:www\.)?(?:huggingfac
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments and options of the command."""
     explain(
         parser,
         "Fetches a GGUF model from the hub (huggingface.co, or its mirror in HF_ENDPOINT) into "
@@ -89,7 +89,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: it is there; 1: stderr says why not; 2: there is a choice to make; 130: Ctrl-C."""
+    """Return 0 if the model is here; 1 if it failed; 2 if there is a choice to make; 130
+    after Ctrl-C.
+    """
     from gateway.backends import pulled
     from gateway.models.hub import check_revision, parse_reference
     from gateway.models.hub_client import Hub
@@ -144,7 +146,7 @@ def _place(settings: Settings) -> Place:
 
 
 def _taken(offer: Offer, answer: str | int) -> Variant:
-    """The one of that number, or name."""
+    """Return the quantisation of that number or name."""
     from gateway.models import hub
 
     if isinstance(answer, int):

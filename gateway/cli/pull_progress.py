@@ -1,4 +1,4 @@
-"""How a pull is getting on, for who sits before it: a bar, or now and then a line."""
+"""The progress of a pull: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MINUTE, _HOUR = 60, 3600
 
 @contextlib.contextmanager
 def shown(stream: IO[str]) -> Iterator[Told]:
-    """Show what is told, as long as this lasts."""
+    """Show the progress as it is reported, until the block ends."""
     if moves(stream):
         with _bar(stream) as told:
             yield told
@@ -82,7 +82,7 @@ class _Lines:
 
 
 def _numbers(progress: Progress, rate: float | None) -> str:
-    """``1.2/4.4 GiB  27% 25.3 MiB/s 2:10``."""
+    """Return numbers like ``1.2/4.4 GiB  27% 25.3 MiB/s 2:10``."""
     unit, name = (2**30, "GiB") if progress.total >= 2**30 else (2**20, "MiB")
     percent = 100 * progress.done // progress.total if progress.total else 100
     text = f"{progress.done / unit:.1f}/{progress.total / unit:.1f} {name} {percent:3}%"

@@ -1,4 +1,4 @@
-"""``llm-gateway pull`` of a gateway elsewhere: it fetches, and what it says of that is shown."""
+"""``llm-gateway pull`` for a gateway elsewhere: it downloads, and its progress is shown here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _AGAIN: Final = re.compile(r"(.*); again in (\d+) s", re.DOTALL)
 def run(
     client: Client, args: argparse.Namespace, reference: Reference, revision: str | None
 ) -> int:
-    """0: it is there; 1: stderr says why not; 2: there is a choice to make; 130: Ctrl-C."""
+    """Return 0 if the model is there; 1 if it failed; 2 if there is a choice to make; 130
+    after Ctrl-C.
+    """
     model = str(reference)
     if args.json or (reference.quantisation is None and not args.yes):
         offer = _offer(client, reference.repository, revision)
@@ -75,7 +77,7 @@ def _taken(offer: dict[str, Any], answer: str | int) -> str:
 
 
 def _followed(client: Client, pull_id: str) -> dict[str, Any] | None:
-    """The pull when it has ended; ``None``: somebody has taken it off the list."""
+    """Return the pull once it has ended; ``None`` if somebody removed it from the list."""
     with shown(sys.stderr) as told:
         for event in client.events("GET", "/admin/pulls"):
             pulls = json.loads(event)["pulls"]
@@ -95,7 +97,7 @@ def _progress(pull: dict[str, Any]) -> Progress:
 
 
 def _told(client: Client, pull: dict[str, Any] | None) -> int:
-    """What has become of it."""
+    """Report how the pull ended."""
     if pull is None or pull["stage"] == "ended":
         print(f"error: it was ended, at {client.name}", file=sys.stderr)
         return 1

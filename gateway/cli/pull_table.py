@@ -1,4 +1,4 @@
-"""What a repository of the hub has, as a table, and which of it somebody takes."""
+"""The quantisations in a repository of the hub as a table, and the choice among them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ask(offer: Mapping[str, Any], take: Callable[[str | int], T]) -> T | None:
 
 
 def show(offer: Mapping[str, Any]) -> None:
-    """What there is, the smallest first."""
+    """Print the quantisations, the smallest first."""
     rows = []
     for number, one in enumerate(offer["quantisations"], 1):
         note = "recommended" if one["recommended"] else ""

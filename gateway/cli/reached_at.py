@@ -1,4 +1,4 @@
-"""The address that clients are to be given of the gateway on this machine."""
+"""The address at which clients reach the gateway on this machine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from gateway.own_addresses import own_addresses
 
 
 class Address(NamedTuple):
-    """``url``, without a path, and the PEM file of the authority that clients have to trust."""
+    """``url`` without a path, and the PEM file of the authority that clients have to trust."""
 
     url: str
     ca: str | None
 
 
 def address_of(settings: Settings, urls: Sequence[str]) -> Address:
-    """How clients reach it: by a name that it is known to have, else by its address.
+    """Return the address for clients: a name that the gateway is known by, or else an IP address.
 
-    ``urls`` are those it listens on, as it says. Where other machines reach it, the address is one
-    for them too. Blocks.
+    ``urls`` are those it listens on. If other machines can reach it, the address works for them,
+    too. Blocks.
     """
     listening = urlsplit(urls[0])
     port = listening.port
@@ -41,12 +41,12 @@ def address_of(settings: Settings, urls: Sequence[str]) -> Address:
 
 
 def is_only_here(url: str) -> bool:
-    """Whether ``url`` means another machine to a client on another machine."""
+    """Return whether ``url`` would mean another machine to a client on another machine."""
     return is_loopback(urlsplit(url).hostname or "")
 
 
 def _names(settings: Settings, certified: Sequence[str]) -> Iterator[str]:
-    """Names that lead here, the best first."""
+    """Yield names that lead here, the best first."""
     if settings.tls.acme is not None:
         yield from settings.tls.acme.domains
     if settings.others_reach is None and not settings.trusted_proxies:
@@ -56,7 +56,9 @@ def _names(settings: Settings, certified: Sequence[str]) -> Iterator[str]:
 
 
 def _certified(settings: Settings) -> tuple[list[str], str | None]:
-    """The names in the certificate's files, and its authority's file if it is one of our own."""
+    """Return the names in the certificate's files, and the file of its authority if that is
+    our own.
+    """
     tls = settings.tls
     if not tls.enabled or tls.acme is not None or tls.certificate is None:
         return [], None
@@ -70,7 +72,7 @@ def _certified(settings: Settings) -> tuple[list[str], str | None]:
 
 
 def _covers(name: str, host: str) -> bool:
-    """Whether a certificate for ``name`` is good for ``host`` (RFC 6125, 6.4)."""
+    """Return whether a certificate for ``name`` is good for ``host`` (RFC 6125, 6.4)."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(name) == ipaddress.ip_address(host)
     if name.startswith("*."):
@@ -79,7 +81,7 @@ def _covers(name: str, host: str) -> bool:
 
 
 def _certified_name(names: Sequence[str], *, here: bool) -> str | None:
-    """The best of a certificate's names: whether it leads here is not for us to know."""
+    """Return the best of a certificate's names. Whether it leads here can't be known."""
     usable = [name for name in names if not name.startswith("*.")]
     wanted = [name for name in usable if is_loopback(name) == here]
     if here and "localhost" in wanted:
@@ -88,7 +90,7 @@ def _certified_name(names: Sequence[str], *, here: bool) -> str | None:
 
 
 def _own_address(settings: Settings) -> str | None:
-    """An address of this machine in its network, if the gateway listens there."""
+    """Return an address of this machine in its network, if the gateway listens there."""
     outside = [host for host in settings.hosts if not is_loopback(host)]
     for host in outside:
         with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""What a scan has found, as a table, and which of it somebody takes."""
+"""The results of a scan as a table, and the choice among them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Files = Sequence[Mapping[str, Any]]
 
 
 def show_found(found: Files) -> None:
-    """All of them: those with entries in a table, and what there is to say of others."""
+    """Print all of them: those with entries in a table, and remarks on the others."""
     proposed = [one for one in found if one["entry"] is not None]
     if proposed:
         rows = [_row(number, one) for number, one in enumerate(proposed, 1)]
@@ -40,12 +40,14 @@ def show_found(found: Files) -> None:
 
 
 def _without_file(problem: str, file: str) -> str:
-    """``the file /home/me/LLMs/FILE is ...`` without the file, which stands before it."""
+    """Return ``the file /home/me/LLMs/FILE is ...`` without the file, which the line starts
+    with.
+    """
     return re.sub(rf"^the file \S*?{re.escape(file)} ", "it ", problem)
 
 
 def _harmless(text: str) -> str:
-    """``text`` without what a terminal obeys: files are called as strangers like."""
+    """Return ``text`` without what a terminal obeys: strangers choose the names of files."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
@@ -75,7 +77,7 @@ def _size(size: int) -> str:
 
 
 def chosen(found: Files, *, all_of_them: bool) -> Files:
-    """Those with entries that somebody takes, or all of these."""
+    """Return the files with entries that the user chooses, or all of them."""
     proposed = [one for one in found if one["entry"] is not None]
     if not proposed or all_of_them:
         return proposed
@@ -96,7 +98,7 @@ def chosen(found: Files, *, all_of_them: bool) -> Files:
 
 
 def numbers(answer: str, most: int) -> list[int]:
-    """The numbers that ``answer`` means: ``1,3-5``, ``all`` or nothing for all, ``none``.
+    """Return the numbers that ``answer`` means: ``1,3-5``, ``all`` or nothing for all, ``none``.
 
     Raises ``ValueError`` that says what is allowed.
     """

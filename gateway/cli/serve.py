@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the options of the command."""
     add_config(parser)
     parser.add_argument(
         "--host",
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it. 0 after a signal, 1 if it could not start."""
+    """Run the gateway. Return 0 after a signal, 1 if it could not start."""
     gc.disable()  # there is more to import: the gateway enables it when all is there
     overrides = {k: v for k in ("host", "port") if (v := getattr(args, k)) is not None}
     given = load_settings(args.config, overrides=overrides)
@@ -89,10 +89,10 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _no_authorities() -> Iterator[None]:
-    """Let OpenSSL find no certificates to trust, by its variable for that (openssl-env(7)).
+    """Make OpenSSL find no certificates to trust, by its variable for that (openssl-env(7)).
 
-    As it is imported, aiohttp reads all that the system trusts, twice, for its client. We have no
-    use for that client; reading them took a quarter of the time until ``serve`` listens, and 2 MB.
+    aiohttp, when imported, reads all that the system trusts, twice, for its client. We don't use
+    that client; reading them took a quarter of the time until ``serve`` listens, and 2 MB.
     """
     given = os.environ.get(_AUTHORITIES)
     os.environ[_AUTHORITIES] = os.devnull
@@ -117,7 +117,9 @@ def _allow_connections(connections: int) -> None:
 
 
 def demo_if_bare(loaded: Loaded) -> Loaded:
-    """Without a configuration and without a models.json: the shipped demo model, if it is here."""
+    """Return settings for the shipped demo model if there is neither a configuration nor a
+    models.json.
+    """
     settings = loaded.settings
     bare = loaded.file is None and not settings.models_file.exists()
     if bare and package_folders(_DEMO):
@@ -127,7 +129,7 @@ def demo_if_bare(loaded: Loaded) -> Loaded:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it exists (half the CPU per request), else asyncio's own loop."""
+    """Return uvloop's loop where it exists (half the CPU per request), else asyncio's own."""
     try:
         import uvloop
     except ImportError:

@@ -32,7 +32,7 @@ _TICK: Final = 0.25
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the options of the command."""
     add_gateway(parser)
     parser.add_argument("--once", action="store_true", help="print once and end")
     parser.add_argument("--json", action="store_true", help="the same for programs, once")
@@ -74,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, also after Ctrl-C; 1 where there is no gateway to begin with."""
+    """Return 0, also after Ctrl-C; 1 if there is no gateway to begin with."""
     if not _OFTEN <= args.interval <= _SELDOM:
         raise BadRequest(f"--interval must be from {_OFTEN:g} to {_SELDOM:g}")
     if args.once or args.json or not moves(sys.stdout):
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watch(args: argparse.Namespace) -> None:
-    """Draw what comes, until somebody has seen enough."""
+    """Draw each new state until the user ends it."""
     feed = Feed(args)
     try:
         first = feed.news.get()  # before the screen is taken: it may be an error
@@ -140,9 +140,9 @@ def _draw(feed: Feed, status: dict[str, Any], keys: int | None) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[int | None]:
-    """Where what is typed can be read at once, and isn't shown; ``None`` without a keyboard.
+    """Let typed keys be read at once, unseen; yields where from, ``None`` without a keyboard.
 
-    A request to end (SIGTERM, SIGHUP) leaves the terminal as it was, too.
+    The terminal is restored also after a request to end (SIGTERM, SIGHUP).
     """
 
     def end(number: int, _: object) -> None:
@@ -167,8 +167,8 @@ def _keys() -> Iterator[int | None]:
 class Feed:
     """Follows the gateway in a thread, and looks for it again when it is gone.
 
-    :attr:`news` has each look, or the error that has come instead. :attr:`wake` becomes readable
-    with it.
+    :attr:`news` has each state, or the error that came instead. :attr:`wake` becomes readable with
+    it.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -180,7 +180,7 @@ class Feed:
         threading.Thread(target=self._run, daemon=True).start()
 
     def close(self) -> None:
-        """Follow no more. Its thread ends with the process, at the latest."""
+        """Stop following. The thread ends with the process, at the latest."""
         self._over.set()
 
     def _tell(self, what: dict[str, Any] | GatewayError) -> None:

@@ -1,4 +1,4 @@
-"""Tables: on a terminal as wide as that, elsewhere a line for each row, whatever its width."""
+"""Tables: on a terminal as wide as the terminal, otherwise one line for each row."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def in_columns(
     wrap: bool = True,
     numbers: Collection[str] = (),
 ) -> Table | None:
-    """A table for a terminal of ``width`` columns; ``None`` where it is too narrow for one.
+    """Return a table for a terminal of ``width`` columns; ``None`` if that is too narrow.
 
     Cells are :func:`clean`. Without ``wrap``, what doesn't fit is cut off with an ellipsis.
-    ``numbers``: columns that stand at the right whatever is in them.
+    ``numbers``: columns that are aligned to the right whatever is in them.
     """
     from rich.table import Table
     from rich.text import Text
@@ -116,7 +116,7 @@ def _in_blocks(names: list[str], cells: list[list[str]]) -> Table:
 
 
 def _least(column: Sequence[str], widest: int) -> int:
-    """The width down to which a column of texts may shrink."""
+    """Return the width down to which a column of texts may shrink."""
     if widest <= _SHORT:
         return widest
     words = [word for cell in column for word in cell.split()]
@@ -124,7 +124,9 @@ def _least(column: Sequence[str], widest: int) -> int:
 
 
 def _fitted(widest: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
-    """Widths that fit into ``room``, the widest giving way first; ``None``: there are none."""
+    """Return widths that fit into ``room``, shrinking the widest first; ``None`` if there
+    are none.
+    """
     if sum(least) > room:
         return None
     widths = list(widest)
@@ -140,7 +142,9 @@ def _is_number(cells: Iterable[str]) -> bool:
 
 
 def _width(text: str) -> int:
-    """Columns that ``text`` takes: wide characters two (UAX 11), those on top of another none."""
+    """Return the columns that ``text`` takes: two for wide characters (UAX 11), none for
+    combining ones.
+    """
     if text.isascii():
         return len(text)
     return sum(

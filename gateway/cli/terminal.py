@@ -1,8 +1,8 @@
-"""What commands know of the terminal they write to, if it is one.
+"""The terminal that commands write to, if it is one.
 
-Only there is rich imported, which takes longer than many a command itself. What is written
-elsewhere, into a pipe or a file, is plain text. Texts of others (names, errors, logs) go through
-:func:`clean` first, as they may hold what a terminal would take for a command.
+rich is imported only for a terminal, because that takes longer than many a command itself. Into a
+pipe or a file goes plain text. Texts of others (names, errors, logs) go through :func:`clean`
+first, as they may contain what a terminal would take for a command.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _visible(found: re.Match[str]) -> str:
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether somebody looks at what is written to ``stream``."""
+    """Return whether ``stream`` is a terminal that somebody looks at."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # it is closed
@@ -67,12 +67,12 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 
 def moves(stream: IO[str] | None) -> bool:
-    """Whether what is written to ``stream`` can be drawn over: a terminal that isn't dumb."""
+    """Return whether ``stream`` can be redrawn: a terminal that isn't dumb."""
     return is_terminal(stream) and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
 def size_of(stream: IO[str]) -> tuple[int, int]:
-    """Columns and lines of a terminal, as they are now; a usual size where it doesn't say."""
+    """Return the columns and lines of a terminal as they are now; usual ones if it doesn't say."""
     try:
         columns, lines = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
@@ -85,9 +85,9 @@ def size_of(stream: IO[str]) -> tuple[int, int]:
 
 
 def console(stream: IO[str]) -> Console:
-    """A terminal for rich, as wide as it is now. Nothing in a text is markup to it.
+    """Return a terminal for rich, as wide as it is now. Texts are never taken for markup.
 
-    With ``NO_COLOR`` (no-color.org), or where the terminal is dumb, it writes no styles at all.
+    With ``NO_COLOR`` (no-color.org), or on a dumb terminal, it writes no styles at all.
     """
     from rich.console import Console
 
@@ -110,7 +110,7 @@ def console(stream: IO[str]) -> Console:
 
 
 def style_of(words: str) -> str:
-    """The style of a state, by its first word; none for one that is neither good nor bad."""
+    """Return the style of a state by its first word; none if it is neither good nor bad."""
     first = words.partition(" ")[0].lower().rstrip(":,")
     if first.isdecimal() and len(first) == 3:  # a status of HTTP
         return "red" if first >= "500" else "yellow" if first >= "400" else ""
@@ -118,12 +118,12 @@ def style_of(words: str) -> str:
 
 
 def has_colours(stream: IO[str]) -> bool:
-    """Whether styles may be written to ``stream``."""
+    """Return whether styles may be written to ``stream``."""
     return moves(stream) and not os.environ.get("NO_COLOR")
 
 
 def say(text: str, stream: IO[str] | None = None) -> None:
-    """Write ``text`` on stderr, or ``stream``; on a terminal, lines end between words."""
+    """Write ``text`` on stderr, or ``stream``; on a terminal, lines break between words."""
     stream = stream or sys.stderr
     if is_terminal(stream):
         width = size_of(stream)[0] - 1
@@ -135,14 +135,14 @@ def say(text: str, stream: IO[str] | None = None) -> None:
 
 
 def never_fail() -> None:
-    """Let a character that stdout and stderr cannot encode be written as an escape."""
+    """Write characters that stdout and stderr cannot encode as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def open_what_is_closed() -> None:
-    """Let a standard stream that the shell has closed (``>&-``) be ``/dev/null``.
+    """Open ``/dev/null`` for a standard stream that the shell has closed (``>&-``).
 
     Python has ``None`` for it, and the next file or socket that is opened would take its number.
     """
@@ -156,7 +156,7 @@ def open_what_is_closed() -> None:
 
 
 def discard_output() -> None:
-    """Forget what stdout has not taken: Python would try again, and complain, as it ends."""
+    """Discard what stdout has not taken: Python would try again, and complain, as it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""``llm-gateway tls self-signed``: a certificate for a box without a public name."""
+"""``llm-gateway tls``: a certificate for a machine without a public name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.tls import (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the commands and their options."""
     explain(parser, "Makes certificates.", examples=["llm-gateway tls self-signed"])
     below = parser.add_subparsers(dest="tls_command", metavar="COMMAND", required=True)
     command = below.add_parser(
@@ -80,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_self_signed(args: argparse.Namespace) -> int:
-    """Write the files, and say what to do with them. 0, or 1 with the reason on stderr."""
+    """Write the files, and print what to do with them. Return 0, or 1 with the reason on stderr."""
     try:
         loaded = load_settings(args.config)
         # Without a configuration, the one that will be written here is meant: ./conf.
@@ -96,7 +96,7 @@ def make_self_signed(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """0, or 1 where there is none."""
+    """Print the certificate. Return 0, or 1 if there is none."""
     tls = load_settings(args.config).settings.tls
     if not tls.enabled:
         raise BadRequest("tls.enabled is false in gateway.yaml: clients see no certificate")
@@ -172,7 +172,9 @@ def _report(made: SelfSigned, root: Path, port: int) -> list[str]:
 
 
 def _yaml(path: Path, root: Path) -> str:
-    """As the settings read it: relative to the project root if it lies below, and quoted if odd."""
+    """Return a path as the settings read it: relative to the project root if possible,
+    quoted if needed.
+    """
     path = path.absolute()
     text = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
     plain = text.replace("/", "").replace("-", "").replace("_", "").replace(".", "")

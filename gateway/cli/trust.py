@@ -1,4 +1,4 @@
-"""The certificate that a gateway shows, for somebody who shall say whether it is the right one."""
+"""The certificate that a gateway shows, for a person to decide whether it is the right one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gateway.errors import BadRequest
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a server shows of itself: its own certificate first."""
+    """The certificates that a server shows: its own first."""
 
     chain: Sequence[x509.Certificate]
 
     @property
     def certificate(self) -> x509.Certificate:
-        """The server's own."""
+        """The server's own certificate."""
         return self.chain[0]
 
     @property
     def names(self) -> list[str]:
-        """What it is for: host names and addresses."""
+        """The host names and addresses that the certificate is for."""
         try:
             found = self.certificate.extensions.get_extension_for_class(
                 x509.SubjectAlternativeName
@@ -45,25 +45,30 @@ class Shown:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the server's certificate, as `llm-gateway tls` shows it: 64 hex digits."""
+        """The SHA-256 of the server's certificate as 64 hex digits, as `llm-gateway tls`
+        shows it.
+        """
         return self.certificate.fingerprint(SHA256()).hex()
 
     def has(self, fingerprint: str) -> bool:
-        """Whether it is that of the server's certificate, or of one that has signed it."""
+        """Return whether this is the fingerprint of the server's certificate, or of one
+        that signed it.
+        """
         return any(one.fingerprint(SHA256()).hex() == fingerprint for one in self._signed_by())
 
     @property
     def anchor(self) -> bytes:
-        """PEM of what to trust: the topmost that has signed it, else the certificate itself.
+        """The PEM to trust: the topmost certificate that signed it, else the certificate itself.
 
-        An authority goes on being right when the box gets its next certificate.
+        An authority stays right when the server gets its next certificate.
         """
         return self._signed_by()[-1].public_bytes(Encoding.PEM)
 
     def _signed_by(self) -> list[x509.Certificate]:
-        """The server's certificate, its issuer, that one's, and so on, as far as they are shown.
+        """Yield the server's certificate, its issuer's, that one's issuer's, and so on, as far as
+        shown.
 
-        Who vouches for the first vouches for all: each has really signed the one before it.
+        Each has really signed the one before it, so whoever vouches for the first vouches for all.
         """
         path = [self.certificate]
         while (issuer := self._issuer_of(path[-1])) is not None and issuer not in path:
@@ -79,7 +84,7 @@ class Shown:
 
 
 def shown_by(host: str, port: int, *, timeout: float) -> Shown:
-    """What is shown at an address, believed by nobody yet; nothing is sent. Raises ``OSError``."""
+    """Return what an address shows, without trusting it; nothing is sent. Raises ``OSError``."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -110,7 +115,7 @@ def _chain(tls: ssl.SSLSocket) -> list[bytes]:
 
 
 def checked_fingerprint(text: str) -> str:
-    """64 hex digits, however they were written. Raises :class:`BadRequest`."""
+    """Return 64 hex digits, however they were written. Raises :class:`BadRequest`."""
     digits = re.sub(r"^sha-?256[:= ]|[:\s]", "", text.strip().lower())
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise BadRequest("--fingerprint: must be the 64 hex digits of a SHA-256")

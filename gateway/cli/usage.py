@@ -17,7 +17,7 @@ _TITLES: Final = ("REQUESTS", "PROMPT", "ANSWER")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the options of the command."""
     add_gateway(parser)
     parser.add_argument(
         "--days", type=int, metavar="N", default=30, help="today and those before (default: 30)"
@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """A table of requests and tokens, and below it what they are together."""
+    """Print a table of requests and tokens, with the totals below it."""
     by = (args.by,) if args.by else ("key", "model")
     rows: list[dict[str, Any]] = client_for(args).ask(
         "GET", f"/admin/usage?days={args.days}&by={','.join(by)}"
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _named(row: dict[str, Any], by: str) -> str:
-    """By name, as people know it; two keys of one name are told apart."""
+    """Return the usage by the names of keys; two keys of one name are told apart."""
     if by == "key" and row["name"]:
         return f"{row['name']} ({row['key']})"
     return str(row[by])

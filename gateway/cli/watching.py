@@ -1,6 +1,6 @@
-"""What is shown while something takes its time: on a terminal one line, redrawn, else a few lines.
+"""Progress of something slow: one redrawn line on a terminal, otherwise a few lines.
 
-It goes to stderr: on stdout is what a command was asked for.
+It goes to stderr: stdout is for the command's result.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since it began."""
         return time.monotonic() - self.began
 
     def close(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         with self._lock:
             self._over = True
             if self._stream is not None:
@@ -93,9 +93,9 @@ class Watch:
 
 @contextlib.contextmanager
 def watched(client: Client, wanted: str, *, lines: bool = False) -> Iterator[None]:
-    """Show, until it is over, how far the model ``wanted`` is.
+    """Show the progress of the model ``wanted`` until the block ends.
 
-    ``lines``: also where that is no terminal.
+    ``lines``: also if it is no terminal.
     """
     with shown(client, wanted, "/status", lambda event: stage_of(event, wanted), lines=lines):
         yield
@@ -105,7 +105,7 @@ def watched(client: Client, wanted: str, *, lines: bool = False) -> Iterator[Non
 def shown(
     client: Client, name: str, path: str, read: Reading, *, lines: bool = False
 ) -> Iterator[None]:
-    """Show how far ``name`` is by the stream at ``path``: see :func:`watched`."""
+    """Show the progress of ``name`` by the stream at ``path``: see :func:`watched`."""
     if moves(sys.stderr):
         with _line(client, clean(name), path, read):
             yield
@@ -167,7 +167,7 @@ def _bar(name: str, stage: Stage) -> int:
 
 
 class _Lines:
-    """The few lines where there is no terminal."""
+    """The few lines for when there is no terminal."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -190,7 +190,7 @@ class _Lines:
 
 
 def waited_for(event: dict[str, Any], wanted: str) -> dict[str, Any] | None:
-    """The model that ``wanted`` names, if it is loading or waited for."""
+    """Return the model that ``wanted`` names, if it is loading or waited for."""
     waiting = {one["model"]: one for one in event["waiting"]}
     found = waiting.get(wanted) or waiting.get(wanted.rpartition(":")[0])
     if found is None and wanted not in event["models"]:
@@ -200,7 +200,7 @@ def waited_for(event: dict[str, Any], wanted: str) -> dict[str, Any] | None:
 
 
 def stage_of(event: dict[str, Any], wanted: str) -> Stage | None:
-    """How far the model ``wanted`` is, for somebody who waits for it or for its answer."""
+    """Return how far the model ``wanted`` is, for somebody who waits for it or for its answer."""
     found = waited_for(event, wanted)
     if found is not None:
         state = found["stage"]

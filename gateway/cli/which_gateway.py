@@ -33,7 +33,7 @@ CA: Final = "LLM_GATEWAY_CA"
 
 
 def add_gateway(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """The options that say which gateway is meant. ``again``: as in :func:`add_config`."""
+    """Add the options that choose a gateway. ``again``: as in :func:`add_config`."""
     add_config(parser, again=again)
     unset = argparse.SUPPRESS if again else None
     group = parser.add_argument_group("another gateway than this machine's")
@@ -56,7 +56,9 @@ def add_gateway(parser: argparse.ArgumentParser, *, again: bool = False) -> None
 
 
 def client_for(args: argparse.Namespace) -> Client:
-    """The gateway that is meant, if it runs. Raises :class:`NoGateway`, ``BadRequest``."""
+    """Return a client of the chosen gateway, if it runs. Raises :class:`NoGateway`,
+    ``BadRequest``.
+    """
     if (client := _named(args)) is not None:
         return client
     profile = None if args.config else _default_profile()
@@ -77,9 +79,9 @@ def client_for(args: argparse.Namespace) -> Client:
 
 
 def elsewhere(args: argparse.Namespace) -> Client | None:
-    """The same for what can be had without a gateway; ``None``: what is on this machine.
+    """Return a client of a gateway elsewhere; ``None`` if the one on this machine is meant.
 
-    The default profile is meant where there is neither configuration nor database here.
+    The default profile is meant if there is neither a configuration nor a database here.
     """
     if (client := _named(args)) is not None or args.config:
         return client
@@ -93,7 +95,7 @@ def elsewhere(args: argparse.Namespace) -> Client | None:
 
 
 def _named(args: argparse.Namespace) -> Client | None:
-    """What options name, or variables."""
+    """Return a client of the gateway that options or variables name."""
     if args.url and args.profile:
         raise BadRequest("--url and --profile both name a gateway: give one of them")
     if args.config and (args.url or args.profile):
@@ -144,7 +146,7 @@ def _on_this_machine(args: argparse.Namespace) -> Loaded:
 
 
 def _listens(address: str) -> bool:
-    """Whether a gateway does. Raises :class:`ControlError` where that can't be found out."""
+    """Return whether a gateway listens. Raises :class:`ControlError` if that can't be found out."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT)
         try:

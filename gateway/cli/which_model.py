@@ -1,4 +1,4 @@
-"""Whom a chat is with that names no model: what the gateway would take, or what a person picks."""
+"""The model of a chat that names none: what the gateway would take, or what the user picks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gateway.errors import BadRequest
 
 
 def model_meant(client: Client) -> str | None:
-    """The model that a request without a name means now; ``None``: there are several, none chosen.
+    """Return the model that a request without a name means now; ``None`` if it isn't clear.
 
-    As the gateway has it: what was chosen by a load, else the only model, else the only one that
-    is loaded. Raises :class:`BadRequest` where there is no model at all.
+    It is what was chosen by a load, else the only model, else the only one that is loaded. Raises
+    :class:`BadRequest` if there is no model at all.
     """
     names = model_names(client)
     if not names:
@@ -30,13 +30,13 @@ def model_meant(client: Client) -> str | None:
 
 
 def model_names(client: Client) -> list[str]:
-    """Its models, without those that stand for a model with a personality."""
+    """Return the gateway's models, without those that stand for a personality."""
     ids = [str(one["id"]) for one in client.ask("GET", "/v1/models")["data"]]
     return [one for one in ids if one.partition(":")[0] == one or one.partition(":")[0] not in ids]
 
 
 def picked(client: Client) -> str:
-    """The model that somebody at the terminal picks by number or name; Enter takes the first.
+    """Return the model that the user picks by number or name; Enter takes the first.
 
     Raises ``EOFError`` and ``KeyboardInterrupt`` as ``input`` does.
     """
@@ -53,7 +53,7 @@ def picked(client: Client) -> str:
 
 
 def _standing(client: Client) -> dict[str, Any]:
-    """The first event of ``/status``."""
+    """Return the first event of ``/status``."""
     events = client.events("GET", "/status")
     try:
         standing = json.loads(next(events))
