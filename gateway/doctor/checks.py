@@ -1,4 +1,4 @@
-"""What a check is given and what it finds, and how all of them are run in bounded time."""
+"""What a check receives and finds, and how all checks run in bounded time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT: Final = 40.0
 
 
 class Level(Enum):
-    """How bad it is. An error keeps something from working."""
+    """How bad a finding is. An error keeps something from working."""
 
     OK = "ok"
     WARNING = "warning"
@@ -28,7 +28,7 @@ class Level(Enum):
 class Finding(NamedTuple):
     """One line: ``what`` is so, and ``do`` (empty: nothing) helps.
 
-    ``name`` is the check's, ``subject`` what of several it is about: a model, a port, a folder.
+    ``name`` is that of the check; ``subject`` is the model, port or folder that it is about.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The gateway that runs on the data folder: its process, and what /admin/status answers."""
+    """The gateway that runs on the data folder: its process, and its answer to /admin/status."""
 
     pid: int | None
     status: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Running(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at. ``program`` starts the llama-server; ``no_program``: why there is none.
+    """What is checked. ``program`` starts the llama-server; ``no_program``: why there is none.
 
     ``silent``: why the gateway that seems to run did not answer.
     """
@@ -63,7 +63,7 @@ class Subject:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def machine(self) -> Machine:
-        """Its devices, looked at once, whoever asks first."""
+        """The machine's devices. They are looked at once, when first asked for."""
         with self._lock:
             if not self._seen:
                 self._seen.append(read_machine(self.program, self.environ))
@@ -71,14 +71,14 @@ class Subject:
 
 
 class Check(NamedTuple):
-    """A check by its name."""
+    """A check with its name."""
 
     name: str
     run: Callable[[Subject], Iterable[Finding]]
 
 
 class _Run:
-    """One check in a thread. That it hangs delays nobody's end: it is a daemon."""
+    """One check in a daemon thread, so that one that hangs delays nobody's end."""
 
     def __init__(self, check: Check, subject: Subject) -> None:
         self.check = check
@@ -101,7 +101,9 @@ class _Run:
 def examine(
     checks: Sequence[Check], subject: Subject, *, limit: float = LIMIT
 ) -> Iterator[list[Finding]]:
-    """What each check finds, in their order, all of them at once and after ``limit`` seconds."""
+    """Return what each check finds, in their order. All run at once, for ``limit`` seconds
+    at most.
+    """
     end = time.monotonic() + limit
     runs = [_Run(check, subject) for check in checks]
     for run in runs:
@@ -119,5 +121,5 @@ def examine(
 
 
 def size(number: int) -> str:
-    """``number`` bytes for people."""
+    """Return ``number`` bytes as people write them."""
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

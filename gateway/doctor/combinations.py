@@ -1,6 +1,6 @@
-"""What fits badly together in an entry of models.json: requests that it would refuse, beforehand.
+"""Keys in an entry of models.json that don't go together: requests that it would refuse.
 
-Each alone is as it should be, and a load succeeds or says what is wrong; so these are warnings.
+Each key alone is right, and a load succeeds or says what is wrong; so these are warnings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RANK = 4  # llama.cpp, enum llama_pooling_type
 
 
 def combinations(spec: ModelSpec, llm_storage: Path) -> Iterator[str]:
-    """One sentence for each. Blocking."""
+    """Yield one sentence for each. Blocking."""
     if spec.url:
         return
     try:

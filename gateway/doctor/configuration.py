@@ -1,6 +1,6 @@
 """Everything wrong with gateway.yaml, models.json and the files that they name, all at once.
 
-Of ``llm-gateway check``, of `doctor`, and of a gateway that runs. Blocking.
+Used by ``llm-gateway check``, by `doctor`, and by a running gateway. Blocking.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gateway.without_keys import warning_of, why_not_open
 
 
 class Findings(NamedTuple):
-    """What is wrong, and what may be. ``label`` names the configuration for people."""
+    """What is wrong, and what may be wrong. ``label`` names the configuration for people."""
 
     label: str
     problems: list[Problem]
@@ -41,10 +41,10 @@ def find_problems(
     machine: Machine | None = None,
     look: bool = True,
 ) -> Findings:
-    """``loaded`` and its ``problems``, as ``load_partly`` of the configuration has them, and more.
+    """Return the ``problems`` that ``load_partly`` found in ``loaded``, and all others.
 
-    ``machine``: its devices, where they are known; else it is looked for them, which may wake up a
-    GPU's driver, if ``look`` says so.
+    ``machine``: its devices, if they are known. Otherwise they are looked for if ``look`` says so,
+    which may wake up a GPU's driver.
     """
     settings, label = loaded.settings, str(loaded.file or "built-in defaults")
     warnings = _not_read(loaded) + _open_to_all(settings)
@@ -89,7 +89,7 @@ def find_problems(
 
 
 def _without_gpu(catalog: Catalog, settings: Settings, machine: Machine | None) -> list[str]:
-    """GPUs that were here before and are gone, and models that ask for one in vain."""
+    """Yield GPUs that have disappeared, and models that require one and can't have it."""
     own = [spec for spec in catalog.models.values() if not spec.url]
     try:
         program = find_program(settings.llama_server, os.environ)
@@ -114,7 +114,7 @@ def _without_gpu(catalog: Catalog, settings: Settings, machine: Machine | None) 
 
 
 def _not_read(loaded: Loaded) -> list[str]:
-    """Files that look as if they were meant for the gateway."""
+    """Yield files that look as if they were meant for the gateway, but aren't read."""
     if loaded.file is None and (old := Path("config.js")).exists():
         return [
             f"{old.absolute()} is not read: settings stand in conf/gateway.yaml, which "
@@ -124,9 +124,9 @@ def _not_read(loaded: Loaded) -> list[str]:
 
 
 def _open_to_all(settings: Settings) -> list[str]:
-    """What holds keys, and can be read by whoever uses this machine.
+    """Yield files with keys that every user of this machine can read.
 
-    The private key that is served is looked at with its certificate.
+    The private key that is served is checked with its certificate.
     """
     database, acme = settings.database, settings.data_dir / "acme"
     files = [database, database.with_name(f"{database.name}-wal")]

@@ -1,4 +1,4 @@
-"""Who may read and write what, and the models: there, whole, and small enough."""
+"""Permissions of files and folders, and the models: there, whole, and small enough."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def check_permissions(subject: Subject) -> Iterator[Finding]:
-    """The data folder and secrets are for us alone; what chooses programs, nobody else writes."""
+    """Check that only we can read data and secrets, and nobody else can change what chooses
+    programs.
+    """
     settings, found = subject.settings, False
     for finding in (*_secrets(settings), *_programs(subject)):
         found = True
@@ -53,7 +55,7 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
 
 
 def secret_files(settings: Settings) -> Iterator[Path]:
-    """Every file with keys in it."""
+    """Yield every file with keys in it."""
     database, acme = settings.database, settings.data_dir / "acme"
     yield from (database, database.with_name(f"{database.name}-wal"))
     yield settings.data_dir / "first-admin-key.txt"
@@ -64,7 +66,7 @@ def secret_files(settings: Settings) -> Iterator[Path]:
 
 
 def _programs(subject: Subject) -> Iterator[Finding]:
-    """Whoever writes models.json, or the program itself, runs programs as the gateway's user."""
+    """Check who may write models.json and the program: they run programs as the gateway's user."""
     files = [subject.settings.models_file]
     if subject.program:
         files.append(Path(subject.program[0]))
@@ -87,7 +89,7 @@ def _programs(subject: Subject) -> Iterator[Finding]:
 
 
 def _is_ours_alone(gid: int) -> bool:
-    """Whether a group is root's, or our own of one (as most Linux systems make it)."""
+    """Return whether a group is root's, or a user's own (as most Linux systems make it)."""
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -122,7 +124,7 @@ def _group(gid: int) -> str:
 
 
 def check_models(subject: Subject) -> Iterator[Finding]:
-    """Each entry of models.json: its files, and whether this machine has the memory for it."""
+    """Check each entry of models.json: its files, and whether there is memory for it."""
     models = subject.catalog.models
     if not models:
         do = "llm-gateway models scan FOLDER finds those you have, llm-gateway pull gets one"

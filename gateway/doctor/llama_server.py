@@ -1,4 +1,4 @@
-"""The llama-server that is used: its version, and whether it knows the flags that it will get."""
+"""The llama-server in use: its version, and whether it knows the flags that it will get."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _EVERYTHING: Final = {
 
 
 def check_program(subject: Subject) -> Iterator[Finding]:
-    """Which it is, whether it starts, and its version."""
+    """Check which llama-server it is, whether it starts, and its version."""
     name = "llama-server"
     own = [spec for spec in subject.catalog.models.values() if not spec.url]
     if subject.no_program is not None:
@@ -74,7 +74,7 @@ def check_program(subject: Subject) -> Iterator[Finding]:
 
 
 def check_flags(subject: Subject) -> Iterator[Finding]:
-    """Whether it knows what the gateway, and the entries of models.json, give it."""
+    """Check whether it knows the flags of the gateway, and those of the entries of models.json."""
     if not subject.program:
         return
     ours = set(own_flags(_argv(ModelSpec.model_validate({**_EVERYTHING, "name": "m"}), subject)))
@@ -108,7 +108,7 @@ def check_flags(subject: Subject) -> Iterator[Finding]:
 
 
 def own_flags(argv: Sequence[str]) -> Iterator[str]:
-    """Those of the command line that the gateway has put there: each but switches has a value."""
+    """Return the gateway's own flags on the command line; each except switches has a value."""
     rest = iter(argv)
     for argument in rest:
         if argument.startswith("-"):
@@ -118,7 +118,7 @@ def own_flags(argv: Sequence[str]) -> Iterator[str]:
 
 
 def extra_flags(spec: ModelSpec) -> Iterator[str]:
-    """What of ``extraArgs`` looks like a flag; llama.cpp takes ``--a_b`` for ``--a-b``."""
+    """Yield what looks like a flag in ``extraArgs``; llama.cpp takes ``--a_b`` for ``--a-b``."""
     for argument in spec.extra_args:
         flag = argument.partition("=")[0]
         if _FLAG.fullmatch(flag):
@@ -126,7 +126,7 @@ def extra_flags(spec: ModelSpec) -> Iterator[str]:
 
 
 def _argv(spec: ModelSpec, subject: Subject) -> Sequence[str]:
-    """What the gateway adds for ``spec``, without ``extraArgs``."""
+    """Return the arguments that the gateway adds for ``spec``, without ``extraArgs``."""
     command = build_command(
         spec,
         program=(),

@@ -1,4 +1,4 @@
-"""The machine: GPUs and memory, room on disks, its clock."""
+"""The machine: its GPUs and memory, the room on its disks, its clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
 
 
 def check_devices(subject: Subject) -> Iterator[Finding]:
-    """GPUs that llama-server finds, and RAM, with what is free of them."""
+    """Check which GPUs llama-server finds, and how much of them and of RAM is free."""
     machine = subject.machine()
     file = subject.settings.data_dir / "gpus.json"
     seen = GpusSeen(file, subject.program, subject.environ, remember=False)
@@ -75,7 +75,7 @@ def _free(device: Device) -> str:
 
 
 def check_disks(subject: Subject) -> Iterator[Finding]:
-    """Room for the database, and for models."""
+    """Check the room on disk for the database, and for models."""
     settings = subject.settings
     yield from _disk("data_dir", settings.data_dir, _FULL, _TIGHT, "make room there")
     storage = settings.llm_storage
@@ -114,9 +114,9 @@ def _disk(subject: str, folder: Path, full: int, tight: int, do: str) -> Iterato
 
 
 def check_clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the time is right, as far as it can be told without asking anybody.
+    """Check the time, as far as that is possible without asking anybody.
 
-    With a wrong one certificates seem expired, or not valid yet, and keys expire at odd times.
+    With a wrong clock certificates seem expired, or not valid yet, and keys expire at odd times.
     """
     now = time.time()
     settings = subject.settings
@@ -143,7 +143,9 @@ def _modified(file: Path) -> float:
 
 
 def is_synchronised() -> bool | None:
-    """Whether the kernel's clock is kept right (adjtimex(2)); ``None``: it can't be told."""
+    """Return whether the kernel's clock is synchronised (adjtimex(2)); ``None`` if it can't
+    be told.
+    """
     if not sys.platform.startswith("linux"):
         return None
     try:

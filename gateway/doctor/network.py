@@ -1,4 +1,4 @@
-"""Ports, certificate, and whether the names in ``allowed_hosts`` lead here."""
+"""Ports, the certificate, and whether the names in ``allowed_hosts`` lead here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LISTENING: Final = "0A"  # in /proc/net/tcp
 
 
 def check_ports(subject: Subject) -> Iterator[Finding]:
-    """Whether each can be listened on, or who has it."""
+    """Check whether each port is free, or who has it."""
     settings = subject.settings
     for host in settings.hosts:
         yield _port(subject, "", host, settings.port)
@@ -94,7 +94,9 @@ class Holder(NamedTuple):
 
 
 def holder_of(port: int, proc: Path = Path("/proc")) -> Holder | None:
-    """Who listens on ``port``; ``None`` where it can't be seen: of other users only root may."""
+    """Return who listens on ``port``; ``None`` if that can't be seen. Only root sees other
+    users' processes.
+    """
     inodes = {inode for kind in ("tcp", "tcp6") for inode in _listening(proc / "net" / kind, port)}
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for folder in proc.glob("[0-9]*/fd") if wanted else ():
@@ -108,7 +110,9 @@ def holder_of(port: int, proc: Path = Path("/proc")) -> Holder | None:
 
 
 def _listening(table: Path, port: int) -> Iterator[str]:
-    """Inodes of the sockets in ``table`` (proc(5), /proc/net/tcp) that listen on ``port``."""
+    """Return the inodes of sockets in ``table`` (proc(5), /proc/net/tcp) that listen on
+    ``port``.
+    """
     with contextlib.suppress(OSError):
         for line in table.read_text().splitlines()[1:]:
             fields = line.split()
@@ -122,7 +126,7 @@ def _listening(table: Path, port: int) -> Iterator[str]:
 
 
 def check_certificate(subject: Subject) -> Iterator[Finding]:
-    """Whether the files fit and how long they last."""
+    """Check whether the certificate's files fit, and how long they last."""
     settings, name = subject.settings, "certificate"
     if not settings.tls.enabled:
         if settings.others_reach is None:
@@ -186,7 +190,7 @@ def _without_file(text: str, file: str) -> str:
 
 
 class _Wrong(Exception):
-    """Why a name does not lead to the gateway, and whether that is an error for sure."""
+    """Why a name does not lead to the gateway, and whether that is certainly an error."""
 
     def __init__(self, what: str, do: str, level: Level = Level.WARNING) -> None:
         super().__init__(what)
@@ -194,9 +198,9 @@ class _Wrong(Exception):
 
 
 def check_reachable(subject: Subject) -> Iterator[Finding]:
-    """Whether each name of ``allowed_hosts`` (or of ``tls.acme``) leads to our ``/ping``.
+    """Check whether each name of ``allowed_hosts`` (or of ``tls.acme``) leads to our ``/ping``.
 
-    Tried from this machine, which is not quite what the world sees: it says so.
+    It is tried from this machine, which is not quite what the world sees; the finding says so.
     """
     settings = subject.settings
     acme = settings.tls.acme
@@ -274,7 +278,7 @@ def _ping(settings: Settings, name: str, port: int, *, tls: bool) -> tuple[int, 
 
 
 def _own_authorities(settings: Settings) -> Iterator[Path]:
-    """The CA of ``tls self-signed``: clients of this house may trust it."""
+    """Return the CA of ``tls self-signed``: clients in this network may trust it."""
     if settings.tls.certificate is not None:
         yield from settings.tls.certificate.parent.glob("local-ca-crt.pem")
     if settings.tls.acme is not None and settings.tls.acme.ca_file is not None:

@@ -1,6 +1,7 @@
-"""All that is wrong on this machine, as one list: for a gateway that runs. Blocking.
+"""Everything that is wrong on this machine, as one list, for a running gateway. Blocking.
 
-What ``llm-gateway check`` finds, and what of ``doctor`` starts no program and asks no network.
+It has what ``llm-gateway check`` finds, and those checks of ``doctor`` that start no program and
+need no network.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _LINE: Final = re.compile(r"is not (?:valid \w+|text in UTF-8), line (\d+)")
 
 
 class Known(NamedTuple):
-    """What is in use, and was seen of it. ``models``: as ``/admin/status`` has them."""
+    """What is in use, and what was seen of it. ``models``: as in ``/admin/status``."""
 
     settings: Settings
     catalog: Catalog
@@ -49,7 +50,9 @@ class Known(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """One of them. ``source``: who finds it too, `check` or `doctor`; ``line``: in the file."""
+    """One problem. ``source``: the command that finds it too, `check` or `doctor`;
+    ``line``: in the file.
+    """
 
     level: str
     source: str
@@ -62,7 +65,7 @@ class Listed(NamedTuple):
 
 
 def all_problems(source: Path | None, known: Known) -> list[Listed]:
-    """Errors first. ``source``: the configuration, which is read again as it is now."""
+    """Return all problems, errors first. ``source``: the configuration, which is read again."""
     loaded, problems = _loaded(source, known)
     found = find_problems(loaded, problems, machine=known.machine, look=False)
     texts = _Texts()
@@ -131,7 +134,7 @@ def _of_doctor(finding: Finding) -> Listed:
 
 
 def _ways_to_say(finding: Finding) -> Iterator[str]:
-    """What `check` says where it has found the same."""
+    """Yield the words in which `check` reports the same finding."""
     yield finding.what
     yield f"{finding.subject}.{finding.what}"
     file, can, _ = finding.what.partition(" can be read or changed by others")
@@ -143,13 +146,13 @@ def _ways_to_say(finding: Finding) -> Iterator[str]:
 
 
 class _Texts:
-    """Looks for the lines that problems of models.json are in, and reads each file once."""
+    """Finds the lines that problems of models.json are in. Reads each file once."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def line_of(self, problem: Problem) -> int | None:
-        """Counted from 1; ``None``: it can't be told."""
+        """Return the line of a problem, counted from 1; ``None`` if it can't be told."""
         if (found := _LINE.match(problem.message)) is not None:
             return int(found[1])
         if not problem.key or not problem.file.endswith(".json"):

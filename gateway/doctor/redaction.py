@@ -1,7 +1,8 @@
-"""Takes out of a text what nobody else shall see, before it goes into a bug report. Pure.
+"""Removes from a text what nobody else shall see, before it goes into a bug report. Pure.
 
-Keys, passphrases and prompts that are known are looked for as they are; what merely looks like a
-key goes as well. Homes, users, hosts and public addresses are replaced by what they are.
+Known keys, passphrases and prompts are searched for as they are; what merely looks like a key is
+removed as well. Home folders, users, hosts and public addresses are replaced by words for what they
+are.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ _ADDRESS: Final = re.compile(
 
 
 class Redactor:
-    """Knows what is secret here. ``hosts`` keep a number, so that a report can be understood."""
+    """Knows what is secret here. Each host is replaced by a number, so that a report stays
+    readable.
+    """
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class Redactor:
         self._parts = {part for text in self._prompts for part in _parts(text)}
 
     def line(self, text: str) -> str:
-        """``text`` on one line without what is secret; nothing of one with part of a prompt."""
+        """Return ``text`` on one line without secrets; nothing if it has part of a prompt."""
         plain = " ".join(text.split())
         lower = plain.lower()
         if any(prompt in lower for prompt in self._prompts) or not self._parts.isdisjoint(
@@ -101,7 +104,7 @@ def _longest_first(texts: Iterable[str]) -> list[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Every few words that stand together in ``text``."""
+    """Yield every few successive words of ``text``."""
     words = re.findall(r"\w+", text)
     for start in range(len(words) - _WORDS + 1):
         yield " ".join(words[start : start + _WORDS])

@@ -50,7 +50,7 @@ def report(
     redactor: Redactor,
     logs: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
-    """Its lines. ``root``: what relative settings are relative to; ``logs``: lines by model."""
+    """Return its lines. ``root``: the folder of relative settings; ``logs``: lines by model."""
     now = datetime.now(UTC)
     yield f"LLM-API Gateway {__version__}, {now:%Y-%m-%d %H:%M} UTC"
     yield redactor.line(f"system: {_system()}")
@@ -70,7 +70,7 @@ def report(
 
 
 def sentence(finding: Finding) -> str:
-    """``model Mistral-7b: needs ... : what to do``, for a line."""
+    """Return a finding as one line, like ``model Mistral-7b: needs ... : what to do``."""
     name = f"{finding.name} {finding.subject}" if finding.subject else finding.name
     return f"{name}: {finding.what}" + (f" -> {finding.do}" if finding.do else "")
 
@@ -143,7 +143,7 @@ def _is_error(line: str) -> bool:
 
 
 def redactor_for(settings: Settings, catalog: Catalog, environ: Mapping[str, str]) -> Redactor:
-    """What knows the secrets of this installation. Blocks."""
+    """Return a redactor that knows the secrets of this installation. Blocks."""
     specs = list(catalog.models.values())
     return Redactor(
         secrets=[
@@ -181,7 +181,7 @@ def _keys_of(spec: ModelSpec, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _prompts_of(spec: ModelSpec) -> Iterator[str]:
-    """Texts that say what somebody uses a model for."""
+    """Yield texts that tell what somebody uses a model for."""
     yield spec.description or ""
     yield from _texts(spec.set_params)
     for one in spec.personalities.values():

@@ -1,4 +1,4 @@
-"""The gateway as a process and as a service of systemd."""
+"""The gateway as a process, and as a service of systemd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASKED: Final = "LoadState ActiveState UnitFileState NeedDaemonReload FragmentPa
 
 
 def check_gateway(subject: Subject) -> Iterator[Finding]:
-    """Whether one runs on the data folder, and how it is."""
+    """Check whether a gateway runs on the data folder, and how it is."""
     folder = subject.settings.data_dir
     if subject.silent is not None:
         yield Finding("gateway", Level.ERROR, subject.silent, "see its log, and restart it")
@@ -50,7 +50,7 @@ def check_gateway(subject: Subject) -> Iterator[Finding]:
 
 
 def _open_files(subject: Subject) -> Iterator[Finding]:
-    """As ``serve`` warns: each connection may need two."""
+    """Check the limit of open files, as ``serve`` does: each connection may need two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = subject.settings.limits.connections
     if 0 <= hard < 2 * connections + 100:
@@ -59,7 +59,7 @@ def _open_files(subject: Subject) -> Iterator[Finding]:
 
 
 def check_service(subject: Subject) -> Iterator[Finding]:
-    """Its unit: there, started with the machine, running, as it is on disk."""
+    """Check the systemd unit: whether it exists, is enabled, runs, and is the one on disk."""
     if not _BOOTED.is_dir():
         yield Finding(
             "service", Level.OK, "this machine has no systemd: start the gateway yourself"
@@ -103,7 +103,7 @@ def _of_unit(scope: str, state: dict[str, str]) -> Iterator[Finding]:
 
 
 def _missing(fragment: str) -> list[str]:
-    """Settings of the unit that we ship, and that the one in ``fragment`` doesn't have."""
+    """Return the settings of the unit we ship that the one in ``fragment`` lacks."""
     try:
         installed = Path(fragment).read_text()
         shipped = skeleton(f"systemd/{UNIT}").read_text()
@@ -114,7 +114,7 @@ def _missing(fragment: str) -> list[str]:
 
 
 def settings_of(unit: str) -> dict[str, str]:
-    """The names of what is set in the text of a unit (systemd.syntax(7)), with the last value."""
+    """Return the names that a unit's text (systemd.syntax(7)) sets, each with its last value."""
     lines = (line.strip() for line in unit.splitlines())
     return {
         name.strip(): value.strip()
@@ -126,7 +126,7 @@ def settings_of(unit: str) -> dict[str, str]:
 
 
 def _show(scope: str) -> dict[str, str]:
-    """Properties of the unit; none where systemd doesn't answer."""
+    """Return properties of the unit; none if systemd doesn't answer."""
     command = ["systemctl", scope, "show", UNIT, "--property", ",".join(_ASKED)]
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""The gateway's own certificate: serving it, swapping it, judging it, making one.
+"""The gateway's own certificate: serving, replacing, checking and making it.
 
-``cryptography`` takes a tenth of a second to import, so every module here imports it
-inside the functions that need it: a gateway without TLS never pays for it.
+``cryptography`` takes a tenth of a second to import, so every module here imports it inside the
+functions that need it: a gateway without TLS never pays for it.
 """
 
 from gateway.names import default_domains

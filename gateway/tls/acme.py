@@ -1,7 +1,7 @@
 """A certificate that the gateway gets and renews by itself (ACME, RFC 8555).
 
-Until the first one is there, a temporary one is served that nobody trusts; after that there is
-always one in use, and a new one takes its place between two handshakes.
+Until the first certificate arrives, a temporary one is served that nobody trusts. After that there
+is always one in use, and a new one takes its place between two handshakes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LOOK_AGAIN = 6 * 3600.0  # seconds: the machine may have slept, or its clock be
 
 @dataclass(slots=True)
 class AcmeStatus:
-    """How it stands. POSIX times."""
+    """The state of the certificate and its renewal. POSIX times."""
 
     last_success: float | None = None
     next_try: float | None = None
@@ -45,7 +45,7 @@ class AcmeStatus:
 class AcmeCertificate:
     """The certificate of the domains in the settings.
 
-    :meth:`open` before listening, :meth:`keep` while listening.
+    Call :meth:`open` before listening, and :meth:`keep` while listening.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class AcmeCertificate:
         return self
 
     async def to_serve(self) -> TlsSettings:
-        """What to open the :class:`CertificateReloader` with."""
+        """Return what to open the :class:`CertificateReloader` with."""
         return await asyncio.to_thread(self._files.to_serve)
 
     async def keep(self, reloader: CertificateReloader) -> NoReturn:
-        """Get and renew, until cancelled. The sockets must be listening."""
+        """Get and renew the certificate until cancelled. The sockets must be listening."""
         self._challenges.attach(reloader)
         while True:
             await self._until_due()
@@ -114,7 +114,7 @@ class AcmeCertificate:
                 await asyncio.wait_for(self._wake.wait(), min(due, look_again) - now)
 
     async def _due(self) -> tuple[float, float]:
-        """When to renew, and when to think again; POSIX times."""
+        """Return when to renew, and when to decide again; POSIX times."""
         held, now = self._held, time.time()
         wanted = frozenset(self._settings.domains)
         if (
@@ -190,12 +190,12 @@ class AcmeCertificate:
 
 
 async def _in_daemon_thread(function: Callable[[], T], stop: threading.Event) -> T:
-    """As ``asyncio.to_thread``, but one that hardly holds up the end of the gateway.
+    """Run like ``asyncio.to_thread``, but in a thread that hardly delays the gateway's end.
 
-    The loop's own threads are waited for, and a server that does not answer would keep one for
-    as long as a request may take. Here ``stop`` is set when the caller is cancelled, and what
-    still waits for the network after :data:`_LEAVE` is left to itself. Not at once: a thread
-    that runs code when the interpreter ends can crash it.
+    The loop waits for its own threads, and a server that does not answer would keep one for as long
+    as a request may take. Here ``stop`` is set when the caller is cancelled, and whatever still
+    waits for the network after :data:`_LEAVE` is abandoned. Not at once: a thread that runs code
+    when the interpreter ends can crash it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -229,7 +229,7 @@ async def _in_daemon_thread(function: Callable[[], T], stop: threading.Event) ->
 
 
 def inspect_acme(tls: TlsSettings, *, file: str = FILE) -> Inspection:
-    """What is wrong with ``tls.acme``, which must be set. Blocks, but asks no server."""
+    """Return what is wrong with ``tls.acme``, which must be set. Blocks, but asks no server."""
     assert tls.acme is not None
     warnings = []
     if tls.acme.challenge == "http-01" and tls.redirect_port is None:

@@ -1,4 +1,4 @@
-"""What proves to an ACME authority that a name is ours: files over HTTP, certificates over TLS."""
+"""Proofs to an ACME authority that a name is ours: files over HTTP, certificates over TLS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEMPORARY = timedelta(days=90)
 
 
 class Challenges:
-    """The proofs of the moment. Set up in the loop, filled from the thread that talks ACME."""
+    """The present proofs. Set up in the loop, filled from the thread that talks ACME."""
 
     def __init__(self, tokens: MutableMapping[str, str]) -> None:
         #: Token -> key authorization; what /.well-known/acme-challenge/ answers from.
@@ -79,7 +79,9 @@ class Challenges:
 
 
 def offered_protocols(hello: bytes) -> list[str]:
-    """What a ClientHello (RFC 8446, 4.1.2; with its header) offers by ALPN; [] if it is odd."""
+    """Return what a ClientHello (RFC 8446, 4.1.2; with its header) offers by ALPN; [] if it
+    is odd.
+    """
     try:
         at = 4 + 2 + 32  # header, version, random
         at += 1 + hello[at]  # session id
@@ -106,7 +108,7 @@ def _strings(data: bytes) -> Iterator[str]:
 
 
 def _server_name(name: str) -> str:
-    """What the authority sends as SNI: for an address its name in reverse (RFC 8738, 6)."""
+    """Return the SNI that the authority sends; for an address its reversed name (RFC 8738, 6)."""
     parsed = parse_name(name)
     return parsed if isinstance(parsed, str) else parsed.reverse_pointer
 
@@ -124,9 +126,9 @@ def _proof(name: str, authorization: str) -> ssl.SSLContext:
 
 
 def self_signed_pem(names: tuple[str, ...], *, acme_identifier: bytes | None = None) -> bytes:
-    """Key and certificate that nobody trusts: a proof, or something to serve for the time being.
+    """Return key and certificate that nobody trusts: a proof, or something to serve meanwhile.
 
-    ``acme_identifier``: DER of the proof's extension (RFC 8737, 3). About a millisecond.
+    ``acme_identifier``: DER of the proof's extension (RFC 8737, 3). Takes about a millisecond.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -156,7 +158,7 @@ def self_signed_pem(names: tuple[str, ...], *, acme_identifier: bytes | None = N
 
 
 def alternative_names(names: tuple[str, ...]) -> Any:
-    """The subjectAltName of these host names and addresses."""
+    """Return the subjectAltName of these host names and addresses."""
     from cryptography import x509
 
     parsed = [parse_name(name) for name in names]
@@ -169,7 +171,7 @@ def alternative_names(names: tuple[str, ...]) -> Any:
 
 
 def key_pem(key: Any) -> bytes:
-    """A private key as unencrypted PKCS#8."""
+    """Return a private key as unencrypted PKCS#8."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,4 +1,4 @@
-"""The conversation with an ACME server, by the packages ``acme`` and ``josepy``. All of it blocks.
+"""The conversation with an ACME server, by the packages ``acme`` and ``josepy``. Blocks.
 
 One object is one conversation: directory, account, order, proofs, certificate.
 """
@@ -31,7 +31,9 @@ _NONCES = 5  # tries with fresh nonces; Let's Encrypt may refuse some when it is
 
 
 class AcmeError(Exception):
-    """No certificate, and why, in one line. ``retry_after``: seconds the server asks to wait."""
+    """There is no certificate; the message says why in one line. ``retry_after``: seconds
+    to wait.
+    """
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -39,11 +41,11 @@ class AcmeError(Exception):
 
 
 class Stopped(Exception):
-    """The gateway is being shut down, and the conversation was broken off."""
+    """The gateway is shutting down, so the conversation was broken off."""
 
 
 def missing_packages() -> str | None:
-    """What has to be installed for ACME, as a sentence; None if all is there."""
+    """Return what has to be installed for ACME, as a sentence; None if nothing has."""
     missing = [name for name in ("acme", "josepy") if importlib.util.find_spec(name) is None]
     if not missing:
         return None
@@ -51,7 +53,7 @@ def missing_packages() -> str | None:
 
 
 class Conversation:
-    """Use it as ``with Conversation(...) as acme``; it may be broken off by ``stop``."""
+    """Use it as ``with Conversation(...) as acme``. ``stop`` can break it off."""
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class Conversation:
         self._client.net.session.close()
 
     def issue(self) -> bytes:
-        """A new key, and the chain of a certificate for it, as PEM."""
+        """Return a new key, and the chain of a certificate for it, as PEM."""
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -109,9 +111,10 @@ class Conversation:
         return key_pem(key) + order.fullchain_pem.encode()
 
     def advice(self, certificate: bytes) -> tuple[datetime | None, datetime]:
-        """When the authority wants ``certificate`` (PEM) renewed, and when to ask again (ARI).
+        """Return when the authority wants ``certificate`` (PEM) renewed, and when to ask again
+        (ARI).
 
-        The first is aware, or None if it has no wish; the second is naive local time.
+        The first is aware, or None if the authority has no wish; the second is naive local time.
         """
         with self._explained():
             return self._client.renewal_time(certificate)
@@ -161,7 +164,9 @@ class Conversation:
 
     @contextlib.contextmanager
     def _explained(self) -> Any:
-        """Whatever goes wrong becomes one :class:`AcmeError`: the caller has one answer to it."""
+        """Turn whatever goes wrong into an :class:`AcmeError`: the caller handles all of it
+        alike.
+        """
         try:
             yield
         except (AcmeError, Stopped):
@@ -180,7 +185,9 @@ def _network(settings: AcmeSettings, key: JWKEC, stop: threading.Event) -> Any:
     from josepy.jwa import ES256
 
     class Network(ClientNetwork):
-        """Ends at the next request after ``stop``, and is patient with refused nonces."""
+        """A client that ends at the next request after ``stop``, and repeats requests with
+        refused nonces.
+        """
 
         def get(self, *args: Any, **options: Any) -> Any:
             if stop.is_set():
@@ -210,7 +217,7 @@ def _network(settings: AcmeSettings, key: JWKEC, stop: threading.Event) -> Any:
 
 
 def _account_key(file: Path) -> JWKEC:
-    """The account's key, made at the first use."""
+    """Return the account's key, which is made at the first use."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from josepy.jwk import JWKEC

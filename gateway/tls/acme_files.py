@@ -1,8 +1,7 @@
-"""What ACME leaves in the data folder: ``acme/DOMAIN/certificate.pem`` and notes of tries.
+"""The ACME files in the data folder: ``acme/DOMAIN/certificate.pem`` and notes of tries.
 
-Key and chain lie in one file, so that no moment sees a new key beside an old certificate. Its
-first line, which PEM readers skip (RFC 7468, 2), says which authority was asked. All methods
-block.
+Key and chain are in one file, so that there is never a new key beside an old certificate. Its first
+line, which PEM readers skip (RFC 7468, 2), says which authority was asked. All methods block.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class AcmeFiles:
         self._tries = self._home / "tries.json"
 
     def held(self) -> Held | None:
-        """The certificate there is; None if there is none that can be read."""
+        """Return the present certificate; None if there is none that can be read."""
         from cryptography import x509
         from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -79,7 +78,7 @@ class AcmeFiles:
         )
 
     def to_serve(self) -> TlsSettings:
-        """The certificate; before the first one has come, one that nobody trusts."""
+        """Return the certificate, or one that nobody trusts until the first one arrives."""
         if self.held() is not None:
             return _settings_for(self.certificate)
         make_folder(self._home)
@@ -87,7 +86,7 @@ class AcmeFiles:
         return _settings_for(self._temporary)
 
     def take(self, data: bytes) -> TlsSettings:
-        """Put a new key and chain in the old one's place, if it can be served."""
+        """Replace key and chain by new ones, if these can be served."""
         make_folder(self._home)
         candidate = self._home / "new.pem"
         line = f"{_FIRST_LINE}{self._settings.directory}\n"
@@ -101,7 +100,9 @@ class AcmeFiles:
         return _settings_for(self.certificate)
 
     def tries(self) -> list[float]:
-        """POSIX times of tries since the last success: an authority's limits outlive a restart."""
+        """Return the times of tries since the last success: an authority's limits outlive a
+        restart.
+        """
         try:
             times = json.loads(self._tries.read_bytes())
         except (OSError, ValueError):
@@ -109,14 +110,14 @@ class AcmeFiles:
         return [float(t) for t in times if isinstance(t, int | float)][-_REMEMBERED:]
 
     def note_try(self) -> None:
-        """Remember that a try begins now; before it, for it may not live to tell."""
+        """Record that a try begins; before it, because the process may not survive it."""
         make_folder(self._home)
         times = [*self.tries(), time.time()]
         with contextlib.suppress(OSError):  # a full disk: the pace in memory still holds
             write_whole(self._tries, json.dumps(times).encode(), secret=True)
 
     def forget_tries(self) -> None:
-        """The last one succeeded."""
+        """Forget the tries, as the last one succeeded."""
         self._tries.unlink(missing_ok=True)
 
 

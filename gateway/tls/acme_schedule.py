@@ -1,7 +1,7 @@
-"""When a certificate is renewed, and when one that could not be got is asked for again. Pure.
+"""When to renew a certificate, and when to ask again after a failure. Pure.
 
-What Let's Encrypt allows (https://letsencrypt.org/docs/rate-limits/): 5 failed validations of
-a name an hour, and 5 certificates for the same names in 7 days, one more every 34 hours.
+Let's Encrypt allows (https://letsencrypt.org/docs/rate-limits/) 5 failed validations of a name an
+hour, and 5 certificates for the same names in 7 days, one more every 34 hours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ASK_AGAIN = (60.0, 86400.0)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast failures are followed by new tries. Seconds."""
+    """How quickly new tries follow failures. Seconds."""
 
     first_retry: float = 900.0
     longest_retry: float = 12 * _HOUR
@@ -28,12 +28,14 @@ class Pace:
     after_unusable: float = 34 * _HOUR
 
     def wait(self, failures: int) -> float:
-        """Seconds to wait after the last of ``failures`` failures in a row."""
+        """Return the seconds to wait after the last of ``failures`` failures in a row."""
         grown = self.first_retry * 2.0 ** min(failures - 1, 30)
         return min(grown, self.longest_retry) * random.uniform(1.0, 1.2)  # noqa: S311
 
     def permitted(self, tries: Sequence[float], now: float) -> float:
-        """The time of the first try that the limit allows; ``tries`` and result: POSIX time."""
+        """Return the time of the first try that the limit allows; ``tries`` and result:
+        POSIX time.
+        """
         recent = sorted(time for time in tries if now - _HOUR < time <= now)
         if len(recent) < self.tries_an_hour:
             return now
@@ -41,30 +43,33 @@ class Pace:
 
 
 def renewal_due(start: datetime, end: datetime, serial: int) -> datetime:
-    """Two thirds into a certificate's life, or a little later.
+    """Return the time two thirds into a certificate's life, or a little later.
 
-    The jitter (up to a thirtieth of the life: three days of ninety) comes from the serial
-    number, so that a restart does not move the time.
+    The jitter (up to a thirtieth of the life: three days of ninety) comes from the serial number,
+    so that a restart does not move the time.
     """
     jitter = random.Random(serial).random()  # noqa: S311 - spreads load, guards nothing
     return start + (end - start) * (2 / 3 + jitter / 30)
 
 
 def with_advice(start: datetime, end: datetime, own: datetime, advised: datetime | None) -> float:
-    """POSIX time of the renewal, if the authority (ARI, RFC 9773) advises ``advised``.
+    """Return the POSIX time of the renewal, given the authority's advice ``advised`` (ARI, RFC
+    9773).
 
-    It may ask for it earlier (it is going to revoke the certificate) or later than ``own``,
-    but not later than a tenth before the end.
+    The authority may ask for it earlier than ``own`` (it is going to revoke the certificate) or
+    later, but not later than a tenth before the end.
     """
     return min(advised or own, end - (end - start) / 10).timestamp()
 
 
 def ask_again(now: float, wished: datetime) -> float:
-    """POSIX time of the next look at the authority's advice. ``wished``: local time, naive."""
+    """Return when to ask for the authority's advice again (POSIX). ``wished``: local time,
+    naive.
+    """
     least, most = _ASK_AGAIN
     return now + min(max(wished.timestamp() - now, least), most)
 
 
 def day(time: float) -> str:
-    """A POSIX time for people: minutes, UTC."""
+    """Return a POSIX time for people: minutes, UTC."""
     return f"{datetime.fromtimestamp(time, UTC) + timedelta(seconds=30):%Y-%m-%d %H:%M} UTC"

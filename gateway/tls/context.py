@@ -1,4 +1,4 @@
-"""The server's SSLContext, and how a new certificate takes over while connections stay open."""
+"""The server's SSLContext, and how it gets a new certificate while connections stay open."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ _Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 def build_context(tls: TlsSettings, *, file: str = FILE) -> ssl.SSLContext:
-    """A context that serves this certificate over TLS 1.2 and 1.3, HTTP/1.1 only.
+    """Return a context that serves this certificate over TLS 1.2 and 1.3, HTTP/1.1 only.
 
-    Blocks (files, and a key derivation where the key is encrypted): call it in a thread. Raises
-    :class:`InvalidFiles`, whose problems name the keys of ``file``, if it cannot be served; one
-    that clients will not accept (expired, wrong chain) can, see :func:`inspect`.
+    Blocks (files, and a key derivation if the key is encrypted): call it in a thread. Raises
+    :class:`InvalidFiles`, whose problems name the keys of ``file``, if it cannot be served. A
+    certificate that clients will not accept (expired, wrong chain) can be served, see
+    :func:`inspect`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -88,7 +89,7 @@ def _load(context: ssl.SSLContext, tls: TlsSettings) -> None:
 
 
 def _explain(error: Exception, tls: TlsSettings, file: str) -> list[Problem]:
-    """What is wrong in the words of :func:`inspect`; OpenSSL's own where it found nothing."""
+    """Return what is wrong in the words of :func:`inspect`, or in OpenSSL's if it found nothing."""
     if errors := inspect(tls, file=file).errors:
         return list(errors)
     reason = getattr(error, "reason", None) or error
@@ -134,10 +135,10 @@ class CertificateReloader:
         return cls(tls, context, signature, file)
 
     async def reload(self, tls: TlsSettings | None = None) -> None:
-        """Read the files again, or those of new settings; new handshakes use what they hold.
+        """Read the files again, or those of new settings, for new handshakes.
 
-        Raises :class:`InvalidFiles`, and goes on with the certificate in use, if anything is
-        wrong with the new one, so that a good certificate never gives way to an expired one.
+        Raises :class:`InvalidFiles`, and keeps the certificate in use, if anything is wrong with
+        the new one: a good certificate is never replaced by an expired one.
         """
         async with self._reloading:
             wanted = tls or self._tls
@@ -163,18 +164,18 @@ class CertificateReloader:
             self.changed(info)
 
     async def inspect(self) -> Inspection:
-        """Judge the files as they are now, and tell :attr:`changed` of the certificate."""
+        """Check the files as they are now, and tell :attr:`changed` of the certificate."""
         found = await asyncio.to_thread(inspect, self._tls, file=self._file)
         if self.changed is not None and found.certificate is not None:
             self.changed(found.certificate)
         return found
 
     async def check(self) -> bool:
-        """One look at the files; True if a new certificate was taken over.
+        """Look at the files once; return True if a new certificate is in use.
 
-        New files are taken at the second look that finds them the same, because tools write
-        key, certificate and chain one after the other. Broken ones are reported once, and only
-        if they stay as they are: to a slow tool's key the certificate is still to come.
+        New files are taken at the second look that finds them the same, because tools write key,
+        certificate and chain one after the other. Broken ones are reported once, and only if they
+        stay as they are: a slow tool may still be writing the certificate for its new key.
         """
         seen = await asyncio.to_thread(_signature, self._tls)
         settled, self._seen = seen == self._seen, seen
@@ -199,7 +200,7 @@ class CertificateReloader:
                 _log.error("new certificate refused, the old one stays in use: %s", reasons)
 
     async def watch(self, interval: float = _LOOK_EVERY) -> NoReturn:
-        """:meth:`check` every ``interval`` seconds, until cancelled."""
+        """Call :meth:`check` every ``interval`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(interval)
             await self.check()
@@ -224,7 +225,9 @@ def _build_flawless(tls: TlsSettings, file: str) -> tuple[ssl.SSLContext, Certif
 
 
 def _signature(tls: TlsSettings) -> _Signature:
-    """What changes when one of the files is written, replaced, or linked to another."""
+    """Return a value that changes when one of the files is written, replaced, or linked
+    elsewhere.
+    """
     return tuple(_stat(path) for path in (tls.private_key, tls.certificate, tls.ca_chain))
 
 

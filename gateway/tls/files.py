@@ -1,4 +1,6 @@
-"""Writing keys and certificates: nobody ever sees half of one, or a key not meant for him."""
+"""Writing keys and certificates, so that nobody ever sees half of one, or a key of somebody
+else.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """All of the file or nothing, and a secret one never readable by others, not for a moment."""
+    """Write all of the file or nothing. A secret file is never readable by others."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     mode = 0o600 if secret else 0o644
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -1,4 +1,4 @@
-"""What is wrong with the key, certificate and chain that the settings name, and how to mend it."""
+"""What is wrong with the configured key, certificate and chain, and how to repair it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CertificateInfo:
 
 
 class Inspection(NamedTuple):
-    """``errors``: cannot be served, or no client would accept it. ``warnings``: works, but."""
+    """``errors``: it can't be served, or no client would accept it. ``warnings``: it works, but."""
 
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
@@ -65,11 +65,11 @@ class _Report:
 
 
 def inspect(tls: TlsSettings, *, now: datetime | None = None, file: str = FILE) -> Inspection:
-    """Everything that is wrong with these files at ``now`` (aware; default: this moment).
+    """Return everything that is wrong with these files at ``now`` (aware; default: this moment).
 
-    ``file`` is where the settings came from, for the problems. Whether TLS is enabled at all is
-    the caller's to ask. Blocks: call it in a thread. A key that other users of the machine can
-    read is a warning: it works, and on a box with one user nothing is lost yet.
+    ``file`` is where the settings came from, for the problems. The caller decides whether TLS is
+    enabled at all. Blocks: call it in a thread. A key that other users of the machine can read is a
+    warning: it works, and on a machine with one user nothing is lost yet.
     """
     report = _Report(file)
     key_data = _read(report, "private_key", tls.private_key, required=True)
@@ -170,7 +170,7 @@ def _private_key(report: _Report, tls: TlsSettings, data: bytes) -> PrivateKeyTy
 def _certificates(
     report: _Report, key: str, path: Path | None, data: bytes | None
 ) -> list[Certificate]:
-    """Every certificate in the file; after an error none."""
+    """Return every certificate in the file; after an error none."""
     from cryptography.x509 import load_der_x509_certificate
 
     if data is None:
@@ -230,10 +230,10 @@ def _check_times(report: _Report, tls: TlsSettings, own: Certificate, now: datet
 def _check_chain(
     report: _Report, tls: TlsSettings, chain: Sequence[Certificate], now: datetime
 ) -> None:
-    """Whether each certificate is signed by another one of the chain, up to the last.
+    """Check whether each certificate is signed by another one of the chain, up to the last.
 
-    The root may be absent, for clients have it. The order is not judged: TLS 1.3 clients must
-    take any (RFC 8446, 4.4.2), and others do.
+    The root may be missing, because clients have it. The order doesn't matter: TLS 1.3 clients must
+    accept any (RFC 8446, 4.4.2), and others do.
     """
     where = ("ca_chain", tls.ca_chain) if tls.ca_chain else ("certificate", tls.certificate)
     used, current = {chain[0]}, chain[0]
@@ -296,7 +296,9 @@ def _info(certificate: Certificate) -> CertificateInfo:
 
 
 def _called(name: Name) -> str:
-    """What people call an authority: its organisation says more than a common name like ``R11``."""
+    """Return the name of an authority: its organisation says more than a common name like
+    ``R11``.
+    """
     from cryptography.x509.oid import NameOID
 
     found = [

@@ -1,4 +1,4 @@
-"""PEM text (RFC 7468) taken apart; no I/O, and nothing but the standard library."""
+"""Parsing PEM text (RFC 7468); no I/O, and nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _KEY_LABELS = frozenset(
 
 
 class KeyBlock(NamedTuple):
-    """One private key as it stands in a file."""
+    """One private key as it is in a file."""
 
     pem: bytes
     encrypted: bool
 
 
 def certificates(data: bytes) -> list[bytes]:
-    """The DER of each certificate in ``data``, in order.
+    """Return the DER of each certificate in ``data``, in order.
 
-    A block whose base64 is damaged gives ``b""``, so that the others keep their numbers.
+    A block with damaged base64 gives ``b""``, so that the others keep their numbers.
     """
     found = []
     for match in _BLOCK.finditer(data):
@@ -37,7 +37,7 @@ def certificates(data: bytes) -> list[bytes]:
 
 
 def private_key(data: bytes) -> KeyBlock | None:
-    """The first private key that TLS can use: PKCS#8, or the older RSA and EC formats."""
+    """Return the first private key that TLS can use: PKCS#8, or the older RSA and EC formats."""
     for match in _BLOCK.finditer(data):
         if match[1] in _KEY_LABELS:
             encrypted = match[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in match[2]
@@ -46,14 +46,14 @@ def private_key(data: bytes) -> KeyBlock | None:
 
 
 def labels(data: bytes) -> list[str]:
-    """What the file holds, as its blocks are called."""
+    """Return the labels of the blocks in the file."""
     return [match[1].decode() for match in _BLOCK.finditer(data)]
 
 
 def served_chain(certificate: bytes, ca_chain: bytes) -> list[bytes]:
-    """DER of what a handshake sends: the server's certificate, then those that lead to a root.
+    """Return the DER that a handshake sends: the server's certificate, then those up to a root.
 
-    None twice: win-acme's ``-chain.pem`` repeats the server's certificate, and other tools put
-    the chain into both files.
+    None is there twice: win-acme's ``-chain.pem`` repeats the server's certificate, and other tools
+    put the chain into both files.
     """
     return list(dict.fromkeys((*certificates(certificate), *certificates(ca_chain))))

@@ -1,7 +1,7 @@
 """A small local certificate authority, and a server certificate signed by it.
 
-For a box without a public name, or while trying things out: clients that trust the authority
-(one file, once) accept every certificate made from it later.
+It is for a machine without a public name, or for trying things out: clients that trust the
+authority (one file, once) accept every certificate made by it later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SKEW = timedelta(hours=1)  # a client's clock may be a little behind
 
 @dataclass(frozen=True, slots=True)
 class SelfSigned:
-    """What was made, and where it lies."""
+    """What was made, and where it is."""
 
     private_key: Path
     certificate: Path
@@ -54,9 +54,9 @@ def self_signed(
 ) -> SelfSigned:
     """Write ``D-key.pem``, ``D-crt.pem`` and ``D-chain.pem``, D being the first domain.
 
-    The authority (``local-ca-key.pem``, ``local-ca-crt.pem``) is made once and used again.
-    Raises ValueError for a bad name, number of days or authority, and FileExistsError where a
-    file is there already; with ``force`` that one is renamed to ``*.bak``. Blocks.
+    The authority (``local-ca-key.pem``, ``local-ca-crt.pem``) is made once and reused. Raises
+    ValueError for a bad name, number of days or authority, and FileExistsError if a file exists
+    already; with ``force`` that file is renamed to ``*.bak``. Blocks.
     """
     names = tuple(dict.fromkeys(parse_name(domain.strip()) for domain in domains))
     if not names:
@@ -99,7 +99,7 @@ def self_signed(
 
 
 def _authority(folder: Path, start: datetime) -> tuple[EllipticCurvePrivateKey, Certificate, bool]:
-    """The authority of this folder: key, certificate, and whether it was made just now."""
+    """Return the authority of this folder: key, certificate, and whether it was just made."""
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

@@ -1,1 +1,1 @@
-"""The page at ``/``: its TypeScript in ``src``, and what serves the files it is built into."""
+"""The web page at ``/``: its TypeScript in ``src``, and what serves the built files."""

@@ -1,7 +1,7 @@
-"""The built page (``dist``), read when it is asked for and then kept in memory. Blocks.
+"""The built page (``dist``), read when it is first asked for and then kept in memory. Blocks.
 
-Beside a file lie its compressed forms, made when the page was built: ``app.js.br``, ``.zst`` and
-``.gz``. They are the same file in another coding (RFC 9110, 8.4), with an ETag of their own.
+Next to a file are its compressed forms, made when the page was built: ``app.js.br``, ``.zst`` and
+``.gz``. They are the same file in another coding (RFC 9110, 8.4), each with an ETag of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEAD: Final = re.compile(rb"<head[^>]*>", re.IGNORECASE)
 
 
 class Body(NamedTuple):
-    """Bytes as they are sent. ``coding``: of Content-Encoding; ``None``: as they are."""
+    """Bytes as they are sent. ``coding``: their Content-Encoding, or ``None``."""
 
     content: bytes
     coding: str | None
@@ -49,13 +49,17 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: its Content-Type, and its bytes in every coding there is; ``None``: as it is."""
+    """One file: its Content-Type, and its bytes in every coding there is; ``None``:
+    uncompressed.
+    """
 
     kind: str
     bodies: Mapping[str | None, Body]
 
     def body(self, accept_encoding: str) -> Body:
-        """The smallest that a client takes, whose Accept-Encoding says so (RFC 9110, 12.5.3)."""
+        """Return the smallest body that a client with this Accept-Encoding takes (RFC 9110,
+        12.5.3).
+        """
         accepted = _accepted(accept_encoding)
         for coding in _CODINGS:
             if coding in self.bodies and accepted.get(coding, accepted.get("*", False)):
@@ -64,7 +68,7 @@ class File:
 
 
 class Files:
-    """The files by their paths below ``/``, as they were when the page was asked for last."""
+    """The files by their paths below ``/``, as they were when the page was last asked for."""
 
     def __init__(self, dist: Path = DIST) -> None:
         self._dist = dist
@@ -74,24 +78,24 @@ class Files:
         self._read: dict[str, File] = {}
 
     def kept(self, path: str) -> File | None:
-        """A file that was read already. Does not block."""
+        """Return a file that was read already. Does not block."""
         return self._read.get(path)
 
     def may_have(self, path: str) -> bool:
-        """Whether to look for it is worth a thread. Does not block."""
+        """Return whether looking for the file is worth a thread. Does not block."""
         return self._paths is None or path in self._paths
 
     def page(self) -> File | None:
-        """The page itself; ``None`` where it was never built.
+        """Return the page itself; ``None`` if it was never built.
 
-        It is looked at again, as the gateway may have been upgraded beneath itself. While it is
-        being built there is none for a moment, and what was there before is still answered.
+        It is looked at again each time, as the gateway may have been upgraded while it runs. While
+        it is being built there is none for a moment; then the previous one is returned.
         """
         with self._lock:
             return self._page()
 
     def file(self, path: str) -> File | None:
-        """Any other file. ``path`` is looked up among those there are, never on the disk."""
+        """Return any other file. ``path`` is looked up among the known files, never on the disk."""
         with self._lock:
             if self._paths is None:
                 self._page()
@@ -118,7 +122,7 @@ class Files:
 
 
 def is_built(dist: Path = DIST) -> bool:
-    """Whether there is a page to serve."""
+    """Return whether there is a page to serve."""
     return (dist / PAGE).is_file()
 
 
@@ -131,7 +135,7 @@ def _paths(dist: Path) -> Iterator[str]:
 
 
 def _page_in(file: Path) -> File:
-    """A page as a gateway serves it: it was compressed as static hosting does."""
+    """Return a page as a gateway serves it: it was compressed as static hosting does."""
     content = _HEAD.sub(lambda found: found[0] + _SERVED, file.read_bytes(), count=1)
     bodies = {None: _body(content, None), "gzip": _body(gzip.compress(content, mtime=0), "gzip")}
     return File(_TYPES[".html"], bodies)
@@ -151,7 +155,7 @@ def _body(content: bytes, coding: str | None) -> Body:
 
 
 def _accepted(accept_encoding: str) -> dict[str, bool]:
-    """Codings, and whether each is taken: one of quality 0 is not."""
+    """Return codings, and whether each is accepted: one of quality 0 is not."""
     found: dict[str, bool] = {}
     for part in accept_encoding.lower().split(","):
         coding, _, parameters = part.partition(";")

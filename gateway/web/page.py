@@ -1,7 +1,7 @@
-"""The page at ``/`` and what belongs to it, for everybody: they are the same for who has no key.
+"""The web page at ``/`` and its files, for everybody: they are the same without a key.
 
-Its address is also the API's: a program that asks for ``/`` without wanting HTML is told, in
-JSON as everywhere, where it should have asked. All other paths of the page are its own.
+Its address is also the API's. A program that asks for ``/`` without wanting HTML is told, in JSON
+as everywhere, where it should have asked. All other paths of the page are its own.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ _AT_ONCE: Final = 64 * 1024
 
 
 class _Pieces(payload.Payload):
-    """Bytes that are sent piece by piece, each when its client has taken those before.
+    """Bytes that are sent piece by piece, each when the client has taken those before.
 
-    In one piece, what a client does not take would be copied for each of them, and whoever asks for
-    the page needs no key.
+    In one piece, what a slow client does not take would be copied for each of them, and whoever
+    asks for the page needs no key.
     """
 
     _value: bytes
@@ -81,7 +81,7 @@ class _Pieces(payload.Payload):
             await writer.write(whole[start : start + _AT_ONCE])
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """All of it as text."""
+        """Return all of it as text."""
         return self._value.decode(encoding, errors)
 
 
@@ -92,7 +92,9 @@ class PageHandlers:
         self._files = files
 
     def routes(self) -> Routes:
-        """Return the rows of the page. They are no part of the API, nor of its document."""
+        """Return ``(method, path, handler)`` of the page. They are not part of the API, nor
+        of its document.
+        """
         yield Row("GET", "/", self.root, Scope.PUBLIC, head=True)
         for path in ("/favicon.ico", "/manifest.webmanifest", "/sw.js"):
             yield Row("GET", path, self.file, Scope.PUBLIC, head=True)
@@ -100,7 +102,7 @@ class PageHandlers:
             yield Row("GET", f"/{folder}/{{path:.+}}", self.file, Scope.PUBLIC, head=True)
 
     async def root(self, request: web.Request) -> web.StreamResponse:
-        """GET /: the page to who takes HTML; to others, where the API is."""
+        """GET /: the page for clients that take HTML; for others, where the API is."""
         if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
             context = request[CONTEXT]
             try:
@@ -126,7 +128,7 @@ class PageHandlers:
         return _answer(request, found, _ASK_AGAIN, vary="Accept, Accept-Encoding")
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """GET /assets/...: what the page is made of."""
+        """GET /assets/...: the files of the page."""
         path = request.path.removeprefix("/")
         files = self._files
         found = files.kept(path)
@@ -141,7 +143,7 @@ class PageHandlers:
         return _answer(request, found, caching, vary="Accept-Encoding")
 
     async def docs(self, request: web.Request) -> web.Response | None:
-        """The page of the API, for /docs; ``None`` where it was never built."""
+        """Return the page of the API, for /docs; ``None`` if it was never built."""
         files = self._files
         if await asyncio.to_thread(files.page) is None:
             return None
