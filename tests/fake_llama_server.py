@@ -108,7 +108,7 @@ def note_start(file: Path) -> list[int]:
     return beside
 
 
-def gpus() -> dict[str, list]:
+def gpus() -> dict[str, list[Any]]:
     """Name -> [description, total, free]. What each one has taken stands in a file by its pid."""
     file = Path(env("FAKE_GPUS"))
     found = {name: [what, total, total - held] for name, (what, total, held) in read(file).items()}
@@ -119,7 +119,7 @@ def gpus() -> dict[str, list]:
     return found
 
 
-def read(file: Path) -> dict:
+def read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 

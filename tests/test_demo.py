@@ -18,7 +18,7 @@ import pytest
 
 from tests.harness import COMMAND, DEMO, DEMO_GGUF, MakeGateway, Served, wait_until
 
-QUESTION = [{"role": "user", "content": "Say hello."}]
+QUESTION: Any = [{"role": "user", "content": "Say hello."}]
 
 
 def get(served: Served, path: str, key: str | None = None) -> tuple[int, Any]:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_what_a_killed_gateway_left_is_removed_by_the_next(
     living, killed = start("living"), start("killed")
     assert living.key  # its models can be asked for
     with living.client() as client:
-        question = [{"role": "user", "content": "hi"}]
+        question: Any = [{"role": "user", "content": "hi"}]
         client.chat.completions.create(model="m", messages=question)
         assert {folder_of(living), folder_of(killed)} == set(home.iterdir())
         assert home.stat().st_mode & 0o077 == 0

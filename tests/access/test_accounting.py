@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.accounting import Accounting, Record
+from gateway.access.accounting import Accounting
 from gateway.access.rate_limits import DAY, Limits
-from gateway.access.request_log import RECENT
+from gateway.access.request_log import RECENT, Record
 from gateway.access.store import Store
 from gateway.access.store import Usage as Stored
 from gateway.errors import RateLimited

@@ -57,7 +57,7 @@ def test_networks() -> None:
     for local in (None, "", "/run/x.sock"):
         assert network_of(local) is None
         table = WrongKeys(allowed=1)
-        assert allowed(table, local) == 100  # type: ignore[arg-type]
+        assert allowed(table, local) == 100
 
 
 @given(st.text())

@@ -96,7 +96,7 @@ def rows() -> Iterator[Row]:
     yield Row("text", "/completion", long, least=2**18)
     kept = ["content", "completion_probabilities"]
     yield Row("text", "/completion", {**long, "response_fields": kept}, least=2**18)
-    several = {"prompt": ["a", STORY], "response_fields": kept}
+    several: Any = {"prompt": ["a", STORY], "response_fields": kept}
     yield Row("text", "/completion", {**long, **several}, least=2**18)
 
     for more in ({}, STREAM, {**STREAM, "timings_per_token": True}):

@@ -14,7 +14,7 @@ from tests.harness import MakeGateway, Running, fake_model
 from tests.wire import connected, head, with_tls
 
 REFUSAL = "this fake does not want to start"
-CHATS = {
+CHATS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
     "/v1/completions": {"prompt": "hi"},
     "/v1/responses": {"input": "hi"},

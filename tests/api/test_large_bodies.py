@@ -37,7 +37,7 @@ LONG_TEXTS = {"request": {"text_bytes": "64MiB"}}
 def served(serve: Any, tmp_path: Path) -> Served:
     models = {"m": fake_model(tmp_path)}
     project(tmp_path, models, llama_server=str(FAKE), limits=LONG_TEXTS)
-    return serve()  # type: ignore[no-any-return]
+    return serve()
 
 
 def longest_wait(url: str, ask: Any) -> float:

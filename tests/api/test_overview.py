@@ -56,7 +56,7 @@ async def test_requests_under_way_and_ended(running: Running, gate: Path) -> Non
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "private"}]}
     async with running.request("POST", "/v1/chat/completions", json=body) as response:
         await response.content.readany()
-        seen = await look(running)
+        seen: list[Any] = await look(running)
         (one,) = seen["requests"]["under_way"]
         assert one["id"] == response.headers["X-Request-Id"]
         assert (one["name"], one["model"], one["route"]) == ("test", "m", "/v1/chat/completions")

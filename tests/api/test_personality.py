@@ -79,7 +79,7 @@ async def test_the_loaded_personality_goes_into_every_request(
         wanted = {"model": "m", "personality": "teacher"}
         assert (await running.json("POST", "/loadModel", json=wanted))[0] == 200
         for name in ("NotNeeded", "", "m", None):
-            assert (await running.chat(name))[0] == 200  # type: ignore[arg-type]
+            assert (await running.chat(name))[0] == 200
             assert recorded(record)[-1]["messages"][0]["content"] == TEACHER
         await running.chat("m", personality="none")
         assert recorded(record)[-1]["messages"][0]["role"] == "user"

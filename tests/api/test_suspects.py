@@ -21,7 +21,7 @@ from gateway.proxy.unqueued import ask_unqueued
 from gateway.tasks import spawn
 from tests.harness import DEMO_GGUF, MakeGateway, Running, fake_model
 
-MESSAGES = [{"role": "user", "content": "hi"}]
+MESSAGES: Any = [{"role": "user", "content": "hi"}]
 ROUTES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": MESSAGES},
     "/v1/completions": {"prompt": "hi"},

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.access.accounting import Record
+from gateway.access.request_log import Record
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.proxy.sse import Usage

@@ -110,7 +110,7 @@ def test_names_that_the_owner_lists() -> None:
 async def test_admin_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {name: fake_model(tmp_path) for name in ("a", "b")}
     async with make_gateway(models, auth={"enabled": False}) as running:
-        running.key = None  # type: ignore[assignment]
+        running.key = None
         assert (await running.json("POST", "/loadModel", json={"model": "a"}))[0] == 200
         assert (await running.json("GET", "/admin/status"))[1]["active"]["model"] == "a"
         evil = {"Origin": "https://evil.example"}

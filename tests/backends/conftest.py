@@ -80,7 +80,7 @@ async def make_scheduler(box: Box) -> AsyncIterator[MakeScheduler]:
     def make(*specs: ModelSpec, **options: Any) -> Scheduler:
         names = ("max_loaded", "budget", "patience", "linger")
         limits = {name: options.pop(name) for name in names if name in options}
-        own = {"queue_size": 100, "queue_timeout": 20.0, "idle_unload": None}
+        own: dict[str, Any] = {"queue_size": 100, "queue_timeout": 20.0, "idle_unload": None}
         own |= {"memory_known": True}
         own |= {key: options.pop(key) for key in list(options) if key in own}
         environment = box.environment(**options)

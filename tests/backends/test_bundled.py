@@ -28,7 +28,7 @@ SMALL = {"model": MODEL, "ctxSize": 1024, "threads": 1, "temperature": 0, "seed"
 QUESTION = [{"role": "user", "content": "Say hello."}]
 
 
-def spec_of(params: dict | None = None, **beside: object) -> ModelSpec:
+def spec_of(params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
     entry = {"params": SMALL | (params or {}), **beside}
     return parse_catalog(json.dumps({"demo": entry})).models["demo"]
 
@@ -93,13 +93,13 @@ class Child:
         finally:
             connection.close()
 
-    def post(self, path: str, body: dict) -> dict:
+    def post(self, path: str, body: dict[str, Any]) -> Any:
         with self.connection() as connection:
             connection.request("POST", path, json.dumps(body))
             answer = connection.getresponse()
             return {"status": answer.status, **json.loads(answer.read())}
 
-    def chat(self, **fields: object) -> dict:
+    def chat(self, **fields: object) -> Any:
         answer = self.post("/v1/chat/completions", {"messages": QUESTION, **fields})
         assert answer["status"] == 200, answer
         return answer

@@ -43,7 +43,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]
     served = Served(root / "project")
     try:
         assert served.url
-        asked = [COMMAND, "chat", "--config", config, "--max-tokens", "4", "tiny", "Hi"]
+        asked: list[Any] = [COMMAND, "chat", "--config", config, "--max-tokens", "4", "tiny", "Hi"]
         subprocess.run(asked, check=True, capture_output=True)
         yield served, str(config)
     finally:

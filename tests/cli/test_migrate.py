@@ -43,7 +43,7 @@ def old(tmp_path: Path) -> Path:
         (folder / name).mkdir(parents=True)
     made = self_signed(["box.example.com"], folder / "ssl")
     encrypted = folder / "ssl/encrypted-key.pem"
-    command = ["openssl", "pkcs8", "-topk8", "-in", made.private_key, "-out", encrypted]
+    command: list[Any] = ["openssl", "pkcs8", "-topk8", "-in", made.private_key, "-out", encrypted]
     command += ["-v2", "aes256", "-passout", f"pass:{PASSPHRASE}"]
     subprocess.run(command, check=True, capture_output=True)
     (folder / "data/models.json").write_bytes(MODELS.encode())

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_a_question(request: pytest.FixtureRequest, where: str) -> None:
 
 def test_a_question_through_a_pipe(served: Served) -> None:
     config = served.root / "conf/gateway.yaml"
-    command = [COMMAND, "chat", "--config", config, "--max-tokens", "8", "tiny"]
+    command: list[Any] = [COMMAND, "chat", "--config", config, "--max-tokens", "8", "tiny"]
     for text, status in (("Hello?", 0), ("\n", 1)):
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         assert done.returncode == status
@@ -311,14 +312,20 @@ def test_a_conversation_that_names_none_of_several_models(served: Served, run: R
     with at_terminal("chat", "--config", config) as terminal:
         terminal.until(r"Which model\?")
         assert terminal.leave_prompt() == 0
-    command = [COMMAND, "chat", "--config", config]
+    command: list[Any] = [COMMAND, "chat", "--config", config]
     done = subprocess.run(command, input="Hello?", capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Here: `llm-gateway chat MODEL QUESTION`" in done.stderr
 
 
 def test_a_question_where_the_model_stands(served: Served) -> None:
-    command = [COMMAND, "chat", "--config", served.root / "conf/gateway.yaml", "Why is it blue?"]
+    command: list[Any] = [
+        COMMAND,
+        "chat",
+        "--config",
+        served.root / "conf/gateway.yaml",
+        "Why is it blue?",
+    ]
     done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "'Why is it blue?' was taken for the model: `llm-gateway chat MODEL" in done.stderr

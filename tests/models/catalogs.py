@@ -1,6 +1,7 @@
 """Entries of models.json, and what is wrong with them."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from gateway.models.catalog import ModelSpec, parse_catalog
 from gateway.problems import InvalidFiles
 
 
-def one(name: str = "m", params: dict | None = None, **beside: object) -> ModelSpec:
+def one(name: str = "m", params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
     entry = {"params": {"model": "m.gguf", **(params or {})}, **beside}
     return parse_catalog(json.dumps({name: entry})).models[name]
 
@@ -22,7 +23,7 @@ def problems_of(text: object) -> dict[str, str]:
     return found
 
 
-def problems_in(params: dict | None = None, **beside: object) -> dict[str, str]:
+def problems_in(params: dict[str, Any] | None = None, **beside: object) -> dict[str, str]:
     """The same for one entry with these params and other keys; keys without the model's name."""
     entry = {"params": {"model": "m.gguf", **(params or {})}, **beside}
     return {key.removeprefix("m."): text for key, text in problems_of({"m": entry}).items()}

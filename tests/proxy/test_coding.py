@@ -44,7 +44,7 @@ TEXT = b'{"messages": ' + bytes(range(256)) * 300 + b"}"
 
 def unpack(coding: str, *pieces: bytes) -> bytes:
     decoder = DECODERS[coding]()
-    found = []
+    found: list[Any] = []
     for piece in pieces:
         found += decoder.feed(piece)
     decoder.end()

@@ -142,7 +142,7 @@ def test_anthropic_s_only_once() -> None:
     start = {"type": "message_start", "message": {"role": "assistant", "model": THERE}}
     block = {"type": "content_block_start", "content_block": {"input": {"model": THERE}}}
     sent = stream("event: message_start", start, block)
-    start["message"]["model"] = HERE  # type: ignore[index]
+    start["message"]["model"] = HERE
     for size in (*range(1, 80), 100_000):
         out = in_pieces(InEvents(HERE, once=True), sent, size)
         assert [json.loads(line[6:]) for line in out.splitlines() if b"{" in line] == [start, block]
@@ -157,4 +157,4 @@ def test_a_line_without_an_end_is_not_collected(before: int) -> None:
         out += names.feed(b"x" * 10_000)
         assert len(sent) + 3_000_000 - len(out) > 0
     assert len(out) > 3_000_000 + before - 2**20 - 20_000
-    assert re.search(rb'"model":"(.*?)(?<!\\)"', out)[0] == b'"model":%b' % orjson.dumps(HERE)  # type: ignore[index]
+    assert re.search(rb'"model":"(.*?)(?<!\\)"', out)[0] == b'"model":%b' % orjson.dumps(HERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.harness import (
     Served,
@@ -10,7 +11,7 @@ from tests.harness import (
 from tests.test_demo import get
 
 Serve = Callable[..., Served]
-STORY = [{"role": "user", "content": "Tell me a long story."}]
+STORY: Any = [{"role": "user", "content": "Tell me a long story."}]
 
 
 def backend_pids(served: Served) -> list[int]:

@@ -121,7 +121,7 @@ class Forge:
     now: datetime.datetime = NOW
 
     def __post_init__(self) -> None:
-        life = {"start": NOW - 1000 * DAY, "end": NOW + 1000 * DAY}
+        life: Any = {"start": NOW - 1000 * DAY, "end": NOW + 1000 * DAY}
         self.root = issue(name="Test root", authority=True, **life)
         self.middle = issue(self.root, name="Test intermediate", authority=True, **life)
 

@@ -112,7 +112,7 @@ async def test_a_revoked_key_ends_with_the_next_request(ring: KeyRing) -> None:
 
 @given(st.text(st.characters(exclude_categories=()), max_size=600))
 def test_find_takes_any_text(text: str) -> None:
-    ring = KeyRing(None)  # type: ignore[arg-type]  # no request touches the store
+    ring = KeyRing(None)  # no request touches the store
     with pytest.raises(UnknownKey) as caught:
         ring.lookup.find(text, 0)
     orjson.dumps(caught.value.body())

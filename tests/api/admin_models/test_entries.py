@@ -115,7 +115,7 @@ async def test_a_loaded_model_is_drained_and_comes_back_as_the_new_one(
         backend = running.gateway.scheduler.backend("a")
         assert backend is not None
         pid = backend.pid
-        body = {"personalities": {"p": "Arr."}}
+        body: Any = {"personalities": {"p": "Arr."}}
         assert (await running.json("PATCH", "/admin/models/a", json=body))[0] == 200
         assert backend.pid == pid  # the process is the same one
         body = {"params": {"ctxSize": 777}}

@@ -165,7 +165,7 @@ async def test_what_is_secret_isnt_told_in_whatever_shape(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor of entries that are broken, by an answer, an error or the log."""
-    told = []
+    told: list[Any] = []
     right = {**LOCAL, "extraArgs": "--hf-token=hunter2"}
     box.write(json.dumps({"m": right}))
     status, shown, _ = await box.ask("GET", "m")

@@ -7,7 +7,7 @@ from typing import Any
 from tests.elsewhere import Elsewhere
 
 CHAT = "/v1/chat/completions"
-USER = {"role": "user", "content": "hi"}
+USER: Any = {"role": "user", "content": "hi"}
 SECRET = "sk-very-secret"
 
 

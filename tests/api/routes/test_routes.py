@@ -8,14 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+from yarl import URL
 
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.scope import Scope
 from tests.api.routes.recorded import RECORDER, TEACHER, USER, Recorded, model
 from tests.harness import MakeGateway, Running
 
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "chat": {"messages": [USER]},
     "responses": {"input": "hi"},
     "anthropic": {"messages": [USER], "max_tokens": 3},
@@ -213,7 +213,7 @@ async def test_upstream(running: Running, recorded: Recorded) -> None:
         (f"/upstream/m/a?authKey={running.key}&b=1", "/a?b=1"),
     ):
         async with running.session.get(
-            aiohttp.client.URL(running.url + path, encoded=True),
+            URL(running.url + path, encoded=True),
             headers={"Authorization": f"Bearer {running.key}"},
         ) as response:
             assert response.status == 200

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def key_value(key: str, value: object, order: str = "<") -> bytes:
             return start + struct.pack(order + "I", 8) + text(value, order)
         case [str(), *_]:
             head = struct.pack(order + "IIQ", 9, 8, len(value))
-            return start + head + b"".join(text(item, order) for item in value)
+            return start + head + b"".join(text(str(item), order) for item in value)
         case list():
             head = struct.pack(order + "IIQ", 9, 4, len(value))
             return start + head + struct.pack(f"{order}{len(value)}I", *value)
@@ -64,12 +65,14 @@ LLAMA: dict[str, object] = {
 }
 
 
-def spec_of(params: dict | None = None, **beside: object) -> ModelSpec:
+def spec_of(params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
     entry = {"params": {"model": "m.gguf"} | (params or {}), **beside}
     return parse_catalog(json.dumps({"demo": entry})).models["demo"]
 
 
-def total(folder: Path, params: dict | None = None, *, gpu: bool = False, **beside: object) -> int:
+def total(
+    folder: Path, params: dict[str, Any] | None = None, *, gpu: bool = False, **beside: object
+) -> int:
     found = estimate(spec_of(params, **beside), folder, gpu=gpu)
     assert found.from_header
     return found.total

@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,7 +182,8 @@ async def test_files_that_change_while_they_are_read_are_read_again(
     tls = forge.write(forge.issue(forge.middle), forge.middle)
     reloader = await CertificateReloader.open(tls)
     forge.write(new, forge.middle)
-    read_bytes, times = Path.read_bytes, []
+    read_bytes = Path.read_bytes
+    times: list[Any] = []
 
     def while_it_is_read(path: Path) -> bytes:
         data = read_bytes(path)
