@@ -214,7 +214,7 @@ class Server:
         elif path.partition("?")[0] == "/slots":
             if gate := env("FAKE_LOOK"):
                 Path(gate).open().close()
-            slot = {"is_processing": bool(self.running)}
+            slot: dict[str, Any] = {"is_processing": bool(self.running)}
             if step := int(env("FAKE_READS_ON", "0")):
                 self.read += step
                 read = {"n_prompt_tokens": self.read, "n_prompt_tokens_processed": self.read}

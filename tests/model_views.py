@@ -54,7 +54,7 @@ def busy(name: str, **changes: Any) -> ModelView:
     return ready(name, in_flight=1, **changes)
 
 
-STATES: dict[str, dict[str, bool]] = {
+STATES: dict[str, dict[str, Any]] = {
     "absent": {},
     "starting": {"resident": True, "starting": True},
     "ready": {"resident": True, "ready": True},

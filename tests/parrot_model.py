@@ -21,12 +21,13 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.gguf_file import Kind, Tensor, Token, entry, write_gguf
 from tests.tiny_model import BASIC_TOKENS, llama_metadata
 
 CITY = {"city": "Cairo"}
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",

@@ -119,8 +119,8 @@ def request(reader: Any, client: socket.socket) -> bool:
     path = target.partition("?")[0]
     if path != "/health" and (record := env("FAKE_RECORD")):
         entry = {"method": method, "target": target, "headers": headers}
-        with Path(record).open("a") as file:
-            file.write(json.dumps({**entry, "body": body.decode("latin-1")}) + "\n")
+        with Path(record).open("a") as out:
+            out.write(json.dumps({**entry, "body": body.decode("latin-1")}) + "\n")
     if path.endswith("/chat/completions") and env("FAKE_HOLD"):
         client.recv(1, socket.MSG_PEEK)
         return False

@@ -127,8 +127,8 @@ class Screen:
                 self._cells = self._empty()
             else:
                 self._act("", "0", "K")
-                for row in range(self._row + 1, self.lines):
-                    self._cells[row] = [" "] * self.columns
+                for below in range(self._row + 1, self.lines):
+                    self._cells[below] = [" "] * self.columns
         else:
             pytest.fail(f"unknown: CSI {numbers}{kind}")
 

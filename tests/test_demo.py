@@ -127,10 +127,11 @@ def test_a_personality_is_in_every_request(demo: Served) -> None:
     bare = prompt_tokens(demo, DEMO, extra_body={"personality": "none"})
     teacher = prompt_tokens(demo, f"{DEMO}:geography teacher")
     assert teacher > bare
-    for extra in (
+    chosen: list[dict[str, Any]] = [
         {"extra_body": {"personality": "geography teacher"}},
         {"extra_headers": {"X-Personality": "geography teacher"}},
-    ):
+    ]
+    for extra in chosen:
         assert prompt_tokens(demo, DEMO, **extra) == teacher
     assert prompt_tokens(demo, f"{DEMO}:pirate", extra_headers={"X-Personality": "none"}) == bare
 

@@ -96,8 +96,8 @@ def rows() -> Iterator[Row]:
     yield Row("text", "/completion", long, least=2**18)
     kept = ["content", "completion_probabilities"]
     yield Row("text", "/completion", {**long, "response_fields": kept}, least=2**18)
-    several: Any = {"prompt": ["a", STORY], "response_fields": kept}
-    yield Row("text", "/completion", {**long, **several}, least=2**18)
+    two: dict[str, Any] = {"prompt": ["a", STORY], "response_fields": kept}
+    yield Row("text", "/completion", {**long, **two}, least=2**18)
 
     for more in ({}, STREAM, {**STREAM, "timings_per_token": True}):
         short = {**HELD, "max_output_tokens": 7, "input": STORY}

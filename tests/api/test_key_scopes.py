@@ -63,7 +63,13 @@ async def test_a_key_for_one_model(running: Running) -> None:
         assert (await running.json("GET", path, key=key))[0] == 404
     assert (await running.json("GET", "/slots?model=b", key=key))[0] == 403  # for administrators
     for path in ("/v1/embeddings", "/v1/messages", "/tokenize", "/completion", "/v1/rerank"):
-        body = {"input": "x", "content": "x", "prompt": "x", "query": "x", "documents": ["x"]}
+        body: dict[str, Any] = {
+            "input": "x",
+            "content": "x",
+            "prompt": "x",
+            "query": "x",
+            "documents": ["x"],
+        }
         body |= {"model": "b", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
         assert (await running.json("POST", path, json=body, key=key))[0] == 404, path
     _, listed = await running.json("GET", "/models", key=key)

@@ -92,7 +92,7 @@ async def test_a_strict_template(running: Running) -> None:
     assert prompt == f"{start}system\n{PIRATE}\n\nS.\n\nD.{end}{start}user\nU.\n\nL.{end}{bot}"
     # Streamed and not, in all dialects.
     both = {"stream": False}, {"stream": True}
-    chats = [
+    chats: list[tuple[str, dict[str, Any]]] = [
         ("/v1/chat/completions", {"messages": [system, developer, user, answer, late, user]}),
         ("/v1/chat/completions/input_tokens", {"messages": [developer, late, user]}),
         ("/v1/responses", {"instructions": "I.", "input": [developer, user, late, user]}),

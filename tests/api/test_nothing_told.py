@@ -56,10 +56,24 @@ def names() -> list[tuple[str, str]]:
     ]
 
 
+BESIDE: list[dict[str, Any]] = [
+    {},
+    {"stream": True},
+    {"personality": "none"},
+    {"personality": "pirate"},
+]
+
+
 def requests(name: str) -> list[tuple[str, str, Any]]:
     """Every route, with ``name`` where its model is named."""
     message = [{"role": "user", "content": "hi"}]
-    fields = {"messages": message, "prompt": "x", "input": "x", "content": "x", "tokens": [1]}
+    fields: dict[str, Any] = {
+        "messages": message,
+        "prompt": "x",
+        "input": "x",
+        "content": "x",
+        "tokens": [1],
+    }
     fields |= {"query": "x", "documents": ["x"], "max_tokens": 1}
     asked: list[tuple[str, str, Any]] = [
         ("POST", "/v1/chat/completions", {**fields, "model": name}),
@@ -89,8 +103,8 @@ def requests(name: str) -> list[tuple[str, str, Any]]:
             asked.append((route.method, path, name))
             asked.append((route.method, f"{path}?model={name}", ""))
         else:
-            for more in ({}, {"stream": True}, {"personality": "none"}, {"personality": "pirate"}):
-                asked.append((route.method, path, {**fields, "model": name, **more}))
+            for beside in BESIDE:
+                asked.append((route.method, path, {**fields, "model": name, **beside}))
     return asked
 
 

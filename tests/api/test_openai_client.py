@@ -86,8 +86,9 @@ async def test_a_tool_is_called_and_answers(client: openai.AsyncOpenAI) -> None:
     assert message.tool_calls
     assert json.loads(message.tool_calls[0].function.arguments) == CITY
     told: Any = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "40 degrees"}
+    said: Any = message.to_dict()
     answer = await client.chat.completions.create(
-        model="m", messages=[*HELLO, message.to_dict(), told], tools=tools
+        model="m", messages=[*HELLO, said, told], tools=tools
     )
     assert answer.choices[0].message.content == REPORT
 

@@ -56,7 +56,7 @@ async def test_requests_under_way_and_ended(running: Running, gate: Path) -> Non
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "private"}]}
     async with running.request("POST", "/v1/chat/completions", json=body) as response:
         await response.content.readany()
-        seen: list[Any] = await look(running)
+        seen = await look(running)
         (one,) = seen["requests"]["under_way"]
         assert one["id"] == response.headers["X-Request-Id"]
         assert (one["name"], one["model"], one["route"]) == ("test", "m", "/v1/chat/completions")
@@ -97,7 +97,7 @@ async def test_a_query_is_no_part_of_a_route(running: Running) -> None:
 async def test_it_can_be_followed(running: Running) -> None:
     async with running.request("GET", "/admin/status?follow=true&every=0.2") as response:
         assert response.content_type == "text/event-stream"
-        seen = []
+        seen: list[Any] = []
         async with asyncio.timeout(20):
             while len(seen) < 3:
                 line = await response.content.readline()

@@ -162,11 +162,8 @@ async def test_a_stream_that_breaks(running: Running, server: Elsewhere, at: int
     server.answers["/v1/chat/completions"] = broken
     names = []
     async with running.openai() as client:
-        stream = await client.chat.completions.create(
-            model="m",
-            messages=[USER],  # type: ignore[list-item]
-            stream=True,
-        )
+        messages: Any = [USER]
+        stream = await client.chat.completions.create(model="m", messages=messages, stream=True)
 
         async def read() -> None:
             async for chunk in stream:
@@ -179,7 +176,7 @@ async def test_a_stream_that_breaks(running: Running, server: Elsewhere, at: int
 
 async def test_responses_as_a_stream(running: Running, server: Elsewhere) -> None:
     response = {"id": "resp_1", "model": THERE, "metadata": INSIDE, "output": []}
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {**response, "model": THERE}},
         {"type": "response.output_text.delta", "item_id": "i", "delta": "x"},
         {"type": "response.completed", "response": {**response, "usage": {"input_tokens": 1}}},

@@ -110,7 +110,7 @@ async def test_both_kinds_of_list(running: Running) -> None:
     for query in ("?format=openai", "?format=router", "?reload=1"):
         status, answer = await running.json("GET", f"/models{query}")
         assert (status, answer["data"][0]["id"]) == (200, "a/x")
-    options = {"base_url": running.url, "api_key": running.key, "max_retries": 0}
+    options: Any = {"base_url": running.url, "api_key": running.key, "max_retries": 0}
     async with openai.AsyncOpenAI(**options) as client:
         assert [m.id async for m in client.models.list()] == ["a/x", "b", "b:pirate", "lost"]
         assert (await client.models.retrieve("a/x")).id == "a/x"

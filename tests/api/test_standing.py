@@ -244,7 +244,7 @@ async def test_it_costs_a_request_little() -> None:
         yield 1
         await asyncio.Event().wait()
 
-    got = endings.within(pieces(), None, "whose")  # type: ignore[arg-type]
+    got: AsyncIterator[int] = endings.within(pieces(), None, "whose")  # type: ignore[arg-type]
     assert await anext(got) == 1
     endings.open[0].end(Forbidden("no more"))
     with pytest.raises(Forbidden, match="no more") as told:

@@ -335,7 +335,7 @@ async def test_what_a_repository_has(running: Running, hub: HubServer) -> None:
     assert len([one for one in hub.asked if one.path.startswith("/api/")]) == 1
     config = running.gateway.settings.models_file.parents[1] / "conf/gateway.yaml"
     # In a process of its own: the hub's client reads HF_ENDPOINT once, when it is imported.
-    command = [COMMAND, "pull", "me/tiny-GGUF", "--json", "--config", config]
+    command: list[Any] = [COMMAND, "pull", "me/tiny-GGUF", "--json", "--config", config]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
     assert both[0] == json.loads(done.stdout)
     (small, large) = both[0]["quantisations"]

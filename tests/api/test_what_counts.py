@@ -81,7 +81,7 @@ async def test_what_a_key_is_counted_is_what_was_done(
         "rank": llama(minilm_model, reranking=True),
     }
     beside = {route.target for route in TABLE if route.unqueued}
-    wrong = []
+    wrong: list[Any] = []
     async with make_gateway({model: models[model]}, llama_server="auto") as running:
         running.gateway.accounting.log._newest.clear()
         await running.json("POST", "/loadModel", json={"model": model})

@@ -24,7 +24,12 @@ def test_every_decision_keeps_the_rules(models: Any, limits: Any) -> None:
 
 
 def carried_out(model: ModelView, act: Act) -> ModelView:
-    absent = {"resident": False, "starting": False, "ready": False, "draining": False}
+    absent: dict[str, Any] = {
+        "resident": False,
+        "starting": False,
+        "ready": False,
+        "draining": False,
+    }
     match act:
         case Act.GRANT:
             left = model.waiting - 1

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,9 @@ class Sequence:
 
     def _variant(self, name: str) -> ModelSpec:
         dice = self._dice
-        options = dice.choice([{}, {}, {"start_delay": 0.05}, {"model": "nowhere.gguf"}])
+        options: dict[str, Any] = dice.choice(
+            [{}, {}, {"start_delay": 0.05}, {"model": "nowhere.gguf"}]
+        )
         if dice.random() < 0.2:
             options = {"exit": 3}
         return self._box.spec(

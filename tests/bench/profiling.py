@@ -67,8 +67,8 @@ def _sampled(
         for frame in set(frames):
             within[frame] += int(count)
     lines = [f"{total} samples (py-spy)", "  own  within  function"]
-    for frame, count in own.most_common(_TOP):
-        lines.append(f"{count / total:5.1%}  {within[frame] / total:6.1%}  {frame}")
+    for frame, times in own.most_common(_TOP):
+        lines.append(f"{times / total:5.1%}  {within[frame] / total:6.1%}  {frame}")
     lines.append("-- by what is within --")
     lines += [f"{count / total:6.1%}  {frame}" for frame, count in within.most_common(_TOP)]
     return "\n".join(lines)

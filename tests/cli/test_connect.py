@@ -283,8 +283,14 @@ def test_openai_with_the_printed_lines(demo: Served, tmp_path: Path) -> None:
         **{k: v for k, v in os.environ.items() if not k.startswith(("LLM_GATEWAY", "OPENAI"))},
         "XDG_DATA_HOME": str(demo.root / "share"),
     }
-    run = {"cwd": demo.root, "env": environ, "text": True, "check": True, "capture_output": True}
-    told = subprocess.run([COMMAND, "connect", "openai-python", "--json"], **run)  # type: ignore[call-overload]
+    run: dict[str, Any] = {
+        "cwd": demo.root,
+        "env": environ,
+        "text": True,
+        "check": True,
+        "capture_output": True,
+    }
+    told = subprocess.run([COMMAND, "connect", "openai-python", "--json"], **run)
     example = next(part["text"] for part in json.loads(told.stdout)["parts"] if part["example"])
     program = tmp_path / "program.py"
     program.write_text(example.replace("    messages", "    max_tokens=8,\n    messages"))

@@ -39,7 +39,7 @@ def boxes(
     """Two gateways: one that beats, and one that beats too slowly to be of use."""
     params = {"model": str(parrot_model), "ctxSize": 65536, "threads": 1}
     # The parrot takes each byte for a token, and answers with a call where there are tools.
-    entry = {
+    entry: dict[str, Any] = {
         "params": params,
         "env": {"SLOWLY": str(START)},
         "stripParams": ["tools"],
@@ -97,7 +97,7 @@ def run(
 
 
 #: It waits so many milliseconds for an event.
-IDLE = {"stream_idle_timeout_ms": int(PATIENCE * 1000)}
+IDLE: dict[str, Any] = {"stream_idle_timeout_ms": int(PATIENCE * 1000)}
 
 
 def test_codex_waits_through_a_load(box: Served, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase
 
-from tests.fuzz.attacks import Requests, everything
+from tests.fuzz.attacks import everything
+from tests.fuzz.heads import Requests
 from tests.fuzz.sending import Answer, Request, Sender, Target
 from tests.fuzz.verdict import wrong
 from tests.route_table import openapi

@@ -98,7 +98,7 @@ def test_a_password_in_an_address_is_not_repeated() -> None:
     [("key", "sk-1"), ("modelName", "x"), ("caFile", "/ca.pem"), ("timeout", "1m")],
 )
 def test_what_only_a_model_elsewhere_has(key: str, value: str) -> None:
-    assert problems_in(**{key: value}) == {
+    assert problems_in(None, **{key: value}) == {
         key: f"models.json: m.{key}: is only for models with url"
     }
 

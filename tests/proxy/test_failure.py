@@ -158,8 +158,8 @@ def test_any_other_500_stays_one(message: str) -> None:
 def test_what_is_not_to_be_sent_again() -> None:
     for error in (BadRequest("x"), Unable("x")):
         assert error.headers == {"x-should-retry": "false"}
-    for error in (RequestTimeout("x"), BackendError("x"), RateLimited("x")):
-        assert "x-should-retry" not in error.headers
+    for again in (RequestTimeout("x"), BackendError("x"), RateLimited("x")):
+        assert "x-should-retry" not in again.headers
 
 
 def test_our_errors_in_both_dialects() -> None:

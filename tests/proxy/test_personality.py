@@ -61,7 +61,7 @@ def test_chat(messages: list[Any], system: Any) -> None:
     body = {"messages": [*messages, USER, assistant], "n": 1}
     assert applied(CHAT, body) == {"messages": expected, "n": 1}
     # What comes late stays late: the beginning of the prompt is the same in every turn.
-    late = {"messages": [USER, *messages, assistant], "n": 1}
+    late: dict[str, Any] = {"messages": [USER, *messages, assistant], "n": 1}
     first = {"role": "system", "content": "P"}
     assert applied(CHAT, late) == {"messages": [first, *late["messages"]], "n": 1}
 

@@ -111,11 +111,16 @@ def stream(*events: Any, end: str = "\n\n", dump: Any = json.dumps) -> bytes:
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
 @pytest.mark.parametrize("dump", [json.dumps, lambda v: orjson.dumps(v).decode()])
 def test_a_stream(end: str, dump: Any) -> None:
-    words = [
+    words: list[dict[str, Any]] = [
         {"id": "1", "model": THERE, "choices": [{"delta": {"content": word}}]}
         for word in ("a", '"model":"no"', 'a "model', "\\", '\\"model\\":\\"no\\"')
     ]
-    others = [{"model": "", "choices": []}, {"choices": []}, {"model": "another"}, words[0]]
+    others: list[dict[str, Any]] = [
+        {"model": "", "choices": []},
+        {"choices": []},
+        {"model": "another"},
+        words[0],
+    ]
     sent = stream(": comment", *words, *others, "data: [DONE]", end=end, dump=dump)
     wanted = [event | ({"model": HERE} if "model" in event else {}) for event in (*words, *others)]
     for size in (*range(1, 80), 100_000):
@@ -139,7 +144,7 @@ def test_only_lines_that_are_complete_go_out() -> None:
 
 
 def test_anthropic_s_only_once() -> None:
-    start = {"type": "message_start", "message": {"role": "assistant", "model": THERE}}
+    start: Any = {"type": "message_start", "message": {"role": "assistant", "model": THERE}}
     block = {"type": "content_block_start", "content_block": {"input": {"model": THERE}}}
     sent = stream("event: message_start", start, block)
     start["message"]["model"] = HERE

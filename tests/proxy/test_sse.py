@@ -106,8 +106,11 @@ def test_whole_answers() -> None:
     anthropic = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 5}
     assert usage_of({"usage": anthropic}) == Usage(7, 5, 3, None)
     assert usage_of({"usage": {"prompt_tokens": 7, "total_tokens": 7}}) == Usage(7, 0, 0, None)
-    for nothing in ([], {}, {"usage": None}, {"response": 7}, None):
-        assert usage_of(nothing) is None
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"usage": None}, {"response": 7}, None])
+def test_an_answer_that_tells_no_usage_has_none(answer: Any) -> None:
+    assert usage_of(answer) is None
 
 
 @pytest.mark.parametrize("tokens", ["-1", "-1e9", "1e30", "18446744073709551615", "true", '"7"'])

@@ -85,6 +85,7 @@ def test_only_who_asks_for_the_proof_is_shown_it(
         assert protocol == ALPN
         assert extension.critical
         digest = hashlib.sha256(b"token.thumbprint").digest()
+        assert isinstance(extension.value, x509.UnrecognizedExtension)
         assert extension.value.value == b"\x04\x20" + digest
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert [str(n.value) for n in names] == [name]

@@ -65,9 +65,7 @@ class Box:
 
     @property
     def known(self) -> list[str]:
-        return self.running.gateway.scheduler.status() and [
-            one.name for one in self.running.gateway.scheduler.status()
-        ]
+        return [one.name for one in self.running.gateway.scheduler.status()]
 
 
 LOCAL = {"params": {"model": "a.gguf"}}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import LoadFailed
+from gateway.models.catalog import Catalog
 from tests.api.admin_models.box import TEXT, Box
 from tests.harness import MakeGateway, fake_model
 from tests.tiny_model import write_tiny_model
@@ -192,7 +193,12 @@ async def test_who_leaves_has_it_done_or_not(box: Box) -> None:
 
     changed = asyncio.Event()
     taken = box.running.gateway.library.changed
-    box.running.gateway.library.changed = lambda catalog: (taken(catalog), changed.set())  # type: ignore[assignment, return-value]
+
+    def told(catalog: Catalog) -> None:
+        taken(catalog)
+        changed.set()
+
+    box.running.gateway.library.changed = told  # type: ignore[assignment]
     task = asyncio.get_running_loop().create_task(put())
     while not box.file.with_name("models.json~").exists():
         await asyncio.sleep(0)

@@ -90,7 +90,7 @@ async def test_what_is_proposed_may_be_taken(box: Box) -> None:
     assert (await box.ask("PUT", "new", body))[0] == 201
 
 
-SET = {
+SET: dict[str, dict[str, Any]] = {
     "local": {
         "params": {"model": DEMO_GGUF},
         "env": {"HF_TOKEN": "hf_hunter2", "OTHER": "1"},

@@ -59,7 +59,7 @@ async def test_a_real_llama_server(make_gateway: MakeGateway, llama_server: str)
         async with asyncio.timeout(60):
             while (await running.json("POST", "/loadModel", json={"model": "m"}))[0] != 200:
                 await asyncio.sleep(0.05)  # it is still starting
-        fixed = {"grammar": GRAMMAR, "temperature": 0, "max_tokens": 30}
+        fixed: dict[str, Any] = {"grammar": GRAMMAR, "temperature": 0, "max_tokens": 30}
         status, whole = await running.chat("m:p", **fixed)
         assert status == 200
         text = whole["choices"][0]["message"]["content"]

@@ -143,6 +143,7 @@ def test_a_missing_file_needs_nothing_and_an_odd_header_harms_nothing(storage: P
     assert estimate(spec_of({"model": "package:nothing_x/m.gguf"}), storage, gpu=True).total == 0
     odd: dict[str, object] = {"general.architecture": "llama"}
     odd |= {key: "text" for key in LLAMA if key.startswith("llama.")}
-    for values in ({}, {"general.architecture": "llama"}, odd):
+    every: list[dict[str, object]] = [{}, {"general.architecture": "llama"}, odd]
+    for values in every:
         (storage / "m.gguf").write_bytes(gguf(values))
         assert estimate(spec_of(), storage, gpu=False).from_header

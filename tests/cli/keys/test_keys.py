@@ -44,8 +44,8 @@ def test_create_with_expiry_and_models(keys: Keys) -> None:
 
 
 def test_create_with_limits_and_personalities(keys: Keys, config: Path) -> None:
-    limits = ("--rpm", "60", "--tpm", "20000", "--tpd", "100000", "--concurrency", "2")
-    limits += ("--max-tokens", "500", "--max-seconds", "90")
+    limits = ["--rpm", "60", "--tpm", "20000", "--tpd", "100000", "--concurrency", "2"]
+    limits += ["--max-tokens", "500", "--max-seconds", "90"]
     people = ("--personalities", "teacher,pirate", "--default-personality", "pirate")
     assert keys("create", "kid", *limits, *people)[0] == 0
     assert keys("create", "aunt", "--personalities", "")[0] == 0

@@ -83,7 +83,11 @@ def test_one_can_write_on_a_slow_phone_before_the_rest_is_there(
     open_page: OpenPage, box: Box, is_signed_in: bool
 ) -> None:
     """By what is loaded until then, as times would tell of the machine that tests."""
-    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    phone: dict[str, Any] = {
+        "viewport": {"width": 360, "height": 740},
+        "has_touch": True,
+        "is_mobile": True,
+    }
     page = open_page("nowhere", service_workers="block", **phone)
     page.goto("about:blank")
     slow = page.context.new_cdp_session(page)
