@@ -175,7 +175,7 @@ def test_every_operation_is_in_a_group_that_is_told_of() -> None:
     groups = {tag["name"] for tag in DOCUMENT["tags"]}
     assert all(tag["description"] for tag in DOCUMENT["tags"])
     missing = [(m, p) for m, p, o in OPERATIONS if not set(o["tags"]) & groups]
-    assert not missing, "gateway/api/openapi/examples.yaml has no word about these"
+    assert not missing, "gateway/api/openapi/examples has no word about these"
     assert groups == {o["tags"][0] for _, _, o in OPERATIONS}
 
 
@@ -201,7 +201,7 @@ def test_every_operation_has_an_example_of_each_answer_and_of_its_request() -> N
                 and "Refused" not in found["tags"]
             ):
                 missing.append((method, path, parameter["name"]))
-    assert not missing, "they belong into gateway/api/openapi/examples.yaml"
+    assert not missing, "they belong into gateway/api/openapi/examples"
 
 
 def test_every_answer_has_a_schema() -> None:

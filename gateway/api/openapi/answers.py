@@ -1,4 +1,4 @@
-"""Reads answers.yaml as JSON Schema."""
+"""Reads schemas.yaml and answers.yaml as JSON Schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.access.key_schema import answer_schema
 
 Schema = dict[str, Any]
 
-_FILE: Final = Path(__file__).with_name("answers.yaml")
+_FOLDER: Final = Path(__file__).parent
 _WORDS: Final[Mapping[str, Schema]] = {
     "text": {"type": "string"},
     "int": {"type": "integer"},
@@ -22,23 +22,28 @@ _WORDS: Final[Mapping[str, Schema]] = {
 
 
 class Answers:
-    """The answers of all operations. Blocking: reads a file."""
+    """The answers of all operations. Blocking: reads two files."""
 
     def __init__(self) -> None:
-        import yaml
-
-        told = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+        schemas, answers = _read("schemas.yaml"), _read("answers.yaml")
         #: By their names.
         self.schemas = {
-            **{name: schema_of(schema) for name, schema in told["schemas"].items()},
+            **{name: schema_of(schema) for name, schema in schemas["schemas"].items()},
             **_of_keys(),
         }
-        self._answers = {line: schema_of(answer) for line, answer in told["answers"].items()}
+        self._answers = {line: schema_of(answer) for line, answer in answers.items()}
 
     def of(self, method: str, path: str) -> Schema | None:
         """Return the schema of an operation's JSON answer, if any; ``path`` as in a document."""
         twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
         return self._answers.get(f"{method} {path}", self._answers.get(f"{method} {twin}"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = yaml.safe_load((_FOLDER / name).read_text(encoding="utf-8"))
+    return found
 
 
 def _of_keys() -> dict[str, Schema]:

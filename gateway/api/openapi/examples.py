@@ -1,4 +1,11 @@
-"""Reads examples.yaml: the group of each operation, words for it, and an example."""
+"""Reads examples/: the group of each operation, words for it, and an example.
+
+A file is a group. Its operations stand in the order in which people read: ``request`` and
+``answer`` as they are sent, ``query``, ``path`` and ``headers`` by the name of a parameter,
+``events`` in place of an answer that is a stream, ``text`` of one that is neither. ``about`` is
+Markdown. ``endless``: a stream that ends only when its client leaves. A route that is missing
+has no example, and tests/test_openapi.py says so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-_FILE: Final = Path(__file__).with_name("examples.yaml")
+_FOLDER: Final = Path(__file__).with_name("examples")
+#: The files of the folder, in the order of their groups.
+_GROUPS: Final = (
+    "chat",
+    "embeddings",
+    "text",
+    "models",
+    "admin_models",
+    "admin_keys",
+    "admin_box",
+    "documents",
+)
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 #: Groups that come last, of what follows from the route tables.
@@ -47,12 +65,13 @@ class Told:
 
 
 class Examples:
-    """The words and examples of all operations. Blocking: reads a file."""
+    """The words and examples of all operations. Blocking: reads files."""
 
     def __init__(self) -> None:
         import yaml
 
-        groups = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+        texts = ((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8") for name in _GROUPS)
+        groups = [yaml.safe_load(text) for text in texts]
         #: As OpenAPI has them: ``name`` and ``description``.
         self.tags = [
             *({"name": group["tag"], "description": group["about"]} for group in groups),
