@@ -1,4 +1,4 @@
-"""The composition root: makes the services, gives them to the handlers, and adds up the routes."""
+"""The one place that puts the application together: every route, and what its handler needs."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def build_site(
     *,
     source: Path | None = None,
 ) -> tuple[Site, BodyMemory]:
-    """Return what the listeners serve, and the memory for bodies.
+    """Return what is served, and the memory for bodies: routes, and the services of the handlers.
 
-    ``source``: the file of ``settings``.
+    ``source``: the file that ``settings`` are from.
     """
     services = Services(
         settings,
@@ -188,7 +188,7 @@ def route_table(
 def _finder(
     services: Services, rows: Iterable[Row]
 ) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
-    """Return how the fast protocol finds an endpoint: a route with a model in its JSON body."""
+    """Return the fast protocol's lookup of handlers: the routes with a model in a JSON body."""
     posts = [row for row in rows if row.method == "POST" and row.path in JSON_ROUTES]
     found = {row.path.encode(): (row, JSON_ROUTES[row.path]) for row in posts}
 

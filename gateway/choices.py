@@ -1,7 +1,7 @@
-"""What ``/loadModel`` chose: for one key, or by an administrator for all who chose nothing.
+"""What ``/loadModel`` chose: for one key, or by an administrator for all without a choice.
 
-Kept for as long as the gateway runs. There is one choice of all administrators together, as the
-system that this one replaces had one for everybody, and whoever has no own choice follows it.
+Choices last as long as the gateway runs. All administrators share one choice, as everybody did in
+the system that this one replaces, and whoever has no choice of their own follows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Choices:
         self._own: dict[str, Active] = {}
 
     def of(self, key_id: str, *, admin: bool) -> Active | None:
-        """What the key's requests mean that name no model."""
+        """Return what the key's requests mean that name no model."""
         return self.common if admin else self._own.get(key_id, self.common)
 
     def choose(self, key_id: str, active: Active, *, admin: bool) -> None:
@@ -32,16 +32,16 @@ class Choices:
             self._own[key_id] = active
 
     def unloaded(self, model: str) -> None:
-        """An administrator unloaded ``model``. Whose own choice it is, may load it again."""
+        """Note that an administrator unloaded ``model``. Keys that chose it may load it again."""
         if self.common is not None and self.common.model == model:
             self.common = None
 
     def keep_keys(self, key_ids: Collection[str]) -> None:
-        """Forget what keys chose that are not among these."""
+        """Forget the choices of keys that are not among these."""
         self._own = {key_id: own for key_id, own in self._own.items() if key_id in key_ids}
 
     def keep_models(self, catalog: Catalog) -> None:
-        """Forget models and personalities that ``catalog`` has not: as if not chosen."""
+        """Forget choices of models and personalities that ``catalog`` doesn't have."""
         self.common = self.common and _kept(self.common, catalog)
         kept = {key_id: _kept(own, catalog) for key_id, own in self._own.items()}
         self._own = {key_id: own for key_id, own in kept.items() if own is not None}

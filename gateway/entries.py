@@ -1,6 +1,6 @@
-"""One entry of models.json, read and changed while the gateway runs: for HTTP.
+"""One entry of models.json, read and changed over HTTP while the gateway runs.
 
-A change is checked as ``llm-gateway check`` does, written at once, and in use when it's told.
+A change is checked as ``llm-gateway check`` does, written at once, and in use when it is answered.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TRIES: Final = 5
 
 
 class Wrong(Unprocessable):
-    """422: the entry isn't one that would be served; with every problem of it."""
+    """422: the entry could not be served; it carries every problem of the entry."""
 
     default_code = "invalid_entry"
 
@@ -54,14 +54,16 @@ class Wrong(Unprocessable):
         self.problems = problems
 
     def body(self) -> dict[str, Any]:
-        """With ``problems``: a list of ``{"key", "value", "message", "allowed"}``."""
+        """Return the body with ``problems``: a list of ``{"key", "value", "message",
+        "allowed"}``.
+        """
         body = super().body()
         body["error"]["problems"] = [_as_json(problem) for problem in self.problems]
         return body
 
 
 class ModelsFileBroken(BadRequest):
-    """409: models.json is broken already, elsewhere than in the entry that is changed."""
+    """409: another part of models.json is broken already."""
 
     status = 409
     default_code = "models_file_broken"
@@ -74,13 +76,13 @@ class ModelsFileBroken(BadRequest):
 
 
 class ProcessSetting(Forbidden):
-    """403: it would choose programs, or files outside ``llm_storage``."""
+    """403: the change would choose programs, or files outside ``llm_storage``."""
 
     default_code = "process_setting"
 
 
 class Stored(NamedTuple):
-    """``entry``: without what is secret. ``etag``: an opaque text, another after each change."""
+    """``entry``: without secrets. ``etag``: an opaque text that differs after each change."""
 
     entry: dict[str, Any]
     etag: str
@@ -88,9 +90,9 @@ class Stored(NamedTuple):
 
 
 class Editable(NamedTuple):
-    """Whether entries can be changed over HTTP, before somebody tries it.
+    """Whether entries can be changed over HTTP, told before somebody tries it.
 
-    ``reason``: why not. ``process_settings``: whether that goes for what chooses programs, too.
+    ``reason``: why not. ``process_settings``: whether also what chooses programs can be changed.
     """
 
     path: str
@@ -102,14 +104,14 @@ class Editable(NamedTuple):
 class Conditions(NamedTuple):
     """What must hold of an entry before it is changed (RFC 9110, 13.1).
 
-    ``None``: nothing is asked for; ``"*"``: that there is one, or none.
+    ``None``: no condition; ``"*"``: that there is an entry, or that there is none.
     """
 
     match: tuple[str, ...] | None = None
     none_match: tuple[str, ...] | None = None
 
     def check(self, etag: str | None) -> None:
-        """Raise :class:`editing.ChangedMeanwhile`. ``etag``: that of the entry, if it's there."""
+        """Raise :class:`editing.ChangedMeanwhile`. ``etag``: that of the entry, if there is one."""
         if self.match is not None and not _among(self.match, etag):
             raise editing.ChangedMeanwhile(
                 "the entry is not the one that If-Match names: somebody else has changed it "
@@ -130,7 +132,7 @@ Make = Callable[[dict[str, Any] | None], dict[str, Any] | None]
 
 
 class _Read(NamedTuple):
-    """models.json at a moment: its text, all that is in it, and what is wrong with that."""
+    """models.json at one moment: its text, all that is in it, and what is wrong with it."""
 
     before: bytes
     text: str
@@ -144,7 +146,7 @@ class _Read(NamedTuple):
 
 
 class Entries:
-    """The entries of the file that ``library`` is made from."""
+    """The entries of the file that ``library`` reads."""
 
     def __init__(self, settings: Settings, library: Library) -> None:
         self._settings = settings
@@ -161,12 +163,12 @@ class Entries:
         return EntryCheck(self._settings, os.environ)
 
     async def editable(self) -> Editable:
-        """Whether the file may be written, as far as that can be told without doing it."""
+        """Return whether the file may be written, as far as can be told without doing so."""
         reason = await asyncio.to_thread(self._why_read_only)
         return Editable(str(self._library.file), reason is None, reason, self._all)
 
     async def get(self, name: str) -> Stored:
-        """Raises :class:`ModelNotFound`, :class:`ModelsFileBroken`."""
+        """Return one entry. Raises :class:`ModelNotFound`, :class:`ModelsFileBroken`."""
         return await asyncio.to_thread(self._get, name)
 
     async def change(
@@ -213,7 +215,9 @@ class Entries:
             return stored
 
     def why_not(self, name: str, entry: dict[str, Any]) -> str | None:
-        """Why a new entry would be refused, in a sentence; ``None``: it wouldn't be. Blocks."""
+        """Return in a sentence why a new entry would be refused; ``None`` if it wouldn't.
+        Blocks.
+        """
         if self._library.shipped:
             return _OF_THE_DEMO
         try:
@@ -253,7 +257,7 @@ class Entries:
         return self._stored(entry)
 
     def _change(self, name: str, make: Make, conditions: Conditions) -> tuple[Stored | None, bool]:
-        """What is there then, and whether anything was written."""
+        """Return what is there afterwards, and whether anything was written."""
         for last in (*[False] * (_TRIES - 1), True):
             read = self._read()
             old = read.entry(name)
@@ -309,7 +313,7 @@ class Entries:
             )
 
     def _faults(self, before: ModelSpec, after: ModelSpec) -> list[Problem]:
-        """What a load of ``after`` would surely fail of, and one of ``before`` would not."""
+        """Yield why a load of ``after`` would surely fail, where one of ``before`` would not."""
         found = [problem for problem, sure in self._check.problems(after) if sure]
         if not found:
             return []

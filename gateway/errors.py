@@ -72,14 +72,14 @@ class GatewayError(Exception):
         return shown
 
     def body(self) -> dict[str, Any]:
-        """The OpenAI error object, with the :attr:`public` part of the message."""
+        """Return the OpenAI error object, with the :attr:`public` part of the message."""
         return error_body(self.public, type_=self.type, code=self.code, param=self.param)
 
 
 def error_body(
     message: str, *, type_: str, code: str | None, param: str | None = None
 ) -> dict[str, Any]:
-    """An OpenAI error object, for failures that do not start as a :class:`GatewayError`."""
+    """Return an OpenAI error object, for failures that are no :class:`GatewayError`."""
     return {"error": {"message": message, "type": type_, "code": code, "param": param}}
 
 
@@ -117,7 +117,7 @@ class BadRequest(GatewayError):
 
 
 class Unable(BadRequest):
-    """400: the model cannot do this, however often it is asked; the message says what would."""
+    """400: the model cannot do this, however often it is asked; the message says which one can."""
 
     default_code = "unsupported_by_model"
 

@@ -1,7 +1,7 @@
-"""The admin key that the first start makes: a link that brings it to the page, and a curl line.
+"""The admin key that the first start makes, shown as a link to the page and a curl command.
 
-In the link it is the fragment, which a browser keeps to itself: no request holds it, so no log
-does, here or on the way (RFC 9110, 4.2.5). The page takes it out of the address bar.
+In the link the key is the fragment, which a browser keeps to itself: no request contains it, so no
+log does, here or on the way (RFC 9110, 4.2.5). The page removes it from the address bar.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 async def make_first_key(ring: KeyRing, settings: Settings, library: Library, url: str) -> None:
-    """Make an admin key if there is no key at all, and show it once, with a line to try it."""
+    """Make an admin key if there is no key at all, and show it once, with a command to try it."""
     if not settings.auth.enabled or ring.records:
         return
     _, key = await ring.create("admin", "made at the first start", admin=True)
@@ -48,7 +48,9 @@ async def make_first_key(ring: KeyRing, settings: Settings, library: Library, ur
 
 
 def _as_certified(url: str, tls: TlsSettings) -> tuple[str, tuple[str, ...]]:
-    """``url`` by a name that the certificate has, and what makes curl trust that. Blocks."""
+    """Return ``url`` by a name in the certificate, and the option by which curl trusts it.
+    Blocks.
+    """
     if not tls.enabled or tls.acme is not None or tls.certificate is None:
         return url, ()
     from gateway.tls import inspect  # only with TLS
@@ -69,7 +71,9 @@ def _as_certified(url: str, tls: TlsSettings) -> tuple[str, tuple[str, ...]]:
 
 
 def _certified_here(certified: str, url: str) -> str:
-    """The address for a browser on this machine: by a name of the certificate if it leads here."""
+    """Return the address for a browser on this machine: a name of the certificate if it
+    leads here.
+    """
     host = urlsplit(certified).hostname
     return certified if host in ("localhost", urlsplit(url).hostname) else url
 

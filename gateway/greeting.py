@@ -1,6 +1,6 @@
-"""What ``serve`` says when it listens: where, what it serves, and where its settings are from.
+"""What ``serve`` prints when it listens: where, what it serves, and where its settings are from.
 
-On stdout, for people: what programs are to read is in the log, which goes to stderr.
+It goes to stdout, for people; what programs read is in the log, on stderr.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _unread = False
 
 
 def say(text: str) -> bool:
-    """Print ``text``; whether somebody can read it. Blocks as long as nobody does."""
+    """Print ``text``; return whether somebody can read it. Blocks as long as nobody does."""
     global _unread
     if _unread:
         return False
@@ -60,10 +60,10 @@ def greeting(
     source: Path | None,
     names: Sequence[str] = (),
 ) -> str:
-    """The lines: less than ten. Blocks for no more than system calls.
+    """Return the lines, fewer than ten. Blocks for no more than system calls.
 
     ``urls``: what is listened on, as reached from here. ``source``: the file of the settings.
-    ``names``: those in the certificate that lead here from elsewhere.
+    ``names``: those in the certificate that lead here from other machines.
     """
     here = next((url for url in urls if is_loopback(urlsplit(url).hostname or "")), urls[0])
     rows = [
@@ -79,7 +79,7 @@ def greeting(
 
 
 def page_at(settings: Settings, url: str) -> str | None:
-    """The page of the gateway at ``url``, or else llama.cpp's own; ``None``: neither. Blocks."""
+    """Return the page at ``url``: the gateway's, else llama.cpp's, else ``None``. Blocks."""
     if settings.page and is_built():
         return f"{url}/"
     return f"{url}/ui/" if settings.ui else None

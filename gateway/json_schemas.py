@@ -1,9 +1,8 @@
 """The JSON Schemas of models.json and conf/gateway.yaml, by which editors complete and check.
 
-They are made from the models that read those files, so that neither knows a key that the other
-doesn't, and from :mod:`gateway.key_docs`. They are kept as files beside this one, for the wheel:
-``python -m gateway.json_schemas`` writes them anew, with docs/configuration.md, and tests hold both
-against the models.
+They are made from the models that read those files, so that both always know the same keys, and
+from :mod:`gateway.key_docs`. They are kept as files beside this one, for the wheel. ``python -m
+gateway.json_schemas`` writes them, and docs/configuration.md; tests hold both against the models.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ BESIDE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def read(name: str) -> bytes:
-    """The schema ``models.json`` or ``gateway.json`` as it was shipped. Blocking."""
+    """Return the schema ``models.json`` or ``gateway.json`` as it was shipped. Blocking."""
     return (FOLDER / name).read_bytes()
 
 
 def made() -> dict[str, Schema]:
-    """Both, from the models as they are now."""
+    """Return both schemas, made from the models as they are now."""
     return {"models.json": _models(), "gateway.json": _settings()}
 
 
@@ -134,7 +133,7 @@ def _of(model: type[BaseModel], docs: Mapping[str, str]) -> Schema:
 
 
 def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """``model`` and those within it, with what their keys' paths begin with."""
+    """Yield ``model`` and the models within it, each with the path of its keys."""
     yield prefix, model
     for name, field in model.model_fields.items():
         for inner in _models_in(field.annotation):
@@ -159,7 +158,7 @@ _PLAIN: Final = frozenset({None, "true or false", "an object", "an object, or nu
 
 
 def _explain(schema: Schema, field: FieldInfo, what: str) -> None:
-    """Say ``what`` a key does, and what may stand there."""
+    """Add to ``schema`` what a key does, and what its value may be."""
     schema.pop("title", None)
     if not isinstance(schema.get("default", ""), str | int | float):
         del schema["default"]
@@ -178,7 +177,7 @@ def _explain(schema: Schema, field: FieldInfo, what: str) -> None:
 
 
 def _branches(branches: list[Schema], bounds: Mapping[str, Any]) -> Iterator[Schema]:
-    """Those of a union, and of unions within it, with ``bounds`` for its numbers."""
+    """Yield the branches of a union, and of unions within it, with ``bounds`` for its numbers."""
     for branch in branches:
         if "anyOf" in branch:
             inner = {word: branch[name] for _, name, word in _BOUNDS if name in branch}

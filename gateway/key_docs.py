@@ -1,4 +1,6 @@
-"""What each key of models.json and conf/gateway.yaml does, by its path, for who writes them."""
+"""What each key of models.json and conf/gateway.yaml does, by its path, for those who write
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""models.json as it stands on disk, and what was chosen from it.
+"""models.json as it is on disk, and what was chosen from it.
 
-The file is read again when it has changed. A broken one changes nothing: the last good one goes
-on serving, and that it does is told wherever somebody may look (lists, status, readiness, log).
+The file is read again when it has changed. A broken one changes nothing: the last good one stays in
+use, and this is reported wherever somebody may look (lists, status, readiness, log).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOOK_ANYWAY_MS = 5000
 
 
 class _Signature(NamedTuple):
-    """What changes when a file is edited or replaced."""
+    """A value that changes when a file is edited or replaced."""
 
     modified: int
     size: int
@@ -44,7 +44,7 @@ def read_catalog(file: Path) -> tuple[Catalog, _Signature]:
 
 
 def read_partly(file: Path) -> tuple[Catalog, list[Problem]]:
-    """What is right in ``file``, and every problem; for who lists them. Blocks."""
+    """Return what is right in ``file``, and every problem, for those who list them. Blocks."""
     try:
         text, _ = _read(file)
     except InvalidFiles as error:
@@ -70,7 +70,7 @@ def _read(file: Path) -> tuple[str, _Signature]:
 
 
 def is_missing(file: Path) -> bool:
-    """Whether there is no such file, nor a link to one, in a folder that can be looked into."""
+    """Return whether there is no such file, nor a link to one, in a folder that can be read."""
     try:
         file.lstat()
     except FileNotFoundError:
@@ -110,7 +110,7 @@ class Library:
 
     @classmethod
     def open(cls, file: Path, *, shipped: bool = False) -> Library:
-        """Read ``file``; one that isn't there yet has no models. Blocks: for the start.
+        """Read ``file``; if it doesn't exist yet there are no models. Blocks: for the start.
 
         Raises :class:`InvalidFiles`.
         """
@@ -128,7 +128,7 @@ class Library:
 
     @property
     def note(self) -> str | None:
-        """That the file is broken, in words for everybody: without what stands in it or where."""
+        """A note that the file is broken, for everybody: without its contents and its place."""
         if self.broken is None:
             return None
         if self._good is None:
@@ -136,12 +136,12 @@ class Library:
         return "models.json is broken: the last good one stays in use until it is mended"
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` when the file breaks or is mended; returns how to end it."""
+        """Call ``callback`` when the file breaks or is repaired; return how to end that."""
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
 
     async def refresh(self) -> None:
-        """Take over the file if it has changed."""
+        """Read the file if it has changed."""
         async with self._lock:
             signature = await asyncio.to_thread(_signature_of, self.file)
             if signature == self._seen:
@@ -168,7 +168,7 @@ class Library:
             listener()
 
     async def watch(self) -> None:
-        """Take over changes of the file as they happen, until cancelled.
+        """Read the file whenever it changes, until cancelled.
 
         The folder is watched, not the file: editors and deployments replace files.
         """

@@ -1,4 +1,4 @@
-"""The addresses to listen on: what the setting ``host`` may be, and what the machine says to it."""
+"""The addresses to listen on: the values of the setting ``host``, and whether they work here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOSTS: Final = "an address or host name, or a list of them"
 
 
 def parse_hosts(value: object) -> str | tuple[str, ...]:
-    """``host`` of the configuration: one, or several in a list, or with commas between them.
+    """Return the hosts of the setting: one, or several in a list, or separated by commas.
 
     Raises ValueError with what is wrong.
     """
@@ -52,10 +52,10 @@ def _parse_host(host: str) -> str:
 
 
 def addresses_of(host: str) -> list[str]:
-    """The addresses of ``host`` that this machine has; of those of a name it may lack some.
+    """Return the addresses of ``host`` that this machine has; a name may have others, too.
 
-    As asyncio has it (bpo-30945): ``localhost`` is ::1 too, also where there is no IPv6. Raises
-    ``OSError`` where there is none at all. Blocks.
+    As in asyncio (bpo-30945), ``localhost`` is ::1 too, even without IPv6. Raises ``OSError`` if
+    there is none at all. Blocks.
     """
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -76,7 +76,7 @@ def addresses_of(host: str) -> list[str]:
 
 
 def faults(hosts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each of ``hosts`` that cannot be listened on, and why; whatever the port, or who uses it.
+    """Return each of ``hosts`` that cannot be listened on, and why, whatever the port.
 
     Blocks.
     """
@@ -93,7 +93,7 @@ def faults(hosts: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def why(error: OSError) -> str:
-    """What the system says of an address, and what to do about it."""
+    """Return what the system says of an address, and what to do about it."""
     if isinstance(error, socket.gaierror):
         return "there is no machine of that name"
     match error.errno:
@@ -116,14 +116,16 @@ def why(error: OSError) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on ``host``."""
+    """Return whether only this machine can reach what listens on ``host``."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
 
 
 def first_free_port() -> int:
-    """The lowest port that needs no privilege (ip(7), ``ip_unprivileged_port_start``); 0: root."""
+    """Return the lowest port that needs no privilege (ip(7),
+    ``ip_unprivileged_port_start``); 0 for root.
+    """
     if os.geteuid() == 0:
         return 0
     try:

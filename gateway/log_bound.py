@@ -1,8 +1,8 @@
-"""How many log lines those may cause who have no key: some at once, then so many a second.
+"""A limit on log lines that anybody without a key can cause: a burst, then a rate.
 
-Without it a stranger fills a disk, or hides among 20,000 lines what else happened. What is left
-out is counted, and told. Only lines that whoever comes may cause are bounded: those of requests
-with a key, and of the gateway's own doings, are all written.
+Without it a stranger fills a disk, or hides other lines among 20,000. Lines that are left out are
+counted and reported. Only lines that anybody can cause are limited: those of requests with a key,
+and of the gateway's own doings, are all written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LOOP = frozenset({"asyncio", "gateway.unraisable"})
 class Allowance:
     """A token bucket: ``burst`` lines at once, then ``rate`` a second. Seconds of ``clock``.
 
-    Without a lock: of threads that ask at the same moment one may be counted wrong by one line.
+    It has no lock: if threads ask at the same moment, the count may be wrong by one line.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Allowance:
         self.left_out = 0
 
     def take(self) -> bool:
-        """Whether one more line may be written; if not, it is counted."""
+        """Return whether one more line may be written; if not, it is counted."""
         now = self._clock()
         left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -69,22 +69,22 @@ class Allowance:
         return True
 
     def untold(self) -> int:
-        """How many were left out since this was asked last."""
+        """Return how many lines were left out since the last call."""
         total = self.left_out
         new, self._told = total - self._told, total
         return new
 
 
 def is_a_strangers(key: str, status: int) -> bool:
-    """Whether the line of a request with ``key`` (its id), answered with ``status``, is bounded.
+    """Return whether the line of a request with ``key`` (its id) and ``status`` is limited.
 
-    Where no keys are needed (``auth.enabled: false``), that of one which was refused.
+    If no keys are needed (``auth.enabled: false``), those of refused requests are.
     """
     return key == _NO_KEY or (key == _ANONYMOUS and 400 <= status < 500)
 
 
 def is_a_clients(record: logging.LogRecord) -> bool:
-    """Whether whoever connects may have caused ``record``, again and again."""
+    """Return whether any client could have caused ``record``, again and again."""
     if record.name in _LOOP:
         return True
     return record.name in _CLIENTS and (

@@ -1,7 +1,7 @@
-"""How a line of the log looks: as text for people, or as JSON for what gathers logs.
+"""The format of log lines: text for people, or JSON for programs that collect logs.
 
-Made in the thread that writes them, see :mod:`gateway.logs`. Of a request its query is never in
-the log: that may hold a key.
+Lines are made in the thread that writes them, see :mod:`gateway.logs`. The query of a request is
+never logged: it may contain a key.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _KEY = re.compile(r"llmgw_\w+")
 
 
 class Format(Protocol):
-    """Makes lines, each with its end."""
+    """Makes lines, each with its line end."""
 
     def record(self, record: logging.LogRecord) -> str:
-        """The line of what was logged; more than one, in text, where it has a traceback."""
+        """Return the line of what was logged; in text, several lines if it has a traceback."""
 
     def request(self, at: float, fields: Fields) -> str:
-        """The line of a request that was answered ``at`` seconds since 1970."""
+        """Return the line of a request that was answered ``at`` seconds since 1970."""
 
 
 class TextFormat:
@@ -55,9 +55,9 @@ class TextFormat:
 class JsonFormat:
     """One object a line: ``ts`` (RFC 3339, UTC), ``level``, ``logger``, ``message``.
 
-    ``request_id`` where something was logged for a request, ``exception`` where there was one;
-    for a request that was answered also ``method``, ``path``, ``status``, ``seconds``, ``key`` (its
-    id), ``model`` and ``client``, as far as there is one.
+    ``request_id`` if it was logged for a request, ``exception`` if there was one; for an answered
+    request also ``method``, ``path``, ``status``, ``seconds``, ``key`` (its id), ``model`` and
+    ``client``, as far as there is one.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class JsonFormat:
 
 
 def request_text(fields: Fields) -> str:
-    """What stands in the line of a request for people."""
+    """Return the line of a request for people."""
     request_id, method, path, status, seconds, key, model, client = fields
     return (
         f"{request_id} {method} {harmless(path)} {status} {seconds:.3f}s key={key} model={model} "
@@ -97,7 +97,7 @@ def request_text(fields: Fields) -> str:
 
 
 def harmless(path: str) -> str:
-    """``path`` without a key in it, and with nothing that could look like a line of ours."""
+    """Return ``path`` without a key, and without anything that could look like a line of ours."""
     if "llmgw_" in path:  # of who put a key where the route belongs
         path = _KEY.sub("llmgw_...", path)
     if " " in path or not path.isprintable():  # a stranger's line must not look like one of ours

@@ -1,4 +1,4 @@
-"""The newest lines of the gateway's own log, kept for whoever looks at it over HTTP."""
+"""The newest lines of the gateway's own log, kept for reading them over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST: Final = 4096
 
 
 class Line(NamedTuple):
-    """``number``: it counts from 1, over all lines. ``level``: as :mod:`logging` has it."""
+    """``number`` counts all lines from 1. ``level``: as :mod:`logging` has it."""
 
     number: int
     level: int
@@ -69,7 +69,7 @@ class LogTail:
         return self._total
 
     def newest(self, most: int, *, level: int = 0) -> list[Line]:
-        """The last ``most`` lines of ``level`` or above, the oldest of them first."""
+        """Return the last ``most`` lines of ``level`` or above, the oldest of them first."""
         with self._lock:
             found = (line for line in self._backwards() if line.level >= level)
             lines = list(islice(found, most))
@@ -77,7 +77,7 @@ class LogTail:
         return lines
 
     def after(self, number: int, *, level: int = 0) -> tuple[list[Line], int]:
-        """Those behind line ``number``, and how many of all that came after it are gone again."""
+        """Return the lines after number ``number``, and how many of those are already gone."""
         with self._lock:
             new = list(islice(self._backwards(), max(self._total - number, 0)))
             gone = max(self._total - number, 0) - len(new)
@@ -85,7 +85,9 @@ class LogTail:
         return [line for line in new if line.level >= level], gone
 
     def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` after new lines, in the thread that adds them; returns its end."""
+        """Call ``callback`` after new lines, in the thread that adds them; return how to
+        end that.
+        """
         with self._lock:
             self._listeners.add(callback)
 

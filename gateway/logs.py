@@ -1,11 +1,11 @@
 """Log lines on stderr, written by a thread: a slow terminal or journal must not stop the loop.
 
-The thread gathers lines for a moment and writes them at once. Woken for each, it would take the
-interpreter from the event loop each time: measured at a quarter of the CPU of a small request.
-For the same reason the line of a request does not become a ``LogRecord`` on its way there.
+The thread gathers lines for a moment and writes them together. If it were woken for each, it would
+take the interpreter from the event loop each time: measured at a quarter of the CPU of a small
+request. For the same reason the line of a request does not become a ``LogRecord`` on its way there.
 
-Lines that strangers cause are bounded (:mod:`gateway.log_bound`) before they wait to be written:
-a flood of them takes no memory, and nobody's time.
+Lines that strangers cause are limited (:mod:`gateway.log_bound`) before they wait to be written: a
+flood of them takes no memory, and nobody's time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _unraisable = logging.getLogger("gateway.unraisable")
 
 
 class _Handler(logging.handlers.QueueHandler):
-    """Hands records over as they are: they are formatted in the writer's thread."""
+    """Hands records on unformatted: the writer's thread formats them."""
 
     def __init__(self, writer: LogWriter, records: _Records) -> None:
         super().__init__(records)
@@ -117,7 +117,7 @@ class LogWriter(threading.Thread):
         return None if self._tell_at is None else max(0.0, self._tell_at - time.monotonic())
 
     def _left_out(self) -> list[logging.LogRecord]:
-        """How many lines were left out since the last time, to be told."""
+        """Return a report of how many lines were left out since the last time."""
         self._tell_at = None
         self._to_tell = False  # before they are counted: one that comes meanwhile tells anew
         told = (
@@ -133,7 +133,7 @@ class LogWriter(threading.Thread):
         return records
 
     def lets_through(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is written, or is one too many of those that clients cause."""
+        """Return whether ``record`` is written, or is one too many of those that clients cause."""
         return not is_a_clients(record) or self._events.take() or self._leave_out()
 
     def _leave_out(self) -> bool:
@@ -169,15 +169,15 @@ _writer: LogWriter | None = None
 
 
 def log_tail() -> LogTail:
-    """The newest lines; none where the log isn't written by a thread of ours."""
+    """Return the newest lines; none if no thread of ours writes the log."""
     return LogTail() if _writer is None else _writer.tail
 
 
 def log_request(*fields: *Fields) -> None:
-    """The line of one request, at level INFO.
+    """Log the line of one request, at level INFO.
 
     ``fields``: its id, method and path, the status of its answer, the seconds it took, and who
-    asked for which model from where. Never its query: that may hold a key.
+    asked for which model from where. Never its query: that may contain a key.
     """
     if not _access.isEnabledFor(logging.INFO):
         return
@@ -190,8 +190,8 @@ def log_request(*fields: *Fields) -> None:
 def log_to_stderr(level: str = "info", *, as_json: bool = False) -> LogWriter:
     """Send all log records of the process to stderr, through a thread.
 
-    ``level``: the least that is written of what the gateway says, like ``info``. Libraries are
-    heard only where something is wrong.
+    ``level``: the least that is written of the gateway's own records, like ``info``. Libraries are
+    heard only if something is wrong.
     """
     # Where a line was logged from, and by which thread, is not printed: not looked up either
     # (Python's logging HOWTO, "Optimization").
@@ -214,8 +214,8 @@ def _log_unraisable(what: UnraisableHookArgs) -> None:
     """Log what was raised where nobody could catch it, instead of printing it from the loop.
 
     Python's ``ssl`` takes a server name in a ClientHello for ASCII, whatever bytes a stranger
-    sends, and raises here what it finds (``_ssl.c``, ``_servername_callback``); the handshake
-    fails as it should.
+    sends, and raises here what it finds (``_ssl.c``, ``_servername_callback``); the handshake fails
+    as it should.
     """
     error, where = what.exc_value, what.object
     # The name is the object up to Python 3.13, and part of the message from 3.14 on.

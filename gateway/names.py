@@ -1,4 +1,6 @@
-"""Host names: what one looks like, what a certificate can be for; pure but for the host's own."""
+"""Host names: their form, and which ones a certificate can be for. Pure except for the
+host's own.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ Name = str | ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def default_domains() -> tuple[str, ...]:
-    """This machine, as programs on it and its neighbours call it."""
+    """Return this machine's names, as programs on it and its neighbours use them."""
     own = socket.gethostname()
     domains = ["localhost", "127.0.0.1", "::1"]
     with contextlib.suppress(ValueError):  # a name that no certificate may carry
@@ -22,10 +24,10 @@ def default_domains() -> tuple[str, ...]:
 
 
 def parse_name(text: str) -> Name:
-    """An address, a host name, or ``*.`` and a host name; ValueError says what is wrong.
+    """Return an address, a host name, or ``*.`` and a host name; ValueError says what is wrong.
 
-    International names become their ASCII form (RFC 5890). Nothing that passes can leave the
-    folder as part of a file name.
+    International names become their ASCII form (RFC 5890). No valid name can leave the folder as
+    part of a file name.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -53,7 +55,9 @@ def parse_name(text: str) -> Name:
 
 
 def file_stem(name: Name) -> str:
-    """How the files of a certificate begin: ``example.com``, ``_wildcard.example.com``."""
+    """Return the beginning of a certificate's file names: ``example.com``,
+    ``_wildcard.example.com``.
+    """
     return str(name).replace("*", "_wildcard").replace(":", "_")
 
 
@@ -62,7 +66,9 @@ _LOCAL_ZONES = frozenset({"localhost", "local", "lan", "home", "internal", "test
 
 
 def is_public(name: str) -> bool:
-    """Whether ``name`` is a host name of the public DNS by its form; an address never is."""
+    """Return whether ``name`` has the form of a host name of the public DNS; an address
+    never has.
+    """
     try:
         parsed = parse_name(name)
     except ValueError:
@@ -71,10 +77,11 @@ def is_public(name: str) -> bool:
 
 
 def is_local(name: str) -> bool:
-    """Whether ``name``, in lower case, is one that the public DNS cannot hold, and no address.
+    """Return whether ``name``, in lower case, is one that the public DNS cannot have, and no
+    address.
 
-    Judged by its end alone: a name of odd characters, like ``a_b.example.com``, may well be in
-    the DNS.
+    Only its end counts: a name with odd characters, like ``a_b.example.com``, may well be in the
+    DNS.
     """
     *rest, zone = name.split(".")
     return (not rest and not zone.isdigit()) or zone in _LOCAL_ZONES or name.endswith(".home.arpa")

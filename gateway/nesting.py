@@ -1,12 +1,12 @@
-"""How deep a JSON text is nested, and how much is in it, told before anything parses it. Pure.
+"""How deep a JSON text is nested, and how much is in it, found before anything parses it. Pure.
 
-Parsers call themselves for each level, and what stops them differs: a RecursionError at about
-1,000 levels in CPython 3.11, at some thousands or not at all in later ones, 1,024 in orjson. So
-that the answer is the same everywhere, and no parser is ever near the end of its stack, what
-nests deeper than :data:`MAX_DEPTH` is refused by us.
+Parsers call themselves for each level, and their limits differ: a RecursionError at about 1,000
+levels in CPython 3.11, at some thousands or not at all in later ones, 1,024 in orjson. So that the
+answer is the same everywhere, and no parser is ever near the end of its stack, we refuse what is
+nested deeper than :data:`MAX_DEPTH`.
 
-A value may take two bytes of a text, and sixty or more of memory when it's parsed: what has more of
-them than are allowed isn't.
+A value may take two bytes of a text, and sixty or more of memory once it is parsed. So a text with
+more values than are allowed is not parsed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BITS = bytes.maketrans(b"[{]}", b"1100")
 
 
 def _climb(byte: int) -> tuple[int, int]:
-    """By how much eight brackets change the depth, and how far they raise it in between."""
+    """Return by how much eight brackets change the depth, and how far they raise it in between."""
     levels = list(accumulate(1 if bit == "1" else -1 for bit in f"{byte:08b}"))
     return levels[-1], max(0, *levels)
 
@@ -36,10 +36,11 @@ _RISES = bytes(_climb(byte)[1] for byte in range(256))
 
 
 def nests_deeper(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether arrays and objects in ``text``, JSON in UTF-8, stand more than ``limit`` deep.
+    """Return whether arrays and objects in ``text``, JSON in UTF-8, are nested deeper than
+    ``limit``.
 
-    Of a text that is no JSON this is told as far as a parser would read it. It costs a few ns a
-    byte, at most 30; texts of up to ``limit`` bytes cost nothing.
+    A text that is no JSON is judged as far as a parser would read it. It costs a few ns a byte, at
+    most 30; texts of up to ``limit`` bytes cost nothing.
     """
     if len(text) <= limit:
         return False
@@ -59,10 +60,10 @@ def nests_deeper(text: bytes, limit: int = MAX_DEPTH) -> bool:
 
 
 def holds_more(text: bytes, limit: int) -> bool:
-    """Whether there are more than ``limit`` values in ``text``, JSON in UTF-8.
+    """Return whether there are more than ``limit`` values in ``text``, JSON in UTF-8.
 
-    Those in lists and objects are counted, and empty lists and objects as if they held one. It
-    costs a few ns a byte, and hardly anything where there are not even so many commas in the texts.
+    Those in lists and objects are counted, and empty lists and objects as if they had one. It costs
+    a few ns a byte, and hardly anything if the text has fewer commas than that.
     """
     if len(text) <= limit or sum(map(text.count, (b",", b"[", b"{"))) <= limit:
         return False
@@ -75,7 +76,7 @@ def holds_more(text: bytes, limit: int) -> bool:
 
 
 def _outside_texts(text: bytes) -> Iterator[bytes]:
-    """The brackets, braces and commas that stand outside of texts, piece by piece."""
+    """Yield the brackets, braces and commas outside of strings, piece by piece."""
     start, within = 0, False  # the last: whether a text goes on from the piece before
     while start < len(text):
         piece = text[start : start + _PIECE]

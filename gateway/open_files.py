@@ -1,7 +1,8 @@
 """How many files, and so connections, this process may have open at once.
 
-The soft limit is 1024 by custom, for the sake of programs that use select(2), which can't count
-further. This one doesn't; llama-server may, so it gets back what we were started with.
+The soft limit is 1024 by custom, for programs that use select(2), which can't count further. The
+gateway doesn't use it, but llama-server may, so each child gets the limit that we were started
+with.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _LEAST: Final = 10240
 
 
 def allow_all() -> int:
-    """Raise the soft limit to the hard one; returns what it is then (-1: without limit)."""
+    """Raise the soft limit to the hard one; return what it is then (-1: no limit)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, _LEAST):
         with contextlib.suppress(ValueError, OSError):

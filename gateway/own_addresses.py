@@ -1,4 +1,4 @@
-"""The addresses that this machine has in its networks. Blocks for no more than system calls."""
+"""The addresses of this machine in its networks. Blocks for no more than system calls."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _GLOBAL_SCOPE: Final = 0x00
 
 
 def own_addresses(*, root: Path = Path("/")) -> list[str]:
-    """Those at which other machines may reach this one, by which it goes out first.
+    """Return the addresses at which other machines may reach this one, the outgoing one first.
 
-    No link-local ones, which no browser takes, none that change by the day, and none of networks
-    inside of this machine.
+    There are no link-local ones, which no browser takes, none that change by the day, and none of
+    networks inside of this machine.
     """
     found = [*_going_out(), *_of_devices(), *_ipv6(root)]
     return list(dict.fromkeys(address for address in found if _is_of_use(address)))
@@ -57,7 +57,9 @@ def _of_devices() -> list[str]:
 
 
 def _ipv6(root: Path) -> list[str]:
-    """From /proc/net/if_inet6: address, index, length of the prefix, scope, flags, device."""
+    """Return those of /proc/net/if_inet6: address, index, length of the prefix, scope,
+    flags, device.
+    """
     addresses = []
     with contextlib.suppress(OSError, ValueError):
         for line in (root / "proc/net/if_inet6").read_text().splitlines():

@@ -1,6 +1,6 @@
-"""Files and folders that nobody but their owner may look into, whatever the umask. All block.
+"""Files and folders that only their owner may read, whatever the umask. All functions block.
 
-What is there already keeps its mode: whoever opened it to others meant to.
+Existing ones keep their mode: whoever opened them to others meant to.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def make_folder(folder: Path) -> None:
 
 
 def close_to_others(folder: Path) -> None:
-    """Make ``folder`` 0700 if every user may look into it: one of ours, with nothing but files.
+    """Make ``folder`` 0700 if every user may read it: one of ours, with nothing but files.
 
-    One with folders in it may be there for more than this, and one without rights for all was
+    A folder with folders in it may be there for more than this, and one without rights for all was
     meant for a group.
     """
     status = folder.stat()
@@ -42,13 +42,15 @@ def close_to_others(folder: Path) -> None:
 
 
 def open_private(file: Path) -> IO[str]:
-    """``file`` for reading and appending, made 0600 if it isn't there. Raises ``OSError``."""
+    """Open ``file`` for reading and appending, made 0600 if it doesn't exist. Raises
+    ``OSError``.
+    """
     number = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE)
     return os.fdopen(number, "a+", encoding="utf-8")
 
 
 def write_private(file: Path, data: str | bytes) -> None:
-    """Put ``data`` in the place of ``file``, all of it or nothing, 0600. Raises ``OSError``."""
+    """Replace ``file`` by ``data``, all of it or nothing, 0600. Raises ``OSError``."""
     new = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
     try:
@@ -61,7 +63,7 @@ def write_private(file: Path, data: str | bytes) -> None:
 
 
 def is_open_to_all(file: Path) -> bool:
-    """Whether every user of this machine can read ``file``, as far as it and its folder tell."""
+    """Return whether every user of this machine can read ``file``, by its mode and its folder's."""
     try:
         modes = file.stat().st_mode, file.parent.stat().st_mode
     except OSError:

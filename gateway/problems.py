@@ -1,4 +1,4 @@
-"""What a wrong value in a file becomes: a :class:`Problem` that names file, key, value, allowed.
+"""A wrong value in a file as a :class:`Problem` that names file, key, value and what is allowed.
 
 Configuration, models.json and keys share it, so that ``llm-gateway check`` can list every problem
 of all at once.
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in one file, worded for the person who has to mend it."""
+    """One thing wrong in one file, worded for the person who has to repair it."""
 
     file: str
     key: str
@@ -47,7 +47,7 @@ _SECRET_ARGUMENT = re.compile(r"(--?[\w-]*(?:key|token|pass)[\w-]*=)[^'\"]+", re
 
 
 def shown(key: str, value: object) -> str:
-    """``value`` for an error message: short, and hidden where the key names a secret."""
+    """Return ``value`` for an error message: short, and hidden if the key names a secret."""
     if _SECRET_KEY.search(key) or (isinstance(value, list | dict) and _ARGUMENTS.search(key)):
         return "a hidden value"
     text = re.sub(r"//[^/@\s]*@", "//...@", repr(value))  # a user and password in a url
@@ -57,7 +57,7 @@ def shown(key: str, value: object) -> str:
 
 
 def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """``object_pairs_hook`` that refuses a JSON key given twice: one of them would be lost."""
+    """Refuse a JSON key given twice, as ``object_pairs_hook``: one of them would be lost."""
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:

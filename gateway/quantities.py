@@ -34,12 +34,16 @@ _LARGEST: Final = 2**60
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from ``30``, ``"30s"``, ``"500ms"``, ``"5m"``, ``"12h"``, ``"30d"`` or ``"2w"``."""
+    """Return seconds from ``30``, ``"30s"``, ``"500ms"``, ``"5m"``, ``"12h"``, ``"30d"`` or
+    ``"2w"``.
+    """
     return _quantity(value, _TIME_UNITS, "a duration like 30s, 5m, 12h or 30d")
 
 
 def whole_number(text: str) -> int | None:
-    """The number that ``text`` is, from 0 to 2**63 - 1 (what SQLite holds); else ``None``."""
+    """Return the number that ``text`` is, from 0 to 2**63 - 1 (what SQLite holds); else
+    ``None``.
+    """
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
         return None
     number = int(text)
@@ -47,7 +51,7 @@ def whole_number(text: str) -> int | None:
 
 
 def parse_size(value: object) -> int:
-    """Bytes from ``1048576``, ``"64MiB"``, ``"8GB"`` or ``"8G"`` (which is 8 GiB)."""
+    """Return bytes from ``1048576``, ``"64MiB"``, ``"8GB"`` or ``"8G"`` (which is 8 GiB)."""
     wanted = "a size like 64MiB or 8GB"
     size = _quantity(value, _SIZE_UNITS, wanted)
     if size >= _LARGEST:

@@ -1,9 +1,9 @@
-"""What plain HTTP gets on ``tls.redirect_port``: ACME's proofs, and the way to https.
+"""Plain HTTP on ``tls.redirect_port``: ACME's proofs, and redirects to https.
 
-Nothing else is answered here, and no key is looked at: one that comes this way was readable
-to everybody between here and its owner. Clients are led to names that are ours alone, or whoever
-makes them ask for another could send them anywhere: those in the certificate, those that it is to
-be for (``tls.acme.domains``), ``allowed_hosts``, and the very address that was asked.
+Nothing else is answered here, and no key is looked at: a key that was sent this way was readable by
+everybody on the way. Clients are redirected only to names that are ours, or an attacker could make
+them ask for any name and send them there. Ours are the names in the certificate, those it is going
+to be for (``tls.acme.domains``), ``allowed_hosts``, and the very address that was asked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TARGET = re.compile(r"/[!#-;=?-\[\]_a-z~%]*")
 
 
 def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Application:
-    """The application of that one port. ``https_port``: where clients are sent."""
+    """Return the application of that one port. ``https_port``: where clients are sent."""
     app = web.Application(client_max_size=1024, middlewares=[_plain_paths])
     proofs = AcmeChallenges(tls, settings.public_dir)
     hosts = Hosts(settings)
@@ -77,7 +77,7 @@ async def _plain_paths(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def _host(given: list[str]) -> str | None:
-    """The host to send a client to: the one it asked for, if that can be a host at all."""
+    """Return the host to send a client to: the one it asked for, if that is a valid host."""
     match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
     if match is None:
         return None
@@ -90,7 +90,7 @@ def _host(given: list[str]) -> str | None:
 
 
 def _asked(request: web.Request, host: str) -> bool:
-    """Whether ``host`` is the address that the request came to."""
+    """Return whether ``host`` is the address that the request came to."""
     transport, address = request.transport, address_in(host)
     if transport is None or address is None:
         return False
@@ -99,7 +99,7 @@ def _asked(request: web.Request, host: str) -> bool:
 
 
 def _without_key(target: str) -> str:
-    """A target whose query holds no ``authKey``: a Location ends up in histories and logs."""
+    """Return a target whose query has no ``authKey``: a Location ends up in histories and logs."""
     path, mark, query = target.partition("?")
     if not mark or "authkey" not in unquote(query).lower():
         return target

@@ -1,10 +1,10 @@
 """Where a running gateway keeps its sockets, and how the command line finds it.
 
 The folder is private and its path short: a Unix socket's path may have 107 bytes (unix(7)). It is
-made anew for each run, and lies in one place with those of the user's other gateways: in systemd's
+made for each run, in one place with those of the user's other gateways: in systemd's
 ``RUNTIME_DIRECTORY``, in ``XDG_RUNTIME_DIR/llm-gateway``, else in ``/tmp/llm-gateway-UID``. A
-gateway holds a lock on its folder (flock(2)) for as long as it lives, however it dies; one that
-starts removes the folders without one.
+gateway holds a lock on its folder (flock(2)) for as long as it lives, however it dies; a gateway
+that starts removes the folders without one.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ class Runtime:
 
     @property
     def control_socket(self) -> str:
-        """Where the command line talks to the running gateway, as an administrator."""
+        """The socket at which the command line talks to the running gateway, as an
+        administrator.
+        """
         return str(self.folder / "control.sock")
 
     def open(self) -> None:
-        """Make the folders and take the lock; remove what gateways that were killed left.
+        """Make the folders and take the lock; remove what killed gateways left behind.
 
         Raises :class:`InvalidFiles` if the data folder can't be used, or is in use.
         """
@@ -122,9 +124,9 @@ class Runtime:
 
 
 def running_elsewhere(data_dir: Path) -> list[Path]:
-    """The data folders of this user's gateways that run, but for the one on ``data_dir``.
+    """Return the data folders of this user's running gateways, without the one on ``data_dir``.
 
-    Those of a service, or of another user, lie where they can't be seen.
+    Those of a service, or of another user, can't be seen.
     """
     found = []
     for folder in sorted(folder for home in _homes() for folder in home.glob(f"{_PREFIX}*")):
@@ -139,7 +141,7 @@ def running_elsewhere(data_dir: Path) -> list[Path]:
 
 
 def _homes() -> Iterator[Path]:
-    """Folders for runtime folders, the best first; each is there, and nobody else's."""
+    """Yield folders for runtime folders, the best first; each exists, and is nobody else's."""
     # systemd makes one for the service (RuntimeDirectory=) and removes it afterwards.
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if given and len(given) <= _LONGEST and Path(given).is_dir():
@@ -156,7 +158,7 @@ def _homes() -> Iterator[Path]:
 
 
 def _is_private(home: Path) -> bool:
-    """Make ``home`` if it isn't there; whether it is a folder of ours, closed to others.
+    """Make ``home`` if it doesn't exist; return whether it is our own and closed to others.
 
     In /tmp anybody may have made it before us, or a link in its place.
     """
@@ -175,7 +177,9 @@ def _is_private(home: Path) -> bool:
 
 
 def _hold(folder: Path) -> int | None:
-    """A descriptor of ``folder`` that holds its lock, or ``None``: somebody else has it."""
+    """Return a descriptor of ``folder`` that holds its lock, or ``None`` if somebody else
+    has it.
+    """
     try:
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

@@ -1,6 +1,6 @@
 """Memory and load over time: the last hour in fine steps, the last week in coarse ones.
 
-Kept in memory, bounded; nothing of it outlives the gateway.
+They are kept in memory, bounded, and don't outlive the gateway.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WEEK: Final = 7 * 24 * _HOUR
 class Sample(NamedTuple):
     """What was seen at a moment (seconds since 1970), or in the time up to it. Sizes in bytes.
 
-    ``used``: what is taken of each device, by its name; one that wasn't looked at is missing.
-    ``gateway`` and ``models``: what the gateway itself holds, and all its llama-servers together.
+    ``used``: what is used of each device, by its name; one that wasn't looked at is missing.
+    ``gateway`` and ``models``: what the gateway itself uses, and all its llama-servers together.
     ``prompt`` and ``completion``: tokens per second that were read and written.
     """
 
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 class Samples:
-    """The ring of them: an hour, every :data:`FINE` seconds, and a week, every :data:`COARSE`."""
+    """A ring of samples: an hour, every :data:`FINE` seconds, and a week, every :data:`COARSE`."""
 
     def __init__(self) -> None:
         self._fine: deque[Sample] = deque(maxlen=_HOUR // FINE)
@@ -44,7 +44,7 @@ class Samples:
         self._gathered: list[Sample] = []
 
     def add(self, sample: Sample) -> None:
-        """Keep one. What seems to be later than it is dropped: the clock was set back."""
+        """Keep a sample. Later ones are dropped first: the clock may have been set back."""
         for kept in (self._fine, self._coarse, self._gathered):
             while kept and kept[-1].at >= sample.at:
                 kept.pop()
@@ -56,11 +56,13 @@ class Samples:
 
     @property
     def last(self) -> Sample | None:
-        """The newest."""
+        """The newest sample."""
         return self._fine[-1] if self._fine else None
 
     def since(self, at: float, now: float) -> tuple[int, list[Sample]]:
-        """Those since ``at``, the oldest first, and the seconds between two of them."""
+        """Return the samples since ``at``, the oldest first, and the seconds between two of
+        them.
+        """
         if now - at <= _HOUR:
             return FINE, [one for one in self._fine if one.at >= at]
         kept = [*self._coarse, merged(self._gathered)] if self._gathered else self._coarse
@@ -68,7 +70,8 @@ class Samples:
 
 
 def merged(samples: Sequence[Sample]) -> Sample:
-    """One for all of them: the most that was taken at a moment, and tokens per second on average.
+    """Return one for all of them: the most that was used at a moment, and average tokens per
+    second.
 
     Of memory the peak matters, which an average would hide.
     """

@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 class Notifier:
     """Speaks to the service manager that started us, if one did.
 
-    Each call returns whether the message was handed over: False without a service manager, or
-    when its socket is gone or full.
+    Each call returns whether the message was handed over: False without a service manager, or if
+    its socket is gone or full.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -33,15 +33,15 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        """A service manager listens."""
+        """Whether a service manager listens."""
         return self._address is not None
 
     def ready(self, status: str = "") -> bool:
-        """Starting, or reloading, is finished: requests are answered."""
+        """Tell that starting, or reloading, is finished: requests are answered."""
         return self._send("READY=1", *_status(status))
 
     def reloading(self, status: str = "") -> bool:
-        """Reading the configuration again; :meth:`ready` must follow.
+        """Tell that the configuration is read again; :meth:`ready` must follow.
 
         The time stamp tells systemd which of two reloads this one is (Type=notify-reload).
         """
@@ -49,26 +49,26 @@ class Notifier:
         return self._send("RELOADING=1", f"MONOTONIC_USEC={stamp}", *_status(status))
 
     def stopping(self, status: str = "") -> bool:
-        """Shutting down, by a signal or by ourselves."""
+        """Tell that we are shutting down, by a signal or by ourselves."""
         return self._send("STOPPING=1", *_status(status))
 
     def status(self, text: str) -> bool:
-        """One line for ``systemctl status``."""
+        """Set the one line for ``systemctl status``."""
         return self._send(*(_status(text) or ("STATUS=",)))
 
     def watchdog(self) -> bool:
-        """Still alive."""
+        """Tell that we are still alive."""
         return self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> bool:
         """Let the present start, reload or stop take ``seconds`` from now, whatever the unit says.
 
-        For a ``shutdown_timeout`` that somebody set higher than the unit's TimeoutStopSec.
+        This is for a ``shutdown_timeout`` that is higher than the unit's TimeoutStopSec.
         """
         return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     async def keep_alive(self) -> None:
-        """Feed the watchdog for as long as the event loop turns; returns at once if it is off."""
+        """Feed the watchdog as long as the event loop turns; return at once if it is off."""
         if self.watchdog_interval is None:
             return
         while True:

@@ -111,7 +111,7 @@ class Gateway:
 
     @property
     def urls(self) -> list[str]:
-        """Where clients reach it."""
+        """The addresses at which clients reach it."""
         return self._listeners.urls
 
     @property
@@ -120,7 +120,7 @@ class Gateway:
         return self._listeners.acme
 
     async def greet(self, source: Path | None) -> None:
-        """Tell people where it is, and what it serves."""
+        """Print where it listens, and what it serves."""
         names, catalog = await self._listeners.names(), self.library.catalog
         text = await asyncio.to_thread(greeting, self.settings, catalog, self.urls, source, names)
         await asyncio.to_thread(say, text)
@@ -207,7 +207,7 @@ class Gateway:
         gc.set_threshold(20_000, 20, 20)
 
     async def _watch_memory(self, store: Store) -> None:
-        """Let models be loaded, as soon as it is known what there is room for."""
+        """Let models be loaded once it is known how much room there is."""
         # What /health does not need comes after it.
         from gateway.backends.accounts import Accounts
         from gateway.backends.capacity import Capacity
@@ -267,7 +267,7 @@ class Gateway:
             await self.ring.reload()
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """From the first signal to the last answer; one deadline for all of it."""
+        """Wait from the first signal to the last answer, with one deadline for all of it."""
         timeout = self.settings.shutdown_timeout
         # 1. /ready has been 503 since `stopping` was set, and streams without an end have ended.
         self.lifecycle.stopping.set()
@@ -292,7 +292,7 @@ class Gateway:
 
 
 def _program(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The llama-server that will be used. Blocks."""
+    """Return the llama-server that will be used. Blocks."""
     try:
         return find_program(settings.llama_server, environ)
     except LoadFailed:  # said at the start, and to whoever asks for a model
@@ -300,7 +300,7 @@ def _program(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _tell_no_program(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Warn of it now, and not only when a model is asked for. Blocks."""
+    """Warn now of a missing llama-server, and not only when a model is asked for. Blocks."""
     try:
         find_program(settings.llama_server, environ)
     except LoadFailed as error:

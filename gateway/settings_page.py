@@ -64,7 +64,7 @@ Some variables are no settings: `LLM_GATEWAY_URL`, `LLM_GATEWAY_API_KEY`, `LLM_G
 
 
 def page(schema: Schema) -> str:
-    """The page, in Markdown, of the ``schema`` of gateway.yaml."""
+    """Return the page, in Markdown, made from the ``schema`` of gateway.yaml."""
     written = yaml.load(skeleton("conf/gateway.yaml").read_bytes(), yaml.BaseLoader)  # noqa: S506
     lines = [_HEAD, "## At the top", *_table(schema, schema, "", written)]
     for name, inner in _sections(schema, schema):
@@ -73,7 +73,7 @@ def page(schema: Schema) -> str:
 
 
 def _sections(top: Schema, section: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
-    """The sections within ``section``, each by its path."""
+    """Yield the sections within ``section``, each with its path."""
     for key, schema in section["properties"].items():
         if (inner := _section_of(top, schema)) is not None:
             yield prefix + key, {**inner, "description": schema["description"].split(_ALLOWED)[0]}
@@ -81,7 +81,7 @@ def _sections(top: Schema, section: Schema, prefix: str = "") -> Iterator[tuple[
 
 
 def _section_of(top: Schema, schema: Schema) -> Schema | None:
-    """The object that a key holds, if it holds one."""
+    """Return the object that a key holds, if it holds one."""
     for branch in (schema, *schema.get("anyOf", ())):
         if "$ref" in branch:
             section: Schema = top["$defs"][branch["$ref"].rpartition("/")[2]]
@@ -102,14 +102,14 @@ def _table(top: Schema, section: Schema, name: str, written: Any) -> Iterator[st
 
 
 def _names(path: str) -> str:
-    """A setting by all of its names: in the file, in the environment, on the command line."""
+    """Return all names of a setting: in the file, in the environment, on the command line."""
     variable = ENV_PREFIX + path.replace(".", "__").upper()
     names = (path, variable, OPTIONS.get(path))
     return "<br>".join(f"`{name}`" for name in names if name is not None)
 
 
 def _default(path: str, schema: Schema, required: bool, written: Any) -> str:
-    """The default as conf/gateway.yaml writes it, with units."""
+    """Return the default as conf/gateway.yaml writes it, with units."""
     if required:
         return "none: it must be set"
     value: Any = written

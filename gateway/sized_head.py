@@ -1,13 +1,13 @@
-"""Knows a head by its bytes again, whatever length it names for its body (RFC 9112, 6.2)."""
+"""Recognising a head by its bytes, whatever length it gives for its body (RFC 9112, 6.2)."""
 
 from __future__ import annotations
 
 
 def size_in(data: bytes, before: bytes, after: bytes, most_digits: int) -> tuple[int, int] | None:
-    """The length of the body, and where that begins, if ``data`` begins with such a head.
+    """Return the body's length, and where the body begins, if ``data`` begins with such a head.
 
-    ``before`` and ``after`` are its bytes around the digits of the length; ``after`` begins with a
-    line end. There are at most ``most_digits``.
+    ``before`` and ``after`` are the head's bytes around the digits of the length; ``after`` begins
+    with a line end. There are at most ``most_digits``.
     """
     if not data.startswith(before):
         return None

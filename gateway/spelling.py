@@ -1,4 +1,4 @@
-"""What somebody meant who wrote a name that there isn't."""
+"""Suggestions for somebody who wrote a name that doesn't exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST, _LONGEST = 500, 100
 
 
 def closest(word: str, known: Iterable[str], *, alike: float = 0.6) -> str | None:
-    """The one of ``known`` that ``word`` is likely to mean, whatever its case; or ``None``.
+    """Return the one of ``known`` that ``word`` probably means, whatever its case; or ``None``.
 
     ``alike`` is the ratio of :mod:`difflib`, from 0 to 1.
     """
@@ -25,6 +25,8 @@ def closest(word: str, known: Iterable[str], *, alike: float = 0.6) -> str | Non
 
 
 def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.6) -> str:
-    """``", did you mean 'host'?"``, to be put behind what is wrong with ``word``; or nothing."""
+    """Return ``", did you mean 'host'?"``, to be appended to a message about ``word``; or
+    nothing.
+    """
     found = closest(word, known, alike=alike)
     return f", did you mean {found!r}?" if found is not None else ""

@@ -14,12 +14,12 @@ _OTHER_WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "
 
 
 def is_javascript(file: Path) -> bool:
-    """Whether ``file`` is a program by its name, as configurations of Node.js are."""
+    """Return whether ``file`` is a program by its name, like configurations of Node.js."""
     return file.suffix.lower() in _JAVASCRIPT
 
 
 def json_problem(text: str, error: json.JSONDecodeError, *, secret: bool = False) -> str:
-    """``is not valid JSON, line 3, column 5: ...``; nothing of a ``secret`` text is repeated."""
+    """Return ``is not valid JSON, line 3, column 5: ...``; a ``secret`` text is never repeated."""
     if not text.strip():
         return "is not valid JSON: it is empty"
     found, position = _json_fault(text, error, secret=secret)
@@ -66,7 +66,7 @@ def _json_fault(text: str, error: json.JSONDecodeError, *, secret: bool) -> tupl
 
 
 def encoding_problem(error: UnicodeDecodeError) -> str:
-    """``is not text in UTF-8, line 3: ...``, of the bytes of a whole file."""
+    """Return ``is not text in UTF-8, line 3: ...`` for the bytes of a whole file."""
     if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "is text in UTF-16, as some editors of Windows write it: save it as UTF-8"
     line = error.object.count(b"\n", 0, error.start) + 1
@@ -74,7 +74,7 @@ def encoding_problem(error: UnicodeDecodeError) -> str:
 
 
 def yaml_problem(text: str, error: Exception) -> str:
-    """``is not valid YAML, line 3, column 5: ...``."""
+    """Return ``is not valid YAML, line 3, column 5: ...``."""
     if isinstance(error, UnicodeDecodeError):
         return encoding_problem(error)
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:

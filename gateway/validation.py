@@ -76,7 +76,7 @@ Size = Annotated[
 
 
 class Schema(BaseModel):
-    """What may stand in an object of a file; ``makes`` is the dataclass that it becomes."""
+    """The keys that an object of a file may have; ``makes`` is the dataclass that it becomes."""
 
     makes: ClassVar[type[Any]]
 
@@ -113,7 +113,9 @@ def schema_of(made: type[DataclassInstance], base: type[S], **keys: Any) -> type
 
 
 def made_of(validated: Any) -> Any:
-    """The plain value of what was ``validated``: a dataclass for each object that has a schema."""
+    """Return the plain value of what was ``validated``: a dataclass for each object with a
+    schema.
+    """
     if isinstance(validated, Schema):
         return validated.makes(**{name: made_of(value) for name, value in validated})
     if isinstance(validated, SecretStr):
@@ -128,10 +130,10 @@ def made_of(validated: Any) -> Any:
 def problems_of(
     *errors: ValidationError, file: str, model: type[BaseModel], prefix: tuple[str, ...] = ()
 ) -> list[Problem]:
-    """One :class:`Problem` for each key in which pydantic found an error, the first.
+    """Return one :class:`Problem`, the first, for each key in which pydantic found an error.
 
-    ``allowed`` is the description of the field in ``model`` (for an unknown key, the known
-    ones). Values of keys that look secret are not repeated.
+    ``allowed`` is the description of the field in ``model`` (for an unknown key, the known ones).
+    Values of keys that look secret are not repeated.
     """
     found: dict[str, Problem] = {}
     for item in chain.from_iterable(error.errors(include_url=False) for error in errors):
@@ -157,10 +159,10 @@ def problems_of(
 def validate_partly(
     model: type[M], data: Mapping[str, Any]
 ) -> tuple[M | None, list[ValidationError]]:
-    """``data`` as a ``model`` without the keys that are wrong, and what was wrong with them.
+    """Return ``data`` as a ``model`` without the wrong keys, and what was wrong with them.
 
-    ``None`` if nothing is left that is right. For who lists problems: a typing error must not
-    hide those of the other keys.
+    ``None`` if nothing right is left. For lists of problems: a typing error must not hide those of
+    the other keys.
     """
     errors: list[ValidationError] = []
     while True:
@@ -177,7 +179,7 @@ def validate_partly(
 
 
 def _without(data: Any, path: tuple[str, ...]) -> Any:
-    """``data`` without the key at ``path``, or without the object that lacks it."""
+    """Return ``data`` without the key at ``path``, or without the object that lacks it."""
     if not path or not isinstance(data, Mapping) or path[0] not in data:
         return data
     head, *tail = path
@@ -188,7 +190,7 @@ def _without(data: Any, path: tuple[str, ...]) -> Any:
 
 
 def _meant(model: type[BaseModel], location: tuple[str, ...], siblings: list[str]) -> str:
-    """Where the unknown key at ``location`` belongs, or how it is spelt."""
+    """Return where the unknown key at ``location`` belongs, or how it is spelt."""
     wrong = location[-1]
     everywhere = {path[-1].casefold(): path for path in key_paths(model)}
     home = everywhere.get(wrong.casefold())
@@ -204,7 +206,7 @@ def _meant(model: type[BaseModel], location: tuple[str, ...], siblings: list[str
 
 
 def key_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """Every key of ``model`` and of what is nested in it; the outer ones last."""
+    """Yield every key of ``model`` and of what is nested in it; the outer ones last."""
     for name, field in model.model_fields.items():
         inner = _without_none(field.annotation)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -227,7 +229,7 @@ def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
 
 
 def _describe(model: type[BaseModel], path: tuple[str, ...]) -> tuple[list[str], str | None]:
-    """Names allowed beside the last key of ``path``, and the description of that key's field."""
+    """Return the names allowed beside the last key of ``path``, and that key's description."""
     names, description = _names(model), None
     current: type[BaseModel] | None = model
     named: type[BaseModel] | None = None  # of an object whose keys are names: what each holds
@@ -258,7 +260,7 @@ def _as_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def _without_none(annotation: Any) -> Any:
-    """``X`` of ``X | None``; anything else as it is."""
+    """Return ``X`` of ``X | None``; anything else as it is."""
     branches = get_args(annotation)
     inner = [branch for branch in branches if branch is not type(None)]
     return inner[0] if len(inner) == 1 < len(branches) else annotation

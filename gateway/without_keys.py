@@ -1,6 +1,6 @@
-"""Whether others than this machine's users reach a gateway that asks for no keys.
+"""Whether others than this machine's users can reach a gateway that asks for no keys.
 
-Who of this machine's users then administrates it: :mod:`gateway.access.without_keys`.
+:mod:`gateway.access.without_keys` tells which of this machine's users then administrate it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from gateway.config.settings import Settings
 
 
 def why_not_open(settings: Settings) -> str | None:
-    """Why a gateway without keys must not start with ``settings``, or ``None``."""
+    """Return why a gateway without keys must not start with ``settings``, or ``None``."""
     others = _who_else(settings)
     if others is None or settings.auth.open_to_network:
         return None
@@ -22,7 +22,7 @@ def why_not_open(settings: Settings) -> str | None:
 
 
 def warning_of(settings: Settings) -> str | None:
-    """What is to be said at every start of a gateway that is open on purpose, or ``None``."""
+    """Return the warning at every start of a gateway that is open on purpose, or ``None``."""
     others = _who_else(settings)
     if others is None or not settings.auth.open_to_network:
         return None
@@ -33,7 +33,7 @@ def warning_of(settings: Settings) -> str | None:
 
 
 def _who_else(settings: Settings) -> str | None:
-    """How others than this machine's users reach a gateway that asks for no key, if they do."""
+    """Return how others than this machine's users reach a gateway without keys, if they do."""
     if settings.auth.enabled:
         return None
     if settings.others_reach is not None:

@@ -1,9 +1,9 @@
-"""A process that looks through what is too large for a thread of ours, one thing after the other.
+"""A process that parses what is too large for a thread of ours, one thing after the other.
 
-Both sides of the pipe to it are here. A parser holds CPython's lock for all of a text, and there
-is no other thread meanwhile; only another process leaves the event loop alone. It is given bytes
-and the name of a function, and runs nothing but functions of this package's; it ends with the
-process that started it, whose end of the pipe is closed then, however it dies.
+Both sides of the pipe to it are here. A parser holds CPython's lock for all of a text, and no other
+thread runs meanwhile; only another process leaves the event loop alone. It receives bytes and the
+name of a function, and runs only functions of this package. It ends with the process that started
+it, whose end of the pipe is closed then, however it dies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Work = Callable[..., Result]
 
 
 class WorkerDied(Exception):
-    """It has ended without an answer."""
+    """The process has ended without an answer."""
 
 
 class WorkerProcess:
@@ -74,7 +74,7 @@ class WorkerProcess:
         return not self._killed and self._child.poll() is None
 
     def ask(self, work: Work, data: bytes, arguments: tuple[Any, ...]) -> Result:
-        """What ``work`` makes of ``data`` there, or what it raises."""
+        """Return what ``work`` makes of ``data`` there, or raise what it raises."""
         try:
             _write(self._to, (work, arguments), data)
             said = _read(self._of)
@@ -102,7 +102,7 @@ class WorkerProcess:
 
 
 def _made(kind: type[BaseException], said: Any, fields: Any) -> BaseException:
-    """An exception as it was elsewhere.
+    """Return an exception as it was in the other process.
 
     No variable where it is raised holds it: with its traceback that would be a cycle, which keeps
     the whole body until the collector comes by.
@@ -114,7 +114,7 @@ def _made(kind: type[BaseException], said: Any, fields: Any) -> BaseException:
 
 
 def _widen(end: int) -> None:
-    """Fewer turns for what is large."""
+    """Reduce the number of turns for something large."""
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _PIECE)
 
@@ -129,7 +129,7 @@ def _write(end: int, small: Any, large: bytes | None) -> None:
 
 
 def _read(end: int) -> tuple[Any, bytes | None] | None:
-    """What the other side wrote, or ``None``: it is gone."""
+    """Return what the other side wrote, or ``None`` if it is gone."""
     if (lengths := _exactly(end, _LENGTHS.size)) is None:
         return None
     small, large = _LENGTHS.unpack(lengths)
@@ -155,7 +155,7 @@ def _exactly(end: int, size: int) -> bytes | None:
 
 
 def main() -> None:
-    """Answer until there is nobody to answer."""
+    """Answer until nobody asks any more."""
     import gc
     import signal
 
@@ -187,7 +187,9 @@ def _answer(work: Work, data: bytes, arguments: tuple[Any, ...]) -> tuple[Any, b
 
 
 def _failure(error: BaseException) -> tuple[Any, None]:
-    """What is said of it. Nothing keeps the error itself: its traceback holds the whole body."""
+    """Return what is reported of an error, without the error: its traceback holds the whole
+    body.
+    """
     return (type(error), (error.args, error.__dict__)), None
 
 

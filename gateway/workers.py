@@ -1,11 +1,10 @@
-"""Looking through what is large, without keeping the event loop from anybody else.
+"""Parsing what is large, without keeping the event loop from anybody else.
 
-Up to :data:`SMALL` bytes that is done at once: it takes less than handing it over. What is larger
-goes to a thread, of which there are two; what would hold CPython's lock there for longer than a few
-milliseconds in one go (a parser lets go of it when it is through) to a process of its own, of which
-there is one, started when it is first needed, and ended when it has had nothing to do for a
-minute. Who comes next waits: how many may, and with how much, is for
-:mod:`gateway.access.body_memory` to say.
+Up to :data:`SMALL` bytes are parsed at once: that takes less than handing them over. Larger texts
+go to one of two threads. Those that would hold CPython's lock there for longer than a few
+milliseconds in one go (a parser releases it when it is done) go to a process. There is one, started
+when it is first needed, and ended when it has had nothing to do for a minute. Further work waits:
+:mod:`gateway.api.room` limits how much.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ _log = logging.getLogger(__name__)
 
 
 def is_small(data: bytes) -> bool:
-    """Whether looking through ``data``, JSON, takes a few milliseconds at most."""
+    """Return whether parsing ``data``, JSON, takes a few milliseconds at most."""
     size = len(data)
     return size <= _TINY or (size <= SMALL and _marks(data) <= _FEW)
 
 
 def _marks(data: bytes) -> int:
-    """No fewer than there are values in ``data``."""
+    """Return a number no smaller than that of the values in ``data``."""
     # What is in a list or object has one of these before it.
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
@@ -63,9 +62,10 @@ class Workers:
         self._turn = threading.Lock()
 
     async def run(self, work: Work, data: bytes, *arguments: Any) -> Result:
-        """What ``work(data, *arguments)`` returns, or raises: a function at the top of a module.
+        """Return what ``work(data, *arguments)`` returns, or raise what it raises.
 
-        Raises :class:`Unavailable` if that takes too long.
+        ``work`` is a function at the top of a module. Raises :class:`Unavailable` if it takes too
+        long.
         """
         if is_small(data):
             return work(data, *arguments)
@@ -79,7 +79,9 @@ class Workers:
         return await self._in_process(work, data, arguments)
 
     async def joined(self, pieces: list[bytes]) -> bytes:
-        """``pieces`` as one, of which none stays: as it's copied, all of it exists twice."""
+        """Return ``pieces`` as one, and empty the list: while it is copied, all of it
+        exists twice.
+        """
         # CPython's lock is let go of meanwhile, where there is much (its own join.h).
         loop = asyncio.get_running_loop()
         whole = await loop.run_in_executor(self._own_threads(), b"".join, pieces)
@@ -141,7 +143,7 @@ class Workers:
         asked: list[bytes],
         arguments: tuple[Any, ...],
     ) -> Result:
-        """In the speaker's thread."""
+        """Ask the process, in the speaker's thread."""
         with self._turn:
             if not asked:  # it was given up in this very moment
                 raise WorkerDied
@@ -184,7 +186,7 @@ class Workers:
         return self._process.pid if self._process is not None else None
 
     async def close(self) -> None:
-        """End all of it; who is still waiting is told that it can't be done."""
+        """End all of it; whoever still waits is told that it can't be done."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -199,7 +201,7 @@ class Workers:
 
 
 def with_data(data: bytes, work: Callable[..., Any], at: int, *others: Any) -> Result:
-    """``work``, which takes the data as its argument number ``at``, and returns what is small."""
+    """Call ``work`` with the data as its argument number ``at``; what it returns is small."""
     return work(*others[:at], data, *others[at:]), None
 
 
@@ -213,7 +215,7 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:
-    """What went wrong when nobody waited any more is no news."""
+    """Mark an error as seen that came when nobody waited any more."""
     if not future.cancelled():
         future.exception()
 

@@ -1,4 +1,4 @@
-"""conf/gateway.yaml as a mapping; what is wrong with its text is a problem, not an exception."""
+"""conf/gateway.yaml as a mapping. What is wrong with its text is a problem, not an exception."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.syntax import is_javascript, yaml_problem
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: YAML would silently keep the last."""
+    """A SafeLoader that refuses a key given twice: YAML would silently keep the last."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -46,7 +46,7 @@ _JAVASCRIPT = (
 
 
 def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """The keys of the configuration ``file``, or what is wrong with it. Blocks."""
+    """Return the keys of the configuration ``file``, or what is wrong with it. Blocks."""
     label, text = str(file), ""
     if is_javascript(file):
         return {}, [Problem(label, "", None, _JAVASCRIPT)]
@@ -69,11 +69,11 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
 
 
 def with_settings(text: str, settings: Mapping[str, Any]) -> str:
-    """``text``, a commented configuration, with these settings, by dotted names, in it.
+    """Return ``text``, a commented configuration, with these settings, by dotted names, in it.
 
-    Each takes the place of the line that is there for it, commented out or not, and what is said
-    behind that stays; one without such a line is put at the end of its section, or of the text.
-    Values are texts, numbers, booleans and tuples of texts; at most one dot in a name.
+    Each replaces the line that is there for it, commented out or not, and the comment after that
+    stays; one without such a line is put at the end of its section, or of the text. Values are
+    texts, numbers, booleans and tuples of texts; at most one dot in a name.
     """
     lines = text.splitlines()
     for name, value in settings.items():
