@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.events import Board, endless, event_stream, is_due, patience
-from gateway.api.inference import chosen_by, refuse_readers, resolve
+from gateway.api.inference import JsonRoute, chosen_by, resolve
 from gateway.api.metered import Metered
 from gateway.api.reading import json_body
 from gateway.api.request_context import CONTEXT
@@ -26,11 +26,14 @@ from gateway.errors import BadRequest, GatewayError
 from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.proxy.ask import texts
-from gateway.proxy.body import shape
-from gateway.proxy.personality import CHAT, apply_to_chat, check_messages
+from gateway.proxy.body import serialise
 from gateway.proxy.resolve import Active, model_name
+from gateway.proxy.routes import route_at
 from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
+
+#: What prepares the bodies of chats.
+_CHAT = JsonRoute(route_at("POST", "/v1/chat/completions"))
 
 
 class ClassicHandlers:
@@ -168,24 +171,14 @@ class ClassicHandlers:
         named = {
             key: request.query[key] for key in ("model", "personality") if key in request.query
         }
-        target = await resolve(request[CONTEXT], named)
-        if target.name not in self._library.resolver.writers:
-            await refuse_readers(request[CONTEXT], target)
-        body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
-        if target.shapings is not None:
-            shape(body, *target.shapings[CHAT.name])
-        check_messages(body)
-        body = {**target.defaults, **body}
+        body = {**named, "messages": [{"role": "user", "content": question}], "stream": True}
         context = request[CONTEXT]
-        context.services.bounds.answer(
-            body, CHAT.name, context.principal.limits.max_tokens, ends=True
-        )
-        if target.prompt is not None:
-            apply_to_chat(body, target.prompt)
+        # Who asks reads text: the call of a tool would be an empty answer.
+        call = await _CHAT.prepare(context, serialise(body), tools=False)
         client, streamed = context.services.proxies.client(request), _is_streamed(request)
         with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
             pieces = context.services.standing.within(
-                context, texts(self._scheduler, target.name, body, outcome)
+                context, texts(self._scheduler, call, outcome)
             )
             async with contextlib.aclosing(pieces):
                 response = await _ask(request, question, pieces)

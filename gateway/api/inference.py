@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from dataclasses import replace
 from functools import partial
 
 from gateway.access.principal import Principal
 from gateway.api.metered import Metered
 from gateway.api.reading import no_json
-from gateway.api.request_context import CommonHandler, RequestContext
+from gateway.api.request_context import RequestContext
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
 from gateway.library import Library
 from gateway.proxy.ability import GENERATION, sentence
+from gateway.proxy.asking import Asked
 from gateway.proxy.body import JsonObject, NotJson, serialise, with_responses
 from gateway.proxy.call import Call
 from gateway.proxy.numbering import Numbering
@@ -41,111 +42,131 @@ from gateway.workers import WORKERS, is_small
 JSON = b"Content-Type: application/json\r\n"
 
 
-def json_handler(route: Route) -> CommonHandler:
-    """The handler of a route whose model stands in its JSON body.
+class JsonRoute:
+    """What answers the requests of a route whose model stands in its JSON body.
 
-    What is chosen once, here, is not looked up for every request. A chat completion that is not
-    streamed also has ``responses``, its text, which clients of the old system read.
+    A :data:`gateway.api.request_context.CommonHandler`. What is chosen once, here, is not looked
+    up for every request. A chat completion that is not streamed also has ``responses``, its text,
+    which clients of the old system read.
     """
-    format, unqueued, path = route.format, route.unqueued, route.path
-    rewrite = with_responses if format is CHAT and not unqueued else None
-    numbered = format is RESPONSES and not unqueued
-    dialect, upstream, streams, needs = route.dialect, route.target, route.streams, route.needs
 
-    def rules_of(context: RequestContext) -> Rules:
-        rules = context.services.rules.get(path)
-        if rules is None:
-            services = context.services
-            rules = Rules(
-                format,
-                upstream,
-                services.bounds,
-                streams=streams,
-                defaults=route.defaults,
-                media=services.media,
-                most=services.most_values,
-            )
-            services.rules[path] = rules
-        return rules
+    def __init__(self, route: Route) -> None:
+        unqueued = route.unqueued
+        self._route = route
+        self._path = route.path
+        self._format = route.format
+        self._target = route.target
+        self._dialect = route.dialect
+        self._needs = route.needs
+        self._rewrite = with_responses if route.format is CHAT and not unqueued else None
+        self._numbered = route.format is RESPONSES and not unqueued
+        self._send = answer_unqueued if unqueued else send
 
-    async def handle(request: Request, context: RequestContext) -> Answer:
-        queried = request.query.get("model")
+    async def __call__(self, request: Request, context: RequestContext) -> Answer:
+        """Answer ``request``."""
         raw = await request.body()
-        if not is_small(raw):
-            return await ask_remote(request, context, raw, queried)
-        rules = rules_of(context)
+        prepare = self.prepare if is_small(raw) else self._prepare_aside
         try:
-            body, found, changed, long = read(raw, rules, queried)
+            call = await prepare(context, raw, request.query.get("model"))
         except NotJson as error:
             raise no_json(request.headers, error) from None
+        del raw  # not kept: a stream lives for minutes, and prompts are long
+        return await self._send(request, context, call)
+
+    async def prepare(
+        self, context: RequestContext, raw: bytes, queried: str | None = None, *, tools: bool = True
+    ) -> Call:
+        """Return what the body ``raw`` of a client becomes: the call of a model, with its shape.
+
+        ``queried``: the model that the query names. Without ``tools`` those of the personality
+        are left out. Raises :class:`NotJson`, and :class:`gateway.errors.BadRequest` for what the
+        model, or the gateway, doesn't take.
+        """
+        rules = self._rules(context)
+        body, found, changed, long = read(raw, rules, queried)
         if long is not None:
             await context.services.bounds.measure(long)
         try:
             target = choose(context, body)
         except ModelNotFound:
             target = await resolve(context, body)
-        if target.sent_as is None and may_be_unable(context, target):
+        if target.sent_as is None and self._may_be_unable(context, target):
             await refuse_readers(context, target)
+        if not tools:
+            target = replace(target, tools=None)
         found, changed, stream, telling = shaped(
             body, found, changed, target, rules, context.principal.limits.max_tokens
         )
-        call = Call(target.name, "POST", upstream, JSON, serialise(body) if changed else raw)
+        sent = serialise(body) if changed else raw
+        return self._call(context, target, raw, sent, found, stream, telling)
+
+    async def _prepare_aside(
+        self, context: RequestContext, raw: bytes, queried: str | None
+    ) -> Call:
+        """The same for a body that would keep others waiting if it were looked through here."""
+        rules = self._rules(context)
+        named, _ = await WORKERS.run(look, raw, rules, queried)
+        target = await resolve(context, named)
+        if target.sent_as is None and self._may_be_unable(context, target):
+            await refuse_readers(context, target)
+        limits = context.principal.limits
+        made, body = await WORKERS.run(make, raw, rules, Plan.of(target), limits.max_tokens)
+        sent = raw if body is None else body
+        return self._call(context, target, raw, sent, made.found, made.stream, made.telling)
+
+    def _rules(self, context: RequestContext) -> Rules:
+        services, route = context.services, self._route
+        rules = services.rules.get(self._path)
+        if rules is None:
+            rules = services.rules[self._path] = Rules(
+                route.format,
+                route.target,
+                services.bounds,
+                streams=route.streams,
+                defaults=route.defaults,
+                media=services.media,
+                most=services.most_values,
+            )
+        return rules
+
+    def _may_be_unable(self, context: RequestContext, target: Target) -> bool:
+        needs = self._needs
+        if needs in target.lacks:
+            raise Unable(target.lacks[needs], param="model")
+        return needs is GENERATION and target.name not in context.services.library.resolver.writers
+
+    def _call(
+        self,
+        context: RequestContext,
+        target: Target,
+        raw: bytes,
+        sent: bytes,
+        found: int,
+        stream: bool,
+        telling: Asked | None,
+    ) -> Call:
+        """Return the call of ``target`` with the body ``sent``, which ``raw`` has become."""
+        call = Call(target.name, "POST", self._target, JSON, sent)
         # Not by name above: for a class that makes a dictionary of them first.
         call.stream = stream
         if telling is not None:
             telling.note(call)
         call.asked = raw
-        raw, body = b"", {}  # not kept: a stream lives for minutes, and prompts are long
-        return await finish(request, context, call, target, found)
-
-    async def ask_remote(
-        request: Request, context: RequestContext, raw: bytes, queried: str | None
-    ) -> Answer:
-        """The same for a body that would keep others waiting if it were looked through here."""
-        rules = rules_of(context)
-        try:
-            named, _ = await WORKERS.run(look, raw, rules, queried)
-        except NotJson as error:
-            raise no_json(request.headers, error) from None
-        target = await resolve(context, named)
-        if target.sent_as is None and may_be_unable(context, target):
-            await refuse_readers(context, target)
-        limits = context.principal.limits
-        made, body = await WORKERS.run(make, raw, rules, Plan.of(target), limits.max_tokens)
-        call = Call(target.name, "POST", upstream, JSON, raw if body is None else body)
-        call.stream = made.stream
-        if made.telling is not None:
-            made.telling.note(call)
-        call.asked = raw
-        raw, body = b"", None
-        return await finish(request, context, call, target, made.found)
-
-    def may_be_unable(context: RequestContext, target: Target) -> bool:
-        if needs in target.lacks:
-            raise Unable(target.lacks[needs], param="model")
-        return needs is GENERATION and target.name not in context.services.library.resolver.writers
-
-    def finish(
-        request: Request, context: RequestContext, call: Call, target: Target, found: int
-    ) -> Awaitable[Answer]:
-        prompt, body = target.prompt, call.body
-        assert isinstance(body, bytes)
+        format, prompt = self._format, target.prompt
         if prompt is not None and format is COMPLETION and target.asked:
-            call.prepare = partial(through_template, raw=body, prompt=prompt)
+            call.prepare = partial(through_template, raw=sent, prompt=prompt)
         elif found and _is_to_be_fitted(found, target):
-            call.prepare = partial(context.services.templates.fitted, format=format, raw=body)
+            call.prepare = partial(context.services.templates.fitted, format=format, raw=sent)
         elif prompt is None or format.apply is None:
             call.asked = None  # its messages are those of `body`
-        call.dialect = dialect
-        call.rewrite = rewrite
+        call.dialect = self._dialect
+        call.rewrite = self._rewrite
         if target.sent_as is not None:
             call.renamed = target.name
-        if numbered and call.stream:
+        if self._numbered and stream:
             renames = target.sent_as is not None
             call.mender = Numbering(target.name, int(time.time()), renames=renames)
-        return (answer_unqueued if unqueued else send)(request, context, call)
-
-    return handle
+        return call
 
 
 def _is_to_be_fitted(found: int, target: Target) -> bool:

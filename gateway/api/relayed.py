@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from gateway.api.inference import JSON, answer_unqueued, json_handler, resolve, send
+from gateway.api.inference import JSON, JsonRoute, answer_unqueued, resolve, send
 from gateway.api.reading import coding_of, pieces, whole_body
 from gateway.api.request_context import CONTEXT, CommonHandler
 from gateway.api.route import Routes, Row
@@ -152,7 +152,7 @@ class RelayedHandlers:
 
 #: The routes whose model stands in a JSON body: POST, by their paths.
 JSON_ROUTES: dict[str, CommonHandler] = {
-    route.path: json_handler(route) for route in TABLE if _takes_json(route)
+    route.path: JsonRoute(route) for route in TABLE if _takes_json(route)
 }
 
 

@@ -12,7 +12,6 @@ import orjson
 
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
-from gateway.proxy.body import serialise
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
 from gateway.proxy.sink import is_events
@@ -21,25 +20,20 @@ from gateway.proxy.trial import admit, convict
 from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
 
-_HEADERS = b"Content-Type: application/json\r\n"
-_PATH = "/v1/chat/completions"
 
-
-async def texts(
-    scheduler: Scheduler, model: str, body: dict[str, Any], outcome: Outcome
-) -> AsyncGenerator[str, None]:
+async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGenerator[str, None]:
     """Stream a chat completion and yield its text as it comes.
 
-    ``body`` is a chat-completions body without ``stream``. Ending the iteration early ends the
+    The body of ``call`` is bytes, and asks for a stream. Ending the iteration early ends the
     generation. ``outcome`` is told what it took. A backend that dies before it has said anything
     is asked once more when it is back. Raises :class:`GatewayError`.
     """
     for last in (False, True):
         outcome.attempts += 1
-        backend = scheduler.backend(model)
+        backend = scheduler.backend(call.model)
         deaths = backend.deaths if backend is not None else 0
         try:
-            async with contextlib.aclosing(_once(scheduler, model, body, outcome)) as pieces:
+            async with contextlib.aclosing(_once(scheduler, call, outcome)) as pieces:
                 async for piece in pieces:
                     yield piece
             return
@@ -51,21 +45,23 @@ async def texts(
             outcome.sent = None
 
 
-async def _once(
-    scheduler: Scheduler, model: str, body: dict[str, Any], outcome: Outcome
-) -> AsyncGenerator[str, None]:
+async def _once(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGenerator[str, None]:
+    model, target = call.model, call.target
     with scheduler.try_lease(model) or await wait_for_lease(scheduler, model, outcome) as lease:
-        # llama-server needs no name: it has one model.
-        raw = serialise({**body, "model": lease.backend.spec.sent_as or model, "stream": True})
-        if scheduler.suspects:
-            await admit(scheduler, outcome.key, model, _PATH, raw)
-        sink = _Pieces()
         backend = lease.backend
+        if call.prepare is not None:
+            call.body = await call.prepare(backend)
+            call.prepare = None
+        raw = call.body
+        assert isinstance(raw, bytes)
+        if scheduler.suspects:
+            await admit(scheduler, outcome.key, model, target, raw)
+        sink = _Pieces()
         flights, deaths = backend.flights, backend.deaths
-        exchange = await lease.backend.pool.send("POST", _PATH, _HEADERS, raw, sink)
-        flight = flights.begin(_PATH, raw)
+        exchange = await backend.pool.send(call.method, target, call.headers, raw, sink)
+        flight = flights.begin(target, raw)
         flight.exchange = exchange
-        outcome.sent = Call(model, "POST", _PATH, _HEADERS, raw)
+        outcome.sent = call
         chosen = complete = False
         try:
             async for event in _events(sink):

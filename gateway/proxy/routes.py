@@ -195,6 +195,14 @@ _DIALECTS = {route.path: route.dialect for route in TABLE}
 _ANTHROPICS = re.compile(r"(?:/(?:v1|api|anthropic))*/messages(?:/|$)")
 
 
+def route_at(method: str, path: str) -> Route:
+    """Return the route of the table with this method and path; raises ``KeyError``."""
+    for route in TABLE:
+        if (route.method, route.path) == (method, path):
+            return route
+    raise KeyError(f"{method} {path}")
+
+
 def dialect_at(path: str) -> Dialect:
     """Whose errors the clients of ``path`` understand, whether there is such a route or not."""
     found = _DIALECTS.get(path)
