@@ -12,8 +12,7 @@ from gateway.access.principal import NOBODY, Principal
 from gateway.access.rate_limits import Grant
 from gateway.api.services import Services
 from gateway.errors import GatewayError
-from gateway.http.request import Request
-from gateway.http.request_id import new_id
+from gateway.http.request import Request, new_id
 from gateway.http.response import Answer
 from gateway.scope import Scope
 

@@ -9,7 +9,8 @@ from multidict import CIMultiDict
 
 from gateway.http.cors import Cors
 from gateway.http.hosts import Proxies
-from gateway.http.request import Context, RequestHead
+from gateway.http.request import RequestHead
+from gateway.http.response import Context
 from gateway.http.tls_state import TlsState
 
 #: What a browser must not do with an answer, and no version of anything.

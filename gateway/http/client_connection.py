@@ -22,12 +22,12 @@ _LONGEST = 32767
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Admission(Protocol):
+class Counter(Protocol):
     """Who counts connections: see :class:`gateway.http.connections.Connections`."""
 
     limits: LimitSettings
 
-    def admit(self, peer: Any) -> tuple[bytes | None, bytes | None]:
+    def count_or_refuse(self, peer: Any) -> tuple[bytes | None, bytes | None]:
         """``(network, refusal)`` of a new connection."""
 
     def left(self, client: ClientConnection, network: bytes | None) -> None:
@@ -35,11 +35,11 @@ class Admission(Protocol):
 
 
 class ClientConnection:
-    """Counted in ``connections`` from :meth:`admitted`, or :meth:`made`, until :meth:`left`."""
+    """Counted in ``connections`` from :meth:`counted`, or :meth:`made`, until :meth:`left`."""
 
     __slots__ = ("_refusal", "connections", "network", "transport")
 
-    def __init__(self, connections: Admission) -> None:
+    def __init__(self, connections: Counter) -> None:
         self.connections = connections
         #: Where it comes from; None where that is not counted.
         self.network: bytes | None = None
@@ -47,8 +47,8 @@ class ClientConnection:
         self.transport: asyncio.Transport | None = None
         self._refusal: bytes | None = None
 
-    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
-        """What ``Connections.admit`` said, before there was TLS to talk through."""
+    def counted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.count_or_refuse`` said, before there was TLS to talk through."""
         self.network, self._refusal = network, refusal
 
     def made(self, transport: asyncio.Transport) -> bool:
@@ -56,7 +56,7 @@ class ClientConnection:
         self.transport = transport
         if self.network is None and self._refusal is None:
             peer = transport.get_extra_info("peername")
-            self.network, self._refusal = self.connections.admit(peer)
+            self.network, self._refusal = self.connections.count_or_refuse(peer)
         if self._refusal is None:
             return True
         transport.write(self._refusal)

@@ -99,7 +99,7 @@ class Connections:
 
     # --- how many ---
 
-    def admit(self, peer: Any) -> tuple[bytes | None, bytes | None]:
+    def count_or_refuse(self, peer: Any) -> tuple[bytes | None, bytes | None]:
         """``(network, refusal)`` of a new connection: a refusal is what is to be answered.
 
         ``peer`` is its ``peername``. A connection without a refusal must be given back by
@@ -202,10 +202,10 @@ class Connections:
     def _start(self) -> float:
         loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._timer = loop.call_later(self._pause, self._look)
+            self._timer = loop.call_later(self._pause, self._check_deadlines)
         return loop.time()
 
-    def _look(self) -> None:
+    def _check_deadlines(self) -> None:
         """Every so often: who is late?"""
         self._timer = None
         now = asyncio.get_running_loop().time()

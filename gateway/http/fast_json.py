@@ -23,8 +23,15 @@ from gateway.http.flow_control import FlowControl
 from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.heads import POST, Head
 from gateway.http.request import FastRequest
-from gateway.http.response import BufferedResponse, StartedResponse
-from gateway.http.response_bytes import CLOSE, head_of, length_line, lines_of, whole
+from gateway.http.response import (
+    CLOSE,
+    BufferedResponse,
+    StartedResponse,
+    head_of,
+    length_line,
+    lines_of,
+    whole,
+)
 
 #: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
 MAX_HEAD = 8000
@@ -90,9 +97,9 @@ class FastConnection(asyncio.Protocol):
 
     # --- transport events ------------------------------------------------------------------
 
-    def admitted(self, network: bytes | None, refusal: bytes | None) -> None:
-        """What ``Connections.admit`` said, before there was TLS to talk through."""
-        self._client.admitted(network, refusal)
+    def counted(self, network: bytes | None, refusal: bytes | None) -> None:
+        """What ``Connections.count_or_refuse`` said, before there was TLS to talk through."""
+        self._client.counted(network, refusal)
 
     def handshake_ended(self) -> None:
         """If it came to nothing, this is the end of the connection."""

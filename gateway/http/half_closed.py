@@ -37,20 +37,20 @@ class HalfClosed:
     ``probe`` says what can be written at the moment: :data:`CONTINUE`, :data:`ZERO` or nothing.
     """
 
-    __slots__ = ("_looks", "_loop", "_probe", "_timer", "_transport", "_watch", "_zeros")
+    __slots__ = ("_loop", "_probe", "_probes", "_timer", "_transport", "_watch", "_zeros")
 
     def __init__(self, transport: asyncio.Transport, probe: Callable[[], bytes]) -> None:
         """Raises ``OSError`` where it can't be found out."""
         self._transport = transport
         self._probe = probe
-        self._looks = self._zeros = 0
+        self._probes = self._zeros = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._watch = _resets(transport)
         self._loop.add_reader(self._watch.fileno(), self._gone)
-        self._look()
+        self._send_probe()
 
-    def _look(self) -> None:
+    def _send_probe(self) -> None:
         """Write, and see whether that is answered with a reset."""
         if self._transport.is_closing():
             return
@@ -60,9 +60,9 @@ class HalfClosed:
             self._zeros += 1
         if data and self._zeros <= _ZEROS:
             self._transport.write(data)
-        pause = _AGAIN[self._looks] if self._looks < len(_AGAIN) else _LATER
-        self._looks += 1
-        self._timer = self._loop.call_later(pause, self._look)
+        pause = _AGAIN[self._probes] if self._probes < len(_AGAIN) else _LATER
+        self._probes += 1
+        self._timer = self._loop.call_later(pause, self._send_probe)
 
     def _gone(self) -> None:
         self.end()

@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 from gateway.config.settings import LimitSettings
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.request import Endpoint, FastRequest
-from gateway.http.response_bytes import lines_of
+from gateway.http.response import lines_of
 from gateway.sized_head import size_in
 
 #: What such a head begins with.

@@ -33,11 +33,11 @@ async def speaks_http(accepted: socket.socket) -> bool:
     loop = asyncio.get_running_loop()
     there = loop.create_future()
 
-    def look() -> None:
+    def note_readable() -> None:
         if not there.done():
             there.set_result(None)
 
-    loop.add_reader(accepted, look)
+    loop.add_reader(accepted, note_readable)
     try:
         await there
     finally:

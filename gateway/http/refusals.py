@@ -19,7 +19,7 @@ from multidict import CIMultiDict
 from gateway.errors import GatewayError
 from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.http.cors import Cors
-from gateway.http.request_id import new_id
+from gateway.http.request import new_id
 from gateway.logs import log_request
 
 #: Seconds in which a client may still send when it has its answer. Closed at once, its connection

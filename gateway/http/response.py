@@ -1,10 +1,18 @@
-"""Answers on their way to a client: whole ones, and streams whose head is out already."""
+"""Answers on their way to a client: whole ones, and streams whose head is out already.
+
+Below them is how the fast JSON protocol writes them (RFC 9112, 4 and 6).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import functools
+import time
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -13,6 +21,13 @@ from gateway.http.flow_control import FlowControl
 
 #: Names and values of header fields, in their order.
 HeaderList = tuple[tuple[str, str], ...]
+
+
+class Context(Protocol):
+    """What the application knows of a request while it is answered."""
+
+    def answer_headers(self) -> Collection[tuple[str, str]]:
+        """The header fields of its answer that say what became of this very request."""
 
 
 @dataclass(slots=True)
@@ -78,3 +93,63 @@ Answer = BufferedResponse | StartedResponse | web.StreamResponse
 #: Sends the head of a streamed answer: status, headers, and the body's length if it is known.
 #: Raises ``ConnectionError`` if the client has gone.
 StartResponse = Callable[[int, CIMultiDict[str], int | None], Awaitable[StartedResponse]]
+
+# --- as bytes ------------------------------------------------------------------------------
+
+CLOSE = b"Connection: close\r\n"
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+
+
+def whole(
+    answered: BufferedResponse, fixed: bytes, context: Context | None, *, keep_alive: bool
+) -> bytes:
+    """A complete answer; ``fixed``: the header lines that every answer to this head carries."""
+    status, body = answered.status, answered.body
+    return b"".join(
+        (
+            _STATUS_LINES.get(status) or _status_line(status),
+            _kept_lines(answered.headers),
+            fixed,
+            lines_of(context.answer_headers()) if context is not None else b"",
+            _date_line(int(time.time())),
+            length_line(len(body)) if body or status != 204 else b"",  # RFC 9110, 8.6
+            b"\r\n" if keep_alive else CLOSE + b"\r\n",
+            body,
+        )
+    )
+
+
+def head_of(status: int, lines: bytes, framing: bytes) -> bytes:
+    """The head of an answer: ``lines`` and ``framing`` are header lines, each with its end."""
+    line = _STATUS_LINES.get(status) or _status_line(status)
+    return b"".join((line, lines, _date_line(int(time.time())), framing, b"\r\n"))
+
+
+def length_line(size: int) -> bytes:
+    """The framing of a body of ``size`` bytes."""
+    return b"Content-Length: %d\r\n" % size
+
+
+def lines_of(pairs: Collection[tuple[str, str]]) -> bytes:
+    """Header lines. Raises ``ValueError`` for a header with a line end in it."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
+    if text.count("\n") != len(pairs) or text.count("\r") != len(pairs):
+        raise ValueError("a header holds a line end")
+    return text.encode("utf-8", "surrogateescape")
+
+
+@functools.lru_cache(64)  # the same as headers.to_client() keeps
+def _kept_lines(headers: HeaderList) -> bytes:
+    return lines_of(headers)
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d \r\n" % status
+
+
+@functools.lru_cache(2)
+def _date_line(second: int) -> bytes:
+    return b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()

@@ -106,13 +106,13 @@ class TlsPort:
             self._greet(accepted, peer)
 
     def _greet(self, accepted: socket.socket, peer: tuple[str, int]) -> None:
-        network, refusal = self._connections.admit(peer)
+        network, refusal = self._connections.count_or_refuse(peer)
         if refusal is not None and self._refusals >= _TOLD_WHY:
             accepted.close()
             return
         accepted.setblocking(False)
         connection = self._factory()
-        connection.admitted(network, refusal)
+        connection.counted(network, refusal)
         handshake = spawn(
             self._meet(connection, accepted, peer[0], refusal), name=f"handshake {peer[0]}"
         )

@@ -176,10 +176,12 @@ async def test_addresses_of_ipv6(make_gateway: MakeGateway) -> None:
     limits = {"connections_per_address": 2}
     async with make_gateway({}, limits=limits) as running:
         connections = running.gateway._listeners.connections
-        six = [connections.admit((f"2001:db8::{n}", 1, 0, 0))[1] is None for n in range(1, 4)]
+        six = [
+            connections.count_or_refuse((f"2001:db8::{n}", 1, 0, 0))[1] is None for n in range(1, 4)
+        ]
         assert six == [True, True, False], "a /64 is one customer"
-        assert connections.admit(("2001:db8:0:1::1", 1, 0, 0))[1] is None
-        assert [connections.admit(("::1", 1, 0, 0))[1] for _ in range(3)] == [None] * 3
+        assert connections.count_or_refuse(("2001:db8:0:1::1", 1, 0, 0))[1] is None
+        assert [connections.count_or_refuse(("::1", 1, 0, 0))[1] for _ in range(3)] == [None] * 3
 
 
 async def test_handshakes_that_never_end_are_connections(
@@ -245,7 +247,7 @@ async def test_connections_of_a_proxy_in_front(make_gateway: MakeGateway) -> Non
     settings = {"limits": {"connections_per_address": 1}, "trusted_proxies": ["10.0.0.0/8"]}
     async with make_gateway({}, **settings) as running:
         connections = running.gateway._listeners.connections
-        assert [connections.admit(("10.1.2.3", 1))[1] for _ in range(3)] == [None] * 3
+        assert [connections.count_or_refuse(("10.1.2.3", 1))[1] for _ in range(3)] == [None] * 3
 
 
 # --- answers that nobody reads -------------------------------------------------------------
