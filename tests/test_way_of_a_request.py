@@ -1,0 +1,132 @@
+"""How many modules a streamed chat passes through, from its first byte to its last chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from gateway.upstream import Exchange
+from tests.bench import upstream
+from tests.harness import MakeGateway
+from tests.wire import connected, post
+
+BODY = {
+    "model": "good:teacher",
+    "messages": [{"role": "user", "content": "Where is the Nile?"}],
+    "stream": True,
+    "max_tokens": 5,
+    "bench_rate": 100.0,
+}
+END = b"\r\n0\r\n\r\n"
+
+
+#: Who calls whom with a request of the fast JSON protocol, from its connection to the one to
+#: llama-server.
+CHAIN = [
+    "gateway.http.fast_json",
+    "gateway.api.pipeline",
+    "gateway.api.inference",
+    "gateway.proxy.relay",
+    "gateway.upstream.pool",
+    "gateway.upstream.exchange",
+]
+#: The same behind aiohttp's server.
+AIOHTTP_CHAIN = [
+    "gateway.api.middleware",
+    "gateway.api.pipeline",
+    "gateway.api.relayed",
+    *CHAIN[2:],
+]
+
+
+class Way:
+    """The functions of the gateway that run within ``with``, by their modules.
+
+    ``chain``: the modules on the stack when the request is written.
+    """
+
+    def __init__(self) -> None:
+        self.functions: dict[str, set[str]] = defaultdict(set)
+        self.chain: list[str] = []
+
+    def __enter__(self) -> Way:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        if event != "call" or not _is_ours(frame):
+            return
+        self.functions[frame.f_globals["__name__"]].add(frame.f_code.co_qualname)
+        if frame.f_code is Exchange.start.__code__:
+            stack = _outwards(frame)
+            self.chain = list(dict.fromkeys(f.f_globals["__name__"] for f in stack if _is_ours(f)))
+            self.chain.reverse()
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name: str = frame.f_globals["__name__"]
+    return name.startswith("gateway.")
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _told(ways: list[Way], names: set[str]) -> str:
+    lines = [f"{name}: {', '.join(sorted(ways[0].functions[name]))}" for name in sorted(names)]
+    return "\n".join([f"{len(lines)} modules", *lines])
+
+
+@pytest.mark.parametrize(
+    ("lines", "chain", "most"),
+    [((), CHAIN, 54), (("TE: trailers",), AIOHTTP_CHAIN, 60)],
+    ids=["fast JSON", "aiohttp"],
+)
+async def test_streamed_chat_passes_through_no_more_modules_than_it_did(
+    make_gateway: MakeGateway, tmp_path: Path, lines: tuple[str, ...], chain: list[str], most: int
+) -> None:
+    """``most`` may only become less: each module more is one more to read, and to pay for."""
+    program = tmp_path / "llama-server"
+    program.write_text(
+        f"#!{sys.executable}\nimport runpy\n"
+        f"runpy.run_path({upstream.__file__!r}, run_name='__main__')\n"
+    )
+    program.chmod(0o755)
+    (tmp_path / "any.gguf").touch()
+    model = {
+        "params": {"model": str(tmp_path / "any.gguf")},
+        "personalities": {"teacher": "You teach geography."},
+        "memory": "1MiB",
+    }
+    ways = []
+    async with (
+        make_gateway({"good": model}, llama_server=str(program)) as running,
+        connected(running) as client,
+    ):
+        request = post(running, json.dumps(BODY).encode(), *lines)
+        for number in range(5):
+            # The first ones load the model, and are remembered in many places.
+            with Way() if number > 1 else contextlib.nullcontext() as way:
+                client.send(request)
+                await client.reader.readuntil(END)
+            if way is not None:
+                ways.append(way)
+    # What runs beside only one of them is no part of the way.
+    names = set.intersection(*(set(way.functions) for way in ways))
+    told = _told(ways, names)
+    print(told)
+    assert len(names) <= most, told
+    assert [way.chain for way in ways] == [chain] * len(ways)
