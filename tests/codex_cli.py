@@ -36,7 +36,15 @@ def run_codex(
     home.mkdir()
     for name, text in files.items():
         (home / name).write_text(text)
-    command = (CODEX, "exec", *options, "--json", "--skip-git-repo-check", "-s", "read-only")
+    command: list[Any] = [
+        CODEX,
+        "exec",
+        *options,
+        "--json",
+        "--skip-git-repo-check",
+        "-s",
+        "read-only",
+    ]
     said = subprocess.run(
         [*command, "Say hello."],
         env={**os.environ, "CODEX_HOME": str(home), **environ},

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Any
 
 import pytest
 
-from gateway.backends.backend import Backend, State
+from gateway.backends.backend import Backend, Environment, State
 from gateway.backends.local import LocalBackend
 from gateway.errors import GatewayError
+from gateway.models.catalog import ModelSpec
 from gateway.upstream import ConnectionLost
 
 BROKE = ConnectionLost("it went away", before_head=True)
@@ -20,8 +20,8 @@ BROKE = ConnectionLost("it went away", before_head=True)
 class WatchedLocal(LocalBackend):
     """A backend, the states it went through, and a wait for the next one."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments, self.note)
+    def __init__(self, spec: ModelSpec, environment: Environment, socket_name: str) -> None:
+        super().__init__(spec, environment, socket_name, self.note)
         self.states = [self.state]
         self._news = asyncio.Event()
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.access.key_format import new_key
-from gateway.access.wrong_keys import TooManyWrongKeys, WrongKeys, network_of
+from gateway.access.wrong_keys import TooManyWrongKeys, WrongKeys
+from gateway.http.networks import network_of
 from tests.harness import MakeGateway, Running
 
 

@@ -79,8 +79,8 @@ def rows() -> Iterator[Row]:
                 yield Row("text", target, {**own, **more, **chosen})
                 yield Row("text", target, {**own, **more, **chosen, "prompt": ["a", STORY]})
                 yield Row("text", target, {**own, **more, **chosen, "n_cmpl": 2})
-            for chosen in ({"response_fields": ["content", 5]}, {"response_fields": "content"}):
-                yield Row("text", target, {**own, **more, **chosen})
+            for odd in (["content", 5], "content"):
+                yield Row("text", target, {**own, **more, "response_fields": odd})
             yield Row("text", target, {**own, **more, "return_tokens": True})
             yield Row("text", target, {**own, **more, "prompt": [1, 280], "n_probs": 3})
             both = {"prompt": ["a", STORY], "n_cmpl": 2, "response_fields": ["content"]}
@@ -123,9 +123,9 @@ def rows() -> Iterator[Row]:
     yield Row("embed", "/embedding", {"content": {"prompt_string": texts[1]}})
     yield Row("embed", "/v1/embeddings", {"input": texts, "encoding_format": "base64"})
     for target in ("/v1/rerank", "/v1/reranking"):
-        for more in ({}, {"top_n": 1}):
-            yield Row("rank", target, {"query": "a story", "documents": texts, **more})
-            yield Row("rank", target, {"query": "a story", "texts": texts, **more})
+        for best in ({}, {"top_n": 1}):
+            yield Row("rank", target, {"query": "a story", "documents": texts, **best})
+            yield Row("rank", target, {"query": "a story", "texts": texts, **best})
         yield Row("rank", target, {"query": "a story", "documents": texts[:1]})
 
     for target in ("/v1/chat/completions/input_tokens", "/v1/messages/count_tokens"):

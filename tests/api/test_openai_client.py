@@ -123,7 +123,7 @@ async def test_responses(client: openai.AsyncOpenAI) -> None:
             deltas[event.type[9:].partition("_")[0]] += event.delta
     assert deltas == {"reasoning": THOUGHT, "output": ANSWER}
     assert final.output_text == ANSWER
-    function: Any = {"type": "function", **TOOL["function"]}  # type: ignore[dict-item]
+    function: Any = {"type": "function", **TOOL["function"]}
     async with client.responses.stream(model="m", input="hi", tools=[function]) as stream:
         called = await stream.get_final_response()
     (call,) = [item for item in called.output if item.type == "function_call"]

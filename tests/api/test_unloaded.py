@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.backends import facts
+from gateway.models.gguf_header import read_header
 from tests.gguf_file import Kind, entry, write_gguf
 from tests.harness import DEMO_GGUF, MakeGateway, Running
 from tests.tiny_model import write_tiny_model
@@ -188,7 +189,6 @@ async def test_a_slow_disk_keeps_no_list_waiting(
     for file in (slow, quick):
         write_gguf(file, header(1024), [])
     go, reads = threading.Event(), []
-    read_header = facts.read_header
 
     def slowly(file: Path, **options: Any) -> Any:
         reads.append(file)

@@ -49,6 +49,7 @@ def carried_out(model: ModelView, act: Act) -> ModelView:
             return replace(model, ready=True, draining=False)
         case Act.REFUSE:
             return replace(model, waiting=0, wanted=0, oldest_wait=None)
+    raise AssertionError(act)
 
 
 def settle(models: list[ModelView], limits: SchedulingLimits, now: float) -> list[ModelView]:

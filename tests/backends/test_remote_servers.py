@@ -271,7 +271,8 @@ async def test_loading_one_that_is_down_looks_and_says_so(
         await scheduler.load("m")
         servers[0].answers["/v1/models"] = (500, {})
         backend = scheduler.backend("m")
-        await backend.pool.look_again(20)
+        pool: Any = backend.pool
+        await pool.look_again(20)
         assert scheduler.loaded() == []
         with pytest.raises(UpstreamError, match="answered 500"):
             await scheduler.load("m")

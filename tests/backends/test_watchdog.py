@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from gateway.backends.backend import Backend, State
 from gateway.backends.decision import SchedulingLimits
@@ -73,7 +74,8 @@ async def test_a_long_prompt_is_no_hang(box: Box) -> None:
     assert backend.pid is not None
     asked = spawn(chat(scheduler, "a"), name="a long prompt")
     speed = Speed(backend.log, 0)
-    watchdog = Watchdog(backend.pool, backend.pid, patience, backend.flights, speed)
+    pool: Any = backend.pool
+    watchdog = Watchdog(pool, backend.pid, patience, backend.flights, speed)
     watching = spawn(watchdog.hung(), name="watch")
     done, _ = await asyncio.wait([watching, asked], timeout=3 * patience.stuck_after)
     while not done and (cpu_seconds(backend.pid) or 0) <= patience.stuck_after:  # a busy machine
@@ -128,7 +130,8 @@ async def watched(
     assert backend is not None
     assert backend.pid is not None
     speed = Speed(backend.log, 0)
-    watchdog = Watchdog(backend.pool, backend.pid, patience, backend.flights, speed)
+    pool: Any = backend.pool
+    watchdog = Watchdog(pool, backend.pid, patience, backend.flights, speed)
     watching = spawn(watchdog.hung(), name="watch")
     try:
         yield scheduler, backend, watching

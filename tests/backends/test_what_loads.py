@@ -23,7 +23,7 @@ from gateway.backends import machine as machine_module
 from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
 from gateway.backends.decision import Act, ModelView, SchedulingLimits
-from gateway.backends.devices import Device, NotTold, gpu
+from gateway.backends.devices import Device, NotTold, ask_devices, gpu
 from gateway.backends.machine import Machine, MachineReader
 from gateway.backends.memory import Needs, fingerprint
 from gateway.backends.placement import Resident
@@ -289,7 +289,7 @@ def test_a_wrapper_that_never_answers_is_not_waited_for_at_every_load(
 ) -> None:
     program, put = scripted(tmp_path)
     put(f"echo asked >> {tmp_path}/asked; exec sleep 60")
-    real = machine_module.ask_devices
+    real = ask_devices
     monkeypatch.setattr(machine_module, "ask_devices", lambda *args: real(*args, timeout=0.5))
     reader = MachineReader()
     for _ in range(3):

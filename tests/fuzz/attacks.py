@@ -142,7 +142,8 @@ def documented(document: dict[str, Any]) -> Requests:
     import schemathesis  # takes a second
 
     schema = schemathesis.openapi.from_dict(document)
-    operations = [found.ok() for found in schema.get_all_operations()]
+    found: list[Any] = list(schema.get_all_operations())
+    operations = [one.ok() for one in found]
 
     @st.composite
     def request(draw: st.DrawFn) -> Request:

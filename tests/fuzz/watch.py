@@ -38,13 +38,14 @@ class Watch:
         self._read = dict.fromkeys(box.served, 0)
         self.late: list[dict[str, Any]] = []
         self._probers = [self._prober(name) for name in box.served]
+        work: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
+            *((self._stalls, (n, p)) for n, p in zip(box.served, self._probers, strict=True)),
+            *((self._models, (n,)) for n in box.served),
+            (self._look, ()),
+        ]
         self._threads = [
             threading.Thread(target=target, args=arguments, daemon=True)
-            for target, arguments in (
-                *((self._stalls, (n, p)) for n, p in zip(box.served, self._probers, strict=True)),
-                *((self._models, (n,)) for n in box.served),
-                (self._look, ()),
-            )
+            for target, arguments in work
         ]
         for thread in self._threads:
             thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_cut_anywhere(form: bytes, model: str | None) -> None:
         ('form-data; name="MODEL"', "MODEL"),
     ],
 )
-def test_names_of_fields(disposition: str, name: str | bool | None) -> None:
+def test_names_of_fields(disposition: str, name: Any) -> None:
     """``None``: two readers could read it differently, so it is refused. ``False``: no name."""
     headers = f"X: name=model\r\ncontent-Disposition: {disposition}".encode()
     if name is None:

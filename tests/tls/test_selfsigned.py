@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from gateway.config.settings import TlsSettings
 from gateway.names import file_stem, parse_name
@@ -113,7 +114,9 @@ def test_the_extensions(tmp_path: Path) -> None:
         value(leaf, x509.AuthorityKeyIdentifier).value.key_identifier
         == value(ca, x509.SubjectKeyIdentifier).value.digest
     )
-    assert leaf.public_key().curve.name == "secp256r1"
+    key = leaf.public_key()
+    assert isinstance(key, EllipticCurvePublicKey)
+    assert key.curve.name == "secp256r1"
     assert made.not_after - datetime.now(UTC) == pytest.approx(
         timedelta(days=30), abs=timedelta(minutes=5)
     )

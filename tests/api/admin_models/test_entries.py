@@ -198,7 +198,7 @@ async def test_who_leaves_has_it_done_or_not(box: Box) -> None:
         taken(catalog)
         changed.set()
 
-    box.running.gateway.library.changed = told  # type: ignore[assignment]
+    box.running.gateway.library.changed = told
     task = asyncio.get_running_loop().create_task(put())
     while not box.file.with_name("models.json~").exists():
         await asyncio.sleep(0)

@@ -31,7 +31,7 @@ async def test_what_is_written_is_read_as_it_was(file: Path) -> None:
         log = RequestLog(keep=1e9, write_every=3600, wall=lambda: NOON)
         log.open(store)
         log.add(entry(2, streamed=True, began=0.5, client="192.0.2.7", code="x", waited=0.1))
-        (inside,) = log.since(0) or ()
+        (inside,) = log.since(0)
         await log.close()
         assert await store.requests_of(Wanted(limit=10)) == [inside]
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ async def test_one_from_its_beginning_to_its_end(make_gateway: MakeGateway, tmp_
         assert ended.keys() == one.keys()
 
 
+def under_way(number: int, seen: dict[str, Any]) -> bool:
+    return len(seen["under_way"]) == number
+
+
 async def test_queued_and_loading(make_gateway: MakeGateway, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -62,7 +67,7 @@ async def test_queued_and_loading(make_gateway: MakeGateway, tmp_path: Path) -> 
             tasks.append(
                 spawn(running.json("POST", CHAT, json={**body, "model": model}), name="asks")
             )
-            await once(running, lambda seen, n=number: len(seen["under_way"]) == n)
+            await once(running, partial(under_way, number))
         seen = await once(
             running,
             lambda seen: (

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.estimate import estimate, split_parts
+from gateway.backends.estimate import estimate
+from gateway.models.paths import split_parts
 from tests.backends.memory.headers import LLAMA, MIB, gguf, spec_of, total
 
 TOKEN = 2048

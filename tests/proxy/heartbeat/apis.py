@@ -117,6 +117,11 @@ class Reading:
     got: bytes = b""
     clean: bool | None = None
 
+    async def more(self) -> bytes:
+        """What there is as soon as anything has come since."""
+        before = len(self.got)
+        return await self.until(lambda got: len(got) > before)
+
     async def until(self, condition: Callable[[bytes], Any]) -> bytes:
         async with asyncio.timeout(20):
             while not condition(self.got):

@@ -40,8 +40,7 @@ async def test_a_busy_stream_has_none(make_gateway: MakeGateway, script: Script)
     ):
         for _ in range(15):
             script.say(chunk(api.second))
-            before = len(reading.got)
-            await reading.until(lambda got, before=before: len(got) > before)
+            await reading.more()
             await asyncio.sleep(0.1)  # the pace of the tokens
         script.say(chunk(api.last), b"0\r\n\r\n")
         assert await reading.rest() == api.first + 15 * api.second + api.last

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,13 +88,17 @@ async def test_failures_back_off_and_the_old_certificate_stays(
 
 
 @needs_pebble
+def failures(certificate: AcmeCertificate) -> int:
+    return certificate.status.failures
+
+
 async def test_tries_are_counted_over_restarts(pebble: Pebble, tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "p", pebble)
     pebble.resolve_to("127.0.0.9")
     try:
         for number in range(4):
             async with kept(settings, pace=Pace()) as (certificate, _):
-                await until(lambda it=certificate: it.status.failures, f"failure {number}")
+                await until(partial(failures, certificate), f"failure {number}")
     finally:
         pebble.resolve_to("127.0.0.1")
     async with kept(settings, pace=Pace()) as (certificate, _):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from playwright.sync_api import Page
 
@@ -73,7 +74,7 @@ def import_file(page: Page, file: bytes, *, phone: bool) -> None:
     show_list(page, phone=phone)
     page.get_by_role("button", name="Export, import, delete all").click()
     page.get_by_role("menuitem", name="Import…").click()
-    content = {"name": "export.json", "mimeType": "application/json", "buffer": file}
+    content: Any = {"name": "export.json", "mimeType": "application/json", "buffer": file}
     page.get_by_label("Files to import").set_input_files(files=[content])
     page.get_by_role("button", name="Done").click()
     page.locator(".conversation").first.wait_for()

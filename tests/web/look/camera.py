@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from playwright.sync_api import Browser, Error, Page
 
 from tests.chromium import PATIENCE
 
-THEMES = ("light", "dark")
+THEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 #: By width: what a browser of that size is told to be.
 SIZES: dict[int, dict[str, Any]] = {
     360: {
@@ -98,7 +98,7 @@ class Visit:
         if hidden > 8:
             size = SIZES[self.width]["viewport"]
             height = min(size["height"] + hidden, _LONGEST)
-            page.set_viewport_size({**size, "height": height})
+            page.set_viewport_size({"width": size["width"], "height": height})
             page.evaluate(_SETTLED)
             page.screenshot(path=self.folder / f"{name}.whole.png")
             page.set_viewport_size(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 from tests.harness import DEMO
 from tests.web.look import answers
@@ -63,7 +64,7 @@ def _answers(all_of_them: Gateways, shots: Shots) -> None:
     for visit in shots:
         with at(visit, all_of_them.house, "#/chat") as page:
             choose(page, answers.MODEL)
-            picture = {"name": "birds.png", "mimeType": "image/png", "buffer": png(640, 400)}
+            picture: Any = {"name": "birds.png", "mimeType": "image/png", "buffer": png(640, 400)}
             page.locator(".composer input[type=file]").first.set_input_files([picture])
             page.get_by_role("button", name="Show picture").wait_for()
             page.get_by_role("textbox", name="Message").fill(answers.EVERYTHING)

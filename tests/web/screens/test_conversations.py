@@ -89,9 +89,8 @@ def act_on_all(page: Page, action: str) -> None:
 def take_in(page: Page, name: str, content: bytes, says: str) -> None:
     show_list(page)
     act_on_all(page, "Import…")
-    page.get_by_label("Files to import").set_input_files(
-        files=[{"name": name, "mimeType": "application/json", "buffer": content}]
-    )
+    file: Any = {"name": name, "mimeType": "application/json", "buffer": content}
+    page.get_by_label("Files to import").set_input_files(files=[file])
     page.get_by_text(says).wait_for()
     page.get_by_role("button", name="Done").click()
 

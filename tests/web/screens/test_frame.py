@@ -62,11 +62,12 @@ def test_the_drawer_of_a_phone(open_page: OpenPage, box: Box) -> None:
     menu = page.get_by_role("dialog", name="Menu")
     opener = page.get_by_role("button", name="Open the menu")
     expect(page.get_by_role("link", name="tiny loaded")).to_be_visible()
-    for close in (
+    ways: list[Callable[[], Any]] = [
         lambda: page.keyboard.press("Escape"),
         lambda: page.go_back(),
         lambda: page.mouse.click(350, 400),
-    ):
+    ]
+    for close in ways:
         opener.click()
         expect(menu.get_by_role("link", name="Models")).to_be_focused()
         for _ in range(15):  # round and round, and never behind it

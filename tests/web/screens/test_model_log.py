@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +49,10 @@ def start_again(box: Box) -> None:
     box.ask("POST", f"/unloadModel?model={MODEL}")
 
 
+def shows_lines(page: Page, least: int) -> bool:
+    return counted(page) >= least
+
+
 @pytest.mark.timeout(600)  # a start for each 900 of them
 def test_ten_thousand_lines(open_page: OpenPage, box: Box) -> None:
     page = open_page("#/models", key=box.admin)
@@ -58,7 +63,7 @@ def test_ten_thousand_lines(open_page: OpenPage, box: Box) -> None:
     for start in range(1, starts + 1):
         start_again(box)
         least = min(start * LINES, KEPT)
-        wait_until(lambda least=least: counted(page) >= least, 60, f"{least} lines")
+        wait_until(partial(shows_lines, page, least), 60, f"{least} lines")
     assert counted(page) == KEPT
     # Of which hardly more are in the page than are in sight; it stands at the newest.
     rows = page.locator(".log-line")

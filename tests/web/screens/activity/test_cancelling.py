@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
@@ -96,6 +97,14 @@ def ended(box: Any, query: str) -> list[str]:
     return [one["id"] for one in box.ask("GET", f"/admin/requests?limit=50&{query}")["ended"]]
 
 
+def shows_what_matches(page: Page, past: Any, query: str) -> bool:
+    return shown(page) == ended(past, query) != []
+
+
+def shows_more(page: Page, than: int, older: Locator) -> bool:
+    return len(shown(page)) > than or older.count() == 0
+
+
 def test_three_run_and_200_have_ended(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/activity", past.admin)
     plain = next(
@@ -111,8 +120,10 @@ def test_three_run_and_200_have_ended(past: Any, open_page: Callable[..., Page])
             ("Model", {"value": "tiny"}, "model=tiny", 0),
             ("Key", {"label": "plain"}, f"key={plain}", 3),
         ):
-            page.get_by_label(label, exact=True).select_option(**choice)
-            wait_until(lambda query=query: shown(page) == ended(past, query) != [], 30, query)
+            page.get_by_label(label, exact=True).select_option(
+                value=choice.get("value"), label=choice.get("label")
+            )
+            wait_until(partial(shows_what_matches, page, past, query), 30, query)
             expect(running_rows(page)).to_have_count(running)
             page.get_by_label(label, exact=True).select_option("")
         expect(ended_rows(page)).to_have_count(50)
@@ -123,7 +134,7 @@ def test_three_run_and_200_have_ended(past: Any, open_page: Callable[..., Page])
             older.click()
             # Of exactly four pages it is known only behind the last that there is no fifth.
             wait_until(
-                lambda before=before: len(shown(page)) > before or older.count() == 0,
+                partial(shows_more, page, before, older),
                 30,
                 "older ones, or the end",
             )

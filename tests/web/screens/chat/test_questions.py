@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.harness import wait_until
 from tests.web.axe import violations
 from tests.web.screens.chat.asking import CHAT, answer, ask, body, choose, said, write_for_a_while
+from tests.web.visitors import Box
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +98,10 @@ _SAID = """async element => {
 }"""
 
 
+def waits_at(box: Box, place: int) -> bool:
+    return queued(box) == place
+
+
 def test_each_that_waits_is_told_its_place(open_page: Any, box: Any) -> None:
     first, second, third = (open_page(key=box.plain) for _ in range(3))
     choose(first, "endless")
@@ -104,7 +110,7 @@ def test_each_that_waits_is_told_its_place(open_page: Any, box: Any) -> None:
     for page, place in ((second, 1), (third, 2)):
         choose(page, "endless")
         ask(page, "And another.")
-        wait_until(lambda place=place: queued(box) == place, 20, "it is in the queue")
+        wait_until(partial(waits_at, box, place), 20, "it is in the queue")
         page.wait_for_timeout(3000)  # who waits is known by the seconds it has waited
     for page, place in ((second, 1), (third, 2)):
         words = f"Waiting, {place} of 2 in the queue"
