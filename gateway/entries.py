@@ -21,8 +21,10 @@ from gateway.config.settings import Settings
 from gateway.errors import BadRequest, Forbidden, ModelNotFound, Unprocessable
 from gateway.library import Library
 from gateway.models import editing
-from gateway.models.catalog import EMPTY, SCHEMA_KEY, Catalog, ModelSpec, parse_partly
+from gateway.models.catalog import EMPTY, SCHEMA_KEY, Catalog, parse_partly
 from gateway.models.hidden import HIDDEN, left_hidden, with_secrets, without_secrets
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 from gateway.models.process_settings import SETTING, refusals
 from gateway.problems import InvalidFiles, Problem, reject_duplicates
 from gateway.spelling import did_you_mean
@@ -224,8 +226,8 @@ class Entries:
             catalog, problems = parse_partly(json.dumps({name: entry}), file="")
             if (spec := catalog.models.get(name)) is not None:
                 if not self._all:
-                    self._refuse(ModelSpec(name=name), spec)
-                problems += self._faults(ModelSpec(name=name), spec)
+                    self._refuse(LocalModel(name=name), spec)
+                problems += self._faults(LocalModel(name=name), spec)
         except InvalidFiles as error:
             problems = list(error.problems)
         except ProcessSetting as error:
@@ -291,7 +293,7 @@ class Entries:
         if new is not None:
             what = f"{HIDDEN!r} stands for a value that is hidden, and there is none here"
             ours += [Problem("", f"{name}.{key}", None, what) for key in left_hidden(new)]
-        before = read.catalog.models.get(name, ModelSpec(name=name))
+        before = read.catalog.models.get(name, LocalModel(name=name))
         after = catalog.models.get(name)
         if after is not None:
             if not self._all:
@@ -302,7 +304,7 @@ class Entries:
         if problems:
             raise ModelsFileBroken(problems)
 
-    def _refuse(self, before: ModelSpec, after: ModelSpec) -> None:
+    def _refuse(self, before: Model, after: Model) -> None:
         found = list(refusals(before, after, self._settings.llm_storage))
         if found:
             said = "; ".join(f"{field} ({reason})" for field, reason in found)
@@ -312,7 +314,7 @@ class Entries:
                 param=found[0].field,
             )
 
-    def _faults(self, before: ModelSpec, after: ModelSpec) -> list[Problem]:
+    def _faults(self, before: Model, after: Model) -> list[Problem]:
         """Yield why a load of ``after`` would surely fail, where one of ``before`` would not."""
         found = [problem for problem, sure in self._check.problems(after) if sure]
         if not found:

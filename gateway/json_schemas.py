@@ -22,13 +22,15 @@ from pydantic.fields import FieldInfo
 from gateway import settings_page
 from gateway.config import schema as settings
 from gateway.key_docs import ENTRY, SETTINGS
-from gateway.models.catalog import (
+from gateway.models.catalog import SCHEMA_KEY
+from gateway.models.entry_schema import (
     ELSEWHERE,
     OF_A_PROCESS,
+    PARAMS,
     PARAMS_ELSEWHERE,
-    SCHEMA_KEY,
-    ModelSpec,
-    Params,
+)
+from gateway.models.entry_schema import (
+    ENTRY as MODEL,
 )
 from gateway.models.llama_options import (
     RESERVED_ARGUMENTS,
@@ -59,7 +61,7 @@ def made() -> dict[str, Schema]:
 
 
 def _models() -> Schema:
-    entry = _of(ModelSpec, ENTRY)
+    entry = _of(MODEL, ENTRY)
     properties = entry["properties"]
     del properties["name"]  # that is the key of the entry
     properties["template"]["enum"] = [*sorted(TEMPLATES | TEMPLATE_ALIASES.keys()), "", None]
@@ -79,7 +81,7 @@ def _models() -> Schema:
         "properties": {"url": {"minLength": 1, "minItems": 1}},
     }
     params = [
-        field.alias for name, field in Params.model_fields.items() if name not in PARAMS_ELSEWHERE
+        field.alias for name, field in PARAMS.model_fields.items() if name not in PARAMS_ELSEWHERE
     ]
     entry["then"] = {
         "properties": {

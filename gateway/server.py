@@ -225,7 +225,7 @@ class Gateway:
 
         wanted = settings.scheduler.memory_budget
         program = await asyncio.to_thread(_program, settings, environment.environ)
-        if not program and not all(spec.url for spec in self.library.catalog.models.values()):
+        if not program and self.library.catalog.ours:
             _tell_no_program(settings, environment.environ)
         capacity = Capacity(
             read,

@@ -8,8 +8,9 @@ frozen dataclass of it that the program reads, once. What is wrong becomes a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from dataclasses import Field as DataclassField
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin
 
@@ -84,32 +85,45 @@ class Schema(BaseModel):
 S = TypeVar("S", bound=Schema)
 
 
-def key(kind: Any, allowed: str, *checks: Callable[..., Any], **bounds: Any) -> Any:
+def key(kind: Any, allowed: str | None, *checks: Callable[..., Any], **bounds: Any) -> Any:
     """What may stand under a key: a ``kind``, for people what is ``allowed``, within ``bounds``
     (those of pydantic's ``Field``). ``checks`` change the value, or raise ValueError.
     """
     # The bounds are those of the kind itself, not of what is read as one (a size, a duration).
     plain, *reading = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     metadata = (Field(description=allowed, **bounds), *reading, *map(AfterValidator, checks))
-    return Annotated.__class_getitem__((plain, *metadata))  # type: ignore[attr-defined]
+    return annotated(plain, *metadata)
+
+
+def annotated(kind: Any, *metadata: Any) -> Any:
+    """``Annotated`` of a type that is made at run time."""
+    return Annotated.__class_getitem__((kind, *metadata))  # type: ignore[attr-defined]
 
 
 def schema_of(made: type[DataclassInstance], base: type[S], **keys: Any) -> type[S]:
     """The schema of what becomes a ``made``: for each of its fields, in ``keys``, what may stand
     there. Its defaults are those of ``made``, so that each is written once.
     """
-    declared: dict[str, Any] = {}
-    for field in fields(made):
-        default: Any = ...
-        if field.default is not MISSING:
-            default = field.default
-        elif field.default_factory is not MISSING:
-            default = Field(default_factory=field.default_factory)
-        declared[field.name] = (keys.pop(field.name), default)
-    assert not keys, f"{made.__name__} has no {', '.join(keys)}"
-    schema = create_model(made.__name__, __base__=base, __doc__=made.__doc__, **declared)
+    schema = schema_of_all((made,), base, **keys)
     schema.makes = made
     return schema
+
+
+def schema_of_all(kinds: Sequence[type[DataclassInstance]], base: type[S], **keys: Any) -> type[S]:
+    """The schema of what becomes one of several ``kinds``. The first that has a field says its
+    default.
+    """
+    known = {field.name: field for kind in reversed(kinds) for field in fields(kind)}
+    assert keys.keys() == known.keys(), keys.keys() ^ known.keys()
+    declared = {name: (kind, _default_of(known[name])) for name, kind in keys.items()}
+    name, doc = kinds[0].__name__, kinds[0].__doc__
+    return create_model(name, __base__=base, __doc__=doc, **declared)  # type: ignore[call-overload, no-any-return]
+
+
+def _default_of(field: DataclassField[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return Field(default_factory=field.default_factory)
+    return ... if field.default is MISSING else field.default
 
 
 def made_of(validated: Any) -> Any:

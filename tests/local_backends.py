@@ -11,7 +11,7 @@ import pytest
 from gateway.backends.backend import Backend, Environment, State
 from gateway.backends.local import LocalBackend
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.upstream import ConnectionLost
 
 BROKE = ConnectionLost("it went away", before_head=True)
@@ -20,7 +20,7 @@ BROKE = ConnectionLost("it went away", before_head=True)
 class WatchedLocal(LocalBackend):
     """A backend, the states it went through, and a wait for the next one."""
 
-    def __init__(self, spec: ModelSpec, environment: Environment, socket_name: str) -> None:
+    def __init__(self, spec: LocalModel, environment: Environment, socket_name: str) -> None:
         super().__init__(spec, environment, socket_name, self.note)
         self.states = [self.state]
         self._news = asyncio.Event()

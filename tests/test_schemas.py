@@ -16,7 +16,9 @@ from gateway import json_schemas
 from gateway.cli import main
 from gateway.config.load import load_partly
 from gateway.config.places import skeleton
-from gateway.models.catalog import ModelSpec, Params, parse_partly
+from gateway.models.catalog import parse_partly
+from gateway.models.entry_schema import ENTRY as MODEL
+from gateway.models.entry_schema import PARAMS
 from gateway.validation import key_paths
 from tests.harness import REPOSITORY, MakeGateway, fake_model
 
@@ -51,9 +53,9 @@ def test_an_editor_says_something_about_each_key(validator: Draft202012Validator
 
 def test_every_key_is_in_them() -> None:
     entry = MODELS.schema["$defs"]["Entry"]["properties"]
-    assert entry.keys() == {f.alias or n for n, f in ModelSpec.model_fields.items()} - {"name"}
+    assert entry.keys() == {f.alias or n for n, f in MODEL.model_fields.items()} - {"name"}
     params = MODELS.schema["$defs"]["Params"]["properties"]
-    assert params.keys() == {f.alias or n for n, f in Params.model_fields.items()}
+    assert params.keys() == {f.alias or n for n, f in PARAMS.model_fields.items()}
     text = yaml.safe_load(skeleton("conf/gateway.yaml").read_bytes())
     assert text.keys() <= SETTINGS.schema["properties"].keys()
     assert "mistral" in entry["template"]["enum"]

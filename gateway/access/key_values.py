@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from gateway.access.rate_limits import LIMIT_NAMES
 from gateway.errors import BadRequest
+from gateway.quantities import parse_duration
 
 Schema = dict[str, Any]
 
@@ -125,8 +126,6 @@ class TimeToCome:
         return TIME_OR_NULL
 
     def read(self, value: Any) -> datetime | None:
-        from gateway.quantities import parse_duration  # with pydantic, for which no help waits
-
         if value is None:
             return None
         if isinstance(value, str):

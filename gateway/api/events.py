@@ -44,7 +44,7 @@ class Source(Protocol):
 
 def patience(request: web.Request) -> float:
     """Return the seconds after which a silent stream sends something."""
-    return request[CONTEXT].services.heartbeat * _PING
+    return request[CONTEXT].services.limits.heartbeat * _PING
 
 
 def event_stream(request: web.Request) -> AbstractAsyncContextManager[EventSourceResponse]:

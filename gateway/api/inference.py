@@ -125,7 +125,7 @@ class JsonRoute:
                 streams=route.streams,
                 defaults=route.defaults,
                 media=services.media,
-                most=services.most_values,
+                most=services.limits.request.values,
             )
         return rules
 
@@ -171,7 +171,7 @@ class JsonRoute:
 
 def _is_to_be_fitted(found: int, target: Target) -> bool:
     spec = target.spec
-    return is_to_be_fitted(found, here=not spec.url, template=bool(spec.template))
+    return is_to_be_fitted(found, here=spec.ours, template=spec.names_template)
 
 
 async def refuse_readers(context: RequestContext, target: Target) -> None:
@@ -208,7 +208,7 @@ async def answer_unqueued(
 async def send(request: Request, context: RequestContext, call: Call) -> Answer:
     """Relay ``call``, and note what became of it."""
     services = context.services
-    call.heartbeat = services.heartbeat
+    call.heartbeat = services.limits.heartbeat
     outcome = metered_call(request, context, call)
     outcome.ending = ending = services.standing.begin(context)
     try:

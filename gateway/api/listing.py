@@ -17,17 +17,16 @@ from gateway.api.request_context import CONTEXT
 from gateway.api.route import Routes, Row
 from gateway.backends.backend import Backend
 from gateway.backends.model_details import ModelDetails, status_of
-from gateway.backends.options import tags
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import ModelNotFound
 from gateway.http.json_response import json_response
 from gateway.library import Library
-from gateway.models.catalog import ModelSpec
+from gateway.models.model import Model
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
 #: The name of a model or virtual model, its entry, and its personality if it is a virtual one.
-Entry = tuple[str, ModelSpec, str | None]
+Entry = tuple[str, Model, str | None]
 
 
 class ListingHandlers:
@@ -146,14 +145,14 @@ class Listing:
         ]
 
 
-def _unlisted(spec: ModelSpec, personality: str | None) -> bool:
+def _unlisted(spec: Model, personality: str | None) -> bool:
     """Return whether models.json keeps it out of lists; whoever knows its name may use it."""
     if personality is None:
         return spec.meta.unlisted
     return spec.meta.unlisted or spec.personalities[personality].unlisted
 
 
-def _virtual(spec: ModelSpec, label: str) -> dict[str, Any]:
+def _virtual(spec: Model, label: str) -> dict[str, Any]:
     """Return the fields of a virtual model: its personality, its model, and their words."""
     personality, display = spec.personalities[label], spec.meta.display_name
     return {
@@ -176,14 +175,13 @@ def _status(backend: Backend | None) -> dict[str, Any]:
     return {"value": value, **({"failed": True} if value == "failed" else {})}
 
 
-def _described(spec: ModelSpec, details: dict[str, Any]) -> dict[str, Any]:
+def _described(spec: Model, details: dict[str, Any]) -> dict[str, Any]:
     """Return what its llama-server, its file and models.json say of a model, in this order."""
-    modalities = ["text", "image"] if spec.mmproj else ["text"]
     described = {
         "aliases": list(spec.aliases),
-        "tags": tags(spec),
-        "context_size": spec.params.ctx_size or None,
-        "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
+        "tags": spec.tags,
+        "context_size": spec.ctx_size or None,
+        "architecture": {"input_modalities": spec.modalities, "output_modalities": ["text"]},
         **details,
         **({"description": spec.description} if spec.description else {}),
         **({"name": spec.meta.display_name} if spec.meta.display_name else {}),

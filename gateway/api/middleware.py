@@ -29,7 +29,9 @@ class Edge:
 
     def application(self, rows: Iterable[Row]) -> web.Application:
         """Return an application that serves ``rows``."""
-        app = web.Application(client_max_size=self._services.max_body, middlewares=[self.around])
+        app = web.Application(
+            client_max_size=self._services.limits.max_body, middlewares=[self.around]
+        )
         app.on_response_prepare.append(self.on_prepare)
         for row in (*rows, self._elsewhere):
             # What is whole becomes aiohttp's own in the middleware.

@@ -16,7 +16,7 @@ from gateway.entries import Entries
 from gateway.errors import ModelNotFound
 from gateway.http.json_response import json_response
 from gateway.library import Library
-from gateway.models.catalog import ModelSpec
+from gateway.models.model import Model
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
@@ -78,18 +78,18 @@ class ModelStateHandlers:
         return await endless(request, backend.log.follow(backlog=1000))
 
 
-def _what_it_is(spec: ModelSpec | None, headers: Headers) -> dict[str, Any]:
+def _what_it_is(spec: Model | None, headers: Headers) -> dict[str, Any]:
     if spec is None:  # its entry has gone while it is drained
         return {"personalities": []}
     facts = headers.of(spec)
     return {
         "personalities": list(spec.personalities),
-        "file": spec.params.model,
+        "file": spec.file,
         "size": facts.size if facts is not None else None,
         "quantisation": facts.quantisation if facts is not None else None,
         "trained_context": facts.trained if facts is not None else None,
         "description": spec.description,
         "pinned": spec.pinned,
         "preload": spec.preload,
-        "remote": bool(spec.url),
+        "remote": not spec.ours,
     }

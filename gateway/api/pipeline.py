@@ -185,8 +185,8 @@ def charge(_request: RequestHead, context: RequestContext, _route: Route) -> Non
 
 def check_body(request: web.Request, context: RequestContext, _route: Route) -> None:
     """Refuse a body before it comes."""
-    if (request.content_length or 0) > context.services.max_body:
-        raise too_large(context.services.max_body)
+    if (request.content_length or 0) > context.services.limits.max_body:
+        raise too_large(context.services.limits.max_body)
     if request.can_read_body:
         coding_of(request)
 

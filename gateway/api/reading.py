@@ -85,7 +85,7 @@ async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
     :class:`BadRequest` for one that can't be unpacked. Hundreds of pieces may come out of one that
     was read, so the loop turns to other requests between two of them.
     """
-    limit = request[CONTEXT].services.max_body
+    limit = request[CONTEXT].services.limits.max_body
     coding = coding_of(request)
     decoder = DECODERS[coding]() if coding is not None else None
     ask_for(request)
@@ -130,7 +130,7 @@ async def whole_body(request: web.Request) -> bytes:
         found.append(piece)
         size += len(piece)
         if size > SMALL and context.place is None:
-            await make_room(request, context.services.max_body)
+            await make_room(request, context.services.limits.max_body)
     if size <= SMALL:
         return b"".join(found)
     if context.place is not None:

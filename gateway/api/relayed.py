@@ -119,7 +119,7 @@ class RelayedHandlers:
             raise _refused(unquote(path), reason)
         target = await resolve(request[CONTEXT], {"model": model}, anew=True)
         request[CONTEXT].model = target.name
-        if target.spec.url and {".", ".."} & set(unquote(path).split("/")):
+        if not target.spec.ours and {".", ".."} & set(unquote(path).split("/")):
             raise BadRequest("a path to a server elsewhere must not go up: no `..` in it")
         lines = _lines(request, *FORWARDED)
         name, sent_to = target.name, _target(path, request, None)

@@ -41,14 +41,11 @@ class Services:
         "errors",
         "gate",
         "headers",
-        "heartbeat",
         "hosts",
         "library",
         "lifecycle",
         "limits",
-        "max_body",
         "media",
-        "most_values",
         "proxies",
         "rules",
         "scheduler",
@@ -87,17 +84,15 @@ class Services:
         self.scheduler = scheduler
         self.tls = tls
         self.templates = Templates()
-        self.heartbeat = settings.limits.heartbeat
         self.limits = settings.limits
         self.bounds = Bounds(settings.limits.request)
         self.endings = Endings(settings.limits.request.time)
         self.standing = Standing(gate, self.endings)
-        self.max_body = settings.limits.max_body
         #: How addresses of media in a body may begin.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY
-        #: Values in one JSON body.
-        self.most_values = settings.limits.request.values
         #: What becomes of the JSON bodies of a route, by its path.
         self.rules: dict[str, Rules] = {}
         #: For what is large of bodies; the largest of them always has some.
-        self.body_memory = BodyMemory(max(settings.limits.body_memory, 2 * self.max_body))
+        self.body_memory = BodyMemory(
+            max(settings.limits.body_memory, 2 * settings.limits.max_body)
+        )

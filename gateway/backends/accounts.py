@@ -15,7 +15,7 @@ from gateway.backends.placement import Card, Demand, Memory, Placement, Resident
 from gateway.backends.ram import RAM
 from gateway.backends.tuning import Grant, Tuning, choose, is_open, margin
 from gateway.errors import GatewayError, Unavailable
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 
 #: Of what is left on a device, what a model is granted beyond what is usual for it.
 _SHARE = 0.9
@@ -43,16 +43,16 @@ class Accounts:
 
     # --- what models need ----------------------------------------------------------------------
 
-    def known(self, spec: ModelSpec) -> Need | None:
+    def known(self, spec: LocalModel) -> Need | None:
         """As :meth:`Needs.known`."""
         return self._needs.known(spec)
 
-    async def need_of(self, spec: ModelSpec) -> Need:
+    async def need_of(self, spec: LocalModel) -> Need:
         """As :meth:`Needs.need_of`."""
         return await self._needs.need_of(spec)
 
     async def measure(
-        self, spec: ModelSpec, group: int, on: Placement, tuning: Tuning | None = None
+        self, spec: LocalModel, group: int, on: Placement, tuning: Tuning | None = None
     ) -> Placement:
         """Learn what a child that is ready has taken; returns how much of that is where."""
         need = await self._needs.measure(spec, group, tuning)
@@ -64,7 +64,7 @@ class Accounts:
             for name, size in on
         )
 
-    def demand(self, spec: ModelSpec) -> Demand:
+    def demand(self, spec: LocalModel) -> Demand:
         """What ``spec`` needs, as far as it is known, and where its entry wants to be."""
         need = self.known(spec)
         if need is None:
@@ -95,7 +95,7 @@ class Accounts:
         self._needs.gpu = self.capacity.machine.gpu
         return turned
 
-    def flags(self, spec: ModelSpec, on: Placement) -> tuple[str, ...]:
+    def flags(self, spec: LocalModel, on: Placement) -> tuple[str, ...]:
         """The devices to name to llama-server: where it would spread a model that fits on one."""
         if (capacity := self.capacity) is None or not capacity.machine.named:
             return ()
@@ -109,7 +109,7 @@ class Accounts:
 
     def grant(
         self,
-        spec: ModelSpec,
+        spec: LocalModel,
         on: Placement,
         taken: Mapping[str, int],
         *,
@@ -155,11 +155,11 @@ class Accounts:
             shared and any(size < int(left(cards[name]) * _SHARE) for name, size in parts.items()),
         )
 
-    async def choose(self, spec: ModelSpec, grant: Grant) -> Tuning | None:
+    async def choose(self, spec: LocalModel, grant: Grant) -> Tuning | None:
         """What ``spec`` is started with in the memory that it is granted."""
         return await asyncio.to_thread(self._choose, spec, grant)
 
-    def _choose(self, spec: ModelSpec, grant: Grant) -> Tuning | None:
+    def _choose(self, spec: LocalModel, grant: Grant) -> Tuning | None:
         gpu, capacity = self._needs.gpu, self.capacity
         # A build that lists no devices is older than the flag, and a wrapper might never answer.
         answers = capacity is not None and capacity.machine.named
@@ -168,7 +168,7 @@ class Accounts:
 
     # --- what is not there ---------------------------------------------------------------------
 
-    def without_gpu(self, spec: ModelSpec) -> str | None:
+    def without_gpu(self, spec: LocalModel) -> str | None:
         """Why ``spec`` will run on the CPU, though there should be a GPU for it."""
         if self.capacity is None or self.capacity.machine.gpu:
             return None
@@ -181,13 +181,13 @@ class Accounts:
             return "llama-server finds no GPU that it can use (llama-server --list-devices)"
         return None
 
-    def refusal(self, spec: ModelSpec) -> GatewayError | None:
+    def refusal(self, spec: LocalModel) -> GatewayError | None:
         """The error for ``spec`` if it must have a GPU and there is none."""
-        if not spec.require_gpu or spec.url or (why := self.without_gpu(spec)) is None:
+        if not spec.require_gpu or (why := self.without_gpu(spec)) is None:
             return None
         return gpu_required(spec, why)
 
-    def lacking(self, spec: ModelSpec) -> GatewayError:
+    def lacking(self, spec: LocalModel) -> GatewayError:
         """The error for ``spec`` where other programs hold the memory that it needs."""
         need = self.known(spec)
         assert need is not None

@@ -24,7 +24,7 @@ from gateway.backends.flights import Flights
 from gateway.backends.logring import LogRing
 from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
+from gateway.models.model import Model
 from gateway.upstream import Upstream, UpstreamError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class ServerStatus:
 
 
 class Backend(ABC):
-    """What answers for one :class:`ModelSpec`.
+    """What answers for one :class:`Model`.
 
     ``changed`` is called (from the event loop) after every change of state. It may start, drain or
     stop the backend in turn: whoever enters a state does nothing after that.
@@ -108,11 +108,11 @@ class Backend(ABC):
     #: In these states it may be given requests.
     SERVING: ClassVar = frozenset({State.READY})
 
-    def __init__(self, spec: ModelSpec, changed: Callable[[Backend], None]) -> None:
+    def __init__(self, spec: Model, changed: Callable[[Backend], None]) -> None:
         self.spec = spec
         self.log = LogRing()
         #: The requests that are at it. Where it was ended for one of them, each knows its part.
-        self.flights = Flights(remember=not spec.url)
+        self.flights = Flights(remember=spec.ours)
         self.state = State.STOPPED
         self.serving = False  # may be given requests
         self.since = time.monotonic()  # of the present state

@@ -1,4 +1,4 @@
-"""A :class:`ModelSpec` -> the argument list and environment of its llama-server. Starts nothing.
+"""A :class:`LocalModel` -> the argument list and environment of its llama-server. Starts nothing.
 
 Flags are spelled the way every llama.cpp build of the last years understands. What new builds
 took away (``--mlock``, ``--no-mmap``) or old ones lack (``--no-jinja``) goes through
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec, Params
+from gateway.models.local_model import LocalModel, Params
 from gateway.models.paths import package_folders, resolve_model_path
 
 #: What no child inherits: flags of a llama-server that someone set for another purpose, the
@@ -70,7 +70,7 @@ class Command:
 
 
 def build_command(
-    spec: ModelSpec,
+    spec: LocalModel,
     *,
     program: Sequence[str],
     socket: str,
@@ -118,7 +118,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not _SCRUBBED.fullmatch(name)}
 
 
-def model_files(spec: ModelSpec, llm_storage: Path) -> dict[str, Path]:
+def model_files(spec: LocalModel, llm_storage: Path) -> dict[str, Path]:
     """Every file that ``spec`` names: key in models.json -> path, whether it is there or not.
 
     Raises :class:`LoadFailed` as :func:`resolve_model_path` does.
@@ -152,32 +152,8 @@ def _special_flags(params: Params) -> Iterator[str]:
         yield from ("--numa", "distribute" if params.numa is True else params.numa)
     for text in params.reverse_prompt or ():
         yield from ("--reverse-prompt", text)
-    for bias in _logit_biases(params):
+    for bias in params.logit_biases():
         yield from ("--logit-bias", bias)
-
-
-def _logit_biases(params: Params) -> Iterator[str]:
-    """``TOKEN_ID(+/-)BIAS``, as ``--logit-bias`` reads it."""
-    biases = params.logit_bias or ()
-    if isinstance(biases, Mapping):
-        yield from (f"{token}{bias:+.9g}" for token, bias in biases.items())
-    else:
-        yield from biases
-
-
-def request_defaults(spec: ModelSpec) -> dict[str, object]:
-    """Body fields for requests of ``spec`` that don't set them, where a flag is not enough.
-
-    Older builds of llama-server forget ``--logit-bias`` with the first request (they clear it
-    before they read the body's own), and xllamacpp cannot take it at all. Of a model elsewhere
-    there are no flags; what is left there are fields that every API with defaults has.
-    """
-    if spec.url:
-        wanted = {"temperature": spec.params.temperature, "top_p": spec.params.top_p}
-        return {field: value for field, value in wanted.items() if value is not None}
-    biases = [re.fullmatch(r"(\d+)(.+)", bias) for bias in _logit_biases(spec.params)]
-    pairs = [[int(found[1]), float(found[2])] for found in biases if found]
-    return {"logit_bias": pairs} if pairs else {}
 
 
 def _text(value: object) -> str:
@@ -185,7 +161,7 @@ def _text(value: object) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def _variables(spec: ModelSpec) -> dict[str, str]:
+def _variables(spec: LocalModel) -> dict[str, str]:
     """Settings that no spelling of a flag carries to old and new builds alike."""
     # Streams are kept alive by the gateway, in the way that their clients count on. llama-server's
     # own pings are comments with a blank line behind them, which ends openai-go before 3.50.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.backends.options import option, scattered
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 
 #: Variable -> how llama-server names the devices that it is about.
 VISIBLE = {
@@ -31,7 +31,7 @@ class Choice:
 
 
 def chosen_devices(
-    spec: ModelSpec, names: Sequence[str], environ: Mapping[str, str]
+    spec: LocalModel, names: Sequence[str], environ: Mapping[str, str]
 ) -> Choice | None:
     """What the entry of ``spec`` chooses of the devices ``names``; ``None``: nothing.
 

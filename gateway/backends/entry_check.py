@@ -9,9 +9,11 @@ from gateway.backends.command import bundled_program, find_program
 from gateway.backends.remote import client_context
 from gateway.config.settings import Settings
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
 from gateway.models.endpoints import read_key
 from gateway.models.files import faults
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
+from gateway.models.remote_model import RemoteModel
 from gateway.problems import Problem
 
 
@@ -22,11 +24,15 @@ class EntryCheck:
         self._settings = settings
         self._environ = environ
 
-    def problems(self, spec: ModelSpec) -> Iterator[tuple[Problem, bool]]:
+    def problems(self, spec: Model) -> Iterator[tuple[Problem, bool]]:
         """Each with whether it is sure that a load fails of it. No server elsewhere is asked."""
-        yield from self._remote(spec) if spec.url else self._own(spec)
+        match spec:
+            case LocalModel():
+                yield from self._own(spec)
+            case RemoteModel():
+                yield from self._remote(spec)
 
-    def _own(self, spec: ModelSpec) -> Iterator[tuple[Problem, bool]]:
+    def _own(self, spec: LocalModel) -> Iterator[tuple[Problem, bool]]:
         file = str(self._settings.models_file)
         for fault in faults(spec, self._settings.llm_storage):
             key = f"{spec.name}.{fault.key}"
@@ -36,12 +42,12 @@ class EntryCheck:
         if (wrong := self._understood(spec)) is not None:
             yield Problem(file, f"{spec.name}.extraArgs", None, wrong), True
 
-    def _remote(self, spec: ModelSpec) -> Iterator[tuple[Problem, bool]]:
+    def _remote(self, spec: RemoteModel) -> Iterator[tuple[Problem, bool]]:
         """The key and the CA file, as they are here and now."""
         file = str(self._settings.models_file)
         if spec.key is not None:
             try:
-                read_key(spec.key.get_secret_value(), self._environ)
+                read_key(spec.key.reveal(), self._environ)
             except ValueError as error:
                 yield Problem(file, f"{spec.name}.key", None, str(error)), True
         if spec.ca_file is not None:
@@ -51,7 +57,7 @@ class EntryCheck:
                 yield Problem(file, f"{spec.name}.caFile", None, str(error)), True
 
     @cached_property
-    def _understood(self) -> Callable[[ModelSpec], str | None] | None:
+    def _understood(self) -> Callable[[LocalModel], str | None] | None:
         """What says which argument the bundled llama-server doesn't take, if that is used."""
         try:
             if find_program(self._settings.llama_server, self._environ) != bundled_program():
@@ -60,7 +66,7 @@ class EntryCheck:
             return None
         from gateway.backends import bundled
 
-        def understood(spec: ModelSpec) -> str | None:
+        def understood(spec: LocalModel) -> str | None:
             try:
                 bundled.parse(spec.extra_args, {})
             except bundled.UsageError as error:

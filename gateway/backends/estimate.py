@@ -34,8 +34,8 @@ from gateway.backends.options import (
     shares_context,
 )
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf, Header, read_header
+from gateway.models.local_model import LocalModel
 from gateway.models.paths import split_parts
 
 _MIB = 2**20
@@ -97,7 +97,7 @@ class Estimate:
     kept: int = 0  # of total in RAM, or of beside: what is no page of the model's file
 
 
-def estimate(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> Estimate:
+def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
     """What ``spec`` will take of the GPUs' memory, or of RAM. Blocking; never raises.
 
     Files that are not there count nothing: the start will say what is wrong with them.
@@ -173,7 +173,7 @@ def _size(*files: Path) -> int:
 class _Model:
     """What of one header, and of the settings, decides about memory."""
 
-    def __init__(self, header: Header, spec: ModelSpec) -> None:
+    def __init__(self, header: Header, spec: LocalModel) -> None:
         architecture = header.values.get("general.architecture", "")
         self._header = header
         self._prefix = f"{architecture}."
@@ -261,7 +261,7 @@ class _Model:
         return default
 
 
-def _offloaded(spec: ModelSpec, layers: int) -> float:
+def _offloaded(spec: LocalModel, layers: int) -> float:
     """The share of a model that goes to the GPU. Not set means all (the default since 2025)."""
     count = gpu_layers(spec)
     if count is None:

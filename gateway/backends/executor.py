@@ -17,6 +17,7 @@ from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel
 from gateway.backends.wait_queue import WaitQueue
 from gateway.errors import GatewayError, Unavailable
+from gateway.models.local_model import LocalModel
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Executor:
 
     def _give_up(self, model: ScheduledModel) -> None:
         assert self._memory.accounts is not None
+        assert isinstance(model.spec, LocalModel)  # no other waits for memory
         lacking = self._memory.accounts.lacking(model.spec)
         _log.warning("%s", lacking.message)
         self._queue.refuse(model, lacking)
@@ -117,7 +119,7 @@ class Executor:
         self._queue.refuse(model, failure)
 
     def _others_loaded(self, model: ScheduledModel) -> bool:
-        here = (m for m in self._roster.all() if m is not model and not m.backend.spec.url)
+        here = (m for m in self._roster.all() if m is not model and m.backend.spec.takes_memory)
         return any(other.resident and not other.spec.pinned for other in here)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf, Header, Value, is_reader, read_header
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.models.quantisation import quantisation_of
 from gateway.tasks import spawn
@@ -71,17 +72,17 @@ class Headers:
         self._reading: asyncio.Task[None] | None = None
         self._began = 0.0
 
-    def of(self, spec: ModelSpec) -> Facts | None:
+    def of(self, spec: Model) -> Facts | None:
         """What is known of a model's file. Looks at no disk: see :meth:`refresh`."""
-        known = self._known.get(spec.params.model or "")
+        known = self._known.get(spec.file or "")
         return known.facts if known is not None else None
 
-    async def refresh(self, specs: Iterable[ModelSpec]) -> None:
+    async def refresh(self, specs: Iterable[Model]) -> None:
         """Look at the files that were not looked at for a while, and read those that are new.
 
         Returns before it is done where that takes long.
         """
-        wanted = {spec.params.model for spec in specs if spec.params.model}
+        wanted = {spec.file for spec in specs if spec.file}
         for _ in range(2):  # what others are having read may be something else
             if not (stale := self._stale(wanted)):
                 return
@@ -140,7 +141,7 @@ class Headers:
         return header
 
 
-def context_of(spec: ModelSpec, trained: int | None) -> int | None:
+def context_of(spec: LocalModel, trained: int | None) -> int | None:
     """The tokens of context that a request to the model gets; None where a build may differ.
 
     As llama-server does it: the size asked for, in whole pieces, divided among the slots unless

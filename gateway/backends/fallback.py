@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 
 #: ``code`` of the error where models.json asks for a GPU and there is none.
 GPU_REQUIRED: Final = "gpu_required"
@@ -32,7 +32,7 @@ def says_cpu_only(line: str) -> bool:
     return _FELL_BACK.search(line) is not None
 
 
-def gpu_required(spec: ModelSpec, why: str) -> LoadFailed:
+def gpu_required(spec: LocalModel, why: str) -> LoadFailed:
     """The error for a model with ``requireGpu`` that would run on the CPU."""
     return LoadFailed(
         f"{spec.name!r} is not loaded: its entry has requireGpu, and there is no GPU for it.",

@@ -38,7 +38,7 @@ from gateway.backends.speed import Speed
 from gateway.backends.suspects import by_request
 from gateway.backends.watchdog import DEFAULT_BATCH, Hang, Watchdog
 from gateway.errors import BackendError, GatewayError, LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
 
@@ -57,11 +57,13 @@ _RESIDENT = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPI
 
 
 class LocalBackend(Backend):
-    """The llama-server of one :class:`ModelSpec`."""
+    """The llama-server of one :class:`LocalModel`."""
+
+    spec: LocalModel
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: LocalModel,
         environment: Environment,
         socket_name: str,
         changed: Callable[[Backend], None],

@@ -24,7 +24,7 @@ from gateway.backends.estimate import estimate
 from gateway.backends.tuning import Tuning, is_open, read_model, scant, usual
 from gateway.backends.usage import memory_used
 from gateway.errors import GatewayError, LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.models.paths import split_parts
 
 _log = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ class Needs:
             self._gpu = gpu
             self._cache.clear()
 
-    def known(self, spec: ModelSpec) -> Need | None:
+    def known(self, spec: LocalModel) -> Need | None:
         """The need of ``spec`` without looking anywhere, ``None`` if that takes a look."""
         if spec.memory is not None:
             return _as_set(spec.memory)
         identity, need = self._cache.get(spec.name, ((), None))
         return need if identity == spec.process_identity() else None
 
-    async def need_of(self, spec: ModelSpec) -> Need:
+    async def need_of(self, spec: LocalModel) -> Need:
         """The need of ``spec`` with its files as they are now; :meth:`known` from then on.
 
         Cheap to ask again whenever the model is wanted: only a changed file is read anew.
@@ -114,7 +114,7 @@ class Needs:
             need = _as_set(spec.memory)
         return need
 
-    def _look(self, spec: ModelSpec) -> Need:
+    def _look(self, spec: LocalModel) -> Need:
         gpu, storage = self._gpu, self.llm_storage
         model = read_model(spec, storage) if is_open(spec, gpu=gpu) else None
         asked = usual(spec, model)
@@ -135,7 +135,7 @@ class Needs:
         return need
 
     async def measure(
-        self, spec: ModelSpec, group: int, tuning: Tuning | None = None
+        self, spec: LocalModel, group: int, tuning: Tuning | None = None
     ) -> Need | None:
         """Learn what the child of ``spec``, whose process group is ``group``, has taken.
 
@@ -162,7 +162,7 @@ class Needs:
             _log.warning("the memory of %s is not kept: %s", spec.name, error.message)
         return need
 
-    def _weigh(self, spec: ModelSpec, group: int) -> tuple[str, int | None]:
+    def _weigh(self, spec: LocalModel, group: int) -> tuple[str, int | None]:
         gpu = self._gpu
         key = fingerprint(spec, self.llm_storage, gpu=gpu)
         used = memory_used(group, gpu=gpu)
@@ -186,7 +186,7 @@ def _as_measured(size: int, estimated: Need | None) -> Need:
     return replace(estimated, size=size, source=Source.MEASURED, least=least)
 
 
-def fingerprint(spec: ModelSpec, llm_storage: Path, *, gpu: bool) -> str:
+def fingerprint(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> str:
     """A hash over the files of a model and the settings that change how much memory it takes.
 
     Blocking. Any of ``extraArgs`` and ``env`` may be such a setting, so all are in it.

@@ -15,7 +15,8 @@ from gateway.backends.backend import Backend, State
 from gateway.backends.facts import Headers, Stamp, context_of
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 
 _STATUS = {
     State.STOPPED: "unloaded",
@@ -67,7 +68,7 @@ class ModelDetails:
         self._build = _NO_BUILD
         self._known: WeakKeyDictionary[Backend, _Known] = WeakKeyDictionary()
 
-    async def of_all(self, specs: Collection[ModelSpec]) -> dict[str, dict[str, Any]]:
+    async def of_all(self, specs: Collection[Model]) -> dict[str, dict[str, Any]]:
         """Return by name ``context_size``, ``architecture`` and ``meta``, as far as known."""
         await self._headers.refresh(specs)
         details, asked = {}, []
@@ -83,13 +84,13 @@ class ModelDetails:
     async def build(self) -> str:
         """Return the build of llama.cpp that runs here, or ran last, as it calls itself."""
         running = map(self._scheduler.backend, self._scheduler.loaded())
-        own = [b for b in running if b is not None and b.state in _UP and not b.spec.url]
+        own = [b for b in running if b is not None and b.state in _UP and b.spec.ours]
         if own:
             await self._ask(own[0])
         return self._build
 
     async def _ask(self, backend: Backend) -> dict[str, Any]:
-        if backend.spec.url:
+        if not backend.spec.ours:
             size = backend.context_size
             return {"context_size": size} if size is not None else {}
         known = self._known.get(backend)
@@ -109,8 +110,8 @@ class ModelDetails:
         self._known[backend] = _Known(start, spec.process_identity(), file, details)
         return details
 
-    def _of_file(self, spec: ModelSpec, backend: Backend | None) -> dict[str, Any]:
-        if spec.url or (facts := self._headers.of(spec)) is None:
+    def _of_file(self, spec: Model, backend: Backend | None) -> dict[str, Any]:
+        if not isinstance(spec, LocalModel) or (facts := self._headers.of(spec)) is None:
             return {}
         known = self._known.get(backend) if backend is not None else None
         if (

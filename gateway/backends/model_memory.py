@@ -18,7 +18,8 @@ from gateway.backends.placement import Demand, Look, Memory, Placement, Resident
 from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, memory_of
 from gateway.backends.wait_queue import WaitQueue
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 from gateway.tasks import spawn
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class ModelMemory:
         """The memory for a decision that is made now."""
         return self.accounts.memory() if self.accounts is not None else _NOT_WATCHED
 
-    def size(self, spec: ModelSpec) -> int | None:
+    def size(self, spec: Model) -> int | None:
         """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
-        if spec.url:
+        if not isinstance(spec, LocalModel):
             return 0
         if self.accounts is None:
             return spec.memory or 0 if self._known else None
@@ -84,8 +85,9 @@ class ModelMemory:
         size = self.size(model.spec)
         if size is None:
             return None
-        if self.accounts is not None and model.oldest_wait is not None and not model.resident:
-            return self.accounts.demand(model.spec)
+        accounts, spec, waits = self.accounts, model.spec, model.oldest_wait is not None
+        if accounts is not None and waits and not model.resident and isinstance(spec, LocalModel):
+            return accounts.demand(spec)
         given = memory_of(model) or size
         return Demand(given, given)
 
@@ -96,19 +98,19 @@ class ModelMemory:
         if (accounts := self.accounts) is None:
             return
         for model in self._roster.models.values():
-            wanted = (model.queue or model.loaders) and not model.spec.url
-            if not wanted or model.resident:
+            spec, wanted = model.spec, model.queue or model.loaders
+            if not wanted or model.resident or not isinstance(spec, LocalModel):
                 continue
-            if model.looked_up is not model.spec:
-                model.looked_up = model.spec
-                spawn(self._look_up(model.spec, accounts), name=f"memory of {model.spec.name}")
+            if model.looked_up is not spec:
+                model.looked_up = spec
+                spawn(self._look_up(spec, accounts), name=f"memory of {spec.name}")
             memory = accounts.memory()
             seen = memory.look is Look.FRESH and memory.seen >= (model.oldest_wait or 0.0)
-            if seen and (refusal := accounts.refusal(model.spec)) is not None:
+            if seen and (refusal := accounts.refusal(spec)) is not None:
                 model.backend.refused(refusal)
                 self._queue.refuse(model, refusal)
 
-    async def _look_up(self, spec: ModelSpec, accounts: Accounts) -> None:
+    async def _look_up(self, spec: LocalModel, accounts: Accounts) -> None:
         try:
             await accounts.need_of(spec)
         finally:
@@ -166,13 +168,14 @@ class ModelMemory:
         """It is about to start, on these devices."""
         model.on = on
         model.grant = model.backend.tuning = None
-        if (accounts := self.accounts) is None:
+        accounts, spec = self.accounts, model.spec
+        if accounts is None or not isinstance(spec, LocalModel):
             return
-        model.backend.devices = accounts.flags(model.spec, on)
-        model.backend.without_gpu = accounts.without_gpu(model.spec)
+        model.backend.devices = accounts.flags(spec, on)
+        model.backend.without_gpu = accounts.without_gpu(spec)
         others = [other for other in self._roster.local() if other is not model]
         model.grant = accounts.grant(
-            model.spec,
+            spec,
             on,
             taken_by(other.on for other in others if other.resident),
             shared=any(other.resident or other.last_used for other in others),
@@ -183,11 +186,11 @@ class ModelMemory:
 
     async def choose(self, model: ScheduledModel) -> None:
         """Choose what its entry leaves open, in the memory that it was granted."""
-        accounts, grant = self.accounts, model.grant
-        if accounts is None or grant is None:
+        accounts, grant, spec = self.accounts, model.grant, model.spec
+        if accounts is None or grant is None or not isinstance(spec, LocalModel):
             return
         try:
-            tuning = await accounts.choose(model.spec, grant)
+            tuning = await accounts.choose(spec, grant)
         except Exception:  # whatever is odd about its file, its start will tell
             _log.exception("what fits of %s cannot be told", model.spec.name)
             return
@@ -203,7 +206,9 @@ class ModelMemory:
             spawn(self._weigh(model, self.accounts, pid), name=f"weigh {model.spec.name}")
 
     async def _weigh(self, model: ScheduledModel, accounts: Accounts, pid: int) -> None:
-        on = await accounts.measure(model.spec, pid, model.on, model.backend.tuning)
+        on, spec = model.on, model.spec
+        if isinstance(spec, LocalModel):
+            on = await accounts.measure(spec, pid, on, model.backend.tuning)
         if model.backend.pid == pid:
             model.on = on
             if on:

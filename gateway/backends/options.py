@@ -9,12 +9,12 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 
 _LAYERS: Final = "-ngl --gpu-layers --n-gpu-layers"
 
 
-def gpu_layers(spec: ModelSpec) -> int | None:
+def gpu_layers(spec: LocalModel) -> int | None:
     """How many layers are to go to GPUs; ``None``: as llama-server decides, or all."""
     if option(spec, "-dev --device", "DEVICE") == "none":
         return 0
@@ -24,23 +24,23 @@ def gpu_layers(spec: ModelSpec) -> int | None:
     return None if count is None or count < 0 else count
 
 
-def context_is_open(spec: ModelSpec) -> bool:
+def context_is_open(spec: LocalModel) -> bool:
     """Whether nothing says how much context there is to be, so that it may be chosen."""
     texts = (*spec.extra_args, *spec.env)
     if any(re.search(r"context_length|unified.per.slot", text, re.IGNORECASE) for text in texts):
         return False
     said = spec.params.ctx_size is not None or option(spec, "-c --ctx-size", "CTX_SIZE") is not None
-    return not (said or spec.url or fits_by_itself(spec))
+    return not (said or fits_by_itself(spec))
 
 
-def layers_are_open(spec: ModelSpec) -> bool:
+def layers_are_open(spec: LocalModel) -> bool:
     """Whether nothing says which parts of a model go to GPUs, so that it may be chosen."""
     said = spec.params.gpu_layers is not None or option(spec, _LAYERS, "N_GPU_LAYERS") is not None
     elsewhere = option(spec, "-dev --device", "DEVICE") == "none" or scattered(spec)
-    return not (said or elsewhere or spec.url or fits_by_itself(spec))
+    return not (said or elsewhere or fits_by_itself(spec))
 
 
-def fits_by_itself(spec: ModelSpec) -> bool:
+def fits_by_itself(spec: LocalModel) -> bool:
     """Whether ``extraArgs`` or ``env`` say how llama-server is to fit a model in (``--fit``)."""
     return any(
         option(spec, flags, variable) is not None
@@ -52,7 +52,7 @@ def fits_by_itself(spec: ModelSpec) -> bool:
     )
 
 
-def mapped(spec: ModelSpec) -> bool:
+def mapped(spec: LocalModel) -> bool:
     """Whether weights in RAM are pages of the file, which the kernel lets go of and reads again.
 
     Such a model runs, if slower, where there is less memory than it has weights.
@@ -78,7 +78,7 @@ _ELSEWHERE: Final = (
 )
 
 
-def scattered(spec: ModelSpec) -> bool:
+def scattered(spec: LocalModel) -> bool:
     """Whether ``extraArgs`` or ``env`` spread a model in ways that nobody counts here."""
     for flags, variable in _ELSEWHERE:
         if f"LLAMA_ARG_{variable}" in spec.env:
@@ -89,7 +89,7 @@ def scattered(spec: ModelSpec) -> bool:
     return option(spec, "-fit --fit", "FIT") == "on"
 
 
-def number(spec: ModelSpec, own: int | None, flags: str, variable: str) -> int | None:
+def number(spec: LocalModel, own: int | None, flags: str, variable: str) -> int | None:
     """A setting as llama-server will have it: the last flag wins, and any flag over a variable.
 
     ``own`` is what the key of models.json says, which comes before ``extraArgs``.
@@ -101,7 +101,7 @@ def number(spec: ModelSpec, own: int | None, flags: str, variable: str) -> int |
         return own
 
 
-def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
+def option(spec: LocalModel, flags: str, variable: str) -> str | None:
     """The value of an option in ``extraArgs``, else in ``env`` as ``LLAMA_ARG_variable``."""
     names = flags.split()
     found = spec.env.get(f"LLAMA_ARG_{variable}") if variable else None
@@ -112,17 +112,7 @@ def option(spec: ModelSpec, flags: str, variable: str) -> str | None:
     return found
 
 
-def tags(spec: ModelSpec) -> list[str]:
-    """What ``--tags`` says of a model, for lists: all that are given, sorted as llama-server does.
-
-    They mean nothing to llama-server itself.
-    """
-    given = [spec.env.get("LLAMA_ARG_TAGS", "")]
-    given += [value for flag, value in pairwise(spec.extra_args) if flag == "--tags"]
-    return sorted({tag.strip() for tag in ",".join(given).split(",")} - {""})
-
-
-def shares_context(spec: ModelSpec) -> bool:
+def shares_context(spec: LocalModel) -> bool:
     """Whether the slots share one context, and each may have all of it."""
     shared = spec.env.get("LLAMA_ARG_KV_UNIFIED", "").lower() in ("1", "true", "on", "enabled")
     for argument in spec.extra_args:

@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from gateway.backends.estimate import Estimate, estimate
 from gateway.backends.machine import Machine
-from gateway.models.catalog import ModelSpec
+from gateway.models.catalog import parse_entry
+from gateway.models.local_model import LocalModel
 from gateway.models.storage import Found, Task, base_name
 
 #: Tokens of context that are proposed in RAM at most: to read more takes a CPU many minutes.
@@ -154,7 +155,8 @@ def _for_two(
 
 
 def _needs(name: str, entry: dict[str, Any], machine: Machine, storage: Path) -> Estimate:
-    spec = ModelSpec.model_validate({**entry, "name": name})
+    spec = parse_entry(name, entry)
+    assert isinstance(spec, LocalModel)
     return estimate(spec, storage, gpu=machine.gpu)
 
 

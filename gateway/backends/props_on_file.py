@@ -9,18 +9,19 @@ from typing import Any
 from gateway.backends.backend import Backend
 from gateway.backends.facts import Headers, context_of
 from gateway.backends.model_details import status_of
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 
 
 async def props(
-    spec: ModelSpec, headers: Headers, backend: Backend | None, *, shows_path: bool
+    spec: Model, headers: Headers, backend: Backend | None, *, shows_path: bool
 ) -> dict[str, Any] | None:
     """Return what llama-server would answer (its README), as far as that is known before it runs.
 
     ``status`` says that it does not run. ``None`` if the file can't be read. ``shows_path``: with
     the folder of the file.
     """
-    if spec.url:
+    if not isinstance(spec, LocalModel):
         return None
     await headers.refresh((spec,))
     if (facts := headers.of(spec)) is None:
@@ -44,7 +45,7 @@ async def props(
     return found
 
 
-async def _modalities(headers: Headers, spec: ModelSpec) -> dict[str, bool] | None:
+async def _modalities(headers: Headers, spec: LocalModel) -> dict[str, bool] | None:
     """Return what a model takes beside text, from its projector."""
     if _mentions(spec, "mmproj"):
         return None
@@ -59,7 +60,7 @@ async def _modalities(headers: Headers, spec: ModelSpec) -> dict[str, bool] | No
     }
 
 
-async def _chat_template(headers: Headers, spec: ModelSpec) -> str | None:
+async def _chat_template(headers: Headers, spec: LocalModel) -> str | None:
     if spec.template or spec.params.model is None or _mentions(spec, "chat.template|override.kv"):
         return None
     header = await headers.whole(spec.params.model)
@@ -67,6 +68,6 @@ async def _chat_template(headers: Headers, spec: ModelSpec) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _mentions(spec: ModelSpec, what: str) -> bool:
+def _mentions(spec: LocalModel, what: str) -> bool:
     """Return whether ``extraArgs`` or ``env`` have something that the pattern ``what`` matches."""
     return any(re.search(what, text, re.IGNORECASE) for text in (*spec.extra_args, *spec.env))

@@ -272,9 +272,9 @@ def _found(plan: Plan) -> Found:
 def _named(catalog: Catalog, file: Path, storage: Path) -> str | None:
     """The model that serves ``file`` already."""
     for name, spec in catalog.models.items():
-        if spec.params.model:
+        if spec.file:
             try:
-                if resolve_model_path(spec.params.model, storage).samefile(file):
+                if resolve_model_path(spec.file, storage).samefile(file):
                     return name
             except (LoadFailed, OSError):
                 continue

@@ -25,8 +25,8 @@ from gateway.backends.backend import Backend, Environment, ServerStatus, State
 from gateway.backends.fleet import Fleet, Unreachable
 from gateway.backends.server import Tempo
 from gateway.errors import BackendError, GatewayError, LoadFailed
-from gateway.models.catalog import ModelSpec
 from gateway.models.endpoints import read_key
+from gateway.models.remote_model import RemoteModel
 from gateway.tasks import cancel_and_wait, done, spawn
 from gateway.upstream import ConnectFailed, UpstreamError
 
@@ -38,12 +38,13 @@ _LOOK = 15.0
 
 
 class RemoteBackend(Backend):
-    """The servers of one :class:`ModelSpec` with ``url``."""
+    """The servers of one :class:`RemoteModel` with ``url``."""
 
+    spec: RemoteModel
     SERVING = frozenset({State.READY, State.BACKOFF})  # in the latter each request tries anew
 
     def __init__(
-        self, spec: ModelSpec, environment: Environment, changed: Callable[[Backend], None]
+        self, spec: RemoteModel, environment: Environment, changed: Callable[[Backend], None]
     ) -> None:
         super().__init__(spec, changed)
         self._env = environment
@@ -73,7 +74,7 @@ class RemoteBackend(Backend):
     def context_size(self) -> int | None:
         """Tokens: the smallest that a server which is up has listed."""
         servers = self._fleet.servers if self._fleet is not None else ()
-        name = self.spec.sent_as or ""
+        name = self.spec.sent_as
         return min((s.contexts[name] for s in servers if s.up and name in s.contexts), default=None)
 
     async def ensure_ready(self) -> None:
@@ -202,7 +203,7 @@ class RemoteBackend(Backend):
         key = None
         if spec.key is not None:
             try:
-                key = read_key(spec.key.get_secret_value(), self._env.environ)
+                key = read_key(spec.key.reveal(), self._env.environ)
             except ValueError as error:
                 raise ValueError(f"key: {error}") from None
         if not any(endpoint.tls for endpoint in spec.endpoints):

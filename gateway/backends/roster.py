@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.backends.backend import Backend, Environment
-from gateway.backends.local import LocalBackend
+from gateway.backends.kinds import backend_for
 from gateway.backends.scheduled_model import ScheduledModel
 from gateway.errors import GatewayError, ModelNotFound
-from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 
 
 class Roster:
@@ -45,7 +46,7 @@ class Roster:
 
     def local(self) -> list[ScheduledModel]:
         """Those of this machine."""
-        return [model for model in self.all() if not model.spec.url]
+        return [model for model in self.all() if model.spec.takes_memory]
 
     def by_key(self, key: str) -> ScheduledModel:
         """The model that a decision is about."""
@@ -75,16 +76,12 @@ class Roster:
         self.models.clear()
         self.models.update(in_order)
 
-    def _add(self, spec: ModelSpec) -> None:
+    def _add(self, spec: Model) -> None:
         self.models[spec.name] = ScheduledModel(spec, self._backend_for(spec), key=spec.name)
 
-    def _backend_for(self, spec: ModelSpec) -> Backend:
-        if spec.url:
-            from gateway.backends.remote import RemoteBackend  # who has none starts without it
-
-            return RemoteBackend(spec, self._environment, self._changed)
+    def _backend_for(self, spec: Model) -> Backend:
         self._sockets += 1
-        return LocalBackend(spec, self._environment, f"{self._sockets}.sock", self._changed)
+        return backend_for(spec, self._environment, f"{self._sockets}.sock", self._changed)
 
     def _remove(self, model: ScheduledModel) -> None:
         name = model.spec.name
@@ -96,7 +93,7 @@ class Roster:
             self.leaving[model.key] = model
             model.send_away()
 
-    def _change(self, model: ScheduledModel, spec: ModelSpec) -> None:
+    def _change(self, model: ScheduledModel, spec: Model) -> None:
         same_process = spec.process_identity() == model.spec.process_identity()
         model.take(spec)
         if same_process and not model.unload:
@@ -118,7 +115,7 @@ class Roster:
             model.growing = None
         self.leaving.pop(model.key, None)
         spec = model.spec
-        if bool(model.backend.spec.url) is not bool(spec.url):
+        if type(model.backend.spec) is not type(spec):
             model.backend = self._backend_for(spec)
             model.loaded = 0
         elif model.backend.spec is not spec:

@@ -17,7 +17,7 @@ from gateway.backends.decision import NOTHING, ModelView, SchedulingLimits
 from gateway.backends.placement import Demand, Placement
 from gateway.backends.ram import RAM
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
+from gateway.models.model import Model
 
 if TYPE_CHECKING:
     from gateway.backends.tuning import Grant
@@ -41,11 +41,10 @@ class Waiter:
 class ScheduledModel:
     """A model, its backend and who waits for it."""
 
-    spec: ModelSpec
+    spec: Model
     backend: Backend
-    #: Those of ``spec``, for each request: pydantic's own attributes cost ten times as much.
+    #: Those of ``spec``, but for one that is being found out about: see :class:`Leases`.
     slots: int = field(init=False)
-    ttl: float | None = field(init=False)
     queue: deque[Waiter] = field(default_factory=deque)  # want a lease
     loaders: deque[Waiter] = field(default_factory=deque)  # want it loaded
     in_flight: int = 0
@@ -73,7 +72,7 @@ class ScheduledModel:
     #: Since when it has been waiting for memory that other programs hold.
     short_since: float | None = None
     #: For which spec its need of memory was asked for last.
-    looked_up: ModelSpec | None = None
+    looked_up: Model | None = None
     #: Its name among all models. One that is gone from models.json, and still to be drained,
     #: has a name of its own, because a new one may come that is called the same.
     key: str = ""
@@ -81,9 +80,9 @@ class ScheduledModel:
     def __post_init__(self) -> None:
         self.take(self.spec)
 
-    def take(self, spec: ModelSpec) -> None:
+    def take(self, spec: Model) -> None:
         """Be the model that ``spec`` says; the backend may be another for a while."""
-        self.spec, self.slots, self.ttl = spec, spec.parallel, spec.ttl
+        self.spec, self.slots = spec, spec.parallel
 
     @property
     def resident(self) -> bool:
@@ -170,5 +169,5 @@ def view_of(
         pinned=model.spec.pinned,
         unload=model.unload,
         expires=None if ttl is None else last_used + ttl,
-        remote=bool(backend.spec.url),
+        remote=not backend.spec.takes_memory,
     )

@@ -337,17 +337,20 @@ class Scheduler:
 
     def _note_rivals(self, used: ScheduledModel, now: float) -> None:
         """Who waits for a place while ``used`` is in use is another client than that one's."""
-        if used.spec.url:
+        if not used.spec.takes_memory:
             return
         since = now - self.limits.late
         for model in self._models.values():
             oldest = model.oldest_wait
-            if oldest is None or oldest >= since or model.resident or model.spec.url:
+            if oldest is None or oldest >= since or model.resident:
+                continue
+            if not model.spec.takes_memory:
                 continue
             used.vied = model.vied = now
 
     def _ttl(self, model: ScheduledModel) -> float | None:
-        return model.ttl if model.ttl is not None else self._idle_unload
+        ttl = model.spec.ttl
+        return ttl if ttl is not None else self._idle_unload
 
     def _set_budget(self, budget: int) -> None:
         self.limits = replace(self.limits, budget=budget)

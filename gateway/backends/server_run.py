@@ -23,7 +23,7 @@ from gateway.backends.oom import looks_like_oom
 from gateway.backends.options import gpu_layers
 from gateway.backends.progress import Progress
 from gateway.errors import GatewayError, LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import spawn
 from gateway.upstream import UnixAddress, UpstreamPool
@@ -50,7 +50,7 @@ class ServerRun:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: LocalModel,
         environment: Environment,
         socket: Path,
         log: LogRing,
@@ -74,7 +74,7 @@ class ServerRun:
     # --- the start -----------------------------------------------------------------------------
 
     def prepare(
-        self, spec: ModelSpec, devices: tuple[str, ...], variables: Mapping[str, str]
+        self, spec: LocalModel, devices: tuple[str, ...], variables: Mapping[str, str]
     ) -> Command:
         """Do everything about a start that touches the disk. Blocks.
 

@@ -27,8 +27,8 @@ from gateway.backends.options import (
 from gateway.backends.placement import Placement
 from gateway.backends.ram import RAM
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf
+from gateway.models.local_model import LocalModel
 
 #: Tokens of context that a slot has at least, or all that the model was trained with.
 LEAST_CONTEXT: Final = 4096
@@ -105,7 +105,7 @@ class Tuning:
         open_ = {"ctxSize": "context", "gpuLayers": "layers"}
         return {k: v for k, v in told.items() if v is not None and open_[k] in self.chosen}
 
-    def apply(self, spec: ModelSpec) -> ModelSpec:
+    def apply(self, spec: LocalModel) -> LocalModel:
         """``spec`` with what was chosen in it, as if models.json said so."""
         return with_params(spec, self.params)
 
@@ -171,21 +171,20 @@ class Tuning:
         return f"{some}: what {_gib(self.room)} free allows"
 
 
-def with_params(spec: ModelSpec, params: Mapping[str, int]) -> ModelSpec:
+def with_params(spec: LocalModel, params: Mapping[str, int]) -> LocalModel:
     """``spec`` with ``ctxSize`` and ``gpuLayers`` as in ``params``, where they are there."""
-    names = {"ctxSize": "ctx_size", "gpuLayers": "gpu_layers"}
-    update = {names[key]: value for key, value in params.items() if key in names}
-    if not update:
-        return spec
-    return spec.model_copy(update={"params": spec.params.model_copy(update=update)})
+    own = spec.params
+    context = params.get("ctxSize", own.ctx_size)
+    layers = params.get("gpuLayers", own.gpu_layers)
+    return replace(spec, params=replace(own, ctx_size=context, gpu_layers=layers))
 
 
-def is_open(spec: ModelSpec, *, gpu: bool) -> bool:
+def is_open(spec: LocalModel, *, gpu: bool) -> bool:
     """Whether there is anything to choose for ``spec``."""
     return context_is_open(spec) or (gpu and layers_are_open(spec))
 
 
-def read_model(spec: ModelSpec, llm_storage: Path) -> Model | None:
+def read_model(spec: LocalModel, llm_storage: Path) -> Model | None:
     """What the file of ``spec`` says; ``None`` where it says too little. Blocks."""
     try:
         header = header_of(model_files(spec, llm_storage)["params.model"])
@@ -199,14 +198,14 @@ def read_model(spec: ModelSpec, llm_storage: Path) -> Model | None:
     return Model(trained, layers + 1)
 
 
-def usual(spec: ModelSpec, model: Model | None) -> ModelSpec:
+def usual(spec: LocalModel, model: Model | None) -> LocalModel:
     """``spec`` with the context that is usual, where it leaves that open: what is asked for it."""
     if model is None or not context_is_open(spec):
         return spec
     return _with(spec, min(model.trained, USUAL_CONTEXT), None)
 
 
-def scant(spec: ModelSpec, model: Model | None) -> ModelSpec | None:
+def scant(spec: LocalModel, model: Model | None) -> LocalModel | None:
     """``spec`` as it runs where a GPU has next to nothing left: all of its layers are in RAM.
 
     ``None``: they may not be.
@@ -218,7 +217,7 @@ def scant(spec: ModelSpec, model: Model | None) -> ModelSpec | None:
 
 
 def choose(
-    spec: ModelSpec, llm_storage: Path, grant: Grant, *, gpu: bool, fits_itself: bool
+    spec: LocalModel, llm_storage: Path, grant: Grant, *, gpu: bool, fits_itself: bool
 ) -> Tuning | None:
     """What ``spec`` is started with in the memory it is granted. Blocks: reads headers.
 
@@ -258,7 +257,7 @@ def _fit(grant: Grant, model: Model) -> dict[str, str]:
 
 
 def _chosen_here(
-    spec: ModelSpec, llm_storage: Path, grant: Grant, model: Model, tuning: Tuning, *, gpu: bool
+    spec: LocalModel, llm_storage: Path, grant: Grant, model: Model, tuning: Tuning, *, gpu: bool
 ) -> Tuning:
     def needs(context: int | None, layers: int | None) -> Estimate:
         return estimate(_with(spec, context, layers), llm_storage, gpu=gpu)
@@ -308,11 +307,11 @@ def _whole_pieces(tokens: int) -> int:
     return tokens // _PIECE * _PIECE
 
 
-def _slots(spec: ModelSpec) -> int:
+def _slots(spec: LocalModel) -> int:
     return 1 if shares_context(spec) else spec.parallel
 
 
-def _with(spec: ModelSpec, context: int | None, layers: int | None) -> ModelSpec:
+def _with(spec: LocalModel, context: int | None, layers: int | None) -> LocalModel:
     """``spec`` with these numbers, where they are not ``None``. ``context``: of each slot."""
     params: dict[str, int] = {}
     if context is not None:

@@ -18,6 +18,8 @@ from gateway.cli.which_gateway import add_gateway, elsewhere
 from gateway.config.load import load_settings
 from gateway.library import is_missing, read_catalog
 from gateway.models.catalog import EMPTY
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 from gateway.problems import InvalidFiles
 
 _LIST = "without one: a table of the models, their state, memory and personalities"
@@ -95,11 +97,15 @@ def _here(config: str | None) -> list[dict[str, Any]]:
     states = {model["name"]: model for model in running}
     listed = []
     for name, spec in catalog.models.items():
-        unknown = {"state": "unknown" if states else "not running", "servers": spec.url}
+        unknown = {"state": "unknown" if states else "not running", "servers": spec.servers}
         known = {**unknown, **states.get(name, {})}
-        known["memory"] = known.get("memory") or spec.memory
+        known["memory"] = known.get("memory") or _declared(spec)
         listed.append(as_json(name, known, spec.personalities))
     return listed
+
+
+def _declared(spec: Model) -> int | None:
+    return spec.memory if isinstance(spec, LocalModel) else None
 
 
 def _size(value: int | None) -> str:

@@ -23,7 +23,9 @@ from gateway.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
-    from gateway.models.catalog import Catalog, ModelSpec
+    from gateway.models.catalog import Catalog
+    from gateway.models.local_model import LocalModel
+    from gateway.models.model import Model
 
 _REMOTE = re.compile(r"([^=/]+)=(https?://.*)", re.DOTALL)
 
@@ -188,12 +190,12 @@ def run_rm(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files_to_delete(spec: ModelSpec, settings: Settings, catalog: Catalog) -> list[Path]:
+def _files_to_delete(spec: Model, settings: Settings, catalog: Catalog) -> list[Path]:
     """Return the files that only this model uses. Raises :class:`BadRequest` if there are none."""
     from gateway.models.paths import files_of, split_parts
 
     storage = settings.llm_storage.expanduser().absolute()
-    if spec.url or (spec.params.model or "").startswith("package:"):
+    if spec.file is None or spec.file.startswith("package:"):
         raise BadRequest(f"the model {spec.name!r} has no file below llm_storage to delete")
     others = {
         file.resolve()
@@ -244,12 +246,14 @@ def _shown(args: argparse.Namespace) -> dict[str, Any]:
     spec = catalog.models.get(name)
     if spec is None:
         raise _unknown(args.name, catalog, settings)
+    from gateway.models.local_model import LocalModel
+
     state = _state(name, settings)
     return {
         "name": name,
         "entry": _without_key(json.loads(before.decode("utf-8-sig"))[name]),
         **state,
-        **({} if spec.url else _of_file(spec, settings, state.get("chosen"))),
+        **(_of_file(spec, settings, state.get("chosen")) if isinstance(spec, LocalModel) else {}),
     }
 
 
@@ -288,7 +292,7 @@ def _state(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def _of_file(
-    spec: ModelSpec, settings: Settings, chosen: dict[str, Any] | None = None
+    spec: LocalModel, settings: Settings, chosen: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return what the model's file says, and its command line, with what the gateway has
     ``chosen``.

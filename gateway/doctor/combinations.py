@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import Header, is_reader, read_header
+from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path
 from gateway.proxy.ability import EMBEDDINGS, MEDIA, RERANKING, TOOLS, is_set, lacks
 
@@ -19,10 +19,8 @@ _POOLING = re.compile(r"--pooling|LLAMA_ARG_POOLING")
 _RANK = 4  # llama.cpp, enum llama_pooling_type
 
 
-def combinations(spec: ModelSpec, llm_storage: Path) -> Iterator[str]:
+def combinations(spec: LocalModel, llm_storage: Path) -> Iterator[str]:
     """Yield one sentence for each. Blocking."""
-    if spec.url:
-        return
     try:
         file = resolve_model_path(spec.params.model or "", llm_storage)
         if not file.is_file():
@@ -40,7 +38,7 @@ def combinations(spec: ModelSpec, llm_storage: Path) -> Iterator[str]:
 
 
 def _tools(
-    spec: ModelSpec, header: Header, missing: Mapping[str, str]
+    spec: LocalModel, header: Header, missing: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     own = str(header.values.get("tokenizer.chat_template", ""))
     if TOOLS in missing and re.search(r"\btools\b", own):
@@ -52,7 +50,7 @@ def _tools(
 
 
 def _tasks(
-    spec: ModelSpec, header: Header, missing: Mapping[str, str]
+    spec: LocalModel, header: Header, missing: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     architecture = header.values.get("general.architecture")
     pooling = header.values.get(f"{architecture}.pooling_type")

@@ -70,7 +70,7 @@ def find_problems(
         )
     else:
         catalog, wrong = read_partly(settings.models_file)
-    if not catalog.models or not all(spec.url for spec in catalog.models.values()):
+    if not catalog.models or catalog.ours:
         problems += _check_program(settings, label)
     problems += wrong
     check = EntryCheck(settings, os.environ)
@@ -83,26 +83,25 @@ def find_problems(
     if look or machine is not None:
         warnings += _without_gpu(catalog, settings, machine)
     warnings += catalog.warnings
-    for spec in catalog.models.values():
+    for spec in catalog.ours:
         warnings += combinations(spec, settings.llm_storage)
     return Findings(label, problems, warnings)
 
 
 def _without_gpu(catalog: Catalog, settings: Settings, machine: Machine | None) -> list[str]:
     """Yield GPUs that have disappeared, and models that require one and can't have it."""
-    own = [spec for spec in catalog.models.values() if not spec.url]
     try:
         program = find_program(settings.llama_server, os.environ)
     except GatewayError:
         return []
-    if not own:
+    if not catalog.ours:
         return []
     machine = machine or read_machine(program, os.environ)
     file = settings.data_dir / "gpus.json"
     seen = GpusSeen(file, program, os.environ, remember=False)
     problem = seen.compare(machine)
     warnings = [problem] if problem is not None else []
-    for spec in own:
+    for spec in catalog.ours:
         asked = "requireGpu" if spec.require_gpu else None
         if (layers := gpu_layers(spec)) and asked is None:
             asked = f"gpuLayers {layers}"

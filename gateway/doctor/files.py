@@ -13,8 +13,8 @@ from typing import Final
 from gateway.backends.estimate import estimate
 from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Level, Subject, size
-from gateway.models.catalog import ModelSpec
 from gateway.models.files import faults
+from gateway.models.local_model import LocalModel
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -135,7 +135,8 @@ def check_models(subject: Subject) -> Iterator[Finding]:
         running = {one["name"]: one for one in subject.running.status.get("models", ())}
     for spec in models.values():
         state = running.get(spec.name, {})
-        wrong = [] if spec.url else list(faults(spec, subject.settings.llm_storage))
+        own = spec if isinstance(spec, LocalModel) else None
+        wrong = list(faults(own, subject.settings.llm_storage)) if own is not None else []
         for fault in wrong:
             level = Level.ERROR if fault.sure else Level.WARNING
             yield Finding("model", level, f"{fault.key}: {fault.message}", "", spec.name)
@@ -146,15 +147,15 @@ def check_models(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "model", Level.WARNING, f"is on the CPU: {state['degraded']}", "", spec.name
             )
-        elif spec.url:
+        elif own is None:
             yield Finding(
                 "model", Level.OK, "is elsewhere, and needs no memory here", "", spec.name
             )
         elif not any(fault.sure for fault in wrong):
-            yield _fits(spec, subject)
+            yield _fits(own, subject)
 
 
-def _fits(spec: ModelSpec, subject: Subject) -> Finding:
+def _fits(spec: LocalModel, subject: Subject) -> Finding:
     machine, wanted = subject.machine(), subject.settings.scheduler.memory_budget
     needs = estimate(spec, subject.settings.llm_storage, gpu=machine.gpu)
     total = spec.memory or needs.total

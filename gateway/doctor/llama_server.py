@@ -12,47 +12,48 @@ from gateway.backends.flags_known import flags_known
 from gateway.backends.program_version import PATIENCE, program_version
 from gateway.doctor.checks import Finding, Level, Subject
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel, Params
 
 _PATIENCE: Final = PATIENCE
 #: Ours that take no value.
 _SWITCHES: Final = frozenset({"--embeddings", "--reranking", "--ignore-eos"})
 _FLAG: Final = re.compile(r"--?[A-Za-z][\w-]*")
 #: An entry that needs every flag of ours.
-_EVERYTHING: Final = {
-    "params": {
-        "model": "m.gguf",
-        "ctxSize": 1,
-        "batchSize": 1,
-        "threads": 1,
-        "threadsBatch": 1,
-        "gpuLayers": 1,
-        "temperature": 1,
-        "repeatPenalty": 1,
-        "topK": 1,
-        "topP": 1,
-        "seed": 1,
-        "grammar": "g",
-        "grammarFile": "g",
-        "keepPrompt": True,
-        "nPredict": 1,
-        "ignoreEOS": True,
-        "numa": True,
-        "reversePrompt": ["r"],
-        "logitBias": {"1": 1},
-    },
-    "mmproj": "p.gguf",
-    "draftModel": "d.gguf",
-    "template": "chatml",
-    "embeddings": True,
-    "reranking": True,
-}
+_EVERYTHING: Final = LocalModel(
+    name="m",
+    params=Params(
+        model="m.gguf",
+        ctx_size=1,
+        batch_size=1,
+        threads=1,
+        threads_batch=1,
+        gpu_layers=1,
+        temperature=1,
+        repeat_penalty=1,
+        top_k=1,
+        top_p=1,
+        seed=1,
+        grammar="g",
+        grammar_file="g",
+        keep_prompt=True,
+        n_predict=1,
+        ignore_eos=True,
+        numa=True,
+        reverse_prompt=("r",),
+        logit_bias={"1": 1},
+    ),
+    mmproj="p.gguf",
+    draft_model="d.gguf",
+    template="chatml",
+    embeddings=True,
+    reranking=True,
+)
 
 
 def check_program(subject: Subject) -> Iterator[Finding]:
     """Check which llama-server it is, whether it starts, and its version."""
     name = "llama-server"
-    own = [spec for spec in subject.catalog.models.values() if not spec.url]
+    own = subject.catalog.ours
     if subject.no_program is not None:
         if own or not subject.catalog.models:
             yield Finding(name, Level.ERROR, subject.no_program)
@@ -77,7 +78,7 @@ def check_flags(subject: Subject) -> Iterator[Finding]:
     """Check whether it knows the flags of the gateway, and those of the entries of models.json."""
     if not subject.program:
         return
-    ours = set(own_flags(_argv(ModelSpec.model_validate({**_EVERYTHING, "name": "m"}), subject)))
+    ours = set(own_flags(_argv(_EVERYTHING, subject)))
     known = flags_known(subject.program, subject.environ)
     if not known:
         what = "which flags it knows can't be told: it lists none at --help"
@@ -85,9 +86,7 @@ def check_flags(subject: Subject) -> Iterator[Finding]:
         return
     missing = ours - known
     needed = set[str]()
-    for spec in subject.catalog.models.values():
-        if spec.url:
-            continue
+    for spec in subject.catalog.ours:
         try:
             wanted = {*own_flags(_argv(spec, subject)), *extra_flags(spec)}
         except LoadFailed:
@@ -117,7 +116,7 @@ def own_flags(argv: Sequence[str]) -> Iterator[str]:
                 next(rest, None)
 
 
-def extra_flags(spec: ModelSpec) -> Iterator[str]:
+def extra_flags(spec: LocalModel) -> Iterator[str]:
     """Yield what looks like a flag in ``extraArgs``; llama.cpp takes ``--a_b`` for ``--a-b``."""
     for argument in spec.extra_args:
         flag = argument.partition("=")[0]
@@ -125,7 +124,7 @@ def extra_flags(spec: ModelSpec) -> Iterator[str]:
             yield flag.replace("_", "-") if flag.startswith("--") else flag
 
 
-def _argv(spec: ModelSpec, subject: Subject) -> Sequence[str]:
+def _argv(spec: LocalModel, subject: Subject) -> Sequence[str]:
     """Return the arguments that the gateway adds for ``spec``, without ``extraArgs``."""
     command = build_command(
         spec,
@@ -133,6 +132,6 @@ def _argv(spec: ModelSpec, subject: Subject) -> Sequence[str]:
         socket="s.sock",
         llm_storage=Path("/"),
         environ={},
-        devices=("CPU",) if spec.name == "m" and spec.draft_model else (),
+        devices=("CPU",) if spec is _EVERYTHING else (),
     )
     return command.argv[: len(command.argv) - len(spec.extra_args)]

@@ -81,9 +81,9 @@ def check_disks(subject: Subject) -> Iterator[Finding]:
     storage = settings.llm_storage
     if not storage.exists():
         named = [
-            spec.params.model
+            spec.file
             for spec in subject.catalog.models.values()
-            if spec.params.model and not spec.params.model.startswith(("package:", "/", "~"))
+            if spec.file and not spec.file.startswith(("package:", "/", "~"))
         ]
         what = f"there is no folder {storage}"
         if named:

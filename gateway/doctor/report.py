@@ -23,8 +23,11 @@ from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Subject
 from gateway.doctor.redaction import HIDDEN, Redactor
-from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.catalog import Catalog
 from gateway.models.endpoints import read_key
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
+from gateway.models.remote_model import RemoteModel
 from gateway.plurals import counted
 from gateway.secret import Secret
 
@@ -163,12 +166,17 @@ def _of_settings(settings: Settings) -> Iterator[str]:
         yield settings.tls.passphrase.reveal()
 
 
-def _keys_of(spec: ModelSpec, environ: Mapping[str, str]) -> Iterator[str]:
-    if spec.key is not None:
-        key = spec.key.get_secret_value()
+def _keys_of(spec: Model, environ: Mapping[str, str]) -> Iterator[str]:
+    if isinstance(spec, RemoteModel) and spec.key is not None:
+        key = spec.key.reveal()
         yield key
         with contextlib.suppress(ValueError):
             yield read_key(key, environ)
+    if isinstance(spec, LocalModel):
+        yield from _in_arguments(spec)
+
+
+def _in_arguments(spec: LocalModel) -> Iterator[str]:
     yield from (value for value in spec.env.values() if len(value) > 5)
     before = ""
     for argument in spec.extra_args:
@@ -180,7 +188,7 @@ def _keys_of(spec: ModelSpec, environ: Mapping[str, str]) -> Iterator[str]:
         before = argument
 
 
-def _prompts_of(spec: ModelSpec) -> Iterator[str]:
+def _prompts_of(spec: Model) -> Iterator[str]:
     """Yield texts that tell what somebody uses a model for."""
     yield spec.description or ""
     yield from _texts(spec.set_params)
@@ -188,6 +196,8 @@ def _prompts_of(spec: ModelSpec) -> Iterator[str]:
         yield one.prompt or ""
         yield one.description or ""
         yield from _texts([one.set_params, one.template_args, list(one.tools)])
+    if not isinstance(spec, LocalModel):
+        return
     params = spec.params
     for value in (params.grammar, params.in_prefix, params.in_suffix, params.reverse_prompt):
         yield from _texts(value)
@@ -211,12 +221,12 @@ def _homes(environ: Mapping[str, str]) -> Iterator[str]:
             yield user.pw_dir
 
 
-def _hosts(settings: Settings, specs: Iterable[ModelSpec]) -> Iterator[str]:
+def _hosts(settings: Settings, specs: Iterable[Model]) -> Iterator[str]:
     names = [*(settings.allowed_hosts or ()), *settings.hosts]
     if settings.tls.acme is not None:
         names += settings.tls.acme.domains
     names += [urlsplit(origin).hostname or "" for origin in settings.cors.origins]
-    names += [urlsplit(url).hostname or "" for spec in specs for url in spec.url]
+    names += [urlsplit(url).hostname or "" for spec in specs for url in spec.servers]
     # The files of a certificate are called as its host.
     for file in (settings.tls.private_key, settings.tls.certificate, settings.tls.ca_chain):
         if file is not None:

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
 from gateway.models.gguf_header import BadGguf, Header, read_extent
+from gateway.models.local_model import LocalModel
 from gateway.models.paths import SPLIT, resolve_model_path
 from gateway.spelling import did_you_mean
 
@@ -76,7 +76,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def faults(spec: ModelSpec, llm_storage: Path) -> Iterator[Fault]:
+def faults(spec: LocalModel, llm_storage: Path) -> Iterator[Fault]:
     """Everything wrong with the files of a model of our own. Blocking; never raises ``OSError``."""
     for key, reference, kind in (
         ("params.model", spec.params.model, Kind.MODEL),
@@ -98,7 +98,7 @@ def faults(spec: ModelSpec, llm_storage: Path) -> Iterator[Fault]:
     yield from _faults_of_arguments(spec)
 
 
-def _faults_of_arguments(spec: ModelSpec) -> Iterator[Fault]:
+def _faults_of_arguments(spec: LocalModel) -> Iterator[Fault]:
     for argument, following in pairwise((*spec.extra_args, "")):
         flag, equals, value = argument.partition("=")
         kind = _ARGUMENTS.get(flag.replace("_", "-"))

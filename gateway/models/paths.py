@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from gateway.errors import LoadFailed
-from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 
 _PACKAGE = "package:"
 #: The name of one part of a split model: its beginning, its number, how many there are.
@@ -44,14 +45,13 @@ def resolve_model_path(reference: str, llm_storage: Path) -> Path:
     return path
 
 
-def files_of(spec: ModelSpec, llm_storage: Path) -> Iterator[Path]:
+def files_of(spec: Model, llm_storage: Path) -> Iterator[Path]:
     """The GGUF files of one model, whether they are there or not: its own, and those beside it."""
-    for reference in (spec.params.model, spec.mmproj, spec.draft_model):
-        if reference:
-            try:
-                yield resolve_model_path(reference, llm_storage)
-            except LoadFailed:
-                continue
+    for reference in spec.files:
+        try:
+            yield resolve_model_path(reference, llm_storage)
+        except LoadFailed:
+            continue
 
 
 def named_files(catalog: Catalog, llm_storage: Path) -> Iterator[Path]:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 from gateway.models.paths import resolve_model_path, split_parts
+from gateway.models.remote_model import RemoteModel
 
 SETTING: Final = "admin.process_settings"
 
@@ -34,11 +36,23 @@ _HARMLESS: Final = {
 }
 
 
-def refusals(before: ModelSpec, after: ModelSpec, llm_storage: Path) -> Iterator[Refusal]:
+def refusals(before: Model, after: Model, llm_storage: Path) -> Iterator[Refusal]:
     """What of the change from ``before`` is not for HTTP. Blocking: links are followed.
 
     ``before`` is an empty one where there was no entry.
     """
+    match after:
+        case LocalModel():
+            yield from _of_a_process(
+                before if isinstance(before, LocalModel) else LocalModel(), after, llm_storage
+            )
+        case RemoteModel():
+            yield from _of_servers(
+                before if isinstance(before, RemoteModel) else RemoteModel(), after
+            )
+
+
+def _of_a_process(before: LocalModel, after: LocalModel, llm_storage: Path) -> Iterator[Refusal]:
     for name, value in after.env.items():
         if before.env.get(name) != value:
             yield Refusal(f"env.{name}", "variables choose what a program loads and does")
@@ -47,10 +61,9 @@ def refusals(before: ModelSpec, after: ModelSpec, llm_storage: Path) -> Iterator
     for field, old, new in _files(before, after):
         if new and new != old and (reason := _why_outside(new, llm_storage)) is not None:
             yield Refusal(field, reason)
-    yield from _of_servers(before, after)
 
 
-def _files(before: ModelSpec, after: ModelSpec) -> Iterator[tuple[str, str | None, str | None]]:
+def _files(before: LocalModel, after: LocalModel) -> Iterator[tuple[str, str | None, str | None]]:
     for field in ("model", "promptFile", "promptCache", "grammarFile"):
         name = re.sub("[A-Z]", lambda match: f"_{match[0].lower()}", field)
         yield f"params.{field}", getattr(before.params, name), getattr(after.params, name)
@@ -58,13 +71,13 @@ def _files(before: ModelSpec, after: ModelSpec) -> Iterator[tuple[str, str | Non
     yield "draftModel", before.draft_model, after.draft_model
 
 
-def _of_servers(before: ModelSpec, after: ModelSpec) -> Iterator[Refusal]:
+def _of_servers(before: RemoteModel, after: RemoteModel) -> Iterator[Refusal]:
     if after.ca_file and after.ca_file != before.ca_file:
         yield Refusal("caFile", "it is a file outside llm_storage")
     if after.key is None:
         return
     if after.key != before.key:
-        if after.key.get_secret_value().startswith(("env:", "file:")):
+        if after.key.reveal().startswith(("env:", "file:")):
             reason = "it would send a variable or a file of this machine to the servers at url"
             yield Refusal("key", reason)
     elif set(after.url) - set(before.url):

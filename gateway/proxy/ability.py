@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # a process that looks through bodies has no use for the catalog
-    from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
 
 #: What a request may need of its model.
 TOOLS = "tools"
@@ -67,9 +66,9 @@ _WHY: Mapping[str, str] = MappingProxyType(
 )
 
 
-def lacks(spec: ModelSpec) -> Mapping[str, str]:
+def lacks(spec: Model) -> Mapping[str, str]:
     """What ``spec`` can't do -> why, in one sentence for clients."""
-    if spec.url:
+    if not isinstance(spec, LocalModel):
         return NOTHING
     missing = {
         TOOLS: bool(spec.template),
@@ -91,7 +90,7 @@ def sentence(ability: str, model: str) -> str:
     return f"the model {model!r} {_WHY[ability]}"
 
 
-def is_set(spec: ModelSpec, switch: re.Pattern[str]) -> bool:
+def is_set(spec: LocalModel, switch: re.Pattern[str]) -> bool:
     """Whether ``extraArgs`` has such a flag, or ``env`` such a variable."""
     flags = (argument.partition("=")[0].replace("_", "-") for argument in spec.extra_args)
     return any(map(switch.fullmatch, (*flags, *spec.env)))

@@ -44,7 +44,7 @@ def part(exchange: Exchange, answer: Sink, backend: Backend) -> asyncio.Task[byt
 
 
 def _tells(backend: Backend) -> bool:
-    if backend.spec.url or backend.sleeping:
+    if not backend.spec.ours or backend.sleeping:
         return False
     return backend.pool.exchanges <= backend.spec.parallel + _PLACES
 

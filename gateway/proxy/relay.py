@@ -274,7 +274,7 @@ def _teller(call: Call, head: ResponseHead) -> Teller | None:
 async def _failure(
     lease: Lease, call: Call, head: ResponseHead, body: bytes, status: int | None = None
 ) -> Failure:
-    here, asked = not lease.backend.spec.url, call.asked or call.body
+    here, asked = lease.backend.spec.ours, call.asked or call.body
     status = head.status if status is None else status
     about = call.model, here, call.target, asked, status
     return await failure_of(*about, body, head.headers)

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from gateway.backends.command import request_defaults
 from gateway.errors import BadRequest, ModelNotFound
-from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from gateway.models.personalities import Personality
 from gateway.proxy.ability import lacks
 from gateway.proxy.body import json_type
@@ -48,14 +48,14 @@ class Target:
 
     ``prompt`` is the personality's text, if there is one; ``asked`` says that the client itself
     named it, in the request or with the model; ``defaults`` are body fields for requests that
-    don't set them. ``name`` and ``sent_as`` are those of ``spec``, whose own attributes, which are
-    pydantic's, cost ten times as much. ``shapings``: what ``setParams`` and ``stripParams`` do,
-    see :func:`gateway.proxy.fields.shapings`. ``lacks``: see :func:`gateway.proxy.ability.lacks`.
-    ``ends``: whether models.json bounds how long its answers are. ``tools``: those of the
-    personality, for requests without any, see :func:`gateway.proxy.virtual.tools_of`.
+    don't set them. ``sent_as`` is that of ``spec``, computed once. ``shapings``: what ``setParams``
+    and ``stripParams`` do, see :func:`gateway.proxy.fields.shapings`. ``lacks``: see
+    :func:`gateway.proxy.ability.lacks`. ``ends``: whether models.json bounds how long its answers
+    are. ``tools``: those of the personality, for requests without any, see
+    :func:`gateway.proxy.virtual.tools_of`.
     """
 
-    spec: ModelSpec
+    spec: Model
     defaults: Mapping[str, object]
     name: str
     sent_as: str | None
@@ -74,9 +74,9 @@ class Resolver:
     def __init__(self, catalog: Catalog) -> None:
         self._specs = catalog.models
         self._plain = {name: _without_personality(s) for name, s in catalog.models.items()}
-        self._names: dict[str, tuple[ModelSpec, str | None]] = {}
+        self._names: dict[str, tuple[Model, str | None]] = {}
         #: Models that are known to write text, by name: whoever finds out adds them.
-        self.writers = {name for name, spec in catalog.models.items() if spec.url}
+        self.writers = {name for name, spec in catalog.models.items() if not spec.ours}
         #: What was asked for before, and found: it can't mean anything else.
         self._found: dict[tuple[object, ...], Target] = {}
         for alias, name in catalog.aliases.items():
@@ -148,7 +148,7 @@ class Resolver:
         """Whether ``name`` is a model, an alias or a virtual model."""
         return name in self._names
 
-    def virtual_names(self) -> Iterator[tuple[str, ModelSpec, str | None]]:
+    def virtual_names(self) -> Iterator[tuple[str, Model, str | None]]:
         """Every name that ``/v1/models`` lists: ``(name, spec, personality or None)``."""
         for name, spec in self._specs.items():
             yield name, spec, None
@@ -157,7 +157,7 @@ class Resolver:
 
     def _lookup(
         self, requested: str | None, active: Active | None, allowed: _Allowed
-    ) -> tuple[ModelSpec, str | None]:
+    ) -> tuple[Model, str | None]:
         if requested is not None:
             found = self._names.get(requested)
             if found is not None and allowed.model(found[0].name) and allowed.personality(found[1]):
@@ -191,7 +191,7 @@ class Resolver:
         )
 
     @staticmethod
-    def _personality(spec: ModelSpec, personality: str, allowed: _Allowed) -> Personality:
+    def _personality(spec: Model, personality: str, allowed: _Allowed) -> Personality:
         found = spec.personalities.get(personality)
         if found is not None and allowed.personality(personality):
             return found
@@ -230,22 +230,22 @@ def model_name(value: object) -> str | None:
     )
 
 
-def _without_personality(spec: ModelSpec) -> Target:
+def _without_personality(spec: Model) -> Target:
     return Target(
         spec,
-        request_defaults(spec),
+        spec.request_defaults(),
         spec.name,
         spec.sent_as,
         shapings(spec.strip_params, spec.set_params),
         lacks(spec),
-        ends=(spec.params.n_predict or -1) > 0,
+        ends=spec.limits_answers,
     )
 
 
 def _with_personality(plain: Target, name: str, personality: Personality, *, asked: bool) -> Target:
     spec = plain.spec
     target = replace(plain, personality=name, prompt=personality.prompt, asked=asked)
-    over = fixed_by_kind(personality, here=not spec.url)
+    over = fixed_by_kind(personality, here=spec.ours)
     if personality.strip_params or any(over.values()):
         strip = dict.fromkeys((*spec.strip_params, *personality.strip_params))
         target = replace(target, shapings=shapings(strip, spec.set_params, over))

@@ -103,7 +103,7 @@ class Templates:
         """The body in ``raw``, whose system messages are as the model's template takes them."""
         # llama.cpp's own templates don't know `developer`: some leave it out, for others whoever
         # is neither user nor system is the assistant. Jinja's are told `system` by llama.cpp.
-        rename = bool(backend.spec.template)
+        rename = backend.spec.names_template
         (first, late), _ = await WORKERS.run(system_roles, raw, format.name, rename)
         join = len(first) > 1 and not await self._takes(backend, *first, "user")
         move = False

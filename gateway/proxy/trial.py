@@ -75,7 +75,7 @@ async def convict(
     the death, if there is one, has been dealt with. To be called as soon as the connection breaks:
     how many others broke with it says how many were there.
     """
-    if backend.spec.url or not (isinstance(error, ConnectionLost) or error.sent):
+    if not backend.spec.ours or not (isinstance(error, ConnectionLost) or error.sent):
         return None
     accused = backend.accused
     accused.append(flight)

@@ -135,7 +135,7 @@ async def to_client(
         if (coding := headers.find(fetched.headers, b"content-encoding")) is not None:
             body = unpacked(coding.decode("latin-1"), body, _MAX_ERROR)
         backend = scheduler.backend(call.model)
-        here = backend is None or not backend.spec.url
+        here = backend is None or backend.spec.ours
         asked = call.asked or call.body
         about = call.model, here, call.target, asked, status
         failure = await failure_of(*about, body, fetched.headers)

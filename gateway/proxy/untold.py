@@ -55,7 +55,7 @@ async def prompt_of(scheduler: Scheduler, sent: Call) -> int | None:
 def _here(scheduler: Scheduler, sent: Call) -> Backend | None:
     """Servers elsewhere are not asked: they may have no such route, and some are paid for each."""
     backend = scheduler.backend(sent.model)
-    return None if backend is None or backend.spec.url or backend.sleeping else backend
+    return None if backend is None or not backend.spec.ours or backend.sleeping else backend
 
 
 async def aside(data: bytes, work: Callable[..., T], at: int, *others: Any) -> T:

@@ -19,7 +19,7 @@ import uvloop
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
-from gateway.models.catalog import ModelSpec
+from gateway.models.model import Model
 from tests.backends.machines import NVML, tree
 from tests.elsewhere import Elsewhere
 from tests.local_backends import WatchedLocal
@@ -77,7 +77,7 @@ async def make_scheduler(box: Box) -> AsyncIterator[MakeScheduler]:
     """Schedulers that end with the test; afterwards nothing may be in flight or waiting."""
     made: list[Scheduler] = []
 
-    def make(*specs: ModelSpec, **options: Any) -> Scheduler:
+    def make(*specs: Model, **options: Any) -> Scheduler:
         names = ("max_loaded", "budget", "patience", "linger")
         limits = {name: options.pop(name) for name in names if name in options}
         own: dict[str, Any] = {"queue_size": 100, "queue_timeout": 20.0, "idle_unload": None}
@@ -103,7 +103,7 @@ MakeLocal = Callable[..., WatchedLocal]
 async def make_local(box: Box) -> AsyncIterator[MakeLocal]:
     made: list[WatchedLocal] = []
 
-    def make(spec: ModelSpec | None = None, /, **options: Any) -> WatchedLocal:
+    def make(spec: Model | None = None, /, **options: Any) -> WatchedLocal:
         environment = {
             key: options.pop(key)
             for key in list(options)

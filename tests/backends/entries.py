@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.local_model import LocalModel
 
 STORAGE = Path("/models")
 
 
-def spec_of(params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
+def spec_of(params: dict[str, Any] | None = None, **beside: object) -> LocalModel:
     entry = {"params": {"model": "some.gguf", **(params or {})}, **beside}
-    return parse_catalog(json.dumps({"demo": entry})).models["demo"]
+    spec = parse_catalog(json.dumps({"demo": entry})).models["demo"]
+    assert isinstance(spec, LocalModel)
+    return spec

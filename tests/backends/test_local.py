@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from gateway.backends.command import Command
 from gateway.backends.process import Child
 from gateway.backends.server_run import ServerRun
 from gateway.errors import BackendError, LoadFailed
-from gateway.models.catalog import Params
+from gateway.models.local_model import Params
 from gateway.tasks import spawn
 from gateway.upstream import ConnectFailed
 from tests.backends.conftest import MakeLocal
@@ -304,7 +305,7 @@ async def test_a_model_file_that_is_missing_is_no_death(make_local: MakeLocal, b
 async def test_a_model_file_that_cannot_be_named_is_no_death(
     box: Box, make_local: MakeLocal, where: str
 ) -> None:
-    spec = box.spec().model_copy(update={"params": Params.model_construct(model=where)})
+    spec = replace(box.spec(), params=Params(model=where))
     backend = make_local(spec)
     assert isinstance(await failure(backend), LoadFailed)
     assert (backend.state, backend.deaths) == (State.STOPPED, 0)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ from gateway.backends.memory import Needs
 from gateway.backends.ram import RAM
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.tasks import spawn
 from tests.scripted import Box, catalog_of
 
@@ -65,7 +66,7 @@ async def make(box: Box, looks: Looks) -> AsyncIterator[Make]:
     async def remember(key: str, size: int) -> None:
         pass
 
-    def make(*specs: ModelSpec) -> Scheduler:
+    def make(*specs: LocalModel) -> Scheduler:
         scheduler = Scheduler(
             catalog_of(*specs),
             box.environment(),
@@ -149,8 +150,8 @@ async def test_what_happens_during_a_look(
         (await asyncio.wait_for(ask(scheduler, "a"), 10)).release()
 
 
-def replace_memory(spec: ModelSpec) -> ModelSpec:
-    return spec.model_copy(update={"memory": 2 * GIB})
+def replace_memory(spec: LocalModel) -> LocalModel:
+    return replace(spec, memory=2 * GIB)
 
 
 async def test_a_report_does_not_wait_for_a_look_that_takes_long(
@@ -176,8 +177,8 @@ async def test_a_model_whose_need_cannot_be_told_is_loaded_all_the_same(
 ) -> None:
     """Or its load says what is wrong; nobody waits until the queue's time is up."""
     spec = box.spec("a", memory=GIB)
-    params = spec.params.model_copy(update={"model": "a\0b.gguf"})
-    odd = spec.model_copy(update={"params": params, "memory": None})
+    params = replace(spec.params, model="a\0b.gguf")
+    odd = replace(spec, params=params, memory=None)
     scheduler = make(odd)
     with pytest.raises(GatewayError):
         await asyncio.wait_for(scheduler.lease("a"), 5)
@@ -186,7 +187,7 @@ async def test_a_model_whose_need_cannot_be_told_is_loaded_all_the_same(
 async def test_a_pipe_in_place_of_a_model_is_not_read(make: Make, box: Box) -> None:
     os.mkfifo(box.folder / "pipe.gguf")
     spec = box.spec("a", memory=GIB)
-    params = spec.params.model_copy(update={"model": str(box.folder / "pipe.gguf")})
-    scheduler = make(spec.model_copy(update={"params": params, "memory": None}))
+    params = replace(spec.params, model=str(box.folder / "pipe.gguf"))
+    scheduler = make(replace(spec, params=params, memory=None))
     with pytest.raises(GatewayError):
         await asyncio.wait_for(scheduler.lease("a"), 5)

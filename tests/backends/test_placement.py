@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.backends.device_options import Choice, chosen_devices
 from gateway.backends.placement import Card, Demand, Memory, place, taken_by
-from gateway.models.catalog import ModelSpec, Params
+from gateway.models.local_model import LocalModel, Params
 
 
 def cards(**sizes: tuple[int, int] | int) -> Memory:
@@ -147,7 +147,7 @@ NAMES = ("CUDA0", "CUDA1", "CUDA2")
 def chosen(
     *args: str, env: dict[str, str] | None = None, outer: dict[str, str] | None = None
 ) -> Any:
-    spec = ModelSpec(name="m", params=Params(model="m.gguf"), extra_args=args, env=env or {})
+    spec = LocalModel(name="m", params=Params(model="m.gguf"), extra_args=args, env=env or {})
     return chosen_devices(spec, NAMES, outer or {})
 
 

@@ -14,7 +14,7 @@ from gateway.backends.command import (
     model_files,
 )
 from gateway.errors import LoadFailed
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path
 from tests.backends.entries import STORAGE, spec_of
 
@@ -99,7 +99,7 @@ def test_all_files_of_an_entry() -> None:
         "draftModel": STORAGE / "d.gguf",
     }
     with pytest.raises(LoadFailed, match="model is missing"):
-        model_files(ModelSpec(name="a"), STORAGE)
+        model_files(LocalModel(name="a"), STORAGE)
 
 
 # --- program -------------------------------------------------------------------------------

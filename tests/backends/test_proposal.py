@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.backends.devices import Device
 from gateway.backends.machine import Machine
 from gateway.backends.proposal import Proposal, propose
-from gateway.models.catalog import ModelSpec
+from gateway.models.catalog import parse_entry
 from gateway.models.storage import scan
 from tests.gguf_file import Kind, Tensor, entry, write_gguf
 
@@ -40,7 +40,7 @@ def write(
 def proposed(folder: Path, on: Machine, taken: frozenset[str] = frozenset()) -> list[Proposal]:
     proposals = list(propose(scan(folder), on, folder, taken))
     for one in proposals:
-        ModelSpec.model_validate({**one.entry, "name": one.name})
+        parse_entry(one.name, one.entry)
     return proposals
 
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
-from gateway.models.catalog import ModelSpec
+from gateway.models.model import Model
 from gateway.tasks import spawn
 from gateway.upstream import ConnectionLost, HeadTimeout, UpstreamError
 from tests.backends.conftest import MakeRemote
@@ -201,7 +201,7 @@ async def test_an_answer_that_does_not_begin(
 
 
 @contextlib.asynccontextmanager
-async def scheduling(box: Box, *specs: ModelSpec, **options: Any) -> AsyncIterator[Scheduler]:
+async def scheduling(box: Box, *specs: Model, **options: Any) -> AsyncIterator[Scheduler]:
     environ = {"environ": options.pop("environ")} if "environ" in options else {}
     scheduler = Scheduler(
         catalog_of(*specs),

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.backends.backend import State
 from gateway.errors import Unavailable
-from gateway.models.catalog import ModelSpec, Params
+from gateway.models.local_model import LocalModel, Params
 from gateway.tasks import spawn
 from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, status, use
@@ -122,7 +122,7 @@ async def test_the_bundled_one_killed_while_idle_serves_the_next(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     params = Params(model=DEMO_GGUF, ctx_size=256, threads=1)
-    scheduler = make_scheduler(ModelSpec(name="demo", params=params), llama_server="auto")
+    scheduler = make_scheduler(LocalModel(name="demo", params=params), llama_server="auto")
     await use(scheduler, "demo")
     os.kill(status(scheduler, "demo").pid, signal.SIGKILL)
     await in_state(scheduler, "demo", State.BACKOFF)

@@ -18,7 +18,8 @@ from gateway.backends.decision import SchedulingLimits
 from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
-from gateway.models.catalog import Catalog, ModelSpec
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
 from gateway.tasks import spawn
 from tests.scripted import Box, catalog_of
 
@@ -58,7 +59,7 @@ class Sequence:
         self.scheduler.subscribe(self.check)
         self.broken: list[str] = []
 
-    def _variant(self, name: str) -> ModelSpec:
+    def _variant(self, name: str) -> Model:
         dice = self._dice
         options: dict[str, Any] = dice.choice(
             [{}, {}, {"start_delay": 0.05}, {"model": "nowhere.gguf"}]

@@ -19,7 +19,8 @@ from gateway.backends.options import context_is_open, layers_are_open
 from gateway.backends.placement import Demand, Placement, place
 from gateway.backends.ram import RAM
 from gateway.backends.tuning import Grant, Tuning, choose
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.local_model import LocalModel
 from tests.gguf_file import Kind, entry, write_gguf
 from tests.harness import DEMO_GGUF, MakeGateway
 from tests.tiny_model import write_tiny_model
@@ -37,9 +38,11 @@ LLAMA = {
 }
 
 
-def spec_of(params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
+def spec_of(params: dict[str, Any] | None = None, **beside: object) -> LocalModel:
     given = {"params": {"model": "m.gguf", **(params or {})}, **beside}
-    return parse_catalog(json.dumps({"m": given})).models["m"]
+    spec = parse_catalog(json.dumps({"m": given})).models["m"]
+    assert isinstance(spec, LocalModel)
+    return spec
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ Choose = Callable[..., Tuning | None]
 
 @pytest.fixture
 def chosen(storage: Path) -> Choose:
-    def choose_in(gib: float, spec: ModelSpec, **options: Any) -> Tuning | None:
+    def choose_in(gib: float, spec: LocalModel, **options: Any) -> Tuning | None:
         at = options.pop("at", ())
         ram = options.pop("ram", None)
         grant = Grant(
@@ -126,7 +129,7 @@ def test_every_slot_has_the_context_that_is_chosen(chosen: Choose) -> None:
         spec_of(extraArgs=["--override-kv", "llama.context_length=int:9000"]),
     ],
 )
-def test_what_is_said_stays(chosen: Choose, spec: ModelSpec) -> None:
+def test_what_is_said_stays(chosen: Choose, spec: LocalModel) -> None:
     assert not context_is_open(spec)
     assert chosen(40, spec) is None
 
@@ -144,7 +147,7 @@ def test_what_is_said_stays(chosen: Choose, spec: ModelSpec) -> None:
         (spec_of({"ctxSize": 4096}, extraArgs=["--fit-ctx", "8192"]), False),
     ],
 )
-def test_layers_that_are_said_stay(chosen: Choose, spec: ModelSpec, layers: bool) -> None:
+def test_layers_that_are_said_stay(chosen: Choose, spec: LocalModel, layers: bool) -> None:
     assert layers_are_open(spec) is layers
     tuning = chosen(40, spec, at=ON_CARD)
     assert (tuning is not None) is layers
@@ -231,7 +234,7 @@ def cards(*free: float) -> Machine:
     return Machine(devices, "a test", True, True, ram)
 
 
-async def placed(accounts: Accounts, spec: ModelSpec) -> Placement:
+async def placed(accounts: Accounts, spec: LocalModel) -> Placement:
     await accounts.need_of(spec)
     assert accounts.capacity is not None
     on = place(accounts.demand(spec), accounts.capacity.memory, {})

@@ -81,7 +81,7 @@ class Box:
         write_gguf(self.folder / "m.gguf", [architecture, *values], [])
         os.truncate(self.folder / "m.gguf", int(gib * GIB))
         text = json.dumps({"m": {**model, "params": params}})
-        spec = parse_catalog(text).models["m"]
+        (spec,) = parse_catalog(text).ours
         await self.capacity.look([Resident(0, view.on, settled=True) for view in beside])
         machine = self.capacity.machine
         if measured is not None:

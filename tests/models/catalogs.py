@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.local_model import LocalModel
 from gateway.problems import InvalidFiles
 
 
-def one(name: str = "m", params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
+def one(name: str = "m", params: dict[str, Any] | None = None, **beside: object) -> LocalModel:
     entry = {"params": {"model": "m.gguf", **(params or {})}, **beside}
-    return parse_catalog(json.dumps({name: entry})).models[name]
+    spec = parse_catalog(json.dumps({name: entry})).models[name]
+    assert isinstance(spec, LocalModel)
+    return spec
 
 
 def problems_of(text: object) -> dict[str, str]:

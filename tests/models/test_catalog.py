@@ -1,6 +1,7 @@
 """models.json: what loads, and what it means."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -26,9 +27,10 @@ EXAMPLE = r"""
 def test_the_example_loads_unchanged() -> None:
     catalog = parse_catalog(EXAMPLE)
     assert catalog.names == ["Mistral-7b"]
-    spec = catalog.models["Mistral-7b"]
+    (spec,) = catalog.ours
     assert spec.params.model == "TheBloke\\Mistral-7B-Instruct-v0.2-GGUF\\mistral.Q4_K_M.gguf"
-    assert spec.params.model_dump(exclude_none=True, exclude={"model"}) == {
+    assert {name: value for name, value in asdict(spec.params).items() if value is not None} == {
+        "model": "TheBloke\\Mistral-7B-Instruct-v0.2-GGUF\\mistral.Q4_K_M.gguf",
         "instruct": True,
         "temperature": 0.7,
         "gpu_layers": 80,
@@ -100,7 +102,7 @@ def test_every_parameter_of_the_contract_is_known() -> None:
             "batchSize": 512,
         }
     )
-    assert None not in spec.params.model_dump().values()
+    assert None not in asdict(spec.params).values()
     assert spec.params.keep_prompt is True
     assert spec.params.reverse_prompt == ("User:",)
 

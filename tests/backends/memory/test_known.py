@@ -10,7 +10,7 @@ from gateway.backends import process
 from gateway.backends.logring import LogRing
 from gateway.backends.memory import Need, Needs, Source, fingerprint
 from gateway.errors import GatewayError
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from gateway.tasks import spawn
 from tests.backends.memory.headers import LLAMA, MIB, Kept, gguf, spec_of, total
 
@@ -21,7 +21,7 @@ def test_a_fingerprint_changes_with_what_changes_memory_and_with_nothing_else(
     (storage / "p.gguf").write_bytes(b"projector")
     base = spec_of({"ctxSize": 1024})
 
-    def of(spec: ModelSpec, gpu: bool = False) -> str:
+    def of(spec: LocalModel, gpu: bool = False) -> str:
         return fingerprint(spec, storage, gpu=gpu)
 
     same = [

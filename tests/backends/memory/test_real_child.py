@@ -14,12 +14,12 @@ from gateway.backends.estimate import estimate
 from gateway.backends.logring import LogRing
 from gateway.backends.memory import Needs, Source, fingerprint
 from gateway.backends.usage import memory_used
-from gateway.models.catalog import ModelSpec
+from gateway.models.local_model import LocalModel
 from tests.backends.memory.headers import MIB, SMOLLM2, Kept, spec_of, with_real_model
 
 
 @asynccontextmanager
-async def running(spec: ModelSpec, address: Path) -> AsyncIterator[process.Child]:
+async def running(spec: LocalModel, address: Path) -> AsyncIterator[process.Child]:
     command = build_command(
         spec,
         program=bundled_program(),

@@ -1,0 +1,26 @@
+"""Which backend a model has: one for each kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.backends.backend import Backend, Environment
+from gateway.backends.local import LocalBackend
+from gateway.models.local_model import LocalModel
+from gateway.models.model import Model
+from gateway.models.remote_model import RemoteModel
+
+
+def backend_for(
+    spec: Model, environment: Environment, socket_name: str, changed: Callable[[Backend], None]
+) -> Backend:
+    """The backend of ``spec``. ``socket_name``: of a socket, if it needs one."""
+    match spec:
+        case LocalModel():
+            return LocalBackend(spec, environment, socket_name, changed)
+        case RemoteModel():
+            from gateway.backends.remote import RemoteBackend  # who has none starts without it
+
+            return RemoteBackend(spec, environment, changed)
+        case _:
+            raise TypeError(f"no backend is known for a {type(spec).__name__}")

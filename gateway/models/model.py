@@ -1,0 +1,110 @@
+"""A model of models.json: what every kind of them has, and what each has to say."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from gateway.models.personalities import Personality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """What lists of models say of one, beside what is known of it."""
+
+    display_name: str | None = None
+    unlisted: bool = False
+    capabilities: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(ABC):
+    """One entry of models.json. ``name`` is its key; the rest is what stands under it.
+
+    What differs between the kinds are methods and properties, so that nobody else has to ask which
+    kind it is: :mod:`gateway.models.local_model`, :mod:`gateway.models.remote_model`.
+    """
+
+    #: Whether a llama-server of our own serves it: its routes are known, and asking costs nothing.
+    ours: ClassVar[bool]
+    #: Whether what serves it takes memory of this machine.
+    takes_memory: ClassVar[bool]
+
+    name: str = ""
+    personalities: Mapping[str, Personality] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    preload: bool = False
+    pinned: bool = False
+    ttl: float | None = None
+    embeddings: bool = False
+    reranking: bool = False
+    parallel: int = 1
+    description: str | None = None
+    meta: Meta = Meta()
+    set_params: Mapping[str, Any] = field(default_factory=dict)
+    strip_params: tuple[str, ...] = ()
+
+    @abstractmethod
+    def process_identity(self) -> tuple[object, ...]:
+        """What its backend is made from: if it changes, the backend must be started anew."""
+
+    @abstractmethod
+    def request_defaults(self) -> dict[str, object]:
+        """Body fields for requests that don't set them."""
+
+    @property
+    @abstractmethod
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each thing that is accepted and should perhaps be otherwise."""
+
+    @property
+    @abstractmethod
+    def ctx_size(self) -> int | None:
+        """Tokens of context, as the entry says it."""
+
+    @property
+    def sent_as(self) -> str | None:
+        """What requests to its servers call it; ``None``: as clients do."""
+        return None
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that holds the key of its servers, if one does."""
+        return None
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The URLs of its servers, where those are elsewhere."""
+        return ()
+
+    @property
+    def file(self) -> str | None:
+        """The GGUF file that it is, as the entry names it; ``None``: it is none of ours."""
+        return None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every GGUF file that the entry names."""
+        return ()
+
+    @property
+    def limits_answers(self) -> bool:
+        """Whether its server ends long answers by itself."""
+        return False
+
+    @property
+    def names_template(self) -> bool:
+        """Whether it uses a chat template of llama.cpp's by name, not the model's own."""
+        return False
+
+    @property
+    def modalities(self) -> list[str]:
+        """What it can be given: text, and images where the entry has a projector."""
+        return ["text"]
+
+    @property
+    def tags(self) -> list[str]:
+        """Words about it, for lists, sorted."""
+        return []
