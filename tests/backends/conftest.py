@@ -19,6 +19,7 @@ import uvloop
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
+from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
 from tests.backends.machines import NVML, tree
 from tests.elsewhere import Elsewhere
@@ -103,7 +104,7 @@ MakeLocal = Callable[..., WatchedLocal]
 async def make_local(box: Box) -> AsyncIterator[MakeLocal]:
     made: list[WatchedLocal] = []
 
-    def make(spec: Model | None = None, /, **options: Any) -> WatchedLocal:
+    def make(spec: LocalModel | None = None, /, **options: Any) -> WatchedLocal:
         environment = {
             key: options.pop(key)
             for key in list(options)
