@@ -18,23 +18,18 @@ from gateway.api.admin_pulls import PullHandlers
 from gateway.api.admin_requests import RequestHandlers
 from gateway.api.classic import ClassicHandlers
 from gateway.api.clients import ClientHandlers
-from gateway.api.events import Board
 from gateway.api.history import HistoryHandlers
 from gateway.api.hub import HubHandlers
 from gateway.api.listing import Listing, ListingHandlers
 from gateway.api.log import LogHandlers
-from gateway.api.middleware import Edge
 from gateway.api.model_states import ModelStateHandlers
 from gateway.api.openapi.handlers import OpenApiHandlers
 from gateway.api.overview import StatusHandlers
 from gateway.api.own_key import OwnKeyHandlers
-from gateway.api.pipeline import CachedRoute
 from gateway.api.probes import AcmeChallenges, ProbeHandlers
 from gateway.api.relayed import JSON_ROUTES, RelayedHandlers
-from gateway.api.route import Row
 from gateway.api.router import RouterHandlers
 from gateway.api.schemas import SchemaHandlers
-from gateway.api.services import Services
 from gateway.api.storage import StorageHandlers
 from gateway.api.system import SystemHandlers
 from gateway.api.webui import WebUiHandlers
@@ -57,6 +52,11 @@ from gateway.http.refusals import Refusals
 from gateway.http.request import Endpoint
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
+from gateway.pipeline.edge import Edge
+from gateway.pipeline.events import Board
+from gateway.pipeline.route import Row
+from gateway.pipeline.services import Services
+from gateway.pipeline.steps import CachedRoute
 from gateway.proxy.routes import dialect_at
 from gateway.storage_scan import StorageScan
 from gateway.system_report import SystemReport

@@ -28,7 +28,7 @@ _CLIENTS = frozenset(
         "gateway.http.connections",
         "gateway.http.fast_json",
         "gateway.http.client_connection",
-        "gateway.api.pipeline",
+        "gateway.pipeline.steps",
         "gateway.http.aiohttp_connection",
         "gateway.tasks",  # one is spawned for each handshake
         "gateway.http.tls_port",

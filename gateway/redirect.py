@@ -16,13 +16,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.api.probes import AcmeChallenges
-from gateway.api.reading import leave_expect
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest, GatewayError
 from gateway.http.answer_headers import EVERY_ANSWER
 from gateway.http.hosts import Hosts, address_in
 from gateway.http.tls_state import TlsState
 from gateway.names import parse_name
+from gateway.pipeline.reading import leave_expect
 from gateway.proxy.routes import without_key
 from gateway.proxy.targets import check_path
 

@@ -8,8 +8,6 @@ from typing import Any
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.api.openapi.document import document
-from gateway.api.route import Row
-from gateway.api.services import Services
 from gateway.app import OnDemand, route_table
 from gateway.backends.backend import Environment
 from gateway.backends.decision import SchedulingLimits
@@ -24,6 +22,8 @@ from gateway.http.lifecycle import Lifecycle
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
 from gateway.models.catalog import EMPTY
+from gateway.pipeline.route import Row
+from gateway.pipeline.services import Services
 
 
 def rows(**settings: Any) -> list[Row]:

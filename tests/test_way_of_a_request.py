@@ -32,7 +32,7 @@ END = b"\r\n0\r\n\r\n"
 #: llama-server.
 CHAIN = [
     "gateway.http.fast_json",
-    "gateway.api.pipeline",
+    "gateway.pipeline.steps",
     "gateway.api.inference",
     "gateway.proxy.relay",
     "gateway.upstream.pool",
@@ -40,8 +40,8 @@ CHAIN = [
 ]
 #: The same behind aiohttp's server.
 AIOHTTP_CHAIN = [
-    "gateway.api.middleware",
-    "gateway.api.pipeline",
+    "gateway.pipeline.edge",
+    "gateway.pipeline.steps",
     "gateway.api.relayed",
     *CHAIN[2:],
 ]

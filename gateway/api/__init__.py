@@ -1,1 +1,1 @@
-"""HTTP handlers, one module for each group of routes, and the pipeline around them."""
+"""HTTP handlers: one module for each group of routes."""

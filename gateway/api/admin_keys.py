@@ -13,12 +13,12 @@ from gateway.access.key_schema import WRITTEN, fields_in, shown
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
 from gateway.api.overview import as_json
-from gateway.api.reading import json_body, refuse_unknown
-from gateway.api.route import Routes, Row
 from gateway.errors import BadRequest
 from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.models.catalog import Catalog
+from gateway.pipeline.reading import json_body, refuse_unknown
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.body import JsonObject
 from gateway.scope import Scope
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.reading import json_body
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.entries import Conditions, Entries, Stored
 from gateway.errors import ModelNotFound
 from gateway.models.merge_patch import merged
+from gateway.pipeline.reading import json_body
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.body import serialise
 from gateway.scope import Scope
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.api.events import Board, endless
-from gateway.api.reading import json_body, refuse_unknown
-from gateway.api.route import Routes, Row
 from gateway.backends.pulls import Pulls
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest, CatalogBroken
 from gateway.http.json_response import json_response
+from gateway.pipeline.events import Board, endless
+from gateway.pipeline.reading import json_body, refuse_unknown
+from gateway.pipeline.route import Routes, Row
 from gateway.problems import InvalidFiles
 from gateway.scope import Scope
 

@@ -16,14 +16,14 @@ from gateway.access.gate import KeyGate
 from gateway.access.past_requests import PastRequest, Wanted
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
-from gateway.api.events import endless
 from gateway.api.overview import every
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
 from gateway.http.json_response import json_response
+from gateway.pipeline.events import endless
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.quantities import whole_number
 from gateway.scope import Scope
 

@@ -12,12 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
-from gateway.api.events import Board, endless, event_stream, is_due, patience
 from gateway.api.inference import JsonRoute, chosen_by, resolve
-from gateway.api.metered import Metered
-from gateway.api.reading import json_body
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
 from gateway.backends.scheduler import Scheduler
@@ -25,6 +20,11 @@ from gateway.error_log import ErrorLog
 from gateway.errors import BadRequest, GatewayError
 from gateway.http.json_response import json_response
 from gateway.library import Library
+from gateway.pipeline.events import Board, endless, event_stream, is_due, patience
+from gateway.pipeline.metered import Metered
+from gateway.pipeline.reading import json_body
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.ask import texts
 from gateway.proxy.body import serialise
 from gateway.proxy.resolve import Active, model_name

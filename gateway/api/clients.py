@@ -13,13 +13,13 @@ from aiohttp import web
 
 from gateway.access.presented_key import presented_key
 from gateway.api.listing import Listing
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.http.json_response import json_response
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.errors import BadRequest
 from gateway.history import History
 from gateway.http.json_response import json_response
+from gateway.pipeline.route import Routes, Row
 from gateway.quantities import parse_duration
 from gateway.samples import WEEK, Sample
 from gateway.scope import Scope

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.backends.hub_listings import HubListings
 from gateway.errors import BadRequest
 from gateway.http.json_response import json_response
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
 

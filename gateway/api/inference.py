@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from gateway.access.principal import Principal
-from gateway.api.metered import Metered
-from gateway.api.reading import no_json
-from gateway.api.request_context import RequestContext
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
 from gateway.library import Library
+from gateway.pipeline.metered import Metered
+from gateway.pipeline.reading import no_json
+from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.ability import GENERATION, sentence
 from gateway.proxy.asking import Asked
 from gateway.proxy.body import JsonObject, NotJson, serialise, with_responses
@@ -45,9 +45,9 @@ JSON = b"Content-Type: application/json\r\n"
 class JsonRoute:
     """What answers the requests of a route whose model stands in its JSON body.
 
-    A :data:`gateway.api.request_context.CommonHandler`. What is chosen once, here, is not looked
-    up for every request. A chat completion that is not streamed also has ``responses``, its text,
-    which clients of the old system read.
+    A :data:`gateway.pipeline.request_context.CommonHandler`. What is chosen once, here, is not
+    looked up for every request. A chat completion that is not streamed also has ``responses``, its
+    text, which clients of the old system read.
     """
 
     def __init__(self, route: Route) -> None:

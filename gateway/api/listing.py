@@ -13,8 +13,6 @@ from typing import Any
 from aiohttp import web
 
 from gateway.access.principal import Principal
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.backends.backend import Backend
 from gateway.backends.model_details import ModelDetails, status_of
 from gateway.backends.scheduler import Scheduler
@@ -22,6 +20,8 @@ from gateway.errors import ModelNotFound
 from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.models.model import Model
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 

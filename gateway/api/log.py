@@ -10,12 +10,12 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.api.events import endless
-from gateway.api.route import Routes, Row
 from gateway.errors import BadRequest
 from gateway.http.json_response import json_response
 from gateway.log_tail import MOST, LogTail
 from gateway.logs import log_tail
+from gateway.pipeline.events import endless
+from gateway.pipeline.route import Routes, Row
 from gateway.plurals import counted
 from gateway.quantities import whole_number
 from gateway.scope import Scope

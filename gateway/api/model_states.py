@@ -7,8 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.events import endless
-from gateway.api.route import Routes, Row
 from gateway.backends.facts import Headers
 from gateway.backends.machine_report import machine_report
 from gateway.backends.scheduler import Scheduler
@@ -17,6 +15,8 @@ from gateway.errors import ModelNotFound
 from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.models.model import Model
+from gateway.pipeline.events import endless
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 

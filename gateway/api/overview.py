@@ -16,14 +16,14 @@ from gateway.access.accounting import Accounting, UnderWay
 from gateway.access.gate import KeyGate
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
-from gateway.api.events import endless
-from gateway.api.route import Routes, Row
 from gateway.backends.machine_report import machine_report
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
 from gateway.http.json_response import json_response
 from gateway.http.lifecycle import Lifecycle
 from gateway.library import Library
+from gateway.pipeline.events import endless
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
 #: Seconds between two events, at least and at most.

@@ -11,9 +11,9 @@ from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.access.principal import Principal
 from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.http.json_response import json_response
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
 #: What a key's own usage can be told by.

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.errors import NotFound
 from gateway.http.json_response import json_response
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
 #: RFC 8555, 8.3: a token is base64url, so there is nothing to traverse with.

@@ -13,9 +13,6 @@ import orjson
 from aiohttp import web
 
 from gateway.api.inference import JSON, JsonRoute, answer_unqueued, resolve, send
-from gateway.api.reading import coding_of, pieces, whole_body
-from gateway.api.request_context import CONTEXT, CommonHandler
-from gateway.api.route import Routes, Row
 from gateway.api.router import RouterHandlers
 from gateway.api.upload import form_handler
 from gateway.backends.facts import Headers
@@ -27,6 +24,9 @@ from gateway.http.json_response import json_response
 from gateway.http.request import Handler
 from gateway.http.response import Answer
 from gateway.library import Library
+from gateway.pipeline.reading import coding_of, pieces, whole_body
+from gateway.pipeline.request_context import CONTEXT, CommonHandler
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.call import Call
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.routes import TABLE, ModelIn, Route, refusal, renamed, without_key

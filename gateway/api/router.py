@@ -16,12 +16,8 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.access.principal import Principal
-from gateway.api.events import Board, endless
 from gateway.api.inference import resolve
 from gateway.api.listing import Listing
-from gateway.api.reading import json_body
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.backends.backend import State
 from gateway.backends.model_details import ModelDetails, status_of
 from gateway.backends.scheduler import Scheduler
@@ -30,6 +26,10 @@ from gateway.error_log import ErrorLog
 from gateway.errors import BadRequest, GatewayError, Unavailable
 from gateway.http.json_response import json_response
 from gateway.library import Library
+from gateway.pipeline.events import Board, endless
+from gateway.pipeline.reading import json_body
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.resolve import model_name
 from gateway.scope import Scope
 from gateway.tasks import spawn

@@ -6,8 +6,8 @@ import asyncio
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.errors import NotFound
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
 

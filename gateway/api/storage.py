@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.library import Library
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.storage_scan import StorageScan
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.http.json_response import json_response
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.system_report import SystemReport
 

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, Mapping
 from aiohttp import web
 
 from gateway.api.inference import resolve, send
-from gateway.api.reading import coding_of, make_room, pieces, whole_body
-from gateway.api.request_context import CONTEXT
 from gateway.errors import BadRequest, Unable
 from gateway.http.aiohttp_request import AiohttpRequest
 from gateway.http.request import Handler
 from gateway.http.response import Answer
+from gateway.pipeline.reading import coding_of, make_room, pieces, whole_body
+from gateway.pipeline.request_context import CONTEXT
 from gateway.proxy.call import Call
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.routes import Route

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
 from gateway.backends.webui import File, WebUi
 from gateway.errors import GatewayError, NotFound, Unavailable
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
 #: What the page asks for, and no more. What is refused is so here too.

@@ -13,9 +13,9 @@ from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.access.presented_key import presented_key
-from gateway.api.request_context import CONTEXT
-from gateway.api.route import Routes, Row
 from gateway.errors import NotFound, Unauthorized
+from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.web.files import DOCS, File, Files
 

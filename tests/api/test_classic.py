@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.api import events
 from gateway.api.relayed import JSON_ROUTES
+from gateway.pipeline import events
 from gateway.tasks import spawn
 from tests import scripted
 from tests.harness import MakeGateway, Running, fake_model

@@ -18,8 +18,8 @@ import pytest
 from gateway.access import accounting
 from gateway.access.accounting import Record
 from gateway.access.rate_limits import Limiter, Limits
-from gateway.api import metered
 from gateway.errors import RateLimited
+from gateway.pipeline import metered
 from gateway.proxy.prompt_size import estimate
 from gateway.tasks import cancel_and_wait, spawn
 from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere, event

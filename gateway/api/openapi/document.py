@@ -19,8 +19,8 @@ from typing import Any, Final
 from gateway.api.openapi.answers import Answers
 from gateway.api.openapi.examples import REFUSED, Examples, Told, plain
 from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
-from gateway.api.route import Routes, Row
 from gateway.clients.samples import Example, samples
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, Route
 from gateway.scope import Scope

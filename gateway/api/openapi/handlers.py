@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
-from gateway.api.route import Routes, Row
+from gateway.pipeline.route import Routes, Row
 from gateway.proxy.body import exact
 from gateway.scope import Scope
 

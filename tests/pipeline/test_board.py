@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.api.events import Board
+from gateway.pipeline.events import Board
 from tests.harness import MakeGateway, fake_model
 
 

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Final
 
 from gateway.access.accounting import UnderWay
-from gateway.api.request_context import RequestContext
 from gateway.errors import CLIENT_GONE, GatewayError, status_of
+from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.cut_off import at_work
 from gateway.proxy.prompt_size import estimate, split_size
@@ -43,7 +43,7 @@ _WRITING: Final = frozenset(
 class Metered(Outcome):
     """The outcome of one request to a model, counted at its end.
 
-    The limits of its key have let it in before (:mod:`gateway.api.pipeline`). Set
+    The limits of its key have let it in before (:mod:`gateway.pipeline.steps`). Set
     :attr:`status` when there is an answer.
     """
 

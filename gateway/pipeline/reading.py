@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Mapping
 
 from aiohttp import web
 
-from gateway.api.request_context import CONTEXT
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
 from gateway.http.half_closed import CONTINUE
+from gateway.pipeline.request_context import CONTEXT
 from gateway.proxy.body import JsonObject, NotJson, parse_object
 from gateway.proxy.coding import DECODERS, Damaged
 from gateway.proxy.targets import check_beside

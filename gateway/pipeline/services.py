@@ -6,7 +6,6 @@ from gateway.access.accounting import Accounting
 from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.access.standing import Standing
-from gateway.api.addresses import Addresses
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.config.settings import Settings
@@ -17,6 +16,7 @@ from gateway.http.hosts import Hosts, Proxies
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
+from gateway.pipeline.addresses import Addresses
 from gateway.proxy.bounds import Bounds
 from gateway.proxy.ending import Endings
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO

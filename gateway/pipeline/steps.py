@@ -22,10 +22,6 @@ from gateway import logs
 from gateway.access.presented_key import key_in, presented_key
 from gateway.access.rate_limits import NO_LIMITS
 from gateway.access.wrong_keys import TooManyWrongKeys
-from gateway.api.reading import check_expect, coding_of, too_large
-from gateway.api.request_context import CommonHandler, RequestContext
-from gateway.api.route import Row
-from gateway.api.services import Services
 from gateway.errors import (
     CLIENT_GONE,
     BadRequest,
@@ -39,6 +35,10 @@ from gateway.http.head_limits import check_head
 from gateway.http.request import FastRequest, RequestHead
 from gateway.http.response import Answer, BufferedResponse
 from gateway.logs import log_request
+from gateway.pipeline.reading import check_expect, coding_of, too_large
+from gateway.pipeline.request_context import CommonHandler, RequestContext
+from gateway.pipeline.route import Row
+from gateway.pipeline.services import Services
 from gateway.proxy.routes import dialect_at
 from gateway.proxy.targets import check_names, check_path
 from gateway.scope import OF_ANY_KEY, Scope

@@ -10,10 +10,10 @@ from aiohttp import web
 from gateway.access.body_memory import Place
 from gateway.access.principal import NOBODY, Principal
 from gateway.access.rate_limits import Grant
-from gateway.api.services import Services
 from gateway.errors import GatewayError
 from gateway.http.request import Request, new_id
 from gateway.http.response import Answer
+from gateway.pipeline.services import Services
 from gateway.scope import Scope
 
 

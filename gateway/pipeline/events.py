@@ -14,8 +14,8 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.access.principal import LOCAL_ADMIN
-from gateway.api.request_context import CONTEXT, RequestContext
 from gateway.errors import GatewayError, Unavailable
+from gateway.pipeline.request_context import CONTEXT, RequestContext
 from gateway.proxy.ending import Ending
 from gateway.tasks import cancel_and_wait, spawn
 

@@ -7,15 +7,15 @@ from typing import cast
 
 from aiohttp import web
 
-from gateway.api.pipeline import AiohttpRoute, Route, answer
-from gateway.api.reading import is_held_back, leave_expect
-from gateway.api.request_context import CONTEXT, RequestContext
-from gateway.api.route import Row
-from gateway.api.services import Services
 from gateway.errors import BadRequest
 from gateway.http.aiohttp_connection import AiohttpConnection
 from gateway.http.aiohttp_request import as_aiohttp
 from gateway.http.request import Handler
+from gateway.pipeline.reading import is_held_back, leave_expect
+from gateway.pipeline.request_context import CONTEXT, RequestContext
+from gateway.pipeline.route import Row
+from gateway.pipeline.services import Services
+from gateway.pipeline.steps import AiohttpRoute, Route, answer
 from gateway.scope import Scope
 
 
