@@ -1,11 +1,13 @@
-"""How many modules a streamed chat passes through, from its first byte to its last chunk."""
+"""Which modules a streamed chat passes through, from its client's socket to llama-server's.
+
+What they call on the way and what then returns (limits, accounting, formats) is no part of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -48,13 +50,9 @@ AIOHTTP_CHAIN = [
 
 
 class Way:
-    """The functions of the gateway that run within ``with``, by their modules.
-
-    ``chain``: the modules on the stack when the request is written.
-    """
+    """``chain``: the modules on the stack when a request is written within ``with``."""
 
     def __init__(self) -> None:
-        self.functions: dict[str, set[str]] = defaultdict(set)
         self.chain: list[str] = []
 
     def __enter__(self) -> Way:
@@ -65,10 +63,7 @@ class Way:
         sys.setprofile(None)
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or not _is_ours(frame):
-            return
-        self.functions[frame.f_globals["__name__"]].add(frame.f_code.co_qualname)
-        if frame.f_code is Exchange.start.__code__:
+        if event == "call" and frame.f_code is Exchange.start.__code__:
             stack = _outwards(frame)
             self.chain = list(dict.fromkeys(f.f_globals["__name__"] for f in stack if _is_ours(f)))
             self.chain.reverse()
@@ -85,20 +80,14 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _told(ways: list[Way], names: set[str]) -> str:
-    lines = [f"{name}: {', '.join(sorted(ways[0].functions[name]))}" for name in sorted(names)]
-    return "\n".join([f"{len(lines)} modules", *lines])
-
-
 @pytest.mark.parametrize(
-    ("lines", "chain", "most"),
-    [((), CHAIN, 54), (("TE: trailers",), AIOHTTP_CHAIN, 60)],
+    ("lines", "chain"),
+    [((), CHAIN), (("TE: trailers",), AIOHTTP_CHAIN)],
     ids=["fast JSON", "aiohttp"],
 )
-async def test_streamed_chat_passes_through_no_more_modules_than_it_did(
-    make_gateway: MakeGateway, tmp_path: Path, lines: tuple[str, ...], chain: list[str], most: int
+async def test_streamed_chat_passes_through_these_modules_only(
+    make_gateway: MakeGateway, tmp_path: Path, lines: tuple[str, ...], chain: list[str]
 ) -> None:
-    """``most`` may only become less: each module more is one more to read, and to pay for."""
     program = tmp_path / "llama-server"
     program.write_text(
         f"#!{sys.executable}\nimport runpy\n"
@@ -124,9 +113,5 @@ async def test_streamed_chat_passes_through_no_more_modules_than_it_did(
                 await client.reader.readuntil(END)
             if way is not None:
                 ways.append(way)
-    # What runs beside only one of them is no part of the way.
-    names = set.intersection(*(set(way.functions) for way in ways))
-    told = _told(ways, names)
-    print(told)
-    assert len(names) <= most, told
     assert [way.chain for way in ways] == [chain] * len(ways)
+    assert len(chain) <= 20
