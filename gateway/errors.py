@@ -7,7 +7,6 @@ This module imports nothing of ours, so that every layer can raise from it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -94,7 +93,9 @@ def client_has_gone(error: BaseException | None) -> bool:
 
     The task that serves it is cancelled then, or what it writes is refused.
     """
-    return isinstance(error, asyncio.CancelledError | ConnectionError)
+    from asyncio import CancelledError  # every command raises errors, and few have a loop
+
+    return isinstance(error, CancelledError | ConnectionError)
 
 
 def status_of(error: BaseException) -> int:

@@ -30,7 +30,7 @@ class StorageScan:
         while self._running is not None and self._running[0] is not catalog:
             await asyncio.wait((self._running[1],))  # models.json has changed since it began
         if self._running is None:
-            task = spawn(self._look(catalog), name="look through llm_storage")
+            task = spawn(self._scan(catalog), name="look through llm_storage")
             self._running = (catalog, task)
         found = await asyncio.shield(self._running[1])
         if isinstance(found, OSError):
@@ -42,7 +42,7 @@ class StorageScan:
             )
         return found
 
-    async def _look(self, catalog: Catalog) -> bytes | OSError:
+    async def _scan(self, catalog: Catalog) -> bytes | OSError:
         try:
             return await asyncio.to_thread(_scanned, self._settings, catalog, self._entries)
         except OSError as error:

@@ -22,8 +22,7 @@ from gateway.errors import GatewayError, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
-    from gateway.access.store import Store
-    from gateway.access.store import Usage as StoredUsage
+    from gateway.access.store import DailyUsage, Store
 
 #: Seconds between two writes of usage.
 INTERVAL: Final = 10.0
@@ -250,7 +249,7 @@ class Accounting:
 
     # --- the store -------------------------------------------------------------------------
 
-    async def usage(self, *, days: int, key_id: str | None = None) -> list[StoredUsage]:
+    async def usage(self, *, days: int, key_id: str | None = None) -> list[DailyUsage]:
         """Counters of today and the ``days - 1`` days before, up to this moment; of all keys, or
         one.
 
@@ -277,15 +276,15 @@ class Accounting:
             return self._with_unwritten(await store.usage_of(key_id, since=since), key_id, since)
 
     def _with_unwritten(
-        self, stored: list[StoredUsage], key_id: str | None, since: date
-    ) -> list[StoredUsage]:
-        from gateway.access.store import Usage as StoredUsage
+        self, stored: list[DailyUsage], key_id: str | None, since: date
+    ) -> list[DailyUsage]:
+        from gateway.access.store import DailyUsage
 
         found = {(one.day, one.key_id, one.model): one for one in stored}
         for (key, model, number), counters in self._unwritten.items():
             day = _date(number)
             if day >= since and key_id in (None, key):
-                before = found.get((day, key, model), StoredUsage(key, model, day))
+                before = found.get((day, key, model), DailyUsage(key, model, day))
                 requests, prompt, completion = counters
                 found[day, key, model] = replace(
                     before,
@@ -308,15 +307,13 @@ class Accounting:
             store, batch = self._store, self._unwritten
             if store is None or not batch:
                 return
-            from gateway.access.store import (
-                Usage as StoredUsage,  # imported by whoever opened the store
-            )
+            from gateway.access.store import DailyUsage  # imported by whoever opened the store
 
             self._unwritten = {}
             self._counted.clear()
             try:
                 await store.add_usage(
-                    StoredUsage(key_id, model, _date(day), *counters)
+                    DailyUsage(key_id, model, _date(day), *counters)
                     for (key_id, model, day), counters in batch.items()
                 )
             except Exception as error:  # cancelled, the store would still go through with it

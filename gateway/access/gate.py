@@ -57,7 +57,7 @@ class KeyGate:
         assert self.ring is not None
         return self.ring
 
-    def admit(self, request: RequestHead, key: str | None, scope: Scope) -> Principal:
+    def identify(self, request: RequestHead, key: str | None, scope: Scope) -> Principal:
         """Return who asks; what that may do is for :meth:`check` to say.
 
         ``key``: the one that was presented, unchecked; not to be called with one while it

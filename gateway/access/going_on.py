@@ -50,10 +50,10 @@ class GoingOn:
             tasks.setdefault(number, _Task(seen, more))
         if backend not in self._looking:
             self._looking[backend] = spawn(
-                self._look(backend, tasks), name="look at what goes on behind a hang-up"
+                self._count_tokens(backend, tasks), name="look at what goes on behind a hang-up"
             )
 
-    async def _look(self, backend: Backend, tasks: dict[int, _Task]) -> None:
+    async def _count_tokens(self, backend: Backend, tasks: dict[int, _Task]) -> None:
         try:
             pool = backend.pool
             while tasks:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.access.key_format import MAX_KEY_CHARS, PREFIX, hash_key, looks_like_ours
 from gateway.access.principal import Principal
-from gateway.access.rate_limits import NO_LIMITS, Limits
+from gateway.access.rate_limits import NO_LIMITS, KeyLimits
 from gateway.errors import Unauthorized
 from gateway.scope import OF_NOBODY, scopes_of_key
 
@@ -153,7 +153,7 @@ def _known(record: KeyRecord) -> _KnownKey:
         models=None if record.models is None else frozenset(record.models),
         personalities=None if record.personalities is None else frozenset(record.personalities),
         default_personality=record.default_personality,
-        limits=Limits(**record.limits) if record.limits else NO_LIMITS,
+        limits=KeyLimits(**record.limits) if record.limits else NO_LIMITS,
         expires=None if record.expires is None else record.expires.timestamp(),
         guessable=record.imported,
     )

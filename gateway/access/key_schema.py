@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.access.key_values import (
     TIME,
     TIME_OR_NULL,
-    Flag,
-    Kind,
     LimitsOrNull,
     NameOrNull,
     NamesOrAll,
     Schema,
     Text,
     TimeToCome,
+    TrueOrFalse,
+    ValueKind,
     time_text,
 )
 from gateway.access.rate_limits import LIMIT_NAMES
@@ -39,7 +39,7 @@ class WrittenField:
     name: str
     kept_as: str
     about: str
-    kind: Kind
+    kind: ValueKind
     option: str  # the help of the option of `keys create`; "" where it has the words of `about`
     metavar: str = ""
 
@@ -93,7 +93,7 @@ FIELDS: Final[tuple[WrittenField | ShownField, ...]] = (
         "admin",
         "admin",
         "whether it may unload models, manage keys and see everything",
-        Flag("admin"),
+        TrueOrFalse("admin"),
         option="may unload models, manage keys and see everything",
     ),
     ShownField(

@@ -21,7 +21,7 @@ _MAX_NAMES: Final = 1000
 _NAME: Final[Schema] = {"type": "string", "minLength": 1}
 
 
-class Kind(Protocol):
+class ValueKind(Protocol):
     """What a field takes. Errors are :class:`BadRequest` and name what is allowed."""
 
     @property
@@ -89,7 +89,7 @@ class Text(_AsItIs):
 
 
 @dataclass(frozen=True)
-class Flag(_AsItIs):
+class TrueOrFalse(_AsItIs):
     """True or false."""
 
     param: str

@@ -30,7 +30,7 @@ class PastRequest(NamedTuple):
     tokens_per_second: float | None
 
 
-class Wanted(NamedTuple):
+class RequestFilter(NamedTuple):
     """Which are asked for, of those whose ``seq`` is below ``before``; ``None``: any."""
 
     limit: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.access.rate_limits import NO_LIMITS, Limits
+from gateway.access.rate_limits import NO_LIMITS, KeyLimits
 from gateway.scope import OF_ADMIN_KEYS, OF_ANY_KEY, OF_NOBODY, Scope
 
 
@@ -19,7 +19,7 @@ class Principal:
     models: frozenset[str] | None = None  # None: every model
     personalities: frozenset[str] | None = None  # None: every personality
     default_personality: str | None = None
-    limits: Limits = NO_LIMITS
+    limits: KeyLimits = NO_LIMITS
     expires: float | None = None  # seconds since 1970
     guessable: bool = False  # its key came from the old system, and may be short
 

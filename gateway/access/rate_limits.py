@@ -37,7 +37,7 @@ def _limit(about: str, *, of_each: bool = False) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class KeyLimits:
     """What one key may use. ``None``: no limit."""
 
     rpm: int | None = _limit("requests per minute")
@@ -48,9 +48,9 @@ class Limits:
     max_seconds: int | None = _limit("until its answer is cut off", of_each=True)
 
 
-LIMIT_NAMES: Final = tuple(limit.name for limit in fields(Limits))
+LIMIT_NAMES: Final = tuple(limit.name for limit in fields(KeyLimits))
 #: Of a key without limits. Compared by identity, on every request.
-NO_LIMITS: Final = Limits()
+NO_LIMITS: Final = KeyLimits()
 
 
 class Left(NamedTuple):
@@ -112,12 +112,12 @@ class Limiter:
         self._wall = wall
         self._spent: dict[str, _Spent] = {}
 
-    def admit(self, key_id: str, limits: Limits) -> Grant:
+    def admit(self, key_id: str, limits: KeyLimits) -> LimitGrant:
         """Let one request in, or raise :class:`RateLimited`. The grant must be closed."""
         spent = self._spent.get(key_id)
         if spent is None:
             spent = self._spent[key_id] = _Spent()
-        grant = Grant(self, key_id, limits, spent)
+        grant = LimitGrant(self, key_id, limits, spent)
         self._check(grant)
         spent.running += 1
         if limits.rpm is not None:
@@ -125,7 +125,7 @@ class Limiter:
         return grant
 
     @contextlib.contextmanager
-    def stream(self, key_id: str, limits: Limits, most: int) -> Iterator[None]:
+    def stream(self, key_id: str, limits: KeyLimits, most: int) -> Iterator[None]:
         """Let in a stream of events, which is one of its key's requests at once, for all its time.
 
         A key may have ``most`` of them. Raises :class:`RateLimited`.
@@ -134,7 +134,7 @@ class Limiter:
         if spent is None:
             spent = self._spent[key_id] = _Spent()
         if (running := limits.concurrency) is not None and spent.running >= running:
-            grant = Grant(self, key_id, limits, spent)
+            grant = LimitGrant(self, key_id, limits, spent)
             raise self._refusal(grant, "concurrency", counted(running, "request", " at once"), 1.0)
         if spent.streams >= most:
             raise RateLimited(
@@ -151,7 +151,7 @@ class Limiter:
             spent.streams -= 1
             spent.running -= 1
 
-    def _check(self, grant: Grant) -> None:
+    def _check(self, grant: LimitGrant) -> None:
         """Raise if a limit is used up: of several the one that takes longest to come back.
 
         A refused request uses nothing.
@@ -182,7 +182,7 @@ class Limiter:
             wait, limit, allowed = max(over)
             raise self._refusal(grant, limit, allowed, wait)
 
-    def _refusal(self, grant: Grant, limit: str, allowed: str, wait: float) -> RateLimited:
+    def _refusal(self, grant: LimitGrant, limit: str, allowed: str, wait: float) -> RateLimited:
         seconds = max(1, math.ceil(wait))
         headers = {"Retry-After": str(seconds), **grant.headers()}
         if limit == "tpd":
@@ -193,7 +193,7 @@ class Limiter:
             headers=headers,
         )
 
-    def left(self, key_id: str, limits: Limits) -> dict[str, Left]:
+    def left(self, key_id: str, limits: KeyLimits) -> dict[str, Left]:
         """What is left of each of ``limits`` that is used up by and by, at this moment."""
         spent, now = self._spent.get(key_id) or _Spent(), self._monotonic()
         left = {}
@@ -213,7 +213,7 @@ class Limiter:
     def _day_left(self) -> float:
         return DAY - self._wall() % DAY
 
-    def headers(self, grant: Grant) -> dict[str, str]:
+    def headers(self, grant: LimitGrant) -> dict[str, str]:
         """The ``x-ratelimit-*`` headers of this moment, as OpenAI describes them."""
         limits, spent = grant.limits, grant.spent
         now = self._monotonic()
@@ -238,12 +238,12 @@ class Limiter:
         return headers
 
 
-class Grant:
+class LimitGrant:
     """One request that was let in. Close it once, with the tokens it took."""
 
     __slots__ = ("_left", "_limiter", "key_id", "limits", "spent")
 
-    def __init__(self, limiter: Limiter, key_id: str, limits: Limits, spent: _Spent) -> None:
+    def __init__(self, limiter: Limiter, key_id: str, limits: KeyLimits, spent: _Spent) -> None:
         self._limiter = limiter
         self._left = False
         self.key_id = key_id

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.access.past_requests import PastRequest, Wanted
+from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.errors import GatewayError
 from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn
@@ -116,7 +116,7 @@ def _newest_first(request: PastRequest) -> int:
     return -request.seq
 
 
-def _wanted_of(records: Iterable[_Fields], wanted: Wanted) -> list[PastRequest]:
+def _wanted_of(records: Iterable[_Fields], wanted: RequestFilter) -> list[PastRequest]:
     return [*filter(wanted.has, map(_kept, records))]
 
 
@@ -223,7 +223,7 @@ class RequestLog:
             return None
         return [_kept(fields) for fields in islice(reversed(self._newest), new)]
 
-    async def page(self, wanted: Wanted) -> Page:
+    async def page(self, wanted: RequestFilter) -> Page:
         """Some that are ``wanted``, out of memory as long as that has them, else of the store.
 
         Where the store cannot be read now, there is what is in memory.

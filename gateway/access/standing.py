@@ -42,7 +42,7 @@ class Standing:
     def __init__(self, gate: KeyGate, endings: Endings) -> None:
         self._gate = gate
         self._endings = endings
-        gate.rights_changed = self._look
+        gate.rights_changed = self._end_what_is_forbidden
 
     def begin(self, permitted: Permitted) -> Ending:
         """What may end the request of this task from now on, to be given to :meth:`done`.
@@ -91,7 +91,7 @@ class Standing:
         if (error := _objection(ring, permitted, time.time())) is not None:
             raise error
 
-    def _look(self) -> None:
+    def _end_what_is_forbidden(self) -> None:
         """Keys have changed, or one has expired."""
         ring, now = self._gate.ring, time.time()
         if ring is None:

@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.access.database import Database, StoreBusy, StoreError
-from gateway.access.past_requests import PastRequest, Wanted
+from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import CHANGEABLE, keys, model_memory, usage
 from gateway.access.stored_requests import add, clear, page, prune
 
-__all__ = ["KeyRecord", "Store", "StoreBusy", "StoreError", "Usage"]
+__all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class KeyRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class DailyUsage:
     """What one key used of one model on one day (UTC). Adding it again adds up."""
 
     key_id: str
@@ -145,7 +145,7 @@ class Store:
 
     # --- usage -----------------------------------------------------------------------------
 
-    async def add_usage(self, records: Iterable[Usage]) -> None:
+    async def add_usage(self, records: Iterable[DailyUsage]) -> None:
         """Add to the counters of each key, model and day, in one transaction."""
         rows = [
             {field.name: getattr(item, field.name) for field in fields(item)} for item in records
@@ -164,7 +164,7 @@ class Store:
 
     async def usage_of(
         self, key_id: str | None = None, *, since: date | None = None
-    ) -> list[Usage]:
+    ) -> list[DailyUsage]:
         """Counters of one key, or of all; from the day ``since`` on. Ordered by day, key, model."""
         query = select(usage).order_by(usage.c.day, usage.c.key_id, usage.c.model)
         if key_id is not None:
@@ -172,7 +172,7 @@ class Store:
         if since is not None:
             query = query.where(usage.c.day >= since)
         return await self._read(
-            lambda connection: [Usage(**row._mapping) for row in connection.execute(query)]
+            lambda connection: [DailyUsage(**row._mapping) for row in connection.execute(query)]
         )
 
     # --- requests --------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Store:
         """Forget every request, of any age."""
         await self._write(clear)
 
-    async def requests_of(self, wanted: Wanted) -> list[PastRequest]:
+    async def requests_of(self, wanted: RequestFilter) -> list[PastRequest]:
         """Those that are ``wanted``, the newest first."""
         return await self._read(lambda connection: page(connection, wanted))
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, or_, select
 
-from gateway.access.past_requests import PastRequest, Wanted
+from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import requests
 
 #: As the driver takes it: SQLAlchemy's own way costs three times as much a row.
@@ -37,7 +37,7 @@ def clear(connection: Connection) -> None:
     connection.execute(delete(requests))
 
 
-def page(connection: Connection, wanted: Wanted) -> list[PastRequest]:
+def page(connection: Connection, wanted: RequestFilter) -> list[PastRequest]:
     """Those that are ``wanted``, the newest first."""
     columns = requests.c
     query = select(requests).order_by(columns.seq.desc()).limit(wanted.limit)

@@ -13,7 +13,7 @@ from gateway.errors import BadRequest
 from gateway.quantities import whole_number
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
-    from gateway.access.store import Usage
+    from gateway.access.store import DailyUsage
 
 MAX_DAYS: Final = 3660
 #: What usage can be told by.
@@ -55,7 +55,7 @@ def wants_csv(request: web.Request) -> bool:
 
 
 def added_up(
-    usage: Iterable[Usage], by: Sequence[str], name_of: Callable[[str], str | None]
+    usage: Iterable[DailyUsage], by: Sequence[str], name_of: Callable[[str], str | None]
 ) -> list[dict[str, Any]]:
     """One row for each key, model or day that there is in ``usage``, as ``by`` has it."""
     totals: dict[tuple[str, ...], dict[str, Any]] = {}

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.access.accounting import Accounting, UnderWay
 from gateway.access.gate import KeyGate
-from gateway.access.past_requests import PastRequest, Wanted
+from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
 from gateway.api.overview import every
@@ -90,7 +90,7 @@ class RequestHandlers:
             f"the request {request_id[:100]!r} {what}", code="request_not_found", param="id"
         )
 
-    def _told(self, wanted: Wanted, page: Page) -> dict[str, Any]:
+    def _told(self, wanted: RequestFilter, page: Page) -> dict[str, Any]:
         return {
             **self._under_way(wanted),
             "ended": [self._ended(one) for one in page.requests],
@@ -100,7 +100,7 @@ class RequestHandlers:
             "problem": page.problem,
         }
 
-    async def _events(self, wanted: Wanted, pause: float) -> AsyncGenerator[str, None]:
+    async def _events(self, wanted: RequestFilter, pause: float) -> AsyncGenerator[str, None]:
         log = self._accounting.log
         seen, page = log.added, await log.page(wanted)
         told = self._told(wanted, page)
@@ -125,7 +125,7 @@ class RequestHandlers:
             if changed:
                 yield orjson.dumps(told).decode()
 
-    def _wanted(self, request: web.Request) -> Wanted:
+    def _wanted(self, request: web.Request) -> RequestFilter:
         query = request.query
         key = query.get("key")
         key_ids = None
@@ -133,7 +133,7 @@ class RequestHandlers:
             ring = self._gate.ring
             others = {key_id for key_id, name in WITHOUT_KEY.items() if name == key}
             key_ids = frozenset({key, *others, *(ring.named(key) if ring is not None else ())})
-        return Wanted(
+        return RequestFilter(
             limit=_whole(request, "limit", 1, MOST) or LIMIT,
             before=_whole(request, "cursor", 0, 2**63 - 1),
             key_ids=key_ids,
@@ -142,7 +142,7 @@ class RequestHandlers:
             slow=_slow(request),
         )
 
-    def _under_way(self, wanted: Wanted) -> dict[str, Any]:
+    def _under_way(self, wanted: RequestFilter) -> dict[str, Any]:
         every_one = [
             one
             for one in self._accounting.under_way

@@ -81,7 +81,7 @@ class Capacity:
         """
         began = time.monotonic()
         if self._looking is None:
-            self._looking = _Look(partial(self._look, residents))
+            self._looking = _Look(partial(self._measure, residents))
         looking = self._looking
         started = looking.started
         left = max(started + _PATIENCE - began, 0.0)
@@ -119,7 +119,7 @@ class Capacity:
         self._failed = why
         self.memory = replace(self.memory, seen=seen)
 
-    def _look(self, residents: Sequence[Resident]) -> tuple[Machine, Memory, str | None]:
+    def _measure(self, residents: Sequence[Resident]) -> tuple[Machine, Memory, str | None]:
         machine = self._read()
         problem = self._seen.compare(machine) if self._seen is not None else None
         held, coming = _held(residents, machine)

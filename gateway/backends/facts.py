@@ -88,7 +88,7 @@ class Headers:
                 return
             if self._reading is None or self._reading.done():
                 self._began = time.monotonic()
-                self._reading = spawn(self._look(stale), name="read headers of models")
+                self._reading = spawn(self._read_all(stale), name="read headers of models")
             left = self._began + _PATIENCE - time.monotonic()
             done, _ = await asyncio.wait((self._reading,), timeout=max(0.0, left))
             if not done:
@@ -99,7 +99,7 @@ class Headers:
         known = self._known
         return [name for name in wanted if name not in known or known[name].looked < since]
 
-    async def _look(self, references: Sequence[str]) -> None:
+    async def _read_all(self, references: Sequence[str]) -> None:
         parts = [references[start::_THREADS] for start in range(_THREADS)]
         await asyncio.gather(*(asyncio.to_thread(self._look_at, part) for part in parts if part))
 

@@ -105,7 +105,7 @@ class Needs:
         """
         if spec.memory is None:
             try:
-                need = await asyncio.to_thread(self._look, spec)
+                need = await asyncio.to_thread(self._estimate, spec)
             except Exception:  # whatever is odd about its files, its load will tell
                 _log.exception("the memory that %s needs cannot be told", spec.name)
                 need = Need(0, Source.GUESSED)
@@ -114,7 +114,7 @@ class Needs:
             need = _as_set(spec.memory)
         return need
 
-    def _look(self, spec: LocalModel) -> Need:
+    def _estimate(self, spec: LocalModel) -> Need:
         gpu, storage = self._gpu, self.llm_storage
         model = read_model(spec, storage) if is_open(spec, gpu=gpu) else None
         asked = usual(spec, model)

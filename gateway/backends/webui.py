@@ -94,7 +94,7 @@ class WebUi:
         Raises :class:`LoadFailed`.
         """
         try:
-            stamp = await asyncio.to_thread(self._look)
+            stamp = await asyncio.to_thread(self._find_stamp)
         except GatewayError as error:
             self._failed(error)
             raise
@@ -117,7 +117,7 @@ class WebUi:
         """End a llama-server that runs for it."""
         await cancel_and_wait(self._reading)
 
-    def _look(self) -> tuple[object, ...]:
+    def _find_stamp(self) -> tuple[object, ...]:
         environment = self._environment
         program = find_program(environment.llama_server, environment.environ)
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.cli.client import Client, Refused
-from gateway.cli.connect_output import Shown, notes_on
+from gateway.cli.connect_output import ClientSetup, notes_on
 from gateway.cli.parser import explain
 from gateway.cli.reached_at import Address, address_of
 from gateway.cli.table import print_table
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         target = replace(target, key=made["key"])
     elif settings is not None and not settings.auth.enabled:
         target = replace(target, key=_NO_KEY)
-    shown = Shown(args.client, target, made, notes_on(setup, target, settings, made))
+    shown = ClientSetup(args.client, target, made, notes_on(setup, target, settings, made))
     if args.json:
         shown.as_json()
     else:

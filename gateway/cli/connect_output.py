@@ -57,7 +57,7 @@ def notes_on(
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ClientSetup:
     """What there is to show."""
 
     word: str

@@ -195,7 +195,7 @@ def _broken(error: str) -> str:
     return f"models.json is broken, the last good one stays in use: {error}"
 
 
-class Device(NamedTuple):
+class DeviceUse(NamedTuple):
     """The memory of a device in bytes; ``used`` is None if it isn't known."""
 
     name: str
@@ -212,12 +212,12 @@ class Device(NamedTuple):
         return f"{self.used / 2**30:.1f} of {_gib(self.total)} used ({part}%)"
 
 
-def _devices(status: dict[str, Any]) -> list[Device]:
+def _devices(status: dict[str, Any]) -> list[DeviceUse]:
     machine = status["machine"]
     if machine is None:
         return []
     return [
-        Device(
+        DeviceUse(
             clean(device["name"]),
             device["total"] or 0,
             None if device["free"] is None else (device["total"] or 0) - device["free"],
@@ -233,7 +233,7 @@ def _machine_notes(status: dict[str, Any]) -> Iterator[str]:
         yield f"warning: {machine['problem']}"
 
 
-def _bar(device: Device, width: int) -> RenderableType:
+def _bar(device: DeviceUse, width: int) -> RenderableType:
     """Return the device's name, a bar, and the same in words."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from gateway.access.key_schema import FIELDS as SCHEMA
 from gateway.access.key_schema import WRITTEN
-from gateway.access.key_values import Flag, LimitsOrNull, NamesOrAll, TimeToCome
-from gateway.access.rate_limits import LIMIT_NAMES, Limits
+from gateway.access.key_values import LimitsOrNull, NamesOrAll, TimeToCome, TrueOrFalse
+from gateway.access.rate_limits import LIMIT_NAMES, KeyLimits
 
 #: A key as JSON, as `/admin/keys` shows it too: what its fields are.
 FIELDS: Final[Mapping[str, str]] = MappingProxyType({field.name: field.about for field in SCHEMA})
@@ -25,7 +25,7 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
     for field in WRITTEN.values():
         option = "--" + field.kept_as.replace("_", "-")
         match field.kind:
-            case Flag():
+            case TrueOrFalse():
                 parser.add_argument(option, action="store_true", help=field.option)
             case LimitsOrNull():
                 _add_limits(parser)
@@ -44,7 +44,7 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     of_key = parser.add_argument_group("limits", "over one of them, a request is answered 429")
     of_each = parser.add_argument_group("limits of each request")
-    for limit in fields(Limits):
+    for limit in fields(KeyLimits):
         group = of_each if limit.metadata["of_each"] else of_key
         option = "--" + limit.name.replace("_", "-")
         group.add_argument(option, metavar="N", type=int, help=limit.metadata["about"])

@@ -34,7 +34,7 @@ from gateway.listen_on import is_loopback
 from gateway.plurals import counted
 
 if TYPE_CHECKING:
-    from gateway.cli.trust import Shown
+    from gateway.cli.trust import ShownChain
 
 #: How often a key is asked for in a terminal.
 _TRIES: Final = 3
@@ -237,7 +237,7 @@ def _trusted(
     return _vouched_for(url)
 
 
-def _shown(url: str) -> Shown:
+def _shown(url: str) -> ShownChain:
     from gateway.cli.trust import shown_by
 
     parts = parsed(url)

@@ -90,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(slots=True)
-class _Report:
+class _MigrationReport:
     """What is reported at the end. ``to_do``: sentences."""
 
     made: MigrationPlan
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     folder, target = args.dir.expanduser().absolute(), args.to.expanduser().absolute()
     try:
         made = _planned(folder, target)
-        report = _Report(made, target, args.dry_run)
+        report = _MigrationReport(made, target, args.dry_run)
         if args.dry_run:
             _say_what_would_be(made, admin=not args.no_admin)
         else:
@@ -249,7 +249,7 @@ def _name(made: MigrationPlan, file: Path) -> str:
 # --- what is said ----------------------------------------------------------------------------
 
 
-def _left_to_do(report: _Report) -> list[str]:
+def _left_to_do(report: _MigrationReport) -> list[str]:
     """Yield what is left for the user to do, besides what ``check`` found."""
     made, target = report.made, report.target
     left = []
@@ -279,7 +279,7 @@ def _open(made: MigrationPlan) -> bool:
     return not all(map(is_loopback, (host,) if isinstance(host, str) else host))
 
 
-def _show(report: _Report) -> None:
+def _show(report: _MigrationReport) -> None:
     made, findings = report.made, report.findings
     print_paragraph(
         f"{made.folder} -> {report.target}{' (nothing is written)' if report.dry else ''}"
@@ -330,7 +330,7 @@ def _count(number: int, what: str) -> str:
     return counted(number, what) if number else f"no {what}s"
 
 
-def _as_json(report: _Report) -> dict[str, Any]:
+def _as_json(report: _MigrationReport) -> dict[str, Any]:
     made, findings = report.made, report.findings
     return {
         "from": str(made.folder),

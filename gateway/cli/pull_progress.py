@@ -23,7 +23,7 @@ def shown(stream: IO[str]) -> Iterator[Told]:
         with _bar(stream) as told:
             yield told
     else:
-        yield _Lines(stream).told
+        yield PlainProgress(stream).told
 
 
 @contextlib.contextmanager
@@ -62,7 +62,9 @@ def _bar(stream: IO[str]) -> Iterator[Told]:
         yield told
 
 
-class _Lines:
+class PlainProgress:
+    """Lines about a pull where there is no terminal: one from time to time."""
+
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._speed = Speed()

@@ -19,7 +19,7 @@ from gateway.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownChain:
     """The certificates that a server shows: its own first."""
 
     chain: Sequence[x509.Certificate]
@@ -83,7 +83,7 @@ class Shown:
         return None
 
 
-def shown_by(host: str, port: int, *, timeout: float) -> Shown:
+def shown_by(host: str, port: int, *, timeout: float) -> ShownChain:
     """Return what an address shows, without trusting it; nothing is sent. Raises ``OSError``."""
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -92,7 +92,7 @@ def shown_by(host: str, port: int, *, timeout: float) -> Shown:
         socket.create_connection((host, port), timeout) as connection,
         context.wrap_socket(connection, server_hostname=host) as tls,
     ):
-        return Shown([x509.load_der_x509_certificate(der) for der in _chain(tls)])
+        return ShownChain([x509.load_der_x509_certificate(der) for der in _chain(tls)])
 
 
 def _chain(tls: ssl.SSLSocket) -> list[bytes]:

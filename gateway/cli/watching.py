@@ -110,7 +110,7 @@ def shown(
         with _line(client, clean(name), path, read):
             yield
     elif lines:
-        told = _Lines(clean(name))
+        told = _PlainStages(clean(name))
         watch = Watch(client, path, read, told.tell)
         try:
             yield
@@ -166,7 +166,7 @@ def _bar(name: str, stage: Stage) -> int:
     return max(min(room, _BAR), 5)
 
 
-class _Lines:
+class _PlainStages:
     """The few lines for when there is no terminal."""
 
     def __init__(self, name: str) -> None:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.access.body_memory import Place
 from gateway.access.principal import NOBODY, Principal
-from gateway.access.rate_limits import Grant
+from gateway.access.rate_limits import LimitGrant
 from gateway.errors import GatewayError
 from gateway.http.request import Request, new_id
 from gateway.http.response import Answer
@@ -49,7 +49,7 @@ class RequestContext:
         self.model: str | None = None
         self.personality: str | None = None
         #: Only of a key with limits: what the answer says of them.
-        self.grant: Grant | None = None
+        self.grant: LimitGrant | None = None
         #: Only of a large body: its room in memory, until the request is answered.
         self.place: Place | None = None
 

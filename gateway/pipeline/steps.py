@@ -147,14 +147,14 @@ def authenticate(request: web.Request, context: RequestContext, route: Route) ->
     """Find out whose request it is."""
     gate = context.services.gate
     key = presented_key(request, allow_query=gate.keys_in_queries)
-    context.principal = gate.admit(request, key, route.scope)
+    context.principal = gate.identify(request, key, route.scope)
     context.scope = route.scope
 
 
 def use_known_key(request: FastRequest, context: RequestContext, route: CachedRoute) -> None:
     """The same where the key was read with the head."""
     gate = context.services.gate
-    context.principal = gate.admit(request, route.key, route.scope)
+    context.principal = gate.identify(request, route.key, route.scope)
     context.scope = route.scope
 
 

@@ -16,7 +16,7 @@ from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
 from gateway.proxy.sink import is_events
 from gateway.proxy.sse import usage_of
-from gateway.proxy.trial import admit, convict
+from gateway.proxy.trial import convict, refuse_suspects
 from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
 
@@ -55,7 +55,7 @@ async def _once(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
         raw = call.body
         assert isinstance(raw, bytes)
         if scheduler.suspects:
-            await admit(scheduler, outcome.key, model, target, raw)
+            await refuse_suspects(scheduler, outcome.key, model, target, raw)
         sink = _Pieces()
         flights, deaths = backend.flights, backend.deaths
         exchange = await backend.pool.send(call.method, target, call.headers, raw, sink)

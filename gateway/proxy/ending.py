@@ -176,9 +176,9 @@ class Endings:
     def _see_to(self, seconds: float) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(_LOOK, seconds), self._look)
+            self._timer = loop.call_later(min(_LOOK, seconds), self._end_overdue)
 
-    def _look(self) -> None:
+    def _end_overdue(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -190,4 +190,4 @@ class Endings:
             else:
                 soonest = min(soonest, ending.due)
         if soonest < math.inf:
-            self._timer = loop.call_at(min(soonest, now + _LOOK), self._look)
+            self._timer = loop.call_at(min(soonest, now + _LOOK), self._end_overdue)

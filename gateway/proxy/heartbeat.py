@@ -124,9 +124,9 @@ class Heartbeat:
         self._held = False
 
     def _look_in(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._check_on_answer)
 
-    def _look(self) -> None:
+    def _check_on_answer(self) -> None:
         self._look_in(self._look_after)
         if self._held:
             return

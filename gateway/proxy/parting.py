@@ -38,7 +38,7 @@ def part(exchange: Exchange, answer: Sink, backend: Backend) -> asyncio.Task[byt
         answer.done()
 
     exchange.pause()
-    looking = spawn(_look(backend), name="look at what was hung up on")
+    looking = spawn(_fetch_slots(backend), name="look at what was hung up on")
     looking.add_done_callback(leave)
     return looking
 
@@ -49,7 +49,7 @@ def _tells(backend: Backend) -> bool:
     return backend.pool.exchanges <= backend.spec.parallel + _PLACES
 
 
-async def _look(backend: Backend) -> bytes | None:
+async def _fetch_slots(backend: Backend) -> bytes | None:
     try:
         fetched = await backend.pool.fetch("GET", cut_off.TARGET, timeout=_PATIENCE)
     except GatewayError:

@@ -34,7 +34,7 @@ from gateway.proxy.renaming import InEvents, InJson, renamed
 from gateway.proxy.sink import Names, Sink, is_coded, is_events, is_stream
 from gateway.proxy.sse import Tail, usage_of
 from gateway.proxy.telling import Both, Teller, teller, without_timings
-from gateway.proxy.trial import admit, convict
+from gateway.proxy.trial import convict, refuse_suspects
 from gateway.proxy.waiting import in_words
 from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import (
@@ -76,7 +76,9 @@ async def relay(
             try:
                 prepares = call.prepare is not None
                 if not prepares and scheduler.suspects:
-                    await admit(scheduler, outcome.key, call.model, call.target, call.body)
+                    await refuse_suspects(
+                        scheduler, outcome.key, call.model, call.target, call.body
+                    )
                 lease = scheduler.try_lease(call.model)
                 if lease is None:
                     if heart is not None:
@@ -90,7 +92,9 @@ async def relay(
                     call.body = await call.prepare(backend)
                     call.prepare = None
                 if prepares and scheduler.suspects:
-                    await admit(scheduler, outcome.key, call.model, call.target, call.body)
+                    await refuse_suspects(
+                        scheduler, outcome.key, call.model, call.target, call.body
+                    )
                 flight = backend.flights.begin(call.target, call.body)
                 return await _attempt(
                     start_response, scheduler, lease, flight, deaths, call, outcome, heart

@@ -121,7 +121,7 @@ class InEvents:
         *lines, rest = (self._line + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data: {"):
-                self._look(line)
+                self._read_line(line)
         self._line = rest[:6] + rest[-_LONGEST_EVENT:] if len(rest) > 2 * _LONGEST_EVENT else rest
         return data if self._without is None else self._without.feed(data)
 
@@ -133,7 +133,7 @@ class InEvents:
         """That of all answers."""
         return self._all.usage()
 
-    def _look(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         # `find`, not `in`: see gateway.proxy.body.
         if (
             line.find(b'"timings":') < 0

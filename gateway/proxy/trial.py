@@ -33,7 +33,9 @@ class NotSentAgain(BackendError):
     retryable = False
 
 
-async def admit(scheduler: Scheduler, key: str, model: str, target: str, body: object) -> None:
+async def refuse_suspects(
+    scheduler: Scheduler, key: str, model: str, target: str, body: object
+) -> None:
     """Raise :class:`Unprocessable` for what is suspected. For when there are suspects at all."""
     suspects = scheduler.suspects
     if not isinstance(body, bytes):

@@ -21,7 +21,7 @@ from gateway.proxy.blame import failure_of
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.coding import unpacked
 from gateway.proxy.renaming import named_anew
-from gateway.proxy.trial import admit, convict
+from gateway.proxy.trial import convict, refuse_suspects
 from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
 from gateway.workers import WORKERS
@@ -54,7 +54,7 @@ async def ask_unqueued(
     outcome = Outcome() if outcome is None else outcome
     key = outcome.key
     if scheduler.suspects and not look:
-        await admit(scheduler, key, call.model, call.target, call.body)
+        await refuse_suspects(scheduler, key, call.model, call.target, call.body)
     for last in (False, True):
         lease = scheduler.try_lease(call.model) if not look else None
         backend = lease.backend if lease is not None else running(scheduler, call.model)

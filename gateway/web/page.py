@@ -110,7 +110,7 @@ class PageHandlers:
                 key = presented_key(request, allow_query=gate.keys_in_queries)
                 if gate.is_closed and key is not None:
                     await gate.wait()
-                context.principal = gate.admit(request, key, Scope.CHAT)
+                context.principal = gate.identify(request, key, Scope.CHAT)
             except Unauthorized as error:
                 error.public = f"{error.public}. In a browser, / is a page; the API is below /v1"
                 raise

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from gateway.access.accounting import Accounting
-from gateway.access.rate_limits import DAY, Limits
+from gateway.access.rate_limits import DAY, KeyLimits
 from gateway.access.request_log import RECENT, Record
+from gateway.access.store import DailyUsage as Stored
 from gateway.access.store import Store
-from gateway.access.store import Usage as Stored
 from gateway.errors import RateLimited
 from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn
@@ -128,8 +128,8 @@ async def test_tokens_of_the_day_survive_a_restart(store: Watched, today: Today)
     after = await opened(store, today, write_every=3600)
     assert after.tokens_today("k_1") == 1000
     with pytest.raises(RateLimited, match="1000 tokens per day"):
-        after.limiter.admit("k_1", Limits(tpd=1000))
-    after.limiter.admit("k_1", Limits(tpd=1001))
+        after.limiter.admit("k_1", KeyLimits(tpd=1000))
+    after.limiter.admit("k_1", KeyLimits(tpd=1001))
     await after.close()
 
 

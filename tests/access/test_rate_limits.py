@@ -1,4 +1,4 @@
-"""Limits of keys: what is let in, what is refused, and what the headers say of it."""
+"""KeyLimits of keys: what is let in, what is refused, and what the headers say of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.rate_limits import Limiter, Limits, span
+from gateway.access.rate_limits import KeyLimits, Limiter, span
 from gateway.errors import RateLimited
 from gateway.tasks import cancel_and_wait, spawn
 from tests.harness import MakeGateway, Running, fake_model
@@ -30,7 +30,7 @@ class Clocks:
             self.today.__getitem__, monotonic=lambda: self.now, wall=lambda: NOON + self.now - 5000
         )
 
-    def admitted(self, limits: Limits, tries: int = 1000, *, tokens: int = 0) -> int:
+    def admitted(self, limits: KeyLimits, tries: int = 1000, *, tokens: int = 0) -> int:
         """How many requests, one after the other, are let in before one is refused."""
         for number in range(tries):
             try:
@@ -39,7 +39,7 @@ class Clocks:
                 return number
         return tries
 
-    def refusal(self, limits: Limits) -> RateLimited:
+    def refusal(self, limits: KeyLimits) -> RateLimited:
         with pytest.raises(RateLimited) as caught:
             self.limiter.admit("k", limits)
         return caught.value
@@ -70,13 +70,13 @@ def test_span_is_as_openai_writes_it(seconds: float, text: str) -> None:
 
 
 def test_one_is_told_as_one(clocks: Clocks) -> None:
-    limits = Limits(rpm=1)
+    limits = KeyLimits(rpm=1)
     clocks.admitted(limits)
     assert "may use 1 request per minute (rpm)" in clocks.refusal(limits).message
 
 
 def test_requests_per_minute(clocks: Clocks) -> None:
-    limits = Limits(rpm=60)
+    limits = KeyLimits(rpm=60)
     assert clocks.admitted(limits) == 60
     refused = clocks.refusal(limits)
     assert (refused.status, refused.param) == (429, "rpm")
@@ -99,7 +99,7 @@ def test_requests_per_minute(clocks: Clocks) -> None:
 def test_who_waits_as_told_is_let_in(rpm: int, start: float) -> None:
     clocks = Clocks()
     clocks.now = start
-    limits = Limits(rpm=rpm, tpm=rpm)
+    limits = KeyLimits(rpm=rpm, tpm=rpm)
     clocks.admitted(limits, tries=rpm, tokens=3)
     for _ in range(3):
         try:
@@ -110,7 +110,7 @@ def test_who_waits_as_told_is_let_in(rpm: int, start: float) -> None:
 
 
 def test_tokens_are_charged_afterwards(clocks: Clocks) -> None:
-    limits = Limits(tpm=600)
+    limits = KeyLimits(tpm=600)
     assert clocks.admitted(limits, tokens=400) == 2  # the second overdraws it by 200
     refused = clocks.refusal(limits)
     assert refused.param == "tpm"
@@ -124,7 +124,7 @@ def test_tokens_are_charged_afterwards(clocks: Clocks) -> None:
 
 
 def test_tokens_per_day_end_at_midnight(clocks: Clocks) -> None:
-    limits = Limits(tpd=1000)
+    limits = KeyLimits(tpd=1000)
     clocks.today["k"] = 999
     assert clocks.admitted(limits, tries=1) == 1
     clocks.today["k"] = 1000
@@ -136,7 +136,7 @@ def test_tokens_per_day_end_at_midnight(clocks: Clocks) -> None:
 
 
 def test_requests_at_once(clocks: Clocks) -> None:
-    limits = Limits(concurrency=2)
+    limits = KeyLimits(concurrency=2)
     first, _second = (clocks.limiter.admit("k", limits) for _ in range(2))
     refused = clocks.refusal(limits)
     assert (refused.param, refused.headers) == ("concurrency", {"Retry-After": "1"})
@@ -146,7 +146,7 @@ def test_requests_at_once(clocks: Clocks) -> None:
 
 
 def test_a_refused_request_uses_nothing(clocks: Clocks) -> None:
-    limits = Limits(rpm=5, concurrency=1)
+    limits = KeyLimits(rpm=5, concurrency=1)
     grant = clocks.limiter.admit("k", limits)
     for _ in range(100):
         clocks.refusal(limits)
@@ -154,7 +154,7 @@ def test_a_refused_request_uses_nothing(clocks: Clocks) -> None:
 
 
 def test_keys_do_not_share(clocks: Clocks) -> None:
-    limits = Limits(rpm=1)
+    limits = KeyLimits(rpm=1)
     for key_id in ("a", "b"):
         clocks.limiter.admit(key_id, limits)
         with pytest.raises(RateLimited):
@@ -162,13 +162,13 @@ def test_keys_do_not_share(clocks: Clocks) -> None:
 
 
 def test_changed_limits_hold_at_once(clocks: Clocks) -> None:
-    assert clocks.admitted(Limits(rpm=10)) == 10
-    assert clocks.admitted(Limits(rpm=100)) == 90
-    clocks.refusal(Limits(rpm=10))
+    assert clocks.admitted(KeyLimits(rpm=10)) == 10
+    assert clocks.admitted(KeyLimits(rpm=100)) == 90
+    clocks.refusal(KeyLimits(rpm=10))
 
 
 def test_the_tighter_token_limit_is_told(clocks: Clocks) -> None:
-    limits = Limits(tpm=100, tpd=1000)
+    limits = KeyLimits(tpm=100, tpd=1000)
     grant = clocks.limiter.admit("k", limits)
     assert grant.headers()["x-ratelimit-limit-tokens"] == "100"
     clocks.today["k"] = 990
@@ -180,7 +180,7 @@ def test_the_tighter_token_limit_is_told(clocks: Clocks) -> None:
 
 
 def test_it_costs_microseconds(clocks: Clocks) -> None:
-    limits = Limits(rpm=10**9, tpm=10**9, tpd=10**9, concurrency=9)
+    limits = KeyLimits(rpm=10**9, tpm=10**9, tpd=10**9, concurrency=9)
 
     def once() -> float:
         start = time.perf_counter()

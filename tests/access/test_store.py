@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.access.schema import MIGRATIONS, SCHEMA_VERSION, metadata
-from gateway.access.store import KeyRecord, Store, StoreBusy, StoreError, Usage
+from gateway.access.store import DailyUsage, KeyRecord, Store, StoreBusy, StoreError
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -110,20 +110,20 @@ async def test_usage_adds_up_by_key_model_and_day(file: Path) -> None:
         await store.add_usage([])
         await store.add_usage(
             [
-                Usage("k_1", "m", first, 1, 10, 100),
-                Usage("k_1", "m", first, 1, 1, 1),
-                Usage("k_1", "m", second, 1, 5, 5),
-                Usage("anonymous", "m", second, 2),
+                DailyUsage("k_1", "m", first, 1, 10, 100),
+                DailyUsage("k_1", "m", first, 1, 1, 1),
+                DailyUsage("k_1", "m", second, 1, 5, 5),
+                DailyUsage("anonymous", "m", second, 2),
             ]
         )
-        await store.add_usage([Usage("k_1", "m", first, 1, 0, 2**40)])
+        await store.add_usage([DailyUsage("k_1", "m", first, 1, 0, 2**40)])
         assert await store.usage_of("k_1") == [
-            Usage("k_1", "m", first, 3, 11, 101 + 2**40),
-            Usage("k_1", "m", second, 1, 5, 5),
+            DailyUsage("k_1", "m", first, 3, 11, 101 + 2**40),
+            DailyUsage("k_1", "m", second, 1, 5, 5),
         ]
         assert await store.usage_of(since=second) == [
-            Usage("anonymous", "m", second, 2),
-            Usage("k_1", "m", second, 1, 5, 5),
+            DailyUsage("anonymous", "m", second, 2),
+            DailyUsage("k_1", "m", second, 1, 5, 5),
         ]
         assert await store.usage_of("k_none") == []
 
@@ -250,11 +250,11 @@ async def test_many_tasks_share_one_store(file: Path) -> None:
     async with await Store.open(file) as store, asyncio.TaskGroup() as group:
         for number in range(30):
             group.create_task(store.add_key(record(number)))
-            group.create_task(store.add_usage([Usage("k", "m", day, 1, 2, 3)]))
+            group.create_task(store.add_usage([DailyUsage("k", "m", day, 1, 2, 3)]))
             group.create_task(store.list_keys())
     async with await Store.open(file) as store:
         assert len(await store.list_keys()) == 30
-        assert await store.usage_of() == [Usage("k", "m", day, 30, 60, 90)]
+        assert await store.usage_of() == [DailyUsage("k", "m", day, 30, 60, 90)]
 
 
 async def test_a_cancelled_caller_goes_at_once_and_its_write_still_ends(file: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.access.past_requests import Wanted
+from gateway.access.past_requests import RequestFilter
 from gateway.access.store import Store
 from tests.harness import FAKE, Served, fake_model, project, tied
 
@@ -71,7 +71,7 @@ async def test_requests_go_on_and_are_recorded_later(serve: Serve, tmp_path: Pat
     assert "requests are recorded again, 0 were lost" in log
     assert "Traceback" not in log
     async with await Store.open(tmp_path / "p/data/gateway.db") as store:
-        assert [one.id for one in await store.requests_of(Wanted(limit=10))] == ids
+        assert [one.id for one in await store.requests_of(RequestFilter(limit=10))] == ids
         assert sum(one.requests for one in await store.usage_of()) == 3
 
 
@@ -82,7 +82,7 @@ from pathlib import Path
 
 from gateway.access import request_log
 from gateway.access.request_log import Record, RequestLog
-from gateway.access.past_requests import Wanted
+from gateway.access.past_requests import RequestFilter
 from gateway.proxy.sse import Usage
 from gateway.access.store import Store
 
@@ -107,7 +107,7 @@ async def main(file):
         told = {"lost": log.lost, "problem": log.problem}
         limit(resource.RLIM_INFINITY)
         await log.write()
-        kept = await store.requests_of(Wanted(limit=10 * MOST))
+        kept = await store.requests_of(RequestFilter(limit=10 * MOST))
         told |= {"kept": len(kept), "oldest": kept[-1].id, "after": log.problem}
         await log.close()
     print(json.dumps({**told, "most": MOST, "room": ROOM}))

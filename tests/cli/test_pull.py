@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.cli.pull_progress import _Lines, _numbers
+from gateway.cli.pull_progress import PlainProgress, _numbers
 from gateway.models import hub_client
 from gateway.models.pull import Progress
 from tests.harness import COMMAND, project, tied, wait_until
@@ -215,7 +215,7 @@ def test_numbers() -> None:
 
 
 def test_a_reason_to_wait_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _Lines(sys.stderr)
+    lines = PlainProgress(sys.stderr)
     for left in (3, 2, 1):
         waiting = Progress("waiting", "x.gguf", 0, 10, note="the hub is busy", wait=left)
         lines.told(waiting)

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.access import accounting
 from gateway.access.accounting import Record
-from gateway.access.rate_limits import Limiter, Limits
+from gateway.access.rate_limits import KeyLimits, Limiter
 from gateway.errors import RateLimited
 from gateway.pipeline import metered
 from gateway.proxy.prompt_size import estimate
@@ -452,7 +452,7 @@ async def test_a_failed_load_costs_nothing(make_gateway: MakeGateway, tmp_path: 
 def test_tokens_that_are_still_counted_are_held_back() -> None:
     today = 0
     limiter = Limiter(lambda key_id: today)
-    for limits in (Limits(tpm=100, concurrency=1), Limits(tpd=100, concurrency=1)):
+    for limits in (KeyLimits(tpm=100, concurrency=1), KeyLimits(tpd=100, concurrency=1)):
         key = str(limits)
         grant = limiter.admit(key, limits)
         grant.leave()

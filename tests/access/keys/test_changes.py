@@ -10,7 +10,7 @@ import pytest
 from gateway.access.key_format import new_key
 from gateway.access.key_values import time_after
 from gateway.access.keys import KeyRing
-from gateway.access.rate_limits import NO_LIMITS, Limits
+from gateway.access.rate_limits import NO_LIMITS, KeyLimits
 from gateway.access.store import Store
 from gateway.errors import BadRequest, GatewayError, NotFound, Unauthorized
 from gateway.scope import Scope
@@ -95,7 +95,7 @@ async def test_two_revokes_at_once_leave_one_admin(ring: KeyRing) -> None:
 
 async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) -> None:
     record, key = await ring.create("phone", "Bob's", models=["a"], limits={"rpm": 5, "tpd": 9})
-    assert ring.lookup.find(key, 0).limits == Limits(rpm=5, tpd=9)
+    assert ring.lookup.find(key, 0).limits == KeyLimits(rpm=5, tpd=9)
     changed = await ring.change(
         record.id,
         {"name": "tablet", "models": None, "limits": {"rpm": None, "tpm": 7}, "admin": True},
@@ -103,7 +103,7 @@ async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) 
     assert (changed.name, changed.description, changed.hash) == ("tablet", "Bob's", record.hash)
     found = ring.lookup.find(key, 0)
     assert (found.name, found.may(Scope.ADMIN), found.models) == ("tablet", True, None)
-    assert found.limits == Limits(tpm=7, tpd=9)
+    assert found.limits == KeyLimits(tpm=7, tpd=9)
     assert await ring.change(record.id, {}) == changed
     await ring.change(record.id, {"limits": None, "personalities": []})
     assert ring.lookup.find(key, 0).limits is NO_LIMITS

@@ -14,7 +14,7 @@ from gateway.access.key_lookup import UnknownKey
 from gateway.access.key_values import time_after
 from gateway.access.keys import KeyRing
 from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN
-from gateway.access.rate_limits import Limits
+from gateway.access.rate_limits import KeyLimits
 from gateway.access.store import Store
 from gateway.errors import Unauthorized
 from gateway.scope import Scope
@@ -71,14 +71,14 @@ async def test_a_key_opens_what_its_record_says(ring: KeyRing, store: Store) -> 
     assert found.models == {"a", "b"}
     assert found.personalities == {"p"}
     assert found.default_personality == "p"
-    assert found.limits == Limits(rpm=3, tpd=9)
+    assert found.limits == KeyLimits(rpm=3, tpd=9)
     assert record.expires is not None
     assert found.expires == record.expires.timestamp()
 
     other, other_key = await ring.create("plain", admin=True)
     found = ring.lookup.find(other_key, time.time())
     assert (found.key_id, found.may(Scope.ADMIN), found.models) == (other.id, True, None)
-    assert found.limits == Limits()
+    assert found.limits == KeyLimits()
 
 
 async def test_the_key_is_nowhere_but_in_the_answer(ring: KeyRing, file: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.past_requests import Wanted
+from gateway.access.past_requests import RequestFilter
 from gateway.access.request_log import RECENT, RequestLog
 from gateway.access.schema import MIGRATIONS
 from gateway.access.store import Store
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def every_one(store: Store) -> list[str]:
-    return [one.id for one in await store.requests_of(Wanted(limit=100_000))]
+    return [one.id for one in await store.requests_of(RequestFilter(limit=100_000))]
 
 
 async def test_what_is_written_is_read_as_it_was(file: Path) -> None:
@@ -33,7 +33,7 @@ async def test_what_is_written_is_read_as_it_was(file: Path) -> None:
         log.add(entry(2, streamed=True, began=0.5, client="192.0.2.7", code="x", waited=0.1))
         (inside,) = log.since(0)
         await log.close()
-        assert await store.requests_of(Wanted(limit=10)) == [inside]
+        assert await store.requests_of(RequestFilter(limit=10)) == [inside]
 
 
 async def test_the_newest_come_first_after_a_start_in_the_past(file: Path) -> None:
@@ -46,7 +46,7 @@ async def test_the_newest_come_first_after_a_start_in_the_past(file: Path) -> No
         log.open(store)
         log.add(entry(2, at=NOON - 86400))  # the machine has no clock of its own,
         log.add(entry(3, at=NOON + 60))  # and has asked for the time meanwhile
-        page = await log.page(Wanted(limit=10))
+        page = await log.page(RequestFilter(limit=10))
         assert [one.id for one in page.requests] == ["req_3", "req_1", "req_2"]
         await log.close()
 
@@ -67,7 +67,7 @@ async def test_a_locked_store_loses_records_and_says_so_once(
             log.add(entry(30, at=NOON + 30))
             await log.write()
             assert log.lost == 21
-            page = await log.page(Wanted(limit=5))
+            page = await log.page(RequestFilter(limit=5))
             assert [one.id for one in page.requests] == [f"req_{n}" for n in range(30, 25, -1)]
             assert page.problem is not None
             assert "requests cannot be recorded" in page.problem
@@ -167,7 +167,7 @@ async def test_switched_off_nothing_is_written_and_what_was_goes(file: Path) -> 
         async with asyncio.timeout(10):
             while await every_one(store):
                 await asyncio.sleep(0.01)
-        page = await off.page(Wanted(limit=10))
+        page = await off.page(RequestFilter(limit=10))
         assert [one.id for one in page.requests] == ["req_2"]
         await off.close()
         assert await every_one(store) == []
@@ -203,5 +203,5 @@ async def test_after_a_restart(make_gateway: MakeGateway, tmp_path: Path) -> Non
         await once(running, lambda seen: seen["ended"])
         data_dir = running.gateway.settings.data_dir
     async with await Store.open(data_dir / "gateway.db") as store:
-        (kept,) = await store.requests_of(Wanted(limit=10))
+        (kept,) = await store.requests_of(RequestFilter(limit=10))
         assert (kept.model, kept.route, kept.status) == ("m", CHAT, 200)

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from gateway.access.past_requests import PastRequest
-from gateway.access.store import Store, Usage
+from gateway.access.store import DailyUsage, Store
 
 REQUESTS, DAYS = 200, 30
 #: How every so many-th of ten ended: status, and the code of its error.
@@ -71,7 +71,9 @@ def _request(
     )
 
 
-def _usage(key_ids: Sequence[str], models: Sequence[str], chance: random.Random) -> Iterator[Usage]:
+def _usage(
+    key_ids: Sequence[str], models: Sequence[str], chance: random.Random
+) -> Iterator[DailyUsage]:
     today: date = datetime.now(UTC).date()
     for back in range(DAYS):
         day = today - timedelta(days=back)
@@ -81,4 +83,4 @@ def _usage(key_ids: Sequence[str], models: Sequence[str], chance: random.Random)
                 count = int(chance.randint(0, 60) * busy)
                 if count:
                     read, said = count * chance.randint(300, 1500), count * chance.randint(90, 400)
-                    yield Usage(key_id, model, day, count, read, said)
+                    yield DailyUsage(key_id, model, day, count, read, said)
