@@ -58,8 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Asks one question, given as an argument or on standard input, and ends; or, in a "
-        "terminal without one, talks. /help tells there what else can be typed.",
+        "Asks one question, given as an argument or on standard input. Without a "
+        "question, in a terminal, it starts a conversation; /help lists its "
+        "commands.",
         examples=[
             "llm-gateway chat",
             'llm-gateway chat Qwen3-8B "Why is the sky blue?"',

@@ -21,7 +21,7 @@ from gateway.config.settings import Settings
 from gateway.errors import BadRequest
 from gateway.spelling import did_you_mean
 
-_LIST = "without one: the clients there are lines for"
+_LIST = "without one: list the clients that are known"
 #: What is sent where keys are off; some clients insist on one.
 _NO_KEY = "no-key"
 
@@ -40,15 +40,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="make a key for it, good for that model only; NAME: how it is listed (default: the "
         "client's)",
     )
-    parser.add_argument("--models", metavar="A,B", help="what the new key is good for instead")
+    parser.add_argument(
+        "--models", metavar="A,B", help="the models that the new key may use instead"
+    )
     parser.add_argument("--json", action="store_true", help="everything as JSON")
     add_gateway(parser)
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Prints the exact lines of a client's configuration for the gateway that runs. On a "
-        "terminal it says where they go; on a pipe stdout is the lines alone, and what else there "
-        "is to do stands on stderr.",
+        "Prints the exact lines of a client's configuration for the running "
+        "gateway. On a terminal it tells where they go. In a pipe, stdout has "
+        "only the lines, and stderr tells what else to do.",
         examples=[
             "llm-gateway connect codex --model Qwen3-8B --create-key",
             "llm-gateway connect openai-python --create-key laptop",

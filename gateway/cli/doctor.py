@@ -67,9 +67,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Looks at the whole machine, within a minute: llama-server and its flags, GPUs, memory, "
-        "disks, ports, the clock, the certificate, names that shall lead here, permissions, the "
-        "service, and whether each model fits. It changes nothing.",
+        "Checks the whole machine within a minute: llama-server and its flags, "
+        "GPUs, memory, disks, ports, the clock, the certificate, names that "
+        "should lead here, permissions, the service, and whether each model fits."
+        " It changes nothing.",
         examples=["llm-gateway doctor", "llm-gateway doctor --report > report.txt"],
         exits={0: "no errors; there may be warnings", 1: "there are errors"},
         fields={

@@ -40,11 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="write entries for the GGUF files in this folder (default: llm_storage, ~/LLMs), as "
         "`llm-gateway models scan` does",
     )
-    parser.add_argument("--yes", action="store_true", help="with --scan: for all, unasked")
+    parser.add_argument("--yes", action="store_true", help="with --scan: add all, without asking")
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Writes a commented configuration into a folder. What is there already stays as it is.",
+        "Writes a commented configuration into a folder. Existing files stay as they are.",
         examples=["llm-gateway init --scan ~/LLMs", "llm-gateway init ~/gateway"],
     )
 

@@ -42,7 +42,7 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    of_key = parser.add_argument_group("limits", "over one of them, a request is answered 429")
+    of_key = parser.add_argument_group("limits", "a request over one of them is answered with 429")
     of_each = parser.add_argument_group("limits of each request")
     for limit in fields(KeyLimits):
         group = of_each if limit.metadata["of_each"] else of_key

@@ -65,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=run_list)
     explain(
         listing,
-        "Lists all keys, revoked ones too, by what is public of them.",
+        "Lists all keys, also revoked ones, without their text.",
         examples=["llm-gateway keys list"],
         fields={f"[].{name}": what for name, what in FIELDS.items()},
     )
@@ -76,7 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     revoke.set_defaults(run=run_revoke)
     explain(
         revoke,
-        "Ends a key, at once and for good.",
+        "Revokes a key, at once and for good.",
         examples=["llm-gateway keys revoke k_ab12cd34"],
         exits={1: "there is no such key, or a running gateway could not be told"},
     )
@@ -90,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     importing.set_defaults(run=run_import)
     explain(
         importing,
-        "Takes over the keys of the old system: all that the file holds, or none.",
+        "Imports the keys of the old system: all that are in the file, or none.",
         examples=["llm-gateway keys import ~/LLM-API/data/authKeys.json"],
     )
 

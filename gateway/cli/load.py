@@ -29,8 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_load)
     explain(
         parser,
-        "Loads a model, makes it the active one, and ends when it is ready. On a terminal it "
-        "shows how far that is. Ctrl-C ends the wait, and says whether the load goes on.",
+        "Loads a model, makes it the active one, and ends when it is ready. On a "
+        "terminal it shows the progress. Ctrl-C ends the wait, and tells whether "
+        "the load goes on.",
         examples=["llm-gateway load Qwen3-8B", "llm-gateway load Qwen3-8B:pirate"],
     )
 
@@ -90,8 +91,8 @@ def add_unload_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_unload)
     explain(
         parser,
-        "Unloads a model as soon as the requests that it answers have ended, and ends when its "
-        "process is gone. Ctrl-C ends the wait only.",
+        "Unloads a model as soon as its running requests have ended, and ends "
+        "when its process is gone. Ctrl-C only ends the wait.",
         examples=["llm-gateway unload", "llm-gateway unload Qwen3-8B"],
     )
 

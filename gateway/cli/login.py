@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     trust.add_argument(
         "--fingerprint",
         metavar="SHA256",
-        help="of its certificate, or of its authority's: trust it without a question",
+        help="the fingerprint of its certificate, or of its authority's: trust it without asking",
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="list the profiles there are")
@@ -95,8 +95,8 @@ def add_logout_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_logout)
     explain(
         parser,
-        "Forgets a profile and its key. The key itself goes on being valid: "
-        "`llm-gateway keys revoke` ends it.",
+        "Deletes a profile and its key from this machine. The key itself stays "
+        "valid until `llm-gateway keys revoke` ends it.",
         examples=["llm-gateway logout box"],
     )
 

@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=Path(_TARGET),
         help=f"the new folder, as `init` makes it (default: {_TARGET}); nothing is overwritten",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would become of what")
+    parser.add_argument("--dry-run", action="store_true", help="only report what it would do")
     parser.add_argument(
         "--no-admin", action="store_true", help="no old key may unload models or manage keys"
     )
@@ -62,8 +62,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Takes over the settings, models, keys and certificates of LLM-API, the Node.js program, "
-        "and says what became of each. Nothing in its folder is changed or run.",
+        "Takes over the settings, models, keys and certificates of LLM-API, the "
+        "Node.js program, and reports what became of each. Nothing in its folder "
+        "is changed or run.",
         examples=[
             "llm-gateway migrate ~/LLM-api --dry-run",
             "llm-gateway migrate ~/LLM-api --to ~/llm-gateway",

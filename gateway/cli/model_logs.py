@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="default: every model that has been loaded; each line begins with its name",
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it writes")
+    parser.add_argument("-f", "--follow", action="store_true", help="follow the output")
     parser.add_argument(
         *("-n", "--lines"),
         type=int,
@@ -45,8 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Shows what a model's llama-server has written last, and with -f what it goes on to "
-        "write, over all its restarts. Control characters are written as escapes.",
+        "Shows the last output of a model's llama-server and, with -f, follows it"
+        " through all restarts. Control characters are written as escapes.",
         examples=["llm-gateway logs", "llm-gateway logs Qwen3-8B -f -n 200"],
         fields={
             "[].model": "the model's name; with -f the objects come without the list around them",

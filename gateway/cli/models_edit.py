@@ -38,8 +38,9 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     explain(
         adding,
-        "Writes one entry that fits this machine, as `models scan` does for all. With --url, FILE "
-        "is one that `models scan` finds on that gateway's machine.",
+        "Writes an entry that fits this machine for one file, as `models scan` "
+        "does for all. With --url, FILE is one that `models scan` finds on that "
+        "gateway's machine.",
         examples=[
             "llm-gateway models add ~/LLMs/Qwen3-8B-Q4_K_M.gguf --name qwen",
             "llm-gateway models add far=http://192.168.1.30:8080",
@@ -56,11 +57,11 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_gateway(removing, again=True)
     removing.add_argument("name", metavar="NAME", help="as `models` lists it")
     removing.add_argument("--file", action="store_true", help="delete the model's files as well")
-    removing.add_argument("--yes", action="store_true", help="without a question")
+    removing.add_argument("--yes", action="store_true", help="don't ask")
     removing.set_defaults(run=run_rm)
     explain(
         removing,
-        "Takes an entry out of models.json; the file before is kept as models.json~.",
+        "Removes an entry from models.json; the previous file is kept as models.json~.",
         examples=["llm-gateway models rm qwen --file"],
     )
 

@@ -27,11 +27,12 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     explain(
         parser,
-        "Looks through llm_storage for GGUF files that no entry of models.json names, "
-        "says what each of them is, and writes entries that fit this machine: as much context as "
-        "there is memory for, pictures where a projector lies beside the model. What stands in "
-        "models.json stays as it is; the file before is kept as models.json~. With --url it is the "
-        "files of that gateway's machine, and its models.json.",
+        "Searches llm_storage for GGUF files without an entry in models.json, "
+        "tells what each of them is, and writes entries that fit this machine: as"
+        " much context as there is memory for, and pictures if there is a "
+        "projector next to the model. Existing entries stay as they are; the "
+        "previous file is kept as models.json~. With --url it does this on that "
+        "gateway's machine.",
         examples=["llm-gateway models scan --yes"],
         fields={
             "[].file": "as `params.model` has it: relative to llm_storage if it is below that",
@@ -57,7 +58,7 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "folder", metavar="FOLDER", nargs="?", type=Path, help="a folder below llm_storage"
     )
-    parser.add_argument("--yes", action="store_true", help="write all of them, without a question")
+    parser.add_argument("--yes", action="store_true", help="add all of them, without asking")
     add_json(parser, "print what was found, write nothing", again=True)
     parser.set_defaults(run=run)
 

@@ -31,12 +31,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments and options of the command."""
     explain(
         parser,
-        "Fetches a GGUF model from the hub (huggingface.co, or its mirror in HF_ENDPOINT) into "
-        "llm_storage: all parts of a split one, and its projector for pictures. What was broken "
-        "off goes on where it ended; the hash is checked at the end. Then an entry that fits this "
-        "machine is written into models.json. HF_TOKEN is a token for gated and private "
-        "ones. With --url that gateway fetches it, onto its own machine, and Ctrl-C only stops "
-        "looking on.",
+        "Downloads a GGUF model from the hub (huggingface.co, or its mirror in "
+        "HF_ENDPOINT) into llm_storage: all parts of a split model, and its "
+        "projector for pictures. An interrupted download continues where it "
+        "stopped; the hash is checked at the end. Then an entry that fits this "
+        "machine is written into models.json. HF_TOKEN is a token for gated and "
+        "private models. With --url that gateway downloads the model to its own "
+        "machine, and Ctrl-C only stops watching.",
         examples=[
             "llm-gateway pull unsloth/Qwen3-4B-GGUF",
             "llm-gateway pull unsloth/Qwen3-4B-GGUF:Q4_K_M --name qwen",
@@ -72,18 +73,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "name; without one it lists what there is and what fits, and asks",
     )
     parser.add_argument(
-        "--yes", action="store_true", help="without QUANT: what is recommended, without a question"
+        "--yes", action="store_true", help="without QUANT: take the recommended one, without asking"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print what the repository has, fetch nothing"
+        "--json", action="store_true", help="print what the repository has, download nothing"
     )
     parser.add_argument("--name", metavar="NAME", help="what to call the model in models.json")
     parser.add_argument(
-        "--no-entry", action="store_true", help="fetch the files, and leave models.json alone"
+        "--no-entry", action="store_true", help="download the files, and leave models.json alone"
     )
     parser.add_argument("--revision", metavar="REV", help="a branch, a tag or a commit")
     parser.add_argument(
-        "--replace", action="store_true", help="fetch again what is here and differs from the hub's"
+        "--replace", action="store_true", help="download again what differs from the hub's"
     )
     parser.set_defaults(run=run)
 

@@ -46,9 +46,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Shows what a running gateway is doing: memory, models, requests. On a terminal it is "
-        "redrawn until Ctrl-C, or q; else it is printed once. While the gateway is away, the last "
-        "look stays, and it is looked for again.",
+        "Shows what a running gateway is doing: memory, models, requests. On a "
+        "terminal it is redrawn until Ctrl-C or q; otherwise it is printed once. "
+        "If the gateway goes away, the last state stays on the screen until it is"
+        " back.",
         examples=[
             "llm-gateway status",
             "llm-gateway status --once",

@@ -33,8 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     explain(
         command,
-        "Writes D-key.pem, D-crt.pem and D-chain.pem, D being the first domain, and prints what to "
-        "put into conf/gateway.yaml and how clients come to trust it.",
+        "Writes D-key.pem, D-crt.pem and D-chain.pem, D being the first domain, "
+        "and prints the lines for conf/gateway.yaml, and how to make clients "
+        "trust it.",
         examples=["llm-gateway tls self-signed --domain box.lan --domain 192.168.1.20"],
     )
     add_config(command)
@@ -66,8 +67,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     showing.set_defaults(run=show)
     explain(
         showing,
-        "Shows the certificate that gateway.yaml names (tls.certificate). By its SHA-256 who logs "
-        "in on another machine (`llm-gateway login`) can tell that it is this one.",
+        "Shows the certificate that gateway.yaml names (tls.certificate). Compare"
+        " its SHA-256 with the one that `llm-gateway login` shows on another "
+        "machine.",
         examples=["llm-gateway tls show"],
         fields={
             "names": "list of host names and addresses it is for",

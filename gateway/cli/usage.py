@@ -29,8 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     explain(
         parser,
-        "Shows requests and tokens by key and model, the most tokens first, or by day, the last "
-        "one last. Days are those of UTC; one without requests is left out.",
+        "Shows requests and tokens by key and model, the most tokens first, or by"
+        " day, the newest last. Days are in UTC; days without requests are left "
+        "out.",
         examples=["llm-gateway usage --days 7 --by key", "llm-gateway usage --by day --json"],
         fields={
             "[].key?": "id of the key; not with `--by model` or `--by day`",
