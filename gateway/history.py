@@ -57,7 +57,7 @@ class History:
         while True:
             await asyncio.sleep(FINE)
             try:
-                await self._look_at_gpus()
+                await self.look_at_gpus()
                 before, self._counted = self._counted, self._count()
                 self.samples.add(await self._take(before, self._counted))
             except Exception:
@@ -106,7 +106,7 @@ class History:
             return ()
         return accounts.capacity.machine.devices
 
-    async def _look_at_gpus(self) -> None:
+    async def look_at_gpus(self) -> None:
         accounts = self._scheduler.accounts
         if accounts is None or accounts.capacity is None or not accounts.capacity.machine.gpu:
             return

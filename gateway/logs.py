@@ -40,7 +40,7 @@ _access = logging.getLogger(ACCESS)
 _unraisable = logging.getLogger("gateway.unraisable")
 
 
-class _Handler(logging.handlers.QueueHandler):
+class LogHandler(logging.handlers.QueueHandler):
     """Hands records on unformatted: the writer's thread formats them."""
 
     def __init__(self, writer: LogWriter, records: _Records) -> None:
@@ -202,7 +202,7 @@ def log_to_stderr(level: str = "info", *, as_json: bool = False) -> LogWriter:
     request_ids = weakref.WeakKeyDictionary() if as_json else None
     _writer = LogWriter(records, sys.stderr, format_=JsonFormat() if as_json else TextFormat())
     number = logging.getLevelNamesMapping()[level.upper()]
-    handler = _Handler(_writer, records)
+    handler = LogHandler(_writer, records)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("gateway").setLevel(number)
     sys.unraisablehook = _log_unraisable

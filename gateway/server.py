@@ -30,6 +30,7 @@ from gateway.config.settings import Settings
 from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say
+from gateway.http.connections import Connections
 from gateway.http.hosts import Hosts, Proxies
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
@@ -113,6 +114,11 @@ class Gateway:
     def urls(self) -> list[str]:
         """The addresses at which clients reach it."""
         return self._listeners.urls
+
+    @property
+    def connections(self) -> Connections:
+        """Those that are open, and how many there may be."""
+        return self._listeners.connections
 
     @property
     def acme(self) -> AcmeCertificate | None:

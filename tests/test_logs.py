@@ -79,7 +79,7 @@ async def test_what_is_logged_for_a_request_carries_its_id(monkeypatch: pytest.M
     records: Any = queue.SimpleQueue()
     ids: Any = weakref.WeakKeyDictionary()
     monkeypatch.setattr(logs, "request_ids", ids)
-    handler = logs._Handler(logs.LogWriter(records, io.StringIO()), records)
+    handler = logs.LogHandler(logs.LogWriter(records, io.StringIO()), records)
 
     async def answer(request_id: str | None) -> None:
         task = asyncio.current_task()

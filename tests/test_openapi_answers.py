@@ -65,7 +65,7 @@ class Asking:
     """Asks, and holds each answer against the document."""
 
     def __init__(self, running: Running) -> None:
-        self._running = running
+        self.running = running
         self.asked: set[tuple[str, str]] = set()
         self.wrong: list[str] = []
 
@@ -76,7 +76,7 @@ class Asking:
         target = path
         for name, value in values.items():
             target = target.replace(f"{{{name}}}", value)
-        async with self._running.request(method, target + query, **options) as response:
+        async with self.running.request(method, target + query, **options) as response:
             kind, text = response.content_type, await response.text()
             if response.status != wanted:
                 self.wrong.append(f"{method} {target}: {response.status} {text}")
@@ -240,7 +240,7 @@ async def of_keys(ask: Asking) -> None:
     await ask("GET", "/admin/keys")
     for by in ("", "?by=day", "?by=key,model,day", "?format=csv"):
         await ask("GET", "/admin/usage", query=by)
-    for key in (other["key"], ask._running.key):
+    for key in (other["key"], ask.running.key):
         await ask("GET", "/key", key=key)
         await ask("GET", "/key/usage", key=key)
         await ask("GET", "/key/usage", query="?by=model&format=csv", key=key)
@@ -248,10 +248,10 @@ async def of_keys(ask: Asking) -> None:
 
 async def of_the_box(ask: Asking) -> None:
     # One that ends badly, so that there is something to tell of.
-    await ask._running.chat("away")
+    await ask.running.chat("away")
     await ask("GET", "/chat/errors")
     stream = {**CHAT, "stream": True, "max_tokens": 100_000, "ignore_eos": True}
-    async with ask._running.request("POST", "/v1/chat/completions", json=stream) as response:
+    async with ask.running.request("POST", "/v1/chat/completions", json=stream) as response:
         await response.content.readany()
         seen = await ask("GET", "/admin/requests", query="?limit=2")
         await ask("GET", "/admin/status")

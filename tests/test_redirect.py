@@ -233,7 +233,7 @@ async def test_the_port_that_clients_know(
         "public_port": public,
     }
     async with make_gateway({}, tls=tls) as running:
-        (url,) = running.gateway._listeners.redirect_urls
+        (url,) = running.gateway.lifecycle.redirect_urls
         port = int(url.rpartition(":")[2])
         _, location, _ = await ask(port, "/x", "Host: box.example.com:80")
         assert location == f"https://box.example.com{suffix}/x"
@@ -247,7 +247,7 @@ async def test_several_addresses(make_gateway: MakeGateway, tmp_path: Path) -> N
     async with make_gateway({}, tls=tls, host=["127.0.0.1", "127.0.0.2"]) as running:
         https = int(running.url.rpartition(":")[2])
         assert running.gateway.urls == [f"https://127.0.0.{n}:{https}" for n in (1, 2)]
-        urls = running.gateway._listeners.redirect_urls
+        urls = running.gateway.lifecycle.redirect_urls
         port = int(urls[0].rpartition(":")[2])
         assert urls == [f"http://127.0.0.{n}:{port}" for n in (1, 2)]
         for url in running.gateway.urls:

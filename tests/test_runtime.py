@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,16 +91,24 @@ def test_a_killed_gateway_with_another_place(
 ) -> None:
     """It was started from a desktop, the next one by cron, where XDG_RUNTIME_DIR isn't set."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(places))
-    killed = Runtime(tmp_path)
-    killed.open()
-    assert killed.folder.parent == places / "llm-gateway"
-    os.close(killed._held)  # as the kernel does it
-    killed._lock.close()
+    program = "import sys; from pathlib import Path; from gateway.runtime import Runtime\n"
+    program += "runtime = Runtime(Path(sys.argv[1])); runtime.open()\n"
+    program += "print(runtime.folder, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as killed:
+        assert killed.stdout is not None
+        folder = Path(killed.stdout.readline().strip())
+        killed.kill()
+    assert folder.parent == places / "llm-gateway"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     following = Runtime(tmp_path)
     following.open()
     assert following.folder.parent == places / f"llm-gateway-{os.geteuid()}"
-    assert not killed.folder.exists()
+    assert not folder.exists()
     following.close()
     assert not following.folder.exists()
 

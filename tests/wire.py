@@ -89,7 +89,7 @@ async def still_serves(running: Running, **options: Any) -> None:
 
 async def counted(running: Running, count: int) -> None:
     """Until the gateway has seen that there are so many connections."""
-    connections = running.gateway._listeners.connections
+    connections = running.gateway.connections
     async with asyncio.timeout(20):
         while connections.count != count:
             await asyncio.sleep(0.01)

@@ -48,7 +48,7 @@ class Capacity:
     def __init__(
         self, read: Callable[[], Machine], budget: int | None, seen: GpusSeen | None = None
     ) -> None:
-        self._read = read
+        self.read = read
         self._budget = budget
         self._seen = seen
         self._until = 0.0  # monotonic; until then the last look is good
@@ -120,7 +120,7 @@ class Capacity:
         self.memory = replace(self.memory, seen=seen)
 
     def _measure(self, residents: Sequence[Resident]) -> tuple[Machine, Memory, str | None]:
-        machine = self._read()
+        machine = self.read()
         problem = self._seen.compare(machine) if self._seen is not None else None
         held, coming = _held(residents, machine)
         budget = self._budget if len(machine.devices) == 1 else None

@@ -66,6 +66,11 @@ class LogRing:
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
 
+    @property
+    def followers(self) -> int:
+        """How many follow now."""
+        return len(self._viewers)
+
     async def follow(
         self, *, backlog: int = 100, capacity: int = 1000
     ) -> AsyncGenerator[str, None]:

@@ -125,7 +125,7 @@ class Chat:
         end: Mapping[str, Any] = MappingProxyType({})
         try:
             for event in self._answer(question):
-                if text := self._text(event):
+                if text := self.text_of(event):
                     said.append(text)
                     print(text, end="", flush=True)
                 end = {**end, **{k: v for k in ("usage", "timings") if (v := event.get(k))}}
@@ -174,7 +174,7 @@ class Chat:
         finally:
             events.close()  # type: ignore[attr-defined]  # a generator: the connection ends
 
-    def _text(self, event: dict[str, Any]) -> str:
+    def text_of(self, event: dict[str, Any]) -> str:
         for choice in event.get("choices") or ():
             if text := (choice.get("delta") or {}).get("content"):
                 return _CONTROL.sub("", text)

@@ -30,7 +30,7 @@ _POLICY: Final = (
     "worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-_HEADERS: Final = {
+HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -44,9 +44,9 @@ _DOCS_POLICY: Final = (
 )
 #: Names of assets hold a hash of what is in them. All else is asked for again, as it may have
 #: changed; icons not each time.
-_FOR_EVER: Final = "public, max-age=31536000, immutable"
-_A_DAY: Final = "public, max-age=86400"
-_ASK_AGAIN: Final = "no-cache"
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+A_DAY: Final = "public, max-age=86400"
+ASK_AGAIN: Final = "no-cache"
 #: What is answered without: installing went on, as npm's packages couldn't be had.
 _NOT_BUILT: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1">\
@@ -117,7 +117,7 @@ class PageHandlers:
             raise context.services.addresses.no_route(request.method, request.path)
         found = await asyncio.to_thread(self._files.page)
         if found is None:
-            headers = {**_HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
+            headers = {**HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
             return web.Response(
                 status=501,
                 text=_NOT_BUILT,
@@ -125,7 +125,7 @@ class PageHandlers:
                 charset="utf-8",
                 headers=headers,
             )
-        return _answer(request, found, _ASK_AGAIN, vary="Accept, Accept-Encoding")
+        return _answer(request, found, ASK_AGAIN, vary="Accept, Accept-Encoding")
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """GET /assets/...: the files of the page."""
@@ -137,9 +137,7 @@ class PageHandlers:
         if found is None:
             raise NotFound(f"the page has no file {path[:200]!r}", code="file_not_found")
         folder = path.split("/", 1)[0]
-        caching = {"assets": _FOR_EVER, "icons": _A_DAY, "favicon.ico": _A_DAY}.get(
-            folder, _ASK_AGAIN
-        )
+        caching = {"assets": FOR_EVER, "icons": A_DAY, "favicon.ico": A_DAY}.get(folder, ASK_AGAIN)
         return _answer(request, found, caching, vary="Accept-Encoding")
 
     async def docs(self, request: web.Request) -> web.Response | None:
@@ -150,14 +148,14 @@ class PageHandlers:
         found = files.kept(DOCS) or await asyncio.to_thread(files.file, DOCS)
         if found is None:
             return None
-        response = _answer(request, found, _ASK_AGAIN, vary="Accept-Encoding")
+        response = _answer(request, found, ASK_AGAIN, vary="Accept-Encoding")
         response.headers["Content-Security-Policy"] = _DOCS_POLICY
         return response
 
 
 def _answer(request: web.Request, found: File, caching: str, *, vary: str) -> web.Response:
     body = found.body(",".join(request.headers.getall("Accept-Encoding", ())))
-    headers = {**_HEADERS, "Cache-Control": caching, "ETag": f'"{body.etag}"', "Vary": vary}
+    headers = {**HEADERS, "Cache-Control": caching, "ETag": f'"{body.etag}"', "Vary": vary}
     if any(tag.value in (body.etag, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     if body.coding is not None:

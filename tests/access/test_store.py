@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
+from gateway.access.database import Database
 from gateway.access.schema import MIGRATIONS, SCHEMA_VERSION, metadata
 from gateway.access.store import DailyUsage, KeyRecord, Store, StoreBusy, StoreError
 from gateway.errors import GatewayError
@@ -163,13 +164,17 @@ async def test_connection_settings(file: Path) -> None:
         names = ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
-    async with await Store.open(file) as store:
-        *settings, patience = await store._write(pragmas)
+    database = Database(file)
+    await database.open()
+    try:
+        *settings, patience = await database.write(pragmas)
         assert settings == ["wal", 1, 2]
         assert 5000 < patience <= 10_000  # milliseconds
-        *settings, patience = await store._read(pragmas)
+        *settings, patience = await database.read(pragmas)
         assert settings == ["wal", 1, 2]
         assert 0 <= patience <= 2000
+    finally:
+        await database.close()
 
 
 async def test_migrations_make_the_tables_that_the_code_describes(file: Path) -> None:

@@ -76,11 +76,19 @@ def test_the_table_is_bounded_and_forgets_the_oldest() -> None:
     assert allowed(table, "10.0.0.1") == 0  # still there
     for last in range(4, 100):
         table.wrong(f"10.0.0.{last}")
-    assert len(table._counts) == 3
-    assert allowed(table, "10.0.0.1") == 20
+    assert [allowed(table, f"10.0.0.{last}") for last in (97, 98, 99)] == [19, 19, 19]
+    assert allowed(table, "10.0.0.96") == 20
+
+
+def test_the_keys_that_were_right_are_bounded_and_the_oldest_is_forgotten() -> None:
+    table = WrongKeys(addresses=3, clock=Clock())
     for number in range(100):
-        table.right("10.1.0.1", f"k_{number}")
-    assert len(table._known) == 3
+        table.right("10.0.0.1", f"k_{number}")
+    assert allowed(table, "10.0.0.1") == 20
+    for number in (97, 98, 99):
+        table.right("10.0.0.1", f"k_{number}")  # where it worked before
+    with pytest.raises(TooManyWrongKeys):
+        table.right("10.0.0.1", "k_96")
 
 
 def test_an_imported_key_works_where_it_worked_before() -> None:

@@ -243,13 +243,13 @@ async def test_a_gpu_is_not_woken_up_for_it(make_gateway: MakeGateway, tmp_path:
             looks.append(time.monotonic())
             return Machine((gpu("CUDA0", "a GPU", 8 * GIB, 6 * GIB),), "", True, True)
 
-        capacity._read = read
+        capacity.read = read
         await capacity.look()
         history = History(scheduler, running.gateway.accounting)
         assert dict((await history.now()).used)["CUDA0"] == 2 * GIB
         assert len(looks) == 1
         capacity.memory = type(capacity.memory)(**{**asdict_of(capacity.memory), "seen": -1e6})
-        await history._look_at_gpus()
+        await history.look_at_gpus()
         assert "CUDA0" not in dict((await history.now()).used)
         assert len(looks) == 1
 

@@ -50,13 +50,13 @@ async def done(running: Running, model: str) -> tuple[int, int]:
     return int(float(read[1])), int(float(wrote[1]))
 
 
-async def counted(running: Running, number: int) -> Record:
-    """The record of the request behind ``number`` others."""
+async def counted(running: Running, added: int) -> Record:
+    """The record of the request behind ``added`` others."""
     accounting = running.gateway.accounting
     async with asyncio.timeout(30):
-        while len(accounting.recent) <= number or accounting.unsettled:
+        while accounting.log.added <= added or accounting.unsettled:
             await asyncio.sleep(0.005)
-    assert len(accounting.recent) == number + 1
+    assert accounting.log.added == added + 1
     return accounting.recent[-1]
 
 
@@ -83,18 +83,17 @@ async def test_what_a_key_is_counted_is_what_was_done(
     beside = {route.target for route in TABLE if route.unqueued}
     wrong: list[Any] = []
     async with make_gateway({model: models[model]}, llama_server="auto") as running:
-        running.gateway.accounting.log._newest.clear()
         await running.json("POST", "/loadModel", json={"model": model})
         total = 0
         for row in [row for row in ROWS if row.model == model]:
-            running.gateway.accounting.log._newest.clear()
+            added = running.gateway.accounting.log.added
             before = await done(running, model)
             body = aiohttp.JsonPayload({"model": model, **row.fields})
             async with running.request("POST", row.target, data=body) as response:
                 answer = await response.read()
             if response.status != row.status or len(answer) < row.least:
                 wrong.append((row.target, row.fields, response.status, len(answer), answer[:500]))
-            usage = (await counted(running, 0)).usage
+            usage = (await counted(running, added)).usage
             after = await done(running, model)
             cost = (after[0] - before[0], after[1] - before[1])
             if row.target in beside:
@@ -145,12 +144,12 @@ async def spent(
     running: Running, method: str, path: str, body: Any
 ) -> tuple[tuple[int, int], Usage]:
     """What llama-server did for a request, and what it was counted."""
-    running.gateway.accounting.log._newest.clear()
+    added = running.gateway.accounting.log.added
     before = await done(running, "parrot")
     async with running.request(method, path, json=body) as response:
         answer = await response.read()
         assert response.status == 200, answer
-    usage = (await counted(running, 0)).usage
+    usage = (await counted(running, added)).usage
     after = await done(running, "parrot")
     return (after[0] - before[0], after[1] - before[1]), usage
 
@@ -170,13 +169,13 @@ async def test_a_form_counts_its_bytes_where_nothing_tells(
     async with make_gateway({"m": model}, llama_server=RECORDER) as running:
         path = "/v1/audio/transcriptions"
         for data in (b"\0" * 102_400, sound()):
-            running.gateway.accounting.log._newest.clear()
+            added = running.gateway.accounting.log.added
             form = aiohttp.FormData()
             form.add_field("model", "m")
             form.add_field("file", data, filename="a.wav")
             async with running.request("POST", path, data=form) as response:
                 assert response.status == 200, await response.text()
-            usage = (await counted(running, 0)).usage
+            usage = (await counted(running, added)).usage
             assert usage.prompt_tokens == 100
             assert usage.completion_tokens == 7  # four bytes of text each
 

@@ -95,6 +95,6 @@ async def test_a_follower_that_stops_is_forgotten() -> None:
     ring.feed(b"1\n")
     lines = ring.follow()
     await anext(lines)
-    assert len(ring._viewers) == 1
+    assert ring.followers == 1
     await lines.aclose()
-    assert not ring._viewers
+    assert ring.followers == 0

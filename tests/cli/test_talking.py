@@ -282,7 +282,7 @@ def test_terminals_get_no_commands_from_models() -> None:
 
     chat = Chat(Client("http://127.0.0.1", None, None), None)
     event = {"choices": [{"delta": {"content": "a\x1b]0;title\x07\tb\n\x9b31mc"}}]}
-    assert chat._text(event) == "a]0;title\tb\n31mc"
+    assert chat.text_of(event) == "a]0;title\tb\n31mc"
 
 
 def test_a_conversation_that_names_none_of_several_models(served: Served, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -96,8 +97,14 @@ def test_virtual_names() -> None:
 
 def test_what_is_found_is_not_kept_without_end() -> None:
     resolver = Resolver(parse_catalog(json.dumps(MODELS)))
-    for length in range(3000):
-        name = " " * length  # no name, however long: the active model
-        assert resolver.resolve(name, active=Active("m")).name == "m"
-        assert sum(len(str(asked_for[0])) for asked_for in resolver._found) < 256 * 1024
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            # No name, whatever the white space, and however long: the active model.
+            name = f"{number:b}".replace("0", " ").replace("1", "\t") + " " * (number % 2 * 3000)
+            assert resolver.resolve(name, active=Active("m")).name == "m"
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1024 * 1024
     assert resolver.resolve("m") is resolver.resolve("m")

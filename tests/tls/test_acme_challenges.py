@@ -80,7 +80,7 @@ def test_only_who_asks_for_the_proof_is_shown_it(
                 assert (await shown(port, authority, "other.example.com"))[0] == own.der
             assert await shown(port, authority, server_name) == (own.der, None)
             # Nothing looks into handshakes any more: Python has no public name for who does.
-            assert reloader.context._msg_callback is None  # type: ignore[attr-defined]
+            assert reloader.context._msg_callback is None  # type: ignore[attr-defined]  # noqa: SLF001
         certificate = x509.load_der_x509_certificate(proof)
         extension = certificate.extensions.get_extension_for_oid(OID)
         assert protocol == ALPN

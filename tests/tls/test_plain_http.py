@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -81,7 +82,7 @@ async def test_who_never_comes_to_an_end(make_gateway: MakeGateway, tmp_path: Pa
             while not client.writer.is_closing() and time.monotonic() - since < 10:
                 client.send(b"more")
                 await asyncio.sleep(0.02)
-                if client.reader.at_eof() and running.gateway._listeners.connections.count == 0:
+                if client.reader.at_eof() and running.gateway.connections.count == 0:
                     break
             await counted(running, 0)
             assert time.monotonic() - since < 5
@@ -102,13 +103,11 @@ async def test_one_too_many_is_told_that(make_gateway: MakeGateway, tmp_path: Pa
 
 async def test_the_end_waits_for_none_of_them(make_gateway: MakeGateway, tmp_path: Path) -> None:
     tls, _ = with_tls(tmp_path)
-    async with (
-        make_gateway({}, tls=tls) as running,
-        connected(running) as silent,
-        connected(running) as half,
-    ):
-        half.send(b"GET / HTTP/1.1\r\n")
-        await counted(running, 2)
-        await running.gateway._listeners.close()
+    async with contextlib.AsyncExitStack() as clients:
+        async with make_gateway({}, tls=tls) as running:
+            silent = await clients.enter_async_context(connected(running))
+            half = await clients.enter_async_context(connected(running))
+            half.send(b"GET / HTTP/1.1\r\n")
+            await counted(running, 2)
         assert await silent.closed() == b""
         assert await half.closed() == b""

@@ -128,11 +128,11 @@ def test_hosted_elsewhere_it_has_the_same_headers() -> None:
         rule["source"]: {each["key"]: each["value"] for each in rule["headers"]}
         for rule in hosting["headers"]
     }
-    everywhere = {**page._HEADERS, **EVERY_ANSWER}
+    everywhere = {**page.HEADERS, **EVERY_ANSWER}
     del everywhere["Server"]
     assert rules["**"] == everywhere
-    assert rules["/assets/**"] == {"Cache-Control": page._FOR_EVER}
-    assert rules["/icons/**"] == {"Cache-Control": page._A_DAY}
+    assert rules["/assets/**"] == {"Cache-Control": page.FOR_EVER}
+    assert rules["/icons/**"] == {"Cache-Control": page.A_DAY}
     # What isn't there must not be the page: it would be kept for a year under the asset's name.
     (rewrite,) = hosting["rewrites"]
-    assert rules[rewrite["source"]] == {"Cache-Control": page._ASK_AGAIN}
+    assert rules[rewrite["source"]] == {"Cache-Control": page.ASK_AGAIN}
