@@ -12,12 +12,13 @@ import anthropic
 import openai
 import pytest
 
-from tests.harness import MakeGateway, Running, fake_model
-from tests.wire import CHAT, Client, connected, head, post, with_tls
+from tests.harness import MakeGateway, fake_model
+from tests.http.refused import CHATS, MESSAGES
+from tests.wire import CHAT, Client, connected, head, post
 
-CHATS = "/v1/chat/completions"
-MESSAGES = "/v1/messages"
 QUESTION = json.loads(CHAT)["messages"]
+
+
 KIB = 1024
 
 
@@ -33,15 +34,6 @@ async def refused(client: Client, path: str) -> tuple[int, str]:
     else:
         assert set(said["error"]) == {"message", "type", "code", "param"}
     return status, said["error"]["message"]
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "tls"])
-def secured(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, Any], Any]:
-    """Settings, and what a client connects with."""
-    if not request.param:
-        return {}, {}
-    tls, trusting = with_tls(tmp_path)
-    return {"tls": tls}, {"ssl": trusting}
 
 
 def long_header(size: int) -> str:
@@ -114,7 +106,7 @@ async def test_longer_heads_are_refused(
     assert "aaaa" not in caplog.text
 
 
-async def test_the_limits_are_settings_at_both_doors(
+async def test_limits_of_heads_are_settings_of_both_protocols(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     limits = {"max_url": "1KiB", "max_header": "2KiB", "max_head": "8KiB", "max_header_count": 20}
@@ -142,7 +134,9 @@ async def test_the_limits_are_settings_at_both_doors(
         assert await status(head(running, f"GET {'/v1/models?':y<1025} HTTP/1.1")) == 414
 
 
-async def test_official_clients_understand_it(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_official_clients_understand_a_refusal(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     big = {"X-Token": "t" * 40_000}
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
         async with running.openai() as ours:
@@ -208,7 +202,7 @@ async def test_every_status_has_the_shape_of_its_api(
         await asyncio.gather(*[is_refused(*case) for case in cases])
 
 
-async def test_a_key_in_a_path_is_not_logged(
+async def test_key_in_a_path_is_not_logged(
     make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who puts it where the route belongs: behind the base URL, or behind a semicolon."""
@@ -238,7 +232,9 @@ async def test_other_versions_are_answered_over_1_1(
         assert ("type" in said) == (path == MESSAGES)
 
 
-async def test_browsers_may_read_it_and_heads_have_no_body(make_gateway: MakeGateway) -> None:
+async def test_browsers_may_read_a_refusal_and_heads_have_no_body(
+    make_gateway: MakeGateway,
+) -> None:
     cors = {"origins": ["https://app.example.com"]}
     async with make_gateway({}, cors=cors) as running:
         lines = ("Origin: https://app.example.com", long_header(40 * KIB))
@@ -273,7 +269,7 @@ async def test_what_was_asked_before_is_answered_before(make_gateway: MakeGatewa
                 assert await client.closed() == b""
 
 
-async def test_a_connection_goes_on_after_an_error(make_gateway: MakeGateway) -> None:
+async def test_connection_goes_on_after_an_error(make_gateway: MakeGateway) -> None:
     async with make_gateway({}) as running, connected(running) as client:
         for request, status in (
             (head(running, "GET /nothing HTTP/1.1"), 404),
@@ -285,129 +281,3 @@ async def test_a_connection_goes_on_after_an_error(make_gateway: MakeGateway) ->
             client.send(request)
             assert (await client.answer())[0] == status
         assert await client.closed() == b""
-
-
-# --- 100 Continue --------------------------------------------------------------------------
-
-FORM = "multipart/form-data; boundary=b"
-PART = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ngood\r\n--b--\r\n'
-EXPECT = "Expect: 100-continue"
-
-
-def asks(running: Running, path: str, kind: str, length: int, *lines: str) -> bytes:
-    """The head of a POST that waits to be asked for its body."""
-    first, kinds = f"POST {path} HTTP/1.1", f"Content-Type: {kind}"
-    return head(running, first, kinds, f"Content-Length: {length}", EXPECT, *lines)
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "body"),
-    [
-        (CHATS, "application/json", CHAT),
-        (MESSAGES, "application/json", CHAT[:-1] + b', "max_tokens": 9}'),
-        ("/v1/audio/transcriptions", FORM, PART),
-        ("/upstream/good/v1/chat/completions", "application/json", CHAT),
-        ("/loadModel", "application/json", b'{"model": "good"}'),
-    ],
-)
-async def test_a_body_is_asked_for_when_it_is_wanted(
-    make_gateway: MakeGateway,
-    tmp_path: Path,
-    secured: tuple[dict[str, Any], dict[str, Any]],
-    path: str,
-    kind: str,
-    body: bytes,
-) -> None:
-    settings, options = secured
-    model = fake_model(tmp_path)
-    model["mmproj"] = model["params"]["model"]  # it hears
-    async with (
-        make_gateway({"good": model}, **settings) as running,
-        connected(running, **options) as client,
-    ):
-        for _ in range(2):
-            client.send(asks(running, path, kind, len(body)))
-            async with asyncio.timeout(10):
-                asked = await client.reader.readuntil(b"\r\n\r\n")
-            assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
-            client.send(body)
-            status, headers, _ = await client.answer()
-            assert status in (200, 404), "the scripted server has no such route"
-            assert headers["x-gateway-model"] == "good" or path == "/loadModel"
-        client.send(asks(running, path, kind, len(body)) + body)  # it doesn't wait: not asked
-        assert (await client.answer())[0] == status
-
-
-async def test_no_body_is_asked_for_in_vain(
-    make_gateway: MakeGateway, tmp_path: Path, secured: tuple[dict[str, Any], dict[str, Any]]
-) -> None:
-    settings, options = secured
-    models, limits = {"good": fake_model(tmp_path)}, {"max_body": "2KiB"}
-    async with make_gateway(models, limits=limits, **settings) as running:
-        form = "/v1/audio/transcriptions"
-        wrong = [
-            (asks(running, path, FORM, 2).replace(b"Bearer llm", b"Bearer xxx"), 401)
-            for path in (CHATS, MESSAGES, form, "/upstream/good/x", "/loadModel", "/nowhere")
-        ]
-
-        async def is_refused(request: bytes, status: int) -> None:
-            async with connected(running, **options) as client:
-                client.send(request)
-                got = await client.answer()
-                assert got[0] == status, (got, request)
-                assert got[1]["connection"] == "close"
-                assert await client.closed() == b""
-
-        await asyncio.gather(
-            *[is_refused(*one) for one in wrong],
-            *[is_refused(asks(running, path, FORM, 3000), 413) for path in (CHATS, form)],
-            is_refused(asks(running, "/upstream/good/x", FORM, 3000), 413),
-            is_refused(asks(running, CHATS, FORM, 2, "Host: evil.example"), 400),
-            is_refused(asks(running, "/v1/messages/nowhere", FORM, 2), 404),
-            is_refused(asks(running, "/v1/v1/messages", FORM, 2), 404),
-            is_refused(asks(running, CHATS, FORM, 2).replace(b"POST", b"PUT"), 405),
-            is_refused(asks(running, "/tools", FORM, 2), 403),
-            is_refused(asks(running, "/upstream/good/tools", FORM, 2), 403),
-            is_refused(asks(running, "/upstream/nothing/x", FORM, 2), 404),
-            is_refused(asks(running, f"{form}?model=nothing", FORM, 2), 404),
-            is_refused(asks(running, form, "text/plain", 2), 415),
-        )
-
-
-async def test_curl_uploads_nothing_in_vain(make_gateway: MakeGateway, tmp_path: Path) -> None:
-    """curl waits with what is over a megabyte."""
-    big = tmp_path / "big.json"
-    big.write_bytes(CHAT + b" " * 2_000_000)
-    models = {"good": fake_model(tmp_path)}
-
-    async def curl(running: Running, key: str) -> tuple[int, int, int]:
-        """Status, bytes sent, and status of the interim answer."""
-        process = await asyncio.create_subprocess_exec(
-            *("curl", "-sS", "-o", "/dev/null", "--expect100-timeout", "20", "-v"),
-            *("-w", "%{http_code} %{size_upload}", "-H", f"Authorization: Bearer {key}"),
-            *("--data-binary", f"@{big}", running.url + CHATS),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(20):
-            out, talk = await process.communicate()
-        status, sent = out.split()
-        return int(status), int(sent), talk.count(b"< HTTP/1.1 100")
-
-    async with make_gateway(models) as running:
-        assert await curl(running, "wrong") == (401, 0, 0)
-        assert await curl(running, running.key) == (200, big.stat().st_size, 1)
-    async with make_gateway(models, limits={"max_body": "1MiB"}, folder="small") as running:
-        assert await curl(running, running.key) == (413, 0, 0)
-
-
-async def test_http_1_0_is_never_asked(make_gateway: MakeGateway, tmp_path: Path) -> None:
-    async with (
-        make_gateway({"good": fake_model(tmp_path)}) as running,
-        connected(running) as client,
-    ):
-        client.send(head(running, f"POST {CHATS} HTTP/1.0", f"Content-Length: {len(CHAT)}", EXPECT))
-        async with running.request("GET", "/ping"):
-            pass  # what was sent has been read by now
-        client.send(CHAT)
-        assert (await client.answer())[0] == 200

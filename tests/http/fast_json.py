@@ -1,0 +1,86 @@
+"""What tests of the fast JSON protocol share: its connections, and answers as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from gateway.http.entrance import Entrance
+from gateway.http.fast_json import FastConnection
+from gateway.http.fast_listener import FastListener
+from tests.harness import Running
+from tests.wire import CHAT
+
+STREAM = CHAT[:-1] + b', "stream": true}'
+
+
+FIRST = "POST /v1/chat/completions HTTP/1.1"
+
+
+def listener_of(running: Running) -> FastListener:
+    found = running.gateway._listeners._runner.server
+    assert isinstance(found, Entrance)
+    return found.listener
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def answers_in(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """Status, headers and body of each answer; whatever is no answer fails."""
+    found = []
+    while data:
+        text, _, data = data.partition(b"\r\n\r\n")
+        line, *lines = text.decode().split("\r\n")
+        assert line.startswith("HTTP/1.1 ")
+        fields = [line.partition(": ") for line in lines]
+        headers = {name.lower(): value for name, _, value in fields}
+        assert len(headers) == len(fields)
+        body = b""
+        if "content-length" in headers:
+            assert "transfer-encoding" not in headers
+            length = int(headers["content-length"])
+            body, data = data[:length], data[length:]
+            assert len(body) == length
+        else:
+            assert headers["transfer-encoding"] == "chunked"
+            size = 1
+            while size:
+                digits, _, data = data.partition(b"\r\n")
+                size = int(digits, 16)
+                assert data[size : size + 2] == b"\r\n"
+                body, data = body + data[:size], data[size + 2 :]
+        found.append((int(line.split()[1]), headers, body))
+    return found
+
+
+async def narrow(running: Running, taking: socket.socket) -> FastConnection:
+    """The connection of ``taking``, once there is one, with little room in the kernel."""
+    taking.setblocking(False)
+    await until(lambda: len(listener_of(running).open) == 1)
+    (front,) = listener_of(running).open
+    assert isinstance(front, FastConnection)
+    sock = front.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return front
+
+
+# --- who leaves ----------------------------------------------------------------------------
+
+
+def nothing_is_left(running: Running) -> bool:
+    connections = running.gateway._listeners.connections
+    return not (
+        connections.count
+        or connections._by_network
+        or connections._heads
+        or connections._bodies
+        or connections._answers
+        or connections._resting
+        or listener_of(running).open
+        or running.gateway.scheduler.in_flight
+    )

@@ -1,0 +1,178 @@
+"""The fast JSON protocol: what a connection keeps, and what is left when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.backends.backend import State
+from tests.harness import MakeGateway, fake_model
+from tests.http.fast_json import STREAM, listener_of, nothing_is_left, until
+from tests.wire import CHAT, Client, connected, head, post, with_tls
+
+
+async def stream_of(client: Client) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a chunked answer."""
+    async with asyncio.timeout(20):
+        text = (await client.reader.readuntil(b"\r\n\r\n")).decode()
+        assert text.startswith("HTTP/1.1 200 ")
+        fields = (line.partition(": ") for line in text.split("\r\n")[1:-2])
+        headers = {name.lower(): value for name, _, value in fields}
+        assert headers["transfer-encoding"] == "chunked"
+        body = b""
+        while size := int(await client.reader.readline(), 16):
+            body += (await client.reader.readexactly(size + 2))[:-2]
+        assert await client.reader.readline() == b"\r\n"
+        return headers, body
+
+
+@pytest.mark.parametrize("end", ["the client leaves", "aiohttp gets it", "it rests too long"])
+async def test_task_of_a_connection_ends_with_it(make_gateway: MakeGateway, end: str) -> None:
+    limits = {"keepalive": "200ms"} if end == "it rests too long" else {}
+    async with make_gateway({}, limits=limits) as running, connected(running) as client:
+        for _ in range(2):  # one task for both
+            client.send(post(running, b"{"))
+            assert (await client.answer())[0] == 400
+        (front,) = listener_of(running).open
+        task = front._task
+        assert task is not None
+        if end == "the client leaves":
+            client.writer.close()
+        elif end == "aiohttp gets it":
+            client.send(head(running, "GET /ping HTTP/1.1"))
+            assert (await client.answer())[0] == 200
+        await until(task.done)
+        assert not task.cancelled()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_client_that_hangs_up_leaves_nothing(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture, tls: bool
+) -> None:
+    caplog.set_level("INFO", "gateway.access")
+    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if tls:
+        settings["tls"], options["ssl"] = with_tls(tmp_path)
+    record = tmp_path / "record"
+    models = {
+        "good": fake_model(tmp_path),
+        "hangs": fake_model(tmp_path, hang=1, record=record),
+        "talks": fake_model(tmp_path, chunks=100_000, pause=0.01),
+        "loads": fake_model(tmp_path, never_healthy=1),
+    }
+    async with make_gateway(models, **settings) as running:
+        whole = post(running, CHAT)
+        scheduler = running.gateway.scheduler
+
+        def asks(model: str, body: bytes = CHAT) -> bytes:
+            return post(running, body.replace(b"good", model.encode()))
+
+        phases = (b"", whole[:5], whole[:50], whole[:-1], asks("hangs"), asks("hangs") + whole)
+        for before, phase in itertools.product((b"", whole), phases):
+            async with connected(running, **options) as client:
+                client.send(before + phase)
+                if before:
+                    assert (await client.answer())[0] == 200
+                if b"hangs" in phase:
+                    await until(record.exists)
+                    record.unlink()
+                await until(lambda: bool(listener_of(running).open))
+                client.writer.transport.abort()
+            await until(lambda: nothing_is_left(running))
+        async with connected(running, **options) as client:  # within a stream
+            client.send(asks("talks", STREAM))
+            async with asyncio.timeout(20):
+                await client.reader.readuntil(b"data: ")
+            client.writer.transport.abort()
+        await until(lambda: nothing_is_left(running))
+        async with connected(running, **options) as client:  # while a model loads
+            client.send(asks("loads"))
+            await until(lambda: any(s.state is State.STARTING for s in scheduler.status()))
+            client.writer.transport.abort()
+        await until(lambda: nothing_is_left(running))
+    statuses = [line.split()[3] for line in caplog.messages if "/v1/chat" in line]
+    assert set(statuses) == {"200", "499"}
+    assert statuses.count("499") >= 4
+    assert not [r.getMessage() for r in caplog.records if r.exc_info]
+
+
+async def test_idle_connection_keeps_nothing_of_its_requests(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}) as running,
+        connected(running) as client,
+    ):
+        client.send(post(running, CHAT + b" " * 30_000) + post(running, STREAM))
+        assert (await client.answer())[0] == 200
+        assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
+        (front,) = listener_of(running).open
+        await until(lambda: front._request is None)
+        assert front.received == 0
+        assert front._expected is None
+        assert front._started_response is None
+        sock = front.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_idle_and_half_sent_requests_end_in_time(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    limits = {"keepalive": "300ms", "header_timeout": "300ms", "body_timeout": "300ms"}
+    async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
+        whole = post(running, CHAT)
+        for before in (b"", whole):
+            for rest, answer in (
+                (whole[:20], (408, "request_timeout")),
+                (whole[:-1], (408, "request_timeout")),
+            ):
+                async with connected(running) as client:
+                    client.send(before + rest)
+                    if before:
+                        assert (await client.answer())[0] == 200
+                    assert await client.error() == answer
+                    await client.closed()
+        async with connected(running) as client:
+            client.send(whole + whole)
+            assert [(await client.answer())[0] for _ in range(2)] == [200, 200]
+            assert await client.closed() == b""
+        await until(lambda: nothing_is_left(running))
+
+
+async def test_nothing_is_left_to_the_garbage_collector(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    """What a request was made of, its answer above all, is gone with it: nothing is in cycles."""
+    async with (
+        make_gateway({"good": fake_model(tmp_path)}) as running,
+        connected(running) as client,
+    ):
+
+        async def ask() -> None:
+            client.send(post(running, CHAT) + post(running, STREAM))
+            assert (await client.answer())[0] == 200
+            assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
+
+        await ask()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await ask()
+            await until(lambda: not running.gateway.scheduler.in_flight)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = [type(found) for found in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert [kind for kind in kinds if kind.__module__.startswith("gateway")] == []
