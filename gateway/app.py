@@ -98,11 +98,11 @@ def build_site(
     scheduler.died = lambda model, error: services.errors.add(
         error.message, code=error.code, model=model, request_id=None
     )
-    on_demand = OnDemand(settings, library, scheduler, accounting)
-    rows = route_table(settings, services, on_demand, source)
+    background = Background(settings, library, scheduler, accounting)
+    rows = route_table(settings, services, background, source)
     services.addresses.learn((row.method, row.path) for row in rows)
     app = Edge(services).application(rows)
-    app.cleanup_ctx.append(on_demand.run)
+    app.cleanup_ctx.append(background.run)
     fast = FastRoutes(_finder(services, rows), services.answer_headers, lifecycle)
     refusals = Refusals(services.cors, lambda path, error: dialect_at(path).body(error))
 
@@ -114,7 +114,7 @@ def build_site(
     return Site(app, fast, services.tls, services.proxies, refusals, redirect), services.body_memory
 
 
-class OnDemand:
+class Background:
     """What works beside requests, for as long as the application runs."""
 
     def __init__(
@@ -138,48 +138,48 @@ class OnDemand:
 
 
 def route_table(
-    settings: Settings, services: Services, on_demand: OnDemand, source: Path | None
+    settings: Settings, services: Services, background: Background, source: Path | None
 ) -> list[Row]:
     """Return every route: the rows of all groups of handlers, each made with what it needs.
 
     Where several rows fit a request, aiohttp takes the first.
     """
-    s = services
-    entries = Entries(settings, s.library)
-    board = Board(s.scheduler, s.library)
-    details = ModelDetails(s.headers, s.scheduler)
-    listing = Listing(s.library, s.scheduler, details)
-    router = RouterHandlers(settings, s.library, s.scheduler, listing, details, board, s.errors)
-    challenges = AcmeChallenges(s.tls, settings.public_dir)
-    report = SystemReport(
-        settings, s.library, s.scheduler, s.lifecycle, s.accounting, s.tls, source=source
-    )
+    gate, accounting, lifecycle = services.gate, services.accounting, services.lifecycle
+    library, scheduler, headers = services.library, services.scheduler, services.headers
+    errors, tls = services.errors, services.tls
+    entries = Entries(settings, library)
+    board = Board(scheduler, library)
+    details = ModelDetails(headers, scheduler)
+    listing = Listing(library, scheduler, details)
+    router = RouterHandlers(settings, library, scheduler, listing, details, board, errors)
+    challenges = AcmeChallenges(tls, settings.public_dir)
+    report = SystemReport(settings, library, scheduler, lifecycle, accounting, tls, source=source)
     page = PageHandlers(Files(DIST)) if settings.page else None
     rows = [
-        *ProbeHandlers(s.lifecycle, s.library, challenges).routes(),
+        *ProbeHandlers(lifecycle, library, challenges).routes(),
         *router.routes(),
-        *ListingHandlers(s.library, s.scheduler, listing).routes(),
-        *ClassicHandlers(s.library, s.scheduler, board, s.errors).routes(),
-        *ModelStateHandlers(s.library, s.scheduler, s.headers, entries).routes(),
+        *ListingHandlers(library, scheduler, listing).routes(),
+        *ClassicHandlers(library, scheduler, board, errors).routes(),
+        *ModelStateHandlers(library, scheduler, headers, entries).routes(),
         *ModelEntryHandlers(entries).routes(),
-        *StorageHandlers(s.library, StorageScan(settings, entries)).routes(),
-        *HubHandlers(on_demand.hub).routes(),
+        *StorageHandlers(library, StorageScan(settings, entries)).routes(),
+        *HubHandlers(background.hub).routes(),
         *SystemHandlers(report).routes(),
-        *HistoryHandlers(on_demand.history).routes(),
+        *HistoryHandlers(background.history).routes(),
         *LogHandlers().routes(),
-        *StatusHandlers(s.gate, s.accounting, s.library, s.scheduler, s.lifecycle).routes(),
-        *AdminKeyHandlers(s.gate, s.accounting, s.library).routes(),
-        *RequestHandlers(s.gate, s.accounting, s.scheduler).routes(),
-        *OwnKeyHandlers(s.gate, s.accounting).routes(),
-        *PullHandlers(settings, on_demand.pulls).routes(),
-        *ClientHandlers(settings, s.library, listing, s.tls).routes(),
+        *StatusHandlers(gate, accounting, library, scheduler, lifecycle).routes(),
+        *AdminKeyHandlers(gate, accounting, library).routes(),
+        *RequestHandlers(gate, accounting, scheduler).routes(),
+        *OwnKeyHandlers(gate, accounting).routes(),
+        *PullHandlers(settings, background.pulls).routes(),
+        *ClientHandlers(settings, library, listing, tls).routes(),
         *SchemaHandlers().routes(),
-        *RelayedHandlers(s.library, s.scheduler, s.headers, router).routes(),
+        *RelayedHandlers(library, scheduler, headers, router).routes(),
     ]
     built = page.docs if page is not None else None
     rows += OpenApiHandlers(rows, query_key=settings.auth.allow_query_key, built=built).routes()
     if settings.ui:
-        rows += WebUiHandlers(on_demand.web_ui, rows).routes()
+        rows += WebUiHandlers(background.web_ui, rows).routes()
     if page is not None:
         rows += page.routes()
     return rows

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.api.openapi.document import document
-from gateway.app import OnDemand, route_table
+from gateway.app import Background, route_table
 from gateway.backends.backend import Environment
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.facts import Headers
@@ -55,8 +55,8 @@ def rows(**settings: Any) -> list[Row]:
         scheduler=scheduler,
         tls=TlsState(),
     )
-    on_demand = OnDemand(made, library, scheduler, accounting)
-    return route_table(made, services, on_demand, source=None)
+    background = Background(made, library, scheduler, accounting)
+    return route_table(made, services, background, source=None)
 
 
 #: Those of the API: without pages, and what stands below /ui/.
