@@ -1,6 +1,4 @@
-"""What each key of models.json and conf/gateway.yaml does, by its path, for those who write
-them.
-"""
+"""What each key of models.json and conf/gateway.yaml does, by its path, for people."""
 
 from __future__ import annotations
 
@@ -15,81 +13,97 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "params.model": "A GGUF file, relative to `llm_storage` or absolute; "
         "`package:NAME/FILE` is one inside a Python package.",
         "params.instruct": "Has no effect: the chat template of the model does this.",
-        "params.interactive": "Has no effect: a server is always asked.",
-        "params.interactiveFirst": "Has no effect: a server is always asked.",
-        "params.ctxSize": "Parallel requests share it, each an equal part. Without it, what fits "
-        "the memory.",
-        "params.temperature": "How freely it chooses: 0 takes the likeliest token, 1 is usual. "
-        "For requests that don't say.",
-        "params.repeatPenalty": "Makes tokens less likely that have come before: 1 is none, "
-        "1.1 is usual.",
+        "params.interactive": "Has no effect: a server always waits for requests.",
+        "params.interactiveFirst": "Has no effect: a server always waits for requests.",
+        "params.ctxSize": "The context, which parallel requests share in equal parts. Without "
+        "it, as much"
+        " as fits the memory.",
+        "params.temperature": "How freely the model chooses tokens: 0 takes the likeliest one, "
+        "1 is usual. "
+        "For requests that don't set it.",
+        "params.repeatPenalty": "How much less likely tokens become that have occurred before: "
+        "1 is not at all,"
+        " 1.1 is usual.",
         "params.promptFile": "Has no effect: a personality opens every conversation.",
-        "params.threads": "Of the CPU, while it writes an answer.",
-        "params.threadsBatch": "Of the CPU, while it reads a prompt. Without it, as many as "
-        "`threads`.",
+        "params.threads": "Threads of the CPU while it writes an answer.",
+        "params.threadsBatch": "Threads of the CPU while it reads a prompt. Without it, as many"
+        " as `threads`.",
         "params.promptCache": "Has no effect: llama-server keeps the prompt cache by itself.",
         "params.keepPrompt": "How much of the first prompt stays when the context is full.",
-        "params.gpuLayers": "The others are computed by the CPU: 0 is no GPU. Without it, as "
-        "many as fit.",
-        "params.grammar": "In GBNF; every answer fits it, where a request brings none of its own.",
-        "params.grammarFile": "With the same, relative to `llm_storage` or absolute.",
-        "params.nPredict": "Where a request doesn't say. -1: no limit.",
-        "params.reversePrompt": "An answer ends where it would say one of these.",
+        "params.gpuLayers": "How many layers the GPU computes; the CPU computes the others, so "
+        "0 means no "
+        "GPU. Without it, as many as fit.",
+        "params.grammar": "A grammar in GBNF that every answer follows, unless a request has "
+        "one of its "
+        "own.",
+        "params.grammarFile": "A file with such a grammar, relative to `llm_storage` or absolute.",
+        "params.nPredict": "How many tokens an answer may have, for requests that don't set it."
+        " -1: no "
+        "limit.",
+        "params.reversePrompt": "Texts at which an answer ends.",
         "params.inPrefix": "Has no effect: the chat template of the model does this.",
         "params.inSuffix": "Has no effect: the chat template of the model does this.",
-        "params.topK": "Choose among so many of the likeliest tokens.",
-        "params.topP": "Choose among the likeliest tokens that make up this share.",
-        "params.ignoreEOS": "Go on where the model would end its answer.",
+        "params.topK": "Choose among this many of the likeliest tokens.",
+        "params.topP": "Choose among the likeliest tokens that together have this probability.",
+        "params.ignoreEOS": "Continue where the model would end its answer.",
         "params.randomPrompt": "Has no effect: llama.cpp no longer has it.",
         "params.logitBias": "Make single tokens likelier or less likely.",
-        "params.seed": "The same one makes the same answer to the same request; -1 is another "
+        "params.seed": "The same seed gives the same answer to the same request; -1 takes "
+        "another one "
         "each time.",
-        "params.mlock": "So that the system never swaps it out.",
-        "params.noMmap": "For disks and networks on which a mapped file is slow.",
+        "params.mlock": "Keep the model in RAM, so that the system never swaps it out.",
+        "params.noMmap": "Read the model's file rather than mapping it, for disks and networks "
+        "on which "
+        "mapping is slow.",
         "params.numa": "How to use a machine with several memory nodes.",
-        "params.batchSize": "So much of a prompt is read in one go: more is faster, and takes more "
-        "memory.",
-        "template": "A chat template of llama.cpp's; leave it out for the model's own. With it, "
-        "tool calls don't work.",
-        "personalities": "System prompts by name; each is also a model to clients, "
+        "params.batchSize": "How many tokens of a prompt are read in one go: more is faster, "
+        "and takes more"
+        " memory.",
+        "template": "The name of a chat template of llama.cpp; leave it out to use the model's own."
+        " With it, tool calls don't work.",
+        "personalities": "System prompts by name. Clients see each as a model of its own, "
         "NAME:PERSONALITY.",
         "personalities.prompt": "The system prompt, put into every request.",
-        "personalities.setParams": "Fields that are put over what clients send.",
-        "personalities.stripParams": "Fields that are taken from what clients send.",
-        "personalities.reasoning": "Whether it thinks before it answers: for how many tokens, or "
-        "how hard.",
+        "personalities.setParams": "Fields that override what clients send.",
+        "personalities.stripParams": "Fields that are removed from what clients send.",
+        "personalities.reasoning": "Whether the model thinks before it answers: for how many "
+        "tokens, or how hard.",
         "personalities.templateArgs": "Variables of the chat template.",
-        "personalities.tools": "Tools for requests that bring none, as in OpenAI's chat "
+        "personalities.tools": "Tools for requests that have none, as in OpenAI's chat "
         "completions.",
-        "personalities.description": "A line about it, for whoever chooses among them.",
-        "personalities.unlisted": "In no list: only who knows the name can use it.",
-        "aliases": "Names that clients may say in place of this one, like gpt-4o.",
-        "preload": "So that the first request needn't wait for it.",
+        "personalities.description": "A line about it, for people who choose among personalities.",
+        "personalities.unlisted": "Leave it out of lists: it can be used only by its name.",
+        "aliases": "Other names that clients may use for this model, like gpt-4o.",
+        "preload": "Load the model at the start, so that the first request needn't wait for it.",
         "pinned": "Never unload it for another model.",
-        "ttl": "Seconds, or with a unit. Without it, `scheduler.idle_unload` of gateway.yaml "
-        "counts.",
-        "memory": "What it takes, where the gateway's own measure is not right. Bytes, or with a "
-        "unit.",
-        "env": "Variables for its llama-server, like CUDA_VISIBLE_DEVICES.",
-        "extraArgs": "More arguments for its llama-server; they win over everything else.",
-        "mmproj": "The file that goes with a model that sees or hears, relative to `llm_storage`.",
-        "draftModel": "A small model of the same family that answers ahead of it.",
-        "embeddings": "It turns texts into vectors (/v1/embeddings), and doesn't chat.",
-        "reranking": "It sorts documents by a question (/v1/rerank), and doesn't chat.",
-        "parallel": "So many are answered at a time, the others wait. They share `ctxSize`.",
-        "requireGpu": "Refuse to load it on the CPU alone, while a GPU is missing.",
-        "description": "A line about it, for whoever chooses among models.",
-        "meta": "What lists say of it, over what is known.",
-        "meta.displayName": "Shown to people; clients go on to say the other one.",
-        "meta.unlisted": "In no list: only who knows the name can use it.",
-        "meta.capabilities": "Over what its file says, like chat, vision, tools.",
-        "setParams": "Fields that are put over what clients send.",
-        "stripParams": "Fields that are taken from what clients send.",
-        "url": "Nothing is started here for a model that other servers have. Of several the "
-        "least busy is asked.",
-        "key": "Sent to these servers and nowhere else. env:NAME takes it from the environment.",
-        "modelName": "If they don't call it by the name here.",
-        "caFile": "A PEM file of authorities that vouch for these servers, beside the system's.",
+        "ttl": "How long it may be idle before it is unloaded. Seconds, or with a unit. "
+        "Without it, `scheduler.idle_unload` of gateway.yaml applies.",
+        "memory": "How much memory it takes, if the gateway's own measurement is wrong. Bytes, or"
+        " with a unit.",
+        "env": "Environment variables for its llama-server, like CUDA_VISIBLE_DEVICES.",
+        "extraArgs": "More arguments for its llama-server; they override everything else.",
+        "mmproj": "The projector of a model that sees or hears, relative to `llm_storage`.",
+        "draftModel": "A small model of the same family, for speculative decoding.",
+        "embeddings": "The model turns texts into vectors (/v1/embeddings), and doesn't chat.",
+        "reranking": "The model sorts documents by a question (/v1/rerank), and doesn't chat.",
+        "parallel": "How many requests it answers at a time; the others wait. They share "
+        "`ctxSize`.",
+        "requireGpu": "Refuse to load it on the CPU alone if a GPU is missing.",
+        "description": "A line about it, for people who choose among models.",
+        "meta": "What lists say about it, in place of what is known.",
+        "meta.displayName": "The name shown to people; clients still use the other one.",
+        "meta.unlisted": "Leave it out of lists: it can be used only by its name.",
+        "meta.capabilities": "What it can do, like chat, vision, tools, in place of what its "
+        "file says.",
+        "setParams": "Fields that override what clients send.",
+        "stripParams": "Fields that are removed from what clients send.",
+        "url": "The address, or the addresses, of servers that have this model; nothing is "
+        "started here for it. The least busy one gets the next request.",
+        "key": "The key for these servers; it is sent nowhere else. env:NAME takes it from the"
+        " environment.",
+        "modelName": "What these servers call the model, if not by its name here.",
+        "caFile": "A PEM file of certificate authorities to trust for these servers, in addition "
+        "to the system's.",
         "timeout": "How long these servers may take to begin an answer. Seconds, or with a unit.",
     }
 )

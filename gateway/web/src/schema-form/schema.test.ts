@@ -61,7 +61,9 @@ describe("the schema of models.json", () => {
 
   it("divides a description into what it is for and what is allowed", () => {
     const found = field("params.topP");
-    expect(found.help).toBe("Choose among the likeliest tokens that make up this share.");
+    expect(found.help).toBe(
+      "Choose among the likeliest tokens that together have this probability.",
+    );
     expect(found.allowed).toBe("a number from 0 to 1.");
   });
 
