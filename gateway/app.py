@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -64,6 +65,9 @@ from gateway.tasks import cancel_and_wait, spawn
 from gateway.web.files import DIST, Files
 from gateway.web.page import PageHandlers
 
+if TYPE_CHECKING:
+    from gateway.conversations.keeper import Conversations
+
 
 def build_site(
     settings: Settings,
@@ -76,6 +80,7 @@ def build_site(
     accounting: Accounting,
     *,
     source: Path | None = None,
+    conversations: Conversations | None = None,
 ) -> tuple[Site, BodyMemory]:
     """Return what is served, and the memory for bodies: routes, and the services of the handlers.
 
@@ -94,6 +99,7 @@ def build_site(
         proxies=proxies,
         scheduler=scheduler,
         tls=TlsState(),
+        conversations=conversations,
     )
     scheduler.died = lambda model, error: services.errors.add(
         error.message, code=error.code, model=model, request_id=None
@@ -160,7 +166,7 @@ def route_table(
         *router.routes(),
         *ListingHandlers(library, scheduler, listing).routes(),
         *ClassicHandlers(library, scheduler, board, errors).routes(),
-        *ModelStateHandlers(library, scheduler, headers, entries).routes(),
+        *ModelStateHandlers(library, scheduler, headers, entries, services.conversations).routes(),
         *ModelEntryHandlers(entries).routes(),
         *StorageHandlers(library, StorageScan(settings, entries)).routes(),
         *HubHandlers(background.hub).routes(),

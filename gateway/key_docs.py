@@ -237,6 +237,15 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "model, times, tokens, status and client address. null: only the newest 200, in memory.",
         "accounting.max_requests": "How many records are kept on disk; the oldest are removed "
         "first.",
+        "cache": "Conversations that are saved, so that a model that comes back after a swap, or a "
+        "restart, need not read them again. What was said in them lies in these files.",
+        "cache.enabled": "Whether conversations with models of this machine are saved.",
+        "cache.dir": "Where they are saved, a folder that only the gateway may read. null: in "
+        "`cache` in the data folder.",
+        "cache.max_size": "How much disk they may take. auto: a fifth of what would be free "
+        "without them.",
+        "cache.max_age": "How long a conversation is kept that nobody continues.",
+        "cache.min_tokens": "The shortest conversation that is saved.",
         "log": "What is logged to stderr, and in which form.",
         "log.level": "The least important messages to log; `info` logs a line for each request.",
         "log.format": "The form of the log: text for people, or one JSON object a line for "

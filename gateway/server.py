@@ -18,6 +18,7 @@ from gateway.access.accounting import Accounting
 from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.access.keys import KeyRing
+from gateway.access.principal import WITHOUT_KEY
 from gateway.app import build_site
 from gateway.backends.backend import Environment
 from gateway.backends.command import find_program
@@ -44,6 +45,7 @@ from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
     from gateway.access.store import Store
+    from gateway.conversations.keeper import Conversations
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ class Gateway:
         )
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
+        self._conversations: Conversations | None = None
         self._background: list[asyncio.Task[None]] = []
         self.scheduler: Scheduler
         self._listeners: Listeners
@@ -140,6 +143,9 @@ class Gateway:
             records = Records(self.settings.data_dir / "children")
             for name in await asyncio.to_thread(records.reap_leftovers):
                 _log.warning("ended the llama-server of %s that a dead gateway left behind", name)
+            if self.settings.cache.enabled:
+                self._conversations = _make_conversations(self.settings)
+                stack.push_async_callback(self._conversations.close)
             self.scheduler = self._make_scheduler(records)
             self.library.changed = self.scheduler.apply
             stack.push_async_callback(self.scheduler.close)
@@ -153,6 +159,7 @@ class Gateway:
                 self.lifecycle,
                 self.accounting,
                 source=self._source,
+                conversations=self._conversations,
             )
             self._listeners = Listeners(site, self.settings, self.runtime.control_socket)
             # Left first, so that no client sees its backend go.
@@ -181,6 +188,7 @@ class Gateway:
             load_timeout=settings.limits.load_timeout,
             stop_grace=_STOP_GRACE,
             patience=self._patience,
+            slot_saves=self._conversations,
         )
         return Scheduler(
             self.library.catalog,
@@ -199,6 +207,9 @@ class Gateway:
         ring.changed = self.library.choices.keep_keys
         await self.accounting.open(store)
         await make_first_key(ring, self.settings, self.library, self.urls[0])
+        if self._conversations is not None:
+            await self._conversations.open()
+            _forget_with_keys(self._conversations, self.gate, ring)
         self.gate.open(ring)
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
@@ -295,6 +306,35 @@ class Gateway:
             _log.warning("shutting down with %d requests running", self.scheduler.in_flight)
         await cancel_and_wait(quiet, hurried)
         # 4. Leaving the `async with` closes connections, then backends, then the store.
+
+
+def _make_conversations(settings: Settings) -> Conversations:
+    from gateway.conversations.keeper import Conversations  # who saves none starts without it
+
+    cache = settings.cache
+    return Conversations(
+        cache.dir or settings.data_dir / "cache",
+        max_size=cache.max_size,
+        max_age=cache.max_age,
+        min_tokens=cache.min_tokens,
+    )
+
+
+def _forget_with_keys(conversations: Conversations, gate: KeyGate, ring: KeyRing) -> None:
+    """Let a key's conversations go with it, and now those of keys that went before."""
+    before = gate.rights_changed
+
+    def forget() -> None:
+        conversations.forget_others(
+            lambda owner: owner in WITHOUT_KEY or ring.lookup.is_known(owner)
+        )
+
+    def changed() -> None:
+        before()
+        forget()
+
+    gate.rights_changed = changed
+    forget()
 
 
 def _program(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -94,6 +94,11 @@ class KeyLookup:
         known = self._by_id.get(principal.key_id)
         return known is not None and known.principal is principal and not known.revoked
 
+    def is_known(self, key_id: str) -> bool:
+        """Return whether there is such a key that has not been revoked; it may have expired."""
+        known = self._by_id.get(key_id)
+        return known is not None and not known.revoked
+
     def standing(self, key_id: str, now: float) -> Principal:
         """Return what a key that was found before may do at ``now``.
 

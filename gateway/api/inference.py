@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from gateway.access.principal import Principal
+from gateway.api.conversation import turn_of
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
@@ -61,6 +62,7 @@ class JsonRoute:
         self._rewrite = with_responses if route.format is CHAT and not unqueued else None
         self._numbered = route.format is RESPONSES and not unqueued
         self._send = answer_unqueued if unqueued else send
+        self._generates = route.streams and not unqueued
 
     async def __call__(self, request: Request, context: RequestContext) -> Answer:
         """Answer ``request``."""
@@ -71,6 +73,8 @@ class JsonRoute:
         except NotJson as error:
             raise no_json(request.headers, error) from None
         del raw  # not kept: a stream lives for minutes, and prompts are long
+        if context.services.conversations is not None and self._generates:
+            call.turn = await turn_of(request, context, call, self._format)
         return await self._send(request, context, call)
 
     async def prepare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -20,17 +20,26 @@ from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
+if TYPE_CHECKING:
+    from gateway.conversations.keeper import Conversations
+
 
 class ModelStateHandlers:
     """Shows the state of models, and the logs of their llama-servers."""
 
     def __init__(
-        self, library: Library, scheduler: Scheduler, headers: Headers, entries: Entries
+        self,
+        library: Library,
+        scheduler: Scheduler,
+        headers: Headers,
+        entries: Entries,
+        conversations: Conversations | None = None,
     ) -> None:
         self._library = library
         self._scheduler = scheduler
         self._headers = headers
         self._entries = entries
+        self._conversations = conversations
 
     def routes(self) -> Routes:
         """Return the rows of its routes."""
@@ -50,7 +59,8 @@ class ModelStateHandlers:
         data = []
         for status in self._scheduler.status():
             spec = library.catalog.models.get(status.name)
-            data.append({**asdict(status), **_what_it_is(spec, headers)})
+            spared = self._prompt_cache(status.name)
+            data.append({**asdict(status), **_what_it_is(spec, headers), **spared})
         common = library.choices.common
         active = common._asdict() if common else None
         return json_response(
@@ -62,6 +72,12 @@ class ModelStateHandlers:
                 "machine": await machine_report(self._scheduler),
             }
         )
+
+    def _prompt_cache(self, model: str) -> dict[str, Any]:
+        if self._conversations is None:
+            return {}
+        counts = self._conversations.counts(model)
+        return {"prompt_cache": asdict(counts) if counts is not None else None}
 
     async def model_log(self, request: web.Request) -> web.StreamResponse:
         """GET /admin/models/NAME/log: what its llama-server wrote, then what it writes, as events.

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from gateway.backends import process
 from gateway.backends.flights import Flights
@@ -46,6 +46,17 @@ class State(enum.StrEnum):
     STOPPING = "stopping"
     BACKOFF = "backoff"
     FAILED = "failed"
+
+
+class SlotSaves(Protocol):
+    """What saves the slots of llama-servers, where that is wanted."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where llama-server is to write them, if that can be written to."""
+
+    async def leave(self, backend: Backend, pool: Upstream, /) -> None:
+        """The process of ``backend`` is about to be ended; ``pool``: connections to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,8 @@ class Environment:
     growth_interval: float = 30.0
     #: Between two looks at a remote server that is up.
     health_interval: float = 30.0
+    #: None: nobody saves what is in slots.
+    slot_saves: SlotSaves | None = None
     #: Variables with keys that are none of a child's business. Grows with models.json: what
     #: once was a key stays one.
     withheld: set[str] = field(default_factory=set)
@@ -163,6 +176,11 @@ class Backend(ABC):
     @property
     def pid(self) -> int | None:
         """Its process, if it has one, while there is one."""
+        return None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What a state of its slots fits that was saved, where they can be; while it runs."""
         return None
 
     @property

@@ -78,11 +78,12 @@ def build_command(
     environ: Mapping[str, str],
     devices: Sequence[str] = (),
     variables: Mapping[str, str] = MappingProxyType({}),
+    slot_saves: Path | None = None,
 ) -> Command:
     """The command that serves ``spec`` on the Unix socket ``socket`` (must end in ``.sock``).
 
     ``devices``: the GPUs to use, by llama-server's names; without, as it likes. ``variables``: to
-    be set beside those of ``spec``, which win.
+    be set beside those of ``spec``, which win. ``slot_saves``: the folder that slots are saved in.
     ``program`` comes from :func:`find_program`. Raises :class:`LoadFailed` where a file of the
     model cannot be named.
     """
@@ -106,6 +107,10 @@ def build_command(
         argv += ["--device", ",".join(devices)]
         argv += ["--device-draft", ",".join(devices)] if "draftModel" in files else []
         env["MTMD_BACKEND_DEVICE"] = devices[0]  # the projector would take the first there is
+    if slot_saves is not None:
+        argv += ["--slot-save-path", str(slot_saves)]
+        # An idle slot would be emptied into memory, where no save reaches it.
+        env["LLAMA_ARG_CACHE_IDLE_SLOTS"] = "0"
     argv += spec.extra_args
     env |= {**variables, **spec.env}
     if any("\0" in text for text in (*argv, *env.values())):

@@ -104,6 +104,11 @@ class LocalBackend(Backend):
         return self._run.progress if self._run is not None else None
 
     @property
+    def fingerprint(self) -> str | None:
+        """What a saved state of its slots fits."""
+        return self._run.fingerprint if self._run is not None else None
+
+    @property
     def degraded(self) -> str | None:
         """Why it runs on the CPU, where it should not."""
         return self._run.degraded if self._run is not None else None
@@ -320,10 +325,16 @@ class LocalBackend(Backend):
         try:
             await cancel_and_wait(self._starting, self._watching)
             self._starting = self._watching = None
+            await self._save_slots()
             await self._clean_up()
         finally:
             self._stopping = None
             self._enter(State.STOPPED)
+
+    async def _save_slots(self) -> None:
+        saves, run = self._env.slot_saves, self._run
+        if saves is not None and run is not None and run.pool is not None:
+            await saves.leave(self, run.pool)
 
     async def _clean_up(self) -> None:
         """End what is left of the run. A call that was cancelled can be made again and goes on."""

@@ -14,9 +14,10 @@ import orjson
 
 from gateway.backends import process
 from gateway.backends.backend import OUT_OF_MEMORY, Environment
-from gateway.backends.command import Command, build_command, find_program
+from gateway.backends.command import Command, build_command, find_program, model_files
 from gateway.backends.deaths import how_it_ended
 from gateway.backends.fallback import gpu_required, says_cpu_only
+from gateway.backends.fingerprint import fingerprint
 from gateway.backends.health import Health
 from gateway.backends.logring import LogRing
 from gateway.backends.oom import looks_like_oom
@@ -65,6 +66,8 @@ class ServerRun:
         self.child: process.Child | None = None
         self.pool: UpstreamPool | None = None
         self.degraded = degraded
+        #: What a saved state of its slots fits, where they can be saved.
+        self.fingerprint: str | None = None
         #: Bytes of the model's file, and its layers on GPUs as far as its llama-server says.
         self.weights = 0
         self.layers: int | None = None
@@ -88,6 +91,7 @@ class ServerRun:
             environ=self._env.for_children,
             devices=devices,
             variables=variables,
+            slot_saves=(slot_saves := self._slot_saves(spec)),
         )
         model = resolve_model_path(spec.params.model or "", self._env.llm_storage)
         if not model.is_file():
@@ -98,7 +102,15 @@ class ServerRun:
                 code="model_file_not_found",
             )
         self.weights = sum(part.stat().st_size for part in split_parts(model) if part.is_file())
+        if slot_saves is not None:
+            files = (*split_parts(model), *model_files(spec, self._env.llm_storage).values())
+            self.fingerprint = fingerprint(command, files)
         return command
+
+    def _slot_saves(self, spec: LocalModel) -> Path | None:
+        saves = self._env.slot_saves
+        writes = not (spec.embeddings or spec.reranking)
+        return saves.folder if saves is not None and writes else None
 
     async def until_ready(self, command: Command) -> process.Child:
         """Start it, and return when GET /health answers 200."""

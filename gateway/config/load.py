@@ -155,5 +155,6 @@ def _absolute(settings: Settings, root: Path) -> Settings:
         llm_storage=root / settings.llm_storage.expanduser(),
         public_dir=root / settings.public_dir.expanduser(),
         llama_server=server,
+        cache=replace(settings.cache, dir=resolve(settings.cache.dir)),
         tls=tls,
     )

@@ -18,6 +18,7 @@ from gateway.config.settings import (
     AcmeSettings,
     AdminSettings,
     AuthSettings,
+    CacheSettings,
     CorsSettings,
     LimitSettings,
     LogSettings,
@@ -239,6 +240,15 @@ _ACCOUNTING = _section(
     max_requests=key(int, "a whole number of 1 or more", ge=1),
 )
 
+_CACHE = _section(
+    CacheSettings,
+    enabled=key(bool, "true or false"),
+    dir=key(Path | None, "a folder, or null"),
+    max_size=key(Literal["auto"] | Size, "auto, or a size like 20GiB"),
+    max_age=key(Duration, "a duration like 30d, over 0", gt=0),
+    min_tokens=key(int, "a whole number of 1 or more", ge=1),
+)
+
 _LOG = _section(
     LogSettings,
     level=key(Literal["debug", "info", "warning", "error"], "debug, info, warning or error"),
@@ -270,6 +280,7 @@ SETTINGS: Final = _section(
     limits=key(_LIMITS, "an object"),
     scheduler=key(_SCHEDULER, "an object"),
     accounting=key(_ACCOUNTING, "an object"),
+    cache=key(_CACHE, "an object"),
     log=key(_LOG, "an object"),
     page=key(bool, "true or false"),
     ui=key(bool, "true or false"),

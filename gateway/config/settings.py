@@ -141,6 +141,17 @@ class AccountingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """Conversations that are saved. ``dir``: without one, in the data folder. Seconds, bytes."""
+
+    enabled: bool = False
+    dir: Path | None = None
+    max_size: int | Literal["auto"] = "auto"
+    max_age: float = 30 * 86_400.0
+    min_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is written to stderr, and how."""
 
@@ -168,6 +179,7 @@ class Settings:
     limits: LimitSettings = LimitSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     accounting: AccountingSettings = AccountingSettings()
+    cache: CacheSettings = CacheSettings()
     log: LogSettings = LogSettings()
     page: bool = True
     ui: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gateway.access.accounting import Accounting
 from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
@@ -23,6 +25,9 @@ from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
 from gateway.proxy.shaping import Rules
 from gateway.proxy.template import Templates
 
+if TYPE_CHECKING:
+    from gateway.conversations.keeper import Conversations
+
 
 class Services:
     """What the pipeline and the routes of models work with; a request's context leads to it.
@@ -36,6 +41,7 @@ class Services:
         "answer_headers",
         "body_memory",
         "bounds",
+        "conversations",
         "cors",
         "endings",
         "errors",
@@ -69,6 +75,7 @@ class Services:
         proxies: Proxies,
         scheduler: Scheduler,
         tls: TlsState,
+        conversations: Conversations | None = None,
     ) -> None:
         self.accounting = accounting
         self.addresses = Addresses()
@@ -83,6 +90,8 @@ class Services:
         self.proxies = proxies
         self.scheduler = scheduler
         self.tls = tls
+        #: What saves them, where that is wanted.
+        self.conversations = conversations
         self.templates = Templates()
         self.limits = settings.limits
         self.bounds = Bounds(settings.limits.request)

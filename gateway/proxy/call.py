@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.backends.backend import Backend
 from gateway.errors import GatewayError
@@ -16,6 +16,9 @@ from gateway.proxy.ending import Ending
 from gateway.proxy.gathered import Gatherer
 from gateway.proxy.heartbeat import Passed, Pulse
 from gateway.proxy.sse import Usage
+
+if TYPE_CHECKING:
+    from gateway.conversations.keeper import Turn
 
 
 class Mender(Passed, Protocol):
@@ -73,10 +76,16 @@ class Call:
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
     #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
     heartbeat: float = 10.0
+    #: What places its conversation in a slot, and the slot that it names then, if it has to.
+    turn: Turn | None = None
+    slot: int | None = None
 
     def sending(self) -> bytes | AsyncIterable[bytes]:
         """The body as it is to be sent."""
-        return self.body if isinstance(self.body, bytes) else self._passing(self.body)
+        body = self.body
+        if not isinstance(body, bytes):
+            return self._passing(body)
+        return body if self.slot is None else with_slot(body, self.slot)
 
     async def _passing(self, body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         try:
@@ -159,6 +168,11 @@ class Outcome:
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as the client may see it."""
         return error
+
+
+def with_slot(body: bytes, slot: int) -> bytes:
+    """Return a JSON object that is not empty with ``id_slot`` as its first field."""
+    return b'{"id_slot":%d,' % slot + body[body.index(b"{") + 1 :]
 
 
 async def finish(started_response: StartedResponse) -> None:

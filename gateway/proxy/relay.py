@@ -95,6 +95,8 @@ async def relay(
                     await refuse_suspects(
                         scheduler, outcome.key, call.model, call.target, call.body
                     )
+                if call.turn is not None:
+                    call.slot = await call.turn.begin(backend, call.target)
                 flight = backend.flights.begin(call.target, call.body)
                 return await _attempt(
                     start_response, scheduler, lease, flight, deaths, call, outcome, heart
@@ -129,6 +131,8 @@ async def relay(
                     raise error.__cause__ from None
                 raise
             finally:
+                if call.turn is not None:
+                    call.turn.end(outcome)
                 if lease is not None:
                     lease.release()
     except (GatewayError, asyncio.CancelledError) as broke:

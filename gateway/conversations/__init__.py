@@ -1,0 +1,1 @@
+"""Prompt caches that outlive a swap: which conversation is in which slot, and what is saved."""

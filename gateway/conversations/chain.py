@@ -1,0 +1,149 @@
+"""What makes a prompt, as a chain of hashes: equal beginnings have equal links. Pure.
+
+Nothing is tokenised. A link stands for everything up to it, so two requests have the same
+beginning as far as their links agree. A link that is wrong leads to a slot that fits less well,
+never to a wrong answer: llama-server itself compares tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+#: Bytes of a link.
+_LINK: Final = 16
+#: Characters of a raw completion's prompt to a link.
+_BLOCK: Final = 1024
+#: Links that are remembered, so that messages seen before are not serialised again.
+_KEPT: Final = 65_536
+#: Where each format has its messages; raw completions have a text.
+_MESSAGES: Final = {"chat": "messages", "anthropic": "messages", "responses": "input"}
+#: What else of a body becomes part of the prompt, before the messages.
+_BEFORE: Final = (
+    "system",
+    "instructions",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "chat_template",
+    "chat_template_kwargs",
+    "reasoning",
+    "reasoning_effort",
+    "reasoning_format",
+    "thinking",
+    "response_format",
+    "json_schema",
+    "text",
+    "add_generation_prompt",
+    "lora",
+)
+
+
+class Chain(NamedTuple):
+    """``links``: one for each message; ``sizes``: the characters up to and with each."""
+
+    links: tuple[bytes, ...]
+    sizes: tuple[int, ...]
+
+    def common(self, links: tuple[bytes, ...]) -> int:
+        """Return how many links these and others have in common, from the beginning."""
+        count = 0
+        for mine, other in zip(self.links, links, strict=False):
+            if mine != other:
+                break
+            count += 1
+        return count
+
+    def size(self, count: int | None = None) -> int:
+        """Return the characters of the first ``count`` links, or of all."""
+        count = len(self.links) if count is None else count
+        return self.sizes[count - 1] if count else 0
+
+
+NO_CHAIN: Final = Chain((), ())
+
+
+class Chains:
+    """Makes chains, and remembers links of messages by hashes of this process alone."""
+
+    def __init__(self, most: int = _KEPT) -> None:
+        self._most = most
+        self._seen: dict[tuple[bytes, str, int], bytes] = {}
+
+    def of(self, body: Mapping[str, Any], format: str, owner: str) -> Chain:
+        """Return the chain of a request of ``owner``, or :data:`NO_CHAIN` where it has none.
+
+        Owners share no links, so that nobody learns by timing what another one asked.
+        """
+        if len(self._seen) > self._most:
+            self._seen.clear()
+        before = [(name, body[name]) for name in _BEFORE if name in body]
+        try:
+            root = _digest(b"", orjson.dumps((owner, format, before)))
+            return self._of_body(root, len(orjson.dumps(before)) if before else 0, body, format)
+        except (TypeError, AttributeError):  # an integer over 64 bits, or no message
+            return NO_CHAIN
+
+    def _of_body(self, root: bytes, start: int, body: Mapping[str, Any], format: str) -> Chain:
+        field = _MESSAGES.get(format)
+        if field is None:
+            prompt = body.get("prompt")
+            return _of_text(root, prompt) if isinstance(prompt, str) else NO_CHAIN
+        messages = body.get(field)
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        if not isinstance(messages, list):
+            return NO_CHAIN
+        return self._of_messages(root, start, messages)
+
+    def _of_messages(self, root: bytes, total: int, messages: list[Any]) -> Chain:
+        seen = self._seen
+        links: list[bytes] = []
+        sizes: list[int] = []
+        link = root
+        for message in messages:
+            content = message.get("content")
+            role = message.get("role")
+            if content.__class__ is str and role.__class__ is str and len(message) == 2:
+                # Not the text itself as a key: that would keep whole conversations in memory.
+                key = (link, role, hash(content))
+                known = seen.get(key)
+                if known is None:
+                    known = seen[key] = _digest(link, orjson.dumps((role, content)))
+                link = known
+                total += len(content)
+            else:
+                written = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
+                link = _digest(link, written)
+                total += len(written)
+            links.append(link)
+            sizes.append(total)
+        return Chain(tuple(links), tuple(sizes))
+
+
+def chain_in(raw: bytes, format: str, owner: str) -> tuple[Chain | None, None]:
+    """Return that of the body in ``raw``, a JSON object; ``None`` where it names its slot.
+
+    For :data:`gateway.workers.WORKERS`.
+    """
+    try:
+        body = orjson.loads(raw)
+    except ValueError:  # what only the standard library can read
+        return NO_CHAIN, None
+    return (None if "id_slot" in body else Chains().of(body, format, owner)), None
+
+
+def _of_text(link: bytes, text: str) -> Chain:
+    links: list[bytes] = []
+    ends = [*range(_BLOCK, len(text) + 1, _BLOCK)]
+    for end in ends:
+        link = _digest(link, text[end - _BLOCK : end].encode("utf-8", "surrogatepass"))
+        links.append(link)
+    return Chain(tuple(links), tuple(ends))
+
+
+def _digest(link: bytes, data: bytes) -> bytes:
+    return blake2b(data, digest_size=_LINK, key=link).digest()

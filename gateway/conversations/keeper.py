@@ -1,0 +1,161 @@
+"""Each request's conversation: placed in a slot before it is sent, noted there afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from gateway.backends.backend import Backend
+from gateway.conversations.chain import Chain, Chains
+from gateway.conversations.files import Files
+from gateway.conversations.shelf import Counts, Shelf
+from gateway.conversations.slots import Slot, Slots
+from gateway.errors import GatewayError
+from gateway.upstream import Upstream
+
+_log = logging.getLogger(__name__)
+
+#: Paths at llama-server that take no ``id_slot``: it chooses the slot itself.
+_CHOOSES: Final = frozenset({"/v1/messages"})
+#: Seconds that a swap may be delayed by what has to be saved first, at most.
+_LEAVING: Final = 10.0
+
+
+class Told(Protocol):
+    """What an answer told of its tokens."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def tokens_per_second(self) -> float | None: ...
+
+
+class Ended(Protocol):
+    """What became of a request: see :class:`gateway.proxy.call.Outcome`."""
+
+    @property
+    def usage(self) -> Told | None: ...
+    @property
+    def began(self) -> float | None: ...
+    @property
+    def events(self) -> int: ...
+
+
+class Conversations:
+    """Those of one gateway."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_size: int | Literal["auto"],
+        max_age: float,
+        min_tokens: int,
+    ) -> None:
+        self._folder = folder
+        self._shelf = Shelf(Files(folder, max_size), max_age=max_age, min_tokens=min_tokens)
+        self.chains = Chains()
+        self._slots: dict[Backend, Slots] = {}
+        self.open, self.close = self._shelf.open, self._shelf.close
+
+    @property
+    def folder(self) -> Path | None:
+        """Where llama-server is to write, if that can be written to."""
+        return self._folder if self._shelf.usable else None
+
+    def turn(self, chain: Chain, owner: str) -> Turn:
+        """Return what places a request of the key ``owner``."""
+        return Turn(self, chain, owner)
+
+    def slots_of(self, backend: Backend) -> Slots | None:
+        """Return those of the process that runs now, if its conversations can be saved."""
+        fingerprint = backend.fingerprint
+        if fingerprint is None or not self._shelf.usable:
+            return None
+        slots = self._slots.get(backend)
+        if slots is None or slots.starts != backend.starts:
+            slots = self._slots[backend] = Slots(backend, fingerprint, self._shelf)
+        return slots
+
+    async def leave(self, backend: Backend, pool: Upstream) -> None:
+        """Save what the process of ``backend`` still holds; it is about to be ended."""
+        slots = self._slots.pop(backend, None)
+        if slots is not None and slots.starts == backend.starts and self._shelf.usable:
+            await slots.leave(pool, _LEAVING)
+
+    def forget_others(self, known: Callable[[str], bool]) -> None:
+        """Remove the conversations of keys that are not ``known`` any more."""
+        if count := self._shelf.forget(goes=lambda saved: not known(saved.owner)):
+            _log.info("removed %d saved conversations of keys that are gone", count)
+
+    def counts(self, model: str) -> Counts | None:
+        """Return what was spared for ``model``, and why nothing is any more."""
+        return self._shelf.counts.get(model)
+
+
+class Turn:
+    """One request, which may be sent several times: each between :meth:`begin` and :meth:`end`."""
+
+    __slots__ = ("_chain", "_owner", "_promised", "_sent", "_slot", "_slots", "_within")
+
+    def __init__(self, within: Conversations, chain: Chain, owner: str) -> None:
+        self._within = within
+        self._chain = chain
+        self._owner = owner
+        self._slots: Slots | None = None
+        self._slot: Slot | None = None
+        self._promised: int | None = None
+        self._sent = 0.0
+
+    async def begin(self, backend: Backend, target: str) -> int | None:
+        """Place it; return the slot that it has to name, if there are several."""
+        slots = self._within.slots_of(backend)
+        if slots is None:
+            return None
+        if slots.several and target in _CHOOSES:
+            return None  # a slot of which something else is believed is found out when it is saved
+        try:
+            placed = await slots.admit(self._chain)
+        except GatewayError:
+            return None  # the process has gone: so will be found by who sends the request
+        if placed is None:
+            return None
+        self._slots = slots
+        self._slot, self._promised = placed
+        self._sent = time.perf_counter()
+        return self._slot.number if slots.several else None
+
+    def end(self, ended: Ended) -> None:
+        """Its answer is over, however that came."""
+        slots, slot = self._slots, self._slot
+        if slots is None or slot is None:
+            return
+        self._slots = self._slot = None
+        told = ended.usage
+        slots.done(
+            slot,
+            self._chain,
+            self._owner,
+            prompt=told.prompt_tokens if told is not None else None,
+            cached=told.cached_tokens if told is not None else 0,
+            completion=told.completion_tokens if told is not None else 0,
+            seconds=self._seconds(ended),
+            promised=self._promised,
+        )
+
+    def _seconds(self, ended: Ended) -> float | None:
+        """How long its prompt was read; what isn't streamed begins when all of it is written."""
+        told = ended.usage
+        if told is None or ended.began is None:
+            return None
+        seconds = ended.began - self._sent
+        if not ended.events and told.tokens_per_second:
+            seconds -= told.completion_tokens / told.tokens_per_second
+        return seconds

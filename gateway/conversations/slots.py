@@ -1,0 +1,316 @@
+"""The slots of one llama-server process: what is in each, and what is read and written there.
+
+What was seen of llama-server b10434, and decides how this is done: ``id_slot`` chooses the slot of
+every generating route but Anthropic's messages; save, restore and a request wait until their slot
+is idle; a restore that fails leaves the slot empty; a save of a slot that lost its content writes
+few tokens, or none, and says success, so what was written is compared with what was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Any, Final
+
+import orjson
+
+from gateway.backends.backend import Backend
+from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.index import Saved
+from gateway.conversations.place import SlotView, place
+from gateway.conversations.shelf import Shelf
+from gateway.errors import GatewayError
+from gateway.tasks import spawn
+from gateway.upstream import Upstream, UpstreamError
+
+_log = logging.getLogger(__name__)
+
+_JSON: Final = b"Content-Type: application/json\r\n"
+#: Seconds for a file to be written or read.
+_PATIENCE: Final = 60.0
+#: Seconds after an answer until its conversation is saved, if nobody needs its slot.
+_PAUSE: Final = 3.0
+#: Characters to a token, where only those are known; few, so that too much is saved.
+_CHARACTERS: Final = 3
+#: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
+_TOLERANCE: Final = 16
+#: Restores in a row of which llama-server used less than half, until it is left alone.
+_FAILURES: Final = 3
+#: Tokens that have to be computed for a speed to be learnt from.
+_MEASURABLE: Final = 64
+
+
+class Slot:
+    """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.busy = False
+        self.lock = asyncio.Lock()  # held while it is saved or restored
+        self.last_used = 0.0
+        self.unsaved = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of its content any more."""
+        self.hold(NO_CHAIN, "")
+        self.unsaved = False
+
+    def hold(self, chain: Chain, owner: str, *, prompt: int | None = None, tokens: int = 0) -> None:
+        """Have this in it."""
+        self.chain, self.owner, self.prompt = chain, owner, prompt
+        self.tokens = tokens or chain.size() // _CHARACTERS
+        self.told = tokens > 0
+
+    def view(self) -> SlotView:
+        """Return it as a decision sees it."""
+        return SlotView(self.number, self.chain, not self.busy, self.last_used)
+
+
+class Slots:
+    """Those of one start of ``backend``."""
+
+    def __init__(self, backend: Backend, fingerprint: str, shelf: Shelf) -> None:
+        self.backend = backend
+        self.starts = backend.starts
+        self.fingerprint = fingerprint
+        self._shelf = shelf
+        self._slots = [Slot(number) for number in range(backend.spec.parallel)]
+        self._failures = 0
+        self._ended = False
+        #: Tokens of prompts that it reads in a second, as far as that has been seen.
+        self._speed: float | None = None
+
+    @property
+    def current(self) -> bool:
+        """Return whether its process is the one that runs now."""
+        return not self._ended and self.starts == self.backend.starts
+
+    @property
+    def several(self) -> bool:
+        """Return whether there is more than one."""
+        return len(self._slots) > 1
+
+    async def admit(self, chain: Chain) -> tuple[Slot, int | None] | None:
+        """Have a slot for a request with ``chain``, and in it as much as is known of that.
+
+        Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
+        knows); ``None`` if there is no free one. Give it back with :meth:`done`. A slot that was
+        taken is free again if this is cancelled.
+        """
+        found = self._shelf.longest(self.fingerprint, chain)
+        views = [slot.view() for slot in self._slots]
+        least = self._shelf.min_tokens * _CHARACTERS
+        placing = place(chain, views, found.links if found is not None else 0, least)
+        if placing is None:
+            return None
+        slot = self._slots[placing.slot]
+        self._take(slot)
+        promised: int | None = None
+        try:
+            async with slot.lock:
+                loses = slot.tokens * placing.loses // max(1, slot.chain.size())
+                if slot.unsaved and loses >= self._shelf.min_tokens:
+                    await self._save(slot, self.backend.pool)
+                if placing.restore and found is not None:
+                    whole = found.links == len(found.saved.chain.links)
+                    if await self._restore(slot, found.saved) and whole:
+                        promised = found.saved.promised
+        except BaseException:
+            slot.busy = False
+            raise
+        return slot, promised
+
+    def _take(self, slot: Slot) -> None:
+        slot.busy = True
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
+
+    def done(
+        self,
+        slot: Slot,
+        chain: Chain,
+        owner: str,
+        *,
+        prompt: int | None,
+        cached: int,
+        completion: int,
+        seconds: float | None,
+        promised: int | None,
+    ) -> None:
+        """The request that took ``slot`` is over.
+
+        ``prompt``: its tokens, of which ``cached`` had not to be computed, as its answer told;
+        ``None``: there was no whole answer. ``seconds``: until its answer began.
+        """
+        slot.busy = False
+        slot.last_used = time.monotonic()
+        if prompt is None:
+            common = chain.common(slot.chain.links)
+            kept = Chain(chain.links[:common], chain.sizes[:common])
+            slot.hold(kept, owner)
+            slot.unsaved = slot.unsaved and common > 0
+        else:
+            slot.hold(chain, owner, prompt=prompt, tokens=prompt + completion)
+            slot.unsaved = bool(chain.links)
+            self._learn(prompt - cached, seconds)
+            if promised is not None:
+                self._verify(promised, cached)
+        if slot.unsaved and self.current:
+            loop = asyncio.get_running_loop()
+            slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
+
+    def _learn(self, computed: int, seconds: float | None) -> None:
+        if computed >= _MEASURABLE and seconds is not None and seconds > 0:
+            speed = computed / seconds
+            self._speed = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
+
+    def _verify(self, promised: int, cached: int) -> None:
+        if cached >= promised // 2:
+            self._failures = 0
+            self._shelf.count_hit(self.backend.spec.name, cached, self._seconds(cached))
+            return
+        self._failures += 1
+        if self._failures >= _FAILURES:
+            self._shelf.switch_off(
+                self.backend.spec.name,
+                self.fingerprint,
+                f"of {promised} tokens that were restored llama-server used {cached}, "
+                f"{_FAILURES} times in a row",
+            )
+
+    def _seconds(self, tokens: int) -> float:
+        """What it takes to compute so many."""
+        return tokens / (self._speed or 500.0)
+
+    # --- saving ------------------------------------------------------------------------------
+
+    def _begin_to_save(self, slot: Slot) -> None:
+        slot.timer = None
+        if not slot.busy and self.current:
+            name = f"save slot {slot.number} of {self.backend.spec.name}"
+            self._shelf.keep_track(spawn(self._save_idle(slot), name=name))
+
+    async def _save_idle(self, slot: Slot) -> None:
+        async with slot.lock:
+            if slot.unsaved and not slot.busy and self.current:
+                try:
+                    pool = self.backend.pool
+                except UpstreamError:
+                    return  # it has gone meanwhile
+                await self._save(slot, pool)
+
+    async def leave(self, pool: Upstream, limit: float) -> None:
+        """The process is about to be ended: save what isn't, for ``limit`` seconds at most.
+
+        And never for longer than it would take to compute it again.
+        """
+        self._ended = True
+        for slot in self._slots:
+            if slot.timer is not None:
+                slot.timer.cancel()
+                slot.timer = None
+        left = [slot for slot in self._slots if slot.unsaved and not slot.busy]
+        left = [slot for slot in left if slot.tokens >= self._shelf.min_tokens]
+        limit = min(limit, sum(self._seconds(slot.tokens) for slot in left))
+        try:
+            async with asyncio.timeout(limit):
+                for slot in sorted(left, key=lambda slot: -slot.tokens):
+                    async with slot.lock:
+                        if slot.unsaved:
+                            await self._save(slot, pool)
+        except TimeoutError:
+            _log.info("model %s: not all of its conversations were saved", self.backend.spec.name)
+
+    async def _save(self, slot: Slot, pool: Upstream) -> None:
+        shelf = self._shelf
+        slot.unsaved = False
+        if slot.tokens < shelf.min_tokens or shelf.off(self.fingerprint) is not None:
+            return
+        name = self.backend.spec.name
+        if not await shelf.make_room(self.fingerprint, slot.tokens):
+            return
+        now = shelf.wall()
+        saved = Saved(
+            name=secrets.token_hex(12),
+            model=name,
+            fingerprint=self.fingerprint,
+            owner=slot.owner,
+            chain=slot.chain,
+            tokens=0,
+            promised=slot.prompt,
+            seconds=0.0,
+            created=now,
+            used=now,
+        )
+        told = slot.tokens if slot.told else None
+        try:
+            said = await _act(pool, slot.number, "save", shelf.new_name(saved))
+        except BaseException:
+            shelf.discard(saved)
+            raise
+        tokens, written = _number(said, "n_saved"), _number(said, "n_written")
+        if (problem := said.get("problem")) is not None:
+            shelf.discard(saved)
+            if said.get("status") == 501:
+                shelf.switch_off(name, self.fingerprint, problem)
+            else:
+                shelf.warn_once(f"model {name}: a conversation could not be saved: {problem}")
+            return
+        other = told is not None and not (
+            (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
+        )
+        if tokens < shelf.min_tokens or other:
+            shelf.discard(saved)  # something else is in the slot
+            slot.forget()
+            return
+        saved.tokens, saved.size, saved.seconds = tokens, written, self._seconds(tokens)
+        shelf.put(saved)
+
+    # --- restoring -----------------------------------------------------------------------------
+
+    async def _restore(self, slot: Slot, saved: Saved) -> bool:
+        shelf = self._shelf
+        if not await shelf.is_whole(saved):
+            return False
+        slot.forget()  # llama-server empties one that it can't restore
+        said = await _act(self.backend.pool, slot.number, "restore", shelf.file_name(saved))
+        if (problem := said.get("problem")) is not None:
+            name = self.backend.spec.name
+            shelf.warn_once(f"model {name}: a conversation could not be restored: {problem}")
+            if "status" not in said:
+                shelf.drop(saved)  # it may have died of it: not once more
+            return False  # else there may be no room in a memory that all slots share
+        if _number(said, "n_restored") != saved.tokens:
+            shelf.drop(saved)
+            return False
+        slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
+        shelf.used(saved)
+        return True
+
+
+async def _act(pool: Upstream, slot: int, action: str, file: str) -> dict[str, Any]:
+    """What llama-server says to it; ``problem`` and ``status`` where it couldn't."""
+    try:
+        fetched = await pool.fetch(
+            "POST",
+            f"/slots/{slot}?action={action}",
+            headers=_JSON,
+            body=orjson.dumps({"filename": file}),
+            timeout=_PATIENCE,
+        )
+        said = orjson.loads(fetched.body)
+        if fetched.status == 200 and isinstance(said, dict):
+            return said
+        return {"problem": str(said)[:200], "status": fetched.status}
+    except (GatewayError, ValueError) as error:
+        return {"problem": str(error)[:200]}
+
+
+def _number(said: dict[str, Any], name: str) -> int:
+    value = said.get(name)
+    return value if isinstance(value, int) else 0

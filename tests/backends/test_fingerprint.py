@@ -1,0 +1,65 @@
+"""What a saved state of a slot depends on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.backends.command import Command
+from gateway.backends.fingerprint import fingerprint
+
+ARGV = ("llama-server", "--model", "m.gguf", "--ctx-size", "4096")
+
+
+def of(tmp_path: Path, *more: str, **env: str) -> str:
+    return fingerprint(Command((*ARGV, *more), env), [tmp_path / "m.gguf"])
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path: Path) -> Path:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF" + bytes(300_000))
+    return file
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--temp", "0.5"), ("--host", "/run/2.sock"), ("--threads", "3"), ("--seed", "42")],
+)
+def test_sampling_threads_and_addresses_make_no_difference(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    assert of(tmp_path, *more) == of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--cache-type-k", "q8_0"), ("--rope-scale", "2"), ("--lora", "x.gguf"), ("--swa-full",)],
+)
+def test_every_other_flag_makes_one(tmp_path: Path, more: tuple[str, ...]) -> None:
+    assert of(tmp_path, *more) != of(tmp_path)
+
+
+def test_variables_of_llama_server_make_one_and_others_do_not(tmp_path: Path) -> None:
+    assert of(tmp_path, LLAMA_ARG_CTX_SIZE="1") != of(tmp_path)
+    assert of(tmp_path, HOME="/x") == of(tmp_path)
+
+
+@pytest.mark.parametrize("at", [4, 299_999])
+def test_model_that_was_replaced_makes_one(tmp_path: Path, model: Path, at: int) -> None:
+    before, status = of(tmp_path), model.stat()
+    content = bytearray(model.read_bytes())
+    content[at] ^= 1
+    model.write_bytes(content)
+
+    os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert of(tmp_path) != before
+
+
+def test_time_of_the_model_makes_one(tmp_path: Path, model: Path) -> None:
+
+    before = of(tmp_path)
+    os.utime(model, ns=(1, 1))
+    assert of(tmp_path) != before

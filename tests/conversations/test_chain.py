@@ -1,0 +1,128 @@
+"""The chain of hashes over what makes a prompt."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from gateway.conversations.chain import NO_CHAIN, Chain, Chains, chain_in
+from gateway.proxy.body import serialise
+
+
+def chat(*texts: str, **more: Any) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+    return {"messages": messages, **more}
+
+
+def of(body: dict[str, Any], format: str = "chat", owner: str = "k") -> Chain:
+    return Chains().of(body, format, owner)
+
+
+def test_longer_conversation_begins_with_the_links_of_a_shorter_one() -> None:
+    shorter, longer = of(chat("a", "b", "c")), of(chat("a", "b", "c", "d", "e"))
+    assert longer.links[:3] == shorter.links
+    assert longer.common(shorter.links) == 3
+    assert longer.sizes == (1, 2, 3, 4, 5)
+
+
+def test_edit_changes_every_link_from_there_on() -> None:
+    before, after = of(chat("a", "b", "c", "d")), of(chat("a", "b", "x", "d"))
+    assert after.common(before.links) == 2
+    assert not set(after.links[2:]) & set(before.links)
+
+
+def test_links_are_the_same_whether_seen_before_or_not_and_in_another_process() -> None:
+    chains, body = Chains(), chat("a", "b", "c")
+    first = chains.of(body, "chat", "k")
+    assert chains.of(body, "chat", "k") == first
+    assert chain_in(serialise(body), "chat", "k") == (first, None)
+
+
+def test_more_than_is_remembered_is_chained_alike() -> None:
+    chains = Chains(most=3)
+    bodies = [chat(*(f"{n} {m}" for m in range(5))) for n in range(4)]
+    assert [chains.of(body, "chat", "k") for body in bodies] == [of(body) for body in bodies]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning_effort": "low"},
+        {"response_format": {"type": "json_object"}},
+    ],
+)
+def test_what_else_makes_the_prompt_is_in_the_first_link(more: dict[str, Any]) -> None:
+    assert of(chat("a", **more)).common(of(chat("a")).links) == 0
+
+
+def test_sampling_makes_no_difference() -> None:
+    assert of(chat("a", temperature=0.3, stream=True, max_tokens=3)) == of(chat("a"))
+
+
+def test_keys_share_no_link() -> None:
+    assert not set(of(chat("a", "b"), owner="k").links) & set(of(chat("a", "b"), owner="l").links)
+
+
+def test_role_and_further_fields_of_a_message_count() -> None:
+    said = {"messages": [{"role": "system", "content": "a"}]}
+    called = {"messages": [{"role": "user", "content": "a", "name": "n"}]}
+    assert len({of(body).links for body in (said, called, chat("a"))}) == 3
+
+
+def test_pictures_count_by_their_content() -> None:
+    def shown(data: str) -> Chain:
+        parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}]
+        return of({"messages": [{"role": "user", "content": parts}]})
+
+    assert shown("AAAA") == shown("AAAA")
+    assert shown("AAAA") != shown("AAAB")
+
+
+@pytest.mark.parametrize(
+    ("format", "one", "other"),
+    [
+        ("anthropic", {"system": "s", **chat("a")}, {"system": "t", **chat("a")}),
+        ("responses", {"input": "a"}, {"input": "b"}),
+        ("responses", {"instructions": "s", "input": "a"}, {"instructions": "t", "input": "a"}),
+    ],
+)
+def test_every_dialect_is_chained(format: str, one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert of(one, format).links
+    assert of(one, format).common(of(other, format).links) == 0
+
+
+def test_text_to_be_completed_is_chained_by_its_blocks() -> None:
+    text = "".join(random.Random(1).choice("abcd") for _ in range(5000))
+    whole, longer = of({"prompt": text}, "completion"), of({"prompt": text + "more"}, "completion")
+    edited = of({"prompt": text[:3000] + "?" + text[3001:]}, "completion")
+    assert len(whole.links) == 4
+    assert longer.common(whole.links) == 4
+    assert edited.common(whole.links) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [1, 2, 3]},
+        {"prompt": ["a", "b"]},
+        {"input_prefix": "a", "input_suffix": "b"},
+        {"prompt": "short"},
+    ],
+)
+def test_what_cannot_be_chained_has_no_links(body: dict[str, Any]) -> None:
+    assert of(body, "completion") == NO_CHAIN
+
+
+def test_numbers_that_only_the_standard_library_reads_are_no_error() -> None:
+    body = chat("a", tools=[{"n": 2**70}])
+    assert of(body) == NO_CHAIN
+    assert chain_in(serialise(body), "chat", "k")[0] is not None
+
+
+def test_large_body_that_names_its_slot_has_none() -> None:
+    assert chain_in(serialise(chat("a", id_slot=1)), "chat", "k") == (None, None)

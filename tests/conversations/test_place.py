@@ -1,0 +1,85 @@
+"""In which slot a request goes."""
+
+from __future__ import annotations
+
+import random
+
+from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.place import Placing, SlotView, place
+
+
+def chain(text: str, size: int = 1000) -> Chain:
+    """A link for each prefix of ``text``."""
+    links = tuple(text[:end].encode().ljust(16)[:16] for end in range(1, len(text) + 1))
+    return Chain(links, tuple(size * end for end in range(1, len(text) + 1)))
+
+
+def slots(*texts: str, busy: tuple[int, ...] = ()) -> list[SlotView]:
+    return [
+        SlotView(number, chain(text) if text else NO_CHAIN, number not in busy, float(number))
+        for number, text in enumerate(texts)
+    ]
+
+
+def test_conversation_goes_where_it_is() -> None:
+    assert place(chain("abcd"), slots("xy", "abc", ""), 0) == Placing(1, False, 0)
+
+
+def test_what_is_saved_is_not_read_where_it_is_live() -> None:
+    assert place(chain("abcd"), slots("xy", "abc"), 3) == Placing(1, False, 0)
+
+
+def test_what_is_saved_goes_into_an_empty_slot() -> None:
+    assert place(chain("abcd"), slots("xy", "", "a"), 3) == Placing(1, True, 0)
+
+
+def test_new_conversation_goes_into_an_empty_slot() -> None:
+    assert place(chain("q"), slots("xy", ""), 0) == Placing(1, False, 0)
+
+
+def test_new_conversation_takes_the_slot_that_loses_least() -> None:
+    assert place(chain("q"), slots("xyz", "x", "xy"), 0) == Placing(1, False, 1000)
+
+
+def test_of_equal_ones_that_not_used_for_longest_is_taken() -> None:
+    assert place(chain("q"), slots("xy", "vw"), 0) == Placing(0, False, 2000)
+
+
+def test_busy_slot_is_not_taken_even_if_the_conversation_is_there() -> None:
+    assert place(chain("abc"), slots("ab", "x", busy=(0,)), 2) == Placing(1, True, 1000)
+    assert place(chain("abc"), slots("ab", busy=(0,)), 2) is None
+
+
+def test_branch_takes_the_slot_only_if_that_is_worth_what_it_loses() -> None:
+    held = Chain(chain("abc").links, (10, 500_000, 1_000_000))
+    views = [SlotView(0, held), SlotView(1, NO_CHAIN)]
+    little = Chain(chain("ax").links, (10, 20))
+    much = Chain(chain("abx").links, (10, 500_000, 500_010))
+    assert place(little, views, 0) == Placing(1, False, 0)
+    assert place(much, views, 0) == Placing(0, False, 500_000)
+
+
+def test_little_more_than_is_live_is_not_read() -> None:
+    assert place(chain("abcdef"), slots("abcd"), 5, least=1500) == Placing(0, False, 0)
+    assert place(chain("abcdefgh"), slots("abcd"), 8, least=1500) == Placing(0, True, 4000)
+
+
+def test_any_decision_is_for_a_free_slot_and_never_worse_than_another() -> None:
+    chosen = random.Random(4)
+    for _ in range(2000):
+        texts = ["".join(chosen.choices("ab", k=chosen.randrange(5))) for _ in range(4)]
+        busy = tuple(number for number in range(4) if chosen.random() < 0.3)
+        asked = chain("".join(chosen.choices("ab", k=5)))
+        saved = chosen.randrange(6)
+        views = slots(*texts, busy=busy)
+        placing = place(asked, views, saved)
+        if len(busy) == 4:
+            assert placing is None
+            continue
+        assert placing is not None
+        assert placing.slot not in busy
+        live = [asked.common(view.chain.links) for view in views if view.free]
+        taken = asked.common(views[placing.slot].chain.links)
+        assert placing.restore or taken >= max(live) - 1 or saved > taken
+        if not placing.restore:
+            assert taken >= saved - 1
