@@ -1,8 +1,9 @@
-"""What no module may use; layers and cycles are contracts in pyproject.toml (import-linter)."""
+"""What no module may use, and how long a file may be; layers are contracts in pyproject.toml."""
 
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 from tests.harness import REPOSITORY
 
@@ -10,6 +11,39 @@ from tests.harness import REPOSITORY
 MODULES = sorted(
     file for file in (REPOSITORY / "gateway").rglob("*.py") if "node_modules" not in file.parts
 )
+
+#: Lines that a file may have; what is longer has more than one subject.
+LONGEST = 400
+#: Longer for now. This list only becomes shorter.
+LONGER = {
+    "gateway/upstream/connection.py",
+    "gateway/upstream/pool.py",
+    "tests/http/test_client_faults.py",
+    "tests/http/test_fast_json.py",
+    "tests/http/test_hung_up.py",
+    "tests/http/test_refusals.py",
+    "tests/http/test_wire_limits.py",
+    "tests/upstream/test_upstream.py",
+}
+
+
+def sources() -> dict[str, Path]:
+    """What people write: no file that npm installs or that is built."""
+    places = {"gateway": ("py",), "tests": ("py",), "gateway/web/src": ("ts", "tsx", "css")}
+    return {
+        file.relative_to(REPOSITORY).as_posix(): file
+        for folder, endings in places.items()
+        for ending in endings
+        for file in (REPOSITORY / folder).rglob(f"*.{ending}")
+        if not {"node_modules", "dist"} & set(file.parts)
+    }
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    found = sources()
+    assert len(found) > 500
+    long = {name for name, file in found.items() if len(file.read_text().splitlines()) > LONGEST}
+    assert long <= LONGER, f"to be split by subject: {sorted(long - LONGER)}"
 
 
 def test_nobody_writes_to_a_transport_by_writelines() -> None:
