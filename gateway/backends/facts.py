@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.bounded_cache import BoundedCache
 from gateway.errors import LoadFailed
 from gateway.models.gguf_header import BadGguf, Header, Value, is_reader, read_header
 from gateway.models.local_model import LocalModel
@@ -68,7 +69,7 @@ class Headers:
     def __init__(self, llm_storage: Path) -> None:
         self._storage = llm_storage
         self._known: dict[str, _Known] = {}
-        self._whole: dict[Stamp, Header] = {}
+        self._whole: BoundedCache[Stamp, Header] = BoundedCache(_WHOLE)
         self._reading: asyncio.Task[None] | None = None
         self._began = 0.0
 
@@ -135,8 +136,6 @@ class Headers:
                 header = read_header(stamp.path)
         except _UNREADABLE:
             return None
-        if len(self._whole) >= _WHOLE:
-            self._whole.clear()
         self._whole[stamp] = header
         return header
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from multidict import CIMultiDict
 
+from gateway.bounded_cache import BoundedCache
 from gateway.config.settings import LimitSettings
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.request import Endpoint, FastRequest
@@ -152,7 +153,8 @@ class Heads:
         self._max_header = limits.max_header
         self._max_count = min(_MAX_HEADERS, limits.max_header_count)
         self._max_body = max_body
-        self._kept: dict[bytes, Head] = {}  # by their bytes, without the body's length
+        #: By their bytes, without the body's length.
+        self._kept: BoundedCache[bytes, Head] = BoundedCache(_KEPT)
 
     def read(self, raw: bytes) -> tuple[Head, int] | None:
         """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
@@ -165,8 +167,6 @@ class Heads:
             head = self._parse(raw)
             if head is None:
                 return None
-            if len(self._kept) >= _KEPT:
-                self._kept.clear()
             self._kept[others] = head
         head.came_as(raw[: length.start(1)], raw[length.end() :], self._max_body)
         return head, int(length[1])

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
+from gateway.bounded_cache import BoundedCache
 from gateway.config.settings import RequestSettings
 from gateway.errors import BadRequest
 from gateway.proxy.fields import LENGTH, limit_length
@@ -91,7 +92,7 @@ class Bounds:
         )
         self._checks = checks
         self._names = frozenset(checks)
-        self._good: dict[bytes, None] = {}
+        self._good: BoundedCache[bytes, None] = BoundedCache(_REMEMBERED)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -225,8 +226,6 @@ class Bounds:
 
     def _check_new_schema(self, digest: bytes, value: Any) -> None:
         check_schema(value, self._limits)
-        if len(self._good) >= _REMEMBERED:
-            self._good.clear()
         self._good[digest] = None
 
     # --- how many --------------------------------------------------------------------------

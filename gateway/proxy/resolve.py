@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from gateway.bounded_cache import BoundedCache
 from gateway.errors import BadRequest, ModelNotFound
 from gateway.models.catalog import Catalog
 from gateway.models.model import Model
@@ -78,7 +79,7 @@ class Resolver:
         #: Models that are known to write text, by name: whoever finds out adds them.
         self.writers = {name for name, spec in catalog.models.items() if not spec.ours}
         #: What was asked for before, and found: it can't mean anything else.
-        self._found: dict[tuple[object, ...], Target] = {}
+        self._found: BoundedCache[tuple[object, ...], Target] = BoundedCache(_KEPT)
         for alias, name in catalog.aliases.items():
             self._names[alias] = (catalog.models[name], None)
         for name, spec in catalog.models.items():
@@ -116,8 +117,6 @@ class Resolver:
             target = self._resolve(requested, choice, active, default, allowed)
             if requested is not None and len(requested) > _LONGEST:
                 return target
-            if len(self._found) >= _KEPT:
-                self._found.clear()
             self._found[asked_for] = target
         return target
 

@@ -1,0 +1,49 @@
+"""A dictionary that never holds more than it was made for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class BoundedCache(Generic[K, V]):
+    """At most ``bound`` entries; one more, and the oldest goes. For any number of threads.
+
+    Looking something up doesn't make it younger: that would cost every hit, and what is asked for
+    all the time is back at once. Not for what must not be forgotten.
+    """
+
+    __slots__ = ("_entries", "_lock", "bound", "get")
+
+    #: The value of a key, or None: the dictionary's own method, without a call in between.
+    get: Callable[[K], V | None]
+
+    def __init__(self, bound: int) -> None:
+        if bound < 1:
+            raise ValueError("a cache holds at least one entry")
+        self.bound = bound
+        self._entries: dict[K, V] = {}
+        self.get = self._entries.get
+        self._lock = threading.Lock()
+
+    def __setitem__(self, key: K, value: V) -> None:
+        entries = self._entries
+        with self._lock:
+            if len(entries) >= self.bound and key not in entries:
+                del entries[next(iter(entries))]
+            entries[key] = value
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
