@@ -12,9 +12,6 @@ from gateway.backends.backend import Backend, Environment, State
 from gateway.backends.local import LocalBackend
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
-from gateway.upstream import ConnectionLost
-
-BROKE = ConnectionLost("it went away", before_head=True)
 
 
 class WatchedLocal(LocalBackend):

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 from gateway.upstream import ResponseHead, UpstreamError
-from gateway.upstream.connection import MAX_HEAD, Connection
-
-
-class _Pool:
-    """Stands where the pool does, for a connection without a socket."""
-
-    name = "llama"
-    read_buffer = memoryview(bytearray(16))
-
-    def connection_ended(self, connection: Connection) -> None: ...
-    def connection_closed(self, connection: Connection) -> None: ...
-
-
-class _Transport(asyncio.Transport):
-    def abort(self) -> None: ...
+from gateway.upstream.head_cache import HeadCache
+from gateway.upstream.reader import MAX_HEAD, AnswerReader
 
 
 class Played:
-    """Exchange and sink in one: what a connection reports, body pieces joined."""
+    """Receiver and sink in one: what a reader reports, body pieces joined.
 
-    def __init__(self, pieces: Iterable[bytes], *, bodyless: bool = False, eof: bool) -> None:
+    ``heads``: those that are known already.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        *,
+        bodyless: bool = False,
+        eof: bool,
+        heads: HeadCache | None = None,
+    ) -> None:
         self.answered = False
+        self.unasked = 0
         self.head: ResponseHead | None = None
         self.body = b""
         self.end: Any = None
-        self.connection = connection = Connection(_Pool())
-        connection.connection_made(_Transport())
-        connection.begin(self, self, bodyless)
+        known = HeadCache() if heads is None else heads
+        self.reader: AnswerReader[Played] = AnswerReader("llama", known, self._on_unasked)
+        self.reader.expect(self, self, bodyless)
+        self.feed(pieces)
+        if eof and self.end is None:
+            self.reader.feed_eof()
+
+    def feed(self, pieces: Iterable[bytes]) -> None:
+        """Have more read, up to the end of the answer."""
         for piece in pieces:
             if self.end is None:
-                connection.data_received(piece)
-        if eof and self.end is None:
-            connection.eof_received()
+                self.reader.feed(piece)
+
+    def _on_unasked(self) -> None:
+        self.unasked += 1
 
     def on_head(self, head: ResponseHead) -> None:
         assert self.head is None
@@ -67,8 +71,6 @@ class Played:
 
     def sink_raised(self, error: Exception) -> None:
         raise error
-
-    def request_taken(self) -> None: ...
 
     @property
     def seen(self) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from gateway.backends.remote import RemoteBackend
 from gateway.errors import GatewayError
 from gateway.models.catalog import parse_catalog
 from gateway.models.remote_model import RemoteModel
-from gateway.upstream import Fetched, ResponseHead, UpstreamError
+from gateway.upstream import Fetched, ResponseHead, UpstreamError, UpstreamRequest
 from tests.elsewhere import Elsewhere
 from tests.scripted import Box
 
@@ -49,7 +49,7 @@ class WatchedRemote(RemoteBackend):
         return [server.up for server in self.servers]
 
     async def ask(self, path: str = CHAT) -> Fetched:
-        return await self.pool.fetch("POST", path, body=b"{}", timeout=20)
+        return await self.pool.fetch(UpstreamRequest("POST", path, body=b"{}"), timeout=20)
 
 
 class Sink:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.upstream import Exchange
+from gateway.upstream.connection import Connection
 from tests.bench import upstream
 from tests.harness import MakeGateway
 from tests.wire import connected, post
@@ -39,6 +39,7 @@ CHAIN = [
     "gateway.proxy.relay",
     "gateway.upstream.pool",
     "gateway.upstream.exchange",
+    "gateway.upstream.connection",
 ]
 #: The same behind aiohttp's server.
 AIOHTTP_CHAIN = [
@@ -63,7 +64,7 @@ class Way:
         sys.setprofile(None)
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code is Exchange.start.__code__:
+        if event == "call" and frame.f_code is Connection.begin.__code__:
             stack = _outwards(frame)
             self.chain = list(dict.fromkeys(f.f_globals["__name__"] for f in stack if _is_ours(f)))
             self.chain.reverse()

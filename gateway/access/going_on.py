@@ -16,6 +16,7 @@ from gateway.backends.backend import Backend
 from gateway.errors import GatewayError
 from gateway.proxy.cut_off import TARGET, written
 from gateway.tasks import cancel_and_wait, spawn
+from gateway.upstream import UpstreamRequest
 
 #: Seconds between two looks: over the second after which llama-server notices, by one long step.
 _EVERY: Final = 1.5
@@ -61,7 +62,7 @@ class GoingOn:
                 if backend.pool is not pool:  # another process numbers its tasks anew
                     return
                 try:
-                    fetched = await pool.fetch("GET", TARGET, timeout=_PATIENCE)
+                    fetched = await pool.fetch(UpstreamRequest("GET", TARGET), timeout=_PATIENCE)
                 except GatewayError:
                     continue  # busy, or on its way out
                 now = written(fetched.body)

@@ -6,7 +6,6 @@ Administrators reach what that table does not have by ``/upstream/MODEL/...``.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterable
 from urllib.parse import unquote
 
 import orjson
@@ -27,7 +26,7 @@ from gateway.library import Library
 from gateway.pipeline.reading import coding_of, pieces, whole_body
 from gateway.pipeline.request_context import CONTEXT, CommonHandler
 from gateway.pipeline.route import Routes, Row
-from gateway.proxy.call import Call
+from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.headers import FORWARDED
 from gateway.proxy.routes import TABLE, ModelIn, Route, refusal, renamed, without_key
 from gateway.proxy.targets import check_sent_on
@@ -129,12 +128,12 @@ class RelayedHandlers:
             return await answer_unqueued(
                 AiohttpRequest(request, whole_body), request[CONTEXT], call
             )
-        body: bytes | AsyncIterable[bytes] = b""
+        body: bytes | StreamedBody = b""
         length = request.content_length if coding_of(request) is None else None
         if request.can_read_body:
             small = length is not None and length <= _SMALL
-            body = await whole_body(request) if small else pieces(request)
-        call = Call(name, request.method, sent_to, lines, body, length=length, stream=None)
+            body = await whole_body(request) if small else StreamedBody(pieces(request))
+        call = Call(name, request.method, sent_to, lines, body, body_length=length, stream=None)
         return await send(AiohttpRequest(request, whole_body), request[CONTEXT], call)
 
     def _split(self, request: web.Request) -> tuple[str, str]:

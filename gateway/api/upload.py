@@ -19,7 +19,7 @@ from gateway.http.request import Handler
 from gateway.http.response import Answer
 from gateway.pipeline.reading import coding_of, make_room, pieces, whole_body
 from gateway.pipeline.request_context import CONTEXT
-from gateway.proxy.call import Call
+from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
 from gateway.proxy.routes import Route
 from gateway.workers import SMALL
@@ -69,8 +69,8 @@ def form_handler(route: Route) -> Handler:
             "POST",
             route.target,
             headers,
-            _chained(first, _watched(field, body)),
-            length=length,
+            StreamedBody(_chained(first, _watched(field, body))),
+            body_length=length,
             stream=None,
             dialect=route.dialect,
             renamed=target.name if name is not None else None,

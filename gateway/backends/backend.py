@@ -230,11 +230,8 @@ class Backend(ABC):
         """Forget earlier failures: somebody explicitly asked for this model again."""
 
     @abstractmethod
-    async def suspect(self, error: UpstreamError) -> bool:
-        """A connection broke: find out what is the matter, as far as that is quickly done.
-
-        Returns whether the request it broke under, of which no answer came, may be sent again.
-        """
+    async def suspect(self) -> None:
+        """A connection broke: find out what is the matter, as far as that is quickly done."""
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
         """Why a request came to the end that ``error`` tells of, for its client.

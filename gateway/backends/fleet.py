@@ -1,8 +1,9 @@
 """The remote servers that have one model: which of them are up, and who gets a request.
 
 A request goes to the server that is up and has the fewest under way. Where it could not even be
-sent, the next one gets it; once it has been sent it stays where it is, because an answer, and
-what it costs, may be on its way. While all are down each is tried, since that tells at once.
+sent, the next one gets it (:mod:`gateway.upstream.retry`); once it has been sent it stays where it
+is, because an answer, and what it costs, may be on its way. While all are down each is tried, since
+that tells at once.
 """
 
 from __future__ import annotations
@@ -11,33 +12,39 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from gateway.backends.logring import LogRing
 from gateway.backends.server import KeyRefused, Server, Tempo
 from gateway.models.endpoints import Endpoint
 from gateway.upstream import (
+    MAX_BODY,
     ConnectFailed,
-    ConnectionLost,
     ConnectTimeout,
     Exchange,
     Fetched,
     ResponseSink,
     UpstreamError,
+    UpstreamRequest,
+    may_retry,
 )
 
 _log = logging.getLogger(__name__)
 
-#: What leaves a request unsent.
-_UNSENT = (ConnectFailed, ConnectTimeout, ConnectionLost)
+T = TypeVar("T")
 
 
 class Unreachable(ConnectFailed):
     """502: every server was tried, and the request could be sent to none."""
 
+    exhausted = True
+
 
 class UnreachableInTime(ConnectTimeout):
     """504: the same, and none accepted a connection or answered in time."""
+
+    exhausted = True
 
 
 class Fleet:
@@ -61,7 +68,6 @@ class Fleet:
     ) -> None:
         every = list(endpoints)
         self._model = model
-        self._timeout = timeout
         self._log = log
         self._told = changed
         self._closed = False
@@ -72,6 +78,7 @@ class Fleet:
                 context,
                 name=model if len(every) == 1 else f"{model} (server {number})",
                 max_connections=parallel + 8,  # requests with a slot, and unqueued ones
+                head_timeout=timeout,
                 tempo=tempo,
                 changed=self._changed,
             )
@@ -94,63 +101,39 @@ class Fleet:
         """How many have begun and not ended, at all of them."""
         return sum(server.pool.exchanges for server in self.servers)
 
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: bytes,
-        body: bytes | AsyncIterable[bytes] | None,
-        sink: ResponseSink,
-        *,
-        body_length: int | None = None,
-    ) -> Exchange:
+    async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
         """As :meth:`UpstreamPool.send`; :class:`Unreachable` where no server takes the request."""
-        for server in self._in_order():
-            try:
-                exchange = await server.send(
-                    method,
-                    target,
-                    headers,
-                    body,
-                    sink,
-                    body_length=body_length,
-                    head_timeout=self._timeout,
-                )
-            except _UNSENT as error:  # nothing of the body has been read, either
-                self._refused(server, error)
-            else:
-                if not server.up:
-                    server.look_again()
-                return exchange
-        raise self.failure()
+
+        async def send(server: Server) -> Exchange:
+            exchange = await server.send(request, sink)
+            if not server.up:
+                server.look_again()
+            return exchange
+
+        return await self._one_after_the_other(send)
 
     async def fetch(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: bytes = b"",
-        body: bytes | None = None,
-        timeout: float,
-        max_body: int = 4 * 2**20,
+        self, request: UpstreamRequest, *, timeout: float, max_body: int = MAX_BODY
     ) -> Fetched:
         """As :meth:`UpstreamPool.fetch`, likewise."""
+
+        async def fetch(server: Server) -> Fetched:
+            fetched = await server.fetch(request, timeout=timeout, max_body=max_body)
+            if fetched.status == 401:
+                raise KeyRefused(server.name)
+            return fetched
+
+        return await self._one_after_the_other(fetch)
+
+    async def _one_after_the_other(self, ask: Callable[[Server], Awaitable[T]]) -> T:
         for server in self._in_order():
             try:
-                fetched = await server.fetch(
-                    method,
-                    target,
-                    headers=headers,
-                    body=body,
-                    timeout=timeout,
-                    max_body=max_body,
-                )
-            except (ConnectFailed, ConnectTimeout) as error:
+                return await ask(server)
+            except UpstreamError as error:
+                # Of a streamed body nothing has been read, either, where no server has begun.
+                if not may_retry(error, body_at_hand=True):
+                    raise
                 self._refused(server, error)
-            else:
-                if fetched.status == 401:
-                    raise KeyRefused(server.name)
-                return fetched
         raise self.failure()
 
     def failure(self) -> UpstreamError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from gateway.errors import GatewayError
-from gateway.upstream import Fetched, ProtocolError, UpstreamPool
+from gateway.upstream import Fetched, ProtocolError, UpstreamPool, UpstreamRequest
 
 _LOADING = 503
 _QUOTED = 200  # characters of an answer
@@ -36,7 +36,9 @@ class Health:
         self.said = None
         refuses = False
         try:
-            answer = await self._pool.fetch("GET", "/health", timeout=self._timeout)
+            answer = await self._pool.fetch(
+                UpstreamRequest("GET", "/health"), timeout=self._timeout
+            )
         except ProtocolError as error:
             refuses = True
             self.said = f"answers GET /health with what is not HTTP/1.1 ({error.message})"

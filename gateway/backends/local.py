@@ -152,16 +152,14 @@ class LocalBackend(Backend):
         if (failure := starting.result()) is not None:
             raise failure
 
-    async def suspect(self, error: UpstreamError) -> bool:
+    async def suspect(self) -> None:
         """Wait for the news of the process's death, if there is any.
 
-        Returns when the death has been dealt with, or after a second without one. Whatever the
-        request was, nobody has heard an answer from a process that is gone.
+        Returns when the death has been dealt with, or after a second without one.
         """
         watching = self._watching
         if watching is not None and not watching.done():
             await asyncio.wait([watching], timeout=_NEWS_OF_DEATH)
-        return True
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
         """The death of the process, where that is it: a lost connection tells nobody anything."""

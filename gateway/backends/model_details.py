@@ -17,6 +17,7 @@ from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
 from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
+from gateway.upstream import UpstreamRequest
 
 _STATUS = {
     State.STOPPED: "unloaded",
@@ -127,7 +128,7 @@ class ModelDetails:
 
 
 async def _fetch(backend: Backend, path: str) -> Any:
-    fetched = await backend.pool.fetch("GET", path, timeout=_DETAILS_TIMEOUT)
+    fetched = await backend.pool.fetch(UpstreamRequest("GET", path), timeout=_DETAILS_TIMEOUT)
     try:
         return orjson.loads(fetched.body) if fetched.status == 200 else None
     except ValueError:

@@ -22,13 +22,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.backends.backend import Backend, Environment, ServerStatus, State
-from gateway.backends.fleet import Fleet, Unreachable
+from gateway.backends.fleet import Fleet
 from gateway.backends.server import Tempo
 from gateway.errors import BackendError, GatewayError, LoadFailed
 from gateway.models.endpoints import read_key
 from gateway.models.remote_model import RemoteModel
 from gateway.tasks import cancel_and_wait, done, spawn
-from gateway.upstream import ConnectFailed, UpstreamError
+from gateway.upstream import ConnectFailed
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class RemoteBackend(Backend):
     async def ensure_ready(self) -> None:
         """Return when a server is up; one that is known to be up is not asked again.
 
-        Raises :class:`Unreachable` (502) or its like for time (504), :class:`LoadFailed` where
+        Raises :class:`ConnectFailed` (502) or its like for time (504), :class:`LoadFailed` where
         the key or the CA file cannot be read.
         """
         while self.state is not State.READY:
@@ -115,15 +115,10 @@ class RemoteBackend(Backend):
         if (failure := starting.result()) is not None:
             raise failure
 
-    async def suspect(self, error: UpstreamError) -> bool:
-        """Look at the servers.
-
-        A request that could not be sent may go to another; that it was answered by nobody is
-        known only then. If all were tried, that was it.
-        """
+    async def suspect(self) -> None:
+        """Look at the servers."""
         if self._fleet is not None:
             await self._fleet.look_again(_SUSPICION)
-        return isinstance(error, ConnectFailed) and not isinstance(error, Unreachable)
 
     def stop(self) -> asyncio.Future[None]:
         """Close every connection; await that nothing is left."""

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -29,6 +29,7 @@ from gateway.upstream import (
     TcpAddress,
     UpstreamError,
     UpstreamPool,
+    UpstreamRequest,
 )
 
 #: Seconds in which a question about health must be answered, and in which a connection must
@@ -63,8 +64,9 @@ class Tempo:
 class Server:
     """One server, and the task that looks whether it is up.
 
-    ``name`` is what errors for clients call it: they don't tell them where it is. ``changed`` is
-    called after every look that brought something new.
+    ``name`` is what errors for clients call it: they don't tell them where it is.
+    ``head_timeout``: seconds that it may take until an answer begins. ``changed`` is called after
+    every look that brought something new.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Server:
         *,
         name: str,
         max_connections: int,
+        head_timeout: float,
         tempo: Tempo,
         changed: Callable[[Server], None],
     ) -> None:
@@ -105,6 +108,7 @@ class Server:
             self._lines += f"Authorization: Bearer {key}\r\n".encode("ascii")
         #: The same for an answer that is read here.
         self._plain_lines = self._lines + b"Accept-Encoding: identity\r\n"
+        self._head_timeout = head_timeout
         self._tempo = tempo
         self._changed = changed
         self._failures = 0
@@ -112,49 +116,27 @@ class Server:
         self._looked = asyncio.Event()  # set, and replaced, after every look
         self._watching = spawn(self._watch(), name=f"watch {name}")
 
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: bytes,
-        body: bytes | AsyncIterable[bytes] | None,
-        sink: ResponseSink,
-        *,
-        body_length: int | None,
-        head_timeout: float,
-    ) -> Exchange:
+    async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
         """As :meth:`UpstreamPool.send`, with what this server needs in the head.
 
         The sink hears :class:`KeyRefused` instead of a 401.
         """
-        return await self.pool.send(
-            method,
-            self.endpoint.target(target),
-            self._lines_for(headers) + headers,
-            body,
-            _KeyGuard(sink, self.name),
-            body_length=body_length,
-            head_timeout=head_timeout,
-        )
+        here = self._here(request, self._head_timeout)
+        return await self.pool.send(here, _KeyGuard(sink, self.name))
 
-    async def fetch(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: bytes,
-        body: bytes | None,
-        timeout: float,
-        max_body: int,
-    ) -> Fetched:
+    async def fetch(self, request: UpstreamRequest, *, timeout: float, max_body: int) -> Fetched:
         """As :meth:`UpstreamPool.fetch`, likewise; 401 is for the caller to judge."""
-        return await self.pool.fetch(
-            method,
-            self.endpoint.target(target),
-            headers=self._lines_for(headers) + headers,
-            body=body,
-            timeout=timeout,
-            max_body=max_body,
+        return await self.pool.fetch(self._here(request), timeout=timeout, max_body=max_body)
+
+    def _here(self, request: UpstreamRequest, head_timeout: float | None = None) -> UpstreamRequest:
+        """``request`` as this server wants it."""
+        return UpstreamRequest(
+            request.method,
+            self.endpoint.target(request.target),
+            self._lines_for(request.headers) + request.headers,
+            request.body,
+            request.body_length,
+            head_timeout,
         )
 
     def _lines_for(self, headers: bytes) -> bytes:
@@ -232,12 +214,7 @@ class Server:
 
     async def _ask(self, path: str) -> Fetched:
         return await self.fetch(
-            "GET",
-            path,
-            headers=b"",
-            body=None,
-            timeout=_HEALTH_TIMEOUT,
-            max_body=_LONGEST_LIST,
+            UpstreamRequest("GET", path), timeout=_HEALTH_TIMEOUT, max_body=_LONGEST_LIST
         )
 
     def _note(self, trouble: UpstreamError | str | None) -> None:

@@ -27,7 +27,7 @@ from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path, split_parts
 from gateway.tasks import spawn
-from gateway.upstream import UnixAddress, UpstreamPool
+from gateway.upstream import UnixAddress, UpstreamPool, UpstreamRequest
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,9 @@ class ServerRun:
         """The tokens of context that a request gets, as llama-server says at GET /props."""
         assert self.pool is not None
         try:
-            fetched = await self.pool.fetch("GET", "/props", timeout=_HEALTH_TIMEOUT)
+            fetched = await self.pool.fetch(
+                UpstreamRequest("GET", "/props"), timeout=_HEALTH_TIMEOUT
+            )
             context = orjson.loads(fetched.body)["default_generation_settings"]["n_ctx"]
         except (GatewayError, LookupError, TypeError, ValueError):
             return None  # it is of use without

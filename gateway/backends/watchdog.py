@@ -29,7 +29,7 @@ from gateway.backends.slots import Slots, slots_in
 from gateway.backends.speed import Speed
 from gateway.backends.usage import group_members
 from gateway.errors import GatewayError
-from gateway.upstream import UpstreamPool
+from gateway.upstream import UpstreamPool, UpstreamRequest
 
 #: Tokens of prompts that llama-server reads in one step, where it isn't told (``--batch-size``).
 DEFAULT_BATCH = 2048
@@ -177,7 +177,9 @@ class Watchdog:
         self._slots = None
         asked = time.monotonic()
         try:
-            answer = await self._pool.fetch("GET", "/slots", timeout=self._interval)
+            answer = await self._pool.fetch(
+                UpstreamRequest("GET", "/slots"), timeout=self._interval
+            )
         except GatewayError:
             self._mute_since = self._mute_since or asked
             return
@@ -187,7 +189,7 @@ class Watchdog:
 
     async def _answers(self) -> bool:
         try:
-            await self._pool.fetch("GET", "/health", timeout=self._interval)
+            await self._pool.fetch(UpstreamRequest("GET", "/health"), timeout=self._interval)
         except GatewayError:
             return False
         return True

@@ -29,7 +29,7 @@ from gateway.backends.command import find_program, inherited
 from gateway.backends.logring import LogRing
 from gateway.errors import GatewayError, LoadFailed
 from gateway.tasks import cancel_and_wait, spawn
-from gateway.upstream import UnixAddress, UpstreamPool
+from gateway.upstream import UnixAddress, UpstreamPool, UpstreamRequest
 
 _log = logging.getLogger(__name__)
 
@@ -201,7 +201,9 @@ async def _answers(child: process.Child, pool: UpstreamPool) -> bool:
         async with asyncio.timeout(_START_TIMEOUT):
             while not exited.done():
                 with contextlib.suppress(GatewayError):
-                    fetched = await pool.fetch("GET", "/health", timeout=_START_TIMEOUT)
+                    fetched = await pool.fetch(
+                        UpstreamRequest("GET", "/health"), timeout=_START_TIMEOUT
+                    )
                     if fetched.status == 200:
                         return True
                 await asyncio.wait([exited], timeout=_PAUSE)
@@ -218,9 +220,7 @@ async def _collect(pool: UpstreamPool) -> dict[str, File]:
     paths = list(_FIRST)
     for path in paths:  # which grows
         fetched = await pool.fetch(
-            "GET",
-            f"/{path}",
-            headers=b"Accept-Encoding: gzip\r\n",
+            UpstreamRequest("GET", f"/{path}", b"Accept-Encoding: gzip\r\n"),
             timeout=_FILE_TIMEOUT,
             max_body=_MAX_BYTES,
         )

@@ -23,7 +23,7 @@ from gateway.conversations.place import SlotView, place
 from gateway.conversations.shelf import Shelf
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
-from gateway.upstream import Upstream, UpstreamError
+from gateway.upstream import Upstream, UpstreamError, UpstreamRequest
 
 _log = logging.getLogger(__name__)
 
@@ -296,13 +296,9 @@ class Slots:
 async def _act(pool: Upstream, slot: int, action: str, file: str) -> dict[str, Any]:
     """What llama-server says to it; ``problem`` and ``status`` where it couldn't."""
     try:
-        fetched = await pool.fetch(
-            "POST",
-            f"/slots/{slot}?action={action}",
-            headers=_JSON,
-            body=orjson.dumps({"filename": file}),
-            timeout=_PATIENCE,
-        )
+        target = f"/slots/{slot}?action={action}"
+        request = UpstreamRequest("POST", target, _JSON, orjson.dumps({"filename": file}))
+        fetched = await pool.fetch(request, timeout=_PATIENCE)
         said = orjson.loads(fetched.body)
         if fetched.status == 200 and isinstance(said, dict):
             return said

@@ -10,15 +10,18 @@ from typing import Any
 
 import orjson
 
+from gateway.backends.backend import Backend
+from gateway.backends.flights import Flight
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BackendError, GatewayError
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.failure import Failure
+from gateway.proxy.retry import BROKEN_OFF, retry_or_raise
 from gateway.proxy.sink import is_events
 from gateway.proxy.sse import usage_of
-from gateway.proxy.trial import convict, refuse_suspects
+from gateway.proxy.trial import refuse_suspects
 from gateway.proxy.waiting import lease as wait_for_lease
-from gateway.upstream import ConnectFailed, ConnectionLost, ResponseHead
+from gateway.upstream import Exchange, ResponseHead
 
 
 async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGenerator[str, None]:
@@ -28,65 +31,69 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
     generation. ``outcome`` is told what it took. A backend that dies before it has said anything
     is asked once more when it is back. Raises :class:`GatewayError`.
     """
-    for last in (False, True):
+    while True:
         outcome.attempts += 1
-        backend = scheduler.backend(call.model)
-        deaths = backend.deaths if backend is not None else 0
-        try:
-            async with contextlib.aclosing(_once(scheduler, call, outcome)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            return
-        except (ConnectFailed, ConnectionLost) as error:
-            if backend is None:
-                raise
-            if last or outcome.events or not await backend.suspect(error):
-                raise await backend.reason(error, deaths) from error
-            outcome.sent = None
+        model = call.model
+        with scheduler.try_lease(model) or await wait_for_lease(scheduler, model, outcome) as lease:
+            backend = lease.backend
+            deaths = backend.deaths
+            flight: Flight | None = None
+            try:
+                if call.prepare is not None:
+                    call.body = await call.prepare(backend)
+                    call.prepare = None
+                if scheduler.suspects:
+                    await refuse_suspects(scheduler, outcome.key, model, call.target, call.body)
+                flight = backend.flights.begin(call.target, call.body)
+                async with contextlib.aclosing(_once(backend, call, flight, outcome)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except BROKEN_OFF as error:
+                await retry_or_raise(
+                    scheduler,
+                    backend,
+                    error,
+                    deaths=deaths,
+                    flight=flight,
+                    key=outcome.key,
+                    body=call.body,
+                    attempts=outcome.attempts,
+                    heard=outcome.events > 0,
+                )
+                outcome.sent = None
 
 
-async def _once(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGenerator[str, None]:
-    model, target = call.model, call.target
-    with scheduler.try_lease(model) or await wait_for_lease(scheduler, model, outcome) as lease:
-        backend = lease.backend
-        if call.prepare is not None:
-            call.body = await call.prepare(backend)
-            call.prepare = None
-        raw = call.body
-        assert isinstance(raw, bytes)
-        if scheduler.suspects:
-            await refuse_suspects(scheduler, outcome.key, model, target, raw)
-        sink = _Pieces()
-        flights, deaths = backend.flights, backend.deaths
-        exchange = await backend.pool.send(call.method, target, call.headers, raw, sink)
-        flight = flights.begin(target, raw)
+async def _once(
+    backend: Backend, call: Call, flight: Flight, outcome: Outcome
+) -> AsyncGenerator[str, None]:
+    sink = _Pieces()
+    exchange: Exchange | None = None
+    chosen = complete = False
+    try:
+        exchange = await backend.pool.send(call, sink)
         flight.exchange = exchange
         outcome.sent = call
-        chosen = complete = False
-        try:
-            async for event in _events(sink):
-                if error := event.get("error"):
-                    said = error.get("message", error) if isinstance(error, dict) else error
-                    raise BackendError(str(said)[:2000])
-                if not outcome.events:
-                    outcome.began = time.perf_counter()
-                outcome.events += 1
-                outcome.usage = usage_of(event) or outcome.usage
-                for text in _said(event):
-                    chosen = True
-                    if text:
-                        yield text
-            if not chosen:
-                raise BackendError(f"{model} answered with a stream that has no `choices` in it")
-            complete = True
-        except (ConnectFailed, ConnectionLost) as broke:
-            guilty = await convict(
-                scheduler, backend, broke, deaths, flight, key=outcome.key, body=raw
-            )
-            raise (guilty or broke) from None
-        finally:
+        async for event in _events(sink):
+            if error := event.get("error"):
+                said = error.get("message", error) if isinstance(error, dict) else error
+                raise BackendError(str(said)[:2000])
+            if not outcome.events:
+                outcome.began = time.perf_counter()
+            outcome.events += 1
+            outcome.usage = usage_of(event) or outcome.usage
+            for text in _said(event):
+                chosen = True
+                if text:
+                    yield text
+        if not chosen:
+            raise BackendError(f"{call.model} answered with a stream that has no `choices` in it")
+        complete = True
+    finally:
+        if exchange is not None:
             exchange.abort()
-            flights.end(flight, complete=complete)
+        # Where there was none, nothing of it has come there.
+        backend.flights.end(flight, complete=complete or exchange is None)
 
 
 async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:

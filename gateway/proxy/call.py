@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from gateway.proxy.ending import Ending
 from gateway.proxy.gathered import Gatherer
 from gateway.proxy.heartbeat import Passed, Pulse
 from gateway.proxy.sse import Usage
+from gateway.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Turn
@@ -33,22 +34,43 @@ class Mender(Passed, Protocol):
     def last(self, event: bytes, error: GatewayError, /) -> bytes: ...
 
 
-@dataclass(slots=True)
-class Call:
-    """A request for a backend. ``headers`` are lines ready for the wire, without framing.
+class StreamedBody:
+    """The body of a request that is sent on as it comes, and how many bytes of it were."""
 
-    A ``body`` that is iterated over is sent once, never again, with ``length`` as its
-    Content-Length, or chunked.
+    __slots__ = ("_pieces", "passed")
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._pieces = pieces
+        self.passed = 0
+
+    def __aiter__(self) -> StreamedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._pieces)
+        self.passed += len(piece)
+        return piece
+
+    async def aclose(self) -> None:
+        """Read no more of it."""
+        await self._pieces.aclose()
+
+
+@dataclass(slots=True)
+class Call(UpstreamRequest):
+    """A request for a backend, and what is known of it while it is answered.
+
+    ``headers`` are lines ready for the wire, without framing. A ``body`` that is streamed is sent
+    once, never again, with ``body_length`` as its Content-Length, or chunked.
     """
 
     model: str
     method: str
     target: str
     headers: bytes
-    body: bytes | AsyncIterable[bytes]
-    length: int | None = None
-    #: Bytes of such a body that were sent.
-    passed: int = 0
+    body: bytes | StreamedBody
+    body_length: int | None = None
+    head_timeout: float | None = None
     #: What the client sent, where its messages are others in ``body``, until no error can be about
     #: them any more: errors count them as the client does.
     asked: bytes | None = None
@@ -80,21 +102,17 @@ class Call:
     turn: Turn | None = None
     slot: int | None = None
 
-    def sending(self) -> bytes | AsyncIterable[bytes]:
-        """The body as it is to be sent."""
-        body = self.body
-        if not isinstance(body, bytes):
-            return self._passing(body)
-        return body if self.slot is None else with_slot(body, self.slot)
+    def request(self) -> UpstreamRequest:
+        """Return what its backend is sent: itself, with its slot in the body if it names one."""
+        slot, body = self.slot, self.body
+        if slot is None or not isinstance(body, bytes):
+            return self
+        return UpstreamRequest(self.method, self.target, self.headers, with_slot(body, slot))
 
-    async def _passing(self, body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-        try:
-            async for piece in body:
-                self.passed += len(piece)
-                yield piece
-        finally:
-            if (aclose := getattr(body, "aclose", None)) is not None:
-                await aclose()
+    @property
+    def passed(self) -> int:
+        """Bytes of a streamed body that were sent."""
+        return self.body.passed if isinstance(self.body, StreamedBody) else 0
 
     @property
     def pulse(self) -> Pulse:

@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.proxy import cut_off
 from gateway.proxy.sink import Sink
 from gateway.tasks import spawn
-from gateway.upstream import Exchange
+from gateway.upstream import Exchange, UpstreamRequest
 
 #: Seconds for the look.
 _PATIENCE: Final = 1.0
@@ -51,7 +51,9 @@ def _tells(backend: Backend) -> bool:
 
 async def _fetch_slots(backend: Backend) -> bytes | None:
     try:
-        fetched = await backend.pool.fetch("GET", cut_off.TARGET, timeout=_PATIENCE)
+        fetched = await backend.pool.fetch(
+            UpstreamRequest("GET", cut_off.TARGET), timeout=_PATIENCE
+        )
     except GatewayError:
         return None
     return fetched.body if fetched.status == 200 else None

@@ -3,7 +3,7 @@
 A streamed chunk goes from the upstream parser's callback straight to the client's transport: no
 task, no await, no queue. Back-pressure works both ways (a client that stops reading pauses its
 upstream), a client that hangs up ends the generation, and until the first byte has gone out, a
-request whose backend died is sent once more to the restarted one.
+request whose backend died is sent once more to the restarted one (:mod:`gateway.proxy.retry`).
 """
 
 from __future__ import annotations
@@ -31,25 +31,16 @@ from gateway.proxy.heartbeat import Heartbeat, Passed
 from gateway.proxy.outgoing import open_stream
 from gateway.proxy.parting import part
 from gateway.proxy.renaming import InEvents, InJson, renamed
+from gateway.proxy.retry import BROKEN_OFF, retry_or_raise
 from gateway.proxy.sink import Names, Sink, is_coded, is_events, is_stream
 from gateway.proxy.sse import Tail, usage_of
 from gateway.proxy.telling import Both, Teller, teller, without_timings
 from gateway.proxy.trial import convict, refuse_suspects
 from gateway.proxy.waiting import in_words
 from gateway.proxy.waiting import lease as wait_for_lease
-from gateway.upstream import (
-    ConnectFailed,
-    ConnectionLost,
-    Exchange,
-    ResponseHead,
-    UploadFailed,
-    UpstreamError,
-)
+from gateway.upstream import Exchange, ResponseHead, UploadFailed, UpstreamError
 
 _log = logging.getLogger(__name__)
-
-#: How often a request is sent, at most, whose llama-server each time died of another's.
-_ATTEMPTS = 4
 
 
 async def relay(
@@ -101,30 +92,19 @@ async def relay(
                 return await _attempt(
                     start_response, scheduler, lease, flight, deaths, call, outcome, heart
                 )
-            except (ConnectFailed, ConnectionLost) as error:
-                # Nothing has reached the client: once more, as if it had just arrived.
+            except BROKEN_OFF as error:
                 if lease is None:
                     raise
-                again = outcome.attempts == 1
-                if flight is not None:
-                    guilty = await convict(
-                        scheduler,
-                        backend,
-                        error,
-                        deaths,
-                        flight,
-                        key=outcome.key,
-                        body=call.body,
-                    )
-                    if guilty is not None:
-                        raise guilty from error
-                    if backend.deaths > deaths and backend.by_request:
-                        # The doing of another that was there with it.
-                        again = outcome.attempts < _ATTEMPTS
-                again = again and isinstance(call.body, bytes)
-                if not again or not await backend.suspect(error):
-                    raise await lease.backend.reason(error, deaths) from error
-                _log.warning("%s; sending the request again", error.message)
+                await retry_or_raise(
+                    scheduler,
+                    backend,
+                    error,
+                    deaths=deaths,
+                    flight=flight,
+                    key=outcome.key,
+                    body=call.body,
+                    attempts=outcome.attempts,
+                )
                 outcome.sent = None
             except UploadFailed as error:
                 if isinstance(error.__cause__, GatewayError):  # the client sent too much
@@ -165,14 +145,7 @@ async def _attempt(
     answer.awaits_head = call.stream is None
     answer.may_stream = call.stream is not False or call.gathers is not None
     try:
-        exchange = await lease.backend.pool.send(
-            call.method,
-            call.target,
-            call.headers,
-            call.sending(),
-            answer,
-            body_length=call.length,
-        )
+        exchange = await lease.backend.pool.send(call.request(), answer)
     except BaseException:
         lease.backend.flights.end(flight, complete=True)  # nothing of it has come there
         raise

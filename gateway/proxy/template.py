@@ -25,7 +25,7 @@ from gateway.proxy.body import serialise
 from gateway.proxy.failure import Failure
 from gateway.proxy.personality import MessageFormat
 from gateway.proxy.shaping import conversations, fit, prompt_in, system_roles, with_prompts
-from gateway.upstream import Fetched
+from gateway.upstream import Fetched, UpstreamRequest
 from gateway.workers import WORKERS
 
 _JSON = b"Content-Type: application/json\r\n"
@@ -76,10 +76,7 @@ async def _written(backend: Backend, question: bytes) -> bytes:
 
 async def _apply(backend: Backend, conversation: bytes) -> Fetched:
     return await backend.pool.fetch(
-        "POST",
-        "/apply-template",
-        headers=_JSON,
-        body=conversation,
+        UpstreamRequest("POST", "/apply-template", _JSON, conversation),
         timeout=_TIMEOUT,
         max_body=64 * 2**20,
     )

@@ -81,7 +81,7 @@ async def convict(
         return None
     accused = backend.accused
     accused.append(flight)
-    await backend.suspect(error)
+    await backend.suspect()
     if backend.deaths <= deaths or not backend.by_request or flight.cleared:
         return None
     target = flight.target

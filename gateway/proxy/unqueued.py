@@ -7,6 +7,7 @@ neither puts off its ``ttl`` nor keeps it from being unloaded.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from gateway.proxy.blame import failure_of
 from gateway.proxy.call import Call, Outcome
 from gateway.proxy.coding import unpacked
 from gateway.proxy.renaming import named_anew
-from gateway.proxy.trial import convict, refuse_suspects
+from gateway.proxy.retry import BROKEN_OFF, retry_or_raise
+from gateway.proxy.trial import refuse_suspects
 from gateway.proxy.waiting import lease as wait_for_lease
-from gateway.upstream import ConnectFailed, ConnectionLost, Fetched
+from gateway.upstream import Fetched
 from gateway.workers import WORKERS
 
 #: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
@@ -55,11 +57,11 @@ async def ask_unqueued(
     key = outcome.key
     if scheduler.suspects and not look:
         await refuse_suspects(scheduler, key, call.model, call.target, call.body)
-    for last in (False, True):
+    for attempts in itertools.count(1):
         lease = scheduler.try_lease(call.model) if not look else None
         backend = lease.backend if lease is not None else running(scheduler, call.model)
         if backend is None:
-            if not load or (look and last):  # it has been unloaded meanwhile: so it stays
+            if not load or (look and attempts > 1):  # it has been unloaded meanwhile: so it stays
                 raise not_loaded(call.model)
             lease = await wait_for_lease(scheduler, call.model, outcome)
             backend = lease.backend
@@ -72,24 +74,25 @@ async def ask_unqueued(
             fetched = await _fetch(backend, call)
             outcome.began = time.perf_counter()
             return fetched
-        except (ConnectFailed, ConnectionLost) as error:
-            if flight is not None:
-                guilty = await convict(
-                    scheduler, backend, error, deaths, flight, key=key, body=call.body
-                )
-                if guilty is not None:
-                    raise guilty from error
-            again = await backend.suspect(error)
-            died = backend.deaths > deaths
+        except BROKEN_OFF as error:
             # Without a lease nothing kept it from being unloaded meanwhile: once more, then.
-            if last or not again or (died and (look or not load)):
-                raise await backend.reason(error, deaths) from error
+            await retry_or_raise(
+                scheduler,
+                backend,
+                error,
+                deaths=deaths,
+                flight=flight,
+                key=key,
+                body=call.body,
+                attempts=attempts,
+                revives=load and not look,
+            )
         finally:
             if flight is not None:
                 backend.flights.end(flight, complete=sys.exception() is None)
             if lease is not None:
                 lease.release()
-    raise AssertionError("the second time returns or raises")
+    raise AssertionError("it returns or raises before it has counted so far")
 
 
 async def _prepare(backend: Backend, call: Call) -> None:
@@ -100,14 +103,7 @@ async def _prepare(backend: Backend, call: Call) -> None:
 
 async def _fetch(backend: Backend, call: Call) -> Fetched:
     assert isinstance(call.body, bytes)
-    return await backend.pool.fetch(
-        call.method,
-        call.target,
-        headers=call.headers,
-        body=call.body,
-        timeout=_TIMEOUT,
-        max_body=_MAX_ANSWER,
-    )
+    return await backend.pool.fetch(call, timeout=_TIMEOUT, max_body=_MAX_ANSWER)
 
 
 def not_loaded(model: str) -> BadRequest:

@@ -11,6 +11,7 @@ from gateway.backends.scheduler import Scheduler
 from gateway.errors import GatewayError
 from gateway.proxy.call import Call
 from gateway.proxy.prompt_size import answer, beside_texts, questions
+from gateway.upstream import UpstreamRequest
 from gateway.workers import WORKERS, is_small, with_data
 
 #: Seconds that llama-server may take for one question.
@@ -34,10 +35,7 @@ async def prompt_of(scheduler: Scheduler, sent: Call) -> int | None:
         tokens = await aside(body, beside_texts, 1, sent.target)
         for one in asked:
             fetched = await backend.pool.fetch(
-                "POST",
-                one.target,
-                headers=_JSON,
-                body=one.body,
+                UpstreamRequest("POST", one.target, _JSON, one.body),
                 timeout=_PATIENCE,
                 max_body=_MAX_ANSWER,
             )

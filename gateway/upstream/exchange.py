@@ -7,22 +7,25 @@ from collections.abc import AsyncIterable
 from typing import Protocol
 
 from gateway.tasks import spawn
-from gateway.upstream.answer import (
-    ChunkForwarder,
+from gateway.upstream.answer import ResponseSink
+from gateway.upstream.chunks import ChunkForwarder
+from gateway.upstream.connection import Connection
+from gateway.upstream.errors import (
     ConnectionLost,
     HeadTimeout,
-    ResponseSink,
     SinkFailed,
     UploadFailed,
     UpstreamError,
 )
-from gateway.upstream.connection import Connection
+from gateway.upstream.request import UpstreamRequest, serialised
+from gateway.upstream.retry import may_retry
 
 
 class ExchangeOwner(Protocol):
     """The pool, as far as an exchange knows it."""
 
     name: str
+    host_line: str
     loop: asyncio.AbstractEventLoop
     reconnecting: set[Exchange]
 
@@ -40,12 +43,10 @@ class Exchange:
     """One request and its answer. It holds one place in its pool until it ends."""
 
     __slots__ = (
-        "_body",
-        "_bodyless",
         "_connection",
-        "_head",
         "_paused",
         "_pool",
+        "_request",
         "_sink",
         "_task",
         "_timeout",
@@ -53,17 +54,14 @@ class Exchange:
         "deadline",
     )
 
-    def __init__(
-        self, pool: ExchangeOwner, sink: ResponseSink, bodyless: bool, timeout: float | None
-    ) -> None:
+    def __init__(self, pool: ExchangeOwner, request: UpstreamRequest, sink: ResponseSink) -> None:
         self._pool = pool
+        #: Until a byte of its answer comes: prompts are long, and answers take minutes.
+        self._request: UpstreamRequest | None = request
+        self._timeout = request.head_timeout
         self._sink: ResponseSink | None = sink  # None: ended
-        self._bodyless = bodyless
-        self._timeout = timeout
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None  # uploads, or connects once more
-        self._head = b""
-        self._body: bytes | None = None
         self._paused = False
         self.answered = False  # a byte of answer came
         self.deadline = 0.0  # loop time until which the head must be here; 0: none
@@ -71,16 +69,14 @@ class Exchange:
     def pause(self) -> None:
         """Stop reading the answer. What was read already still comes, at most one read."""
         self._paused = True
-        connection = self._connection
-        if connection is not None and connection.usable:
-            connection.transport.pause_reading()
+        if self._connection is not None:
+            self._connection.pause()
 
     def resume(self) -> None:
         """Go on reading."""
         self._paused = False
-        connection = self._connection
-        if connection is not None and connection.usable:
-            connection.transport.resume_reading()
+        if self._connection is not None:
+            self._connection.resume()
 
     def pass_chunks(self, forwarder: ChunkForwarder) -> None:
         """From now on chunks of a chunked answer may go to ``forwarder`` as they came.
@@ -98,67 +94,57 @@ class Exchange:
 
     # --- called by the pool ----------------------------------------------------------------
 
-    def start(self, connection: Connection, head: bytes, body: bytes | None) -> None:
-        """Write the request: ``head``, with a small body behind it, and then a big ``body``."""
-        sink = self._sink
-        assert sink is not None
-        self._connection = connection
-        connection.begin(self, sink, self._bodyless)
-        transport = connection.transport
-        transport.write(head)
-        if body is not None:
-            transport.write(body)
-        if self._timeout is not None:
-            self._expect(self._timeout)
-        if connection.reused:
-            self._head, self._body = head, body  # in case the connection turns out to be dead
-        if self._paused:
-            transport.pause_reading()
-
-    def start_upload(
-        self, connection: Connection, head: bytes, body: AsyncIterable[bytes], length: int | None
+    def start(
+        self, connection: Connection, head: bytes, rest: bytes | AsyncIterable[bytes] | None
     ) -> None:
-        """Send the head, and then the body as it comes."""
-        sink = self._sink
+        """Write the request: ``head``, and the ``rest`` of its body at once, or as it comes."""
+        sink, request = self._sink, self._request
         assert sink is not None
+        assert request is not None
         self._connection = connection
-        connection.begin(self, sink, self._bodyless)
-        connection.transport.write(head)
-        self._task = spawn(
-            self._upload(connection, body, length), name=f"upload to {self._pool.name}"
-        )
+        connection.begin(self, sink, head, request.method == "HEAD")
+        if rest is not None and not isinstance(rest, bytes):
+            self._task = spawn(
+                self._upload(connection, rest, request.body_length),
+                name=f"upload to {self._pool.name}",
+            )
+            return
+        if rest is not None:
+            connection.write(rest)
+        if self._timeout is not None:
+            self._expect_head()
+        if self._paused:
+            connection.pause()
 
-    def _expect(self, timeout: float) -> None:
-        self.deadline = deadline = self._pool.loop.time() + timeout
-        self._pool.wake_at(deadline)
+    def _expect_head(self) -> None:
+        """Count the time for the head from now, if it is limited."""
+        if self._timeout is not None:
+            self.deadline = deadline = self._pool.loop.time() + self._timeout
+            self._pool.wake_at(deadline)
 
     async def _upload(
         self, connection: Connection, body: AsyncIterable[bytes], length: int | None
     ) -> None:
-        transport = connection.transport
         sent = 0
         try:
             async for piece in body:
                 if not piece:
                     continue
-                if transport.is_closing():
+                if connection.closing:
                     return  # connection_lost is on its way, and says what there is to say
                 sent += len(piece)
                 if length is None:
-                    # Never writelines(): asyncio's own of 3.12 and 3.13.0 neither pauses its
-                    # protocol nor bounds what it holds (CVE-2024-12254).
-                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 elif sent <= length:
-                    transport.write(piece)
+                    connection.write(piece)
                 else:
                     raise ValueError("the body is longer than its length")
                 if connection.write_paused:
-                    if self._timeout is not None:
-                        self._expect(self._timeout)
+                    self._expect_head()
                     await connection.writable()
                     self.deadline = 0.0  # from here it is the client who is slow
             if length is None:
-                transport.write(b"0\r\n\r\n")
+                connection.write(b"0\r\n\r\n")
             elif sent < length:
                 raise ValueError("the body is shorter than its length")
         except Exception as error:
@@ -168,13 +154,14 @@ class Exchange:
             self.failed(failure)
         else:
             self._task = None
-            if self._timeout is not None and not connection.head_seen:
-                self._expect(self._timeout)
+            if not connection.head_seen:
+                self._expect_head()
         finally:
             if (aclose := getattr(body, "aclose", None)) is not None:
                 await aclose()
 
-    async def _send_again(self, head: bytes, body: bytes | None) -> None:
+    async def _send_again(self) -> None:
+        """Send it on a connection that nobody can have closed for having been idle."""
         try:
             connection = await self._pool.connect()
         except UpstreamError as error:
@@ -185,29 +172,25 @@ class Exchange:
         finally:
             self._pool.reconnecting.discard(self)
         self._task = None
-        self.start(connection, head, body)
+        assert self._request is not None
+        self.start(connection, *serialised(self._request, self._pool.host_line))
 
     # --- called by the connection ----------------------------------------------------------
 
     def answer_began(self) -> None:
         """The first byte of an answer is here: the request won't be needed again."""
         self.answered = True
-        self._head = b""
-        self._body = None
+        self._request = None
 
     def request_taken(self) -> None:
         """The write buffer has emptied: the time for the head counts from here."""
-        if self.deadline and self._timeout is not None:
-            self._expect(self._timeout)
+        if self.deadline:
+            self._expect_head()
 
     def completed(self, *, reusable: bool) -> None:
         """The answer is complete."""
-        connection = self._connection
-        if connection is not None and (
-            self._task is not None or connection.transport.get_write_buffer_size()
-        ):
-            reusable = False  # the backend answered before it had read the request
-        sink = self._end(reusable=reusable)
+        # A task: the backend answered before it had read the request.
+        sink = self._end(reusable=reusable and self._task is None)
         if sink is not None:
             try:
                 sink.on_end()
@@ -233,26 +216,21 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        head = self._head
-        if head and not self.answered:
-            body = self._body
-            self._head, self._body = b"", None
-            self._connection = None
-            self.deadline = 0.0
-            connection.release()
-            connection.abort()
-            self._pool.reconnecting.add(self)
-            self._task = spawn(
-                self._send_again(head, body), name=f"send again to {self._pool.name}"
-            )
-            return
         when = "in the middle of its answer" if connection.head_seen else "before it answered"
-        self.failed(
-            ConnectionLost(
-                f"{self._pool.name} went away {when}: {reason}",
-                before_head=not connection.head_seen,
-            )
+        error = ConnectionLost(
+            f"{self._pool.name} went away {when}: {reason}",
+            before_head=not connection.head_seen,
+            # Closed while idle, at the moment in which it was used again (RFC 9112, 9.3.1).
+            unprocessed=connection.reused and not self.answered,
         )
+        if self._request is None or not may_retry(error, body_at_hand=self._request.whole):
+            self.failed(error)
+            return
+        self._connection = None
+        self.deadline = 0.0
+        connection.release(reusable=False)
+        self._pool.reconnecting.add(self)
+        self._task = spawn(self._send_again(), name=f"send again to {self._pool.name}")
 
     def timed_out(self) -> None:
         """The head didn't come in time."""
@@ -268,20 +246,16 @@ class Exchange:
         sink = self._sink
         if sink is None:
             return None
-        self._sink = None
-        self._head = b""
-        self._body = None
+        self._sink = self._request = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
         connection = self._connection
         if connection is not None:
             self._connection = None
-            connection.release()
-            if not reusable or not connection.usable:
-                connection.abort()
+            if not connection.release(reusable=reusable):
                 connection = None
             elif self._paused:
-                connection.transport.resume_reading()
+                connection.resume()
         self._pool.give_back(connection)
         return sink

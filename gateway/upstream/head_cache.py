@@ -1,4 +1,4 @@
-"""Heads of answers that were parsed before: a backend sends the same one nearly every time.
+"""Heads of answers that were parsed before: a backend sends the same one nearly every time. Pure.
 
 Only the length of the body differs. A head whose other bytes were parsed once, and came with a
 Content-Length then too, means the same again, so neither it nor its body goes through the parser.
@@ -6,74 +6,77 @@ Content-Length then too, means the same again, so neither it nor its body goes t
 
 from __future__ import annotations
 
-from gateway.sized_head import size_in
+from typing import Final
+
+from gateway.bounded_cache import BoundedCache
 from gateway.upstream.answer import ResponseHead
 
 #: How servers write it; otherwise written, it's parsed every time.
-_LENGTH = b"\r\nContent-Length: "
-_LINE_END = b"\r\n"
-_HEAD_END = b"\r\n\r\n"
-_LONGEST = 4096  # bytes of a head
-_MOST_DIGITS = 15
-_NO_BODY = (204, 304)  # whatever length they name (RFC 9112, 6.3)
-_KEPT = 64
+_LENGTH: Final = b"\r\nContent-Length: "
+_LINE_END: Final = b"\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
+LONGEST: Final = 4096  # bytes of a head
+MOST_DIGITS: Final = 15
+_NO_BODY: Final = (204, 304)  # whatever length they name (RFC 9112, 6.3)
+_KEPT: Final = 64
 
 
 class CachedHead:
-    """What such a head says, but for the length of the body."""
+    """What such a head says, but for the length of the body, whose digits stand in between."""
 
-    __slots__ = ("_after", "_before", "headers", "keep_alive", "status")
+    __slots__ = ("after", "before", "headers", "keep_alive", "status")
 
     def __init__(self, head: ResponseHead, keep_alive: bool, before: bytes, after: bytes) -> None:
         self.status = head.status
         self.headers = head.headers
         self.keep_alive = keep_alive
-        self._before = before  # the digits of the length
-        self._after = after
-
-    def again(self, data: bytes) -> tuple[int, int] | None:
-        """The length of the body, and where that begins, if ``data`` begins with this head."""
-        return size_in(data, self._before, self._after, _MOST_DIGITS)
+        self.before = before
+        self.after = after
 
 
-_heads: dict[bytes, CachedHead] = {}  # by their bytes without the digits
+class HeadCache:
+    """The heads that one backend has sent."""
 
+    __slots__ = ("_heads",)
 
-def recognise(data: bytes) -> tuple[CachedHead, int, int] | None:
-    """What the head at the beginning of ``data`` says, the length of the body, and where it begins.
+    def __init__(self) -> None:
+        #: By their bytes without the digits.
+        self._heads: BoundedCache[bytes, CachedHead] = BoundedCache(_KEPT)
 
-    None if it isn't cached, or not all of it is here.
-    """
-    found = _split(data)
-    if found is None:
-        return None
-    before, length, after, end = found
-    cached = _heads.get(before + after)
-    return (cached, length, end) if cached is not None else None
+    def __len__(self) -> int:
+        return len(self._heads)
 
+    def recognise(self, data: bytes) -> tuple[CachedHead, int, int] | None:
+        """What the head at the beginning of ``data`` says, the length of the body, and where it
+        begins; None if it isn't cached, or not all of it is here.
+        """
+        found = _split(data)
+        if found is None:
+            return None
+        before, length, after, end = found
+        cached = self._heads.get(before + after)
+        return (cached, length, end) if cached is not None else None
 
-def remember(data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
-    """Know the head at the beginning of ``data`` again, which says ``head`` to the parser."""
-    found = _split(data)
-    if found is None or found[1] != head.length or data[9:12] != b"%d" % head.status:
-        return
-    if head.status in _NO_BODY:
-        return
-    if len(_heads) >= _KEPT:
-        _heads.clear()
-    before, _, after, _ = found
-    _heads[before + after] = CachedHead(head, keep_alive, before, after)
+    def remember(self, data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
+        """Know the head at the beginning of ``data`` again, which says ``head`` to the parser."""
+        found = _split(data)
+        if found is None or found[1] != head.length or data[9:12] != b"%d" % head.status:
+            return
+        if head.status in _NO_BODY:
+            return
+        before, _, after, _ = found
+        self._heads[before + after] = CachedHead(head, keep_alive, before, after)
 
 
 def _split(data: bytes) -> tuple[bytes, int, bytes, int] | None:
     """The head around the digits of its length, that length, and where the body begins."""
-    end = data.find(_HEAD_END, 0, _LONGEST)
+    end = data.find(_HEAD_END, 0, LONGEST)
     start = data.find(_LENGTH, 0, end) + len(_LENGTH)
     if end < 0 or start < len(_LENGTH):
         return None
     line_end = data.find(_LINE_END, start)
     digits = data[start:line_end]
-    if line_end > start + _MOST_DIGITS or not digits.isdigit():
+    if line_end > start + MOST_DIGITS or not digits.isdigit():
         return None
     end += len(_HEAD_END)
     return data[:start], int(digits), data[line_end:end], end

@@ -138,14 +138,14 @@ async def test_a_named_template_knows_no_developer(running: Running) -> None:
 async def test_it_is_found_out_once_and_only_where_it_matters(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gateway.upstream import UpstreamPool
+    from gateway.upstream import UpstreamPool, UpstreamRequest
 
     asked: list[str] = []
     fetch = UpstreamPool.fetch
 
-    async def counted(pool: UpstreamPool, method: str, target: str, **options: Any) -> Any:
-        asked.append(target)
-        return await fetch(pool, method, target, **options)
+    async def counted(pool: UpstreamPool, request: UpstreamRequest, **options: Any) -> Any:
+        asked.append(request.target)
+        return await fetch(pool, request, **options)
 
     monkeypatch.setattr(UpstreamPool, "fetch", counted)
     plain = [said("system", "S."), said("user", "U.")]

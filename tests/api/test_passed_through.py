@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.upstream import UpstreamRequest
 from tests.harness import MakeGateway, Running
 from tests.parrot_model import ANSWER, CITY, FILLING, REPORT, THOUGHT, TOOL
 
@@ -245,7 +246,7 @@ async def test_pages_that_are_packed(running: Running) -> None:
     backend = running.gateway.scheduler.backend("m")
     assert backend is not None
     accept = b"Accept-Encoding: gzip\r\n"
-    direct = await backend.pool.fetch("GET", "/index.html", headers=accept, timeout=20)
+    direct = await backend.pool.fetch(UpstreamRequest("GET", "/index.html", accept), timeout=20)
     headers = {"Authorization": f"Bearer {running.key}", "Accept-Encoding": "gzip"}
     async with (
         aiohttp.ClientSession(auto_decompress=False) as session,

@@ -16,6 +16,7 @@ from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
 from gateway.backends.ram import RAM
 from gateway.backends.scheduler import Scheduler
+from gateway.upstream import UpstreamRequest
 from tests.scripted import Box, catalog_of, until
 
 MIB = 2**20
@@ -57,7 +58,9 @@ async def test_what_a_model_takes_later_is_counted(
 
         with await scheduler.lease("grows") as lease:
             chat = b'{"messages": [{"role": "user", "content": "x"}]}'
-            await lease.backend.pool.fetch("POST", "/v1/chat/completions", body=chat, timeout=20)
+            await lease.backend.pool.fetch(
+                UpstreamRequest("POST", "/v1/chat/completions", body=chat), timeout=20
+            )
         caplog.set_level(logging.WARNING)
         await until(scheduler, lambda: sum(scheduler.status()[0].memory_on.values()) > 400 * MIB)
         assert (scheduler.status()[0].memory_held or 0) >= 400 * MIB

@@ -8,6 +8,7 @@ import contextlib
 from gateway.backends.backend import State
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, states, status, use
 from tests.scripted import Box
@@ -19,7 +20,9 @@ async def test_a_request_loads_its_model_and_the_next_has_it_at_once(
     scheduler = make_scheduler(box.spec("a"), box.spec("b"))
     assert scheduler.try_lease("a") is None
     with await scheduler.lease("a") as lease:
-        assert (await lease.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
+        assert (
+            await lease.backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)
+        ).status == 200
         assert scheduler.in_flight == status(scheduler, "a").in_flight == 1
     assert scheduler.in_flight == 0
     lease.release()

@@ -12,6 +12,7 @@ import pytest
 from gateway.backends.backend import State
 from gateway.errors import LoadFailed, ModelNotFound, Unavailable
 from gateway.tasks import spawn
+from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, queued, states, status, use
 from tests.scripted import Box, alive, catalog_of, gone, says, until
@@ -226,7 +227,9 @@ async def test_a_model_that_comes_back_while_the_old_one_still_answers(
     again = ask(scheduler)
     await queued(scheduler, "a", 1)
     assert states(scheduler) == {"a": "stopped"}
-    assert (await running.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
+    assert (
+        await running.backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)
+    ).status == 200
     running.release()
     (await again).release()
     assert [start["beside"] for start in box.starts()] == [[], []]

@@ -17,7 +17,7 @@ from gateway.backends.server_run import ServerRun
 from gateway.errors import BackendError, LoadFailed
 from gateway.models.local_model import Params
 from gateway.tasks import spawn
-from gateway.upstream import ConnectFailed
+from gateway.upstream import ConnectFailed, UpstreamRequest
 from tests.backends.conftest import MakeLocal
 from tests.local_backends import failure, kill
 from tests.scripted import Box, alive, says
@@ -33,7 +33,7 @@ async def test_a_start_waits_for_health_and_a_stop_for_the_end(
     await backend.ensure_ready()
     assert time.monotonic() - started >= 0.3
     assert backend.load_seconds >= 0.3
-    assert (await backend.pool.fetch("GET", "/health", timeout=5)).status == 200
+    assert (await backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)).status == 200
     pid = backend.pid
     assert alive(pid)
     assert len(box.left()) == 2  # the socket and the record

@@ -13,10 +13,10 @@ import pytest
 from gateway.backends.backend import State
 from gateway.errors import BackendError, GatewayError
 from gateway.tasks import spawn
-from gateway.upstream import ConnectFailed
+from gateway.upstream import ConnectFailed, UpstreamRequest
 from tests.backends.conftest import MakeLocal
 from tests.harness import wait_until
-from tests.local_backends import BROKE, failure, kill
+from tests.local_backends import failure, kill
 from tests.scripted import FAKE, Box, alive, gone
 
 # --- death ---------------------------------------------------------------------------------
@@ -48,14 +48,14 @@ async def test_a_crash_is_noticed_at_once_and_the_next_start_waits(
 
 async def test_suspicion_waits_for_the_news_of_a_death(make_local: MakeLocal) -> None:
     backend = make_local()
-    await backend.suspect(BROKE)
+    await backend.suspect()
     await backend.ensure_ready()
     kill(backend)
-    await backend.suspect(BROKE)
+    await backend.suspect()
     assert backend.state is State.BACKOFF
     await backend.ensure_ready()
     started = time.monotonic()
-    assert await backend.suspect(BROKE)  # nothing is wrong with it
+    await backend.suspect()  # nothing is wrong with it
     assert 0.9 < time.monotonic() - started < 3
     assert backend.state is State.READY
 
@@ -280,7 +280,8 @@ async def test_open_streams_end_when_it_is_stopped(make_local: MakeLocal) -> Non
     await backend.ensure_ready()
     body = b'{"stream": true}'
     asking = spawn(
-        backend.pool.fetch("POST", "/v1/chat/completions", body=body, timeout=60), name="ask"
+        backend.pool.fetch(UpstreamRequest("POST", "/v1/chat/completions", body=body), timeout=60),
+        name="ask",
     )
     await asyncio.sleep(0.1)
     await backend.stop()

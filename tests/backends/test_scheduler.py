@@ -16,7 +16,7 @@ from gateway.backends.decision import SchedulingLimits
 from gateway.backends.memory import Needs
 from gateway.errors import GatewayError, LoadFailed, Unavailable
 from gateway.tasks import spawn
-from gateway.upstream import ConnectionLost
+from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, states, status, use
 from tests.scripted import Box, catalog_of, says, until
@@ -55,7 +55,9 @@ async def test_a_swap_lets_the_stream_end_and_the_old_process_go_first(
     with await scheduler.lease("a") as lease:
         body = json.dumps({"stream": True}).encode()
         stream = spawn(
-            lease.backend.pool.fetch("POST", "/v1/chat/completions", body=body, timeout=20),
+            lease.backend.pool.fetch(
+                UpstreamRequest("POST", "/v1/chat/completions", body=body), timeout=20
+            ),
             name="stream",
         )
         b = ask(scheduler, "b")
@@ -302,10 +304,12 @@ async def test_a_dead_backend_is_not_handed_out(make_scheduler: MakeScheduler, b
         os.kill(status(scheduler, "a").pid, signal.SIGKILL)
         with await scheduler.lease("a") as lease:  # perhaps before anyone knows
             with contextlib.suppress(GatewayError):
-                await lease.backend.pool.fetch("GET", "/health", timeout=5)
-            await lease.backend.suspect(ConnectionLost("gone", before_head=True))
+                await lease.backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)
+            await lease.backend.suspect()
         with await scheduler.lease("a") as lease:
-            assert (await lease.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
+            assert (
+                await lease.backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)
+            ).status == 200
 
 
 async def test_nothing_waits_behind_a_model_in_backoff(

@@ -15,6 +15,7 @@ from gateway.backends.backend import State
 from gateway.errors import Unavailable
 from gateway.models.local_model import LocalModel, Params
 from gateway.tasks import spawn
+from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, status, use
 from tests.scripted import DEMO_GGUF, Box, says
@@ -36,7 +37,9 @@ async def test_refusing_new_ones_lets_the_running_finish(
     assert scheduler.try_lease("a") is None
     for call in (scheduler.lease, scheduler.load, scheduler.unload):
         assert (await fails(call("a"), Unavailable)).code == "shutting_down"
-    assert (await running.backend.pool.fetch("GET", "/health", timeout=5)).status == 200
+    assert (
+        await running.backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)
+    ).status == 200
     running.release()
     await scheduler.idle()
 
@@ -128,6 +131,8 @@ async def test_the_bundled_one_killed_while_idle_serves_the_next(
     await in_state(scheduler, "demo", State.BACKOFF)
     with await scheduler.lease("demo") as lease:
         body = json.dumps({"prompt": "The sky is", "n_predict": 2}).encode()
-        answer = await lease.backend.pool.fetch("POST", "/completion", body=body, timeout=30)
+        answer = await lease.backend.pool.fetch(
+            UpstreamRequest("POST", "/completion", body=body), timeout=30
+        )
         assert answer.status == 200
         assert json.loads(answer.body)["tokens_predicted"] == 2

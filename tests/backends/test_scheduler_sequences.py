@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.models.catalog import Catalog
 from gateway.models.model import Model
 from gateway.tasks import spawn
+from gateway.upstream import UpstreamRequest
 from tests.scripted import Box, catalog_of
 
 S = State
@@ -153,7 +154,9 @@ class Sequence:
         self.scheduler.apply(self._catalog())
         for name in NAMES:
             with await self.scheduler.lease(name) as lease:
-                health = await lease.backend.pool.fetch("GET", "/health", timeout=20)
+                health = await lease.backend.pool.fetch(
+                    UpstreamRequest("GET", "/health"), timeout=20
+                )
                 assert health.status == 200
 
 

@@ -17,6 +17,7 @@ from gateway.backends.speed import Speed
 from gateway.backends.watchdog import Hang, Patience, Watchdog, cpu_seconds
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
+from gateway.upstream import UpstreamRequest
 from tests.scripted import Box, catalog_of, until
 
 QUICK = Patience(interval=0.1, deaf_after=0.5, stuck_after=0.8)
@@ -26,7 +27,9 @@ CHAT = b'{"messages": [{"role": "user", "content": "x"}]}'
 async def chat(scheduler: Scheduler, model: str) -> str:
     with await scheduler.lease(model) as lease:
         try:
-            await lease.backend.pool.fetch("POST", "/v1/chat/completions", body=CHAT, timeout=60)
+            await lease.backend.pool.fetch(
+                UpstreamRequest("POST", "/v1/chat/completions", body=CHAT), timeout=60
+            )
         except GatewayError as error:
             return error.message
     return ""

@@ -1,17 +1,25 @@
-"""A raw scripted backend, and a sink that notes what it hears, for the tests of the upstream."""
+"""A raw scripted backend, pools, and a sink that notes what it hears."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.upstream import ResponseHead, TcpAddress, UnixAddress, UpstreamError
+from gateway.upstream import (
+    ResponseHead,
+    TcpAddress,
+    UnixAddress,
+    UpstreamError,
+    UpstreamPool,
+)
+from tests.pools import GET, MakePool
 
 try:
     import uvloop
@@ -150,3 +158,46 @@ class Recorder:
 @pytest.fixture
 def recorder() -> Callable[[], Recorder]:
     return Recorder
+
+
+@pytest.fixture
+async def pool_of() -> AsyncIterator[MakePool]:
+    """Makes pools, and closes them before the backend stops."""
+    pools: list[UpstreamPool] = []
+
+    def make(address: UnixAddress | TcpAddress, **options: Any) -> UpstreamPool:
+        pool = UpstreamPool(address, **{"max_connections": 4, "name": "llama", **options})
+        pools.append(pool)
+        return pool
+
+    yield make
+    for pool in pools:
+        await pool.close()
+
+
+@pytest.fixture
+def get(recorder: Callable[[], Any]) -> Callable[[UpstreamPool], Any]:
+    async def get(pool: UpstreamPool) -> tuple[int, bytes]:
+        sink = recorder()
+        await pool.send(GET, sink)
+        return await sink.answer()
+
+    return get
+
+
+@pytest.fixture
+def full_backlog() -> Iterator[tuple[UnixAddress, socket.socket, int]]:
+    """A Unix socket whose listener accepts nothing and has no room left."""
+    with tempfile.TemporaryDirectory(prefix="gw") as folder, contextlib.ExitStack() as stack:
+        path = str(Path(folder) / "full.sock")
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        fillers = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+                fillers += 1
+        yield UnixAddress(path), listener, fillers

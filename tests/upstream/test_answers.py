@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream import ProtocolError, ResponseHead, UpstreamPool
-from gateway.upstream.connection import MAX_HEAD
+from gateway.upstream.reader import MAX_HEAD
 from tests.played import CHUNKED, GARBAGE, VALID, Played, answer_with
+from tests.pools import GET
 
 valid = pytest.mark.parametrize(
     ("raw", "bodyless", "status", "body", "end"), VALID.values(), ids=VALID.keys()
@@ -164,7 +165,7 @@ async def test_byte_by_byte_through_a_socket(backend: Any, recorder: Callable[[]
 
     pool = UpstreamPool(await backend.serve(handler), max_connections=1, name="llama")
     sink = recorder()
-    await pool.send("GET", "/", (), None, sink)
+    await pool.send(GET, sink)
     assert await sink.answer() == (200, b"x")
     await pool.close()
 
@@ -178,7 +179,7 @@ async def test_garbage_through_a_socket_is_a_502(backend: Any, recorder: Callabl
     pool = UpstreamPool(await backend.serve(handler), max_connections=1, name="llama")
     for _ in range(2):  # the place comes back
         sink = recorder()
-        exchange = await pool.send("GET", "/", (), None, sink)
+        exchange = await pool.send(GET, sink)
         with pytest.raises(ProtocolError, match="llama sent an answer that is not HTTP") as caught:
             await sink.answer()
         assert caught.value.status == 502

@@ -1,0 +1,62 @@
+"""Whether a request whose backend broke off is sent once more: where the proxy decides that.
+
+For every way in which it asks a backend: relayed, unqueued, and on its own behalf. What may be sent
+again at all, :mod:`gateway.upstream.retry` says.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from gateway.backends.backend import Backend
+from gateway.backends.flights import Flight
+from gateway.backends.scheduler import Scheduler
+from gateway.proxy.trial import convict
+from gateway.upstream import ConnectFailed, ConnectionLost, may_retry
+
+_log = logging.getLogger(__name__)
+
+#: How such a request ends.
+BROKEN_OFF: Final = (ConnectFailed, ConnectionLost)
+#: How often a request is sent, at most, and one whose llama-server each time died of another's.
+_ATTEMPTS: Final = 2
+_ATTEMPTS_OF_BYSTANDERS: Final = 4
+
+
+async def retry_or_raise(
+    scheduler: Scheduler,
+    backend: Backend,
+    error: ConnectFailed | ConnectionLost,
+    *,
+    deaths: int,
+    flight: Flight | None,
+    key: str,
+    body: object,
+    attempts: int,
+    heard: bool = False,
+    revives: bool = True,
+) -> None:
+    """Return if the request is to be sent once more, as if it had just arrived.
+
+    Raises what its client is told otherwise. ``deaths`` is what those of ``backend`` were when it
+    was sent, ``attempts`` how often it was by now, ``flight`` None where it had not come so far.
+    ``heard``: its client has something of an answer already. ``revives``: the model is loaded again
+    for it.
+    """
+    if flight is not None:
+        guilty = await convict(scheduler, backend, error, deaths, flight, key=key, body=body)
+        if guilty is not None:
+            raise guilty from error
+    died_of_another = backend.deaths > deaths and backend.by_request
+    most = _ATTEMPTS_OF_BYSTANDERS if died_of_another else _ATTEMPTS
+    at_hand = isinstance(body, bytes)
+    if at_hand and not heard and attempts < most:
+        await backend.suspect()
+        may_wait = revives or backend.deaths == deaths
+        # A llama-server of our own works for nobody whose connection is gone, and charges nothing.
+        here = backend.spec.ours
+        if may_wait and may_retry(error, body_at_hand=at_hand, repeatable=here):
+            _log.warning("%s; sending the request again", error.message)
+            return
+    raise await backend.reason(error, deaths) from error
