@@ -52,7 +52,7 @@ class KeyGate:
         return self.ring is None and self.keys_needed
 
     async def wait(self) -> KeyRing:
-        """The ring, as soon as there is one."""
+        """Return the ring, as soon as there is one."""
         await self._open.wait()
         assert self.ring is not None
         return self.ring
@@ -77,7 +77,7 @@ class KeyGate:
             )
 
     def _without_key(self, request: RequestHead, scope: Scope) -> Principal:
-        """Who asks where nobody has to say it. Raises :class:`Forbidden`."""
+        """Return who asks where no key is needed. Raises :class:`Forbidden`."""
         if self._by_control_socket(request):
             return LOCAL_ADMIN
         reason = refusal(request, self._hosts, self._proxies)
@@ -113,7 +113,7 @@ class KeyGate:
         return principal
 
     def _why_none(self, request: RequestHead) -> str:
-        """What makes a request without a key of one that was meant to have it, in brackets."""
+        """Return in brackets why a key that was meant to come did not, as far as that shows."""
         if "authKey" in request.query:
             if not self.keys_in_queries:
                 return " (?authKey is switched off here, see auth.allow_query_key)"

@@ -43,14 +43,14 @@ class KeyActivity:
         await self._write()
 
     def touch(self, key_id: str, now: float) -> None:
-        """The key was used ``now``, in seconds since 1970."""
+        """Note that the key was used ``now``, in seconds since 1970."""
         self._last_used[key_id] = now
         if key_id not in self._unwritten:
             self._unwritten.add(key_id)
             self._used.set()
 
     def last_used(self, key_id: str) -> datetime | None:
-        """When, as far as this process knows."""
+        """Return when the key was last used, as far as this process knows."""
         seconds = self._last_used.get(key_id)
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 

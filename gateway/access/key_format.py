@@ -42,24 +42,24 @@ _OURS = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_CHARS + _SUM_CHARS}}}")
 
 
 def new_key() -> str:
-    """``llmgw_``, 256 random bits in base 62, and a CRC-32 over both that shows typing errors."""
+    """Return ``llmgw_``, 256 random bits in base 62, and a CRC-32 of both for typing errors."""
     start = PREFIX + _base62(secrets.randbits(256), _SECRET_CHARS)
     return start + _checksum(start)
 
 
 def looks_like_ours(text: str) -> bool:
-    """Whether ``text`` could be a key of ours, complete and without a typing error."""
+    """Return whether ``text`` could be a key of ours, complete and without a typing error."""
     return _OURS.fullmatch(text) is not None and _checksum(text[:-_SUM_CHARS]) == text[-_SUM_CHARS:]
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether ``text`` stands where a key would, and says that there is none."""
+    """Return whether ``text`` stands where a key would, and says that there is none."""
     bare = text.strip("\"'")
     return bare.lower() in PLACEHOLDERS or not bare or _UNFILLED.fullmatch(bare) is not None
 
 
 def hash_key(text: str) -> bytes:
-    """The SHA-256 digest under which a key is kept and found.
+    """Return the SHA-256 digest under which a key is kept and found.
 
     A slow, salted hash protects passwords, which can be guessed; 256 random bits cannot. Keys
     imported from the old system may be short: the README says to replace them.

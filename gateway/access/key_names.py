@@ -25,7 +25,7 @@ def unknown_names(
     personalities: Iterable[object] = (),
     default: object = None,
 ) -> Iterator[Unknown]:
-    """Every name that isn't there: most likely a typing error.
+    """Yield every name that isn't there: most likely a typing error.
 
     An alias is one too: what a key may use is compared with the model's own name.
     """

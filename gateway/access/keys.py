@@ -60,7 +60,7 @@ class KeyRing:
 
     @classmethod
     async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
-        """The ring of the keys in ``store``, which it closes in the end (or now, on an error)."""
+        """Return the ring of the keys in ``store``, which it closes in the end (now, on an error)."""
         ring = cls(store, write_every=write_every)
         try:
             await ring.reload()
@@ -89,16 +89,16 @@ class KeyRing:
         )
 
     def name_of(self, key_id: str) -> str | None:
-        """The name of a key, of a revoked one too."""
+        """Return the name of a key, of a revoked one too; ``None``: there is no such key."""
         record = self._records.get(key_id)
         return None if record is None else record.name
 
     def named(self, name: str) -> frozenset[str]:
-        """The ids of all keys of that name."""
+        """Return the ids of all keys of that name."""
         return frozenset(record.id for record in self._records.values() if record.name == name)
 
     def record(self, key_id: str) -> KeyRecord | None:
-        """A key as it is kept."""
+        """Return a key as it is kept, or ``None``."""
         return self._records.get(key_id)
 
     def touch(self, key_id: str, now: float | None = None) -> None:
@@ -177,7 +177,7 @@ class KeyRing:
             return await self._update(key_id, {"revoked": now})
 
     async def _fresh(self, key_id: str) -> KeyRecord:
-        """The key as it is in the store now; the command line may have changed it."""
+        """Return the key as it is in the store now; the command line may have changed it."""
         self._install(await self._store.list_keys())
         record = self._records.get(key_id)
         if record is None:

@@ -17,7 +17,7 @@ from gateway.access.key_format import is_placeholder
 
 
 def presented_key(request: web.Request, *, allow_query: bool) -> str | None:
-    """The key that came with the request, unchecked."""
+    """Return the key that came with the request, unchecked."""
     if (key := key_in(request.headers)) is not None:
         return key
     if allow_query and request.method == "GET" and "authKey" in request.rel_url.raw_query_string:
@@ -26,7 +26,7 @@ def presented_key(request: web.Request, *, allow_query: bool) -> str | None:
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:
-    """The key in a request's headers, unchecked."""
+    """Return the key in a request's headers, unchecked."""
     authorization = headers.get("Authorization")
     if (
         authorization is not None

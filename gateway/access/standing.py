@@ -45,9 +45,9 @@ class Standing:
         gate.rights_changed = self._end_what_is_forbidden
 
     def begin(self, permitted: Permitted) -> Ending:
-        """What may end the request of this task from now on, to be given to :meth:`done`.
+        """Return what may end the request of this task from now on, for :meth:`done`.
 
-        Raises what has happened to its rights while its body came.
+        Raises what its rights have lost while its body came.
         """
         principal = permitted.principal
         ring = self._gate.ring
@@ -56,7 +56,7 @@ class Standing:
         return self._endings.begin(principal.limits.max_seconds, permitted)
 
     def hold(self, permitted: Permitted) -> Ending:
-        """The same for a stream that has no end of its own."""
+        """Return what may end a stream that has no end of its own, for :meth:`done`."""
         self._check(permitted)
         return self._endings.hold(permitted)
 
@@ -73,7 +73,7 @@ class Standing:
         return self._endings.within(pieces, permitted.principal.limits.max_seconds, permitted)
 
     def end(self, request_id: str, error: GatewayError) -> bool:
-        """End the request of that id with ``error``; whether there is one."""
+        """End the request of that id with ``error``; return whether there is one."""
         for ending in self._endings.open:
             if ending.whose is not None and cast(Permitted, ending.whose).id == request_id:
                 ending.end(error)
@@ -81,7 +81,7 @@ class Standing:
         return False
 
     def done(self, ending: Ending) -> None:
-        """It has ended by itself."""
+        """Forget a request that has ended by itself."""
         self._endings.done(ending)
 
     def _check(self, permitted: Permitted) -> None:
@@ -92,7 +92,7 @@ class Standing:
             raise error
 
     def _end_what_is_forbidden(self) -> None:
-        """Keys have changed, or one has expired."""
+        """End what the keys, which have changed or expired, do not allow any more."""
         ring, now = self._gate.ring, time.time()
         if ring is None:
             return
@@ -105,7 +105,7 @@ class Standing:
 
 
 def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError | None:
-    """Why ``permitted`` may not go on; None if it may."""
+    """Return why ``permitted`` may not go on; ``None`` if it may."""
     before = permitted.principal
     if before is LOCAL_ADMIN or before is ANONYMOUS or before is VISITOR:
         return None  # they have no key
@@ -135,5 +135,5 @@ def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError 
 
 
 def _sight(principal: Principal) -> tuple[object, ...]:
-    """What decides what one may see."""
+    """Return what decides what one may see."""
     return principal.scopes, principal.models, principal.personalities

@@ -32,7 +32,7 @@ _OF_THE_USER: Final = ("same-origin", "none")
 
 
 def refusal(request: RequestHead, hosts: Hosts, proxies: Proxies) -> str | None:
-    """Why ``request`` is not taken for one of this machine's user, or ``None``."""
+    """Return why ``request`` is not taken for one of this machine's user, or ``None``."""
     headers = request.headers
     peer = address_in(request.remote or "")
     if peer is None or not peer.is_loopback:

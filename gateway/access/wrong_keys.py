@@ -73,7 +73,7 @@ class WrongKeys:
             self._counts.popitem(last=False)
 
     def right(self, address: str | None, key_id: str) -> None:
-        """An imported key was right. Raises :class:`TooManyWrongKeys` where it may be a guess."""
+        """Note a right imported key. Raises :class:`TooManyWrongKeys` where it may be a guess."""
         network = network_of(address)
         if network is None:
             return

@@ -51,7 +51,7 @@ class Script:
 
 
 def read_script(text: str, folder: str) -> Script:
-    """What ``text``, of a file in ``folder`` (an absolute path), exports, and what is unclear."""
+    """Return what ``text`` exports, and what is unclear; ``folder``: its file's, absolute."""
     lines = Lines(text)
     try:
         found = tokens(text)

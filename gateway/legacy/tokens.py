@@ -71,7 +71,7 @@ class Lines:
 
 
 def tokens(text: str) -> tuple[Token, ...]:
-    """All tokens, and one for the end. Raises :class:`NotUnderstood`."""
+    """Return all tokens, and one for the end. Raises :class:`NotUnderstood`."""
     return tuple(_Scanner(text).run(0))
 
 
