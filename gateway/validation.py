@@ -97,7 +97,8 @@ def key(kind: Any, allowed: str | None, *checks: Callable[..., Any], **bounds: A
 
 def annotated(kind: Any, *metadata: Any) -> Any:
     """``Annotated`` of a type that is made at run time."""
-    return Annotated.__class_getitem__((kind, *metadata))  # type: ignore[attr-defined]
+    form: Any = Annotated  # mypy takes what stands in brackets behind it for a type
+    return form[(kind, *metadata)]
 
 
 def schema_of(made: type[DataclassInstance], base: type[S], **keys: Any) -> type[S]:
