@@ -60,7 +60,7 @@ class KeyRing:
 
     @classmethod
     async def open(cls, store: Store, *, write_every: float = INTERVAL) -> KeyRing:
-        """Return the ring of the keys in ``store``, which it closes in the end (now, on an error)."""
+        """Return the ring of the keys in ``store``, which it closes in the end, or on an error."""
         ring = cls(store, write_every=write_every)
         try:
             await ring.reload()
