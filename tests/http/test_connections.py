@@ -288,7 +288,8 @@ async def test_any_patience_is_one_the_kernel_can_have(
 
 
 async def test_a_slow_reader_is_not_a_dead_one(make_gateway: MakeGateway, tmp_path: Path) -> None:
-    models = {"good": fake_model(tmp_path, chunks=30_000)}
+    # More than the kernel holds for its client (4 MiB by default), whoever is fast or slow.
+    models = {"good": fake_model(tmp_path, chunks=60_000)}
     async with make_gateway(models, limits={"send_timeout": "5s"}) as running:
         body = CHAT[:-1] + b', "stream": true}'
         with small(running) as taking:
