@@ -17,6 +17,7 @@ from gateway.api.admin_keys import AdminKeyHandlers
 from gateway.api.admin_models import ModelEntryHandlers
 from gateway.api.admin_pulls import PullHandlers
 from gateway.api.admin_requests import RequestHandlers
+from gateway.api.cache import CacheHandlers
 from gateway.api.classic import ClassicHandlers
 from gateway.api.clients import ClientHandlers
 from gateway.api.history import HistoryHandlers
@@ -168,6 +169,7 @@ def route_table(
         *ClassicHandlers(library, scheduler, board, errors).routes(),
         *ModelStateHandlers(library, scheduler, headers, entries, services.conversations).routes(),
         *ModelEntryHandlers(entries).routes(),
+        *CacheHandlers(services.conversations).routes(),
         *StorageHandlers(library, StorageScan(settings, entries)).routes(),
         *HubHandlers(background.hub).routes(),
         *SystemHandlers(report).routes(),

@@ -95,6 +95,20 @@ class Conversations:
         if count := self._shelf.forget(goes=lambda saved: not known(saved.owner)):
             _log.info("removed %d saved conversations of keys that are gone", count)
 
+    async def clear(self, owner: str | None, model: str | None) -> int:
+        """Remove what is saved of ``owner`` and of ``model``, ``None``: of all; return how many.
+
+        What they have in slots is not saved, unless they go on with it.
+        """
+        for slots in self._slots.values():
+            if model in (None, slots.backend.spec.name):
+                slots.give_up(owner)
+        removed = self._shelf.forget(
+            goes=lambda saved: owner in (None, saved.owner) and model in (None, saved.model)
+        )
+        await self._shelf.written()
+        return removed
+
     def counts(self, model: str) -> Counts | None:
         """Return what was spared for ``model``, and why nothing is any more."""
         return self._shelf.counts.get(model)

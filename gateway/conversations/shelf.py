@@ -73,9 +73,13 @@ class Shelf:
     async def close(self) -> None:
         """Wait until everything is written, and let go of the folder."""
         self.usable = False
+        await self.written()
+        await asyncio.to_thread(self._files.close)
+
+    async def written(self) -> None:
+        """Return when the folder is as it is to be."""
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
-        await asyncio.to_thread(self._files.close)
 
     def keep_track(self, task: asyncio.Task[Any]) -> None:
         """Have :meth:`close` wait for ``task``."""

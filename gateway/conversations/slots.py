@@ -195,6 +195,12 @@ class Slots:
             name = f"save slot {slot.number} of {self.backend.spec.name}"
             self._shelf.keep_track(spawn(self._save_idle(slot), name=name))
 
+    def give_up(self, owner: str | None) -> None:
+        """Save nothing of what ``owner`` has in slots now; ``None``: of anybody."""
+        for slot in self._slots:
+            if owner in (None, slot.owner):
+                slot.unsaved = False
+
     async def _save_idle(self, slot: Slot) -> None:
         async with slot.lock:
             if slot.unsaved and not slot.busy and self.current:

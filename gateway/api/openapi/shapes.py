@@ -215,6 +215,9 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             },
             answers=_EITHER,
         ),
+        "DELETE /admin/cache": Shape(
+            query={"key": {"type": "string"}, "model": {"type": "string"}}
+        ),
         "DELETE /admin/requests/{id}": Shape(status=204, answers=()),
         "GET /admin/pulls": Shape(answers=_EITHER),
         "POST /admin/pulls": Shape(
