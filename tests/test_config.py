@@ -249,7 +249,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "there is no such file; `llm-gateway init" in problems(tmp_path / "nothing.yaml")
 
 
-def test_units() -> None:
+def test_sizes_and_durations_have_units() -> None:
     assert parse_size("64MiB") == 64 * 2**20
     assert parse_size("1.5 GB") == 1_500_000_000
     assert parse_size("8g") == 8 * 2**30

@@ -144,7 +144,7 @@ def test_unknown_names_are_404_and_say_what_there_is(demo: Served) -> None:
             client.chat.completions.create(model=f"{DEMO}:nope", messages=QUESTION)
 
 
-def test_models(demo: Served) -> None:
+def test_openais_client_lists_the_models(demo: Served) -> None:
     with demo.client() as client:
         names = [model.id for model in client.models.list()]
         assert names == [DEMO, f"{DEMO}:geography teacher", f"{DEMO}:pirate"]

@@ -158,7 +158,7 @@ def _span(lines: list[str]) -> float:
     return (last - first).total_seconds()
 
 
-def test_the_bucket() -> None:
+def test_the_bucket_gives_so_many_and_then_some_a_second() -> None:
     now = [0.0]
     allowance = Allowance(3, 2.0, clock=lambda: now[0])
     assert [allowance.take() for _ in range(5)] == [True, True, True, False, False]

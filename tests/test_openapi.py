@@ -52,7 +52,7 @@ def validate(example: Any, schema: dict[str, Any], where: str) -> None:
     assert not [f"{where}: {error.message}" for error in found]
 
 
-def test_it_is_valid() -> None:
+def test_the_document_is_valid_openapi() -> None:
     OpenAPIV31SpecValidator(json.loads(json.dumps(DOCUMENT))).validate()
 
 
@@ -88,7 +88,7 @@ def test_every_operation_has_a_summary_and_an_id_of_its_own() -> None:
         ("DELETE", "/upstream/{path}", "admin"),
     ],
 )
-def test_scopes(method: str, path: str, scope: str) -> None:
+def test_each_operation_names_the_scope_it_needs(method: str, path: str, scope: str) -> None:
     found = operation(method, path)
     assert found["x-scope"] == scope
     wanted = [] if scope == "public" else ["bearer", "header"]

@@ -52,7 +52,7 @@ def run(source: str, *command: str, served: Served, folder: Path) -> str:
 
 @pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
 @pytest.mark.parametrize(("method", "path", "word"), SHOWN, ids=[path for _, path, _ in SHOWN])
-def test_it_runs(
+def test_each_sample_runs(
     demo: Served, tmp_path: Path, method: str, path: str, word: str, language: str
 ) -> None:
     found = DOCUMENT["paths"][path][method.lower()]["x-codeSamples"]

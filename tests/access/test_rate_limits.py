@@ -75,7 +75,7 @@ def test_one_is_told_as_one(clocks: Clocks) -> None:
     assert "may use 1 request per minute (rpm)" in clocks.refusal(limits).message
 
 
-def test_requests_per_minute(clocks: Clocks) -> None:
+def test_requests_over_those_per_minute_are_refused(clocks: Clocks) -> None:
     limits = KeyLimits(rpm=60)
     assert clocks.admitted(limits) == 60
     refused = clocks.refusal(limits)
@@ -135,7 +135,7 @@ def test_tokens_per_day_end_at_midnight(clocks: Clocks) -> None:
     assert refused.headers["x-ratelimit-reset-tokens"] == "12h0m0s"
 
 
-def test_requests_at_once(clocks: Clocks) -> None:
+def test_requests_at_once_over_the_limit_are_refused(clocks: Clocks) -> None:
     limits = KeyLimits(concurrency=2)
     first, _second = (clocks.limiter.admit("k", limits) for _ in range(2))
     refused = clocks.refusal(limits)
@@ -179,7 +179,7 @@ def test_the_tighter_token_limit_is_told(clocks: Clocks) -> None:
     }
 
 
-def test_it_costs_microseconds(clocks: Clocks) -> None:
+def test_a_look_at_the_limits_costs_microseconds(clocks: Clocks) -> None:
     limits = KeyLimits(rpm=10**9, tpm=10**9, tpd=10**9, concurrency=9)
 
     def once() -> float:

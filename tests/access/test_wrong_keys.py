@@ -51,7 +51,7 @@ def test_twenty_at_once_then_one_in_three_seconds() -> None:
     assert allowed(table, "10.0.0.2") == 20  # a neighbour has an allowance of its own
 
 
-def test_networks() -> None:
+def test_wrong_keys_are_counted_by_network() -> None:
     assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9%eth0")
     assert network_of("2001:db8:1:2::1") != network_of("2001:db8:1:3::1")
     assert network_of("::ffff:10.0.0.1") == network_of("10.0.0.1") != network_of("10.0.0.2")

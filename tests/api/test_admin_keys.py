@@ -70,7 +70,7 @@ async def test_a_key_is_made_used_changed_and_revoked(running: Running) -> None:
     assert (status, refused["error"]["code"]) == (400, "key_revoked")
 
 
-async def test_every_field(running: Running) -> None:
+async def test_each_field_of_a_key_can_be_set_and_is_told(running: Running) -> None:
     fields = {
         "description": "Bob's",
         "admin": True,
@@ -192,7 +192,7 @@ async def test_nothing_of_it_is_for_chat_keys(running: Running) -> None:
         assert (await running.json(method, path, json={}, key=None))[0] == 401
 
 
-async def test_usage(running: Running) -> None:
+async def test_usage_is_told_by_key_and_day(running: Running) -> None:
     phone = await made(running)
     for model in ("a", "b", "a"):
         body = {"model": model, "messages": [{"role": "user", "content": "private words"}]}

@@ -112,7 +112,9 @@ def check_last_event(path: str, said: str) -> None:
     assert "[DONE]" not in said
 
 
-async def test_while_it_answers(make_gateway: MakeGateway, server: Elsewhere) -> None:
+async def test_a_request_is_cancelled_elsewhere_while_it_answers(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
     server.answers |= dict.fromkeys(DIALECTS, endless)
     async with make_gateway({"m": {"url": server.url, "parallel": 32}}) as running:
         asked = [spawn(asks(running, *one), name="asks") for one in EVERY]
@@ -139,7 +141,9 @@ async def test_while_it_answers(make_gateway: MakeGateway, server: Elsewhere) ->
 
 
 @pytest.mark.parametrize("stage", ["queued", "loading"])
-async def test_before_it_is_sent(make_gateway: MakeGateway, server: Elsewhere, stage: str) -> None:
+async def test_a_request_that_is_cancelled_before_it_is_sent_never_is(
+    make_gateway: MakeGateway, server: Elsewhere, stage: str
+) -> None:
     server.answers[CHAT] = endless
     if stage == "loading":  # its server has not said yet that it is there
         server.answers |= {"/v1/models": hold, "/health": hold}

@@ -42,7 +42,9 @@ async def until(response: aiohttp.ClientResponse, status: str) -> Any:
             return data
 
 
-async def test_status(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_status_tells_each_change_as_an_event(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {
         "m": fake_model(tmp_path, start_delay=0.2, chunks=40, pause=0.05),
         "bad": fake_model(tmp_path, exit=1),
@@ -182,7 +184,9 @@ async def ask(running: Running, query: str) -> tuple[int, Any]:
     return await running.json("GET", f"/chat/ask?{query}")
 
 
-async def test_ask(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_chat_ask_answers_whole_and_as_events(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"m": fake_model(tmp_path, chunks=3), "dying": fake_model(tmp_path, die_after=1)}
     async with make_gateway(models) as running:
         assert (await ask(running, "question=x"))[0] == 404  # nothing is loaded
@@ -264,7 +268,9 @@ async def test_a_question_whose_backend_dies_is_asked_again(
         assert (status.starts, status.deaths, status.in_flight) == (2, 1, 0)
 
 
-async def test_load_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_load_model_waits_until_the_model_is_ready(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"a/b": fake_model(tmp_path), "c": fake_model(tmp_path)}
     async with make_gateway(models, scheduler={"max_loaded": 1}) as running:
         for body, expected in (({}, 400), ({"model": 7}, 400), ({"model": "nope"}, 404)):

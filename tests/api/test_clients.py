@@ -29,7 +29,7 @@ def claude(demo: Served) -> Any:
 # --- anthropic ------------------------------------------------------------------------------
 
 
-def test_messages(claude: anthropic.Anthropic) -> None:
+def test_anthropics_client_gets_a_message(claude: anthropic.Anthropic) -> None:
     answer = claude.messages.create(model=DEMO, max_tokens=8, messages=QUESTION)
     assert answer.role == "assistant"
     assert answer.content[0].type == "text"
@@ -37,7 +37,7 @@ def test_messages(claude: anthropic.Anthropic) -> None:
     assert 0 < answer.usage.output_tokens <= 8
 
 
-def test_messages_stream(claude: anthropic.Anthropic) -> None:
+def test_anthropics_client_gets_a_stream(claude: anthropic.Anthropic) -> None:
     with claude.messages.stream(model=DEMO, max_tokens=12, messages=QUESTION) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
@@ -82,7 +82,7 @@ def test_messages_count_the_personality(claude: anthropic.Anthropic) -> None:
     assert used.input_tokens + (used.cache_read_input_tokens or 0) == pirate
 
 
-def test_messages_errors(claude: anthropic.Anthropic, demo: Served) -> None:
+def test_anthropics_client_knows_our_errors(claude: anthropic.Anthropic, demo: Served) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         claude.messages.create(model="nope", max_tokens=1, messages=QUESTION)
     assert missing.value.type == "not_found_error"
@@ -100,7 +100,7 @@ def test_messages_errors(claude: anthropic.Anthropic, demo: Served) -> None:
 # --- openai, beyond chat completions ---------------------------------------------------------
 
 
-def test_responses(demo: Served) -> None:
+def test_openais_client_gets_a_response(demo: Served) -> None:
     with demo.client() as client:
         bare = client.responses.create(model=DEMO, input="Say hello.", max_output_tokens=8)
         assert bare.output_text
@@ -117,7 +117,7 @@ def test_responses(demo: Served) -> None:
         assert counted.input_tokens == pirate.usage.input_tokens
 
 
-def test_responses_stream(demo: Served) -> None:
+def test_openais_client_gets_a_response_as_a_stream(demo: Served) -> None:
     with demo.client() as client:
         stream = client.responses.create(
             model=DEMO, input="Say hello.", max_output_tokens=12, stream=True
@@ -129,7 +129,7 @@ def test_responses_stream(demo: Served) -> None:
     assert text == events[-1].response.output_text  # type: ignore[union-attr]
 
 
-def test_completions(demo: Served) -> None:
+def test_openais_client_gets_a_completion(demo: Served) -> None:
     """A personality only if it is asked for, through the model's own template."""
     with demo.client() as client:
         bare = client.completions.create(model=DEMO, prompt="The Nile is", max_tokens=4)
@@ -193,7 +193,7 @@ async def embedding(make_gateway: MakeGateway) -> AsyncIterator[Running]:
         yield running
 
 
-async def test_embeddings(embedding: Running) -> None:
+async def test_openais_client_gets_embeddings(embedding: Running) -> None:
     async with embedding.openai() as client:
         # The client asks for base64 by itself and decodes it.
         answer = await client.embeddings.create(model="e", input=["hello", "world"])

@@ -42,7 +42,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(map(operator.mul, one, other))
 
 
-async def test_embeddings(running: Running) -> None:
+async def test_embeddings_come_as_the_model_makes_them(running: Running) -> None:
     async with running.openai() as client:
         # The client asks for base64 by itself and decodes it.
         answer = await client.embeddings.create(model="embed", input=TEXTS)
@@ -77,7 +77,7 @@ async def test_embeddings(running: Running) -> None:
         )
 
 
-async def test_rerank(running: Running) -> None:
+async def test_rerank_puts_the_nearest_first(running: Running) -> None:
     for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"):
         body = {"model": "rerank", **RANKED, "top_n": 2}
         status, answer = await running.json("POST", path, json=body)

@@ -44,7 +44,7 @@ async def still_serves(running: Running) -> None:
         (b'{"model": "good", "messages": [{}], "personality": 7}', ["personality"]),
     ],
 )
-async def test_bad_bodies(
+async def test_a_bad_body_is_told_with_its_place(
     make_gateway: MakeGateway, tmp_path: Path, body: bytes, words: list[str]
 ) -> None:
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
@@ -112,7 +112,9 @@ async def test_refusals_of_the_server_itself(make_gateway: MakeGateway, tmp_path
         await still_serves(running)
 
 
-async def test_keys(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_each_route_wants_a_key_that_may_use_it(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
         ring = running.gateway.ring
         assert ring is not None

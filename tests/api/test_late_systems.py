@@ -74,7 +74,7 @@ async def prompt_of(running: Running, model: str, messages: list[Any], **fields:
     return prompt
 
 
-async def test_a_strict_template(running: Running) -> None:
+async def test_a_strict_template_takes_late_system_messages(running: Running) -> None:
     system, user, answer = said("system", "S."), said("user", "U."), said("assistant", "A.")
     developer, late = said("developer", "D."), said("system", "L.")
     start, end, bot = "<|im_start|>", "<|im_end|>\n", "<|im_start|>assistant\n"

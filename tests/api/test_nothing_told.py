@@ -170,7 +170,7 @@ async def test_who_may_use_it_is_told(running: Running) -> None:
             assert (status, f"'{MODELS[0]}'" in said["error"]["message"]) == (404, True)
 
 
-async def test_lists(running: Running) -> None:
+async def test_lists_show_only_what_a_key_may_use(running: Running) -> None:
     ring = running.gateway.ring
     assert ring is not None
     _, key = await ring.create("narrow", models=["open"], personalities=["pirate"])

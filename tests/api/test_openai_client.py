@@ -50,7 +50,7 @@ async def client(
         yield client
 
 
-async def test_chat(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_is_parsed_by_openais_client(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(model="gpt-4o", messages=HELLO)
     assert answer.model == "m"
     assert answer.choices[0].message.content == ANSWER
@@ -106,7 +106,7 @@ async def test_parsed_into_a_class(client: openai.AsyncOpenAI) -> None:
     assert place.city in ("Cairo", "Rome")
 
 
-async def test_responses(client: openai.AsyncOpenAI) -> None:
+async def test_a_response_is_parsed_by_openais_client(client: openai.AsyncOpenAI) -> None:
     answer = await client.responses.create(model="m", input="hi", instructions="Be brief.")
     assert answer.output_text == ANSWER
     thoughtful = {"chat_template_kwargs": {"think": True}}

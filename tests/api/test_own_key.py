@@ -91,7 +91,9 @@ async def test_an_admin_key_without_limits(running: Running) -> None:
     assert (await running.json("GET", "/key", key=None))[0] == 401
 
 
-async def test_without_keys(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_without_keys_everybody_is_an_administrator(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     settings = {"auth": {"enabled": False}}
     async with make_gateway({"m": fake_model(tmp_path)}, **settings) as running:
         status, told = await running.json("GET", "/key", key=None)
@@ -149,7 +151,7 @@ COUNTERS = ("requests", "prompt_tokens", "completion_tokens")
 
 
 @pytest.mark.parametrize("asked", [{"format": "csv"}, None])
-async def test_as_csv(running: Running, asked: dict[str, str] | None) -> None:
+async def test_usage_comes_as_csv_too(running: Running, asked: dict[str, str] | None) -> None:
     key_id, key = await key_of(running, '=1+1, "quoted"')
     used(running, key_id)
     headers = {} if asked else {"Accept": "text/csv"}

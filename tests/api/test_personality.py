@@ -19,7 +19,9 @@ def recorded(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-async def test_bodies(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_a_personality_is_in_the_body_of_every_dialect(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     record = tmp_path / "record"
     model = fake_model(tmp_path, record=record, personalities={"teacher": TEACHER, "mute": ""})
     model["params"]["logitBias"] = "15+2.5"

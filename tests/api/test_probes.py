@@ -54,7 +54,7 @@ async def test_acme_challenges(make_gateway: MakeGateway, tmp_path: Path) -> Non
             assert b"\r\n\r\nsecret" not in answer
 
 
-async def test_ready_while_stopping(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_ready_is_503_while_stopping(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         assert (await running.json("GET", "/ready", key=None))[0] == 200
         async with running.request("GET", "/ping", key=None) as response:

@@ -27,7 +27,9 @@ async def raw(running: Running, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
-async def test_only_get(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_a_key_in_the_query_works_for_get_only(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         key = running.key
         assert (await running.json("GET", f"/models?authKey={key}", key=None))[0] == 200
@@ -70,7 +72,7 @@ async def test_a_header_without_its_scheme(make_gateway: MakeGateway) -> None:
                 assert running.key not in answer["error"]["message"]
 
 
-async def test_switched_off(make_gateway: MakeGateway) -> None:
+async def test_a_key_in_the_query_can_be_switched_off(make_gateway: MakeGateway) -> None:
     async with make_gateway({}, auth={"allow_query_key": False}) as running:
         status, answer = await running.json("GET", f"/models?authKey={running.key}", key=None)
         assert status == 401

@@ -131,7 +131,7 @@ def sending(pieces: list[bytes]) -> Any:
 
 
 @pytest.mark.parametrize("way", ["whole", "cut", "crlf", "without an end"])
-async def test_streams(running: Running, server: Elsewhere, way: str) -> None:
+async def test_the_name_in_streams_is_ours(running: Running, server: Elsewhere, way: str) -> None:
     count = 200
     server.answers["/v1/chat/completions"] = sending(cut(chat_events(count), way))
     body = {"model": "m", "messages": [USER], "stream": True}

@@ -45,7 +45,7 @@ async def listed(running: Running, **options: Any) -> dict[str, dict[str, Any]]:
     return {entry["id"]: entry for entry in answer["data"]}
 
 
-async def test_list(running: Running) -> None:
+async def test_the_router_lists_each_model_with_its_state(running: Running) -> None:
     models = await listed(running)
     assert list(models) == ["a/x", "b", "b:pirate", "lost"]
     entry = models["b"]
@@ -156,7 +156,7 @@ async def test_the_build_of_the_llama_server(make_gateway: MakeGateway, tmp_path
                 await running.gateway.scheduler.unload(name)
 
 
-async def test_tags(make_gateway: MakeGateway, tiny_model: Path) -> None:
+async def test_tags_stand_in_the_list(make_gateway: MakeGateway, tiny_model: Path) -> None:
     """As the real llama-server takes and shows them."""
     entry = {"params": {"model": str(tiny_model), "ctxSize": 256, "threads": 1}}
     args = ["--tags", " small,fast , ,", "--tags", "b"]

@@ -74,7 +74,7 @@ async def test_its_own_pings_are_switched_off(running: Running) -> None:
     assert not comments
 
 
-async def test_chat(running: Running) -> None:
+async def test_a_slow_prompt_of_a_chat_keeps_its_stream_alive(running: Running) -> None:
     async with running.openai() as client:
         stream = await client.chat.completions.create(
             model="m",
@@ -88,7 +88,7 @@ async def test_chat(running: Running) -> None:
     assert chunks[-1].usage.prompt_tokens > 500
 
 
-async def test_responses(running: Running) -> None:
+async def test_a_slow_prompt_of_responses_keeps_its_stream_alive(running: Running) -> None:
     kinds = []
     async with (
         running.openai() as client,
@@ -110,7 +110,7 @@ async def test_responses(running: Running) -> None:
     assert final.id.startswith("resp_")
 
 
-async def test_messages(running: Running) -> None:
+async def test_a_slow_prompt_of_messages_keeps_its_stream_alive(running: Running) -> None:
     """``ping`` before ``message_start``, and between other events."""
     client = anthropic.AsyncAnthropic(base_url=running.url, api_key=running.key, max_retries=0)
     async with (

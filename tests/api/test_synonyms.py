@@ -12,7 +12,9 @@ from tests.dialects import ROUTES, asked
 from tests.harness import MakeGateway
 
 
-async def test_lengths(make_gateway: MakeGateway, parrot_model: Path) -> None:
+async def test_every_name_of_a_length_is_bounded(
+    make_gateway: MakeGateway, parrot_model: Path
+) -> None:
     params = {"model": str(parrot_model), "threads": 1, "ctxSize": 512}
     models: dict[str, Any] = {
         name: {"params": params, "setParams": {name: 1}}
@@ -35,7 +37,9 @@ async def test_lengths(make_gateway: MakeGateway, parrot_model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "stop_sequences"])
-async def test_stops(make_gateway: MakeGateway, parrot_model: Path, name: str) -> None:
+async def test_every_name_of_a_stop_is_shaped(
+    make_gateway: MakeGateway, parrot_model: Path, name: str
+) -> None:
     params = {"model": str(parrot_model), "threads": 1, "ctxSize": 512}
     models = {"m": {"params": params, "setParams": {name: [" from"]}}}
     async with make_gateway(models, llama_server="auto") as running:

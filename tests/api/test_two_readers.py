@@ -36,7 +36,7 @@ async def directly(running: Running, target: str) -> int:
         return response.status
 
 
-async def test_percent_u(running: Running) -> None:
+async def test_percent_u_is_refused(running: Running) -> None:
     """cpp-httplib's own coding: a way around every rule about paths, if it came through."""
     path, action = "/%u0074okenize", "/slots/0?action=%u0073ave"
     assert await directly(running, path) == 200

@@ -109,7 +109,9 @@ def header(context: int, template: str | None = None) -> list[bytes]:
     return found
 
 
-async def test_props(make_gateway: MakeGateway, tmp_path: Path, tiny_model: Path) -> None:
+async def test_props_of_an_unloaded_model_come_from_its_file(
+    make_gateway: MakeGateway, tmp_path: Path, tiny_model: Path
+) -> None:
     file, projector, plain = (tmp_path / f"{name}.gguf" for name in ("m", "mmproj", "plain"))
     write_gguf(file, header(2048, "{{ messages }}"), [])
     write_gguf(plain, header(2048), [])

@@ -57,7 +57,9 @@ async def test_a_llama_server_without_it(make_gateway: MakeGateway) -> None:
         assert "built without" in answer["error"]["message"]
 
 
-async def test_no_llama_server(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_without_llama_server_there_is_no_web_ui(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """Why is in the log: where things lie on this machine is nobody's business."""
     async with make_gateway({}, llama_server=str(tmp_path / "nothing")) as running:
         status, answer = await running.json("GET", "/ui/", key=None)

@@ -84,7 +84,7 @@ def test_what_programs_here_send(headers: dict[str, str]) -> None:
     assert refusal(request(headers), *known()) is None
 
 
-def test_addresses() -> None:
+def test_without_keys_only_this_machine_is_an_administrator() -> None:
     for remote in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
         assert refusal(request({}, remote=remote), *known()) is None
     for remote in ("10.0.0.1", "192.168.1.5", "::ffff:10.0.0.1", "fe80::1", "2001:db8::1", ""):

@@ -198,7 +198,7 @@ def test_grammar_and_draft_model(tmp_path: Path) -> None:
         assert answer["timings"]["draft_n"] > 0
 
 
-def test_embeddings(plain: Any, tmp_path: Path) -> None:
+def test_the_bundled_one_makes_embeddings(plain: Any, tmp_path: Path) -> None:
     assert plain.post("/v1/embeddings", {"input": "a cat"})["status"] == 501
     spec = spec_of(embeddings=True, extraArgs=["--pooling", "mean", "--no-slots"])
     with running(spec, tmp_path / "a.sock") as child:

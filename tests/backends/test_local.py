@@ -280,7 +280,7 @@ async def test_one_that_stops_working_is_given_up(make_local: MakeLocal) -> None
     assert "made no progress for 0.5 s" in (await starting).message
 
 
-async def test_a_signal_is_named(make_local: MakeLocal) -> None:
+async def test_a_death_by_a_signal_names_it(make_local: MakeLocal) -> None:
     error = await failure(make_local(signal=int(signal.SIGILL)))
     assert "was ended by SIGILL: it was compiled for a CPU with instructions" in error.message
     error = await failure(make_local(signal=int(signal.SIGSEGV)))

@@ -167,11 +167,11 @@ def chosen(
         (("-sm", "row"), Choice(NAMES)),
     ],
 )
-def test_flags(args: tuple[Any, ...], expected: Any) -> None:
+def test_placement_becomes_flags(args: tuple[Any, ...], expected: Any) -> None:
     assert chosen(*args) == expected
 
 
-def test_variables() -> None:
+def test_placement_becomes_variables() -> None:
     assert chosen(env={"LLAMA_ARG_DEVICE": "CUDA1"}) == Choice(("CUDA1",))
     assert chosen(env={"LLAMA_ARG_TENSOR_SPLIT": "1,1,2"}) == Choice(NAMES, (1, 1, 2))
 

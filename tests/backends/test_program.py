@@ -31,7 +31,7 @@ from tests.backends.entries import STORAGE, spec_of
         ("name with spaces.gguf", "/models/name with spaces.gguf"),
     ],
 )
-def test_paths(reference: str, path: str) -> None:
+def test_paths_are_found_below_the_storage(reference: str, path: str) -> None:
     assert resolve_model_path(reference, STORAGE) == Path(path)
 
 

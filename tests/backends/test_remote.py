@@ -92,7 +92,9 @@ async def test_a_server_without_a_list_of_models_can_be_used(
     assert (await backend.ask()).status == 200
 
 
-async def test_nobody_there(make_remote: MakeRemote, nobody: str) -> None:
+async def test_a_server_where_nobody_listens_fails_the_load(
+    make_remote: MakeRemote, nobody: str
+) -> None:
     backend = make_remote(nobody)
     error = await failure(backend)
     assert error.status == 502

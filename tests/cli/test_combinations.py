@@ -53,7 +53,7 @@ DEMO: dict[str, Any] = {"params": {"model": DEMO_GGUF}}
         ({**MINILM, "embeddings": True, "reranking": True}, "m.embeddings: has no effect beside"),
     ],
 )
-def test_combinations(
+def test_every_combination_of_options_is_understood_or_refused(
     tmp_path: Path,
     storage: Path,
     capsys: pytest.CaptureFixture[str],

@@ -59,7 +59,9 @@ pytestmark = pytest.mark.slow
         ),
     ],
 )
-def test_address(settings: dict[str, Any], listening: str, address: str) -> None:
+def test_an_address_is_the_one_that_clients_reach(
+    settings: dict[str, Any], listening: str, address: str
+) -> None:
     assert address_of(parse_settings(settings), [listening]) == (address, None)
 
 
@@ -144,7 +146,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("word", CLIENTS)
-def test_each(run: Run, served: Served, word: str) -> None:
+def test_each_client_gets_its_lines(run: Run, served: Served, word: str) -> None:
     """stdout is the first part, and stderr says where it goes, with no key anywhere."""
     status, out, err = run(word, "--model", "tiny:pirate")
     assert status == 0
@@ -159,7 +161,7 @@ def test_each(run: Run, served: Served, word: str) -> None:
     assert told["key"] is None
 
 
-def test_models(run: Run, served: Served) -> None:
+def test_the_models_named_are_those_of_the_gateway(run: Run, served: Served) -> None:
     status, out, err = run("codex")
     assert (status, out) == (1, "")
     assert "which model? Add --model with one of: other, tiny" in err

@@ -52,7 +52,7 @@ def variables_of(word: str, target: Target) -> dict[str, str]:
     return shell(*settings, **{KEY: "" if target.key else KEY_TEXT})
 
 
-def test_codex() -> None:
+def test_codex_gets_its_configuration() -> None:
     (part,) = parts_of("codex")
     assert part.where == "~/.codex/config.toml"
     config = tomllib.loads(part.text)
@@ -93,7 +93,7 @@ def test_environments(key: str | None) -> None:
     assert "ANTHROPIC_API_KEY" not in found  # it would be taken instead
 
 
-def test_continue() -> None:
+def test_continue_gets_its_configuration() -> None:
     target = replace(TARGET, embeddings="MiniLM", ca="/home/me/ca.pem", key=KEY_TEXT)
     config, secrets = parts_of("continue", target)
     chat, embed = yaml.safe_load(config.text)["models"]
@@ -108,7 +108,7 @@ def test_continue() -> None:
     assert secrets.text == f"{KEY}={KEY_TEXT}\n"
 
 
-def test_zed() -> None:
+def test_zed_gets_its_configuration() -> None:
     (part,) = parts_of("zed")
     ((name, provider),) = json.loads(part.text)["language_models"]["openai_compatible"].items()
     # Zed makes the variable's name of the provider's.
@@ -119,7 +119,7 @@ def test_zed() -> None:
     assert model["capabilities"]["images"]
 
 
-def test_llm() -> None:
+def test_llm_gets_its_configuration() -> None:
     file, key, use = parts_of("llm")
     (entry,) = yaml.safe_load(file.text)
     assert (entry["model_name"], entry["api_base"]) == (ODD, f"{TARGET.url}/v1")
@@ -130,7 +130,7 @@ def test_llm() -> None:
 
 
 @pytest.mark.parametrize("word", ["home-assistant", "obsidian"])
-def test_windows(word: str) -> None:
+def test_windows_gets_its_own_lines(word: str) -> None:
     (part,) = parts_of(word, replace(TARGET, key=KEY_TEXT))
     fields = dict(line.split(":", 1) for line in part.text.splitlines())
     values = {name: value.strip() for name, value in fields.items()}

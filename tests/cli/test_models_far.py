@@ -69,7 +69,7 @@ def entries(tmp_path: Path) -> dict[str, Any]:
     return found
 
 
-def test_scan(run: Run, box: Served, tmp_path: Path) -> None:
+def test_scan_works_on_a_gateway_elsewhere(run: Run, box: Served, tmp_path: Path) -> None:
     status, out, err = run("models scan")
     assert (status, err, entries(tmp_path)) == (0, "", {})
     assert re.search(r"^1 +one +llama", out, re.MULTILINE)
@@ -110,7 +110,9 @@ def test_add_and_rm(run: Run, box: Served, tmp_path: Path) -> None:
     assert (tmp_path / "LLMs/two.gguf").exists()
 
 
-def test_pull(run: Run, box: Served, hub: HubServer, tmp_path: Path) -> None:
+def test_pull_works_on_a_gateway_elsewhere(
+    run: Run, box: Served, hub: HubServer, tmp_path: Path
+) -> None:
     status, out, err = run("pull", HUB)
     assert status == 2
     assert re.search(r"Q4_0 .*yes +recommended", out)

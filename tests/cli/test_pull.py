@@ -102,7 +102,9 @@ def test_without_a_terminal_it_lists_and_says_what_to_type(
     assert entries(config)["tiny"]["params"]["model"] == f"{NAME}/tiny-Q4_0.gguf"  # type: ignore[index]
 
 
-def test_json(server: HubServer, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quantisations_come_as_json(
+    server: HubServer, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["pull", "--config", str(config), NAME, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [(one["name"], one["fits"]) for one in told["quantisations"]] == [

@@ -67,7 +67,7 @@ def test_without_a_terminal_nobody_is_asked(
     assert models(config) == before
 
 
-def test_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scan_tells_what_it_found_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "scan", "--config", str(config), "--json"]) == 0
     found = {one["file"]: one for one in json.loads(capsys.readouterr().out)}
     assert list(found) == ["page.gguf", "three.gguf", "two-F32.gguf"]

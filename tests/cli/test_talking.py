@@ -85,7 +85,7 @@ def test_load_and_unload(request: pytest.FixtureRequest, where: str) -> None:
     assert "tiny" in err
 
 
-def test_logs(run: Run) -> None:
+def test_logs_shows_the_last_lines_of_a_model(run: Run) -> None:
     assert run("load", "tiny")[0] == 0
     assert run("load", "other")[0] == 0
     whole = run("logs", "tiny", "-n", "100000")[1].splitlines()
@@ -208,7 +208,7 @@ def test_a_conversation(served: Served, tmp_path: Path) -> None:
     assert conversation["system"] == "Be \nshort."
 
 
-def test_usage(run: Run) -> None:
+def test_usage_is_told_as_a_table_and_as_json(run: Run) -> None:
     assert run("chat", "--max-tokens", "4", "tiny", "Hello?")[0] == 0
     rows = json.loads(run("usage", "--by", "model", "--json")[1])
     (tiny,) = (row for row in rows if row["model"] == "tiny")

@@ -79,7 +79,7 @@ def test_a_group_that_chooses_programs(made: Made) -> None:
     )
 
 
-def test_models(made: Made) -> None:
+def test_files_of_models_are_checked(made: Made) -> None:
     entries = {
         "fits": {"params": {"model": DEMO_GGUF, "ctxSize": 512}},
         "big": {"params": {"model": DEMO_GGUF}, "memory": "900TiB"},

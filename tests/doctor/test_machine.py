@@ -32,7 +32,7 @@ def by_subject(found: Any) -> dict[str, Finding]:
     return {one.subject: one for one in found}
 
 
-def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disks_without_room_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = by_subject(machine.check_disks(subject(tmp_path)))
     assert " free of " in found["data_dir"].what
     assert found["llm_storage"].level is Level.OK  # not there, and not needed

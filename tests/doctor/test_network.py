@@ -120,7 +120,7 @@ def test_nobody_answers(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Connection refused" in finding.what
 
 
-def test_names() -> None:
+def test_allowed_hosts_that_do_not_resolve_are_told() -> None:
     (finding,) = network.check_reachable(subject(allowed_hosts=["*", "*.example.com"]))
     assert (finding.level, finding.what[:13]) == (Level.OK, "allowed_hosts")
     found = network.check_reachable(subject(allowed_hosts=["nobody.invalid", "localhost"]))

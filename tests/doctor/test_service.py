@@ -42,7 +42,9 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (LOADED.replace("=no", "=yes"), Level.WARNING, "systemd has the old one"),
     ],
 )
-def test_states(systemctl: Path, text: str, level: Level, what: str) -> None:
+def test_the_state_of_the_service_is_told(
+    systemctl: Path, text: str, level: Level, what: str
+) -> None:
     systemctl.write_text(text)
     finding, *_ = service.check_service(Subject(Settings(), EMPTY, {}))
     assert finding.level is level

@@ -133,7 +133,9 @@ def test_the_new_keys() -> None:
     ("written", "seconds"),
     [("30s", 30), ("500ms", 0.5), ("5m", 300), ("12h", 43200), (90, 90), ("2", 2), (None, None)],
 )
-def test_durations(written: int | str | None, seconds: float | int | None) -> None:
+def test_durations_are_read_with_their_units(
+    written: int | str | None, seconds: float | int | None
+) -> None:
     assert one(ttl=written).ttl == seconds
 
 
@@ -148,7 +150,7 @@ def test_durations(written: int | str | None, seconds: float | int | None) -> No
         (None, None),
     ],
 )
-def test_sizes(written: int | str | None, size: int | None) -> None:
+def test_sizes_are_read_with_their_units(written: int | str | None, size: int | None) -> None:
     assert one(memory=written).memory == size
 
 
@@ -162,7 +164,7 @@ def test_sizes(written: int | str | None, size: int | None) -> None:
         (None, None),
     ],
 )
-def test_templates(written: str | None, template: str | None) -> None:
+def test_template_names_are_those_of_llama_cpp(written: str | None, template: str | None) -> None:
     assert one(template=written).template == template
 
 

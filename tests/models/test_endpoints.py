@@ -97,7 +97,7 @@ def test_what_is_no_address(url: str, says: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_keys(tmp_path: Path) -> None:
+def test_keys_come_from_the_entry_the_environment_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("sk-file\n")
     assert read_key(check_key("sk-1:2"), {}) == "sk-1:2"

@@ -177,7 +177,7 @@ def test_references_that_are_none(text: str) -> None:
         parse_reference(text)
 
 
-def test_references() -> None:
+def test_references_name_a_repository_and_a_quantisation() -> None:
     assert parse_reference("me/My.Repo_1-GGUF:Q4_K_M") == ("me", "My.Repo_1-GGUF", "Q4_K_M")
     assert parse_reference("me/r").repository == "me/r"
     assert str(parse_reference("me/r:a/b.gguf")) == "me/r:a/b.gguf"

@@ -30,7 +30,7 @@ EVERYTHING = {MEDIA, EMBEDDINGS, RERANKING}
         ({"url": ["http://127.0.0.1:9"]}, set()),
     ],
 )
-def test_lacks(entry: dict[str, Any], lacking: set[str]) -> None:
+def test_a_model_that_lacks_an_ability_says_so(entry: dict[str, Any], lacking: set[str]) -> None:
     params = {} if "url" in entry else {"params": {"model": "m.gguf"}}
     found = lacks(parse_entry("m", {**params, **entry}))
     assert set(found) == lacking

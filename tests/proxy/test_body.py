@@ -103,7 +103,9 @@ NUMBERS = [b"1", b"1" * 40]  # of which the second takes another parser
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"k": ', b"}")])
 @pytest.mark.parametrize("before", [b"", '"\u00e4": "%s", '.encode() % (b"[{" * 5000)])
-def test_depth(number: bytes, opening: bytes, closing: bytes, before: bytes) -> None:
+def test_too_deep_a_body_is_refused(
+    number: bytes, opening: bytes, closing: bytes, before: bytes
+) -> None:
     def nested(levels: int) -> bytes:
         inner = levels - 1
         return b"".join((b"{", before, b'"a": ', opening * inner, number, closing * inner, b"}"))

@@ -38,7 +38,9 @@ from gateway.proxy.failure import Failure
         (b'{"error":{"message":"31 of 10","n_prompt_tokens":31,"n_ctx":10}}', "31 of 10"),
     ],
 )
-def test_errors(answer: bytes, message: str) -> None:
+def test_a_failure_keeps_its_status_and_message_in_each_dialect(
+    answer: bytes, message: str
+) -> None:
     for status in (400, 501):
         failure = Failure.read(status, answer)
         assert (failure.status, failure.message) == (status, message)

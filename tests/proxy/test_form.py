@@ -205,7 +205,7 @@ def test_what_is_no_form(form: bytes) -> None:
         fed(form, 100)
 
 
-def test_boundaries() -> None:
+def test_boundaries_are_those_of_the_rfc() -> None:
     assert boundary_of("multipart/form-data; boundary=abc") == b"abc"
     assert boundary_of('Multipart/Form-Data; charset=x; boundary="a b:c"') == b"a b:c"
     for boundary in (b"abc", b"a b:c", b"--'()+_,./:=?x"):

@@ -55,7 +55,9 @@ RESULT = {"role": "tool", "tool_call_id": "1", "content": "R"}
         ([said("user", None), L], [said("user", "L")]),
     ],
 )
-def test_chat(messages: list[Message], expected: list[Message]) -> None:
+def test_late_system_messages_of_a_chat_are_mended(
+    messages: list[Message], expected: list[Message]
+) -> None:
     assert mended(CHAT, messages) == expected
 
 
@@ -89,7 +91,7 @@ def test_it_takes_as_long_as_the_conversation_is(format_: MessageFormat) -> None
     assert time.process_time() - began < 10  # it takes half a second; its square took minutes
 
 
-def test_responses() -> None:
+def test_late_system_messages_of_responses_are_mended() -> None:
     call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "1", "output": "R"}
     thought = {"type": "reasoning", "summary": []}
@@ -110,7 +112,7 @@ def test_responses() -> None:
     ]
 
 
-def test_anthropic() -> None:
+def test_late_system_messages_of_anthropic_are_mended() -> None:
     use = said("assistant", [{"type": "tool_use", "id": "1", "name": "f", "input": {}}])
     result = {"type": "tool_result", "tool_use_id": "1", "content": "R"}
     answered = said("user", [result, text("U")])

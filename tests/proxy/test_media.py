@@ -60,7 +60,7 @@ def bodies(url: str) -> list[tuple[MessageFormat, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("url", REMOTE)
-def test_remote(url: str) -> None:
+def test_media_elsewhere_are_refused(url: str) -> None:
     for format_, body in bodies(url):
         with pytest.raises(BadRequest) as caught:
             format_.check(body)
@@ -79,7 +79,7 @@ def test_remote_where_it_is_allowed(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", HARMLESS)
-def test_harmless(url: str) -> None:
+def test_media_that_came_along_are_taken(url: str) -> None:
     for format_, body in bodies(url):
         format_.check(body)
 

@@ -55,7 +55,7 @@ def applied(format_: MessageFormat, body: dict[str, Any], prompt: str = "P") -> 
         ([{"role": "system", "content": 7}], [text("P"), text(7)]),  # type: ignore[arg-type]
     ],
 )
-def test_chat(messages: list[Any], system: Any) -> None:
+def test_a_personality_comes_first_in_a_chat(messages: list[Any], system: Any) -> None:
     assistant = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     expected = [{"role": "system", "content": system}, USER, assistant]
     body = {"messages": [*messages, USER, assistant], "n": 1}
@@ -218,7 +218,9 @@ def test_what_a_body_has_is_found() -> None:
         ),
     ],
 )
-def test_responses(body: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_personality_comes_first_in_responses(
+    body: dict[str, Any], expected: dict[str, Any]
+) -> None:
     assert applied(RESPONSES, body) == expected
 
 
@@ -235,7 +237,7 @@ def test_responses(body: dict[str, Any], expected: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_anthropic(system: Any, expected: Any) -> None:
+def test_a_personality_comes_first_in_anthropics_system(system: Any, expected: Any) -> None:
     assert applied(ANTHROPIC, {"messages": [USER], "system": system})["system"] == expected
     with_message = [{"role": "system", "content": "M"}, USER]
     body = applied(ANTHROPIC, {"messages": with_message, "system": system})

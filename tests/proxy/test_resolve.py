@@ -47,7 +47,9 @@ RESOLVER = Resolver(parse_catalog(json.dumps(MODELS)))
         (" ", {"active": Active("other")}, ("other", None, False)),
     ],
 )
-def test_names(name: Any, options: dict[str, Any], expected: tuple[str, str | None, bool]) -> None:
+def test_names_lead_to_their_model(
+    name: Any, options: dict[str, Any], expected: tuple[str, str | None, bool]
+) -> None:
     target = RESOLVER.resolve(name, **options)
     assert (target.spec.name, target.prompt, target.asked) == expected
     assert bool(target.defaults) == (target.spec.name == "m")

@@ -46,20 +46,20 @@ NOT_FOR_CHAT = {
 }
 
 
-def test_complete() -> None:
+def test_the_table_has_every_route_of_llama_server() -> None:
     have = {(route.method, route.path) for route in TABLE}
     assert len(have) == len(TABLE)
     for method, paths in LLAMA_SERVER.items():
         assert {(method, path) for path in paths.split()} <= have
 
 
-def test_safe() -> None:
+def test_what_is_not_for_chat_is_closed_with_a_reason() -> None:
     closed = {(r.method, r.path) for r in TABLE if r.refused or r.scope is not Scope.CHAT}
     assert closed == NOT_FOR_CHAT
     assert all(r.reason for r in TABLE if r.refused or r.scope is not Scope.CHAT)
 
 
-def test_consistent() -> None:
+def test_the_table_agrees_with_itself() -> None:
     for route in TABLE:
         if route.method == "GET" and not route.refused:
             assert route.model is ModelIn.QUERY
@@ -101,7 +101,7 @@ def test_with_and_without_v1() -> None:
         ("/", "", False),
     ],
 )
-def test_refusals(path: str, query: str, refused: bool) -> None:
+def test_targets_that_must_not_be_sent_on_are_refused(path: str, query: str, refused: bool) -> None:
     assert (refusal(path, query) is not None) == refused
 
 

@@ -56,7 +56,9 @@ ANTHROPIC = stream(
     ("kind", "events", "speed"),
     [(Tail, OPENAI, 80.5), (Tail, RESPONSES, 80.5), (AnthropicTail, ANTHROPIC, None)],
 )
-def test_streams(kind: type[Tail], events: bytes, speed: float | None, size: int) -> None:
+def test_usage_is_found_in_each_kind_of_stream(
+    kind: type[Tail], events: bytes, speed: float | None, size: int
+) -> None:
     tail = kind()
     feed = tail.feed
     for start in range(0, len(events), size):

@@ -32,13 +32,13 @@ ODD = [
 
 
 @pytest.mark.parametrize("path", PLAIN)
-def test_plain(path: str) -> None:
+def test_plain_targets_pass(path: str) -> None:
     check_path(path)
     check_sent_on(path)
 
 
 @pytest.mark.parametrize("path", ODD)
-def test_odd(path: str) -> None:
+def test_odd_targets_are_refused(path: str) -> None:
     for check, part in ((check_path, "path"), (check_sent_on, "query")):
         with pytest.raises(BadRequest, match=f"the {part} ") as caught:
             check(path)

@@ -25,7 +25,7 @@ def llm_gateway(*arguments: str, cwd: Path, seconds: float = 30) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-def test_check(tmp_path: Path) -> None:
+def test_check_lists_every_problem(tmp_path: Path) -> None:
     models = {
         "lost": {"params": {"model": "a\\b.gguf"}},
         "odd": {"params": {"model": "package:nothing/x.gguf", "instruct": True}},

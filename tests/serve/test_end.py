@@ -79,7 +79,7 @@ def open_files(pid: int) -> tuple[int, int]:
     return int(soft), int(hard)
 
 
-def test_open_files(serve: Serve, tmp_path: Path) -> None:
+def test_open_files_are_allowed_as_far_as_connections_need(serve: Serve, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = 256
     config = project(

@@ -62,7 +62,7 @@ def readable_by_all(forge: Any, folder: Path) -> str:
         (readable_by_all, "can be read by every user of this machine: chmod 640 it", 0),
     ],
 )
-def test_check(
+def test_check_tells_what_is_wrong_with_certificates(
     make: Callable[[Any, Path], str],
     words: str,
     status: int,

@@ -80,7 +80,7 @@ def test_a_missing_file(forge: Forge, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["private_key", "certificate", "ca_chain"])
 @pytest.mark.parametrize("content", [b"", b"\x30\x82\x01\x0a\xff\x00", b"not a pem\n"])
-def test_not_pem(forge: Forge, key: str, content: bytes) -> None:
+def test_a_file_that_is_not_pem_is_told(forge: Forge, key: str, content: bytes) -> None:
     tls = forge.write(forge.issue(forge.middle), forge.middle)
     getattr(tls, key).write_bytes(content)
     where, message = only_error(inspect(tls))
@@ -105,7 +105,7 @@ def test_key_and_certificate_swapped(forge: Forge) -> None:
     ]
 
 
-def test_nothing_set() -> None:
+def test_without_files_it_says_which_to_set() -> None:
     found = inspect(TlsSettings(enabled=True))
     assert [problem.key for problem in found.errors] == ["tls.private_key", "tls.certificate"]
     with pytest.raises(InvalidFiles, match=r"tls\.certificate: is missing"):
@@ -113,7 +113,7 @@ def test_nothing_set() -> None:
 
 
 @pytest.mark.parametrize("traditional", [False, True])
-def test_passphrases(forge: Forge, traditional: bool) -> None:
+def test_passphrases_are_checked(forge: Forge, traditional: bool) -> None:
     tls = forge.write(forge.issue(), passphrase="correct horse", traditional=traditional)
     wrong = replace(tls, passphrase=Secret("battery staple"))
     missing = replace(tls, passphrase=None)
@@ -160,7 +160,7 @@ def test_the_servers_own_certificate_must_come_first(forge: Forge) -> None:
     assert message.endswith("which is number 2 in it")
 
 
-def test_times(forge: Forge) -> None:
+def test_times_of_validity_are_checked(forge: Forge) -> None:
     start, end = forge.now - 80 * DAY, forge.now + 10 * DAY
     leaf = forge.issue(forge.root, start=start, end=end)
     tls = forge.write(leaf, forge.root)

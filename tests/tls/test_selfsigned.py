@@ -218,7 +218,7 @@ def test_an_authority_near_its_end_signs_no_longer_than_it_lives(tmp_path: Path)
         ("::1", ipaddress.ip_address("::1")),
     ],
 )
-def test_names(text: str, name: object) -> None:
+def test_names_are_read_as_domains_and_addresses(text: str, name: object) -> None:
     assert parse_name(text) == name
 
 

@@ -22,7 +22,7 @@ from gateway.scope import Scope
 # --- the text of a key ---------------------------------------------------------------------
 
 
-def test_new_keys() -> None:
+def test_each_new_key_is_another_and_is_known_as_ours() -> None:
     keys = {new_key() for _ in range(200)}
     assert len(keys) == 200
     for key in keys:
@@ -176,7 +176,7 @@ def _time_of_find(ring: KeyRing, key: str) -> float:
     return (time.perf_counter() - start) / 200
 
 
-def test_principals_without_a_key() -> None:
+def test_without_a_key_all_is_allowed_and_nothing_expires() -> None:
     for principal in (ANONYMOUS, LOCAL_ADMIN):
         assert principal.may(Scope.ADMIN)
         assert principal.models is None

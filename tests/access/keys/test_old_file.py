@@ -50,7 +50,9 @@ async def test_importing_twice_changes_nothing(ring: KeyRing, tmp_path: Path) ->
     assert set(ring.records) == set(first)
 
 
-async def test_import_without_admins(ring: KeyRing, tmp_path: Path) -> None:
+async def test_an_import_without_admin_makes_no_administrators(
+    ring: KeyRing, tmp_path: Path
+) -> None:
     path = tmp_path / "authKeys.json"
     path.write_text('{"3f9a8b7c6d5e4f3a": {}, "b1946ac92492d234": {}}')
     await ring.import_legacy(path, admin=False)

@@ -92,7 +92,7 @@ async def test_the_rest_of_the_file_stays_as_it_is(box: Box) -> None:
     assert box.file.stat().st_ino == before.st_ino
 
 
-async def test_any_name(box: Box) -> None:
+async def test_an_entry_may_have_any_name(box: Box) -> None:
     for name in ("a/b", "a%2Fb", "x:7b", "größe", "a b?c#d", "100%", "x/log", "first.params", "."):
         entry = {"params": {"model": "a.gguf"}}
         assert (await box.ask("PUT", name, entry))[:2] == (201, entry), name
@@ -102,7 +102,7 @@ async def test_any_name(box: Box) -> None:
         assert (await box.ask("DELETE", name))[0] == 204
 
 
-async def test_slashes_as_they_are(box: Box) -> None:
+async def test_slashes_of_a_name_may_stand_as_they_are(box: Box) -> None:
     path, entry = "/admin/models/org/model:q4", {"params": {"model": "a.gguf"}}
     assert (await box.running.json("PUT", path, json=entry)) == (201, entry)
     assert (await box.running.json("GET", path)) == (200, entry)
@@ -162,7 +162,7 @@ async def test_writers_of_other_entries_lose_nothing(box: Box) -> None:
     assert {*box.known} == {*box.entries}
 
 
-async def test_conditions(box: Box) -> None:
+async def test_a_write_is_made_only_if_its_conditions_hold(box: Box) -> None:
     _, _, etag = await box.ask("GET", "first")
     entry = {"params": {"model": "a.gguf"}}
     for method, name, headers in (

@@ -7,7 +7,7 @@ from typing import Any
 from tests.api.admin_models.box import LOCAL, Box
 
 
-async def test_all_problems_at_once(box: Box) -> None:
+async def test_all_problems_of_an_entry_are_told_at_once(box: Box) -> None:
     body = {
         "params": {"model": "nowhere.gguf", "topP": 2, "tempratur": 1},
         "template": "nonsense",

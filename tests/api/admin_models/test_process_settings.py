@@ -191,7 +191,9 @@ async def test_what_is_secret_isnt_told_in_whatever_shape(
     assert "hunter2" not in json.dumps(told) + caplog.text
 
 
-async def test_with_process_settings(make_gateway: MakeGateway, storage: Path) -> None:
+async def test_with_process_settings_an_admin_may_choose_programs(
+    make_gateway: MakeGateway, storage: Path
+) -> None:
     given = {"process_settings": True}
     async with make_gateway({}, admin=given) as running:
         box = Box(running)

@@ -45,7 +45,7 @@ async def test_the_entry_that_broke_it_can_be_mended(box: Box) -> None:
     assert box.running.gateway.library.broken is None
 
 
-async def test_no_file_yet(box: Box) -> None:
+async def test_a_first_entry_makes_the_file(box: Box) -> None:
     box.file.unlink()
     assert (await box.ask("GET", "first"))[0] == 404
     entry = {"params": {"model": "a.gguf"}}
@@ -54,7 +54,7 @@ async def test_no_file_yet(box: Box) -> None:
     assert box.file.stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_link_stays_one(box: Box, tmp_path: Path) -> None:
+async def test_a_models_json_that_is_a_link_stays_one(box: Box, tmp_path: Path) -> None:
     real = tmp_path / "elsewhere/real.json"
     real.parent.mkdir()
     box.file.rename(real)

@@ -118,7 +118,7 @@ async def test_a_key_that_is_refused_is_not_the_clients(
         await closed(running)
 
 
-async def test_https(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_a_server_over_https_is_verified(make_gateway: MakeGateway, tmp_path: Path) -> None:
     self_signed(["127.0.0.1"], tmp_path / "ssl")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "ssl/127.0.0.1-crt.pem", tmp_path / "ssl/127.0.0.1-key.pem")

@@ -20,7 +20,9 @@ from tests.scripted import until
 # --- lists, loading, unloading -------------------------------------------------------------
 
 
-async def test_how_it_is_listed(make_gateway: MakeGateway, server: Elsewhere, caplog: Any) -> None:
+async def test_a_model_elsewhere_is_listed_like_any_other(
+    make_gateway: MakeGateway, server: Elsewhere, caplog: Any
+) -> None:
     caplog.set_level("DEBUG")
     models = {"m": entry(server, personalities={"p": "You."}), "here": {"params": {"model": "x"}}}
     async with make_gateway(models) as running:

@@ -53,7 +53,9 @@ def llama_server(tiny_model: Path) -> Any:
     process.wait(20)
 
 
-async def test_a_real_llama_server(make_gateway: MakeGateway, llama_server: str) -> None:
+async def test_a_real_llama_server_elsewhere_answers(
+    make_gateway: MakeGateway, llama_server: str
+) -> None:
     models = {"m": {"url": llama_server, "modelName": "tiny", "personalities": {"p": "Be brief."}}}
     async with make_gateway(models) as running:
         async with asyncio.timeout(60):

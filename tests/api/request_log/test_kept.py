@@ -196,7 +196,7 @@ async def test_a_store_of_before_is_brought_up_to_date(file: Path) -> None:
         assert [used.requests for used in await store.usage_of()] == [1]
 
 
-async def test_after_a_restart(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_what_ran_is_known_after_a_restart(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {"m": fake_model(tmp_path)}
     async with make_gateway(models) as running:
         await running.chat("m")

@@ -101,7 +101,7 @@ async def test_queued_and_loading(make_gateway: MakeGateway, tmp_path: Path) -> 
                     await task
 
 
-async def test_as_events(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_requests_are_told_as_events_too(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         await running.chat("m")
         headers = {"Accept": "text/event-stream"}
@@ -215,6 +215,8 @@ async def test_filters_and_pages_over_memory_and_store(running: Running) -> None
         (entry(2, waited=1.0, loading=1.0)._replace(sent=False), (0, 1, None, None)),
     ],
 )
-def test_timings(record: Record, timings: tuple[float | None, ...]) -> None:
+def test_timings_are_those_of_llama_server(
+    record: Record, timings: tuple[float | None, ...]
+) -> None:
     kept = record.kept()
     assert (kept.queue, kept.load, kept.prefill, kept.generation) == pytest.approx(timings)

@@ -57,7 +57,7 @@ async def test_errors_in_each_api_s_shape(make_gateway: MakeGateway, tmp_path: P
         assert (status, answer["error"]["message"]) == (500, "not JSON")
 
 
-async def test_usage_of_streams(running: Running) -> None:
+async def test_streams_are_counted_by_what_they_say_of_usage(running: Running) -> None:
     for path, expected in (("/v1/messages", (31, 2, 3)), ("/v1/responses", (5, 7, 0))):
         body = {"model": "m", "stream": True, "messages": [USER], "input": "hi"}
         async with running.request("POST", path, json=body) as response:

@@ -31,7 +31,9 @@ async def chat_key(running: Running, **options: Any) -> str:
     return key
 
 
-async def test_json_routes(running: Running, recorded: Recorded) -> None:
+async def test_each_json_route_arrives_shaped_and_answers(
+    running: Running, recorded: Recorded
+) -> None:
     """Each: its path at llama-server, its body as it came, and the personality in its format."""
     key = await chat_key(running)
     routes = [r for r in OPEN if r.model is ModelIn.BODY]
@@ -145,7 +147,7 @@ async def test_pictures_that_came_along_arrive(running: Running, recorded: Recor
     assert recorded.body["messages"] == messages
 
 
-async def test_get_routes(running: Running, recorded: Recorded) -> None:
+async def test_each_get_route_asks_the_model_it_names(running: Running, recorded: Recorded) -> None:
     key = await chat_key(running)
     status, props = await running.json("GET", "/props", key=key)
     assert (status, props["role"]) == (200, "router")
@@ -200,7 +202,9 @@ async def test_refused_routes(running: Running, recorded: Recorded) -> None:
     assert not recorded()
 
 
-async def test_upstream(running: Running, recorded: Recorded) -> None:
+async def test_upstream_is_for_administrators_and_passes_all(
+    running: Running, recorded: Recorded
+) -> None:
     key = await chat_key(running)
     assert (await running.json("GET", "/upstream/m/slots", key=key))[0] == 403
     for path, target in (

@@ -94,7 +94,7 @@ def test_create_refuses(keys: Keys, arguments: tuple[str, ...], said: str) -> No
     assert rows(keys("list")[1]) == []
 
 
-def test_revoke(keys: Keys) -> None:
+def test_revoke_ends_a_key_and_says_so(keys: Keys) -> None:
     for name in ("one", "two"):
         keys("create", name, "--admin")
     one, two = [row[0] for row in rows(keys("list")[1])]
@@ -110,7 +110,7 @@ def test_revoke(keys: Keys) -> None:
     assert "no key with an id k_12345678" in err
 
 
-def test_import(keys: Keys, tmp_path: Path) -> None:
+def test_import_takes_over_old_keys(keys: Keys, tmp_path: Path) -> None:
     old = tmp_path / "authKeys.json"
     old.write_text('{"3f9a8b7c6d5e4f3a": {"name": "web"}, "hunter2": {"name": "tv"}}')
     status, out, err = keys("import", str(old))

@@ -110,7 +110,9 @@ def http(status: str, body: str) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def test_control_request(settings: Settings, pretend: Callable[[bytes], Pretender]) -> None:
+def test_a_control_request_reaches_the_gateway(
+    settings: Settings, pretend: Callable[[bytes], Pretender]
+) -> None:
     gateway = pretend(http("404 Not Found", '{"error": {"message": "no"}}'))
     answer = control_request(settings, "PATCH", "/admin/x?y=1", {"a": "é"})
     assert answer == (404, {"error": {"message": "no"}})

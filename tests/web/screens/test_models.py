@@ -120,7 +120,7 @@ def test_load_and_unload_with_the_keyboard_alone(page: Page, box: Box) -> None:
     expect(page.get_by_role("form", name="Settings of contested")).to_be_visible()
 
 
-def test_filters(page: Page) -> None:
+def test_filters_leave_the_models_that_match(page: Page) -> None:
     page.get_by_label("Filter by name").fill("CONT")
     expect(page.get_by_role("article")).to_have_count(1)
     expect(page.get_by_text(re.compile(r"^1 of \d+ models$"))).to_be_visible()

@@ -157,7 +157,7 @@ def test_many_lines_are_not_all_in_the_page(page: Page, box: Any) -> None:
     expect(line.filter(has_text="unseen")).to_be_visible()
 
 
-def test_a_phone(open_page: Any, box: Any) -> None:
+def test_the_screen_fits_a_phone(open_page: Any, box: Any) -> None:
     page: Page = open_page("#/system", box.admin, viewport={"width": 360, "height": 740})
     page.locator(".log-line").first.wait_for()
     page.locator(".chart canvas").first.wait_for()

@@ -104,7 +104,7 @@ def _usage_of_30_days(page: Page) -> None:
 @pytest.mark.parametrize(
     ("screen", "ready"), [("activity", _activity), ("usage", _usage_of_30_days)]
 )
-def test_axe(
+def test_axe_finds_nothing(
     past: Any, open_page: Callable[..., Page], screen: str, ready: Callable[[Page], None]
 ) -> None:
     page = open_page(f"#/{screen}", past.admin)
