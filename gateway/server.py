@@ -109,6 +109,7 @@ class Gateway:
         self._background: list[asyncio.Task[None]] = []
         self.scheduler: Scheduler
         self._listeners: Listeners
+        self.connections: Connections
         #: How much memory bodies take.
         self.body_memory: BodyMemory
         self._stack = contextlib.AsyncExitStack()
@@ -117,11 +118,6 @@ class Gateway:
     def urls(self) -> list[str]:
         """The addresses at which clients reach it."""
         return self._listeners.urls
-
-    @property
-    def connections(self) -> Connections:
-        """Those that are open, and how many there may be."""
-        return self._listeners.connections
 
     @property
     def acme(self) -> AcmeCertificate | None:
@@ -162,6 +158,7 @@ class Gateway:
                 conversations=self._conversations,
             )
             self._listeners = Listeners(site, self.settings, self.runtime.control_socket)
+            self.connections = self._listeners.connections
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self._listeners.close)
             await self._listeners.start()

@@ -14,17 +14,6 @@ MODULES = sorted(
 
 #: Lines that a file may have; what is longer has more than one subject.
 LONGEST = 400
-#: Longer for now. This list only becomes shorter.
-LONGER = {
-    "gateway/upstream/connection.py",
-    "gateway/upstream/pool.py",
-    "tests/http/test_client_faults.py",
-    "tests/http/test_fast_json.py",
-    "tests/http/test_hung_up.py",
-    "tests/http/test_refusals.py",
-    "tests/http/test_wire_limits.py",
-    "tests/upstream/test_upstream.py",
-}
 
 
 def sources() -> dict[str, Path]:
@@ -43,7 +32,7 @@ def test_no_file_is_longer_than_400_lines() -> None:
     found = sources()
     assert len(found) > 500
     long = {name for name, file in found.items() if len(file.read_text().splitlines()) > LONGEST}
-    assert long <= LONGER, f"to be split by subject: {sorted(long - LONGER)}"
+    assert long == set(), "to be split by subject"
 
 
 def test_nobody_writes_to_a_transport_by_writelines() -> None:
