@@ -60,7 +60,7 @@ async def test_who_does_not_read_costs_little(
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/large.js").write_bytes(large)
     (tmp_path / "index.html").write_text("<head></head>")
-    monkeypatch.setattr(page, "DIST", tmp_path)
+    monkeypatch.setattr("gateway.app.DIST", tmp_path)
     async with make_gateway({}) as running:
         path = "/assets/large.js"
         async with running.request("GET", path, key=None) as response:
@@ -103,7 +103,7 @@ async def test_nothing_else_is_open(make_gateway: MakeGateway) -> None:
 async def test_a_page_that_was_never_built(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "DIST", tmp_path / "none")
+    monkeypatch.setattr("gateway.app.DIST", tmp_path / "none")
     async with make_gateway({}) as running:
         async with running.request("GET", "/", key=None, headers=HTML) as response:
             assert (response.status, response.content_type) == (501, "text/html")
