@@ -108,7 +108,7 @@ class Gateway:
         self._conversations: Conversations | None = None
         self._background: list[asyncio.Task[None]] = []
         self.scheduler: Scheduler
-        self._listeners: Listeners
+        self.listeners: Listeners
         self.connections: Connections
         #: How much memory bodies take.
         self.body_memory: BodyMemory
@@ -117,16 +117,16 @@ class Gateway:
     @property
     def urls(self) -> list[str]:
         """The addresses at which clients reach it."""
-        return self._listeners.urls
+        return self.listeners.urls
 
     @property
     def acme(self) -> AcmeCertificate | None:
         """The certificate that renews itself, with its ``status``; None without ``tls.acme``."""
-        return self._listeners.acme
+        return self.listeners.acme
 
     async def greet(self, source: Path | None) -> None:
         """Print where it listens, and what it serves."""
-        names, catalog = await self._listeners.names(), self.library.catalog
+        names, catalog = await self.listeners.names(), self.library.catalog
         text = await asyncio.to_thread(greeting, self.settings, catalog, self.urls, source, names)
         await asyncio.to_thread(say, text)
 
@@ -157,14 +157,14 @@ class Gateway:
                 source=self._source,
                 conversations=self._conversations,
             )
-            self._listeners = Listeners(site, self.settings, self.runtime.control_socket)
-            self.connections = self._listeners.connections
+            self.listeners = Listeners(site, self.settings, self.runtime.control_socket)
+            self.connections = self.listeners.connections
             # Left first, so that no client sees its backend go.
-            stack.push_async_callback(self._listeners.close)
-            await self._listeners.start()
+            stack.push_async_callback(self.listeners.close)
+            await self.listeners.start()
             self.gate.control = self.runtime.control_socket
             self.lifecycle.urls = self.urls
-            self.lifecycle.redirect_urls = self._listeners.redirect_urls
+            self.lifecycle.redirect_urls = self.listeners.redirect_urls
             _log.info("listening on %s", ", ".join(self.urls))
             self._stack = stack.pop_all()
         return self
@@ -276,7 +276,7 @@ class Gateway:
     async def reload(self) -> None:
         """Read models.json, the certificate and the keys again."""
         await self.library.refresh()
-        await self._listeners.reload_certificate()
+        await self.listeners.reload_certificate()
         if self.ring is not None:
             await self.ring.reload()
 
@@ -286,7 +286,7 @@ class Gateway:
         # 1. /ready has been 503 since `stopping` was set, and streams without an end have ended.
         self.lifecycle.stopping.set()
         # 2. Accept nobody new; who waits for a model is sent away with 503 and Retry-After.
-        await self._listeners.stop_accepting()
+        await self.listeners.stop_accepting()
         self.scheduler.refuse_new()
         # 3. What runs may finish, until the deadline or until somebody is in a hurry.
         running = self.scheduler.in_flight

@@ -97,6 +97,17 @@ class Connections:
         """How many connections there are, but for those of the control socket."""
         return self._count
 
+    @property
+    def unread(self) -> int:
+        """How many have something to read that their client doesn't take."""
+        return len(self._answers)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is none, and nothing is kept of any."""
+        clocks = (self._heads, self._bodies, self._answers, self._resting)
+        return not (self._count or self._by_network or any(clocks))
+
     # --- how many ---
 
     def count_or_refuse(self, peer: Any) -> tuple[bytes | None, bytes | None]:

@@ -124,6 +124,11 @@ class FastConnection(asyncio.Protocol):
         self._listener.open.add(self)
         self._start_clock()
 
+    @property
+    def holds_request(self) -> bool:
+        """Whether anything of a request is kept."""
+        return (self._request or self._expected or self._started_response) is not None
+
     def data_received(self, data: bytes) -> None:
         if self._closed:
             return

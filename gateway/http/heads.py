@@ -156,6 +156,10 @@ class Heads:
         #: By their bytes, without the body's length.
         self._kept: BoundedCache[bytes, Head] = BoundedCache(_KEPT)
 
+    def __len__(self) -> int:
+        """Return how many heads are kept."""
+        return len(self._kept)
+
     def read(self, raw: bytes) -> tuple[Head, int] | None:
         """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
         length = _LENGTH.search(raw)

@@ -29,6 +29,11 @@ class Lifecycle:
         if not self._active and self._quiet is not None:
             self._quiet.set()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody has waited for :meth:`quiet`."""
+        return self._quiet is not None
+
     async def quiet(self) -> None:
         """Return when no request is being answered."""
         while self._active:  # it may be again, in the moment until whoever waits is told

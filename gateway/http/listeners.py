@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.config.settings import Settings, TlsSettings
 from gateway.http.connections import Connections
-from gateway.http.fast_listener import FastRoutes
+from gateway.http.fast_listener import FastListener, FastRoutes
 from gateway.http.head_limits import parser_options
 from gateway.http.hosts import Proxies
 from gateway.http.refusals import LINGER, Refusals
@@ -60,7 +60,8 @@ class Listeners:
         self._settings = settings
         self._control_socket = control_socket
         self._site = site
-        self._state = site.tls
+        #: What is known of its certificate.
+        self.tls = site.tls
         #: Those of both ports together.
         self.connections = Connections(settings.limits, site.proxies.trusts, site.refusals)
         self._runner = self._make_runner(site.app, site.routes)
@@ -76,13 +77,18 @@ class Listeners:
         #: Where plain HTTP is led to https.
         self.redirect_urls: list[str] = []
 
+    @property
+    def fast_json(self) -> FastListener:
+        """The fast JSON protocol of the main port; to be asked for while it listens."""
+        return self._runner.entrance.listener
+
     async def names(self) -> list[str]:
         """Names for other machines that are in the certificate, or that it is to have."""
         if (acme := self._settings.tls.acme) is not None:
             return list(acme.domains)
         if self._certificate is not None:
             await self._certificate.inspect()
-        return sorted(name for name in self._state.names if _leads_here(name))
+        return sorted(name for name in self.tls.names if _leads_here(name))
 
     async def start(self) -> None:
         """Listen. Raises :class:`CannotListen`, or ``InvalidFiles`` for a useless certificate."""
@@ -134,7 +140,7 @@ class Listeners:
             from gateway.tls.acme import AcmeCertificate
 
             folder = self._settings.data_dir / "acme"
-            self.acme = await AcmeCertificate.open(tls.acme, folder, self._state.acme_tokens)
+            self.acme = await AcmeCertificate.open(tls.acme, folder, self.tls.acme_tokens)
             tls = await self.acme.to_serve()
         return await CertificateReloader.open(tls)
 
@@ -202,10 +208,10 @@ class Listeners:
 
     def _watch_certificate(self, reloader: CertificateReloader) -> None:
         def changed(info: CertificateInfo) -> None:
-            self._state.certificate = info
-            self._state.serves(info.names, local=info.local)
+            self.tls.certificate = info
+            self.tls.serves(info.names, local=info.local)
 
-        self._state.reloader, self._state.acme = reloader, self.acme
+        self.tls.reloader, self.tls.acme = reloader, self.acme
         reloader.changed = changed
         self._tasks += [
             spawn(_tell_problems(reloader), name="inspect the certificate"),

@@ -43,6 +43,12 @@ class Runner(web.AppRunner):
         self._entrance: Entrance | None = None
 
     @property
+    def entrance(self) -> Entrance:
+        """What makes the protocol of each new connection; there is none before ``setup()``."""
+        assert self._entrance is not None
+        return self._entrance
+
+    @property
     def server(self) -> Any:
         """The :class:`Entrance`; ``None`` before ``setup()``."""
         server = super().server

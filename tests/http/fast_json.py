@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from gateway.http.entrance import Entrance
 from gateway.http.fast_json import FastConnection
 from gateway.http.fast_listener import FastListener
 from tests.harness import Running
@@ -19,9 +18,7 @@ FIRST = "POST /v1/chat/completions HTTP/1.1"
 
 
 def listener_of(running: Running) -> FastListener:
-    found = running.gateway._listeners._runner.server
-    assert isinstance(found, Entrance)
-    return found.listener
+    return running.gateway.listeners.fast_json
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -73,14 +70,6 @@ async def narrow(running: Running, taking: socket.socket) -> FastConnection:
 
 
 def nothing_is_left(running: Running) -> bool:
-    connections = running.gateway._listeners.connections
-    return not (
-        connections.count
-        or connections._by_network
-        or connections._heads
-        or connections._bodies
-        or connections._answers
-        or connections._resting
-        or listener_of(running).open
-        or running.gateway.scheduler.in_flight
-    )
+    gateway = running.gateway
+    open_now = listener_of(running).open
+    return gateway.connections.is_idle and not (open_now or gateway.scheduler.in_flight)

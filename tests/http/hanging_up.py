@@ -44,5 +44,5 @@ async def on_its_way(running: Running) -> None:
     backend = scheduler.backend("m")
     assert backend is not None
     async with asyncio.timeout(10):
-        while not backend.pool._busy:  # type: ignore[attr-defined]
+        while not backend.pool.exchanges:
             await asyncio.sleep(0.01)

@@ -175,7 +175,7 @@ async def test_connections_of_one_address(
 async def test_addresses_of_ipv6(make_gateway: MakeGateway) -> None:
     limits = {"connections_per_address": 2}
     async with make_gateway({}, limits=limits) as running:
-        connections = running.gateway._listeners.connections
+        connections = running.gateway.connections
         six = [
             connections.count_or_refuse((f"2001:db8::{n}", 1, 0, 0))[1] is None for n in range(1, 4)
         ]
@@ -236,7 +236,7 @@ async def test_a_crowd_is_refused_without_a_handshake(
                 await stack.enter_async_context(connected(running))
             client = await stack.enter_async_context(connected(running))
             assert await client.closed() == b""
-            assert running.gateway._listeners.connections.count == 1
+            assert running.gateway.connections.count == 1
         await counted(running, 0)
         async with connected(running, ssl=trusting) as client:
             client.send(head(running, "GET /ping HTTP/1.1"))
@@ -246,7 +246,7 @@ async def test_a_crowd_is_refused_without_a_handshake(
 async def test_connections_of_a_proxy_in_front(make_gateway: MakeGateway) -> None:
     settings = {"limits": {"connections_per_address": 1}, "trusted_proxies": ["10.0.0.0/8"]}
     async with make_gateway({}, **settings) as running:
-        connections = running.gateway._listeners.connections
+        connections = running.gateway.connections
         assert [connections.count_or_refuse(("10.1.2.3", 1))[1] for _ in range(3)] == [None] * 3
 
 
@@ -302,7 +302,7 @@ async def test_a_slow_reader_is_not_a_dead_one(make_gateway: MakeGateway, tmp_pa
                 while slowly < 60:
                     got += await asyncio.to_thread(taking.recv, 4096)
                     await asyncio.sleep(0.1)
-                    slowly += bool(running.gateway._listeners.connections._answers)
+                    slowly += running.gateway.connections.unread > 0
             taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             while data := await asyncio.to_thread(taking.recv, 1 << 20):
                 got += data

@@ -18,14 +18,14 @@ async def test_stream_that_is_not_read_waits(make_gateway: MakeGateway, tmp_path
     """At most 256 KiB of it are here, whoever serves it, and others are not kept waiting."""
     models = {"good": fake_model(tmp_path, chunks=100_000), "other": fake_model(tmp_path)}
     async with make_gateway(models) as running:
-        connections = running.gateway._listeners.connections
+        connections = running.gateway.connections
         loop = asyncio.get_running_loop()
         for target in (b"/v1/chat/completions ", b"/v1/chat/completions?x=1 "):
             with small(running) as taking:
                 transport = (await narrow(running, taking)).transport
                 request = post(running, STREAM).replace(b"/v1/chat/completions ", target)
                 await loop.sock_sendall(taking, request)
-                await until(lambda: bool(connections._answers))
+                await until(lambda: connections.unread > 0)
                 async with connected(running) as client:
                     client.send(post(running, CHAT.replace(b"good", b"other")))
                     assert (await client.answer())[0] == 200
@@ -46,7 +46,7 @@ async def test_stream_that_is_not_read_waits_with_tls(
 ) -> None:
     tls, trusting = with_tls(tmp_path)
     async with make_gateway({"good": fake_model(tmp_path, chunks=100_000)}, tls=tls) as running:
-        connections = running.gateway._listeners.connections
+        connections = running.gateway.connections
         async with connected(running, ssl=trusting) as client:
             await until(lambda: len(listener_of(running).open) == 1)
             (front,) = listener_of(running).open
@@ -54,7 +54,7 @@ async def test_stream_that_is_not_read_waits_with_tls(
             kernel = front.transport.get_extra_info("socket")
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             client.send(post(running, STREAM))
-            await until(lambda: bool(connections._answers))
+            await until(lambda: connections.unread > 0)
             held = front.transport.get_write_buffer_size()
             assert 0 < held <= 256 * 1024
             client.writer.transport.resume_reading()  # type: ignore[attr-defined]

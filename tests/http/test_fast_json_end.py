@@ -133,7 +133,7 @@ async def test_gateway_that_stops_waits_for_an_answer_made_meanwhile(
             async with asyncio.timeout(20):
                 await asked.wait()
                 ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
-                await until(lambda: lifecycle._quiet is not None)
+                await until(lambda: lifecycle.is_awaited)
                 go.set()
                 await until(lambda: front.flow.full)
                 got = b""

@@ -94,11 +94,11 @@ async def test_known_head_is_judged_anew_for_each_request(
             return headers.get("strict-transport-security")
 
         assert await hsts(200) is None
-        running.gateway._listeners._state.serves(["box.example.com"], local=False)
+        running.gateway.listeners.tls.serves(["box.example.com"], local=False)
         assert await hsts(200) is not None
         await ring.revoke(record.id)
         assert await hsts(401) is not None
-        assert len(listener_of(running).heads._kept) == 1
+        assert len(listener_of(running).heads) == 1
 
 
 async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None:
@@ -106,4 +106,4 @@ async def test_heads_are_not_kept_without_end(make_gateway: MakeGateway) -> None
         for number in range(600):
             client.send(post(running, b"{", f"X: {number}"))
             assert (await client.answer())[0] == 400
-        assert len(listener_of(running).heads._kept) <= 256
+        assert len(listener_of(running).heads) <= 256

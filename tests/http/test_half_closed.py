@@ -53,7 +53,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def all_at_rest(running: Running) -> bool:
-    connections = running.gateway._listeners.connections
+    connections = running.gateway.connections
     return not (running.gateway.scheduler.in_flight or waits(running) or connections.count)
 
 
