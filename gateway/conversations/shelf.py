@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.conversations.chain import Chain
 from gateway.conversations.files import Files, Unusable
@@ -19,6 +19,11 @@ from gateway.conversations.index import Found, Index, Saved
 from gateway.tasks import spawn
 
 _log = logging.getLogger(__name__)
+
+#: Tokens of a prompt that are read in a second, where that was never seen.
+_SPEED: Final = 500.0
+#: Conversations in a row that were read back in vain, until no more are.
+_FAILURES: Final = 3
 
 
 @dataclass(slots=True)
@@ -51,6 +56,10 @@ class Shelf:
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
         self._sizes: dict[str, float] = {}  # bytes of a token
+        #: Of processes that are started alike: tokens that they read in a second, and how many
+        #: conversations in a row were read back in vain.
+        self._speeds: dict[str, float] = {}
+        self._failures: dict[str, int] = defaultdict(int)
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.counts: dict[str, Counts] = defaultdict(Counts)
@@ -66,6 +75,8 @@ class Shelf:
         for saved in sorted(found, key=lambda saved: saved.used):
             self._index.add(saved)
             self._measure(saved)
+            if saved.seconds > 0:
+                self._speeds[saved.fingerprint] = saved.tokens / saved.seconds
         self.usable = True
         await self.make_room("", 0)
         _log.info("%d conversations are saved, %d bytes", len(self._index), self._index.size)
@@ -186,8 +197,25 @@ class Shelf:
         _log.warning("model %s: its conversations are not saved any more: %s", model, reason)
         self._remove([saved for saved in self._index if saved.fingerprint == fingerprint])
 
-    def count_hit(self, model: str, tokens: int, seconds: float) -> None:
-        """A restore spared so many tokens, and about so many seconds."""
+    def seconds(self, fingerprint: str, tokens: int) -> float:
+        """Return what it takes such a process to compute so many, as far as that was seen."""
+        return tokens / self._speeds.get(fingerprint, _SPEED)
+
+    def learn_speed(self, fingerprint: str, speed: float) -> None:
+        """Such a process has just read so many tokens of a prompt in a second."""
+        before = self._speeds.get(fingerprint, speed)
+        self._speeds[fingerprint] = 0.7 * before + 0.3 * speed
+
+    def count_failure(self, model: str, fingerprint: str, what: str) -> None:
+        """What was read back was of no use; after some in a row nothing is saved any more."""
+        self._failures[fingerprint] += 1
+        if self._failures[fingerprint] >= _FAILURES:
+            self.switch_off(model, fingerprint, f"{what}, {_FAILURES} times in a row")
+
+    def count_hit(self, model: str, fingerprint: str, tokens: int) -> None:
+        """What was read back spared the computing of so many tokens."""
+        self._failures.pop(fingerprint, None)
+        seconds = self.seconds(fingerprint, tokens)
         counts = self.counts[model]
         counts.hits += 1
         counts.tokens += tokens

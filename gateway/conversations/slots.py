@@ -36,8 +36,6 @@ _PAUSE: Final = 3.0
 _CHARACTERS: Final = 3
 #: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
 _TOLERANCE: Final = 16
-#: Restores in a row of which llama-server used less than half, until it is left alone.
-_FAILURES: Final = 3
 #: Tokens that have to be computed for a speed to be learnt from.
 _MEASURABLE: Final = 64
 
@@ -79,10 +77,7 @@ class Slots:
         self.fingerprint = fingerprint
         self._shelf = shelf
         self._slots = [Slot(number) for number in range(backend.spec.parallel)]
-        self._failures = 0
         self._ended = False
-        #: Tokens of prompts that it reads in a second, as far as that has been seen.
-        self._speed: float | None = None
 
     @property
     def current(self) -> bool:
@@ -157,35 +152,28 @@ class Slots:
         else:
             slot.hold(chain, owner, prompt=prompt, tokens=prompt + completion)
             slot.unsaved = bool(chain.links)
-            self._learn(prompt - cached, seconds)
+            if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
+                self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
             if promised is not None:
                 self._verify(promised, cached)
         if slot.unsaved and self.current:
             loop = asyncio.get_running_loop()
             slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
 
-    def _learn(self, computed: int, seconds: float | None) -> None:
-        if computed >= _MEASURABLE and seconds is not None and seconds > 0:
-            speed = computed / seconds
-            self._speed = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
-
     def _verify(self, promised: int, cached: int) -> None:
+        name = self.backend.spec.name
         if cached >= promised // 2:
-            self._failures = 0
-            self._shelf.count_hit(self.backend.spec.name, cached, self._seconds(cached))
-            return
-        self._failures += 1
-        if self._failures >= _FAILURES:
-            self._shelf.switch_off(
-                self.backend.spec.name,
+            self._shelf.count_hit(name, self.fingerprint, cached)
+        else:
+            self._shelf.count_failure(
+                name,
                 self.fingerprint,
-                f"of {promised} tokens that were restored llama-server used {cached}, "
-                f"{_FAILURES} times in a row",
+                f"of {promised} tokens that were read back llama-server used {cached}",
             )
 
     def _seconds(self, tokens: int) -> float:
         """What it takes to compute so many."""
-        return tokens / (self._speed or 500.0)
+        return self._shelf.seconds(self.fingerprint, tokens)
 
     # --- saving ------------------------------------------------------------------------------
 

@@ -358,3 +358,24 @@ async def test_nothing_is_removed_where_nothing_is_saved(
 ) -> None:
     async with make_gateway({"a": fake_model(tmp_path)}) as running:
         assert await running.json("DELETE", "/admin/cache") == (200, {"removed": 0})
+
+
+async def test_model_whose_llama_server_uses_nothing_of_it_is_left_alone(
+    make_gateway: MakeGateway,
+) -> None:
+    models = {"a": entry(extraArgs=["--no-cache-prompt"]), "b": entry()}
+    settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
+    async with make_gateway(models, **settings) as running:
+        folder = Path(running.gateway.settings.data_dir) / "cache"
+        messages = [{"role": "user", "content": words(15, 40)}]
+        for _ in range(4):
+            text, _, cached = await ask(running, "a", messages)
+            assert cached == 0
+            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "On."}]
+            await ask(running, "b", [{"role": "user", "content": "Hi"}])
+        _, answer = await running.json("GET", "/admin/models")
+        (spared,) = [m["prompt_cache"] for m in answer["models"] if m["name"] == "a"]
+        assert "3 times in a row" in spared["switched_off"]
+        assert spared["hits"] == 0
+        await running.json("DELETE", "/admin/cache?model=b")
+        assert [*folder.glob("*.kv")] == []
