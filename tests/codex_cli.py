@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.clients import CLIENTS, KEY, Target
+from gateway.clients import CLIENTS, KEY, ClientTarget
 from tests.harness import Served
 
 CODEX = Path(__file__).parent / "clients" / "codex" / "node_modules" / ".bin" / "codex"
@@ -19,7 +19,7 @@ CODEX = Path(__file__).parent / "clients" / "codex" / "node_modules" / ".bin" / 
 
 def codex(box: Served, folder: Path, model: str = "m", **settings: int) -> list[dict[str, Any]]:
     """The events of ``codex exec``, which tries once; ``settings`` are more of its provider's."""
-    config, *_ = CLIENTS["codex"].parts_for(Target(box.url, model))
+    config, *_ = CLIENTS["codex"].parts_for(ClientTarget(box.url, model))
     # The provider is the last table, so that they are lines of it.
     more = {"request_max_retries": 0, "stream_max_retries": 0, **settings}
     text = config.text + "".join(f"{name} = {value}\n" for name, value in more.items())

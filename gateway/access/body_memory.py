@@ -40,7 +40,7 @@ class BodyMemory:
         """Return how many requests wait."""
         return len(self._waiting)
 
-    async def take(self, key_id: str, size: int) -> Place:
+    async def take(self, key_id: str, size: int) -> BodyPlace:
         """Return room for a body of ``size`` bytes of the key ``key_id``, to be given back.
 
         Raises :class:`Unavailable` if too many wait, or there was none for too long.
@@ -70,11 +70,11 @@ class BodyMemory:
         of = self._of[key_id]
         return self.taken + size <= self.size and (not of or of + size <= self.size // 2)
 
-    def _given(self, key_id: str, size: int, *, counted: bool = False) -> Place:
+    def _given(self, key_id: str, size: int, *, counted: bool = False) -> BodyPlace:
         if not counted:
             self.taken += size
             self._of[key_id] += size
-        return Place(self, key_id, size)
+        return BodyPlace(self, key_id, size)
 
     def give_back(self, key_id: str, size: int) -> None:
         """Free so much, for whoever has waited longest of those that it is enough for."""
@@ -91,7 +91,7 @@ class BodyMemory:
                     waiting.granted.set_result(None)
 
 
-class Place:
+class BodyPlace:
     """The memory that one body may take."""
 
     __slots__ = ("_key_id", "_memory", "_size")

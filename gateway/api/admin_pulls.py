@@ -83,7 +83,7 @@ class PullHandlers:
         settings, pulls = self._settings, self._pulls
         wanted = settings.scheduler.memory_budget
         budget = None if wanted == "auto" else wanted
-        place = pulled.Place(
+        place = pulled.PullPlace(
             settings.llm_storage, settings.models_file, settings.llama_server, budget
         )
         try:

@@ -24,7 +24,7 @@ from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.relay import relay
 from gateway.proxy.resolve import Active, NothingChosen, Target
-from gateway.proxy.routes import Route
+from gateway.proxy.routes import RelayedRoute
 from gateway.proxy.shaping import (
     Plan,
     Rules,
@@ -51,7 +51,7 @@ class JsonRoute:
     text, which clients of the old system read.
     """
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: RelayedRoute) -> None:
         unqueued = route.unqueued
         self._route = route
         self._path = route.path

@@ -28,7 +28,7 @@ from gateway.pipeline.request_context import CONTEXT, CommonHandler
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.headers import FORWARDED
-from gateway.proxy.routes import TABLE, ModelIn, Route, refusal, renamed, without_key
+from gateway.proxy.routes import TABLE, ModelIn, RelayedRoute, refusal, renamed, without_key
 from gateway.proxy.targets import check_sent_on
 from gateway.proxy.unqueued import NOT_LOADED, ask_unqueued, to_client
 from gateway.scope import Scope
@@ -37,7 +37,7 @@ from gateway.scope import Scope
 _SMALL = 1024 * 1024
 
 
-def _takes_json(route: Route) -> bool:
+def _takes_json(route: RelayedRoute) -> bool:
     return route.method == "POST" and route.model is ModelIn.BODY and not route.refused
 
 
@@ -59,7 +59,7 @@ class RelayedHandlers:
             yield Row(route.method, route.path, handler, route.scope, counts=True)
         yield Row("*", "/upstream/{path:.+}", self.upstream, Scope.ADMIN, counts=True)
 
-    def _handler(self, route: Route) -> Handler:
+    def _handler(self, route: RelayedRoute) -> Handler:
         if route.refused:
             return _refusing(route)
         if _takes_json(route):
@@ -72,13 +72,13 @@ class RelayedHandlers:
             case ModelIn.QUERY:
                 return _changing if route.method == "POST" else self._showing(route)
 
-    def _showing(self, route: Route) -> Handler:
+    def _showing(self, route: RelayedRoute) -> Handler:
         async def show(request: web.Request) -> Answer:
             return await self._show(request, route)
 
         return show
 
-    async def _show(self, request: web.Request, route: Route) -> Answer:
+    async def _show(self, request: web.Request, route: RelayedRoute) -> Answer:
         """GET with ``?model=``: of a loaded model; ``autoload=true`` loads it first, as a router.
 
         /props of one that isn't loaded says what its file and models.json do.
@@ -164,7 +164,7 @@ def _by_aiohttp(handler: CommonHandler) -> Handler:
     return handle
 
 
-def _refusing(route: Route) -> Handler:
+def _refusing(route: RelayedRoute) -> Handler:
     async def handle(request: web.Request) -> Answer:
         raise _refused(route.path, route.reason)
 

@@ -21,14 +21,14 @@ from gateway.pipeline.reading import coding_of, make_room, pieces, whole_body
 from gateway.pipeline.request_context import CONTEXT
 from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
-from gateway.proxy.routes import Route
+from gateway.proxy.routes import RelayedRoute
 from gateway.workers import SMALL
 
 #: Bytes (OpenAI reference, "Create transcription": files up to 25 MB).
 FILE_FIRST = 25 * 2**20
 
 
-def form_handler(route: Route) -> Handler:
+def form_handler(route: RelayedRoute) -> Handler:
     """Return the handler of a route whose model stands in a form."""
 
     async def handle(request: web.Request) -> Answer:

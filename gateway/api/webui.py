@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from gateway.backends.webui import File, WebUi
+from gateway.backends.webui import WebUi, WebUiFile
 from gateway.errors import GatewayError, NotFound, Unavailable
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
@@ -95,7 +95,7 @@ class WebUiHandlers:
         return await _answer(request, found)
 
 
-async def _answer(request: web.Request, found: File) -> web.Response:
+async def _answer(request: web.Request, found: WebUiFile) -> web.Response:
     headers = {**found.headers, "Vary": "Accept-Encoding", "ETag": f'"{found.etag}"'}
     scripts = "".join(f" {script}" for script in found.scripts)
     headers["Content-Security-Policy"] = _POLICY.format(scripts=scripts)

@@ -17,7 +17,7 @@ from gateway.backends.usage import memory_kept, memory_used
 _WORTH_BYTES, _WORTH_PART = 256 * 2**20, 0.1
 
 
-class Held(NamedTuple):
+class HeldMemory(NamedTuple):
     """What the process group of a model holds. Bytes; ``None`` where it can't be seen."""
 
     size: int | None  # where its need is measured: of GPUs if it has any, else of RAM
@@ -31,8 +31,8 @@ class Growth:
         self._group = group
         self._on = on
         self._on_gpus = any(name != RAM for name, _ in on)
-        self._first: Held | None = None
-        self.now = Held(None, None)
+        self._first: HeldMemory | None = None
+        self.now = HeldMemory(None, None)
         self._told = False
 
     async def look(self) -> Placement:
@@ -62,6 +62,6 @@ class Growth:
     def _counts(self, name: str) -> bool:
         return not self._on_gpus or name != RAM
 
-    def _see(self) -> Held:
+    def _see(self) -> HeldMemory:
         size = memory_used(self._group, gpu=self._on_gpus)
-        return Held(size, memory_kept(self._group, gpu=False) if self._on_gpus else None)
+        return HeldMemory(size, memory_kept(self._group, gpu=False) if self._on_gpus else None)

@@ -76,11 +76,11 @@ class HubListings:
             self._asked.pop(key, None)
 
     async def _answer(self, repository: str, revision: str | None) -> dict[str, Any]:
-        from gateway.backends.hub_process import Question, as_text  # few gateways ever need it
+        from gateway.backends.hub_process import HubQuestion, as_text  # few gateways ever need it
 
         settings = self._settings
         wanted = settings.scheduler.memory_budget
-        question = Question(
+        question = HubQuestion(
             repository,
             revision,
             str(settings.llm_storage),

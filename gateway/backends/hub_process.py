@@ -20,8 +20,8 @@ from gateway.models.hub_client import Hub
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """Which repository (``OWNER/REPO``), and for which machine: see :class:`pulled.Place`."""
+class HubQuestion:
+    """Which repository (``OWNER/REPO``), and for which machine: see :class:`pulled.PullPlace`."""
 
     model: str
     revision: str | None
@@ -34,11 +34,11 @@ class Question:
 def main() -> None:
     """Answer it."""
     os.nice(5)
-    print(json.dumps(_answer(Question(**json.load(sys.stdin)))), flush=True)  # noqa: T201
+    print(json.dumps(_answer(HubQuestion(**json.load(sys.stdin)))), flush=True)  # noqa: T201
 
 
-def _answer(question: Question) -> dict[str, Any]:
-    place = pulled.Place(
+def _answer(question: HubQuestion) -> dict[str, Any]:
+    place = pulled.PullPlace(
         Path(question.storage),
         Path(question.models_file),
         question.llama_server,
@@ -56,6 +56,6 @@ def _answer(question: Question) -> dict[str, Any]:
         return {"error": {**told, "status": 500}}
 
 
-def as_text(question: Question) -> bytes:
+def as_text(question: HubQuestion) -> bytes:
     """``question`` as :func:`main` reads it."""
     return json.dumps(asdict(question)).encode()

@@ -29,7 +29,7 @@ class Work(NamedTuple):
     by_calls: int = 0  # of what was read: once, wherever it lay
 
 
-class Progress:
+class LoadProgress:
     """The progress of one load, by the process group ``group``, that writes to ``log``."""
 
     def __init__(self, group: int, log: LogRing, patience: float) -> None:

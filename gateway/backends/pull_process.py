@@ -21,14 +21,14 @@ from gateway.backends import pulled
 from gateway.errors import GatewayError
 from gateway.models.hub import parse_reference
 from gateway.models.hub_client import Hub
-from gateway.models.pull import Progress, pull
-from gateway.models.transfer_speed import Speed, seconds_left
+from gateway.models.pull import PullProgress, pull
+from gateway.models.transfer_speed import TransferSpeed, seconds_left
 from gateway.problems import InvalidFiles
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to fetch (``OWNER/REPO[:QUANT]``), and where it goes: see :class:`pulled.Place`."""
+    """What to fetch (``OWNER/REPO[:QUANT]``), and where it goes: see :class:`pulled.PullPlace`."""
 
     model: str
     storage: str
@@ -61,7 +61,7 @@ def main() -> None:
 
 def steps(job: Job) -> Iterator[dict[str, Any]]:
     """Do the job. Raises :class:`GatewayError`, :class:`InvalidFiles`."""
-    place = pulled.Place(Path(job.storage), Path(job.models_file), job.llama_server, job.budget)
+    place = pulled.PullPlace(Path(job.storage), Path(job.models_file), job.llama_server, job.budget)
     client = Hub()
     yield {"stage": "listing"}
     offer = pulled.look(place, client, parse_reference(job.model), job.revision)
@@ -73,7 +73,7 @@ def steps(job: Job) -> Iterator[dict[str, Any]]:
         "total": plan.size,
         "parts": [str(plan.part(file)) for file in plan.files],
     }
-    speed = Speed()
+    speed = TransferSpeed()
     pull(plan, client, lambda progress: _say(_told(progress, speed)), replace=job.replace)
     name = None
     if job.entry:
@@ -82,7 +82,7 @@ def steps(job: Job) -> Iterator[dict[str, Any]]:
     yield {"stage": "done", "name": name, "bytes": plan.size, "file": None}
 
 
-def _told(progress: Progress, speed: Speed) -> dict[str, Any]:
+def _told(progress: PullProgress, speed: TransferSpeed) -> dict[str, Any]:
     rate = speed.saw(progress.fetched) if progress.stage == "downloading" else None
     return {
         "stage": progress.stage,

@@ -23,7 +23,7 @@ from gateway.models.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.models.hub import Reference, Repository, Variant
 from gateway.models.hub_client import Hub, check_installed
 from gateway.models.paths import resolve_model_path
-from gateway.models.pull import Plan
+from gateway.models.pull import PullPlan
 from gateway.models.storage import Found, Task, look_at
 from gateway.private_files import make_folder
 from gateway.problems import InvalidFiles, Problem
@@ -37,7 +37,7 @@ _TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PullPlace:
     """Where models go, and on what they will run. ``budget``: bytes, ``None``: what there is."""
 
     storage: Path
@@ -54,14 +54,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskRoom:
     """What this machine has for one model: bytes where it runs, and of RAM beside that."""
 
     main: int
     beside: int = 0
 
     @classmethod
-    def of(cls, machine: Machine, budget: int | None) -> Room:
+    def of(cls, machine: Machine, budget: int | None) -> DiskRoom:
         """That of ``machine``, of which all models together may take ``budget`` bytes."""
         main = machine.budget if budget is None else min(budget, machine.budget)
         beside = machine.ram.budget if machine.gpu and machine.ram is not None else 0
@@ -94,7 +94,7 @@ class Offer:
 
     reference: Reference
     repository: Repository
-    room: Room
+    room: DiskRoom
     shut: bool = False
 
     def size(self, variant: Variant) -> int:
@@ -150,7 +150,7 @@ def _size(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def look(place: Place, client: Hub, reference: Reference, revision: str | None = None) -> Offer:
+def look(place: PullPlace, client: Hub, reference: Reference, revision: str | None = None) -> Offer:
     """What the hub has of ``reference``. Raises :class:`gateway.errors.GatewayError`."""
     found = client.repository(reference, revision)
     if not found.variants:
@@ -160,7 +160,7 @@ def look(place: Place, client: Hub, reference: Reference, revision: str | None =
             param="model",
         )
     shut = found.gated and not client.has_token
-    return Offer(reference, found, Room.of(place.machine(), place.budget), shut)
+    return Offer(reference, found, DiskRoom.of(place.machine(), place.budget), shut)
 
 
 def chosen(offer: Offer) -> Variant:
@@ -178,17 +178,17 @@ def chosen(offer: Offer) -> Variant:
     return best
 
 
-def planned(place: Place, offer: Offer, variant: Variant) -> Plan:
+def planned(place: PullPlace, offer: Offer, variant: Variant) -> PullPlan:
     """What is fetched for ``variant``, and where it goes."""
     storage = place.storage.expanduser().absolute()
     projector = offer.repository.projector_for(variant)
-    return Plan(offer.repository, variant, projector, storage)
+    return PullPlan(offer.repository, variant, projector, storage)
 
 
 # --- its entry -------------------------------------------------------------------------------
 
 
-def check(place: Place, name: str | None, *, entry: bool) -> None:
+def check(place: PullPlace, name: str | None, *, entry: bool) -> None:
     """What would stop a pull at its end, before hours of fetching.
 
     Without ``entry`` none is to be written. Raises :class:`gateway.problems.InvalidFiles`,
@@ -222,7 +222,7 @@ def check(place: Place, name: str | None, *, entry: bool) -> None:
             raise editing.NotWritten(file, PermissionError(13, f"no right to write to {path}"))
 
 
-def add_entry(place: Place, plan: Plan, name: str | None) -> Proposal | str:
+def add_entry(place: PullPlace, plan: PullPlan, name: str | None) -> Proposal | str:
     """Write an entry for what was fetched. A name alone: models.json has had one under it.
 
     Raises :class:`Unprocessable` for a file that is no model, and as :func:`check` does.
@@ -250,7 +250,7 @@ def add_entry(place: Place, plan: Plan, name: str | None) -> Proposal | str:
     raise editing.ChangedMeanwhile(f"{place.models_file.name} is changed all the time")
 
 
-def _found(plan: Plan) -> Found:
+def _found(plan: PullPlan) -> Found:
     found = look_at(plan.place(plan.variant.files[0]), plan.storage)
     if found.problem is not None:
         raise Unprocessable(f"{found.reference} is here, and cannot be used: {found.problem}")

@@ -22,7 +22,7 @@ from gateway.backends.health import Health
 from gateway.backends.logring import LogRing
 from gateway.backends.oom import looks_like_oom
 from gateway.backends.options import gpu_layers
-from gateway.backends.progress import Progress
+from gateway.backends.progress import LoadProgress
 from gateway.errors import GatewayError, LoadFailed
 from gateway.models.local_model import LocalModel
 from gateway.models.paths import resolve_model_path, split_parts
@@ -170,7 +170,7 @@ class ServerRun:
         exited = spawn(child.wait(), name=f"exit of {self._spec.name}")
         exited.add_done_callback(lambda _: news.set())
         patience = self._env.load_timeout
-        progress, pause = Progress(child.pid, self._log, patience), 0.02
+        progress, pause = LoadProgress(child.pid, self._log, patience), 0.02
         health = Health(pool, min(_HEALTH_TIMEOUT, patience))
         try:
             while not exited.done():

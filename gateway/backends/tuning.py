@@ -67,7 +67,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Tunable:
     """What a model's file says: tokens of context it was trained with, and its layers.
 
     The output layer counts as one, as it does for llama.cpp.
@@ -184,7 +184,7 @@ def is_open(spec: LocalModel, *, gpu: bool) -> bool:
     return context_is_open(spec) or (gpu and layers_are_open(spec))
 
 
-def read_model(spec: LocalModel, llm_storage: Path) -> Model | None:
+def read_model(spec: LocalModel, llm_storage: Path) -> Tunable | None:
     """What the file of ``spec`` says; ``None`` where it says too little. Blocks."""
     try:
         header = header_of(model_files(spec, llm_storage)["params.model"])
@@ -195,17 +195,17 @@ def read_model(spec: LocalModel, llm_storage: Path) -> Model | None:
     layers = header.values.get(f"{prefix}.block_count")
     if not isinstance(trained, int) or not isinstance(layers, int) or trained < 1 or layers < 1:
         return None
-    return Model(trained, layers + 1)
+    return Tunable(trained, layers + 1)
 
 
-def usual(spec: LocalModel, model: Model | None) -> LocalModel:
+def usual(spec: LocalModel, model: Tunable | None) -> LocalModel:
     """``spec`` with the context that is usual, where it leaves that open: what is asked for it."""
     if model is None or not context_is_open(spec):
         return spec
     return _with(spec, min(model.trained, USUAL_CONTEXT), None)
 
 
-def scant(spec: LocalModel, model: Model | None) -> LocalModel | None:
+def scant(spec: LocalModel, model: Tunable | None) -> LocalModel | None:
     """``spec`` as it runs where a GPU has next to nothing left: all of its layers are in RAM.
 
     ``None``: they may not be.
@@ -248,7 +248,7 @@ def choose(
     return _chosen_here(spec, llm_storage, grant, model, tuning, gpu=gpu)
 
 
-def _fit(grant: Grant, model: Model) -> dict[str, str]:
+def _fit(grant: Grant, model: Tunable) -> dict[str, str]:
     # As variables: a build that doesn't know them ignores them.
     return {
         "LLAMA_ARG_FIT_TARGET": ",".join(map(str, grant.margins)),
@@ -257,7 +257,13 @@ def _fit(grant: Grant, model: Model) -> dict[str, str]:
 
 
 def _chosen_here(
-    spec: LocalModel, llm_storage: Path, grant: Grant, model: Model, tuning: Tuning, *, gpu: bool
+    spec: LocalModel,
+    llm_storage: Path,
+    grant: Grant,
+    model: Tunable,
+    tuning: Tuning,
+    *,
+    gpu: bool,
 ) -> Tuning:
     def needs(context: int | None, layers: int | None) -> Estimate:
         return estimate(_with(spec, context, layers), llm_storage, gpu=gpu)

@@ -55,7 +55,7 @@ _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class WebUiFile:
     """One file. ``packed``: its bytes, compressed by gzip.
 
     ``scripts``: of a page, the hashes of the scripts inside it, as a Content-Security-Policy
@@ -83,12 +83,12 @@ class WebUi:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._files: Mapping[str, File] = {}
+        self._files: Mapping[str, WebUiFile] = {}
         self._stamp: object = None  # of the program that the files are from
         self._failure: tuple[float, GatewayError] | None = None  # until when, what
         self._reading: asyncio.Task[None] | None = None
 
-    async def page(self) -> Mapping[str, File]:
+    async def page(self) -> Mapping[str, WebUiFile]:
         """All files, those of the llama-server that is installed now. Empty if it has none.
 
         Raises :class:`LoadFailed`.
@@ -109,7 +109,7 @@ class WebUi:
                 raise self._failure[1]
         return self._files
 
-    async def files(self) -> Mapping[str, File]:
+    async def files(self) -> Mapping[str, WebUiFile]:
         """All files, as they were when the page was asked for last."""
         return self._files if self._stamp is not None else await self.page()
 
@@ -148,7 +148,7 @@ class WebUi:
             self._failure = (time.monotonic() + _AFTER_FAILURE, error)
 
 
-async def read_files(environment: Environment) -> Mapping[str, File]:
+async def read_files(environment: Environment) -> Mapping[str, WebUiFile]:
     """Start a llama-server, ask it for every file, end it. Raises :class:`LoadFailed`."""
     program = await asyncio.to_thread(find_program, environment.llama_server, environment.environ)
     folder = Path(await asyncio.to_thread(_temporary_folder, environment.runtime_dir))
@@ -214,8 +214,8 @@ async def _answers(child: process.Child, pool: UpstreamPool) -> bool:
     return False
 
 
-async def _collect(pool: UpstreamPool) -> dict[str, File]:
-    files: dict[str, File] = {}
+async def _collect(pool: UpstreamPool) -> dict[str, WebUiFile]:
+    files: dict[str, WebUiFile] = {}
     seen = set(_FIRST)
     paths = list(_FIRST)
     for path in paths:  # which grows
@@ -238,7 +238,7 @@ async def _collect(pool: UpstreamPool) -> dict[str, File]:
     return files
 
 
-def _unpack(path: str, headers: Mapping[str, bytes], body: bytes) -> tuple[File, str]:
+def _unpack(path: str, headers: Mapping[str, bytes], body: bytes) -> tuple[WebUiFile, str]:
     """The file, and its text where that may name other files."""
     packed = headers.get("Content-Encoding") == b"gzip"
     text = ""
@@ -249,7 +249,7 @@ def _unpack(path: str, headers: Mapping[str, bytes], body: bytes) -> tuple[File,
     kept = {name: headers[name].decode("latin-1") for name in _KEPT_HEADERS if name in headers}
     scripts = tuple(map(_hash, _INLINE_SCRIPT.findall(text))) if "<html" in text else ()
     etag = hashlib.sha256(body).hexdigest()[:32]
-    return File(body, MappingProxyType(kept), etag, scripts), text
+    return WebUiFile(body, MappingProxyType(kept), etag, scripts), text
 
 
 def _hash(script: str) -> str:

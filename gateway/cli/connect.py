@@ -16,7 +16,7 @@ from gateway.cli.parser import explain
 from gateway.cli.reached_at import Address, address_of
 from gateway.cli.table import print_table
 from gateway.cli.which_gateway import add_gateway, client_for
-from gateway.clients import CLIENTS, Setup, Target, models_named
+from gateway.clients import CLIENTS, ClientTarget, Setup, models_named
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest
 from gateway.spelling import did_you_mean
@@ -213,7 +213,7 @@ def _target(
     entries: Iterable[Mapping[str, Any]],
     address: Address,
     scope: Sequence[str] | None,
-) -> Target:
+) -> ClientTarget:
     embeddings = (
         e["id"]
         for e in entries
@@ -222,7 +222,7 @@ def _target(
         and (scope is None or e["id"] in scope)
     )
     meta = entry.get("meta") or {}
-    return Target(
+    return ClientTarget(
         address.url,
         entry["id"],
         context=entry.get("context_size") or meta.get("n_ctx"),

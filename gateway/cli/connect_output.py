@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from gateway.cli.reached_at import is_only_here
 from gateway.cli.terminal import is_terminal, size_of
-from gateway.clients import CLIENTS, KEY, SOME_CONTEXT, Part, Setup, Target
+from gateway.clients import CLIENTS, KEY, SOME_CONTEXT, ClientTarget, Part, Setup
 from gateway.config.settings import Settings
 
 _WIDEST: Final = 100  # columns of a text that is read
 
 
 def notes_on(
-    setup: Setup, target: Target, settings: Settings | None, made: Mapping[str, Any] | None
+    setup: Setup, target: ClientTarget, settings: Settings | None, made: Mapping[str, Any] | None
 ) -> list[str]:
     """Return the notes, the most important first."""
     notes = []
@@ -61,7 +61,7 @@ class ClientSetup:
     """What there is to show."""
 
     word: str
-    target: Target
+    target: ClientTarget
     made: Mapping[str, Any] | None
     notes: Sequence[str]
 

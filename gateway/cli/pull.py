@@ -17,11 +17,11 @@ from gateway.config.load import load_settings
 from gateway.plurals import counted
 
 if TYPE_CHECKING:
-    from gateway.backends.pulled import Offer, Place
+    from gateway.backends.pulled import Offer, PullPlace
     from gateway.config.settings import Settings
     from gateway.models.hub import Variant
     from gateway.models.hub_client import Hub
-    from gateway.models.pull import Plan
+    from gateway.models.pull import PullPlan
 
 #: What people copy from a page of the hub, or are used to from other programs.
 _BEFORE: Final = re.compile(r"(?:hf:(?://)?|(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)")
@@ -131,11 +131,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _place(settings: Settings) -> Place:
-    from gateway.backends.pulled import Place
+def _place(settings: Settings) -> PullPlace:
+    from gateway.backends.pulled import PullPlace
 
     wanted = settings.scheduler.memory_budget
-    return Place(
+    return PullPlace(
         settings.llm_storage,
         settings.models_file,
         settings.llama_server,
@@ -158,7 +158,7 @@ def _taken(offer: Offer, answer: str | int) -> Variant:
 # --- fetching --------------------------------------------------------------------------------
 
 
-def _tell(plan: Plan, offer: Offer) -> None:
+def _tell(plan: PullPlan, offer: Offer) -> None:
     files = counted(len(plan.files), "file")
     folder = plan.place(plan.files[0]).parent
     label = plan.variant.label
@@ -172,13 +172,13 @@ def _tell(plan: Plan, offer: Offer) -> None:
         )
 
 
-def _about(plan: Plan) -> int:
+def _about(plan: PullPlan) -> int:
     from gateway.backends.pulled import about
 
     return about(plan.size)
 
 
-def _fetch(plan: Plan, client: Hub, args: argparse.Namespace) -> None:
+def _fetch(plan: PullPlan, client: Hub, args: argparse.Namespace) -> None:
     from gateway.cli.pull_progress import shown
     from gateway.models.pull import pull
 
@@ -186,7 +186,7 @@ def _fetch(plan: Plan, client: Hub, args: argparse.Namespace) -> None:
         pull(plan, client, told, replace=args.replace)
 
 
-def _enter(place: Place, plan: Plan, name: str | None) -> None:
+def _enter(place: PullPlace, plan: PullPlan, name: str | None) -> None:
     from gateway.backends.pulled import add_entry
 
     entry = add_entry(place, plan, name)

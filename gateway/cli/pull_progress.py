@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from gateway.cli.terminal import clean, console, moves, size_of
-from gateway.models.pull import Progress, Told
-from gateway.models.transfer_speed import Speed, seconds_left
+from gateway.models.pull import PullProgress, Told
+from gateway.models.transfer_speed import TransferSpeed, seconds_left
 
 #: Seconds between two lines, where nothing can be drawn over.
 _LINES: Final = 15.0
@@ -42,9 +42,9 @@ def _bar(stream: IO[str]) -> Iterator[Told]:
         expand=not narrow,
     ) as bars:
         task = bars.add_task("asking", total=None, numbers="")
-        speed, reason = Speed(), ""
+        speed, reason = TransferSpeed(), ""
 
-        def told(progress: Progress) -> None:
+        def told(progress: PullProgress) -> None:
             nonlocal reason
             rate = speed.saw(progress.fetched)
             if (progress.note or reason) != reason:  # above the bar, once
@@ -67,11 +67,11 @@ class PlainProgress:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._speed = Speed()
+        self._speed = TransferSpeed()
         self._told_at = time.monotonic()
         self._note: str | None = None
 
-    def told(self, progress: Progress) -> None:
+    def told(self, progress: PullProgress) -> None:
         rate = self._speed.saw(progress.fetched)
         if progress.note is not None:
             if progress.note != self._note:  # once, and not every second
@@ -83,7 +83,7 @@ class PlainProgress:
             print(f"{progress.stage} {_numbers(progress, rate)}", file=self._stream, flush=True)
 
 
-def _numbers(progress: Progress, rate: float | None) -> str:
+def _numbers(progress: PullProgress, rate: float | None) -> str:
     """Return numbers like ``1.2/4.4 GiB  27% 25.3 MiB/s 2:10``."""
     unit, name = (2**30, "GiB") if progress.total >= 2**30 else (2**20, "MiB")
     percent = 100 * progress.done // progress.total if progress.total else 100

@@ -16,7 +16,7 @@ from gateway.cli.pull_table import ask
 from gateway.cli.terminal import clean
 from gateway.errors import BadRequest
 from gateway.models.hub import Reference
-from gateway.models.pull import Progress
+from gateway.models.pull import PullProgress
 
 #: Seconds for it to ask the hub.
 _PATIENCE: Final = 120.0
@@ -88,12 +88,14 @@ def _followed(client: Client, pull_id: str) -> dict[str, Any] | None:
     raise BadRequest(f"{client.name} doesn't say any more how it goes: run the same again")
 
 
-def _progress(pull: dict[str, Any]) -> Progress:
+def _progress(pull: dict[str, Any]) -> PullProgress:
     note, wait = pull["note"], 0.0
     if note is not None and (found := _AGAIN.fullmatch(note)) is not None:
         note, wait = found[1], float(found[2])
     done = pull["bytes"]
-    return Progress(pull["stage"], pull["file"] or "", done, pull["total"] or 0, done, note, wait)
+    return PullProgress(
+        pull["stage"], pull["file"] or "", done, pull["total"] or 0, done, note, wait
+    )
 
 
 def _told(client: Client, pull: dict[str, Any] | None) -> int:

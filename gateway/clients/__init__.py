@@ -25,7 +25,7 @@ from gateway.clients.lines import (
     openai_python_parts,
     zed_parts,
 )
-from gateway.clients.shape import CA_AT_HOME, KEY, NAME, SOME_CONTEXT, Part, Setup, Target
+from gateway.clients.shape import CA_AT_HOME, KEY, NAME, SOME_CONTEXT, ClientTarget, Part, Setup
 
 __all__ = [
     "CA_AT_HOME",
@@ -33,9 +33,9 @@ __all__ = [
     "KEY",
     "NAME",
     "SOME_CONTEXT",
+    "ClientTarget",
     "Part",
     "Setup",
-    "Target",
     "models_named",
 ]
 
@@ -201,7 +201,7 @@ CLIENTS: Final[Mapping[str, Setup]] = MappingProxyType(
 )
 
 
-def models_named(setup: Setup, target: Target) -> Iterator[str]:
+def models_named(setup: Setup, target: ClientTarget) -> Iterator[str]:
     """The models that a key for it has to be good for, without personalities."""
     yield target.model
     if setup.embeds and target.embeddings is not None:

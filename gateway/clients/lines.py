@@ -11,8 +11,8 @@ from gateway.clients.shape import (
     NAME,
     SOME_CONTEXT,
     TITLE,
+    ClientTarget,
     Part,
-    Target,
     exports,
     fields_text,
     json_text,
@@ -23,7 +23,7 @@ from gateway.clients.shape import (
 )
 
 
-def codex_parts(target: Target) -> list[Part]:
+def codex_parts(target: ClientTarget) -> list[Part]:
     top: dict[str, Any] = {"model": target.model, "model_provider": NAME}
     if target.context is not None:
         top["model_context_window"] = target.context
@@ -45,7 +45,7 @@ def codex_parts(target: Target) -> list[Part]:
     ]
 
 
-def claude_code_parts(target: Target) -> list[Part]:
+def claude_code_parts(target: ClientTarget) -> list[Part]:
     variables = {
         "ANTHROPIC_BASE_URL": target.url,
         "ANTHROPIC_AUTH_TOKEN": target.key,
@@ -62,12 +62,12 @@ def claude_code_parts(target: Target) -> list[Part]:
     return [Part("the shell that claude starts from", "sh", lines)]
 
 
-def _openai_variables(target: Target) -> Part:
+def _openai_variables(target: ClientTarget) -> Part:
     variables = {"OPENAI_BASE_URL": target.base_url, "OPENAI_API_KEY": target.key}
     return Part("the shell that the program starts from", "sh", exports(variables))
 
 
-def openai_python_parts(target: Target) -> list[Part]:
+def openai_python_parts(target: ClientTarget) -> list[Part]:
     example = (
         "from openai import OpenAI\n\n"
         "client = OpenAI()\n"
@@ -80,7 +80,7 @@ def openai_python_parts(target: Target) -> list[Part]:
     return [_openai_variables(target), Part("a program", "python", example, example=True)]
 
 
-def openai_node_parts(target: Target) -> list[Part]:
+def openai_node_parts(target: ClientTarget) -> list[Part]:
     example = (
         "import OpenAI from 'openai';\n\n"
         "const client = new OpenAI();\n"
@@ -93,7 +93,7 @@ def openai_node_parts(target: Target) -> list[Part]:
     return [_openai_variables(target), Part("a program (.mjs)", "javascript", example, True)]
 
 
-def continue_parts(target: Target) -> list[Part]:
+def continue_parts(target: ClientTarget) -> list[Part]:
     server: dict[str, Any] = {
         "provider": "openai",
         "apiBase": target.base_url,
@@ -124,7 +124,7 @@ def continue_parts(target: Target) -> list[Part]:
     ]
 
 
-def zed_parts(target: Target) -> list[Part]:
+def zed_parts(target: ClientTarget) -> list[Part]:
     model: dict[str, Any] = {
         "name": target.model,
         "display_name": target.model,
@@ -144,7 +144,7 @@ def zed_parts(target: Target) -> list[Part]:
     ]
 
 
-def open_webui_parts(target: Target) -> list[Part]:
+def open_webui_parts(target: ClientTarget) -> list[Part]:
     variables = {
         "OPENAI_API_BASE_URL": target.base_url,
         "OPENAI_API_KEY": target.key,
@@ -164,7 +164,7 @@ def open_webui_parts(target: Target) -> list[Part]:
     ]
 
 
-def home_assistant_parts(target: Target) -> list[Part]:
+def home_assistant_parts(target: ClientTarget) -> list[Part]:
     fields = {
         "Server Name": TITLE,
         "Server URL": target.base_url,
@@ -176,13 +176,13 @@ def home_assistant_parts(target: Target) -> list[Part]:
     return [Part(where, "text", fields_text(fields))]
 
 
-def obsidian_parts(target: Target) -> list[Part]:
+def obsidian_parts(target: ClientTarget) -> list[Part]:
     fields = {"Base URL": target.base_url, "API key": target.key, "Model ID": target.model}
     where = "Settings > Copilot > BYOK > Add a provider > Add a custom provider"
     return [Part(where, "text", fields_text(fields))]
 
 
-def aider_parts(target: Target) -> list[Part]:
+def aider_parts(target: ClientTarget) -> list[Part]:
     variables = {
         "OPENAI_API_BASE": target.base_url,
         "OPENAI_API_KEY": target.key,
@@ -191,7 +191,7 @@ def aider_parts(target: Target) -> list[Part]:
     return [Part("the shell that aider starts from", "sh", exports(variables))]
 
 
-def llm_parts(target: Target) -> list[Part]:
+def llm_parts(target: ClientTarget) -> list[Part]:
     entry: dict[str, Any] = {
         "model_id": f"{NAME}/{target.model}",
         "model_name": target.model,

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway.clients import CLIENTS, KEY, Setup, Target
+from gateway.clients import CLIENTS, KEY, ClientTarget, Setup
 
 #: What stands for a gateway, a model and an authority of one's own.
-EXAMPLE: Final = Target("https://box.example.com:8443", "Qwen3-8B", context=32_768)
+EXAMPLE: Final = ClientTarget("https://box.example.com:8443", "Qwen3-8B", context=32_768)
 _MADE: Final = "python -m gateway.clients.page docs/clients.md"
 _HEAD: Final = f"""\
 <!-- Made from the table in gateway/clients: `{_MADE}` writes it anew. -->

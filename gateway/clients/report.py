@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.clients import CA_AT_HOME, CLIENTS, KEY, Part, Setup, Target
+from gateway.clients import CA_AT_HOME, CLIENTS, KEY, ClientTarget, Part, Setup
 from gateway.clients.samples import BASE, Example, curl
 from gateway.clients.shape import quoted
 
@@ -35,7 +35,7 @@ def told(
     """
     ca = _certificates(authority) if authority is not None else None
     home = CA_AT_HOME if ca else None
-    target = Target(url, model, key=key, context=context, vision=vision, ca=home)
+    target = ClientTarget(url, model, key=key, context=context, vision=vision, ca=home)
     order = [*_FIRST, *(word for word in CLIENTS if word not in _FIRST)]
     clients = [_told(word, CLIENTS[word], target, embeddings) for word in order]
     clients.insert(len(_FIRST), _curl(target))
@@ -52,7 +52,7 @@ def told(
     }
 
 
-def _told(word: str, setup: Setup, target: Target, embeddings: str | None) -> dict[str, Any]:
+def _told(word: str, setup: Setup, target: ClientTarget, embeddings: str | None) -> dict[str, Any]:
     if setup.embeds and embeddings is not None:
         target = replace(target, embeddings=embeddings)
     return {
@@ -79,7 +79,7 @@ def _shown(part: Part) -> dict[str, Any]:
     return {**part._asdict(), "place": part.place}
 
 
-def _notes_on(setup: Setup, target: Target) -> Iterator[str]:
+def _notes_on(setup: Setup, target: ClientTarget) -> Iterator[str]:
     if target.ca is None:
         return
     yield (
@@ -90,7 +90,7 @@ def _notes_on(setup: Setup, target: Target) -> Iterator[str]:
         yield f"{setup.ca_note}."
 
 
-def _curl(target: Target) -> dict[str, Any]:
+def _curl(target: ClientTarget) -> dict[str, Any]:
     body = {"model": target.model, "messages": [{"role": "user", "content": "Hello!"}]}
     line = curl(Example("POST", "/v1/chat/completions", body=body)).replace(BASE, target.url)
     if target.key is not None:

@@ -23,7 +23,7 @@ Language = Literal["toml", "yaml", "json", "sh", "env", "pem", "python", "javasc
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ClientTarget:
     """What a client is to talk to."""
 
     #: Of the gateway, without ``/v1`` and without a slash at its end.
@@ -80,7 +80,7 @@ class Setup:
     documentation: str
     #: The version, or the state of the documentation, that its lines were compared with.
     checked: str
-    parts: Callable[[Target], list[Part]]
+    parts: Callable[[ClientTarget], list[Part]]
     notes: tuple[str, ...] = ()
     #: Whether the lines name :attr:`Target.embeddings`.
     embeds: bool = False
@@ -95,7 +95,7 @@ class Setup:
     #: How it trusts an authority of one's own, where a variable doesn't do.
     ca_note: str | None = None
 
-    def parts_for(self, target: Target) -> list[Part]:
+    def parts_for(self, target: ClientTarget) -> list[Part]:
         """All parts for ``target``, with what makes the client trust its certificate."""
         parts = self.parts(target)
         if target.ca is None or self.ca_variable is None:
@@ -154,6 +154,6 @@ def fields_text(fields: Mapping[str, str | None]) -> str:
     )
 
 
-def key_line(target: Target, where: str) -> list[Part]:
+def key_line(target: ClientTarget, where: str) -> list[Part]:
     """The key for a client that reads its variable: only if it has just been made."""
     return [Part(where, "sh", exports({KEY: target.key}))] if target.key is not None else []

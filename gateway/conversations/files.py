@@ -52,7 +52,7 @@ class _Seen:
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-class Files:
+class CacheFiles:
     """That of one gateway. ``max_size`` in bytes, or ``"auto"``."""
 
     def __init__(self, folder: Path, max_size: int | Literal["auto"]) -> None:

@@ -41,7 +41,7 @@ class Saved:
         return float(self.seconds * 0.5 ** (age / _HALF_LIFE) / max(1, self.size))
 
 
-class Found(NamedTuple):
+class FoundPrefix(NamedTuple):
     """A conversation whose first ``links`` are those of a request."""
 
     saved: Saved
@@ -87,13 +87,13 @@ class Index:
             if not among:
                 del links[link]
 
-    def longest(self, fingerprint: str, chain: Chain) -> Found | None:
+    def longest(self, fingerprint: str, chain: Chain) -> FoundPrefix | None:
         """Return what has the longest beginning in common with ``chain``; of several, the last."""
         links = self._by_link.get(fingerprint)
         if links:
             for count in range(len(chain.links), 0, -1):
                 if found := links.get(chain.links[count - 1]):
-                    return Found(found[-1], count)
+                    return FoundPrefix(found[-1], count)
         return None
 
     def contained(self, newer: Saved) -> list[Saved]:

@@ -10,9 +10,9 @@ from typing import Final, Literal, Protocol
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
-from gateway.conversations.files import Files
+from gateway.conversations.files import CacheFiles
 from gateway.conversations.shelf import Counts, Shelf
-from gateway.conversations.slots import Slot, Slots
+from gateway.conversations.slots import ConversationSlots, Slot
 from gateway.errors import GatewayError
 from gateway.upstream import Upstream
 
@@ -24,7 +24,7 @@ _CHOOSES: Final = frozenset({"/v1/messages"})
 _LEAVING: Final = 10.0
 
 
-class Told(Protocol):
+class AnswerUsage(Protocol):
     """What an answer told of its tokens."""
 
     @property
@@ -41,7 +41,7 @@ class Ended(Protocol):
     """What became of a request: see :class:`gateway.proxy.call.Outcome`."""
 
     @property
-    def usage(self) -> Told | None: ...
+    def usage(self) -> AnswerUsage | None: ...
     @property
     def began(self) -> float | None: ...
     @property
@@ -60,9 +60,9 @@ class Conversations:
         min_tokens: int,
     ) -> None:
         self._folder = folder
-        self._shelf = Shelf(Files(folder, max_size), max_age=max_age, min_tokens=min_tokens)
+        self._shelf = Shelf(CacheFiles(folder, max_size), max_age=max_age, min_tokens=min_tokens)
         self.chains = Chains()
-        self._slots: dict[Backend, Slots] = {}
+        self._slots: dict[Backend, ConversationSlots] = {}
         self.open, self.close = self._shelf.open, self._shelf.close
 
     @property
@@ -74,14 +74,14 @@ class Conversations:
         """Return what places a request of the key ``owner``."""
         return Turn(self, chain, owner)
 
-    def slots_of(self, backend: Backend) -> Slots | None:
+    def slots_of(self, backend: Backend) -> ConversationSlots | None:
         """Return those of the process that runs now, if its conversations can be saved."""
         fingerprint = backend.fingerprint
         if fingerprint is None or not self._shelf.usable:
             return None
         slots = self._slots.get(backend)
         if slots is None or slots.starts != backend.starts:
-            slots = self._slots[backend] = Slots(backend, fingerprint, self._shelf)
+            slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
         return slots
 
     async def leave(self, backend: Backend, pool: Upstream) -> None:
@@ -123,7 +123,7 @@ class Turn:
         self._within = within
         self._chain = chain
         self._owner = owner
-        self._slots: Slots | None = None
+        self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
         self._promised: int | None = None
         self._sent = 0.0

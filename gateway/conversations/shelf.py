@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
-from gateway.conversations.files import Files, Unusable
-from gateway.conversations.index import Found, Index, Saved
+from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.index import FoundPrefix, Index, Saved
 from gateway.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Shelf:
 
     def __init__(
         self,
-        files: Files,
+        files: CacheFiles,
         *,
         max_age: float,
         min_tokens: int,
@@ -99,7 +99,7 @@ class Shelf:
 
     # --- looking -------------------------------------------------------------------------------
 
-    def longest(self, fingerprint: str, chain: Chain) -> Found | None:
+    def longest(self, fingerprint: str, chain: Chain) -> FoundPrefix | None:
         """Return what is saved of ``chain``, the longest beginning of it."""
         if not self.usable or fingerprint in self._off:
             return None

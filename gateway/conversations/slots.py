@@ -68,7 +68,7 @@ class Slot:
         return SlotView(self.number, self.chain, not self.busy, self.last_used)
 
 
-class Slots:
+class ConversationSlots:
     """Those of one start of ``backend``."""
 
     def __init__(self, backend: Backend, fingerprint: str, shelf: Shelf) -> None:

@@ -35,7 +35,7 @@ _SPARE: Final = 64 * 2**20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-class DiskFull(GatewayError):
+class PullDiskFull(GatewayError):
     """507: no room for it (RFC 4918, 11.5)."""
 
     status = 507
@@ -63,7 +63,7 @@ class AlreadyThere(BadRequest):
     default_code = "already_there"
 
 
-class Progress(NamedTuple):
+class PullProgress(NamedTuple):
     """``stage``: downloading, checking or waiting. Bytes, of all files of the pull.
 
     ``fetched``: those that have come over the network by now. ``note``: why it waits, and ``wait``
@@ -79,11 +79,11 @@ class Progress(NamedTuple):
     wait: float = 0.0
 
 
-Told = Callable[[Progress], None]
+Told = Callable[[PullProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PullPlan:
     """What to fetch, and below which folder (``llm_storage``) it goes."""
 
     repository: Repository
@@ -121,7 +121,7 @@ class Plan:
         )
 
 
-def pull(plan: Plan, hub: Hub, told: Told, *, replace: bool = False) -> list[Path]:
+def pull(plan: PullPlan, hub: Hub, told: Told, *, replace: bool = False) -> list[Path]:
     """Fetch what is missing; returns where all of it is. ``replace``: what differs, as well.
 
     Raises :class:`GatewayError`, whose message says what to do. ``KeyboardInterrupt`` may end it.
@@ -129,14 +129,14 @@ def pull(plan: Plan, hub: Hub, told: Told, *, replace: bool = False) -> list[Pat
     return _Pull(plan, hub, told, replace=replace).run()
 
 
-def discard(plan: Plan) -> None:
+def discard(plan: PullPlan) -> None:
     """Delete what has come of files that aren't whole. Raises ``OSError``."""
     for file in plan.files:
         plan.part(file).unlink(missing_ok=True)
 
 
 class _Pull:
-    def __init__(self, plan: Plan, hub: Hub, told: Told, *, replace: bool) -> None:
+    def __init__(self, plan: PullPlan, hub: Hub, told: Told, *, replace: bool) -> None:
         self._plan = plan
         self._hub = hub
         self._told = told
@@ -164,12 +164,12 @@ class _Pull:
         return places
 
     def _check_disk(self) -> None:
-        """That there is room for what is still to come. Raises :class:`DiskFull`."""
+        """That there is room for what is still to come. Raises :class:`PullDiskFull`."""
         missing = self._plan.size - self._plan.stored
         folder = self._plan.place(self._plan.files[0]).parent
         free = shutil.disk_usage(folder).free
         if missing and free < missing + _SPARE:
-            raise DiskFull(
+            raise PullDiskFull(
                 f"{_gib(missing)} are still to come, and the disk of {self._plan.storage} has "
                 f"{_gib(free)} free: make room there, or let llm_storage name another"
             )
@@ -299,7 +299,7 @@ class _Pull:
             self._told_at = moment
             name, all_done = PurePosixPath(file.path).name, self._before + done
             size = self._plan.size
-            self._told(Progress(stage, name, all_done, size, self._fetched, note, wait))
+            self._told(PullProgress(stage, name, all_done, size, self._fetched, note, wait))
 
 
 @contextlib.contextmanager
@@ -312,12 +312,12 @@ def _writing(storage: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or storage
         if error.errno in _FULL:
-            raise DiskFull(
+            raise PullDiskFull(
                 f"the disk of {storage} is full: make room there, and the same again goes on from "
                 "where it ended"
             ) from None
         if error.errno == errno.EFBIG:
-            raise DiskFull(
+            raise PullDiskFull(
                 f"the file is larger than one may be on the disk of {storage}, or for this user "
                 "(ulimit -f): let llm_storage name a folder where it may be so large"
             ) from None

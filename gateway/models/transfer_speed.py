@@ -13,7 +13,7 @@ _WINDOW: Final = 10.0
 _LEAST: Final = 0.5
 
 
-class Speed:
+class TransferSpeed:
     """Bytes per second over the last ten seconds. ``clock``: seconds, in any zero."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -35,7 +35,7 @@ _LAST_WORD = 1.0
 _T = TypeVar("_T")
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """An object that reports its changes."""
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
@@ -132,7 +132,7 @@ class Board:
     state next.
     """
 
-    def __init__(self, *sources: Source) -> None:
+    def __init__(self, *sources: EventSource) -> None:
         self._sources = sources
         self._stops: list[Callable[[], None]] = []
         self._viewers = 0

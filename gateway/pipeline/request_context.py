@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.access.body_memory import Place
+from gateway.access.body_memory import BodyPlace
 from gateway.access.principal import NOBODY, Principal
 from gateway.access.rate_limits import LimitGrant
 from gateway.errors import GatewayError
@@ -51,7 +51,7 @@ class RequestContext:
         #: Only of a key with limits: what the answer says of them.
         self.grant: LimitGrant | None = None
         #: Only of a large body: its room in memory, until the request is answered.
-        self.place: Place | None = None
+        self.place: BodyPlace | None = None
 
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as whoever asks may see it."""

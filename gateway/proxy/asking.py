@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.proxy.gathered import Choices, Completions, Gatherer, ask_for_stream
+from gateway.proxy.gathered import Completions, GatheredChoices, Gatherer, ask_for_stream
 from gateway.proxy.telling import answers_to_each, ask_for_timings, chosen_fields
 
 if TYPE_CHECKING:  # backends come with it, which a process elsewhere has no use for
@@ -57,7 +57,7 @@ def ask_to_tell(body: dict[str, Any], target: str, *, here: bool) -> Asked:
     if here and (many or answers > 1) and body.get("stream") is not True:
         if target in _CHOICES and not (target == _CHAT and _wants_logprobs(body)):
             ask_for_stream(body)
-            return Asked(many, answers, gathers=partial(Choices, answers))
+            return Asked(many, answers, gathers=partial(GatheredChoices, answers))
         # The tokens of one character are not all in a stream.
         if target in _CHOSEN and not body.get("return_tokens"):
             fields = chosen_fields(body)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.proxy.sse import Usage, usage_of
-from gateway.proxy.telling import Answers
+from gateway.proxy.telling import ToldAnswers
 
 #: Fields about a stream, which nobody has asked for.
 _OF_STREAMS = ("stream_options", "timings_per_token", "return_progress")
@@ -55,7 +55,7 @@ class _Events:
     __slots__ = ("_answers", "_rest", "done", "error", "events")
 
     def __init__(self, each: int) -> None:
-        self._answers = Answers(each)
+        self._answers = ToldAnswers(each)
         self._rest = b""
         self.events = 0
         self.done = False
@@ -84,7 +84,7 @@ class _Events:
         return self._answers.usage()
 
 
-class Choices(_Events):
+class GatheredChoices(_Events):
     """Chat or text completions in OpenAI's shape, ``each`` so many to one prompt."""
 
     __slots__ = ("_choices", "_first", "_timings", "_used")

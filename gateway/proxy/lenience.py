@@ -10,7 +10,7 @@ JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FieldPlace:
     """An object of a body (or a list of such), in which a ``null`` is as good as nothing.
 
     But for the fields in ``kept``, where it has a meaning, and for ``text`` in a part that is one,
@@ -18,45 +18,47 @@ class Place:
     fields is the client's own: schemas, arguments, answers of tools.
     """
 
-    inner: Mapping[str, Place] = field(default_factory=dict)
+    inner: Mapping[str, FieldPlace] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
 
 
-_LEAF = Place()
-_PART = Place(dict.fromkeys(("image_url", "input_audio", "file", "source", "cache_control"), _LEAF))
-_NAMED = Place({"function": _LEAF, "custom": _LEAF})
+_LEAF = FieldPlace()
+_PART = FieldPlace(
+    dict.fromkeys(("image_url", "input_audio", "file", "source", "cache_control"), _LEAF)
+)
+_NAMED = FieldPlace({"function": _LEAF, "custom": _LEAF})
 
 #: The bodies of each API: what its clients leave ``null`` (OpenAI reference, Chat Completions and
 #: Responses; Anthropic API reference, Messages). The ``content`` of a message may be.
-CHAT = Place(
+CHAT = FieldPlace(
     {
-        "messages": Place(
+        "messages": FieldPlace(
             {"content": _PART, "tool_calls": _NAMED, "function_call": _LEAF, "audio": _LEAF},
             kept=frozenset({"content"}),
         ),
         "tools": _NAMED,
         "tool_choice": _NAMED,
-        "response_format": Place({"json_schema": _LEAF}),
+        "response_format": FieldPlace({"json_schema": _LEAF}),
         "stream_options": _LEAF,
     }
 )
-RESPONSES = Place(
+RESPONSES = FieldPlace(
     {
-        "input": Place({"content": _PART, "summary": _PART, "output": _PART}),
+        "input": FieldPlace({"content": _PART, "summary": _PART, "output": _PART}),
         "tools": _LEAF,
         "tool_choice": _LEAF,
-        "text": Place({"format": _LEAF}),
+        "text": FieldPlace({"format": _LEAF}),
         "reasoning": _LEAF,
     }
 )
-ANTHROPIC = Place(
+ANTHROPIC = FieldPlace(
     {
         "system": _PART,
-        "messages": Place(
-            {"content": Place({**_PART.inner, "content": _PART})},
+        "messages": FieldPlace(
+            {"content": FieldPlace({**_PART.inner, "content": _PART})},
             kept=frozenset({"content"}),
         ),
-        "tools": Place({"cache_control": _LEAF}),
+        "tools": FieldPlace({"cache_control": _LEAF}),
         "tool_choice": _LEAF,
         "thinking": _LEAF,
         "metadata": _LEAF,
@@ -66,7 +68,7 @@ ANTHROPIC = Place(
 OTHER = _LEAF
 
 
-def drop_nulls(body: JsonObject, place: Place = OTHER) -> bool:
+def drop_nulls(body: JsonObject, place: FieldPlace = OTHER) -> bool:
     """Take out what is ``null`` and might as well not be there; whether there was anything.
 
     Clients send it for what they were not told (litellm ``encoding_format``, the ``llm`` command a

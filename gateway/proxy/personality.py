@@ -27,14 +27,14 @@ JsonObject = dict[str, Any]
 #: Roles that speak for the application (OpenAI renamed `system` to `developer` in 2024).
 SYSTEM_ROLES = ("system", "developer")  # no set: in a body a role may be anything, also a list
 
-#: What :class:`Check` finds in a body that is not in every one, as bits:
+#: What :class:`MessageCheck` finds in a body that is not in every one, as bits:
 #: a system message that is not the first one; one that calls itself developer;
 MANY_SYSTEMS, DEVELOPER = 1, 2
 #: pictures or sounds; calls of tools, or a thought.
 WITH_MEDIA, WITH_CALLS = 4, 8
 
 
-class Check(Protocol):
+class MessageCheck(Protocol):
     """See :class:`MessageFormat`."""
 
     def __call__(self, body: JsonObject, allowed: Beginnings = DATA_ONLY, /) -> int: ...
@@ -52,9 +52,9 @@ class MessageFormat:
     """
 
     name: str
-    check: Check
+    check: MessageCheck
     apply: Callable[[JsonObject, str | None], None] | None
-    nulls: lenience.Place = lenience.OTHER
+    nulls: lenience.FieldPlace = lenience.OTHER
     settle: Callable[[JsonObject], bool] | None = None
 
 

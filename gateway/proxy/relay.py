@@ -30,7 +30,7 @@ from gateway.proxy.gathered import Gatherer, status_of
 from gateway.proxy.heartbeat import Heartbeat, Passed
 from gateway.proxy.outgoing import open_stream
 from gateway.proxy.parting import part
-from gateway.proxy.renaming import InEvents, InJson, renamed
+from gateway.proxy.renaming import RenamingInEvents, RenamingInJson, renamed
 from gateway.proxy.retry import BROKEN_OFF, retry_or_raise
 from gateway.proxy.sink import Names, Sink, is_coded, is_events, is_stream
 from gateway.proxy.sse import Tail, usage_of
@@ -235,9 +235,9 @@ def _names(call: Call, head: ResponseHead) -> Names | None:
     if is_events(head):
         if call.mender is not None:
             return None  # which sees to that, too
-        return InEvents(call.renamed, once=call.dialect is ANTHROPIC)
+        return RenamingInEvents(call.renamed, once=call.dialect is ANTHROPIC)
     kind = headers.find(head.headers, b"content-type") or b""
-    return InJson(call.renamed) if kind.startswith(b"application/json") else None
+    return RenamingInJson(call.renamed) if kind.startswith(b"application/json") else None
 
 
 def _teller(call: Call, head: ResponseHead) -> Teller | None:

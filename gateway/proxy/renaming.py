@@ -30,12 +30,12 @@ def renamed(answer: bytes, parsed: Any, model: str) -> bytes:
         return answer
     found = [match.span(2) for match in _MODEL.finditer(answer)]
     if len(found) != 1:
-        return InJson(model).feed(answer)
+        return RenamingInJson(model).feed(answer)
     start, end = found[0]
     return b"".join((answer[:start], orjson.dumps(model), answer[end:]))
 
 
-class InEvents:
+class RenamingInEvents:
     """The same in a stream of Server-Sent Events: give it each piece, send on what it returns.
 
     Lines go on when they are complete. ``once``: only the first event that names a model is that
@@ -90,7 +90,7 @@ class InEvents:
         return b"".join((data[: found.start()], self._ours, data[found.end() :], rest))
 
 
-class InJson:
+class RenamingInJson:
     """The same in one JSON object that is too long to be kept: only its own ``model``."""
 
     __slots__ = (
@@ -174,7 +174,7 @@ class InJson:
 
 def named_anew(answer: bytes, model: str) -> tuple[None, bytes]:
     """A complete answer with ``model`` as its model, as :mod:`gateway.workers` has it done."""
-    renaming = InJson(model)
+    renaming = RenamingInJson(model)
     return None, renaming.feed(answer) + renaming.rest()
 
 

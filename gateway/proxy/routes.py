@@ -40,7 +40,7 @@ class ModelIn(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RelayedRoute:
     """One route. ``upstream`` is the path at llama-server, the same if not given.
 
     ``format``: the message format, which a personality is put into. ``dialect``: how errors are
@@ -84,25 +84,25 @@ def _both(
     defaults: bool = False,
     unqueued: bool = False,
     needs: str = "",
-) -> tuple[Route, Route]:
+) -> tuple[RelayedRoute, RelayedRoute]:
     """A POST route with and without /v1, as clients with either base URL ask for it."""
     target = upstream or f"/v1{path}"
     what = Scope.CHAT, format, dialect, defaults, unqueued, "", needs
     return (
-        Route("POST", path, target, model, *what),
-        Route("POST", f"/v1{path}", target, model, *what),
+        RelayedRoute("POST", path, target, model, *what),
+        RelayedRoute("POST", f"/v1{path}", target, model, *what),
     )
 
 
-def _refused(method: str, path: str, reason: str) -> Route:
-    return Route(method, path, reason=reason, refused=True)
+def _refused(method: str, path: str, reason: str) -> RelayedRoute:
+    return RelayedRoute(method, path, reason=reason, refused=True)
 
 
 _RUNS_PROGRAMS = "it runs programs on this machine"
 _FETCHES = "it would let clients into the network of this machine"
 _REPLAYS = "it replays the answers of other clients"
 
-TABLE: tuple[Route, ...] = (
+TABLE: tuple[RelayedRoute, ...] = (
     # Conversations (OpenAI reference, Chat Completions and Responses; Anthropic's, Messages).
     *_both("/chat/completions", format=CHAT, defaults=True, needs=GENERATION),
     *_both("/responses", format=RESPONSES, dialect=SAYS_RESPONSES, defaults=True, needs=GENERATION),
@@ -114,14 +114,14 @@ TABLE: tuple[Route, ...] = (
     # Ending the thinking of a running answer, by its id, which only its own client knows.
     *_both("/chat/completions/control", unqueued=True),
     # Legacy completions. Without /v1 they are llama.cpp's own, with other fields in the answer.
-    Route("POST", "/completion", format=COMPLETION, defaults=True, needs=GENERATION),
-    Route("POST", "/completions", format=COMPLETION, defaults=True, needs=GENERATION),
-    Route("POST", "/v1/completions", format=COMPLETION, defaults=True, needs=GENERATION),
+    RelayedRoute("POST", "/completion", format=COMPLETION, defaults=True, needs=GENERATION),
+    RelayedRoute("POST", "/completions", format=COMPLETION, defaults=True, needs=GENERATION),
+    RelayedRoute("POST", "/v1/completions", format=COMPLETION, defaults=True, needs=GENERATION),
     *_both("/infill", upstream="/infill", defaults=True, needs=GENERATION),
     # Embeddings. Without /v1 they are llama.cpp's own: a list, and per token if so asked.
-    Route("POST", "/embedding", needs=EMBEDDINGS),
-    Route("POST", "/embeddings", needs=EMBEDDINGS),
-    Route("POST", "/v1/embeddings", needs=EMBEDDINGS),
+    RelayedRoute("POST", "/embedding", needs=EMBEDDINGS),
+    RelayedRoute("POST", "/embeddings", needs=EMBEDDINGS),
+    RelayedRoute("POST", "/v1/embeddings", needs=EMBEDDINGS),
     *_both("/rerank", needs=RERANKING),
     *_both("/reranking", needs=RERANKING),
     # Decision models (llama.cpp's README, "TypeSafe-compatible").
@@ -133,9 +133,9 @@ TABLE: tuple[Route, ...] = (
     *_both("/detokenize", upstream="/detokenize", unqueued=True),
     *_both("/apply-template", upstream="/apply-template", format=CHAT, unqueued=True),
     # What a model is. /props without a model is the router's: see gateway.api.router.
-    Route("GET", "/props", model=ModelIn.QUERY, unqueued=True),
-    Route("GET", "/lora-adapters", model=ModelIn.QUERY, unqueued=True),
-    Route(
+    RelayedRoute("GET", "/props", model=ModelIn.QUERY, unqueued=True),
+    RelayedRoute("GET", "/lora-adapters", model=ModelIn.QUERY, unqueued=True),
+    RelayedRoute(
         "GET",
         "/slots",
         model=ModelIn.QUERY,
@@ -143,7 +143,7 @@ TABLE: tuple[Route, ...] = (
         unqueued=True,
         reason="some builds show in it what other clients asked",
     ),
-    Route(
+    RelayedRoute(
         "GET",
         "/metrics",
         model=ModelIn.QUERY,
@@ -151,7 +151,7 @@ TABLE: tuple[Route, ...] = (
         unqueued=True,
         reason="it tells what others do",
     ),
-    Route(
+    RelayedRoute(
         "POST",
         "/props",
         model=ModelIn.QUERY,
@@ -159,7 +159,7 @@ TABLE: tuple[Route, ...] = (
         unqueued=True,
         reason="it changes the model's defaults for everybody",
     ),
-    Route(
+    RelayedRoute(
         "POST",
         "/lora-adapters",
         model=ModelIn.QUERY,
@@ -167,7 +167,7 @@ TABLE: tuple[Route, ...] = (
         unqueued=True,
         reason="it changes the model for everybody",
     ),
-    Route(
+    RelayedRoute(
         "POST",
         "/slots/{slot}",
         model=ModelIn.QUERY,
@@ -195,7 +195,7 @@ _DIALECTS = {route.path: route.dialect for route in TABLE}
 _ANTHROPICS = re.compile(r"(?:/(?:v1|api|anthropic))*/messages(?:/|$)")
 
 
-def route_at(method: str, path: str) -> Route:
+def route_at(method: str, path: str) -> RelayedRoute:
     """Return the route of the table with this method and path; raises ``KeyError``."""
     for route in TABLE:
         if (route.method, route.path) == (method, path):

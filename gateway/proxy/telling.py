@@ -101,7 +101,7 @@ class _Without:
         return held
 
 
-class InEvents:
+class TellingInEvents:
     """What a stream of events tells of ``answers`` to each prompt: each one's numbers, as they end.
 
     ``strip``: they were asked for besides, and are taken out.
@@ -111,7 +111,7 @@ class InEvents:
 
     def __init__(self, answers: int, *, strip: bool) -> None:
         self.size = 0
-        self._all = Answers(answers)
+        self._all = ToldAnswers(answers)
         self._line = b""
         self._without = _Without() if strip else None
 
@@ -150,7 +150,7 @@ class InEvents:
             self._all.take(event)
 
 
-class Answers:
+class ToldAnswers:
     """The numbers of several answers to one request, ``each`` so many to one prompt."""
 
     __slots__ = ("_each", "_ended", "_running")
@@ -193,7 +193,7 @@ class Answers:
         return add_up([*self._ended, *self._running.values()], self._each)
 
 
-class InJson:
+class TellingInJson:
     """What a long JSON answer tells; ``several``: that is of as many answers as it tells of."""
 
     __slots__ = ("_answers", "_end", "_rest", "_several", "_tokens", "_told", "_without", "size")
@@ -247,8 +247,8 @@ def teller(answers: int, *, several: bool, strip: bool, events: bool) -> Teller 
     are, ``answers`` to each prompt. ``strip``: the numbers were asked for besides.
     """
     if not events:
-        return InJson(answers, several=several, strip=strip)
-    return InEvents(answers, strip=strip) if several or strip else None
+        return TellingInJson(answers, several=several, strip=strip)
+    return TellingInEvents(answers, strip=strip) if several or strip else None
 
 
 class Both:

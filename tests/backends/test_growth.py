@@ -11,7 +11,7 @@ from gateway.backends.accounts import Accounts
 from gateway.backends.capacity import Capacity
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.devices import Device
-from gateway.backends.growth import Growth, Held
+from gateway.backends.growth import Growth, HeldMemory
 from gateway.backends.machine import Machine
 from gateway.backends.memory import Needs
 from gateway.backends.ram import RAM
@@ -77,9 +77,9 @@ async def test_what_a_model_takes_later_is_counted(
 async def test_on_gpus_and_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     growth = Growth(1, (("CUDA0", 60), ("CUDA1", 40), (RAM, 10)))
     for held, on in (
-        (Held(90, 1000), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
-        (Held(200, 1005), {"CUDA0": 120, "CUDA1": 80, RAM: 15}),
-        (Held(None, None), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
+        (HeldMemory(90, 1000), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
+        (HeldMemory(200, 1005), {"CUDA0": 120, "CUDA1": 80, RAM: 15}),
+        (HeldMemory(None, None), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
     ):
         monkeypatch.setattr(growth, "_see", lambda held=held: held)
         assert dict(await growth.look()) == on

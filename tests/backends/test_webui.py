@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.webui import BLANK_MODEL, File, WebUi
+from gateway.backends.webui import BLANK_MODEL, WebUi, WebUiFile
 from gateway.errors import LoadFailed
 from tests.gguf_file import Kind, Tensor, Token, array_of, entry, write_gguf
 from tests.scripted import FAKE, Box, gone
@@ -23,11 +23,11 @@ from tests.scripted import FAKE, Box, gone
 REAL = Path(sys.executable).with_name("llama-server-vulkan")
 
 
-def text(file: File) -> str:
+def text(file: WebUiFile) -> str:
     return gzip.decompress(file.packed).decode()
 
 
-def check_complete(files: Mapping[str, File]) -> None:
+def check_complete(files: Mapping[str, WebUiFile]) -> None:
     """The page, what it begins with, and all that its service worker wants to have."""
     page = text(files[""])
     assert "<html" in page

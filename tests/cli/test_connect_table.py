@@ -15,7 +15,7 @@ import openai
 import pytest
 import yaml
 
-from gateway.clients import CLIENTS, KEY, Part, Target
+from gateway.clients import CLIENTS, KEY, ClientTarget, Part
 from gateway.clients.page import page
 from tests.harness import REPOSITORY
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 #: What no configuration may take for its own syntax.
 ODD = "Bär's \"7b\" \\ $HOME `id` #1:pi'rate: ${{ x }}"
-TARGET = Target("https://box.example.com:8443", ODD, context=32768, vision=True)
+TARGET = ClientTarget("https://box.example.com:8443", ODD, context=32768, vision=True)
 KEY_TEXT = "llmgw_0123456789"
 
 
@@ -43,11 +43,11 @@ def shell(*texts: str, **environ: str) -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
-def parts_of(word: str, target: Target = TARGET) -> list[Part]:
+def parts_of(word: str, target: ClientTarget = TARGET) -> list[Part]:
     return CLIENTS[word].parts_for(target)
 
 
-def variables_of(word: str, target: Target) -> dict[str, str]:
+def variables_of(word: str, target: ClientTarget) -> dict[str, str]:
     settings = [p.text for p in parts_of(word, target) if p.language == "sh" and not p.example]
     return shell(*settings, **{KEY: "" if target.key else KEY_TEXT})
 

@@ -17,7 +17,7 @@ import pytest
 from gateway.cli import main
 from gateway.cli.pull_progress import PlainProgress, _numbers
 from gateway.models import hub_client
-from gateway.models.pull import Progress
+from gateway.models.pull import PullProgress
 from tests.harness import COMMAND, project, tied, wait_until
 from tests.hub_server import HubServer, Repo, hub_server
 from tests.screen import at_terminal
@@ -209,7 +209,7 @@ def test_somebody_chooses_at_a_terminal(server: HubServer, config: Path, columns
 
 
 def test_numbers() -> None:
-    coming = Progress("downloading", "x.gguf", 3 * 2**29, 3 * 2**30)
+    coming = PullProgress("downloading", "x.gguf", 3 * 2**29, 3 * 2**30)
     assert _numbers(coming, 2**20 * 10.0) == "1.5/3.0 GiB  50%  10.0 MiB/s 2:33"
     assert _numbers(coming, None) == "1.5/3.0 GiB  50%"
     assert _numbers(coming, 10.0).endswith(" -:--")
@@ -219,6 +219,6 @@ def test_numbers() -> None:
 def test_a_reason_to_wait_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     lines = PlainProgress(sys.stderr)
     for left in (3, 2, 1):
-        waiting = Progress("waiting", "x.gguf", 0, 10, note="the hub is busy", wait=left)
+        waiting = PullProgress("waiting", "x.gguf", 0, 10, note="the hub is busy", wait=left)
         lines.told(waiting)
     assert capsys.readouterr().err == "the hub is busy; again in 3 s\n"

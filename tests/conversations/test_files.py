@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conversations.files import Files, Unusable
+from gateway.conversations.files import CacheFiles, Unusable
 from gateway.conversations.index import Saved
 from tests.conversations.test_index import saved
 
 
-def kept(files: Files, name: str, content: bytes = b"state" * 1000) -> Saved:
+def kept(files: CacheFiles, name: str, content: bytes = b"state" * 1000) -> Saved:
     one = saved("abc", name=name)
     (files.folder / files.new_name(one)).write_bytes(content)
     assert files.keep(one, len(content))
@@ -22,28 +22,28 @@ def kept(files: Files, name: str, content: bytes = b"state" * 1000) -> Saved:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[Files]:
+def files(tmp_path: Path) -> Iterator[CacheFiles]:
     with opened(tmp_path / "cache") as (made, found):
         assert found == []
         yield made
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[tuple[Files, list[Saved]]]:
-    made = Files(folder, "auto")
+def opened(folder: Path) -> Iterator[tuple[CacheFiles, list[Saved]]]:
+    made = CacheFiles(folder, "auto")
     try:
         yield made, made.open()
     finally:
         made.close()
 
 
-def again(files: Files) -> list[Saved]:
+def again(files: CacheFiles) -> list[Saved]:
     files.close()
     with opened(files.folder) as (_, found):
         return found
 
 
-def test_everything_is_found_again(files: Files) -> None:
+def test_everything_is_found_again(files: CacheFiles) -> None:
     one = kept(files, "one")
     files.close()
     with opened(files.folder) as (later, (found,)):
@@ -52,7 +52,7 @@ def test_everything_is_found_again(files: Files) -> None:
         assert later.is_whole(found)
 
 
-def test_only_the_owner_may_look(files: Files) -> None:
+def test_only_the_owner_may_look(files: CacheFiles) -> None:
     kept(files, "one")
     assert files.folder.stat().st_mode & 0o777 == 0o700
     assert {file.stat().st_mode & 0o777 for file in files.folder.iterdir()} == {0o600}
@@ -66,7 +66,7 @@ def test_folder_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_half_files_are_swept(files: Files) -> None:
+def test_half_files_are_swept(files: CacheFiles) -> None:
     _, _, three = kept(files, "one"), kept(files, "two"), kept(files, "three")
     (files.folder / "one.json").unlink()
     (files.folder / "two.kv").write_bytes(b"cut")
@@ -77,14 +77,14 @@ def test_half_files_are_swept(files: Files) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"links": "xx", "sizes": []}', "\x00" * 9])
-def test_description_that_makes_no_sense_is_swept(files: Files, text: str) -> None:
+def test_description_that_makes_no_sense_is_swept(files: CacheFiles, text: str) -> None:
     kept(files, "one")
     (files.folder / "one.json").write_text(text)
     assert again(files) == []
     assert {file.name for file in files.folder.iterdir()} == {"lock"}
 
 
-def test_cut_flipped_or_missing_file_is_not_whole(files: Files) -> None:
+def test_cut_flipped_or_missing_file_is_not_whole(files: CacheFiles) -> None:
     content = os.urandom(3 * 2**20)
     for name, change in {
         "cut": content[:-1],
@@ -100,37 +100,37 @@ def test_cut_flipped_or_missing_file_is_not_whole(files: Files) -> None:
     assert not files.is_whole(one)
 
 
-def test_file_that_is_not_as_long_as_was_said_is_not_kept(files: Files) -> None:
+def test_file_that_is_not_as_long_as_was_said_is_not_kept(files: CacheFiles) -> None:
     one = saved("abc", name="one")
     (files.folder / files.new_name(one)).write_bytes(b"abc")
     assert not files.keep(one, 4)
     assert {file.name for file in files.folder.iterdir()} == {"lock"}
 
 
-def test_file_that_is_not_there_is_not_kept(files: Files) -> None:
+def test_file_that_is_not_there_is_not_kept(files: CacheFiles) -> None:
     assert not files.keep(saved("abc", name="one"), 4)
 
 
-def test_second_gateway_in_one_folder_is_refused(files: Files) -> None:
+def test_second_gateway_in_one_folder_is_refused(files: CacheFiles) -> None:
     with pytest.raises(Unusable, match="in use by another gateway"):
-        Files(files.folder, "auto").open()
+        CacheFiles(files.folder, "auto").open()
     assert again(files) == []
 
 
 def test_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(Unusable, match="cannot be used"):
-        Files(tmp_path / "cache", "auto").open()
+        CacheFiles(tmp_path / "cache", "auto").open()
 
 
-def test_budget_is_what_was_set_or_a_part_of_what_is_free(files: Files) -> None:
+def test_budget_is_what_was_set_or_a_part_of_what_is_free(files: CacheFiles) -> None:
     automatic = files.budget(0)
-    assert 0 < automatic < Files(files.folder, 2**60).budget(0)
-    assert Files(files.folder, 1000).budget(0) == 1000
-    assert Files(files.folder.parent / "gone", "auto").budget(0) == 0
+    assert 0 < automatic < CacheFiles(files.folder, 2**60).budget(0)
+    assert CacheFiles(files.folder, 1000).budget(0) == 1000
+    assert CacheFiles(files.folder.parent / "gone", "auto").budget(0) == 0
 
 
-def test_what_is_removed_is_gone(files: Files) -> None:
+def test_what_is_removed_is_gone(files: CacheFiles) -> None:
     one = kept(files, "one")
     files.remove(one)
     files.remove(one)

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.conversations.files import Files
+from gateway.conversations.files import CacheFiles
 from gateway.proxy.sse import usage_of
 from tests.harness import (
     DEMO_GGUF,
@@ -292,7 +292,7 @@ async def test_folder_that_cannot_be_used_harms_nothing(
         if problem == "a file":
             folder.write_text("")
         else:
-            other = Files(folder, "auto")
+            other = CacheFiles(folder, "auto")
             other.open()
             stack.callback(other.close)
         settings = {"llama_server": "auto", "cache": cache(dir=str(folder))}

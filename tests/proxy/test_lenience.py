@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.lenience import ANTHROPIC, CHAT, OTHER, RESPONSES, Place, drop_nulls
+from gateway.proxy.lenience import ANTHROPIC, CHAT, OTHER, RESPONSES, FieldPlace, drop_nulls
 
 
 def test_nulls_of_the_body_are_dropped() -> None:
@@ -24,7 +24,7 @@ def test_nulls_of_the_body_are_dropped() -> None:
 #: What is the client's own: a null in it has a meaning.
 SCHEMA = {"type": "object", "properties": {"x": {"default": None, "enum": [None]}}, "title": None}
 
-FULL: dict[str, tuple[Place, dict[str, Any]]] = {
+FULL: dict[str, tuple[FieldPlace, dict[str, Any]]] = {
     "chat": (
         CHAT,
         {
@@ -212,7 +212,7 @@ def test_what_is_the_clients_own_stays() -> None:
 @pytest.mark.parametrize(
     "value", [7, "x", {}, [], [None, 7, [], {}], [{"function": None}, {"function": "f"}], [[None]]]
 )
-def test_what_has_another_shape_is_left_to_others(place: Place, value: Any) -> None:
+def test_what_has_another_shape_is_left_to_others(place: FieldPlace, value: Any) -> None:
     for field in ("messages", "input", "tools", "system", "text", "stream_options"):
         body = {field: copy.deepcopy(value)}
         drop_nulls(body, place)

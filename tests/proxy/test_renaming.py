@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.renaming import InEvents, InJson, renamed
+from gateway.proxy.renaming import RenamingInEvents, RenamingInJson, renamed
 
 THERE = '/models/secret path/\u00e4 "q" \\.gguf'
 HERE = 'our "name" \u00fc'
@@ -47,7 +47,7 @@ def test_a_complete_answer(answer: Any, dump: Any) -> None:
     sent = dump(answer).encode()
     wanted = json.loads(sent) | {"model": HERE}
     outs = [renamed(sent, orjson.loads(sent), HERE)]
-    outs += [in_pieces(InJson(HERE), sent, size) for size in (*range(1, 40), 10_000)]
+    outs += [in_pieces(RenamingInJson(HERE), sent, size) for size in (*range(1, 40), 10_000)]
     for out in outs:
         assert json.loads(out) == wanted
         assert list(json.loads(out)) == list(wanted)
@@ -76,7 +76,7 @@ def test_a_complete_answer(answer: Any, dump: Any) -> None:
 )
 def test_what_names_no_model(sent: bytes) -> None:
     for size in range(1, len(sent) + 2):
-        assert in_pieces(InJson(HERE), sent, size) == sent
+        assert in_pieces(RenamingInJson(HERE), sent, size) == sent
     try:
         parsed = orjson.loads(sent)
     except ValueError:
@@ -99,7 +99,7 @@ def test_any_json(value: Any, size: int) -> None:
     wanted = value
     if isinstance(value, dict) and isinstance(value.get("model"), str):
         wanted = value | {"model": HERE}
-    assert json.loads(in_pieces(InJson(HERE), sent, size)) == wanted
+    assert json.loads(in_pieces(RenamingInJson(HERE), sent, size)) == wanted
     assert json.loads(renamed(sent, json.loads(sent), HERE)) == wanted
 
 
@@ -124,14 +124,14 @@ def test_a_stream(end: str, dump: Any) -> None:
     sent = stream(": comment", *words, *others, "data: [DONE]", end=end, dump=dump)
     wanted = [event | ({"model": HERE} if "model" in event else {}) for event in (*words, *others)]
     for size in (*range(1, 80), 100_000):
-        out = in_pieces(InEvents(HERE), sent, size)
+        out = in_pieces(RenamingInEvents(HERE), sent, size)
         assert [json.loads(line[6:]) for line in out.splitlines() if b"{" in line] == wanted
         assert out.startswith(f": comment{end}".encode())
         assert out.endswith(f"data: [DONE]{end}".encode())
 
 
 def test_only_lines_that_are_complete_go_out() -> None:
-    names = InEvents(HERE)
+    names = RenamingInEvents(HERE)
     assert names.feed(b'data: {"model":"there"}\n\ndata: {"mod') == (
         b'data: {"model":%b}\n\n' % orjson.dumps(HERE)
     )
@@ -149,13 +149,13 @@ def test_anthropic_s_only_once() -> None:
     sent = stream("event: message_start", start, block)
     start["message"]["model"] = HERE
     for size in (*range(1, 80), 100_000):
-        out = in_pieces(InEvents(HERE, once=True), sent, size)
+        out = in_pieces(RenamingInEvents(HERE, once=True), sent, size)
         assert [json.loads(line[6:]) for line in out.splitlines() if b"{" in line] == [start, block]
 
 
 @pytest.mark.parametrize("before", [0, 2**20 - 3, 2**20 - 50, 2**20 + 1000])
 def test_a_line_without_an_end_is_not_collected(before: int) -> None:
-    names = InEvents(HERE)
+    names = RenamingInEvents(HERE)
     sent = b'data: {"x":"' + b"x" * before + b'","model":"there","y":"'
     out = b"".join(names.feed(sent[at : at + 5000]) for at in range(0, len(sent), 5000))
     for _ in range(300):

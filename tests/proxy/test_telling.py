@@ -11,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.asking import ask_to_tell
-from gateway.proxy.gathered import Choices, Completions, status_of
+from gateway.proxy.gathered import Completions, GatheredChoices, status_of
 from gateway.proxy.sse import Tail, Usage, usage_of
-from gateway.proxy.telling import Both, InEvents, InJson, ask_for_timings, without_timings
+from gateway.proxy.telling import (
+    Both,
+    TellingInEvents,
+    TellingInJson,
+    ask_for_timings,
+    without_timings,
+)
 
 TIMINGS = {"cache_n": 3, "prompt_n": 4, "predicted_n": 5, "predicted_per_second": 80.5}
 TOLD = Usage(7, 5, 3, 80.5)
@@ -66,7 +72,7 @@ def test_what_was_asked_for_besides_is_taken_out(text: str, more: str, sizes: li
     for answer in ({**wanted, "timings": TIMINGS}, [{**wanted, "timings": TIMINGS}] * 3):
         left = wanted if isinstance(answer, dict) else [wanted] * 3
         assert without_timings(dumped(answer)) == dumped(left)
-        reader = InJson(1, several=isinstance(answer, list), strip=True)
+        reader = TellingInJson(1, several=isinstance(answer, list), strip=True)
         assert fed(reader, dumped(answer), sizes) == dumped(left)
         assert reader.usage() == usage_of(answer)
     assert without_timings(b'{"timings":{"a":1}}') == b"{}"
@@ -81,14 +87,14 @@ def test_events(text: str, sizes: list[int]) -> None:
     ]
     for last in ({"content": ""}, {}, {"index": 1, "stop": True}):
         events = [*own, {**last, "timings": TIMINGS}, {**last, "timings": TIMINGS}]
-        plain = InEvents(2, strip=False)
+        plain = TellingInEvents(2, strip=False)
         assert fed(plain, stream(*events), sizes) == stream(*events)
         assert plain.usage() == Usage(7, 10, 3, 80.5)
         # A stream that is cut: one has ended with 5, the other has come to 8.
-        cut = InEvents(2, strip=False)
+        cut = TellingInEvents(2, strip=False)
         fed(cut, stream(*events[:-1]), sizes)
         assert cut.usage() == Usage(7, 5 + (9 if last.get("index") is None else 8), 3, 80.5)
-    stripped = InEvents(1, strip=True)
+    stripped = TellingInEvents(1, strip=True)
     events = [{"content": text, "stop": False}, {"content": text, "timings": TIMINGS}]
     assert fed(stripped, stream(*events), sizes) == stream(events[0], {"content": text})
     assert stripped.usage() == TOLD
@@ -109,7 +115,7 @@ def test_choices(text: str, sizes: list[int], one_of_its_own: bool) -> None:
                 events += (event, numbers)
             else:
                 events.append(event)
-    reader = InEvents(2, strip=False)
+    reader = TellingInEvents(2, strip=False)
     fed(reader, stream(*events) + b"data: [DONE]\n\n", sizes)
     usage = reader.usage()
     assert usage is not None
@@ -122,7 +128,7 @@ def test_a_long_answer_is_believed_in_its_last_word(text: str, key: str, sizes: 
     held = {"usage": {"input_tokens": 0}, "timings": {"prompt_n": 0, "predicted_n": 0}, key: text}
     usage = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 5}
     answer = {"content": [{"type": "tool_use", "input": held}, {"text": text}], "usage": usage}
-    reader = InJson(1, several=False, strip=False)
+    reader = TellingInJson(1, several=False, strip=False)
     assert fed(reader, dumped(answer), sizes) == dumped(answer)
     assert reader.usage() == Usage(7, 5, 3)
     assert reader.size == len(dumped(answer))
@@ -135,14 +141,14 @@ def test_choices_that_tell_of_each_token(text: str, sizes: list[int], more: int)
     usage = {"prompt_tokens": 7, "completion_tokens": 5}
     answer = {"choices": choices, "usage": usage, "timings": TIMINGS}
     assert usage_of(answer) == Usage(7, 10 + more, 0, 80.5)
-    reader = InJson(2, several=True, strip=False)
+    reader = TellingInJson(2, several=True, strip=False)
     fed(reader, dumped({"choices": choices, "timings": TIMINGS}), sizes)
     assert reader.usage() == Usage(7, 10 + more, 3, 80.5)
 
 
 def test_numbers_before_a_long_list_are_found() -> None:
     answer = {"content": LIE, "timings": TIMINGS, "completion_probabilities": [{"a": 1}] * 50_000}
-    reader = InJson(1, several=False, strip=False)
+    reader = TellingInJson(1, several=False, strip=False)
     fed(reader, dumped(answer), [65_536] * 50)
     assert reader.usage() == TOLD
 
@@ -171,7 +177,7 @@ def test_two_readers_one_behind_the_other() -> None:
         def rest(self) -> bytes:
             return b"!"
 
-    both = Both(InJson(1, several=False, strip=True), Upper())
+    both = Both(TellingInJson(1, several=False, strip=True), Upper())
     answer = {"content": "a", "timings": TIMINGS}
     assert fed(both, dumped(answer), [3] * 100) == b'{"CONTENT":"A"}!'
 
@@ -179,8 +185,8 @@ def test_two_readers_one_behind_the_other() -> None:
 # --- several answers that are put together ---------------------------------------------------
 
 
-def gathered(*events: Any, sizes: list[int]) -> Choices:
-    reader, data, at = Choices(2), stream(*events) + b"data: [DONE]\n\n", 0
+def gathered(*events: Any, sizes: list[int]) -> GatheredChoices:
+    reader, data, at = GatheredChoices(2), stream(*events) + b"data: [DONE]\n\n", 0
     for size in [*sizes, len(data)]:
         assert not reader.complete
         reader.feed(data[at : at + size])

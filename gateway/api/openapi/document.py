@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gateway.api.openapi.answers import Answers
-from gateway.api.openapi.examples import REFUSED, Examples, Told, plain
+from gateway.api.openapi.examples import REFUSED, Examples, OperationExample, plain
 from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
 from gateway.clients.samples import Example, samples
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.dialect import ANTHROPIC
-from gateway.proxy.routes import TABLE, Route
+from gateway.proxy.routes import TABLE, RelayedRoute
 from gateway.scope import Scope
 
 #: What `*` stands for. HEAD is answered with 405 there, and OPTIONS by CORS.
@@ -187,15 +187,15 @@ def _error(name: str, reason: str) -> dict[str, Any]:
 
 def _operation(
     row: Row,
-    route: Route | None,
-    told: Told | None,
+    route: RelayedRoute | None,
+    told: OperationExample | None,
     answer: dict[str, Any] | None,
     query_key: bool,
 ) -> dict[str, Any]:
     method, path, scope = row.method, row.path, row.scope
     refused = route is not None and route.refused
     shape = _shape(row, None if refused else route)
-    told = told or Told(REFUSED if refused else "")
+    told = told or OperationExample(REFUSED if refused else "")
     operation: dict[str, Any] = {
         "operationId": _operation_id(method, path),
         "tags": [told.tag] if told.tag else [],
@@ -240,13 +240,13 @@ def _operation(
     return operation
 
 
-def _shape(row: Row, route: Route | None) -> Shape:
+def _shape(row: Row, route: RelayedRoute | None) -> Shape:
     if row.answers_with:
         return Shape(answers=row.answers_with)
     return of_relayed(route) if route is not None else of_ours(row.method, plain(row.path))
 
 
-def _abouts(route: Route | None, told: Told, *, refused: bool) -> Iterator[str]:
+def _abouts(route: RelayedRoute | None, told: OperationExample, *, refused: bool) -> Iterator[str]:
     if told.about:
         yield told.about
     if route is not None and not refused and not told.same_as:
@@ -259,7 +259,7 @@ def _responses(
     path: str,
     scope: Scope,
     shape: Shape,
-    told: Told,
+    told: OperationExample,
     answer: dict[str, Any] | None,
     says: str,
     *,
@@ -288,7 +288,7 @@ def _responses(
     return responses
 
 
-def _shown(kind: str, told: Told, answer: dict[str, Any] | None) -> dict[str, Any]:
+def _shown(kind: str, told: OperationExample, answer: dict[str, Any] | None) -> dict[str, Any]:
     """Return an answer of one media type, with an example if there is one."""
     media: dict[str, Any] = {"schema": {}}
     if kind.endswith("json"):
@@ -343,7 +343,7 @@ def _security(method: str, scope: Scope, query_key: bool) -> Iterator[dict[str, 
             yield {"query": []}
 
 
-def _in_path(path: str, told: Told) -> Iterator[dict[str, Any]]:
+def _in_path(path: str, told: OperationExample) -> Iterator[dict[str, Any]]:
     for match in _PARAMETER.finditer(path):
         yield {
             "name": match[1],
@@ -354,7 +354,7 @@ def _in_path(path: str, told: Told) -> Iterator[dict[str, Any]]:
         }
 
 
-def _in_query(shape: Shape, told: Told) -> Iterator[dict[str, Any]]:
+def _in_query(shape: Shape, told: OperationExample) -> Iterator[dict[str, Any]]:
     for name, schema in shape.query.items():
         yield {
             "name": name,
@@ -366,7 +366,7 @@ def _in_query(shape: Shape, told: Told) -> Iterator[dict[str, Any]]:
         }
 
 
-def _in_headers(shape: Shape, told: Told) -> Iterator[dict[str, Any]]:
+def _in_headers(shape: Shape, told: OperationExample) -> Iterator[dict[str, Any]]:
     for name, what in shape.headers.items():
         yield {
             "name": name,

@@ -47,7 +47,7 @@ _LAST: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class OperationExample:
     """One operation as the document shows it. ``same_as``: the path that it is a twin of."""
 
     tag: str
@@ -77,22 +77,22 @@ class Examples:
             *({"name": group["tag"], "description": group["about"]} for group in groups),
             *_LAST,
         ]
-        self._told: dict[tuple[str, str], Told] = {}
+        self._told: dict[tuple[str, str], OperationExample] = {}
         for group in groups:
             for line, told in group["operations"].items():
                 *methods, path = line.split(" ")
                 for method in methods:
-                    self._told[method, path] = Told(group["tag"], **told)
+                    self._told[method, path] = OperationExample(group["tag"], **told)
         self._order = {known: place for place, known in enumerate(self._told)}
 
-    def of(self, method: str, path: str) -> Told | None:
+    def of(self, method: str, path: str) -> OperationExample | None:
         """Return what the file says of an operation, if anything; ``path`` as in a document."""
         if (told := self._told.get((method, path))) is not None:
             return told
         twin = path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
         if (told := self._told.get((method, twin))) is None:
             return None
-        return Told(
+        return OperationExample(
             SHORT,
             f"The same as {twin}",
             query=told.query,

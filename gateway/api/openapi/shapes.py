@@ -15,7 +15,7 @@ from gateway.access.key_schema import body_schema
 from gateway.api import admin_requests, log, overview, own_key
 from gateway.log_tail import MOST
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
-from gateway.proxy.routes import ModelIn, Route
+from gateway.proxy.routes import ModelIn, RelayedRoute
 
 Schema = dict[str, Any]
 
@@ -275,7 +275,7 @@ def of_ours(method: str, path: str) -> Shape:
     return replace(shape, body=None) if method == "GET" else shape
 
 
-def of_relayed(route: Route) -> Shape:
+def of_relayed(route: RelayedRoute) -> Shape:
     """Return what a route of llama-server's takes, as far as the gateway looks at it."""
     if route.model is ModelIn.QUERY:
         model = {"model": _MODEL}

@@ -8,8 +8,8 @@ from typing import Any
 from gateway.models.hub import Reference, choose
 from gateway.models.hub_client import Hub
 from gateway.models.pull import (
-    Plan,
-    Progress,
+    PullPlan,
+    PullProgress,
     pull,
 )
 from tests.hub_server import HubServer
@@ -18,17 +18,17 @@ NAME = "me/thing-GGUF"
 REFERENCE = Reference("me", "thing-GGUF")
 
 
-def planned(server: HubServer, storage: Path, wanted: str = "Q4_0") -> tuple[Plan, Hub]:
+def planned(server: HubServer, storage: Path, wanted: str = "Q4_0") -> tuple[PullPlan, Hub]:
     hub = Hub(server.url)
     found = hub.repository(REFERENCE)
     variant = choose(found, wanted)
-    return Plan(found, variant, found.projector_for(variant), storage), hub
+    return PullPlan(found, variant, found.projector_for(variant), storage), hub
 
 
 def fetched(
     server: HubServer, storage: Path, wanted: str = "Q4_0", **options: Any
-) -> list[Progress]:
-    told: list[Progress] = []
+) -> list[PullProgress]:
+    told: list[PullProgress] = []
     pull(*planned(server, storage, wanted), told.append, **options)
     return told
 

@@ -13,8 +13,8 @@ from gateway.models import pull as pull_module
 from gateway.models.hub_client import HubFailed
 from gateway.models.pull import (
     AlreadyThere,
-    DiskFull,
     NotStored,
+    PullDiskFull,
 )
 from tests.hub_server import HubServer
 from tests.models.pull.fetching import NAME, fetched, files
@@ -26,7 +26,9 @@ def test_there_is_room_or_nothing_is_fetched(server: HubServer, tmp_path: Path) 
     free = os.statvfs(tmp_path)
     more = free.f_bavail * free.f_frsize * 2
     server.repos[NAME].listed = {"thing-Q4_0.gguf": {"size": more}}
-    with pytest.raises(DiskFull, match=r"are still to come, and the disk of .* free: make room"):
+    with pytest.raises(
+        PullDiskFull, match=r"are still to come, and the disk of .* free: make room"
+    ):
         fetched(server, tmp_path)
     assert server.starts() == []
 
@@ -35,7 +37,7 @@ def test_a_file_too_large_for_its_disk(server: HubServer, tmp_path: Path, data: 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_234_567, hard))
     try:
-        with pytest.raises(DiskFull, match="larger than one may be"):
+        with pytest.raises(PullDiskFull, match="larger than one may be"):
             fetched(server, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -55,12 +57,12 @@ def test_a_disk_that_fills_up_meanwhile(
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount")
     try:
-        with pytest.raises(DiskFull, match="still to come"):
+        with pytest.raises(PullDiskFull, match="still to come"):
             fetched(server, storage)
         assert server.starts() == []
         # Somebody else takes the room after it was seen to be free.
         monkeypatch.setattr(pull_module, "_SPARE", -(2**30))
-        with pytest.raises(DiskFull, match=r"is full: make room there, and the same again goes on"):
+        with pytest.raises(PullDiskFull, match=r"is full: make room there, and the same again"):
             fetched(server, storage)
         assert not (storage / NAME / "thing-Q4_0.gguf").exists()
         subprocess.run(["mount", "-o", "remount,size=8m", str(storage)], check=True)

@@ -31,12 +31,12 @@ _PULLS = """
     from pathlib import Path
     from gateway.models.hub import Reference, choose
     from gateway.models.hub_client import Hub
-    from gateway.models.pull import Plan, pull
+    from gateway.models.pull import PullPlan, pull
 
     url, storage = sys.argv[1], Path(sys.argv[2])
     hub = Hub(url)
     found = hub.repository(Reference("me", "thing-GGUF"))
-    plan = Plan(found, choose(found, "Q4_0"), None, storage)
+    plan = PullPlan(found, choose(found, "Q4_0"), None, storage)
     for _ in sys.stdin:
         child = os.fork()
         if not child:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.models.hub_client import Hub, HubFailed
 from gateway.models.pull import (
-    Progress,
+    PullProgress,
     WrongHash,
 )
 from tests.hub_server import HubServer, Repo
@@ -22,7 +22,7 @@ def test_a_file_comes_whole(server: HubServer, tmp_path: Path, data: bytes) -> N
     assert (tmp_path / NAME / "thing-Q4_0.gguf").read_bytes() == data
     assert files(tmp_path) == {f"{NAME}/thing-Q4_0.gguf": len(data)}
     assert told[0].stage == "downloading"
-    assert told[-1] == Progress("checking", "thing-Q4_0.gguf", len(data), len(data), len(data))
+    assert told[-1] == PullProgress("checking", "thing-Q4_0.gguf", len(data), len(data), len(data))
 
 
 def test_what_is_there_is_not_fetched_again(server: HubServer, tmp_path: Path) -> None:
