@@ -169,7 +169,7 @@ def route_table(
         *ClassicHandlers(library, scheduler, board, errors).routes(),
         *ModelStateHandlers(library, scheduler, headers, entries, services.conversations).routes(),
         *ModelEntryHandlers(entries).routes(),
-        *CacheHandlers(services.conversations).routes(),
+        *CacheHandlers(services.conversations, library, gate).routes(),
         *StorageHandlers(library, StorageScan(settings, entries)).routes(),
         *HubHandlers(background.hub).routes(),
         *SystemHandlers(report).routes(),

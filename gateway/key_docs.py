@@ -238,13 +238,13 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "accounting.max_requests": "How many records are kept on disk; the oldest are removed "
         "first.",
         "cache": "Conversations that are saved, so that a model that comes back after a swap, or a "
-        "restart, need not read them again. What was said in them lies in these files.",
+        "restart, doesn't have to read them again. The files contain what was said.",
         "cache.enabled": "Whether conversations with models of this machine are saved.",
         "cache.dir": "Where they are saved, a folder that only the gateway may read. null: in "
         "`cache` in the data folder.",
         "cache.max_size": "How much disk they may take. auto: a fifth of what would be free "
         "without them.",
-        "cache.max_age": "How long a conversation is kept that nobody continues.",
+        "cache.max_age": "How long a conversation that nobody continues is kept.",
         "cache.min_tokens": "The shortest conversation that is saved.",
         "log": "What is logged to stderr, and in which form.",
         "log.level": "The least important messages to log; `info` logs a line for each request.",

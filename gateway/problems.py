@@ -39,7 +39,7 @@ class InvalidFiles(Exception):
 
 #: Keys whose values are not repeated: of ``env`` any, as nobody knows which of them are secret.
 _SECRET_KEY = re.compile(
-    r"passphrase|password|secret|token|api_?key|(^|\.)key$|\.env(\.|$)", re.IGNORECASE
+    r"passphrase|password|secret|token(?!s)|api_?key|(^|\.)key$|\.env(\.|$)", re.IGNORECASE
 )
 #: Of lists of arguments where one argument should be, each may be one.
 _ARGUMENTS = re.compile(r"\.extra_?args(\.|$)", re.IGNORECASE)

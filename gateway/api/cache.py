@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.errors import BadRequest
+from gateway.access.gate import KeyGate
+from gateway.access.principal import WITHOUT_KEY
+from gateway.errors import BadRequest, ModelNotFound, NotFound
 from gateway.http.json_response import json_response
+from gateway.library import Library
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
+from gateway.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations
@@ -20,8 +24,12 @@ _CHOICES = ("key", "model")
 class CacheHandlers:
     """Removes what is saved of conversations."""
 
-    def __init__(self, conversations: Conversations | None) -> None:
+    def __init__(
+        self, conversations: Conversations | None, library: Library, gate: KeyGate
+    ) -> None:
         self._conversations = conversations
+        self._library = library
+        self._gate = gate
 
     def routes(self) -> Routes:
         """Return the rows of its routes."""
@@ -42,4 +50,27 @@ class CacheHandlers:
         key, model = (request.query.get(name) for name in _CHOICES)
         conversations = self._conversations
         removed = await conversations.clear(key, model) if conversations is not None else 0
+        if not removed:
+            self._check(key, model)
         return json_response({"removed": removed})
+
+    def _check(self, key: str | None, model: str | None) -> None:
+        """Refuse names of nothing, for which nothing is saved either.
+
+        A model that models.json doesn't have any more may have left something.
+        """
+        models = self._library.catalog.models
+        if model is not None and model not in models:
+            raise ModelNotFound(
+                f"there is no model {model[:100]!r}, and nothing is saved of one"
+                f"{did_you_mean(model, models)}",
+                param="model",
+            )
+        ring = self._gate.ring
+        if key is None or key in WITHOUT_KEY or ring is None or ring.lookup.is_known(key):
+            return
+        raise NotFound(  # without the text, which may be a key itself
+            "there is no key with that id: `llm-gateway keys list` shows them",
+            code="key_not_found",
+            param="key",
+        )

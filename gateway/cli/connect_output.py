@@ -27,8 +27,8 @@ def notes_on(
     elif made is None:
         whence = f"The key is what {KEY} holds" if setup.reads_variable else "It needs a key"
         notes.append(
-            f"{whence}: `llm-gateway keys create` makes one, and --create-key, here, one that is "
-            "good for this model only and stands in the lines."
+            f"{whence}: `llm-gateway keys create` makes one. With --create-key this command makes "
+            "one that is good for that model only, and puts it into the lines."
         )
     if is_only_here(target.url):
         notes.append(

@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         if _has_models(root / "data/models.json"):
             _what_now(config, "Now")
         else:
-            print("\nmodels.json names no model yet: `llm-gateway models scan` adds what is there")
+            chosen = _chosen(config)
+            print(f"\nmodels.json names no model yet: `llm-gateway models scan{chosen}` adds some")
     else:
         _what_now(config, "Edit them, then")
     return 0
@@ -102,9 +103,13 @@ def _has_models(file: Path) -> bool:
         return True
 
 
-def _what_now(config: Path, when: str) -> None:
+def _chosen(config: Path) -> str:
     # It is found from where it is.
-    chosen = "" if config == Path(_FILES[0]) else f" --config {shlex.quote(str(config))}"
+    return "" if config == Path(_FILES[0]) else f" --config {shlex.quote(str(config))}"
+
+
+def _what_now(config: Path, when: str) -> None:
+    chosen = _chosen(config)
     print(f"\n{when}: llm-gateway serve{chosen}")
     print(f"And in another terminal: llm-gateway chat{chosen}")
 

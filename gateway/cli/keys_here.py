@@ -55,7 +55,7 @@ def tell_gateway(settings: Settings) -> bool:
     """Tell a running gateway, and print how it went. Return whether the change is in effect."""
     try:
         if notify_running_gateway(settings):
-            say("the running gateway knows")
+            say("the running gateway has been told")
             return True
     except ControlError as error:
         say(f"warning: saved, but {error}; restart it")

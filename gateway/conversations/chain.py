@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from gateway.bounded_cache import BoundedCache
+
 #: Bytes of a link.
 _LINK: Final = 16
 #: Characters of a raw completion's prompt to a link.
@@ -70,16 +72,13 @@ class Chains:
     """Makes chains, and remembers links of messages by hashes of this process alone."""
 
     def __init__(self, most: int = _KEPT) -> None:
-        self._most = most
-        self._seen: dict[tuple[bytes, str, int], bytes] = {}
+        self._seen: BoundedCache[tuple[bytes, str, int], bytes] = BoundedCache(most)
 
     def of(self, body: Mapping[str, Any], format: str, owner: str) -> Chain:
         """Return the chain of a request of ``owner``, or :data:`NO_CHAIN` where it has none.
 
         Owners share no links, so that nobody learns by timing what another one asked.
         """
-        if len(self._seen) > self._most:
-            self._seen.clear()
         before = [(name, body[name]) for name in _BEFORE if name in body]
         try:
             root = _digest(b"", orjson.dumps((owner, format, before)))
@@ -110,10 +109,10 @@ class Chains:
             if content.__class__ is str and role.__class__ is str and len(message) == 2:
                 # Not the text itself as a key: that would keep whole conversations in memory.
                 key = (link, role, hash(content))
-                known = seen.get(key)
-                if known is None:
-                    known = seen[key] = _digest(link, orjson.dumps((role, content)))
-                link = known
+                cached = seen.get(key)
+                if cached is None:
+                    cached = seen[key] = _digest(link, orjson.dumps((role, content)))
+                link = cached
                 total += len(content)
             else:
                 written = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from gateway.conversations.chain import Chain
 from gateway.conversations.files import CacheFiles, Unusable
 from gateway.conversations.index import FoundPrefix, Index, Saved
+from gateway.plurals import counted
 from gateway.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ class Shelf:
                 self._speeds[saved.fingerprint] = saved.tokens / saved.seconds
         self.usable = True
         await self.make_room("", 0)
-        _log.info("%d conversations are saved, %d bytes", len(self._index), self._index.size)
+        mib = self._index.size / 2**20
+        _log.info("%s saved, %.0f MiB", counted(len(self._index), "conversation"), mib)
 
     async def close(self) -> None:
         """Wait until everything is written, and let go of the folder."""

@@ -1,4 +1,4 @@
-"""Back-pressure: whether a client takes what is written for it."""
+"""Back-pressure: whether the other side takes what is written for it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 
 class FlowControl:
-    """The back-pressure of one connection, whoever serves it.
+    """The back-pressure of one connection, of a client or to a backend.
 
     The connection's protocol passes on what its transport tells it: :meth:`pause` when more
-    waits for the client than the transport likes, :meth:`resume` when there is room again, and
+    waits for the other side than the transport likes, :meth:`resume` when there is room again, and
     :meth:`end` when the connection is lost.
     """
 
     __slots__ = ("_ended", "_room", "full", "when_full")
 
     def __init__(self) -> None:
-        #: Whether the client is to take something before more is written.
+        #: Whether the other side is to take something before more is written.
         self.full = False
         #: Called as soon as it is full: pauses what is written from. That is not told of a
         #: connection which is full already.
@@ -47,7 +47,7 @@ class FlowControl:
     async def drain(self) -> None:
         """Return when there is room; for one task at a time.
 
-        Raises ``ConnectionResetError`` if the client has gone, or goes meanwhile.
+        Raises ``ConnectionResetError`` if the other side has gone, or goes meanwhile.
         """
         if self._ended:
             raise _gone()
@@ -60,4 +60,4 @@ class FlowControl:
 
 
 def _gone() -> ConnectionResetError:
-    return ConnectionResetError("the client has gone")
+    return ConnectionResetError("the other side has gone")

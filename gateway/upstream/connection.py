@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.http.flow_control import FlowControl
 from gateway.upstream.answer import ResponseSink
 from gateway.upstream.chunks import ChunkForwarder
 from gateway.upstream.head_cache import HeadCache
@@ -47,9 +48,8 @@ class Connection(asyncio.Protocol):
         "_pool",
         "_reader",
         "_transport",
-        "_writable",
-        "_write_paused",
         "data_received",
+        "flow",
         "idle_since",
         "reused",
         "usable",
@@ -66,8 +66,8 @@ class Connection(asyncio.Protocol):
         self.usable = False  # connected, and no reason yet to close it
         self.reused = False
         self.idle_since = 0.0
-        self._write_paused = False
-        self._writable: asyncio.Future[None] | None = None
+        #: Whether the transport takes more of the request.
+        self.flow = FlowControl()
 
     # --- for exchanges ---------------------------------------------------------------------
 
@@ -99,20 +99,6 @@ class Connection(asyncio.Protocol):
         # Never writelines(): asyncio's own of 3.12 and 3.13.0 neither pauses its protocol nor
         # bounds what it holds (CVE-2024-12254).
         self._transport.write(data)
-
-    @property
-    def write_paused(self) -> bool:
-        """Whether the transport holds enough already: see :meth:`writable`."""
-        return self._write_paused
-
-    async def writable(self) -> None:
-        """Wait until the transport takes more, or the connection ends."""
-        if self._write_paused and self.usable:
-            self._writable = asyncio.get_running_loop().create_future()
-            try:
-                await self._writable
-            finally:
-                self._writable = None
 
     def pause(self) -> None:
         """Read no more, for now."""
@@ -163,18 +149,15 @@ class Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             exchange.lost(f"{exc}" if exc else "the connection was closed")
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        self.flow.end()
         self._reader.close()
         self._pool.connection_closed(self)
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self.flow.pause()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        self.flow.resume()
         exchange = self.exchange
         if exchange is not None:
             exchange.request_taken()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable
 from typing import Protocol
 
@@ -139,9 +140,10 @@ class Exchange:
                     connection.write(piece)
                 else:
                     raise ValueError("the body is longer than its length")
-                if connection.write_paused:
+                if connection.flow.full:
                     self._expect_head()
-                    await connection.writable()
+                    with contextlib.suppress(ConnectionResetError):  # what is lost, is told there
+                        await connection.flow.drain()
                     self.deadline = 0.0  # from here it is the client who is slow
             if length is None:
                 connection.write(b"0\r\n\r\n")

@@ -19,7 +19,8 @@ from tests.dialects import ROUTES
 from tests.harness import MakeGateway, Running, fake_model
 
 #: The model says letters for as long as its context lasts, which is longer than any test.
-ENDLESS = {"grammar": "root ::= [a-z ]+", "ignore_eos": True}
+#: For Anthropic's messages llama-server's own limit would be 4,096 tokens: two seconds.
+ENDLESS = {"grammar": "root ::= [a-z ]+", "ignore_eos": True, "max_tokens": 30_000}
 ANTHROPIC = "/v1/messages"
 
 

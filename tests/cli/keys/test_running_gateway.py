@@ -28,7 +28,7 @@ async def test_a_running_gateway_knows_at_once(
         async def command(*arguments: str) -> str:
             assert await asyncio.to_thread(main, ["keys", *arguments, *config]) == 0
             out, err = capsys.readouterr()
-            assert "the running gateway knows" in err
+            assert "the running gateway has been told" in err
             return out
 
         key = (await command("create", "phone")).splitlines()[-1]

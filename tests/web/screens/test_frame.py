@@ -134,7 +134,7 @@ def test_light_and_dark(admin_page: Page) -> None:
     page.reload()
     screens(page).wait_for()
     assert page.evaluate(shown) == dark
-    page.get_by_label("Theme").select_option("As the system")
+    page.get_by_label("Theme").select_option("Same as system")
     assert page.evaluate(shown) == light
 
 

@@ -9,7 +9,7 @@ export const frame = {
   unshown: "This could not be shown. If it fails again, reload the page.",
   skip: "Skip to the screen",
   theme: "Theme",
-  themes: { system: "As the system", light: "Light", dark: "Dark" },
+  themes: { system: "Same as system", light: "Light", dark: "Dark" },
   signOut: "Sign out",
   running: (requests: number): string => `${count(requests)} running`,
   waitFor: (requests: number, model: string): string => `${count(requests)} waiting for ${model}`,
