@@ -30,7 +30,7 @@ from gateway.api.overview import StatusHandlers
 from gateway.api.own_key import OwnKeyHandlers
 from gateway.api.probes import AcmeChallenges, ProbeHandlers
 from gateway.api.relayed import JSON_ROUTES, RelayedHandlers
-from gateway.api.router import RouterHandlers
+from gateway.api.router_mode import RouterHandlers
 from gateway.api.schemas import SchemaHandlers
 from gateway.api.storage import StorageHandlers
 from gateway.api.system import SystemHandlers

@@ -162,7 +162,7 @@ def test_classic_client(demo: Served) -> None:
         text=True,
         timeout=30,
     )
-    assert "the running gateway knows" in made.stderr
+    assert "the running gateway has been told" in made.stderr
     key = made.stdout.splitlines()[-1]
     wanted = {"model": DEMO, "personality": "pirate"}
     status, answer = call(demo, "POST", "/loadModel", wanted, key=key)

@@ -138,7 +138,7 @@ class Listing:
                     for label, one in spec.personalities.items()
                     if not one.unlisted and (allowed is None or label in allowed)
                 ],
-                **_elsewhere(backends[spec.name], which=principal.may(Scope.ADMIN)),
+                **_remote(backends[spec.name], which=principal.may(Scope.ADMIN)),
                 **(_virtual(spec, personality) if personality else {}),
             }
             for name, spec, personality in names
@@ -163,7 +163,7 @@ def _virtual(spec: Model, label: str) -> dict[str, Any]:
     }
 
 
-def _elsewhere(backend: Backend | None, *, which: bool) -> dict[str, Any]:
+def _remote(backend: Backend | None, *, which: bool) -> dict[str, Any]:
     """Return that a model is on other servers, if it is; with ``which`` also on which, and how."""
     if backend is None or not backend.servers:
         return {}

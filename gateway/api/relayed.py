@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.inference import JSON, JsonRoute, answer_unqueued, resolve, send
-from gateway.api.router import RouterHandlers
+from gateway.api.router_mode import RouterHandlers
 from gateway.api.upload import form_handler
 from gateway.backends.facts import Headers
 from gateway.backends.props_on_file import props as props_on_file

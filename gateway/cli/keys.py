@@ -18,7 +18,7 @@ from gateway.cli.keys_here import no_database, say, settings_of, tell_gateway, w
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.cli.table import print_table
-from gateway.cli.which_gateway import add_gateway, elsewhere
+from gateway.cli.which_gateway import add_gateway, remote_client
 from gateway.errors import NotFound
 from gateway.library import read_catalog
 from gateway.plurals import counted
@@ -104,10 +104,10 @@ def run_create(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _fail(f"--expires {error}")
     fields = fields_in(body)
-    if (client := elsewhere(args)) is not None:
-        from gateway.cli.keys_remote import create as create_elsewhere
+    if (client := remote_client(args)) is not None:
+        from gateway.cli.keys_remote import create as create_remote
 
-        return create_elsewhere(client, body, as_json=args.json)
+        return create_remote(client, body, as_json=args.json)
     settings = settings_of(args)
 
     async def create(ring: KeyRing) -> tuple[list[KeyRecord], KeyRecord, str]:
@@ -164,7 +164,7 @@ def _warn_of_same_name(same: Iterable[KeyRecord]) -> None:
 def run_list(args: argparse.Namespace) -> int:
     """Print a table of all keys, without the keys themselves."""
 
-    if (client := elsewhere(args)) is not None:
+    if (client := remote_client(args)) is not None:
         from gateway.cli.keys_remote import list_keys
 
         keys, where = list_keys(client), f"at {client.name}"
@@ -207,7 +207,7 @@ def _keys_here(settings: Settings) -> list[dict[str, Any]]:
 
 def run_revoke(args: argparse.Namespace) -> int:
     """Revoke a key. Return 1 also if a running gateway could not be told, and still accepts it."""
-    if (client := elsewhere(args)) is not None:
+    if (client := remote_client(args)) is not None:
         from gateway.cli.keys_remote import revoke
 
         return revoke(client, args)

@@ -14,7 +14,7 @@ from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.cli.serve import demo_if_bare
 from gateway.cli.table import print_table
-from gateway.cli.which_gateway import add_gateway, elsewhere
+from gateway.cli.which_gateway import add_gateway, remote_client
 from gateway.config.load import load_settings
 from gateway.library import is_missing, read_catalog
 from gateway.models.catalog import EMPTY
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from gateway.cli.models_remote import listed
 
-    client = elsewhere(args)
+    client = remote_client(args)
     models = listed(client) if client is not None else _here(args.config)
     if args.json:
         print(json.dumps(models, indent=2, ensure_ascii=False))

@@ -15,7 +15,7 @@ from gateway.cli.control import control_request
 from gateway.cli.models_file import add_entries, remove_entry
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
-from gateway.cli.which_gateway import add_gateway, elsewhere
+from gateway.cli.which_gateway import add_gateway, remote_client
 from gateway.config.load import load_settings
 from gateway.errors import BadRequest, LoadFailed, ModelNotFound
 from gateway.models import editing
@@ -108,7 +108,7 @@ def run_add(args: argparse.Namespace) -> int:
     from gateway.cli import models_remote
 
     remote = _remote(args)
-    if (client := elsewhere(args)) is not None:
+    if (client := remote_client(args)) is not None:
         name, entry = remote or (args.name, None)
         return models_remote.add(client, name, args.what, entry)
     settings = load_settings(args.config).settings
@@ -169,7 +169,7 @@ def run_rm(args: argparse.Namespace) -> int:
     """Return 0 if the entry was removed; 1 if it wasn't (stderr says why)."""
     from gateway.cli import models_remote
 
-    if (client := elsewhere(args)) is not None:
+    if (client := remote_client(args)) is not None:
         return models_remote.remove(client, args)
     settings = load_settings(args.config).settings
     before, catalog = _read(settings)
@@ -229,7 +229,7 @@ def run_show(args: argparse.Namespace) -> int:
     """Return 0, or 1 for an unknown model."""
     from gateway.cli import models_remote
 
-    client = elsewhere(args)
+    client = remote_client(args)
     shown = _shown(args) if client is None else models_remote.shown(client, args.name)
     if args.json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))

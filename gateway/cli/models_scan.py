@@ -12,7 +12,7 @@ from gateway.cli.models_file import add_entries
 from gateway.cli.options import add_json
 from gateway.cli.parser import explain
 from gateway.cli.scan_table import chosen, show_found
-from gateway.cli.which_gateway import add_gateway, elsewhere
+from gateway.cli.which_gateway import add_gateway, remote_client
 from gateway.config.load import load_settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from gateway.cli import models_remote
 
-    if (client := elsewhere(args)) is not None:
+    if (client := remote_client(args)) is not None:
         return models_remote.scan(client, args)
     return scan_and_write(args.config, args.folder, all_of_them=args.yes, as_json=args.json)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.cli.parser import explain
 from gateway.cli.pull_table import ask
-from gateway.cli.which_gateway import add_gateway, elsewhere
+from gateway.cli.which_gateway import add_gateway, remote_client
 from gateway.config.load import load_settings
 from gateway.plurals import counted
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     given = _BEFORE.sub("", args.model, count=1)
     reference = parse_reference(given)
     revision = check_revision(args.revision) if args.revision is not None else None
-    if (gateway := elsewhere(args)) is not None:
+    if (gateway := remote_client(args)) is not None:
         from gateway.cli import pull_remote
 
         return pull_remote.run(gateway, args, reference, revision)

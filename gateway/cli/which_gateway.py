@@ -78,7 +78,7 @@ def client_for(args: argparse.Namespace) -> Client:
     )
 
 
-def elsewhere(args: argparse.Namespace) -> Client | None:
+def remote_client(args: argparse.Namespace) -> Client | None:
     """Return a client of a gateway elsewhere; ``None`` if the one on this machine is meant.
 
     The default profile is meant if there is neither a configuration nor a database here.

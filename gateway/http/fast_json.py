@@ -27,10 +27,10 @@ from gateway.http.response import (
     CLOSE,
     BufferedResponse,
     StartedResponse,
+    as_bytes,
     head_of,
     length_line,
     lines_of,
-    whole,
 )
 
 #: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
@@ -180,8 +180,8 @@ class FastConnection(asyncio.Protocol):
         """Answer the request that ``data`` begins with, if it is whole and ours."""
         expected = self._expected
         if expected is None:
-            known = self._head
-            expected = known.again(data) if known is not None else None
+            last = self._head
+            expected = last.again(data) if last is not None else None
             if expected is None and (expected := self._read_head(data)) is None:
                 return
         head, start, end = expected
@@ -306,7 +306,9 @@ class FastConnection(asyncio.Protocol):
                 elif isinstance(answered, BufferedResponse):
                     keep_alive = keep_alive and not answered.closes
                     fixed = head.answer_lines(request)
-                    transport.write(whole(answered, fixed, request.context, keep_alive=keep_alive))
+                    transport.write(
+                        as_bytes(answered, fixed, request.context, keep_alive=keep_alive)
+                    )
                 self._answered = True
                 if self.flow.full and not self._closed:
                     await self._gone_out()
@@ -384,10 +386,8 @@ class FastConnection(asyncio.Protocol):
         if self._request is not None and self._task is not None:
             self._task.cancel()  # and that aborts
             return self._task
-        if self._client.unread:
-            self.close()
-        else:
-            self.abort()
+        end = self.close if self._client.unread else self.abort
+        end()
         return None
 
     def abort(self) -> None:

@@ -107,10 +107,10 @@ class Head:
         self._answer_headers.decorate(request, request.context, headers)
 
 
-class _Parsed:
+class ParsedHead:
     """What httptools tells of a head."""
 
-    __slots__ = ("count", "headers", "longest", "names", "plain", "target")
+    __slots__ = ("count", "headers", "keep_alive", "longest", "names", "plain", "target")
 
     def __init__(self) -> None:
         self.longest = 0  # bytes of a header, name and value
@@ -119,6 +119,7 @@ class _Parsed:
         self.names: set[bytes] = set()
         self.count = 0
         self.plain = True  # nothing odd so far
+        self.keep_alive = True
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -135,8 +136,36 @@ class _Parsed:
         self.headers.add(name.decode("ascii"), text)
 
 
+def parse_head(raw: bytes, max_count: int, max_header: int) -> ParsedHead | None:
+    """Return what a head says; ``None`` unless it is a POST as plain as most are.
+
+    ``max_count``: header fields; ``max_header``: bytes of each.
+    """
+    parsed = ParsedHead()
+    parser = HttpRequestParser(parsed)
+    try:
+        parser.feed_data(raw)
+    except (HttpParserError, HttpParserUpgrade):
+        return None
+    lines = parsed.count + 2  # the request's own, and the empty one
+    if (
+        not raw.startswith(POST)
+        or not parsed.plain
+        or not parsed.names.issuperset((b"host", b"content-length"))
+        or len(parsed.names) != parsed.count  # one is there twice
+        or parsed.count > max_count
+        or parsed.longest > max_header
+        or raw.count(b"\n") != lines
+        or raw.count(b"\r") != lines
+        or parser.get_http_version() != "1.1"
+    ):
+        return None
+    parsed.keep_alive = parser.should_keep_alive()
+    return parsed
+
+
 class Heads:
-    """Reads heads.
+    """Heads that came before, each with what answers it.
 
     ``find``: what answers a POST with this target and these headers, or None: it is not for here.
     """
@@ -168,40 +197,18 @@ class Heads:
         others = raw[: length.start()] + raw[length.end() :]
         head = self._kept.get(others)
         if head is None:
-            head = self._parse(raw)
-            if head is None:
+            parsed = parse_head(raw, self._max_count, self._max_header)
+            if parsed is None:
                 return None
-            self._kept[others] = head
+            endpoint = self._find(parsed.target, parsed.headers)
+            if endpoint is None:
+                return None
+            head = self._kept[others] = Head(
+                endpoint,
+                self._answer_headers,
+                parsed.target.decode("ascii"),
+                parsed.headers,
+                keep_alive=parsed.keep_alive,
+            )
         head.came_as(raw[: length.start(1)], raw[length.end() :], self._max_body)
         return head, int(length[1])
-
-    def _parse(self, raw: bytes) -> Head | None:
-        parsed = _Parsed()
-        parser = HttpRequestParser(parsed)
-        try:
-            parser.feed_data(raw)
-        except (HttpParserError, HttpParserUpgrade):
-            return None
-        lines = parsed.count + 2  # the request's own, and the empty one
-        if (
-            not raw.startswith(POST)
-            or not parsed.plain
-            or not parsed.names.issuperset((b"host", b"content-length"))
-            or len(parsed.names) != parsed.count  # one is there twice
-            or parsed.count > self._max_count
-            or parsed.longest > self._max_header
-            or raw.count(b"\n") != lines
-            or raw.count(b"\r") != lines
-            or parser.get_http_version() != "1.1"
-        ):
-            return None
-        endpoint = self._find(parsed.target, parsed.headers)
-        if endpoint is None:
-            return None
-        return Head(
-            endpoint,
-            self._answer_headers,
-            parsed.target.decode("ascii"),
-            parsed.headers,
-            keep_alive=parser.should_keep_alive(),
-        )

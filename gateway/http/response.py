@@ -103,10 +103,10 @@ _STATUS_LINES = {
 }
 
 
-def whole(
+def as_bytes(
     answered: BufferedResponse, fixed: bytes, context: Context | None, *, keep_alive: bool
 ) -> bytes:
-    """A complete answer; ``fixed``: the header lines that every answer to this head carries."""
+    """Return a complete answer; ``fixed``: header lines of every answer to this head."""
     status, body = answered.status, answered.body
     return b"".join(
         (

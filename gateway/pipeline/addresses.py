@@ -53,7 +53,7 @@ class Addresses:
     def not_for(self, method: str, path: str, allowed: str) -> MethodNotAllowed:
         """Return the error of a request for a route that takes only the methods ``allowed``."""
         message = f"{_shown(path)} does not take {method}; allowed: {allowed}"
-        if (hint := self.elsewhere(method, path)) is not None:
+        if (hint := self.other_route(method, path)) is not None:
             message += f". {_sentence(hint)}"
         return MethodNotAllowed(message, headers={"Allow": allowed})
 
@@ -77,7 +77,7 @@ class Addresses:
             return f"{_BASE_URL}, and GET /v1/models lists the models"
         return self._meant(method, path, self._known)
 
-    def elsewhere(self, method: str, path: str) -> str | None:
+    def other_route(self, method: str, path: str) -> str | None:
         """Return what was meant by ``method`` and ``path``, if only a route for other methods fits.
 
         ``None`` where ``path`` is a route as it stands, and not only a name that one takes.

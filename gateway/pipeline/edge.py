@@ -24,7 +24,7 @@ class Edge:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._nowhere = AiohttpRoute(self._elsewhere)
+        self._nowhere = AiohttpRoute(self._any_other)
         self._routes: dict[web.AbstractRoute, Route] = {}
 
     def application(self, rows: Iterable[Row]) -> web.Application:
@@ -33,7 +33,7 @@ class Edge:
             client_max_size=self._services.limits.max_body, middlewares=[self.around]
         )
         app.on_response_prepare.append(self.on_prepare)
-        for row in (*rows, self._elsewhere):
+        for row in (*rows, self._any_other):
             # What is whole becomes aiohttp's own in the middleware.
             handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", row.handler)
             route = AiohttpRoute(row)
@@ -43,7 +43,7 @@ class Edge:
         return app
 
     @property
-    def _elsewhere(self) -> Row:
+    def _any_other(self) -> Row:
         return Row("*", "/{path:.*}", self.nowhere, Scope.CHAT)
 
     @web.middleware

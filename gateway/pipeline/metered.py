@@ -49,12 +49,12 @@ class Metered(Outcome):
 
     __slots__ = (
         "_client",
+        "_context",
         "_cut",
         "_method",
         "_route",
         "_started",
         "_streamed",
-        "_visit",
         "status",
     )
 
@@ -68,7 +68,7 @@ class Metered(Outcome):
         streamed: bool,
     ) -> None:
         Outcome.__init__(self)
-        self._visit = context
+        self._context = context
         self._route = route  # its path at the backend, perhaps with a query
         self._method = method
         self._client = client
@@ -78,12 +78,12 @@ class Metered(Outcome):
 
     def __enter__(self) -> Metered:
         self._started = time.perf_counter()
-        self._visit.services.accounting.open_requests[self] = None
+        self._context.services.accounting.open_requests[self] = None
         return self
 
     def so_far(self) -> UnderWay:
         """What is known of it, while it is under way."""
-        context, principal = self._visit, self._visit.principal
+        context, principal = self._context, self._context.principal
         come = self.answer.events if self.answer is not None else 0
         return UnderWay(
             context.id,
@@ -109,7 +109,7 @@ class Metered(Outcome):
 
     def tell(self, error: GatewayError) -> GatewayError:
         """``error`` as the client may see it."""
-        return self._visit.tell(error)
+        return self._context.tell(error)
 
     def __exit__(
         self,
@@ -117,7 +117,7 @@ class Metered(Outcome):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._visit.services.accounting.open_requests.pop(self, None)
+        self._context.services.accounting.open_requests.pop(self, None)
         self.answer = self.ending = None  # it may still be counted for a while
         if error is not None:
             self.status = status_of(error)
@@ -131,7 +131,7 @@ class Metered(Outcome):
             if not all_told:
                 self._count(sent, usage)
                 return
-        grant = self._visit.grant
+        grant = self._context.grant
         failed = error is not None or self.error is not None
         if grant is not None and failed and sent is None and self.status >= 500:
             grant.give_back()  # it came to no model
@@ -159,7 +159,11 @@ class Metered(Outcome):
     def _count(self, sent: Call, told: Usage) -> None:
         """Have the prompt counted of an answer that didn't tell all, and then all of it."""
         ended = time.perf_counter()
-        context, grant, accounting = self._visit, self._visit.grant, self._visit.services.accounting
+        context, grant, accounting = (
+            self._context,
+            self._context.grant,
+            self._context.services.accounting,
+        )
         reserved = min(_length(sent), SMALL) // _BYTES + told.completion_tokens
         if grant is not None:
             grant.leave()
@@ -193,14 +197,14 @@ class Metered(Outcome):
 
     def _more(self, tokens: int) -> None:
         """So many were written since it was counted."""
-        context = self._visit
+        context = self._context
         assert context.model is not None
         context.services.accounting.more(context.principal.key_id, context.model, tokens)
         if context.grant is not None:
             context.grant.close(tokens)
 
     def _add(self, usage: Usage, ended: float) -> None:
-        context = self._visit
+        context = self._context
         assert context.model is not None
         accounting = context.services.accounting
         accounting.add(

@@ -63,8 +63,12 @@ class Route(abc.ABC):
         if self.scope in OF_ANY_KEY:
             unneeded.add(authorize)  # whoever comes this far has it
         if self.scope is Scope.PUBLIC:
-            unneeded |= {authenticate, use_known_key, refuse_when_stopping, charge, check_body}
+            unneeded |= {authenticate, refuse_when_stopping, charge, check_body}
         self.steps = tuple(step for step in steps if step not in unneeded)
+
+    @abc.abstractmethod
+    def key_of(self, request: Any, context: RequestContext) -> str | None:
+        """Return the key that a request presents, unchecked."""
 
     @abc.abstractmethod
     def brings_key(self, request: Any, context: RequestContext) -> bool:
@@ -84,6 +88,10 @@ class AiohttpRoute(Route):
         handler = row.handler
         self.handle = lambda request, _context: handler(request)
 
+    def key_of(self, request: web.Request, context: RequestContext) -> str | None:
+        """See :meth:`Route.key_of`."""
+        return presented_key(request, allow_query=context.services.gate.keys_in_queries)
+
     def brings_key(self, request: web.Request, context: RequestContext) -> bool:
         """See :meth:`Route.brings_key`."""
         if self.scope is Scope.PUBLIC:
@@ -91,7 +99,7 @@ class AiohttpRoute(Route):
         check_target(request, context, self)
         if preflight(request, context, self) is not None:
             return False  # the step itself answers
-        return presented_key(request, allow_query=context.services.gate.keys_in_queries) is not None
+        return self.key_of(request, context) is not None
 
 
 class CachedRoute(Route):
@@ -100,7 +108,7 @@ class CachedRoute(Route):
     An :data:`gateway.http.request.Endpoint`.
     """
 
-    __slots__ = ("_personality", "_services", "key")
+    __slots__ = ("_key", "_personality", "_services")
 
     def __init__(
         self, row: Row, handler: CommonHandler, services: Services, headers: CIMultiDict[str]
@@ -109,16 +117,20 @@ class CachedRoute(Route):
         self.handle = handler
         self._services = services
         self._personality = headers.get("X-Personality")
-        self.key = key_in(headers)
+        self._key = key_in(headers)
 
     def __call__(self, request: FastRequest) -> Coroutine[Any, Any, Any]:
         """Answer ``request``."""
         request.context = context = RequestContext(self._services, self._personality)
         return answer(request, context, self)
 
+    def key_of(self, request: FastRequest, context: RequestContext) -> str | None:
+        """See :meth:`Route.key_of`."""
+        return self._key
+
     def brings_key(self, request: FastRequest, context: RequestContext) -> bool:
         """See :meth:`Route.brings_key`."""
-        return self.key is not None
+        return self._key is not None
 
 
 #: Looks at a request before its handler does: raises what is wrong, or answers it at once.
@@ -143,19 +155,11 @@ def preflight(request: web.Request, context: RequestContext, _route: Route) -> w
     return None
 
 
-def authenticate(request: web.Request, context: RequestContext, route: Route) -> None:
+def authenticate(request: RequestHead, context: RequestContext, route: Route) -> None:
     """Find out whose request it is."""
-    gate = context.services.gate
-    key = presented_key(request, allow_query=gate.keys_in_queries)
-    context.principal = gate.identify(request, key, route.scope)
-    context.scope = route.scope
-
-
-def use_known_key(request: FastRequest, context: RequestContext, route: CachedRoute) -> None:
-    """The same where the key was read with the head."""
-    gate = context.services.gate
-    context.principal = gate.identify(request, route.key, route.scope)
-    context.scope = route.scope
+    scope, key = route.scope, route.key_of(request, context)
+    context.principal = context.services.gate.identify(request, key, scope)
+    context.scope = scope
 
 
 def authorize(_request: RequestHead, context: RequestContext, route: Route) -> None:
@@ -203,7 +207,7 @@ AIOHTTP: tuple[Step, ...] = (
 )
 #: And one of the fast protocol, which looks at a head when it is first seen, and takes no body
 #: that is long or packed.
-FAST_JSON: tuple[Step, ...] = (use_known_key, authorize, refuse_when_stopping, charge)
+FAST_JSON: tuple[Step, ...] = (authenticate, authorize, refuse_when_stopping, charge)
 
 
 async def answer(request: RequestHead, context: RequestContext, route: Route) -> Answer:

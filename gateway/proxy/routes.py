@@ -132,7 +132,7 @@ TABLE: tuple[RelayedRoute, ...] = (
     *_both("/tokenize", upstream="/tokenize", unqueued=True),
     *_both("/detokenize", upstream="/detokenize", unqueued=True),
     *_both("/apply-template", upstream="/apply-template", format=CHAT, unqueued=True),
-    # What a model is. /props without a model is the router's: see gateway.api.router.
+    # What a model is. /props without a model is the router's: see gateway.api.router_mode.
     RelayedRoute("GET", "/props", model=ModelIn.QUERY, unqueued=True),
     RelayedRoute("GET", "/lora-adapters", model=ModelIn.QUERY, unqueued=True),
     RelayedRoute(

@@ -225,7 +225,7 @@ class Exchange:
             # Closed while idle, at the moment in which it was used again (RFC 9112, 9.3.1).
             unprocessed=connection.reused and not self.answered,
         )
-        if self._request is None or not may_retry(error, body_at_hand=self._request.whole):
+        if self._request is None or not may_retry(error, body_at_hand=self._request.body_is_here):
             self.failed(error)
             return
         self._connection = None

@@ -41,7 +41,7 @@ class UpstreamRequest:
         self.head_timeout = head_timeout
 
     @property
-    def whole(self) -> bool:
+    def body_is_here(self) -> bool:
         """Whether all of it is here, and not some of it to come."""
         return self.body is None or isinstance(self.body, bytes)
 
