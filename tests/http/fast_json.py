@@ -21,6 +21,13 @@ def listener_of(running: Running) -> FastListener:
     return running.gateway.listeners.fast_json
 
 
+def only_connection(running: Running) -> FastConnection:
+    """Return the one that there is."""
+    (front,) = listener_of(running).open
+    assert isinstance(front, FastConnection)
+    return front
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -59,8 +66,7 @@ async def narrow(running: Running, taking: socket.socket) -> FastConnection:
     """The connection of ``taking``, once there is one, with little room in the kernel."""
     taking.setblocking(False)
     await until(lambda: len(listener_of(running).open) == 1)
-    (front,) = listener_of(running).open
-    assert isinstance(front, FastConnection)
+    front = only_connection(running)
     sock = front.transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return front

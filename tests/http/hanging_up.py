@@ -6,7 +6,7 @@ import asyncio
 
 import aiohttp
 
-from gateway.access.accounting import Record
+from gateway.access.request_log import Record
 from tests.harness import Running
 from tests.scripted import until
 

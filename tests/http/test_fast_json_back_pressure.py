@@ -8,7 +8,14 @@ import socket
 from pathlib import Path
 
 from tests.harness import MakeGateway, fake_model
-from tests.http.fast_json import STREAM, listener_of, narrow, nothing_is_left, until
+from tests.http.fast_json import (
+    STREAM,
+    listener_of,
+    narrow,
+    nothing_is_left,
+    only_connection,
+    until,
+)
 from tests.wire import CHAT, connected, counted, post, small, with_tls
 
 # --- who does not read, and who sends too much ---------------------------------------------
@@ -49,7 +56,7 @@ async def test_stream_that_is_not_read_waits_with_tls(
         connections = running.gateway.connections
         async with connected(running, ssl=trusting) as client:
             await until(lambda: len(listener_of(running).open) == 1)
-            (front,) = listener_of(running).open
+            front = only_connection(running)
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             kernel = front.transport.get_extra_info("socket")
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -92,7 +99,7 @@ async def test_requests_behind_one_another_do_not_pile_up(make_gateway: MakeGate
         refused = post(running, b"{" + b" " * 1000).replace(b"Bearer llm", b"Bearer x")
         client.send(refused * count)
         await until(lambda: len(listener_of(running).open) == 1)
-        (front,) = listener_of(running).open
+        front = only_connection(running)
         held = 0
         for _ in range(count):
             assert (await client.answer())[0] in (401, 429)

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.backends.backend import State
 from tests.harness import MakeGateway, fake_model
-from tests.http.fast_json import STREAM, listener_of, nothing_is_left, until
+from tests.http.fast_json import STREAM, listener_of, nothing_is_left, only_connection, until
 from tests.wire import CHAT, Client, connected, head, post, with_tls
 
 
@@ -111,7 +111,7 @@ async def test_idle_connection_keeps_nothing_of_its_requests(
         client.send(post(running, CHAT + b" " * 30_000) + post(running, STREAM))
         assert (await client.answer())[0] == 200
         assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
-        (front,) = listener_of(running).open
+        front = only_connection(running)
         await until(lambda: not front.holds_request)
         assert front.received == 0
         sock = front.transport.get_extra_info("socket")

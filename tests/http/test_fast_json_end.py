@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.models.local_model import LocalModel
 from gateway.proxy import relay
 from gateway.tasks import cancel_and_wait, spawn
 from tests.elsewhere import Asked, Elsewhere
@@ -198,7 +199,9 @@ async def test_failure_behind_the_head_is_no_clean_end(
         async with connected(running) as client:
             client.send(request.replace(b'"stream"', b'"seed": 1, "stream"'))
             await client.closed()
-        running.gateway.library.catalog.models["good"].env["FAKE_GARBAGE"] = ""
+        model = running.gateway.library.catalog.models["good"]
+        assert isinstance(model, LocalModel)
+        model.env["FAKE_GARBAGE"] = ""  # type: ignore[index]  # as if models.json said so
         async with connected(running) as client:
             client.send(request + post(running, CHAT))
             got = await client.closed()

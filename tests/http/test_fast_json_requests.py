@@ -16,7 +16,7 @@ from gateway.http.fast_json import MAX_HEAD
 from gateway.http.fast_listener import MAX_BODY
 from gateway.http.heads import Head
 from tests.harness import MakeGateway, fake_model
-from tests.http.fast_json import FIRST, STREAM, answers_in, listener_of, until
+from tests.http.fast_json import FIRST, STREAM, answers_in, listener_of, only_connection, until
 from tests.wire import CHAT, connected, counted, head, post
 
 
@@ -157,13 +157,15 @@ async def test_requests_cut_anywhere_get_the_same_answers(
         async def answers(cuts: list[tuple[int, bool]]) -> list[tuple[int, set[str], bytes]]:
             async with connected(running) as client:
                 await until(lambda: len(listener_of(running).open) == 1)
-                (front,) = listener_of(running).open
+                front = only_connection(running)
                 transport = front.transport
                 begin = 0
                 for cut, pause in [*sorted(cuts), (len(sent), False)]:
                     if cut > begin and not transport.is_closing():
                         # As the transport does, with exactly these bytes.
-                        transport.get_protocol().data_received(sent[begin:cut])
+                        served = transport.get_protocol()
+                        assert isinstance(served, asyncio.Protocol)
+                        served.data_received(sent[begin:cut])
                     begin = max(begin, cut)
                     if pause:
                         await asyncio.sleep(0)

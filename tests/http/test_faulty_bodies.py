@@ -64,6 +64,7 @@ async def test_arguments_that_are_no_json_are_refused(running: Running) -> None:
 
 
 async def test_tools_and_calls_that_are_none_are_refused(running: Running) -> None:
+    tools: Any
     function = TOOL["function"]
     for tools, where in (
         ("x", "tools"),
@@ -110,6 +111,7 @@ async def test_tools_and_calls_that_are_none_are_refused(running: Running) -> No
 
 
 async def test_other_values_that_are_none_are_refused(running: Running) -> None:
+    body: dict[str, Any]
     for path, body, said in (
         (CHAT, {"messages": [USER], "reasoning_format": "x"}, "reasoning format"),
         (CHAT, {"messages": [USER], "json_schema": {}, "grammar": "root ::= []"}, "json_schema"),

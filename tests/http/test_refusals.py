@@ -79,7 +79,7 @@ async def test_longer_heads_are_refused(
     settings, options = secured
     first = f"POST {path} HTTP/1.1"
     half = long_header(30 * KIB)
-    cases = (
+    cases: tuple[tuple[str, list[str], int, str], ...] = (
         (first, [long_header(32 * KIB + 1)], 431, "limits.max_header"),
         (first, [long_header(100 * KIB)], 431, "limits.max_header"),
         (first, [half, half.replace("Cookie", "Cookei"), "X: y" * 1500], 431, "limits.max_head)"),

@@ -23,7 +23,7 @@ WAV = {"data": "UklGRg==", "format": "wav"}
 
 TOOLS = {
     CHAT: [TOOL],
-    RESPONSES: [{"type": "function", **TOOL["function"]}],  # type: ignore[dict-item]
+    RESPONSES: [{"type": "function", **TOOL["function"]}],
     ANTHROPIC: [{"name": "weather", "input_schema": {"type": "object", "properties": {}}}],
 }
 
@@ -32,6 +32,7 @@ TOOLS = {
 
 
 async def test_what_models_json_says_is_known_without_loading(running: Running) -> None:
+    body: dict[str, Any]
     said = await refused(running, CHAT, {"model": "named", "messages": [USER], "tools": [TOOL]})
     assert "`template`" in said[0]
     assert said[1:] == ("tools", "unsupported_by_model")
@@ -134,6 +135,7 @@ async def test_request_without_tools_gets_none(running: Running, given: bool) ->
 
 async def test_what_only_the_model_knows_is_a_400(running: Running) -> None:
     """llama-server says it with a 500 or a 501."""
+    body: dict[str, Any]
     body = {"model": "flagged", "messages": [USER], "tools": [TOOL]}
     assert "cannot be given tools" in (await refused(running, CHAT, body))[0]
     body = {"model": "flagged", "messages": [USER], "tool_choice": "required"}
