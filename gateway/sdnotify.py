@@ -90,7 +90,7 @@ class Notifier:
 
 
 def _socket_address(value: str) -> str | None:
-    """A path stays; ``@name`` is the abstract socket ``\\0name`` (unix(7))."""
+    """Return a path stays; ``@name`` is the abstract socket ``\\0name`` (unix(7))."""
     if value.startswith("/"):
         return value
     if value.startswith("@") and len(value) > 1:

@@ -86,8 +86,8 @@ S = TypeVar("S", bound=Schema)
 
 
 def key(kind: Any, allowed: str | None, *checks: Callable[..., Any], **bounds: Any) -> Any:
-    """What may stand under a key: a ``kind``, for people what is ``allowed``, within ``bounds``
-    (those of pydantic's ``Field``). ``checks`` change the value, or raise ValueError.
+    """Return what may stand under a key: a ``kind``, for people what is ``allowed``, within
+    ``bounds`` (those of pydantic's ``Field``). ``checks`` change the value, or raise ValueError.
     """
     # The bounds are those of the kind itself, not of what is read as one (a size, a duration).
     plain, *reading = get_args(kind) if get_origin(kind) is Annotated else (kind,)
@@ -102,8 +102,8 @@ def annotated(kind: Any, *metadata: Any) -> Any:
 
 
 def schema_of(made: type[DataclassInstance], base: type[S], **keys: Any) -> type[S]:
-    """The schema of what becomes a ``made``: for each of its fields, in ``keys``, what may stand
-    there. Its defaults are those of ``made``, so that each is written once.
+    """Return the schema of what becomes a ``made``: for each of its fields, in ``keys``, what may
+    stand there. Its defaults are those of ``made``, so that each is written once.
     """
     schema = schema_of_all((made,), base, **keys)
     schema.makes = made
@@ -111,8 +111,8 @@ def schema_of(made: type[DataclassInstance], base: type[S], **keys: Any) -> type
 
 
 def schema_of_all(kinds: Sequence[type[DataclassInstance]], base: type[S], **keys: Any) -> type[S]:
-    """The schema of what becomes one of several ``kinds``. The first that has a field says its
-    default.
+    """Return the schema of what becomes one of several ``kinds``. The first that has a field says
+    its default.
     """
     known = {field.name: field for kind in reversed(kinds) for field in fields(kind)}
     assert keys.keys() == known.keys(), keys.keys() ^ known.keys()

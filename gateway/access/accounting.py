@@ -63,7 +63,7 @@ class Metering(Protocol):
     """What counts a request that is under way."""
 
     def so_far(self) -> UnderWay:
-        """What is known of it."""
+        """Return what is known of it."""
 
 
 class Total(NamedTuple):
@@ -219,7 +219,7 @@ class Accounting:
         return [one.so_far() for one in self.open_requests]
 
     def total(self, model: str) -> Total:
-        """What a model has done since the gateway started."""
+        """Return what a model has done since the gateway started."""
         fields = self._totals.get(model)
         return Total() if fields is None else Total(*fields)
 

@@ -93,7 +93,8 @@ class Database:
         await self._writer.close()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What ``work`` reads in a transaction of its own. A caller who is cancelled goes at once.
+        """Return what ``work`` reads in a transaction of its own. A caller who is cancelled goes at
+        once.
 
         Raises :class:`StoreError`; :class:`StoreBusy` after :data:`READ_TIMEOUT` seconds.
         """

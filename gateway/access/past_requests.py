@@ -41,7 +41,7 @@ class RequestFilter(NamedTuple):
     slow: float | None = None  # seconds that it took at least
 
     def has(self, request: PastRequest) -> bool:
-        """Whether ``request`` is one of them, whatever the limit."""
+        """Return whether ``request`` is one of them, whatever the limit."""
         return (
             (self.before is None or request.seq < self.before)
             and (self.key_ids is None or request.key_id in self.key_ids)

@@ -32,7 +32,9 @@ _ROUNDING: Final = 1e-3  # of a request: clocks are floating-point numbers
 
 
 def _limit(about: str, *, of_each: bool = False) -> Any:
-    """A limit of what a key uses in all, or ``of_each`` of its requests; ``about``: of what."""
+    """Return a limit of what a key uses in all, or ``of_each`` of its requests;
+    ``about``: of what.
+    """
     return field(default=None, metadata={"about": about, "of_each": of_each})
 
 
@@ -194,7 +196,7 @@ class Limiter:
         )
 
     def left(self, key_id: str, limits: KeyLimits) -> dict[str, Left]:
-        """What is left of each of ``limits`` that is used up by and by, at this moment."""
+        """Return what is left of each of ``limits`` that is used up by and by, at this moment."""
         spent, now = self._spent.get(key_id) or _Spent(), self._monotonic()
         left = {}
         if (rpm := limits.rpm) is not None:
@@ -214,7 +216,7 @@ class Limiter:
         return DAY - self._wall() % DAY
 
     def headers(self, grant: LimitGrant) -> dict[str, str]:
-        """The ``x-ratelimit-*`` headers of this moment, as OpenAI describes them."""
+        """Return the ``x-ratelimit-*`` headers of this moment, as OpenAI describes them."""
         limits, spent = grant.limits, grant.spent
         now = self._monotonic()
         headers = {}
@@ -251,7 +253,7 @@ class LimitGrant:
         self.spent = spent
 
     def headers(self) -> dict[str, str]:
-        """The ``x-ratelimit-*`` headers of this moment."""
+        """Return the ``x-ratelimit-*`` headers of this moment."""
         return self._limiter.headers(self)
 
     def give_back(self) -> None:
@@ -287,7 +289,7 @@ class LimitGrant:
 
 
 def span(seconds: float) -> str:
-    """A time as OpenAI's headers have it: ``6m0s``, ``1s``, ``120ms``, ``0s``."""
+    """Return a time as OpenAI's headers have it: ``6m0s``, ``1s``, ``120ms``, ``0s``."""
     if seconds < 1:
         milliseconds = math.ceil(seconds * 1000)
         if milliseconds < 1000:

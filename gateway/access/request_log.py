@@ -74,7 +74,9 @@ _Fields = tuple[Any, ...]
 
 
 def _row(fields: _Fields) -> tuple[Any, ...]:
-    """The fields of its :class:`PastRequest`: once for each request, so as cheap as may be."""
+    """Return the fields of its :class:`PastRequest`: once for each request, so as
+    cheap as may be.
+    """
     # fmt: off
     (at, key_id, model, personality, status, usage, seconds, route, request_id, method, streamed,
      code, client, sent, waited, loading, began) = fields
@@ -121,7 +123,7 @@ def _wanted_of(records: Iterable[_Fields], wanted: RequestFilter) -> list[PastRe
 
 
 def path_of(route: str) -> str:
-    """A route as it is shown."""
+    """Return a route as it is shown."""
     return route.partition("?")[0][:_ROUTE]
 
 
@@ -215,8 +217,8 @@ class RequestLog:
         return [Record(*fields) for fields in self._newest]
 
     def since(self, added: int) -> list[PastRequest] | None:
-        """Those that have come since there were ``added`` of them, the newest first; ``None``
-        where they are more than are kept in memory.
+        """Return those that have come since there were ``added`` of them, the newest first;
+        ``None`` where they are more than are kept in memory.
         """
         new = self.added - added
         if new > len(self._newest):

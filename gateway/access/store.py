@@ -98,7 +98,7 @@ class Store:
     # --- keys ------------------------------------------------------------------------------
 
     async def list_keys(self) -> list[KeyRecord]:
-        """Every key, revoked ones too, oldest first."""
+        """Return every key, revoked ones too, oldest first."""
         query = select(keys).order_by(keys.c.created, keys.c.id)
         return await self._read(lambda connection: [*map(_key_record, connection.execute(query))])
 
@@ -202,7 +202,7 @@ class Store:
         await self._write(clear)
 
     async def requests_of(self, wanted: RequestFilter) -> list[PastRequest]:
-        """Those that are ``wanted``, the newest first."""
+        """Return those that are ``wanted``, the newest first."""
         return await self._read(lambda connection: page(connection, wanted))
 
     # --- memory of models ------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Store:
         await self._write(lambda connection: connection.execute(statement))
 
     async def known_memory(self) -> dict[str, int]:
-        """Bytes by fingerprint, for every model ever measured."""
+        """Return bytes by fingerprint, for every model ever measured."""
         query = select(model_memory.c.fingerprint, model_memory.c.bytes)
         return await self._read(
             lambda connection: {row.fingerprint: row.bytes for row in connection.execute(query)}

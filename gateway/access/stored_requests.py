@@ -38,7 +38,7 @@ def clear(connection: Connection) -> None:
 
 
 def page(connection: Connection, wanted: RequestFilter) -> list[PastRequest]:
-    """Those that are ``wanted``, the newest first."""
+    """Return those that are ``wanted``, the newest first."""
     columns = requests.c
     query = select(requests).order_by(columns.seq.desc()).limit(wanted.limit)
     if wanted.before is not None:

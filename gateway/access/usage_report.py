@@ -24,7 +24,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def days_in(request: web.Request) -> int:
-    """How many days are asked for, today among them. Raises :class:`BadRequest`."""
+    """Return how many days are asked for, today among them. Raises :class:`BadRequest`."""
     days = whole_number(request.query.get("days", "30"))
     if days is None or not 1 <= days <= MAX_DAYS:
         raise BadRequest(f"`days` must be a whole number from 1 to {MAX_DAYS}", param="days")
@@ -34,7 +34,7 @@ def days_in(request: web.Request) -> int:
 def by_in(
     request: web.Request, allowed: Sequence[str] = USAGE_BY, default: str = "key,model"
 ) -> tuple[str, ...]:
-    """What it is to be told by. Raises :class:`BadRequest`."""
+    """Return what it is to be told by. Raises :class:`BadRequest`."""
     by = tuple(dict.fromkeys(request.query.get("by", default).split(",")))
     if not set(by) <= set(allowed):
         raise BadRequest(
@@ -45,7 +45,7 @@ def by_in(
 
 
 def wants_csv(request: web.Request) -> bool:
-    """Whether it is asked for as CSV. Raises :class:`BadRequest`."""
+    """Return whether it is asked for as CSV. Raises :class:`BadRequest`."""
     named = request.query.get("format")
     if named is None:
         return "text/csv" in request.headers.get("Accept", "")
@@ -57,7 +57,7 @@ def wants_csv(request: web.Request) -> bool:
 def added_up(
     usage: Iterable[DailyUsage], by: Sequence[str], name_of: Callable[[str], str | None]
 ) -> list[dict[str, Any]]:
-    """One row for each key, model or day that there is in ``usage``, as ``by`` has it."""
+    """Return one row for each key, model or day that there is in ``usage``, as ``by`` has it."""
     totals: dict[tuple[str, ...], dict[str, Any]] = {}
     for used in usage:
         known = {"key": used.key_id, "model": used.model, "day": used.day.isoformat()}

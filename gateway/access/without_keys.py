@@ -73,7 +73,7 @@ def _is_here(host: str, hosts: Hosts) -> bool:
 
 
 def _is_old_browser(agent: str) -> bool:
-    """Whether it calls itself Mozilla, as every browser does, and PowerShell."""
+    """Return whether it calls itself Mozilla, as every browser does, and PowerShell."""
     return agent.startswith("Mozilla/") and "PowerShell" not in agent
 
 

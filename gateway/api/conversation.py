@@ -44,7 +44,7 @@ async def turn_of(
 async def _chain(
     conversations: Conversations, body: bytes, format: str, owner: str
 ) -> Chain | None:
-    """That of ``body``; ``None`` where it names its slot."""
+    """Return that of ``body``; ``None`` where it names its slot."""
     chain: Chain | None
     if not is_small(body):
         chain, _ = await WORKERS.run(chain_in, body, format, owner)

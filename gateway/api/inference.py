@@ -107,7 +107,9 @@ class JsonRoute:
     async def _prepare_aside(
         self, context: RequestContext, raw: bytes, queried: str | None
     ) -> Call:
-        """The same for a body that would keep others waiting if it were looked through here."""
+        """Return the same for a body that would keep others waiting if it were looked
+        through here.
+        """
         rules = self._rules(context)
         named, _ = await WORKERS.run(look, raw, rules, queried)
         target = await resolve(context, named)
@@ -229,7 +231,7 @@ async def send(request: Request, context: RequestContext, call: Call) -> Answer:
 
 
 def metered_call(request: Request, context: RequestContext, call: Call) -> Metered:
-    """What counts ``call``, which is sent for ``request``."""
+    """Return what counts ``call``, which is sent for ``request``."""
     client = context.services.proxies.client(request)
     return Metered(context, call.target, call.method, client, streamed=call.stream is True)
 
@@ -251,7 +253,7 @@ async def resolve(context: RequestContext, body: JsonObject, *, anew: bool = Fal
 
 
 def choose(context: RequestContext, body: JsonObject, *, anew: bool = False) -> Target:
-    """The model and personality that ``body`` and the headers of the request mean.
+    """Return the model and personality that ``body`` and the headers of the request mean.
 
     Without a name for the model: what the key, or an administrator, chose by ``/loadModel``, else
     the only model there is, else the only one that is loaded.
@@ -297,7 +299,7 @@ def choose(context: RequestContext, body: JsonObject, *, anew: bool = False) -> 
 
 
 def chosen_by(principal: Principal, library: Library) -> Active | None:
-    """What requests of ``principal`` mean that name no model.
+    """Return what requests of ``principal`` mean that name no model.
 
     A choice that this key may not use (an administrator's for everybody, or its own from before
     its rights changed) is none: no request fails for a name that it didn't say, or learns it.

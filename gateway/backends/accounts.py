@@ -65,7 +65,7 @@ class Accounts:
         )
 
     def demand(self, spec: LocalModel) -> Demand:
-        """What ``spec`` needs, as far as it is known, and where its entry wants to be."""
+        """Return what ``spec`` needs, as far as it is known, and where its entry wants to be."""
         need = self.known(spec)
         if need is None:
             return Demand()
@@ -81,7 +81,7 @@ class Accounts:
     # --- what there is -------------------------------------------------------------------------
 
     def memory(self) -> Memory:
-        """The memory for a decision that is made now."""
+        """Return the memory for a decision that is made now."""
         if self.capacity is None:
             return Memory()
         return self.capacity.now(looking=self.looking)
@@ -96,7 +96,9 @@ class Accounts:
         return turned
 
     def flags(self, spec: LocalModel, on: Placement) -> tuple[str, ...]:
-        """The devices to name to llama-server: where it would spread a model that fits on one."""
+        """Return the devices to name to llama-server: where it would spread a model that fits on
+        one.
+        """
         if (capacity := self.capacity) is None or not capacity.machine.named:
             return ()
         names = [device.name for device in capacity.machine.devices]
@@ -116,7 +118,7 @@ class Accounts:
         shared: bool,
         share: float,
     ) -> Grant | None:
-        """What ``spec``, placed ``on`` devices beside ``taken``, may have of them.
+        """Return what ``spec``, placed ``on`` devices beside ``taken``, may have of them.
 
         All that is left, but what a desktop may want next; where it is ``shared`` with other
         models in use, what it needs. ``share``: of that, where it was too much before. ``None``:
@@ -156,7 +158,7 @@ class Accounts:
         )
 
     async def choose(self, spec: LocalModel, grant: Grant) -> Tuning | None:
-        """What ``spec`` is started with in the memory that it is granted."""
+        """Return what ``spec`` is started with in the memory that it is granted."""
         return await asyncio.to_thread(self._choose, spec, grant)
 
     def _choose(self, spec: LocalModel, grant: Grant) -> Tuning | None:
@@ -169,7 +171,7 @@ class Accounts:
     # --- what is not there ---------------------------------------------------------------------
 
     def without_gpu(self, spec: LocalModel) -> str | None:
-        """Why ``spec`` will run on the CPU, though there should be a GPU for it."""
+        """Return why ``spec`` will run on the CPU, though there should be a GPU for it."""
         if self.capacity is None or self.capacity.machine.gpu:
             return None
         layers = gpu_layers(spec)
@@ -182,13 +184,13 @@ class Accounts:
         return None
 
     def refusal(self, spec: LocalModel) -> GatewayError | None:
-        """The error for ``spec`` if it must have a GPU and there is none."""
+        """Return the error for ``spec`` if it must have a GPU and there is none."""
         if not spec.require_gpu or (why := self.without_gpu(spec)) is None:
             return None
         return gpu_required(spec, why)
 
     def lacking(self, spec: LocalModel) -> GatewayError:
-        """The error for ``spec`` where other programs hold the memory that it needs."""
+        """Return the error for ``spec`` where other programs hold the memory that it needs."""
         need = self.known(spec)
         assert need is not None
         assert self.capacity is not None

@@ -234,7 +234,7 @@ class Backend(ABC):
         """A connection broke: find out what is the matter, as far as that is quickly done."""
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
-        """Why a request came to the end that ``error`` tells of, for its client.
+        """Return why a request came to the end that ``error`` tells of, for its client.
 
         ``deaths`` is what :attr:`deaths` was when the request was sent: if there has been one
         since, or there is within a second, that is the reason.
@@ -243,7 +243,7 @@ class Backend(ABC):
 
     @abstractmethod
     def failure(self) -> GatewayError:
-        """Why a ``failed`` backend is not started again."""
+        """Return why a ``failed`` backend is not started again."""
 
     def refused(self, failure: GatewayError) -> None:
         """It was not even started, for this reason."""

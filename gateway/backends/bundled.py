@@ -50,7 +50,7 @@ class UsageError(Exception):
 
 
 def _value(names: str, to: str, convert: Callable[[str], Any], env: str | None = None) -> Flag:
-    """A flag whose value goes to the field ``to`` (dotted) of ``CommonParams``."""
+    """Return a flag whose value goes to the field ``to`` (dotted) of ``CommonParams``."""
     return Flag(tuple(names.split()), lambda x, p, text: _put(p, to, convert(text)), env)
 
 
@@ -68,7 +68,7 @@ def _sampling(
 
 
 def _choice(names: str, to: str, words: Words, env: str | None = None) -> Flag:
-    """A flag that takes one of some words."""
+    """Return a flag that takes one of some words."""
     enumeration, members = words
 
     def apply(x: Any, p: Any, text: str) -> None:
@@ -80,7 +80,7 @@ def _choice(names: str, to: str, words: Words, env: str | None = None) -> Flag:
 
 
 def _switch(names: str, to: str, off: str = "", env: str | None = None) -> Flag:
-    """A flag without a value. ``to`` with a leading ``!`` is set to the opposite."""
+    """Return a flag without a value. ``to`` with a leading ``!`` is set to the opposite."""
 
     def apply(x: Any, p: Any, text: str) -> None:
         _put(p, to.removeprefix("!"), _is_true(text) != to.startswith("!"))

@@ -67,7 +67,7 @@ class Capacity:
         return self.machine.budget if self.machine.devices else sys.maxsize
 
     def now(self, *, looking: bool) -> Memory:
-        """The memory for a decision that is made now."""
+        """Return the memory for a decision that is made now."""
         if looking:
             return replace(self.memory, look=Look.UNDER_WAY)
         if time.monotonic() > self._until:
@@ -133,7 +133,9 @@ class Capacity:
         return machine, Memory(cards, ram), problem
 
     def report(self) -> dict[str, Any]:
-        """All of it, for administrators. Bytes; ``left`` is what other programs leave models."""
+        """Return all of it, for administrators. Bytes; ``left`` is what other programs leave
+        models.
+        """
         cards = {card.name: card for card in self.memory.cards}
         if self.memory.ram is not None:
             cards[RAM] = self.memory.ram
@@ -156,7 +158,7 @@ class Capacity:
         }
 
     def lacking(self, name: str, demand: Demand, source: str) -> str:
-        """Why there is not enough memory for the model ``name``, with the numbers."""
+        """Return why there is not enough memory for the model ``name``, with the numbers."""
         cards = [c for c in self.memory.cards if not demand.devices or c.name in demand.devices]
         if demand.beside and self.memory.ram is not None:
             cards.append(self.memory.ram)
@@ -205,7 +207,7 @@ def _card(device: Device, size: int | None, held: int, coming: int) -> Card:
 
 
 def _held(residents: Sequence[Resident], machine: Machine) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes by device that our own models hold, and what they may hold beside that.
+    """Return bytes by device that our own models hold, and what they may hold beside that.
 
     What cannot be measured is what was said to be needed. While a model is loading, nobody knows
     how much of that it holds already.

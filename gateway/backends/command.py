@@ -80,7 +80,8 @@ def build_command(
     variables: Mapping[str, str] = MappingProxyType({}),
     slot_saves: Path | None = None,
 ) -> Command:
-    """The command that serves ``spec`` on the Unix socket ``socket`` (must end in ``.sock``).
+    """Return the command that serves ``spec`` on the Unix socket ``socket`` (must end in
+    ``.sock``).
 
     ``devices``: the GPUs to use, by llama-server's names; without, as it likes. ``variables``: to
     be set beside those of ``spec``, which win. ``slot_saves``: the folder that slots are saved in.
@@ -119,12 +120,13 @@ def build_command(
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of the gateway's environment that a llama-server may see."""
+    """Return the part of the gateway's environment that a llama-server may see."""
     return {name: value for name, value in environ.items() if not _SCRUBBED.fullmatch(name)}
 
 
 def model_files(spec: LocalModel, llm_storage: Path) -> dict[str, Path]:
-    """Every file that ``spec`` names: key in models.json -> path, whether it is there or not.
+    """Return every file that ``spec`` names: key in models.json -> path, whether it is there or
+    not.
 
     Raises :class:`LoadFailed` as :func:`resolve_model_path` does.
     """
@@ -187,7 +189,8 @@ def _variables(spec: LocalModel) -> dict[str, str]:
 
 
 def find_program(setting: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The llama-server that ``llama_server`` of the configuration means, as start of an argv.
+    """Return the llama-server that ``llama_server`` of the configuration means, as start of an
+    argv.
 
     ``auto`` is the one on PATH, else the bundled one of the extra ``demo``; anything with a
     separator in it is a path, and any other word is looked up on PATH. Raises
@@ -224,7 +227,7 @@ def _no_program(reason: str) -> LoadFailed:
 
 
 def bundled_program() -> tuple[str, ...]:
-    """The start of an argv for ``bundled.py``.
+    """Return the start of an argv for ``bundled.py``.
 
     By its path and not with ``-m``, so that the child needs no package path to find it; ``-P``
     keeps the working directory and this folder from shadowing modules it imports.

@@ -39,7 +39,7 @@ class Deaths:
         self.quick = 0
 
     def sentence(self) -> tuple[State, float]:
-        """What it is in now that it has died, and for how many seconds at least."""
+        """Return what it is in now that it has died, and for how many seconds at least."""
         env = self._env
         further = self.quick - env.quick_deaths_allowed
         if self._counted and further >= 0:

@@ -89,7 +89,7 @@ class SchedulingLimits:
     look_every: float = 2.0  # while it is waited for
 
     def turn(self, model: ModelView, newcomer: ModelView) -> float:
-        """How long ``model`` may keep its place while ``newcomer`` waits for it.
+        """Return how long ``model`` may keep its place while ``newcomer`` waits for it.
 
         To swap them and back takes both loads. Of a load that was never measured nothing is known.
         """

@@ -33,7 +33,7 @@ class Choice:
 def chosen_devices(
     spec: LocalModel, names: Sequence[str], environ: Mapping[str, str]
 ) -> Choice | None:
-    """What the entry of ``spec`` chooses of the devices ``names``; ``None``: nothing.
+    """Return what the entry of ``spec`` chooses of the devices ``names``; ``None``: nothing.
 
     ``environ`` is the gateway's own, with which the names were found.
     """
@@ -60,7 +60,7 @@ def chosen_devices(
 
 
 def _visible(names: tuple[str, ...], prefix: str, value: str, outer: str | None) -> tuple[str, ...]:
-    """Those of ``names`` that stay visible; all of them where it is not said by numbers."""
+    """Return those of ``names`` that stay visible; all of them where it is not said by numbers."""
     numbers, counted = _ordinals(value), _ordinals(outer or "")
     if numbers is None:
         return names
@@ -76,7 +76,7 @@ def _ordinals(value: str) -> list[int] | None:
 
 
 def _renumbered(seen: Sequence[str]) -> dict[str, str]:
-    """The name that the child will have for each device -> its name here."""
+    """Return the name that the child will have for each device -> its name here."""
     counts: dict[str, int] = {}
     renumbered = {}
     for name in seen:
@@ -88,7 +88,9 @@ def _renumbered(seen: Sequence[str]) -> dict[str, str]:
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:
-    """The proportions of ``--tensor-split``: separated by commas or slashes (common/arg.cpp)."""
+    """Return the proportions of ``--tensor-split``: separated by commas or slashes
+    (common/arg.cpp).
+    """
     try:
         return tuple(float(part) for part in re.split(r"[,/]+", text or "") if part)
     except ValueError:

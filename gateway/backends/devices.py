@@ -64,19 +64,21 @@ class Device:
 
 
 def held_back(total: int, share: float, least: int) -> int:
-    """What to hold back of ``total`` for others; never more than half."""
+    """Return what to hold back of ``total`` for others; never more than half."""
     return min(max(int(total * share), least), total // 2)
 
 
 def gpu(name: str, description: str, total: int, free: int | None) -> Device:
-    """A GPU, of which 5% and at least 512 MiB are held back: for a desktop, and the driver."""
+    """Return a GPU, of which 5% and at least 512 MiB are held back: for a desktop, and
+    the driver.
+    """
     return Device(name, description, total, free, held_back(total, 0.05, 512 * _MIB))
 
 
 def listed_devices(
     program: Sequence[str], environ: Mapping[str, str], *, timeout: float = 15.0
 ) -> list[Device] | None:
-    """The GPUs that ``program`` can use, ``None`` if it cannot say."""
+    """Return the GPUs that ``program`` can use, ``None`` if it cannot say."""
     try:
         return ask_devices(program, environ, timeout=timeout)
     except NotTold:
@@ -86,7 +88,7 @@ def listed_devices(
 def ask_devices(
     program: Sequence[str], environ: Mapping[str, str], *, timeout: float = 15.0
 ) -> list[Device] | None:
-    """The GPUs that ``program`` can use, ``None`` if its list is in another form.
+    """Return the GPUs that ``program`` can use, ``None`` if its list is in another form.
 
     Raises :class:`NotTold`: builds from before 2025 know no such list, and those that do may fail
     where a driver hangs, or a GPU is so full that even to ask takes more than there is.
@@ -144,7 +146,7 @@ def _as_llama_cpp_takes_them(devices: Sequence[Device]) -> list[Device]:
 
 
 def amd_devices(root: Path) -> list[Device]:
-    """Each AMD GPU (Linux, documentation of the amdgpu driver, "mem_info_*")."""
+    """Return each AMD GPU (Linux, documentation of the amdgpu driver, "mem_info_*")."""
     found = []
     for file in sorted((root / "sys/class/drm").glob("card*/device/mem_info_vram_total")):
         with contextlib.suppress(OSError, ValueError):
@@ -158,7 +160,7 @@ def amd_devices(root: Path) -> list[Device]:
 
 
 def nvidia_devices() -> list[Device]:
-    """Each NVIDIA GPU; none without GPU, driver or the package ``nvidia-ml-py``."""
+    """Return each NVIDIA GPU; none without GPU, driver or the package ``nvidia-ml-py``."""
     found = []
     for index, (nvml, handle) in enumerate(nvml_handles()):
         with contextlib.suppress(nvml.NVMLError):  # some chips that work in RAM have no answer

@@ -43,7 +43,7 @@ class EntryCheck:
             yield Problem(file, f"{spec.name}.extraArgs", None, wrong), True
 
     def _remote(self, spec: RemoteModel) -> Iterator[tuple[Problem, bool]]:
-        """The key and the CA file, as they are here and now."""
+        """Yield the key and the CA file, as they are here and now."""
         file = str(self._settings.models_file)
         if spec.key is not None:
             try:

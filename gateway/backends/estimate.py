@@ -98,7 +98,7 @@ class Estimate:
 
 
 def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
-    """What ``spec`` will take of the GPUs' memory, or of RAM. Blocking; never raises.
+    """Return what ``spec`` will take of the GPUs' memory, or of RAM. Blocking; never raises.
 
     Files that are not there count nothing: the start will say what is wrong with them.
     """
@@ -147,7 +147,7 @@ def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
 
 
 def header_of(file: Path) -> Header:
-    """The header of ``file``, read again only when it has changed. Blocks.
+    """Return the header of ``file``, read again only when it has changed. Blocks.
 
     Raises :class:`BadGguf` or ``OSError``. One choice asks for the same one many times.
     """
@@ -222,7 +222,8 @@ class _Model:
         return self.cache * _SURE if "LLAMA_ARG_NO_KV_OFFLOAD" not in self._spec.env else 0.0
 
     def compute(self, *, gpu: bool) -> float:
-        """Bytes of the scratch buffers for one micro-batch, all in 32-bit floats but the mask.
+        """Return bytes of the scratch buffers for one micro-batch, all in 32-bit floats but the
+        mask.
 
         About eight vectors of embedding length for each token and three of the feed-forward's,
         the attention's mask, and logits: a GPU reserves them for every token, in RAM only those
@@ -252,7 +253,7 @@ class _Model:
         return max(int(value), 0) if isinstance(value, int | float) else 0
 
     def _each_layer(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """One number for each layer; a header has one for all, or an array of them."""
+        """Return one number for each layer; a header has one for all, or an array of them."""
         value = self._header.values.get(self._prefix + key)
         if isinstance(value, tuple):
             return tuple(max(int(number), 0) for number in value)
@@ -262,7 +263,9 @@ class _Model:
 
 
 def _offloaded(spec: LocalModel, layers: int) -> float:
-    """The share of a model that goes to the GPU. Not set means all (the default since 2025)."""
+    """Return the share of a model that goes to the GPU. Not set means all (the default
+    since 2025).
+    """
     count = gpu_layers(spec)
     if count is None:
         return 1.0

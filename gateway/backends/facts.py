@@ -74,7 +74,7 @@ class Headers:
         self._began = 0.0
 
     def of(self, spec: Model) -> Facts | None:
-        """What is known of a model's file. Looks at no disk: see :meth:`refresh`."""
+        """Return what is known of a model's file. Looks at no disk: see :meth:`refresh`."""
         known = self._known.get(spec.file or "")
         return known.facts if known is not None else None
 
@@ -126,7 +126,7 @@ class Headers:
         return Facts(stamp, _trained(values), is_reader(values), size, quantisation)
 
     async def whole(self, reference: str) -> Header | None:
-        """All that the header of the file ``reference`` says; None if it cannot be read."""
+        """Return all that the header of the file ``reference`` says; None if it cannot be read."""
         return await asyncio.to_thread(self._read_whole, reference)
 
     def _read_whole(self, reference: str) -> Header | None:
@@ -141,7 +141,7 @@ class Headers:
 
 
 def context_of(spec: LocalModel, trained: int | None) -> int | None:
-    """The tokens of context that a request to the model gets; None where a build may differ.
+    """Return the tokens of context that a request to the model gets; None where a build may differ.
 
     As llama-server does it: the size asked for, in whole pieces, divided among the slots unless
     they share it (``--kv-unified``), and no more than the model was trained with. Where no size

@@ -28,12 +28,12 @@ _FELL_BACK = re.compile(
 
 
 def says_cpu_only(line: str) -> bool:
-    """Whether ``line`` of a llama-server's log says that no GPU is used."""
+    """Return whether ``line`` of a llama-server's log says that no GPU is used."""
     return _FELL_BACK.search(line) is not None
 
 
 def gpu_required(spec: LocalModel, why: str) -> LoadFailed:
-    """The error for a model with ``requireGpu`` that would run on the CPU."""
+    """Return the error for a model with ``requireGpu`` that would run on the CPU."""
     return LoadFailed(
         f"{spec.name!r} is not loaded: its entry has requireGpu, and there is no GPU for it.",
         detail=f"{why[0].upper()}{why[1:]}" + ("" if why.endswith(".") else "."),

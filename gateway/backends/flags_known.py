@@ -21,7 +21,7 @@ _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 
 
 def flags_known(program: Sequence[str], environ: Mapping[str, str]) -> frozenset[str]:
-    """Every flag that ``program`` names in its help; none where it gives no answer."""
+    """Return every flag that ``program`` names in its help; none where it gives no answer."""
     if tuple(program) == bundled_program():
         from gateway.backends import bundled  # as a rule there is another one
 

@@ -137,7 +137,7 @@ class Fleet:
         raise self.failure()
 
     def failure(self) -> UpstreamError:
-        """Why no server can be reached; not where they are, which is for administrators."""
+        """Return why no server can be reached; not where they are, which is for administrators."""
         if all(server.timed_out for server in self.servers):
             kind: type[UpstreamError] = UnreachableInTime
         else:

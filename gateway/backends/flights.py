@@ -112,7 +112,7 @@ class Flight:
             self.tokens = max(self.tokens - shapes // _BYTES, 0)
 
     def trait(self) -> Trait | None:
-        """The strangest thing about it. Reads its body: not on the event loop."""
+        """Return the strangest thing about it. Reads its body: not on the event loop."""
         return max(self._traits(), default=None)
 
     def _traits(self) -> Iterable[Trait]:
@@ -133,7 +133,7 @@ class Flights:
         self._left: deque[Flight] = deque(maxlen=_LEFT if remember else 0)
 
     def begin(self, target: str, body: object) -> Flight:
-        """One is about to be sent."""
+        """Begin one that is about to be sent, and return it."""
         flight = Flight(target, body)
         self._open.add(flight)
         return flight
@@ -185,7 +185,7 @@ class Flights:
             flight.count()
 
     def all(self) -> tuple[Flight, ...]:
-        """Those that are there, and those whose clients have left since it was idle."""
+        """Return those that are there, and those whose clients have left since it was idle."""
         return (*self._open, *self._left)
 
 
@@ -198,7 +198,7 @@ class Verdict(NamedTuple):
 
 
 def judge(flights: tuple[Flight, ...], since: float) -> Verdict:
-    """Which of ``flights`` is it that has kept the server since ``since`` (monotonic time)?
+    """Return which of ``flights`` has kept the server since ``since`` (monotonic time).
 
     Reads their bodies: not on the event loop.
     """

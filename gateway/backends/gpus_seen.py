@@ -38,7 +38,7 @@ class GpusSeen:
         self._remember = remember
 
     def compare(self, machine: Machine) -> str | None:
-        """What is missing of what there was, in a sentence; ``None`` if nothing is.
+        """Return what is missing of what there was, in a sentence; ``None`` if nothing is.
 
         Then what there is now is remembered. One card instead of another is not missed. Blocks.
         """

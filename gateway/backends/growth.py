@@ -51,7 +51,7 @@ class Growth:
         )
 
     def worth_telling(self, on: Placement) -> int | None:
-        """Bytes by which it has grown, if that is much, and wasn't told before."""
+        """Return bytes by which it has grown, if that is much, and wasn't told before."""
         before = sum(size for _, size in self._on)
         more = sum(size for _, size in on) - before
         if self._told or more <= max(_WORTH_BYTES, _WORTH_PART * before):

@@ -58,7 +58,7 @@ class Health:
 
 
 def quoted(answer: Fetched) -> str:
-    """The beginning of what an answer says, as something to put behind its status."""
+    """Return the beginning of what an answer says, as something to put behind its status."""
     text = " ".join(answer.body[: 4 * _QUOTED].decode("utf-8", "replace").split())
     if len(text) > _QUOTED:
         text = text[:_QUOTED] + "..."

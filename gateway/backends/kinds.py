@@ -14,7 +14,7 @@ from gateway.models.remote_model import RemoteModel
 def backend_for(
     spec: Model, environment: Environment, socket_name: str, changed: Callable[[Backend], None]
 ) -> Backend:
-    """The backend of ``spec``. ``socket_name``: of a socket, if it needs one."""
+    """Return the backend of ``spec``. ``socket_name``: of a socket, if it needs one."""
     match spec:
         case LocalModel():
             return LocalBackend(spec, environment, socket_name, changed)

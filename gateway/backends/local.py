@@ -162,7 +162,9 @@ class LocalBackend(Backend):
             await asyncio.wait([watching], timeout=_NEWS_OF_DEATH)
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
-        """The death of the process, where that is it: a lost connection tells nobody anything."""
+        """Return the death of the process, where that is it: a lost connection tells nobody
+        anything.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_NEWS_OF_DEATH):
                 while self.deaths == deaths and self.state in _ANSWERING:
@@ -343,7 +345,7 @@ class LocalBackend(Backend):
             self._run = None
 
     def _lived(self) -> float:
-        """Seconds for which it has been ready."""
+        """Return seconds for which it has been ready."""
         if self.ready_since is None or self.state not in (State.READY, State.DRAINING):
             return 0.0
         return time.monotonic() - self.ready_since
@@ -369,7 +371,7 @@ class LocalBackend(Backend):
         return BackendError(f"{self.spec.name!r} was stopped while it was loading")
 
     def failure(self) -> GatewayError:
-        """Why a ``failed`` backend is not started again."""
+        """Return why a ``failed`` backend is not started again."""
         cause = self.last_error
         wait = max(1, math.ceil(self.retry_at - time.monotonic()))
         return LoadFailed(

@@ -52,7 +52,7 @@ class LogRing:
             self.append(rest.decode("utf-8", "replace"))
 
     def tail(self, count: int | None = None) -> list[str]:
-        """The newest ``count`` lines (all without it), oldest first."""
+        """Return the newest ``count`` lines (all without it), oldest first."""
         lines = list(self._lines)
         return lines if count is None else lines[-count:] if count else []
 

@@ -49,7 +49,9 @@ class Machine:
 def read_machine(
     program: Sequence[str], environ: Mapping[str, str], *, root: Path = Path("/")
 ) -> Machine:
-    """What there is for the llama-server ``program``, and what is free of it, at this moment."""
+    """Return what there is for the llama-server ``program``, and what is free of it, at this
+    moment.
+    """
     return _machine(listed_devices(program, environ), root)
 
 
@@ -96,8 +98,8 @@ def _machine(gpus: list[Device] | None, root: Path) -> Machine:
 
 
 def _with_file_cache(device: Device, ram: Device) -> Device:
-    """A GPU that works in all of the RAM (NVIDIA Jetson, DGX Spark): drivers do not count as free
-    what the kernel would let go of, which after a few loads of models is most of it.
+    """Return a GPU that works in all of the RAM (NVIDIA Jetson, DGX Spark): drivers do not count as
+    free what the kernel would let go of, which after a few loads of models is most of it.
     """
     whole = 0.9 * ram.total <= device.total <= 1.01 * ram.total
     if device.free is None or ram.free is None or not whole:

@@ -92,14 +92,14 @@ class Needs:
             self._cache.clear()
 
     def known(self, spec: LocalModel) -> Need | None:
-        """The need of ``spec`` without looking anywhere, ``None`` if that takes a look."""
+        """Return the need of ``spec`` without looking anywhere, ``None`` if that takes a look."""
         if spec.memory is not None:
             return _as_set(spec.memory)
         identity, need = self._cache.get(spec.name, ((), None))
         return need if identity == spec.process_identity() else None
 
     async def need_of(self, spec: LocalModel) -> Need:
-        """The need of ``spec`` with its files as they are now; :meth:`known` from then on.
+        """Return the need of ``spec`` with its files as they are now; :meth:`known` from then on.
 
         Cheap to ask again whenever the model is wanted: only a changed file is read anew.
         """
@@ -187,7 +187,8 @@ def _as_measured(size: int, estimated: Need | None) -> Need:
 
 
 def fingerprint(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> str:
-    """A hash over the files of a model and the settings that change how much memory it takes.
+    """Return a hash over the files of a model and the settings that change how much memory it
+    takes.
 
     Blocking. Any of ``extraArgs`` and ``env`` may be such a setting, so all are in it.
     """

@@ -68,11 +68,11 @@ class ModelMemory:
     # --- for decisions and reports -------------------------------------------------------------
 
     def now(self) -> Memory:
-        """The memory for a decision that is made now."""
+        """Return the memory for a decision that is made now."""
         return self.accounts.memory() if self.accounts is not None else _NOT_WATCHED
 
     def size(self, spec: Model) -> int | None:
-        """Bytes ``spec`` needs, ``None`` as long as that isn't known."""
+        """Return bytes ``spec`` needs, ``None`` as long as that isn't known."""
         if not isinstance(spec, LocalModel):
             return 0
         if self.accounts is None:
@@ -81,7 +81,7 @@ class ModelMemory:
         return known.size if known is not None else None
 
     def demand(self, model: ScheduledModel) -> Demand | None:
-        """What ``model`` needs or has, ``None`` as long as that isn't known."""
+        """Return what ``model`` needs or has, ``None`` as long as that isn't known."""
         size = self.size(model.spec)
         if size is None:
             return None

@@ -42,12 +42,15 @@ _KILLED = (-9, 137)
 
 
 def gpu_ran_out(last_lines: Iterable[str]) -> bool:
-    """Whether a child that was ready ended for want of a GPU's memory, by its log's last lines."""
+    """Return whether a child that was ready ended for want of a GPU's memory, by its log's last
+    lines.
+    """
     return any(_OF_A_GPU.search(line) and not _HARMLESS.search(line) for line in last_lines)
 
 
 def looks_like_oom(returncode: int | None, lines: Iterable[str]) -> bool:
-    """Whether a child that ended by itself did so for lack of memory, from its log's last lines.
+    """Return whether a child that ended by itself did so for lack of memory, from its log's last
+    lines.
 
     SIGKILL counts: nobody but the system (OOM killer, systemd-oomd, macOS) sends one to a child
     that the gateway has not asked to stop, or else a person, whom one more start doesn't hurt.

@@ -15,7 +15,7 @@ _LAYERS: Final = "-ngl --gpu-layers --n-gpu-layers"
 
 
 def gpu_layers(spec: LocalModel) -> int | None:
-    """How many layers are to go to GPUs; ``None``: as llama-server decides, or all."""
+    """Return how many layers are to go to GPUs; ``None``: as llama-server decides, or all."""
     if option(spec, "-dev --device", "DEVICE") == "none":
         return 0
     if option(spec, _LAYERS, "N_GPU_LAYERS") in ("auto", "all"):
@@ -25,7 +25,7 @@ def gpu_layers(spec: LocalModel) -> int | None:
 
 
 def context_is_open(spec: LocalModel) -> bool:
-    """Whether nothing says how much context there is to be, so that it may be chosen."""
+    """Return whether nothing says how much context there is to be, so that it may be chosen."""
     texts = (*spec.extra_args, *spec.env)
     if any(re.search(r"context_length|unified.per.slot", text, re.IGNORECASE) for text in texts):
         return False
@@ -34,14 +34,16 @@ def context_is_open(spec: LocalModel) -> bool:
 
 
 def layers_are_open(spec: LocalModel) -> bool:
-    """Whether nothing says which parts of a model go to GPUs, so that it may be chosen."""
+    """Return whether nothing says which parts of a model go to GPUs, so that it may be chosen."""
     said = spec.params.gpu_layers is not None or option(spec, _LAYERS, "N_GPU_LAYERS") is not None
     elsewhere = option(spec, "-dev --device", "DEVICE") == "none" or scattered(spec)
     return not (said or elsewhere or fits_by_itself(spec))
 
 
 def fits_by_itself(spec: LocalModel) -> bool:
-    """Whether ``extraArgs`` or ``env`` say how llama-server is to fit a model in (``--fit``)."""
+    """Return whether ``extraArgs`` or ``env`` say how llama-server is to fit a model in
+    (``--fit``).
+    """
     return any(
         option(spec, flags, variable) is not None
         for flags, variable in (
@@ -53,7 +55,8 @@ def fits_by_itself(spec: LocalModel) -> bool:
 
 
 def mapped(spec: LocalModel) -> bool:
-    """Whether weights in RAM are pages of the file, which the kernel lets go of and reads again.
+    """Return whether weights in RAM are pages of the file, which the kernel lets go of and reads
+    again.
 
     Such a model runs, if slower, where there is less memory than it has weights.
     """
@@ -79,7 +82,7 @@ _ELSEWHERE: Final = (
 
 
 def scattered(spec: LocalModel) -> bool:
-    """Whether ``extraArgs`` or ``env`` spread a model in ways that nobody counts here."""
+    """Return whether ``extraArgs`` or ``env`` spread a model in ways that nobody counts here."""
     for flags, variable in _ELSEWHERE:
         if f"LLAMA_ARG_{variable}" in spec.env:
             return True
@@ -90,7 +93,8 @@ def scattered(spec: LocalModel) -> bool:
 
 
 def number(spec: LocalModel, own: int | None, flags: str, variable: str) -> int | None:
-    """A setting as llama-server will have it: the last flag wins, and any flag over a variable.
+    """Return a setting as llama-server will have it: the last flag wins, and any flag over a
+    variable.
 
     ``own`` is what the key of models.json says, which comes before ``extraArgs``.
     """
@@ -102,7 +106,7 @@ def number(spec: LocalModel, own: int | None, flags: str, variable: str) -> int 
 
 
 def option(spec: LocalModel, flags: str, variable: str) -> str | None:
-    """The value of an option in ``extraArgs``, else in ``env`` as ``LLAMA_ARG_variable``."""
+    """Return the value of an option in ``extraArgs``, else in ``env`` as ``LLAMA_ARG_variable``."""
     names = flags.split()
     found = spec.env.get(f"LLAMA_ARG_{variable}") if variable else None
     for argument, following in pairwise((*spec.extra_args, "")):
@@ -113,7 +117,7 @@ def option(spec: LocalModel, flags: str, variable: str) -> str | None:
 
 
 def shares_context(spec: LocalModel) -> bool:
-    """Whether the slots share one context, and each may have all of it."""
+    """Return whether the slots share one context, and each may have all of it."""
     shared = spec.env.get("LLAMA_ARG_KV_UNIFIED", "").lower() in ("1", "true", "on", "enabled")
     for argument in spec.extra_args:
         if argument in ("--kv-unified", "-kvu"):

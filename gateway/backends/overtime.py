@@ -40,7 +40,7 @@ class Overtime:
             self.seconds = max(self.seconds - earned, 0.0)
 
     def _turned(self, before: Slots | None, slots: Slots) -> bool:
-        """Whether requests have come or gone, or it goes on in a way that has no number."""
+        """Return whether requests have come or gone, or it goes on in a way that has no number."""
         if before is None or slots.tasks != before.tasks:
             return True
         countable = slots.read is not None and slots.written is not None

@@ -93,7 +93,7 @@ def place(
     hopeful: bool = False,
     last: bool = False,
 ) -> Placement | None:
-    """Where a model goes beside ``taken`` (bytes by device); ``None``: there is no room.
+    """Return where a model goes beside ``taken`` (bytes by device); ``None``: there is no room.
 
     Where no other model is, or none that could go (``last``), what it needs is not taken at its
     word: it is an estimate, or a bit less will do. What is too big for all there is may try, which
@@ -120,7 +120,7 @@ def place(
 
 
 def taken_by(placements: Iterable[Placement]) -> dict[str, int]:
-    """Bytes by device of several models together."""
+    """Return bytes by device of several models together."""
     taken: dict[str, int] = {}
     for placement in placements:
         for name, size in placement:
@@ -146,7 +146,7 @@ class _Rooms:
         return max(left - self._taken.get(card.name, 0), 0)
 
     def final(self, cards: Sequence[Card]) -> bool:
-        """Whether there is no model on ``cards``, or none that could go."""
+        """Return whether there is no model on ``cards``, or none that could go."""
         return self._last or not any(self._taken.get(card.name) for card in cards)
 
     def enough(self, size: int, least: int, cards: Sequence[Card]) -> bool:

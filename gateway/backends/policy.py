@@ -44,7 +44,7 @@ _UNKNOWN: Final = Memory()
 def decide(
     models: Sequence[ModelView], limits: SchedulingLimits, now: float, memory: Memory = _UNKNOWN
 ) -> Decision:
-    """The next actions. At most one grant a model: ask again after carrying them out."""
+    """Return the next actions. At most one grant a model: ask again after carrying them out."""
     actions: list[Action] = []
     alarms: list[float] = []
     for model in models:
@@ -224,7 +224,7 @@ def _kept_until(model: ModelView, newcomer: ModelView, limits: SchedulingLimits)
 
 
 def _grace(models: Sequence[ModelView], limits: SchedulingLimits) -> float:
-    """One for all of them, so that those least recently used go first."""
+    """Return one for all of them, so that those least recently used go first."""
     loads = [m.load_time for m in models if m.load_time is not None]
     return min(limits.grace, 0.1 * min(loads, default=math.inf))
 
@@ -232,12 +232,12 @@ def _grace(models: Sequence[ModelView], limits: SchedulingLimits) -> float:
 def _order(
     model: ModelView, newcomer: ModelView, limits: SchedulingLimits
 ) -> tuple[bool, float, float]:
-    """Who is drained first: who is being drained, then whose turn ends first."""
+    """Return who is drained first: who is being drained, then whose turn ends first."""
     return not model.draining, _due(model, newcomer, limits), model.last_used
 
 
 def _due(model: ModelView, newcomer: ModelView, limits: SchedulingLimits) -> float:
-    """When ``model``, which is in use, has to make room for ``newcomer``.
+    """Return when ``model``, which is in use, has to make room for ``newcomer``.
 
     When the newcomer has been patient and the model has had its turn. Who has waited for
     ``longest_wait`` already, beside the load of this model, puts up with the first of it alone.

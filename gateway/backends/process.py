@@ -37,7 +37,7 @@ _LEFTOVERS_GONE = 5.0
 
 
 def launcher() -> tuple[str, ...]:
-    """What comes before a program that is to end with the gateway, however that ends."""
+    """Return what comes before a program that is to end with the gateway, however that ends."""
     if sys.platform != "linux":
         return ()
     parent, files = str(os.getpid()), str(open_files.INHERITED)
@@ -248,7 +248,7 @@ class Records:
 
 
 def _still_there(records: Iterable[_Record]) -> dict[_Record, set[int]]:
-    """The living processes of each record that has any."""
+    """Return the living processes of each record that has any."""
     found = defaultdict(set)
     if by_mark := {record.mark: record for record in records}:
         for pid, mark in _marked():
@@ -261,7 +261,9 @@ def _still_there(records: Iterable[_Record]) -> dict[_Record, set[int]]:
 
 
 def _marked() -> Iterator[tuple[int, str]]:
-    """Every living process with a mark in its environment, as far as we may look (proc(5))."""
+    """Yield every living process with a mark in its environment, as far as we may
+    look (proc(5)).
+    """
     prefix = f"{MARK}=".encode()
     for folder in Path("/proc").glob("[1-9]*"):
         with contextlib.suppress(OSError):
@@ -276,7 +278,7 @@ def _kill(how: Callable[[int, int], None], number: int) -> None:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of a living process, or ``None`` (also where there is no /proc)."""
+    """Return the identity of a living process, or ``None`` (also where there is no /proc)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

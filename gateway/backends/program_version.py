@@ -40,7 +40,7 @@ class _Unknown(Exception):
 def program_version(
     program: Sequence[str], environ: Mapping[str, str], *, timeout: float = PATIENCE
 ) -> Version:
-    """That of ``program``. Once it has said, it is asked again when its file has changed."""
+    """Return that of ``program``. Once it has said, it is asked again when its file has changed."""
     if tuple(program) == bundled_program():
         return Version(f"xllamacpp {metadata.version('xllamacpp')}")
     environment = tuple(sorted(inherited(environ).items()))

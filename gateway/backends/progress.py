@@ -43,7 +43,9 @@ class LoadProgress:
         self._since = self._looked = time.monotonic()
 
     async def stalled(self) -> bool:
-        """Whether nothing has come of it for ``patience`` seconds. To be asked all the time."""
+        """Return whether nothing has come of it for ``patience`` seconds. To be asked
+        all the time.
+        """
         now = time.monotonic()
         if self._log.received != self._received:
             self._received, self._since = self._log.received, now
@@ -70,7 +72,9 @@ class LoadProgress:
 
 
 def work_of(group: int, root: Path = Path("/")) -> Work:
-    """What the living processes of a group have done (proc(5), /proc/PID/io and statm). Blocks."""
+    """Return what the living processes of a group have done (proc(5), /proc/PID/io and statm).
+    Blocks.
+    """
     read = resident = by_calls = 0
     for pid in group_members(group):
         folder = root / "proc" / str(pid)

@@ -51,7 +51,7 @@ def propose(
     *,
     budget: int | None = None,
 ) -> Iterator[Proposal]:
-    """A proposal for each model in ``found`` that can be loaded.
+    """Yield a proposal for each model in ``found`` that can be loaded.
 
     ``taken``: names not to use; ``budget``: bytes that models may take, if not all there are.
     """
@@ -161,7 +161,7 @@ def _needs(name: str, entry: dict[str, Any], machine: Machine, storage: Path) ->
 
 
 def _names(models: list[Found], taken: Container[str]) -> list[str]:
-    """One for each: its file's, without the quantisation where that tells them apart."""
+    """Return one for each: its file's, without the quantisation where that tells them apart."""
     short = [_printable(base_name(one.file)) for one in models]
     alike = Counter(short)
     names: dict[str, None] = {}

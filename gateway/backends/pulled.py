@@ -62,7 +62,7 @@ class DiskRoom:
 
     @classmethod
     def of(cls, machine: Machine, budget: int | None) -> DiskRoom:
-        """That of ``machine``, of which all models together may take ``budget`` bytes."""
+        """Return that of ``machine``, of which all models together may take ``budget`` bytes."""
         main = machine.budget if budget is None else min(budget, machine.budget)
         beside = machine.ram.budget if machine.gpu and machine.ram is not None else 0
         return cls(int(main * SHARE), int(beside * SHARE))
@@ -75,7 +75,7 @@ class DiskRoom:
         return "partly" if self.beside and needs <= self.main + self.beside else "no"
 
     def why(self, size: int) -> str:
-        """What :meth:`fits` says, with its numbers."""
+        """Return what :meth:`fits` says, with its numbers."""
         needs, main = _size(about(size)), _size(self.main)
         if not self.beside:
             return f"needs about {needs}, and there is {main} for one model"
@@ -84,7 +84,7 @@ class DiskRoom:
 
 
 def about(size: int) -> int:
-    """Bytes of memory that a model will take, as far as the size of its files tells."""
+    """Return bytes of memory that a model will take, as far as the size of its files tells."""
     return max(int(size * _BESIDE), size + _LEAST)
 
 
@@ -98,7 +98,7 @@ class Offer:
     shut: bool = False
 
     def size(self, variant: Variant) -> int:
-        """Bytes of its files, its projector's as well."""
+        """Return bytes of its files, its projector's as well."""
         projector = self.repository.projector_for(variant)
         return variant.size + (projector.size if projector is not None else 0)
 
@@ -119,7 +119,7 @@ class Offer:
         return self.fits(variant) in enough
 
     def report(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the same as JSON."""
         best = self.recommended
         return {
             "repository": self.repository.id,
@@ -151,7 +151,7 @@ def _size(size: int) -> str:
 
 
 def look(place: PullPlace, client: Hub, reference: Reference, revision: str | None = None) -> Offer:
-    """What the hub has of ``reference``. Raises :class:`gateway.errors.GatewayError`."""
+    """Return what the hub has of ``reference``. Raises :class:`gateway.errors.GatewayError`."""
     found = client.repository(reference, revision)
     if not found.variants:
         raise Unprocessable(
@@ -164,7 +164,7 @@ def look(place: PullPlace, client: Hub, reference: Reference, revision: str | No
 
 
 def chosen(offer: Offer) -> Variant:
-    """What the reference names, else what is recommended. Raises :class:`BadRequest`."""
+    """Return what the reference names, else what is recommended. Raises :class:`BadRequest`."""
     if offer.reference.quantisation is not None:
         return hub.choose(offer.repository, offer.reference.quantisation)
     best = offer.recommended
@@ -179,7 +179,7 @@ def chosen(offer: Offer) -> Variant:
 
 
 def planned(place: PullPlace, offer: Offer, variant: Variant) -> PullPlan:
-    """What is fetched for ``variant``, and where it goes."""
+    """Return what is fetched for ``variant``, and where it goes."""
     storage = place.storage.expanduser().absolute()
     projector = offer.repository.projector_for(variant)
     return PullPlan(offer.repository, variant, projector, storage)
@@ -270,7 +270,7 @@ def _found(plan: PullPlan) -> Found:
 
 
 def _named(catalog: Catalog, file: Path, storage: Path) -> str | None:
-    """The model that serves ``file`` already."""
+    """Return the model that serves ``file`` already."""
     for name, spec in catalog.models.items():
         if spec.file:
             try:

@@ -100,11 +100,11 @@ class Pulls:
         return lambda: self._listeners.discard(callback)
 
     def reports(self) -> list[dict[str, Any]]:
-        """All of them, the oldest first."""
+        """Return all of them, the oldest first."""
         return [one.report() for one in self._pulls.values()]
 
     def running(self, model: str, revision: str | None) -> Pull | None:
-        """The one that fetches this already."""
+        """Return the one that fetches this already."""
         wanted = (model.lower(), revision)
         running = (one for one in self._pulls.values() if not one.over)
         return next((one for one in running if (one.model.lower(), one.revision) == wanted), None)

@@ -42,14 +42,15 @@ def ram_device(root: Path) -> Device:
 
 
 def ram_total(root: Path) -> int:
-    """Bytes of RAM, from /proc/meminfo or, without a /proc (macOS), from sysconf(3)."""
+    """Return bytes of RAM, from /proc/meminfo or, without a /proc (macOS), from sysconf(3)."""
     if (size := _meminfo(root, "MemTotal")) is not None:
         return size
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def ram_free(root: Path) -> int | None:
-    """Bytes that could be had without swapping (proc(5), MemAvailable); ``None`` without /proc.
+    """Return bytes that could be had without swapping (proc(5), MemAvailable); ``None`` without
+    /proc.
 
     The cache of ZFS would make room too, down to its minimum, and is not in that number.
     """
@@ -72,7 +73,8 @@ def _meminfo(root: Path, name: str) -> int | None:
 
 
 def cgroup_limits(root: Path) -> list[Limit]:
-    """Every memory limit of our own cgroup and those around it, in version 1 and 2 of cgroups.
+    """Return every memory limit of our own cgroup and those around it, in version 1 and 2 of
+    cgroups.
 
     Children of the gateway are in its cgroup. Inside a container the path that the kernel names
     may not exist, its limit then stands at the top of what is mounted (cgroup_namespaces(7)).
@@ -112,6 +114,6 @@ def _limits(
 
 
 def _file_cache(statistics: str, prefix: str) -> int:
-    """Bytes of files that the kernel would let go of (memory.stat)."""
+    """Return bytes of files that the kernel would let go of (memory.stat)."""
     pattern = rf"^{prefix}(?:in)?active_file (\d+)$"
     return sum(map(int, re.findall(pattern, statistics, re.MULTILINE)))

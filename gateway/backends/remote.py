@@ -193,7 +193,7 @@ class RemoteBackend(Backend):
         return failure
 
     def _prepare(self) -> tuple[str | None, ssl.SSLContext | None]:
-        """The key and what TLS trusts. Blocks. Raises OSError and ValueError."""
+        """Return the key and what TLS trusts. Blocks. Raises OSError and ValueError."""
         spec = self.spec
         key = None
         if spec.key is not None:

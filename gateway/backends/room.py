@@ -25,19 +25,21 @@ class Room:
         self.draining: set[str] = set()  # by a choice made for an older newcomer
 
     def ever_fits(self, model: ModelView) -> bool:
-        """Whether it would fit if everything had gone that can go, other programs too."""
+        """Return whether it would fit if everything had gone that can go, other programs too."""
         return self._place(model, self._staying, ever=True) is not None
 
     def could_fit(self, model: ModelView) -> bool:
-        """Whether it would fit if every model had gone that can go, beside other programs."""
+        """Return whether it would fit if every model had gone that can go, beside
+        other programs.
+        """
         return self._place(model, self._staying, hopeful=True) is not None
 
     def place(self, model: ModelView) -> Placement | None:
-        """Where ``model`` could start this moment."""
+        """Return where ``model`` could start this moment."""
         return self._place(model, self._taken)
 
     def place_scantily(self, model: ModelView) -> Placement | None:
-        """Where ``model`` could start this moment with no more than it can do with."""
+        """Return where ``model`` could start this moment with no more than it can do with."""
         demand = model.demand
         if demand.scant is None:
             return None
@@ -45,11 +47,11 @@ class Room:
         return self._place(replace(model, demand=replace(demand, least=least)), self._taken)
 
     def will_fit(self, model: ModelView, gone: Sequence[ModelView]) -> bool:
-        """Whether it will fit when those that are leaving, and ``gone``, have gone."""
+        """Return whether it will fit when those that are leaving, and ``gone``, have gone."""
         return self.place_without(model, gone) is not None
 
     def place_without(self, model: ModelView, gone: Sequence[ModelView]) -> Placement | None:
-        """Where it will be then."""
+        """Return where it will be then."""
         away = self.leaving | {m.name for m in gone}
         return self._place(model, {n: on for n, on in self._taken.items() if n not in away})
 

@@ -41,11 +41,11 @@ class Roster:
             self._add(spec)
 
     def all(self) -> list[ScheduledModel]:
-        """Every model, those too that are gone from models.json."""
+        """Return every model, those too that are gone from models.json."""
         return [*self.models.values(), *self.leaving.values()]
 
     def local(self) -> list[ScheduledModel]:
-        """Those of this machine."""
+        """Return those of this machine."""
         return [model for model in self.all() if model.spec.takes_memory]
 
     def by_key(self, key: str) -> ScheduledModel:
@@ -53,7 +53,7 @@ class Roster:
         return self.models.get(key) or self.leaving[key]
 
     def of(self, backend: Backend) -> ScheduledModel | None:
-        """The model that ``backend`` stands behind."""
+        """Return the model that ``backend`` stands behind."""
         return next((model for model in self.all() if model.backend is backend), None)
 
     def apply(self, catalog: Catalog) -> None:

@@ -33,7 +33,9 @@ def pass_sentence(model: str, what: str, verdict: Verdict) -> None:
 
 
 def describe(verdict: Verdict) -> str:
-    """Who has done it, in words for the log and for administrators: nothing of what was asked."""
+    """Return who has done it, in words for the log and for administrators: nothing of what was
+    asked.
+    """
     blamed, trait = verdict.blamed, verdict.trait
     if blamed is None:
         return "Which request has done that is not known."

@@ -36,7 +36,7 @@ class Scanned(NamedTuple):
     doubt: str | None
 
     def as_json(self) -> list[dict[str, Any]]:
-        """One object for each file, in the order of folders and names."""
+        """Return one object for each file, in the order of folders and names."""
         by_file = {one.found.file: one for one in self.proposals}
         return [_object(one, by_file.get(one.file)) for one in self.found]
 

@@ -119,7 +119,9 @@ class ScheduledModel:
 
 
 def memory_of(model: ScheduledModel) -> int | None:
-    """Bytes that a model counts for which was given what there was; ``None``: as it needs."""
+    """Return bytes that a model counts for which was given what there was; ``None``:
+    as it needs.
+    """
     if model.backend.tuning is None or not model.resident:
         return None
     # RAM beside GPUs is not for models alone, and not in what they need either.

@@ -97,7 +97,7 @@ class Scheduler:
     # --- asking for work ---------------------------------------------------------------------
 
     def try_lease(self, model: str) -> Lease | None:
-        """A lease at once if the model is ready, has a free slot and nobody waits for it."""
+        """Return a lease at once if the model is ready, has a free slot and nobody waits for it."""
         found = self._models.get(model)
         if (
             found is None
@@ -201,24 +201,24 @@ class Scheduler:
             await self._memory.see(within=within)
 
     def backend(self, model: str) -> Backend | None:
-        """The backend of a model, whatever its state."""
+        """Return the backend of a model, whatever its state."""
         found = self._models.get(model)
         return found.backend if found else None
 
     def waiting(self, model: str, task: asyncio.Task[Any]) -> QueuePosition:
-        """Where the request of ``task`` stands, which awaits :meth:`lease`."""
+        """Return where the request of ``task`` stands, which awaits :meth:`lease`."""
         found = self._models.get(model)
         if found is None:
             return QueuePosition(State.STOPPED, 1)
         return QueuePosition(found.backend.state, place_in(found, task) or 1)
 
     def place(self, model: str, task: asyncio.Task[Any]) -> int | None:
-        """Where the request of ``task`` stands in the queue of its model; 1 is next."""
+        """Return where the request of ``task`` stands in the queue of its model; 1 is next."""
         found = self._models.get(model)
         return place_in(found, task) if found is not None else None
 
     def loaded(self) -> list[str]:
-        """Names of the models that are loaded, but for those that make room for another."""
+        """Return names of the models that are loaded, but for those that make room for another."""
         return [
             name
             for name, model in self._models.items()
@@ -227,7 +227,7 @@ class Scheduler:
         ]
 
     def status(self) -> list[ModelStatus]:
-        """Every model, in the order of models.json."""
+        """Return every model, in the order of models.json."""
         now = time.monotonic()
         return [
             status_of(model, now, self._memory.size(model.spec), self._ttl(model))

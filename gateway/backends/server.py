@@ -187,7 +187,7 @@ class Server:
                     await self._wake.wait()
 
     async def _probe(self) -> str | None:
-        """What is the matter with it, if anything is. Raises UpstreamError.
+        """Return what is the matter with it, if anything is. Raises UpstreamError.
 
         GET /v1/models (OpenAI reference, Models) proves the key, and /health tells of a
         llama-server that is still loading. A server need not have either: only 5xx, a key that
@@ -273,7 +273,7 @@ def _contexts_in(answer: bytes) -> dict[str, int]:
 
 
 def _in_words(error: GatewayError) -> str:
-    """Why a connection failed, without the address: such texts reach clients."""
+    """Return why a connection failed, without the address: such texts reach clients."""
     cause = error.__cause__
     match cause:
         case ssl.SSLCertVerificationError(verify_code=62 | 64):

@@ -136,7 +136,7 @@ class ServerRun:
             raise gpu_required(self._spec, self.degraded)
 
     async def context(self) -> int | None:
-        """The tokens of context that a request gets, as llama-server says at GET /props."""
+        """Return the tokens of context that a request gets, as llama-server says at GET /props."""
         assert self.pool is not None
         try:
             fetched = await self.pool.fetch(
@@ -211,7 +211,7 @@ class ServerRun:
     # --- what it wrote -------------------------------------------------------------------------
 
     def tail(self) -> list[str]:
-        """The last lines of its log, none of which an earlier run wrote."""
+        """Return the last lines of its log, none of which an earlier run wrote."""
         return self._log.tail(min(TAIL, self._log.total - self._first_line))
 
     def last_lines(self) -> str:

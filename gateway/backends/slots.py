@@ -27,7 +27,7 @@ class Slots(NamedTuple):
 
 
 def slots_in(answer: bytes) -> Slots | None:
-    """What an answer says; ``None`` if it is no list of slots."""
+    """Return what an answer says; ``None`` if it is no list of slots."""
     try:
         listed = orjson.loads(answer)
     except ValueError:

@@ -57,7 +57,7 @@ class Speed:
             self._answer = max(self._answer or 0.0, tokens / seconds)
 
     def seconds(self, prompt: float, answer: float = 0, depth: float = 0) -> float:
-        """How long so many tokens of prompts and of answers may take at most.
+        """Return how long so many tokens of prompts and of answers may take at most.
 
         ``depth``: tokens that stand before those of the prompts.
         """

@@ -29,7 +29,7 @@ _FROM_OUTSIDE: Final = frozenset(
 
 
 def by_request(status: int) -> bool:
-    """Whether a child that was ready, and ended so, may have been ended by a request.
+    """Return whether a child that was ready, and ended so, may have been ended by a request.
 
     Negative is a signal, as subprocess has it; 128 and more is one as a wrapper's shell reports it.
     SIGKILL is the system's, for want of memory, or a person's.
@@ -81,7 +81,7 @@ class Suspects:
                 memory.popitem(last=False)
 
     def known(self, model: str, target: str, body: bytes) -> float | None:
-        """Seconds for which this request is still refused, if it is one of them."""
+        """Return seconds for which this request is still refused, if it is one of them."""
         now = time.monotonic()
         while self._hashes and next(iter(self._hashes.values())) <= now:
             self._hashes.popitem(last=False)
@@ -91,7 +91,9 @@ class Suspects:
         return None if until is None or until <= now else until - now
 
     def paused(self, key: str, model: str) -> float | None:
-        """Seconds for which what is strange of ``key`` is refused for ``model``, if it is."""
+        """Return seconds for which what is strange of ``key`` is refused for
+        ``model``, if it is.
+        """
         found = self._offenders.get((key, model))
         if found is None or (left := found.until - time.monotonic()) <= 0:
             return None

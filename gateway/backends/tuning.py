@@ -180,12 +180,12 @@ def with_params(spec: LocalModel, params: Mapping[str, int]) -> LocalModel:
 
 
 def is_open(spec: LocalModel, *, gpu: bool) -> bool:
-    """Whether there is anything to choose for ``spec``."""
+    """Return whether there is anything to choose for ``spec``."""
     return context_is_open(spec) or (gpu and layers_are_open(spec))
 
 
 def read_model(spec: LocalModel, llm_storage: Path) -> Tunable | None:
-    """What the file of ``spec`` says; ``None`` where it says too little. Blocks."""
+    """Return what the file of ``spec`` says; ``None`` where it says too little. Blocks."""
     try:
         header = header_of(model_files(spec, llm_storage)["params.model"])
     except (BadGguf, OSError, ValueError, LoadFailed):
@@ -219,7 +219,7 @@ def scant(spec: LocalModel, model: Tunable | None) -> LocalModel | None:
 def choose(
     spec: LocalModel, llm_storage: Path, grant: Grant, *, gpu: bool, fits_itself: bool
 ) -> Tuning | None:
-    """What ``spec`` is started with in the memory it is granted. Blocks: reads headers.
+    """Return what ``spec`` is started with in the memory it is granted. Blocks: reads headers.
 
     ``fits_itself``: its llama-server knows ``--fit``. ``None``: nothing is open, or nothing can be
     said, and llama-server does what it does by itself.

@@ -12,13 +12,17 @@ from gateway.backends.devices import nvml_handles
 
 
 def memory_used(group: int, *, gpu: bool) -> int | None:
-    """Bytes that the processes of a process group hold, ``None`` where that cannot be seen."""
+    """Return bytes that the processes of a process group hold, ``None`` where that
+    cannot be seen.
+    """
     members = group_members(group)
     return _gpu_used(members) if gpu else _ram_used(members, Path("/"))
 
 
 def memory_kept(group: int, *, gpu: bool) -> int | None:
-    """The same without what the kernel would let go of for others: files that are only mapped."""
+    """Return the same without what the kernel would let go of for others: files that are only
+    mapped.
+    """
     members = group_members(group)
     return _gpu_used(members) if gpu else _ram_kept(members, Path("/"))
 
@@ -36,7 +40,7 @@ def group_members(group: int) -> set[int]:
 
 
 def _ram_used(members: Iterable[int], root: Path) -> int | None:
-    """The resident set: what was allocated and touched, and the mapped weights.
+    """Return the resident set: what was allocated and touched, and the mapped weights.
 
     Pages shared with others count in full: with Pss, two models of one file would measure half
     of it each, and the one that stays would then take more than it was said to. The summary in
@@ -46,7 +50,9 @@ def _ram_used(members: Iterable[int], root: Path) -> int | None:
 
 
 def _ram_kept(members: Iterable[int], root: Path) -> int | None:
-    """What MemAvailable does not count as to be had: anonymous and shared memory, locked files."""
+    """Return what MemAvailable does not count as to be had: anonymous and shared memory, locked
+    files.
+    """
     kept = 0
     for status in _statuses(members, root):
         locked = min(status.get("VmLck", 0), status.get("RssFile", 0))
@@ -55,7 +61,7 @@ def _ram_kept(members: Iterable[int], root: Path) -> int | None:
 
 
 def _statuses(members: Iterable[int], root: Path) -> list[dict[str, int]]:
-    """The sizes in /proc/PID/status (proc(5)) of each process, in bytes."""
+    """Return the sizes in /proc/PID/status (proc(5)) of each process, in bytes."""
     found = []
     for pid in members:
         with contextlib.suppress(OSError):
@@ -66,7 +72,7 @@ def _statuses(members: Iterable[int], root: Path) -> list[dict[str, int]]:
 
 
 def _gpu_used(members: set[int]) -> int | None:
-    """What NVML says of these processes: nothing about other makers' GPUs, nor where it sees
+    """Return what NVML says of these processes: nothing about other makers' GPUs, nor where it sees
     only the process ids of the host from inside a container.
     """
     used = 0

@@ -101,7 +101,7 @@ class WaitQueue:
 
 
 def place_in(model: ScheduledModel, task: asyncio.Task[Any]) -> int | None:
-    """Where the request of ``task`` stands in the queue of its model; 1 is next."""
+    """Return where the request of ``task`` stands in the queue of its model; 1 is next."""
     return next((place for place, w in enumerate(model.queue, 1) if w.task is task), None)
 
 

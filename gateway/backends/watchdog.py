@@ -138,7 +138,7 @@ class Watchdog:
             looked, before = now, cpu
 
     async def _overdue(self, passed: float, used: float | None, cpu: float | None) -> Hang | None:
-        """What is wrong with what it works for, if anything is.
+        """Return what is wrong with what it works for, if anything is.
 
         ``used`` and ``cpu``: what it had used of processors ``passed`` seconds ago, and has now.
         """

@@ -89,7 +89,7 @@ class WebUi:
         self._reading: asyncio.Task[None] | None = None
 
     async def page(self) -> Mapping[str, WebUiFile]:
-        """All files, those of the llama-server that is installed now. Empty if it has none.
+        """Return all files, those of the llama-server that is installed now. Empty if it has none.
 
         Raises :class:`LoadFailed`.
         """
@@ -110,7 +110,7 @@ class WebUi:
         return self._files
 
     async def files(self) -> Mapping[str, WebUiFile]:
-        """All files, as they were when the page was asked for last."""
+        """Return all files, as they were when the page was asked for last."""
         return self._files if self._stamp is not None else await self.page()
 
     async def close(self) -> None:
@@ -176,7 +176,7 @@ def _temporary_folder(where: Path) -> str:
 async def _serving(
     argv: tuple[str, ...], environment: Environment, folder: Path, log: LogRing
 ) -> AsyncIterator[UpstreamPool | None]:
-    """A pool to a running llama-server, or None if it does not come up."""
+    """Yield a pool to a running llama-server, or None if it does not come up."""
     socket = environment.runtime_dir / "webui.sock"  # not in ``folder``: paths have to be short
     env = inherited(environment.for_children)
     env["LLAMA_CACHE"] = str(folder)  # where its router looks for models that were downloaded
@@ -239,7 +239,7 @@ async def _collect(pool: UpstreamPool) -> dict[str, WebUiFile]:
 
 
 def _unpack(path: str, headers: Mapping[str, bytes], body: bytes) -> tuple[WebUiFile, str]:
-    """The file, and its text where that may name other files."""
+    """Return the file, and its text where that may name other files."""
     packed = headers.get("Content-Encoding") == b"gzip"
     text = ""
     if _NAMES_OTHERS.fullmatch(path):

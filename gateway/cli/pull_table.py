@@ -16,7 +16,7 @@ _FITS: Final = {"yes": "yes", "partly": "in part on the GPU", "no": "no"}
 
 
 def ask(offer: Mapping[str, Any], take: Callable[[str | int], T]) -> T | None:
-    """What ``take`` makes of the one that somebody chooses, by its place or by a name.
+    """Return what ``take`` makes of the one that somebody chooses, by its place or by a name.
 
     ``offer`` is as `pull --json` prints it. ``None``: nobody says, and stderr says how to.
     """

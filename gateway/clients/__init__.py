@@ -202,7 +202,7 @@ CLIENTS: Final[Mapping[str, Setup]] = MappingProxyType(
 
 
 def models_named(setup: Setup, target: ClientTarget) -> Iterator[str]:
-    """The models that a key for it has to be good for, without personalities."""
+    """Yield the models that a key for it has to be good for, without personalities."""
     yield target.model
     if setup.embeds and target.embeddings is not None:
         yield target.embeddings

@@ -46,7 +46,7 @@ Each client below is with the gateway `{EXAMPLE.url}` and the model `{EXAMPLE.mo
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     return "\n".join([_HEAD, *(line for word in CLIENTS for line in _section(word))])
 
 

@@ -136,7 +136,7 @@ def _requests(example: Example) -> str:
 
 
 def _python(value: Any, depth: int = 0) -> str:
-    """A literal as ruff would format it, with what is short on one line."""
+    """Return a literal as ruff would format it, with what is short on one line."""
     short = _python_flat(value)
     if len(short) + 4 * depth <= 76 or not isinstance(value, dict | list) or not value:
         return short

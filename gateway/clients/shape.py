@@ -96,7 +96,7 @@ class Setup:
     ca_note: str | None = None
 
     def parts_for(self, target: ClientTarget) -> list[Part]:
-        """All parts for ``target``, with what makes the client trust its certificate."""
+        """Return all parts for ``target``, with what makes the client trust its certificate."""
         parts = self.parts(target)
         if target.ca is None or self.ca_variable is None:
             return parts
@@ -116,7 +116,7 @@ def _is_setting(part: Part) -> bool:
 
 
 def exports(variables: Mapping[str, str | None]) -> str:
-    """Lines of a shell; ``None`` is the key, by its variable."""
+    """Return lines of a shell; ``None`` is the key, by its variable."""
     return "".join(
         f'export {name}="${KEY}"\n' if value is None else f"export {name}={quoted(value)}\n"
         for name, value in variables.items()
@@ -125,12 +125,12 @@ def exports(variables: Mapping[str, str | None]) -> str:
 
 
 def quoted(value: str) -> str:
-    """One word of a shell."""
+    """Return one word of a shell."""
     return f'"{value}"' if value == CA_AT_HOME else shlex.quote(value)
 
 
 def toml(value: object) -> str:
-    """A value of TOML: its basic strings are JSON's, but for DEL (TOML 1.0, String)."""
+    """Return a value of TOML: its basic strings are JSON's, but for DEL (TOML 1.0, String)."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -155,5 +155,5 @@ def fields_text(fields: Mapping[str, str | None]) -> str:
 
 
 def key_line(target: ClientTarget, where: str) -> list[Part]:
-    """The key for a client that reads its variable: only if it has just been made."""
+    """Return the key for a client that reads its variable: only if it has just been made."""
     return [Part(where, "sh", exports({KEY: target.key}))] if target.key is not None else []

@@ -52,7 +52,9 @@ def load_partly(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Loaded, list[Problem]]:
-    """What is right of it, with the defaults for the rest, and every problem. Not to be served."""
+    """Return what is right of it, with the defaults for the rest, and every problem. Not to be
+    served.
+    """
     file = find_config(explicit)
     data: dict[str, Any] = {}
     problems: list[Problem] = []

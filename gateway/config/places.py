@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
-    """The configuration to use: the one asked for, else the first of the usual places."""
+    """Return the configuration to use: the one asked for, else the first of the usual places."""
     if explicit is not None:
         return Path(explicit)
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -20,7 +20,7 @@ def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def skeleton(name: str) -> Path:
-    """A file shipped with the gateway (``conf/gateway.yaml``, ``data/models.json``, ...).
+    """Return a file shipped with the gateway (``conf/gateway.yaml``, ``data/models.json``, ...).
 
     In a wheel they lie inside the package, in a checkout at its top.
     """
@@ -30,7 +30,7 @@ def skeleton(name: str) -> Path:
 
 
 def default_root() -> Path:
-    """Where things live without a configuration file.
+    """Return where things live without a configuration file.
 
     The working folder if it has a ``data/models.json``, else the user's data folder (XDG Base
     Directory Specification), so that trying the gateway out litters nobody's home.
@@ -42,6 +42,6 @@ def default_root() -> Path:
 
 
 def project_root(file: Path) -> Path:
-    """What relative paths in the configuration ``file`` are relative to."""
+    """Return what relative paths in the configuration ``file`` are relative to."""
     folder = file.expanduser().absolute().parent
     return folder.parent if folder.name == "conf" else folder

@@ -105,7 +105,7 @@ _ORIGIN = re.compile(
 
 
 def _origin(text: str) -> str:
-    """A web page's origin (RFC 6454), with ``*`` where :mod:`gateway.http.cors` knows it."""
+    """Return a web page's origin (RFC 6454), with ``*`` where :mod:`gateway.http.cors` knows it."""
     origin = text.strip().removesuffix("/")
     if origin == "*":
         return origin

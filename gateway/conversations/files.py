@@ -187,7 +187,7 @@ def _written(saved: Saved) -> bytes:
 
 
 def _read(facts: Path) -> Saved | None:
-    """What is written there; ``None`` if that can't be understood, or is another's name."""
+    """Return what is written there; ``None`` if that can't be understood, or is another's name."""
     try:
         fields: dict[str, Any] = orjson.loads(facts.read_bytes())
         links, sizes = bytes.fromhex(fields.pop("links")), tuple(fields.pop("sizes"))

@@ -165,7 +165,9 @@ class Turn:
         )
 
     def _seconds(self, ended: Ended) -> float | None:
-        """How long its prompt was read; what isn't streamed begins when all of it is written."""
+        """Return how long its prompt was read; what isn't streamed begins when all of it is
+        written.
+        """
         told = ended.usage
         if told is None or ended.began is None:
             return None

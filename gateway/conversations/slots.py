@@ -172,7 +172,7 @@ class ConversationSlots:
             )
 
     def _seconds(self, tokens: int) -> float:
-        """What it takes to compute so many."""
+        """Return what it takes to compute so many."""
         return self._shelf.seconds(self.fingerprint, tokens)
 
     # --- saving ------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class ConversationSlots:
 
 
 async def _act(pool: Upstream, slot: int, action: str, file: str) -> dict[str, Any]:
-    """What llama-server says to it; ``problem`` and ``status`` where it couldn't."""
+    """Return what llama-server says to it; ``problem`` and ``status`` where it couldn't."""
     try:
         target = f"/slots/{slot}?action={action}"
         request = UpstreamRequest("POST", target, _JSON, orjson.dumps({"filename": file}))

@@ -63,7 +63,7 @@ class Subject:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def machine(self) -> Machine:
-        """The machine's devices. They are looked at once, when first asked for."""
+        """Return the machine's devices. They are looked at once, when first asked for."""
         with self._lock:
             if not self._seen:
                 self._seen.append(read_machine(self.program, self.environ))

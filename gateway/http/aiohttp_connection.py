@@ -131,7 +131,7 @@ class AiohttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp takes it for the end
-        """The client sends no more, and may be gone; ``False``: the connection ends."""
+        """The client sends no more, and may be gone; return ``False`` where the connection ends."""
         if self._half_closed is not None:
             return True
         body = self._parsing
@@ -150,7 +150,7 @@ class AiohttpConnection(web.RequestHandler):
         return self._half_closed is not None
 
     def _probe(self) -> bytes:
-        """What can be written now that is no part of an answer."""
+        """Return what can be written now that is no part of an answer."""
         if self._request is None or self._request.version < HttpVersion11:
             return b""
         writer = self._request.writer
@@ -222,7 +222,7 @@ class AiohttpConnection(web.RequestHandler):
             self._parse(b"\0")
 
     def _parse(self, data: bytes) -> bool:
-        """Whether the parser has come to the end of a head, or has given up."""
+        """Return whether the parser has come to the end of a head, or has given up."""
         parsed = getattr(self, PARSED, None)
         before = len(parsed) if parsed is not None else 0
         super().data_received(data)

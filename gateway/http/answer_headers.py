@@ -52,7 +52,7 @@ class AnswerHeaders:
             headers["Strict-Transport-Security"] = hsts
 
     def hsts(self, request: RequestHead) -> str | None:
-        """The Strict-Transport-Security of its answer (RFC 6797, 6.1)."""
+        """Return the Strict-Transport-Security of its answer (RFC 6797, 6.1)."""
         if request.secure:
             return self._tls.hsts
         return self._proxies.hsts(request) if self._proxies.any else None

@@ -37,7 +37,7 @@ class Cors:
         self._patterns = [_compile(origin) for origin in wanted if origin != "*"]
 
     def allowed(self, origin: str) -> str | None:
-        """The value of Access-Control-Allow-Origin for ``origin``, or ``None``."""
+        """Return the value of Access-Control-Allow-Origin for ``origin``, or ``None``."""
         if self._any:
             return "*"
         return origin if any(p.fullmatch(origin) for p in self._patterns) else None
@@ -52,7 +52,7 @@ class Cors:
         answer["Access-Control-Expose-Headers"] = _EXPOSED
 
     def preflight(self, request: Mapping[str, str]) -> CIMultiDict[str]:
-        """The headers that answer an OPTIONS request with Access-Control-Request-Method."""
+        """Return the headers that answer an OPTIONS request with Access-Control-Request-Method."""
         answer: CIMultiDict[str] = CIMultiDict()
         answer["Vary"] = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
         origin = request.get("Origin")
@@ -70,7 +70,7 @@ class Cors:
 
 
 def _compile(origin: str) -> re.Pattern[str]:
-    """The pattern of one origin, as :mod:`gateway.config.schema` lets it through.
+    """Return the pattern of one origin, as :mod:`gateway.config.schema` lets it through.
 
     ``*.`` at the beginning of a host stands for one label or more, a ``*`` elsewhere in it for a
     part of one label (``https://my-app--*.web.app``, Firebase's previews), and as a port for any.

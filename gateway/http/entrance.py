@@ -19,7 +19,7 @@ class Entrance:
         self.listener = listener
 
     def __call__(self) -> FastConnection:
-        """The protocol of a new connection."""
+        """Return the protocol of a new connection."""
         return FastConnection(self.listener)
 
     async def close(self) -> None:

@@ -141,7 +141,7 @@ class FastConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """The client sends no more, and may be gone; ``False``: the connection ends."""
+        """The client sends no more, and may be gone; return ``False`` where the connection ends."""
         if self._closed or self._request is None or self._secure:
             return False
         if self._half_closed is None:
@@ -149,7 +149,7 @@ class FastConnection(asyncio.Protocol):
         return self._half_closed is not None
 
     def _probe(self) -> bytes:
-        """What can be written now that is no part of an answer."""
+        """Return what can be written now that is no part of an answer."""
         started = self._started_response
         if self._request is None or self._answered or (started is not None and started.finished):
             return b""
@@ -217,7 +217,7 @@ class FastConnection(asyncio.Protocol):
             wanted.set_result(None)
 
     def _read_head(self, data: bytes) -> tuple[Head, int, int] | None:
-        """The head that ``data`` begins with, and where its body begins and ends.
+        """Return the head that ``data`` begins with, and where its body begins and ends.
 
         None: it is not whole, or not for here, and all that is to be done has been done.
         """
@@ -396,5 +396,5 @@ class FastConnection(asyncio.Protocol):
 
 
 def _may_become_one(start: bytes) -> bool:
-    """Whether a head that begins with ``start`` can be one for here."""
+    """Return whether a head that begins with ``start`` can be one for here."""
     return POST.startswith(start[: len(POST)]) and start.count(b"\n") == start.count(b"\r\n")

@@ -85,7 +85,7 @@ def look_after(transport: asyncio.Transport, probe: Callable[[], bytes]) -> Half
 
 
 def _resets(transport: asyncio.Transport) -> select.epoll:
-    """What becomes readable when the connection is reset.
+    """Return what becomes readable when the connection is reset.
 
     The loop itself reads no more of a connection that has come to its end, and so misses it.
     """

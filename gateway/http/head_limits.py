@@ -47,7 +47,7 @@ def _head_too_large(limits: LimitSettings) -> HeadersTooLarge:
 
 
 def malformed(error: BaseException | None, limits: LimitSettings, over: bool) -> GatewayError:
-    """What aiohttp's parser has against a head, without a word of it.
+    """Return what aiohttp's parser has against a head, without a word of it.
 
     ``over``: all that came of it is over ``limits.max_head``.
     """

@@ -190,7 +190,9 @@ class Heads:
         return len(self._kept)
 
     def read(self, raw: bytes) -> tuple[Head, int] | None:
-        """The head ``raw`` and the length of the body behind it; None if that isn't for here."""
+        """Return the head ``raw`` and the length of the body behind it; None if that isn't for
+        here.
+        """
         length = _LENGTH.search(raw)
         if length is None or int(length[1]) > self._max_body:
             return None

@@ -55,11 +55,11 @@ class Hosts:
             raise Misdirected(refusal)
 
     def allows(self, given: str) -> bool:
-        """Whether :meth:`check` has nothing against one such header."""
+        """Return whether :meth:`check` has nothing against one such header."""
         return self._refusal(given) is None
 
     def lists(self, host: str) -> bool:
-        """Whether ``host``, as :func:`host_in` has it, is named in ``allowed_hosts``."""
+        """Return whether ``host``, as :func:`host_in` has it, is named in ``allowed_hosts``."""
         return host in self._names or any(host.endswith(end) for end in self._below)
 
     def _judge(self, given: str) -> str | None:
@@ -83,7 +83,7 @@ class Proxies:
         self.trusts: Callable[[str | None], bool] = functools.lru_cache(_KEPT)(self._trusts)
 
     def client(self, request: RequestHead) -> str | None:
-        """The address ``request`` came from: the last one that no trusted proxy vouches for.
+        """Return the address ``request`` came from: the last one that no trusted proxy vouches for.
 
         What stands left of it in X-Forwarded-For was written by a stranger.
         """
@@ -99,7 +99,7 @@ class Proxies:
         return address
 
     def hsts(self, request: RequestHead) -> str | None:
-        """The Strict-Transport-Security of an answer that a proxy in front sends over https.
+        """Return the Strict-Transport-Security of an answer that a proxy in front sends over https.
 
         That is what it says in X-Forwarded-Proto, at the end: left of it stands what others told
         the proxy. As over our own TLS, only a public name is bound.
@@ -118,7 +118,7 @@ class Proxies:
 
 
 def host_in(given: str) -> str | None:
-    """The host in a Host header, in lower case, without port; ``None`` if there is none."""
+    """Return the host in a Host header, in lower case, without port; ``None`` if there is none."""
     match = _HOST.fullmatch(given)
     return None if match is None else match[1].lower().removesuffix(".")
 
@@ -131,7 +131,9 @@ def _is_address(host: str) -> bool:
 
 
 def address_in(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address as proxies write it: ``1.2.3.4``, ``::1``, with or without brackets and port."""
+    """Return an address as proxies write it: ``1.2.3.4``, ``::1``, with or without brackets and
+    port.
+    """
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -83,7 +83,7 @@ class Listeners:
         return self._runner.entrance.listener
 
     async def names(self) -> list[str]:
-        """Names for other machines that are in the certificate, or that it is to have."""
+        """Return names for other machines that are in the certificate, or that it is to have."""
         if (acme := self._settings.tls.acme) is not None:
             return list(acme.domains)
         if self._certificate is not None:
@@ -176,7 +176,9 @@ class Listeners:
         return listener.addresses
 
     async def _hosts(self, port: int) -> Sequence[str]:
-        """Where to listen: of several hosts the addresses, of which each is listened on once."""
+        """Return where to listen: of several hosts the addresses, of which each is listened on
+        once.
+        """
         hosts = self._settings.hosts
         if len(hosts) == 1:
             return hosts
@@ -254,7 +256,7 @@ async def _tell_problems(reloader: CertificateReloader) -> None:
 
 
 def _leads_here(name: str) -> bool:
-    """Whether it is a name, and not an address, nor one that every machine has."""
+    """Return whether it is a name, and not an address, nor one that every machine has."""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name)
         return False

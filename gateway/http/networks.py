@@ -8,7 +8,7 @@ _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:1.2.3.4, an IPv4 address (RFC 4291, 
 
 
 def network_of(address: str | None) -> bytes | None:
-    """What counts as one client: an IPv4 address, or a /64 of IPv6, which one customer gets.
+    """Return what counts as one client: an IPv4 address, or a /64 of IPv6, which one customer gets.
 
     ``None`` for what is no address: a Unix socket has only local peers.
     """

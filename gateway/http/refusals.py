@@ -46,7 +46,7 @@ class Refusals:
     def refuse(
         self, start: bytes, error: GatewayError, client: str | None, *, logged: bool = True
     ) -> bytes:
-        """The whole answer that says ``error``; the connection is to be closed behind it.
+        """Return the whole answer that says ``error``; the connection is to be closed behind it.
 
         ``start``: what came, or its first :data:`BEGINNING` bytes. ``client``: its address.
         """

@@ -27,7 +27,7 @@ class Context(Protocol):
     """What the application knows of a request while it is answered."""
 
     def answer_headers(self) -> Collection[tuple[str, str]]:
-        """The header fields of its answer that say what became of this very request."""
+        """Return the header fields of its answer that say what became of this very request."""
 
 
 @dataclass(slots=True)
@@ -123,13 +123,15 @@ def as_bytes(
 
 
 def head_of(status: int, lines: bytes, framing: bytes) -> bytes:
-    """The head of an answer: ``lines`` and ``framing`` are header lines, each with its end."""
+    """Return the head of an answer: ``lines`` and ``framing`` are header lines, each
+    with its end.
+    """
     line = _STATUS_LINES.get(status) or _status_line(status)
     return b"".join((line, lines, _date_line(int(time.time())), framing, b"\r\n"))
 
 
 def length_line(size: int) -> bytes:
-    """The framing of a body of ``size`` bytes."""
+    """Return the framing of a body of ``size`` bytes."""
     return b"Content-Length: %d\r\n" % size
 
 

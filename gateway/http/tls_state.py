@@ -43,5 +43,5 @@ class TlsState:
         self.hsts = HSTS if public else None
 
     def named(self, host: str) -> bool:
-        """Whether ``host``, in lower case, is in the certificate (RFC 6125, 6.4.3)."""
+        """Return whether ``host``, in lower case, is in the certificate (RFC 6125, 6.4.3)."""
         return host in self.names or f"*.{host.partition('.')[2]}" in self.names

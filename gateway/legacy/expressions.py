@@ -55,7 +55,9 @@ class ExpressionReader(TokenReader):
         self._depth = 0
 
     def _expression(self, name: str) -> Value:
-        """The value that stands here; ``name``: whose it is. Raises :class:`NotUnderstood`."""
+        """Return the value that stands here; ``name``: whose it is. Raises
+        :class:`NotUnderstood`.
+        """
         self._depth += 1
         try:
             if self._depth > MOST_NESTED:
@@ -282,7 +284,7 @@ class ExpressionReader(TokenReader):
         return found
 
     def _object(self, name: str, brace: Token) -> dict[str, Value]:
-        """The members of an object; those that aren't understood are told, and left out."""
+        """Return the members of an object; those that aren't understood are told, and left out."""
         found: dict[str, Value] = {}
         while not self._take("}"):
             start, token, key = self._at, self._next, ""

@@ -84,7 +84,9 @@ class MigrationPlan:
 
 
 def plan(folder: Path) -> MigrationPlan:
-    """What becomes of the things in ``folder``, which is absolute. Blocking. Raises ``OSError``."""
+    """Return what becomes of the things in ``folder``, which is absolute. Blocking. Raises
+    ``OSError``.
+    """
     made = MigrationPlan(folder)
     config = _first(folder, CONFIGS)
     if config is not None:
@@ -150,7 +152,9 @@ def _take_settings(made: MigrationPlan, script: Script, settings: Mapping[str, S
 
 
 def _setting(made: MigrationPlan, name: str, one: Setting, *, uses_tls: bool) -> Iterator[Step]:
-    """What becomes of one setting that is understood. Values that are secret are not repeated."""
+    """Yield what becomes of one setting that is understood. Values that are secret are not
+    repeated.
+    """
     value = one.value
     if name == "host":
         yield _host(made, one)
@@ -182,7 +186,7 @@ def _setting(made: MigrationPlan, name: str, one: Setting, *, uses_tls: bool) ->
 
 
 def _missing(made: MigrationPlan, name: str, *, uses_tls: bool) -> Iterator[Step]:
-    """What it means that LLM-API's setting ``name`` isn't there."""
+    """Yield what it means that LLM-API's setting ``name`` isn't there."""
     if name == "host":
         was = "is not set: LLM-API was open to the network; here it is this machine only"
         yield Step(name, StepOutcome.TO_DO, f"{was} (host: 127.0.0.1)", "host")

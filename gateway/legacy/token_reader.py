@@ -117,7 +117,7 @@ class TokenReader:
 
 
 def _ends(last: Token, following: Token) -> bool:
-    """Whether a line break between these two ends a statement."""
+    """Return whether a line break between these two ends a statement."""
     goes_on = following.kind is TokenKind.PUNCTUATION and following.text not in (
         "{",
         "++",

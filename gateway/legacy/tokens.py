@@ -81,7 +81,9 @@ class _Scanner:
         self._at = 0
 
     def run(self, nested: int) -> Iterator[Token]:
-        """The tokens from here: to the end, or (``nested``) to the brace that closes ``${``."""
+        """Yield the tokens from here: to the end, or (``nested``) to the brace that
+        closes ``${``.
+        """
         text, depth = self._text, 0
         last: Token | None = None
         while True:
@@ -191,7 +193,7 @@ class _Scanner:
         raise NotUnderstood(start, "a template text without its end")
 
     def _characters(self) -> str:
-        """What the next characters of a text stand for."""
+        """Return what the next characters of a text stand for."""
         text, at = self._text, self._at
         if (match := _PLAIN.match(text, at)) is not None:
             self._at = match.end()

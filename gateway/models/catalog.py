@@ -56,7 +56,7 @@ EMPTY = Catalog(models=MappingProxyType({}), aliases=MappingProxyType({}))
 
 
 def parse_entry(name: str, entry: Any, *, file: str = "models.json") -> Model:
-    """The model ``name`` of an ``entry`` alone. Raises :class:`InvalidFiles`."""
+    """Return the model ``name`` of an ``entry`` alone. Raises :class:`InvalidFiles`."""
     spec, problems = _parse_entry(name, entry, file)
     if spec is None or problems:
         raise InvalidFiles(problems)
@@ -75,7 +75,7 @@ def parse_catalog(text: str, *, file: str = "models.json") -> Catalog:
 
 
 def parse_partly(text: str, *, file: str = "models.json") -> tuple[Catalog, list[Problem]]:
-    """What is right in the text of models.json, and every problem. Not to be served."""
+    """Return what is right in the text of models.json, and every problem. Not to be served."""
     try:
         data = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=reject_duplicates)
     except json.JSONDecodeError as error:

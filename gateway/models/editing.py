@@ -73,12 +73,12 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def not_written(file: Path, error: OSError) -> NotWritten:
-    """What is raised where ``file`` can't be written because of ``error``."""
+    """Return what is raised where ``file`` can't be written because of ``error``."""
     return (DiskFull if error.errno in _FULL else NotWritten)(file, error)
 
 
 def members(text: str, *, file: str = "models.json") -> list[Member]:
-    """The entries of the object that ``text`` is. Raises :class:`InvalidFiles`."""
+    """Return the entries of the object that ``text`` is. Raises :class:`InvalidFiles`."""
     try:
         if not isinstance(json.loads(text), dict):
             wanted = 'must be an object: {"model name": {"params": ...}}'
@@ -91,7 +91,7 @@ def members(text: str, *, file: str = "models.json") -> list[Member]:
 
 
 def _members(text: str) -> Iterator[Member]:
-    """Those of what is known to be a JSON object."""
+    """Yield those of what is known to be a JSON object."""
     value_of = JSONDecoder().raw_decode
     at = _skip(text, text.index("{") + 1)
     while text[at] != "}":
@@ -208,12 +208,12 @@ def _changed(text: str, value: Any, indent: str, style: _Style, *, flat: bool) -
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether both are the same in JSON, where 1 and true are not, nor 1 and 1.0."""
+    """Return whether both are the same in JSON, where 1 and true are not, nor 1 and 1.0."""
     return json.dumps(one) == json.dumps(other)
 
 
 def _indent_at(text: str, at: int) -> str:
-    """The white space that a line begins with."""
+    """Return the white space that a line begins with."""
     match = re.compile(r"[ \t]*").match(text, at)
     return match[0] if match is not None else ""
 
@@ -240,7 +240,9 @@ def _skip(text: str, at: int) -> int:
 
 
 def read(file: Path) -> bytes:
-    """What stands in ``file``; nothing, where there is none. Blocking. Raises ``OSError``."""
+    """Return what stands in ``file``; nothing, where there is none. Blocking. Raises
+    ``OSError``.
+    """
     try:
         return file.read_bytes()
     except FileNotFoundError:

@@ -36,7 +36,7 @@ class Endpoint:
     root: str
 
     def target(self, path: str) -> str:
-        """The target there of ``path`` as llama-server has it, with or without /v1."""
+        """Return the target there of ``path`` as llama-server has it, with or without /v1."""
         if path.startswith("/v1/"):
             return self.api + path[3:]
         return self.root + path
@@ -110,13 +110,15 @@ def check_key(reference: str) -> str:
 
 
 def key_variable(reference: str) -> str | None:
-    """The environment variable that ``reference`` names, if it names one."""
+    """Return the environment variable that ``reference`` names, if it names one."""
     kind, colon, rest = reference.partition(":")
     return rest if colon and kind == "env" else None
 
 
 def read_key(reference: str, environ: Mapping[str, str]) -> str:
-    """The key that ``reference`` means. Blocks. Raises ValueError, which does not repeat it."""
+    """Return the key that ``reference`` means. Blocks. Raises ValueError, which does
+    not repeat it.
+    """
     kind, colon, rest = reference.partition(":")
     if colon and kind == "env":
         if not (value := environ.get(rest, "").strip()):

@@ -223,7 +223,7 @@ ELSEWHERE: Final = tuple(name for name in ENTRY.model_fields if name in _REMOTE 
 
 
 def model_of(entry: Any) -> Model:
-    """The model that a validated ``entry`` is, of what its kind has."""
+    """Return the model that a validated ``entry`` is, of what its kind has."""
     given = {name: made_of(getattr(entry, name)) for name in entry.model_fields_set}
     if not entry.url:
         return LocalModel(**{name: given[name] for name in given.keys() & _LOCAL})

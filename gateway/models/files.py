@@ -119,7 +119,7 @@ def _faults_of_arguments(spec: LocalModel) -> Iterator[Fault]:
 
 
 def wrong_with(path: Path, kind: Kind) -> str | None:
-    """What is wrong with the file at ``path``, or ``None``."""
+    """Return what is wrong with the file at ``path``, or ``None``."""
     try:
         if kind is Kind.FOLDER:
             return None if path.is_dir() else f"the folder {path} does not exist"
@@ -216,7 +216,7 @@ def _what_else(start: bytes) -> str:
 
 
 def kind_of(header: Header) -> Kind:
-    """What a GGUF file is for, as its header says."""
+    """Return what a GGUF file is for, as its header says."""
     if header.values.get("general.architecture") == "clip":  # of before there were types
         return Kind.PROJECTOR
     kinds = {"adapter": Kind.ADAPTER, "mmproj": Kind.PROJECTOR}
@@ -235,7 +235,9 @@ def _wrong_kind(path: Path, header: Header, kind: Kind) -> str | None:
 
 
 def _wrong_parts(path: Path, header: Header) -> str | None:
-    """What is wrong with the other parts of a split file; llama.cpp finds them by their names."""
+    """Return what is wrong with the other parts of a split file; llama.cpp finds them by their
+    names.
+    """
     count = header.values.get("split.count")
     name = SPLIT.fullmatch(path.name)
     if name is None:

@@ -100,7 +100,7 @@ def read_header(
 
 
 def read_extent(file: Path) -> tuple[Header, int]:
-    """The key-values of ``file``, and the bytes that it must have for all of its weights.
+    """Return the key-values of ``file``, and the bytes that it must have for all of its weights.
 
     Blocking. Raises as :func:`read_header` does.
     """
@@ -111,7 +111,7 @@ def read_extent(file: Path) -> tuple[Header, int]:
 
 
 def is_reader(values: Mapping[str, Value]) -> bool:
-    """Whether the model with this header can't continue a text."""
+    """Return whether the model with this header can't continue a text."""
     architecture = values.get("general.architecture")
     return architecture in _READERS or values.get(f"{architecture}.attention.causal") is False
 
@@ -160,7 +160,7 @@ class _Reader:
         return Header(values, lengths)
 
     def extent(self, values: Mapping[str, Value]) -> int:
-        """Bytes of a whole file; to be asked when the header has been read to its end."""
+        """Return bytes of a whole file; to be asked when the header has been read to its end."""
         last = 0
         for _ in range(self._tensors):
             self._take(self._size())  # its name

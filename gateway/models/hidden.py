@@ -79,7 +79,7 @@ def with_secrets(entry: Mapping[str, Any], before: Mapping[str, Any]) -> dict[st
 
 
 def left_hidden(entry: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of ``entry`` that are still :data:`HIDDEN`, where nothing was."""
+    """Yield the keys of ``entry`` that are still :data:`HIDDEN`, where nothing was."""
     if entry.get("key") == HIDDEN:
         yield "key"
     if entry.get("env") == HIDDEN:

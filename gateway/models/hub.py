@@ -110,7 +110,9 @@ class Repository:
     left_out: int = 0
 
     def projector_for(self, variant: Variant) -> HubFile | None:
-        """The best of those that belong to a model of this name: as good as F32, at half of it."""
+        """Return the best of those that belong to a model of this name: as good as F32, at half of
+        it.
+        """
         if not self.projectors:
             return None
         wanted = variant.name.lower()
@@ -150,7 +152,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def check_revision(text: str) -> str:
-    """A branch, tag or commit. Raises :class:`BadRequest`."""
+    """Return a branch, tag or commit. Raises :class:`BadRequest`."""
     if not _REVISION.fullmatch(text) or ".." in text:
         raise BadRequest(
             f"the revision {text[:_SHOWN]!r} must be a branch, a tag or a commit", param="revision"
@@ -177,7 +179,7 @@ def safe_path(path: str) -> str | None:
 def repository(
     name: str, commit: str, files: Iterable[HubFile], *, gated: bool = False
 ) -> Repository:
-    """What is of use in a list of files; everything but GGUF is passed over."""
+    """Return what is of use in a list of files; everything but GGUF is passed over."""
     groups: defaultdict[tuple[str, str], list[HubFile]] = defaultdict(list)
     projectors: list[HubFile] = []
     left_out = 0
@@ -200,7 +202,7 @@ def repository(
 
 
 def choose(repository: Repository, wanted: str) -> Variant:
-    """The variant that ``wanted`` names: a quantisation, or (the end of) a file's name.
+    """Return the variant that ``wanted`` names: a quantisation, or (the end of) a file's name.
 
     Raises :class:`NotFound` with what there is, :class:`BadRequest` where several are meant, or
     where it has parts missing.
@@ -234,7 +236,7 @@ def complete(variant: Variant, repository: Repository) -> Variant:
 
 
 def recommended(repository: Repository, fits: Callable[[Variant], bool]) -> Variant | None:
-    """What to take if nobody says; ``None`` where nothing fits."""
+    """Return what to take if nobody says; ``None`` where nothing fits."""
     fitting = [one for one in repository.variants if not one.missing and fits(one)]
     rank = {quantisation: place for place, quantisation in enumerate(_PREFERRED)}
     preferred = [one for one in fitting if (one.quantisation or "") in rank]
@@ -251,7 +253,7 @@ def recommended(repository: Repository, fits: Callable[[Variant], bool]) -> Vari
 
 
 def base_name_of(stem: str) -> str:
-    """The name of a model without its quantisation; ``""`` where there is nothing else."""
+    """Return the name of a model without its quantisation; ``""`` where there is nothing else."""
     return QUANTISATION.sub("", f"-{stem}").strip("-._")
 
 

@@ -106,7 +106,7 @@ class Hub:
         return urlsplit(self.endpoint).hostname or self.endpoint
 
     def repository(self, reference: Reference, revision: str | None = None) -> Repository:
-        """What is in a repository now. Raises :class:`GatewayError`."""
+        """Return what is in a repository now. Raises :class:`GatewayError`."""
         with self._told(reference.repository, revision):
             info = self._hub.HfApi(endpoint=self.endpoint).model_info(
                 reference.repository, revision=revision, files_metadata=True, timeout=_PATIENCE
@@ -128,7 +128,8 @@ class Hub:
     def stream(
         self, where: Repository, file: HubFile, start: int
     ) -> Generator[bytes | None, None, None]:
-        """The bytes of a file from ``start`` on; ``None`` first where it begins at 0 all the same.
+        """Yield the bytes of a file from ``start`` on; ``None`` first where it begins at 0 all the
+        same.
 
         It may end early, to be asked again for the rest. Raises :class:`Interrupted` where the same
         may work in a moment, else :class:`GatewayError`.
@@ -174,7 +175,7 @@ class Hub:
 
     @contextmanager
     def _told(self, name: str, revision: str | None) -> Iterator[None]:
-        """What goes wrong inside, in words for a person."""
+        """Yield what goes wrong inside, in words for a person."""
         errors = self._errors
         try:
             yield

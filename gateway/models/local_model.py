@@ -97,7 +97,7 @@ class LocalModel(Model):
     require_gpu: bool = False
 
     def process_identity(self) -> tuple[object, ...]:
-        """What the llama-server process is made from."""
+        """Return what the llama-server process is made from."""
         return (
             self.params,
             self.template,
@@ -111,7 +111,7 @@ class LocalModel(Model):
         )
 
     def request_defaults(self) -> dict[str, object]:
-        """What a flag is not enough for.
+        """Return what a flag is not enough for.
 
         Older builds of llama-server forget ``--logit-bias`` with the first request (they clear it
         before they read the body's own), and xllamacpp cannot take it at all.

@@ -48,7 +48,7 @@ class Model(ABC):
 
     @abstractmethod
     def process_identity(self) -> tuple[object, ...]:
-        """What its backend is made from: if it changes, the backend must be started anew."""
+        """Return what its backend is made from: if it changes, the backend must be started anew."""
 
     @abstractmethod
     def request_defaults(self) -> dict[str, object]:

@@ -18,7 +18,8 @@ SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 def resolve_model_path(reference: str, llm_storage: Path) -> Path:
-    """The path that ``reference`` of models.json means; relative ones are below ``llm_storage``.
+    """Return the path that ``reference`` of models.json means; relative ones are below
+    ``llm_storage``.
 
     Backslashes separate folders, as in files written on Windows. ``package:NAME/FILE`` is a file
     inside an installed Python package, which is found and not imported. Raises
@@ -46,7 +47,9 @@ def resolve_model_path(reference: str, llm_storage: Path) -> Path:
 
 
 def files_of(spec: Model, llm_storage: Path) -> Iterator[Path]:
-    """The GGUF files of one model, whether they are there or not: its own, and those beside it."""
+    """Yield the GGUF files of one model, whether they are there or not: its own, and those beside
+    it.
+    """
     for reference in spec.files:
         try:
             yield resolve_model_path(reference, llm_storage)
@@ -55,7 +58,7 @@ def files_of(spec: Model, llm_storage: Path) -> Iterator[Path]:
 
 
 def named_files(catalog: Catalog, llm_storage: Path) -> Iterator[Path]:
-    """The files that models.json names, projectors and draft models too."""
+    """Yield the files that models.json names, projectors and draft models too."""
     for spec in catalog.models.values():
         yield from files_of(spec, llm_storage)
 
@@ -92,7 +95,7 @@ def package_folders(name: str) -> list[Path]:
 
 
 def split_parts(file: Path) -> list[Path]:
-    """Every part of a model split as ``NAME-00001-of-00003.gguf``; else just the file."""
+    """Return every part of a model split as ``NAME-00001-of-00003.gguf``; else just the file."""
     match = SPLIT.fullmatch(file.name)
     if match is None:
         return [file]

@@ -37,7 +37,7 @@ def _settable(value: str) -> str:
 
 
 def as_tuple(value: object) -> object:
-    """One text as a list of it."""
+    """Return one text as a list of one."""
     return (value,) if isinstance(value, str) else value
 
 

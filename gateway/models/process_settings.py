@@ -37,7 +37,7 @@ _HARMLESS: Final = {
 
 
 def refusals(before: Model, after: Model, llm_storage: Path) -> Iterator[Refusal]:
-    """What of the change from ``before`` is not for HTTP. Blocking: links are followed.
+    """Yield what of the change from ``before`` is not for HTTP. Blocking: links are followed.
 
     ``before`` is an empty one where there was no entry.
     """
@@ -92,7 +92,7 @@ def _harmless(arguments: tuple[str, ...]) -> bool:
 
 
 def _why_outside(reference: str, llm_storage: Path) -> str | None:
-    """Why ``reference`` may be a file outside ``llm_storage``; ``None``: it isn't."""
+    """Return why ``reference`` may be a file outside ``llm_storage``; ``None``: it isn't."""
     if reference.startswith("package:"):
         return "it is a file of a Python package, not one below llm_storage"
     plain = reference.replace("\\", "/")

@@ -102,13 +102,15 @@ class PullPlan:
         return sum(file.size for file in self.files)
 
     def place(self, file: HubFile) -> Path:
-        """Where a file goes: ``OWNER/REPO/its path``, as other programs store them as well."""
+        """Return where a file goes: ``OWNER/REPO/its path``, as other programs store
+        them as well.
+        """
         if safe_path(file.path) is None:
             raise ValueError(f"no name for a file: {file.path!r}")
         return self.storage.joinpath(*self.repository.id.split("/"), *file.path.split("/"))
 
     def part(self, file: HubFile) -> Path:
-        """Where it grows: another file in the repository never goes on from this one."""
+        """Return where it grows: another file in the repository never goes on from this one."""
         place = self.place(file)
         return place.with_name(f".{place.name}.{(file.sha256 or file.blob or '')[:12]}.part")
 
@@ -175,7 +177,7 @@ class _Pull:
             )
 
     def _is_there(self, file: HubFile, place: Path) -> bool:
-        """Whether the file is there already, and right."""
+        """Return whether the file is there already, and right."""
         if not place.exists():
             return False
         if place.stat().st_size == file.size:
@@ -269,7 +271,7 @@ class _Pull:
             time.sleep(min(left, 1.0))
 
     def _is_right(self, file: HubFile, stream: IO[bytes]) -> bool:
-        """Whether its hash is the hub's; read from the disk, where it will be used."""
+        """Return whether its hash is the hub's; read from the disk, where it will be used."""
         if file.sha256 is not None:
             found, wanted = hashlib.sha256(), file.sha256
         else:
@@ -304,7 +306,7 @@ class _Pull:
 
 @contextlib.contextmanager
 def _writing(storage: Path) -> Iterator[None]:
-    """What the disk says, in words for a person."""
+    """Yield what the disk says, in words for a person."""
     try:
         yield
     except GatewayError:

@@ -38,7 +38,7 @@ class RemoteModel(Model):
     timeout: float = 600.0
 
     def process_identity(self) -> tuple[object, ...]:
-        """The servers, and how they are asked."""
+        """Return the servers, and how they are asked."""
         return (
             self.params,
             self.embeddings,

@@ -76,7 +76,7 @@ class Found:
 
 
 def scan(folder: Path, *, leave_out: Iterable[Path] = (), root: Path | None = None) -> list[Found]:
-    """Every GGUF file below ``folder``, by folder and name. Raises ``OSError``.
+    """Return every GGUF file below ``folder``, by folder and name. Raises ``OSError``.
 
     Of the models in ``leave_out`` (absolute paths) nothing is read. ``root``: ``llm_storage``,
     where that is not ``folder``.
@@ -91,7 +91,9 @@ def scan(folder: Path, *, leave_out: Iterable[Path] = (), root: Path | None = No
 
 
 def look_at(file: Path, root: Path) -> Found:
-    """What one file is; the first, of several parts. ``root``: ``llm_storage``, made absolute."""
+    """Return what one file is; the first, of several parts. ``root``: ``llm_storage``, made
+    absolute.
+    """
     reference = _reference(file, root)
     parts = split_parts(file)
     found = Found(file, reference, sum(map(_size, parts)), len(parts))
@@ -110,7 +112,7 @@ def look_at(file: Path, root: Path) -> Found:
 
 
 def with_projector(found: Found, root: Path) -> Found:
-    """A model, with the projector that lies beside it."""
+    """Return a model, with the projector that lies beside it."""
     beside = [
         look_at(file, root)
         for file in found.file.parent.glob("*.gguf")
@@ -123,7 +125,9 @@ def with_projector(found: Found, root: Path) -> Found:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Each GGUF file once, however many links lead to it; hidden folders are not looked into."""
+    """Yield each GGUF file once, however many links lead to it; hidden folders are not
+    looked into.
+    """
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     root.stat()  # raises, where others that can't be read are just left out
@@ -288,7 +292,7 @@ def _with_one_of(model: Found, projectors: list[Found], names: set[str]) -> Foun
 
 
 def base_name(file: Path) -> str:
-    """The name of a model's file without its part and its quantisation."""
+    """Return the name of a model's file without its part and its quantisation."""
     stem = file.name[:-5] if file.name.lower().endswith(".gguf") else file.name
     return QUANTISATION.sub("", PART.sub("", stem)) or stem
 

@@ -31,5 +31,5 @@ class TransferSpeed:
 
 
 def seconds_left(left: int, speed: float | None) -> float | None:
-    """How long ``left`` bytes take; ``None``: nobody knows."""
+    """Return how long ``left`` bytes take; ``None``: nobody knows."""
     return left / speed if speed else None

@@ -82,7 +82,7 @@ class Metered(Outcome):
         return self
 
     def so_far(self) -> UnderWay:
-        """What is known of it, while it is under way."""
+        """Return what is known of it, while it is under way."""
         context, principal = self._context, self._context.principal
         come = self.answer.events if self.answer is not None else 0
         return UnderWay(
@@ -138,7 +138,7 @@ class Metered(Outcome):
         self._add(usage, time.perf_counter())
 
     def _told(self, sent: Call) -> tuple[Usage, bool]:
-        """What an answer took, as far as it told, and whether that is all."""
+        """Return what an answer took, as far as it told, and whether that is all."""
         usage, hung_up = self.usage, self._cut
         if usage is None:
             path = sent.target.partition("?")[0]

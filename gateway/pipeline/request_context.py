@@ -58,7 +58,7 @@ class RequestContext:
         return error.told(in_full=self.principal.may(Scope.ADMIN), request_id=self.id)
 
     def answer_headers(self) -> list[tuple[str, str]]:
-        """The header fields of its answer that say what became of this very request."""
+        """Return the header fields of its answer that say what became of this very request."""
         found = [("X-Request-Id", self.id)]
         if self.model is not None:
             found.append(("X-Gateway-Model", _header_text(self.model)))
@@ -69,7 +69,7 @@ class RequestContext:
 
 @functools.lru_cache(256)
 def _header_text(text: str) -> str:
-    """A name as a header value: printable ASCII as it is, the rest percent-encoded."""
+    """Return a name as a header value: printable ASCII as it is, the rest percent-encoded."""
     if text.isascii() and text.isprintable():
         return text
     from urllib.parse import quote

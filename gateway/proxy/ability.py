@@ -67,7 +67,7 @@ _WHY: Mapping[str, str] = MappingProxyType(
 
 
 def lacks(spec: Model) -> Mapping[str, str]:
-    """What ``spec`` can't do -> why, in one sentence for clients."""
+    """Return what ``spec`` can't do -> why, in one sentence for clients."""
     if not isinstance(spec, LocalModel):
         return NOTHING
     missing = {
@@ -86,11 +86,11 @@ def lacks(spec: Model) -> Mapping[str, str]:
 
 
 def sentence(ability: str, model: str) -> str:
-    """That ``model`` lacks ``ability``, and what to change."""
+    """Return that ``model`` lacks ``ability``, and what to change."""
     return f"the model {model!r} {_WHY[ability]}"
 
 
 def is_set(spec: LocalModel, switch: re.Pattern[str]) -> bool:
-    """Whether ``extraArgs`` has such a flag, or ``env`` such a variable."""
+    """Return whether ``extraArgs`` has such a flag, or ``env`` such a variable."""
     flags = (argument.partition("=")[0].replace("_", "-") for argument in spec.extra_args)
     return any(map(switch.fullmatch, (*flags, *spec.env)))

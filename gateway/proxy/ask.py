@@ -97,7 +97,7 @@ async def _once(
 
 
 async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
-    """The JSON events of a stream (WHATWG HTML, Server-sent events; llama-server uses LF)."""
+    """Yield the JSON events of a stream (WHATWG HTML, Server-sent events; llama-server uses LF)."""
     rest = b""
     async for piece in sink:
         head = sink.head
@@ -123,7 +123,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _said(event: dict[str, Any]) -> Iterator[str]:
-    """The text in each of the choices of an event, of which there may be none."""
+    """Yield the text in each of the choices of an event, of which there may be none."""
     try:
         for choice in event.get("choices") or ():
             text = (choice.get("delta") or {}).get("content") or ""

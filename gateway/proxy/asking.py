@@ -68,7 +68,7 @@ def ask_to_tell(body: dict[str, Any], target: str, *, here: bool) -> Asked:
 
 
 def _wants_logprobs(body: dict[str, Any]) -> bool:
-    """Whether an answer tells of each token, which counts them.
+    """Return whether an answer tells of each token, which counts them.
 
     In the stream of a chat those lack that it doesn't show: the end, a tag.
     """

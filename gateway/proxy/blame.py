@@ -50,7 +50,7 @@ def read_failure(
     answer: bytes,
     said: Headers = (),
 ) -> Failure:
-    """The error in ``answer``, which ``model`` gave to ``asked`` at ``target``.
+    """Return the error in ``answer``, which ``model`` gave to ``asked`` at ``target``.
 
     ``here``: it is one of our own, whose entry in models.json can be changed. ``asked`` is the
     body as the client sent it; a streamed one can't be looked into any more. ``said``: the
@@ -84,7 +84,7 @@ async def failure_of(
     answer: bytes,
     said: Headers = (),
 ) -> Failure:
-    """The same as :func:`read_failure`, where a large body must keep nobody else waiting."""
+    """Return the same as :func:`read_failure`, where a large body must keep nobody else waiting."""
     if not isinstance(asked, bytes) or is_small(asked):
         return read_failure(model, here, target, asked, status, answer, said)
     about = model, here, target, status, answer, [*said]
@@ -102,7 +102,7 @@ def _read_elsewhere(
 
 
 def media_in(body: dict[str, Any]) -> Place | None:
-    """The first picture or sound in a body."""
+    """Return the first picture or sound in a body."""
     for name in ("messages", "input", "prompt", "content"):
         for at, value in _walk(name, body.get(name)):
             kind = value.get("type")
@@ -150,7 +150,7 @@ def _arguments_of_chat(messages: Any) -> Iterator[Place]:
 
 
 def _arguments(items: Any) -> Iterator[Place]:
-    """The same in the input of Responses."""
+    """Yield the same in the input of Responses."""
     for index, item in _objects(items):
         if item.get("type") == "function_call" and (wrong := _no_json(item.get("arguments"))):
             yield f"input[{index}].arguments", wrong
@@ -191,7 +191,7 @@ def _objects(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _walk(name: str, value: Any) -> Iterator[tuple[_At, dict[str, Any]]]:
-    """Every object in ``value``, outer ones first.
+    """Yield every object in ``value``, outer ones first.
 
     No recursion, and no place written down before it is wanted: clients choose how deep it is, and
     how long its keys are.
@@ -209,7 +209,7 @@ def _walk(name: str, value: Any) -> Iterator[tuple[_At, dict[str, Any]]]:
 
 
 def _written(at: _At) -> str:
-    """A place as the text of ``param``, shortened if it's far too long."""
+    """Return a place as the text of ``param``, shortened if it's far too long."""
     steps = []
     outer, key = at
     while outer is not None:

@@ -39,7 +39,7 @@ class NotJson(BadRequest):
 
 
 def parse_object(raw: bytes, most: int = MAX_VALUES) -> JsonObject:
-    """The JSON object in ``raw``, which may hold ``most`` values.
+    """Return the JSON object in ``raw``, which may hold ``most`` values.
 
     Raises :class:`NotJson` with what is wrong and where.
     """
@@ -87,7 +87,7 @@ def _has_long_number(raw: bytes) -> bool:
 
 
 def _has_each_key_once(raw: bytes, parsed: Any) -> bool:
-    """Whether no object in ``raw`` has a key twice; False if that can't be told so cheaply.
+    """Return whether no object in ``raw`` has a key twice; False if that can't be told so cheaply.
 
     Each key has a colon behind it, and a key that was given twice has one less when it is written
     again. Colons within texts are the same in both, unless one came as an escape.
@@ -139,7 +139,7 @@ def _refuse(text: str) -> NoReturn:
 
 
 def with_responses(answer: bytes, parsed: Any) -> bytes:
-    """A chat completion with ``responses``, the text of its first choice, added at its end.
+    """Return a chat completion with ``responses``, the text of its first choice, added at its end.
 
     Clients of the old system read that field. All other bytes stay as llama-server sent them; so
     does an answer that is no chat completion.
@@ -176,6 +176,6 @@ def _merge(into: JsonObject, fixed: Mapping[str, Any]) -> None:
 
 
 def json_type(value: object) -> str:
-    """What kind of JSON value ``value`` is, for error messages."""
+    """Return what kind of JSON value ``value`` is, for error messages."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")

@@ -140,7 +140,7 @@ class Bounds:
         return False
 
     def longest(self, of_key: int | None) -> tuple[int | None, str]:
-        """How many tokens an answer may have, and what says so."""
+        """Return how many tokens an answer may have, and what says so."""
         most = self.max_tokens
         if of_key is not None and (most is None or of_key < most):
             return of_key, "max_tokens of the key"
@@ -322,7 +322,7 @@ def _refuse(name: str, value: Any) -> NoReturn:
 
 
 def _text_size(held: Any) -> int:
-    """Bytes of all texts in a part of a body, but for pictures and sounds."""
+    """Return bytes of all texts in a part of a body, but for pictures and sounds."""
     size, left = 0, [held]
     while left:
         value = left.pop()
@@ -351,7 +351,7 @@ def _length(item: Any) -> int:
 
 
 def _is_tokens(value: list[Any]) -> bool:
-    """Whether a list is one prompt, of tokens or of tokens and texts.
+    """Return whether a list is one prompt, of tokens or of tokens and texts.
 
     By its first: llama-server refuses a list of prompts in which one is a number.
     """

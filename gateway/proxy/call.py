@@ -175,7 +175,7 @@ class Outcome:
     slots: asyncio.Task[bytes | None] | None = None
 
     def meaning(self, broke: BaseException) -> GatewayError:
-        """The error that ``broke`` is, or means; raises it where it is none."""
+        """Return the error that ``broke`` is, or means; raises it where it is none."""
         if isinstance(broke, GatewayError):
             return broke
         error = self.ending.meaning(broke) if self.ending is not None else None

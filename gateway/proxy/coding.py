@@ -47,7 +47,7 @@ class Decoder(Protocol):
     """Unpacks one body."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What ``data`` brings, in pieces, some of them empty. Raises :class:`Damaged`."""
+        """Yield what ``data`` brings, in pieces, some of them empty. Raises :class:`Damaged`."""
 
     def end(self) -> None:
         """There is no more. Raises :class:`Damaged` if there should be."""
@@ -174,7 +174,9 @@ if _brotli is not None:
 
 
 def unpacked(coding: str, data: bytes, most: int) -> bytes:
-    """The beginning of what ``data`` holds, about ``most`` bytes; nothing if it can't be read."""
+    """Return the beginning of what ``data`` holds, about ``most`` bytes; nothing if it can't be
+    read.
+    """
     if (make := DECODERS.get(coding.strip().lower())) is None:
         return b""
     found = b""

@@ -20,7 +20,8 @@ _CLOSE: Final = 8
 
 
 def at_work(said: bytes, prompt: int, answers: int) -> dict[int, int]:
-    """What the slots working at a prompt of so many tokens have written, of ``answers`` to it.
+    """Return what the slots working at a prompt of so many tokens have written, of ``answers`` to
+    it.
 
     Tokens, by the number of the task. Of more slots than that, they are those whose prompts are
     next to it in length, and of these the ones that have written most: who is served at the same
@@ -35,7 +36,7 @@ def at_work(said: bytes, prompt: int, answers: int) -> dict[int, int]:
 
 
 def written(said: bytes) -> dict[int, int]:
-    """What all slots at work have written: tokens, by the number of the task."""
+    """Return what all slots at work have written: tokens, by the number of the task."""
     return {task: _written(slot) for task, slot in _working(said).items()}
 
 
@@ -55,7 +56,7 @@ def _working(said: bytes) -> dict[int, dict[str, Any]]:
 
 
 def _read(slot: dict[str, Any]) -> int:
-    """The length of the prompt that a slot works at."""
+    """Return the length of the prompt that a slot works at."""
     return _number(slot.get("n_prompt_tokens_processed")) + _number(
         slot.get("n_prompt_tokens_cache")
     )

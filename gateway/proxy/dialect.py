@@ -56,7 +56,7 @@ class Dialect:
 
 
 def anthropic_body(status: int, message: str) -> dict[str, Any]:
-    """An error as Anthropic's API has it."""
+    """Return an error as Anthropic's API has it."""
     kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     return {"type": "error", "error": {"type": kind, "message": message}}
 

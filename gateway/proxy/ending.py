@@ -54,7 +54,7 @@ class Ending:
         self.end(TimeIsUp(f"the answer has taken longer than one may here: {allowed}"))
 
     def meaning(self, broke: BaseException) -> GatewayError | None:
-        """What ``broke`` is, if it's an error or this request's end; otherwise None."""
+        """Return what ``broke`` is, if it's an error or this request's end; otherwise None."""
         if isinstance(broke, GatewayError):
             return broke
         if self._error is None or self.task.uncancel() > 0:

@@ -116,7 +116,7 @@ class Failure:
 
     @classmethod
     def read(cls, status: int, answer: bytes, said: Iterable[tuple[bytes, bytes]] = ()) -> Failure:
-        """The error in the body of an answer, whatever that is; ``said``: its headers.
+        """Return the error in the body of an answer, whatever that is; ``said``: its headers.
 
         What the client must change is 400 always: told that it broke by chance, it would send the
         same again.
@@ -167,7 +167,7 @@ class Failure:
         return serialise({"error": shaped})
 
     def as_error(self, what: str = "") -> GatewayError:
-        """The same as an error of ours, ``what`` before the message."""
+        """Return the same as an error of ours, ``what`` before the message."""
         kind = _KINDS.get(self.status) or (BadRequest if self.status < 500 else BackendError)
         told = {} if self.retry_after is None else {"Retry-After": self.retry_after}
         param = self.fields.get("param")
@@ -180,7 +180,9 @@ class Failure:
 
 
 def _fields(answer: bytes) -> dict[str, Any]:
-    """The error object, whatever is nearest to one: not all servers elsewhere speak as OpenAI."""
+    """Return the error object, whatever is nearest to one: not all servers elsewhere speak as
+    OpenAI.
+    """
     try:
         said = orjson.loads(answer)
     except ValueError:

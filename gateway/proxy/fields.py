@@ -95,7 +95,8 @@ def shapings(
     fixed: Mapping[str, Any],
     over: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Mapping[str, Shaping] | None:
-    """What ``stripParams`` and ``setParams`` do to a body, by the name of its message format.
+    """Return what ``stripParams`` and ``setParams`` do to a body, by the name of its message
+    format.
 
     ``over``: by that name, what a personality sets, which wins over ``fixed``.
 
@@ -135,7 +136,7 @@ def _shaping(kind: str, strip: tuple[str, ...], fixed: Mapping[str, Any]) -> Sha
 
 
 def _name_in(kind: str, name: str, fixed: Mapping[str, Any]) -> str:
-    """What ``kind`` calls the field ``name``, unless that is set as well."""
+    """Return what ``kind`` calls the field ``name``, unless that is set as well."""
     one = _BY_NAME.get(name)
     read = one.read.get(kind) if one is not None else None
     if read is None or name in read:

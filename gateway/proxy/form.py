@@ -35,7 +35,7 @@ _FOLDED = re.compile(rb"\r\n(?=[ \t])")
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary that a Content-Type names.
+    """Return the boundary that a Content-Type names.
 
     Raises :class:`UnsupportedMediaType` for what is no form, :class:`BadRequest` for one without.
     """
@@ -53,14 +53,14 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def content_type_of(boundary: bytes) -> bytes:
-    """The Content-Type of a form with this ``boundary``, which nobody can read otherwise."""
+    """Return the Content-Type of a form with this ``boundary``, which nobody can read otherwise."""
     if _TOKEN.fullmatch(boundary):
         return b"multipart/form-data; boundary=" + boundary
     return b'multipart/form-data; boundary="%b"' % boundary
 
 
 def field_name(headers: bytes) -> bytes | None:
-    """The name of the field whose part has these ``headers``, or None if they give it none.
+    """Return the name of the field whose part has these ``headers``, or None if they give it none.
 
     Raises :class:`BadRequest` for what two readers could understand differently: then a file's
     name, say, could be a field to one of them.
@@ -90,7 +90,9 @@ def field_name(headers: bytes) -> bytes | None:
 
 
 def _names(pattern: re.Pattern[bytes], parameters: bytes) -> tuple[list[bytes], bool]:
-    """Every ``name`` among the parameters as ``pattern`` reads them, and whether it reads all."""
+    """Return every ``name`` among the parameters as ``pattern`` reads them, and whether it reads
+    all.
+    """
     names: list[bytes] = []
     at = 0
     while found := pattern.match(parameters, at):
@@ -160,7 +162,9 @@ class ModelField:
         return bytes(self.read[2:])
 
     def renamed(self, model: str) -> bytes:
-        """What was fed, with ``model`` in that field, which becomes the first if there was none."""
+        """Return what was fed, with ``model`` in that field, which becomes the first if there was
+        none.
+        """
         name = model.encode()
         if self._value is not None:
             start, end = self._value
@@ -169,7 +173,7 @@ class ModelField:
         return self.part(b"model", name) + self.body
 
     def part(self, name: bytes, value: bytes) -> bytes:
-        """A field as it may stand before what was fed."""
+        """Return a field as it may stand before what was fed."""
         head = b'Content-Disposition: form-data; name="%b"' % name
         return b"--%b\r\n%b\r\n\r\n%b\r\n" % (self._boundary, head, value)
 
@@ -179,7 +183,9 @@ class ModelField:
         self.feed(data)
 
     def _step(self) -> bool:
-        """One delimiter, the headers of one part, or the name; False: more is needed first."""
+        """Read one delimiter, the headers of one part, or the name; return False where more
+        is needed first.
+        """
         match self._inside:
             case _Inside.PART:
                 return self._to_a_delimiter()

@@ -43,10 +43,10 @@ class Gatherer(Protocol):
         """A piece of the stream, as it came."""
 
     def usage(self) -> Usage | None:
-        """That of all answers, as far as they have told."""
+        """Return that of all answers, as far as they have told."""
 
     def answer(self) -> Any:
-        """The whole answer."""
+        """Return the whole answer."""
 
 
 class _Events:
@@ -80,7 +80,7 @@ class _Events:
         raise NotImplementedError
 
     def usage(self) -> Usage | None:
-        """That of all answers, as far as they have told."""
+        """Return that of all answers, as far as they have told."""
         return self._answers.usage()
 
 
@@ -102,7 +102,7 @@ class GatheredChoices(_Events):
         return self.done
 
     def answer(self) -> dict[str, Any]:
-        """The whole answer."""
+        """Return the whole answer."""
         used = self._used or Usage()
         first = self._first
         kind = first.get("object", "")
@@ -177,7 +177,7 @@ class _Choice:
             self._calls[place][1].append(said.get("arguments") or "")
 
     def whole(self, index: int) -> dict[str, Any]:
-        """All of it, with the fields in llama-server's order."""
+        """Return all of it, with the fields in llama-server's order."""
         logprobs = None if self._logprobs is None else {"content": self._logprobs}
         if self._text is not None:
             text, reason = "".join(self._text), self._reason
@@ -213,7 +213,7 @@ class Completions(_Events):
         return bool(self._whole) and self._pieces.keys() <= self._whole.keys()
 
     def answer(self) -> Any:
-        """The whole answer: a list, if there are several."""
+        """Return the whole answer: a list, if there are several."""
         answers = [self._one(index) for index in sorted(self._whole)]
         return answers[0] if len(answers) == 1 else answers
 
@@ -250,6 +250,6 @@ def _chosen(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
 
 
 def status_of(error: dict[str, Any]) -> int:
-    """The status that an answer would have had which says ``error``."""
+    """Return the status that an answer would have had which says ``error``."""
     code = error.get("code")
     return code if type(code) is int and 400 <= code < 600 else 500

@@ -115,7 +115,7 @@ def measure_grammar(text: str, max_depth: int) -> Measure:
 
 
 def measure_pattern(text: str, max_depth: int) -> Measure:
-    """The same for a regular expression."""
+    """Return the same for a regular expression."""
     return _measure(_REGEX.finditer(text), max_depth)
 
 
@@ -233,7 +233,7 @@ def _choices(bodies: list[list[list[_Part]]]) -> int:
 
 
 def _inner_first(bodies: list[list[list[_Part]]]) -> Iterator[int]:
-    """The rules, those that a rule names before it, as far as they don't name each other."""
+    """Yield the rules, those that a rule names before it, as far as they don't name each other."""
     seen: set[int] = set()
     for start in range(len(bodies)):
         path: list[tuple[int, Iterator[int]]] = []

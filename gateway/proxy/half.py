@@ -28,7 +28,7 @@ _SURROGATE = re.compile(rb"(\\+)u[dD][89abAB][0-9a-fA-F]{2}\Z")
 
 
 def last_event(half: bytes | None, name: str, error: Mapping[str, Any], message: str) -> bytes:
-    """What ends a stream of which ``half`` an event has gone out (None: that isn't known).
+    """Return what ends a stream of which ``half`` an event has gone out (None: that isn't known).
 
     ``error`` is the object that says so, ``name`` that of its event (may be empty). Where an event
     is begun that can't be brought to an end, ``message`` goes out as a comment: a client drops
@@ -52,7 +52,7 @@ def last_event(half: bytes | None, name: str, error: Mapping[str, Any], message:
 
 
 def rest_of(begun: bytes, members: Mapping[str, Any]) -> bytes | None:
-    """What makes ``begun`` the JSON text of an object, ``members`` among its own.
+    """Return what makes ``begun`` the JSON text of an object, ``members`` among its own.
 
     None where it can't become one. What was a whole object already is left to itself: then this is
     an event of its own.
@@ -148,13 +148,13 @@ def _rest_of_text(begun: bytes) -> bytes:
 
 
 def _needs_second(text: bytes) -> bool:
-    """Whether it ends with the first half of a pair of surrogates."""
+    """Return whether it ends with the first half of a pair of surrogates."""
     found = _SURROGATE.search(text)
     return found is not None and len(found[1]) % 2 == 1
 
 
 def _rest_of_character(text: bytes) -> bytes:
-    """Bytes that complete the last character, in UTF-8 (RFC 3629, 4)."""
+    """Return bytes that complete the last character, in UTF-8 (RFC 3629, 4)."""
     for have in range(1, min(3, len(text)) + 1):
         byte = text[-have]
         if byte >= 0xC0:

@@ -70,7 +70,7 @@ STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 
 def to_client(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """The headers of a backend's answer that the client gets."""
+    """Return the headers of a backend's answer that the client gets."""
     return _to_client(tuple(headers))
 
 
@@ -84,7 +84,7 @@ def _to_client(headers: tuple[tuple[bytes, bytes], ...]) -> HeaderList:
 
 
 def of_error(passed: HeaderList, when: str | None, *, fleeting: bool) -> HeaderList:
-    """The same headers for an error, whose body has become JSON.
+    """Return the same headers for an error, whose body has become JSON.
 
     ``when``: its ``Retry-After``, where that is missing. ``fleeting``: whether the same request
     may succeed if it is sent again; where it may not, OpenAI's and Anthropic's clients are told so.
@@ -97,13 +97,13 @@ def of_error(passed: HeaderList, when: str | None, *, fleeting: bool) -> HeaderL
 
 
 def as_json(passed: HeaderList) -> HeaderList:
-    """The same headers for a body that has become JSON."""
+    """Return the same headers for a body that has become JSON."""
     others = [pair for pair in passed if pair[0].lower() != "content-type"]
     return (*others, ("Content-Type", "application/json; charset=utf-8"))
 
 
 def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """When to come back, after an answer of a backend with ``status`` and these headers.
+    """Return when to come back, after an answer of a backend with ``status`` and these headers.
 
     As the backend says it (RFC 9110, 10.2.3: seconds, or a date), or what it should have said.
     """
@@ -126,5 +126,5 @@ def vary(said: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The value of the header ``name`` (lower case), or ``None``."""
+    """Return the value of the header ``name`` (lower case), or ``None``."""
     return next((value for key, value in headers if key.lower() == name), None)

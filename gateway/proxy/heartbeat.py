@@ -41,7 +41,7 @@ class Passed(Protocol):
         """Whether the last event of all is among it."""
 
     def half(self) -> bytes | None:
-        """What of an event that isn't complete yet; None where that is not known."""
+        """Return what of an event that isn't complete yet; None where that is not known."""
 
 
 #: Makes a heartbeat: ``(words, waiting)``, a remark without line ends, and whether a model is
@@ -50,7 +50,7 @@ Pulse = Callable[[bytes, bool], bytes]
 
 
 def comment(words: bytes, waiting: bool = False) -> bytes:
-    """A comment (WHATWG HTML, 9.2.5) without a blank line behind it.
+    """Return a comment (WHATWG HTML, 9.2.5) without a blank line behind it.
 
     With one, openai-go before 3.50 takes it for an event without data, and gives up.
     """
@@ -107,7 +107,9 @@ class Heartbeat:
         self.waiting = self._flush = self._passed = None
 
     async def settled(self) -> StartedResponse | None:
-        """The stream, if it has been started. Until it :meth:`flows`, nothing more happens here."""
+        """Return the stream, if it has been started. Until it :meth:`flows`, nothing more happens
+        here.
+        """
         self._held = True
         if self._opening is not None:
             await asyncio.wait([self._opening])
@@ -163,7 +165,7 @@ class Heartbeat:
 
 
 def is_between_events(half: bytes) -> bool:
-    """Whether there is nothing in ``half`` but comments."""
+    """Return whether there is nothing in ``half`` but comments."""
     return not half or (
         half.endswith(b"\n") and all(line.startswith(b":") for line in half.splitlines())
     )

@@ -68,7 +68,7 @@ _STYLES = {
 
 
 def systems(format: MessageFormat, body: JsonObject) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The roles that speak for the application: those at the beginning, and those later on.
+    """Return the roles that speak for the application: those at the beginning, and those later on.
 
     ``instructions`` and ``system`` are at the beginning as well. The later ones are given once
     each, in the order of the alphabet.
@@ -133,7 +133,9 @@ class _Writer:
         return self._out
 
     def _within_calls(self, upcoming: JsonObject | None) -> bool:
-        """Whether what comes next is the result of a call, or one more call beside the last."""
+        """Return whether what comes next is the result of a call, or one more call
+        beside the last.
+        """
         if upcoming is None:
             return False
         call, result = self._style.of_tools(upcoming)
@@ -176,7 +178,7 @@ class _Writer:
             self._out[-1] = {**self._out[-1], "content": self._joined(self._contents)}
 
     def _joined(self, contents: list[Any]) -> Any:
-        """One behind the other, with blank lines between texts.
+        """Return one behind the other, with blank lines between texts.
 
         What comes of some of them is the beginning of what comes of more.
         """
@@ -202,7 +204,7 @@ class _Writer:
         return parts if isinstance(parts, list) else [parts]
 
     def _parts_of(self, content: Any) -> Any:
-        """A content in which texts are a user's: parts of Responses say whose they are."""
+        """Return a content in which texts are a user's: parts of Responses say whose they are."""
         if not isinstance(content, list):
             return content
         return [{**part, "type": self._style.text} if _is_text(part) else part for part in content]

@@ -83,7 +83,9 @@ def refuse_remote(body: dict[str, Any], allowed: Beginnings = DATA_ONLY) -> bool
 
 
 def refuse_remote_in(content: Any, allowed: Beginnings = DATA_ONLY) -> bool:
-    """The same for the content of one message. No recursion: clients choose how deep it is."""
+    """Do the same for the content of one message. No recursion: clients choose how
+    deep it is.
+    """
     waiting = [content]
     found = False
     while waiting:

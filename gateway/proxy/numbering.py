@@ -74,7 +74,7 @@ class Numbering:
         return mended
 
     def half(self) -> bytes | None:
-        """What was sent of an event that isn't complete; None where that is not known."""
+        """Return what was sent of an event that isn't complete; None where that is not known."""
         if not self._foreign or self.latest is None:
             return b""
         end = max(self.latest.rfind(b"\n\n") + 2, self.latest.rfind(b"\r\n\r\n") + 4)
@@ -100,7 +100,8 @@ class Numbering:
         return said
 
     def last(self, event: bytes, error: GatewayError) -> bytes:
-        """An ``event`` of ours that ends the stream here, numbered; what was begun is dropped.
+        """Return an ``event`` of ours that ends the stream here, numbered; what was begun is
+        dropped.
 
         With it goes ``response.failed``, which is what Codex looks for, but only in a stream that
         then comes to a proper end.

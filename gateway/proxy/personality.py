@@ -221,7 +221,9 @@ def apply_to_anthropic(body: JsonObject, prompt: str | None) -> None:
 
 
 def _without_varying(system: Any) -> tuple[Any, list[Any]]:
-    """A ``system`` without what varies with each request, and that, as blocks of their own."""
+    """Return a ``system`` without what varies with each request, and that, as blocks
+    of their own.
+    """
     if isinstance(system, str) and system.startswith(_VARIES):
         line, _, rest = system.partition("\n")
         return rest.lstrip("\n"), [{"type": "text", "text": line}]
@@ -233,7 +235,7 @@ def _without_varying(system: Any) -> tuple[Any, list[Any]]:
 
 
 def _is_varying(block: Any) -> bool:
-    """Whether a block varies with each request, and holds nothing else.
+    """Return whether a block varies with each request, and holds nothing else.
 
     One that holds more than its line is as much a system prompt: it stays whole.
     """
@@ -272,12 +274,12 @@ NONE = MessageFormat("none", _check_media, None)
 
 
 def is_system(message: JsonObject) -> bool:
-    """Whether a message, or an item of Responses, speaks for the application."""
+    """Return whether a message, or an item of Responses, speaks for the application."""
     return message.get("role") in SYSTEM_ROLES
 
 
 def leading(messages: list[JsonObject]) -> int:
-    """How many of them speak for the application before anybody else does."""
+    """Return how many of them speak for the application before anybody else does."""
     lead = 0
     for message in messages:
         if message.get("role") not in SYSTEM_ROLES:

@@ -98,7 +98,7 @@ class _Found:
 
 
 def questions(target: str, body: bytes) -> list[Question]:
-    """How llama-server is asked for the prompt's tokens in ``body``, sent to ``target``.
+    """Return how llama-server is asked for the prompt's tokens in ``body``, sent to ``target``.
 
     They add up, and to them :func:`beside_texts`. None where it need not be asked, or can't be.
     """
@@ -139,7 +139,7 @@ def _several_texts(path: str, parsed: dict[str, Any] | None) -> tuple[list[str],
 
 
 def answer(asked: Question, said: bytes) -> int | None:
-    """The tokens that ``asked`` is about, by what llama-server said."""
+    """Return the tokens that ``asked`` is about, by what llama-server said."""
     try:
         answered = orjson.loads(said)
     except ValueError:
@@ -161,7 +161,7 @@ def beside_texts(target: str, body: bytes) -> int:
 
 
 def estimate(body: object, length: int | None = None, target: str = "") -> int:
-    """A guess at the tokens of a prompt, from the request alone.
+    """Return a guess at the tokens of a prompt, from the request alone.
 
     ``body`` that isn't bytes is a form with a file, of ``length`` bytes, and was not kept.
     """
@@ -182,7 +182,7 @@ def _size(text: str) -> int:
 
 
 def split_size(asked: int, answered: int) -> int:
-    """The tokens that a request counts which a model doesn't read, of so many bytes.
+    """Return the tokens that a request counts which a model doesn't read, of so many bytes.
 
     Splitting a text into tokens takes about a hundredth of what reading them does, and so does
     putting them together, or a text into a chat template.

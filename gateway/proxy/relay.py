@@ -205,7 +205,9 @@ async def _attempt(
 async def _gather(
     gathered: Gatherer, lease: Lease, call: Call, answer: Sink, outcome: Outcome
 ) -> BufferedResponse:
-    """The whole answer that a stream of several becomes, for a client that asked for no stream."""
+    """Return the whole answer that a stream of several becomes, for a client that asked for no
+    stream.
+    """
     head = answer.head
     try:
         while True:
@@ -229,7 +231,7 @@ async def _gather(
 
 
 def _names(call: Call, head: ResponseHead) -> Names | None:
-    """What gives an answer that isn't kept our name for its model, if it needs that."""
+    """Return what gives an answer that isn't kept our name for its model, if it needs that."""
     if call.renamed is None or is_coded(head):
         return None
     if is_events(head):
@@ -241,7 +243,9 @@ def _names(call: Call, head: ResponseHead) -> Names | None:
 
 
 def _teller(call: Call, head: ResponseHead) -> Teller | None:
-    """What finds out what an answer took that isn't kept, where its last event doesn't say all."""
+    """Return what finds out what an answer took that isn't kept, where its last event doesn't say
+    all.
+    """
     if is_coded(head):
         return None
     events = is_events(head)

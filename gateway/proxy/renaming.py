@@ -24,7 +24,9 @@ _LONGEST_NAME = 4096  # bytes of a name with its key, or of a key
 
 
 def renamed(answer: bytes, parsed: Any, model: str) -> bytes:
-    """A complete answer (as sent, and parsed) with ``model`` as its model, if it names one."""
+    """Return a complete answer (as sent, and parsed) with ``model`` as its model, if
+    it names one.
+    """
     was = parsed.get("model") if isinstance(parsed, dict) else None
     if not isinstance(was, str) or was == model:
         return answer
@@ -64,7 +66,7 @@ class RenamingInEvents:
         return self._learn(data)
 
     def rest(self) -> bytes:
-        """What is left when the stream has come to its end without the end of a line."""
+        """Return what is left when the stream has come to its end without the end of a line."""
         rest, self._rest = self._rest, b""
         return self.feed(rest + b"\n")[:-1] if rest else b""
 
@@ -113,7 +115,7 @@ class RenamingInJson:
         self._is_key = self._is_model = False  # what the next text is, of those of the object
 
     def feed(self, data: bytes) -> bytes:
-        """All of ``data`` but for what may be a part of the name."""
+        """Return all of ``data`` but for what may be a part of the name."""
         data, self._rest = self._rest + data, b""
         done: list[bytes] = []
         start = at = 0
@@ -155,7 +157,7 @@ class RenamingInJson:
         return b"".join(done)
 
     def rest(self) -> bytes:
-        """What is left when the answer has come to its end, as it shouldn't have."""
+        """Return what is left when the answer has come to its end, as it shouldn't have."""
         rest, self._rest = self._rest, b""
         return rest
 
@@ -173,7 +175,9 @@ class RenamingInJson:
 
 
 def named_anew(answer: bytes, model: str) -> tuple[None, bytes]:
-    """A complete answer with ``model`` as its model, as :mod:`gateway.workers` has it done."""
+    """Return a complete answer with ``model`` as its model, as :mod:`gateway.workers`
+    has it done.
+    """
     renaming = RenamingInJson(model)
     return None, renaming.feed(answer) + renaming.rest()
 

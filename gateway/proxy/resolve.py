@@ -99,7 +99,7 @@ class Resolver:
         models: frozenset[str] | None = None,
         personalities: frozenset[str] | None = None,
     ) -> Target:
-        """The target of one request.
+        """Return the target of one request.
 
         ``requested`` is the body's ``model``; ``choice`` the personality named by the body or
         ``X-Personality``, which wins over a virtual name, which wins over what ``/loadModel``
@@ -144,11 +144,11 @@ class Resolver:
         return _with_personality(plain, personality, chosen, asked=asked)
 
     def knows(self, name: str) -> bool:
-        """Whether ``name`` is a model, an alias or a virtual model."""
+        """Return whether ``name`` is a model, an alias or a virtual model."""
         return name in self._names
 
     def virtual_names(self) -> Iterator[tuple[str, Model, str | None]]:
-        """Every name that ``/v1/models`` lists: ``(name, spec, personality or None)``."""
+        """Yield every name that ``/v1/models`` lists: ``(name, spec, personality or None)``."""
         for name, spec in self._specs.items():
             yield name, spec, None
             for personality in spec.personalities:
@@ -218,7 +218,7 @@ class _Allowed(NamedTuple):
 
 
 def model_name(value: object) -> str | None:
-    """The model that a body names; None if it names none.
+    """Return the model that a body names; None if it names none.
 
     Raises :class:`BadRequest` for what cannot be a name.
     """

@@ -85,7 +85,7 @@ def _both(
     unqueued: bool = False,
     needs: str = "",
 ) -> tuple[RelayedRoute, RelayedRoute]:
-    """A POST route with and without /v1, as clients with either base URL ask for it."""
+    """Return a POST route with and without /v1, as clients with either base URL ask for it."""
     target = upstream or f"/v1{path}"
     what = Scope.CHAT, format, dialect, defaults, unqueued, "", needs
     return (
@@ -204,7 +204,9 @@ def route_at(method: str, path: str) -> RelayedRoute:
 
 
 def dialect_at(path: str) -> Dialect:
-    """Whose errors the clients of ``path`` understand, whether there is such a route or not."""
+    """Return whose errors the clients of ``path`` understand, whether there is such a
+    route or not.
+    """
     found = _DIALECTS.get(path)
     if found is None:
         found = SAYS_ANTHROPIC if _ANTHROPICS.match(path) else OPENAI
@@ -218,7 +220,7 @@ _SLOT_FILES = frozenset({"save", "restore"})
 
 
 def refusal(path: str, query: str) -> str | None:
-    """Why a path at llama-server is not even for administrators, or ``None``.
+    """Return why a path at llama-server is not even for administrators, or ``None``.
 
     As llama-server (cpp-httplib) would understand them: percent-decoded.
     """
@@ -236,12 +238,12 @@ def refusal(path: str, query: str) -> str | None:
 
 
 def without_key(query: str) -> str:
-    """A raw query without the client's key, which is nobody else's business."""
+    """Return a raw query without the client's key, which is nobody else's business."""
     return "&".join(_kept(query))
 
 
 def renamed(query: str, model: str) -> str:
-    """A raw query with ``model`` as the model's name, where it names one."""
+    """Return a raw query with ``model`` as the model's name, where it names one."""
     return "&".join(
         f"model={quote(model, safe='')}" if unquote(field.partition("=")[0]) == "model" else field
         for field in query.split("&")

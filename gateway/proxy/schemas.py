@@ -110,7 +110,7 @@ def _number(schema: dict[str, Any], name: str) -> float | None:
 
 
 def _values(schema: Any, max_depth: int) -> Iterator[tuple[str, Any, int]]:
-    """Every value within ``schema`` with the name it has, or that of its list. No recursion.
+    """Yield every value within ``schema`` with the name it has, or that of its list. No recursion.
 
     And how often a converter reads it: once for each of the types that a schema around it lists.
     """

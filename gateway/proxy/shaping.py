@@ -107,7 +107,8 @@ def _rules(name: str, *said: Any) -> Rules:
 def read(
     raw: bytes, rules: Rules, queried: str | None = None
 ) -> tuple[JsonObject, int, bool, list[Callable[[], None]] | None]:
-    """The body in ``raw``, what ``check`` found in it, and whether it isn't ``raw`` any more.
+    """Return the body in ``raw``, what ``check`` found in it, and whether it isn't ``raw`` any
+    more.
 
     And what is left to be checked where that may take a while: see
     :meth:`gateway.proxy.bounds.Bounds.check`. ``queried``: the model that the request's query
@@ -175,7 +176,7 @@ def shaped(
 
 
 def is_to_be_fitted(found: int, *, here: bool, template: bool) -> bool:
-    """Whether a body's system messages may not be as the model's chat template takes them.
+    """Return whether a body's system messages may not be as the model's chat template takes them.
 
     ``here``: the model is one of our own; ``template``: models.json names another for it.
     """
@@ -199,7 +200,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, target: Target) -> Plan:
-        """That of ``target``."""
+        """Return that of ``target``."""
         return cls(
             target.sent_as,
             None if target.shapings is None else dict(target.shapings),
@@ -223,7 +224,9 @@ class Made:
 
 
 def look(raw: bytes, rules: Rules, queried: str | None) -> tuple[JsonObject, None]:
-    """The ``model`` and the ``personality`` that the body in ``raw`` names, which is in order."""
+    """Return the ``model`` and the ``personality`` that the body in ``raw`` names, which is in
+    order.
+    """
     body, _, _, long = read(raw, rules, queried)
     if long is not None:
         all_of(long)
@@ -231,7 +234,7 @@ def look(raw: bytes, rules: Rules, queried: str | None) -> tuple[JsonObject, Non
 
 
 def make(raw: bytes, rules: Rules, plan: Plan, max_tokens: int | None) -> tuple[Made, bytes | None]:
-    """The body for a model, of the one in ``raw``."""
+    """Return the body for a model, of the one in ``raw``."""
     body, found, changed, _ = read(raw, rules)
     found, changed, stream, telling = shaped(body, found, changed, plan, rules, max_tokens)
     made = Made(found, stream, telling, changed)
@@ -239,7 +242,7 @@ def make(raw: bytes, rules: Rules, plan: Plan, max_tokens: int | None) -> tuple[
 
 
 def _short(name: Any) -> Any:
-    """What a name is, without what makes it long: it is wrong then, and still is."""
+    """Return what a name is, without what makes it long: it is wrong then, and still is."""
     if isinstance(name, str):
         return name[:_LONGEST_NAME]
     return type(name)() if isinstance(name, list | dict) else name
@@ -248,14 +251,14 @@ def _short(name: Any) -> Any:
 def system_roles(
     raw: bytes, format: str, rename: bool
 ) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], None]:
-    """Those of :func:`gateway.proxy.late.systems`; ``rename``: as :func:`fit` does."""
+    """Return those of :func:`gateway.proxy.late.systems`; ``rename``: as :func:`fit` does."""
     body = _again(raw, format, rename)
     first, late = systems(_FORMATS[format], body)
     return (first[:2], late), None
 
 
 def fit(raw: bytes, format: str, rename: bool, join: bool, move: bool) -> tuple[None, bytes]:
-    """The body in ``raw`` with its system messages as a chat template takes them.
+    """Return the body in ``raw`` with its system messages as a chat template takes them.
 
     ``rename``: developers are called ``system``. ``join``: those at the beginning become one.
     ``move``: those that come late go into the users' words.
@@ -279,7 +282,7 @@ def _again(raw: bytes, format: str, rename: bool) -> JsonObject:
 def conversations(
     raw: bytes, prompt: str, name: str | None
 ) -> tuple[tuple[bool, list[int]], bytes]:
-    """What to ask of /apply-template, so that a completion's prompts begin conversations.
+    """Return what to ask of /apply-template, so that a completion's prompts begin conversations.
 
     ``prompt`` is the system's, ``name`` what the model is called by a server elsewhere. Whether
     the body in ``raw`` has a list of prompts, and the lengths of the questions, one for each, which
@@ -302,7 +305,7 @@ def conversations(
 
 
 def with_prompts(answers: bytes, lengths: list[int], several: bool) -> tuple[None, bytes]:
-    """A completion's body with its prompts as conversations, which /apply-template wrote.
+    """Return a completion's body with its prompts as conversations, which /apply-template wrote.
 
     ``answers`` are what it said to each, and behind these the body, by their ``lengths``. Raises
     :class:`BackendError` for an answer that holds no prompt.
@@ -319,7 +322,7 @@ def with_prompts(answers: bytes, lengths: list[int], several: bool) -> tuple[Non
 
 
 def prompt_in(answer: bytes) -> str | None:
-    """What the template wrote; None if that isn't in an answer of /apply-template."""
+    """Return what the template wrote; None if that isn't in an answer of /apply-template."""
     try:
         prompt = orjson.loads(answer)["prompt"]
     except (ValueError, LookupError, TypeError):

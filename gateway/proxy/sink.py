@@ -31,26 +31,26 @@ class Names(Protocol):
 
 
 def is_stream(head: ResponseHead) -> bool:
-    """Whether an answer is a stream of events that tells of no failure."""
+    """Return whether an answer is a stream of events that tells of no failure."""
     return head.status < 400 and is_events(head)
 
 
 def is_events(head: ResponseHead) -> bool:
-    """Whether an answer is a stream of events, as it comes."""
+    """Return whether an answer is a stream of events, as it comes."""
     kind = headers.find(head.headers, b"content-type") or b""
     # Packed by a server that was not asked to, they are bytes like any others.
     return kind[: len(EVENTS)].lower() == EVENTS.encode() and not is_coded(head)
 
 
 def is_coded(head: ResponseHead) -> bool:
-    """Whether an answer is packed (RFC 9110, 8.4)."""
+    """Return whether an answer is packed (RFC 9110, 8.4)."""
     return headers.find(head.headers, b"content-encoding") not in (None, b"identity")
 
 
 def _renaming(
     forwarder: ChunkForwarder, rename: Callable[[bytes], bytes], write: Callable[[bytes], None]
 ) -> Callable[[bytes], None]:
-    """What writes whole chunks, each with another name in it, and so of another size."""
+    """Return what writes whole chunks, each with another name in it, and so of another size."""
 
     def write_renamed(chunk: bytes) -> None:
         data = rename(chunk[chunk.find(b"\n") + 1 : -2])

@@ -71,7 +71,9 @@ class Tail:
         return _LAST.search(self._joined(self._pieces)) is not None
 
     def half(self) -> bytes | None:
-        """What was fed of an event that isn't complete; None where the beginning is not kept."""
+        """Return what was fed of an event that isn't complete; None where the beginning is not
+        kept.
+        """
         text = self._joined(self._pieces)
         ends = [found + len(end) for end in _EVENT_ENDS if (found := text.rfind(end)) >= 0]
         if not ends and len(self._pieces) == self._pieces.maxlen:
@@ -178,7 +180,8 @@ def usage_of(answer: Any, each: int = 1) -> Usage | None:
 
 
 def last_told(text: bytes) -> dict[str, Any]:
-    """What tells in ``text``, a part of an answer: the last ``usage`` or ``timings``, by its name.
+    """Return what tells in ``text``, a part of an answer: the last ``usage`` or ``timings``, by its
+    name.
 
     The last one is right. Of what keys an answer has its client can choose nothing but those of the
     input of a tool in Anthropic's messages, and behind that comes the true ``usage``.
@@ -190,7 +193,7 @@ def last_told(text: bytes) -> dict[str, Any]:
 
 
 def told_by(found: re.Match[bytes]) -> dict[str, Any]:
-    """What a match of :data:`TELLING` holds, by its name."""
+    """Return what a match of :data:`TELLING` holds, by its name."""
     try:
         return {found[1].decode(): orjson.loads(found[2])}
     except ValueError:
@@ -198,7 +201,9 @@ def told_by(found: re.Match[bytes]) -> dict[str, Any]:
 
 
 def add_up(usages: Iterable[Usage | None], each: int = 1) -> Usage | None:
-    """Those of several answers, ``each`` so many to one prompt, which each of them tells again."""
+    """Return those of several answers, ``each`` so many to one prompt, which each of them tells
+    again.
+    """
     told = [usage for usage in usages if usage is not None]
     if not told:
         return None
@@ -221,14 +226,14 @@ def _of_others(choices: list[Any], completion: int) -> int:
 
 
 def _tokens(choice: Any) -> int:
-    """How many tokens one of several choices tells of."""
+    """Return how many tokens one of several choices tells of."""
     said = choice.get("logprobs") if isinstance(choice, dict) else None
     content = said.get("content") if isinstance(said, dict) else None
     return len(content) if isinstance(content, list) else 0
 
 
 def _size(choice: Any) -> int:
-    """Bytes of what one of several choices says."""
+    """Return bytes of what one of several choices says."""
     if not isinstance(choice, dict):
         return 0
     said = [choice.get("text")]

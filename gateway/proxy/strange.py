@@ -58,7 +58,9 @@ _PLAIN: Final[tuple[object, ...]] = (None, False, 0, "", [], {}, "text", {"type"
 
 
 def trait(body: object) -> str | None:
-    """The strange field of a request, if it has one. What cannot be read is strange as a whole."""
+    """Return the strange field of a request, if it has one. What cannot be read is strange as a
+    whole.
+    """
     if not isinstance(body, bytes):
         return "body"
     try:

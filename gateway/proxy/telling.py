@@ -39,7 +39,7 @@ def ask_for_timings(body: dict[str, Any]) -> bool:
 
 
 def chosen_fields(body: dict[str, Any]) -> list[str]:
-    """What ``body`` wants to have in the answer of llama.cpp's own completions; empty: all.
+    """Return what ``body`` wants to have in the answer of llama.cpp's own completions; empty: all.
 
     Anything but texts in that list makes llama-server give the whole answer.
     """
@@ -50,14 +50,14 @@ def chosen_fields(body: dict[str, Any]) -> list[str]:
 
 
 def answers_to_each(body: dict[str, Any]) -> int:
-    """How many answers to each prompt ``body`` asks for, as llama-server understands it."""
+    """Return how many answers to each prompt ``body`` asks for, as llama-server understands it."""
     wanted = body.get("n_cmpl")
     wanted = body.get("n") if wanted is None else wanted
     return int(wanted) if isinstance(wanted, int | float) and 1 <= wanted <= _MOST else 1
 
 
 def without_timings(answer: bytes) -> bytes:
-    """A complete ``answer`` without what :func:`ask_for_timings` has asked for."""
+    """Return a complete ``answer`` without what :func:`ask_for_timings` has asked for."""
     return _BESIDES.sub(b"", answer)
 
 
@@ -116,7 +116,7 @@ class TellingInEvents:
         self._without = _Without() if strip else None
 
     def feed(self, data: bytes) -> bytes:
-        """What goes on to the client; maybe nothing."""
+        """Return what goes on to the client; maybe nothing."""
         self.size += len(data)
         *lines, rest = (self._line + data).split(b"\n")
         for line in lines:
@@ -126,11 +126,11 @@ class TellingInEvents:
         return data if self._without is None else self._without.feed(data)
 
     def rest(self) -> bytes:
-        """What is left when the stream has come to its end in the middle of an event."""
+        """Return what is left when the stream has come to its end in the middle of an event."""
         return b"" if self._without is None else self._without.rest()
 
     def usage(self) -> Usage | None:
-        """That of all answers."""
+        """Return that of all answers."""
         return self._all.usage()
 
     def _read_line(self, line: bytes) -> None:
@@ -182,7 +182,7 @@ class ToldAnswers:
             self._running[index] = usage
 
     def _likely(self, ended: Usage) -> object:
-        """The index of an answer that has ended without saying which it is."""
+        """Return the index of an answer that has ended without saying which it is."""
         running, tokens = self._running, ended.completion_tokens
         return min(
             running, key=lambda index: abs(running[index].completion_tokens - tokens), default=None
@@ -208,7 +208,7 @@ class TellingInJson:
         self.size = 0  # bytes of it
 
     def feed(self, data: bytes) -> bytes:
-        """What goes on to the client; maybe nothing."""
+        """Return what goes on to the client; maybe nothing."""
         self.size += len(data)
         if self._several:
             ends = self._end + data
@@ -229,11 +229,13 @@ class TellingInJson:
         return text.find(b'"timings"') >= 0 or text.find(b'"usage"') >= 0
 
     def rest(self) -> bytes:
-        """What is left at the end."""
+        """Return what is left at the end."""
         return b"" if self._without is None else self._without.rest()
 
     def usage(self) -> Usage | None:
-        """That of all answers; of ``choices`` the first one tells, and their tokens are counted."""
+        """Return that of all answers; of ``choices`` the first one tells, and their tokens are
+        counted.
+        """
         usage = add_up(self._told, self._answers)
         if usage is None or usage.completion_tokens >= self._tokens:
             return usage
@@ -241,7 +243,7 @@ class TellingInJson:
 
 
 def teller(answers: int, *, several: bool, strip: bool, events: bool) -> Teller | None:
-    """What reads an answer, a stream of ``events`` or JSON, for what it took.
+    """Return what reads an answer, a stream of ``events`` or JSON, for what it took.
 
     ``None``: it is a stream whose last event tells all. ``several``: of as many answers as there
     are, ``answers`` to each prompt. ``strip``: the numbers were asked for besides.
@@ -260,11 +262,11 @@ class Both:
         self._first, self._then = first, then
 
     def feed(self, data: bytes) -> bytes:
-        """What goes on to the client; maybe nothing."""
+        """Return what goes on to the client; maybe nothing."""
         data = self._first.feed(data)
         return self._then.feed(data) if data else data
 
     def rest(self) -> bytes:
-        """What is left at the end."""
+        """Return what is left at the end."""
         rest = self._first.rest()
         return (self._then.feed(rest) if rest else b"") + self._then.rest()

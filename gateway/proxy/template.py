@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 async def through_template(backend: Backend, raw: bytes, prompt: str) -> bytes:
-    """A completion's body, each of whose prompts is written as a conversation it begins.
+    """Return a completion's body, each of whose prompts is written as a conversation it begins.
 
     ``prompt`` is the personality's. Raises :class:`BadRequest` for prompts that are no texts.
     """
@@ -97,7 +97,9 @@ class Templates:
         )
 
     async def fitted(self, backend: Backend, format: MessageFormat, raw: bytes) -> bytes:
-        """The body in ``raw``, whose system messages are as the model's template takes them."""
+        """Return the body in ``raw``, whose system messages are as the model's template
+        takes them.
+        """
         # llama.cpp's own templates don't know `developer`: some leave it out, for others whoever
         # is neither user nor system is the assistant. Jinja's are told `system` by llama.cpp.
         rename = backend.spec.names_template
@@ -117,7 +119,7 @@ class Templates:
         return body
 
     async def _takes(self, backend: Backend, *roles: str) -> bool:
-        """Whether what these say, one after the other, is written down in this order."""
+        """Return whether what these say, one after the other, is written down in this order."""
         starts, known = self._known.get(backend, (-1, {}))
         if starts != backend.starts:
             starts, known = self._known[backend] = backend.starts, {}

@@ -34,7 +34,9 @@ def settle_chat(body: JsonObject) -> bool:
 
 
 def settle_responses(body: JsonObject) -> bool:
-    """The same for a Responses body. A thought may have no text that was told: it is empty."""
+    """Do the same for a Responses body. A thought may have no text that was told:
+    it is empty.
+    """
     changed = False
     for at, tool in _objects(body.get("tools"), "tools"):
         if tool.get("type") == _FUNCTION:  # others, like web_search, are skipped by llama-server
@@ -52,14 +54,14 @@ def settle_responses(body: JsonObject) -> bool:
 
 
 def settle_anthropic(body: JsonObject) -> bool:
-    """The same for a Messages body, where nothing need be filled in."""
+    """Do the same for a Messages body, where nothing need be filled in."""
     for at, tool in _objects(body.get("tools"), "tools"):
         _has_name(tool, at)
     return False
 
 
 def _objects(items: Any, at: str) -> list[tuple[str, JsonObject]]:
-    """Each object of a list, with its place; none if there is no list."""
+    """Return each object of a list, with its place; none if there is no list."""
     if items is None:
         return []
     if not isinstance(items, list):
@@ -72,7 +74,7 @@ def _objects(items: Any, at: str) -> list[tuple[str, JsonObject]]:
 
 
 def _has_function(item: JsonObject, at: str) -> bool:
-    """A tool or a call of Chat Completions; whether its type was filled in."""
+    """Return whether the type of a tool or a call of Chat Completions was filled in."""
     function = item.get(_FUNCTION)
     changed = isinstance(function, dict) and _filled(item, "type", _FUNCTION)
     if (kind := item.get("type")) != _FUNCTION:

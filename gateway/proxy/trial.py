@@ -71,7 +71,8 @@ async def convict(
     key: str,
     body: object,
 ) -> GatewayError | None:
-    """What the client of ``flight`` is told if that may have ended ``backend``; None: it has not.
+    """Return what the client of ``flight`` is told if that may have ended ``backend``; None: it has
+    not.
 
     ``error`` is how its connection broke, ``deaths`` what they were when it was sent. Returns when
     the death, if there is one, has been dealt with. To be called as soon as the connection breaks:

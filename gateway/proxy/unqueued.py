@@ -39,7 +39,7 @@ _UP = (State.READY, State.DRAINING)
 
 
 def running(scheduler: Scheduler, model: str) -> Backend | None:
-    """The model's backend, if it runs and can be asked."""
+    """Return the model's backend, if it runs and can be asked."""
     backend = scheduler.backend(model)
     return backend if backend is not None and backend.state in _UP else None
 
@@ -47,7 +47,7 @@ def running(scheduler: Scheduler, model: str) -> Backend | None:
 async def ask_unqueued(
     scheduler: Scheduler, call: Call, *, load: bool = True, outcome: Outcome | None = None
 ) -> Fetched:
-    """The whole answer to ``call``, whose body is bytes.
+    """Return the whole answer to ``call``, whose body is bytes.
 
     The model is loaded first where that is needed, or :class:`BadRequest` raised if it is not
     to be. A backend that dies meanwhile is asked once more. Raises :class:`GatewayError`.
@@ -107,7 +107,9 @@ async def _fetch(backend: Backend, call: Call) -> Fetched:
 
 
 def not_loaded(model: str) -> BadRequest:
-    """What asking about a model that isn't there is answered with, as in router mode: 400."""
+    """Return what asking about a model that isn't there is answered with, as in
+    router mode: 400.
+    """
     return BadRequest(
         f"the model {model!r} is not loaded: load it with POST /models/load, or add "
         "autoload=true to the query",
@@ -122,7 +124,7 @@ async def to_client(
     fetched: Fetched,
     change: Callable[[bytes], bytes] | None = None,
 ) -> BufferedResponse:
-    """The answer for the client; ``change`` is for the body of a success."""
+    """Return the answer for the client; ``change`` is for the body of a success."""
     passed = headers.to_client(fetched.headers)
     status, body = fetched.status, fetched.body
     if call.coded:

@@ -24,7 +24,7 @@ _TEMPLATED: Final = (*_WITH_TOOLS, "completion")
 
 
 def fixed_by_kind(personality: Personality, *, here: bool) -> Mapping[str, JsonObject]:
-    """What is set in a body, by the name of its message format.
+    """Return what is set in a body, by the name of its message format.
 
     ``here``: the model is one of our own, so its template can be told what it likes.
     """
@@ -56,7 +56,7 @@ def _fixed(kind: str, personality: Personality, *, here: bool) -> JsonObject:
 
 
 def _effort(kind: str, effort: str) -> JsonObject:
-    """How hard the model shall think, in the words of each API."""
+    """Return how hard the model shall think, in the words of each API."""
     said: dict[str, JsonObject] = {
         "chat": {"reasoning_effort": effort},
         "responses": {"reasoning": {"effort": effort}},
@@ -74,7 +74,9 @@ def _budget(kind: str, tokens: int) -> JsonObject:
 
 
 def tools_of(personality: Personality) -> Mapping[str, list[JsonObject]] | None:
-    """Its tools in the shape of each message format that has some, for requests without any."""
+    """Return its tools in the shape of each message format that has some, for requests
+    without any.
+    """
     if not personality.tools:
         return None
     functions: list[JsonObject] = [_function(tool) for tool in personality.tools]

@@ -28,7 +28,7 @@ async def lease(scheduler: Scheduler, model: str, outcome: Outcome) -> Lease:
 
 
 def in_words(scheduler: Scheduler, model: str) -> Callable[[], bytes]:
-    """What says where the request of the current task stands, at any moment of its wait."""
+    """Return what says where the request of the current task stands, at any moment of its wait."""
     task = asyncio.current_task()
     assert task is not None
 

@@ -17,8 +17,8 @@ _SHORTEST: Final = 64
 
 
 def _size_line(length: int) -> bytes:
-    """What a whole chunk of ``length`` bytes begins with, as servers write it: hexadecimal digits
-    in lower case, no zeros before them. Empty if it is to be parsed.
+    """Return what a whole chunk of ``length`` bytes begins with, as servers write it: hexadecimal
+    digits in lower case, no zeros before them. Empty if it is to be parsed.
     """
     for digits in (2, 3):
         line = b"%x\r\n" % max(0, length - digits - 2 * len(CRLF))

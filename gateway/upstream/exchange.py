@@ -31,7 +31,7 @@ class ExchangeOwner(Protocol):
     reconnecting: set[Exchange]
 
     async def connect(self) -> Connection:
-        """A fresh connection."""
+        """Return a fresh connection."""
 
     def give_back(self, connection: Connection | None) -> None:
         """The exchange has ended; ``connection``: reusable."""

@@ -47,8 +47,8 @@ class HeadCache:
         return len(self._heads)
 
     def recognise(self, data: bytes) -> tuple[CachedHead, int, int] | None:
-        """What the head at the beginning of ``data`` says, the length of the body, and where it
-        begins; None if it isn't cached, or not all of it is here.
+        """Return what the head at the beginning of ``data`` says, the length of the body, and where
+        it begins; None if it isn't cached, or not all of it is here.
         """
         found = _split(data)
         if found is None:
@@ -69,7 +69,7 @@ class HeadCache:
 
 
 def _split(data: bytes) -> tuple[bytes, int, bytes, int] | None:
-    """The head around the digits of its length, that length, and where the body begins."""
+    """Return the head around the digits of its length, that length, and where the body begins."""
     end = data.find(_HEAD_END, 0, LONGEST)
     start = data.find(_LENGTH, 0, end) + len(_LENGTH)
     if end < 0 or start < len(_LENGTH):

@@ -38,7 +38,7 @@ class Upstream(Protocol):
     async def fetch(
         self, request: UpstreamRequest, *, timeout: float, max_body: int = MAX_BODY
     ) -> Fetched:
-        """A whole small answer, without waiting for a place."""
+        """Return a whole small answer, without waiting for a place."""
 
 
 class UpstreamPool:
@@ -120,7 +120,7 @@ class UpstreamPool:
     async def fetch(
         self, request: UpstreamRequest, *, timeout: float, max_body: int = MAX_BODY
     ) -> Fetched:
-        """A whole small answer, for /health, /slots and /props.
+        """Return a whole small answer, for /health, /slots and /props.
 
         It doesn't wait for a place: a busy backend must still be able to say that it lives.
         ``timeout`` is for all of it. Raises UpstreamError.
@@ -216,7 +216,7 @@ class UpstreamPool:
             connection.abort()
 
     async def connect(self) -> Connection:
-        """A fresh connection. Raises ConnectFailed, ConnectTimeout, ConnectionLost."""
+        """Return a fresh connection. Raises ConnectFailed, ConnectTimeout, ConnectionLost."""
         excess = self._busy + len(self._idle) - self._max
         if excess > 0:
             self._close_idle(excess)

@@ -49,7 +49,8 @@ class UpstreamRequest:
 def serialised(
     request: UpstreamRequest, host_line: str
 ) -> tuple[bytes, bytes | AsyncIterable[bytes] | None]:
-    """What of ``request`` is written first, and what of its body after that, if there is more.
+    """Return what of ``request`` is written first, and what of its body after that, if there is
+    more.
 
     A small body is part of the first. Raises ValueError where the method or the target is none.
     """
@@ -71,7 +72,7 @@ def serialised(
 
 @functools.lru_cache(256)
 def _beginning(method: str, target: str, host_line: str) -> bytes:
-    """The request line and ``Host``, as most requests have them again and again."""
+    """Return the request line and ``Host``, as most requests have them again and again."""
     # No space, and nothing that ends the line, may come in through the target.
     if not (method.isalpha() and target.isascii() and target.isprintable()) or " " in target:
         raise ValueError("not a method and a request target")
@@ -79,7 +80,9 @@ def _beginning(method: str, target: str, host_line: str) -> bytes:
 
 
 def host_line_of(address: UnixAddress | TcpAddress) -> str:
-    """The header line ``Host`` of requests to ``address``. Raises ValueError for a bad one."""
+    """Return the header line ``Host`` of requests to ``address``. Raises ValueError
+    for a bad one.
+    """
     authority = address.authority
     if not authority and isinstance(address, TcpAddress):
         host = f"[{address.host}]" if ":" in address.host else address.host

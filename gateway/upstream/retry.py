@@ -12,7 +12,7 @@ from gateway.upstream.errors import UpstreamError
 
 
 def may_retry(error: UpstreamError, *, body_at_hand: bool, repeatable: bool = False) -> bool:
-    """Whether the request that ended with ``error`` may be sent once more.
+    """Return whether the request that ended with ``error`` may be sent once more.
 
     ``body_at_hand``: all of its body can still be sent. ``repeatable``: what a server had begun of
     it has cost nobody anything, and is over.
