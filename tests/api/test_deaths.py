@@ -102,7 +102,7 @@ async def test_so_does_an_upload_which_is_not_sent_again(
             yield b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
             begun.set()
             yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # it never ends by itself
 
         upload = spawn(
             running.json(

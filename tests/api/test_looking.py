@@ -106,7 +106,7 @@ async def test_a_look_under_way_keeps_no_model_and_ends_well(
             await running.gateway.scheduler.unload("m")
             status, answer = await looking
         assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # nothing must happen meanwhile
         assert state(running, "m") is State.STOPPED
         assert backend.starts == 1
 

@@ -78,7 +78,7 @@ async def test_as_many_run_as_there_are_slots(make_scheduler: MakeScheduler, box
         with await scheduler.lease("a"):
             running += 1
             highest = max(highest, running)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # a moment in which others may come
             running -= 1
 
     await asyncio.gather(*(client() for _ in range(20)))

@@ -135,7 +135,7 @@ async def test_a_long_life_that_ended_as_asked_is_a_clean_slate(make_local: Make
     kill(backend)
     await backend.reaches(State.BACKOFF)
     await backend.ensure_ready()
-    await asyncio.sleep(0.12)
+    await asyncio.sleep(0.12)  # longer than quick_death
     await backend.stop()
     await backend.ensure_ready()
     kill(backend)
@@ -283,7 +283,7 @@ async def test_open_streams_end_when_it_is_stopped(make_local: MakeLocal) -> Non
         backend.pool.fetch(UpstreamRequest("POST", "/v1/chat/completions", body=body), timeout=60),
         name="ask",
     )
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # it is on its way: nothing tells when it is there
     await backend.stop()
     with pytest.raises(GatewayError, match="was shut down"):
         await asking

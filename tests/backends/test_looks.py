@@ -97,7 +97,7 @@ async def test_one_look_is_for_all_who_wait(make: Make, box: Box, looks: Looks) 
     first = ask(scheduler, names[0])
     await looks.reach(1)
     others = [ask(scheduler, name) for name in names * 5]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # nothing must happen meanwhile
     assert looks.count == 1  # never two at a time
     looks.go.set()
     for lease in (first, *others):

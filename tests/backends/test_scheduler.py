@@ -123,7 +123,7 @@ async def test_nothing_is_loaded_before_the_memory_is_known(
     scheduler = make_scheduler(*specs, memory_known=False)
     waiting = [ask(scheduler, name) for name in "abc"]
     await queued(scheduler, "c", 1)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # nothing must happen meanwhile
     assert box.starts() == []
     scheduler.watch_memory(
         accounts_of(box), SchedulingLimits(max_loaded=1, budget=100, patience=0.1)
@@ -214,7 +214,7 @@ async def test_idle_models_go_after_their_time(make_scheduler: MakeScheduler, bo
     assert time.monotonic() - started >= 0.4
     assert states(scheduler) == {"a": "stopped", "b": "stopped", "c": "ready"}
     with await scheduler.lease("a"):  # no longer fresh, but in use
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # longer than its ttl
         assert status(scheduler, "a").state is State.READY
     released = time.monotonic()
     await in_state(scheduler, "a", State.STOPPED)

@@ -60,7 +60,7 @@ class Crowd:
             text = await response.text()
             if response.status == 503 and "Retry-After" in response.headers:
                 self.refused += 1
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # as a client that is told to come again
             elif response.status != 200 or not _complete(text, stream=body["stream"]):
                 self.errors.append(f"{response.status} {text[-500:]}")
             else:

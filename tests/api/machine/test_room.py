@@ -54,7 +54,7 @@ async def test_memory_that_comes_free_is_waited_for(
         await hurried(running, 30)
         waiting = spawn(running.chat("big"), name="wait")
         await until(running.gateway.scheduler, lambda: status(running, "big").queued == 1)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # nothing must happen meanwhile
         assert starts(tmp_path) == []
         gpus(CUDA0=3)
         assert (await waiting)[0] == 200

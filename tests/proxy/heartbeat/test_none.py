@@ -146,7 +146,7 @@ async def test_an_answer_that_is_no_stream_and_slow(
     ):
         assert reading.response.content_type == "application/json"
         await reading.until(lambda got: got == b"{")
-        await asyncio.sleep(5 * BEAT)
+        await asyncio.sleep(5 * BEAT)  # no beat must come meanwhile
         script.say(b"}")
         script.die()
         assert await reading.rest() == b"{}"

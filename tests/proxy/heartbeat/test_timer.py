@@ -41,13 +41,13 @@ async def test_a_client_that_reads_nothing_gets_none() -> None:
         await eventually(lambda: len(transport.written) >= 2)
         transport.unsent = 1
         written = len(transport.written)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # no beat must come meanwhile
         assert len(transport.written) == written
         transport.unsent = 0
         await eventually(lambda: len(transport.written) > written)
         flow.pause()
         written = len(transport.written)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # no beat must come meanwhile
         assert len(transport.written) == written
     finally:
         heart.stop()
@@ -64,7 +64,7 @@ async def test_one_that_was_stopped_opens_nothing() -> None:
     heart = Heartbeat(open_it, 0.02, comment)
     heart.start()
     heart.stop()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # no beat must come meanwhile
     assert not opened
     assert await heart.settled() is None
 
@@ -77,7 +77,7 @@ async def test_a_client_that_went_before_it_was_opened() -> None:
     heart.start()
     heart.waiting = lambda: b"queued"
     try:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # no beat must come meanwhile
         assert await heart.settled() is None
     finally:
         heart.stop()
