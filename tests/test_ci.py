@@ -63,7 +63,7 @@ def test_one_python_is_enough(tmp_path: Path) -> None:
     assert suite(tmp_path) == (0, "no Python here is newer than python3 (3.80)\n")
 
 
-def test_any_other_by_command(tmp_path: Path) -> None:
+def test_suite_runs_on_any_python_by_command(tmp_path: Path) -> None:
     status, said = suite(tmp_path, sys.executable)
     assert status == 0
     assert f".venv-{sys.version_info[0]}.{sys.version_info[1]}/bin/python -m pytest" in said

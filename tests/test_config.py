@@ -65,7 +65,7 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     assert settings.cors.origins == ("https://a.example",)
 
 
-def test_every_problem_at_once(tmp_path: Path) -> None:
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "port: 70000\nhots: x\nlimits: {max_body: lots, queue_size: -1}\n"
@@ -165,7 +165,7 @@ def test_what_can_be_listened_on(tmp_path: Path, host: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["['::1', 127.0.0.1]", "'::1, 127.0.0.1'"])
-def test_several_addresses(tmp_path: Path, text: str) -> None:
+def test_host_may_be_several_addresses(tmp_path: Path, text: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(f"host: {text}\n")
     settings = load_settings(file, environ={}).settings
@@ -184,7 +184,7 @@ def test_several_addresses(tmp_path: Path, text: str) -> None:
         (b"port: 1\n# K\xf6ln\n", "is not text in UTF-8, line 2: save it in that encoding"),
     ],
 )
-def test_other_encodings(tmp_path: Path, data: bytes, words: str) -> None:
+def test_other_encodings_are_refused(tmp_path: Path, data: bytes, words: str) -> None:
     for name in ("gateway.yaml", "models.json"):
         file = tmp_path / name
         file.write_bytes(data)
@@ -203,14 +203,14 @@ def test_what_the_command_line_says_is_not_blamed_on_the_file(tmp_path: Path) ->
     assert str(caught.value).startswith("command line: --port: must be a whole number (got 'http')")
 
 
-def test_one_underscore_where_two_belong(tmp_path: Path) -> None:
+def test_one_underscore_where_two_belong_is_hinted_at(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("")
     text = problems(file, {"LLM_GATEWAY_TLS_ENABLED": "true"})
     assert "LLM_GATEWAY_TLS_ENABLED: unknown key, did you mean LLM_GATEWAY_TLS__ENABLED?" in text
 
 
-def test_the_old_systems_configuration(tmp_path: Path) -> None:
+def test_configuration_of_the_old_system_is_recognised(tmp_path: Path) -> None:
     file = tmp_path / "config.js"
     file.write_text("module.exports = { port: 8080 };\n")
     assert "config.js: is JavaScript, like the configuration of LLM-API: here it is conf/" in (

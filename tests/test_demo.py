@@ -74,7 +74,7 @@ def test_health_ready_and_ping_need_no_key(demo: Served) -> None:
     wait_until(lambda: get(demo, "/ready", key="nonsense")[0] == 200, 10, "/ready is 200")
 
 
-def test_openai_client(demo: Served) -> None:
+def test_openai_client_gets_an_answer(demo: Served) -> None:
     with demo.client() as client:
         answer = client.chat.completions.create(model=DEMO, messages=QUESTION, max_tokens=8)
         assert answer.choices[0].message.content
@@ -83,7 +83,7 @@ def test_openai_client(demo: Served) -> None:
         assert answer.usage.completion_tokens == 8
 
 
-def test_openai_client_streams_token_by_token(demo: Served) -> None:
+def test_stream_comes_token_by_token(demo: Served) -> None:
     with demo.client() as client:
         pieces, times = [], []
         stream = client.chat.completions.create(
@@ -98,7 +98,7 @@ def test_openai_client_streams_token_by_token(demo: Served) -> None:
     assert times[-1] - times[0] > 0.02 * len(pieces) / 10
 
 
-async def test_async_openai_client(demo: Served) -> None:
+async def test_async_openai_client_gets_answers(demo: Served) -> None:
     async with demo.async_client() as client:
         answers = await asyncio.gather(
             *(
@@ -152,7 +152,7 @@ def test_openais_client_lists_the_models(demo: Served) -> None:
     assert get(demo, "/models") == (200, [DEMO])
 
 
-def test_classic_client(demo: Served) -> None:
+def test_client_of_the_old_system_works_unchanged(demo: Served) -> None:
     """What a client of the old system does, with the key that `keys create NAME TEXT` makes."""
     made = subprocess.run(
         [COMMAND, "keys", "create", "old client", "as in the old system"],

@@ -92,7 +92,7 @@ def test_nobody_is_told_to_install_somebody_elses_program() -> None:
         ("pip install 'llm-api-gateway[acme]'", False),
     ],
 )
-def test_the_rule_itself(line: str, wrong: bool) -> None:
+def test_rule_finds_programs_of_others(line: str, wrong: bool) -> None:
     assert (SOMEBODY_ELSES.search(line) is not None) is wrong
 
 

@@ -256,7 +256,7 @@ def test_every_module_in_a_sentence_is_there(module: str) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=place_of)
-def test_python_compiles(block: Block) -> None:
+def test_python_in_the_docs_compiles(block: Block) -> None:
     compile(block.text, block.place, "exec")
 
 

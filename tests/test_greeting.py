@@ -49,7 +49,7 @@ def row(lines: list[str], label: str) -> str:
     return found.strip().removeprefix(label).strip()
 
 
-def test_of_this_machine_alone() -> None:
+def test_greeting_says_that_it_serves_this_machine_only() -> None:
     lines = told()
     assert row(lines, "on this machine") == HERE
     assert row(lines, "on the network") == "no: this machine only (host: 127.0.0.1)"
@@ -68,7 +68,7 @@ def test_with_no_model_there_are_three_ways() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_addresses_in_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greeting_shows_addresses_in_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         greeting_module, "own_addresses", lambda: ["192.0.2.7", "198.51.100.7", "2001:db8::7"]
     )
@@ -100,7 +100,7 @@ def test_own_addresses_can_be_bound(tmp_path: Path) -> None:
             probe.bind((address, 0))
 
 
-def test_ipv6_addresses_that_last(tmp_path: Path) -> None:
+def test_only_lasting_ipv6_addresses_are_shown(tmp_path: Path) -> None:
     (tmp_path / "proc/net").mkdir(parents=True)
     (tmp_path / "proc/net/if_inet6").write_text(
         "00000000000000000000000000000001 01 80 10 80       lo\n"

@@ -13,7 +13,7 @@ def texts(tail: LogTail, **options: int) -> list[str]:
     return [one.text for one in tail.newest(100, **options)]
 
 
-def test_lines_by_level() -> None:
+def test_lines_are_kept_by_level() -> None:
     tail = LogTail()
     tail.add([(INFO, "one\n"), (WARNING, "Traceback:\n  a\r\nb\n")])
     tail.add([(INFO, "two\n")])
@@ -34,7 +34,7 @@ def test_it_is_bounded() -> None:
     assert all(len(text) == 4096 for text in texts(tail))
 
 
-def test_what_a_slow_reader_misses() -> None:
+def test_slow_reader_is_told_how_much_it_missed() -> None:
     tail = LogTail(most=3)
     tail.add([(INFO, "a"), (WARNING, "b")])
     assert tail.after(2) == ([], 0)

@@ -45,7 +45,7 @@ def test_json_is_one_object_a_line() -> None:
     }
 
 
-def test_json_of_an_exception() -> None:
+def test_json_line_has_the_exception() -> None:
     try:
         raise OSError("gone")
     except OSError as error:
@@ -54,7 +54,7 @@ def test_json_of_an_exception() -> None:
     assert told["exception"].endswith("OSError: gone")
 
 
-def test_json_of_a_request() -> None:
+def test_json_line_of_a_request_hides_keys() -> None:
     key = "llmgw_abc"
     fields = ("req_1", "GET", f"/v1/{key}/x y", 404, 0.12345, "-", "m", "192.0.2.1")
     assert json.loads(JsonFormat().request(AT, fields)) == {
@@ -123,7 +123,7 @@ def answer_of(address: str, path: str, key: str) -> Message:
         return headers
 
 
-def test_only_warnings(serve: Serve, tmp_path: Path) -> None:
+def test_only_warnings_are_logged_if_wanted(serve: Serve, tmp_path: Path) -> None:
     config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
     served = serve("--config", str(config), env={"LLM_GATEWAY_LOG__LEVEL": "warning"})
     address = served.wait_for(r"on this machine\s+(http\S+)", served.out)

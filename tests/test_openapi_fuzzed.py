@@ -128,7 +128,7 @@ async def test_headers_arrive_as_they_came(make_gateway: MakeGateway, tmp_path: 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/nowhere"])
 @pytest.mark.parametrize("header", [b"Expect: \xff", b"Content-Encoding: gzip"])
-async def test_headers_that_promise_something_else(
+async def test_headers_that_promise_something_else_are_refused(
     make_gateway: MakeGateway,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,

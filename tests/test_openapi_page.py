@@ -50,7 +50,7 @@ async def test_anybody_reads_both_and_they_tell_nothing_of_this_box(
     assert DOCUMENT["info"]["version"] == "1"  # the API's, whatever the gateway's
 
 
-async def test_the_plain_page_without_the_built_one(
+async def test_plain_page_is_served_without_the_built_one(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     async with (

@@ -62,7 +62,7 @@ def test_what_is_there_keeps_its_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("open_to_all")
-def test_a_project_from_init_to_a_running_gateway(
+def test_files_are_private_from_init_to_a_running_gateway(
     serve: Callable[..., Served], tmp_path: Path
 ) -> None:
     root = tmp_path / "new/project"
@@ -125,7 +125,7 @@ def test_what_is_closed_to_others(
 
 
 @pytest.mark.usefixtures("open_to_all")
-def test_the_record_of_a_child(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_record_of_a_child_is_private(serve: Callable[..., Served], tmp_path: Path) -> None:
     entry = {**fake_model(tmp_path), "preload": True}
     config = project(tmp_path / "p", {"m": entry}, data_dir="made/here")
     (tmp_path / "p/data/models.json").write_text(json.dumps({"m": entry}))
@@ -174,7 +174,7 @@ def test_all_that_commands_and_use_leave_behind(
 
 
 @pytest.mark.usefixtures("open_to_all")
-def test_keys_of_certificates(tmp_path: Path) -> None:
+def test_keys_of_certificates_are_private(tmp_path: Path) -> None:
     made = self_signed(["localhost"], tmp_path / "new/ssl")
     assert mode(tmp_path / "new") == mode(tmp_path / "new/ssl") == 0o700
     assert mode(made.private_key) == 0o600

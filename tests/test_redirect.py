@@ -67,7 +67,9 @@ async def ask(port: int, target: str, *headers: str, method: str = "GET") -> tup
         ("[2001:DB8::0:1]", "https://[2001:db8::1]:8443"),
     ],
 )
-async def test_to_https_of_the_same_host(port: int, host: str, location: str) -> None:
+async def test_redirect_leads_to_https_of_the_same_host(
+    port: int, host: str, location: str
+) -> None:
     target = "/v1/models?x=1&y=%2F..%2f"
     assert (await ask(port, target, f"Host: {host}"))[:2] == (308, location + target)
 
@@ -142,7 +144,7 @@ async def test_the_names_that_a_certificate_is_to_be_for() -> None:
         await runner.cleanup()
 
 
-async def test_no_host_or_two(port: int) -> None:
+async def test_request_without_or_with_two_hosts_is_refused(port: int) -> None:
     assert (await ask(port, "/"))[:2] == (400, "")
     twice = ("Host: box.example.com", "Host: evil.example.com")
     assert (await ask(port, "/", *twice))[:2] == (400, "")
@@ -195,7 +197,7 @@ async def test_nothing_else_is_served_and_no_key_looked_at(
     assert body == ("" if method == "HEAD" else "https only\n")
 
 
-async def test_proofs_from_memory_and_from_the_folder(port: int) -> None:
+async def test_proofs_are_served_from_memory_and_from_the_folder(port: int) -> None:
     async def proof(token: str, method: str = "GET") -> tuple[int, str]:
         path = f"/.well-known/acme-challenge/{token}"
         status, _, body = await ask(port, path, "Host: box.example.com", method=method)
@@ -240,7 +242,9 @@ async def test_the_port_that_clients_know(
         assert (await ask(port, "/x", "Host: evil.example.com"))[:2] == (421, "")
 
 
-async def test_several_addresses(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_redirect_listens_on_several_addresses(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     made = self_signed(["127.0.0.1"], tmp_path / "ssl")
     tls = {"enabled": True, "private_key": str(made.private_key), "redirect_port": 0}
     tls["certificate"] = str(made.certificate)

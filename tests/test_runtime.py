@@ -86,7 +86,7 @@ def test_what_a_killed_gateway_left_is_removed_by_the_next(
     assert list(home.iterdir()) == []
 
 
-def test_a_killed_gateway_with_another_place(
+def test_leavings_in_another_place_are_removed(
     tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was started from a desktop, the next one by cron, where XDG_RUNTIME_DIR isn't set."""
@@ -137,7 +137,7 @@ def test_many_that_start_and_end_at_once(tmp_path: Path, places: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", ["link", "file", "somebody else's"])
-def test_a_trap_in_the_folder_for_temporary_files(
+def test_trap_in_the_folder_for_temporary_files_is_avoided(
     tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch, trap: str
 ) -> None:
     home = places / f"llm-gateway-{os.geteuid()}"
@@ -184,7 +184,7 @@ def test_paths_that_are_too_long_for_sockets(
     runtime.close()
 
 
-def test_one_data_folder(tmp_path: Path, places: Path) -> None:
+def test_one_data_folder_is_for_one_gateway(tmp_path: Path, places: Path) -> None:
     first, second = Runtime(tmp_path), Runtime(tmp_path)
     first.open()
     with pytest.raises(InvalidFiles, match=rf"in use by another gateway \(process {os.getpid()}\)"):

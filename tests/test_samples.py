@@ -14,7 +14,7 @@ def filled(seconds: int) -> tuple[Samples, float]:
     return samples, at
 
 
-def test_an_hour_in_fine_steps_and_a_week_in_coarse_ones() -> None:
+def test_samples_keep_an_hour_in_fine_steps_and_a_week_in_coarse() -> None:
     samples, now = filled(WEEK + 2 * COARSE)
     every, fine = samples.since(now - 600, now)
     assert (every, len(fine)) == (FINE, 61)

@@ -168,7 +168,7 @@ def both(text: str, folder: Path) -> tuple[bool, bool]:
         "admin: {process_settings: true}",
     ],
 )
-def test_right_settings(tmp_path: Path, text: str) -> None:
+def test_right_settings_pass_schema_and_program(tmp_path: Path, text: str) -> None:
     assert both(text, tmp_path) == (False, False)
 
 
@@ -192,7 +192,7 @@ def test_right_settings(tmp_path: Path, text: str) -> None:
         "admin: {process_settings: perhaps}",
     ],
 )
-def test_wrong_settings(tmp_path: Path, text: str) -> None:
+def test_wrong_settings_fail_schema_and_program(tmp_path: Path, text: str) -> None:
     assert both(text, tmp_path) == (True, True)
 
 

@@ -75,7 +75,7 @@ def test_a_status_cannot_smuggle_in_another_variable(manager: Manager) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "@", "relative/notify", "vsock:2:1234"])
-def test_without_a_usable_socket_nothing_happens(value: str) -> None:
+def test_nothing_is_sent_without_a_usable_socket(value: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": value, "WATCHDOG_USEC": "1000000"})
 
     assert not notifier.enabled

@@ -69,7 +69,7 @@ def test_the_command_line_is_the_gateways_own() -> None:
     assert arguments == ["serve", "--config", "/etc/llm-gateway/gateway.yaml"]
 
 
-def test_readiness_and_stopping() -> None:
+def test_unit_notifies_and_stops_as_the_gateway_does() -> None:
     assert only("Type") == "notify"
     assert only("NotifyAccess") == "main"
     assert only("Restart") == "on-failure"

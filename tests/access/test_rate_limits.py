@@ -204,7 +204,9 @@ async def key_with(running: Running, **limits: int) -> str:
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def test_headers_and_refusal(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_answer_tells_limits_and_refusal_is_rate_limit_error(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         key = await key_with(running, rpm=2, tpm=60)
         for remaining, stream in (("1", False), ("0", True)):
@@ -259,7 +261,9 @@ async def test_openai_client_understands(make_gateway: MakeGateway, tmp_path: Pa
         assert len(running.gateway.accounting.recent) == 1
 
 
-async def test_requests_at_once_over_http(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_too_many_requests_at_once_are_refused_over_http(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"m": fake_model(tmp_path), "slow": fake_model(tmp_path, hang=1)}
     async with make_gateway(models, scheduler={"max_loaded": 2}) as running:
         key = await key_with(running, concurrency=1)

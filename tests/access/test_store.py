@@ -79,7 +79,7 @@ async def test_add_keys_is_all_or_nothing(file: Path) -> None:
     assert "INSERT" not in str(caught.value)
 
 
-async def test_update_key(file: Path) -> None:
+async def test_updated_key_keeps_its_other_fields(file: Path) -> None:
     async with await Store.open(file) as store:
         await store.add_keys([record(1, models=("a",)), record(2)])
         changed = await store.update_key(
@@ -159,7 +159,7 @@ async def test_folder_that_exists_keeps_its_mode(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["gateway.db"]  # no -wal left behind
 
 
-async def test_connection_settings(file: Path) -> None:
+async def test_connections_are_durable_and_patient(file: Path) -> None:
     def pragmas(connection: Connection) -> list[Any]:
         names = ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]

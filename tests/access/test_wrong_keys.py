@@ -34,7 +34,7 @@ def allowed(table: WrongKeys, address: str, tries: int = 100) -> int:
     return tries
 
 
-def test_twenty_at_once_then_one_in_three_seconds() -> None:
+def test_guesses_are_twenty_at_once_then_one_in_three_seconds() -> None:
     clock = Clock()
     table = WrongKeys(clock=clock)
     assert allowed(table, "10.0.0.1") == 20
@@ -62,7 +62,7 @@ def test_wrong_keys_are_counted_by_network() -> None:
 
 
 @given(st.text())
-def test_any_text_as_an_address(text: str) -> None:
+def test_any_text_is_taken_as_an_address(text: str) -> None:
     network = network_of(text)
     assert network is None or len(network) in (4, 8)
 

@@ -95,7 +95,7 @@ async def test_each_field_of_a_key_can_be_set_and_is_told(running: Running) -> N
     assert (await running.json("PATCH", path, json={}))[0] == 200
 
 
-async def test_expiry_as_a_duration(running: Running) -> None:
+async def test_expiry_may_be_a_duration(running: Running) -> None:
     key = await made(running, expires="30d")
     ends = datetime.fromisoformat(key["expires"])
     assert timedelta(days=29, hours=23) < ends - datetime.now(UTC) <= timedelta(days=30)
@@ -146,7 +146,7 @@ async def test_what_is_wrong_is_named_and_what_is_allowed(running: Running) -> N
     assert after == before
 
 
-async def test_other_bad_requests(running: Running) -> None:
+async def test_bad_requests_name_their_field(running: Running) -> None:
     status, answer = await running.json("POST", "/admin/keys", json={})
     assert (status, answer["error"]["param"]) == (400, "name")
     for body in (b"", b"[]", b"{"):

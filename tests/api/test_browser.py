@@ -191,7 +191,7 @@ def test_a_page_of_any_other_origin_gets_nothing(world: World, host: str) -> Non
     assert world.asked == asked
 
 
-def test_event_source_on_status(world: World) -> None:
+def test_event_source_reads_status_with_its_key_in_the_query(world: World) -> None:
     """It cannot send headers: its key is in the query."""
     mine = world.page("my-app.pages.example")
     mine.evaluate(LISTEN, f"{world.served.url}/status?authKey={world.served.key}")
@@ -216,7 +216,9 @@ def test_event_source_on_status(world: World) -> None:
 
 
 @needs_certutil
-def test_over_tls_with_the_local_authority(world: World, home: Home, tmp_path: Path) -> None:
+def test_page_on_the_internet_reaches_the_gateway_over_tls(
+    world: World, home: Home, tmp_path: Path
+) -> None:
     """A page on the internet, of Firebase's say, and a gateway at home, both on https.
 
     Chromium asks its user whether the page may call into the local network.

@@ -97,7 +97,7 @@ def loaded(served: Served) -> bool:
     return get(served, "/models?loaded=true", "none") == (200, ["m"])
 
 
-def test_pages_of_others_administrate_nothing(served: Served, browser: Browser) -> None:
+def test_pages_of_others_can_administrate_nothing(served: Served, browser: Browser) -> None:
     own = page(browser, f"{served.url}/ping")
     status, text = own.evaluate(ASK, ["/loadModel", LOAD])
     assert status == 200, text

@@ -99,7 +99,9 @@ async def test_the_only_model_there_is(make_gateway: MakeGateway, tmp_path: Path
             assert (response.status, response.headers["X-Gateway-Model"]) == (200, "a")
 
 
-async def test_the_only_one_loaded(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_only_loaded_model_is_meant_without_a_name(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway(models(tmp_path, "a", "b", "c")) as running:
         everywhere = await plain(running)
         restricted = await plain(running, "restricted", models=["a", "b"])

@@ -311,7 +311,7 @@ async def test_a_model_that_is_no_text(make_gateway: MakeGateway, tmp_path: Path
         assert running.gateway.scheduler.loaded() == ["m"]  # nor was anything unloaded
 
 
-async def test_the_log_of_a_model(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_log_of_a_model_is_served(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway({"a/b": fake_model(tmp_path)}) as running:
         assert (await running.json("GET", "/admin/models/nope/log"))[0] == 404
         async with running.request("GET", "/admin/models/a/b/log") as response:

@@ -159,7 +159,7 @@ async def test_a_hung_stream_says_so_too(make_gateway: MakeGateway, tmp_path: Pa
             pass
 
 
-async def test_a_real_one_killed_in_a_stream(make_gateway: MakeGateway) -> None:
+async def test_stream_says_that_a_real_llama_server_was_killed(make_gateway: MakeGateway) -> None:
     model = {"params": {"model": DEMO_GGUF, "ctxSize": 2048, "threads": 1}}
     async with make_gateway({"m": model}, llama_server="auto") as running:
         client = running.openai()

@@ -68,7 +68,9 @@ async def test_a_failed_load_in_every_dialect(
 
 
 @pytest.mark.parametrize("path", CHATS)
-async def test_a_death_in_a_stream(make_gateway: MakeGateway, tmp_path: Path, path: str) -> None:
+async def test_stream_tells_details_of_a_death_to_administrators_only(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path, chunks=9, die_after=3)}) as running:
         for key, whole in ((await chat_key(running), False), (running.key, True)):
             body = {**CHATS[path], "model": "m", "stream": True}

@@ -96,7 +96,9 @@ async def test_nesting_has_the_same_end_on_every_route(
         await still_serves(running)
 
 
-async def test_refusals_of_the_server_itself(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_refusals_of_the_server_have_the_shape_of_the_api(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"good": fake_model(tmp_path)}
     async with make_gateway(models, limits={"max_body": "10KiB"}) as running:
         status, answer = await running.json("POST", "/v1/chat/completions", data=b"x" * 20_000)
@@ -156,7 +158,9 @@ async def test_model_file_that_does_not_exist(make_gateway: MakeGateway, tmp_pat
         await still_serves(running)
 
 
-async def test_llama_server_that_exits_at_once(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_llama_server_that_exits_at_once_is_told(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"bad": fake_model(tmp_path, exit=3), "good": fake_model(tmp_path)}
     async with make_gateway(models) as running:
         status, answer = await running.json("POST", "/loadModel", json={"model": "bad"})

@@ -49,7 +49,7 @@ async def ask(running: Running, key: str, model: str, **fields: Any) -> tuple[in
     return await running.json("POST", "/v1/chat/completions", json=body, key=key)
 
 
-async def test_a_key_for_one_model(running: Running) -> None:
+async def test_key_for_one_model_sees_no_other(running: Running) -> None:
     key = await key_with(running, models=["a"])
     for name in ("a", "gpt-4", "a:pirate"):
         assert (await ask(running, key, name))[0] == 200
@@ -96,7 +96,7 @@ async def test_the_active_model_is_no_way_around(running: Running) -> None:
             assert (response.status, response.headers["X-Gateway-Model"]) == (200, "a")
 
 
-async def test_personalities_of_a_key(running: Running, tmp_path: Path) -> None:
+async def test_key_is_limited_to_its_personalities(running: Running, tmp_path: Path) -> None:
     key = await key_with(
         running, personalities=["teacher"], default_personality="teacher", models=["a", "b"]
     )
@@ -121,7 +121,7 @@ async def test_an_empty_list_of_personalities_means_none(running: Running) -> No
     assert (await ask(running, key, "a", personality="teacher"))[0] == 404
 
 
-async def test_expired_and_revoked_in_a_running_gateway(running: Running) -> None:
+async def test_expired_and_revoked_keys_are_refused_by_a_running_gateway(running: Running) -> None:
     ring = running.gateway.ring
     assert ring is not None
     record, key = await ring.create("short")

@@ -259,7 +259,7 @@ async def test_what_codex_sends(running: Running) -> None:
         assert events[-1].type in ("response.completed", "response.incomplete")
 
 
-async def test_the_sdks_of_others(running: Running) -> None:
+async def test_sdks_may_send_late_system_messages(running: Running) -> None:
     client = anthropic.AsyncAnthropic(base_url=running.url, api_key=running.key, max_retries=0)
     async with client:
         messages: Any = [said("user", "Hi."), said("system", "Be brief."), said("user", "Well?")]

@@ -66,7 +66,7 @@ async def test_a_chat_is_parsed_by_openais_client(client: openai.AsyncOpenAI) ->
     assert (await client.models.retrieve("m:pirate")).id == "m:pirate"
 
 
-async def test_chat_stream_helper(client: openai.AsyncOpenAI) -> None:
+async def test_openai_stream_helper_puts_chunks_together(client: openai.AsyncOpenAI) -> None:
     options: dict[str, Any] = {"stream_options": {"include_usage": True}}
     async with client.chat.completions.stream(model="m", messages=HELLO, **options) as stream:
         pieces = [event.delta async for event in stream if event.type == "content.delta"]
@@ -93,7 +93,7 @@ async def test_a_tool_is_called_and_answers(client: openai.AsyncOpenAI) -> None:
     assert answer.choices[0].message.content == REPORT
 
 
-async def test_parsed_into_a_class(client: openai.AsyncOpenAI) -> None:
+async def test_openai_client_parses_an_answer_into_a_class(client: openai.AsyncOpenAI) -> None:
     class Place(BaseModel):
         city: Literal["Cairo", "Rome"]
 

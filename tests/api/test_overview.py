@@ -52,7 +52,7 @@ async def ended_requests(running: Running) -> dict[str, Any]:
     return seen
 
 
-async def test_requests_under_way_and_ended(running: Running, gate: Path) -> None:
+async def test_requests_under_way_and_ended_are_listed(running: Running, gate: Path) -> None:
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "private"}]}
     async with running.request("POST", "/v1/chat/completions", json=body) as response:
         await response.content.readany()
@@ -134,7 +134,7 @@ async def test_how_much_of_a_model_is_loaded(make_gateway: MakeGateway, tmp_path
     assert 0 < told[0] < told[-1] < 100
 
 
-async def test_usage_by_day(running: Running) -> None:
+async def test_usage_is_grouped_by_day(running: Running) -> None:
     now = time.time()
     today, yesterday = (date.fromordinal(_EPOCH + int(at) // DAY) for at in (now, now - DAY))
     record = partial(Record, seconds=1.0, route="/v1/chat/completions")

@@ -98,7 +98,7 @@ async def same(running: Running, path: str, body: Any) -> Any:
     return ours[2]
 
 
-async def test_chat_completions(running: Running) -> None:
+async def test_chat_completions_are_passed_through(running: Running) -> None:
     async def message(**more: Any) -> Any:
         answer = await same(running, "/v1/chat/completions", {**CHAT, **more})
         return answer["choices"][0]["message"]
@@ -138,7 +138,7 @@ async def test_chat_completions(running: Running) -> None:
         assert [len(token["top_logprobs"]) for token in tokens] == [3] * len(tokens)
 
 
-async def test_streams(running: Running) -> None:
+async def test_streams_are_passed_through(running: Running) -> None:
     """The same events; the gateway may add comments only, and numbers to Responses."""
     for path, body in (
         ("/v1/chat/completions", {**CHAT, "stream_options": {"include_usage": True}}),
@@ -154,7 +154,7 @@ async def test_streams(running: Running) -> None:
         assert len([event for event in events if isinstance(event, dict)]) > 3
 
 
-async def test_other_routes(running: Running) -> None:
+async def test_other_routes_are_passed_through(running: Running) -> None:
     filled = await same(
         running,
         "/infill",

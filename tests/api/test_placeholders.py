@@ -70,7 +70,7 @@ async def test_a_good_key_beside_one_wins(make_gateway: MakeGateway, tmp_path: P
         assert (await running.json("GET", "/models", key=None, headers=turned))[0] == 200
 
 
-async def test_openai_client_without_a_key(make_gateway: MakeGateway) -> None:
+async def test_openai_client_without_a_key_is_refused(make_gateway: MakeGateway) -> None:
     async with make_gateway({}) as running:
         running.key = "None"
         async with running.openai() as client:

@@ -22,7 +22,9 @@ async def raw(url: str, target: str) -> bytes:
         await writer.wait_closed()
 
 
-async def test_acme_challenges(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_acme_challenges_are_served_from_their_folder_only(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         root = running.gateway.settings.public_dir
         folder = root / ".well-known/acme-challenge"

@@ -192,7 +192,7 @@ async def test_what_cannot_be_meant(
     assert server.asked == []
 
 
-async def test_only_administrators(make_gateway: MakeGateway, server: HubServer) -> None:
+async def test_only_administrators_may_pull(make_gateway: MakeGateway, server: HubServer) -> None:
     async with make_gateway({}) as running:
         assert running.gateway.ring is not None
         _, key = await running.gateway.ring.create("user", "")
@@ -222,7 +222,7 @@ async def test_models_json_that_may_not_be_written(
         assert (status, answer["error"]["code"]) == (500, "models_file_broken")
 
 
-async def test_a_few_at_once_and_not_too_many_in_the_line(
+async def test_few_pulls_run_at_once_and_few_wait(
     make_gateway: MakeGateway, server: HubServer, storage: Path
 ) -> None:
     server.holds = [1000] * 20

@@ -51,7 +51,7 @@ async def test_a_key_in_the_query_works_for_get_only(
             assert "no API key was sent" in answer["error"]["message"]
 
 
-async def test_a_header_without_its_scheme(make_gateway: MakeGateway) -> None:
+async def test_refusal_says_what_is_wrong_with_the_header(make_gateway: MakeGateway) -> None:
     async with make_gateway({}) as running:
         for method in ("GET", "POST"):  # by either door
             for value, why in (

@@ -174,7 +174,9 @@ async def test_a_stream_that_breaks(running: Running, server: Elsewhere, at: int
     assert names == ["m"] * sent.count(b"\n\n")
 
 
-async def test_responses_as_a_stream(running: Running, server: Elsewhere) -> None:
+async def test_streamed_responses_name_the_model_as_here(
+    running: Running, server: Elsewhere
+) -> None:
     response = {"id": "resp_1", "model": THERE, "metadata": INSIDE, "output": []}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {**response, "model": THERE}},
@@ -219,7 +221,9 @@ def llama_server(tmp_path: Path, parrot_model: Path) -> Iterator[str]:
     process.wait()
 
 
-async def test_a_real_llama_server(make_gateway: MakeGateway, llama_server: str) -> None:
+async def test_answers_of_a_real_llama_server_name_the_model_as_here(
+    make_gateway: MakeGateway, llama_server: str
+) -> None:
     async with make_gateway({"m": {"url": llama_server}}) as running:
         async with asyncio.timeout(60):
             while (await running.json("POST", "/loadModel", json={"model": "m"}))[0] != 200:

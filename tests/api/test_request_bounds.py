@@ -152,7 +152,7 @@ def form(*fields: tuple[str, str]) -> aiohttp.FormData:
     return data
 
 
-async def test_forms(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_texts_in_forms_are_bounded(make_gateway: MakeGateway, tmp_path: Path) -> None:
     """What is a text to llama-server, whatever the form's file is."""
     record = tmp_path / "record"
     model = {**fake_model(tmp_path, record=record), "mmproj": str(tmp_path / "fake.gguf")}

@@ -78,7 +78,7 @@ async def test_loaded_models_tell_more(running: Running, tmp_path: Path) -> None
     assert "meta" not in models["a/x"]
 
 
-async def test_a_model_that_failed(running: Running) -> None:
+async def test_failed_model_is_listed_as_failed(running: Running) -> None:
     assert (await running.chat("lost"))[0] == 500
     status = (await listed(running))["lost"]["status"]
     assert status == {"value": "failed", "failed": True}
@@ -125,7 +125,7 @@ async def test_keys_see_only_what_they_may_use(running: Running) -> None:
         assert (await running.json("POST", path, json={"model": "a/x"}, key=key))[0] == 403
 
 
-async def test_props_of_the_router(running: Running) -> None:
+async def test_props_without_a_model_are_the_routers(running: Running) -> None:
     status, props = await running.json("GET", "/props")
     assert status == 200
     assert props["role"] == "router"
@@ -134,7 +134,9 @@ async def test_props_of_the_router(running: Running) -> None:
     assert re.match(r"b0-unknown llm-gateway \d", props["build_info"])
 
 
-async def test_the_build_of_the_llama_server(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_props_tell_the_build_of_llama_server(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """As a model that runs says it, or said it last."""
 
     def says(build: object) -> dict[str, Any]:
@@ -227,7 +229,9 @@ async def test_load_and_unload_with_events(running: Running) -> None:
         assert (await running.json("POST", "/models/load", json={"model": "nope"}))[0] == 404
 
 
-async def test_a_model_that_sleeps(make_gateway: MakeGateway, parrot_model: Path) -> None:
+async def test_sleeping_model_is_listed_as_sleeping(
+    make_gateway: MakeGateway, parrot_model: Path
+) -> None:
     """llama-server's own sleep: the process stays, its memory is given back."""
     slept = {
         "params": {"model": str(parrot_model), "ctxSize": 512, "threads": 1},

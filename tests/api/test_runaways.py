@@ -164,7 +164,7 @@ async def test_who_has_done_it_is_told(
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("path", ROUTES)
-async def test_in_the_shape_of_each_api(
+async def test_runaway_is_told_in_the_shape_of_each_api(
     make_gateway: MakeGateway, tmp_path: Path, path: str, stream: bool
 ) -> None:
     models = {"m": fake_model(tmp_path, busy=1)}

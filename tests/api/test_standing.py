@@ -114,7 +114,7 @@ async def test_a_revoked_key_ends_all_that_is_open(running: Running) -> None:
         ({"limits": {"rpm": 1000}}, False),
     ],
 )
-async def test_a_narrowed_key(
+async def test_narrowed_key_ends_what_it_may_no_more(
     make_gateway: MakeGateway, tmp_path: Path, change: dict[str, Any], ends: bool
 ) -> None:
     models = {
@@ -167,7 +167,7 @@ async def test_who_waits_in_the_queue(make_gateway: MakeGateway, tmp_path: Path)
         assert scheduler.status()[0].queued == 0
 
 
-async def test_a_key_expires(
+async def test_key_that_expires_ends_what_is_open(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In seconds: so also the look at the clock before it is time.

@@ -129,7 +129,9 @@ async def test_one_look_at_a_time(
         assert len(looks) == 2
 
 
-async def test_no_such_folder_and_no_such_right(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_missing_folder_and_missing_right_are_refused(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({}, llm_storage=str(tmp_path / "nowhere")) as running:
         status, answer = await running.json("GET", "/admin/storage")
         assert (status, answer["error"]["code"]) == (404, "no_storage")

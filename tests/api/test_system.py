@@ -95,7 +95,7 @@ async def test_its_problems_are_those_of_check(
         assert not [key for key in of_doctor if key == "model bad"]  # that is said already
 
 
-async def test_a_broken_models_json(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_broken_models_json_is_told(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {"m": fake_model(tmp_path)}
     async with make_gateway(models) as running:
         assert (await asked(running, "/admin/system"))["models_file"]["error"] is None
@@ -120,7 +120,7 @@ async def test_a_broken_models_json(make_gateway: MakeGateway, tmp_path: Path) -
         }
 
 
-async def test_a_home_made_certificate(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_home_made_certificate_is_told(make_gateway: MakeGateway, tmp_path: Path) -> None:
     made = self_signed(["box.example.com", "127.0.0.1"], tmp_path, days=30)
     tls = {
         "enabled": True,
@@ -267,7 +267,7 @@ def served(serve: Serve, tmp_path: Path) -> Served:
     return serve("--config", str(project(tmp_path / "p", {}, log=log)))
 
 
-async def test_the_log_of_the_gateway(served: Served) -> None:
+async def test_log_of_the_gateway_is_served_and_followed(served: Served) -> None:
     url = served.wait_for(r'listening on (http[^",\s]+)', served.log)
     headers = {"X-Api-Key": served.key}
     async with aiohttp.ClientSession(url, headers=headers) as session:
@@ -359,7 +359,9 @@ async def test_what_a_repository_has_not(running: Running, hub: HubServer) -> No
     assert (shut["gated"], shut["shut"]) == (True, True)
 
 
-async def test_without_its_client(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hub_is_refused_without_its_client(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     status, answer = await running.json("GET", "/admin/hub?model=me/tiny-GGUF")
     assert (status, answer["error"]["code"]) == (501, "hub_not_installed")

@@ -108,7 +108,7 @@ async def test_parameters_reach_every_route(running: Running, sent: Sent, large:
         ("/v1/messages", "budgeted", {"thinking": {"type": "enabled", "budget_tokens": 64}}),
     ],
 )
-async def test_reasoning_in_the_words_of_each_dialect(
+async def test_reasoning_is_set_in_the_words_of_each_dialect(
     running: Running, sent: Sent, path: str, name: str, wanted: dict[str, Any]
 ) -> None:
     (kind,) = {route.format.name for route in ROUTES if route.path == path}
@@ -186,7 +186,7 @@ async def test_what_lists_say(make_gateway: MakeGateway, tmp_path: Path) -> None
         await post(running, "/v1/chat/completions", {"model": "secret", "messages": [USER]})
 
 
-async def test_of_a_model_elsewhere(make_gateway: MakeGateway) -> None:
+async def test_personality_shapes_requests_to_a_model_elsewhere(make_gateway: MakeGateway) -> None:
     async with Elsewhere() as there:
         entry = {"url": there.url, "modelName": "there", "personalities": PERSONALITIES}
         async with make_gateway({"m": entry}) as running:
@@ -201,7 +201,9 @@ async def test_of_a_model_elsewhere(make_gateway: MakeGateway) -> None:
         assert "chat_template_kwargs" not in thinker  # OpenAI's own servers refuse it
 
 
-async def test_with_a_real_llama_server(make_gateway: MakeGateway, parrot_model: Path) -> None:
+async def test_personality_shapes_answers_of_a_real_llama_server(
+    make_gateway: MakeGateway, parrot_model: Path
+) -> None:
     personalities = {
         "thinks": {"templateArgs": {"think": True}},
         "short": {"setParams": {"max_tokens": 2}},

@@ -11,7 +11,9 @@ import pytest
 from tests.harness import MakeGateway
 
 
-async def test_files_for_everybody_the_rest_for_keys(make_gateway: MakeGateway) -> None:
+async def test_web_ui_serves_files_to_everybody_and_the_rest_to_keys(
+    make_gateway: MakeGateway,
+) -> None:
     async with make_gateway({}, llama_server="auto") as running:
         async with running.request("GET", "/ui", key=None, allow_redirects=False) as response:
             assert (response.status, response.headers["Location"]) == (308, "ui/")
@@ -50,7 +52,7 @@ async def test_files_for_everybody_the_rest_for_keys(make_gateway: MakeGateway) 
         assert (status, answer["role"]) == (200, "router")
 
 
-async def test_a_llama_server_without_it(make_gateway: MakeGateway) -> None:
+async def test_llama_server_without_a_web_ui_is_told(make_gateway: MakeGateway) -> None:
     async with make_gateway({}) as running:
         status, answer = await running.json("GET", "/ui/", key=None)
         assert (status, answer["error"]["code"]) == (501, "no_web_ui")
@@ -67,7 +69,7 @@ async def test_without_llama_server_there_is_no_web_ui(
         assert str(tmp_path) not in json.dumps(answer)
 
 
-async def test_switched_off(
+async def test_web_ui_may_be_switched_off(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts = tmp_path / "starts"

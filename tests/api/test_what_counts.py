@@ -109,7 +109,9 @@ async def test_what_a_key_is_counted_is_what_was_done(
         )
 
 
-async def test_other_ways_to_a_model(make_gateway: MakeGateway, parrot_model: Path) -> None:
+async def test_other_ways_to_a_model_are_counted(
+    make_gateway: MakeGateway, parrot_model: Path
+) -> None:
     """Questions in the address, and what an administrator sends past the gateway."""
     past = "/upstream/parrot"
     chat: dict[str, Any] = {"messages": [USER], "cache_prompt": False}

@@ -107,7 +107,9 @@ def test_names_that_the_owner_lists() -> None:
     assert refusal(request({"Host": "example.net"}), *listed) is not None
 
 
-async def test_admin_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_admin_routes_are_for_this_machine_without_keys(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {name: fake_model(tmp_path) for name in ("a", "b")}
     async with make_gateway(models, auth={"enabled": False}) as running:
         running.key = None
@@ -147,7 +149,7 @@ async def test_admin_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
         assert await running.json("GET", "/models?loaded=true") == (200, [])
 
 
-async def test_dns_rebinding_with_any_host_allowed(
+async def test_dns_rebinding_gets_nowhere_with_any_host_allowed(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     """A page whose own name leads here now: same-origin for its browser, over plain HTTP."""

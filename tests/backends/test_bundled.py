@@ -188,7 +188,7 @@ def test_a_reverse_prompt_stops_and_the_client_may_have_its_own(endless: Any) ->
     assert free.startswith(before + "help")
 
 
-def test_grammar_and_draft_model(tmp_path: Path) -> None:
+def test_bundled_server_uses_grammar_and_draft_model(tmp_path: Path) -> None:
     grammar = tmp_path / "answer.gbnf"
     grammar.write_text('root ::= "maybe " ("tomorrow" | "never")')
     spec = spec_of({"grammarFile": str(grammar)}, draftModel=MODEL)
@@ -305,7 +305,7 @@ def test_flags_win_over_variables_and_the_last_over_the_first() -> None:
     assert params_of("--jinja", **variables).use_jinja is True
 
 
-def test_reranking_by_its_variable() -> None:
+def test_variable_switches_reranking_on() -> None:
     for value, pooling in (("1", "RANK"), ("0", "UNSPECIFIED")):
         params = params_of(LLAMA_ARG_RERANKING=value)
         assert params.pooling_type.name == f"LLAMA_POOLING_TYPE_{pooling}"
@@ -316,7 +316,7 @@ def test_reranking_by_its_variable() -> None:
     ("written", "member"),
     [("mmap+mlock", "MMAP_MLOCK"), ("mlock", "MLOCK"), ("none", "NONE"), ("dio", "DIRECT_IO")],
 )
-def test_loading_modes(written: str, member: str) -> None:
+def test_loading_modes_are_known(written: str, member: str) -> None:
     params = params_of(LLAMA_ARG_LOAD_MODE=written)
     assert params.load_mode.name == f"LLAMA_LOAD_MODE_{member}"
 
@@ -365,7 +365,7 @@ def test_no_flag_and_no_variable_is_given_twice() -> None:
     assert len(set(variables)) == len(variables)
 
 
-def test_unknown_arguments() -> None:
+def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(UsageError, match="invalid argument: --x"):
         parse(["--x"], {})
 

@@ -74,7 +74,7 @@ async def test_what_a_model_takes_later_is_counted(
         await scheduler.close()
 
 
-async def test_on_gpus_and_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_growth_is_counted_on_gpus_and_in_ram(monkeypatch: pytest.MonkeyPatch) -> None:
     growth = Growth(1, (("CUDA0", 60), ("CUDA1", 40), (RAM, 10)))
     for held, on in (
         (HeldMemory(90, 1000), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),

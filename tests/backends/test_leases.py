@@ -34,7 +34,7 @@ async def test_a_request_loads_its_model_and_the_next_has_it_at_once(
     assert [start["model"] for start in box.starts()] == ["a"]
 
 
-async def test_unknown_models(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_unknown_models_are_not_found(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"))
     assert scheduler.try_lease("x") is None
     assert scheduler.backend("x") is None
@@ -98,7 +98,7 @@ async def test_a_full_queue_refuses_at_once(make_scheduler: MakeScheduler, box: 
     await use(scheduler)
 
 
-async def test_waiting_too_long(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_waiting_too_long_ends_with_an_error(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a"), queue_timeout=0.2)
     await scheduler.load("a")  # takes the time that it takes
     with await scheduler.lease("a"):

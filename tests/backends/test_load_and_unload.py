@@ -114,7 +114,7 @@ async def test_an_eviction_lets_nobody_in(make_scheduler: MakeScheduler, box: Bo
     (await b).release()
 
 
-async def test_unloading_one_that_crashes_meanwhile(
+async def test_unloading_ends_where_the_process_crashes_meanwhile(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     scheduler = make_scheduler(box.spec("a"))

@@ -122,7 +122,7 @@ def test_amd_gpus_are_seen_and_a_carve_out_of_ram_is_not_one(tmp_path: Path) -> 
     assert (machine.gpu, machine.total) == (True, 16 * GIB)
 
 
-def test_nvidia_gpus_through_nvml(tmp_path: Path, nvml: Any) -> None:
+def test_nvidia_gpus_are_listed_by_nvml(tmp_path: Path, nvml: Any) -> None:
     assert [(d.description, d.total, d.free) for d in nvidia_devices()] == [
         ("NVIDIA RTX 3090", 24 * GIB, 20 * GIB),
         ("NVIDIA T400", 8 * GIB, GIB),

@@ -97,7 +97,7 @@ async def test_a_mapped_file_is_used_and_not_kept(tmp_path: Path) -> None:
         await child.stop(5)
 
 
-def test_gpu_memory_of_a_group_on_all_cards(nvml: Any) -> None:
+def test_gpu_memory_of_a_group_is_summed_over_cards(nvml: Any) -> None:
     mine, group = os.getpid(), os.getpgid(0)
     elsewhere = 4_000_000_005  # more than there can be (proc(5), pid_max)
     nvml.processes[:] = [{mine: 3 * GIB, elsewhere: 9 * GIB}, {mine: GIB}, {mine: None}, {}]

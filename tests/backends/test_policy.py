@@ -31,7 +31,7 @@ def test_a_free_slot_is_given_to_the_first_waiter_and_loaders_are_told() -> None
     assert acts([a]) == ["LOADED a", "GRANT a"]
 
 
-def test_no_slot_no_grant() -> None:
+def test_nobody_is_granted_without_a_free_slot() -> None:
     assert acts([ready("a", in_flight=2, slots=2, waiting=5, oldest_wait=NOW)]) == []
 
 
@@ -305,7 +305,7 @@ def test_one_that_is_unloaded_while_requests_wait_comes_back_when_it_has_gone() 
     assert acts([stopping("a", waiting=1, oldest_wait=1), wanted("b", 2)]) == []
 
 
-def test_idle_models_expire() -> None:
+def test_idle_models_are_stopped_when_they_expire() -> None:
     assert acts([ready("a", expires=NOW)]) == ["STOP a"]
     assert acts([ready("a", expires=NOW + 5)]) == []
     assert wake([ready("a", expires=NOW + 5), ready("b", expires=NOW + 4)]) == NOW + 4

@@ -43,7 +43,7 @@ async def line(child: Child, number: int = 0) -> str:
     return child.log.tail()[number]
 
 
-async def test_output_status_environment_and_arguments(box: Box) -> None:
+async def test_child_has_its_arguments_and_its_output_is_kept(box: Box) -> None:
     argv = ("sh", "-c", 'echo "$1 $NAME"; echo oops >&2; printf end; exit 7', "sh", "a b")
     env = {**env_of(box), "NAME": "ä"}
     child = await process.start(argv, env, log=LogRing(), name="shell")
@@ -284,7 +284,7 @@ async def test_records_are_for_living_processes_only(box: Box) -> None:
     box.records.remove(child)
 
 
-def test_the_identity_of_a_process() -> None:
+def test_identity_tells_processes_apart() -> None:
     mine = process.identify(os.getpid())
     assert mine is not None
     assert mine == process.identify(os.getpid())

@@ -35,7 +35,7 @@ def test_paths_are_found_below_the_storage(reference: str, path: str) -> None:
     assert resolve_model_path(reference, STORAGE) == Path(path)
 
 
-def test_home_in_a_path_and_in_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_means_home_in_paths_and_in_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert resolve_model_path("~/m.gguf", STORAGE) == Path("/home/somebody/m.gguf")
     assert resolve_model_path("m.gguf", Path("~/LLMs")) == Path("/home/somebody/LLMs/m.gguf")
@@ -90,7 +90,7 @@ def test_references_that_lead_nowhere(reference: str, says: str) -> None:
         resolve_model_path(reference, STORAGE)
 
 
-def test_all_files_of_an_entry() -> None:
+def test_all_files_of_an_entry_are_named() -> None:
     spec = spec_of({"grammarFile": "g.gbnf"}, mmproj="p.gguf", draftModel="d.gguf")
     assert model_files(spec, STORAGE) == {
         "params.model": STORAGE / "some.gguf",
@@ -125,7 +125,9 @@ def test_auto_falls_back_to_the_bundled_one(tmp_path: Path) -> None:
     assert Path(program[-1]).is_file()
 
 
-def test_auto_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_fails_where_there_is_no_llama_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LoadFailed, match=r"pip install xllamacpp$"):
         find_program("auto", {"PATH": str(tmp_path)})

@@ -65,7 +65,7 @@ async def test_a_server_that_is_of_no_use(
     assert backend.last_error is error
 
 
-async def test_a_port_for_tls_asked_in_plain_text(
+async def test_plain_text_to_a_port_for_tls_is_told(
     make_remote: MakeRemote, servers: list[Elsewhere]
 ) -> None:
     """As nginx and Go answer: 400 to whatever it is, which no client could do anything about."""
@@ -188,7 +188,7 @@ def certificates(tmp_path: Path) -> Callable[..., tuple[ssl.SSLContext, Path]]:
     return make
 
 
-async def test_https_with_a_ca_of_ones_own(
+async def test_https_works_with_a_ca_of_ones_own(
     make_remote: MakeRemote, certificates: Callable[..., tuple[ssl.SSLContext, Path]]
 ) -> None:
     context, authority = certificates("127.0.0.1")

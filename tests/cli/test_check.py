@@ -88,7 +88,9 @@ def check(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, s
     return code, out, err
 
 
-def test_files_of_models(tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reads_the_files_of_models(
+    tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     models: dict[str, Any] = {
         f"m{number}": {"params": {"model": file}} for number, file in enumerate(MODELS)
     }
@@ -289,7 +291,7 @@ def test_addresses_that_cannot_be_listened_on(
             assert f"(got '{one}')" in printed
 
 
-def test_the_old_configuration_in_the_folder(
+def test_check_says_that_config_js_is_not_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

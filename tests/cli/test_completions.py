@@ -112,6 +112,6 @@ def test_fish_completes(environment: dict[str, str], tmp_path: Path) -> None:
     assert done.stdout.split("\t")[0] == "qwen3"
 
 
-def test_which_shell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_completions_ask_for_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completions"]) == 1
     assert capsys.readouterr().err == "error: for which shell? bash, zsh, fish\n"

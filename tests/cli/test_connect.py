@@ -65,7 +65,7 @@ def test_an_address_is_the_one_that_clients_reach(
     assert address_of(parse_settings(settings), [listening]) == (address, None)
 
 
-def test_address_in_the_network() -> None:
+def test_address_for_the_network_is_no_wildcard() -> None:
     url, _ = address_of(Settings(host="0.0.0.0"), ["http://127.0.0.1:8080"])
     assert re.fullmatch(r"http://[\d.]+:8080", url)
     assert "0.0.0.0" not in url
@@ -82,7 +82,7 @@ def test_address_in_the_network() -> None:
         ("192.0.2.7", ["localhost", "192.0.2.7"], "192.0.2.7"),
     ],
 )
-def test_address_in_a_certificate(
+def test_address_is_a_name_of_the_certificate(
     tmp_path: Path, host: str, names: list[str], address: str
 ) -> None:
     made = self_signed(names, tmp_path)
@@ -180,7 +180,7 @@ def test_the_models_named_are_those_of_the_gateway(run: Run, served: Served) -> 
         assert main(["unload", "--config", config, "tiny"]) == 0
 
 
-def test_a_new_key(run: Run, served: Served) -> None:
+def test_new_key_is_good_for_its_model_only(run: Run, served: Served) -> None:
     status, out, err = run("codex", "--model", "tiny:pirate", "--create-key")
     assert status == 0
     assert "llmgw_" not in out
@@ -198,7 +198,7 @@ def test_a_new_key(run: Run, served: Served) -> None:
             client.chat.completions.create(model="other", messages=hello, max_tokens=4)
 
 
-def test_new_keys_for_other_models(run: Run, served: Served) -> None:
+def test_new_key_is_good_for_other_models_that_a_client_needs(run: Run, served: Served) -> None:
     run("continue", "--model", "gpt-4o", "--create-key", "laptop")
     run("open-webui", "--model", "tiny", "--create-key", "page", "--models", "tiny,other")
     made = {row["name"]: row["models"] for row in keys(served)}
@@ -216,7 +216,7 @@ def test_new_keys_for_other_models(run: Run, served: Served) -> None:
     assert len(keys(served)) == before
 
 
-def test_wrong_words(run: Run, capsys: pytest.CaptureFixture[str], served: Served) -> None:
+def test_wrong_words_are_told(run: Run, capsys: pytest.CaptureFixture[str], served: Served) -> None:
     for arguments, reason in (
         (("codx",), "codex"),
         (("--create-key", "codex"), "CLIENT stands before --create-key"),
@@ -230,7 +230,7 @@ def test_wrong_words(run: Run, capsys: pytest.CaptureFixture[str], served: Serve
     assert "no gateway is running on" in capsys.readouterr().err
 
 
-def test_from_elsewhere(
+def test_connect_reaches_a_gateway_elsewhere_without_printing_its_key(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By an address and a key, which is not printed; only an administrator's makes others."""
@@ -249,7 +249,7 @@ def test_from_elsewhere(
     assert "further" not in {row["name"] for row in keys(served)}
 
 
-def test_on_a_terminal(served: Served) -> None:
+def test_lines_fit_a_terminal_of_80_columns(served: Served) -> None:
     """80 columns: what goes where, and lines that can be pasted as they are."""
     screen, terminal = pty.openpty()
     config = served.root / "conf/gateway.yaml"
@@ -277,7 +277,7 @@ def test_on_a_terminal(served: Served) -> None:
     assert "https://developers.openai.com/codex/config-reference" in lines[-1]
 
 
-def test_openai_with_the_printed_lines(demo: Served, tmp_path: Path) -> None:
+def test_openai_client_answers_with_the_printed_lines(demo: Served, tmp_path: Path) -> None:
     """As somebody would at a prompt, with the demo model and a key of its own."""
     assert demo.url
     assert demo.key

@@ -67,7 +67,7 @@ def test_codex_gets_its_configuration() -> None:
 
 
 @pytest.mark.parametrize("key", [None, KEY_TEXT])
-def test_environments(key: str | None) -> None:
+def test_key_comes_to_the_variable_that_a_client_reads(key: str | None) -> None:
     """By its variable or in its text, the key comes to the variable that the client reads."""
     target = replace(TARGET, key=key)
     base, url = f"{TARGET.url}/v1", TARGET.url
@@ -138,7 +138,7 @@ def test_windows_gets_its_own_lines(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", CLIENTS)
-def test_own_authorities(word: str) -> None:
+def test_each_client_is_told_of_its_authority(word: str) -> None:
     """Each client is told of one, or its notes say how else it comes to trust it."""
     file = "/home/me/my certificates/ca.pem"
     setup, parts = CLIENTS[word], parts_of(word, replace(TARGET, ca=file))
@@ -163,6 +163,6 @@ def test_versions_are_those_that_the_tests_run() -> None:
     assert CLIENTS["llm"].checked == f"llm {llm[1]}"
 
 
-def test_the_page() -> None:
+def test_page_of_clients_is_made_from_the_table() -> None:
     text = (REPOSITORY / "docs" / "clients.md").read_text()
     assert text == page(), "python -m gateway.clients.page docs/clients.md"

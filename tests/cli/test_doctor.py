@@ -59,7 +59,7 @@ def private(root: Path) -> None:
     (root / "data/models.json").chmod(0o600)
 
 
-def test_without_a_gateway(tmp_path: Path) -> None:
+def test_doctor_reports_without_a_gateway(tmp_path: Path) -> None:
     models = {DEMO: {"params": {"model": DEMO_GGUF, "ctxSize": 512}}}
     config = project(tmp_path / "p", models, port=0)
     private(tmp_path / "p")
@@ -93,7 +93,7 @@ def test_errors_are_its_exit_status(tmp_path: Path) -> None:
     assert re.search(r"\d+ ok, .*, [3-9] errors \(", done.stdout)
 
 
-def test_a_broken_configuration(tmp_path: Path) -> None:
+def test_doctor_tells_of_a_broken_configuration(tmp_path: Path) -> None:
     config = project(tmp_path / "p", {})
     config.write_text("port: 99999\n")
     (tmp_path / "p/data/models.json").write_text("{,}")

@@ -113,7 +113,7 @@ def test_fields_are_those_that_are_documented(
     assert {path for path in fields if not path.endswith("?")} <= told
 
 
-def test_of_profiles(
+def test_json_of_profiles_has_the_fields_that_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

@@ -188,7 +188,7 @@ def test_what_comes_first(
     assert "there is no profile 'bocks'" in err
 
 
-def test_keys_elsewhere(box: Served, url: str, run: Run, home: Path) -> None:
+def test_keys_are_made_at_a_gateway_elsewhere(box: Served, url: str, run: Run, home: Path) -> None:
     ca = ("--ca", str(box.root / "ssl/localhost-chain.pem"))
     assert run("login", url, *ca, typed=box.key)[0] == 0
     status, key, err = run("keys", "create", "laptop", "mine", "--expires", "30d", "--rpm", "5")
@@ -230,7 +230,9 @@ def test_a_profile_file_that_is_none(run: Run, home: Path) -> None:
         assert "secret" not in err
 
 
-def test_in_a_terminal(box: Served, url: str, home: Path) -> None:
+def test_login_shows_the_certificate_and_asks_for_the_key(
+    box: Served, url: str, home: Path
+) -> None:
     """The certificate is shown, and the key is asked for until it is right, and never shown."""
     screen, terminal = pty.openpty()
     process = subprocess.Popen(

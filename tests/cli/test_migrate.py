@@ -138,7 +138,7 @@ def test_everything_is_taken_over_and_served(
         assert json.load(answer) == [DEMO]
 
 
-def test_line_by_line(old: Path, migrate: Migrate) -> None:
+def test_what_is_not_understood_is_told_line_by_line(old: Path, migrate: Migrate) -> None:
     write_config(
         old,
         llmStorage="'D:\\\\LLMs'",
@@ -214,7 +214,9 @@ def test_nothing_is_overwritten(old: Path, migrate: Migrate, tmp_path: Path, the
     assert snapshot(tmp_path) == before
 
 
-def test_never_into_the_old_folder(old: Path, migrate: Migrate, tmp_path: Path) -> None:
+def test_migrate_never_writes_into_the_old_folder(
+    old: Path, migrate: Migrate, tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(old)
     for target in (old, old / "new", tmp_path / "link/new"):
         status, _, err = migrate(old, "--to", str(target))
@@ -231,7 +233,7 @@ def test_what_is_no_such_folder(tmp_path: Path, migrate: Migrate) -> None:
     assert not (tmp_path / "llm-gateway").exists()
 
 
-def test_only_the_keys(tmp_path: Path, migrate: Migrate) -> None:
+def test_folder_with_keys_only_is_taken_over(tmp_path: Path, migrate: Migrate) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old/authKeys.json").write_text(json.dumps({KEY: {"name": "me"}}))
     _, out, _ = migrate(tmp_path / "old", "--no-admin")
@@ -281,7 +283,7 @@ def test_a_key_that_needs_no_passphrase(old: Path, migrate: Migrate, tmp_path: P
     assert "horse" not in text
 
 
-def test_the_template_as_it_came(old: Path, migrate: Migrate, tmp_path: Path) -> None:
+def test_unfilled_template_is_told(old: Path, migrate: Migrate, tmp_path: Path) -> None:
     """Nobody has filled it in."""
     ends = {"privateKeyPath": "key", "certificatePath": "crt", "caChainPath": "chain"}
     write_config(
@@ -301,7 +303,9 @@ def test_the_template_as_it_came(old: Path, migrate: Migrate, tmp_path: Path) ->
     assert settings.tls.passphrase is None
 
 
-def test_a_llama_server_beside_the_old_program(old: Path, migrate: Migrate, tmp_path: Path) -> None:
+def test_llama_server_beside_the_old_program_is_used(
+    old: Path, migrate: Migrate, tmp_path: Path
+) -> None:
     (old / "bin").mkdir()
     (old / "bin/llama-server").touch(0o755)
     write_config(old, llamaMain="'bin/main'")
@@ -362,7 +366,7 @@ def test_it_fits_a_narrow_terminal(old: Path, tmp_path: Path) -> None:
         "=1",
     ],
 )
-def test_settings_in_the_commented_configuration(value: str, tmp_path: Path) -> None:
+def test_settings_go_into_the_commented_configuration(value: str, tmp_path: Path) -> None:
     """What was meant is what is read, whatever it looks like; and comments stay."""
     text = skeleton("conf/gateway.yaml").read_text()
     settings = {"llm_storage": value, "tls.passphrase": value, "tls.enabled": True, "odd.key": 5}

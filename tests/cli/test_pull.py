@@ -159,7 +159,7 @@ def test_without_the_clients_package_it_says_how_to_get_it(
     assert "pip install 'llm-api-gateway[hub]'" in capsys.readouterr().err
 
 
-def test_ctrl_c_and_on_again(server: HubServer, config: Path, tmp_path: Path) -> None:
+def test_pull_goes_on_after_ctrl_c(server: HubServer, config: Path, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(3_000_000)
     server.repos[NAME] = Repo({"big-Q4_0.gguf": data})
     server.holds = [2_000_000]
@@ -188,7 +188,7 @@ def test_ctrl_c_and_on_again(server: HubServer, config: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("columns", [80, 60])
-def test_somebody_chooses_at_a_terminal(server: HubServer, config: Path, columns: int) -> None:
+def test_pull_asks_at_a_terminal(server: HubServer, config: Path, columns: int) -> None:
     data = random.Random(1).randbytes(3_000_000)
     server.repos[NAME].files["tiny-F16.gguf"] = data
     server.breaks, server.holds = [0], [2**30, 1_500_000]
@@ -208,7 +208,7 @@ def test_somebody_chooses_at_a_terminal(server: HubServer, config: Path, columns
         assert not [row for row in terminal.screen.rows if "downloading" in row]
 
 
-def test_numbers() -> None:
+def test_progress_tells_size_percent_speed_and_time() -> None:
     coming = PullProgress("downloading", "x.gguf", 3 * 2**29, 3 * 2**30)
     assert _numbers(coming, 2**20 * 10.0) == "1.5/3.0 GiB  50%  10.0 MiB/s 2:33"
     assert _numbers(coming, None) == "1.5/3.0 GiB  50%"

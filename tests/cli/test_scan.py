@@ -140,7 +140,7 @@ def test_a_terminal_is_asked(config: Path) -> None:
         ("4 2 2", [2, 4]),
     ],
 )
-def test_numbers(answer: str, meant: list[int]) -> None:
+def test_answer_is_read_as_numbers_and_ranges(answer: str, meant: list[int]) -> None:
     assert numbers(answer, 4) == meant
 
 

@@ -116,7 +116,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(config: Path, serve: Serve) -> N
         assert terminal.ended() == 128 + signal.SIGTERM
 
 
-def test_no_gateway_at_a_terminal(config: Path) -> None:
+def test_status_says_that_no_gateway_runs(config: Path) -> None:
     with watching(config, 80, 24) as terminal:
         assert terminal.ended() == 1
         assert "1049" not in terminal.screen.raw
@@ -124,7 +124,9 @@ def test_no_gateway_at_a_terminal(config: Path) -> None:
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_without_colours(config: Path, serve: Serve, env: dict[str, str]) -> None:
+def test_dumb_terminal_gets_status_once_without_colours(
+    config: Path, serve: Serve, env: dict[str, str]
+) -> None:
     """A dumb terminal, which cannot be drawn over, gets it once."""
     assert serve("--config", str(config)).url
     with at_terminal("status", "--config", config, columns=80, env=env) as terminal:
@@ -137,7 +139,7 @@ def test_without_colours(config: Path, serve: Serve, env: dict[str, str]) -> Non
         assert not terminal.screen.styles
 
 
-def test_status_and_usage_for_programs(
+def test_status_and_usage_are_plain_for_programs(
     config: Path, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert serve("--config", str(config)).url

@@ -29,7 +29,9 @@ def in_shell(line: str, home: Path) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_full_and_closed_stdout(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_full_and_closed_stdout_end_without_traceback(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
     words = " ".join(command)
     status, _, err = in_shell(f"$C {words} > /dev/full", tmp_path)
     told = [line for line in err.splitlines() if line.startswith("error: ")]

@@ -42,7 +42,7 @@ def shown(
     return screen
 
 
-def test_a_wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_terminal_shows_rows_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = shown(monkeypatch, 120)
     assert screen.text.splitlines() == [
         "NAME        STATE      MEMORY  PERSONALITIES",
@@ -62,7 +62,7 @@ def test_long_texts_are_broken_into_lines(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_a_terminal_too_narrow_for_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_terminal_shows_a_row_as_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, 36).text.splitlines()[:7] == [
         "NAME           Mistral-7b",
         "STATE          ready",
@@ -75,14 +75,16 @@ def test_a_terminal_too_narrow_for_the_columns(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "")])
-def test_without_colours(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_table_has_no_colours_where_none_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
     screen = shown(monkeypatch, 60)
     assert "\x1b" not in screen.raw
     assert "Mistral-7b  ready     4.1 GiB  geography teacher, pirate," in screen.text
 
 
-def test_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(HEADER, ROWS)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == (

@@ -137,7 +137,7 @@ def test_logs_that_are_followed(served: Served, run: Run, as_json: list[str]) ->
 
 
 @pytest.mark.parametrize("where", ["run", "far"])
-def test_a_question(request: pytest.FixtureRequest, where: str) -> None:
+def test_question_is_answered(request: pytest.FixtureRequest, where: str) -> None:
     run: Run = request.getfixturevalue(where)
     status, out, err = run("chat", "--max-tokens", "8", "tiny", "Hello?")
     assert (status, err) == (0, "")
@@ -147,7 +147,7 @@ def test_a_question(request: pytest.FixtureRequest, where: str) -> None:
     assert "nobody" in err
 
 
-def test_a_question_through_a_pipe(served: Served) -> None:
+def test_question_may_come_through_a_pipe(served: Served) -> None:
     config = served.root / "conf/gateway.yaml"
     command: list[Any] = [COMMAND, "chat", "--config", config, "--max-tokens", "8", "tiny"]
     for text, status in (("Hello?", 0), ("\n", 1)):
@@ -157,7 +157,7 @@ def test_a_question_through_a_pipe(served: Served) -> None:
     assert "standard input is empty" in done.stderr
 
 
-def test_a_conversation(served: Served, tmp_path: Path) -> None:
+def test_conversation_goes_on_until_ctrl_d(served: Served, tmp_path: Path) -> None:
     """In a terminal: Ctrl-C stops one answer, wrong words are told, and Ctrl-D ends."""
     screen, terminal = pty.openpty()
     config = served.root / "conf/gateway.yaml"
@@ -221,7 +221,9 @@ def test_usage_is_told_as_a_table_and_as_json(run: Run) -> None:
     assert "days" in err
 
 
-def test_no_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str], served: Served) -> None:
+def test_commands_say_that_no_gateway_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], served: Served
+) -> None:
     config = project(tmp_path / "empty", {})
     assert main(["load", "--config", str(config), "x"]) == 1
     assert "no gateway is running on" in capsys.readouterr().err
@@ -265,7 +267,7 @@ def test_an_answer_that_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
         assert err == f"error: {url} broke off in the middle of the answer\n"
 
 
-def test_options_between_model_and_question(run: Run) -> None:
+def test_options_may_stand_between_model_and_question(run: Run) -> None:
     status, out, err = run("chat", "tiny", "--max-tokens", "4", "Hello?")
     assert (status, err) == (0, "")
     assert out.strip()

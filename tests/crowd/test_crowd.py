@@ -81,7 +81,7 @@ async def hurried(running: Running) -> Scheduler:
     return scheduler
 
 
-async def test_a_crowd(
+async def test_crowd_meets_no_error_but_come_back_later(
     make_gateway: MakeGateway,
     program: Program,
     tiny_model: Path,
@@ -112,7 +112,7 @@ async def test_a_crowd(
     assert not [start for start in program.starts if alive(start.pid)]
 
 
-async def test_a_crowd_and_a_killer(
+async def test_killer_ends_only_streams_that_had_begun(
     make_gateway: MakeGateway,
     program: Program,
     tiny_model: Path,

@@ -41,7 +41,7 @@ async def died(running: Running, model: str, deaths: int = 1) -> None:
     await until(scheduler, lambda: status(running, model).deaths == deaths, seconds=20)
 
 
-async def test_killed_while_idle(
+async def test_llama_server_killed_while_idle_starts_again(
     make_gateway: MakeGateway, program: Program, tiny_model: Path
 ) -> None:
     async with make_gateway(
@@ -58,7 +58,7 @@ async def test_killed_while_idle(
         assert [start.beside for start in program.starts] == [[], [], []]
 
 
-async def test_killed_while_loading(
+async def test_llama_server_killed_while_loading_is_tried_once_more(
     make_gateway: MakeGateway, program: Program, tiny_model: Path
 ) -> None:
     """It may have been the system, for want of memory: once more with the others out of it."""
@@ -81,7 +81,7 @@ async def test_killed_while_loading(
         assert [len(start.beside) for start in program.starts] == [0, 0, 1, 0]
 
 
-async def test_killed_before_the_first_byte(
+async def test_request_is_sent_again_if_killed_before_its_first_byte(
     make_gateway: MakeGateway, program: Program, tiny_model: Path
 ) -> None:
     async with make_gateway(
@@ -109,7 +109,7 @@ async def _text(running: Running, body: Any) -> tuple[int, str]:
         return response.status, await response.text()
 
 
-async def test_killed_while_streaming(
+async def test_stream_says_that_its_llama_server_was_killed(
     make_gateway: MakeGateway, program: Program, tiny_model: Path
 ) -> None:
     async with make_gateway(

@@ -38,7 +38,7 @@ def bad(found: Iterator[Finding]) -> list[tuple[str, str]]:
     return [(one.level.value, one.what) for one in found if one.level is not Level.OK]
 
 
-def test_a_private_folder(made: Made) -> None:
+def test_private_folder_is_ok(made: Made) -> None:
     (finding,) = files.check_permissions(made({}))
     assert finding.level is Level.OK
     assert "alone" in finding.what
@@ -68,7 +68,7 @@ def test_what_is_open(made: Made, name: str, mode: int, level: str, what: str) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to groups it is not in")
-def test_a_group_that_chooses_programs(made: Made) -> None:
+def test_group_that_may_choose_programs_is_warned_of(made: Made) -> None:
     subject = made({})
     os.chown(subject.settings.models_file, -1, 54321)
     subject.settings.models_file.chmod(0o660)
@@ -101,7 +101,7 @@ def test_files_of_models_are_checked(made: Made) -> None:
     )
 
 
-def test_no_models(made: Made) -> None:
+def test_no_models_are_warned_of(made: Made) -> None:
     (finding,) = files.check_models(made({}))
     assert finding.level is Level.WARNING
     assert "models scan" in finding.do

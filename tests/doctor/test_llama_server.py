@@ -35,7 +35,7 @@ def script(tmp_path: Path, text: str) -> str:
 
 
 @needs_real
-def test_a_real_one() -> None:
+def test_real_llama_server_is_ok() -> None:
     (finding,) = looked_at(str(REAL))
     assert finding.level is Level.OK
     assert finding.what.startswith("version ")
@@ -51,7 +51,7 @@ def test_what_an_entry_needs_and_a_real_one_lacks() -> None:
     assert "doesn't know --no-such, and will not start" in wrong.what
 
 
-def test_the_bundled_one() -> None:
+def test_bundled_llama_server_is_ok() -> None:
     program = bundled_program()
     (finding,) = looked_at(*program)
     assert finding.level is Level.OK
@@ -60,7 +60,7 @@ def test_the_bundled_one() -> None:
     assert "no model needs --device" in flags.what
 
 
-def test_an_old_one(tmp_path: Path) -> None:
+def test_old_llama_server_lacks_flags(tmp_path: Path) -> None:
     program = script(tmp_path, "echo '-m,  --model FNAME  where it is\n --host HOST\n'")
     (wrong,) = looked_at(program, models=MODEL, check=llama_server.check_flags)
     assert wrong.level is Level.ERROR

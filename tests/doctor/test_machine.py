@@ -47,7 +47,7 @@ def test_disks_without_room_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found["llm_storage"].level is Level.WARNING
 
 
-def test_memory_without_a_gpu(tmp_path: Path) -> None:
+def test_memory_is_told_without_a_gpu(tmp_path: Path) -> None:
     devices, memory = machine.check_devices(subject(tmp_path))
     assert (devices.name, devices.level) == ("devices", Level.OK)
     assert (memory.name, " free of " in memory.what) == ("memory", True)
@@ -67,7 +67,7 @@ def test_gpus_that_are_there_and_one_that_is_gone(tmp_path: Path) -> None:
     assert memory.name == "memory"
 
 
-def test_a_file_from_the_future(tmp_path: Path) -> None:
+def test_file_from_the_future_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     file = tmp_path / "data/models.json"
     file.touch()

@@ -81,7 +81,7 @@ def test_hosts_keep_a_number(redactor: Redactor) -> None:
     assert redactor.line("box.example.com is not mybox") == "<host 1> is not <host 2>"
 
 
-def test_one_line_and_not_too_long(redactor: Redactor) -> None:
+def test_line_is_one_line_and_not_too_long(redactor: Redactor) -> None:
     line = redactor.line("a\nb\r\n" + "word " * 500)
     assert "\n" not in line
     assert len(line) < 500

@@ -51,7 +51,7 @@ def test_the_state_of_the_service_is_told(
     assert what in finding.what
 
 
-def test_a_unit_of_an_earlier_version(systemctl: Path, tmp_path: Path) -> None:
+def test_unit_of_an_earlier_version_is_warned_of(systemctl: Path, tmp_path: Path) -> None:
     shipped = skeleton(f"systemd/{service.UNIT}").read_text()
     unit = tmp_path / "unit"
     unit.write_text(shipped.replace("/opt/llm-gateway/venv", "/srv/venv"))
@@ -65,7 +65,7 @@ def test_a_unit_of_an_earlier_version(systemctl: Path, tmp_path: Path) -> None:
     assert active.level is Level.OK
 
 
-def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_machine_without_systemd_is_ok(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(service, "_BOOTED", tmp_path / "nothing")
     (finding,) = service.check_service(Subject(Settings(), EMPTY, {}))
     assert finding.level is Level.OK

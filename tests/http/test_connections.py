@@ -61,7 +61,9 @@ async def test_idle_connections_are_closed(make_gateway: MakeGateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/transcriptions?model=good"])
-async def test_bodies_that_trickle(make_gateway: MakeGateway, tmp_path: Path, path: str) -> None:
+async def test_body_that_trickles_is_given_up(
+    make_gateway: MakeGateway, tmp_path: Path, path: str
+) -> None:
     limits = {"body_timeout": "300ms"}
     model = fake_model(tmp_path)
     model["mmproj"] = model["params"]["model"]  # it takes sounds
@@ -111,7 +113,7 @@ async def test_a_model_that_loads_is_no_slow_client(
         assert (await client.answer())[0] == 200
 
 
-async def test_connections_in_all(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_connections_are_limited_in_all(make_gateway: MakeGateway, tmp_path: Path) -> None:
     limits = {"connections": 3}
     async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
         async with contextlib.AsyncExitStack() as stack:
@@ -138,7 +140,7 @@ async def test_connections_in_all(make_gateway: MakeGateway, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_connections_of_one_address(
+async def test_connections_of_one_address_are_limited(
     make_gateway: MakeGateway, tmp_path: Path, tls: bool
 ) -> None:
     settings: dict[str, Any] = {"limits": {"connections_per_address": 2}}
@@ -172,7 +174,7 @@ async def test_connections_of_one_address(
         await pong(await come("127.0.0.2"))
 
 
-async def test_addresses_of_ipv6(make_gateway: MakeGateway) -> None:
+async def test_ipv6_addresses_of_a_64_count_as_one(make_gateway: MakeGateway) -> None:
     limits = {"connections_per_address": 2}
     async with make_gateway({}, limits=limits) as running:
         connections = running.gateway.connections
@@ -243,7 +245,7 @@ async def test_a_crowd_is_refused_without_a_handshake(
             assert (await client.answer())[0] == 200
 
 
-async def test_connections_of_a_proxy_in_front(make_gateway: MakeGateway) -> None:
+async def test_connections_of_a_proxy_in_front_are_not_limited(make_gateway: MakeGateway) -> None:
     settings = {"limits": {"connections_per_address": 1}, "trusted_proxies": ["10.0.0.0/8"]}
     async with make_gateway({}, **settings) as running:
         connections = running.gateway.connections

@@ -32,7 +32,7 @@ FIREBASE = Cors(["https://*.web.app"])
         (["capacitor://localhost"], "capacitor://localhost"),
     ],
 )
-def test_allowed(origins: list[str], origin: str) -> None:
+def test_named_origins_are_allowed(origins: list[str], origin: str) -> None:
     assert (
         Cors(parse_settings({"cors": {"origins": origins}}).cors.origins).allowed(origin) == origin
     )
@@ -80,7 +80,7 @@ def test_allowed(origins: list[str], origin: str) -> None:
         ([], PAGE),
     ],
 )
-def test_not_allowed(origins: list[str], origin: str) -> None:
+def test_other_origins_are_not_allowed(origins: list[str], origin: str) -> None:
     made = parse_settings({"cors": {"origins": origins}})
     assert Cors(made.cors.origins).allowed(origin) is None
 
@@ -115,7 +115,9 @@ def test_what_is_no_origin_is_a_problem_of_the_configuration(origin: str, words:
         parse_settings({"cors": {"origins": [origin]}})
 
 
-async def test_over_the_wire(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_cors_headers_are_sent_to_allowed_origins(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"good": fake_model(tmp_path)}
     async with make_gateway(models, cors={"origins": ["https://*.web.app"]}) as running:
         body = {"model": "good", "messages": [{"role": "user", "content": "hi"}]}
@@ -169,7 +171,7 @@ async def test_preflight_needs_no_key(make_gateway: MakeGateway) -> None:
             assert not [name for name in response.headers if name.startswith("Access-Control")]
 
 
-async def test_every_page_but_never_with_credentials(make_gateway: MakeGateway) -> None:
+async def test_every_page_is_allowed_but_never_with_credentials(make_gateway: MakeGateway) -> None:
     async with (
         make_gateway({}) as running,
         running.request("GET", "/models", headers={"Origin": PAGE}) as response,

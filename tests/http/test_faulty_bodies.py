@@ -302,7 +302,7 @@ def fields(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("path", sorted(BODIES))
-async def test_nulls_harm_nothing(running: Running, path: str) -> None:
+async def test_null_is_as_if_the_field_were_not_there(running: Running, path: str) -> None:
     """Each field by itself, with a real llama-server: as if it weren't there, and never a 5xx."""
     whole, required = BODIES[path]
     body = {"model": "parrot", "max_tokens": 2, "max_output_tokens": 2, **whole}

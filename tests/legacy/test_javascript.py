@@ -72,7 +72,7 @@ def test_what_the_documentation_shows() -> None:
         "// {\n/* ' */ module.exports = {port: 0x50, host: 'h'} // }",
     ],
 )
-def test_forms_of_exporting(text: str) -> None:
+def test_each_form_of_exporting_is_read(text: str) -> None:
     assert values(text) == {"port": 80, "host": "h"}
 
 
@@ -98,7 +98,7 @@ def test_forms_of_exporting(text: str) -> None:
         ("Number('443')", 443),
     ],
 )
-def test_values(expression: str, value: Any) -> None:
+def test_values_are_read(expression: str, value: Any) -> None:
     before = "const f = 'never used'"
     assert one(expression, before) == value
 
@@ -120,7 +120,7 @@ def test_values(expression: str, value: Any) -> None:
         ),
     ],
 )
-def test_paths(before: str, expression: str) -> None:
+def test_paths_are_joined(before: str, expression: str) -> None:
     assert one(expression, before) == "/c/k.pem"
 
 

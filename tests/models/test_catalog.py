@@ -58,7 +58,7 @@ def test_models_keep_the_order_of_the_file() -> None:
     assert parse_catalog(json.dumps({"b": entry, "a": entry, "c": entry})).names == ["b", "a", "c"]
 
 
-def test_no_models_at_all() -> None:
+def test_empty_object_has_no_models() -> None:
     assert parse_catalog("{}") == EMPTY
 
 
@@ -107,7 +107,7 @@ def test_every_parameter_of_the_contract_is_known() -> None:
     assert spec.params.reverse_prompt == ("User:",)
 
 
-def test_the_new_keys() -> None:
+def test_new_keys_are_read() -> None:
     spec = one(
         aliases=["a", "b"],
         preload=True,
@@ -212,7 +212,7 @@ def test_an_option_that_is_off_is_not_worth_a_warning(value: bool | None) -> Non
     assert one(params={"instruct": value, "interactive": value}).warnings == ()
 
 
-def test_warnings_of_all_models() -> None:
+def test_warnings_of_all_models_are_told() -> None:
     entry = {"params": {"model": "m", "instruct": True}}
     warnings = parse_catalog(json.dumps({"a": entry, "b": entry})).warnings
     assert [warning.partition(":")[0] for warning in warnings] == ["a", "b"]
@@ -221,7 +221,7 @@ def test_warnings_of_all_models() -> None:
 # --- what clients' bodies become -----------------------------------------------------------
 
 
-def test_shaping_of_bodies() -> None:
+def test_fields_that_shape_bodies_are_read() -> None:
     fixed = {"seed": 7, "chat_template_kwargs": {"enable_thinking": False}, "stop": ["x", None]}
     spec = one(setParams=fixed, stripParams="temperature")
     assert spec.set_params == fixed

@@ -21,7 +21,7 @@ def problems_elsewhere(**entry: object) -> dict[str, str]:
     return {key.removeprefix("m."): text for key, text in found.items()}
 
 
-def test_a_model_elsewhere() -> None:
+def test_model_elsewhere_has_its_servers() -> None:
     spec = elsewhere(
         url=["http://box:8080/", "https://api.example.com/v1/"],
         key="env:THE_KEY",

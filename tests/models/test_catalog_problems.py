@@ -143,7 +143,7 @@ def test_values_beside_params_that_are_not_allowed(
 
 
 @pytest.mark.parametrize("label", ["none", "None", " NONE ", "", " "])
-def test_a_personality_that_could_never_be_chosen(label: str) -> None:
+def test_personality_that_could_never_be_chosen_is_refused(label: str) -> None:
     assert set(problems_in(personalities={label: "You are ..."})) == {f"personalities.{label}"}
 
 
@@ -153,7 +153,7 @@ def test_names_that_would_break_a_header_or_a_terminal(name: str) -> None:
         parse_catalog(json.dumps({name: {"params": {"model": "x"}}}))
 
 
-def test_aliases_that_clash() -> None:
+def test_aliases_that_clash_are_refused() -> None:
     models = {
         "a": {"params": {"model": "x"}, "aliases": ["small", "b"]},
         "b": {"params": {"model": "y"}, "aliases": ["small"]},

@@ -140,7 +140,7 @@ def test_one_line_stays_one_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n", "{}", "{ }\n"])
-def test_the_first_entry(text: str) -> None:
+def test_first_entry_is_written_into_an_empty_file(text: str) -> None:
     changed = editing.with_entries(text, {"a": ENTRY})
     assert json.loads(changed) == {"a": ENTRY}
     assert changed.startswith('{\n  "a": {\n')

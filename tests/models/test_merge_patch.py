@@ -29,5 +29,5 @@ from gateway.models.merge_patch import merged
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ],
 )
-def test_the_examples_of_the_standard(target: Any, patch: Any, result: Any) -> None:
+def test_examples_of_the_standard_hold(target: Any, patch: Any, result: Any) -> None:
     assert merged(target, patch) == result

@@ -43,7 +43,7 @@ def by_name(found: list[Found]) -> dict[str, Found]:
     return {one.reference: one for one in found}
 
 
-def test_real_models(tmp_path: Path) -> None:
+def test_real_models_are_recognised(tmp_path: Path) -> None:
     demo = resolve_model_path(DEMO_GGUF, tmp_path)
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub/demo.gguf").symlink_to(demo)
@@ -73,7 +73,9 @@ def test_real_models(tmp_path: Path) -> None:
         ("a-Q4_K_M", None, "Q4_K_M"),
     ],
 )
-def test_quantisation(tmp_path: Path, name: str, number: int | None, expected: str) -> None:
+def test_quantisation_is_told_by_header_or_name(
+    tmp_path: Path, name: str, number: int | None, expected: str
+) -> None:
     said = [] if number is None else [entry("general.file_type", Kind.U32, number)]
     write(tmp_path / f"{name}.gguf", *said)
     (found,) = scan(tmp_path)
@@ -117,7 +119,7 @@ def test_what_cannot_be_loaded_is_there_with_the_reason(tmp_path: Path) -> None:
     assert found["whole.gguf"].problem is None
 
 
-def test_each_file_once(tmp_path: Path) -> None:
+def test_each_file_is_found_once(tmp_path: Path) -> None:
     write(tmp_path / "a/one.gguf")
     (tmp_path / "a/two.gguf").hardlink_to(tmp_path / "a/one.gguf")
     (tmp_path / "a/round").symlink_to(tmp_path)

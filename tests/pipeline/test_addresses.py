@@ -76,7 +76,9 @@ async def test_the_page_is_no_route_of_the_api(make_gateway: MakeGateway) -> Non
             assert ("/ is a page" in answer["error"]["message"]) == ("page" not in settings)
 
 
-async def test_routes(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_wrong_address_is_hinted_at_the_right_one(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         for (method, path), hint in ROUTES.items():
             status, answer = await running.json(method, path)
@@ -120,7 +122,9 @@ OTHER_METHODS = {
 }
 
 
-async def test_other_methods(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_other_methods_are_refused_with_those_allowed(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         for (method, path), (allowed, hint) in OTHER_METHODS.items():
             async with running.request(method, path) as response:
@@ -138,7 +142,7 @@ async def test_other_methods(make_gateway: MakeGateway, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["/v1/v1", "/openai/v1", "/api/v1", "/openai/v1/"])
-async def test_the_openai_client_with_a_wrong_base_url(
+async def test_openai_client_with_a_wrong_base_url_is_told(
     make_gateway: MakeGateway, tmp_path: Path, base: str
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
@@ -150,7 +154,7 @@ async def test_the_openai_client_with_a_wrong_base_url(
                 )
 
 
-async def test_the_anthropic_client_with_openais_base_url(
+async def test_anthropic_client_with_openais_base_url_is_told(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:

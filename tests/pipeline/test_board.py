@@ -80,7 +80,7 @@ async def lines(answer: aiohttp.ClientResponse, words: bytes) -> None:
             pass
 
 
-async def test_many_who_watch(
+async def test_many_who_watch_share_one_look(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each kind of key; all are told, and the models are looked at once for all."""

@@ -32,7 +32,7 @@ def failure(target: str, asked: object, message: str, status: int = 500) -> Fail
         ({"messages": [{"content": [{"type": ["image_url"]}]}]}, None),
     ],
 )
-def test_the_first_picture(body: dict[str, Any], place: str | None) -> None:
+def test_first_picture_is_blamed(body: dict[str, Any], place: str | None) -> None:
     found = media_in(body)
     assert (found[0] if found is not None else None) == place
 

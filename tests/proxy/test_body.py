@@ -32,7 +32,7 @@ JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON_VALUES))
-def test_there_and_back(body: dict[str, Any]) -> None:
+def test_body_is_the_same_there_and_back(body: dict[str, Any]) -> None:
     raw = json.dumps(body).encode()
     parsed = parse_object(raw)
     assert parsed == body
@@ -142,7 +142,7 @@ def test_responses_are_added_without_touching_the_rest() -> None:
     assert orjson.loads(with_responses(empty, orjson.loads(empty)))["responses"] == ""
 
 
-def test_shaping() -> None:
+def test_fixed_fields_are_put_over_the_body() -> None:
     body = {"a": 1, "b": {"x": 1, "y": {"z": 1}}, "c": {"x": 1}, "d": 4}
     shape(body, ("d", "absent"), {"a": 2, "b": {"x": 2, "y": {"w": 2}}, "c": 3, "e": {"n": None}})
     assert body == {

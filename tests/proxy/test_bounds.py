@@ -142,7 +142,7 @@ def test_what_honest_clients_send(kind: str) -> None:
         ({"input_extra": [{}] * 4097}, "none", "input_extra", "parts"),
     ],
 )
-def test_how_many(body: dict[str, Any], kind: str, name: str, setting: str) -> None:
+def test_too_many_are_refused(body: dict[str, Any], kind: str, name: str, setting: str) -> None:
     error = refused(body, kind)
     assert error.param == name
     assert f"(limits.request.{setting})" in error.message

@@ -170,7 +170,9 @@ def test_schemas_are_measured_once() -> None:
         ),
     ],
 )
-def test_texts_together(kind: str, body: dict[str, Any], field: str) -> None:
+def test_texts_of_a_request_are_counted_together(
+    kind: str, body: dict[str, Any], field: str
+) -> None:
     error = refused(body, kind, text_bytes=5000)
     assert error.param == field
     assert "limits.request.text_bytes" in error.message

@@ -102,7 +102,7 @@ def test_nothing_at_all_is_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("coding", sorted({"gzip", "zstd"} & DECODERS.keys()))
-def test_members_one_behind_the_other(coding: str) -> None:
+def test_members_one_behind_the_other_are_unpacked(coding: str) -> None:
     pack = PACKERS[coding][1]
     packed = [pack(part) for part in (b"one ", b"", b"two ", bytes(200_000))]
     wanted = b"one two " + bytes(200_000)
@@ -113,7 +113,7 @@ def test_members_one_behind_the_other(coding: str) -> None:
 
 
 @pytest.mark.skipif(zstd is None, reason="needs backports.zstd, or Python 3.14")
-def test_zstd_that_wants_too_much_memory() -> None:
+def test_zstd_that_wants_too_much_memory_is_refused() -> None:
     """RFC 9659: a window of 8 MiB at most."""
     packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
     packed = packer.compress(b"ab" * 20_000_000) + packer.flush()

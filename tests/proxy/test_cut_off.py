@@ -39,13 +39,13 @@ def test_slots_that_work_at_such_a_prompt(slots: list[Any], answers: int, tokens
     assert sum(at_work(json.dumps(slots).encode(), 100, answers).values()) == tokens
 
 
-def test_tasks_by_their_numbers() -> None:
+def test_tasks_are_told_apart_by_their_numbers() -> None:
     said = json.dumps([{**slot(100, 7), "id_task": 3}, {**slot(9, 5), "id_task": 8}]).encode()
     assert at_work(said, 100, 2) == {3: 7}
     assert written(said) == {3: 7, 8: 5}
 
 
 @given(st.binary(max_size=50))
-def test_any_bytes(said: bytes) -> None:
+def test_any_bytes_are_taken_as_no_tasks(said: bytes) -> None:
     assert at_work(said, 0, 1) == {}
     assert written(b'{"error": {}}') == {}

@@ -164,7 +164,7 @@ def test_what_is_not_to_be_sent_again() -> None:
         assert "x-should-retry" not in again.headers
 
 
-def test_our_errors_in_both_dialects() -> None:
+def test_our_errors_have_the_shape_of_both_dialects() -> None:
     error = BackendError("gone")
     assert OPENAI.body(error) == error.body()
     assert ANTHROPIC.body(error)["error"] == {"type": "api_error", "message": "gone"}

@@ -180,7 +180,7 @@ def test_a_name_beside_one_elsewhere_in_the_request(size: int) -> None:
                 field.pass_by(form[start : start + size])
 
 
-def test_many_parts() -> None:
+def test_too_many_parts_are_refused() -> None:
     lists = part("a[]", b"")
     pass_by(MODEL + lists * 127 + END, 10_000)
     with pytest.raises(BadRequest, match="more than 128 parts"):

@@ -94,7 +94,9 @@ def test_wherever_it_breaks_the_error_is_read(cut: int) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["", "error"])
-def test_no_line_too_many(half: bytes, events: list[tuple[str, str]], name: str) -> None:
+def test_last_event_adds_no_line_too_many(
+    half: bytes, events: list[tuple[str, str]], name: str
+) -> None:
     ending = last_event(half, name, ERROR, "it died")
     got = dispatched(half + ending)
     assert got[:-1] == events

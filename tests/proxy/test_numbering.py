@@ -158,7 +158,7 @@ def statuses(events: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("numbers", [True, False])
-def test_a_stream_that_we_began(line_end: bytes, numbers: bool) -> None:
+def test_stream_that_we_began_is_announced_once(line_end: bytes, numbers: bool) -> None:
     """One response, announced once, whatever the server calls it and wherever pieces end."""
     numbering = Numbering("m", 7)
     begun = numbering.pulse(b"queued, position 2, 3 s", True) + numbering.pulse(b"working", False)

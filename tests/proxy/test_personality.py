@@ -264,7 +264,7 @@ def test_parts_that_are_none_are_left_to_llama_server() -> None:
     ]
 
 
-def test_anthropic_without_system() -> None:
+def test_personality_becomes_the_system_of_anthropic() -> None:
     picture = {"role": "system", "content": [{"type": "image", "source": {"data": "AA=="}}]}
     body = {"messages": [USER, picture]}
     assert applied(ANTHROPIC, body) == {"messages": [USER, picture], "system": "P"}

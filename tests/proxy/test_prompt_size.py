@@ -139,13 +139,13 @@ def test_nothing_beside_it_makes_a_prompt_smaller(
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(body: bytes) -> None:
+def test_any_bytes_are_estimated(body: bytes) -> None:
     assert estimate(body) >= 0
     questions("/v1/completions", body)
     beside_texts("/v1/completions", body)
     answer(Question("/tokenize", b""), body)
 
 
-def test_however_deep() -> None:
+def test_deep_bodies_are_estimated() -> None:
     body = b'{"prompt": ' + b"[" * 900 + b'"a"' + b"]" * 900 + b"}"
     assert estimate(body) == 1

@@ -94,7 +94,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON, size=st.integers(1, 50))
-def test_any_json(value: Any, size: int) -> None:
+def test_model_is_renamed_in_any_json(value: Any, size: int) -> None:
     sent = json.dumps(value).encode()
     wanted = value
     if isinstance(value, dict) and isinstance(value.get("model"), str):
@@ -110,7 +110,7 @@ def stream(*events: Any, end: str = "\n\n", dump: Any = json.dumps) -> bytes:
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
 @pytest.mark.parametrize("dump", [json.dumps, lambda v: orjson.dumps(v).decode()])
-def test_a_stream(end: str, dump: Any) -> None:
+def test_model_is_renamed_in_a_stream(end: str, dump: Any) -> None:
     words: list[dict[str, Any]] = [
         {"id": "1", "model": THERE, "choices": [{"delta": {"content": word}}]}
         for word in ("a", '"model":"no"', 'a "model', "\\", '\\"model\\":\\"no\\"')
@@ -143,7 +143,7 @@ def test_only_lines_that_are_complete_go_out() -> None:
     assert names.rest() == b""
 
 
-def test_anthropic_s_only_once() -> None:
+def test_anthropics_model_is_renamed_only_once() -> None:
     start: Any = {"type": "message_start", "message": {"role": "assistant", "model": THERE}}
     block = {"type": "content_block_start", "content_block": {"input": {"model": THERE}}}
     sent = stream("event: message_start", start, block)

@@ -69,7 +69,7 @@ def test_the_table_agrees_with_itself() -> None:
         assert route.target.startswith("/")
 
 
-def test_with_and_without_v1() -> None:
+def test_routes_are_there_with_and_without_v1() -> None:
     """Clients take either for their base URL. What only llama.cpp has, has no /v1 there either."""
     have = {(route.method, route.path) for route in TABLE} - NOT_FOR_CHAT
     bare = {(method, "/v1" + path) for method, path in have if not path.startswith("/v1/")}

@@ -70,7 +70,9 @@ def test_usage_is_found_in_each_kind_of_stream(
     ("kind", "events", "speed"),
     [(Tail, OPENAI, 80.5), (Tail, RESPONSES, 80.5), (AnthropicTail, ANTHROPIC, None)],
 )
-def test_streams_in_their_chunks(kind: type[Tail], events: bytes, speed: float | None) -> None:
+def test_usage_is_read_from_whole_chunks(
+    kind: type[Tail], events: bytes, speed: float | None
+) -> None:
     for size in (100, 1000):  # an event in several chunks, several events in one
         tail = kind()
         tail.framed = True

@@ -79,7 +79,7 @@ def test_what_was_asked_for_besides_is_taken_out(text: str, more: str, sizes: li
 
 
 @given(TEXTS, SIZES)
-def test_events(text: str, sizes: list[int]) -> None:
+def test_what_was_asked_for_is_taken_out_of_events(text: str, sizes: list[int]) -> None:
     """With whatever the client has chosen, and with numbers told on the way."""
     own = [
         {"index": i % 2, "content": text, "stop": False, "timings": {**TIMINGS, "predicted_n": i}}
@@ -101,7 +101,9 @@ def test_events(text: str, sizes: list[int]) -> None:
 
 
 @given(TEXTS, SIZES, st.booleans())
-def test_choices(text: str, sizes: list[int], one_of_its_own: bool) -> None:
+def test_usage_of_several_choices_is_summed(
+    text: str, sizes: list[int], one_of_its_own: bool
+) -> None:
     events: list[dict[str, Any]] = []
     for end in (None, "stop"):
         for index in (1, 0):
@@ -169,7 +171,7 @@ def test_llama_cpps_own_events_tell_as_they_come() -> None:
     assert tail.usage() == Usage(4, 9)
 
 
-def test_two_readers_one_behind_the_other() -> None:
+def test_two_readers_work_one_behind_the_other() -> None:
     class Upper:
         def feed(self, data: bytes) -> bytes:
             return data.upper()
@@ -198,7 +200,7 @@ def gathered(*events: Any, sizes: list[int]) -> GatheredChoices:
 
 
 @given(st.text(), SIZES)
-def test_a_gathered_chat(text: str, sizes: list[int]) -> None:
+def test_gathered_chat_is_put_together(text: str, sizes: list[int]) -> None:
     def event(index: int, end: str | None = None, **delta: Any) -> dict[str, Any]:
         choice = {"finish_reason": end, "index": index, "delta": delta}
         return {"choices": [choice], "id": "x", "model": "m", "object": "chat.completion.chunk"}
@@ -244,7 +246,7 @@ def test_a_gathered_chat(text: str, sizes: list[int]) -> None:
 
 
 @given(st.text(), SIZES)
-def test_gathered_completions(text: str, sizes: list[int]) -> None:
+def test_gathered_completions_are_put_together(text: str, sizes: list[int]) -> None:
     def event(index: int, said: str) -> dict[str, Any]:
         return {"index": index, "content": said, "tokens": [7], "stop": False}
 

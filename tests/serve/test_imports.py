@@ -113,7 +113,7 @@ def test_plugins_of_pydantic_are_not_looked_for() -> None:
     assert "entry_points.txt" not in done.stdout
 
 
-def test_without_uvloop(serve: Serve, tmp_path: Path) -> None:
+def test_gateway_serves_without_uvloop(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "without").mkdir()
     (tmp_path / "without/uvloop.py").write_text("raise ImportError('there is none here')\n")
     path = os.pathsep.join((str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")))
@@ -130,7 +130,7 @@ def test_without_uvloop(serve: Serve, tmp_path: Path) -> None:
     assert served.stop() == 0
 
 
-def test_with_uvloop(serve: Serve, tmp_path: Path) -> None:
+def test_gateway_uses_uvloop(serve: Serve, tmp_path: Path) -> None:
     pytest.importorskip("uvloop")
     served = serve("--config", str(project(tmp_path / "p", {})))
     assert served.url

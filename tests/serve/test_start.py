@@ -61,7 +61,7 @@ def test_it_refuses_to_start_on_what_is_wrong(serve: Serve, tmp_path: Path) -> N
     assert "Traceback" not in text
 
 
-def test_one_gateway_for_one_data_folder(serve: Serve, tmp_path: Path) -> None:
+def test_second_gateway_on_a_data_folder_is_refused(serve: Serve, tmp_path: Path) -> None:
     config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
     first = serve("--config", str(config))
     assert first.url
@@ -95,7 +95,7 @@ def test_an_address_that_the_machine_does_not_have(serve: Serve, tmp_path: Path)
         )
 
 
-def test_several_addresses(serve: Serve, tmp_path: Path) -> None:
+def test_gateway_listens_on_several_addresses(serve: Serve, tmp_path: Path) -> None:
     """All with one port, which may be any; what names the same address twice is no problem."""
     config = project(
         tmp_path / "p",
@@ -154,7 +154,7 @@ def test_the_curl_line_trusts_a_certificate_of_our_own(
     assert json.loads(done.stdout)["choices"], done.stderr
 
 
-def test_notify_and_reload(serve: Serve, tmp_path: Path) -> None:
+def test_gateway_notifies_systemd_and_reloads(serve: Serve, tmp_path: Path) -> None:
     address = str(tmp_path / "notify.sock")
     models = {"m": fake_model(tmp_path)}
     config = project(tmp_path / "p", models, llama_server=str(FAKE))

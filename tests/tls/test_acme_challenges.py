@@ -114,7 +114,7 @@ def hello_of(*protocols: str) -> bytes:
 @pytest.mark.parametrize(
     "protocols", [(), ("http/1.1",), (ALPN,), ("h2", ALPN, "http/1.1")], ids=str
 )
-def test_the_protocols_of_a_real_client_hello(protocols: tuple[str, ...]) -> None:
+def test_protocols_of_a_real_client_hello_are_read(protocols: tuple[str, ...]) -> None:
     assert offered_protocols(hello_of(*protocols)) == list(protocols)
 
 

@@ -16,7 +16,7 @@ LIVES = [timedelta(hours=1), timedelta(days=6), timedelta(days=47), timedelta(da
 
 @pytest.mark.parametrize("life", LIVES)
 @given(serial=st.integers(1, 2**159))
-def test_renewal_at_two_thirds_of_life_with_jitter(life: timedelta, serial: int) -> None:
+def test_renewal_is_due_at_two_thirds_of_life_with_jitter(life: timedelta, serial: int) -> None:
     due = renewal_due(START, START + life, serial)
     assert life * 2 / 3 <= due - START <= life * 0.7001
     assert due == renewal_due(START, START + life, serial)  # a restart does not move it

@@ -70,7 +70,7 @@ def test_a_key_may_share_its_file_with_other_blocks(forge: Forge) -> None:
 
 
 @pytest.mark.parametrize("key", ["private_key", "certificate", "ca_chain"])
-def test_a_missing_file(forge: Forge, key: str) -> None:
+def test_missing_file_is_named(forge: Forge, key: str) -> None:
     tls = forge.write(forge.issue(forge.middle), forge.middle)
     path: Path = getattr(tls, key)
     path.unlink()
@@ -96,7 +96,7 @@ def test_a_file_that_is_something_else_altogether(forge: Forge) -> None:
     assert only_error(inspect(tls)) == ("tls.private_key", "is not a PEM file")
 
 
-def test_key_and_certificate_swapped(forge: Forge) -> None:
+def test_swapped_key_and_certificate_are_told(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     swapped = replace(tls, private_key=tls.certificate, certificate=tls.private_key)
     assert [(problem.key, problem.message) for problem in inspect(swapped).errors] == [
@@ -142,7 +142,7 @@ def test_a_passphrase_for_a_key_that_needs_none(forge: Forge) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
-def test_a_key_of_another_certificate(forge: Forge, kind: str) -> None:
+def test_key_of_another_certificate_is_told(forge: Forge, kind: str) -> None:
     other = forge.issue(key=forge.rsa_key(2) if kind == "rsa" else None)
     tls = forge.write(forge.issue(key=forge.rsa_key(1)), key=other.key_pem())
     where, message = only_error(inspect(tls))
@@ -196,7 +196,7 @@ def test_an_issuer_with_the_right_name_and_the_wrong_key(forge: Forge) -> None:
     assert "does not sign" in only_error(inspect(tls))[1]
 
 
-def test_an_expired_issuer(forge: Forge) -> None:
+def test_expired_issuer_is_told(forge: Forge) -> None:
     old = forge.issue(
         forge.root,
         name="Old",
@@ -217,7 +217,7 @@ def test_a_chain_with_more_than_it_needs_or_less(forge: Forge) -> None:
     assert "CN=Test intermediate" in message
 
 
-def test_the_chain_in_any_order(forge: Forge) -> None:
+def test_chain_may_come_in_any_order(forge: Forge) -> None:
     tls = forge.write(forge.issue(forge.middle), forge.root, forge.middle)
     found = inspect(tls)
     assert (found.errors, found.warnings) == ((), ())
@@ -242,7 +242,7 @@ def test_a_certificate_for_no_name(forge: Forge) -> None:
     assert only_warning(found)[0] == "tls.certificate"
 
 
-def test_a_key_too_small(forge: Forge) -> None:
+def test_key_too_small_is_refused(forge: Forge) -> None:
     tls = forge.write(forge.issue(key=forge.rsa_key(1, bits=1024)))
     assert only_error(inspect(tls)) == (
         "tls.private_key",
@@ -250,7 +250,7 @@ def test_a_key_too_small(forge: Forge) -> None:
     )
 
 
-def test_damaged_files(forge: Forge) -> None:
+def test_damaged_files_are_told(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     broken = leaf.pem.replace(b"MII", b"AAA", 1)
     assert only_error(inspect(forge.write(leaf, certificate=broken))) == (

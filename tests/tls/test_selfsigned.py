@@ -89,7 +89,7 @@ def test_inspect_finds_nothing_wrong(tmp_path: Path) -> None:
     assert set(found.certificate.names) == set(made.names)
 
 
-def test_the_extensions(tmp_path: Path) -> None:
+def test_certificates_have_the_extensions_that_clients_ask_for(tmp_path: Path) -> None:
     made = self_signed(["box.lan"], tmp_path, days=30)
     leaf = x509.load_pem_x509_certificate(made.certificate.read_bytes())
     ca = x509.load_pem_x509_certificate(made.chain.read_bytes())

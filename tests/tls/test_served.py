@@ -66,7 +66,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, S
     assert "Traceback" not in "".join(served.log)
 
 
-def test_the_openai_client_with_the_local_authority(secure: tuple[Served, SelfSigned]) -> None:
+def test_openai_client_trusts_the_local_authority(secure: tuple[Served, SelfSigned]) -> None:
     served, made = secure
     assert served.url.startswith("https://127.0.0.1:")
     with served.client(http_client=openai.DefaultHttpxClient(verify=trusting(made))) as client:
@@ -102,7 +102,7 @@ def test_plain_http_to_the_tls_port_gets_one_answer(secure: tuple[Served, SelfSi
         assert client.get(f"{served.url}/ping").text == "pong"
 
 
-def test_versions_on_the_wire(secure: tuple[Served, SelfSigned]) -> None:
+def test_tls_1_2_and_1_3_are_spoken(secure: tuple[Served, SelfSigned]) -> None:
     served, made = secure
 
     def hello(version: str) -> tuple[str | None, str | None]:
@@ -165,7 +165,7 @@ def test_new_files_are_in_use_within_three_seconds(serve: Serve, tmp_path: Path,
     assert "refused" not in "".join(served.log)
 
 
-async def test_a_new_certificate_under_fifty_streams(serve: Serve, tmp_path: Path) -> None:
+async def test_new_certificate_breaks_none_of_fifty_streams(serve: Serve, tmp_path: Path) -> None:
     made = self_signed(["localhost", "127.0.0.1"], tmp_path / "ssl")
     gate = tmp_path / "gate"
     os.mkfifo(gate)

@@ -153,7 +153,9 @@ def test_body_after_head_is_dropped() -> None:
     assert Played([raw], bodyless=True, eof=False).seen[1:] == (b"", "closed")
 
 
-async def test_byte_by_byte_through_a_socket(backend: Any, recorder: Callable[[], Any]) -> None:
+async def test_answer_is_read_byte_by_byte_through_a_socket(
+    backend: Any, recorder: Callable[[], Any]
+) -> None:
     raw = VALID["trailers"][0]
 
     async def handler(reader: Any, writer: Any, number: int) -> None:

@@ -114,7 +114,7 @@ def test_more_than_the_answer_is_not_for_the_pool(heads: HeadCache) -> None:
         assert (played.body, played.end) == (b"hello", "closed")
 
 
-def test_no_body_at_all(heads: HeadCache) -> None:
+def test_answer_without_a_body_leaves_the_connection_reusable(heads: HeadCache) -> None:
     for _ in range(2):
         assert Played([sized(b"")], eof=False, heads=heads).end == "reusable"
     for _ in range(2):

@@ -99,7 +99,7 @@ def test_a_page_that_is_built_anew_is_taken_up(dist: Path) -> None:
     assert files.file("assets/b-2.js") is not None
 
 
-def test_no_page_yet(tmp_path: Path) -> None:
+def test_page_that_is_built_later_is_found(tmp_path: Path) -> None:
     files = Files(tmp_path / "dist")
     assert not is_built(tmp_path / "dist")
     assert files.page() is None

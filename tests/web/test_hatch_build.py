@@ -54,7 +54,7 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
-def test_without_a_home(web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_works_without_a_home(web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As for a user of a container whom its /etc/passwd does not know.
     def nobody(number: int) -> None:
         raise KeyError(number)
@@ -103,7 +103,7 @@ def test_it_does_not_wait_for_ever(web: Path) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_without_sources(tmp_path: Path) -> None:
+def test_build_without_sources_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dist").mkdir()
     with pytest.raises(CannotBuild, match="its sources aren't here"):
         build(tmp_path, soon())
@@ -138,7 +138,7 @@ def hook(root: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def test_two_builds_at_once(web: Path, count: Path) -> None:
+def test_two_builds_at_once_build_once(web: Path, count: Path) -> None:
     root = web.parents[1]
     both = [hook(root, COUNT=str(count)) for _ in range(2)]
     for process in both:
@@ -168,7 +168,7 @@ def test_installing_goes_on_without_a_registry(web: Path) -> None:
     assert "ECONNREFUSED" in line
 
 
-def test_on_purpose(web: Path) -> None:
+def test_build_may_be_skipped_on_purpose(web: Path) -> None:
     process = hook(web.parents[1], GATEWAY_WEB_BUILD="skip")
     assert "GATEWAY_WEB_BUILD=skip" in process.communicate(timeout=60)[0]
     assert process.returncode == 0

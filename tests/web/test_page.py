@@ -113,7 +113,7 @@ async def test_a_page_that_was_never_built(
             assert response.status == 404
 
 
-async def test_switched_off(make_gateway: MakeGateway) -> None:
+async def test_page_may_be_switched_off(make_gateway: MakeGateway) -> None:
     async with make_gateway({}, page=False) as running:
         for path in ("/", "/assets/a.js", "/favicon.ico", "/sw.js"):
             async with running.request("GET", path, key=None, headers=HTML) as response:

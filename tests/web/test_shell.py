@@ -103,7 +103,7 @@ def png_size(image: bytes) -> tuple[int, int]:
     return width, height
 
 
-def test_manifest_and_icons(browser: Browser, served: Served) -> None:
+def test_manifest_and_icons_are_served(browser: Browser, served: Served) -> None:
     kind, content = get(f"{served.url}/manifest.webmanifest")
     assert kind == "application/manifest+json"
     manifest: dict[str, Any] = json.loads(content)

@@ -127,7 +127,7 @@ async def test_a_loaded_model_is_drained_and_comes_back_as_the_new_one(
         assert backend.spec.ctx_size == 777
 
 
-async def test_only_administrators(box: Box) -> None:
+async def test_only_administrators_may_change_entries(box: Box) -> None:
     assert box.running.gateway.ring is not None
     _, key = await box.running.gateway.ring.create("phone", "")
     for method in ("GET", "PUT", "PATCH", "DELETE"):

@@ -39,7 +39,7 @@ async def test_all_problems_of_an_entry_are_told_at_once(box: Box) -> None:
     assert all(problem["message"] in error["message"] for problem in error["problems"])
 
 
-async def test_numbers_of_any_size(box: Box) -> None:
+async def test_numbers_of_any_size_break_no_answer(box: Box) -> None:
     """Where they are only passed on; where they aren't, none breaks an answer."""
     body = {
         **LOCAL,
@@ -71,7 +71,7 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-async def test_what_would_not_be_served(box: Box) -> None:
+async def test_entry_that_would_not_be_served_is_refused(box: Box) -> None:
     for name, body, key in WRONG:
         status, error = await box.refused("PUT", name, body)
         assert (status, [problem["key"] for problem in error["problems"]]) == (422, [key]), body

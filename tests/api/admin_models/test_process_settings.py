@@ -74,7 +74,7 @@ async def test_a_link_within_llm_storage_is_no_way_out(box: Box, storage: Path) 
         assert (await box.ask("PUT", "new", {"params": {"model": model}}))[0] in (200, 201)
 
 
-async def test_no_home_behind_a_dot(box: Box, storage: Path) -> None:
+async def test_tilde_behind_a_dot_is_no_home(box: Box, storage: Path) -> None:
     """``./~`` is a folder below llm_storage, for the check and for the load alike."""
     for name in ("./~/x.gguf", ".\\~\\x.gguf", ".//~root/x.gguf"):
         assert (await box.refused("PUT", "new", {"params": {"model": name}}))[0] == 422

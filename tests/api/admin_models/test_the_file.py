@@ -65,7 +65,7 @@ async def test_a_models_json_that_is_a_link_stays_one(box: Box, tmp_path: Path) 
     assert real.with_name("real.json~").read_text() == TEXT
 
 
-async def test_a_folder_in_its_place(box: Box) -> None:
+async def test_folder_in_place_of_the_file_is_told(box: Box) -> None:
     box.file.unlink()
     box.file.mkdir()
     status, error = await box.refused("PUT", "new", {"params": {"model": "a.gguf"}})

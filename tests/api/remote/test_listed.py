@@ -56,7 +56,9 @@ async def test_a_model_elsewhere_is_listed_like_any_other(
     assert "secret" not in json.dumps([pages, public, log, after]) + caplog.text
 
 
-async def test_the_router_api(make_gateway: MakeGateway, server: Elsewhere) -> None:
+async def test_router_api_loads_and_unloads_remote_models(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
     async with make_gateway({"m": entry(server)}) as running:
         scheduler = running.gateway.scheduler
 

@@ -17,7 +17,7 @@ from tests.harness import MakeGateway, fake_model, tied
 from tests.tiny_model import GRAMMAR
 
 
-async def test_a_gateway_behind_a_gateway(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_gateway_works_behind_a_gateway(make_gateway: MakeGateway, tmp_path: Path) -> None:
     inner = {"there": fake_model(tmp_path, personalities={"p": "Inner."}, chunks=3)}
     async with make_gateway(inner, folder="inner") as behind:
         _, key = await behind.gateway.ring.create("outer", "", admin=False)

@@ -30,7 +30,9 @@ async def rest_of(answer: Any) -> str:
     return said.decode()
 
 
-async def test_each_dialect_at_both_doors(make_gateway: MakeGateway, tiny_model: Path) -> None:
+async def test_request_is_cancelled_in_each_dialect_by_both_protocols(
+    make_gateway: MakeGateway, tiny_model: Path
+) -> None:
     """A real llama-server whose answers have no end; a query is for the other door."""
     params = {"model": str(tiny_model), "threads": 1, "ctxSize": 10 * 32768, "nPredict": 30000}
     model = {"params": params, "setParams": ENDLESS, "parallel": 10}

@@ -53,7 +53,9 @@ def under_way(number: int, seen: dict[str, Any]) -> bool:
     return len(seen["under_way"]) == number
 
 
-async def test_queued_and_loading(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_queued_and_loading_requests_are_shown(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     models = {
@@ -168,7 +170,7 @@ async def test_a_thousand_statuses_are_few(running: Running) -> None:
     assert (again["ended"], again["problem"]) == (seen["ended"], None)
 
 
-async def test_filters_and_pages_over_memory_and_store(running: Running) -> None:
+async def test_filters_and_pages_cover_memory_and_store(running: Running) -> None:
     accounting = running.gateway.accounting
     at = accounting.wall() - 1000
     for number in range(RECENT + 100):

@@ -19,7 +19,7 @@ OVERFLOW = {
 }
 
 
-async def test_errors_in_each_api_s_shape(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_errors_have_the_shape_of_each_api(make_gateway: MakeGateway, tmp_path: Path) -> None:
     answers = {
         path: [400, {"error": OVERFLOW}]
         for path in ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens")

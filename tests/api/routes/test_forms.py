@@ -25,7 +25,7 @@ def form(*fields: tuple[str, Any]) -> aiohttp.FormData:
 AUDIO = bytes(range(256)) * 1000
 
 
-async def test_forms(running: Running, recorded: Recorded) -> None:
+async def test_forms_reach_their_model_as_they_are(running: Running, recorded: Recorded) -> None:
     file = ("file", AUDIO)
     cases: list[tuple[tuple[Any, ...], str, dict[str, str]]] = [
         ((("model", "m:teacher"), file), "", {}),

@@ -64,7 +64,9 @@ async def test_each_json_route_arrives_shaped_and_answers(
                     assert TEACHER not in recorded.last["body"]
 
 
-async def test_defaults_and_shaping(running: Running, recorded: Recorded) -> None:
+async def test_defaults_and_fixed_fields_reach_the_body(
+    running: Running, recorded: Recorded
+) -> None:
     extra = {
         "model": "shaped",
         "temperature": 2,
@@ -124,7 +126,9 @@ async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Rec
     assert not recorded()
 
 
-async def test_unless_the_owner_wants_it(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_remote_media_is_refused_unless_allowed(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     record = tmp_path / "record"
     models = {"m": model(tmp_path)}
     part: dict[str, Any] = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}
@@ -172,7 +176,9 @@ async def test_each_get_route_asks_the_model_it_names(running: Running, recorded
     assert (await running.json("GET", "/slots?model=nope"))[0] == 404
 
 
-async def test_routes_for_administrators(running: Running, recorded: Recorded) -> None:
+async def test_administrators_routes_are_refused_to_others(
+    running: Running, recorded: Recorded
+) -> None:
     key = await chat_key(running)
     await running.chat("m")
     for path in ("/props", "/lora-adapters", "/slots/0"):

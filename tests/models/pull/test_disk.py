@@ -33,7 +33,9 @@ def test_there_is_room_or_nothing_is_fetched(server: HubServer, tmp_path: Path) 
     assert server.starts() == []
 
 
-def test_a_file_too_large_for_its_disk(server: HubServer, tmp_path: Path, data: bytes) -> None:
+def test_file_too_large_for_its_disk_is_gone_on_with(
+    server: HubServer, tmp_path: Path, data: bytes
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_234_567, hard))
     try:

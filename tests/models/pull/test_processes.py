@@ -123,7 +123,7 @@ def test_two_at_once_are_told_apart(server: HubServer, tmp_path: Path) -> None:
         pulls.ended()
 
 
-def test_in_a_fresh_process(server: HubServer) -> None:
+def test_pull_works_in_a_fresh_process(server: HubServer) -> None:
     """Where nothing of the hub's client has been imported by anybody else."""
     program = (
         "from gateway.models.hub_client import Hub\n"

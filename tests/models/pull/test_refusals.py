@@ -43,7 +43,7 @@ def test_why_there_is_no_list(
         Hub(server.url).repository(REFERENCE)
 
 
-def test_a_gated_repository(
+def test_gated_repository_is_told(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.repos[NAME].gated = "manual"
@@ -61,7 +61,9 @@ def test_a_gated_repository(
     assert tokens == {None}
 
 
-def test_a_wrong_token(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_token_is_told_and_not_shown(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     message = {"X-Error-Message": "Invalid credentials in Authorization header"}
     server.refusals = [("/api/", 401, message)]
@@ -105,7 +107,7 @@ def test_more_than_there_should_be_is_not_written(server: HubServer, tmp_path: P
     assert sum(files(tmp_path).values()) == 0
 
 
-def test_no_hash_no_file(server: HubServer, tmp_path: Path) -> None:
+def test_file_without_a_hash_is_not_fetched(server: HubServer, tmp_path: Path) -> None:
     server.repos[NAME].listed = {"thing-Q4_0.gguf": {"lfs": None, "blobId": None}}
     with pytest.raises(HubFailed, match="does not say what hash"):
         fetched(server, tmp_path)

@@ -124,7 +124,7 @@ def test_large_files_are_asked_for_in_pieces(
     assert (tmp_path / NAME / "thing-Q4_0.gguf").read_bytes() == data
 
 
-def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_network_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(HubFailed, match=r"127\.0\.0\.1 cannot be reached .* HF_ENDPOINT"):
         Hub("http://127.0.0.1:9").repository(REFERENCE)

@@ -80,7 +80,7 @@ async def test_an_answer_that_is_no_stream_after_a_heartbeat(
 @BOTH_DOORS
 @pytest.mark.parametrize("count", [1, 9000], ids=["short", "long"])
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "after a heartbeat"])
-async def test_events_of_a_known_length(
+async def test_events_of_a_known_length_get_heartbeats(
     make_gateway: MakeGateway, script: Script, api: Api, query: str, count: int, late: bool
 ) -> None:
     """A server may tell the length of its stream: with heartbeats, or numbers, it is another."""
@@ -131,7 +131,7 @@ async def test_events_that_are_packed_are_left_alone(
 
 @EVERY_API
 @BOTH_DOORS
-async def test_a_server_that_dies_behind_the_last_event(
+async def test_death_behind_the_last_event_is_no_failure(
     make_gateway: MakeGateway, script: Script, api: Api, query: str
 ) -> None:
     """All was said, so nothing follows, and it is no failure."""
@@ -171,7 +171,7 @@ async def test_responses_that_failed_leave_their_connection(
 
 @EVERY_API
 @pytest.mark.parametrize("cut", ["before", "within", "behind"])
-async def test_a_server_that_dies(
+async def test_client_reads_why_a_server_died(
     make_gateway: MakeGateway, script: Script, api: Api, cut: str
 ) -> None:
     """Its client reads why, also where an event had begun, and no line is too many."""
@@ -200,7 +200,7 @@ async def test_a_server_that_dies(
 
 
 @BOTH_DOORS
-async def test_a_process_that_dies_within_an_event(
+async def test_half_an_event_is_completed_as_an_error(
     make_gateway: MakeGateway, tmp_path: Path, query: str
 ) -> None:
     """Half of it has gone out: the rest makes it one that says why, as the client's own error."""

@@ -94,7 +94,7 @@ async def test_while_the_rest_of_an_event_is_awaited_that_nothing_of_has_gone_ou
         assert left == api.first + b"\n" + api.second + api.last
 
 
-async def test_a_remark_between_two_lines_of_an_event(
+async def test_no_heartbeat_comes_between_two_lines_of_an_event(
     make_gateway: MakeGateway, script: Script
 ) -> None:
     api = APIS["anthropic"]

@@ -35,7 +35,7 @@ from tests.wire import with_tls
 
 @EVERY_API
 @BOTH_DOORS
-async def test_from_acceptance_to_the_last_byte(
+async def test_heartbeats_come_from_acceptance_to_the_last_byte(
     make_gateway: MakeGateway, script: Script, api: Api, query: str
 ) -> None:
     """While a prompt is read, before the server's head and behind it, and between tokens."""
@@ -117,7 +117,7 @@ async def test_while_a_model_loads(make_gateway: MakeGateway, tmp_path: Path, ap
 
 
 @BOTH_DOORS
-async def test_over_tls(
+async def test_heartbeats_come_over_tls(
     make_gateway: MakeGateway, script: Script, tmp_path: Path, query: str
 ) -> None:
     api = APIS["anthropic"]

@@ -62,13 +62,13 @@ def test_check_says_what_is_wrong_with_the_settings(
     assert said in str(problem)
 
 
-def test_two_sources_of_one_certificate(tmp_path: Path) -> None:
+def test_two_sources_of_one_certificate_are_refused(tmp_path: Path) -> None:
     tls = {"certificate": "ssl/x.pem", "acme": {"domains": [NAME], "agree_tos": True}}
     with pytest.raises(InvalidFiles, match=r"tls\.acme: .*remove certificate, or acme"):
         load_settings(project(tmp_path / "p", {}, tls=tls), environ={})
 
 
-def test_the_check_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_tells_what_acme_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gateway.cli import main
 
     acme = {"domains": [NAME], "agree_tos": True, "ca_file": "ssl/none.pem"}

@@ -50,7 +50,9 @@ def test_a_broken_new_file_keeps_the_old_certificate(
     run(main())
 
 
-def test_other_files_by_new_settings(forge: Forge, run: Callable[[Awaitable[None]], None]) -> None:
+def test_other_files_are_used_after_new_settings(
+    forge: Forge, run: Callable[[Awaitable[None]], None]
+) -> None:
     old, new = forge.issue(), forge.issue()
 
     async def main() -> None:

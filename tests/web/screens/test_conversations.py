@@ -300,7 +300,7 @@ def test_two_tabs_see_what_the_other_does(open_page: OpenPage, box: Box) -> None
     expect(row(one, "Question 0")).to_have_count(0)
 
 
-def test_the_switcher_by_keyboard(admin_page: Page) -> None:
+def test_switcher_works_by_keyboard(admin_page: Page) -> None:
     page = admin_page
     take_in(page, "three.json", exported(3), "3 conversations added.")
     page.keyboard.press("Control+k")

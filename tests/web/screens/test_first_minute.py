@@ -169,7 +169,9 @@ def test_lines_for_ones_own_programs_after_the_first_answer(open_page: OpenPage,
     expect(opener).to_have_count(0)
 
 
-def test_the_demo_model_in_a_personality_and_a_reload(open_page: OpenPage, box: Box) -> None:
+def test_demo_model_answers_in_a_personality_and_a_reload_keeps_it(
+    open_page: OpenPage, box: Box
+) -> None:
     page = open_page(key=box.plain)
     page.get_by_role("button", name="Personality:").click()
     page.get_by_role("option", name="poet").click()

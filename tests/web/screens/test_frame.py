@@ -57,7 +57,7 @@ def test_the_keyboard_reaches_everything(admin_page: Page) -> None:
     expect(page.get_by_role("meter").first).to_have_accessible_name(re.compile("^Memory of "))
 
 
-def test_the_drawer_of_a_phone(open_page: OpenPage, box: Box) -> None:
+def test_drawer_of_a_phone_opens_and_closes(open_page: OpenPage, box: Box) -> None:
     page = open_page("#/models", box.admin, **PHONE)
     menu = page.get_by_role("dialog", name="Menu")
     opener = page.get_by_role("button", name="Open the menu")
@@ -123,7 +123,7 @@ def test_a_key_that_is_revoked_under_a_dialog(open_page: OpenPage, box: Box) -> 
     screens(page).get_by_role("link", name="Chat").click()
 
 
-def test_light_and_dark(admin_page: Page) -> None:
+def test_theme_is_light_or_dark_as_chosen(admin_page: Page) -> None:
     page = admin_page
     shown = "() => getComputedStyle(document.documentElement).backgroundColor"
     page.emulate_media(color_scheme="light")

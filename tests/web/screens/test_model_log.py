@@ -54,7 +54,7 @@ def shows_lines(page: Page, least: int) -> bool:
 
 
 @pytest.mark.timeout(600)  # a start for each 900 of them
-def test_ten_thousand_lines(open_page: OpenPage, box: Box) -> None:
+def test_log_of_ten_thousand_lines_draws_what_is_in_sight(open_page: OpenPage, box: Box) -> None:
     page = open_page("#/models", key=box.admin)
     at(page, MODEL, "log")
     log = page.get_by_role("region", name=f"Log of {MODEL}")

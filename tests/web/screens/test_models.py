@@ -177,7 +177,7 @@ def come(storage: Path) -> int:
 
 
 @pytest.mark.timeout(600)  # a process each time it goes on
-def test_pull_with_progress(page: Page, box: Box, hub: HubServer, storage: Path) -> None:
+def test_pull_shows_its_progress(page: Page, box: Box, hub: HubServer, storage: Path) -> None:
     hub.holds += [2**22, 2**20]  # so many bytes come, and no more until it is stopped
     button(page, "Add a model").click()
     button(page, "From the hub").click()
@@ -232,7 +232,7 @@ def test_a_pull_that_fails_says_why_and_goes_on(page: Page, box: Box, hub: HubSe
     expect(card(page, name)).to_be_visible()
 
 
-def test_a_broken_file(page: Page, box: Box) -> None:
+def test_broken_file_is_told(page: Page, box: Box) -> None:
     file = box.served.root / "p/data/models.json"
     good = file.read_text()
     try:

@@ -164,7 +164,9 @@ def sent(page: Page, elsewhere: Upstream) -> list[str]:
     return [one["image_url"]["url"] for one in images]
 
 
-def test_pasted_dropped_and_chosen(page: Page, elsewhere: Upstream, tmp_path: Path) -> None:
+def test_pasted_dropped_and_chosen_pictures_are_sent(
+    page: Page, elsewhere: Upstream, tmp_path: Path
+) -> None:
     small, other = png(), png(20, 20)
     (tmp_path / "dropped.png").write_bytes(other)
     paste(page, handed_over(page, "pasted.png", small))
@@ -217,7 +219,7 @@ def test_where_it_was_taken_is_not_sent(page: Page, elsewhere: Upstream) -> None
         assert elsewhere_page.evaluate(_SIZE, address) == size
 
 
-def test_the_camera_of_a_phone(open_page: OpenPage, box: Box, elsewhere: Upstream) -> None:
+def test_camera_of_a_phone_is_offered(open_page: OpenPage, box: Box, elsewhere: Upstream) -> None:
     page = open_page(
         key=box.plain, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
     )

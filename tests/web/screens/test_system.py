@@ -119,7 +119,7 @@ def test_a_models_json_that_breaks(page: Page, box: Any) -> None:
     expect(page.get_by_text("models.json is broken in line 2")).to_have_count(0, timeout=20_000)
 
 
-def test_the_log_as_it_grows(page: Page, box: Any) -> None:
+def test_log_is_followed_as_it_grows(page: Page, box: Any) -> None:
     log = page.get_by_role("region", name="Lines of the log")
     ask_in_vain(box, "first-one")
     line = log.locator(".log-line")

@@ -21,7 +21,7 @@ def running_rows(page: Page) -> Locator:
     return page.get_by_role("region", name="Running now").locator("tbody tr[data-request]")
 
 
-def test_cancel_a_long_stream(past: Any, open_page: Callable[..., Page]) -> None:
+def test_long_stream_is_cancelled(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/activity", past.admin)
     expect(page.get_by_text("Nothing runs now.")).to_be_visible()
     with streaming(past) as said:

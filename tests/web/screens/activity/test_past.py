@@ -18,7 +18,7 @@ pytestmark = needs_chromium
 _PARTS = {"queue": "Queue", "load": "Load", "prefill": "Prompt", "generation": "Answer"}
 
 
-def test_timings_as_a_bar(past: Any, open_page: Callable[..., Page]) -> None:
+def test_timings_are_drawn_as_a_bar(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/activity", past.admin, viewport={"width": 1400, "height": 900})
     expect(ended_rows(page)).to_have_count(50)
     bars: dict[str, Any] = page.evaluate(

@@ -21,7 +21,7 @@ from tests.web.screens.activity.rows import ended_rows, streaming
 pytestmark = needs_chromium
 
 
-def test_usage_of_all(past: Any, open_page: Callable[..., Page]) -> None:
+def test_usage_of_all_is_drawn(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/usage", past.admin)
     told = past.ask("GET", "/admin/usage?days=30&by=model")["usage"]
     table = page.get_by_role("region", name="Totals by model")

@@ -22,7 +22,7 @@ def said_exactly(page: Page) -> str:
     return (answer(page).locator(".markdown").text_content() or "").removesuffix("\n")
 
 
-def test_a_first_question_to_a_personality(open_page: Any, box: Any) -> None:
+def test_first_question_goes_to_the_chosen_personality(open_page: Any, box: Any) -> None:
     page = open_page(key=box.admin)
     expect(page.get_by_role("textbox", name="Message")).to_be_focused()
     expect(page.get_by_role("list", name="Questions to try").get_by_role("button")).to_have_count(3)

@@ -26,7 +26,7 @@ def free_port() -> int:
         return port
 
 
-def test_several_boxes(visit: Any, world: World, box: Box) -> None:
+def test_several_boxes_are_kept_by_name(visit: Any, world: World, box: Box) -> None:
     page = visit(world.home)
     assert axe.violations(page) == []
     attempt(page, "")
@@ -114,7 +114,7 @@ def test_an_origin_that_is_not_let_in(visit: Any, world: World, box: Box) -> Non
 
 
 @needs_certutil
-def test_http_from_https(visit: Any, world: World, box: Box) -> None:
+def test_http_from_https_is_explained(visit: Any, world: World, box: Box) -> None:
     page = visit(world.secure)
     address = box.url.replace("127.0.0.1", "box.example")
     attempt(page, address)
@@ -161,7 +161,7 @@ def test_a_name_that_the_gateway_does_not_go_by(visit: Any, world: World, box: B
         (401, {"detail": "Unauthorized"}),
     ],
 )
-def test_another_server(visit: Any, world: World, answer: tuple[int, object]) -> None:
+def test_another_server_is_told_apart(visit: Any, world: World, answer: tuple[int, object]) -> None:
     page = visit(world.home)
     with answering({"*": answer}) as port:
         attempt(page, f"http://127.0.0.1:{port}")

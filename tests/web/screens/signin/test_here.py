@@ -76,7 +76,7 @@ def test_a_kept_key_outlives_what_fails(open_page: OpenPage, box: Box) -> None:
     assert page.evaluate(is_kept, box.admin)
 
 
-def test_wrong_keys(open_page: OpenPage, box: Box) -> None:
+def test_wrong_keys_are_told_and_not_kept(open_page: OpenPage, box: Box) -> None:
     page = open_page(f"#key={WRONG}")
     said(page, f"The gateway at {box.url} doesn't know this key")
     assert WRONG not in page.url
@@ -97,7 +97,7 @@ def test_wrong_keys(open_page: OpenPage, box: Box) -> None:
     inside(page)
 
 
-def test_a_key_without_rights(plain_page: Page) -> None:
+def test_key_without_rights_sees_its_screens_only(plain_page: Page) -> None:
     screens = plain_page.get_by_role("navigation", name="Screens").get_by_role("link")
     expect(screens).to_have_text(["Chat", "Usage"])
     plain_page.evaluate("() => { location.hash = '#/keys' }")
