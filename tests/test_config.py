@@ -184,15 +184,15 @@ def test_host_may_be_several_addresses(tmp_path: Path, text: str) -> None:
         (b"port: 1\n# K\xf6ln\n", "is not text in UTF-8, line 2: save it in that encoding"),
     ],
 )
-def test_other_encodings_are_refused(tmp_path: Path, data: bytes, words: str) -> None:
-    for name in ("gateway.yaml", "models.json"):
-        file = tmp_path / name
-        file.write_bytes(data)
-        read = read_catalog if name == "models.json" else load_settings
-        with pytest.raises(InvalidFiles) as caught:
-            read(file)
-        assert str(caught.value).startswith(f"{file}: {words}")
-        assert "codec" not in str(caught.value)
+@pytest.mark.parametrize("name", ["gateway.yaml", "models.json"])
+def test_other_encodings_are_refused(tmp_path: Path, data: bytes, words: str, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(data)
+    read = read_catalog if name == "models.json" else load_settings
+    with pytest.raises(InvalidFiles) as caught:
+        read(file)
+    assert str(caught.value).startswith(f"{file}: {words}")
+    assert "codec" not in str(caught.value)
 
 
 def test_what_the_command_line_says_is_not_blamed_on_the_file(tmp_path: Path) -> None:

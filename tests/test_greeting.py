@@ -219,21 +219,21 @@ def test_a_key_that_nobody_could_read_is_kept(tmp_path: Path) -> None:
     assert "BrokenPipe" not in log
 
 
-def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
-    for command in ("serve", "check"):
-        ended = subprocess.run(
-            [COMMAND, command, "--config", "conf/none.yaml"],
-            cwd=tmp_path,
-            env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        said = ended.stderr if command == "serve" else ended.stdout
-        assert ended.returncode == 1
-        assert "conf/none.yaml: there is no such file; `llm-gateway init DIR` makes one" in said
-        assert "Traceback" not in ended.stderr
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_configuration_that_is_not_there(tmp_path: Path, command: str) -> None:
+    ended = subprocess.run(
+        [COMMAND, command, "--config", "conf/none.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    said = ended.stderr if command == "serve" else ended.stdout
+    assert ended.returncode == 1
+    assert "conf/none.yaml: there is no such file; `llm-gateway init DIR` makes one" in said
+    assert "Traceback" not in ended.stderr
 
 
 def test_the_link_of_the_first_start_and_the_address_later(serve: Serve, tmp_path: Path) -> None:

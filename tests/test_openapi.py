@@ -121,13 +121,16 @@ def test_what_a_body_must_have(path: str, required: list[str]) -> None:
     assert body["content"]["application/json"]["schema"]["required"] == required
 
 
-def test_streams_are_event_streams() -> None:
-    for method, path, kinds in (
+@pytest.mark.parametrize(
+    ("method", "path", "kinds"),
+    [
         ("POST", "/v1/chat/completions", {"application/json", "text/event-stream"}),
         ("POST", "/v1/embeddings", {"application/json"}),
         ("GET", "/status", {"text/event-stream"}),
-    ):
-        assert operation(method, path)["responses"]["200"]["content"].keys() == kinds
+    ],
+)
+def test_streams_are_event_streams(method: str, path: str, kinds: Any) -> None:
+    assert operation(method, path)["responses"]["200"]["content"].keys() == kinds
 
 
 def test_an_entry_is_known_by_its_etag_and_patched_by_merging() -> None:
@@ -142,14 +145,16 @@ def test_an_entry_is_known_by_its_etag_and_patched_by_merging() -> None:
         assert "304" not in found
 
 
-def test_errors_are_those_of_the_api_that_is_spoken() -> None:
-    for path, name in (("/v1/messages", "AnthropicError"), ("/v1/responses", "Error")):
-        answers = operation("POST", path)["responses"]
-        for status in ("404", "default"):
-            answer = answers[status]["$ref"].rpartition("/")[2]
-            content = DOCUMENT["components"]["responses"][answer]["content"]
-            schema = content["application/json"]["schema"]
-            assert schema == {"$ref": f"#/components/schemas/{name}"}
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/messages", "AnthropicError"), ("/v1/responses", "Error")]
+)
+def test_errors_are_those_of_the_api_that_is_spoken(path: str, name: str) -> None:
+    answers = operation("POST", path)["responses"]
+    for status in ("404", "default"):
+        answer = answers[status]["$ref"].rpartition("/")[2]
+        content = DOCUMENT["components"]["responses"][answer]["content"]
+        schema = content["application/json"]["schema"]
+        assert schema == {"$ref": f"#/components/schemas/{name}"}
 
 
 def test_errors_that_every_operation_shares_are_told_once() -> None:
@@ -232,11 +237,11 @@ def test_examples_fit_their_schemas() -> None:
     assert count > 100
 
 
-def test_examples_of_an_entry_are_good_entries() -> None:
-    for method in ("PUT", "GET"):
-        found = operation(method, "/admin/models/{name}")
-        entry = one(found["responses"]["200"]["content"])["example"]
-        assert "m" in parse_catalog(json.dumps({"m": entry})).models
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_examples_of_an_entry_are_good_entries(method: str) -> None:
+    found = operation(method, "/admin/models/{name}")
+    entry = one(found["responses"]["200"]["content"])["example"]
+    assert "m" in parse_catalog(json.dumps({"m": entry})).models
 
 
 def test_examples_of_a_key_are_what_the_route_takes_and_shows() -> None:

@@ -83,21 +83,25 @@ def held(wanted: str, packages: dict[str, tuple[str, int]]) -> None:
     assert requirement.specifier.contains(pin.version), wanted
 
 
-def test_everything_that_is_installed_by_command_is_checked_by_hash() -> None:
-    for name in ("README.md", ".ci/run", "tests/clients/README.md", "systemd/llm-gateway.service"):
-        text = (REPOSITORY / name).read_text()
-        for options in re.findall(r"bin/pip install ([^&\n|]*)", text):
-            ours = "--no-deps" in options and re.search(r"--no-build-isolation (-e )?\.", options)
-            assert ours or "--require-hashes" in options, options
-        assert "-c requirements.lock" not in text
+@pytest.mark.parametrize(
+    "name", ["README.md", ".ci/run", "tests/clients/README.md", "systemd/llm-gateway.service"]
+)
+def test_everything_that_is_installed_by_command_is_checked_by_hash(name: str) -> None:
+    text = (REPOSITORY / name).read_text()
+    for options in re.findall(r"bin/pip install ([^&\n|]*)", text):
+        ours = "--no-deps" in options and re.search(r"--no-build-isolation (-e )?\.", options)
+        assert ours or "--require-hashes" in options, options
+    assert "-c requirements.lock" not in text
 
 
-def test_packages_of_npm_are_held_by_what_is_in_them() -> None:
-    for folder in ("gateway/web", "tests/clients", "tests/clients/codex", "tests/firebase"):
-        lock = json.loads((REPOSITORY / folder / "package-lock.json").read_text())
-        packages = {name: about for name, about in lock["packages"].items() if name}
-        assert packages
-        assert not [name for name, about in packages.items() if "integrity" not in about]
+@pytest.mark.parametrize(
+    "folder", ["gateway/web", "tests/clients", "tests/clients/codex", "tests/firebase"]
+)
+def test_packages_of_npm_are_held_by_what_is_in_them(folder: str) -> None:
+    lock = json.loads((REPOSITORY / folder / "package-lock.json").read_text())
+    packages = {name: about for name, about in lock["packages"].items() if name}
+    assert packages
+    assert not [name for name, about in packages.items() if "integrity" not in about]
 
 
 # --- known flaws ---------------------------------------------------------------------------

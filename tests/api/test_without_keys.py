@@ -94,10 +94,10 @@ def test_without_keys_only_this_machine_is_an_administrator() -> None:
     assert "a proxy" in (refusal(request({}, version=(1, 0)), *known()) or "")
 
 
-def test_over_tls_origins_are_https() -> None:
-    for scheme, ours in (("https", True), ("http", False)):
-        asked = request({"Origin": f"{scheme}://127.0.0.1:8080"}, sslcontext=True)
-        assert (refusal(asked, *known()) is None) is ours
+@pytest.mark.parametrize(("scheme", "ours"), [("https", True), ("http", False)])
+def test_over_tls_origins_are_https(scheme: str, ours: bool) -> None:
+    asked = request({"Origin": f"{scheme}://127.0.0.1:8080"}, sslcontext=True)
+    assert (refusal(asked, *known()) is None) is ours
 
 
 def test_names_that_the_owner_lists() -> None:

@@ -305,11 +305,11 @@ def test_flags_win_over_variables_and_the_last_over_the_first() -> None:
     assert params_of("--jinja", **variables).use_jinja is True
 
 
-def test_variable_switches_reranking_on() -> None:
-    for value, pooling in (("1", "RANK"), ("0", "UNSPECIFIED")):
-        params = params_of(LLAMA_ARG_RERANKING=value)
-        assert params.pooling_type.name == f"LLAMA_POOLING_TYPE_{pooling}"
-        assert params.embedding is (value == "1")
+@pytest.mark.parametrize(("value", "pooling"), [("1", "RANK"), ("0", "UNSPECIFIED")])
+def test_variable_switches_reranking_on(value: str, pooling: str) -> None:
+    params = params_of(LLAMA_ARG_RERANKING=value)
+    assert params.pooling_type.name == f"LLAMA_POOLING_TYPE_{pooling}"
+    assert params.embedding is (value == "1")
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def test_the_context_that_fits(chosen: Choose, gib: float, context: int, text: s
     assert tuning.apply(spec_of()).params.gpu_layers is None  # RAM has none
 
 
-def test_what_is_chosen_fits(chosen: Choose, storage: Path) -> None:
-    for gib in (8, 11, 15, 20):
-        tuning = chosen(gib, spec_of())
-        assert tuning is not None
-        assert tuning.needs == estimate(tuning.apply(spec_of()), storage, gpu=False).total
-        assert tuning.needs <= gib * GIB
+@pytest.mark.parametrize("gib", [8, 11, 15, 20])
+def test_what_is_chosen_fits(chosen: Choose, storage: Path, gib: int) -> None:
+    tuning = chosen(gib, spec_of())
+    assert tuning is not None
+    assert tuning.needs == estimate(tuning.apply(spec_of()), storage, gpu=False).total
+    assert tuning.needs <= gib * GIB
 
 
 def test_every_slot_has_the_context_that_is_chosen(chosen: Choose) -> None:

@@ -145,13 +145,13 @@ def test_files_elsewhere_are_not_deleted(
     assert outside.exists()
 
 
-def test_what_is_not_there(models: Models, config: Path) -> None:
-    for action in ("rm", "show"):
-        status, _, err = models(action, "onr")
-        assert status == 1
-        # Which models.json: beside a gateway elsewhere there may be one here.
-        assert f"there is no model 'onr' in {config.parents[1] / 'data/models.json'}" in err
-        assert "one" in err
+@pytest.mark.parametrize("action", ["rm", "show"])
+def test_what_is_not_there(models: Models, config: Path, action: str) -> None:
+    status, _, err = models(action, "onr")
+    assert status == 1
+    # Which models.json: beside a gateway elsewhere there may be one here.
+    assert f"there is no model 'onr' in {config.parents[1] / 'data/models.json'}" in err
+    assert "one" in err
 
 
 def test_a_model_is_shown(models: Models, storage: Path) -> None:

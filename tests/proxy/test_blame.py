@@ -53,12 +53,12 @@ def test_a_place_costs_no_more_than_the_body() -> None:
     assert time.process_time() - began < 5
 
 
-def test_a_body_that_is_no_object() -> None:
+@pytest.mark.parametrize("asked", [b"[]", b"null", b"7", b"no JSON", b""])
+def test_a_body_that_is_no_object(asked: bytes) -> None:
     """Below /upstream nobody has looked at it."""
-    for asked in (b"[]", b"null", b"7", b"no JSON", b""):
-        told = failure("/v1/chat/completions", asked, NO_PICTURES)
-        assert told.status == 400
-        assert "mmproj" in told.message
+    told = failure("/v1/chat/completions", asked, NO_PICTURES)
+    assert told.status == 400
+    assert "mmproj" in told.message
 
 
 @pytest.mark.parametrize(

@@ -212,10 +212,14 @@ def test_what_is_the_clients_own_stays() -> None:
 @pytest.mark.parametrize(
     "value", [7, "x", {}, [], [None, 7, [], {}], [{"function": None}, {"function": "f"}], [[None]]]
 )
-def test_what_has_another_shape_is_left_to_others(place: FieldPlace, value: Any) -> None:
-    for field in ("messages", "input", "tools", "system", "text", "stream_options"):
-        body = {field: copy.deepcopy(value)}
-        drop_nulls(body, place)
-        assert type(body[field]) is type(value)
-        if isinstance(value, list):
-            assert len(body[field]) == len(value)
+@pytest.mark.parametrize(
+    "field", ["messages", "input", "tools", "system", "text", "stream_options"]
+)
+def test_what_has_another_shape_is_left_to_others(
+    place: FieldPlace, value: Any, field: str
+) -> None:
+    body = {field: copy.deepcopy(value)}
+    drop_nulls(body, place)
+    assert type(body[field]) is type(value)
+    if isinstance(value, list):
+        assert len(body[field]) == len(value)

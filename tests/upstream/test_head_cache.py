@@ -145,11 +145,13 @@ def test_one_that_closes_is_known_as_one_that_closes(heads: HeadCache) -> None:
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-def test_those_without_a_body_may_name_any_length(status: bytes, heads: HeadCache) -> None:
-    for length in (b"0", b"5"):
-        raw = answer_with(b"A: b", b"Content-Length: " + length).replace(b"200 OK", status)
-        played = Played([raw], eof=False, heads=heads)
-        assert (played.body, played.end) == (b"", "reusable")
+@pytest.mark.parametrize("length", [b"0", b"5"])
+def test_those_without_a_body_may_name_any_length(
+    status: bytes, heads: HeadCache, length: bytes
+) -> None:
+    raw = answer_with(b"A: b", b"Content-Length: " + length).replace(b"200 OK", status)
+    played = Played([raw], eof=False, heads=heads)
+    assert (played.body, played.end) == (b"", "reusable")
 
 
 @pytest.mark.parametrize(("rest", "bodyless"), [(b"more", False), (b"", True)])

@@ -13,7 +13,7 @@ from gateway.access.key_format import hash_key, looks_like_ours, new_key
 from gateway.access.key_lookup import UnknownKey
 from gateway.access.key_values import time_after
 from gateway.access.keys import KeyRing
-from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, Principal
 from gateway.access.rate_limits import KeyLimits
 from gateway.access.store import Store
 from gateway.errors import Unauthorized
@@ -176,8 +176,8 @@ def _time_of_find(ring: KeyRing, key: str) -> float:
     return (time.perf_counter() - start) / 200
 
 
-def test_without_a_key_all_is_allowed_and_nothing_expires() -> None:
-    for principal in (ANONYMOUS, LOCAL_ADMIN):
-        assert principal.may(Scope.ADMIN)
-        assert principal.models is None
-        assert principal.expires is None
+@pytest.mark.parametrize("principal", [ANONYMOUS, LOCAL_ADMIN])
+def test_without_a_key_all_is_allowed_and_nothing_expires(principal: Principal) -> None:
+    assert principal.may(Scope.ADMIN)
+    assert principal.models is None
+    assert principal.expires is None

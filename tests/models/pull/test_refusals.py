@@ -72,13 +72,15 @@ def test_wrong_token_is_told_and_not_shown(
     assert "hf_wrong" not in str(refused.value)
 
 
-def test_a_token_that_is_none(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for token in ("hf_sec\x01ret", "hf_s\u00e9cret"):
-        monkeypatch.setenv("HF_TOKEN", token)
-        with pytest.raises(GatewayError) as refused:
-            Hub(server.url).repository(REFERENCE)
-        assert "hf_s" not in str(refused.value)
-        assert "HF_TOKEN" in str(refused.value)
+@pytest.mark.parametrize("token", ["hf_sec\x01ret", "hf_s\u00e9cret"])
+def test_a_token_that_is_none(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(GatewayError) as refused:
+        Hub(server.url).repository(REFERENCE)
+    assert "hf_s" not in str(refused.value)
+    assert "HF_TOKEN" in str(refused.value)
 
 
 def test_what_is_no_hub(server: HubServer) -> None:
