@@ -18,12 +18,11 @@ from gateway.backends.facts import Headers
 from gateway.backends.props_on_file import props as props_on_file
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Forbidden, ModelNotFound
-from gateway.http.aiohttp_request import AiohttpRequest
 from gateway.http.json_response import json_response
 from gateway.http.request import Handler
 from gateway.http.response import Answer
 from gateway.library import Library
-from gateway.pipeline.reading import coding_of, pieces, whole_body
+from gateway.pipeline.reading import adapted, coding_of, pieces, whole_body
 from gateway.pipeline.request_context import CONTEXT, CommonHandler
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.call import Call, StreamedBody
@@ -125,16 +124,14 @@ class RelayedHandlers:
         if request.method == "GET":
             lines += _lines(request, "Accept-Encoding")
             call = Call(name, "GET", sent_to, lines, b"", coded=True)
-            return await answer_unqueued(
-                AiohttpRequest(request, whole_body), request[CONTEXT], call
-            )
+            return await answer_unqueued(*adapted(request), call)
         body: bytes | StreamedBody = b""
         length = request.content_length if coding_of(request) is None else None
         if request.can_read_body:
             small = length is not None and length <= _SMALL
             body = await whole_body(request) if small else StreamedBody(pieces(request))
         call = Call(name, request.method, sent_to, lines, body, body_length=length, stream=None)
-        return await send(AiohttpRequest(request, whole_body), request[CONTEXT], call)
+        return await send(*adapted(request), call)
 
     def _split(self, request: web.Request) -> tuple[str, str]:
         """Return the model, and the raw path behind it."""
@@ -159,7 +156,7 @@ def _by_aiohttp(handler: CommonHandler) -> Handler:
     """Return ``handler`` for requests that aiohttp serves."""
 
     async def handle(request: web.Request) -> Answer:
-        return await handler(AiohttpRequest(request, whole_body), request[CONTEXT])
+        return await handler(*adapted(request))
 
     return handle
 
@@ -185,9 +182,7 @@ async def _changing(request: web.Request) -> Answer:
     body = await whole_body(request)
     sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
     call = Call(target.name, "POST", sent_to, JSON, body)
-    return await answer_unqueued(
-        AiohttpRequest(request, whole_body), request[CONTEXT], call, load=False
-    )
+    return await answer_unqueued(*adapted(request), call, load=False)
 
 
 def _target(path: str, request: web.Request, model: str | None) -> str:

@@ -14,10 +14,9 @@ from aiohttp import web
 
 from gateway.api.inference import resolve, send
 from gateway.errors import BadRequest, Unable
-from gateway.http.aiohttp_request import AiohttpRequest
 from gateway.http.request import Handler
 from gateway.http.response import Answer
-from gateway.pipeline.reading import coding_of, make_room, pieces, whole_body
+from gateway.pipeline.reading import adapted, coding_of, make_room, pieces
 from gateway.pipeline.request_context import CONTEXT
 from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.form import ModelField, boundary_of, content_type_of
@@ -75,7 +74,7 @@ def form_handler(route: RelayedRoute) -> Handler:
             dialect=route.dialect,
             renamed=target.name if name is not None else None,
         )
-        return await send(AiohttpRequest(request, whole_body), request[CONTEXT], call)
+        return await send(*adapted(request), call)
 
     return handle
 

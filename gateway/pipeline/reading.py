@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, Mapping
 from aiohttp import web
 
 from gateway.errors import BadRequest, ExpectationFailed, PayloadTooLarge, UnsupportedMediaType
+from gateway.http.aiohttp_request import AiohttpRequest
 from gateway.http.half_closed import CONTINUE
-from gateway.pipeline.request_context import CONTEXT
+from gateway.pipeline.request_context import CONTEXT, RequestContext
 from gateway.proxy.body import JsonObject, NotJson, parse_object
 from gateway.proxy.coding import DECODERS, Damaged
 from gateway.proxy.targets import check_beside
@@ -112,6 +113,11 @@ async def pieces(request: web.Request) -> AsyncGenerator[bytes, None]:
             f"the body is not {coding}, as its Content-Encoding says: {error}",
             code="malformed_request",
         ) from None
+
+
+def adapted(request: web.Request) -> tuple[AiohttpRequest, RequestContext]:
+    """Return ``request`` as handlers of both protocols see it, and its context."""
+    return AiohttpRequest(request, whole_body), request[CONTEXT]
 
 
 async def whole_body(request: web.Request) -> bytes:
