@@ -41,6 +41,8 @@ CHAIN = [
     "gateway.upstream.exchange",
     "gateway.upstream.connection",
 ]
+#: From Python 3.12 on, aiohttp begins to answer within the read that brought the request.
+READ = "gateway.http.aiohttp_connection"
 #: The same behind aiohttp's server.
 AIOHTTP_CHAIN = [
     "gateway.pipeline.edge",
@@ -114,5 +116,6 @@ async def test_streamed_chat_passes_through_these_modules_only(
                 await client.reader.readuntil(END)
             if way is not None:
                 ways.append(way)
-    assert [way.chain for way in ways] == [chain] * len(ways)
+    chains = [[name for name in way.chain if name != READ] for way in ways]
+    assert chains == [chain] * len(ways)
     assert len(chain) <= 20

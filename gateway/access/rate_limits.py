@@ -1,4 +1,5 @@
-"""What a key with limits has used, and whether it may send one more request. In memory.
+"""The limits that a key may have, what it has used of them, and whether it may send one more
+request. In memory.
 
 That is asked before anything is done for a request, so one that is wrong counts as well; what the
 limits themselves refuse doesn't, or who comes back too soon would never be let in again.
