@@ -28,16 +28,17 @@ from gateway.backends.process import Records
 from gateway.backends.scheduler import Scheduler
 from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.config.settings import Settings
+from gateway.drain import drain
 from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say
 from gateway.http.connections import Connections
 from gateway.http.hosts import Hosts, Proxies
+from gateway.http.inherited import NOTHING_INHERITED, Inherited
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
 from gateway.library import Library
 from gateway.models.catalog import Catalog
-from gateway.plurals import counted
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
 from gateway.tasks import cancel_and_wait, spawn
@@ -54,13 +55,18 @@ _log = logging.getLogger(__name__)
 _STOP_GRACE = 5.0
 
 
-async def serve(settings: Settings, library: Library, source: Path | None = None) -> None:
+async def serve(
+    settings: Settings,
+    library: Library,
+    source: Path | None = None,
+    inherited: Inherited = NOTHING_INHERITED,
+) -> None:
     """Run the gateway until SIGTERM or SIGINT. ``source``: the file that ``settings`` are from.
 
-    Raises ``InvalidFiles`` or ``CannotListen`` if it cannot start.
+    Raises ``InvalidFiles``, ``CannotListen`` or ``UnusableSocket`` if it cannot start.
     """
     notifier = Notifier()
-    gateway = Gateway(settings, library, source)
+    gateway = Gateway(settings, library, source, inherited=inherited)
     # The signals' meaning outlives the gateway: one that comes late must not kill the clean-up.
     async with _Signals(gateway, notifier) as signals, gateway:
         notifier.ready(f"listening on {', '.join(gateway.urls)}")
@@ -80,7 +86,7 @@ class Gateway:
 
     Inside, :attr:`urls` answer /health; requests that need a key wait for :meth:`open_keys`.
     ``source``: the file that ``settings`` are from; ``patience``: how long a llama-server may look
-    as if it hung.
+    as if it hung; ``inherited``: sockets that were open before it started.
     """
 
     def __init__(
@@ -90,8 +96,10 @@ class Gateway:
         source: Path | None = None,
         *,
         patience: Patience = PATIENCE,
+        inherited: Inherited = NOTHING_INHERITED,
     ) -> None:
-        self.settings = settings
+        self.settings = settings = inherited.applied_to(settings)
+        self._inherited = inherited
         self._source = source
         self.library = library
         self._patience = patience
@@ -99,6 +107,7 @@ class Gateway:
         self._proxies = Proxies(settings.trusted_proxies)
         self.gate = KeyGate(settings.auth, self._hosts, self._proxies)
         self.lifecycle = Lifecycle()
+        self.lifecycle.hands_over = bool(inherited.main)
         self.accounting = Accounting(
             keep_requests=settings.accounting.keep_requests,
             max_requests=settings.accounting.max_requests,
@@ -157,12 +166,14 @@ class Gateway:
                 source=self._source,
                 conversations=self._conversations,
             )
-            self.listeners = Listeners(site, self.settings, self.runtime.control_socket)
+            self.listeners = Listeners(
+                site, self.settings, self.runtime.control_socket, self._inherited
+            )
             self.connections = self.listeners.connections
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self.listeners.close)
             await self.listeners.start()
-            self.gate.control = self.runtime.control_socket
+            self.gate.controls = self._inherited.controls | {self.runtime.control_socket}
             self.lifecycle.urls = self.urls
             self.lifecycle.redirect_urls = self.listeners.redirect_urls
             _log.info("listening on %s", ", ".join(self.urls))
@@ -281,28 +292,14 @@ class Gateway:
             await self.ring.reload()
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """Wait from the first signal to the last answer, with one deadline for all of it."""
-        timeout = self.settings.shutdown_timeout
-        # 1. /ready has been 503 since `stopping` was set, and streams without an end have ended.
-        self.lifecycle.stopping.set()
-        # 2. Accept nobody new; who waits for a model is sent away with 503 and Retry-After.
-        await self.listeners.stop_accepting()
-        self.scheduler.refuse_new()
-        # 3. What runs may finish, until the deadline or until somebody is in a hurry.
-        running = self.scheduler.in_flight
-        may = (
-            f"; {counted(running, 'running request')} may take up to {timeout:g}s"
-            if running
-            else ""
+        """Wait from the first signal to the last answer; leaving the ``async with`` closes all."""
+        await drain(
+            self.lifecycle,
+            self.listeners,
+            self.scheduler,
+            timeout=self.settings.shutdown_timeout,
+            hurry=hurry,
         )
-        _log.info("shutting down%s", may)
-        quiet = spawn(self.lifecycle.quiet(), name="wait for running requests")
-        hurried = spawn(hurry.wait(), name="wait for a second signal")
-        await asyncio.wait((quiet, hurried), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not quiet.done():
-            _log.warning("shutting down with %d requests running", self.scheduler.in_flight)
-        await cancel_and_wait(quiet, hurried)
-        # 4. Leaving the `async with` closes connections, then backends, then the store.
 
 
 def _make_conversations(settings: Settings) -> Conversations:

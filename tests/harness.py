@@ -8,11 +8,12 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ def tied(*command: str | Path) -> list[str]:
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     launcher = (sys.executable, "-I", "-S", launch.__file__, os.getpid(), open_files)
     return [str(part) for part in (*launcher, *command)]
+
+
+_HANDS_OVER = """
+import os, sys
+names, numbers, *command = sys.argv[1:]
+for place, number in enumerate(numbers.split(), 3):
+    os.dup2(int(number), place)
+told = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(place - 2), "LISTEN_FDNAMES": names}
+os.execve(command[0], command, {**os.environ, **told})
+"""
+
+
+def _tied_with(sockets: Sequence[tuple[str, socket.socket]]) -> list[str]:
+    """What runs a command as :func:`tied` does, and hands ``sockets`` over to it.
+
+    None of their numbers may be among those that they get, from 3 on.
+    """
+    if not sockets:
+        return tied()
+    numbers = " ".join(str(each.fileno()) for _, each in sockets)
+    names = ":".join(name for name, _ in sockets)
+    hands_over = (sys.executable, "-I", "-S", "-c", _HANDS_OVER, names, numbers)
+    return ["setpriv", "--pdeathsig", "KILL", *hands_over]  # the launcher closes what is open
 
 
 def alive(pid: int) -> bool:
@@ -74,16 +98,23 @@ def opened(gate: Path) -> Iterator[None]:
 
 
 class Served:
-    """``llm-gateway serve`` in a folder of its own."""
+    """``llm-gateway serve`` in a folder of its own. ``sockets`` are handed over to it by name."""
 
-    def __init__(self, root: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        sockets: Sequence[tuple[str, socket.socket]] = (),
+    ) -> None:
         self.root = root
         clean = {k: v for k, v in os.environ.items() if not k.startswith("LLM_GATEWAY_")}
         clean.pop("JOURNAL_STREAM", None)
         clean.pop(PLUGINS, None)  # set by every command that a test runs in its own process
         self.process = subprocess.Popen(
-            tied(COMMAND, "serve", "--port", "0", *arguments),
+            [*_tied_with(sockets), COMMAND, "serve", "--port", "0", *arguments],
             cwd=root,
+            pass_fds=[each.fileno() for _, each in sockets],
             env={**clean, "XDG_DATA_HOME": str(root / "share"), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -34,8 +34,8 @@ class KeyGate:
         self._proxies = proxies
         self.ring: KeyRing | None = None
         self._open = asyncio.Event()
-        #: The control socket's path: who can reach it is the owner of the data folder.
-        self.control: str | None = None
+        #: The paths of control sockets: who can reach one is the owner of the data folder.
+        self.controls: frozenset[str] = frozenset()
         self.wrong_keys = WrongKeys()
         #: Called when a key may have come to be allowed less.
         self.rights_changed: Callable[[], None] = lambda: None
@@ -126,6 +126,6 @@ class KeyGate:
 
     def _by_control_socket(self, request: RequestHead) -> bool:
         transport = request.transport
-        if self.control is None or transport is None or not hasattr(socket, "AF_UNIX"):
+        if transport is None or not hasattr(socket, "AF_UNIX"):
             return False
-        return bool(transport.get_extra_info("sockname") == self.control)
+        return transport.get_extra_info("sockname") in self.controls

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         # Imported after the settings are known to be right: aiohttp takes as long as all before.
         with _no_authorities():
+            from gateway.http.inherited import UnusableSocket, take
             from gateway.http.listeners import CannotListen
             from gateway.library import Library
             from gateway.server import serve
@@ -77,9 +78,10 @@ def run(args: argparse.Namespace) -> int:
         )
         library: Library = Library.open(loaded.settings.models_file, shipped=loaded is not given)
         try:
+            inherited = take(os.environ)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(serve(loaded.settings, library, loaded.file))
-        except CannotListen as error:
+                runner.run(serve(loaded.settings, library, loaded.file, inherited))
+        except (CannotListen, UnusableSocket) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
     finally:

@@ -103,6 +103,11 @@ class Connections:
         return len(self._answers)
 
     @property
+    def expect_heads(self) -> bool:
+        """Whether some connection is to send, or is sending, the head of a request."""
+        return bool(self._heads)
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is none, and nothing is kept of any."""
         clocks = (self._heads, self._bodies, self._answers, self._resting)

@@ -297,7 +297,7 @@ class FastConnection(asyncio.Protocol):
                 head = self._head
                 assert head is not None
                 answered = await head.endpoint(request)
-                keep_alive = head.keep_alive
+                keep_alive = head.keep_alive and not self._listener.lifecycle.finishes
                 started = self._started_response
                 if started is not None:
                     if started is not answered:
@@ -364,7 +364,7 @@ class FastConnection(asyncio.Protocol):
         assert head is not None
         head.decorate(request, headers)
         framing = b"Transfer-Encoding: chunked\r\n" if length is None else length_line(length)
-        if not head.keep_alive:
+        if not head.keep_alive or self._listener.lifecycle.finishes:
             framing += CLOSE
         lines = lines_of(headers.items())
         self._transport.write(head_of(status, lines, framing))

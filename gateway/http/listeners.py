@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from gateway.http.connections import Connections
 from gateway.http.fast_listener import FastListener, FastRoutes
 from gateway.http.head_limits import parser_options
 from gateway.http.hosts import Proxies
+from gateway.http.inherited import NOTHING_INHERITED, Inherited
 from gateway.http.refusals import LINGER, Refusals
 from gateway.http.runner import Runner
 from gateway.http.tls_state import TlsState
@@ -54,10 +56,20 @@ class Site:
 
 
 class Listeners:
-    """Opened by :meth:`start`; closed in two steps, so that what runs may finish between them."""
+    """Opened by :meth:`start`; closed in two steps, so that what runs may finish between them.
 
-    def __init__(self, site: Site, settings: Settings, control_socket: str) -> None:
+    ``inherited`` are sockets that are open already; ``settings`` have their addresses.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        settings: Settings,
+        control_socket: str,
+        inherited: Inherited = NOTHING_INHERITED,
+    ) -> None:
         self._settings = settings
+        self._inherited = inherited
         self._control_socket = control_socket
         self._site = site
         #: What is known of its certificate.
@@ -104,9 +116,11 @@ class Listeners:
             self._watch_certificate(self._certificate)
             await self._start_redirect(addresses[0][1], self._certificate)
         else:
-            addresses = await self._listen(self._runner, settings.port)
+            addresses = await self._listen(self._runner, settings.port, self._inherited.http)
             self.urls = [f"http://{_authority(address)}" for address in addresses]
         await web.UnixSite(self._runner, self._control_socket).start()
+        for control in self._inherited.control:
+            await self._serve(web.SockSite(self._runner, control))
         if (warning := warning_of(settings)) is not None:
             _log.warning("%s", warning)
         if settings.others_reach is not None and not settings.tls.enabled:
@@ -144,17 +158,26 @@ class Listeners:
             tls = await self.acme.to_serve()
         return await CertificateReloader.open(tls)
 
-    async def _listen(self, runner: web.AppRunner, port: int) -> list[tuple[str, int]]:
-        """Listen on ``port`` of every host; 0: any that is free, the same on all."""
-        for host in await self._hosts(port):
-            site = web.TCPSite(runner, host, port)
+    async def _listen(
+        self, runner: web.AppRunner, port: int, inherited: Sequence[socket.socket]
+    ) -> list[tuple[str, int]]:
+        """Listen on ``port`` of every host; 0: any that is free, the same on all.
+
+        If sockets are ``inherited`` for it, listen on those.
+        """
+        for listening in inherited:
+            await self._serve(web.SockSite(runner, listening))
+        for host in () if inherited else await self._hosts(port):
             try:
-                await site.start()
+                await self._serve(web.TCPSite(runner, host, port))
             except OSError as error:
                 raise self._cannot_listen(host, port, error) from None
-            self._sites.append(site)
             port = port or runner.addresses[0][1]
         return [address[:2] for address in runner.addresses]
+
+    async def _serve(self, site: web.BaseSite) -> None:
+        await site.start()
+        self._sites.append(site)
 
     async def _listen_tls(self, context: ssl.SSLContext) -> list[tuple[str, int]]:
         from gateway.http.tls_port import TlsPort  # only with TLS
@@ -167,6 +190,9 @@ class Listeners:
             patience=settings.limits.handshake_timeout,
         )
         port = settings.port
+        if self._inherited.https:
+            listener.take(self._inherited.https)
+            return listener.addresses
         for host in await self._hosts(port):
             try:
                 await listener.open(host, port)
@@ -204,7 +230,7 @@ class Listeners:
         runner = self._make_runner(self._site.redirect(public_port), nothing)
         self._redirect_runner = runner
         await runner.setup()
-        addresses = await self._listen(runner, port)
+        addresses = await self._listen(runner, port, self._inherited.redirect)
         self.redirect_urls = [f"http://{_authority(address)}" for address in addresses]
         _log.info("%s leads to https", ", ".join(self.redirect_urls))
 
@@ -229,6 +255,12 @@ class Listeners:
         self._sites.clear()
         if self._tls_port is not None:
             self._tls_port.stop()
+
+    @property
+    def expect_requests(self) -> bool:
+        """Whether the first request of some connection, or its TLS handshake, is on its way."""
+        handshakes = self._tls_port is not None and self._tls_port.handshakes > 0
+        return handshakes or self.connections.expect_heads
 
     async def reload_certificate(self) -> None:
         """Take the certificate from its files again; a broken one changes nothing."""

@@ -13,7 +13,7 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from gateway.http import plain_http
@@ -63,21 +63,34 @@ class TlsPort:
         """Listen on every address of ``host``, and where it did before. Raises ``OSError``."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        opened: list[socket.socket] = []
         try:
             for family, _, _, _, address in dict.fromkeys(found):
-                listening = socket.create_server(address, family=family, backlog=_BACKLOG)
-                listening.setblocking(False)
-                self._sockets.append(listening)
+                opened.append(socket.create_server(address, family=family, backlog=_BACKLOG))
         except OSError:
+            for listening in opened:
+                listening.close()
             self.stop()
             raise
-        for listening in self._sockets:
+        self.take(opened)
+
+    def take(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections at ``sockets``, which listen already, and close them at the end."""
+        loop = asyncio.get_running_loop()
+        for listening in sockets:
+            listening.setblocking(False)
+            self._sockets.append(listening)
             loop.add_reader(listening, self._accept, listening)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens: host and port."""
         return [listening.getsockname()[:2] for listening in self._sockets]
+
+    @property
+    def handshakes(self) -> int:
+        """How many are under way."""
+        return len(self._handshakes)
 
     def stop(self) -> None:
         """Accept nobody any more."""

@@ -76,6 +76,9 @@ class Edge:
         """Complete the head of an answer that aiohttp is about to send."""
         assert isinstance(request, web.Request)
         self._services.answer_headers.decorate(request, request.get(CONTEXT), response.headers)
+        if self._services.lifecycle.finishes:
+            response.headers["Connection"] = "close"
+            response.force_close()
 
     async def nowhere(self, request: web.Request) -> web.StreamResponse:
         """Raise that there is no route, or none for this method.

@@ -168,8 +168,12 @@ def authorize(_request: RequestHead, context: RequestContext, route: Route) -> N
 
 
 def refuse_when_stopping(_request: RequestHead, context: RequestContext, _route: Route) -> None:
-    """Take no new work while the gateway ends; probes still see that it does."""
-    if context.services.lifecycle.stopping.is_set():
+    """Take no new work while the gateway ends; probes still see that it does.
+
+    But whoever is connected may ask once more if the next gateway takes the new connections.
+    """
+    lifecycle = context.services.lifecycle
+    if lifecycle.stopping.is_set() and not lifecycle.hands_over:
         raise Unavailable(
             "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
         )
