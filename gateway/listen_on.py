@@ -106,8 +106,8 @@ def why(error: OSError) -> str:
             return "this machine has no such address; 0.0.0.0 means all that it has"
         case errno.EACCES:
             return (
-                "ports below 1024 are for root and for services that may use them, as "
-                "systemd/llm-gateway.service has it: choose another, like 8443"
+                "ports below 1024 are for root, and for a service with "
+                "systemd/llm-gateway.socket: choose another, like 8443"
             )
         case None:
             return error.strerror or str(error)

@@ -96,9 +96,50 @@ def test_the_service_cannot_change_its_own_configuration() -> None:
     assert not any("/etc" in value for value in directives().get("ReadWritePaths", []))
 
 
-def test_the_gpu_can_be_reached_and_memory_locked() -> None:
+def test_gpus_can_be_reached_and_memory_locked() -> None:
     unit = directives()
-    for key in ("PrivateDevices", "DevicePolicy", "DeviceAllow", "MemoryDenyWriteExecute"):
+    for key in ("PrivateDevices", "MemoryDenyWriteExecute"):
         assert key not in unit
+    devices = {value.split()[0] for value in unit["DeviceAllow"]}
+    assert devices == {"char-nvidia*", "char-drm", "char-kfd", "/dev/dxg"}
     assert only("LimitMEMLOCK") == "infinity"
     assert only("OOMPolicy") == "continue"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_exposure_that_systemd_finds_is_at_most_two() -> None:
+    """Of 10. The unit tells why the rest is left open."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager", str(UNIT)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["llm-gateway.socket", "llm-gateway-redirect.socket"])
+def test_systemd_accepts_the_sockets(tmp_path: Path, name: str) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = UNIT.read_text().replace(PROGRAM, sys.executable)
+    (tmp_path / UNIT.name).write_text(unit)  # which the socket starts
+    copy = shutil.copy(UNIT.with_name(name), tmp_path)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", copy],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["cuda", "ports", "rocm"])
+def test_systemd_accepts_the_unit_with_each_drop_in(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / f"{UNIT.name}.d"
+    folder.mkdir()
+    shutil.copy(UNIT.parent / f"drop-ins/{name}.conf", folder)
+    done = verify(tmp_path, UNIT.read_text())
+    assert (done.returncode, done.stderr) == (0, "")

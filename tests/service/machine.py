@@ -1,0 +1,160 @@
+"""A machine with a systemd of its own (systemd-nspawn), and the gateway installed in it.
+
+It has this machine's /usr, no network but its loopback, and everything else in memory. It wants
+root, systemd-nspawn, and a Python below /usr of the version that runs the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.harness import REPOSITORY, tied, wait_until
+
+#: Where the unit expects the program.
+VENV = "/opt/llm-gateway/venv"
+_PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+#: Units of Debian that wait for what isn't there.
+_MASKED = ("systemd-firstboot.service", "systemd-networkd-wait-online.service")
+
+
+def why_not() -> str | None:
+    """Return why no machine can be had here, or ``None``."""
+    if os.geteuid() != 0:
+        return "a machine is root's to start"
+    if shutil.which("systemd-nspawn") is None:
+        return "systemd-nspawn is not installed (apt: systemd-container)"
+    if _interpreter() is None:
+        return f"no {_PYTHON} below /usr, which is all that the machine has of this one"
+    return None
+
+
+def _interpreter() -> Path | None:
+    found = (Path(folder) / _PYTHON for folder in ("/usr/local/bin", "/usr/bin"))
+    return next((path for path in found if path.exists()), None)
+
+
+def install(folder: Path) -> Path:
+    """Make the virtual environment of a machine in ``folder``: this one's packages, and ours."""
+    interpreter = _interpreter()
+    assert interpreter is not None
+    venv = folder / "venv"
+    subprocess.run([interpreter, "-m", "venv", "--without-pip", venv], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    shutil.copytree(
+        sysconfig.get_path("purelib"), packages, copy_function=_link, dirs_exist_ok=True
+    )
+    for left in packages.glob("*llm_api_gateway*"):  # points to this repository
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    skip = shutil.ignore_patterns("node_modules", "__pycache__")
+    shutil.copytree(REPOSITORY / "gateway", packages / "gateway", ignore=skip, dirs_exist_ok=True)
+    command = venv / "bin/llm-gateway"
+    command.write_text(
+        f"#!{VENV}/bin/python\nimport sys\nfrom gateway.cli import main\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)
+    return venv
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+class Machine:
+    """One that runs. Commands run in it as root."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self._init = self._wait_for_init()
+        #: A key of the gateway that is installed there.
+        self.key = ""
+
+    def _wait_for_init(self) -> int:
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        end = time.monotonic() + 20
+        while time.monotonic() < end and self._process.poll() is None:
+            for pid in children.read_text().split():
+                if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                    return int(pid)
+            time.sleep(0.05)
+        pytest.skip(f"systemd-nspawn starts no machine here: {self.log[-500:]}")
+
+    def is_up(self) -> bool:
+        """Return whether it has booted: that takes a second or two."""
+        said = self.run("systemctl", "is-system-running", check=False).stdout
+        return said.strip() in ("running", "degraded")
+
+    @property
+    def log(self) -> str:
+        """What it has written to its console."""
+        return self._log.read_text(errors="replace")
+
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``command`` in it."""
+        enter = ("nsenter", f"--target={self._init}", "--mount", "--uts", "--ipc", "--net", "--pid")
+        done = subprocess.run(
+            [*enter, *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_PAGER": ""},
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def property(self, name: str, unit: str = "llm-gateway") -> str:
+        """Return a property of a unit as ``systemctl show`` has it."""
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+    def journal(self, unit: str) -> str:
+        return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
+
+
+@contextlib.contextmanager
+def machine(folder: Path, *, read_only: Mapping[Path, str]) -> Iterator[Machine]:
+    """Boot one; ``read_only``: what it has of this one, and where."""
+    log = folder / "console"
+    command: Sequence[str] = (
+        "systemd-nspawn",
+        "--register=no",
+        "--keep-unit",
+        "--private-network",
+        "--volatile=yes",
+        "--directory=/",
+        "--console=pipe",
+        *(f"--bind-ro={path}:{place}" for path, place in read_only.items()),
+        "--boot",
+        *(f"systemd.mask={unit}" for unit in _MASKED),
+    )
+    with log.open("wb") as console:
+        process = subprocess.Popen(
+            tied(*command), stdin=subprocess.DEVNULL, stdout=console, stderr=console
+        )
+    try:
+        booted = Machine(process, log)
+        wait_until(booted.is_up, 60, "the machine has booted")
+        yield booted
+    finally:
+        process.terminate()  # it shuts down in order
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
