@@ -7,21 +7,20 @@ never to a wrong answer: llama-server itself compares tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from gateway.bounded_cache import BoundedCache
+from gateway.conversations.raw_prompt import Piece, pieces_of
 
 #: Bytes of a link.
 _LINK: Final = 16
-#: Characters of a raw completion's prompt to a link.
-_BLOCK: Final = 1024
 #: Links that are remembered, so that messages seen before are not serialised again.
 _KEPT: Final = 65_536
-#: Where each format has its messages; raw completions have a text.
+#: Where each format has its messages; others have a prompt.
 _MESSAGES: Final = {"chat": "messages", "anthropic": "messages", "responses": "input"}
 #: What else of a body becomes part of the prompt, before the messages.
 _BEFORE: Final = (
@@ -89,8 +88,7 @@ class Chains:
     def _of_body(self, root: bytes, start: int, body: Mapping[str, Any], format: str) -> Chain:
         field = _MESSAGES.get(format)
         if field is None:
-            prompt = body.get("prompt")
-            return _of_text(root, prompt) if isinstance(prompt, str) else NO_CHAIN
+            return _of_pieces(root, pieces_of(body))
         messages = body.get(field)
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
@@ -135,13 +133,16 @@ def chain_in(raw: bytes, format: str, owner: str) -> tuple[Chain | None, None]:
     return (None if "id_slot" in body else Chains().of(body, format, owner)), None
 
 
-def _of_text(link: bytes, text: str) -> Chain:
+def _of_pieces(link: bytes, pieces: Iterable[Piece]) -> Chain:
     links: list[bytes] = []
-    ends = [*range(_BLOCK, len(text) + 1, _BLOCK)]
-    for end in ends:
-        link = _digest(link, text[end - _BLOCK : end].encode("utf-8", "surrogatepass"))
+    sizes: list[int] = []
+    total = 0
+    for data, size in pieces:
+        link = _digest(link, data)
+        total += size
         links.append(link)
-    return Chain(tuple(links), tuple(ends))
+        sizes.append(total)
+    return Chain(tuple(links), tuple(sizes))
 
 
 def _digest(link: bytes, data: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -94,28 +93,6 @@ def test_pictures_count_by_their_content() -> None:
 def test_every_dialect_is_chained(format: str, one: dict[str, Any], other: dict[str, Any]) -> None:
     assert of(one, format).links
     assert of(one, format).common(of(other, format).links) == 0
-
-
-def test_text_to_be_completed_is_chained_by_its_blocks() -> None:
-    text = "".join(random.Random(1).choice("abcd") for _ in range(5000))
-    whole, longer = of({"prompt": text}, "completion"), of({"prompt": text + "more"}, "completion")
-    edited = of({"prompt": text[:3000] + "?" + text[3001:]}, "completion")
-    assert len(whole.links) == 4
-    assert longer.common(whole.links) == 4
-    assert edited.common(whole.links) == 2
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"prompt": [1, 2, 3]},
-        {"prompt": ["a", "b"]},
-        {"input_prefix": "a", "input_suffix": "b"},
-        {"prompt": "short"},
-    ],
-)
-def test_what_cannot_be_chained_has_no_links(body: dict[str, Any]) -> None:
-    assert of(body, "completion") == NO_CHAIN
 
 
 def test_numbers_that_only_the_standard_library_reads_are_no_error() -> None:
