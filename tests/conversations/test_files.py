@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
-from gateway.conversations.files import CacheFiles, Unusable
+from gateway.conversations.files import NAME_BYTES, CacheFiles, Unusable
 from gateway.conversations.index import Saved
 from tests.conversations.test_index import saved
 
 
+def named(name: str) -> Saved:
+    """One whose files have such names as the gateway gives."""
+    return saved("abc", name=blake2b(name.encode(), digest_size=NAME_BYTES).hexdigest())
+
+
 def kept(files: CacheFiles, name: str, content: bytes = b"state" * 1000) -> Saved:
-    one = saved("abc", name=name)
+    one = named(name)
     (files.folder / files.new_name(one)).write_bytes(content)
     assert files.keep(one, len(content))
     return one
@@ -67,19 +73,20 @@ def test_folder_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
 
 
 def test_half_files_are_swept(files: CacheFiles) -> None:
-    _, _, three = kept(files, "one"), kept(files, "two"), kept(files, "three")
-    (files.folder / "one.json").unlink()
-    (files.folder / "two.kv").write_bytes(b"cut")
-    (files.folder / "new-four").write_bytes(b"half")
-    (files.folder / ".three.json.0123").write_bytes(b"{")
+    one, two, three = kept(files, "one"), kept(files, "two"), kept(files, "three")
+    (files.folder / f"{one.name}.json").unlink()
+    (files.folder / f"{two.name}.kv").write_bytes(b"cut")
+    (files.folder / files.new_name(named("four"))).write_bytes(b"half")
+    (files.folder / f".{three.name}.json.0123").write_bytes(b"{")
     assert [one.name for one in again(files)] == [three.name]
-    assert {file.name for file in files.folder.iterdir()} == {"lock", "three.kv", "three.json"}
+    left = {"lock", f"{three.name}.kv", f"{three.name}.json"}
+    assert {file.name for file in files.folder.iterdir()} == left
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"links": "xx", "sizes": []}', "\x00" * 9])
 def test_description_that_makes_no_sense_is_swept(files: CacheFiles, text: str) -> None:
-    kept(files, "one")
-    (files.folder / "one.json").write_text(text)
+    one = kept(files, "one")
+    (files.folder / f"{one.name}.json").write_text(text)
     assert again(files) == []
     assert {file.name for file in files.folder.iterdir()} == {"lock"}
 
@@ -101,14 +108,14 @@ def test_cut_flipped_or_missing_file_is_not_whole(files: CacheFiles) -> None:
 
 
 def test_file_that_is_not_as_long_as_was_said_is_not_kept(files: CacheFiles) -> None:
-    one = saved("abc", name="one")
+    one = named("one")
     (files.folder / files.new_name(one)).write_bytes(b"abc")
     assert not files.keep(one, 4)
     assert {file.name for file in files.folder.iterdir()} == {"lock"}
 
 
 def test_file_that_is_not_there_is_not_kept(files: CacheFiles) -> None:
-    assert not files.keep(saved("abc", name="one"), 4)
+    assert not files.keep(named("one"), 4)
 
 
 def test_second_gateway_in_one_folder_is_refused(files: CacheFiles) -> None:
