@@ -16,11 +16,12 @@ class Lease:
     Releasing twice is harmless; a lease is a context manager.
     """
 
-    __slots__ = ("_leases", "_model", "_starts", "backend")
+    __slots__ = ("_leases", "_lent", "_model", "_starts", "backend")
 
     def __init__(self, leases: Leases, model: ScheduledModel) -> None:
         self._leases = leases
         self._model: ScheduledModel | None = model
+        self._lent = False
         self.backend = model.backend
         self._starts = model.backend.starts
 
@@ -37,8 +38,22 @@ class Lease:
             model.slots = model.spec.parallel
             self._leases.decide()
 
+    def lend(self) -> None:
+        """Let another request have the slot while this one doesn't use it; harmless if it has."""
+        if self._model is not None and not self._lent:
+            self._lent = True
+            self._model.lent += 1
+            self._leases.decide()
+
+    def reclaim(self) -> None:
+        """Use the slot, as soon as one is free; harmless if it was not lent."""
+        if self._model is not None and self._lent:
+            self._lent = False
+            self._model.lent -= 1
+
     def release(self) -> None:
         """Give the slot back."""
+        self.reclaim()
         model, self._model = self._model, None
         if model is not None:
             self._leases.take_back(model)

@@ -48,6 +48,8 @@ class ScheduledModel:
     queue: deque[Waiter] = field(default_factory=deque)  # want a lease
     loaders: deque[Waiter] = field(default_factory=deque)  # want it loaded
     in_flight: int = 0
+    #: Of those in flight, so many use no slot for now: others may have theirs.
+    lent: int = 0
     last_used: float = 0.0
     #: Seconds between its last use and the request after that, the last time it had no work.
     gap: float | None = None
@@ -155,7 +157,7 @@ def view_of(
         stopping=state is State.STOPPING,
         blocked_until=blocked_until,
         in_flight=model.in_flight,
-        slots=model.slots,
+        slots=model.slots + model.lent,
         waiting=len(model.queue),
         wanted=len(model.loaders),
         oldest_wait=model.oldest_wait,

@@ -103,7 +103,7 @@ class Scheduler:
             found is None
             or found.queue
             or not found.backend.serving
-            or found.in_flight >= found.slots
+            or found.in_flight - found.lent >= found.slots
             or self._closing
         ):
             return None

@@ -69,6 +69,45 @@ async def test_nobody_overtakes_those_who_wait(make_scheduler: MakeScheduler, bo
     (await second).release()
 
 
+async def test_slot_of_who_waits_for_another_one_may_be_lent(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
+    scheduler = make_scheduler(box.spec("a", parallel=2))
+    first, second = await scheduler.lease("a"), await scheduler.lease("a")
+    third, fourth = ask(scheduler), ask(scheduler)
+    await queued(scheduler, "a", 2)
+    second.lend()
+    second.lend()
+    lease = await third
+    assert (status(scheduler, "a").in_flight, status(scheduler, "a").queued) == (2, 2)
+    assert scheduler.in_flight == 3
+    assert not fourth.done()
+    first.release()
+    (await fourth).release()
+    second.reclaim()
+    assert scheduler.try_lease("a") is None
+    lease.release()
+    with scheduler.try_lease("a"):
+        assert scheduler.try_lease("a") is None
+    second.release()
+    assert scheduler.in_flight == 0
+
+
+async def test_lease_that_is_given_back_while_it_is_lent_counts_no_more(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
+    scheduler = make_scheduler(box.spec("a"))
+    first = await scheduler.lease("a")
+    first.lend()
+    second = scheduler.try_lease("a")
+    first.release()
+    first.lend()
+    assert scheduler.try_lease("a") is None
+    second.release()
+    with scheduler.try_lease("a"):
+        assert scheduler.try_lease("a") is None
+
+
 async def test_as_many_run_as_there_are_slots(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a", parallel=3))
     running = highest = 0
