@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
 from gateway.conversations.files import CacheFiles
+from gateway.conversations.line import Lendable
 from gateway.conversations.shelf import Counts, Shelf
 from gateway.conversations.slots import ConversationSlots, Slot
 from gateway.errors import GatewayError
@@ -128,21 +129,21 @@ class Turn:
         self._promised: int | None = None
         self._sent = 0.0
 
-    async def begin(self, backend: Backend, target: str) -> int | None:
-        """Place it; return the slot that it has to name, if there are several."""
+    async def begin(self, backend: Backend, target: str, lease: Lendable) -> int | None:
+        """Place it; return the slot that it has to name, if there are several.
+
+        ``lease`` is lent to others while it waits though a slot is free.
+        """
         slots = self._within.slots_of(backend)
         if slots is None:
             return None
         if slots.several and target in _CHOOSES:
             return None  # a slot of which something else is believed is found out when it is saved
         try:
-            placed = await slots.admit(self._chain)
+            self._slot, self._promised = await slots.admit(self._chain, lease)
         except GatewayError:
             return None  # the process has gone: so will be found by who sends the request
-        if placed is None:
-            return None
         self._slots = slots
-        self._slot, self._promised = placed
         self._sent = time.perf_counter()
         return self._slot.number if slots.several else None
 

@@ -19,7 +19,8 @@ import orjson
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.index import Saved
-from gateway.conversations.place import SlotView, place
+from gateway.conversations.line import Lendable, Line
+from gateway.conversations.place import Placing, SlotView
 from gateway.conversations.shelf import Shelf
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
@@ -46,6 +47,7 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.busy = False
+        self.coming = NO_CHAIN  # of the request that it is busy with
         self.lock = asyncio.Lock()  # held while it is saved or restored
         self.last_used = 0.0
         self.unsaved = False
@@ -63,9 +65,18 @@ class Slot:
         self.tokens = tokens or chain.size() // _CHARACTERS
         self.told = tokens > 0
 
-    def view(self) -> SlotView:
-        """Return it as a decision sees it."""
-        return SlotView(self.number, self.chain, not self.busy, self.last_used)
+    def view(self, now: float) -> SlotView:
+        """Return it as a decision sees it; ``now`` in monotonic time."""
+        if self.busy:
+            return SlotView(self.number, self.coming, False)
+        return SlotView(self.number, self.chain, True, now - self.last_used)
+
+    def take(self, chain: Chain) -> None:
+        """Be busy with a request with ``chain``."""
+        self.busy, self.coming = True, chain
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class ConversationSlots:
@@ -77,6 +88,12 @@ class ConversationSlots:
         self.fingerprint = fingerprint
         self._shelf = shelf
         self._slots = [Slot(number) for number in range(backend.spec.parallel)]
+        self._line = Line(
+            self._slots,
+            saved=self._saved,
+            seconds=lambda characters: self._seconds(characters // _CHARACTERS),
+            least=shelf.min_tokens * _CHARACTERS,
+        )
         self._ended = False
 
     @property
@@ -89,41 +106,48 @@ class ConversationSlots:
         """Return whether there is more than one."""
         return len(self._slots) > 1
 
-    async def admit(self, chain: Chain) -> tuple[Slot, int | None] | None:
+    async def admit(
+        self, chain: Chain, lease: Lendable, only: int | None = None
+    ) -> tuple[Slot, int | None]:
         """Have a slot for a request with ``chain``, and in it as much as is known of that.
 
+        It may have to wait, see :class:`gateway.conversations.line.Line`; ``only``: for this slot.
         Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
-        knows); ``None`` if there is no free one. Give it back with :meth:`done`. A slot that was
-        taken is free again if this is cancelled.
+        knows). Give it back with :meth:`done`. It is free again if this is cancelled.
         """
-        found = self._shelf.longest(self.fingerprint, chain)
-        views = [slot.view() for slot in self._slots]
-        least = self._shelf.min_tokens * _CHARACTERS
-        placing = place(chain, views, found.links if found is not None else 0, least)
-        if placing is None:
-            return None
-        slot = self._slots[placing.slot]
-        self._take(slot)
-        promised: int | None = None
+        slot, placing = await self._line.slot(chain, lease, only)
         try:
             async with slot.lock:
-                loses = slot.tokens * placing.loses // max(1, slot.chain.size())
-                if slot.unsaved and loses >= self._shelf.min_tokens:
-                    await self._save(slot, self.backend.pool)
-                if placing.restore and found is not None:
-                    whole = found.links == len(found.saved.chain.links)
-                    if await self._restore(slot, found.saved) and whole:
-                        promised = found.saved.promised
+                return slot, await self._make_ready(slot, chain, placing)
         except BaseException:
-            slot.busy = False
+            self._free(slot)
             raise
-        return slot, promised
 
-    def _take(self, slot: Slot) -> None:
-        slot.busy = True
-        if slot.timer is not None:
-            slot.timer.cancel()
-            slot.timer = None
+    async def _make_ready(self, slot: Slot, chain: Chain, placing: Placing) -> int | None:
+        """Save and restore what has to be; return how many tokens are in it then, if known."""
+        loses = slot.tokens * placing.loses // max(1, slot.chain.size())
+        follows = self._line.wanted(slot.chain)  # in another slot, if it is saved
+        if slot.unsaved and (follows or loses >= self._shelf.min_tokens):
+            await self._save(slot, self.backend.pool)
+            self._line.look_again()
+        if placing.restore:
+            found = self._shelf.longest(self.fingerprint, chain)
+            if found is not None and await self._restore(slot, found.saved):
+                whole = found.links == len(found.saved.chain.links)
+                return found.saved.promised if whole else None
+        return None
+
+    def _saved(self, chain: Chain) -> int:
+        """Return how many links of ``chain`` can be read back."""
+        found = self._shelf.longest(self.fingerprint, chain)
+        return found.links if found is not None else 0
+
+    def _free(self, slot: Slot) -> None:
+        """It may be taken, and is saved if it isn't."""
+        self._line.free(slot)
+        if slot.unsaved and not slot.busy and self.current:
+            loop = asyncio.get_running_loop()
+            slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
 
     def done(
         self,
@@ -142,7 +166,6 @@ class ConversationSlots:
         ``prompt``: its tokens, of which ``cached`` had not to be computed, as its answer told;
         ``None``: there was no whole answer. ``seconds``: until its answer began.
         """
-        slot.busy = False
         slot.last_used = time.monotonic()
         if prompt is None:
             common = chain.common(slot.chain.links)
@@ -156,9 +179,7 @@ class ConversationSlots:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
             if promised is not None:
                 self._verify(promised, cached)
-        if slot.unsaved and self.current:
-            loop = asyncio.get_running_loop()
-            slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
+        self._free(slot)
 
     def _verify(self, promised: int, cached: int) -> None:
         name = self.backend.spec.name

@@ -87,7 +87,7 @@ async def relay(
                         scheduler, outcome.key, call.model, call.target, call.body
                     )
                 if call.turn is not None:
-                    call.slot = await call.turn.begin(backend, call.target)
+                    call.slot = await call.turn.begin(backend, call.target, lease)
                 flight = backend.flights.begin(call.target, call.body)
                 return await _attempt(
                     start_response, scheduler, lease, flight, deaths, call, outcome, heart

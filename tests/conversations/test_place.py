@@ -16,7 +16,7 @@ def chain(text: str, size: int = 1000) -> Chain:
 
 def slots(*texts: str, busy: tuple[int, ...] = ()) -> list[SlotView]:
     return [
-        SlotView(number, chain(text) if text else NO_CHAIN, number not in busy, float(number))
+        SlotView(number, chain(text) if text else NO_CHAIN, number not in busy, 100.0 - number)
         for number, text in enumerate(texts)
     ]
 
@@ -59,9 +59,13 @@ def test_branch_takes_the_slot_only_if_that_is_worth_what_it_loses() -> None:
     assert place(much, views, 0) == Placing(0, False, 500_000)
 
 
+def test_what_is_read_back_loses_nothing_of_itself() -> None:
+    assert place(chain("abcdefgh"), slots("abxy"), 8) == Placing(0, True, 2000)
+
+
 def test_little_more_than_is_live_is_not_read() -> None:
     assert place(chain("abcdef"), slots("abcd"), 5, least=1500) == Placing(0, False, 0)
-    assert place(chain("abcdefgh"), slots("abcd"), 8, least=1500) == Placing(0, True, 4000)
+    assert place(chain("abcdefgh"), slots("abcd"), 8, least=1500) == Placing(0, True, 0)
 
 
 def test_any_decision_is_for_a_free_slot_and_never_worse_than_another() -> None:

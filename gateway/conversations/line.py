@@ -1,0 +1,164 @@
+"""Which slot a request gets, and who waits for one: those of one llama-server.
+
+A request whose conversation is in a slot that is at work waits for that slot, at most for as long
+as it would take to compute elsewhere what is in it: so it never takes more than twice as long as
+with the better of the two choices, whatever the answer before it takes. Its lease is another
+request's meanwhile. Who finds no slot free is the first to get one. A slot that becomes free is
+given away at once, in the order in which requests have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from gateway.conversations.chain import Chain
+from gateway.conversations.place import Placing, SlotView, place, spared_by_waiting
+
+
+class LineSlot(Protocol):
+    """A slot that requests stand in line for. ``busy``: it has been given to one."""
+
+    busy: bool
+
+    def view(self, now: float, /) -> SlotView:
+        """Return it as a decision sees it; ``now`` in monotonic time."""
+
+    def take(self, chain: Chain, /) -> None:
+        """Be busy with a request with ``chain``."""
+
+
+class Lendable(Protocol):
+    """The right to use a slot, which another request may have for a while."""
+
+    def lend(self) -> None:
+        """Let another request have it; harmless if that is so."""
+
+    def reclaim(self) -> None:
+        """Let nobody else have it any more; harmless if nobody may."""
+
+
+SlotT = TypeVar("SlotT", bound=LineSlot)
+
+
+class Given(NamedTuple, Generic[SlotT]):
+    """A slot that has been taken, and what is to be done there."""
+
+    slot: SlotT
+    placing: Placing
+
+
+class _Waiting(Generic[SlotT]):
+    """A request that waits. ``only``: the one slot that it may have."""
+
+    def __init__(self, chain: Chain, lease: Lendable, only: int | None) -> None:
+        self.chain, self.lease, self.only = chain, lease, only
+        self.given: asyncio.Future[Given[SlotT]] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle | None = None
+        self.patient = True
+
+
+class Line(Generic[SlotT]):
+    """The one before the slots of one process.
+
+    ``saved`` returns how many links of a chain can be read back, ``seconds`` how long it takes to
+    compute so many characters; for less than ``least`` characters nobody waits.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[SlotT],
+        *,
+        saved: Callable[[Chain], int],
+        seconds: Callable[[int], float],
+        least: int,
+    ) -> None:
+        self._slots = slots
+        self._saved = saved
+        self._seconds = seconds
+        self._least = least
+        self._waiting: list[_Waiting[SlotT]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def slot(self, chain: Chain, lease: Lendable, only: int | None = None) -> Given[SlotT]:
+        """Have a slot for a request with ``chain``; give it back with :meth:`free`.
+
+        ``only``: it may have no other slot than this. Who is cancelled leaves nothing behind.
+        """
+        waiting = _Waiting[SlotT](chain, lease, only)
+        if (given := self._choose(waiting)) is not None:
+            return given
+        self._waiting.append(waiting)
+        try:
+            await asyncio.wait([waiting.given])
+            return waiting.given.result()
+        except asyncio.CancelledError:
+            # It may have been given in the very moment in which its client went.
+            if waiting.given.done():
+                self.free(waiting.given.result().slot)
+            raise
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            self._settle_down(waiting)
+
+    def free(self, slot: SlotT) -> None:
+        """``slot`` is free again: whoever has waited for it has it now."""
+        slot.busy = False
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something has changed: more may be read back, or a slot is free."""
+        for waiting in tuple(self._waiting):
+            if (given := self._choose(waiting)) is not None:
+                self._waiting.remove(waiting)
+                waiting.given.set_result(given)
+
+    def wanted(self, chain: Chain) -> bool:
+        """Return whether somebody waits who goes on with ``chain``, or a good part of it."""
+        return any(
+            chain.size(chain.common(waiting.chain.links)) >= self._least
+            for waiting in self._waiting
+        )
+
+    def _choose(self, waiting: _Waiting[SlotT]) -> Given[SlotT] | None:
+        """Return the slot that it gets now, taken; ``None``: it waits."""
+        chain, only = waiting.chain, waiting.only
+        now = time.monotonic()
+        views = [slot.view(now) for slot in self._slots]
+        among = views if only is None else [view for view in views if view.number == only]
+        saved = self._saved(chain)
+        placing = place(chain, among, saved, self._least)
+        if placing is None:
+            return None
+        if waiting.patient:
+            spared = spared_by_waiting(chain, among, saved, placing)
+            if spared >= max(1, self._least):
+                self._wait(waiting, spared)
+                return None
+        self._settle_down(waiting)
+        slot = self._slots[placing.slot]
+        slot.take(chain)
+        return Given(slot, placing)
+
+    def _wait(self, waiting: _Waiting[SlotT], spared: int) -> None:
+        """Wait, though a slot is free."""
+        if waiting.timer is None:
+            loop = asyncio.get_running_loop()
+            waiting.timer = loop.call_later(self._seconds(spared), self._lose_patience, waiting)
+        waiting.lease.lend()
+
+    def _lose_patience(self, waiting: _Waiting[SlotT]) -> None:
+        waiting.patient = False
+        waiting.lease.reclaim()
+        self.look_again()
+
+    def _settle_down(self, waiting: _Waiting[SlotT]) -> None:
+        waiting.lease.reclaim()
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+            waiting.timer = None
