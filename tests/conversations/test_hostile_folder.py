@@ -84,11 +84,12 @@ def test_lock_that_is_no_plain_file_is_refused(tmp_path: Path, what: str) -> Non
     folder, outside = tmp_path / "cache", tmp_path / "outside"
     folder.mkdir(mode=0o700)
     lock = folder / "lock"
-    {
-        "link": lambda: lock.symlink_to(outside),
-        "pipe": lambda: os.mkfifo(lock),
-        "folder": lock.mkdir,
-    }[what]()
+    if what == "link":
+        lock.symlink_to(outside)
+    elif what == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
     with pytest.raises(Unusable, match="cannot be used"):
         CacheFiles(folder, "auto").open()
     assert not outside.exists()
