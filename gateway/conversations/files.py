@@ -79,6 +79,8 @@ class CacheFiles:
         self._kept: set[str] = set()
         self._guard = threading.Lock()
         self._told: set[str] = set()
+        #: Bytes that its disk has in all, once that was asked for.
+        self.disk = 0
 
     # --- the folder ----------------------------------------------------------------------------
 
@@ -175,9 +177,10 @@ class CacheFiles:
     def budget(self, held: int) -> int:
         """Return how many bytes the cache may have, of which ``held`` are there already."""
         try:
-            free = shutil.disk_usage(self.folder).free
+            usage = shutil.disk_usage(self.folder)
         except OSError:
             return 0
+        self.disk, free = usage.total, usage.free
         most = max(0, held + free - _SPARE)
         wanted = int((held + free) * _SHARE) if self._max_size == "auto" else self._max_size
         return min(most, wanted)

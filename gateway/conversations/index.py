@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -11,6 +11,10 @@ from gateway.conversations.chain import Chain
 
 #: Seconds in which what a saved conversation is worth halves.
 _HALF_LIFE: Final = 2 * 86_400.0
+#: A clock that shows less (2026-01-01) is wrong: this was written later.
+_EARLIEST: Final = 1_767_225_600.0
+#: Seconds that a clock is set back as a matter of course.
+_TOLERATED: Final = 3_600.0
 
 
 @dataclass(slots=True, eq=False)
@@ -48,12 +52,17 @@ class FoundPrefix(NamedTuple):
     links: int
 
 
+#: Who has a link: nearly always one, so that no collection is made for it.
+_Those = Saved | dict[Saved, None]
+
+
 class Index:
     """Everything that is saved, of all models."""
 
     def __init__(self) -> None:
         self._all: dict[str, Saved] = {}
-        self._by_link: dict[str, dict[bytes, list[Saved]]] = defaultdict(dict)
+        self._by_link: dict[str, dict[bytes, _Those]] = defaultdict(dict)
+        self._by_end: dict[str, dict[bytes, _Those]] = defaultdict(dict)
         #: Bytes of all of it.
         self.size = 0
 
@@ -73,7 +82,8 @@ class Index:
         self.size += saved.size
         links = self._by_link[saved.fingerprint]
         for link in saved.chain.links:
-            links.setdefault(link, []).append(saved)
+            _add(links, link, saved)
+        _add(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
 
     def remove(self, saved: Saved) -> None:
         """Forget ``saved``; harmless if that has been done."""
@@ -82,37 +92,78 @@ class Index:
         self.size -= saved.size
         links = self._by_link[saved.fingerprint]
         for link in saved.chain.links:
-            among = links[link]
-            among.remove(saved)
-            if not among:
-                del links[link]
+            _remove(links, link, saved)
+        _remove(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
+        if not links:
+            del self._by_link[saved.fingerprint], self._by_end[saved.fingerprint]
 
     def longest(self, fingerprint: str, chain: Chain) -> FoundPrefix | None:
         """Return what has the longest beginning in common with ``chain``; of several, the last."""
         links = self._by_link.get(fingerprint)
         if links:
             for count in range(len(chain.links), 0, -1):
-                if found := links.get(chain.links[count - 1]):
-                    return FoundPrefix(found[-1], count)
+                if (found := links.get(chain.links[count - 1])) is not None:
+                    last = found if isinstance(found, Saved) else next(reversed(found))
+                    return FoundPrefix(last, count)
         return None
 
     def contained(self, newer: Saved) -> list[Saved]:
         """Return what is superfluous since ``newer``, which continues it, is saved."""
-        links = self._by_link[newer.fingerprint]
-        ends = (one for link in newer.chain.links for one in links.get(link, ()))
-        own = set(newer.chain.links)
-        found = {one.name: one for one in ends if one.chain.links[-1] in own and one is not newer}
-        return [*found.values()]
+        ends = self._by_end.get(newer.fingerprint, {})
+        found: dict[Saved, None] = {}
+        for link in newer.chain.links:
+            those = ends.get(link, ())
+            found.update(dict.fromkeys((those,) if isinstance(those, Saved) else those))
+        found.pop(newer, None)
+        return [*found]
 
-    def outdated(self, now: float, *, budget: int, max_age: float) -> list[Saved]:
-        """Return what has to go: what is too old, then the least valuable, until all fits."""
-        going = [saved for saved in self._all.values() if now - saved.used > max_age]
-        size = self.size - sum(saved.size for saved in going)
-        if size > budget:
-            kept = sorted(set(self._all.values()) - set(going), key=lambda one: one.worth(now))
-            for saved in kept:
-                if size <= budget:
-                    break
-                going.append(saved)
-                size -= saved.size
-        return going
+
+def _add(links: dict[bytes, _Those], link: bytes, saved: Saved) -> None:
+    those = links.setdefault(link, saved)
+    if isinstance(those, dict):
+        those[saved] = None
+    elif those is not saved:
+        links[link] = {those: None, saved: None}
+
+
+def _remove(links: dict[bytes, _Those], link: bytes, saved: Saved) -> None:
+    those = links.get(link)
+    if isinstance(those, dict):
+        those.pop(saved, None)
+        if len(those) == 1:
+            (links[link],) = those
+    elif those is saved:
+        del links[link]
+
+
+def too_old(all_of_it: Iterable[Saved], now: float, max_age: float) -> list[Saved]:
+    """Return what nobody has used for ``max_age`` seconds; nothing if the clock can't be right."""
+    if now < _EARLIEST:
+        return []
+    return [saved for saved in all_of_it if now - saved.used > max_age]
+
+
+def least_valuable(all_of_it: Iterable[Saved], now: float, excess: int) -> list[Saved]:
+    """Return what goes first, until ``excess`` bytes are gone."""
+    going: list[Saved] = []
+    if excess > 0:
+        for saved in sorted(all_of_it, key=lambda one: one.worth(now)):
+            going.append(saved)
+            excess -= saved.size
+            if excess <= 0:
+                break
+    return going
+
+
+def mend_times(all_of_it: Iterable[Saved], now: float) -> list[Saved]:
+    """Return those that were used by a clock that was wrong: from now on they count as used now.
+
+    A machine without a battery begins in 1970 until it is told the time: what it saved then is not
+    as old as that, and what it had saved before is not from the future.
+    """
+    if now < _EARLIEST:
+        return []
+    wrong = [saved for saved in all_of_it if not _EARLIEST <= saved.used <= now + _TOLERATED]
+    for saved in wrong:
+        saved.used = now
+    return wrong

@@ -15,6 +15,7 @@ from gateway.conversations.line import Lendable
 from gateway.conversations.shelf import Counts, Shelf
 from gateway.conversations.slots import ConversationSlots, Slot
 from gateway.errors import GatewayError
+from gateway.private_files import make_folder
 from gateway.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -68,8 +69,14 @@ class Conversations:
 
     @property
     def folder(self) -> Path | None:
-        """Where llama-server is to write, if that can be written to."""
-        return self._folder if self._shelf.usable else None
+        """Where llama-server is to write, if that can be written to. Blocks."""
+        if not self._shelf.usable:
+            return None
+        try:
+            make_folder(self._folder)  # llama-server doesn't start without it
+        except OSError:
+            return None
+        return self._folder
 
     def turn(self, chain: Chain, owner: str) -> Turn:
         """Return what places a request of the key ``owner``."""
@@ -82,6 +89,8 @@ class Conversations:
             return None
         slots = self._slots.get(backend)
         if slots is None or slots.starts != backend.starts:
+            # A process that died left its slots here; its backend may be gone as well.
+            self._slots = {of: each for of, each in self._slots.items() if each.current}
             slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
         return slots
 
@@ -92,7 +101,10 @@ class Conversations:
             await slots.leave(pool, _LEAVING)
 
     def forget_others(self, known: Callable[[str], bool]) -> None:
-        """Remove the conversations of keys that are not ``known`` any more."""
+        """Remove the conversations of keys that are not ``known`` any more, and keep none of
+        such keys from now on.
+        """
+        self._shelf.is_known = known
         if count := self._shelf.forget(goes=lambda saved: not known(saved.owner)):
             _log.info("removed %d saved conversations of keys that are gone", count)
 

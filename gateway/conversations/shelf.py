@@ -6,23 +6,41 @@ The event loop only ever waits for the disk; every access to it is in a thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
 from gateway.conversations.files import CacheFiles, Unusable
-from gateway.conversations.index import FoundPrefix, Index, Saved
+from gateway.conversations.index import (
+    FoundPrefix,
+    Index,
+    Saved,
+    least_valuable,
+    mend_times,
+    too_old,
+)
+from gateway.conversations.worth import DailyBytes, Writing, is_worth_it
 from gateway.plurals import counted
-from gateway.tasks import spawn
+from gateway.tasks import cancel_and_wait, spawn
 
 _log = logging.getLogger(__name__)
 
 #: Tokens of a prompt that are read in a second, where that was never seen.
 _SPEED: Final = 500.0
+#: Bytes that are written in a second, until that was seen.
+_WRITING_SPEED: Final = 5e8
+#: Seconds between two looks at the folder and its disk.
+UPKEEP_EVERY: Final = 60.0
+#: Looks until something may be too old: a clock may be wrong until the network is there.
+_SETTLED: Final = 10
+#: Seconds after which nobody waits for what llama-server writes.
+_LATE: Final = 600.0
+_TOO_SMALL: Final = "conversations are not saved: cache.max_size, or the disk, is too small"
 #: Conversations in a row that were read back in vain, until no more are.
 _FAILURES: Final = 3
 
@@ -47,12 +65,14 @@ class Shelf:
         max_age: float,
         min_tokens: int,
         wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
         self._index = Index()
         self._max_age = max_age
         self.min_tokens = min_tokens
         self.wall = wall
+        self._steady = steady
         self.usable = False
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
@@ -61,31 +81,61 @@ class Shelf:
         #: conversations in a row were read back in vain.
         self._speeds: dict[str, float] = {}
         self._failures: dict[str, int] = defaultdict(int)
+        self._writing_speed = _WRITING_SPEED
+        self._written = DailyBytes(steady())
+        #: What is being written, and its expected size.
+        self._saving: dict[Saved, int] = {}
+        self._forgotten: set[Saved] = set()
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._upkeep: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+        #: Whether a key still exists: nothing is kept of others.
+        self.is_known: Callable[[str], bool] = lambda owner: True
         self.counts: dict[str, Counts] = defaultdict(Counts)
         self.new_name, self.file_name = files.new_name, files.file_name
 
     async def open(self) -> None:
         """Take the folder, and find what is there. Without one everything else goes on."""
-        try:
-            found = await asyncio.to_thread(self._files.open)
-        except Unusable as problem:
-            _log.warning("conversations are not saved: %s", problem)
+        await self._open()
+        self._upkeep = spawn(self._keep_up(), name="look after saved conversations")
+
+    async def _open(self) -> None:
+        if self._closed:
             return
-        for saved in sorted(found, key=lambda saved: saved.used):
-            self._index.add(saved)
+        try:
+            index = await asyncio.to_thread(self._find)
+        except Unusable as problem:
+            self.warn_once(f"conversations are not saved: {problem}")
+            return
+        self._index = index
+        today = self.wall() - 86_400.0
+        for saved in index:
             self._measure(saved)
+            if saved.created > today:
+                self._written.note(saved.size)
             if saved.seconds > 0:
                 self._speeds[saved.fingerprint] = saved.tokens / saved.seconds
         self.usable = True
-        await self.make_room("", 0)
+        await self._trim()
         mib = self._index.size / 2**20
         _log.info("%s saved, %.0f MiB", counted(len(self._index), "conversation"), mib)
 
+    def _find(self) -> Index:
+        """Return what is in the folder. Blocks."""
+        found = self._files.open()
+        mend_times(found, self.wall())
+        index = Index()
+        for saved in sorted(found, key=lambda saved: saved.used):
+            index.add(saved)
+        return index
+
     async def close(self) -> None:
         """Wait until everything is written, and let go of the folder."""
-        self.usable = False
+        async with self._opening:
+            self.usable, self._closed = False, True
+            await cancel_and_wait(self._upkeep)
         await self.written()
         await asyncio.to_thread(self._files.close)
 
@@ -98,6 +148,61 @@ class Shelf:
         """Have :meth:`close` wait for ``task``."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # --- upkeep --------------------------------------------------------------------------------
+
+    async def _keep_up(self) -> None:
+        """See to it that the cache shrinks when the disk fills, that what is too old goes, and
+        that a folder which was removed, or could not be used, is taken again when that is
+        possible.
+        """
+        passed = 0
+        while True:
+            await asyncio.sleep(UPKEEP_EVERY)
+            passed += 1
+            if not await self._is_held():
+                continue
+            await self._trim()
+            await asyncio.to_thread(self._files.sweep_late, _LATE)
+            if passed >= _SETTLED:
+                await self._let_go_of_old()
+
+    async def _let_go_of_old(self) -> None:
+        now, everything = self.wall(), tuple(self._index)
+        for saved in await asyncio.to_thread(mend_times, everything, now):
+            self._note(saved)
+        self._remove(await asyncio.to_thread(too_old, everything, now, self._max_age))
+
+    async def _trim(self) -> None:
+        """Remove what is worth least, as far as there is no room for it any more."""
+        if (room := await self._room()) < 0:
+            await self._free(-room)
+
+    async def _room(self) -> int:
+        """Return for how many bytes there is room now, which may be less than none."""
+        held = self._index.size
+        budget = await asyncio.to_thread(self._files.budget, held)
+        return budget - held - sum(self._saving.values())
+
+    async def _is_held(self) -> bool:
+        """Return whether the folder is there, made anew if it was removed."""
+        if not await asyncio.to_thread(self._files.is_held):
+            async with self._opening:
+                if not await asyncio.to_thread(self._files.is_held):
+                    await self._open_again()
+        return self.usable
+
+    async def _open_again(self) -> None:
+        if self.usable:
+            _log.warning("%s was removed, and the conversations with it", self._files.folder)
+        self.usable = False
+        self._index = Index()
+        await asyncio.to_thread(self._files.close)
+        await self._open()
+
+    async def _free(self, size: int) -> None:
+        everything, now = tuple(self._index), self.wall()
+        self._remove(await asyncio.to_thread(least_valuable, everything, now, size))
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -115,8 +220,9 @@ class Shelf:
             return False
         if await asyncio.to_thread(self._files.is_whole, saved):
             return True
-        _log.warning("a saved conversation of %s is damaged or gone: removed", saved.model)
-        self.drop(saved)
+        if await self._is_held() and self._index.has(saved):
+            _log.warning("a saved conversation of %s is damaged or gone: removed", saved.model)
+            self.drop(saved)
         return False
 
     def off(self, fingerprint: str) -> str | None:
@@ -125,20 +231,37 @@ class Shelf:
 
     # --- changing ------------------------------------------------------------------------------
 
-    async def make_room(self, fingerprint: str, tokens: int) -> bool:
-        """Return whether so many tokens may be saved; what is worth least goes for them."""
-        if not self.usable:
+    @contextlib.asynccontextmanager
+    async def saving(self, saved: Saved, tokens: int) -> AsyncGenerator[bool]:
+        """Return whether ``saved``, of about so many tokens, may be written; what is worth least
+        goes for it.
+
+        What is forgotten before it is :meth:`put` is not kept.
+        """
+        self._saving[saved] = int(self._sizes.get(saved.fingerprint, 0.0) * tokens)
+        try:
+            yield self.usable and await self._make_room()
+        finally:
+            del self._saving[saved]
+            self._forgotten.discard(saved)
+
+    async def _make_room(self) -> bool:
+        if not await self._is_held():
             return False
-        size = int(self._sizes.get(fingerprint, 0.0) * tokens)
-        budget = await asyncio.to_thread(self._files.budget, self._index.size)
-        if budget <= 0 or size > budget:
-            self.warn_once("conversations are not saved: cache.max_size, or the disk, is too small")
+        room = await self._room()
+        if room + self._index.size <= 0:
+            self.warn_once(_TOO_SMALL)
             return False
-        self._remove(self._index.outdated(self.wall(), budget=budget - size, max_age=self._max_age))
+        if room < 0:
+            await self._free(-room)
         return True
 
     def put(self, saved: Saved) -> None:
         """Keep what has just been written, in place of what it continues."""
+        self._written.note(saved.size)
+        if saved in self._forgotten or not self.is_known(saved.owner):
+            self.discard(saved)
+            return
         self._measure(saved)
         self._index.add(saved)
         task = spawn(self._keep(saved, saved.size), name=f"keep {saved.name}")
@@ -151,6 +274,7 @@ class Shelf:
                 self._index.remove(saved)
             elif self._index.has(saved):
                 self._remove(self._index.contained(saved))
+                await self._trim()  # nobody knew for certain how large it would be
             else:
                 self.discard(saved)  # removed while it was being written
         finally:
@@ -163,12 +287,14 @@ class Shelf:
     def used(self, saved: Saved) -> None:
         """Note that ``saved`` is of use."""
         saved.used = self.wall()
+        self._note(saved)
 
+    def _note(self, saved: Saved) -> None:
         def note() -> None:
             try:
                 self._files.note(saved)
             except OSError as error:
-                _log.warning("cannot note that a conversation was used: %s", error)
+                self.warn_once(f"cannot note that conversations were used: {error.strerror}")
 
         self.keep_track(spawn(asyncio.to_thread(note), name=f"note {saved.name}"))
 
@@ -176,22 +302,26 @@ class Shelf:
         """Remove ``saved``."""
         self._remove([saved])
 
-    def discard(self, saved: Saved) -> None:
-        """Remove what was written for ``saved``, which was not put."""
+    def discard(self, *several: Saved) -> None:
+        """Remove what was written for those, which were not put."""
+        what = several[0].name if len(several) == 1 else f"{len(several)} conversations"
         self.keep_track(
-            spawn(asyncio.to_thread(self._files.remove, saved), name=f"remove {saved.name}")
+            spawn(asyncio.to_thread(self._files.remove, *several), name=f"remove {what}")
         )
 
     def forget(self, *, goes: Callable[[Saved], bool]) -> int:
         """Remove everything that ``goes``; return how many conversations that were."""
         going = [saved for saved in self._index if goes(saved)]
         self._remove(going)
+        self._forgotten.update(saved for saved in self._saving if goes(saved))
         return len(going)
 
     def _remove(self, several: Iterable[Saved]) -> None:
-        for saved in several:
+        going = [saved for saved in several if self._index.has(saved)]
+        for saved in going:
             self._index.remove(saved)
-            self.discard(saved)
+        if going:
+            self.discard(*going)
 
     def switch_off(self, model: str, fingerprint: str, reason: str) -> None:
         """Save and restore nothing any more for processes with this fingerprint."""
@@ -202,6 +332,32 @@ class Shelf:
     def seconds(self, fingerprint: str, tokens: int) -> float:
         """Return what it takes such a process to compute so many, as far as that was seen."""
         return tokens / self._speeds.get(fingerprint, _SPEED)
+
+    def is_worth_writing(
+        self, fingerprint: str, chain: Chain, tokens: int, *, in_danger: bool
+    ) -> bool:
+        """Return whether ``chain``, of so many tokens, is to be written now."""
+        found = self.longest(fingerprint, chain)
+        known = 0
+        if found is not None:
+            whole = found.links == len(found.saved.chain.links)
+            part = chain.size(found.links) / max(1, chain.size())
+            known = found.saved.tokens if whole else int(tokens * part)
+        new = max(0, tokens - known)
+        size = self._sizes.get(fingerprint, 0.0) * tokens
+        writing = Writing(
+            new / max(1, tokens),
+            self.seconds(fingerprint, new),
+            size / self._writing_speed,
+            in_danger,
+        )
+        left = self._written.left(self._files.disk, self._steady())
+        return is_worth_it(writing, left)
+
+    def learn_writing(self, size: int, seconds: float) -> None:
+        """So many bytes were written in ``seconds``."""
+        if seconds > 0 and size > 0:
+            self._writing_speed = 0.7 * self._writing_speed + 0.3 * size / seconds
 
     def learn_speed(self, fingerprint: str, speed: float) -> None:
         """Such a process has just read so many tokens of a prompt in a second."""
@@ -223,8 +379,9 @@ class Shelf:
         counts.tokens += tokens
         counts.seconds += seconds
 
-    def warn_once(self, text: str) -> None:
-        """Log ``text``, unless that was done."""
-        if text not in self._warned:
-            self._warned.add(text)
+    def warn_once(self, text: str, about: str | None = None) -> None:
+        """Log ``text``, unless that, or something ``about`` the same, was logged already."""
+        about = about or text
+        if about not in self._warned:
+            self._warned.add(about)
             _log.warning("%s", text)

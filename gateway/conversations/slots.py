@@ -18,6 +18,7 @@ import orjson
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
 from gateway.conversations.line import Lendable, Line
 from gateway.conversations.place import Placing, SlotView
@@ -117,8 +118,7 @@ class ConversationSlots:
         """
         slot, placing = await self._line.slot(chain, lease, only)
         try:
-            async with slot.lock:
-                return slot, await self._make_ready(slot, chain, placing)
+            return slot, await self._make_ready(slot, chain, placing)
         except BaseException:
             self._free(slot)
             raise
@@ -128,13 +128,14 @@ class ConversationSlots:
         loses = slot.tokens * placing.loses // max(1, slot.chain.size())
         follows = self._line.wanted(slot.chain)  # in another slot, if it is saved
         if slot.unsaved and (follows or loses >= self._shelf.min_tokens):
-            await self._save(slot, self.backend.pool)
+            await self._save(slot, self.backend.pool, in_danger=True)
             self._line.look_again()
-        if placing.restore:
-            found = self._shelf.longest(self.fingerprint, chain)
-            if found is not None and await self._restore(slot, found.saved):
-                whole = found.links == len(found.saved.chain.links)
-                return found.saved.promised if whole else None
+        async with slot.lock:
+            if placing.restore:
+                found = self._shelf.longest(self.fingerprint, chain)
+                if found is not None and await self._restore(slot, found.saved):
+                    whole = found.links == len(found.saved.chain.links)
+                    return found.saved.promised if whole else None
         return None
 
     def _saved(self, chain: Chain) -> int:
@@ -211,13 +212,12 @@ class ConversationSlots:
                 slot.unsaved = False
 
     async def _save_idle(self, slot: Slot) -> None:
-        async with slot.lock:
-            if slot.unsaved and not slot.busy and self.current:
-                try:
-                    pool = self.backend.pool
-                except UpstreamError:
-                    return  # it has gone meanwhile
-                await self._save(slot, pool)
+        if slot.unsaved and not slot.busy and self.current:
+            try:
+                pool = self.backend.pool
+            except UpstreamError:
+                return  # it has gone meanwhile
+            await self._save(slot, pool, in_danger=False)
 
     async def leave(self, pool: Upstream, limit: float) -> None:
         """The process is about to be ended: save what isn't, for ``limit`` seconds at most.
@@ -229,30 +229,49 @@ class ConversationSlots:
             if slot.timer is not None:
                 slot.timer.cancel()
                 slot.timer = None
-        left = [slot for slot in self._slots if slot.unsaved and not slot.busy]
+        idle = [slot for slot in self._slots if not slot.busy]
+        left = [slot for slot in idle if slot.unsaved or slot.lock.locked()]  # being saved
         left = [slot for slot in left if slot.tokens >= self._shelf.min_tokens]
         limit = min(limit, sum(self._seconds(slot.tokens) for slot in left))
         try:
             async with asyncio.timeout(limit):
                 for slot in sorted(left, key=lambda slot: -slot.tokens):
-                    async with slot.lock:
-                        if slot.unsaved:
-                            await self._save(slot, pool)
+                    await self._save(slot, pool, in_danger=True)
         except TimeoutError:
             _log.info("model %s: not all of its conversations were saved", self.backend.spec.name)
 
-    async def _save(self, slot: Slot, pool: Upstream) -> None:
-        shelf = self._shelf
-        slot.unsaved = False
-        if slot.tokens < shelf.min_tokens or shelf.off(self.fingerprint) is not None:
-            return
-        name = self.backend.spec.name
-        if not await shelf.make_room(self.fingerprint, slot.tokens):
-            return
-        now = shelf.wall()
-        saved = Saved(
-            name=secrets.token_hex(12),
-            model=name,
+    async def _save(self, slot: Slot, pool: Upstream, *, in_danger: bool) -> None:
+        """Save what is in ``slot``, if it isn't and that is worth it.
+
+        It goes on when whoever waits for it goes away: llama-server does so too.
+        """
+        name = f"save slot {slot.number} of {self.backend.spec.name}"
+        saving = spawn(self._save_alone(slot, pool, in_danger=in_danger), name=name)
+        self._shelf.keep_track(saving)
+        await asyncio.shield(saving)
+
+    async def _save_alone(self, slot: Slot, pool: Upstream, *, in_danger: bool) -> None:
+        async with slot.lock:
+            shelf = self._shelf
+            if not slot.unsaved or (slot.busy and not in_danger):
+                return
+            if slot.tokens < shelf.min_tokens or shelf.off(self.fingerprint) is not None:
+                slot.unsaved = False
+            elif shelf.is_worth_writing(
+                self.fingerprint, slot.chain, slot.tokens, in_danger=in_danger
+            ):
+                slot.unsaved = False
+                saved = self._saved_of(slot)
+                async with shelf.saving(saved, slot.tokens) as may:
+                    if may:
+                        await self._write(slot, saved, pool)
+
+    def _saved_of(self, slot: Slot) -> Saved:
+        """Return what is to be known of what is in ``slot``, but for what comes of its writing."""
+        now = self._shelf.wall()
+        return Saved(
+            name=secrets.token_hex(NAME_BYTES),
+            model=self.backend.spec.name,
             fingerprint=self.fingerprint,
             owner=slot.owner,
             chain=slot.chain,
@@ -262,19 +281,21 @@ class ConversationSlots:
             created=now,
             used=now,
         )
+
+    async def _write(self, slot: Slot, saved: Saved, pool: Upstream) -> None:
+        shelf, name = self._shelf, self.backend.spec.name
         told = slot.tokens if slot.told else None
-        try:
-            said = await _act(pool, slot.number, "save", shelf.new_name(saved))
-        except BaseException:
-            shelf.discard(saved)
-            raise
+        began = time.perf_counter()
+        said = await _act(pool, slot.number, "save", shelf.new_name(saved))
+        took = time.perf_counter() - began
         tokens, written = _number(said, "n_saved"), _number(said, "n_written")
         if (problem := said.get("problem")) is not None:
             shelf.discard(saved)
             if said.get("status") == 501:
                 shelf.switch_off(name, self.fingerprint, problem)
-            else:
-                shelf.warn_once(f"model {name}: a conversation could not be saved: {problem}")
+            elif not self._ended:
+                what = f"model {name}: a conversation could not be saved"
+                shelf.warn_once(f"{what}: {problem}", about=what)
             return
         other = told is not None and not (
             (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
@@ -284,6 +305,7 @@ class ConversationSlots:
             slot.forget()
             return
         saved.tokens, saved.size, saved.seconds = tokens, written, self._seconds(tokens)
+        shelf.learn_writing(written, took)
         shelf.put(saved)
 
     # --- restoring -----------------------------------------------------------------------------
@@ -295,8 +317,8 @@ class ConversationSlots:
         slot.forget()  # llama-server empties one that it can't restore
         said = await _act(self.backend.pool, slot.number, "restore", shelf.file_name(saved))
         if (problem := said.get("problem")) is not None:
-            name = self.backend.spec.name
-            shelf.warn_once(f"model {name}: a conversation could not be restored: {problem}")
+            what = f"model {self.backend.spec.name}: a conversation could not be restored"
+            shelf.warn_once(f"{what}: {problem}", about=what)
             if "status" not in said:
                 shelf.drop(saved)  # it may have died of it: not once more
             return False  # else there may be no room in a memory that all slots share

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.conversations.facts import read, written
 from gateway.conversations.files import CacheFiles, Unusable
-from gateway.conversations.index import Index, Saved
+from gateway.conversations.index import Index, Saved, least_valuable, mend_times, too_old
 from tests.conversations.test_files import again, kept, named, opened
 from tests.conversations.test_files import files as files
 
@@ -193,7 +193,9 @@ def harmless(found: Saved, asked: Saved) -> None:
     assert found.chain.size() >= found.chain.size(1) >= 0
     assert found.worth(0.0) >= 0
     assert index.contained(found) == []
-    index.outdated(0.0, budget=0, max_age=1.0)
+    assert least_valuable(index, 0.0, found.size + 1) == [found]
+    mend_times(index, 2e9)
+    assert too_old(index, 3e9, 1.0) == [found]
     index.remove(found)
     assert (len(index), index.size) == (0, 0)
     assert read(written(found)) is not None

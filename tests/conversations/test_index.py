@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from time import perf_counter
 
+import pytest
+
 from gateway.conversations.chain import Chain
-from gateway.conversations.index import Index, Saved
+from gateway.conversations.index import Index, Saved, least_valuable, mend_times, too_old
 from tests.conversations.test_place import chain
 
 DAY = 86_400.0
+#: Some time in 2026.
+NOW = 1_790_000_000.0
 
 
 def saved(
@@ -72,24 +76,55 @@ def test_same_conversation_saved_again_takes_the_place_of_the_older() -> None:
     assert index(older, newer).contained(newer) == [older]
 
 
+def test_beginning_that_many_share_is_found_in_the_last_of_them_that_is_left() -> None:
+    several = [saved("ab" + end) for end in "xyz"]
+    all_of_it = index(*several)
+    for one in (several[2], several[0]):
+        all_of_it.remove(one)
+    found = all_of_it.longest("f", chain("abq"))
+    assert found is not None
+    assert (found.saved, found.links) == (several[1], 2)
+    all_of_it.remove(several[1])
+    assert all_of_it.longest("f", chain("abq")) is None
+    assert (len(all_of_it), all_of_it.size) == (0, 0)
+
+
 def test_least_seconds_for_a_byte_go_first_and_older_ones_count_for_less() -> None:
     cheap = saved("a", seconds=1.0, used=9 * DAY)
     dear = saved("b", seconds=10.0, used=9 * DAY)
     old = saved("c", seconds=10.0, used=0.0)
-    all_of_it = index(dear, cheap, old)
-    assert all_of_it.outdated(9 * DAY, budget=200, max_age=30 * DAY) == [old]
-    assert all_of_it.outdated(9 * DAY, budget=100, max_age=30 * DAY) == [old, cheap]
+    all_of_it = [dear, cheap, old]
+    assert least_valuable(all_of_it, 9 * DAY, 0) == []
+    assert least_valuable(all_of_it, 9 * DAY, 100) == [old]
+    assert least_valuable(all_of_it, 9 * DAY, 101) == [old, cheap]
+    assert least_valuable(all_of_it, 9 * DAY, 10**9) == [old, cheap, dear]
 
 
-def test_too_old_ones_go_whatever_room_there_is() -> None:
-    old, new = saved("a", used=0.0), saved("b", used=5 * DAY)
-    assert index(old, new).outdated(6 * DAY, budget=10**9, max_age=3 * DAY) == [old]
+def test_only_what_nobody_used_for_long_is_too_old() -> None:
+    old, new = saved("a", used=NOW), saved("b", used=NOW + 5 * DAY)
+    assert too_old([old, new], NOW + 6 * DAY, 3 * DAY) == [old]
 
 
-def test_clock_that_was_set_back_makes_nothing_too_old_or_dearer() -> None:
-    one = saved("a", used=100 * DAY)
-    assert index(one).outdated(0.0, budget=10**9, max_age=DAY) == []
-    assert one.worth(0.0) == one.worth(100 * DAY)
+@pytest.mark.parametrize("clock", [0.0, NOW - 50 * 365 * DAY, NOW - 365 * DAY])
+def test_clock_that_is_behind_makes_nothing_too_old_or_dearer(clock: float) -> None:
+    one = saved("a", used=NOW)
+    assert too_old([one], clock, DAY) == []
+    assert one.worth(clock) == one.worth(NOW)
+
+
+def test_what_a_machine_without_a_battery_saved_in_1970_is_not_as_old_as_that() -> None:
+    one, before = saved("a", used=300.0), saved("b", used=NOW)
+    assert mend_times([one, before], 400.0) == [], "it still is 1970"
+    assert mend_times([one, before], NOW + DAY) == [one]
+    assert too_old([one, before], NOW + DAY, 2 * DAY) == []
+    assert too_old([one, before], NOW + 4 * DAY, 2 * DAY) == [one, before]
+
+
+def test_what_was_used_in_the_future_ages_from_now_on() -> None:
+    one, soon = saved("a", used=NOW + 3650 * DAY), saved("b", used=NOW + 60.0)
+    assert mend_times([one, soon], NOW) == [one]
+    assert one.used == NOW
+    assert too_old([one], NOW + 3 * DAY, 2 * DAY) == [one]
 
 
 def test_ten_thousand_conversations_are_searched_in_no_time() -> None:
