@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "chat": ("gateway.cli.chat", "ask a model, or talk with it"),
     "connect": ("gateway.cli.connect", "show how to set up a client for the gateway"),
     "doctor": ("gateway.cli.doctor", "check the whole machine, and say what to do"),
+    "service": ("gateway.cli.service", "install and drive the service of systemd"),
     "migrate": ("gateway.cli.migrate", "take over the folder of LLM-API"),
     "login": ("gateway.cli.login", "save the profile of a gateway elsewhere, with a key"),
     "logout": ("gateway.cli.logout", "delete the profile of a gateway elsewhere"),

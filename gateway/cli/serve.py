@@ -79,6 +79,12 @@ def run(args: argparse.Namespace) -> int:
         library: Library = Library.open(loaded.settings.models_file, shipped=loaded is not given)
         try:
             inherited = take(os.environ)
+            if inherited.differs_from(loaded.settings):
+                _log.warning(
+                    "the port is that of the socket unit, and not %d as configured: "
+                    "`llm-gateway service install` changes the unit",
+                    loaded.settings.port,
+                )
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(serve(loaded.settings, library, loaded.file, inherited))
         except (CannotListen, UnusableSocket) as error:

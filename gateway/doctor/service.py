@@ -71,7 +71,7 @@ def check_service(subject: Subject) -> Iterator[Finding]:
             continue
         yield from _of_unit(scope, state)
         return
-    what = "not installed: systemd/llm-gateway.service says at its top how"
+    what = "not installed: `llm-gateway service install` does that"
     yield Finding("service", Level.OK, what)
 
 

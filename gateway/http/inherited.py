@@ -44,6 +44,10 @@ class Inherited:
         """The paths of the control sockets."""
         return frozenset(each.getsockname() for each in self.control)
 
+    def differs_from(self, settings: Settings) -> bool:
+        """Whether ``settings`` ask for another port than the sockets have."""
+        return any(each.getsockname()[1] != settings.port for each in self.main)
+
     def applied_to(self, settings: Settings) -> Settings:
         """Return ``settings`` with the addresses and ports of the sockets in place of their own.
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
+
+#: Connections that may wait at an inherited socket: asyncio sets it anew, and the kernel takes no
+#: more than it allows (net.core.somaxconn, 4096 by default).
+_WAITING: Final = 4096
 
 
 class CannotListen(Exception):
@@ -120,7 +124,7 @@ class Listeners:
             self.urls = [f"http://{_authority(address)}" for address in addresses]
         await web.UnixSite(self._runner, self._control_socket).start()
         for control in self._inherited.control:
-            await self._serve(web.SockSite(self._runner, control))
+            await self._serve(web.SockSite(self._runner, control, backlog=_WAITING))
         if (warning := warning_of(settings)) is not None:
             _log.warning("%s", warning)
         if settings.others_reach is not None and not settings.tls.enabled:
@@ -166,7 +170,7 @@ class Listeners:
         If sockets are ``inherited`` for it, listen on those.
         """
         for listening in inherited:
-            await self._serve(web.SockSite(runner, listening))
+            await self._serve(web.SockSite(runner, listening, backlog=_WAITING))
         for host in () if inherited else await self._hosts(port):
             try:
                 await self._serve(web.TCPSite(runner, host, port))

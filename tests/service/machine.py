@@ -43,8 +43,11 @@ def _interpreter() -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def install(folder: Path) -> Path:
-    """Make the virtual environment of a machine in ``folder``: this one's packages, and ours."""
+def install(folder: Path, place: str = VENV) -> Path:
+    """Make the virtual environment of a machine in ``folder``: this one's packages, and ours.
+
+    ``place``: where the machine will have it.
+    """
     interpreter = _interpreter()
     assert interpreter is not None
     venv = folder / "venv"
@@ -53,13 +56,15 @@ def install(folder: Path) -> Path:
     shutil.copytree(
         sysconfig.get_path("purelib"), packages, copy_function=_link, dirs_exist_ok=True
     )
-    for left in packages.glob("*llm_api_gateway*"):  # points to this repository
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for pointer in packages.glob("*llm_api_gateway*.pth"):  # to this repository
+        pointer.unlink()
     skip = shutil.ignore_patterns("node_modules", "__pycache__")
     shutil.copytree(REPOSITORY / "gateway", packages / "gateway", ignore=skip, dirs_exist_ok=True)
+    skeleton = packages / "gateway/skeleton"
+    shutil.copytree(REPOSITORY / "systemd", skeleton / "systemd", dirs_exist_ok=True)
     command = venv / "bin/llm-gateway"
     command.write_text(
-        f"#!{VENV}/bin/python\nimport sys\nfrom gateway.cli import main\nsys.exit(main())\n"
+        f"#!{place}/bin/python\nimport sys\nfrom gateway.cli import main\nsys.exit(main())\n"
     )
     command.chmod(0o755)
     return venv
