@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
 from gateway.backends.command import Command
+from gateway.models.paths import package_folders
 
 #: Flags with a value that change no state: sampling, threads, names.
 _WITHOUT_EFFECT: Final = frozenset(
@@ -23,7 +25,8 @@ _VARIABLES: Final = ("LLAMA_", "GGML_")
 def fingerprint(command: Command, files: Iterable[Path]) -> str:
     """Return one for the process that ``command`` starts from ``files``. Blocks.
 
-    Raises ``OSError`` for a file that cannot be read.
+    The program and its libraries count as files do: an upgrade may leave either as it was. Raises
+    ``OSError`` for a file that cannot be read.
     """
     found = blake2b(digest_size=16)
     arguments = iter(command.argv)
@@ -36,10 +39,23 @@ def fingerprint(command: Command, files: Iterable[Path]) -> str:
         if name.startswith(_VARIABLES):
             found.update(f"\1{name}={command.env[name]}".encode("utf-8", "surrogateescape"))
     programs = [Path(argument) for argument in command.argv if argument.startswith("/")]
-    for file in sorted({*files, *programs}):
+    for file in sorted({*files, *programs, *_libraries(command)}):
         if file.is_file():
             found.update(_identity(file))
     return found.hexdigest()
+
+
+def with_build(fingerprint: str, build: str) -> str:
+    """Return one for the same process, which says that its llama-server is ``build``."""
+    return blake2b(f"{fingerprint}\0{build}".encode(), digest_size=16).hexdigest()
+
+
+def _libraries(command: Command) -> list[Path]:
+    """Return what lies beside the program, and the package that the bundled one runs."""
+    program = takewhile(lambda argument: not argument.startswith("--"), command.argv)
+    folders = {Path(part).resolve().parent for part in program if part.startswith("/")}
+    folders.update(package_folders("xllamacpp"))
+    return [library for folder in folders for library in folder.glob("*.so*")]
 
 
 def _identity(file: Path) -> bytes:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import orjson
 
@@ -17,7 +18,7 @@ from gateway.backends.backend import OUT_OF_MEMORY, Environment
 from gateway.backends.command import Command, build_command, find_program, model_files
 from gateway.backends.deaths import how_it_ended
 from gateway.backends.fallback import gpu_required, says_cpu_only
-from gateway.backends.fingerprint import fingerprint
+from gateway.backends.fingerprint import fingerprint, with_build
 from gateway.backends.health import Health
 from gateway.backends.logring import LogRing
 from gateway.backends.oom import looks_like_oom
@@ -30,6 +31,7 @@ from gateway.tasks import spawn
 from gateway.upstream import UnixAddress, UpstreamPool, UpstreamRequest
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T", str, dict[str, Any])
 
 #: Lines of llama-server's log that go into an error message.
 TAIL = 8
@@ -128,6 +130,9 @@ class ServerRun:
             await self._until_healthy(child, pool)
         finally:
             stop_looking()
+        if self.fingerprint is not None:
+            # Its program may be a script that starts another, and be the same after an upgrade.
+            self.fingerprint = with_build(self.fingerprint, await self._props("build_info", ""))
         return child
 
     def refuse_the_cpu(self) -> None:
@@ -137,15 +142,20 @@ class ServerRun:
 
     async def context(self) -> int | None:
         """Return the tokens of context that a request gets, as llama-server says at GET /props."""
+        context = (await self._props("default_generation_settings", {})).get("n_ctx")
+        return context if isinstance(context, int) and context > 0 else None
+
+    async def _props(self, name: str, default: T) -> T:
+        """Return what GET /props says of ``name``; without it everything goes on."""
         assert self.pool is not None
         try:
             fetched = await self.pool.fetch(
                 UpstreamRequest("GET", "/props"), timeout=_HEALTH_TIMEOUT
             )
-            context = orjson.loads(fetched.body)["default_generation_settings"]["n_ctx"]
-        except (GatewayError, LookupError, TypeError, ValueError):
-            return None  # it is of use without
-        return context if isinstance(context, int) and context > 0 else None
+            found = orjson.loads(fetched.body).get(name)
+        except (GatewayError, AttributeError, ValueError):
+            return default
+        return found if isinstance(found, type(default)) else default
 
     def _look_for_fallback(self) -> None:
         if (found := _OFFLOADED.search(self._log.last)) is not None:

@@ -65,6 +65,7 @@ class Index:
         self._by_end: dict[str, dict[bytes, _Those]] = defaultdict(dict)
         #: Bytes of all of it.
         self.size = 0
+        self._litter: list[Saved] = []
 
     def __len__(self) -> int:
         return len(self._all)
@@ -86,25 +87,37 @@ class Index:
         _add(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
 
     def remove(self, saved: Saved) -> None:
-        """Forget ``saved``; harmless if that has been done."""
-        if self._all.pop(saved.name, None) is None:
-            return
-        self.size -= saved.size
-        links = self._by_link[saved.fingerprint]
-        for link in saved.chain.links:
-            _remove(links, link, saved)
-        _remove(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
-        if not links:
-            del self._by_link[saved.fingerprint], self._by_end[saved.fingerprint]
+        """Forget ``saved``; harmless if that has been done. What it takes here is left to
+        :meth:`tidy`.
+        """
+        if self._all.pop(saved.name, None) is not None:
+            self.size -= saved.size
+            self._litter.append(saved)
+
+    def tidy(self, most: int = 50) -> bool:
+        """Clear away what is left of so many that were removed; return whether there are more.
+
+        All at once would stop the event loop: ten thousand take a quarter of a second.
+        """
+        for saved in self._litter[-most:]:
+            links = self._by_link[saved.fingerprint]
+            for link in saved.chain.links:
+                _remove(links, link, saved)
+            _remove(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
+            if not links:
+                del self._by_link[saved.fingerprint], self._by_end[saved.fingerprint]
+        del self._litter[-most:]
+        return bool(self._litter)
 
     def longest(self, fingerprint: str, chain: Chain) -> FoundPrefix | None:
         """Return what has the longest beginning in common with ``chain``; of several, the last."""
         links = self._by_link.get(fingerprint)
         if links:
             for count in range(len(chain.links), 0, -1):
-                if (found := links.get(chain.links[count - 1])) is not None:
-                    last = found if isinstance(found, Saved) else next(reversed(found))
-                    return FoundPrefix(last, count)
+                if (those := links.get(chain.links[count - 1])) is not None:
+                    for one in (those,) if isinstance(those, Saved) else reversed(those):
+                        if one.name in self._all:
+                            return FoundPrefix(one, count)
         return None
 
     def contained(self, newer: Saved) -> list[Saved]:
@@ -114,8 +127,7 @@ class Index:
         for link in newer.chain.links:
             those = ends.get(link, ())
             found.update(dict.fromkeys((those,) if isinstance(those, Saved) else those))
-        found.pop(newer, None)
-        return [*found]
+        return [one for one in found if one is not newer and self.has(one)]
 
 
 def _add(links: dict[bytes, _Those], link: bytes, saved: Saved) -> None:

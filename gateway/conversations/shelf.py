@@ -322,6 +322,8 @@ class Shelf:
             self._index.remove(saved)
         if going:
             self.discard(*going)
+        if self._index.tidy():
+            self.keep_track(spawn(_tidy(self._index), name="tidy the saved conversations"))
 
     def switch_off(self, model: str, fingerprint: str, reason: str) -> None:
         """Save and restore nothing any more for processes with this fingerprint."""
@@ -385,3 +387,10 @@ class Shelf:
         if about not in self._warned:
             self._warned.add(about)
             _log.warning("%s", text)
+
+
+async def _tidy(index: Index) -> None:
+    more = True
+    while more:
+        await asyncio.sleep(0)
+        more = index.tidy()

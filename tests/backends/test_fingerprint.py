@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.backends.command import Command
-from gateway.backends.fingerprint import fingerprint
+from gateway.backends.fingerprint import fingerprint, with_build
 
 ARGV = ("llama-server", "--model", "m.gguf", "--ctx-size", "4096")
 
@@ -63,3 +63,18 @@ def test_time_of_the_model_makes_one(tmp_path: Path, model: Path) -> None:
     before = of(tmp_path)
     os.utime(model, ns=(1, 1))
     assert of(tmp_path) != before
+
+
+def test_upgrade_makes_one_though_the_program_is_as_it_was(tmp_path: Path) -> None:
+    """Its code may be in libraries beside it, or in another program that it starts."""
+    (tmp_path / "bin").mkdir()
+    program, library = tmp_path / "bin/llama-server", tmp_path / "bin/libllama.so.0"
+    program.write_text("#!/bin/sh")
+    library.write_text("b1")
+    (tmp_path / "link").symlink_to(program)
+    for path in (program, tmp_path / "link"):
+        command = Command((str(path), "--model", "m.gguf"), {})
+        before = fingerprint(command, [])
+        library.write_text(library.read_text() + "!")
+        assert fingerprint(command, []) != before
+    assert with_build(before, "b2") != with_build(before, "b1") != before

@@ -84,8 +84,11 @@ def test_beginning_that_many_share_is_found_in_the_last_of_them_that_is_left() -
     found = all_of_it.longest("f", chain("abq"))
     assert found is not None
     assert (found.saved, found.links) == (several[1], 2)
+    assert all_of_it.tidy(1)
+    assert not all_of_it.tidy(1)
     all_of_it.remove(several[1])
     assert all_of_it.longest("f", chain("abq")) is None
+    assert not all_of_it.tidy()
     assert (len(all_of_it), all_of_it.size) == (0, 0)
 
 
