@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from gateway.conversations.chain import NO_CHAIN, Chain, chain_in
+from gateway.conversations.chain import NO_CHAIN, Wish, wish_in, wish_of
 from gateway.http.request import Request
 from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.call import Call
@@ -15,6 +15,7 @@ from gateway.workers import WORKERS, is_small
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations, Turn
+    from gateway.conversations.stray import Stray
 
 #: The header by which a request says that nothing of it is to be saved.
 _CACHE: Final = "X-Cache"
@@ -23,34 +24,28 @@ _NOT_SAVED: Final = "no-store"
 
 async def turn_of(
     request: Request, context: RequestContext, call: Call, format: MessageFormat
-) -> Turn | None:
-    """Return what places ``call`` in a slot; ``None`` where llama-server does that.
-
-    So it is for models elsewhere, for requests that name their slot, and for those that need
-    several, one for each answer.
-    """
+) -> Turn | Stray | None:
+    """Return what places ``call`` in a slot; ``None`` for models elsewhere."""
     conversations, body = context.services.conversations, call.body
-    if conversations is None or call.renamed is not None or call.several:
+    if conversations is None or call.renamed is not None:
         return None
     assert isinstance(body, bytes)
     owner = context.principal.key_id
-    chain = await _chain(conversations, body, format.name, owner)
-    if chain is None:
-        return None
+    wish = await _wish(conversations, body, format.name, owner)
+    if wish.several or wish.named == -1:
+        return conversations.stray()
     not_saved = request.headers.get(_CACHE, "").strip().lower() == _NOT_SAVED
-    return conversations.turn(NO_CHAIN if not_saved else chain, owner)
+    chain = NO_CHAIN if not_saved else wish.chain
+    return conversations.turn(chain, owner, named=wish.named, several=call.answers > 1)
 
 
-async def _chain(
-    conversations: Conversations, body: bytes, format: str, owner: str
-) -> Chain | None:
-    """Return that of ``body``; ``None`` where it names its slot."""
-    chain: Chain | None
+async def _wish(conversations: Conversations, body: bytes, format: str, owner: str) -> Wish:
     if not is_small(body):
-        chain, _ = await WORKERS.run(chain_in, body, format, owner)
-        return chain
+        wish: Wish
+        wish, _ = await WORKERS.run(wish_in, body, format, owner)
+        return wish
     try:
         parsed = orjson.loads(body)
     except ValueError:  # what only the standard library can read
-        return NO_CHAIN
-    return None if "id_slot" in parsed else conversations.chains.of(parsed, format, owner)
+        return Wish(NO_CHAIN)
+    return wish_of(parsed, conversations.chains, format, owner)

@@ -6,6 +6,7 @@ Administrators reach what that table does not have by ``/upstream/MODEL/...``.
 from __future__ import annotations
 
 import posixpath
+import secrets
 from urllib.parse import unquote
 
 import orjson
@@ -69,7 +70,7 @@ class RelayedHandlers:
             case ModelIn.FORM:
                 return form_handler(route)
             case ModelIn.QUERY:
-                return _changing if route.method == "POST" else self._showing(route)
+                return self._change if route.method == "POST" else self._showing(route)
 
     def _showing(self, route: RelayedRoute) -> Handler:
         async def show(request: web.Request) -> Answer:
@@ -131,7 +132,32 @@ class RelayedHandlers:
             small = length is not None and length <= _SMALL
             body = await whole_body(request) if small else StreamedBody(pieces(request))
         call = Call(name, request.method, sent_to, lines, body, body_length=length, stream=None)
-        return await send(*adapted(request), call)
+        if (conversations := request[CONTEXT].services.conversations) is not None:
+            call.turn = conversations.stray()
+        answer = await send(*adapted(request), call)
+        self._note_change(request, call)
+        return answer
+
+    async def _change(self, request: web.Request) -> Answer:
+        """POST with ``?model=``: an administrator changes what a loaded model does."""
+        if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
+            raise _refused(request.path, reason)
+        target = await resolve(request[CONTEXT], {"model": request.query.get("model")})
+        body = await whole_body(request)
+        sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
+        call = Call(target.name, "POST", sent_to, JSON, body)
+        answer = await answer_unqueued(*adapted(request), call, load=False)
+        self._note_change(request, call)
+        return answer
+
+    def _note_change(self, request: web.Request, call: Call) -> None:
+        """Nothing may be believed of slots that have been changed by ``call``."""
+        conversations = request[CONTEXT].services.conversations
+        backend = self._scheduler.backend(call.model)
+        if conversations is not None and backend is not None:
+            path = posixpath.normpath(unquote(call.target.partition("?")[0]))
+            body = call.body if isinstance(call.body, bytes) else secrets.token_bytes(16)
+            conversations.changed(backend, path, body)
 
     def _split(self, request: web.Request) -> tuple[str, str]:
         """Return the model, and the raw path behind it."""
@@ -172,17 +198,6 @@ def _refused(path: str, reason: str) -> Forbidden:
     return Forbidden(
         f"{path} of llama-server is not to be had here: {reason}", code="route_refused"
     )
-
-
-async def _changing(request: web.Request) -> Answer:
-    """POST with ``?model=``: an administrator changes what a loaded model does."""
-    if (reason := refusal(request.path, request.rel_url.raw_query_string)) is not None:
-        raise _refused(request.path, reason)
-    target = await resolve(request[CONTEXT], {"model": request.query.get("model")})
-    body = await whole_body(request)
-    sent_to = _target(request.rel_url.raw_path, request, target.sent_as)
-    call = Call(target.name, "POST", sent_to, JSON, body)
-    return await answer_unqueued(*adapted(request), call, load=False)
 
 
 def _target(path: str, request: web.Request, model: str | None) -> str:

@@ -74,6 +74,9 @@ def form_handler(route: RelayedRoute) -> Handler:
             dialect=route.dialect,
             renamed=target.name if name is not None else None,
         )
+        conversations = request[CONTEXT].services.conversations
+        if conversations is not None and name is None:
+            call.turn = conversations.stray()
         return await send(*adapted(request), call)
 
     return handle

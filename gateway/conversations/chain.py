@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from gateway.bounded_cache import BoundedCache
-from gateway.conversations.raw_prompt import Piece, pieces_of
+from gateway.conversations.raw_prompt import Piece, has_several, pieces_of
 
 #: Bytes of a link.
 _LINK: Final = 16
@@ -121,16 +121,32 @@ class Chains:
         return Chain(tuple(links), tuple(sizes))
 
 
-def chain_in(raw: bytes, format: str, owner: str) -> tuple[Chain | None, None]:
-    """Return that of the body in ``raw``, a JSON object; ``None`` where it names its slot.
+class Wish(NamedTuple):
+    """What a request says of its slot. ``named``: by its number, -1: what llama-server likes.
 
-    For :data:`gateway.workers.WORKERS`.
+    ``several``: it has several prompts, and needs as many.
     """
+
+    chain: Chain
+    named: int | None = None
+    several: bool = False
+
+
+def wish_of(body: Mapping[str, Any], chains: Chains, format: str, owner: str) -> Wish:
+    """Return that of a request of ``owner``."""
+    named = body.get("id_slot")
+    if named is not None and type(named) is not int:
+        named = -1  # llama-server refuses it, or makes something of it
+    return Wish(chains.of(body, format, owner), named, has_several(body))
+
+
+def wish_in(raw: bytes, format: str, owner: str) -> tuple[Wish, None]:
+    """Return that of the body in ``raw``, a JSON object. For :data:`gateway.workers.WORKERS`."""
     try:
         body = orjson.loads(raw)
     except ValueError:  # what only the standard library can read
-        return NO_CHAIN, None
-    return (None if "id_slot" in body else Chains().of(body, format, owner)), None
+        return Wish(NO_CHAIN), None
+    return wish_of(body, Chains(), format, owner), None
 
 
 def _of_pieces(link: bytes, pieces: Iterable[Piece]) -> Chain:

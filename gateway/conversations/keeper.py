@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -14,6 +15,7 @@ from gateway.conversations.files import CacheFiles
 from gateway.conversations.line import Lendable
 from gateway.conversations.shelf import Counts, Shelf
 from gateway.conversations.slots import ConversationSlots, Slot
+from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError
 from gateway.private_files import make_folder
 from gateway.upstream import Upstream
@@ -78,9 +80,32 @@ class Conversations:
             return None
         return self._folder
 
-    def turn(self, chain: Chain, owner: str) -> Turn:
-        """Return what places a request of the key ``owner``."""
-        return Turn(self, chain, owner)
+    def turn(
+        self, chain: Chain, owner: str, *, named: int | None = None, several: bool = False
+    ) -> Turn:
+        """Return what places a request of the key ``owner``.
+
+        ``named``: the slot that it names itself. ``several``: it wants several answers, each of
+        which takes a slot; the first has all of its prompt.
+        """
+        return Turn(self, chain, owner, named, several)
+
+    def stray(self) -> Stray:
+        """Return what sees to a request whose slots llama-server chooses."""
+        return Stray(self.slots_of)
+
+    def changed(self, backend: Backend, path: str, body: bytes) -> None:
+        """An administrator has asked ``path`` of a llama-server to change what it does."""
+        slots = self.slots_of(backend)
+        if slots is None:
+            return
+        if path.startswith("/slots/"):
+            slots.forget_idle()  # one has been emptied
+        elif path == "/lora-adapters":
+            # What was computed with the others is of no use, nor what will be for other processes.
+            slots.end()
+            fingerprint = blake2b(body, digest_size=16, key=slots.fingerprint.encode()).hexdigest()
+            self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
 
     def slots_of(self, backend: Backend) -> ConversationSlots | None:
         """Return those of the process that runs now, if its conversations can be saved."""
@@ -130,12 +155,28 @@ class Conversations:
 class Turn:
     """One request, which may be sent several times: each between :meth:`begin` and :meth:`end`."""
 
-    __slots__ = ("_chain", "_owner", "_promised", "_sent", "_slot", "_slots", "_within")
+    __slots__ = (
+        "_chain",
+        "_named",
+        "_owner",
+        "_promised",
+        "_sent",
+        "_several",
+        "_slot",
+        "_slots",
+        "_stray",
+        "_within",
+    )
 
-    def __init__(self, within: Conversations, chain: Chain, owner: str) -> None:
+    def __init__(
+        self, within: Conversations, chain: Chain, owner: str, named: int | None, several: bool
+    ) -> None:
         self._within = within
         self._chain = chain
         self._owner = owner
+        self._named = named
+        self._several = several
+        self._stray: Stray | None = None
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
         self._promised: int | None = None
@@ -149,18 +190,25 @@ class Turn:
         slots = self._within.slots_of(backend)
         if slots is None:
             return None
-        if slots.several and target in _CHOOSES:
-            return None  # a slot of which something else is believed is found out when it is saved
+        chosen = slots.several and target in _CHOOSES
+        if chosen or (self._several and slots.several):
+            self._stray = Stray(self._within.slots_of)
+            await self._stray.begin(backend, target, lease)
+            if chosen:
+                return None
         try:
-            self._slot, self._promised = await slots.admit(self._chain, lease)
+            self._slot, self._promised = await slots.admit(self._chain, lease, self._named)
         except GatewayError:
             return None  # the process has gone: so will be found by who sends the request
         self._slots = slots
         self._sent = time.perf_counter()
-        return self._slot.number if slots.several else None
+        return self._slot.number if slots.several and self._named is None else None
 
     def end(self, ended: Ended) -> None:
         """Its answer is over, however that came."""
+        stray, self._stray = self._stray, None
+        if stray is not None:
+            stray.end(ended)
         slots, slot = self._slots, self._slot
         if slots is None or slot is None:
             return
@@ -175,6 +223,7 @@ class Turn:
             completion=told.completion_tokens if told is not None else 0,
             seconds=self._seconds(ended),
             promised=self._promised,
+            alone=not self._several,
         )
 
     def _seconds(self, ended: Ended) -> float | None:

@@ -134,6 +134,8 @@ class Line(Generic[SlotT]):
         saved = self._saved(chain)
         placing = place(chain, among, saved, self._least)
         if placing is None:
+            if only is not None:
+                waiting.lease.lend()  # any other slot is for others
             return None
         if waiting.patient:
             spared = spared_by_waiting(chain, among, saved, placing)

@@ -26,6 +26,14 @@ class Piece(NamedTuple):
     size: int
 
 
+def has_several(body: Mapping[str, Any]) -> bool:
+    """Return whether a body has several prompts, each of which llama-server takes for itself."""
+    prompt = body.get("prompt")
+    if not isinstance(prompt, list) or len(prompt) < 2:
+        return False
+    return not any(isinstance(part, int) for part in prompt)
+
+
 def pieces_of(body: Mapping[str, Any]) -> Iterator[Piece]:
     """Yield the pieces of a prompt, in the order in which llama-server reads it.
 
@@ -39,12 +47,11 @@ def pieces_of(body: Mapping[str, Any]) -> Iterator[Piece]:
             yield _whole(chunk)
         yield from _blocks(body.get("input_prefix") or "")
         return
+    if has_several(body):
+        return
     prompt = body.get("prompt")
-    if isinstance(prompt, list):
-        if len(prompt) == 1 and not isinstance(prompt[0], int):
-            prompt = prompt[0]
-        elif not any(isinstance(part, int) for part in prompt):
-            return  # several prompts, each a task of its own
+    if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
+        prompt = prompt[0]
     if isinstance(prompt, dict):
         # Where in the text its media are cannot be told without the model.
         yield Piece(orjson.dumps(prompt.get("multimodal_data")), 0)

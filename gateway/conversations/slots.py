@@ -116,6 +116,7 @@ class ConversationSlots:
         Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
         knows). Give it back with :meth:`done`. It is free again if this is cancelled.
         """
+        only = None if only is None else only % len(self._slots)  # as llama-server does
         slot, placing = await self._line.slot(chain, lease, only)
         try:
             return slot, await self._make_ready(slot, chain, placing)
@@ -161,11 +162,13 @@ class ConversationSlots:
         completion: int,
         seconds: float | None,
         promised: int | None,
+        alone: bool = True,
     ) -> None:
         """The request that took ``slot`` is over.
 
         ``prompt``: its tokens, of which ``cached`` had not to be computed, as its answer told;
-        ``None``: there was no whole answer. ``seconds``: until its answer began.
+        ``None``: there was no whole answer. ``seconds``: until its answer began. Not ``alone``:
+        these are the numbers of several slots.
         """
         slot.last_used = time.monotonic()
         if prompt is None:
@@ -173,6 +176,9 @@ class ConversationSlots:
             kept = Chain(chain.links[:common], chain.sizes[:common])
             slot.hold(kept, owner)
             slot.unsaved = slot.unsaved and common > 0
+        elif not alone:
+            slot.hold(chain, owner)
+            slot.unsaved = bool(chain.links)
         else:
             slot.hold(chain, owner, prompt=prompt, tokens=prompt + completion)
             slot.unsaved = bool(chain.links)
@@ -181,6 +187,31 @@ class ConversationSlots:
             if promised is not None:
                 self._verify(promised, cached)
         self._free(slot)
+
+    # --- what llama-server places itself -----------------------------------------------------
+
+    async def expect_stray(self) -> None:
+        """A request is about to be sent that may overwrite any slot which isn't busy."""
+        for slot in self._slots:
+            if slot.unsaved and not slot.busy:
+                await self._save_idle(slot)
+        self._line.look_again()
+
+    def forget_idle(self) -> None:
+        """Such a request is over: whatever it has not overwritten may be read back.
+
+        What isn't saved yet will be, if its size is as it was.
+        """
+        for slot in self._slots:
+            if slot.busy or not slot.unsaved:
+                slot.forget()
+
+    def end(self) -> None:
+        """Nothing that is in them now is to be saved: it fits no process that there will be."""
+        self._ended = True
+        self.give_up(None)
+
+    # --- looking at answers --------------------------------------------------------------------
 
     def _verify(self, promised: int, cached: int) -> None:
         name = self.backend.spec.name

@@ -20,6 +20,7 @@ from gateway.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Turn
+    from gateway.conversations.stray import Stray
 
 
 class Mender(Passed, Protocol):
@@ -99,7 +100,7 @@ class Call(UpstreamRequest):
     #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
     heartbeat: float = 10.0
     #: What places its conversation in a slot, and the slot that it names then, if it has to.
-    turn: Turn | None = None
+    turn: Turn | Stray | None = None
     slot: int | None = None
 
     def request(self) -> UpstreamRequest:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.conversations.chain import NO_CHAIN, Chain, Chains, chain_in
+from gateway.conversations.chain import NO_CHAIN, Chain, Chains, Wish, wish_in
 from gateway.proxy.body import serialise
 
 
@@ -37,7 +37,7 @@ def test_links_are_the_same_whether_seen_before_or_not_and_in_another_process() 
     chains, body = Chains(), chat("a", "b", "c")
     first = chains.of(body, "chat", "k")
     assert chains.of(body, "chat", "k") == first
-    assert chain_in(serialise(body), "chat", "k") == (first, None)
+    assert wish_in(serialise(body), "chat", "k") == (Wish(first), None)
 
 
 def test_more_than_is_remembered_is_chained_alike() -> None:
@@ -98,8 +98,29 @@ def test_every_dialect_is_chained(format: str, one: dict[str, Any], other: dict[
 def test_numbers_that_only_the_standard_library_reads_are_no_error() -> None:
     body = chat("a", tools=[{"n": 2**70}])
     assert of(body) == NO_CHAIN
-    assert chain_in(serialise(body), "chat", "k")[0] is not None
+    assert wish_in(serialise(body), "chat", "k")[0].named is None
 
 
-def test_large_body_that_names_its_slot_has_none() -> None:
-    assert chain_in(serialise(chat("a", id_slot=1)), "chat", "k") == (None, None)
+@pytest.mark.parametrize(
+    ("id_slot", "named"), [(1, 1), (0, 0), (-1, -1), ("2", -1), (1.0, -1), (True, -1), (None, None)]
+)
+def test_slot_that_a_body_names_is_found(id_slot: Any, named: int | None) -> None:
+    wish, _ = wish_in(serialise(chat("a", id_slot=id_slot)), "chat", "k")
+    assert wish == Wish(of(chat("a")), named)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "several"),
+    [
+        ("a", False),
+        (["a"], False),
+        ([[1, 2]], False),
+        ([1, 2], False),
+        ([1, "a"], False),
+        (["a", "b"], True),
+        ([[1], [2]], True),
+        (["a", [2]], True),
+    ],
+)
+def test_several_prompts_are_seen(prompt: Any, several: bool) -> None:
+    assert wish_in(serialise({"prompt": prompt}), "completion", "k")[0].several is several

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.conversations.chain import NO_CHAIN, Chain, Chains, chain_in
+from gateway.conversations.chain import NO_CHAIN, Chain, Chains, wish_in
 from gateway.proxy.body import serialise
 
 TEXT = "".join(random.Random(1).choice("abcd") for _ in range(5000))
@@ -100,5 +100,5 @@ def test_what_cannot_be_chained_has_no_links(body: dict[str, Any]) -> None:
 
 def test_lone_surrogates_and_large_bodies_are_chained_alike() -> None:
     body = {"prompt": TEXT + "ä" * 2000}
-    assert chain_in(serialise(body), "completion", "k") == (of(body), None)
+    assert wish_in(serialise(body), "completion", "k")[0].chain == of(body)
     assert len(of({"prompt": "\ud800" * 2048}).links) == 2

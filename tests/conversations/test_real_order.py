@@ -1,0 +1,177 @@
+"""Which slot of the bundled llama-server a request gets, and what others do to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.tasks import spawn
+from tests.conversations.test_real_llama_server import ask, cache, entry, words
+from tests.harness import MakeGateway, Running
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+async def tasks(running: Running) -> list[object]:
+    """The number of the last request in each slot."""
+    _, slots = await running.json("GET", "/slots?model=a&autoload=true")
+    return [slot.get("id_task") for slot in slots]
+
+
+def said(seed: int, count: int = 60) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"{seed} " + words(seed, count)}]
+
+
+async def in_flight(running: Running) -> tuple[int, int]:
+    _, answer = await running.json("GET", "/admin/models")
+    (model,) = answer["models"]
+    return model["in_flight"], model["queued"]
+
+
+async def test_request_follows_the_one_that_its_conversation_is_at_work_on(
+    make_gateway: MakeGateway,
+) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    model = entry(parallel=2)
+    model["params"]["ctxSize"] = 4096
+    async with make_gateway({"a": model}, **settings) as running:
+        shared = said(1, 900)  # so long that it is worth waiting for
+        body = {"model": "a", "messages": shared, "max_tokens": 30, "stream": True}
+        async with running.request("POST", "/v1/chat/completions", json=body) as answer:
+            await answer.content.readline()
+            following = [*shared, {"role": "assistant", "content": "So."}, *said(2, 4)]
+            second = spawn(ask(running, "a", following), name="follows")
+            third = spawn(ask(running, "a", said(3)), name="is another one")
+            await third
+            assert not second.done(), "it waits, and another one has the other slot meanwhile"
+            await answer.content.read()
+        _, prompt, cached = await second
+        assert prompt > cached > 900
+
+
+async def test_who_hangs_up_while_it_waits_leaves_every_slot_free(
+    make_gateway: MakeGateway,
+) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry(parallel=2)}, **settings) as running:
+        body = {"model": "a", "messages": said(1), "max_tokens": 100, "stream": True}
+        async with running.request("POST", "/v1/chat/completions", json=body) as answer:
+            await answer.content.readline()
+            second = spawn(ask(running, "a", [*said(1), *said(2, 4)]), name="follows")
+            async with asyncio.timeout(20):
+                while await in_flight(running) != (1, 1):
+                    await asyncio.sleep(0.01)
+            second.cancel()
+            async with asyncio.timeout(20):
+                while await in_flight(running) != (1, 0):
+                    await asyncio.sleep(0.01)
+            await answer.content.read()
+        assert await in_flight(running) == (0, 0)
+        answers = await asyncio.gather(*(ask(running, "a", said(n)) for n in (1, 5)))
+        assert answers[0][2] > 60
+
+
+STRAYS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": said(50), "n": 2}),
+    ("/v1/completions", {"prompt": [words(51, 60), words(52, 60), words(53, 60)]}),
+    ("/v1/completions", {"prompt": words(54, 60), "id_slot": -1}),
+    ("/v1/completions", {"prompt": words(55, 60), "id_slot": 0}),
+    ("/v1/completions", {"prompt": words(56, 60), "id_slot": 3}),
+    ("/v1/messages", {"messages": said(57)}),
+    ("/upstream/a/completion", {"prompt": words(58, 60)}),
+    ("/upstream/a/v1/chat/completions", {"messages": said(59), "n": 2}),
+    ("/upstream/a/slots/0?action=erase", {}),
+    ("/slots/1?action=erase&model=a", {}),
+    ("/tokenize", {"content": words(60, 60)}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), STRAYS)
+async def test_no_request_destroys_what_is_in_a_slot(
+    make_gateway: MakeGateway, path: str, body: dict[str, Any]
+) -> None:
+    """Both slots hold a conversation that isn't saved yet; both go on afterwards."""
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry(parallel=2)}, **settings) as running:
+        histories = [said(1), said(2)]
+        prompts = []
+        for history in histories:
+            text, prompt, _ = await ask(running, "a", history)
+            history += [{"role": "assistant", "content": text}, {"role": "user", "content": "On."}]
+            prompts.append(prompt)
+        sent = {"model": "a", "max_tokens": 4, **body}
+        status, answer = await running.json("POST", path, json=sent)
+        assert status == 200, answer
+        for history, prompt in zip(histories, prompts, strict=True):
+            _, _, cached = await ask(running, "a", history)
+            emptied = path.startswith("/slots/")  # that was an administrator's wish
+            assert cached > prompt - 20 or emptied, "live, or read back"
+
+
+async def test_request_that_names_its_slot_has_it_and_goes_on_there(
+    make_gateway: MakeGateway,
+) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry(parallel=2)}, **settings) as running:
+        for seed, slot in ((1, 1), (2, 1), (3, 1)):
+            before = await tasks(running)
+            await ask(running, "a", said(seed), id_slot=slot)
+            after = await tasks(running)
+            assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
+        _, prompt, cached = await ask(running, "a", said(3))
+        assert cached > prompt - 8, "nothing of it was unknown"
+        _, prompt, cached = await ask(running, "a", said(1), id_slot=0)
+        assert cached > prompt - 8, "read back"
+
+
+async def test_several_answers_to_a_conversation_go_on_with_it(make_gateway: MakeGateway) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry(parallel=3)}, **settings) as running:
+        await ask(running, "a", said(1))
+        body = {"model": "a", "messages": [*said(1), *said(2, 4)], "max_tokens": 4, "n": 2}
+        status, answer = await running.json("POST", "/v1/chat/completions", json=body)
+        assert status == 200, answer
+        _, prompt, cached = await ask(running, "a", [*said(1), *said(2, 4), *said(3, 4)])
+        assert cached > 70
+        assert prompt > cached
+
+
+async def test_what_was_computed_with_other_adapters_is_not_read_back(
+    make_gateway: MakeGateway,
+) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry()}, **settings) as running:
+
+        async def hits(seed: int) -> int:
+            await ask(running, "a", said(seed))
+            _, answer = await running.json("GET", "/admin/models")
+            spared = answer["models"][0]["prompt_cache"]
+            return spared["hits"] if spared is not None else 0
+
+        assert [await hits(seed) for seed in (1, 2, 1)] == [0, 0, 1]
+        status, _ = await running.json("POST", "/lora-adapters?model=a", json=[])
+        assert status == 200
+        assert [await hits(seed) for seed in (2, 1, 2)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_raw_prompt_goes_on_after_another_one(
+    make_gateway: MakeGateway, tokens: bool
+) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry()}, **settings) as running:
+        prompts: list[Any] = [words(1, 320), words(2, 320)]
+        if tokens:
+            asked = [{"model": "a", "content": prompt} for prompt in prompts]
+            told = [await running.json("POST", "/tokenize", json=body) for body in asked]
+            prompts = [answer["tokens"] for _, answer in told]
+        cached = []
+        for prompt in (*prompts, *prompts):
+            body = {"model": "a", "prompt": prompt, "max_tokens": 4}
+            status, answer = await running.json("POST", "/v1/completions", json=body)
+            assert status == 200, answer
+            cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+        assert max(cached[:2]) < 20
+        assert min(cached[2:]) > 300
