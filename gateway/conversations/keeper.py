@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 #: Paths at llama-server that take no ``id_slot``: it chooses the slot itself.
 _CHOOSES: Final = frozenset({"/v1/messages"})
+#: Events of a stream after which all of its prompt has been read, whatever the first ones tell.
+_BEGUN: Final = 3
 #: Seconds that a swap may be delayed by what has to be saved first, at most.
 _LEAVING: Final = 10.0
 
@@ -224,6 +226,7 @@ class Turn:
             seconds=self._seconds(ended),
             promised=self._promised,
             alone=not self._several,
+            begun=ended.events >= _BEGUN,
         )
 
     def _seconds(self, ended: Ended) -> float | None:

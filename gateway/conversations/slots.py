@@ -129,7 +129,7 @@ class ConversationSlots:
         loses = slot.tokens * placing.loses // max(1, slot.chain.size())
         follows = self._line.wanted(slot.chain)  # in another slot, if it is saved
         if slot.unsaved and (follows or loses >= self._shelf.min_tokens):
-            await self._save(slot, self.backend.pool, in_danger=True)
+            await self._save(slot, self.backend.pool, in_danger=True, taken=True)
             self._line.look_again()
         async with slot.lock:
             if placing.restore:
@@ -163,20 +163,22 @@ class ConversationSlots:
         seconds: float | None,
         promised: int | None,
         alone: bool = True,
+        begun: bool = False,
     ) -> None:
         """The request that took ``slot`` is over.
 
         ``prompt``: its tokens, of which ``cached`` had not to be computed, as its answer told;
-        ``None``: there was no whole answer. ``seconds``: until its answer began. Not ``alone``:
-        these are the numbers of several slots.
+        ``None``: there was no whole answer, but it had ``begun`` maybe, so that all of the prompt
+        is there. ``seconds``: until its answer began. Not ``alone``: these are the numbers of
+        several slots.
         """
         slot.last_used = time.monotonic()
-        if prompt is None:
+        if prompt is None and not begun:
             common = chain.common(slot.chain.links)
             kept = Chain(chain.links[:common], chain.sizes[:common])
             slot.hold(kept, owner)
             slot.unsaved = slot.unsaved and common > 0
-        elif not alone:
+        elif prompt is None or not alone:
             slot.hold(chain, owner)
             slot.unsaved = bool(chain.links)
         else:
@@ -193,8 +195,7 @@ class ConversationSlots:
     async def expect_stray(self) -> None:
         """A request is about to be sent that may overwrite any slot which isn't busy."""
         for slot in self._slots:
-            if slot.unsaved and not slot.busy:
-                await self._save_idle(slot)
+            await self._save_idle(slot, in_danger=True)
         self._line.look_again()
 
     def forget_idle(self) -> None:
@@ -242,13 +243,13 @@ class ConversationSlots:
             if owner in (None, slot.owner):
                 slot.unsaved = False
 
-    async def _save_idle(self, slot: Slot) -> None:
+    async def _save_idle(self, slot: Slot, *, in_danger: bool = False) -> None:
         if slot.unsaved and not slot.busy and self.current:
             try:
                 pool = self.backend.pool
             except UpstreamError:
                 return  # it has gone meanwhile
-            await self._save(slot, pool, in_danger=False)
+            await self._save(slot, pool, in_danger=in_danger)
 
     async def leave(self, pool: Upstream, limit: float) -> None:
         """The process is about to be ended: save what isn't, for ``limit`` seconds at most.
@@ -271,20 +272,24 @@ class ConversationSlots:
         except TimeoutError:
             _log.info("model %s: not all of its conversations were saved", self.backend.spec.name)
 
-    async def _save(self, slot: Slot, pool: Upstream, *, in_danger: bool) -> None:
+    async def _save(
+        self, slot: Slot, pool: Upstream, *, in_danger: bool, taken: bool = False
+    ) -> None:
         """Save what is in ``slot``, if it isn't and that is worth it.
 
-        It goes on when whoever waits for it goes away: llama-server does so too.
+        ``in_danger``: else it is lost. ``taken``: by the request for which this is done; never
+        while another is at work there, since llama-server would wait for its end. It goes on when
+        whoever waits for it goes away: llama-server does so too.
         """
         name = f"save slot {slot.number} of {self.backend.spec.name}"
-        saving = spawn(self._save_alone(slot, pool, in_danger=in_danger), name=name)
+        saving = spawn(self._save_alone(slot, pool, in_danger, taken), name=name)
         self._shelf.keep_track(saving)
         await asyncio.shield(saving)
 
-    async def _save_alone(self, slot: Slot, pool: Upstream, *, in_danger: bool) -> None:
+    async def _save_alone(self, slot: Slot, pool: Upstream, in_danger: bool, taken: bool) -> None:
         async with slot.lock:
             shelf = self._shelf
-            if not slot.unsaved or (slot.busy and not in_danger):
+            if not slot.unsaved or (slot.busy and not taken):
                 return
             if slot.tokens < shelf.min_tokens or shelf.off(self.fingerprint) is not None:
                 slot.unsaved = False
