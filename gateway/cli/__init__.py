@@ -37,6 +37,8 @@ COMMANDS: Final = {
     "connect": ("gateway.cli.connect", "show how to set up a client for the gateway"),
     "doctor": ("gateway.cli.doctor", "check the whole machine, and say what to do"),
     "service": ("gateway.cli.service", "install and drive the service of systemd"),
+    "backup": ("gateway.cli.backup", "save configuration, keys and usage in one file"),
+    "restore": ("gateway.cli.restore", "put back what a backup has saved"),
     "migrate": ("gateway.cli.migrate", "take over the folder of LLM-API"),
     "login": ("gateway.cli.login", "save the profile of a gateway elsewhere, with a key"),
     "logout": ("gateway.cli.logout", "delete the profile of a gateway elsewhere"),
@@ -46,7 +48,8 @@ COMMANDS: Final = {
 
 #: What they are for -> commands, in the order of the help.
 GROUPS: Final = {
-    "a gateway of your own": ("init", "check", "serve", "doctor", "service", "migrate", "backup"),
+    "a gateway of your own": ("init", "check", "serve", "doctor", "service"),
+    "moving house": ("migrate", "backup", "restore"),
     "models": ("models", "pull", "load", "unload", "logs"),
     "using it": ("chat", "status", "usage", "connect"),
     "access": ("keys", "tls", "login", "logout"),

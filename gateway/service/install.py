@@ -6,6 +6,7 @@ Everything blocks: it is for the command line.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -104,11 +105,32 @@ class Service:
             (places.config, "conf/gateway.yaml"),
             (places.models, "data/models.json"),
         ):
-            self._make_file(target, skeleton(source).read_text(), 0o640)
+            self._make_file(target, self._in_place(skeleton(source).read_text()), 0o640)
         self._make_file(places.environment, _SECRETS, 0o600)
         if not places.user and not self._dry_run:
-            for mine in (places.config, places.models):
-                shutil.chown(mine, group=ACCOUNT)  # nobody else reads it, nor does it write
+            self._let_account_read()
+
+    def _let_account_read(self) -> None:
+        """Let the service read its configuration and certificate, and neither write them, nor let
+        others read them.
+        """
+        places, tls = self.places, self.settings.tls
+        folder = places.config.parent
+        named = (places.config, places.models, tls.private_key, tls.certificate, tls.ca_chain)
+        for file in named:
+            if file is None or not file.is_relative_to(folder) or not file.is_file():
+                continue  # another program's, like certbot's
+            shutil.chown(file, group=ACCOUNT)
+            file.chmod(0o640)
+            if not file.parent.stat().st_mode & 0o001:
+                shutil.chown(file.parent, group=ACCOUNT)
+                file.parent.chmod(0o750)
+
+    def _in_place(self, text: str) -> str:
+        """Return a new configuration with the places of the service, which commands read there."""
+        text = re.sub(r"^data_dir: data\b", f"data_dir: {self.places.data}", text, flags=re.M)
+        models = f"models_file: {self.places.models}"
+        return re.sub(r"^models_file: data/models.json\b", models, text, flags=re.M)
 
     def _make_file(self, target: Path, text: str, mode: int) -> None:
         if target.exists():

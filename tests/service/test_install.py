@@ -67,13 +67,16 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
     assert machine.run("systemctl", "is-enabled", "llm-gateway").stdout == "enabled\n"
     machine.run("test", "!", "-e", "/var/lib/llm-gateway/first-admin-key.txt")
 
+    # Commands find the service's own keys.
+    assert "admin" in machine.run(GATEWAY, "keys", "list").stdout
+
     # Once more: nothing is restarted.
     pid = machine.property("MainPID")
     machine.run(GATEWAY, "service", "install")
     assert machine.property("MainPID") == pid
 
     # Another port: the socket follows, the key stays.
-    machine.run("sh", "-c", f"echo 'port: 9090' > {CONFIG}")
+    machine.run("sed", "-i", "s/^port: .*/port: 9090/", CONFIG)
     machine.run(GATEWAY, "service", "install")
     assert listeners(machine) == {"127.0.0.1:9090"}
     assert chat(machine, key, 9090) == "length"
@@ -86,11 +89,11 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
 
     # A configuration that is wrong: told, and the service goes on.
     pid = machine.property("MainPID")
-    machine.run("sh", "-c", f"echo 'prt: 9090' > {CONFIG}")
+    machine.run("sed", "-i", "s/^port:/prt:/", CONFIG)
     failed = machine.run(GATEWAY, "service", "upgrade", check=False)
     assert (failed.returncode, "did you mean 'port'?" in failed.stderr) == (1, True)
     assert machine.property("MainPID") == pid
-    machine.run("sh", "-c", f"echo 'port: 9090' > {CONFIG}")
+    machine.run("sed", "-i", "s/^prt:/port:/", CONFIG)
 
     # A new version that doesn't start: the one before runs again.
     (serve,) = venv.glob("lib/python*/site-packages/gateway/cli/serve.py")
@@ -107,6 +110,14 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
     serve.write_text(f"{right}\n# a new version\n")
     machine.run(GATEWAY, "service", "upgrade")
     assert machine.run("readlink", "/opt/llm-gateway/venv").stdout != before
+    assert chat(machine, key, 9090) == "length"
+
+    # Saved, lost with the machine, and restored on an empty one.
+    machine.run(GATEWAY, "backup", "/root/box.backup")
+    machine.run(GATEWAY, "service", "uninstall")
+    machine.run("rm", "-r", "/etc/llm-gateway", "/var/lib/llm-gateway")
+    machine.run(GATEWAY, "restore", "/root/box.backup", "--config", CONFIG)
+    machine.run(GATEWAY, "service", "install")
     assert chat(machine, key, 9090) == "length"
 
     # Removed: data and configuration stay, and their places are told.
