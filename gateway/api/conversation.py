@@ -1,8 +1,11 @@
-"""The conversation of a request, for a model whose slots are saved (``cache`` in gateway.yaml)."""
+"""The conversation of a request: for a model whose slots are saved (``cache`` in gateway.yaml), and
+for one that several servers have.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -11,6 +14,7 @@ from gateway.http.request import Request
 from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.call import Call
 from gateway.proxy.personality import MessageFormat
+from gateway.proxy.resolve import Target
 from gateway.workers import WORKERS, is_small
 
 if TYPE_CHECKING:
@@ -37,6 +41,27 @@ async def turn_of(
     not_saved = request.headers.get(_CACHE, "").strip().lower() == _NOT_SAVED
     chain = NO_CHAIN if not_saved else wish.chain
     return conversations.turn(chain, owner, named=wish.named, several=call.answers > 1)
+
+
+def has_several(target: Target) -> bool:
+    """Return whether several servers have a model, so that a conversation sticks to one."""
+    return len(target.spec.servers) > 1
+
+
+def prefix_of(
+    context: RequestContext, body: Mapping[str, Any], format: MessageFormat
+) -> tuple[bytes, ...]:
+    """Return what tells such a model's server by the conversation that ``body`` goes on with."""
+    return context.services.chains.of(body, format.name, context.principal.key_id).links
+
+
+async def prefix_in(
+    context: RequestContext, raw: bytes, format: MessageFormat
+) -> tuple[bytes, ...]:
+    """Return the same for a large body."""
+    wish: Wish
+    wish, _ = await WORKERS.run(wish_in, raw, format.name, context.principal.key_id)
+    return wish.chain.links
 
 
 async def _wish(conversations: Conversations, body: bytes, format: str, owner: str) -> Wish:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from gateway.access.principal import Principal
-from gateway.api.conversation import turn_of
+from gateway.api.conversation import has_several, prefix_in, prefix_of, turn_of
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
@@ -102,7 +102,10 @@ class JsonRoute:
             body, found, changed, target, rules, context.principal.limits.max_tokens
         )
         sent = serialise(body) if changed else raw
-        return self._call(context, target, raw, sent, found, stream, telling)
+        call = self._call(context, target, raw, sent, found, stream, telling)
+        if target.sent_as is not None and self._generates and has_several(target):
+            call.prefix = prefix_of(context, body, self._format)
+        return call
 
     async def _prepare_aside(
         self, context: RequestContext, raw: bytes, queried: str | None
@@ -118,7 +121,10 @@ class JsonRoute:
         limits = context.principal.limits
         made, body = await WORKERS.run(make, raw, rules, Plan.of(target), limits.max_tokens)
         sent = raw if body is None else body
-        return self._call(context, target, raw, sent, made.found, made.stream, made.telling)
+        call = self._call(context, target, raw, sent, made.found, made.stream, made.telling)
+        if target.sent_as is not None and self._generates and has_several(target):
+            call.prefix = await prefix_in(context, sent, self._format)
+        return call
 
     def _rules(self, context: RequestContext) -> Rules:
         services, route = context.services, self._route

@@ -1,6 +1,8 @@
 """The remote servers that have one model: which of them are up, and who gets a request.
 
-A request goes to the server that is up and has the fewest under way. Where it could not even be
+A request goes to the server that is up and has the fewest under way; one that goes on with a
+conversation to the server that had it last, unless that has too much to do: what it has read of it
+need not be computed again (:mod:`gateway.backends.affinity`). Where it could not even be
 sent, the next one gets it (:mod:`gateway.upstream.retry`); once it has been sent it stays where it
 is, because an answer, and what it costs, may be on its way. While all are down each is tried, since
 that tells at once.
@@ -15,6 +17,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from gateway.backends.affinity import Affinity
 from gateway.backends.logring import LogRing
 from gateway.backends.server import KeyRefused, Server, Tempo
 from gateway.models.endpoints import Endpoint
@@ -85,6 +88,8 @@ class Fleet:
             for number, endpoint in enumerate(every, 1)
         ]
         self._rota = list(self.servers)
+        self._parallel = parallel
+        self._affinity: Affinity[Server] | None = Affinity() if len(every) > 1 else None
 
     @property
     def any_up(self) -> bool:
@@ -108,9 +113,11 @@ class Fleet:
             exchange = await server.send(request, sink)
             if not server.up:
                 server.look_again()
+            if request.prefix and self._affinity is not None:
+                self._affinity.note(request.prefix, server)
             return exchange
 
-        return await self._one_after_the_other(send)
+        return await self._one_after_the_other(send, request.prefix)
 
     async def fetch(
         self, request: UpstreamRequest, *, timeout: float, max_body: int = MAX_BODY
@@ -125,8 +132,10 @@ class Fleet:
 
         return await self._one_after_the_other(fetch)
 
-    async def _one_after_the_other(self, ask: Callable[[Server], Awaitable[T]]) -> T:
-        for server in self._in_order():
+    async def _one_after_the_other(
+        self, ask: Callable[[Server], Awaitable[T]], prefix: tuple[bytes, ...] = ()
+    ) -> T:
+        for server in self._in_order(prefix):
             try:
                 return await ask(server)
             except UpstreamError as error:
@@ -161,16 +170,22 @@ class Fleet:
         self._closed = True
         await asyncio.gather(*(server.close() for server in self.servers))
 
-    def _in_order(self) -> list[Server]:
+    def _in_order(self, prefix: tuple[bytes, ...]) -> list[Server]:
         """Whom to try, in this order.
 
-        Those that are up, idle ones first; behind them those that nobody has looked at yet, for
-        the first of several that answers makes the model ready; if there are neither, all.
+        Those that are up, the one that had ``prefix`` and then idle ones first; behind them those
+        that nobody has looked at yet, for the first of several that answers makes the model ready;
+        if there are neither, all.
         """
         candidates = [server for server in self._rota if server.up is not False] or [
             server for server in self._rota if not server.useless
         ]
         order = sorted(candidates, key=lambda server: (not server.up, server.pool.exchanges))
+        if prefix and self._affinity is not None:
+            up = [server for server in order if server.up]
+            if (known := self._affinity.choose(prefix, up, self._parallel)) is not None:
+                order.remove(known)
+                order.insert(0, known)
         # Of two that are equally busy, the one that was chosen before comes last.
         self._rota.sort(key=lambda server: server in order[:1])
         return order

@@ -143,6 +143,11 @@ class Server:
         # `find`, not `in`: see gateway.proxy.body.
         return self._lines if headers.find(b"Accept-Encoding: ") >= 0 else self._plain_lines
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are at it."""
+        return self.pool.exchanges
+
     def look_again(self) -> asyncio.Event:
         """Have it looked at now; the event is set when that is done."""
         self._wake.set()

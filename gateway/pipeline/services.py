@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.access.accounting import Accounting
 from gateway.access.body_memory import BodyMemory
@@ -11,6 +11,7 @@ from gateway.access.standing import Standing
 from gateway.backends.facts import Headers
 from gateway.backends.scheduler import Scheduler
 from gateway.config.settings import Settings
+from gateway.conversations.chain import Chains
 from gateway.error_log import ErrorLog
 from gateway.http.answer_headers import AnswerHeaders
 from gateway.http.cors import Cors
@@ -28,6 +29,9 @@ from gateway.proxy.template import Templates
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations
 
+#: Messages that are remembered of conversations with models that several servers have.
+_CHAINED: Final = 8192
+
 
 class Services:
     """What the pipeline and the routes of models work with; a request's context leads to it.
@@ -41,6 +45,7 @@ class Services:
         "answer_headers",
         "body_memory",
         "bounds",
+        "chains",
         "conversations",
         "cors",
         "endings",
@@ -80,6 +85,7 @@ class Services:
         self.accounting = accounting
         self.addresses = Addresses()
         self.answer_headers = AnswerHeaders(cors, tls, proxies)
+        self.chains = Chains(_CHAINED)
         self.cors = cors
         self.errors = errors
         self.gate = gate

@@ -99,6 +99,8 @@ class Call(UpstreamRequest):
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
     #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
     heartbeat: float = 10.0
+    #: See :class:`UpstreamRequest`.
+    prefix: tuple[bytes, ...] = ()
     #: What places its conversation in a slot, and the slot that it names then, if it has to.
     turn: Turn | Stray | None = None
     slot: int | None = None

@@ -18,11 +18,12 @@ class UpstreamRequest:
     3.2), and Content-Length or Transfer-Encoding. A ``body`` that is iterated over goes out as it
     comes, once, with ``body_length`` as its Content-Length, or chunked if that is None.
     ``head_timeout``: seconds without any progress, up to the head of the answer, that the backend
-    may take, not counting those that a streamed body is waited for.
+    may take, not counting those that a streamed body is waited for. ``prefix``: the chain of hashes
+    of its conversation, where several servers have the model.
     """
 
     # Whoever has more to remember of a request adds to it (gateway.proxy.call): one object less.
-    __slots__ = ("body", "body_length", "head_timeout", "headers", "method", "target")
+    __slots__ = ("body", "body_length", "head_timeout", "headers", "method", "prefix", "target")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class UpstreamRequest:
         body: bytes | AsyncIterable[bytes] | None = None,
         body_length: int | None = None,
         head_timeout: float | None = None,
+        prefix: tuple[bytes, ...] = (),
     ) -> None:
         self.method = method
         self.target = target
@@ -39,6 +41,7 @@ class UpstreamRequest:
         self.body = body
         self.body_length = body_length
         self.head_timeout = head_timeout
+        self.prefix = prefix
 
     @property
     def body_is_here(self) -> bool:

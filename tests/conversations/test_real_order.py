@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.models.paths import resolve_model_path
 from gateway.tasks import spawn
 from tests.conversations.test_real_llama_server import ask, cache, entry, words
-from tests.harness import MakeGateway, Running
+from tests.harness import DEMO_GGUF, MakeGateway, Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -71,6 +77,58 @@ async def test_who_hangs_up_while_it_waits_leaves_every_slot_free(
         assert await in_flight(running) == (0, 0)
         answers = await asyncio.gather(*(ask(running, "a", said(n)) for n in (1, 5)))
         assert answers[0][2] > 60
+
+
+@contextlib.asynccontextmanager
+async def llama_server(log: Path) -> AsyncIterator[str]:
+    """The address of a llama-server with one slot, as others start it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = await asyncio.to_thread(resolve_model_path, DEMO_GGUF, Path("unused"))
+    arguments = ["--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "gateway.backends.bundled", *arguments]
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *command, "--ctx-size", "2048", "--parallel", "1", stdout=out, stderr=out
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_conversations_stick_to_the_servers_elsewhere_that_have_read_them(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with (
+        llama_server(tmp_path / "one.log") as one,
+        llama_server(tmp_path / "two.log") as two,
+        make_gateway({"a": {"url": [one, two], "parallel": 2}}) as running,
+    ):
+        await until_both_are_up(running)
+        histories = [said(n) for n in (1, 2)]
+        for turn in range(4):
+            # Where they took turns, the one that begins here would change servers each time.
+            for history in histories if turn % 2 == 0 else histories[::-1]:
+                text, prompt, cached = await ask(running, "a", history)
+                assert turn == 0 or cached > prompt - 30
+                history += [
+                    {"role": "assistant", "content": text},
+                    {"role": "user", "content": "On."},
+                ]
+
+
+async def until_both_are_up(running: Running) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            await running.json("POST", "/models/load", json={"model": "a"})
+            _, answer = await running.json("GET", "/admin/models")
+            (model,) = answer["models"]
+            if [server["up"] for server in model["servers"]] == [True, True]:
+                return
+            await asyncio.sleep(0.2)
 
 
 STRAYS: list[tuple[str, dict[str, Any]]] = [

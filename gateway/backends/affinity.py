@@ -1,0 +1,61 @@
+"""Which of several servers had the beginning of a conversation last. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+from gateway.bounded_cache import BoundedCache
+
+#: Turns of conversations that are remembered for one model.
+_KEPT: Final = 8192
+#: Times as many requests as servers have on average that one may have for the sake of its
+#: conversations ("consistent hashing with bounded loads", Mirrokni et al.).
+_OVER: Final = 1.25
+
+
+class Loaded(Protocol):
+    """A server, and how many requests are at it."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+
+ServerT = TypeVar("ServerT", bound=Loaded)
+
+
+class Affinity(Generic[ServerT]):
+    """Remembers where each turn of a conversation went: by the last link of its chain.
+
+    The next turn has that link in its own chain, before what is new. A beginning that many
+    conversations have in common (a system prompt, tools) was no whole turn, and draws nobody.
+    """
+
+    def __init__(self, most: int = _KEPT) -> None:
+        self._last: BoundedCache[bytes, ServerT] = BoundedCache(most)
+
+    def note(self, prefix: Sequence[bytes], server: ServerT) -> None:
+        """The turn with the chain ``prefix`` has gone to ``server``."""
+        if prefix:
+            self._last[prefix[-1]] = server
+
+    def choose(
+        self, prefix: Sequence[bytes], servers: Sequence[ServerT], parallel: int
+    ) -> ServerT | None:
+        """Return which of ``servers`` has most of ``prefix``, unless it has too much to do.
+
+        ``parallel``: requests that all of them are to have at once.
+        """
+        last = self._last.get
+        for link in reversed(prefix):
+            if (server := last(link)) is not None and server in servers:
+                return server if _has_room(server, servers, parallel) else None
+        return None
+
+
+def _has_room(server: Loaded, servers: Sequence[Loaded], parallel: int) -> bool:
+    count = len(servers)
+    average = (sum(other.in_flight for other in servers) + 1) / count
+    most = min(math.ceil(_OVER * average), math.ceil(parallel / count))
+    return server.in_flight < most
