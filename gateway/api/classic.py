@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
+from gateway.api.conversation import turn_of
 from gateway.api.inference import JsonRoute, chosen_by, resolve
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
@@ -22,11 +23,12 @@ from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.pipeline.events import Board, endless, event_stream, is_due, patience
 from gateway.pipeline.metered import Metered
-from gateway.pipeline.reading import json_body
+from gateway.pipeline.reading import adapted, json_body
 from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.ask import texts
 from gateway.proxy.body import serialise
+from gateway.proxy.personality import CHAT
 from gateway.proxy.resolve import Active, model_name
 from gateway.proxy.routes import route_at
 from gateway.scope import Scope
@@ -175,6 +177,8 @@ class ClassicHandlers:
         context = request[CONTEXT]
         # Who asks reads text: the call of a tool would be an empty answer.
         call = await _CHAT.prepare(context, serialise(body), tools=False)
+        if context.services.conversations is not None:
+            call.turn = await turn_of(adapted(request)[0], context, call, CHAT)
         client, streamed = context.services.proxies.client(request), _is_streamed(request)
         with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
             pieces = context.services.standing.within(

@@ -62,6 +62,7 @@ class JsonRoute:
         self._rewrite = with_responses if route.format is CHAT and not unqueued else None
         self._numbered = route.format is RESPONSES and not unqueued
         self._send = answer_unqueued if unqueued else send
+        self._takes_slot = not unqueued
         self._generates = route.streams and not unqueued
 
     async def __call__(self, request: Request, context: RequestContext) -> Answer:
@@ -73,8 +74,11 @@ class JsonRoute:
         except NotJson as error:
             raise no_json(request.headers, error) from None
         del raw  # not kept: a stream lives for minutes, and prompts are long
-        if context.services.conversations is not None and self._generates:
-            call.turn = await turn_of(request, context, call, self._format)
+        if (conversations := context.services.conversations) is not None and self._takes_slot:
+            if self._generates:
+                call.turn = await turn_of(request, context, call, self._format)
+            elif call.renamed is None:
+                call.turn = conversations.stray()
         return await self._send(request, context, call)
 
     async def prepare(

@@ -44,6 +44,8 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
                     call.prepare = None
                 if scheduler.suspects:
                     await refuse_suspects(scheduler, outcome.key, model, call.target, call.body)
+                if call.turn is not None:
+                    call.slot = await call.turn.begin(backend, call.target, lease)
                 flight = backend.flights.begin(call.target, call.body)
                 async with contextlib.aclosing(_once(backend, call, flight, outcome)) as pieces:
                     async for piece in pieces:
@@ -62,6 +64,9 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
                     heard=outcome.events > 0,
                 )
                 outcome.sent = None
+            finally:
+                if call.turn is not None:
+                    call.turn.end(outcome)
 
 
 async def _once(
@@ -71,7 +76,7 @@ async def _once(
     exchange: Exchange | None = None
     chosen = complete = False
     try:
-        exchange = await backend.pool.send(call, sink)
+        exchange = await backend.pool.send(call.request(), sink)
         flight.exchange = exchange
         outcome.sent = call
         async for event in _events(sink):

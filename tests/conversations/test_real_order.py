@@ -168,6 +168,37 @@ async def test_no_request_destroys_what_is_in_a_slot(
             assert cached > prompt - 20 or emptied, "live, or read back"
 
 
+async def test_question_of_an_old_client_destroys_no_conversation(
+    make_gateway: MakeGateway,
+) -> None:
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": entry()}, **settings) as running:
+        text, prompt, _ = await ask(running, "a", said(1))
+        query = "/chat/ask?question=" + words(2, 60).replace(" ", "+")
+        async with running.request("GET", query) as answer:
+            assert answer.status == 200
+            await answer.read()
+        history = [*said(1), {"role": "assistant", "content": text}, *said(3, 4)]
+        _, _, cached = await ask(running, "a", history)
+        assert cached > prompt - 8
+        _, _, cached = await ask(running, "a", [{"role": "user", "content": words(2, 60)}])
+        assert cached > 60, "and is one itself"
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+async def test_embeddings_of_a_model_that_also_writes_destroy_no_conversation(
+    make_gateway: MakeGateway, parallel: int
+) -> None:
+    model = entry(parallel=parallel, extraArgs=["--embeddings", "--pooling", "mean"])
+    async with make_gateway({"a": model}, llama_server="auto", cache=cache()) as running:
+        _, prompt, _ = await ask(running, "a", said(1))
+        body = {"model": "a", "input": [words(seed, 60) for seed in (2, 3, 4)]}
+        status, _ = await running.json("POST", "/v1/embeddings", json=body)
+        assert status == 200
+        _, _, cached = await ask(running, "a", said(1))
+        assert cached > prompt - 8
+
+
 async def test_request_that_names_its_slot_has_it_and_goes_on_there(
     make_gateway: MakeGateway,
 ) -> None:
