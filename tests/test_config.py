@@ -98,7 +98,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ("{? [a]: 1}", "not valid YAML"),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> None:
+def test_unreadable_file_is_told_with_the_reason(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     assert words in problems(file)
@@ -151,14 +151,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> Non
         ("tls: {acme: {domains: [a.example], agree_tos: true, challenge: dns-01}}", "must be 'ht"),
     ],
 )
-def test_what_is_meant(tmp_path: Path, text: str, words: str) -> None:
+def test_mistake_in_yaml_is_explained(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     assert words in problems(file)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "fe80::1%eth0", "box.lan", "my_box"])
-def test_what_can_be_listened_on(tmp_path: Path, host: str) -> None:
+def test_every_kind_of_host_is_taken(tmp_path: Path, host: str) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(f"host: '{host}'\n")
     assert load_settings(file, environ={}).settings.host == host
@@ -225,7 +225,7 @@ def test_a_wrong_variable_is_told_what_it_may_mean(tmp_path: Path) -> None:
     assert "environment: LLM_GATEWAY_PROT: unknown key, did you mean 'port'?" in text
 
 
-def test_what_is_right_beside_what_is_wrong(tmp_path: Path) -> None:
+def test_right_settings_beside_wrong_ones_are_read(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "port: 70000\nhost: 127.0.0.9\nmodels_file: m.json\nnonsense: 1\n"
@@ -245,7 +245,7 @@ def test_what_is_right_beside_what_is_wrong(tmp_path: Path) -> None:
     assert any(key.startswith("tls.acme") for key in keys)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file_is_told_with_what_makes_one(tmp_path: Path) -> None:
     assert "there is no such file; `llm-gateway init" in problems(tmp_path / "nothing.yaml")
 
 
@@ -263,7 +263,7 @@ def test_sizes_and_durations_have_units() -> None:
             parse_size(wrong)
 
 
-def test_names_and_networks(tmp_path: Path) -> None:
+def test_names_and_networks_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "allowed_hosts: [Box.Example.com, '*.example.com', '*']\n"

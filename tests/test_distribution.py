@@ -60,7 +60,7 @@ def test_the_distribution_has_a_name_of_its_own_and_the_command_keeps_its() -> N
     assert not [wanted for wanted in distribution.requires or () if "gateway" in wanted]
 
 
-def test_the_pythons_it_is_said_to_run_on() -> None:
+def test_supported_pythons_are_the_same_everywhere() -> None:
     versions = [
         kind.rpartition(" ")[2] for kind in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", kind)
     ]

@@ -138,7 +138,7 @@ def terminal(*command: str | Path, cwd: Path, until: str) -> tuple[str, int]:
         os.close(ours)
 
 
-def test_the_first_start_without_any_model(tmp_path: Path) -> None:
+def test_first_start_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     config = project(tmp_path / "p", {})
     (tmp_path / "p/data/models.json").unlink()
     command = (COMMAND, "serve", "--port", "0", "--config", config)
@@ -171,7 +171,7 @@ def test_models_that_come_later_are_taken_up(serve: Serve, tmp_path: Path) -> No
     assert served.stop() == 0
 
 
-def test_a_folder_that_comes_later_too(serve: Serve, tmp_path: Path) -> None:
+def test_models_in_a_folder_made_later_are_taken_up(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "elsewhere/models.json"
     config = project(tmp_path / "p", {}, llama_server=str(FAKE), models_file=str(file))
     served = serve("--config", str(config))
@@ -220,7 +220,7 @@ def test_a_key_that_nobody_could_read_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_a_configuration_that_is_not_there(tmp_path: Path, command: str) -> None:
+def test_missing_configuration_is_told_with_what_makes_one(tmp_path: Path, command: str) -> None:
     ended = subprocess.run(
         [COMMAND, command, "--config", "conf/none.yaml"],
         cwd=tmp_path,
@@ -236,7 +236,7 @@ def test_a_configuration_that_is_not_there(tmp_path: Path, command: str) -> None
     assert "Traceback" not in ended.stderr
 
 
-def test_the_link_of_the_first_start_and_the_address_later(serve: Serve, tmp_path: Path) -> None:
+def test_only_the_first_start_prints_a_link_with_the_key(serve: Serve, tmp_path: Path) -> None:
     """The key is in the fragment, and nowhere but on stdout: no log, here or below data/."""
     ensure_built()
     config = project(tmp_path / "p", {})
@@ -261,7 +261,7 @@ def test_the_link_of_the_first_start_and_the_address_later(serve: Serve, tmp_pat
     assert later.stop() == 0
 
 
-def test_where_the_page_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greeting_says_where_the_page_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(greeting_module, "is_built", lambda: True)
     assert row(told(), "in a browser") == f"{HERE}/"
     assert row(told(page=False), "in a browser") == f"{HERE}/ui/"

@@ -79,7 +79,9 @@ async def test_a_broken_file_is_an_error_only_where_there_was_no_good_one(
     assert caplog.messages == ["models.json is in order again"]
 
 
-async def test_a_file_that_a_link_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_change_behind_a_link_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of changes there nothing is told: the folder of the link stays as it is."""
     monkeypatch.setattr(library, "_LOOK_ANYWAY_MS", 100)
     real, link = tmp_path / "real/mine.json", tmp_path / "data/models.json"

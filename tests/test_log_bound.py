@@ -170,7 +170,7 @@ def test_the_bucket_gives_so_many_and_then_some_a_second() -> None:
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
 
 
-def test_whose_lines_are_bounded() -> None:
+def test_only_lines_of_strangers_are_bounded() -> None:
     assert is_a_strangers("-", 401)
     assert is_a_strangers("-", 200)  # /ping
     assert is_a_strangers("anonymous", 403)

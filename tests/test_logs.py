@@ -133,7 +133,9 @@ def test_only_warnings_are_logged_if_wanted(serve: Serve, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("name", "value"), [("LEVEL", "loud"), ("FORMAT", "xml")])
-def test_what_is_no_level_or_format(serve: Serve, tmp_path: Path, name: str, value: str) -> None:
+def test_wrong_level_or_format_is_refused(
+    serve: Serve, tmp_path: Path, name: str, value: str
+) -> None:
     config = project(tmp_path / "p", {})
     served = serve("--config", str(config), env={f"LLM_GATEWAY_LOG__{name}": value})
     assert served.process.wait(20) == 1

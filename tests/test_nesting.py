@@ -36,7 +36,7 @@ def test_it_counts_as_a_parser_does(value: Any, escape: bool, piece: int) -> Non
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"[{\\"\\\\":[1,'])
-def test_a_text_without_an_end(opening: bytes) -> None:
+def test_depth_of_an_unfinished_text_is_counted(opening: bytes) -> None:
     levels = opening.count(b":") or 1
     levels += opening.endswith(b"[1,")
     fits = opening * (MAX_DEPTH // levels)

@@ -116,7 +116,7 @@ def test_keys_in_the_query_are_told_only_where_they_work() -> None:
         ("/admin/keys", ["name"]),
     ],
 )
-def test_what_a_body_must_have(path: str, required: list[str]) -> None:
+def test_required_fields_of_a_body_are_told(path: str, required: list[str]) -> None:
     body = operation("POST", path)["requestBody"]
     assert body["content"]["application/json"]["schema"]["required"] == required
 

@@ -98,7 +98,7 @@ STRANGE = {
 }
 
 
-async def test_bodies_that_a_fuzzer_has_no_idea_of(
+async def test_malformed_bodies_are_no_server_error(
     make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = {"a": fake_model(tmp_path, personalities={"poet": "You rhyme."})}

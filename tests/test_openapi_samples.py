@@ -77,7 +77,7 @@ def test_each_sample_runs(
     assert word in printed
 
 
-def test_what_has_signs_of_a_shell_and_of_strings(tmp_path: Path) -> None:
+def test_sample_with_quotes_and_shell_signs_is_escaped(tmp_path: Path) -> None:
     text = """it's "so": $HOME `id` \\ <b>${x} Grüße"""
     example = Example("POST", "/x", query={"q": "a b&c"}, body={"text": text})
     curl, python, javascript = (one["source"] for one in samples(example))

@@ -44,7 +44,7 @@ def private(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("open_to_all")
-def test_what_is_made(tmp_path: Path) -> None:
+def test_files_and_folders_are_made_private(tmp_path: Path) -> None:
     make_folder(tmp_path / "a/b/c")
     write_private(tmp_path / "a/b/text", "text")
     with open_private(tmp_path / "a/b/c/lock") as stream:
@@ -111,7 +111,7 @@ def test_a_first_start_closes_the_data_folder_of_a_clone(
         (0o755, "more", 0o755),  # a home folder
     ],
 )
-def test_what_is_closed_to_others(
+def test_folder_of_our_own_is_closed_to_others(
     tmp_path: Path, before: int, within: str | None, after: int
 ) -> None:
     folder = tmp_path / "data"
@@ -136,9 +136,7 @@ def test_record_of_a_child_is_private(serve: Callable[..., Served], tmp_path: Pa
 
 
 @pytest.mark.usefixtures("open_to_all")
-def test_all_that_commands_and_use_leave_behind(
-    serve: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_everything_left_by_use_is_private(serve: Callable[..., Served], tmp_path: Path) -> None:
     """Certificates and chains are public, and lie in a folder that isn't."""
     root, runtime, cache = tmp_path / "project", tmp_path / "runtime", tmp_path / "cache"
     runtime.mkdir(mode=0o700)

@@ -127,7 +127,7 @@ async def test_names_of_others_are_sent_nowhere(port: int, host: str, ours: bool
     assert (status, bool(location)) == ((308, True) if ours else (421, False))
 
 
-async def test_the_names_that_a_certificate_is_to_be_for() -> None:
+async def test_redirect_leads_to_names_of_a_certificate_to_come() -> None:
     acme = AcmeSettings(domains=("soon.example.com",), agree_tos=True)
     app = build_redirect(Settings(tls=TlsSettings(acme=acme)), TlsState(), 443)
     runner = web.AppRunner(app)
@@ -159,7 +159,7 @@ async def test_odd_targets_are_sent_nowhere(port: int, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["/%u0041", "/a%", "/%ff", "/a%zz?x"])
 @pytest.mark.parametrize("folder", ["", "/.well-known/acme-challenge"])
-async def test_paths_that_have_no_one_meaning(port: int, folder: str, target: str) -> None:
+async def test_ambiguous_path_is_refused(port: int, folder: str, target: str) -> None:
     status, location, body = await ask(port, folder + target, "Host: box.example.com")
     assert (status, location) == (400, "")
     assert body.startswith("the path ")
@@ -223,7 +223,7 @@ async def test_the_usual_port_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("public", "suffix"), [(443, ""), (8443, ":8443")])
-async def test_the_port_that_clients_know(
+async def test_redirect_names_the_public_port(
     make_gateway: MakeGateway, tmp_path: Path, public: int, suffix: str
 ) -> None:
     made = self_signed(["127.0.0.1", "box.example.com"], tmp_path / "ssl")
@@ -289,7 +289,9 @@ def test_a_target_that_passes_is_harmless_in_a_header(text: str) -> None:
         ([], False, False),
     ],
 )
-def test_who_is_promised_https_for_ever(names: list[str], local: bool, promised: bool) -> None:
+def test_only_public_names_are_promised_https_for_ever(
+    names: list[str], local: bool, promised: bool
+) -> None:
     state = TlsState()
     state.serves(names, local=local)
     assert state.hsts == ("max-age=31536000" if promised else None)

@@ -113,7 +113,9 @@ def test_leavings_in_another_place_are_removed(
     assert not following.folder.exists()
 
 
-def test_many_that_start_and_end_at_once(tmp_path: Path, places: Path) -> None:
+def test_gateways_that_start_at_once_leave_each_others_folders_alone(
+    tmp_path: Path, places: Path
+) -> None:
     """Nobody's folder is taken for one that was left behind, not even while it is being made."""
 
     def live(number: int) -> None:
@@ -171,7 +173,7 @@ def test_a_folder_that_others_may_enter_is_closed(tmp_path: Path, places: Path) 
     runtime.close()
 
 
-def test_paths_that_are_too_long_for_sockets(
+def test_too_long_a_path_for_a_socket_is_avoided(
     tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = tmp_path / ("x" * 80)

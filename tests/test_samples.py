@@ -34,7 +34,7 @@ def test_nothing_is_told_of_nothing() -> None:
     assert Samples().last is None
 
 
-def test_a_device_that_was_not_looked_at_all_the_time() -> None:
+def test_gaps_of_a_device_do_not_count_in_its_average() -> None:
     one = merged(
         [
             Sample(1, (("RAM", 5), ("CUDA0", 7)), gateway=3, models=None, running=2),
@@ -45,7 +45,7 @@ def test_a_device_that_was_not_looked_at_all_the_time() -> None:
     assert (one.gateway, one.models, one.running, one.waiting) == (3, None, 2, 4)
 
 
-def test_a_clock_that_is_set_back() -> None:
+def test_clock_set_back_drops_samples_of_the_future() -> None:
     samples, now = filled(2 * COARSE)
     samples.add(Sample(now - COARSE - 35, running=9))
     _, kept = samples.since(START, now)

@@ -42,7 +42,7 @@ async def run(at_work: Workers, source: str, size: int = 5 * 2**20) -> Any:
     return (await at_work.run(with_data, padded(source, size), eval, 0))[0]
 
 
-async def test_where_it_is_done(at_work: Workers) -> None:
+async def test_size_of_the_work_decides_where_it_is_done(at_work: Workers) -> None:
     here = os.getpid(), threading.get_ident()
     where = "(__import__('os').getpid(), __import__('threading').get_ident())"
     at_once, thread, process = [await run(at_work, where, size) for size in SIZES]

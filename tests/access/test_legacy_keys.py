@@ -43,7 +43,7 @@ def problems_of(content: Any) -> list[str]:
     return [f"{problem.key}: {problem.message}" for problem in caught.value.problems]
 
 
-def test_what_llm_api_writes() -> None:
+def test_file_that_llm_api_writes_is_read_whole() -> None:
     file = parse_legacy(WRITTEN_BY_LLM_API.encode(), "authKeys.json")
     assert file == LegacyFile(
         (
@@ -154,7 +154,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
         (b'{"3f9a8b7c6d5e4f3a": {}, "3f9a8b7c6d5e4f3a": {}}', "holds the same name twice"),
     ],
 )
-def test_what_is_no_json(data: bytes, said: str) -> None:
+def test_file_that_is_no_json_is_refused_without_repeating_it(data: bytes, said: str) -> None:
     with pytest.raises(InvalidFiles, match=said) as caught:
         parse_legacy(data, "authKeys.json")
     assert "3f9a" not in str(caught.value)

@@ -145,7 +145,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Worl
             assert "Traceback" not in "".join(served.log)
 
 
-def test_a_stream_read_by_a_page_of_another_origin(world: World) -> None:
+def test_page_of_an_allowed_origin_reads_a_stream(world: World) -> None:
     """A preflight, because of the key; headers and the first piece while the rest is to come."""
     mine = world.page("my-app.pages.example")
     began = mine.evaluate(BEGIN, [world.served.url, world.limited_key()])

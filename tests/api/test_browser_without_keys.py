@@ -117,7 +117,7 @@ def test_pages_of_others_can_administrate_nothing(served: Served, browser: Brows
     assert not loaded(served)
 
 
-def test_a_name_that_was_made_to_lead_here(served: Served, browser: Browser) -> None:
+def test_name_that_was_rebound_to_this_machine_is_refused(served: Served, browser: Browser) -> None:
     """DNS rebinding: for the browser, page and gateway are of one origin."""
     port = served.url.rpartition(":")[2]
     page(browser, f"{served.url}/ping").evaluate(ASK, ["/loadModel", LOAD])

@@ -90,7 +90,9 @@ async def test_a_choice_is_the_keys_own(make_gateway: MakeGateway, tmp_path: Pat
         assert await meant(running, one) == "a"
 
 
-async def test_the_only_model_there_is(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_only_model_there_is_is_meant_without_a_name(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway(models(tmp_path, "a")) as running:
         key = await plain(running)
         for name in ("NotNeeded", "", None):
@@ -210,7 +212,9 @@ async def test_loading_is_a_request_and_a_failed_one_is_not(
         assert await told(running, key) == ("a", None)
 
 
-async def test_who_may_start_again_what_failed(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_only_an_administrator_starts_again_what_failed(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """A model that died too often stays down until an administrator loads it."""
     async with make_gateway({"bad": fake_model(tmp_path, exit=3)}) as running:
         key = await plain(running)

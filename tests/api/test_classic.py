@@ -110,7 +110,7 @@ async def test_a_broken_models_json_is_told_everywhere(
             assert await running.json("GET", "/ready", key=None) == (200, {"status": "ready"})
 
 
-async def test_status_while_models_load(
+async def test_status_tells_the_queue_and_the_load(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "PAUSE", 0.4)
@@ -138,7 +138,7 @@ async def test_status_while_models_load(
         assert (await until(response, "Idle"))["waiting"] == []
 
 
-async def test_status_of_the_models_that_a_key_may_use(
+async def test_status_tells_only_of_models_that_a_key_may_use(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     models = {"m": fake_model(tmp_path, chunks=2), "n": fake_model(tmp_path, chunks=2)}
@@ -297,7 +297,7 @@ async def test_load_model_waits_until_the_model_is_ready(
 CLASSIC = ("/loadModel", "/unloadModel", "/models/load", "/models/unload")
 
 
-async def test_a_model_that_is_no_text(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_model_that_is_no_text_is_refused(make_gateway: MakeGateway, tmp_path: Path) -> None:
     """Also 0 and [], which mean nothing in Python, but nothing that a client may mean."""
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         await running.chat("m")

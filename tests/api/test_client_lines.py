@@ -19,7 +19,7 @@ from gateway.tls import self_signed
 from tests.harness import MakeGateway, fake_model
 
 
-async def test_lines_for_every_client_with_the_key_that_asks(
+async def test_every_client_gets_lines_with_the_key_that_asks(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     models = {
@@ -64,7 +64,7 @@ async def test_lines_for_every_client_with_the_key_that_asks(
         ("key=llmgw_a_key_in_an_address", 400, "key"),
     ],
 )
-async def test_what_is_refused(
+async def test_wrong_question_for_lines_is_refused_by_its_name(
     make_gateway: MakeGateway, tmp_path: Path, query: str, status: int, param: str
 ) -> None:
     async with make_gateway({"a": fake_model(tmp_path)}) as running:
@@ -110,7 +110,7 @@ async def run(script: str, home: Path, *command: str) -> str:
     return said.decode()
 
 
-async def test_lines_that_make_a_client_trust_an_authority_of_its_own(
+async def test_lines_make_a_client_trust_the_local_authority(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     home = tmp_path / "a home"

@@ -45,7 +45,9 @@ def test_anthropics_client_gets_a_stream(claude: anthropic.Anthropic) -> None:
     assert "".join(pieces) == final.content[0].text  # type: ignore[union-attr]
 
 
-async def test_a_stream_of_messages_that_breaks(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_broken_stream_of_messages_raises_in_anthropics_client(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     models = {"m": fake_model(tmp_path, **{"break": len(LAST_OF_MESSAGES)})}
     options: dict[str, Any] = {"max_tokens": 3, "messages": QUESTION, "stream": True}
     async with (
@@ -150,7 +152,7 @@ def test_openais_client_gets_a_completion(demo: Served) -> None:
         assert len([chunk for chunk in stream if chunk.choices[0].text]) > 2
 
 
-def test_what_is_passed_through(demo: Served) -> None:
+def test_schema_logprobs_n_stop_and_seed_are_passed_through(demo: Served) -> None:
     """JSON schema, logprobs, n, stop, seed."""
     schema = {
         "type": "object",

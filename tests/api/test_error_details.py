@@ -36,7 +36,7 @@ async def said(running: Running, method: str, path: str, **options: Any) -> tupl
 
 
 @pytest.mark.parametrize("path", CHATS)
-async def test_a_failed_load_in_every_dialect(
+async def test_failed_load_is_told_in_every_dialect_without_paths(
     make_gateway: MakeGateway, tmp_path: Path, path: str
 ) -> None:
     lost = fake_model(tmp_path)
@@ -85,7 +85,7 @@ async def test_stream_tells_details_of_a_death_to_administrators_only(
                 assert (request_id.encode() in line) is not whole
 
 
-async def test_a_load_that_fails_behind_an_open_stream(
+async def test_load_that_fails_behind_an_open_stream_tells_details_to_administrators_only(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     models = {"bad": fake_model(tmp_path, never_healthy=1)}

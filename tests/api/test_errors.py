@@ -144,7 +144,9 @@ async def test_each_route_wants_a_key_that_may_use_it(
         assert status == 401, "a key in the query is for GET only"
 
 
-async def test_model_file_that_does_not_exist(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_missing_model_file_is_told_and_others_are_served(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     lost = fake_model(tmp_path)
     lost["params"]["model"] = "TheBloke\\nowhere.gguf"
     async with make_gateway({"lost": lost, "good": fake_model(tmp_path)}) as running:
@@ -178,7 +180,7 @@ async def test_llama_server_that_exits_at_once_is_told(
         await still_serves(running)
 
 
-async def test_backend_that_answers_garbage(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_garbage_of_a_backend_is_a_502(make_gateway: MakeGateway, tmp_path: Path) -> None:
     models = {"bad": fake_model(tmp_path, garbage=1), "good": fake_model(tmp_path)}
     async with make_gateway(models) as running:
         status, answer = await running.chat("bad")
@@ -239,7 +241,7 @@ async def test_broken_models_json_keeps_the_last_good_one(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_llama_server_that_has_no_time(
+async def test_refusal_of_a_busy_llama_server_keeps_its_status_and_says_when(
     make_gateway: MakeGateway, tmp_path: Path, status: int, stream: bool
 ) -> None:
     models = {"m": fake_model(tmp_path, refuses=status)}
@@ -253,7 +255,7 @@ async def test_a_llama_server_that_has_no_time(
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/loadModel"])
-async def test_what_is_no_json_and_does_not_say_so(
+async def test_body_of_another_content_type_is_refused(
     make_gateway: MakeGateway, tmp_path: Path, path: str
 ) -> None:
     async with make_gateway({"good": fake_model(tmp_path)}) as running:

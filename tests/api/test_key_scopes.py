@@ -150,7 +150,7 @@ async def test_expired_and_revoked_keys_are_refused_by_a_running_gateway(running
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-async def test_bytes_that_are_no_text(running: Running) -> None:
+async def test_key_of_bytes_that_are_no_text_is_refused(running: Running) -> None:
     host, _, port = running.url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     for name in (b"Authorization: Bearer ", b"X-Api-Key: "):

@@ -233,7 +233,7 @@ async def test_what_claude_code_puts_first_costs_no_cache(running: Running, bloc
 # --- the real clients ----------------------------------------------------------------------
 
 
-async def test_what_codex_sends(running: Running) -> None:
+async def test_what_codex_sends_is_answered(running: Running) -> None:
     """Two texts of a developer before the user's words, and one in a later turn."""
     async with running.openai() as client:
         developer = {"type": "message", "role": "developer"}

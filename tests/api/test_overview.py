@@ -110,7 +110,9 @@ async def test_it_can_be_followed(running: Running) -> None:
         assert (status, answer["error"]["param"]) == (400, "every")
 
 
-async def test_how_much_of_a_model_is_loaded(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_status_tells_how_much_of_a_model_is_loaded(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """By what its process has read: the same for every key, in GET /status."""
     model = fake_model(tmp_path, reads=0.05, start_delay=4)
     with Path(model["params"]["model"]).open("wb") as file:

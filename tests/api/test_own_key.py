@@ -43,7 +43,7 @@ def used(running: Running, key_id: str, *, days_ago: int = 0, model: str = "m") 
     accounting.add(*Record(at, key_id, model, None, 200, Usage(30, 12), 0.5, route))
 
 
-async def test_what_a_key_may_do_and_what_is_left(running: Running) -> None:
+async def test_key_sees_what_it_may_do_and_what_is_left(running: Running) -> None:
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     key_id, key = await key_of(
         running,
@@ -84,7 +84,7 @@ async def test_what_a_key_may_do_and_what_is_left(running: Running) -> None:
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def test_an_admin_key_without_limits(running: Running) -> None:
+async def test_admin_key_without_limits_sees_none(running: Running) -> None:
     _, told = await running.json("GET", "/key")
     assert (told["name"], told["admin"], told["models"]) == ("test", True, None)
     assert (told["limits"], told["left"], told["expires"]) == ({}, {}, None)

@@ -83,7 +83,7 @@ async def test_it_arrives_unpacked(make_gateway: MakeGateway, tmp_path: Path, co
 
 
 @pytest.mark.parametrize("coding", ["Identity", ""])
-async def test_what_is_not_packed_at_all(
+async def test_body_in_no_coding_is_taken_as_it_is(
     make_gateway: MakeGateway, tmp_path: Path, coding: str
 ) -> None:
     async with make_gateway({"m": hearing(tmp_path)}) as running:
@@ -154,7 +154,9 @@ async def test_it_is_refused_before_it_comes(make_gateway: MakeGateway, tmp_path
 
 
 @each_coding
-async def test_what_is_damaged(make_gateway: MakeGateway, tmp_path: Path, coding: str) -> None:
+async def test_damaged_body_is_refused(
+    make_gateway: MakeGateway, tmp_path: Path, coding: str
+) -> None:
     packed = PACKERS[coding](json.dumps(BODY).encode())
     headers = {"Content-Encoding": coding}
     async with make_gateway({"m": hearing(tmp_path)}) as running:
@@ -189,7 +191,9 @@ async def test_too_much_is_refused_as_soon_as_it_is_there(
             assert (await running.json("POST", path, data=data, headers=form))[0] == 413, path
 
 
-async def test_a_little_that_never_ends(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_packed_nothing_without_end_is_refused(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """What unpacks to nothing counts as it comes, and only so many times."""
     limits = {"max_body": "100KiB"}
     empty = gzip.compress(b"")

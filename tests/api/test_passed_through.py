@@ -241,7 +241,7 @@ async def test_too_long_is_one_clear_400(running: Running) -> None:
     assert running.gateway.scheduler.status()[0].in_flight == 0
 
 
-async def test_pages_that_are_packed(running: Running) -> None:
+async def test_packed_page_of_llama_server_is_passed_through(running: Running) -> None:
     """llama-server has its pages packed only, and answers nobody who doesn't take that."""
     backend = running.gateway.scheduler.backend("m")
     assert backend is not None

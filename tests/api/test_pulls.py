@@ -178,7 +178,7 @@ async def test_what_goes_wrong_is_in_the_list(
         ({"model": NAME, "name": ""}, 400, "can't be the name"),
     ],
 )
-async def test_what_cannot_be_meant(
+async def test_wrong_reference_to_a_model_is_refused(
     make_gateway: MakeGateway,
     server: HubServer,
     body: dict[str, Any],
@@ -207,7 +207,7 @@ async def test_only_administrators_may_pull(make_gateway: MakeGateway, server: H
         assert (await running.json("DELETE", "/admin/pulls/x"))[0] == 404
 
 
-async def test_models_json_that_may_not_be_written(
+async def test_pull_is_refused_where_models_json_cannot_be_written(
     make_gateway: MakeGateway, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with make_gateway({}) as running:

@@ -55,7 +55,9 @@ async def running(make_gateway: MakeGateway, server: Elsewhere) -> AsyncIterator
 
 
 @pytest.mark.parametrize("name", ["m", "alias", "m:p"])
-async def test_complete_answers(running: Running, server: Elsewhere, name: str) -> None:
+async def test_complete_answer_names_the_model_as_here(
+    running: Running, server: Elsewhere, name: str
+) -> None:
     server.answers["/apply-template"] = (200, {"prompt": "x"})
     for path, said in WHOLE.items():
         server.answers[path] = (200, said)
@@ -75,7 +77,7 @@ async def test_what_is_packed_unasked_stays_as_it_is(running: Running, server: E
         assert await running.json("POST", path, json=body) == (200, said)
 
 
-async def test_long_answers(running: Running, server: Elsewhere) -> None:
+async def test_long_answer_names_the_model_as_here(running: Running, server: Elsewhere) -> None:
     """Those that aren't kept, but go on as they come."""
     vectors = [{"embedding": [random.random() for _ in range(100)]} for _ in range(300)]
     for path, part in (("/v1/embeddings", vectors), ("/v1/messages", [INSIDE] * 10_000)):
@@ -149,7 +151,9 @@ async def test_the_name_in_streams_is_ours(running: Running, server: Elsewhere, 
 
 
 @pytest.mark.parametrize("at", [30, 300, 5000, 5131])
-async def test_a_stream_that_breaks(running: Running, server: Elsewhere, at: int) -> None:
+async def test_broken_stream_ends_with_a_whole_event(
+    running: Running, server: Elsewhere, at: int
+) -> None:
     """What is kept back of a line is nothing that the last event could go on with."""
     sent = b"".join(chat_events(50))[:at]
 
@@ -195,7 +199,9 @@ async def test_streamed_responses_name_the_model_as_here(
         assert [one["metadata"] for one in said] == [INSIDE, INSIDE]
 
 
-async def test_what_is_not_ours_to_name(running: Running, server: Elsewhere) -> None:
+async def test_answer_below_upstream_keeps_its_own_name(
+    running: Running, server: Elsewhere
+) -> None:
     """/upstream is the server's own answer; one that is packed isn't read."""
     said = (200, {"model": THERE})
     server.answers["/raw"] = said

@@ -65,7 +65,7 @@ async def refused(running: Running, path: str, body: dict[str, Any]) -> dict[str
     return dict(found[0])
 
 
-async def test_fields_at_the_limit_and_over_it(running: Running) -> None:
+async def test_field_at_its_limit_is_taken_and_over_it_refused(running: Running) -> None:
     for path, fields in ROUTES.items():
         anthropic = path == "/v1/messages"
         for good, bad in FIELDS:
@@ -82,7 +82,7 @@ async def test_fields_at_the_limit_and_over_it(running: Running) -> None:
     assert {record.status for record in running.gateway.accounting.recent} <= {200}
 
 
-async def test_schemas_over_the_limit(running: Running) -> None:
+async def test_schema_over_the_limit_is_refused(running: Running) -> None:
     tool = {"name": "f", "parameters": SCHEMA}
     for path, fields in ROUTES.items():
         for bad in (
@@ -101,7 +101,9 @@ async def test_schemas_over_the_limit(running: Running) -> None:
         assert "grammar_parts" in (await refused(running, path, body))["message"]
 
 
-async def test_a_key_with_short_answers(make_gateway: MakeGateway, tiny_model: Path) -> None:
+async def test_max_tokens_of_a_key_bounds_its_answers(
+    make_gateway: MakeGateway, tiny_model: Path
+) -> None:
     model = {"params": {"model": str(tiny_model), "threads": 1, "ctxSize": 1024}}
     models = {"m": {**model, "setParams": {"grammar": GRAMMAR}}}
     async with make_gateway(models, llama_server="auto") as running:
@@ -134,7 +136,9 @@ async def test_a_key_with_short_answers(make_gateway: MakeGateway, tiny_model: P
         assert (status, after["limits"]) == (200, None)
 
 
-async def test_the_limit_of_all_answers(make_gateway: MakeGateway, parrot_model: Path) -> None:
+async def test_max_tokens_of_the_configuration_bounds_all_answers(
+    make_gateway: MakeGateway, parrot_model: Path
+) -> None:
     models = {"m": {"params": {"model": str(parrot_model), "threads": 1, "ctxSize": 512}}}
     limits = {"request": {"max_tokens": 2}}
     async with make_gateway(models, llama_server="auto", limits=limits) as running:

@@ -84,7 +84,7 @@ async def test_failed_model_is_listed_as_failed(running: Running) -> None:
     assert status == {"value": "failed", "failed": True}
 
 
-async def test_one_model_and_its_names(running: Running) -> None:
+async def test_model_is_found_by_each_of_its_names(running: Running) -> None:
     for path, wanted in (
         ("b", "b"),
         ("b:pirate", "b:pirate"),
@@ -104,7 +104,7 @@ async def test_one_model_and_its_names(running: Running) -> None:
         assert (await client.models.retrieve("a/x")).id == "a/x"
 
 
-async def test_both_kinds_of_list(running: Running) -> None:
+async def test_models_are_listed_as_names_and_as_objects(running: Running) -> None:
     names = ["b", "a/x", "lost"]
     assert await running.json("GET", "/models") == (200, names)
     for query in ("?format=openai", "?format=router", "?reload=1"):
@@ -205,7 +205,7 @@ async def watched(running: Running) -> AsyncIterator[Events]:
         yield Events(response)
 
 
-async def test_load_and_unload_with_events(running: Running) -> None:
+async def test_load_and_unload_are_told_by_events(running: Running) -> None:
     """As llama.cpp's web UI does it: it waits for the events of the name it asked with."""
     async with watched(running) as events:
         body = {"model": "b:pirate"}

@@ -140,7 +140,9 @@ async def test_narrowed_key_ends_what_it_may_no_more(
                 assert running.gateway.scheduler.in_flight == 1
 
 
-async def test_an_admin_who_is_one_no_more(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_administrator_who_is_one_no_more_loses_open_streams(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         key_id, key = await key_of(running, admin=True)
         async with running.request("GET", "/admin/models/m/log", key=key) as log:
@@ -150,7 +152,9 @@ async def test_an_admin_who_is_one_no_more(make_gateway: MakeGateway, tmp_path: 
             assert "no admin key any more" in await rest_of(log)
 
 
-async def test_who_waits_in_the_queue(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_request_in_the_queue_ends_with_its_key(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path, never_healthy=1)}) as running:
         key_id, key = await key_of(running)
         scheduler = running.gateway.scheduler

@@ -59,7 +59,7 @@ async def test_it_is_what_the_command_prints(
         assert [one["file"] for one in found] == ["page.gguf", "two-F32.gguf"]
 
 
-async def test_names_that_strangers_give(
+async def test_strange_file_names_are_listed_and_added(
     make_gateway: MakeGateway, storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in STRANGE:

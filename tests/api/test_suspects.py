@@ -166,7 +166,7 @@ async def test_ends_from_outside_are_no_requests_doing(
         assert not running.gateway.scheduler.suspects
 
 
-async def test_a_real_one_that_a_grammar_ends(make_gateway: MakeGateway) -> None:
+async def test_real_llama_server_that_a_grammar_ends_is_replaced(make_gateway: MakeGateway) -> None:
     model = {"params": {"model": DEMO_GGUF, "ctxSize": 512, "threads": 1}}
     grammar = "root ::= " + "(" * 200_000 + '"a"' + ")" * 200_000
     raw = json.dumps({"prompt": "hi", "grammar": grammar, "n_predict": 1}).encode()

@@ -45,7 +45,9 @@ async def plain_key(running: Running) -> str:
     return str(key)
 
 
-async def test_what_it_tells(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_system_report_tells_the_machine_to_administrators(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         told = await asked(running, "/admin/system")
         settings = running.gateway.settings
@@ -164,7 +166,7 @@ def gate(tmp_path: Path) -> Path:
     return gate
 
 
-async def test_load_and_memory_over_time(
+async def test_history_tells_load_and_memory_over_time(
     make_gateway: MakeGateway, tmp_path: Path, gate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.history.FINE", 0.1)
@@ -327,7 +329,7 @@ async def running(make_gateway: MakeGateway, hub: HubServer) -> AsyncIterator[Ru
         yield running
 
 
-async def test_what_a_repository_has(running: Running, hub: HubServer) -> None:
+async def test_repository_is_listed_with_what_fits(running: Running, hub: HubServer) -> None:
     both = await asyncio.gather(
         *(asked(running, f"/admin/hub?model={name}") for name in ("me/tiny-GGUF", "Me/Tiny-gguf"))
     )
@@ -344,7 +346,7 @@ async def test_what_a_repository_has(running: Running, hub: HubServer) -> None:
     assert small["why"].startswith("needs about 512 MiB, and there is ")
 
 
-async def test_what_a_repository_has_not(running: Running, hub: HubServer) -> None:
+async def test_missing_or_gated_repository_is_told(running: Running, hub: HubServer) -> None:
     async def refused(query: str) -> tuple[int, str]:
         status, answer = await running.json("GET", f"/admin/hub{query}")
         return status, answer["error"]["code"]

@@ -144,7 +144,7 @@ async def test_whoever_hangs_up_first_is_no_error() -> None:
     assert meanings == [None]
 
 
-async def test_watching_what_is_answered_in_one_piece() -> None:
+async def test_time_of_an_answer_in_one_piece_is_bounded() -> None:
     mine = r"0\.01 s \(max_seconds of the key\)"
     with pytest.raises(TimeIsUp, match=mine), Endings(None).watching(0.01):
         await asyncio.Event().wait()

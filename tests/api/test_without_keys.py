@@ -73,14 +73,14 @@ def request(headers: dict[str, str], *, remote: str = "127.0.0.1", **options: An
 
 
 @pytest.mark.parametrize(("headers", "said"), STRANGE)
-def test_what_a_page_or_a_proxy_sends(headers: dict[str, str], said: str) -> None:
+def test_request_of_a_page_or_a_proxy_is_refused(headers: dict[str, str], said: str) -> None:
     reason = refusal(request(headers), *known(allowed_hosts=("*",)))
     assert reason is not None
     assert said in reason
 
 
 @pytest.mark.parametrize("headers", OURS)
-def test_what_programs_here_send(headers: dict[str, str]) -> None:
+def test_request_of_a_program_here_is_let_in(headers: dict[str, str]) -> None:
     assert refusal(request(headers), *known()) is None
 
 
@@ -100,7 +100,7 @@ def test_over_tls_origins_are_https(scheme: str, ours: bool) -> None:
     assert (refusal(asked, *known()) is None) is ours
 
 
-def test_names_that_the_owner_lists() -> None:
+def test_listed_name_is_let_in_and_no_other() -> None:
     listed = known(allowed_hosts=("box.example.com", "*.example.net"))
     for host in ("box.example.com:8080", "a.example.net"):
         assert refusal(request({"Host": host}), *listed) is None

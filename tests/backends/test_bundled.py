@@ -151,7 +151,7 @@ def test_a_template_by_name_is_that_template(plain: Any) -> None:
     assert prompt == "<|user|>\nSay hello.<|endoftext|>\n<|assistant|>\n"
 
 
-def test_the_limit_of_tokens(plain: Any) -> None:
+def test_limit_of_tokens_of_the_entry_holds(plain: Any) -> None:
     answer = plain.chat()
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 12
@@ -165,7 +165,7 @@ def test_the_model_is_mapped_into_memory_unless_told_otherwise(plain: Any, endle
     assert "SmolLM2" not in maps(endless)
 
 
-def test_logit_biases_of_the_entry_as_they_go_into_requests(plain: Any) -> None:
+def test_logit_biases_of_the_entry_hold_in_requests(plain: Any) -> None:
     """xllamacpp cannot take them as a flag, so that this is the way for every llama-server."""
     token = plain.post("/tokenize", {"content": "Paris"})["tokens"][0]
     defaults = spec_of({"logitBias": {str(token): 100}}).request_defaults()

@@ -126,7 +126,7 @@ def test_each_key_beside_params_becomes_its_flag(beside: dict[str, Any], added: 
     assert command_of(spec_of(**beside)).argv == (*ALWAYS, *added)
 
 
-def test_parallel_and_name() -> None:
+def test_name_and_slots_become_flags() -> None:
     (spec,) = parse_catalog('{"A: b": {"params": {"model": "x"}, "parallel": 4}}').ours
     assert command_of(spec).argv[5:9] == ("--alias", "A: b", "--parallel", "4")
 
@@ -190,7 +190,7 @@ def test_a_built_in_template_switches_jinja_off() -> None:
         *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"),
     ],
 )
-def test_what_the_child_must_not_inherit(name: Any) -> None:
+def test_variable_that_is_not_the_childs_is_not_inherited(name: Any) -> None:
     assert command_of(spec_of(), {name: "x", "HOME": "/h"}).env == ALWAYS_SET | {"HOME": "/h"}
 
 

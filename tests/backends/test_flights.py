@@ -109,7 +109,7 @@ def slots(task: int, read: int, written: int) -> Slots | None:
     )
 
 
-def test_what_is_still_to_be_read() -> None:
+def test_tokens_still_to_be_read_are_added_up() -> None:
     found = slots(1, 500, 0)
     assert found is not None
     assert (found.pending, found.depth) == (1548, 2048)
@@ -142,5 +142,5 @@ def test_work_is_made_good_by_what_comes_of_it(log: LogRing) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"[1]", b'{"error": {}}'])
-def test_what_is_no_list_of_slots(answer: bytes) -> None:
+def test_answer_that_is_no_list_of_slots_tells_nothing(answer: bytes) -> None:
     assert slots_in(answer) is None

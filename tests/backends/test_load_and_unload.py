@@ -20,7 +20,9 @@ from tests.scripted import Box, alive, catalog_of, gone, says, until
 # --- load and unload -----------------------------------------------------------------------
 
 
-async def test_load_and_unload(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_loaded_model_is_ready_and_unloaded_one_is_gone(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     await scheduler.unload("a")
     await scheduler.load("a")
@@ -52,7 +54,7 @@ async def test_unloading_waits_for_what_runs_and_lets_nobody_in(
 
 
 @pytest.mark.parametrize("ticks", [*range(8), None])
-async def test_unloading_at_any_moment_of_a_load(
+async def test_unloading_at_any_moment_of_a_load_ends_it(
     make_scheduler: MakeScheduler, box: Box, ticks: Any
 ) -> None:
     scheduler = make_scheduler(box.spec("a", start_delay=0.05))
@@ -73,7 +75,7 @@ async def test_unloading_at_any_moment_of_a_load(
 
 
 @pytest.mark.parametrize("why", ["its need is looked up", "another has the room"])
-async def test_unloading_before_a_load_can_begin(
+async def test_unloading_before_a_load_can_begin_takes_it_back(
     make_scheduler: MakeScheduler, box: Box, why: str
 ) -> None:
     scheduler = make_scheduler(
@@ -93,7 +95,7 @@ async def test_unloading_before_a_load_can_begin(
     assert [start["model"] for start in box.starts()] == ["b"] * (busy is not None)
 
 
-async def test_several_unload_and_load_at_the_same_time(
+async def test_loads_and_unloads_at_the_same_time_end_loaded(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     scheduler = make_scheduler(box.spec("a"))
@@ -175,7 +177,7 @@ async def test_a_change_while_it_loads_keeps_who_waits(
 
 
 @pytest.mark.parametrize("ticks", range(6))
-async def test_a_change_at_any_moment_of_a_load(
+async def test_change_at_any_moment_of_a_load_takes_effect(
     make_scheduler: MakeScheduler, box: Box, ticks: Any
 ) -> None:
     scheduler = make_scheduler(box.spec("a"))
@@ -201,7 +203,9 @@ async def test_a_change_gives_a_failed_model_another_chance(
     await use(scheduler)
 
 
-async def test_a_model_that_is_gone_from_the_file(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_model_gone_from_the_file_ends_after_its_work(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b"))
     running = await scheduler.lease("a")
     waiting = ask(scheduler)
@@ -217,7 +221,7 @@ async def test_a_model_that_is_gone_from_the_file(make_scheduler: MakeScheduler,
     assert await gone(pid)
 
 
-async def test_a_model_that_comes_back_while_the_old_one_still_answers(
+async def test_model_that_comes_back_waits_for_the_old_one_to_end(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     scheduler = make_scheduler(box.spec("a"), max_loaded=1)
@@ -235,7 +239,9 @@ async def test_a_model_that_comes_back_while_the_old_one_still_answers(
     assert [start["beside"] for start in box.starts()] == [[], []]
 
 
-async def test_a_model_that_goes_while_it_loads(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_model_removed_while_it_loads_is_ended(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a", never_healthy=1), box.spec("b"))
     waiting = ask(scheduler)
     await says(scheduler.backend("a"))
@@ -245,7 +251,9 @@ async def test_a_model_that_goes_while_it_loads(make_scheduler: MakeScheduler, b
     assert await gone(pid)
 
 
-async def test_a_model_that_dies_while_it_leaves(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_model_that_dies_while_it_leaves_is_forgotten(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     running = await scheduler.lease("a")
     scheduler.apply(catalog_of())

@@ -219,7 +219,9 @@ async def test_a_stop_while_a_failed_start_is_cleared_up_waits_for_the_end(
     assert backend.state is State.STOPPED
 
 
-async def test_a_stop_in_the_moment_of_a_death(make_local: MakeLocal, box: Box) -> None:
+async def test_stop_in_the_moment_of_a_death_leaves_it_startable(
+    make_local: MakeLocal, box: Box
+) -> None:
     backend = make_local()
     for ticks in range(8):
         await backend.ensure_ready()
@@ -241,7 +243,7 @@ async def test_a_stop_in_the_moment_of_a_death(make_local: MakeLocal, box: Box) 
         await backend.stop()
 
 
-async def test_a_stop_of_a_start_that_is_further_than_the_loop_knows(
+async def test_stop_of_a_start_just_spawned_leaves_no_process(
     make_local: MakeLocal, box: Box
 ) -> None:
     backend = make_local(never_healthy=1)
@@ -299,7 +301,9 @@ async def test_a_grandchild_is_ended_too(make_local: MakeLocal, tmp_path: Path) 
     assert await gone(grandchild)
 
 
-async def test_a_wrapper_that_keeps_it_as_a_child(make_local: MakeLocal, box: Box) -> None:
+async def test_death_below_a_wrapper_is_told_by_the_wrappers_status(
+    make_local: MakeLocal, box: Box
+) -> None:
     wrapper = box.folder / "wrapper"
     wrapper.write_text(f'#!/bin/sh\n{FAKE} "$@"\nexit 9\n')
     wrapper.chmod(0o700)

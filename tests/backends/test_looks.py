@@ -107,7 +107,7 @@ async def test_one_look_is_for_all_who_wait(make: Make, box: Box, looks: Looks) 
 
 @pytest.mark.parametrize("what", ["unload", "gone", "changed", "hung up", "close"])
 @pytest.mark.parametrize("ticks", [0, 1, 2, None])
-async def test_what_happens_during_a_look(
+async def test_whatever_happens_during_a_look_ends_well(
     make: Make, box: Box, looks: Looks, what: str, ticks: int | None
 ) -> None:
     """Of the same model; another one is loaded all the same."""

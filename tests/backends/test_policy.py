@@ -313,7 +313,7 @@ def test_idle_models_are_stopped_when_they_expire() -> None:
     assert acts([starting("a", expires=NOW - 5)]) == []
 
 
-def test_nothing_to_do() -> None:
+def test_nothing_is_decided_where_nobody_waits() -> None:
     assert decide([], ONE, NOW) == Decision((), None)
     assert decide([ready("a"), ModelView("b")], ONE, NOW) == Decision((), None)
 

@@ -85,7 +85,7 @@ def test_a_file_in_a_package_is_found_without_importing_it(package: Any, referen
     ],
 )
 @pytest.mark.usefixtures("package")
-def test_references_that_lead_nowhere(reference: str, says: str) -> None:
+def test_reference_that_leads_nowhere_is_told_what_to_do(reference: str, says: str) -> None:
     with pytest.raises(LoadFailed, match=says):
         resolve_model_path(reference, STORAGE)
 
@@ -133,7 +133,7 @@ def test_auto_fails_where_there_is_no_llama_server(
         find_program("auto", {"PATH": str(tmp_path)})
 
 
-def test_a_path_or_a_name(on_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_is_found_by_path_or_name(on_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"PATH": str(on_path.parent)}
     assert find_program(str(on_path), environ) == (str(on_path),)
     assert find_program("llama-server", environ) == (str(on_path),)
@@ -143,7 +143,7 @@ def test_a_path_or_a_name(on_path: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert find_program("./llama-server", {}) == (str(on_path),)
 
 
-def test_a_program_that_cannot_be_used(on_path: Any) -> None:
+def test_unusable_program_is_told_with_the_reason(on_path: Any) -> None:
     environ = {"PATH": str(on_path.parent)}
     with pytest.raises(LoadFailed, match="no program 'koboldcpp' on PATH"):
         find_program("koboldcpp", environ)

@@ -44,7 +44,7 @@ def proposed(folder: Path, on: Machine, taken: frozenset[str] = frozenset()) -> 
     return proposals
 
 
-def test_as_much_context_as_fits(tmp_path: Path) -> None:
+def test_proposal_has_as_much_context_as_fits(tmp_path: Path) -> None:
     write(tmp_path / "m.gguf")
     for budget, context in ((16 * 2**30, 131_072), (6 * 2**30, 65_536), (2 * 2**30, 16_384)):
         (one,) = proposed(tmp_path, machine(budget, gpu=True))
@@ -60,7 +60,7 @@ def test_a_processor_reads_no_books(tmp_path: Path) -> None:
     assert one.entry == {"params": {"model": "m.gguf", "ctxSize": 32_768}}
 
 
-def test_two_at_once_where_there_is_plenty(tmp_path: Path) -> None:
+def test_proposal_has_two_slots_where_there_is_plenty(tmp_path: Path) -> None:
     write(tmp_path / "m.gguf", context=8192)
     (one,) = proposed(tmp_path, machine(16 * 2**30, gpu=True))
     assert (one.entry["parallel"], one.entry["params"]["ctxSize"]) == (2, 16_384)

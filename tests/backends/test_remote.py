@@ -52,7 +52,7 @@ async def test_loading_looks_and_unloading_lets_go(
         ("/v1/models", hang_up, "went away before it answered"),
     ],
 )
-async def test_a_server_that_is_of_no_use(
+async def test_useless_server_fails_the_load_with_the_reason(
     make_remote: MakeRemote, servers: list[Elsewhere], path: str, answer: Any, says: str
 ) -> None:
     servers[0].answers[path] = answer
@@ -103,7 +103,7 @@ async def test_a_server_where_nobody_listens_fails_the_load(
     assert any(nobody in line for line in backend.log.tail())  # administrators this
 
 
-async def test_a_name_that_nobody_knows(make_remote: MakeRemote) -> None:
+async def test_unknown_host_name_fails_the_load(make_remote: MakeRemote) -> None:
     error = await failure(make_remote("http://no-such-host.invalid"))
     assert (error.status, error.message.rpartition(": ")[2]) == (502, "its name is not known")
 
@@ -117,7 +117,9 @@ async def test_each_load_tries_anew(make_remote: MakeRemote, servers: list[Elsew
     assert (backend.state, backend.starts, backend.start_failed) == (State.READY, 2, False)
 
 
-async def test_stopped_while_it_looks(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
+async def test_stop_during_a_look_ends_the_load(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     servers[0].answers["/v1/models"] = hold
     backend = make_remote(servers[0])
     loading = spawn(backend.ensure_ready(), name="load")
@@ -163,7 +165,9 @@ async def test_a_key_that_is_refused_is_not_the_clients_fault(
     assert (error.status, error.message.rpartition(": ")[2]) == (502, "it refuses the key")
 
 
-async def test_a_key_that_is_not_there(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
+async def test_missing_key_fails_the_load_without_a_request(
+    make_remote: MakeRemote, servers: list[Elsewhere]
+) -> None:
     backend = make_remote(servers[0], key="env:NOWHERE", environ={})
     error = await failure(backend)
     assert isinstance(error, LoadFailed)
@@ -212,7 +216,7 @@ async def test_https_is_verified(
         assert server.every == []  # nobody got the key
 
 
-async def test_a_server_that_speaks_no_tls(
+async def test_server_without_tls_fails_the_load(
     make_remote: MakeRemote, servers: list[Elsewhere]
 ) -> None:
     error = await failure(make_remote(servers[0].url.replace("http://", "https://")))
@@ -222,7 +226,7 @@ async def test_a_server_that_speaks_no_tls(
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "No such file"), ("nothing", "it holds no PEM certificate")]
 )
-async def test_a_ca_file_that_is_none(
+async def test_wrong_file_of_authorities_fails_the_load(
     make_remote: MakeRemote, tmp_path: Path, content: str | None, says: str
 ) -> None:
     file = tmp_path / "ca.pem"

@@ -192,7 +192,7 @@ async def test_a_server_that_refuses_the_key_later_gets_no_requests(
     assert servers[0].asked == []
 
 
-async def test_an_answer_that_does_not_begin(
+async def test_answer_that_does_not_begin_is_a_504(
     make_remote: MakeRemote, servers: list[Elsewhere]
 ) -> None:
     servers[0].answers[CHAT] = hold

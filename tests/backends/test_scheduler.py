@@ -37,7 +37,7 @@ async def test_a_ready_model_serves_while_another_loads(
     (await b).release()
 
 
-async def test_two_loads_at_once(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_two_models_load_at_once(make_scheduler: MakeScheduler, box: Box) -> None:
     scheduler = make_scheduler(box.spec("a", start_delay=0.3), box.spec("b", start_delay=0.3))
     loading = [spawn(scheduler.load(name), name=f"load {name}") for name in "ab"]
     await until(scheduler, lambda: set(states(scheduler).values()) == {"starting"})
@@ -185,7 +185,7 @@ async def test_a_load_everyone_has_left_goes_on_if_nobody_needs_its_place(
     await in_state(scheduler, "a", State.READY)
 
 
-async def test_one_who_comes_back_while_an_abandoned_load_is_stopped(
+async def test_who_comes_back_while_an_abandoned_load_is_stopped_is_served(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     specs = box.spec("a", start_delay=0.2, ignore_term=1), box.spec("b")
@@ -281,7 +281,9 @@ async def test_a_missing_file_is_looked_for_each_time(
     await use(scheduler, "a")
 
 
-async def test_a_crash_while_others_wait(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_crash_while_others_wait_is_followed_by_a_new_start(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     first = await scheduler.lease("a")
     waiting = [ask(scheduler) for _ in range(3)]

@@ -45,7 +45,7 @@ async def test_refusing_new_ones_lets_the_running_finish(
 
 
 @pytest.mark.parametrize("ticks", [*range(10), None])
-async def test_closing_at_any_moment_of_a_load(
+async def test_closing_at_any_moment_of_a_load_leaves_no_process(
     make_scheduler: MakeScheduler, box: Box, ticks: Any
 ) -> None:
     scheduler = make_scheduler(box.spec("a", never_healthy=1), box.spec("b", never_healthy=1))
@@ -64,7 +64,7 @@ async def test_closing_at_any_moment_of_a_load(
     assert box.alive() == []
 
 
-async def test_closing_while_a_model_is_being_unloaded(
+async def test_closing_during_an_unload_leaves_no_process(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     scheduler = make_scheduler(box.spec("a", ignore_term=1), stop_grace=0.2)
@@ -76,7 +76,9 @@ async def test_closing_while_a_model_is_being_unloaded(
     assert box.alive() == []
 
 
-async def test_closing_with_work_in_flight(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_closing_with_work_in_flight_leaves_no_process(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     running = await scheduler.lease("a")
     await scheduler.close()
@@ -87,7 +89,7 @@ async def test_closing_with_work_in_flight(make_scheduler: MakeScheduler, box: B
 # --- all of it together --------------------------------------------------------------------
 
 
-async def test_a_crowd_that_hangs_up_and_children_that_are_killed(
+async def test_crowd_that_hangs_up_sees_no_error_while_children_are_killed(
     make_scheduler: MakeScheduler, box: Box
 ) -> None:
     """Everyone is served, or hangs up; nobody sees an error that nobody caused."""

@@ -86,7 +86,9 @@ ON_CARD: Placement = (("CUDA0", GIB),)
         (2, 4096, "context 4096 of 131072: the least there is, 2.0 GiB free allows no more"),
     ],
 )
-def test_the_context_that_fits(chosen: Choose, gib: float, context: int, text: str) -> None:
+def test_context_that_fits_is_chosen_and_told(
+    chosen: Choose, gib: float, context: int, text: str
+) -> None:
     tuning = chosen(gib, spec_of())
     assert tuning is not None
     assert (tuning.context, tuning.text) == (context, text)

@@ -106,7 +106,7 @@ async def test_llama_cpps_own_server_gives_its_web_ui(box: Box) -> None:
     assert list(box.folder.glob("webui*")) == []
 
 
-async def test_one_that_was_built_without(box: Box) -> None:
+async def test_llama_server_built_without_a_web_ui_has_no_page(box: Box) -> None:
     assert await web_ui(box).page() == {}
 
 
@@ -131,7 +131,7 @@ async def test_another_program_is_asked_again(box: Box) -> None:
     assert len(box.starts()) == 2
 
 
-async def test_one_that_does_not_start(box: Box) -> None:
+async def test_llama_server_that_does_not_start_is_told_and_not_tried_for_ever(box: Box) -> None:
     """Its last lines are told, and strangers cannot make it start again and again."""
     ui = web_ui(box, oom=1)
     for _ in range(3):

@@ -208,7 +208,7 @@ async def test_beside_what_is_pinned_a_little_less_will_do(tmp_path: Path) -> No
     assert await Box(tmp_path, box(ram=(16, 11))).acts(12, {}, (idle,)) == [Act.STOP]
 
 
-async def test_a_budget_that_somebody_set(tmp_path: Path) -> None:
+async def test_budget_that_was_set_never_keeps_a_lone_model_out(tmp_path: Path) -> None:
     assert await Box(tmp_path, box((24, 23)), 8).acts(15, {}) == [Act.START]
     assert await Box(tmp_path, box((24, 23)), 100).acts(15, {}) == [Act.START]
     assert await Box(tmp_path, box(ram=(16, 12)), 100).acts(30, {}) == [Act.START]

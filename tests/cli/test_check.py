@@ -105,7 +105,7 @@ def test_check_reads_the_files_of_models(
     assert err == f"{len(MODELS)} problems\n"
 
 
-def test_every_file_that_is_named(
+def test_every_file_that_an_entry_names_is_looked_at(
     tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entry_ = {
@@ -146,7 +146,7 @@ def test_every_file_that_is_named(
         assert warning in err
 
 
-def test_a_model_that_cannot_be_read(
+def test_unreadable_model_is_told(
     tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipe, secret = storage / "pipe.gguf", storage / "secret.gguf"
@@ -202,7 +202,7 @@ def test_one_broken_file_does_not_hide_what_is_wrong_with_the_other(
 
 
 @pytest.mark.parametrize("path", ["LLMs\\new.gguf", "LLMs\\tiny.gguf", "C:\\LLMs\\new.gguf"])
-def test_a_single_backslash_that_json_takes_for_something_else(
+def test_single_backslash_in_a_path_is_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     config = project(tmp_path / "p", {})
@@ -222,7 +222,9 @@ def test_warnings_are_not_called_order(tmp_path: Path, capsys: pytest.CaptureFix
     assert out.endswith("gateway.yaml: no problems, 1 warning\n")
 
 
-def test_keys_that_everybody_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_private_key_that_everybody_can_read_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As far as their folder lets everybody in; the public halves are nobody's secret."""
     made = self_signed(["localhost"], tmp_path / "p/ssl")
     tls = {"enabled": True, "private_key": str(made.private_key)}
@@ -250,7 +252,7 @@ def test_keys_that_everybody_can_read(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "can be read by every user" not in capsys.readouterr().err
 
 
-def test_what_the_bundled_llama_server_does_not_take(
+def test_argument_the_bundled_llama_server_does_not_take_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -269,7 +271,7 @@ def test_what_the_bundled_llama_server_does_not_take(
     assert out.count("\n") == 2
 
 
-def test_addresses_that_cannot_be_listened_on(
+def test_address_that_cannot_be_listened_on_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, (host, said) in enumerate(
@@ -302,7 +304,7 @@ def test_check_says_that_config_js_is_not_read(
     assert f"{tmp_path}/config.js is not read" in capsys.readouterr().err
 
 
-def test_what_was_meant_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_command_is_hinted_at(capsys: pytest.CaptureFixture[str]) -> None:
     for words, meant in {
         "servr": "serve",
         "Chek": "check",
@@ -343,7 +345,7 @@ async def test_what_check_calls_cut_off_cannot_be_loaded(
             assert (await running.chat(name))[0] == 500
 
 
-def test_a_tensor_that_nobody_knows(tmp_path: Path) -> None:
+def test_tensor_of_an_unknown_type_needs_its_beginning_only(tmp_path: Path) -> None:
     """Of a type of a newer llama.cpp at least the beginning must be there."""
     path = tmp_path / "m.gguf"
     write_gguf(path, [], [Tensor("a", (8,), bytes(32)), Tensor("b", (8,), bytes(32))])

@@ -66,7 +66,7 @@ def test_every_combination_of_options_is_understood_or_refused(
         assert lines[0].startswith(said)
 
 
-def test_a_projector_that_lies_beside_the_model(
+def test_projector_beside_the_model_is_hinted_at(
     tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     beside = {"params": {"model": "maker\\parrot\\parrot.Q4.gguf"}}

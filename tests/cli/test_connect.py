@@ -135,7 +135,7 @@ def keys(served: Served) -> list[dict[str, Any]]:
     return list(answer["keys"])  # type: ignore[index]
 
 
-def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_connect_lists_every_client(capsys: pytest.CaptureFixture[str]) -> None:
     """It needs no gateway."""
     assert main(["connect"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -104,7 +104,7 @@ def test_doctor_tells_of_a_broken_configuration(tmp_path: Path) -> None:
     assert "2 problems, the first: gateway.yaml: port" in first["what"]
 
 
-def test_a_gateway_that_is_reached_by_its_name(
+def test_doctor_reaches_a_gateway_by_the_name_in_its_certificate(
     tmp_path: Path, serve: Callable[..., Served]
 ) -> None:
     """Over TLS, whose certificate is trusted as clients of this house trust it."""

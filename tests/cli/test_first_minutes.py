@@ -41,7 +41,9 @@ def ggufs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_init_serve_chat(newcomer: dict[str, str], ggufs: Path, tmp_path: Path) -> None:
+def test_newcomer_gets_an_answer_by_init_serve_and_chat(
+    newcomer: dict[str, str], ggufs: Path, tmp_path: Path
+) -> None:
     here = tmp_path / "box"
     here.mkdir()
     with at_terminal("init", "--scan", ggufs, env=newcomer, cwd=here) as terminal:

@@ -140,7 +140,7 @@ def test_nothing_is_written_that_does_not_work(box: Served, url: str, home: Path
     assert not home.exists()
 
 
-def test_a_gateway_that_asks_for_no_key(tmp_path: Path, run: Run, home: Path) -> None:
+def test_login_needs_no_key_where_none_is_asked_for(tmp_path: Path, run: Run, home: Path) -> None:
     project(tmp_path / "open", {}, auth={"enabled": False})
     served = Served(tmp_path / "open")
     try:
@@ -156,7 +156,7 @@ def test_a_gateway_that_asks_for_no_key(tmp_path: Path, run: Run, home: Path) ->
         served.stop()
 
 
-def test_what_comes_first(
+def test_option_comes_before_variable_running_gateway_and_profile(
     box: Served, url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An option, then a variable, then what runs here, then the default profile."""
@@ -220,7 +220,7 @@ def test_keys_are_made_at_a_gateway_elsewhere(box: Served, url: str, run: Run, h
     assert json.loads(run("keys", "list", "--json")[1]) == []
 
 
-def test_a_profile_file_that_is_none(run: Run, home: Path) -> None:
+def test_damaged_profiles_are_told_without_their_keys(run: Run, home: Path) -> None:
     home.mkdir(parents=True)
     for text in ("{", '{"profiles": {"a": {"key": "secret"}}}', '{"profiles": [1]}', "[]"):
         (home / "profiles.json").write_text(text)

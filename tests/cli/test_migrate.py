@@ -224,7 +224,7 @@ def test_migrate_never_writes_into_the_old_folder(
         assert "where nothing is changed" in err
 
 
-def test_what_is_no_such_folder(tmp_path: Path, migrate: Migrate) -> None:
+def test_folder_that_is_not_llm_apis_is_refused(tmp_path: Path, migrate: Migrate) -> None:
     assert "there is no folder" in migrate(tmp_path / "nothing")[2]
     (tmp_path / "empty").mkdir()
     status, out, err = migrate(tmp_path / "empty")
@@ -244,7 +244,7 @@ def test_folder_with_keys_only_is_taken_over(tmp_path: Path, migrate: Migrate) -
     assert models == {"$schema": "models.schema.json"}
 
 
-def test_keys_that_are_not_understood(old: Path, migrate: Migrate) -> None:
+def test_file_of_keys_that_is_not_understood_is_left_to_do(old: Path, migrate: Migrate) -> None:
     (old / "data/authKeys.json").write_text(f'{{"{KEY}": {{}}, "x": [1]}}')
     status, out, _ = migrate(old, "--json")
     assert status == 1
@@ -275,7 +275,7 @@ def test_certificates_that_others_renew_are_named(
     assert not list((tmp_path / "llm-gateway/ssl").iterdir())
 
 
-def test_a_key_that_needs_no_passphrase(old: Path, migrate: Migrate, tmp_path: Path) -> None:
+def test_passphrase_of_an_open_key_is_left_out(old: Path, migrate: Migrate, tmp_path: Path) -> None:
     write_config(old, privateKeyPath="'../ssl/box.example.com-key.pem'")
     _, out, _ = migrate(old)
     assert "- passphrase: the private key needs none" in out

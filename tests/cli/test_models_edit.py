@@ -96,7 +96,7 @@ def test_a_model_of_other_servers_is_added(models: Models, config: Path) -> None
         (("x=https://a.example", "--name", "y"), "--name is for a FILE"),
     ],
 )
-def test_what_cannot_be_added(
+def test_wrong_addition_is_refused_and_changes_nothing(
     models: Models, config: Path, arguments: tuple[str, ...], reason: str
 ) -> None:
     before = written(config)
@@ -146,7 +146,9 @@ def test_files_elsewhere_are_not_deleted(
 
 
 @pytest.mark.parametrize("action", ["rm", "show"])
-def test_what_is_not_there(models: Models, config: Path, action: str) -> None:
+def test_unknown_model_is_told_with_the_known_ones(
+    models: Models, config: Path, action: str
+) -> None:
     status, _, err = models(action, "onr")
     assert status == 1
     # Which models.json: beside a gateway elsewhere there may be one here.

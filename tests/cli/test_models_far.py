@@ -86,7 +86,7 @@ def test_scan_works_on_a_gateway_elsewhere(run: Run, box: Served, tmp_path: Path
     assert "FOLDER is for this machine" in err
 
 
-def test_add_and_rm(run: Run, box: Served, tmp_path: Path) -> None:
+def test_add_and_rm_work_on_a_gateway_elsewhere(run: Run, box: Served, tmp_path: Path) -> None:
     assert run("models add", "far=http://192.0.2.1:8080")[:2] == (0, f"far written at {box.url}\n")
     assert entries(tmp_path) == {"far": {"url": "http://192.0.2.1:8080"}}
     assert run("models add", "two.gguf", "--name", "mine")[0] == 0

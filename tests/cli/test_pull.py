@@ -77,7 +77,7 @@ def test_a_model_comes_and_has_its_entry(
     assert list(entries(config)) == ["tiny"]
 
 
-def test_a_name_of_ones_own_and_none_at_all(
+def test_pull_writes_an_entry_of_any_name_or_none(
     server: HubServer, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["pull", "--config", str(config), f"{NAME}:Q8_0", "--no-entry"]) == 0

@@ -145,7 +145,7 @@ def test_answer_is_read_as_numbers_and_ranges(answer: str, meant: list[int]) -> 
 
 
 @pytest.mark.parametrize("answer", ["5", "0", "3-1", "x", "1-", "-2", "1;2", "²"])
-def test_what_is_no_number(answer: str) -> None:
+def test_answer_that_is_no_number_is_refused(answer: str) -> None:
     with pytest.raises(ValueError, match=r"is (no number|not among)"):
         numbers(answer, 4)
 

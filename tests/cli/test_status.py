@@ -94,7 +94,7 @@ def test_it_is_drawn_over(config: Path, serve: Serve, tmp_path: Path) -> None:
         assert screen.text == ""
 
 
-def test_a_gateway_that_goes_and_comes_back(config: Path, serve: Serve) -> None:
+def test_status_goes_on_when_the_gateway_comes_back(config: Path, serve: Serve) -> None:
     first = serve("--config", str(config))
     assert first.url
     with watching(config, 80, 24) as terminal:

@@ -53,7 +53,7 @@ def test_closed_stdin_asks_nothing(tmp_path: Path) -> None:
         assert status == (1 if command == "chat" else 0)
 
 
-def test_reader_that_has_gone(tmp_path: Path) -> None:
+def test_reader_that_has_gone_is_no_error_of_a_file(tmp_path: Path) -> None:
     """``init`` says of no file what is said of the pipe."""
     # The reader ends first, and only then does the command begin.
     line = "{ read -r _ < gone; $C init new; } | { exec <&-; echo > gone; }"

@@ -112,7 +112,7 @@ def test_lines_stay_where_they_may() -> None:
     assert clean("a\n\tb\x1b[1m\udcff", lines=True) == "a\n\tb\\x1b[1m\\udcff"
 
 
-def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+def test_reader_that_goes_away_ends_a_table_quietly(tmp_path: Path) -> None:
     """`| head -1` ends it, and nothing is complained of."""
     models = {f"{number}{'x' * 100}": {"wrong": 1} for number in range(1200)}
     process = subprocess.Popen(
@@ -143,7 +143,7 @@ def test_a_command_that_is_piped_starts_without_rich() -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-def test_characters_that_stdout_cannot_encode(tmp_path: Path) -> None:
+def test_character_that_stdout_cannot_encode_is_escaped(tmp_path: Path) -> None:
     done = subprocess.run(
         [COMMAND, "check", "--config", "日本.yaml"],
         capture_output=True,

@@ -66,7 +66,7 @@ def far(served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("where", ["run", "far"])
-def test_load_and_unload(request: pytest.FixtureRequest, where: str) -> None:
+def test_load_and_unload_say_what_was_done(request: pytest.FixtureRequest, where: str) -> None:
     run: Run = request.getfixturevalue(where)
     status, out, err = run("load", "tiny:pirate")
     assert (status, out) == (0, "Model tiny loaded with personality pirate.\n")
@@ -101,7 +101,7 @@ def test_logs_shows_the_last_lines_of_a_model(run: Run) -> None:
     assert run("unload", "other")[0] == 0
 
 
-def test_logs_of_all_that_are_followed(served: Served, run: Run) -> None:
+def test_logs_of_all_models_are_followed(served: Served, run: Run) -> None:
     """A model that is loaded meanwhile, too."""
     assert run("load", "tiny")[0] == 0
     config = served.root / "conf/gateway.yaml"
@@ -116,7 +116,7 @@ def test_logs_of_all_that_are_followed(served: Served, run: Run) -> None:
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
-def test_logs_that_are_followed(served: Served, run: Run, as_json: list[str]) -> None:
+def test_logs_of_one_model_are_followed(served: Served, run: Run, as_json: list[str]) -> None:
     assert run("load", "tiny")[0] == 0
     known = run("logs", "tiny", "-n", "100000")[1].splitlines()
     config = served.root / "conf/gateway.yaml"
@@ -240,7 +240,7 @@ def test_commands_say_that_no_gateway_runs(
     assert "--url names it" in capsys.readouterr().err
 
 
-def test_an_answer_that_breaks_off(capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_answer_is_told_to_be_broken(capsys: pytest.CaptureFixture[str]) -> None:
     """What ends without saying so is told to be no whole answer: its gateway was killed, say."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
     data = b'data: {"choices": [{"delta": {"content": "Half of"}}]}\n\n'
@@ -287,7 +287,7 @@ def test_terminals_get_no_commands_from_models() -> None:
     assert chat.text_of(event) == "a]0;title\tb\n31mc"
 
 
-def test_a_conversation_that_names_none_of_several_models(served: Served, run: Run) -> None:
+def test_chat_asks_which_of_several_models_is_meant(served: Served, run: Run) -> None:
     """It asks at once which one is meant, not after the first question; Ctrl-C leaves."""
     config = served.root / "conf/gateway.yaml"
     for name in ("tiny", "other"):
@@ -320,7 +320,7 @@ def test_a_conversation_that_names_none_of_several_models(served: Served, run: R
     assert "Here: `llm-gateway chat MODEL QUESTION`" in done.stderr
 
 
-def test_a_question_where_the_model_stands(served: Served) -> None:
+def test_question_in_place_of_the_model_is_explained(served: Served) -> None:
     command: list[Any] = [
         COMMAND,
         "chat",

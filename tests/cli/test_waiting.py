@@ -43,7 +43,7 @@ def state(config: Path) -> str:
     return str(states["slow"])
 
 
-def test_a_load_on_a_terminal(config: Path) -> None:
+def test_load_on_a_terminal_shows_a_bar(config: Path) -> None:
     with at_terminal("load", "--config", config, "slow", columns=60, lines=6) as terminal:
         terminal.until(r"^slow  loading  [━╸ ]+ +\d+%  \d s$")
         assert not terminal.screen.cursor
@@ -65,7 +65,7 @@ def test_ctrl_c_says_that_the_load_goes_on(config: Path) -> None:
     wait_until(lambda: state(config) == "ready", 20, "it is loaded all the same")
 
 
-def test_a_load_without_a_terminal(config: Path) -> None:
+def test_load_without_a_terminal_writes_few_lines(config: Path) -> None:
     done = subprocess.run(
         [COMMAND, "load", "--config", config, "slow"],
         capture_output=True,
@@ -81,14 +81,14 @@ def test_a_load_without_a_terminal(config: Path) -> None:
     assert "\x1b" not in done.stderr
 
 
-def test_a_load_that_fails_on_a_terminal(config: Path) -> None:
+def test_failed_load_on_a_terminal_tells_the_reason(config: Path) -> None:
     with at_terminal("load", "--config", config, "broken", columns=80) as terminal:
         assert terminal.ended() == 1
         text = " ".join(terminal.screen.text.split())
         assert text.startswith("error: the llama-server of 'broken' exited with status 3")
 
 
-def test_an_unload_that_waits_for_a_request(config: Path, tmp_path: Path) -> None:
+def test_unload_waits_for_a_running_request(config: Path, tmp_path: Path) -> None:
     chat = subprocess.Popen(
         [COMMAND, "chat", "--config", config, "slow", "Hello?"], stdout=subprocess.PIPE
     )

@@ -17,7 +17,7 @@ from tests.scripted import gone
 pytestmark = pytest.mark.slow
 
 
-async def test_a_stopped_one_is_replaced(
+async def test_stopped_llama_server_is_replaced(
     make_gateway: MakeGateway, program: Program, tiny_model: Path
 ) -> None:
     async with make_gateway(
@@ -35,7 +35,7 @@ async def test_a_stopped_one_is_replaced(
         assert status(running, "a").deaths == 1
 
 
-async def test_one_that_never_becomes_healthy(
+async def test_llama_server_that_never_becomes_healthy_is_given_up(
     make_gateway: MakeGateway, tmp_path: Path, tiny_model: Path
 ) -> None:
     sleeper = tmp_path / "llama-server"
@@ -56,7 +56,7 @@ async def test_one_that_never_becomes_healthy(
         assert status(running, "a").pid is None
 
 
-async def test_a_model_file_that_goes_and_comes_back(
+async def test_model_file_that_comes_back_is_loaded_again(
     make_gateway: MakeGateway, program: Program, tiny_model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "disk/model.gguf"

@@ -55,7 +55,9 @@ def test_private_folder_is_ok(made: Made) -> None:
         ("data/models.json", 0o666, "error", "models.json can be written by every user"),
     ],
 )
-def test_what_is_open(made: Made, name: str, mode: int, level: str, what: str) -> None:
+def test_file_that_is_open_to_others_is_told(
+    made: Made, name: str, mode: int, level: str, what: str
+) -> None:
     subject = made({}, tls={"private_key": "ssl/x-key.pem"})
     file = subject.settings.data_dir.parent / name
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def test_real_llama_server_is_ok() -> None:
 
 
 @needs_real
-def test_what_an_entry_needs_and_a_real_one_lacks() -> None:
+def test_flag_that_a_real_llama_server_lacks_is_an_error() -> None:
     wrong, _ = looked_at(str(REAL), models=MODEL, check=llama_server.check_flags)
     assert (wrong.level, wrong.subject) == (Level.ERROR, "m")
     assert "doesn't know --no-such, and will not start" in wrong.what
@@ -80,7 +80,7 @@ def test_old_llama_server_lacks_flags(tmp_path: Path) -> None:
         ("sleep 100 & wait", Level.ERROR, "did not answer to --version within 0.5 s"),
     ],
 )
-def test_what_is_none(
+def test_program_that_is_no_llama_server_is_told(
     tmp_path: Path, text: str, level: Level, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "sleep" in text:
@@ -90,7 +90,7 @@ def test_what_is_none(
     assert what in finding.what
 
 
-def test_there_is_none() -> None:
+def test_missing_llama_server_is_an_error_only_for_local_models() -> None:
     catalog = parse_catalog('{"m": {"url": "http://127.0.0.1:1"}}', file="models.json")
     for models, level in ((catalog, Level.OK), (parse_catalog("{}", file="x"), Level.ERROR)):
         subject = Subject(Settings(), models, {}, (), "no llama-server found")

@@ -53,7 +53,7 @@ def test_memory_is_told_without_a_gpu(tmp_path: Path) -> None:
     assert (memory.name, " free of " in memory.what) == ("memory", True)
 
 
-def test_gpus_that_are_there_and_one_that_is_gone(tmp_path: Path) -> None:
+def test_present_gpu_is_ok_and_a_missing_one_an_error(tmp_path: Path) -> None:
     gpus = tmp_path / "gpus.json"
     gpus.write_text(json.dumps({"CUDA0": ["NVIDIA X", 24576, 1024]}))
     (tmp_path / "data").mkdir()

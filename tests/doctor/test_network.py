@@ -33,14 +33,14 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_port_in_use_and_by_whom(taken: int) -> None:
+def test_port_in_use_is_told_with_its_holder(taken: int) -> None:
     (finding,) = ports(subject(port=taken))
     assert finding.level is Level.ERROR
     assert f"is in use by {Path('/proc/self/comm').read_text().strip()}" in finding.what
     assert f"(process {os.getpid()})" in finding.what
 
 
-def test_a_port_that_is_free(taken: int) -> None:
+def test_free_port_is_ok(taken: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         free = other.getsockname()[1]
     (finding,) = ports(subject(port=free))
@@ -50,7 +50,7 @@ def test_a_port_that_is_free(taken: int) -> None:
     assert "this machine has no such address" in found[1].what
 
 
-def test_our_own_gateway_has_it(taken: int) -> None:
+def test_port_of_our_own_gateway_is_ok(taken: int) -> None:
     running = Running(os.getpid(), {"urls": [f"http://127.0.0.1:{taken}"]})
     (finding,) = ports(subject(running, port=taken))
     assert (finding.level, finding.do) == (Level.OK, "")
@@ -91,7 +91,7 @@ def reached(port: int, **settings: Any) -> Finding:
     return finding
 
 
-def test_another_server_answers() -> None:
+def test_answer_of_another_server_is_told() -> None:
     server = HTTPServer(("127.0.0.1", 0), _Other)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -109,7 +109,9 @@ def test_another_server_answers() -> None:
         server.server_close()
 
 
-def test_nobody_answers(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_that_nobody_answers_at_is_warned_of(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(network, "_PATIENCE", 0.3)
     finding = reached(taken)
     assert finding.level is Level.WARNING

@@ -57,7 +57,7 @@ def redactor() -> Redactor:
         (f'"{"x" * 50}"', "xxx"),
     ],
 )
-def test_what_is_hidden(redactor: Redactor, text: str, hidden: str) -> None:
+def test_secrets_and_names_are_hidden(redactor: Redactor, text: str, hidden: str) -> None:
     assert hidden.lower() not in redactor.line(text).lower()
 
 
@@ -73,7 +73,7 @@ def test_what_is_hidden(redactor: Redactor, text: str, hidden: str) -> None:
         "aiohttp 3.14.5, CPython 3.11.7, 21.5 GiB free of 23.5 GiB",
     ],
 )
-def test_what_stays(redactor: Redactor, text: str) -> None:
+def test_harmless_text_stays_as_it_is(redactor: Redactor, text: str) -> None:
     assert redactor.line(text) == text
 
 

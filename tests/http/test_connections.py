@@ -26,7 +26,7 @@ from tests.wire import (
 pytestmark = pytest.mark.slow
 
 
-async def test_heads_that_never_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_head_that_never_ends_is_a_408(make_gateway: MakeGateway, tmp_path: Path) -> None:
     limits = {"header_timeout": "300ms"}
     async with make_gateway({"good": fake_model(tmp_path)}, limits=limits) as running:
         async with connected(running) as client:
@@ -255,7 +255,7 @@ async def test_connections_of_a_proxy_in_front_are_not_limited(make_gateway: Mak
 # --- answers that nobody reads -------------------------------------------------------------
 
 
-async def test_a_stream_that_nobody_reads(
+async def test_stream_that_nobody_reads_is_cut_off(
     make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -313,7 +313,7 @@ async def test_a_slow_reader_is_not_a_dead_one(make_gateway: MakeGateway, tmp_pa
         assert got.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
-async def test_requests_whose_answers_nobody_reads(make_gateway: MakeGateway) -> None:
+async def test_client_that_reads_no_answers_is_cut_off(make_gateway: MakeGateway) -> None:
     async with make_gateway({}, limits={"send_timeout": "500ms"}) as running:
         with small(running) as taking:
             taking.setblocking(False)

@@ -204,7 +204,7 @@ async def test_who_closes_ends_it_at_once(
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_who_says_all_and_closes_later(
+async def test_closing_after_a_half_close_frees_the_slot(
     make_gateway: MakeGateway, tmp_path: Path, door: bytes
 ) -> None:
     async with make_gateway(hang_ups(tmp_path)) as running:
@@ -243,7 +243,7 @@ async def passing_on(running: Running) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_behind_a_relay_that_passes_the_end_on(
+async def test_half_close_through_a_relay_still_gets_the_answer(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     models = hang_ups(tmp_path) | {"slow": fake_model(tmp_path, start_delay=1)}
@@ -285,7 +285,9 @@ async def test_where_nothing_can_be_asked_a_fin_is_the_end(
                 await until(lambda: all_at_rest(running), 2)
 
 
-async def test_a_real_client_that_is_cancelled(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_cancelled_real_client_frees_the_slot(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway(hang_ups(tmp_path)) as running, running.openai() as ours:
         for model, body in CASES:
             asked = spawn(
@@ -304,7 +306,7 @@ async def test_a_real_client_that_is_cancelled(make_gateway: MakeGateway, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="curl's SIGTERM")
-async def test_curl_that_is_killed(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_killed_curl_frees_the_slot(make_gateway: MakeGateway, tmp_path: Path) -> None:
     async with make_gateway(hang_ups(tmp_path)) as running:
         for model, body in CASES[:2]:
             said = body.replace(b'"good"', f'"{model}"'.encode()).decode()

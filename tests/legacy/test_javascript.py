@@ -41,7 +41,7 @@ def told(script: Script) -> list[tuple[int, int, str]]:
     return [(unread.line, unread.column, unread.name) for unread in script.unread]
 
 
-def test_what_the_documentation_shows() -> None:
+def test_documented_config_js_is_read_whole() -> None:
     script = read_script(DOCUMENTED, FOLDER)
     assert script.unread == ()
     assert values(DOCUMENTED) == {

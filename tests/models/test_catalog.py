@@ -49,7 +49,7 @@ def test_the_example_loads_unchanged() -> None:
     assert (spec.name, spec.parallel, spec.preload, spec.pinned) == ("Mistral-7b", 1, False, False)
 
 
-def test_a_byte_order_mark_as_windows_editors_write_it() -> None:
+def test_byte_order_mark_is_ignored() -> None:
     assert parse_catalog("\ufeff" + EXAMPLE).names == ["Mistral-7b"]
 
 
@@ -168,7 +168,7 @@ def test_template_names_are_those_of_llama_cpp(written: str | None, template: st
     assert one(template=written).template == template
 
 
-def test_one_text_where_a_list_may_stand() -> None:
+def test_one_text_may_stand_for_a_list() -> None:
     spec = one(aliases="a", extraArgs="--no-warmup", params={"reversePrompt": ["a", "b"]})
     assert spec.aliases == ("a",)
     assert spec.extra_args == ("--no-warmup",)

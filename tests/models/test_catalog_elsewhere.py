@@ -40,7 +40,7 @@ def test_model_elsewhere_has_its_servers() -> None:
     assert "THE_KEY" not in repr(spec)
 
 
-def test_what_a_model_elsewhere_need_not_say() -> None:
+def test_remote_model_has_defaults() -> None:
     spec = elsewhere(url="http://127.0.0.1:8081")
     assert (spec.sent_as, spec.parallel, spec.timeout, spec.key) == ("m", 64, 600, None)
     assert elsewhere(url="http://box", parallel=3).parallel == 3
@@ -79,7 +79,7 @@ def test_a_key_that_travels_in_the_open_is_warned_about() -> None:
         ("params.ignoreEOS", {"ignoreEOS": True}, "setParams"),
     ],
 )
-def test_what_cannot_be_said_of_a_model_elsewhere(
+def test_wrong_value_of_a_remote_model_is_refused(
     key: str, value: dict[str, Any] | int | list[str] | str, says: str
 ) -> None:
     field = key.partition(".")[0]
@@ -100,7 +100,7 @@ def test_a_password_in_an_address_is_not_repeated() -> None:
     ("key", "value"),
     [("key", "sk-1"), ("modelName", "x"), ("caFile", "/ca.pem"), ("timeout", "1m")],
 )
-def test_what_only_a_model_elsewhere_has(key: str, value: str) -> None:
+def test_key_of_remote_models_is_refused_for_local_ones(key: str, value: str) -> None:
     assert problems_in(None, **{key: value}) == {
         key: f"models.json: m.{key}: is only for models with url"
     }

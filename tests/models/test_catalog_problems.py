@@ -28,7 +28,7 @@ from tests.models.catalogs import one, problems_in, problems_of
         ('{"a": {"params": {"model": "x", "seed": 1, "seed": 2}}}', "'seed' is given twice"),
     ],
 )
-def test_files_that_are_no_catalog(text: str, says: str) -> None:
+def test_file_that_is_no_catalog_is_refused(text: str, says: str) -> None:
     assert says in problems_of(text)[""]
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_key_is_told_with_the_known_ones() -> None:
         ("logitBias", "15043+1 --host 0.0.0.0"),
     ],
 )
-def test_values_that_are_not_allowed(key: str, value: Any) -> None:
+def test_wrong_value_in_params_is_told_with_the_allowed_ones(key: str, value: Any) -> None:
     found = problems_in({key: value})
     assert set(found) == {f"params.{key}"}
     assert "allowed: " in found[f"params.{key}"]
@@ -133,7 +133,7 @@ def test_values_that_are_not_allowed(key: str, value: Any) -> None:
         ("params", []),
     ],
 )
-def test_values_beside_params_that_are_not_allowed(
+def test_wrong_value_beside_params_is_told_by_its_key(
     key: str, value: bool | int | list[str] | str
 ) -> None:
     with pytest.raises(InvalidFiles) as caught:
@@ -148,7 +148,7 @@ def test_personality_that_could_never_be_chosen_is_refused(label: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x00b", "a\x1b[31mb"])
-def test_names_that_would_break_a_header_or_a_terminal(name: str) -> None:
+def test_unprintable_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidFiles, match="printable"):
         parse_catalog(json.dumps({name: {"params": {"model": "x"}}}))
 
@@ -176,7 +176,7 @@ RESERVED = """
 
 
 @pytest.mark.parametrize("argument", RESERVED.split())
-def test_arguments_that_are_not_the_users(argument: Any) -> None:
+def test_argument_that_the_gateway_sets_is_refused(argument: Any) -> None:
     for written in ([argument, "x"], [f"{argument}=x"], ["-fa", "on", argument]):
         (key,) = problems_in(extraArgs=written)
         assert key == f"extraArgs.{len(written) - 1 if written[0] == '-fa' else 0}"
@@ -192,7 +192,7 @@ def test_llama_cpp_reads_underscores_as_dashes() -> None:
     """--no-agent --hf-token --hosts --ubatch-size -mg --spec-default --model-draft --models-x
     --no-ui -c --portable --alias-x""".split(),
 )
-def test_arguments_that_only_look_alike(argument: Any) -> None:
+def test_argument_that_only_looks_alike_is_taken(argument: Any) -> None:
     assert one(extraArgs=[argument, "1"]).extra_args == (argument, "1")
 
 
@@ -204,7 +204,7 @@ def test_arguments_that_only_look_alike(argument: Any) -> None:
     LLAMA_ARG_MCP_SERVERS_JSON LLAMA_ARG_MODELS_DIR LLAMA_ARG_N_PARALLEL LLAMA_ARG_STATIC_PATH
     AIP_HTTP_PORT A=B""".split(),
 )
-def test_variables_that_are_not_the_users(variable: Any) -> None:
+def test_variable_that_the_gateway_sets_is_refused(variable: Any) -> None:
     assert set(problems_in(env={variable: "hunter2"})) == {f"env.{variable}"}
     assert "hunter2" not in problems_in(env={variable: "hunter2"})[f"env.{variable}"]
 
@@ -255,12 +255,12 @@ def test_what_chooses_where_a_request_goes_cannot_be_shaped(key: str) -> None:
         ('{"m": {"params": {"model": "x"}, "zzzz": {}}}', "m.zzzz: unknown key (got {}); allowed"),
     ],
 )
-def test_what_is_meant(text: str, words: str) -> None:
+def test_mistake_in_json_is_explained(text: str, words: str) -> None:
     with pytest.raises(InvalidFiles, match=re.escape(words)):
         parse_catalog(text)
 
 
-def test_what_is_right_beside_what_is_wrong() -> None:
+def test_right_entries_beside_wrong_ones_are_read() -> None:
     text = json.dumps(
         {
             "m": {"params": {"model": "m.gguf", "ctxSize": "many"}, "parallel": 2, "ttl": []},

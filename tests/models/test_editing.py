@@ -197,7 +197,7 @@ def test_a_new_file_is_nobody_elses_to_read(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "models.json").stat().st_mode) == 0o600
 
 
-def test_a_disk_that_is_full(tmp_path: Path) -> None:
+def test_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """A real one, of a few kilobytes in memory; where that may not be made, it is skipped."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
+def test_file_mounted_by_itself_is_told(tmp_path: Path) -> None:
     """As Docker's ``--volume models.json:...`` has it: what can be done is said."""
     file = tmp_path / "models.json"
     file.write_text("{}")

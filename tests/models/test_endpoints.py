@@ -24,7 +24,7 @@ from gateway.models.endpoints import check_key, parse_endpoint, read_key
         ),
     ],
 )
-def test_where_requests_go(url: str, chat: str, tokenize: str) -> None:
+def test_target_is_below_the_path_of_the_url(url: str, chat: str, tokenize: str) -> None:
     endpoint = parse_endpoint(url)
     assert endpoint.target("/v1/chat/completions") == chat
     assert endpoint.target("/tokenize") == tokenize
@@ -41,7 +41,7 @@ def test_where_requests_go(url: str, chat: str, tokenize: str) -> None:
         ("http://bücher.example", "xn--bcher-kva.example", 80, "xn--bcher-kva.example", None),
     ],
 )
-def test_who_is_connected_to(
+def test_url_tells_host_port_and_authority(
     url: str, host: str, port: int, authority: str, written: str | None
 ) -> None:
     endpoint = parse_endpoint(url)
@@ -62,7 +62,7 @@ def test_who_is_connected_to(
         ("http://box", False),
     ],
 )
-def test_what_stays_on_this_machine(url: str, loopback: bool) -> None:
+def test_loopback_url_is_known_as_one(url: str, loopback: bool) -> None:
     assert parse_endpoint(url).is_loopback is loopback
 
 
@@ -90,7 +90,7 @@ def test_what_stays_on_this_machine(url: str, loopback: bool) -> None:
         ("http://*.example.com", "host"),
     ],
 )
-def test_what_is_no_address(url: str, says: str) -> None:
+def test_wrong_url_is_refused_without_its_password(url: str, says: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse_endpoint(url)
     assert says in str(caught.value)
@@ -108,13 +108,13 @@ def test_keys_come_from_the_entry_the_environment_or_a_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "key", ["", "with space", "line\r\nX: y", "schlüssel", "env:", "env:A-B", "file:", "file:x/y"]
 )
-def test_what_cannot_be_a_key(key: str) -> None:
+def test_impossible_key_is_refused_without_repeating_it(key: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         check_key(key)
     assert key not in str(caught.value) or not key or key in ("env:", "file:")
 
 
-def test_keys_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_key_is_told_without_secrets(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "two lines").write_text("sk-1\nsk-2")
     (tmp_path / "bytes").write_bytes(b"\xff")

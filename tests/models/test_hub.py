@@ -120,7 +120,9 @@ def test_of_two_models_each_has_its_own_projector() -> None:
         (("model.gguf",), 999, "model"),
     ],
 )
-def test_what_is_recommended(paths: tuple[str, ...], most: int, best: str | None) -> None:
+def test_best_quantisation_that_fits_is_recommended(
+    paths: tuple[str, ...], most: int, best: str | None
+) -> None:
     found = recommended(of(*paths), lambda one: one.size <= most)
     assert (found and found.label) == best
 
@@ -172,7 +174,7 @@ def test_hostile_names_are_left_out(path: str) -> None:
         "me/" + "r" * 97,
     ],
 )
-def test_references_that_are_none(text: str) -> None:
+def test_wrong_reference_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         parse_reference(text)
 

@@ -92,6 +92,6 @@ def test_tools_beside_a_named_template_are_warned_of() -> None:
 
 
 @pytest.mark.parametrize("meta", [{"displayName": ""}, {"listed": False}, {"capabilities": "chat"}])
-def test_meta_that_is_wrong(meta: dict[str, Any]) -> None:
+def test_wrong_meta_is_refused(meta: dict[str, Any]) -> None:
     with pytest.raises(InvalidFiles):
         catalog("", meta=meta)

@@ -168,7 +168,9 @@ async def test_anthropic_client_with_openais_base_url_is_told(
                 )
 
 
-async def test_model_names(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_name_a_key_may_not_use_is_told_as_unknown(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """And of a model or personality that a key may not use it learns nothing."""
     personalities = {"pirate": "Arr.", "poet": "Oh."}
     models = {

@@ -29,7 +29,7 @@ class Changing:
             callback()
 
 
-async def test_one_look_a_turn() -> None:
+async def test_viewers_share_one_look_a_turn() -> None:
     source, looks = Changing(), 0
     board = Board(source)
 

@@ -54,7 +54,7 @@ def test_a_place_costs_no_more_than_the_body() -> None:
 
 
 @pytest.mark.parametrize("asked", [b"[]", b"null", b"7", b"no JSON", b""])
-def test_a_body_that_is_no_object(asked: bytes) -> None:
+def test_request_that_is_no_object_is_blamed_without_a_place(asked: bytes) -> None:
     """Below /upstream nobody has looked at it."""
     told = failure("/v1/chat/completions", asked, NO_PICTURES)
     assert told.status == 400
@@ -64,7 +64,7 @@ def test_a_body_that_is_no_object(asked: bytes) -> None:
 @pytest.mark.parametrize(
     "message", ["vector::_M_default_append", "vector", "vector::reserve", "vector::_M_range_check:"]
 )
-def test_numbers_that_cpp_cannot_use(message: str) -> None:
+def test_number_that_cpp_cannot_use_is_the_clients_mistake(message: str) -> None:
     for target, field in (("/v1/rerank", "top_n"), ("/v1/reranking", "top_n"), ("/detokenize", "")):
         told = failure(target, b"{}", message)
         assert told.status == 400

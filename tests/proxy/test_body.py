@@ -61,7 +61,7 @@ def test_what_is_kept_takes_no_more_memory_than_it_has_bytes(size: int) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"[]", b'"x"', b"{", b'{"a":NaN}', b'{"a":1e400,"b":%d}' % 10**20]
 )
-def test_what_is_no_object(raw: bytes) -> None:
+def test_body_that_is_no_object_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequest):
         parse_object(raw)
 

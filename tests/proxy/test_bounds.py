@@ -91,7 +91,7 @@ LIMITS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     LIMITS,
     ids=[f"{i}-{one[0]}" for i, one in enumerate(LIMITS)],
 )
-def test_each_limit_in_every_dialect(
+def test_each_limit_holds_in_every_dialect(
     kind: str, setting: str, value: int, good: dict[str, Any], bad: dict[str, Any]
 ) -> None:
     checked(good, kind, **{setting: value})
@@ -104,7 +104,7 @@ def test_each_limit_in_every_dialect(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_honest_clients_send(kind: str) -> None:
+def test_body_of_an_honest_client_is_within_the_limits(kind: str) -> None:
     body = {
         "messages": [{"role": "user", "content": [{"type": "text", "text": text(500)}]}] * 300,
         "stop": ["a", "b"] * 8,
@@ -164,7 +164,7 @@ def test_a_prompt_of_tokens_is_one() -> None:
         {"sse_ping_interval": 0},
     ],
 )
-def test_what_nobody_needs(body: dict[str, Any]) -> None:
+def test_field_that_nobody_needs_is_refused(body: dict[str, Any]) -> None:
     assert refused(body).param == next(iter(body))
 
 

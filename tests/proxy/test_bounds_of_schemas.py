@@ -44,7 +44,7 @@ PLACES: dict[str, Any] = {
     ],
     ids=["items", "pattern", "wide", "wide in all", "ref", "deep"],
 )
-def test_schemas_wherever_they_stand(place: str, schema: Any) -> None:
+def test_schema_is_bounded_wherever_it_stands(place: str, schema: Any) -> None:
     error = refused(PLACES[place](schema))
     assert "limits.request." in error.message
     assert error.param in place or error.param == "response_format" or place.startswith("behind")
@@ -68,7 +68,7 @@ def test_schemas_wherever_they_stand(place: str, schema: Any) -> None:
         ({"pattern": "^(ab){5,2}$"}, {"pattern": "^a{2,5}b{3,}$"}),
     ],
 )
-def test_what_is_at_least_more_than_at_most(
+def test_schema_with_minimum_above_maximum_is_refused(
     place: str, schema: dict[str, Any], good: dict[str, Any]
 ) -> None:
     """llama-server b11549 writes its grammar until it has all memory, after its client left too."""
@@ -79,7 +79,7 @@ def test_what_is_at_least_more_than_at_most(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_grammar_that_is_at_least_more_than_at_most(kind: str) -> None:
+def test_grammar_with_minimum_above_maximum_is_refused(kind: str) -> None:
     error = refused({"grammar": 'root ::= "a"{5,2}'}, kind)
     assert error.param == "grammar"
     assert "above" in error.message
@@ -112,7 +112,7 @@ def typed(levels: int, *types: Any, **beside: Any) -> Any:
         {"$ref": "#/$defs/" + text(1025)},
     ],
 )
-def test_schemas_that_grow_where_they_are_read(schema: Any) -> None:
+def test_schema_that_grows_when_read_is_refused(schema: Any) -> None:
     message = refused({"json_schema": schema}).message
     assert "limits.request.schema_" in message
     assert "the that" not in message
@@ -124,7 +124,7 @@ def test_a_name_of_a_tool_may_not_be_too_long() -> None:
     assert "schema_bytes" in refused({"tools": [tool]}).message
 
 
-def test_lists_of_types_that_people_write() -> None:
+def test_list_of_types_that_people_write_is_taken() -> None:
     optional: Any = {"type": ["string", "null"], "description": text(500), "maxLength": 100}
     for _ in range(30):
         optional = {"type": ["object", "null"], "properties": {"a": optional, "b": optional}}
@@ -135,7 +135,7 @@ def test_lists_of_types_that_people_write() -> None:
         checked(tools(*[schema] * 3))
 
 
-def test_the_greatest_numbers_that_tools_have() -> None:
+def test_greatest_numbers_of_real_tools_are_taken() -> None:
     """Java's, of what llama-server doesn't write out; a column's of MySQL in a pattern."""
     many = {"type": "object", "minProperties": 1, "maxProperties": 2**31 - 1}
     long = {"type": "string", "minLength": 1, "maxLength": 2**31 - 1}

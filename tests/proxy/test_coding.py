@@ -53,7 +53,7 @@ def unpack(coding: str, *pieces: bytes) -> bytes:
 
 @every_kind
 @pytest.mark.parametrize("step", [1, 7, 1000, 100_000])
-def test_cut_anywhere(kind: str, step: int) -> None:
+def test_body_cut_anywhere_is_unpacked_alike(kind: str, step: int) -> None:
     coding, pack = PACKERS[kind]
     packed = pack(TEXT)
     pieces = [packed[at : at + step] for at in range(0, len(packed), step)]
@@ -83,7 +83,7 @@ def test_much_comes_in_small_pieces(kind: str) -> None:
 
 
 @every_kind
-def test_what_is_damaged(kind: str) -> None:
+def test_damaged_body_is_told(kind: str) -> None:
     coding, pack = PACKERS[kind]
     packed = pack(TEXT)
     with pytest.raises(Damaged, match="ends too soon"):

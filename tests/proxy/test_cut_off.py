@@ -35,7 +35,9 @@ def slot(read: int, wrote: int, *, cached: int = 0, busy: bool = True) -> dict[s
         ([{**slot(100, 0), "next_token": []}, 5, None], 1, 0),
     ],
 )
-def test_slots_that_work_at_such_a_prompt(slots: list[Any], answers: int, tokens: int) -> None:
+def test_tokens_of_slots_at_such_a_prompt_are_counted(
+    slots: list[Any], answers: int, tokens: int
+) -> None:
     assert sum(at_work(json.dumps(slots).encode(), 100, answers).values()) == tokens
 
 

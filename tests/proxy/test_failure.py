@@ -60,7 +60,7 @@ def test_a_failure_keeps_its_status_and_message_in_each_dialect(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_when_to_come_back(status: int) -> None:
+def test_refusal_says_when_to_come_back(status: int) -> None:
     later = [(b"retry-AFTER", b"Wed, 21 Oct 2026 07:28:00 GMT"), (b"X", b"y")]
     for said, expected in ((later, "Wed, 21 Oct 2026 07:28:00 GMT"), ([], "5")):
         failure = Failure.read(status, b"", said)
@@ -157,7 +157,7 @@ def test_any_other_500_stays_one(message: str) -> None:
         assert Failure.read(status, said).status == status
 
 
-def test_what_is_not_to_be_sent_again() -> None:
+def test_clients_mistake_is_not_to_be_sent_again() -> None:
     for error in (BadRequest("x"), Unable("x")):
         assert error.headers == {"x-should-retry": "false"}
     for again in (RequestTimeout("x"), BackendError("x"), RateLimited("x")):

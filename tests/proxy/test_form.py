@@ -56,7 +56,7 @@ def fed(form: bytes, size: int) -> ModelField:
         ),
     ],
 )
-def test_cut_anywhere(form: bytes, model: str | None) -> None:
+def test_form_cut_anywhere_gives_the_same_model(form: bytes, model: str | None) -> None:
     for size in (*range(1, 60), len(form) + 1):
         field = fed(form, size)
         assert field.model == model, size
@@ -105,7 +105,7 @@ def test_cut_anywhere(form: bytes, model: str | None) -> None:
         ('form-data; name="MODEL"', "MODEL"),
     ],
 )
-def test_names_of_fields(disposition: str, name: Any) -> None:
+def test_ambiguous_name_of_a_field_is_refused(disposition: str, name: Any) -> None:
     """``None``: two readers could read it differently, so it is refused. ``False``: no name."""
     headers = f"X: name=model\r\ncontent-Disposition: {disposition}".encode()
     if name is None:
@@ -125,7 +125,7 @@ def test_what_strangers_write_is_read_quickly() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_what_only_begins_like_the_boundary(size: int) -> None:
+def test_line_that_only_begins_like_the_boundary_is_content(size: int) -> None:
     """RFC 2046, 5.1.1: behind a boundary stand blanks, and the end of the line."""
     inside = b'a\r\n--XXX\r\nContent-Disposition: form-data; name="model"\r\n\r\nno\r\n--XX-\r\n'
     padded = MODEL.replace(b"--XX\r\n", b"--XX \t\r\n")
@@ -145,7 +145,7 @@ def pass_by(form: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_a_model_that_is_named_again(size: int) -> None:
+def test_model_named_twice_is_refused(size: int) -> None:
     """Even by a part of a field; in the file, or behind the form, it's no name."""
     form = MODEL + FILE + part("language", b"en")
     pass_by(form, size)
@@ -156,7 +156,7 @@ def test_a_model_that_is_named_again(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_any_field_that_comes_twice(size: int) -> None:
+def test_field_that_comes_twice_is_refused(size: int) -> None:
     """Before the model, behind it, and of any name, but for lists."""
     lists = part("granularities[]", b"word") + part("granularities[]", b"segment")
     pass_by(lists + MODEL + lists + FILE + END, size)
@@ -172,7 +172,7 @@ def test_any_field_that_comes_twice(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
-def test_a_name_beside_one_elsewhere_in_the_request(size: int) -> None:
+def test_model_that_differs_from_the_requests_is_refused(size: int) -> None:
     for form, alike in ((MODEL + FILE + END, True), (FILE + part("model", b"x") + END, False)):
         field = ModelField(b"XX", "some/model:p")
         with contextlib.nullcontext() if alike else pytest.raises(BadRequest, match="another"):
@@ -200,7 +200,7 @@ def test_nothing_is_read_beyond_what_is_needed() -> None:
         part("model", b"\xff") + END,
     ],
 )
-def test_what_is_no_form(form: bytes) -> None:
+def test_damaged_form_is_refused(form: bytes) -> None:
     with pytest.raises(BadRequest):
         fed(form, 100)
 

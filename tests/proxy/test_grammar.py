@@ -59,7 +59,7 @@ def allowed(found: Measure) -> bool:
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_what_people_write(name: str) -> None:
+def test_grammar_that_people_write_is_within_the_limits(name: str) -> None:
     found = measure_grammar(HONEST[name], LIMITS.grammar_depth)
     assert allowed(found), found
 
@@ -84,7 +84,7 @@ def test_what_people_write(name: str) -> None:
         ("root ::= " + "[a-z]{0,40000} " * 2, "size"),
     ],
 )
-def test_what_makes_work(text: str, what: str) -> None:
+def test_grammar_that_makes_work_is_over_the_limits(text: str, what: str) -> None:
     found = measure_grammar(text, LIMITS.grammar_depth)
     assert not allowed(found)
     if what == "depth":
@@ -108,7 +108,7 @@ def test_what_makes_work(text: str, what: str) -> None:
         r"^P(?!$)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?$",
     ],
 )
-def test_patterns_that_people_write(pattern: str) -> None:
+def test_pattern_that_people_write_is_within_the_limits(pattern: str) -> None:
     assert allowed(measure_pattern(pattern, LIMITS.grammar_depth))
 
 
@@ -116,7 +116,7 @@ def test_patterns_that_people_write(pattern: str) -> None:
     "pattern",
     ["(a|a)?" * 200, "a{999999}", "((((a{50}){50}){50}){50})", "(?:" * 99, "(a?){0,500}"],
 )
-def test_patterns_that_make_work(pattern: str) -> None:
+def test_pattern_that_makes_work_is_over_the_limits(pattern: str) -> None:
     assert not allowed(measure_pattern(pattern, LIMITS.grammar_depth))
 
 
@@ -129,7 +129,7 @@ def test_patterns_that_make_work(pattern: str) -> None:
         ('root ::= "a{5,2}" [{5,2}]', False),
     ],
 )
-def test_what_repeats_at_least_more_often_than_at_most(text: str, backwards: bool) -> None:
+def test_repetition_with_minimum_above_maximum_is_found(text: str, backwards: bool) -> None:
     """llama-server b11549 writes it out until it has all memory."""
     assert measure_grammar(text, LIMITS.grammar_depth).backwards is backwards
 

@@ -45,7 +45,7 @@ def test_half_of_any_object_becomes_one_with_the_error(
     "begun",
     [b'{"a": 1}', b"[1, 2", b"[DO", b"[DONE]", b"plain", b'"text', b'{"a"} {', b"{]", b'{"a" \x00'],
 )
-def test_what_becomes_no_object(begun: bytes) -> None:
+def test_half_of_what_is_no_object_gets_no_end(begun: bytes) -> None:
     rest = rest_of(begun, ERROR)
     assert rest is None or orjson.loads(begun + rest) is None
 

@@ -127,7 +127,7 @@ def test_late_system_messages_of_anthropic_are_mended() -> None:
     )
 
 
-def test_who_speaks_for_the_application() -> None:
+def test_developer_counts_as_system_where_the_api_has_one() -> None:
     developer = said("developer", "D")
     for format_, body, first, late in (
         (CHAT, {"messages": [U]}, (), ()),

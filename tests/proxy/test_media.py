@@ -68,7 +68,7 @@ def test_media_elsewhere_are_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", REMOTE)
-def test_remote_where_it_is_allowed(url: str) -> None:
+def test_remote_media_are_taken_where_allowed_and_by_http_only(url: str) -> None:
     fetched = url.startswith(("http://", "https://"))
     for format_, body in bodies(url):
         if fetched:
@@ -115,7 +115,7 @@ def test_media_that_came_along_are_taken(url: str) -> None:
         (NONE, {"images": 7, "input": {"image_url": 7}}),
     ],
 )
-def test_addresses_that_are_only_text(format_: MessageFormat, body: dict[str, Any]) -> None:
+def test_address_in_a_text_is_no_media(format_: MessageFormat, body: dict[str, Any]) -> None:
     format_.check(body)
 
 

@@ -182,7 +182,7 @@ def test_stream_that_we_began_is_announced_once(line_end: bytes, numbers: bool) 
 
 
 @pytest.mark.parametrize("numbers", [True, False])
-def test_a_stream_that_pauses(numbers: bool) -> None:
+def test_heartbeat_in_a_stream_keeps_numbers_in_order(numbers: bool) -> None:
     """An event of ours among the server's: with its id, and those behind it are numbered anew."""
     numbering = Numbering("m", 7)
     stream = numbered(written(EVENTS)) if numbers else written(EVENTS)

@@ -290,11 +290,13 @@ def test_an_empty_personality_silences_the_template_s_own() -> None:
         (ANTHROPIC, {"messages": [None]}, "null"),
     ],
 )
-def test_what_is_no_conversation(format_: MessageFormat, body: Any, words: str) -> None:
+def test_body_without_a_conversation_is_refused(
+    format_: MessageFormat, body: Any, words: str
+) -> None:
     with pytest.raises(BadRequest, match=words):
         format_.check(body)
 
 
-def test_what_has_no_place_for_one() -> None:
+def test_completions_and_embeddings_have_no_place_for_a_personality() -> None:
     assert COMPLETION.apply is None
     assert NONE.apply is None

@@ -39,7 +39,7 @@ class _Exchange(Exchange):
 
 
 @pytest.mark.parametrize("full", [False, True])
-async def test_a_client_that_was_full_before_its_stream_began(full: bool) -> None:
+async def test_client_that_was_full_before_its_stream_began_pauses_it(full: bool) -> None:
     """Its transport says so once: while the model loads, or before. Chunks would pile up."""
     flow = FlowControl()
     if full:

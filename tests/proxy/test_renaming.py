@@ -43,7 +43,7 @@ def answers() -> list[Any]:
     "dump", [json.dumps, lambda v: json.dumps(v, indent=2, ensure_ascii=False)]
 )
 @pytest.mark.parametrize("answer", answers())
-def test_a_complete_answer(answer: Any, dump: Any) -> None:
+def test_model_is_renamed_in_a_complete_answer_and_nothing_else(answer: Any, dump: Any) -> None:
     sent = dump(answer).encode()
     wanted = json.loads(sent) | {"model": HERE}
     outs = [renamed(sent, orjson.loads(sent), HERE)]
@@ -74,7 +74,7 @@ def test_a_complete_answer(answer: Any, dump: Any) -> None:
         b"no JSON",
     ],
 )
-def test_what_names_no_model(sent: bytes) -> None:
+def test_answer_that_names_no_model_stays_as_it_is(sent: bytes) -> None:
     for size in range(1, len(sent) + 2):
         assert in_pieces(RenamingInJson(HERE), sent, size) == sent
     try:

@@ -67,7 +67,9 @@ def test_names_lead_to_their_model(
         ("", {"active": Active("gone")}, "model_not_found", "/loadModel"),
     ],
 )
-def test_what_there_is_not(name: Any, options: dict[str, Any], code: str, words: str) -> None:
+def test_unknown_name_is_told_with_the_known_ones(
+    name: Any, options: dict[str, Any], code: str, words: str
+) -> None:
     with pytest.raises(ModelNotFound) as caught:
         RESOLVER.resolve(name, **options)
     assert caught.value.code == code
@@ -78,13 +80,13 @@ def test_what_there_is_not(name: Any, options: dict[str, Any], code: str, words:
     ("name", "kind"),
     [(7, "a number"), (False, "true or false"), ([], "a list"), (["m"], "a list"), ({}, "an obj")],
 )
-def test_what_is_no_name(name: Any, kind: str) -> None:
+def test_name_that_is_no_text_is_refused(name: Any, kind: str) -> None:
     with pytest.raises(BadRequest, match=f"`model` must be a text.*, not {kind}") as caught:
         RESOLVER.resolve(name, active=Active("m"))
     assert (caught.value.status, caught.value.param) == (400, "model")
 
 
-def test_virtual_names() -> None:
+def test_virtual_names_are_listed_and_known() -> None:
     assert [name for name, _, _ in RESOLVER.virtual_names()] == [
         "m",
         "m:pirate",

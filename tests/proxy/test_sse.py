@@ -83,7 +83,7 @@ def test_usage_is_read_from_whole_chunks(
 
 
 @pytest.mark.parametrize("kind", [Tail, AnthropicTail])
-def test_streams_that_say_nothing(kind: Any) -> None:
+def test_stream_that_says_nothing_of_usage_has_none(kind: Any) -> None:
     for events in (b"", b"data: [DONE]\n\n", b"data: {broken usage\n\n", stream({"usage": 7})):
         tail = kind()
         tail.feed(events)
@@ -91,7 +91,7 @@ def test_streams_that_say_nothing(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [4096, 16384, 65536])
-def test_a_long_last_event_in_many_reads(size: int) -> None:
+def test_usage_is_found_in_a_long_last_event(size: int) -> None:
     tail = dialect.RESPONSES.tail()
     for at in range(0, len(LONG), size):
         tail.feed(LONG[at : at + size])
@@ -104,7 +104,7 @@ def test_a_broken_anthropic_stream_still_tells_the_prompt() -> None:
     assert tail.usage() == Usage(7, 0, 3, None)
 
 
-def test_whole_answers() -> None:
+def test_usage_is_found_in_whole_answers() -> None:
     assert usage_of({"usage": USAGE, "timings": TIMINGS}) == Usage(7, 5, 3, 80.5)
     assert usage_of({"timings": TIMINGS}) == Usage(7, 5, 3, 80.5)
     anthropic = {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 5}
@@ -118,13 +118,13 @@ def test_an_answer_that_tells_no_usage_has_none(answer: Any) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["-1", "-1e9", "1e30", "18446744073709551615", "true", '"7"'])
-def test_numbers_that_no_answer_has(tokens: str) -> None:
+def test_impossible_number_of_tokens_is_not_counted(tokens: str) -> None:
     """They would be counted for a key's limits, and no database takes all of them."""
     answer = orjson.loads(f'{{"usage": {{"prompt_tokens": 7.0, "completion_tokens": {tokens}}}}}')
     assert usage_of(answer) == Usage(7, 0, 0, None)
 
 
-def test_several_answers() -> None:
+def test_tokens_of_several_answers_are_counted() -> None:
     """llama-server tells the first one's tokens, others those of all."""
     choices: list[Any] = [{"text": "four"}, {"text": "eighteight"}, None]
     told = {"prompt_tokens": 3, "completion_tokens": 2}

@@ -52,11 +52,11 @@ def test_half_of_a_character_is_raw_and_half_is_not() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "a", "a=1&b=1", "a&&b&", "a[]=1&a[]=2", "a=b&b=a", "A&a"])
-def test_names_given_once(query: str) -> None:
+def test_names_given_once_are_taken(query: str) -> None:
     check_names(query)
 
 
 @pytest.mark.parametrize("query", ["a&a", "a=1&b&a=1", "model=a&mod%65l=b", "a+b=&a%20b", "=&="])
-def test_names_given_twice(query: str) -> None:
+def test_name_given_twice_is_refused(query: str) -> None:
     with pytest.raises(BadRequest, match="twice"):
         check_names(query)

@@ -137,7 +137,7 @@ def test_a_long_answer_is_believed_in_its_last_word(text: str, key: str, sizes: 
 
 
 @given(TEXTS, SIZES, st.integers(0, 9))
-def test_choices_that_tell_of_each_token(text: str, sizes: list[int], more: int) -> None:
+def test_tokens_are_counted_by_their_logprobs(text: str, sizes: list[int], more: int) -> None:
     token = {"token": text, "top_logprobs": [{"token": text}]}
     choices = [{"logprobs": {"content": [token] * count}} for count in (5, 5 + more)]
     usage = {"prompt_tokens": 7, "completion_tokens": 5}
@@ -155,7 +155,7 @@ def test_numbers_before_a_long_list_are_found() -> None:
     assert reader.usage() == TOLD
 
 
-def test_a_last_event_that_is_longer_than_what_is_kept() -> None:
+def test_usage_is_found_in_a_last_event_longer_than_what_is_kept() -> None:
     """llama.cpp's own repeats the prompt."""
     last = {"content": "", "stop": True, "prompt": LIE * 2000, "timings": TIMINGS}
     tail = Tail()
@@ -280,7 +280,7 @@ def test_gathered_completions_are_put_together(text: str, sizes: list[int]) -> N
     assert one.answer() == {"index": 0, **last, "content": text}
 
 
-def test_a_gathered_stream_that_says_what_went_wrong() -> None:
+def test_error_in_a_gathered_stream_is_read() -> None:
     reader = gathered({"error": {"code": 400, "message": "no"}}, sizes=[5] * 20)
     assert reader.error == {"code": 400, "message": "no"}
     assert status_of(reader.error) == 400
@@ -308,7 +308,7 @@ def test_a_gathered_stream_that_says_what_went_wrong() -> None:
         ({"n_cmpl": 2, "response_fields": ["content", 7]}, "/infill", True, True, 2),
     ],
 )
-def test_what_is_asked_for_as_a_stream(
+def test_answer_that_tells_no_usage_is_asked_for_as_a_stream(
     body: dict[str, Any], target: str, here: bool, gathers: bool, answers: int
 ) -> None:
     sent = orjson.loads(orjson.dumps({**body, "stream_options": {}}))

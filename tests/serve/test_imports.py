@@ -64,7 +64,7 @@ def test_nothing_is_imported_in_vain(serve: Serve, tmp_path: Path) -> None:
     assert not imported & FOR_OTHERS
 
 
-def test_what_is_imported_until_it_listens() -> None:
+def test_only_what_listening_needs_is_imported_before_it() -> None:
     """What is slow and not needed for /health comes later: the store above all."""
     code = (
         "import sys; import gateway.cli.serve as s, gateway.library, gateway.http.listeners, "

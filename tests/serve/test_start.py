@@ -81,7 +81,7 @@ def test_second_gateway_on_a_data_folder_is_refused(serve: Serve, tmp_path: Path
     ) in third.log
 
 
-def test_an_address_that_the_machine_does_not_have(serve: Serve, tmp_path: Path) -> None:
+def test_address_that_cannot_be_listened_on_is_told(serve: Serve, tmp_path: Path) -> None:
     config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
     for host, why in (
         ("192.0.2.1", "this machine has no such address"),  # RFC 5737: nobody has it

@@ -45,7 +45,7 @@ def test_the_authority_may_ask_for_it_earlier_or_later_but_not_too_late() -> Non
 @pytest.mark.parametrize(
     ("wished", "seconds"), [(0, 60), (-1e6, 60), (3600, 3600), (86400 * 30, 86400)]
 )
-def test_how_often_advice_is_asked_for(wished: float, seconds: float) -> None:
+def test_advice_is_asked_for_within_bounds(wished: float, seconds: float) -> None:
     now = datetime.now()
     again = ask_again(now.timestamp(), now + timedelta(seconds=wished))
     assert again - now.timestamp() == pytest.approx(seconds)

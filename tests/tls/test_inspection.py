@@ -88,7 +88,7 @@ def test_a_file_that_is_not_pem_is_told(forge: Forge, key: str, content: bytes) 
     assert message.endswith("in PEM, but no PEM at all")
 
 
-def test_a_file_that_is_something_else_altogether(forge: Forge) -> None:
+def test_file_that_is_something_else_is_told(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     folder = replace(tls, certificate=forge.folder)
     assert only_error(inspect(folder)) == ("tls.certificate", "is not a PEM file")
@@ -134,7 +134,7 @@ def test_passphrases_are_checked(forge: Forge, traditional: bool) -> None:
         assert "battery" not in str(raised.value)
 
 
-def test_a_passphrase_for_a_key_that_needs_none(forge: Forge) -> None:
+def test_needless_passphrase_is_warned_of(forge: Forge) -> None:
     tls = forge.write(forge.issue())
     tls = replace(tls, passphrase=Secret("unused"))
     assert only_warning(inspect(tls))[0] == "tls.passphrase"
@@ -181,7 +181,7 @@ def test_an_expired_certificate_can_still_be_served(forge: Forge) -> None:
     build_context(tls)
 
 
-def test_a_chain_that_does_not_sign_the_certificate(forge: Forge) -> None:
+def test_chain_that_does_not_sign_the_certificate_is_told(forge: Forge) -> None:
     stranger = forge.issue(name="Another root", authority=True)
     tls = forge.write(forge.issue(forge.middle), stranger)
     assert only_error(inspect(tls)) == (
@@ -190,7 +190,7 @@ def test_a_chain_that_does_not_sign_the_certificate(forge: Forge) -> None:
     )
 
 
-def test_an_issuer_with_the_right_name_and_the_wrong_key(forge: Forge) -> None:
+def test_issuer_with_the_wrong_key_is_told(forge: Forge) -> None:
     impostor = forge.issue(forge.root, name="Test intermediate", authority=True)
     tls = forge.write(forge.issue(forge.middle), impostor)
     assert "does not sign" in only_error(inspect(tls))[1]
@@ -207,7 +207,7 @@ def test_expired_issuer_is_told(forge: Forge) -> None:
     assert "CN=Old" in only_error(inspect(forge.write(forge.issue(old), old)))[1]
 
 
-def test_a_chain_with_more_than_it_needs_or_less(forge: Forge) -> None:
+def test_chain_with_too_much_or_too_little_is_warned_of(forge: Forge) -> None:
     leaf = forge.issue(forge.middle)
     stranger = forge.issue(name="Another root", authority=True)
     key, message = only_warning(inspect(forge.write(leaf, forge.middle, stranger)))
@@ -226,7 +226,9 @@ def test_chain_may_come_in_any_order(forge: Forge) -> None:
 @pytest.mark.parametrize(
     ("mode", "advice"), [(0o644, "640"), (0o604, "600"), (0o640, None), (0o400, None)]
 )
-def test_a_key_that_everybody_can_read(forge: Forge, mode: int, advice: str | None) -> None:
+def test_private_key_that_everybody_can_read_is_warned_of(
+    forge: Forge, mode: int, advice: str | None
+) -> None:
     tls = forge.write(forge.issue())
     tls.private_key.chmod(mode)
     if advice is None:
@@ -237,7 +239,7 @@ def test_a_key_that_everybody_can_read(forge: Forge, mode: int, advice: str | No
         assert f"chmod {advice}" in message
 
 
-def test_a_certificate_for_no_name(forge: Forge) -> None:
+def test_certificate_for_no_name_is_warned_of(forge: Forge) -> None:
     found = inspect(forge.write(forge.issue(named=False)))
     assert only_warning(found)[0] == "tls.certificate"
 

@@ -16,7 +16,7 @@ def test_what_is_sent_is_the_certificate_and_then_the_chain_each_once(forge: For
     assert pem.served_chain(leaf.pem, b"") == [leaf.der]
 
 
-def test_comments_and_windows_line_ends(forge: Forge) -> None:
+def test_comments_and_windows_line_ends_are_ignored(forge: Forge) -> None:
     leaf = forge.issue()
     text = b"subject=CN = localhost\r\n" + leaf.pem.replace(b"\n", b"\r\n") + b"trailing"
     assert pem.certificates(text) == [leaf.der]

@@ -60,7 +60,9 @@ async def test_official_clients_show_it(make_gateway: MakeGateway, tmp_path: Pat
                 )
 
 
-async def test_who_never_comes_to_an_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_plain_request_without_end_is_given_up(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     tls, trusting = with_tls(tmp_path)
     limits = {"handshake_timeout": "500ms"}
     models = {"good": fake_model(tmp_path)}

@@ -253,13 +253,13 @@ def test_names_are_read_as_domains_and_addresses(text: str, name: object) -> Non
         "host@example.com",
     ],
 )
-def test_names_that_no_certificate_may_carry(text: str, tmp_path: Path) -> None:
+def test_name_that_no_certificate_may_carry_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not a|name|label|zone"):
         self_signed([text], tmp_path / "ssl")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_names(tmp_path: Path) -> None:
+def test_file_is_named_after_the_first_domain(tmp_path: Path) -> None:
     assert file_stem(parse_name("*.example.com")) == "_wildcard.example.com"
     assert file_stem(parse_name("2001:db8::1")) == "2001_db8__1"
     with pytest.raises(ValueError, match="at least one"):

@@ -23,7 +23,9 @@ valid = pytest.mark.parametrize(
 
 
 @valid
-def test_valid_answer(raw: bytes, bodyless: bool, status: int, body: bytes, end: str) -> None:
+def test_valid_answer_is_parsed(
+    raw: bytes, bodyless: bool, status: int, body: bytes, end: str
+) -> None:
     played = Played([raw], bodyless=bodyless, eof=True)
     assert played.head is not None
     assert (played.head.status, played.body, played.end) == (status, body, end)
@@ -31,7 +33,7 @@ def test_valid_answer(raw: bytes, bodyless: bool, status: int, body: bytes, end:
 
 
 @valid
-def test_valid_answer_cut_anywhere(
+def test_valid_answer_cut_anywhere_is_parsed_alike(
     raw: bytes, bodyless: bool, status: int, body: bytes, end: str
 ) -> None:
     whole = Played([raw], bodyless=bodyless, eof=True).seen

@@ -161,7 +161,7 @@ def test_a_client_that_has_gone_is_no_error() -> None:
 
 
 @pytest.mark.parametrize(("raw", "bodyless"), [v[:2] for v in VALID.values()], ids=VALID.keys())
-def test_valid_answers_cut_anywhere(raw: bytes, bodyless: bool) -> None:
+def test_valid_answer_cut_anywhere_is_parsed_alike(raw: bytes, bodyless: bool) -> None:
     whole = Played([raw], bodyless=bodyless, eof=True).seen
     for a, b in itertools.combinations(range(1, len(raw)), 2):
         pieces = [raw[:a], raw[a:b], raw[b:]]

@@ -79,7 +79,9 @@ def test_what_a_chunk_holds_is_no_head(heads: HeadCache) -> None:
 
 
 @pytest.mark.parametrize("name", VALID)
-def test_valid_answers_a_second_time_cut_anywhere(name: str, heads: HeadCache) -> None:
+def test_valid_answer_a_second_time_cut_anywhere_is_parsed_alike(
+    name: str, heads: HeadCache
+) -> None:
     raw, bodyless, *_ = VALID[name]
     whole = Played([raw], bodyless=bodyless, eof=True, heads=heads).seen
     for a, b in itertools.combinations(range(1, len(raw)), 2):

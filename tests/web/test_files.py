@@ -48,7 +48,9 @@ def read(files: Files, path: str) -> File:
         (",;,=", None),
     ],
 )
-def test_the_smallest_that_is_taken(dist: Path, accepted: str, coding: str | None) -> None:
+def test_smallest_coding_that_is_accepted_is_sent(
+    dist: Path, accepted: str, coding: str | None
+) -> None:
     body = read(Files(dist), "assets/a-1.js").body(accepted)
     endings = {None: b"let a;", "br": b".br", "zstd": b".zst", "gzip": b".gz"}
     assert (body.coding, body.content) == (coding, endings[coding])
@@ -75,7 +77,7 @@ def test_the_page_says_that_a_gateway_serves_it(dist: Path) -> None:
         *("assets/a-1.js.br", ".built-from", "assets", "", "assets/b.js", "assets/a-1.js\0"),
     ],
 )
-def test_there_is_nothing_else(dist: Path, path: str) -> None:
+def test_nothing_but_built_files_is_served(dist: Path, path: str) -> None:
     files = Files(dist)
     assert files.file(path) is None
     assert not files.may_have(path)

@@ -19,7 +19,7 @@ from tests.web.built import WEB, ensure_built
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-async def test_the_page_and_what_it_is_made_of(make_gateway: MakeGateway) -> None:
+async def test_page_and_its_assets_are_served(make_gateway: MakeGateway) -> None:
     ensure_built()
     async with make_gateway({}) as running:
         async with running.request("GET", "/", key=None, headers=HTML) as response:
@@ -100,7 +100,7 @@ async def test_nothing_else_is_open(make_gateway: MakeGateway) -> None:
         assert (status, answer["error"]["code"]) == (421, "host_not_allowed")
 
 
-async def test_a_page_that_was_never_built(
+async def test_page_that_was_never_built_says_how_to_build_it(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.app.DIST", tmp_path / "none")

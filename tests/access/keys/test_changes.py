@@ -44,7 +44,7 @@ from gateway.scope import Scope
         ("limits.concurrency", {"limits": {"concurrency": 1.5}}),
     ],
 )
-async def test_values_that_make_no_key(
+async def test_value_of_a_key_that_is_wrong_is_refused_by_its_name(
     ring: KeyRing, param: str, values: dict[str, object]
 ) -> None:
     with pytest.raises(BadRequest) as caught:
@@ -54,7 +54,7 @@ async def test_values_that_make_no_key(
 
 
 @pytest.mark.parametrize("seconds", [0, -5, float("nan"), 1e300])
-def test_what_is_no_time_to_come(seconds: float) -> None:
+def test_expiry_that_is_not_ahead_is_refused(seconds: float) -> None:
     with pytest.raises(BadRequest) as caught:
         time_after(seconds)
     assert caught.value.param == "expires"
@@ -130,7 +130,7 @@ async def test_a_change_that_is_refused_changes_nothing(ring: KeyRing) -> None:
         await ring.change(record.id, {"name": "x"})
 
 
-async def test_revoking_what_is_not_there(ring: KeyRing) -> None:
+async def test_revoking_an_unknown_id_is_refused_without_repeating_a_key(ring: KeyRing) -> None:
     with pytest.raises(NotFound, match="an id k_abcd1234:"):
         await ring.revoke("k_abcd1234")
     key = new_key()  # pasted by mistake

@@ -142,7 +142,7 @@ async def test_wrong_keys_are_refused_without_repeating_them(ring: KeyRing, pres
         assert presented not in str(caught.value.body())
 
 
-async def test_what_is_said_of_a_wrong_key(ring: KeyRing) -> None:
+async def test_wrong_key_is_told_what_is_wrong_with_it(ring: KeyRing) -> None:
     _, key = await ring.create("phone")
     for wrong, said in {
         new_key(): "not known",

@@ -47,7 +47,9 @@ async def test_an_entry_is_made_read_changed_and_removed(box: Box) -> None:
     assert (await box.ask("DELETE", "third"))[0] == 404
 
 
-async def test_what_a_card_shows(box: Box, storage: Path) -> None:
+async def test_list_tells_the_file_of_a_model_and_how_long_it_stays(
+    box: Box, storage: Path
+) -> None:
     """What its file is, and where it is for how long, once it is loaded."""
 
     async def look() -> dict[str, Any]:

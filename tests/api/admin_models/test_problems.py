@@ -77,7 +77,7 @@ async def test_entry_that_would_not_be_served_is_refused(box: Box) -> None:
         assert (status, [problem["key"] for problem in error["problems"]]) == (422, [key]), body
 
 
-async def test_bodies_that_are_none(box: Box) -> None:
+async def test_body_that_is_no_entry_is_refused(box: Box) -> None:
     for data in (b"", b"[]", b"{", b'{"params": {"model": "\\ud800"}}', b'"x"'):
         for method in ("PUT", "PATCH"):
             status, answer = await box.running.json(method, "/admin/models/first", data=data)

@@ -151,7 +151,7 @@ async def test_what_stands_there_may_not_become_something_else(box: Box) -> None
     assert (await box.ask("PATCH", "remote", body))[0] == 200
 
 
-async def test_hidden_values_where_there_are_none(box: Box) -> None:
+async def test_hidden_value_that_stands_for_nothing_is_refused(box: Box) -> None:
     for body, key in (
         ({**REMOTE, "key": "***"}, "new.key"),
         ({**REMOTE, "url": "ftp://x", "key": "***"}, "new.key"),

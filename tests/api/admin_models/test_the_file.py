@@ -92,7 +92,7 @@ def closed(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["the file", "its folder"])
-async def test_a_file_that_may_not_be_written(box: Box, what: str) -> None:
+async def test_read_only_file_is_told_and_left_alone(box: Box, what: str) -> None:
     """The one of a service is root's."""
     entry = {"params": {"model": "a.gguf"}}
     assert (await box.editable())["writable"] is True

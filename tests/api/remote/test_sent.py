@@ -15,7 +15,9 @@ from tests.elsewhere import STREAM_END, STREAM_HEAD, Asked, Elsewhere, event
 from tests.harness import MakeGateway
 
 
-async def test_what_a_server_elsewhere_gets(make_gateway: MakeGateway, server: Elsewhere) -> None:
+async def test_remote_server_gets_the_request_in_its_own_name_and_key(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
     models = {
         "m": entry(
             server,
@@ -123,7 +125,7 @@ async def test_what_only_llama_server_wants_is_left_as_it_is(
         ("/x", "/v1/messages", "/x/messages"),
     ],
 )
-async def test_where_requests_go(
+async def test_request_goes_to_the_path_below_the_url(
     make_gateway: MakeGateway, server: Elsewhere, base: str, path: str, target: str
 ) -> None:
     server.answers[target] = (200, {"here": True})
@@ -171,7 +173,9 @@ async def test_a_form_names_the_model_as_it_is_called_there(
     assert asked.headers["Authorization"] == f"Bearer {SECRET}"
 
 
-async def test_a_form_that_names_two_models(make_gateway: MakeGateway, server: Elsewhere) -> None:
+async def test_form_that_names_two_models_is_refused(
+    make_gateway: MakeGateway, server: Elsewhere
+) -> None:
     """Whose key may use the first one mustn't get the second: servers differ in which they take."""
     target = "/v1/audio/transcriptions"
     server.answers[target] = (200, {"text": "heard"})

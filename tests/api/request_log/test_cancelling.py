@@ -87,7 +87,9 @@ async def test_request_is_cancelled_in_each_dialect_by_both_protocols(
         assert await cancelled(running, seen["ended"][0]["id"]) == 404
 
 
-async def test_what_cannot_be_cancelled(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_request_that_has_ended_or_is_anothers_is_not_cancelled(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         await running.chat("m")
         (one,) = (await once(running, lambda seen: seen["ended"]))["ended"]

@@ -21,7 +21,9 @@ from tests.harness import MakeGateway, Running, fake_model, opened
 # --- what runs, and what ran -------------------------------------------------------------------
 
 
-async def test_one_from_its_beginning_to_its_end(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_request_is_shown_from_its_beginning_to_its_end(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     async with make_gateway({"m": fake_model(tmp_path, gate=gate, chunks=4)}) as running:
@@ -158,7 +160,9 @@ async def test_events_that_left_some_out_begin_anew(
         ("follow=true&every=0", "every"),
     ],
 )
-async def test_filters_that_are_none(running: Running, query: str, param: str) -> None:
+async def test_wrong_filter_is_refused_by_its_name(
+    running: Running, query: str, param: str
+) -> None:
     status, said = await running.json("GET", f"/admin/requests?{query}")
     assert (status, said["error"]["param"]) == (400, param)
 

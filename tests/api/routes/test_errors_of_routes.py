@@ -67,7 +67,7 @@ async def test_streams_are_counted_by_what_they_say_of_usage(running: Running) -
         assert usage[:3] == expected
 
 
-async def test_a_query_that_names_another_model_than_the_body(running: Running) -> None:
+async def test_query_that_names_another_model_than_the_body_is_refused(running: Running) -> None:
     message = {"messages": [{"role": "user", "content": "hi"}]}
     routes = [
         route.path

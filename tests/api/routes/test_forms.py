@@ -84,7 +84,7 @@ async def test_a_form_is_not_collected(running: Running, recorded: Recorded) -> 
     assert AUDIO in recorded.last["body"].encode("latin-1")
 
 
-async def test_forms_that_two_readers_read_differently(running: Running) -> None:
+async def test_form_that_two_readers_read_differently_is_refused(running: Running) -> None:
     path = "/v1/audio/transcriptions"
     model_, file, other = ("model", "m"), ("f", AUDIO), ("model", "n")
     for fields, query, param in (
@@ -104,7 +104,7 @@ async def test_forms_that_two_readers_read_differently(running: Running) -> None
     assert (status, answer["error"]["param"]) == (400, "model")
 
 
-async def test_forms_that_are_refused(
+async def test_form_over_the_limits_is_refused(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = {"m": model(tmp_path)}

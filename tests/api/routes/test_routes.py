@@ -192,7 +192,9 @@ async def test_administrators_routes_are_refused_to_others(
         assert (status, answer["error"]["code"]) == (403, "route_refused")
 
 
-async def test_refused_routes(running: Running, recorded: Recorded) -> None:
+async def test_refused_route_is_refused_however_it_is_written(
+    running: Running, recorded: Recorded
+) -> None:
     refused = [r for r in TABLE if r.refused]
     assert {r.path for r in refused} > {"/tools", "/cors-proxy", "/v1/stream"}
     for route in refused:
@@ -247,7 +249,9 @@ async def test_upstream_is_for_administrators_and_passes_all(
         assert response.status == 405
 
 
-async def test_beside_a_running_answer(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_busy_model_still_counts_tokens_and_shows_its_slots(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """With its only slot taken, a model still counts tokens and shows its slots."""
     models = {"m": model(tmp_path, hold=1)}
     async with make_gateway(models, llama_server=RECORDER) as running:

@@ -122,7 +122,7 @@ def test_a_control_request_reaches_the_gateway(
     assert json.loads(request.partition(b"\r\n\r\n")[2]) == {"a": "é"}
 
 
-def test_no_gateway_runs(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_gateway_nobody_is_told(settings: Settings, tmp_path: Path) -> None:
     assert control_request(settings, "GET", "/") is None
     assert notify_running_gateway(settings) is False
     # One that was killed: its note is there, its socket gone, or there but dead.
@@ -146,7 +146,7 @@ def test_no_gateway_runs(settings: Settings, tmp_path: Path) -> None:
         (b"", "cannot be talked to"),
     ],
 )
-def test_a_gateway_that_answers_wrongly(
+def test_wrong_answer_of_a_gateway_is_an_error(
     settings: Settings, pretend: Callable[[bytes], Pretender], answer: bytes, said: str
 ) -> None:
     pretend(answer)
@@ -154,7 +154,7 @@ def test_a_gateway_that_answers_wrongly(
         notify_running_gateway(settings)
 
 
-def test_a_gateway_that_does_not_answer(
+def test_silent_gateway_is_an_error(
     settings: Settings, pretend: Callable[[bytes | None], Pretender]
 ) -> None:
     pretend(None)
@@ -163,7 +163,9 @@ def test_a_gateway_that_does_not_answer(
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", "null"])
-def test_a_note_that_is_not_understood(settings: Settings, tmp_path: Path, note: str) -> None:
+def test_damaged_note_of_a_gateway_is_an_error(
+    settings: Settings, tmp_path: Path, note: str
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "gateway.json").write_text(note)
     with pytest.raises(ControlError, match=r"gateway\.json cannot be read"):

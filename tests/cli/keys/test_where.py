@@ -60,7 +60,7 @@ async def test_a_gateway_that_runs_elsewhere_is_told_of(
         assert f"warning: a gateway answers at {running.url}, on a data_dir of its own" in err
 
 
-def test_a_name_that_is_there_already(keys: Keys, alone: Path) -> None:
+def test_second_key_of_a_name_is_warned_of(keys: Keys, alone: Path) -> None:
     keys("create", "phone")
     (first,) = rows(keys("list")[1])
     status, out, err = keys("create", "phone")
@@ -72,7 +72,9 @@ def test_a_name_that_is_there_already(keys: Keys, alone: Path) -> None:
     assert "another key" not in keys("create", "phone")[2], "those that ended don't matter"
 
 
-def test_names_that_models_json_has_not(keys: Keys, tmp_path: Path, alone: Path) -> None:
+def test_names_missing_in_models_json_are_warned_of(
+    keys: Keys, tmp_path: Path, alone: Path
+) -> None:
     file = tmp_path / "data" / "models.json"
     file.parent.mkdir()
     model = {"params": {"model": "x.gguf"}, "personalities": {"pirate": "Arr."}}

@@ -49,7 +49,7 @@ def test_file_too_large_for_its_disk_is_gone_on_with(
     assert (tmp_path / NAME / "thing-Q4_0.gguf").read_bytes() == data
 
 
-def test_a_disk_that_fills_up_meanwhile(
+def test_disk_that_fills_up_is_told_and_the_part_goes_on_later(
     server: HubServer, tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real one: of two megabytes, in memory; where that may not be made, it is skipped."""
@@ -75,7 +75,7 @@ def test_a_disk_that_fills_up_meanwhile(
         subprocess.run(["umount", str(storage)], check=True)
 
 
-def test_a_folder_that_may_not_be_written(server: HubServer, tmp_path: Path) -> None:
+def test_unwritable_folder_is_told(server: HubServer, tmp_path: Path) -> None:
     (tmp_path / "me").write_text("a file")
     with pytest.raises(NotStored, match="cannot be written"):
         fetched(server, tmp_path)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
         (404, {"X-Error-Code": "RevisionNotFound"}, NotFound, "has no revision"),
     ],
 )
-def test_why_there_is_no_list(
+def test_refusal_of_a_list_is_told_with_the_reason(
     server: HubServer, status: int, headers: dict[str, str], kind: type[GatewayError], says: str
 ) -> None:
     server.refusals = [("/api/", status, headers)] * 9
@@ -73,7 +73,7 @@ def test_wrong_token_is_told_and_not_shown(
 
 
 @pytest.mark.parametrize("token", ["hf_sec\x01ret", "hf_s\u00e9cret"])
-def test_a_token_that_is_none(
+def test_malformed_token_is_refused_without_repeating_it(
     server: HubServer, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
@@ -83,7 +83,7 @@ def test_a_token_that_is_none(
     assert "HF_TOKEN" in str(refused.value)
 
 
-def test_what_is_no_hub(server: HubServer) -> None:
+def test_server_that_is_no_hub_is_told(server: HubServer) -> None:
     server.repos[NAME].files = {"README.md": b""}
     assert Hub(server.url).repository(REFERENCE).variants == ()
     hub = Hub(f"{server.url}/cdn/{NAME}/resolve/README.md?")

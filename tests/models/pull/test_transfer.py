@@ -86,7 +86,7 @@ def test_a_busy_hub_is_asked_again(server: HubServer, tmp_path: Path) -> None:
     assert any("too many requests" in note for note in notes)
 
 
-def test_a_hub_that_asks_for_too_much_patience(server: HubServer, tmp_path: Path) -> None:
+def test_hub_that_asks_for_too_long_a_wait_is_told(server: HubServer, tmp_path: Path) -> None:
     server.refusals = [("/resolve/", 429, {"Retry-After": "3600"})]
     with pytest.raises(HubFailed, match=r"with a token .* the same again in 3600 s"):
         fetched(server, tmp_path)

@@ -61,7 +61,7 @@ async def test_an_error_before_a_heartbeat_is_plain_and_after_it_an_event(
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 2\r\n\r\n{}", b"\r\n{}"])
-async def test_an_answer_that_is_no_stream_after_a_heartbeat(
+async def test_answer_that_is_no_stream_after_a_heartbeat_is_an_error(
     make_gateway: MakeGateway, script: Script, length: bytes
 ) -> None:
     api = APIS["chat"]

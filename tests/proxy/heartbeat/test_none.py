@@ -77,7 +77,7 @@ async def test_none_goes_out_within_an_event(
 
 
 @EVERY_API
-async def test_while_the_rest_of_an_event_is_awaited_that_nothing_of_has_gone_out(
+async def test_heartbeat_goes_out_while_the_rest_of_a_held_back_event_is_awaited(
     make_gateway: MakeGateway, script: Script, api: Api
 ) -> None:
     """Where answers are read on their way, lines of them go out when they are complete."""
@@ -134,7 +134,7 @@ async def test_who_wants_no_stream_hears_nothing_before_the_answer(
         assert await asked == (200, {})
 
 
-async def test_an_answer_that_is_no_stream_and_slow(
+async def test_slow_answer_that_is_no_stream_goes_through_as_it_is(
     make_gateway: MakeGateway, script: Script
 ) -> None:
     """It goes through as it is, whoever asked for a stream."""

@@ -87,7 +87,9 @@ async def test_responses_are_one_response(make_gateway: MakeGateway, script: Scr
 
 
 @EVERY_API
-async def test_while_a_model_loads(make_gateway: MakeGateway, tmp_path: Path, api: Api) -> None:
+async def test_place_in_the_queue_and_a_failed_load_are_told_in_every_api(
+    make_gateway: MakeGateway, tmp_path: Path, api: Api
+) -> None:
     """The place in the queue is told in every API, and what goes wrong then is its own error."""
     model = fake_model(tmp_path, never_healthy=1)
     async with (
@@ -148,7 +150,7 @@ async def passed_on(running: Running) -> Any:
 
 @pytest.mark.parametrize("ask", [a_form, passed_on])
 @pytest.mark.parametrize("last", [True, False])
-async def test_a_stream_that_only_its_head_tells_of(
+async def test_stream_known_by_its_head_alone_is_kept_alive(
     make_gateway: MakeGateway, script: Script, ask: Any, last: bool
 ) -> None:
     """Behind a file, or unread: it is kept alive from its head on, also before a word of it."""
@@ -170,7 +172,7 @@ async def test_a_stream_that_only_its_head_tells_of(
 
 
 @pytest.mark.parametrize("ask", [a_form, passed_on])
-async def test_an_answer_whose_head_tells_of_no_stream(
+async def test_answer_whose_head_tells_of_no_stream_goes_through_as_it_is(
     make_gateway: MakeGateway, script: Script, ask: Any
 ) -> None:
     script.server.answers["/v1/audio/transcriptions"] = script.play
@@ -194,7 +196,9 @@ async def answered(request: Any) -> tuple[int, Any]:
         return response.status, await response.json()
 
 
-async def test_while_a_template_is_asked_for(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_stream_is_kept_alive_while_a_template_is_asked_for(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
     """A completion with a personality waits for its model before it is even written."""
     model = fake_model(tmp_path, start_delay=1, personalities={"pirate": "Arr."})
     body = {"model": "m:pirate", "prompt": "hi", "stream": True}

@@ -69,7 +69,7 @@ async def test_one_that_was_stopped_opens_nothing() -> None:
     assert await heart.settled() is None
 
 
-async def test_a_client_that_went_before_it_was_opened() -> None:
+async def test_client_that_went_before_its_answer_began_is_no_error() -> None:
     async def open_it(*_: object) -> StartedResponse:
         raise ConnectionResetError
 
@@ -83,7 +83,7 @@ async def test_a_client_that_went_before_it_was_opened() -> None:
         heart.stop()
 
 
-def test_what_of_an_event_has_passed() -> None:
+def test_half_an_event_that_has_passed_is_known() -> None:
     tail = Tail()
     assert (tail.latest, tail.half()) == (None, b"")
     for piece, half in (

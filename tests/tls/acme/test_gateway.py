@@ -98,7 +98,7 @@ async def test_the_first_certificate_comes_by_itself(
 
 @needs_pebble
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
-async def test_renewal_under_open_streams(
+async def test_renewal_breaks_no_open_stream(
     forge: Forge, pebble: Pebble, tmp_path: Path, challenge: str
 ) -> None:
     gate = tmp_path / "gate"

@@ -26,7 +26,7 @@ from tests.tls.context.streams import (
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("before", "after"), [("ec", "ec"), ("rsa", "ec"), ("ec", "rsa")])
-def test_a_new_certificate_under_fifty_open_streams(
+def test_new_certificate_breaks_none_of_fifty_streams(
     forge: Forge, run: Callable[[Awaitable[None]], None], version: Any, before: str, after: str
 ) -> None:
     keys = {"rsa": forge.rsa_key(1), "ec": None}

@@ -78,7 +78,7 @@ def test_it_is_read_without_a_key_and_tried_with_one(open_page: Any, box: Any) -
     assert others == []
 
 
-def test_what_axe_finds(open_page: Any, box: Any) -> None:
+def test_axe_finds_nothing_in_the_documentation(open_page: Any, box: Any) -> None:
     page, _ = opened(open_page, box)
     assert violations(page) == []
     # One with a body, one with each kind of field, and one with a file: all open, to be tried.
@@ -90,7 +90,7 @@ def test_what_axe_finds(open_page: Any, box: Any) -> None:
     assert violations(page) == []
 
 
-def test_what_answers_look_like(open_page: Any, box: Any) -> None:
+def test_answers_are_shown_as_they_look(open_page: Any, box: Any) -> None:
     page, _ = opened(open_page, box, viewport={"width": 1024, "height": 768})
     operation = page.locator(".opblock[id$='-get_admin_requests']")
     operation.locator(".opblock-summary-control").click()

@@ -138,7 +138,9 @@ def test_it_asks_nobody_but_the_gateway(open_page: OpenPage, box: Box) -> None:
     assert others == set()
 
 
-def test_lines_for_ones_own_programs_after_the_first_answer(open_page: OpenPage, box: Box) -> None:
+def test_first_answer_is_followed_by_lines_for_ones_own_programs(
+    open_page: OpenPage, box: Box
+) -> None:
     page = open_page(key=box.plain)
     opener = page.get_by_role("button", name="Use it from your app")
     expect(page.get_by_role("textbox", name="Message")).to_be_focused()
@@ -186,7 +188,7 @@ def test_demo_model_answers_in_a_personality_and_a_reload_keeps_it(
     expect(page.get_by_role("button", name="Personality: poet")).to_be_visible()
 
 
-def test_answers_as_json(open_page: OpenPage, box: Box) -> None:
+def test_answer_as_json_is_shown(open_page: OpenPage, box: Box) -> None:
     page = open_page(key=box.plain)
     settings = page.get_by_role("button", name=re.compile("^Settings of this conversation"))
     settings.click()

@@ -104,7 +104,7 @@ def test_a_screen_that_comes_late_takes_no_other_ones_place(open_page: OpenPage,
     expect(page.get_by_role("textbox", name="Message")).to_have_count(0)
 
 
-def test_a_key_that_is_revoked_under_a_dialog(open_page: OpenPage, box: Box) -> None:
+def test_key_revoked_under_a_dialog_is_told(open_page: OpenPage, box: Box) -> None:
     made = box.ask("POST", "/admin/keys", {"name": "for a while"})
     page = open_page(key=made["key"])
     screens(page).wait_for()

@@ -148,7 +148,7 @@ def test_everything_the_gateway_refuses_stands_beside_its_field(page: Page) -> N
     expect(form.locator(".schema-problem")).to_have_count(0)
 
 
-def test_what_must_not_be_set_over_http(page: Page) -> None:
+def test_setting_that_is_not_for_http_is_told(page: Page) -> None:
     form = settings_of(page, "edited")
     control(form, "File").fill("/etc/passwd")
     button(form, "Save").click()
@@ -159,7 +159,7 @@ def test_what_must_not_be_set_over_http(page: Page) -> None:
     expect(field(form, "Extra arguments")).to_contain_text("Not over HTTP")
 
 
-def test_two_who_write_at_a_time(page: Page, box: Box) -> None:
+def test_second_writer_is_told_of_the_first(page: Page, box: Box) -> None:
     form = settings_of(page, "contested")
     control(form, "Description").fill("mine")
     box.ask("PATCH", "/admin/models/contested", {"params": {"topK": 7}})
@@ -278,7 +278,7 @@ def reader(browser: Browser, box: Box, demonstration: Box) -> Iterator[Page]:
     assert opened.complaints == []
 
 
-def test_a_file_that_is_read_only(reader: Page, demonstration: Box) -> None:
+def test_read_only_file_is_told(reader: Page, demonstration: Box) -> None:
     [name] = demonstration.ask("GET", "/models")
     expect(reader.get_by_text("These entries can't be changed from here")).to_contain_text(
         "llm-gateway init DIR"

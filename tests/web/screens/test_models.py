@@ -74,7 +74,7 @@ def page(open_page: OpenPage, box: Box) -> Page:
     return open_page("#/models", key=box.admin)
 
 
-def test_load_pin_and_unload(page: Page, box: Box) -> None:
+def test_model_is_loaded_pinned_and_unloaded(page: Page, box: Box) -> None:
     tiny = card(page, "tiny")
     expect(tiny).to_contain_text("not loaded")
     button(tiny, "Load").click()
@@ -104,7 +104,7 @@ def by_tab(page: Page, target: Locator) -> None:
     pytest.fail("nobody comes there with the Tab key")
 
 
-def test_load_and_unload_with_the_keyboard_alone(page: Page, box: Box) -> None:
+def test_keyboard_alone_loads_and_unloads(page: Page, box: Box) -> None:
     contested = card(page, "contested")
     expect(button(contested, "Load")).to_be_visible()
     by_tab(page, button(contested, "Load"))
@@ -143,7 +143,7 @@ def test_a_failed_model_shows_its_log(page: Page) -> None:
     assert violations(page, "main") == []
 
 
-def test_add_from_storage_and_remove(page: Page, box: Box, storage: Path) -> None:
+def test_model_is_added_from_storage_and_removed(page: Page, box: Box, storage: Path) -> None:
     button(page, "Add a model").click()
     page.get_by_label("Name: found-F32.gguf").fill("added")
     button(page, "Add added").click()
@@ -159,7 +159,7 @@ def test_add_from_storage_and_remove(page: Page, box: Box, storage: Path) -> Non
     assert (storage / "found-F32.gguf").exists()
 
 
-def test_add_from_another_server(page: Page, box: Box) -> None:
+def test_model_is_added_from_another_server(page: Page, box: Box) -> None:
     button(page, "Add a model").click()
     button(page, "From another server").click()
     page.get_by_label("Name", exact=True).fill("rented")
@@ -201,7 +201,7 @@ def test_pull_shows_its_progress(page: Page, box: Box, hub: HubServer, storage: 
     expect(page.locator(".pull.done")).to_have_count(0)
 
 
-def test_a_repository_that_is_not_there(page: Page, hub: HubServer) -> None:
+def test_missing_repository_is_told(page: Page, hub: HubServer) -> None:
     button(page, "Add a model").click()
     button(page, "From the hub").click()
     page.get_by_label("Repository").fill("me/nothing-GGUF")

@@ -233,7 +233,7 @@ def test_camera_of_a_phone_is_offered(open_page: OpenPage, box: Box, elsewhere: 
     assert len(elsewhere.asked[-1]["messages"][-1]["content"]) == 2
 
 
-def test_what_is_not_taken(page: Page, tmp_path: Path) -> None:
+def test_file_that_is_no_picture_is_refused(page: Page, tmp_path: Path) -> None:
     paste(page, handed_over(page, "broken.png", b"no picture"))
     page.get_by_text("broken.png is no picture that this browser can read.").wait_for()
     (tmp_path / "notes.txt").write_text("text")
@@ -246,7 +246,7 @@ def test_what_is_not_taken(page: Page, tmp_path: Path) -> None:
     expect(pictures(page)).to_have_count(8)
 
 
-def test_a_model_that_does_not_see(page: Page, tmp_path: Path) -> None:
+def test_model_that_does_not_see_is_told(page: Page, tmp_path: Path) -> None:
     choose(page, "blind")
     expect(page.get_by_role("button", name="Add pictures")).to_have_count(0)
     words = "blind can't see pictures. Choose a model that can."

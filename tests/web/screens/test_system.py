@@ -42,7 +42,7 @@ def ask_in_vain(box: Any, name: str) -> None:
         box.ask("GET", f"/v1/models/{name}")
 
 
-def test_what_it_shows(page: Page, box: Any) -> None:
+def test_system_screen_shows_the_machine(page: Page, box: Any) -> None:
     problem = page.locator(".system-problems li").filter(has_text="nowhere.gguf")
     expect(problem).to_contain_text("Error")
     expect(problem).to_contain_text("models.json, line 1, gone.params.model")
@@ -71,7 +71,7 @@ def test_what_it_shows(page: Page, box: Any) -> None:
 @pytest.mark.parametrize(
     ("days_ago", "words"), [(0, r"^(89|90) days left$"), (85, r"[45] days left: time to renew it")]
 )
-def test_a_certificate_and_its_end(
+def test_end_of_the_certificate_is_shown(
     browser: Browser, tmp_path: Path, days_ago: int, words: str
 ) -> None:
     begin = datetime.now(UTC) - timedelta(days=days_ago)
@@ -107,7 +107,7 @@ def test_a_certificate_and_its_end(
         served.stop()
 
 
-def test_a_models_json_that_breaks(page: Page, box: Any) -> None:
+def test_broken_models_json_is_shown(page: Page, box: Any) -> None:
     file = box.served.root / "p/data/models.json"
     good = file.read_text()
     try:
@@ -181,7 +181,7 @@ def test_the_screen_fits_a_phone(open_page: Any, box: Any) -> None:
     assert violations(page) == []
 
 
-def test_what_is_told_when_nothing_is_answered(page: Page, box: Any) -> None:
+def test_silent_gateway_is_told(page: Page, box: Any) -> None:
     told = {"error": {"message": "the disk is on fire", "type": "x", "code": "x", "param": None}}
     page.route(
         "**/admin/system*",

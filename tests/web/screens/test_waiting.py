@@ -60,7 +60,7 @@ def percent(place: Locator) -> int:
     return int(found[1])
 
 
-def test_the_percent_of_a_model_that_loads(open_page: OpenPage, box: Box) -> None:
+def test_percent_of_a_loading_model_is_shown(open_page: OpenPage, box: Box) -> None:
     page = open_page(key=box.plain)
     told = ask(page, "loading", "Are you there?")
     expect(told).to_have_text(re.compile(r"^Loading loading, \d+%$"))
@@ -73,7 +73,7 @@ def test_the_percent_of_a_model_that_loads(open_page: OpenPage, box: Box) -> Non
     expect(page.get_by_role("article", name="Answer")).to_contain_text("Stopped")
 
 
-def test_the_percent_of_a_prompt_that_is_read(
+def test_percent_of_a_prompt_being_read_is_shown(
     open_page: OpenPage, box: Box, elsewhere: Upstream
 ) -> None:
     half, whole = threading.Event(), threading.Event()

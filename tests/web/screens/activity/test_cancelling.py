@@ -60,7 +60,7 @@ def cancel(page: Page, row: Locator) -> None:
     expect(dialog).to_have_count(0)
 
 
-def test_cancel_one_that_is_queued_and_one_elsewhere(
+def test_queued_and_remote_requests_are_cancelled(
     past: Any, elsewhere: tuple[str, threading.Event], open_page: Callable[..., Page]
 ) -> None:
     page = open_page("#/activity", past.admin)
@@ -105,7 +105,7 @@ def shows_more(page: Page, than: int, older: Locator) -> bool:
     return len(shown(page)) > than or older.count() == 0
 
 
-def test_three_run_and_200_have_ended(past: Any, open_page: Callable[..., Page]) -> None:
+def test_running_and_ended_requests_are_listed(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/activity", past.admin)
     plain = next(
         key["id"] for key in past.ask("GET", "/admin/keys")["keys"] if "plain" in key["name"]

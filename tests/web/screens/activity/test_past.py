@@ -67,7 +67,7 @@ def test_a_row_opens_to_all_that_is_known(past: Any, open_page: Callable[..., Pa
     expect(details).to_have_count(0)
 
 
-def test_no_request_matches(past: Any, open_page: Callable[..., Page]) -> None:
+def test_search_that_matches_nothing_says_so(past: Any, open_page: Callable[..., Page]) -> None:
     page = open_page("#/activity", past.admin)
     expect(ended_rows(page)).to_have_count(50)
     page.get_by_label("Duration").select_option("120")

@@ -58,7 +58,7 @@ def test_several_boxes_are_kept_by_name(visit: Any, world: World, box: Box) -> N
     assert box.admin not in page.evaluate("() => JSON.stringify([{...localStorage}])")
 
 
-def test_nothing_answers(visit: Any, world: World) -> None:
+def test_address_where_nothing_answers_is_told(visit: Any, world: World) -> None:
     page = visit(world.home)
     address = f"http://127.0.0.1:{free_port()}"
     attempt(page, address)
@@ -69,7 +69,7 @@ def test_nothing_answers(visit: Any, world: World) -> None:
     said(page, "This device is offline")
 
 
-def test_a_certificate_that_is_not_trusted(visit: Any, world: World, untrusted: Served) -> None:
+def test_untrusted_certificate_is_explained(visit: Any, world: World, untrusted: Served) -> None:
     page = visit(world.home)
     attempt(page, untrusted.url)
     note = said(page, f"This browser doesn't trust the certificate of {untrusted.url}")
@@ -89,7 +89,7 @@ def test_a_page_over_tls_is_not_told_which(visit: Any, world: World, untrusted: 
     expect(note).to_contain_text("the browser keeps this page from your local network")
 
 
-def test_http_where_https_was_tried(visit: Any, world: World, box: Box) -> None:
+def test_http_server_reached_by_https_is_explained(visit: Any, world: World, box: Box) -> None:
     page = visit(world.home)
     attempt(page, box.url.replace("http:", "https:"), key=box.plain)
     note = said(page, "speaks http, without TLS")
@@ -97,14 +97,16 @@ def test_http_where_https_was_tried(visit: Any, world: World, box: Box) -> None:
     inside(page)
 
 
-def test_https_where_http_was_tried(visit: Any, world: World, untrusted: Served) -> None:
+def test_https_server_reached_by_http_is_explained(
+    visit: Any, world: World, untrusted: Served
+) -> None:
     page = visit(world.home)
     attempt(page, untrusted.url.replace("https:", "http:"))
     page.get_by_role("button", name=f"Use {untrusted.url}").click()
     said(page, "This browser doesn't trust the certificate")
 
 
-def test_an_origin_that_is_not_let_in(visit: Any, world: World, box: Box) -> None:
+def test_origin_that_is_not_let_in_is_explained(visit: Any, world: World, box: Box) -> None:
     origin = f"http://stranger.example:{world.ports.home}"
     page = visit(origin)
     attempt(page, box.url, key=box.plain)
@@ -145,7 +147,7 @@ def test_only_a_page_over_tls_may_ask_for_it(visit: Any, world: World, box: Box)
     assert href == f"{world.public.replace('http:', 'https:')}/"
 
 
-def test_a_name_that_the_gateway_does_not_go_by(visit: Any, world: World, box: Box) -> None:
+def test_name_the_gateway_does_not_go_by_is_explained(visit: Any, world: World, box: Box) -> None:
     page = visit(world.home)
     attempt(page, box.url.replace("127.0.0.1", "box.example"), key=box.plain)
     note = said(page, "The gateway doesn't answer to the name box.example")
@@ -168,7 +170,7 @@ def test_another_server_is_told_apart(visit: Any, world: World, answer: tuple[in
         said(page, f"At http://127.0.0.1:{port} there is no gateway, but another server")
 
 
-def test_a_gateway_that_is_starting(visit: Any, world: World) -> None:
+def test_starting_gateway_is_waited_for(visit: Any, world: World) -> None:
     """Too short a time with a real one; the page waits for it."""
     busy = {"error": {"message": "not now", "type": "overloaded_error", "code": "unavailable"}}
     answers: dict[str, tuple[int, object]] = {

@@ -21,7 +21,7 @@ expect.set_options(timeout=PATIENCE)
 WRONG = "llmgw_" + "x" * 43
 
 
-def test_the_link_of_a_first_start(open_page: OpenPage, box: Box) -> None:
+def test_link_of_the_first_start_signs_in(open_page: OpenPage, box: Box) -> None:
     page = open_page("#/models")
     page.get_by_label("API key").wait_for()
     page.goto(f"{box.url}/#key={box.admin}")
@@ -107,7 +107,7 @@ def test_key_without_rights_sees_its_screens_only(plain_page: Page) -> None:
     plain_page.get_by_label("API key").wait_for()
 
 
-def test_a_key_that_is_revoked_meanwhile(open_page: OpenPage, box: Box) -> None:
+def test_key_revoked_meanwhile_is_asked_for_again(open_page: OpenPage, box: Box) -> None:
     made = box.ask("POST", "/admin/keys", {"name": "for a while"})
     page = open_page(key=made["key"])
     typed = page.get_by_role("main").get_by_role("textbox").last
