@@ -131,13 +131,30 @@ class ConversationSlots:
         if slot.unsaved and (follows or loses >= self._shelf.min_tokens):
             await self._save(slot, self.backend.pool, in_danger=True, taken=True)
             self._line.look_again()
+        if placing.restore:
+            name = f"restore slot {slot.number} of {self.backend.spec.name}"
+            restoring = spawn(self._restore_for(slot, chain), name=name)
+            self._shelf.keep_track(restoring)
+            return await asyncio.shield(restoring)
+        async with slot.lock:  # its last request was given up while it was saved or restored
+            return None
+
+    async def _restore_for(self, slot: Slot, chain: Chain) -> int | None:
+        """Restore what is saved of ``chain``; return how many tokens that are, if known.
+
+        It goes on when its request is given up: whoever tries again finds it done.
+        """
         async with slot.lock:
-            if placing.restore:
-                found = self._shelf.longest(self.fingerprint, chain)
-                if found is not None and await self._restore(slot, found.saved):
-                    whole = found.links == len(found.saved.chain.links)
-                    return found.saved.promised if whole else None
-        return None
+            found = self._shelf.longest(self.fingerprint, chain)
+            if found is None or chain.common(slot.chain.links) >= found.links:
+                return None
+            try:
+                if not await self._restore(slot, found.saved):
+                    return None
+            except UpstreamError:
+                return None  # the process has gone: so will be found by who sends the request
+            whole = found.links == len(found.saved.chain.links)
+            return found.saved.promised if whole else None
 
     def _saved(self, chain: Chain) -> int:
         """Return how many links of ``chain`` can be read back."""
@@ -329,7 +346,7 @@ class ConversationSlots:
             shelf.discard(saved)
             if said.get("status") == 501:
                 shelf.switch_off(name, self.fingerprint, problem)
-            elif not self._ended:
+            elif "status" in said or not self._ended:
                 what = f"model {name}: a conversation could not be saved"
                 shelf.warn_once(f"{what}: {problem}", about=what)
             return
