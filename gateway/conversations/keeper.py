@@ -14,7 +14,8 @@ from gateway.conversations.chain import Chain, Chains
 from gateway.conversations.files import CacheFiles
 from gateway.conversations.line import Lendable
 from gateway.conversations.shelf import Counts, Shelf
-from gateway.conversations.slots import ConversationSlots, Slot
+from gateway.conversations.slot import Slot
+from gateway.conversations.slots import ConversationSlots
 from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError
 from gateway.private_files import make_folder

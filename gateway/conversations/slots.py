@@ -12,72 +12,28 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from gateway.backends.backend import Backend
-from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.chain import Chain
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
 from gateway.conversations.line import Lendable, Line
-from gateway.conversations.place import Placing, SlotView
+from gateway.conversations.place import Placing
 from gateway.conversations.shelf import Shelf
-from gateway.errors import GatewayError
+from gateway.conversations.slot import CHARACTERS, Slot
+from gateway.conversations.slot_action import act, number
 from gateway.tasks import spawn
-from gateway.upstream import Upstream, UpstreamError, UpstreamRequest
+from gateway.upstream import Upstream, UpstreamError
 
 _log = logging.getLogger(__name__)
 
-_JSON: Final = b"Content-Type: application/json\r\n"
-#: Seconds for a file to be written or read.
-_PATIENCE: Final = 60.0
 #: Seconds after an answer until its conversation is saved, if nobody needs its slot.
 _PAUSE: Final = 3.0
-#: Characters to a token, where only those are known; few, so that too much is saved.
-_CHARACTERS: Final = 3
 #: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
 _TOLERANCE: Final = 16
 #: Tokens that have to be computed for a speed to be learnt from.
 _MEASURABLE: Final = 64
-
-
-class Slot:
-    """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.busy = False
-        self.coming = NO_CHAIN  # of the request that it is busy with
-        self.lock = asyncio.Lock()  # held while it is saved or restored
-        self.last_used = 0.0
-        self.unsaved = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Know nothing of its content any more."""
-        self.hold(NO_CHAIN, "")
-        self.unsaved = False
-
-    def hold(self, chain: Chain, owner: str, *, prompt: int | None = None, tokens: int = 0) -> None:
-        """Have this in it."""
-        self.chain, self.owner, self.prompt = chain, owner, prompt
-        self.tokens = tokens or chain.size() // _CHARACTERS
-        self.told = tokens > 0
-
-    def view(self, now: float) -> SlotView:
-        """Return it as a decision sees it; ``now`` in monotonic time."""
-        if self.busy:
-            return SlotView(self.number, self.coming, False)
-        return SlotView(self.number, self.chain, True, now - self.last_used)
-
-    def take(self, chain: Chain) -> None:
-        """Be busy with a request with ``chain``."""
-        self.busy, self.coming = True, chain
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class ConversationSlots:
@@ -92,8 +48,8 @@ class ConversationSlots:
         self._line = Line(
             self._slots,
             saved=self._saved,
-            seconds=lambda characters: self._seconds(characters // _CHARACTERS),
-            least=shelf.min_tokens * _CHARACTERS,
+            seconds=lambda characters: self._seconds(characters // CHARACTERS),
+            least=shelf.min_tokens * CHARACTERS,
         )
         self._ended = False
 
@@ -339,9 +295,9 @@ class ConversationSlots:
         shelf, name = self._shelf, self.backend.spec.name
         told = slot.tokens if slot.told else None
         began = time.perf_counter()
-        said = await _act(pool, slot.number, "save", shelf.new_name(saved))
+        said = await act(pool, slot.number, "save", shelf.new_name(saved))
         took = time.perf_counter() - began
-        tokens, written = _number(said, "n_saved"), _number(said, "n_written")
+        tokens, written = number(said, "n_saved"), number(said, "n_written")
         if (problem := said.get("problem")) is not None:
             shelf.discard(saved)
             if said.get("status") == 501:
@@ -368,35 +324,16 @@ class ConversationSlots:
         if not await shelf.is_whole(saved):
             return False
         slot.forget()  # llama-server empties one that it can't restore
-        said = await _act(self.backend.pool, slot.number, "restore", shelf.file_name(saved))
+        said = await act(self.backend.pool, slot.number, "restore", shelf.file_name(saved))
         if (problem := said.get("problem")) is not None:
             what = f"model {self.backend.spec.name}: a conversation could not be restored"
             shelf.warn_once(f"{what}: {problem}", about=what)
             if "status" not in said:
                 shelf.drop(saved)  # it may have died of it: not once more
             return False  # else there may be no room in a memory that all slots share
-        if _number(said, "n_restored") != saved.tokens:
+        if number(said, "n_restored") != saved.tokens:
             shelf.drop(saved)
             return False
         slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
         shelf.used(saved)
         return True
-
-
-async def _act(pool: Upstream, slot: int, action: str, file: str) -> dict[str, Any]:
-    """Return what llama-server says to it; ``problem`` and ``status`` where it couldn't."""
-    try:
-        target = f"/slots/{slot}?action={action}"
-        request = UpstreamRequest("POST", target, _JSON, orjson.dumps({"filename": file}))
-        fetched = await pool.fetch(request, timeout=_PATIENCE)
-        said = orjson.loads(fetched.body)
-        if fetched.status == 200 and isinstance(said, dict):
-            return said
-        return {"problem": str(said)[:200], "status": fetched.status}
-    except (GatewayError, ValueError) as error:
-        return {"problem": str(error)[:200]}
-
-
-def _number(said: dict[str, Any], name: str) -> int:
-    value = said.get(name)
-    return value if isinstance(value, int) else 0

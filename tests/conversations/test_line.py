@@ -11,7 +11,7 @@ import pytest
 
 from gateway.conversations.chain import Chain
 from gateway.conversations.line import Given, Line
-from gateway.conversations.slots import Slot
+from gateway.conversations.slot import Slot
 from gateway.tasks import cancel_and_wait, spawn
 from tests.conversations.test_place import chain
 

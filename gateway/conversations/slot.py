@@ -1,0 +1,50 @@
+"""One slot of a llama-server process, as far as the gateway knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.place import SlotView
+
+#: Characters to a token, where only those are known; few, so that too much is saved.
+CHARACTERS: Final = 3
+
+
+class Slot:
+    """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.busy = False
+        self.coming = NO_CHAIN  # of the request that it is busy with
+        self.lock = asyncio.Lock()  # held while it is saved or restored
+        self.last_used = 0.0
+        self.unsaved = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of its content any more."""
+        self.hold(NO_CHAIN, "")
+        self.unsaved = False
+
+    def hold(self, chain: Chain, owner: str, *, prompt: int | None = None, tokens: int = 0) -> None:
+        """Have this in it."""
+        self.chain, self.owner, self.prompt = chain, owner, prompt
+        self.tokens = tokens or chain.size() // CHARACTERS
+        self.told = tokens > 0
+
+    def view(self, now: float) -> SlotView:
+        """Return it as a decision sees it; ``now`` in monotonic time."""
+        if self.busy:
+            return SlotView(self.number, self.coming, False)
+        return SlotView(self.number, self.chain, True, now - self.last_used)
+
+    def take(self, chain: Chain) -> None:
+        """Be busy with a request with ``chain``."""
+        self.busy, self.coming = True, chain
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

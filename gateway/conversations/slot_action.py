@@ -1,0 +1,36 @@
+"""Have llama-server save or restore a slot."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import orjson
+
+from gateway.errors import GatewayError
+from gateway.upstream import Upstream, UpstreamRequest
+
+_JSON: Final = b"Content-Type: application/json\r\n"
+#: Seconds for a file to be written or read.
+_PATIENCE: Final = 60.0
+
+
+async def act(
+    pool: Upstream, slot: int, action: Literal["save", "restore"], file: str
+) -> dict[str, Any]:
+    """Return what llama-server says to it; ``problem`` and ``status`` where it couldn't."""
+    try:
+        target = f"/slots/{slot}?action={action}"
+        request = UpstreamRequest("POST", target, _JSON, orjson.dumps({"filename": file}))
+        fetched = await pool.fetch(request, timeout=_PATIENCE)
+        said = orjson.loads(fetched.body)
+        if fetched.status == 200 and isinstance(said, dict):
+            return said
+        return {"problem": str(said)[:200], "status": fetched.status}
+    except (GatewayError, ValueError) as error:
+        return {"problem": str(error)[:200]}
+
+
+def number(said: dict[str, Any], name: str) -> int:
+    """Return what it said of ``name``, or 0."""
+    value = said.get(name)
+    return value if isinstance(value, int) else 0
