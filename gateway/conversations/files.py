@@ -68,11 +68,14 @@ class _Seen:
 
 
 class CacheFiles:
-    """That of one gateway. ``max_size`` in bytes, or ``"auto"``."""
+    """That of one gateway. ``max_size`` in bytes, or ``"auto"``; ``spare`` are left to others."""
 
-    def __init__(self, folder: Path, max_size: int | Literal["auto"]) -> None:
+    def __init__(
+        self, folder: Path, max_size: int | Literal["auto"], *, spare: int = _SPARE
+    ) -> None:
         self.folder = folder
         self._max_size = max_size
+        self._spare = spare
         self._lock: IO[bytes] | None = None
         self._checked: dict[str, _Seen] = {}
         #: What is kept; what has been removed is written by nobody who is late. Guarded.
@@ -181,7 +184,7 @@ class CacheFiles:
         except OSError:
             return 0
         self.disk, free = usage.total, usage.free
-        most = max(0, held + free - _SPARE)
+        most = max(0, held + free - self._spare)
         wanted = int((held + free) * _SHARE) if self._max_size == "auto" else self._max_size
         return min(most, wanted)
 

@@ -24,7 +24,7 @@ from gateway.conversations.index import (
     mend_times,
     too_old,
 )
-from gateway.conversations.worth import DailyBytes, Writing, is_worth_it
+from gateway.conversations.worth import Writes, new_tokens
 from gateway.plurals import counted
 from gateway.tasks import cancel_and_wait, spawn
 
@@ -32,10 +32,8 @@ _log = logging.getLogger(__name__)
 
 #: Tokens of a prompt that are read in a second, where that was never seen.
 _SPEED: Final = 500.0
-#: Bytes that are written in a second, until that was seen.
-_WRITING_SPEED: Final = 5e8
 #: Seconds between two looks at the folder and its disk.
-UPKEEP_EVERY: Final = 60.0
+_UPKEEP_EVERY: Final = 60.0
 #: Looks until something may be too old: a clock may be wrong until the network is there.
 _SETTLED: Final = 10
 #: Seconds after which nobody waits for what llama-server writes.
@@ -56,7 +54,7 @@ class Counts:
 
 
 class Shelf:
-    """That of one gateway. ``max_age`` in seconds."""
+    """That of one gateway. ``max_age`` and ``upkeep_every`` in seconds."""
 
     def __init__(
         self,
@@ -66,6 +64,7 @@ class Shelf:
         min_tokens: int,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        upkeep_every: float = _UPKEEP_EVERY,
     ) -> None:
         self._files = files
         self._index = Index()
@@ -73,16 +72,15 @@ class Shelf:
         self.min_tokens = min_tokens
         self.wall = wall
         self._steady = steady
+        self._upkeep_every = upkeep_every
         self.usable = False
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
-        self._sizes: dict[str, float] = {}  # bytes of a token
         #: Of processes that are started alike: tokens that they read in a second, and how many
         #: conversations in a row were read back in vain.
         self._speeds: dict[str, float] = {}
         self._failures: dict[str, int] = defaultdict(int)
-        self._writing_speed = _WRITING_SPEED
-        self._written = DailyBytes(steady())
+        self.writes = Writes(steady())
         #: What is being written, and its expected size.
         self._saving: dict[Saved, int] = {}
         self._forgotten: set[Saved] = set()
@@ -112,9 +110,9 @@ class Shelf:
         self._index = index
         today = self.wall() - 86_400.0
         for saved in index:
-            self._measure(saved)
+            self.writes.know(saved)
             if saved.created > today:
-                self._written.note(saved.size)
+                self.writes.note(saved.size)
             if saved.seconds > 0:
                 self._speeds[saved.fingerprint] = saved.tokens / saved.seconds
         self.usable = True
@@ -158,7 +156,7 @@ class Shelf:
         """
         passed = 0
         while True:
-            await asyncio.sleep(UPKEEP_EVERY)
+            await asyncio.sleep(self._upkeep_every)
             passed += 1
             if not await self._is_held():
                 continue
@@ -175,14 +173,16 @@ class Shelf:
 
     async def _trim(self) -> None:
         """Remove what is worth least, as far as there is no room for it any more."""
-        if (room := await self._room()) < 0:
-            await self._free(-room)
+        await self._fit(await self._budget())
 
-    async def _room(self) -> int:
-        """Return for how many bytes there is room now, which may be less than none."""
-        held = self._index.size
-        budget = await asyncio.to_thread(self._files.budget, held)
-        return budget - held - sum(self._saving.values())
+    async def _budget(self) -> int:
+        return await asyncio.to_thread(self._files.budget, self._index.size)
+
+    async def _fit(self, budget: int) -> None:
+        excess = self._index.size + sum(self._saving.values()) - budget
+        if excess > 0:
+            everything, now = tuple(self._index), self.wall()
+            self._remove(await asyncio.to_thread(least_valuable, everything, now, excess))
 
     async def _is_held(self) -> bool:
         """Return whether the folder is there, made anew if it was removed."""
@@ -199,10 +199,6 @@ class Shelf:
         self._index = Index()
         await asyncio.to_thread(self._files.close)
         await self._open()
-
-    async def _free(self, size: int) -> None:
-        everything, now = tuple(self._index), self.wall()
-        self._remove(await asyncio.to_thread(least_valuable, everything, now, size))
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -238,7 +234,7 @@ class Shelf:
 
         What is forgotten before it is :meth:`put` is not kept.
         """
-        self._saving[saved] = int(self._sizes.get(saved.fingerprint, 0.0) * tokens)
+        self._saving[saved] = self.writes.size(saved.fingerprint, tokens)
         try:
             yield self.usable and await self._make_room()
         finally:
@@ -248,21 +244,19 @@ class Shelf:
     async def _make_room(self) -> bool:
         if not await self._is_held():
             return False
-        room = await self._room()
-        if room + self._index.size <= 0:
+        budget = await self._budget()
+        if budget <= 0 or sum(self._saving.values()) > budget:
             self.warn_once(_TOO_SMALL)
             return False
-        if room < 0:
-            await self._free(-room)
+        await self._fit(budget)
         return True
 
     def put(self, saved: Saved) -> None:
         """Keep what has just been written, in place of what it continues."""
-        self._written.note(saved.size)
         if saved in self._forgotten or not self.is_known(saved.owner):
             self.discard(saved)
             return
-        self._measure(saved)
+        self.writes.know(saved)
         self._index.add(saved)
         task = spawn(self._keep(saved, saved.size), name=f"keep {saved.name}")
         self._keeping[saved.name] = task
@@ -279,10 +273,6 @@ class Shelf:
                 self.discard(saved)  # removed while it was being written
         finally:
             del self._keeping[saved.name]
-
-    def _measure(self, saved: Saved) -> None:
-        if saved.tokens:
-            self._sizes[saved.fingerprint] = saved.size / saved.tokens
 
     def used(self, saved: Saved) -> None:
         """Note that ``saved`` is of use."""
@@ -339,27 +329,16 @@ class Shelf:
         self, fingerprint: str, chain: Chain, tokens: int, *, in_danger: bool
     ) -> bool:
         """Return whether ``chain``, of so many tokens, is to be written now."""
-        found = self.longest(fingerprint, chain)
-        known = 0
-        if found is not None:
-            whole = found.links == len(found.saved.chain.links)
-            part = chain.size(found.links) / max(1, chain.size())
-            known = found.saved.tokens if whole else int(tokens * part)
-        new = max(0, tokens - known)
-        size = self._sizes.get(fingerprint, 0.0) * tokens
-        writing = Writing(
-            new / max(1, tokens),
+        new = new_tokens(chain, tokens, self.longest(fingerprint, chain))
+        return self.writes.are_worth_it(
+            fingerprint,
+            tokens,
+            new,
             self.seconds(fingerprint, new),
-            size / self._writing_speed,
-            in_danger,
+            in_danger=in_danger,
+            disk=self._files.disk,
+            now=self._steady(),
         )
-        left = self._written.left(self._files.disk, self._steady())
-        return is_worth_it(writing, left)
-
-    def learn_writing(self, size: int, seconds: float) -> None:
-        """So many bytes were written in ``seconds``."""
-        if seconds > 0 and size > 0:
-            self._writing_speed = 0.7 * self._writing_speed + 0.3 * size / seconds
 
     def learn_speed(self, fingerprint: str, speed: float) -> None:
         """Such a process has just read so many tokens of a prompt in a second."""

@@ -314,7 +314,7 @@ class ConversationSlots:
             slot.forget()
             return
         saved.tokens, saved.size, saved.seconds = tokens, written, self._seconds(tokens)
-        shelf.learn_writing(written, took)
+        shelf.writes.note(written, took)
         shelf.put(saved)
 
     # --- restoring -----------------------------------------------------------------------------

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from gateway.conversations.chain import Chain
+from gateway.conversations.index import FoundPrefix, Saved
+
 #: While nothing threatens it, so much of it has to be new: then all that is ever written of a
 #: conversation is at most four times what it is in the end.
 _NEW_PART: Final = 0.25
@@ -16,6 +19,8 @@ _NEW_PART: Final = 0.25
 #: flash disks for homes warrant (600 TB in five years for one of 1 TB).
 _DAILY_PART: Final = 0.1
 _DAY: Final = 86_400.0
+#: Bytes that are written in a second, until that was seen.
+_SPEED: Final = 5e8
 
 
 class Writing(NamedTuple):
@@ -64,3 +69,54 @@ class DailyBytes:
         self._at = now
         self._written = min(most, max(0.0, self._written - refilled))
         return 1.0 - self._written / most if most > 0 else 0.0
+
+
+class Writes:
+    """What was written, and what more would cost. ``now`` as for :class:`DailyBytes`."""
+
+    def __init__(self, now: float) -> None:
+        self._daily = DailyBytes(now)
+        self._speed = _SPEED
+        self._sizes: dict[str, float] = {}  # bytes of a token, by fingerprint
+
+    def know(self, saved: Saved) -> None:
+        """Learn how large a token of such a process is."""
+        self._sizes[saved.fingerprint] = saved.size / max(1, saved.tokens)
+
+    def note(self, size: int, seconds: float = 0.0) -> None:
+        """So many bytes were written, in ``seconds`` if that is known."""
+        self._daily.note(size)
+        if seconds > 0 and size > 0:
+            self._speed = 0.7 * self._speed + 0.3 * size / seconds
+
+    def size(self, fingerprint: str, tokens: int) -> int:
+        """Return the bytes of so many tokens; 0 if nothing is known of such a process."""
+        return int(self._sizes.get(fingerprint, 0.0) * tokens)
+
+    def are_worth_it(
+        self,
+        fingerprint: str,
+        tokens: int,
+        new: int,
+        seconds: float,
+        *,
+        in_danger: bool,
+        disk: int,
+        now: float,
+    ) -> bool:
+        """Return whether so many tokens are to be written, of which ``new`` are not saved yet and
+        take ``seconds`` to compute again; on a disk of so many bytes.
+        """
+        writing = Writing(
+            new / max(1, tokens), seconds, self.size(fingerprint, tokens) / self._speed, in_danger
+        )
+        return is_worth_it(writing, self._daily.left(disk, now))
+
+
+def new_tokens(chain: Chain, tokens: int, found: FoundPrefix | None) -> int:
+    """Return how many of the ``tokens`` of ``chain`` are not in what was ``found`` saved of it."""
+    if found is None:
+        return tokens
+    if found.links == len(found.saved.chain.links):
+        return max(0, tokens - found.saved.tokens)
+    return tokens - int(tokens * chain.size(found.links) / max(1, chain.size()))
