@@ -131,6 +131,32 @@ async def until_both_are_up(running: Running) -> None:
             await asyncio.sleep(0.2)
 
 
+async def test_ten_people_on_two_slots_compute_little_more_than_what_is_new(
+    make_gateway: MakeGateway,
+) -> None:
+    """All at once, each with a conversation of its own that begins alike."""
+    model = entry(parallel=2)
+    model["params"]["ctxSize"] = 2048
+    model["extraArgs"] = ["--cache-ram", "0"]  # which would spare as much, as long as it runs
+    computed = new = 0
+
+    async def person(running: Running, number: int) -> None:
+        nonlocal computed, new
+        history = [{"role": "system", "content": words(0, 40)}, *said(number, 60)]
+        before = 0
+        for turn in range(4):
+            text, prompt, cached = await ask(running, "a", history)
+            computed += prompt - cached
+            new += prompt - before
+            before = prompt
+            history += [{"role": "assistant", "content": text}, *said(100 * number + turn, 30)]
+
+    settings = {"llama_server": "auto", "cache": cache()}
+    async with make_gateway({"a": model}, **settings) as running:
+        await asyncio.gather(*(person(running, number) for number in range(10)))
+    assert computed <= 1.3 * new
+
+
 STRAYS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": said(50), "n": 2}),
     ("/v1/completions", {"prompt": [words(51, 60), words(52, 60), words(53, 60)]}),
