@@ -10,6 +10,8 @@ from gateway.bounded_cache import BoundedCache
 
 #: Turns of conversations that are remembered for one model.
 _KEPT: Final = 8192
+#: Messages that may have come since the last turn: the calls of an agent's tools are many.
+_LOOKED_AT: Final = 256
 #: Times as many requests as servers have on average that one may have for the sake of its
 #: conversations ("consistent hashing with bounded loads", Mirrokni et al.).
 _OVER: Final = 1.25
@@ -48,7 +50,7 @@ class Affinity(Generic[ServerT]):
         ``parallel``: requests that all of them are to have at once.
         """
         last = self._last.get
-        for link in reversed(prefix):
+        for link in reversed(prefix[-_LOOKED_AT:]):
             if (server := last(link)) is not None and server in servers:
                 return server if _has_room(server, servers, parallel) else None
         return None

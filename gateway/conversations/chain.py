@@ -51,12 +51,14 @@ class Chain(NamedTuple):
 
     def common(self, links: tuple[bytes, ...]) -> int:
         """Return how many links these and others have in common, from the beginning."""
-        count = 0
-        for mine, other in zip(self.links, links, strict=False):
-            if mine != other:
-                break
-            count += 1
-        return count
+        mine, low, high = self.links, 0, min(len(self.links), len(links))
+        while low < high:  # a link stands for all before it, so one look tells of many
+            middle = (low + high + 1) // 2
+            if mine[middle - 1] == links[middle - 1]:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
     def size(self, count: int | None = None) -> int:
         """Return the characters of the first ``count`` links, or of all."""
