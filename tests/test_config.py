@@ -65,7 +65,7 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     assert settings.cors.origins == ("https://a.example",)
 
 
-def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+def test_every_problem_is_told_at_once(tmp_path: Path, subtests: pytest.Subtests) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "port: 70000\nhots: x\nlimits: {max_body: lots, queue_size: -1}\n"
@@ -84,7 +84,8 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         "auto, or a size",
         "environment: LLM_GATEWAY_SHUTDOWN_TIMEOUT",
     ):
-        assert expected in text
+        with subtests.test(f"{expected!r:.80}"):
+            assert expected in text
     assert "hunter2" not in text
 
 
@@ -249,7 +250,7 @@ def test_missing_file_is_told_with_what_makes_one(tmp_path: Path) -> None:
     assert "there is no such file; `llm-gateway init" in problems(tmp_path / "nothing.yaml")
 
 
-def test_sizes_and_durations_have_units() -> None:
+def test_sizes_and_durations_have_units(subtests: pytest.Subtests) -> None:
     assert parse_size("64MiB") == 64 * 2**20
     assert parse_size("1.5 GB") == 1_500_000_000
     assert parse_size("8g") == 8 * 2**30
@@ -257,13 +258,14 @@ def test_sizes_and_durations_have_units() -> None:
     assert parse_duration(30) == 30
     assert parse_duration("30d") == 30 * 86400
     for wrong in ("", "x", "5 parsecs", -1, True, None, float("nan"), "-3s"):
-        with pytest.raises(ValueError, match="must be"):
-            parse_duration(wrong)
-        with pytest.raises(ValueError, match="must be"):
-            parse_size(wrong)
+        with subtests.test(f"{wrong!r:.80}"):
+            with pytest.raises(ValueError, match="must be"):
+                parse_duration(wrong)
+            with pytest.raises(ValueError, match="must be"):
+                parse_size(wrong)
 
 
-def test_names_and_networks_are_checked(tmp_path: Path) -> None:
+def test_names_and_networks_are_checked(tmp_path: Path, subtests: pytest.Subtests) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "allowed_hosts: [Box.Example.com, '*.example.com', '*']\n"
@@ -275,4 +277,5 @@ def test_names_and_networks_are_checked(tmp_path: Path) -> None:
     file.write_text("allowed_hosts: ['https://a.b']\ntrusted_proxies: [proxy.example.com]\n")
     text = problems(file)
     for expected in ("allowed_hosts", "without scheme or port", "trusted_proxies", "10.0.0.0/8"):
-        assert expected in text
+        with subtests.test(f"{expected!r:.80}"):
+            assert expected in text

@@ -38,7 +38,9 @@ TEXTS = (
 
 #: On PyPI `llm-gateway` belongs to somebody else: an argument of pip must not be it, nor an extra
 #: of it. A path that ends with it (`.venv/bin/llm-gateway`, `llm-gateway.service`) is none.
-SOMEBODY_ELSES = re.compile(r"llm-gateway\[\w|\binstall\b[^\n|;&]*[\s'\"`]llm-gateway(?![\w./-])")
+SOMEBODY_ELSES = re.compile(
+    r"llm-gateway\[\w|(?<!service )\binstall\b[^\n|;&]*[\s'\"`]llm-gateway(?![\w./-])"
+)
 
 
 def texts() -> Iterator[Path]:
@@ -88,6 +90,7 @@ def test_nobody_is_told_to_install_somebody_elses_program() -> None:
         ("pip install . && .venv/bin/llm-gateway serve", False),
         ("pip install . && llm-gateway serve", False),
         ("install -d /etc/llm-gateway", False),
+        ("llm-gateway service install\nllm-gateway service logs", False),
         ("cp llm-gateway.service", False),
         ("pip install 'llm-api-gateway[acme]'", False),
     ],
@@ -106,10 +109,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(REPOSITORY / name, root)
-    for name in ("conf", "data", "systemd"):
+    for name in ("conf", "data"):
         (root / name).mkdir()
-    for name in ("conf/gateway.yaml", "data/models.json", "systemd/llm-gateway.service"):
+    for name in ("conf/gateway.yaml", "data/models.json"):
         shutil.copy(REPOSITORY / name, root / name)
+    shutil.copytree(REPOSITORY / "systemd", root / "systemd")
     left_out = shutil.ignore_patterns("__pycache__", "node_modules")
     shutil.copytree(REPOSITORY / "gateway", root / "gateway", ignore=left_out)
     web = root / "gateway/web"
@@ -135,7 +139,9 @@ def built(checkout: Path, target: str, to: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wheel_has_the_page_and_not_what_it_is_built_from(checkout: Path, tmp_path: Path) -> None:
+def test_a_wheel_has_the_page_and_not_what_it_is_built_from(
+    checkout: Path, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     with zipfile.ZipFile(built(checkout, "wheel", tmp_path)) as wheel:
         names = {name for name in wheel.namelist() if name.startswith("gateway/web/")}
     inside = {name.removeprefix("gateway/web/") for name in names}
@@ -147,7 +153,8 @@ def test_a_wheel_has_the_page_and_not_what_it_is_built_from(checkout: Path, tmp_
     hashed = re.compile(r"dist/assets/[\w.-]+-[\w-]{8}\.\w+(\.(br|gz|zst))?")
     assert not [name for name in assets if not hashed.fullmatch(name)]
     for ending in (".js", ".css", ".js.br", ".js.gz", ".css.br"):
-        assert [name for name in assets if name.endswith(ending)], ending
+        with subtests.test(f"{ending!r:.80}"):
+            assert [name for name in assets if name.endswith(ending)], ending
 
 
 def modules_of_the_page() -> set[Path]:

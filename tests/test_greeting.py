@@ -58,11 +58,12 @@ def test_greeting_says_that_it_serves_this_machine_only() -> None:
     assert len(lines) < 10
 
 
-def test_with_no_model_there_are_three_ways() -> None:
+def test_with_no_model_there_are_three_ways(subtests: pytest.Subtests) -> None:
     lines = told(models=None, llm_storage="/srv/models")
     text = "\n".join(lines)
     for way in ("llm-gateway pull OWNER/REPO", "llm-gateway models scan", "models add FILE"):
-        assert way in text
+        with subtests.test(f"{way!r:.80}"):
+            assert way in text
     assert "/srv/models" in text
     assert len(lines) < 10
     assert max(map(len, lines)) <= 80

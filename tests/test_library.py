@@ -43,7 +43,7 @@ async def test_a_change_is_not_lost_with_who_asked_for_it(
 
 
 async def test_a_broken_file_is_an_error_only_where_there_was_no_good_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests
 ) -> None:
     caplog.set_level(logging.INFO)
     file = tmp_path / "models.json"
@@ -61,16 +61,17 @@ async def test_a_broken_file_is_an_error_only_where_there_was_no_good_one(
     created = found.created
     caplog.clear()
     for broken in ("{", "[]", None):
-        file.unlink()
-        if broken is not None:
-            file.write_text(broken)
-        for _ in range(2):  # told once
-            await found.refresh()
-        found.check()
-        assert found.note is not None
-        assert "the last good one stays in use" in found.note
-        assert found.created == created
-        assert str(file) in caplog.messages.pop()
+        with subtests.test(f"{broken!r:.80}"):
+            file.unlink()
+            if broken is not None:
+                file.write_text(broken)
+            for _ in range(2):  # told once
+                await found.refresh()
+            found.check()
+            assert found.note is not None
+            assert "the last good one stays in use" in found.note
+            assert found.created == created
+            assert str(file) in caplog.messages.pop()
     assert [type(reason) for reason in told] == [str, str, str]
     caplog.clear()
     file.write_text("{}")

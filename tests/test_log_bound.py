@@ -105,7 +105,7 @@ def strange() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("secure", ["uvloop", "asyncio"], indirect=True)
-def test_odd_handshakes_write_no_traceback(secure: Secure) -> None:
+def test_odd_handshakes_write_no_traceback(secure: Secure, subtests: pytest.Subtests) -> None:
     served, _ = secure
     plain = int(served.wait_for(r"http://\S+:(\d+) leads to https", served.log))
     for data in strange():
@@ -118,7 +118,8 @@ def test_odd_handshakes_write_no_traceback(secure: Secure) -> None:
     text = "".join(served.log)
     assert "GET /models 200" in text
     for bad in ("Traceback", "Exception ignored", "Error", "ERROR", "Fatal"):
-        assert bad not in text, text
+        with subtests.test(f"{bad!r:.80}"):
+            assert bad not in text, text
 
 
 def test_a_flood_is_a_bounded_number_of_lines(secure: Secure) -> None:

@@ -133,16 +133,17 @@ def test_streams_are_event_streams(method: str, path: str, kinds: Any) -> None:
     assert operation(method, path)["responses"]["200"]["content"].keys() == kinds
 
 
-def test_an_entry_is_known_by_its_etag_and_patched_by_merging() -> None:
+def test_an_entry_is_known_by_its_etag_and_patched_by_merging(subtests: pytest.Subtests) -> None:
     found = operation("GET", "/admin/models/{name}")["responses"]
     assert "content" not in found["304"]
     assert "507" not in found
     body = operation("PATCH", "/admin/models/{name}")["requestBody"]["content"]
     assert [*body] == ["application/merge-patch+json", "application/json"]
     for method in ("PUT", "PATCH", "DELETE"):
-        found = operation(method, "/admin/models/{name}")["responses"]
-        assert {"409", "412", "422", "507"} <= found.keys()
-        assert "304" not in found
+        with subtests.test(f"{method!r:.80}"):
+            found = operation(method, "/admin/models/{name}")["responses"]
+            assert {"409", "412", "422", "507"} <= found.keys()
+            assert "304" not in found
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_errors_are_those_of_the_api_that_is_spoken(path: str, name: str) -> Non
         assert schema == {"$ref": f"#/components/schemas/{name}"}
 
 
-def test_errors_that_every_operation_shares_are_told_once() -> None:
+def test_errors_that_every_operation_shares_are_told_once(subtests: pytest.Subtests) -> None:
     about = DOCUMENT["info"]["description"]
     for method, path, found in OPERATIONS:
         assert found["responses"].keys() <= {
@@ -166,7 +167,8 @@ def test_errors_that_every_operation_shares_are_told_once() -> None:
         }, (method, path)
         assert "default" in found["responses"], (method, path)
     for status in (400, 401, 403, 408, 413, 421, 429, 431, 500, 502, 503, 504):
-        assert f"| {status} |" in about
+        with subtests.test(f"{status!r:.80}"):
+            assert f"| {status} |" in about
     assert operation("POST", "/v1/chat/completions")["responses"].keys() == {
         "200",
         "404",
@@ -255,16 +257,17 @@ def test_examples_of_a_key_are_what_the_route_takes_and_shows() -> None:
     assert all(key.keys() == shape for key in listed["keys"])
 
 
-def test_every_operation_has_code_in_three_languages() -> None:
+def test_every_operation_has_code_in_three_languages(subtests: pytest.Subtests) -> None:
     for method, path, found in OPERATIONS:
         curl, python, javascript = (sample["source"] for sample in found["x-codeSamples"])
         assert curl.startswith("curl "), (method, path)
         compile(python, f"{method} {path}", "exec")
         assert "await" in javascript, (method, path)
         for source in (curl, python, javascript):
-            assert "{" + path.partition("{")[2] not in source or "{" not in path, (method, path)
-            is_public = found["x-scope"] == "public"
-            assert ("LLM_GATEWAY_API_KEY" in source) is not is_public, (method, path)
+            with subtests.test(f"{source!r:.80}"):
+                assert "{" + path.partition("{")[2] not in source or "{" not in path, (method, path)
+                is_public = found["x-scope"] == "public"
+                assert ("LLM_GATEWAY_API_KEY" in source) is not is_public, (method, path)
 
 
 def test_refused_routes_say_why_and_never_succeed() -> None:

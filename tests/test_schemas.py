@@ -228,7 +228,9 @@ def test_init_names_them_beside(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (models.parent / named).read_bytes() == json_schemas.read("models.json")
 
 
-async def test_they_are_served_to_who_has_a_key(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_they_are_served_to_who_has_a_key(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     models = {"$schema": "models.schema.json", "a": fake_model(tmp_path)}
     async with make_gateway(models) as running:
         assert running.gateway.ring is not None
@@ -240,7 +242,8 @@ async def test_they_are_served_to_who_has_a_key(make_gateway: MakeGateway, tmp_p
                 assert await response.json(content_type=None) == schema
             assert (await running.json("GET", f"/schemas/{name}", key=None))[0] == 401
         for name in ("other.json", "..%2Fconfig.py", "models"):
-            assert (await running.json("GET", f"/schemas/{name}"))[0] == 404
+            with subtests.test(f"{name!r:.80}"):
+                assert (await running.json("GET", f"/schemas/{name}"))[0] == 404
         assert await running.json("GET", "/models") == (200, ["a"])
         assert (await running.json("GET", "/admin/models/$schema"))[0] == 404
         assert (await running.json("DELETE", "/admin/models/$schema"))[0] == 404

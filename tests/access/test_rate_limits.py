@@ -205,7 +205,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def test_answer_tells_limits_and_refusal_is_rate_limit_error(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         key = await key_with(running, rpm=2, tpm=60)
@@ -235,9 +235,10 @@ async def test_answer_tells_limits_and_refusal_is_rate_limit_error(
             assert "x-ratelimit-reset-requests" in response.headers["Access-Control-Expose-Headers"]
         # Only requests to a model count, and only of that key.
         for path in ("/models", "/v1/models", "/health"):
-            async with running.request("GET", path, key=key) as response:
-                assert response.status == 200
-                assert "x-ratelimit-limit-requests" not in response.headers
+            with subtests.test(f"{path!r:.80}"):
+                async with running.request("GET", path, key=key) as response:
+                    assert response.status == 200
+                    assert "x-ratelimit-limit-requests" not in response.headers
         async with running.request("POST", "/v1/chat/completions", json=CHAT) as response:
             assert response.status == 200
             assert not [name for name in response.headers if name.startswith("x-ratelimit")]

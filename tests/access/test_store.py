@@ -79,7 +79,7 @@ async def test_add_keys_is_all_or_nothing(file: Path) -> None:
     assert "INSERT" not in str(caught.value)
 
 
-async def test_updated_key_keeps_its_other_fields(file: Path) -> None:
+async def test_updated_key_keeps_its_other_fields(file: Path, subtests: pytest.Subtests) -> None:
     async with await Store.open(file) as store:
         await store.add_keys([record(1, models=("a",)), record(2)])
         changed = await store.update_key(
@@ -91,7 +91,7 @@ async def test_updated_key_keeps_its_other_fields(file: Path) -> None:
             await store.update_key("k_none", admin=True)
         assert caught.value.code == "key_not_found"
         for wrong in ({"hash": "0" * 64}, {"nmae": "x"}, {}):
-            with pytest.raises(ValueError, match="cannot change"):
+            with subtests.test(f"{wrong!r:.80}"), pytest.raises(ValueError, match="cannot change"):
                 await store.update_key(record(1).id, **wrong)
 
 

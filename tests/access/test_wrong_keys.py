@@ -51,14 +51,15 @@ def test_guesses_are_twenty_at_once_then_one_in_three_seconds() -> None:
     assert allowed(table, "10.0.0.2") == 20  # a neighbour has an allowance of its own
 
 
-def test_wrong_keys_are_counted_by_network() -> None:
+def test_wrong_keys_are_counted_by_network(subtests: pytest.Subtests) -> None:
     assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9%eth0")
     assert network_of("2001:db8:1:2::1") != network_of("2001:db8:1:3::1")
     assert network_of("::ffff:10.0.0.1") == network_of("10.0.0.1") != network_of("10.0.0.2")
     for local in (None, "", "/run/x.sock"):
-        assert network_of(local) is None
-        table = WrongKeys(allowed=1)
-        assert allowed(table, local) == 100
+        with subtests.test(f"{local!r:.80}"):
+            assert network_of(local) is None
+            table = WrongKeys(allowed=1)
+            assert allowed(table, local) == 100
 
 
 @given(st.text())

@@ -132,33 +132,42 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-async def test_what_is_wrong_is_named_and_what_is_allowed(running: Running) -> None:
+async def test_what_is_wrong_is_named_and_what_is_allowed(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     _, before = await running.json("GET", "/admin/keys")
     path = f"/admin/keys/{before['keys'][0]['id']}"
     for fields, param, said in WRONG:
-        for method, where, more in (("POST", "/admin/keys", {"name": "x"}), ("PATCH", path, {})):
-            status, answer = await running.json(method, where, json={**more, **fields})
-            assert (status, answer["error"]["param"]) == (400, param), fields
-            assert said in answer["error"]["message"]
+        with subtests.test(f"{fields!r:.80}"):
+            for method, where, more in (
+                ("POST", "/admin/keys", {"name": "x"}),
+                ("PATCH", path, {}),
+            ):
+                status, answer = await running.json(method, where, json={**more, **fields})
+                assert (status, answer["error"]["param"]) == (400, param), fields
+                assert said in answer["error"]["message"]
     _, after = await running.json("GET", "/admin/keys")
     for key in (*before["keys"], *after["keys"]):
         key.pop("lastActivity")
     assert after == before
 
 
-async def test_bad_requests_name_their_field(running: Running) -> None:
+async def test_bad_requests_name_their_field(running: Running, subtests: pytest.Subtests) -> None:
     status, answer = await running.json("POST", "/admin/keys", json={})
     assert (status, answer["error"]["param"]) == (400, "name")
     for body in (b"", b"[]", b"{"):
-        assert (await running.json("POST", "/admin/keys", data=body))[0] == 400
+        with subtests.test(f"{body!r:.80}"):
+            assert (await running.json("POST", "/admin/keys", data=body))[0] == 400
     for method in ("PATCH", "DELETE"):
         for key_id in ("k_12345678", "nonsense", running.key):
-            status, answer = await running.json(method, f"/admin/keys/{key_id}", json={})
-            assert (status, answer["error"]["code"]) == (404, "key_not_found")
-            assert running.key not in json.dumps(answer)
+            with subtests.test(f"{key_id!r:.80}"):
+                status, answer = await running.json(method, f"/admin/keys/{key_id}", json={})
+                assert (status, answer["error"]["code"]) == (404, "key_not_found")
+                assert running.key not in json.dumps(answer)
     for days in ("0", "x", "-1", "99999", "9" * 100, "1.5", "²"):
-        status, answer = await running.json("GET", f"/admin/usage?days={days}")
-        assert (status, answer["error"]["param"]) == (400, "days")
+        with subtests.test(f"{days!r:.80}"):
+            status, answer = await running.json("GET", f"/admin/usage?days={days}")
+            assert (status, answer["error"]["param"]) == (400, "days")
 
 
 async def test_the_last_admin_key_is_kept(running: Running) -> None:
@@ -179,7 +188,7 @@ async def test_the_last_admin_key_is_kept(running: Running) -> None:
     assert (await running.json("GET", "/admin/keys"))[0] == 401
 
 
-async def test_nothing_of_it_is_for_chat_keys(running: Running) -> None:
+async def test_nothing_of_it_is_for_chat_keys(running: Running, subtests: pytest.Subtests) -> None:
     key = (await made(running))["key"]
     for method, path in (
         ("GET", "/admin/keys"),
@@ -188,16 +197,20 @@ async def test_nothing_of_it_is_for_chat_keys(running: Running) -> None:
         ("DELETE", "/admin/keys/k_12345678"),
         ("GET", "/admin/usage"),
     ):
-        assert (await running.json(method, path, json={}, key=key))[0] == 403
-        assert (await running.json(method, path, json={}, key=None))[0] == 401
+        with subtests.test(f"{method!r:.80}"):
+            assert (await running.json(method, path, json={}, key=key))[0] == 403
+            assert (await running.json(method, path, json={}, key=None))[0] == 401
 
 
-async def test_usage_is_told_by_key_and_day(running: Running) -> None:
+async def test_usage_is_told_by_key_and_day(running: Running, subtests: pytest.Subtests) -> None:
     phone = await made(running)
     for model in ("a", "b", "a"):
-        body = {"model": model, "messages": [{"role": "user", "content": "private words"}]}
-        status, _ = await running.json("POST", "/v1/chat/completions", json=body, key=phone["key"])
-        assert status == 200
+        with subtests.test(f"{model!r:.80}"):
+            body = {"model": model, "messages": [{"role": "user", "content": "private words"}]}
+            status, _ = await running.json(
+                "POST", "/v1/chat/completions", json=body, key=phone["key"]
+            )
+            assert status == 200
     status, answer = await running.json("GET", "/admin/usage?days=2")
     assert (status, answer["days"]) == (200, 2)
     common = {"key": phone["id"], "name": "phone"}

@@ -164,16 +164,17 @@ def test_page_of_an_allowed_origin_reads_a_stream(world: World) -> None:
     assert rest.endswith("data: [DONE]\n\n")
 
 
-def test_a_page_can_read_what_went_wrong(world: World) -> None:
+def test_a_page_can_read_what_went_wrong(world: World, subtests: pytest.Subtests) -> None:
     mine = world.page("my-app.pages.example")
     for path, key, expected in (
         ("/v1/models", "llmgw_wrong", (401, "invalid_api_key")),
         ("/nowhere", world.served.key, (404, "route_not_found")),
         ("/admin/keys", world.limited_key(), (403, "admin_key_required")),
     ):
-        options = {"headers": {"X-Api-Key": key}}
-        status, text = mine.evaluate(ASK, [world.served.url + path, options])
-        assert (status, json.loads(text)["error"]["code"]) == expected
+        with subtests.test(f"{path!r:.80}"):
+            options = {"headers": {"X-Api-Key": key}}
+            status, text = mine.evaluate(ASK, [world.served.url + path, options])
+            assert (status, json.loads(text)["error"]["code"]) == expected
 
 
 @pytest.mark.parametrize("host", ["evil.example", "my-app.pages.example.evil.example"])

@@ -117,7 +117,9 @@ def test_pages_of_others_can_administrate_nothing(served: Served, browser: Brows
     assert not loaded(served)
 
 
-def test_name_that_was_rebound_to_this_machine_is_refused(served: Served, browser: Browser) -> None:
+def test_name_that_was_rebound_to_this_machine_is_refused(
+    served: Served, browser: Browser, subtests: pytest.Subtests
+) -> None:
     """DNS rebinding: for the browser, page and gateway are of one origin."""
     port = served.url.rpartition(":")[2]
     page(browser, f"{served.url}/ping").evaluate(ASK, ["/loadModel", LOAD])
@@ -127,7 +129,8 @@ def test_name_that_was_rebound_to_this_machine_is_refused(served: Served, browse
         ("/unloadModel", {"method": "POST"}),
         ("/admin/keys", {**LOAD, "body": '{"name": "mine", "admin": true}'}),
     ):
-        status, text = theirs.evaluate(ASK, [path, options])
-        assert status == 403
-        assert "local_only" in text
+        with subtests.test(f"{path!r:.80}"):
+            status, text = theirs.evaluate(ASK, [path, options])
+            assert status == 403
+            assert "local_only" in text
     assert loaded(served)

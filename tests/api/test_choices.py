@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.harness import MakeGateway, Running, fake_model
 
 PIRATE = {"pirate": "Arr.", "teacher": "Class!"}
@@ -52,7 +54,9 @@ async def told(running: Running, key: str) -> tuple[str | None, str | None]:
     return event["active"], event["personality"]
 
 
-async def test_a_choice_is_the_keys_own(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_a_choice_is_the_keys_own(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     async with make_gateway(models(tmp_path, "a", "b", "c")) as running:
         one, two, three = [await plain(running, name) for name in ("one", "two", "three")]
         assert await load(running, one, model="a", personality="pirate") == (
@@ -77,7 +81,8 @@ async def test_a_choice_is_the_keys_own(make_gateway: MakeGateway, tmp_path: Pat
         # An administrator's is that of all who have none.
         assert (await load(running, running.key, model="c", personality="teacher"))[0] == 200
         for key, model in ((one, "a"), (two, "b"), (three, "c"), (running.key, "c")):
-            assert await meant(running, key) == model
+            with subtests.test(f"{key!r:.80}"):
+                assert await meant(running, key) == model
         assert system(tmp_path) == "Class!"
         assert await told(running, three) == ("c", "teacher")
         assert (await running.json("GET", "/admin/status"))[1]["active"]["model"] == "c"
@@ -91,12 +96,13 @@ async def test_a_choice_is_the_keys_own(make_gateway: MakeGateway, tmp_path: Pat
 
 
 async def test_only_model_there_is_is_meant_without_a_name(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway(models(tmp_path, "a")) as running:
         key = await plain(running)
         for name in ("NotNeeded", "", None):
-            assert await meant(running, key, name) == "a"
+            with subtests.test(f"{name!r:.80}"):
+                assert await meant(running, key, name) == "a"
         async with running.request("GET", "/chat/ask?question=hi", key=key) as response:
             assert (response.status, response.headers["X-Gateway-Model"]) == (200, "a")
 

@@ -269,12 +269,13 @@ async def test_a_question_whose_backend_dies_is_asked_again(
 
 
 async def test_load_model_waits_until_the_model_is_ready(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     models = {"a/b": fake_model(tmp_path), "c": fake_model(tmp_path)}
     async with make_gateway(models, scheduler={"max_loaded": 1}) as running:
         for body, expected in (({}, 400), ({"model": 7}, 400), ({"model": "nope"}, 404)):
-            assert (await running.json("POST", "/loadModel", json=body))[0] == expected
+            with subtests.test(f"{body!r:.80}"):
+                assert (await running.json("POST", "/loadModel", json=body))[0] == expected
         assert (await running.json("POST", "/loadModel", json={"model": "a/b"}))[0] == 200
         assert await running.json("GET", "/models?loaded=true") == (200, ["a/b"])
         assert (await running.json("POST", "/loadModel", json={"model": "c"}))[0] == 200
@@ -297,17 +298,20 @@ async def test_load_model_waits_until_the_model_is_ready(
 CLASSIC = ("/loadModel", "/unloadModel", "/models/load", "/models/unload")
 
 
-async def test_model_that_is_no_text_is_refused(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_model_that_is_no_text_is_refused(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     """Also 0 and [], which mean nothing in Python, but nothing that a client may mean."""
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         await running.chat("m")
         for path in (*CLASSIC, *JSON_ROUTES):
             for model in (7, 0, 1.5, False, [], ["m"], {}, {"name": "m"}):
-                messages = [{"role": "user", "content": "hi"}]
-                body = {"model": model, "messages": messages, "input": "x", "prompt": "x"}
-                status, answer = await running.json("POST", path, json=body)
-                assert status == 400, (path, model)
-                assert "`model` must be a text" in answer["error"]["message"]
+                with subtests.test(f"{model!r:.80}"):
+                    messages = [{"role": "user", "content": "hi"}]
+                    body = {"model": model, "messages": messages, "input": "x", "prompt": "x"}
+                    status, answer = await running.json("POST", path, json=body)
+                    assert status == 400, (path, model)
+                    assert "`model` must be a text" in answer["error"]["message"]
         assert running.gateway.scheduler.loaded() == ["m"]  # nor was anything unloaded
 
 

@@ -42,7 +42,9 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(map(operator.mul, one, other))
 
 
-async def test_embeddings_come_as_the_model_makes_them(running: Running) -> None:
+async def test_embeddings_come_as_the_model_makes_them(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     async with running.openai() as client:
         # The client asks for base64 by itself and decodes it.
         answer = await client.embeddings.create(model="embed", input=TEXTS)
@@ -71,23 +73,25 @@ async def test_embeddings_come_as_the_model_makes_them(running: Running) -> None
                 model="embed", messages=[{"role": "user", "content": "hi"}]
             )
     for path in ("/embedding", "/embeddings", "/v1/embeddings"):
-        body = {"model": "embed", "content": TEXTS[0], "input": TEXTS[0]}
-        assert await running.json("POST", path, json=body) == await direct(
-            running, "embed", path, body
-        )
+        with subtests.test(f"{path!r:.80}"):
+            body = {"model": "embed", "content": TEXTS[0], "input": TEXTS[0]}
+            assert await running.json("POST", path, json=body) == await direct(
+                running, "embed", path, body
+            )
 
 
-async def test_rerank_puts_the_nearest_first(running: Running) -> None:
+async def test_rerank_puts_the_nearest_first(running: Running, subtests: pytest.Subtests) -> None:
     for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"):
-        body = {"model": "rerank", **RANKED, "top_n": 2}
-        status, answer = await running.json("POST", path, json=body)
-        assert (status, answer) == await direct(running, "rerank", path, body)
-        assert status == 200
-        assert answer["model"] == "rerank"
-        assert len(answer["results"]) == 2
-        scores = [result["relevance_score"] for result in answer["results"]]
-        assert scores == sorted(scores, reverse=True)
-        assert answer["usage"]["prompt_tokens"] > 0
+        with subtests.test(f"{path!r:.80}"):
+            body = {"model": "rerank", **RANKED, "top_n": 2}
+            status, answer = await running.json("POST", path, json=body)
+            assert (status, answer) == await direct(running, "rerank", path, body)
+            assert status == 200
+            assert answer["model"] == "rerank"
+            assert len(answer["results"]) == 2
+            scores = [result["relevance_score"] for result in answer["results"]]
+            assert scores == sorted(scores, reverse=True)
+            assert answer["usage"]["prompt_tokens"] > 0
     body = {"model": "embed", **RANKED}
     status, answer = await running.json("POST", "/v1/rerank", json=body)
     assert status == 400

@@ -37,7 +37,7 @@ async def said(running: Running, method: str, path: str, **options: Any) -> tupl
 
 @pytest.mark.parametrize("path", CHATS)
 async def test_failed_load_is_told_in_every_dialect_without_paths(
-    make_gateway: MakeGateway, tmp_path: Path, path: str
+    make_gateway: MakeGateway, tmp_path: Path, path: str, subtests: pytest.Subtests
 ) -> None:
     lost = fake_model(tmp_path)
     lost["params"]["model"] = "TheBloke\\nowhere.gguf"
@@ -45,17 +45,18 @@ async def test_failed_load_is_told_in_every_dialect_without_paths(
         key = await chat_key(running)
         # Several, so that the last is about a model that isn't started any more.
         for what in (["status 3"], ["status 3"], ["status 3", "failed 4 times"]):
-            body = {**CHATS[path], "model": "bad"}
-            message, request_id = await said(running, "POST", path, json=body, key=key)
-            if "4 times" in what[-1]:
-                while "4 times" not in message:
-                    message, request_id = await said(running, "POST", path, json=body, key=key)
-            assert all(word in message for word in what)
-            assert REFUSAL not in message
-            assert request_id in message
-            _, log = await running.json("GET", "/chat/errors")
-            (entry,) = [one for one in log["errors"] if one["request_id"] == request_id]
-            assert REFUSAL in entry["message"]
+            with subtests.test(f"{what!r:.80}"):
+                body = {**CHATS[path], "model": "bad"}
+                message, request_id = await said(running, "POST", path, json=body, key=key)
+                if "4 times" in what[-1]:
+                    while "4 times" not in message:
+                        message, request_id = await said(running, "POST", path, json=body, key=key)
+                assert all(word in message for word in what)
+                assert REFUSAL not in message
+                assert request_id in message
+                _, log = await running.json("GET", "/chat/errors")
+                (entry,) = [one for one in log["errors"] if one["request_id"] == request_id]
+                assert REFUSAL in entry["message"]
         message, _ = await said(running, "POST", path, json=body)
         assert REFUSAL in message, "an administrator sees all"
         body["model"] = "lost"
@@ -86,24 +87,27 @@ async def test_stream_tells_details_of_a_death_to_administrators_only(
 
 
 async def test_load_that_fails_behind_an_open_stream_tells_details_to_administrators_only(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     models = {"bad": fake_model(tmp_path, never_healthy=1)}
     async with make_gateway(models, limits={"load_timeout": "1s", "heartbeat": "100ms"}) as running:
         key = await chat_key(running)
         for path, fields in CHATS.items():
-            body = {**fields, "model": "bad", "stream": True}
-            for asks, whole in ((key, False), (running.key, True)):
-                await running.json("POST", "/loadModel", json={"model": "bad"})  # forgets deaths
-                async with running.request("POST", path, json=body, key=asks) as response:
-                    assert response.status == 200
-                    text = await read_all(response)
-                    request_id = response.headers["X-Request-Id"]
-                errors = [line for line in text.splitlines() if b"made no progress" in line]
-                assert errors, text
-                for line in errors:  # also where one error is said in several ways
-                    assert (b"fake llama-server starts" in line) is whole
-                    assert (request_id.encode() in line) is not whole
+            with subtests.test(f"{path!r:.80}"):
+                body = {**fields, "model": "bad", "stream": True}
+                for asks, whole in ((key, False), (running.key, True)):
+                    await running.json(
+                        "POST", "/loadModel", json={"model": "bad"}
+                    )  # forgets deaths
+                    async with running.request("POST", path, json=body, key=asks) as response:
+                        assert response.status == 200
+                        text = await read_all(response)
+                        request_id = response.headers["X-Request-Id"]
+                    errors = [line for line in text.splitlines() if b"made no progress" in line]
+                    assert errors, text
+                    for line in errors:  # also where one error is said in several ways
+                        assert (b"fake llama-server starts" in line) is whole
+                        assert (request_id.encode() in line) is not whole
 
 
 @pytest.mark.parametrize("how", ["it dies", "it never comes"])

@@ -71,7 +71,7 @@ async def test_a_bad_body_is_told_with_its_place(
     ],
 )
 async def test_nesting_has_the_same_end_on_every_route(
-    make_gateway: MakeGateway, tmp_path: Path, path: str, door: str
+    make_gateway: MakeGateway, tmp_path: Path, path: str, door: str, subtests: pytest.Subtests
 ) -> None:
     def body(levels: int) -> bytes:
         depth = levels - 1
@@ -88,9 +88,10 @@ async def test_nesting_has_the_same_end_on_every_route(
 
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
         for levels in (501, 1000, 20_000, 100_000):
-            status, answer = await ask(body(levels))
-            assert status == 400
-            assert "nested too deeply" in json.dumps(answer)
+            with subtests.test(f"{levels!r:.80}"):
+                status, answer = await ask(body(levels))
+                assert status == 400
+                assert "nested too deeply" in json.dumps(answer)
         status, answer = await ask(body(500))
         assert "nested too deeply" not in json.dumps(answer)
         await still_serves(running)
@@ -115,14 +116,15 @@ async def test_refusals_of_the_server_have_the_shape_of_the_api(
 
 
 async def test_each_route_wants_a_key_that_may_use_it(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
         ring = running.gateway.ring
         assert ring is not None
         _, chat_key = await ring.create("chat only")
         for path in ("/models", "/v1/models", "/status", "/nope", "/chat/ask?question=x"):
-            assert (await running.json("GET", path, key=None))[0] == 401
+            with subtests.test(f"{path!r:.80}"):
+                assert (await running.json("GET", path, key=None))[0] == 401
         status, answer = await running.json("GET", "/models", key="wrong")
         assert status == 401
         assert is_error(answer)
@@ -132,9 +134,10 @@ async def test_each_route_wants_a_key_that_may_use_it(
             ("/chat/errors", "GET"),
             ("/admin/models", "GET"),
         ):
-            status, answer = await running.json(method, path, key=chat_key)
-            assert status == 403
-            assert is_error(answer, "admin")
+            with subtests.test(f"{path!r:.80}"):
+                status, answer = await running.json(method, path, key=chat_key)
+                assert status == 403
+                assert is_error(answer, "admin")
         for headers in ({"X-Api-Key": chat_key}, {"Authorization": f"bearer {chat_key}"}):
             assert (await running.json("GET", "/models", key=None, headers=headers))[0] == 200
         assert (await running.json("GET", f"/models?authKey={chat_key}", key=None))[0] == 200
@@ -256,7 +259,7 @@ async def test_refusal_of_a_busy_llama_server_keeps_its_status_and_says_when(
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/loadModel"])
 async def test_body_of_another_content_type_is_refused(
-    make_gateway: MakeGateway, tmp_path: Path, path: str
+    make_gateway: MakeGateway, tmp_path: Path, path: str, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
         for kind, status in (
@@ -268,14 +271,15 @@ async def test_body_of_another_content_type_is_refused(
             ("application/x-www-form-urlencoded", 400),
             ("text/plain", 400),
         ):
-            headers = {"Content-Type": kind}
-            got, answer = await running.json("POST", path, data=b"--b\r\n", headers=headers)
-            assert got == status, kind
-            said = f"takes JSON (application/json), not {kind!r}"
-            assert (said in answer["error"]["message"]) == (status == 415)
-            # JSON is JSON, whatever it is called.
-            body = {"model": "good", "messages": [{"role": "user", "content": "hi"}]}
-            if path != "/v1/messages":
-                data = json.dumps(body)
-                got, _ = await running.json("POST", path, data=data, headers=headers)
-                assert got == 200, kind
+            with subtests.test(f"{kind!r:.80}"):
+                headers = {"Content-Type": kind}
+                got, answer = await running.json("POST", path, data=b"--b\r\n", headers=headers)
+                assert got == status, kind
+                said = f"takes JSON (application/json), not {kind!r}"
+                assert (said in answer["error"]["message"]) == (status == 415)
+                # JSON is JSON, whatever it is called.
+                body = {"model": "good", "messages": [{"role": "user", "content": "hi"}]}
+                if path != "/v1/messages":
+                    data = json.dumps(body)
+                    got, _ = await running.json("POST", path, data=data, headers=headers)
+                    assert got == 200, kind

@@ -49,10 +49,11 @@ async def ask(running: Running, key: str, model: str, **fields: Any) -> tuple[in
     return await running.json("POST", "/v1/chat/completions", json=body, key=key)
 
 
-async def test_key_for_one_model_sees_no_other(running: Running) -> None:
+async def test_key_for_one_model_sees_no_other(running: Running, subtests: pytest.Subtests) -> None:
     key = await key_with(running, models=["a"])
     for name in ("a", "gpt-4", "a:pirate"):
-        assert (await ask(running, key, name))[0] == 200
+        with subtests.test(f"{name!r:.80}"):
+            assert (await ask(running, key, name))[0] == 200
     for name in ("b", "b:pirate"):
         status, answer = await ask(running, key, name)
         assert (status, answer["error"]["code"]) == (404, "model_not_found")
@@ -63,15 +64,16 @@ async def test_key_for_one_model_sees_no_other(running: Running) -> None:
         assert (await running.json("GET", path, key=key))[0] == 404
     assert (await running.json("GET", "/slots?model=b", key=key))[0] == 403  # for administrators
     for path in ("/v1/embeddings", "/v1/messages", "/tokenize", "/completion", "/v1/rerank"):
-        body: dict[str, Any] = {
-            "input": "x",
-            "content": "x",
-            "prompt": "x",
-            "query": "x",
-            "documents": ["x"],
-        }
-        body |= {"model": "b", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
-        assert (await running.json("POST", path, json=body, key=key))[0] == 404, path
+        with subtests.test(f"{path!r:.80}"):
+            body: dict[str, Any] = {
+                "input": "x",
+                "content": "x",
+                "prompt": "x",
+                "query": "x",
+                "documents": ["x"],
+            }
+            body |= {"model": "b", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+            assert (await running.json("POST", path, json=body, key=key))[0] == 404, path
     _, listed = await running.json("GET", "/models", key=key)
     assert listed == ["a"]
     assert (await running.json("GET", "/models?loaded=true", key=key))[1] == ["a"]
@@ -96,7 +98,9 @@ async def test_the_active_model_is_no_way_around(running: Running) -> None:
             assert (response.status, response.headers["X-Gateway-Model"]) == (200, "a")
 
 
-async def test_key_is_limited_to_its_personalities(running: Running, tmp_path: Path) -> None:
+async def test_key_is_limited_to_its_personalities(
+    running: Running, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     key = await key_with(
         running, personalities=["teacher"], default_personality="teacher", models=["a", "b"]
     )
@@ -104,9 +108,10 @@ async def test_key_is_limited_to_its_personalities(running: Running, tmp_path: P
     assert (await ask(running, key, "a", personality="teacher"))[0] == 200
     assert (await ask(running, key, "b"))[0] == 200  # which hasn't got it: none
     for model, fields in (("a:pirate", {}), ("a", {"personality": "pirate"}), ("b:pirate", {})):
-        status, answer = await ask(running, key, model, **fields)
-        assert (status, answer["error"].get("code")) == (404, "personality_not_found")
-        assert "has no personality 'pirate'. Personalities: " in answer["error"]["message"]
+        with subtests.test(f"{model!r:.80}"):
+            status, answer = await ask(running, key, model, **fields)
+            assert (status, answer["error"].get("code")) == (404, "personality_not_found")
+            assert "has no personality 'pirate'. Personalities: " in answer["error"]["message"]
     _, listed = await running.json("GET", "/v1/models", key=key)
     assert not [item["id"] for item in listed["data"] if "pirate" in item["id"]]
     sent = (tmp_path / "bodies").read_text().splitlines()
@@ -150,17 +155,20 @@ async def test_expired_and_revoked_keys_are_refused_by_a_running_gateway(running
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
-async def test_key_of_bytes_that_are_no_text_is_refused(running: Running) -> None:
+async def test_key_of_bytes_that_are_no_text_is_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     host, _, port = running.url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     for name in (b"Authorization: Bearer ", b"X-Api-Key: "):
         for key in (b"\xff\xfe", b"\xed\xa0\x80", b"cl\xe9", b"x" * 4000):
-            writer.write(b"GET /models HTTP/1.1\r\nHost: x\r\n%b%b\r\n\r\n" % (name, key))
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 401 ")
-            length = re.search(rb"Content-Length: (\d+)", head)
-            assert length is not None
-            assert json.loads(await reader.readexactly(int(length[1])))["error"]
+            with subtests.test(f"{key!r:.80}"):
+                writer.write(b"GET /models HTTP/1.1\r\nHost: x\r\n%b%b\r\n\r\n" % (name, key))
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 401 ")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                assert length is not None
+                assert json.loads(await reader.readexactly(int(length[1])))["error"]
     writer.close()
     await writer.wait_closed()
 

@@ -74,7 +74,9 @@ async def prompt_of(running: Running, model: str, messages: list[Any], **fields:
     return prompt
 
 
-async def test_a_strict_template_takes_late_system_messages(running: Running) -> None:
+async def test_a_strict_template_takes_late_system_messages(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     system, user, answer = said("system", "S."), said("user", "U."), said("assistant", "A.")
     developer, late = said("developer", "D."), said("system", "L.")
     start, end, bot = "<|im_start|>", "<|im_end|>\n", "<|im_start|>assistant\n"
@@ -87,7 +89,8 @@ async def test_a_strict_template_takes_late_system_messages(running: Running) ->
         ),
         ([user, developer], f"{start}user\nU.\n\nD.{end}"),
     ):
-        assert await prompt_of(running, "strict", messages) == expected + bot
+        with subtests.test(f"{messages!r:.80}"):
+            assert await prompt_of(running, "strict", messages) == expected + bot
     prompt = await prompt_of(running, "strict:pirate", [system, developer, user, late])
     assert prompt == f"{start}system\n{PIRATE}\n\nS.\n\nD.{end}{start}user\nU.\n\nL.{end}{bot}"
     # Streamed and not, in all dialects.
@@ -189,31 +192,34 @@ async def cached(running: Running, path: str, body: dict[str, Any]) -> tuple[int
 
 
 @pytest.mark.parametrize("model", ["any", "any:pirate", "strict", "strict:pirate", "silent:pirate"])
-async def test_the_cache_holds_over_turns(running: Running, model: str) -> None:
+async def test_the_cache_holds_over_turns(
+    running: Running, model: str, subtests: pytest.Subtests
+) -> None:
     """A text of the application in every turn costs that turn's tokens, not all of them."""
     for path in ("/v1/chat/completions", "/v1/responses", "/v1/messages"):
-        field = "input" if path == "/v1/responses" else "messages"
-        history = [said("user", f"{RULES} Say something about the number 1.")]
-        start: dict[str, Any] = {"model": model}
-        if path == "/v1/responses":
-            start["instructions"] = RULES
-        elif path == "/v1/messages":
-            start["system"] = [{"type": "text", "text": RULES}]
-        else:
-            history = [said("system", RULES), *history]
-        _, before = await cached(running, path, {**start, field: history})
-        assert before > 600
-        for turn in range(2, 5):
-            answer: Any = said("assistant", "It is a number.")
+        with subtests.test(f"{path!r:.80}"):
+            field = "input" if path == "/v1/responses" else "messages"
+            history = [said("user", f"{RULES} Say something about the number 1.")]
+            start: dict[str, Any] = {"model": model}
             if path == "/v1/responses":
-                part = {"type": "output_text", "text": "It is a number.", "annotations": []}
-                answer = {**answer, "type": "message", "content": [part]}
-            late = said("system", f"It is {turn} o'clock now.")
-            history = [*history, answer, late, said("user", f"And about the number {turn}?")]
-            hit, total = await cached(running, path, {**start, field: history})
-            # But for the mark of a new turn at the very end, all of the turn before.
-            assert hit >= before - 8, (path, turn, hit, before, total)
-            before = total
+                start["instructions"] = RULES
+            elif path == "/v1/messages":
+                start["system"] = [{"type": "text", "text": RULES}]
+            else:
+                history = [said("system", RULES), *history]
+            _, before = await cached(running, path, {**start, field: history})
+            assert before > 600
+            for turn in range(2, 5):
+                answer: Any = said("assistant", "It is a number.")
+                if path == "/v1/responses":
+                    part = {"type": "output_text", "text": "It is a number.", "annotations": []}
+                    answer = {**answer, "type": "message", "content": [part]}
+                late = said("system", f"It is {turn} o'clock now.")
+                history = [*history, answer, late, said("user", f"And about the number {turn}?")]
+                hit, total = await cached(running, path, {**start, field: history})
+                # But for the mark of a new turn at the very end, all of the turn before.
+                assert hit >= before - 8, (path, turn, hit, before, total)
+                before = total
 
 
 @pytest.mark.parametrize("blocks", [True, False])

@@ -170,7 +170,9 @@ async def test_who_may_use_it_is_told(running: Running) -> None:
             assert (status, f"'{MODELS[0]}'" in said["error"]["message"]) == (404, True)
 
 
-async def test_lists_show_only_what_a_key_may_use(running: Running) -> None:
+async def test_lists_show_only_what_a_key_may_use(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     ring = running.gateway.ring
     assert ring is not None
     _, key = await ring.create("narrow", models=["open"], personalities=["pirate"])
@@ -191,6 +193,7 @@ async def test_lists_show_only_what_a_key_may_use(running: Running) -> None:
         told += line.decode()
     assert "open:pirate" in told
     for secret in (MODELS[0], ALIASES[0], PERSONALITIES[0]):
-        assert secret not in told
+        with subtests.test(f"{secret!r:.80}"):
+            assert secret not in told
     assert (await running.json("GET", "/props", key=key))[1]["max_instances"] == 1
     assert (await running.json("GET", "/props"))[1]["max_instances"] == 2

@@ -151,7 +151,7 @@ async def test_no_answer_of_a_server_is_our_own_fault(
 
 
 async def test_it_is_said_what_is_missing(
-    running: tuple[Running, Callable[[str, str], None]],
+    running: tuple[Running, Callable[[str, str], None]], subtests: pytest.Subtests
 ) -> None:
     gateway, say = running
     say(JSON, '{"tokens": 1}')
@@ -160,10 +160,11 @@ async def test_it_is_said_what_is_missing(
         (("GET", "/chat/ask?question=x", None), "did not answer with a stream"),
         (("GET", "/chat/ask?question=x&stream=true", None), "did not answer with a stream"),
     ):
-        status, said = await ask(gateway, asked)
-        error = json.loads(said)["error"]
-        assert (status, error["code"]) == (502, "backend_error")
-        assert words in error["message"]
+        with subtests.test(f"{asked!r:.80}"):
+            status, said = await ask(gateway, asked)
+            error = json.loads(said)["error"]
+            assert (status, error["code"]) == (502, "backend_error")
+            assert words in error["message"]
     for event, words in (
         ("{x}", "an event that is no JSON"),
         ('{"choices": [1]}', "an event whose `choices` are none"),
@@ -171,8 +172,9 @@ async def test_it_is_said_what_is_missing(
         ('{"usage": {}}', "a stream that has no `choices` in it"),
         ('{"error": "overloaded"}', "overloaded"),
     ):
-        say(EVENTS, f"data: {event}\n\ndata: [DONE]\n\n")
-        for stream in ("false", "true"):
-            path = f"/chat/ask?question=x&stream={stream}"
-            status, said = await ask(gateway, ("GET", path, None))
-            assert (status, words in json.loads(said)["error"]["message"]) == (502, True), said
+        with subtests.test(f"{event!r:.80}"):
+            say(EVENTS, f"data: {event}\n\ndata: [DONE]\n\n")
+            for stream in ("false", "true"):
+                path = f"/chat/ask?question=x&stream={stream}"
+                status, said = await ask(gateway, ("GET", path, None))
+                assert (status, words in json.loads(said)["error"]["message"]) == (502, True), said

@@ -52,7 +52,9 @@ async def ended_requests(running: Running) -> dict[str, Any]:
     return seen
 
 
-async def test_requests_under_way_and_ended_are_listed(running: Running, gate: Path) -> None:
+async def test_requests_under_way_and_ended_are_listed(
+    running: Running, gate: Path, subtests: pytest.Subtests
+) -> None:
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "private"}]}
     async with running.request("POST", "/v1/chat/completions", json=body) as response:
         await response.content.readany()
@@ -73,7 +75,8 @@ async def test_requests_under_way_and_ended_are_listed(running: Running, gate: P
     assert used["idle"] == Total()._asdict()
     assert used["m"]["requests"] == 1
     for counter in ("prompt_tokens", "completion_tokens", "cached_tokens"):
-        assert used["m"][counter] == ended[counter]
+        with subtests.test(f"{counter!r:.80}"):
+            assert used["m"][counter] == ended[counter]
     assert ended["completion_tokens"] > 0
     assert "private" not in json.dumps(seen)
 
@@ -94,7 +97,7 @@ async def test_a_query_is_no_part_of_a_route(running: Running) -> None:
     assert ended["route"] == "/nothing/such"
 
 
-async def test_it_can_be_followed(running: Running) -> None:
+async def test_it_can_be_followed(running: Running, subtests: pytest.Subtests) -> None:
     async with running.request("GET", "/admin/status?follow=true&every=0.2") as response:
         assert response.content_type == "text/event-stream"
         seen: list[Any] = []
@@ -106,8 +109,9 @@ async def test_it_can_be_followed(running: Running) -> None:
     assert seen[0].keys() == (await look(running)).keys()
     assert seen[0]["uptime"] < seen[1]["uptime"] < seen[2]["uptime"]
     for every in ("0", "nan", "soon", "61"):
-        status, answer = await running.json("GET", f"/admin/status?follow=true&every={every}")
-        assert (status, answer["error"]["param"]) == (400, "every")
+        with subtests.test(f"{every!r:.80}"):
+            status, answer = await running.json("GET", f"/admin/status?follow=true&every={every}")
+            assert (status, answer["error"]["param"]) == (400, "every")
 
 
 async def test_status_tells_how_much_of_a_model_is_loaded(
@@ -136,7 +140,7 @@ async def test_status_tells_how_much_of_a_model_is_loaded(
     assert 0 < told[0] < told[-1] < 100
 
 
-async def test_usage_is_grouped_by_day(running: Running) -> None:
+async def test_usage_is_grouped_by_day(running: Running, subtests: pytest.Subtests) -> None:
     now = time.time()
     today, yesterday = (date.fromordinal(_EPOCH + int(at) // DAY) for at in (now, now - DAY))
     record = partial(Record, seconds=1.0, route="/v1/chat/completions")
@@ -163,5 +167,6 @@ async def test_usage_is_grouped_by_day(running: Running) -> None:
         ("k_2", today.isoformat()),
     ]
     for by in ("week", "", "key,,day"):
-        status, answer = await running.json("GET", f"/admin/usage?by={by}")
-        assert (status, answer["error"]["param"]) == (400, "by")
+        with subtests.test(f"{by!r:.80}"):
+            status, answer = await running.json("GET", f"/admin/usage?by={by}")
+            assert (status, answer["error"]["param"]) == (400, "by")

@@ -108,7 +108,7 @@ async def test_without_keys_everybody_is_an_administrator(
         assert told["admin"] is False
 
 
-async def test_own_usage_is_nobody_elses(running: Running) -> None:
+async def test_own_usage_is_nobody_elses(running: Running, subtests: pytest.Subtests) -> None:
     mine, key = await key_of(running, "mine")
     other, _ = await key_of(running, "other")
     for key_id in (mine, mine, other):
@@ -123,8 +123,9 @@ async def test_own_usage_is_nobody_elses(running: Running) -> None:
     status, said = await running.json("GET", "/key/usage?by=key", key=key)
     assert (status, said["error"]["param"]) == (400, "by")
     for days in ("0", "x", "000000030999999999"):  # the last begins like a small one
-        status, said = await running.json("GET", f"/key/usage?days={days}", key=key)
-        assert (status, said["error"]["param"]) == (400, "days")
+        with subtests.test(f"{days!r:.80}"):
+            status, said = await running.json("GET", f"/key/usage?days={days}", key=key)
+            assert (status, said["error"]["param"]) == (400, "days")
 
 
 async def test_only_administrators_are_told_where_a_database_is_that_fails(

@@ -53,7 +53,9 @@ def sent(tmp_path: Path) -> Any:
 
 
 @each_coding
-async def test_it_arrives_unpacked(make_gateway: MakeGateway, tmp_path: Path, coding: str) -> None:
+async def test_it_arrives_unpacked(
+    make_gateway: MakeGateway, tmp_path: Path, coding: str, subtests: pytest.Subtests
+) -> None:
     pack = PACKERS[coding]
     raw = json.dumps(BODY).encode()
     models = {"m": hearing(tmp_path, record=tmp_path / "record")}
@@ -66,16 +68,20 @@ async def test_it_arrives_unpacked(make_gateway: MakeGateway, tmp_path: Path, co
             ("/upstream/m/x", bytes(range(256)) * 9000, "x/y"),
             ("/props?model=m", raw, "application/json"),
         ):
-            for chunked in (False, True):
-                packed: Any = pack(body)
-                headers = {"Content-Encoding": coding.upper(), "Content-Type": kind}
-                async with running.request(
-                    "POST", path, data=io.BytesIO(packed) if chunked else packed, headers=headers
-                ) as response:
-                    assert response.status == 200, (path, await response.text())
-                got = sent(tmp_path)
-                assert got["body"].encode("latin-1") == body
-                assert "content-encoding" not in got["headers"]
+            with subtests.test(f"{path!r:.80}"):
+                for chunked in (False, True):
+                    packed: Any = pack(body)
+                    headers = {"Content-Encoding": coding.upper(), "Content-Type": kind}
+                    async with running.request(
+                        "POST",
+                        path,
+                        data=io.BytesIO(packed) if chunked else packed,
+                        headers=headers,
+                    ) as response:
+                        assert response.status == 200, (path, await response.text())
+                    got = sent(tmp_path)
+                    assert got["body"].encode("latin-1") == body
+                    assert "content-encoding" not in got["headers"]
         headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
         for path in ("/loadModel", "/unloadModel"):
             status, _ = await running.json("POST", path, data=pack(raw), headers=headers)
@@ -155,16 +161,19 @@ async def test_it_is_refused_before_it_comes(make_gateway: MakeGateway, tmp_path
 
 @each_coding
 async def test_damaged_body_is_refused(
-    make_gateway: MakeGateway, tmp_path: Path, coding: str
+    make_gateway: MakeGateway, tmp_path: Path, coding: str, subtests: pytest.Subtests
 ) -> None:
     packed = PACKERS[coding](json.dumps(BODY).encode())
     headers = {"Content-Encoding": coding}
     async with make_gateway({"m": hearing(tmp_path)}) as running:
         for data in (packed[:-3], packed + b"more", b"no such thing, whatever it may be"):
-            status, answer = await running.json("POST", CHAT, data=data, headers=headers)
-            assert (status, answer["error"]["code"]) == (400, "malformed_request")
-            message = answer["error"]["message"]
-            assert message.startswith(f"the body is not {coding}, as its Content-Encoding says: ")
+            with subtests.test(f"{data!r:.80}"):
+                status, answer = await running.json("POST", CHAT, data=data, headers=headers)
+                assert (status, answer["error"]["code"]) == (400, "malformed_request")
+                message = answer["error"]["message"]
+                assert message.startswith(
+                    f"the body is not {coding}, as its Content-Encoding says: "
+                )
         data = packed[:-3]
         form = {**headers, "Content-Type": "multipart/form-data; boundary=b"}
         path = "/v1/audio/transcriptions?model=m"
@@ -174,7 +183,7 @@ async def test_damaged_body_is_refused(
 
 @each_coding
 async def test_too_much_is_refused_as_soon_as_it_is_there(
-    make_gateway: MakeGateway, tmp_path: Path, coding: str
+    make_gateway: MakeGateway, tmp_path: Path, coding: str, subtests: pytest.Subtests
 ) -> None:
     limits = {"max_body": "100KiB"}
     async with make_gateway({"m": hearing(tmp_path)}, limits=limits) as running:
@@ -186,9 +195,10 @@ async def test_too_much_is_refused_as_soon_as_it_is_there(
             assert status == expected
         assert "over 102400 bytes (limits.max_body)" in answer["error"]["message"]
         for path in ("/v1/audio/transcriptions?model=m", "/upstream/m/x", "/loadModel"):
-            form = {**headers, "Content-Type": "multipart/form-data; boundary=b"}
-            data = PACKERS[coding](FORM + bytes(10_000_000))
-            assert (await running.json("POST", path, data=data, headers=form))[0] == 413, path
+            with subtests.test(f"{path!r:.80}"):
+                form = {**headers, "Content-Type": "multipart/form-data; boundary=b"}
+                data = PACKERS[coding](FORM + bytes(10_000_000))
+                assert (await running.json("POST", path, data=data, headers=form))[0] == 413, path
 
 
 async def test_packed_nothing_without_end_is_refused(

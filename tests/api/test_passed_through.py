@@ -138,7 +138,7 @@ async def test_chat_completions_are_passed_through(running: Running) -> None:
         assert [len(token["top_logprobs"]) for token in tokens] == [3] * len(tokens)
 
 
-async def test_streams_are_passed_through(running: Running) -> None:
+async def test_streams_are_passed_through(running: Running, subtests: pytest.Subtests) -> None:
     """The same events; the gateway may add comments only, and numbers to Responses."""
     for path, body in (
         ("/v1/chat/completions", {**CHAT, "stream_options": {"include_usage": True}}),
@@ -149,9 +149,10 @@ async def test_streams_are_passed_through(running: Running) -> None:
         ("/v1/messages", {**CHAT, "tools": [ANTHROPIC_TOOL]}),
         ("/infill", {"model": "m", "input_prefix": "a", "input_suffix": "b"}),
     ):
-        events = await same(running, path, {"seed": 1, **body, "stream": True})
-        assert isinstance(events, list)
-        assert len([event for event in events if isinstance(event, dict)]) > 3
+        with subtests.test(f"{path!r:.80}"):
+            events = await same(running, path, {"seed": 1, **body, "stream": True})
+            assert isinstance(events, list)
+            assert len([event for event in events if isinstance(event, dict)]) > 3
 
 
 async def test_other_routes_are_passed_through(running: Running) -> None:
@@ -192,7 +193,7 @@ async def test_other_routes_are_passed_through(running: Running) -> None:
     assert called["content"][0]["input"] == CITY
 
 
-async def test_errors_keep_status_and_message(running: Running) -> None:
+async def test_errors_keep_status_and_message(running: Running, subtests: pytest.Subtests) -> None:
     """Values that llama-server doesn't take, and says so with a 400."""
     for path, body, said in (
         ("/v1/chat/completions", {**CHAT, "n": 7}, "'n'"),
@@ -201,19 +202,20 @@ async def test_errors_keep_status_and_message(running: Running) -> None:
         ("/v1/messages", {**CHAT, "temperature": "warm"}, "temperature"),
         ("/infill", {"model": "m", "input_prefix": 7}, "input_suffix"),
     ):
-        ours, direct = await both(running, path, body)
-        assert ours[:2] == direct[:2]
-        assert ours[0] >= 400
-        error = ours[2]["error"]
-        assert error["message"] == direct[2]["error"]["message"]
-        assert said in error["message"]
-        if path != "/v1/messages":
-            assert error["type"] == direct[2]["error"]["type"]
-            assert isinstance(error["code"], str)
-            assert error["param"] is None
+        with subtests.test(f"{path!r:.80}"):
+            ours, direct = await both(running, path, body)
+            assert ours[:2] == direct[:2]
+            assert ours[0] >= 400
+            error = ours[2]["error"]
+            assert error["message"] == direct[2]["error"]["message"]
+            assert said in error["message"]
+            if path != "/v1/messages":
+                assert error["type"] == direct[2]["error"]["type"]
+                assert isinstance(error["code"], str)
+                assert error["param"] is None
 
 
-async def test_too_long_is_one_clear_400(running: Running) -> None:
+async def test_too_long_is_one_clear_400(running: Running, subtests: pytest.Subtests) -> None:
     """Everywhere the same, streamed or not, with both numbers."""
     long = "x" * 3000
     messages = [{"role": "user", "content": long}]
@@ -225,19 +227,20 @@ async def test_too_long_is_one_clear_400(running: Running) -> None:
             ("/completion", {"prompt": long}),
             ("/v1/messages", {"messages": messages, "max_tokens": 9}),
         ):
-            body = {"model": "m", "stream": stream, **body}
-            status, answer = await running.json("POST", path, json=body)
-            assert status == 400, (path, answer)
-            error = answer["error"]
-            if path == "/v1/messages":
-                assert error["type"] == "invalid_request_error"
-                assert "1024" in error["message"]
-                continue
-            assert error["code"] == "context_length_exceeded"
-            assert error["n_ctx"] == 1024  # of 2048 for two slots
-            assert error["n_prompt_tokens"] > 3000
-            assert f"({error['n_prompt_tokens']} tokens)" in error["message"]
-            assert "(1024 tokens)" in error["message"]
+            with subtests.test(f"{path!r:.80}"):
+                body = {"model": "m", "stream": stream, **body}
+                status, answer = await running.json("POST", path, json=body)
+                assert status == 400, (path, answer)
+                error = answer["error"]
+                if path == "/v1/messages":
+                    assert error["type"] == "invalid_request_error"
+                    assert "1024" in error["message"]
+                    continue
+                assert error["code"] == "context_length_exceeded"
+                assert error["n_ctx"] == 1024  # of 2048 for two slots
+                assert error["n_prompt_tokens"] > 3000
+                assert f"({error['n_prompt_tokens']} tokens)" in error["message"]
+                assert "(1024 tokens)" in error["message"]
     assert running.gateway.scheduler.status()[0].in_flight == 0
 
 

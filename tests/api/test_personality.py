@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.harness import MakeGateway, fake_model
 
 TEACHER = "You are a teacher."
@@ -73,7 +75,7 @@ async def test_a_personality_is_in_the_body_of_every_dialect(
 
 
 async def test_the_loaded_personality_goes_into_every_request(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     record = tmp_path / "record"
     model = fake_model(tmp_path, record=record, personalities={"teacher": TEACHER})
@@ -81,8 +83,9 @@ async def test_the_loaded_personality_goes_into_every_request(
         wanted = {"model": "m", "personality": "teacher"}
         assert (await running.json("POST", "/loadModel", json=wanted))[0] == 200
         for name in ("NotNeeded", "", "m", None):
-            assert (await running.chat(name))[0] == 200
-            assert recorded(record)[-1]["messages"][0]["content"] == TEACHER
+            with subtests.test(f"{name!r:.80}"):
+                assert (await running.chat(name))[0] == 200
+                assert recorded(record)[-1]["messages"][0]["content"] == TEACHER
         await running.chat("m", personality="none")
         assert recorded(record)[-1]["messages"][0]["role"] == "user"
         status, answer = await running.json(

@@ -29,42 +29,51 @@ HEADERS = (
 )
 
 
-async def test_they_are_no_key_and_no_guess(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_they_are_no_key_and_no_guess(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         for headers in HEADERS:  # over 20 of them: as guesses they would be refused
-            for method, path, body in (
-                ("GET", "/v1/models", None),
-                ("POST", "/v1/chat/completions", chat),  # the other door
-            ):
-                status, answer = await running.json(
-                    method, path, key=None, headers=headers, json=body
-                )
-                assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
-                assert "no API key was sent" in answer["error"]["message"], headers
+            with subtests.test(f"{headers!r:.80}"):
+                for method, path, body in (
+                    ("GET", "/v1/models", None),
+                    ("POST", "/v1/chat/completions", chat),  # the other door
+                ):
+                    status, answer = await running.json(
+                        method, path, key=None, headers=headers, json=body
+                    )
+                    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+                    assert "no API key was sent" in answer["error"]["message"], headers
         for word in NONE:
-            status, answer = await running.json("GET", f"/models?authKey={quote(word)}", key=None)
-            assert status == 401
-            assert "no API key was sent" in answer["error"]["message"]
+            with subtests.test(f"{word!r:.80}"):
+                status, answer = await running.json(
+                    "GET", f"/models?authKey={quote(word)}", key=None
+                )
+                assert status == 401
+                assert "no API key was sent" in answer["error"]["message"]
         # All 20 wrong keys that an address may send are still allowed.
         statuses = [(await running.json("GET", "/models", key="wrong"))[0] for _ in range(21)]
         assert statuses == [401] * 20 + [429]
 
 
-async def test_a_good_key_beside_one_wins(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_a_good_key_beside_one_wins(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         for headers in HEADERS:
-            if "Authorization" not in headers:
-                continue
-            both = {**headers, "X-Api-Key": running.key}
-            assert (await running.json("GET", "/models", key=None, headers=both))[0] == 200
-            status, _ = await running.json(
-                "POST", "/v1/chat/completions", key=None, headers=both, json=chat
-            )
-            assert status == 200
-            query = f"/models?authKey={running.key}"
-            assert (await running.json("GET", query, key=None, headers=headers))[0] == 200
+            with subtests.test(f"{headers!r:.80}"):
+                if "Authorization" not in headers:
+                    continue
+                both = {**headers, "X-Api-Key": running.key}
+                assert (await running.json("GET", "/models", key=None, headers=both))[0] == 200
+                status, _ = await running.json(
+                    "POST", "/v1/chat/completions", key=None, headers=both, json=chat
+                )
+                assert status == 200
+                query = f"/models?authKey={running.key}"
+                assert (await running.json("GET", query, key=None, headers=headers))[0] == 200
         # And the other way round.
         turned = {"Authorization": f"Bearer {running.key}", "X-Api-Key": "undefined"}
         assert (await running.json("GET", "/models", key=None, headers=turned))[0] == 200

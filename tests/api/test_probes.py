@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.harness import MakeGateway, fake_model
 
 
@@ -23,7 +25,7 @@ async def raw(url: str, target: str) -> bytes:
 
 
 async def test_acme_challenges_are_served_from_their_folder_only(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         root = running.gateway.settings.public_dir
@@ -50,10 +52,11 @@ async def test_acme_challenges_are_served_from_their_folder_only(
             f"{base}/%00",
             "/.well-known/secret",
         ):
-            answer = await raw(running.url, target)
-            status = int(answer.split(b" ")[1])
-            assert status in (400, 401, 404), (target, answer)
-            assert b"\r\n\r\nsecret" not in answer
+            with subtests.test(f"{target!r:.80}"):
+                answer = await raw(running.url, target)
+                status = int(answer.split(b" ")[1])
+                assert status in (400, 401, 404), (target, answer)
+                assert b"\r\n\r\nsecret" not in answer
 
 
 async def test_ready_is_503_while_stopping(make_gateway: MakeGateway, tmp_path: Path) -> None:

@@ -192,7 +192,9 @@ async def test_wrong_reference_to_a_model_is_refused(
     assert server.asked == []
 
 
-async def test_only_administrators_may_pull(make_gateway: MakeGateway, server: HubServer) -> None:
+async def test_only_administrators_may_pull(
+    make_gateway: MakeGateway, server: HubServer, subtests: pytest.Subtests
+) -> None:
     async with make_gateway({}) as running:
         assert running.gateway.ring is not None
         _, key = await running.gateway.ring.create("user", "")
@@ -201,9 +203,10 @@ async def test_only_administrators_may_pull(make_gateway: MakeGateway, server: H
             ("POST", "/admin/pulls"),
             ("DELETE", "/admin/pulls/x"),
         ):
-            status, _ = await running.json(method, path, key=key, json={"model": NAME})
-            assert status == 403
-            assert (await running.json(method, path, key=None))[0] == 401
+            with subtests.test(f"{method!r:.80}"):
+                status, _ = await running.json(method, path, key=key, json={"model": NAME})
+                assert status == 403
+                assert (await running.json(method, path, key=None))[0] == 401
         assert (await running.json("DELETE", "/admin/pulls/x"))[0] == 404
 
 

@@ -56,25 +56,29 @@ async def running(make_gateway: MakeGateway, server: Elsewhere) -> AsyncIterator
 
 @pytest.mark.parametrize("name", ["m", "alias", "m:p"])
 async def test_complete_answer_names_the_model_as_here(
-    running: Running, server: Elsewhere, name: str
+    running: Running, server: Elsewhere, name: str, subtests: pytest.Subtests
 ) -> None:
     server.answers["/apply-template"] = (200, {"prompt": "x"})
     for path, said in WHOLE.items():
-        server.answers[path] = (200, said)
-        status, answer = await running.json("POST", path, json={"model": name, **FIELDS})
-        assert status == 200, path
-        answer.pop("responses", None)
-        assert answer == {**said, "model": "m"}, path
-        assert list(answer) == list(said)
+        with subtests.test(f"{path!r:.80}"):
+            server.answers[path] = (200, said)
+            status, answer = await running.json("POST", path, json={"model": name, **FIELDS})
+            assert status == 200, path
+            answer.pop("responses", None)
+            assert answer == {**said, "model": "m"}, path
+            assert list(answer) == list(said)
 
 
-async def test_what_is_packed_unasked_stays_as_it_is(running: Running, server: Elsewhere) -> None:
+async def test_what_is_packed_unasked_stays_as_it_is(
+    running: Running, server: Elsewhere, subtests: pytest.Subtests
+) -> None:
     said = {"tokens": [1], "input_tokens": 1, "model": THERE}
     packed = gzip.compress(json.dumps(said).encode(), 0)  # in which the name can be read
     for path in ("/v1/chat/completions", "/v1/chat/completions/input_tokens", "/tokenize"):
-        server.answers[path] = (200, packed, {"Content-Encoding": "gzip"})
-        body = {"model": "m", "content": "x", **FIELDS}
-        assert await running.json("POST", path, json=body) == (200, said)
+        with subtests.test(f"{path!r:.80}"):
+            server.answers[path] = (200, packed, {"Content-Encoding": "gzip"})
+            body = {"model": "m", "content": "x", **FIELDS}
+            assert await running.json("POST", path, json=body) == (200, said)
 
 
 async def test_long_answer_names_the_model_as_here(running: Running, server: Elsewhere) -> None:

@@ -65,24 +65,29 @@ async def refused(running: Running, path: str, body: dict[str, Any]) -> dict[str
     return dict(found[0])
 
 
-async def test_field_at_its_limit_is_taken_and_over_it_refused(running: Running) -> None:
+async def test_field_at_its_limit_is_taken_and_over_it_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     for path, fields in ROUTES.items():
         anthropic = path == "/v1/messages"
         for good, bad in FIELDS:
-            held = {"grammar": GRAMMAR, "max_tokens": 3, **good}
-            if good and path not in UNFIT:
-                assert await asked(running, path, model="m", **held) > 0
-            error = await refused(running, path, {**fields, **bad})
-            (name,) = bad
-            assert f"`{name}`" in error["message"]
-            if not anthropic:  # whose errors have no such field
-                assert error["param"] == name
-                assert ("limits.request." in error["message"]) == (name != "ignore_eos")
+            with subtests.test(f"{good!r:.80}"):
+                held = {"grammar": GRAMMAR, "max_tokens": 3, **good}
+                if good and path not in UNFIT:
+                    assert await asked(running, path, model="m", **held) > 0
+                error = await refused(running, path, {**fields, **bad})
+                (name,) = bad
+                assert f"`{name}`" in error["message"]
+                if not anthropic:  # whose errors have no such field
+                    assert error["param"] == name
+                    assert ("limits.request." in error["message"]) == (name != "ignore_eos")
     # And nothing of it has reached the model.
     assert {record.status for record in running.gateway.accounting.recent} <= {200}
 
 
-async def test_schema_over_the_limit_is_refused(running: Running) -> None:
+async def test_schema_over_the_limit_is_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     tool = {"name": "f", "parameters": SCHEMA}
     for path, fields in ROUTES.items():
         for bad in (
@@ -93,8 +98,9 @@ async def test_schema_over_the_limit_is_refused(running: Running) -> None:
             {"tools": [{"type": "function", **tool}]},
             {"tools": [{"name": "f", "input_schema": SCHEMA}]},
         ):
-            error = await refused(running, path, {**fields, **bad})
-            assert "limits.request.grammar_parts" in error["message"]
+            with subtests.test(f"{bad!r:.80}"):
+                error = await refused(running, path, {**fields, **bad})
+                assert "limits.request.grammar_parts" in error["message"]
     # What is answered beside running requests makes a grammar as well.
     for path in ("/apply-template", "/v1/chat/completions/input_tokens"):
         body = {**ROUTES["/v1/chat/completions"], "json_schema": SCHEMA}
@@ -102,7 +108,7 @@ async def test_schema_over_the_limit_is_refused(running: Running) -> None:
 
 
 async def test_max_tokens_of_a_key_bounds_its_answers(
-    make_gateway: MakeGateway, tiny_model: Path
+    make_gateway: MakeGateway, tiny_model: Path, subtests: pytest.Subtests
 ) -> None:
     model = {"params": {"model": str(tiny_model), "threads": 1, "ctxSize": 1024}}
     models = {"m": {**model, "setParams": {"grammar": GRAMMAR}}}
@@ -116,11 +122,12 @@ async def test_max_tokens_of_a_key_bounds_its_answers(
                 continue
             assert await asked(running, path, model="m") == 4
             for name in ("n_predict", "max_tokens", "max_completion_tokens", "max_output_tokens"):
-                assert await asked(running, path, model="m", **{name: 4}) == 4
-                assert await asked(running, path, model="m", **{name: -1}) == 4
-                error = await refused(running, path, {**fields, name: 5})
-                assert error["param"] == name
-                assert "max_tokens of the key" in error["message"]
+                with subtests.test(f"{name!r:.80}"):
+                    assert await asked(running, path, model="m", **{name: 4}) == 4
+                    assert await asked(running, path, model="m", **{name: -1}) == 4
+                    error = await refused(running, path, {**fields, name: 5})
+                    assert error["param"] == name
+                    assert "max_tokens of the key" in error["message"]
             assert await asked(running, path, model="m", max_tokens=2) == 2
             assert await asked(running, path, model="m", ignore_eos=True) == 4
         for query in ("", "&stream=true"):
@@ -156,7 +163,9 @@ def form(*fields: tuple[str, str]) -> aiohttp.FormData:
     return data
 
 
-async def test_texts_in_forms_are_bounded(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_texts_in_forms_are_bounded(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     """What is a text to llama-server, whatever the form's file is."""
     record = tmp_path / "record"
     model = {**fake_model(tmp_path, record=record), "mmproj": str(tmp_path / "fake.gguf")}
@@ -167,8 +176,9 @@ async def test_texts_in_forms_are_bounded(make_gateway: MakeGateway, tmp_path: P
         status, _ = await running.json("POST", path, data=form(*fields, ("max_tokens", "9")))
         assert status == 200
         for name in ("grammar", "json_schema", "n", "stop", "logit_bias", "chat_parser"):
-            status, answer = await running.json("POST", path, data=form((name, "x")))
-            assert (status, answer["error"]["param"]) == (400, name)
+            with subtests.test(f"{name!r:.80}"):
+                status, answer = await running.json("POST", path, data=form((name, "x")))
+                assert (status, answer["error"]["param"]) == (400, name)
         assert running.gateway.ring is not None
         _, key = await running.gateway.ring.create("short", limits={"max_tokens": 4})
         status, _ = await running.json("POST", path, data=form(*fields), key=key)

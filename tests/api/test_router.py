@@ -84,7 +84,9 @@ async def test_failed_model_is_listed_as_failed(running: Running) -> None:
     assert status == {"value": "failed", "failed": True}
 
 
-async def test_model_is_found_by_each_of_its_names(running: Running) -> None:
+async def test_model_is_found_by_each_of_its_names(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     for path, wanted in (
         ("b", "b"),
         ("b:pirate", "b:pirate"),
@@ -94,22 +96,26 @@ async def test_model_is_found_by_each_of_its_names(running: Running) -> None:
         ("a%2fx", "a/x"),
         ("org/alias", "org/alias"),
     ):
-        url = URL(f"{running.url}/v1/models/{path}", encoded=True)
-        headers = {"Authorization": f"Bearer {running.key}"}
-        async with running.session.get(url, headers=headers) as response:
-            assert response.status == 200, path
-            assert (await response.json())["id"] == wanted
+        with subtests.test(f"{path!r:.80}"):
+            url = URL(f"{running.url}/v1/models/{path}", encoded=True)
+            headers = {"Authorization": f"Bearer {running.key}"}
+            async with running.session.get(url, headers=headers) as response:
+                assert response.status == 200, path
+                assert (await response.json())["id"] == wanted
     assert (await running.json("GET", "/v1/models/nope"))[0] == 404
     async with running.openai() as client:
         assert (await client.models.retrieve("a/x")).id == "a/x"
 
 
-async def test_models_are_listed_as_names_and_as_objects(running: Running) -> None:
+async def test_models_are_listed_as_names_and_as_objects(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     names = ["b", "a/x", "lost"]
     assert await running.json("GET", "/models") == (200, names)
     for query in ("?format=openai", "?format=router", "?reload=1"):
-        status, answer = await running.json("GET", f"/models{query}")
-        assert (status, answer["data"][0]["id"]) == (200, "a/x")
+        with subtests.test(f"{query!r:.80}"):
+            status, answer = await running.json("GET", f"/models{query}")
+            assert (status, answer["data"][0]["id"]) == (200, "a/x")
     options: Any = {"base_url": running.url, "api_key": running.key, "max_retries": 0}
     async with openai.AsyncOpenAI(**options) as client:
         assert [m.id async for m in client.models.list()] == ["a/x", "b", "b:pirate", "lost"]
@@ -135,7 +141,7 @@ async def test_props_without_a_model_are_the_routers(running: Running) -> None:
 
 
 async def test_props_tell_the_build_of_llama_server(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """As a model that runs says it, or said it last."""
 
@@ -151,11 +157,12 @@ async def test_props_tell_the_build_of_llama_server(
             ("words", "b0-unknown"),
             ("new", "b11549-abc12f3"),
         ):
-            await running.gateway.scheduler.load(name)
-            for state in ("loaded", "unloaded"):
-                _, props = await running.json("GET", "/props")
-                assert props["build_info"].startswith(f"{build} llm-gateway "), state
-                await running.gateway.scheduler.unload(name)
+            with subtests.test(f"{name!r:.80}"):
+                await running.gateway.scheduler.load(name)
+                for state in ("loaded", "unloaded"):
+                    _, props = await running.json("GET", "/props")
+                    assert props["build_info"].startswith(f"{build} llm-gateway "), state
+                    await running.gateway.scheduler.unload(name)
 
 
 async def test_tags_stand_in_the_list(make_gateway: MakeGateway, tiny_model: Path) -> None:
@@ -205,7 +212,9 @@ async def watched(running: Running) -> AsyncIterator[Events]:
         yield Events(response)
 
 
-async def test_load_and_unload_are_told_by_events(running: Running) -> None:
+async def test_load_and_unload_are_told_by_events(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     """As llama.cpp's web UI does it: it waits for the events of the name it asked with."""
     async with watched(running) as events:
         body = {"model": "b:pirate"}
@@ -225,7 +234,8 @@ async def test_load_and_unload_are_told_by_events(running: Running) -> None:
         status, answer = await running.json("POST", "/models/unload", json=body)
         assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
         for wrong in ({}, {"model": ""}, {"model": 7}):
-            assert (await running.json("POST", "/models/load", json=wrong))[0] == 400
+            with subtests.test(f"{wrong!r:.80}"):
+                assert (await running.json("POST", "/models/load", json=wrong))[0] == 400
         assert (await running.json("POST", "/models/load", json={"model": "nope"}))[0] == 404
 
 

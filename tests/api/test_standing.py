@@ -206,15 +206,16 @@ async def test_a_key_is_revoked_by_the_command_line(
 
 
 async def test_a_stream_of_events_is_a_request_of_its_key(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}, limits={"streams_per_key": 2}) as running:
         _, key = await key_of(running, limits={"concurrency": 1})
         async with running.request("GET", "/status", key=key) as status:
             assert status.status == 200
             for path in STREAMS:
-                told, answer = await running.json("GET", path, key=key)
-                assert (told, answer["error"]["param"]) == (429, "concurrency")
+                with subtests.test(f"{path!r:.80}"):
+                    told, answer = await running.json("GET", path, key=key)
+                    assert (told, answer["error"]["param"]) == (429, "concurrency")
             body = body_of("/v1/chat/completions")
             told, answer = await running.json("POST", "/v1/chat/completions", json=body, key=key)
             assert (told, answer["error"]["param"]) == (429, "concurrency")

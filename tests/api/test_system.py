@@ -167,7 +167,11 @@ def gate(tmp_path: Path) -> Path:
 
 
 async def test_history_tells_load_and_memory_over_time(
-    make_gateway: MakeGateway, tmp_path: Path, gate: Path, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    gate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
 ) -> None:
     monkeypatch.setattr("gateway.history.FINE", 0.1)
     monkeypatch.setattr("gateway.history._SHORT", 0.01)
@@ -195,8 +199,9 @@ async def test_history_tells_load_and_memory_over_time(
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         assert 2**20 < told["gateway_memory"][-1] < 2 * peak
         for wrong in ("8d", "0", "soon", "59s", ""):
-            status, answer = await running.json("GET", f"/admin/system/history?range={wrong}")
-            assert (status, answer["error"]["param"]) == (400, "range")
+            with subtests.test(f"{wrong!r:.80}"):
+                status, answer = await running.json("GET", f"/admin/system/history?range={wrong}")
+                assert (status, answer["error"]["param"]) == (400, "range")
 
 
 async def test_what_cannot_be_seen_once_is_seen_again(
@@ -269,7 +274,9 @@ def served(serve: Serve, tmp_path: Path) -> Served:
     return serve("--config", str(project(tmp_path / "p", {}, log=log)))
 
 
-async def test_log_of_the_gateway_is_served_and_followed(served: Served) -> None:
+async def test_log_of_the_gateway_is_served_and_followed(
+    served: Served, subtests: pytest.Subtests
+) -> None:
     url = served.wait_for(r'listening on (http[^",\s]+)', served.log)
     headers = {"X-Api-Key": served.key}
     async with aiohttp.ClientSession(url, headers=headers) as session:
@@ -303,9 +310,10 @@ async def test_log_of_the_gateway_is_served_and_followed(served: Served) -> None
         assert warnings
         assert not [line for line in warnings if " INFO " in line]
         for query, param in (("level=loud", "level"), ("lines=0", "lines"), ("lines=x", "lines")):
-            async with session.get(f"/admin/log?follow=false&{query}") as response:
-                assert response.status == 400
-                assert (await response.json())["error"]["param"] == param
+            with subtests.test(f"{query!r:.80}"):
+                async with session.get(f"/admin/log?follow=false&{query}") as response:
+                    assert response.status == 400
+                    assert (await response.json())["error"]["param"] == param
 
 
 # --- the hub ---------------------------------------------------------------------------------

@@ -36,12 +36,13 @@ async def directly(running: Running, target: str) -> int:
         return response.status
 
 
-async def test_percent_u_is_refused(running: Running) -> None:
+async def test_percent_u_is_refused(running: Running, subtests: pytest.Subtests) -> None:
     """cpp-httplib's own coding: a way around every rule about paths, if it came through."""
     path, action = "/%u0074okenize", "/slots/0?action=%u0073ave"
     assert await directly(running, path) == 200
     assert await directly(running, action) == await directly(running, "/slots/0?action=save") != 200
     async with connected(running) as client:
         for target in (path, f"/upstream/m{path}", f"/upstream/m{action}"):
-            client.send(head(running, f"POST {target} HTTP/1.1", "Content-Length: 0"))
-            assert await client.error() == (400, "malformed_target")
+            with subtests.test(f"{target!r:.80}"):
+                client.send(head(running, f"POST {target} HTTP/1.1", "Content-Length: 0"))
+                assert await client.error() == (400, "malformed_target")

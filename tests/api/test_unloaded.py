@@ -110,7 +110,7 @@ def header(context: int, template: str | None = None) -> list[bytes]:
 
 
 async def test_props_of_an_unloaded_model_come_from_its_file(
-    make_gateway: MakeGateway, tmp_path: Path, tiny_model: Path
+    make_gateway: MakeGateway, tmp_path: Path, tiny_model: Path, subtests: pytest.Subtests
 ) -> None:
     file, projector, plain = (tmp_path / f"{name}.gguf" for name in ("m", "mmproj", "plain"))
     write_gguf(file, header(2048, "{{ messages }}"), [])
@@ -165,8 +165,9 @@ async def test_props_of_an_unloaded_model_come_from_its_file(
         assert {"chat_template", "modalities"}.isdisjoint(args)
         assert args["default_generation_settings"] == {"params": {}}
         for model in ("lost", "damaged", "elsewhere"):
-            status, answer = await running.json("GET", f"/props?model={model}")
-            assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
+            with subtests.test(f"{model!r:.80}"):
+                status, answer = await running.json("GET", f"/props?model={model}")
+                assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
         for route in ("/slots", "/lora-adapters"):  # of these only a running model knows
             status, answer = await running.json("GET", f"{route}?model=m")
             assert (status, answer["error"]["code"]) == (400, "model_not_loaded")

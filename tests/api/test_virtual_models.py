@@ -164,7 +164,9 @@ async def test_tools_come_with_requests_that_bring_none(running: Running, sent: 
     assert "tools" not in sent.last
 
 
-async def test_what_lists_say(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_what_lists_say(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     entry = fake_model(tmp_path, personalities=PERSONALITIES)
     meta = {"displayName": "My Model", "capabilities": ["chat", "tools"]}
     models = {"m": {**entry, "meta": meta}, "secret": {**entry, "meta": {"unlisted": True}}}
@@ -181,8 +183,9 @@ async def test_what_lists_say(make_gateway: MakeGateway, tmp_path: Path) -> None
         assert await running.json("GET", "/models") == (200, ["m"])
         # Who knows the name may ask for it, and use it.
         for name in ("m:hidden", "secret", "secret:coder"):
-            status, item = await running.json("GET", f"/v1/models/{name}")
-            assert (status, item["id"]) == (200, name)
+            with subtests.test(f"{name!r:.80}"):
+                status, item = await running.json("GET", f"/v1/models/{name}")
+                assert (status, item["id"]) == (200, name)
         await post(running, "/v1/chat/completions", {"model": "secret", "messages": [USER]})
 
 

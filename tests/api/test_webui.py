@@ -12,7 +12,7 @@ from tests.harness import MakeGateway
 
 
 async def test_web_ui_serves_files_to_everybody_and_the_rest_to_keys(
-    make_gateway: MakeGateway,
+    make_gateway: MakeGateway, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({}, llama_server="auto") as running:
         async with running.request("GET", "/ui", key=None, allow_redirects=False) as response:
@@ -46,8 +46,9 @@ async def test_web_ui_serves_files_to_everybody_and_the_rest_to_keys(
             ("/ui/tools", running.key, (403, "route_refused")),
             ("/ui/admin/keys", running.key, (404, "file_not_found")),
         ):
-            status, answer = await running.json("GET", path, key=key)
-            assert (status, answer["error"]["code"]) == expected, path
+            with subtests.test(f"{path!r:.80}"):
+                status, answer = await running.json("GET", path, key=key)
+                assert (status, answer["error"]["code"]) == expected, path
         status, answer = await running.json("GET", "/ui/props")
         assert (status, answer["role"]) == (200, "router")
 
@@ -70,12 +71,16 @@ async def test_without_llama_server_there_is_no_web_ui(
 
 
 async def test_web_ui_may_be_switched_off(
-    make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
 ) -> None:
     starts = tmp_path / "starts"
     monkeypatch.setenv("FAKE_STARTS", str(starts))
     async with make_gateway({}, ui=False) as running:
         for path in ("/ui", "/ui/", "/ui/v1/models"):
-            status, answer = await running.json("GET", path)
-            assert (status, answer["error"]["code"]) == (404, "route_not_found")
+            with subtests.test(f"{path!r:.80}"):
+                status, answer = await running.json("GET", path)
+                assert (status, answer["error"]["code"]) == (404, "route_not_found")
     assert not starts.exists()

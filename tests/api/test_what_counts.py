@@ -244,7 +244,7 @@ async def test_several_answers_are_given_as_llama_server_gives_them(
 
 
 async def test_what_was_asked_for_besides_is_not_in_the_answer(
-    make_gateway: MakeGateway, parrot_model: Path
+    make_gateway: MakeGateway, parrot_model: Path, subtests: pytest.Subtests
 ) -> None:
     body = {"model": "parrot", "prompt": "a", "temperature": 0, "response_fields": ["content"]}
     more: dict[str, Any]
@@ -256,10 +256,13 @@ async def test_what_was_asked_for_besides_is_not_in_the_answer(
             {"prompt": ["a", "b"]},
             {"response_fields": ["timings"]},
         ):
-            async with running.request("POST", "/completion", json={**body, **more}) as response:
-                ours = await response.text()
-            async with running.directly("parrot", "/completion", {**body, **more}) as response:
-                theirs = await response.text()
-            ours, theirs = (re.sub(r"\d+\.\d+", "0.0", text) for text in (ours, theirs))
-            assert ours == theirs
-            assert ('"timings"' in ours) is (more.get("response_fields") == ["timings"])
+            with subtests.test(f"{more!r:.80}"):
+                async with running.request(
+                    "POST", "/completion", json={**body, **more}
+                ) as response:
+                    ours = await response.text()
+                async with running.directly("parrot", "/completion", {**body, **more}) as response:
+                    theirs = await response.text()
+                ours, theirs = (re.sub(r"\d+\.\d+", "0.0", text) for text in (ours, theirs))
+                assert ours == theirs
+                assert ('"timings"' in ours) is (more.get("response_fields") == ["timings"])

@@ -84,11 +84,13 @@ def test_request_of_a_program_here_is_let_in(headers: dict[str, str]) -> None:
     assert refusal(request(headers), *known()) is None
 
 
-def test_without_keys_only_this_machine_is_an_administrator() -> None:
+def test_without_keys_only_this_machine_is_an_administrator(subtests: pytest.Subtests) -> None:
     for remote in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
-        assert refusal(request({}, remote=remote), *known()) is None
+        with subtests.test(f"{remote!r:.80}"):
+            assert refusal(request({}, remote=remote), *known()) is None
     for remote in ("10.0.0.1", "192.168.1.5", "::ffff:10.0.0.1", "fe80::1", "2001:db8::1", ""):
-        assert "loopback" in (refusal(request({}, remote=remote), *known()) or "")
+        with subtests.test(f"{remote!r:.80}"):
+            assert "loopback" in (refusal(request({}, remote=remote), *known()) or "")
     here = known(trusted_proxies=("127.0.0.1",))
     assert "a proxy" in (refusal(request({}), *here) or "")
     assert "a proxy" in (refusal(request({}, version=(1, 0)), *known()) or "")
@@ -108,7 +110,7 @@ def test_listed_name_is_let_in_and_no_other() -> None:
 
 
 async def test_admin_routes_are_for_this_machine_without_keys(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     models = {name: fake_model(tmp_path) for name in ("a", "b")}
     async with make_gateway(models, auth={"enabled": False}) as running:
@@ -131,8 +133,9 @@ async def test_admin_routes_are_for_this_machine_without_keys(
             ("GET", "/upstream/a/health", {"headers": {"X-Forwarded-For": "10.0.0.1"}}),
             ("GET", "/admin/models/a/log?follow=false", {"headers": evil}),
         ):
-            status, answer = await running.json(method, path, **options)
-            assert (status, answer["error"]["code"]) == (403, "local_only"), (method, path)
+            with subtests.test(f"{method!r:.80}"):
+                status, answer = await running.json(method, path, **options)
+                assert (status, answer["error"]["code"]) == (403, "local_only"), (method, path)
         assert await running.json("GET", "/models?loaded=true") == (200, ["a"])
         # Chats are everybody's; what a page loads is not chosen for this machine's programs.
         status, _ = await running.json(

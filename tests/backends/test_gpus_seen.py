@@ -74,11 +74,14 @@ def test_check_only_looks(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_a_broken_file_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_file_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests
+) -> None:
     file = tmp_path / "gpus.json"
     for text in ("{", "[]", '{"program": ["x"]}', '{"program": ["x"], "gpus": 5}'):
-        file.write_text(text)
-        assert GpusSeen(file, ["x"]).compare(machine()) is None
+        with subtests.test(f"{text!r:.80}"):
+            file.write_text(text)
+            assert GpusSeen(file, ["x"]).compare(machine()) is None
     assert "gpus.json cannot be read" in caplog.text
     assert GpusSeen(file, ["x"]).compare(machine("A")) is None
     assert "gone" in (GpusSeen(file, ["x"]).compare(machine()) or "")

@@ -74,12 +74,15 @@ async def test_what_a_model_takes_later_is_counted(
         await scheduler.close()
 
 
-async def test_growth_is_counted_on_gpus_and_in_ram(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_growth_is_counted_on_gpus_and_in_ram(
+    monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
     growth = Growth(1, (("CUDA0", 60), ("CUDA1", 40), (RAM, 10)))
     for held, on in (
         (HeldMemory(90, 1000), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
         (HeldMemory(200, 1005), {"CUDA0": 120, "CUDA1": 80, RAM: 15}),
         (HeldMemory(None, None), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
     ):
-        monkeypatch.setattr(growth, "_see", lambda held=held: held)
-        assert dict(await growth.look()) == on
+        with subtests.test(f"{held!r:.80}"):
+            monkeypatch.setattr(growth, "_see", lambda held=held: held)
+            assert dict(await growth.look()) == on

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+
 from gateway.backends.backend import State
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.tasks import spawn
@@ -34,12 +36,15 @@ async def test_a_request_loads_its_model_and_the_next_has_it_at_once(
     assert [start["model"] for start in box.starts()] == ["a"]
 
 
-async def test_unknown_models_are_not_found(make_scheduler: MakeScheduler, box: Box) -> None:
+async def test_unknown_models_are_not_found(
+    make_scheduler: MakeScheduler, box: Box, subtests: pytest.Subtests
+) -> None:
     scheduler = make_scheduler(box.spec("a"))
     assert scheduler.try_lease("x") is None
     assert scheduler.backend("x") is None
     for call in (scheduler.lease, scheduler.load, scheduler.unload):
-        assert (await fails(call("x"), ModelNotFound)).status == 404
+        with subtests.test(f"{call!r:.80}"):
+            assert (await fails(call("x"), ModelNotFound)).status == 404
 
 
 async def test_many_requests_make_one_load_and_are_served_in_their_order(

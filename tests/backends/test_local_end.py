@@ -170,27 +170,28 @@ async def test_a_stop_ends_the_wait_for_the_next_start(
 
 
 async def test_a_stop_at_any_moment_of_a_start_leaves_nothing(
-    make_local: MakeLocal, box: Box
+    make_local: MakeLocal, box: Box, subtests: pytest.Subtests
 ) -> None:
     """The delays reach from before the first step to after the last one."""
     for ticks in [*range(12), 20, 40, 80, 0.02, 0.04, 0.06, 0.1]:
-        backend = make_local()
-        starting = spawn(backend.ensure_ready(), name="start")
-        if isinstance(ticks, float):
-            await asyncio.sleep(ticks)
-        else:
-            for _ in range(ticks):
-                await asyncio.sleep(0)
-        await backend.stop()
-        assert backend.state is State.STOPPED
-        if State.STARTING not in backend.states:  # too early: there was nothing to stop
-            await starting
+        with subtests.test(f"{ticks!r:.80}"):
+            backend = make_local()
+            starting = spawn(backend.ensure_ready(), name="start")
+            if isinstance(ticks, float):
+                await asyncio.sleep(ticks)
+            else:
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
             await backend.stop()
-        await asyncio.wait([starting])
-        if starting.exception() is not None:
-            assert "was stopped while it was loading" in str(starting.exception())
-        assert box.alive() == []
-        assert box.left() == []
+            assert backend.state is State.STOPPED
+            if State.STARTING not in backend.states:  # too early: there was nothing to stop
+                await starting
+                await backend.stop()
+            await asyncio.wait([starting])
+            if starting.exception() is not None:
+                assert "was stopped while it was loading" in str(starting.exception())
+            assert box.alive() == []
+            assert box.left() == []
 
 
 async def test_a_stop_in_the_same_moment_as_a_start_is_not_lost(

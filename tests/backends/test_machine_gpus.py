@@ -65,12 +65,15 @@ def test_a_card_is_taken_once_and_a_chip_without_memory_only_where_there_is_no_c
     assert [d.description for d in listed_devices(program, {})] == [chip]
 
 
-def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(tmp_path: Path) -> None:
+def test_a_llama_server_that_can_use_no_gpu_lives_in_ram(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     amd = {"sys/class/drm/card0/device/mem_info_vram_total": f"{16 * GIB}\n"}
     root = tree(tmp_path, {**meminfo(64 * GIB), **amd})
     for program in (listing(tmp_path), listing(tmp_path, "(none)"), bundled_program()):
-        assert listed_devices(program, {}) == []
-        assert not read_machine(program, {}, root=root).gpu
+        with subtests.test(f"{program!r:.80}"):
+            assert listed_devices(program, {}) == []
+            assert not read_machine(program, {}, root=root).gpu
 
 
 def test_a_list_in_another_form_says_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gateway.backends.devices import Device
 from gateway.backends.machine import Machine
 from gateway.backends.proposal import Proposal, propose
@@ -44,14 +46,15 @@ def proposed(folder: Path, on: Machine, taken: frozenset[str] = frozenset()) -> 
     return proposals
 
 
-def test_proposal_has_as_much_context_as_fits(tmp_path: Path) -> None:
+def test_proposal_has_as_much_context_as_fits(tmp_path: Path, subtests: pytest.Subtests) -> None:
     write(tmp_path / "m.gguf")
     for budget, context in ((16 * 2**30, 131_072), (6 * 2**30, 65_536), (2 * 2**30, 16_384)):
-        (one,) = proposed(tmp_path, machine(budget, gpu=True))
-        assert one.entry["params"]["ctxSize"] == context, budget
-        assert one.entry["params"]["gpuLayers"] == 17
-        assert one.memory <= budget
-        assert one.doubt is None
+        with subtests.test(f"{budget!r:.80}"):
+            (one,) = proposed(tmp_path, machine(budget, gpu=True))
+            assert one.entry["params"]["ctxSize"] == context, budget
+            assert one.entry["params"]["gpuLayers"] == 17
+            assert one.memory <= budget
+            assert one.doubt is None
 
 
 def test_a_processor_reads_no_books(tmp_path: Path) -> None:

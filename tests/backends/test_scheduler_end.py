@@ -24,7 +24,7 @@ from tests.scripted import DEMO_GGUF, Box, says
 
 
 async def test_refusing_new_ones_lets_the_running_finish(
-    make_scheduler: MakeScheduler, box: Box
+    make_scheduler: MakeScheduler, box: Box, subtests: pytest.Subtests
 ) -> None:
     scheduler = make_scheduler(box.spec("a"), box.spec("b", never_healthy=1))
     running = await scheduler.lease("a")
@@ -36,7 +36,8 @@ async def test_refusing_new_ones_lets_the_running_finish(
         assert (error.code, error.headers["Retry-After"]) == ("shutting_down", "10")
     assert scheduler.try_lease("a") is None
     for call in (scheduler.lease, scheduler.load, scheduler.unload):
-        assert (await fails(call("a"), Unavailable)).code == "shutting_down"
+        with subtests.test(f"{call!r:.80}"):
+            assert (await fails(call("a"), Unavailable)).code == "shutting_down"
     assert (
         await running.backend.pool.fetch(UpstreamRequest("GET", "/health"), timeout=5)
     ).status == 200

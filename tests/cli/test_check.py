@@ -106,7 +106,7 @@ def test_check_reads_the_files_of_models(
 
 
 def test_every_file_that_an_entry_names_is_looked_at(
-    tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, storage: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
     entry_ = {
         "params": {"model": "good.gguf", "grammarFile": "latin.gbnf", "promptFile": "p.txt"},
@@ -137,7 +137,8 @@ def test_every_file_that_an_entry_names_is_looked_at(
         f"m.extraArgs: the file {storage}/empty.gguf is empty",
         "m.extraArgs: is followed by no name of a LoRA adapter (got '--lora')",
     ):
-        assert expected in out
+        with subtests.test(f"{expected!r:.80}"):
+            assert expected in out
     assert out.count("\n") == 9
     for warning in (
         f"warning: {config.parent.parent}/data/models.json: m.params.promptFile: the file ",
@@ -162,7 +163,7 @@ def test_unreadable_model_is_told(
 
 
 def test_one_broken_file_does_not_hide_what_is_wrong_with_the_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
     models = {
         "m": {"params": {"model": "gone.gguf", "ctxSize": "many"}, "extraArgs": ["--lora", "/no"]},
@@ -189,7 +190,8 @@ def test_one_broken_file_does_not_hide_what_is_wrong_with_the_other(
         "mine.json: m.extraArgs: the file /no does not exist",
         "mine.json: n.params.model: the file",
     ):
-        assert expected in out
+        with subtests.test(f"{expected!r:.80}"):
+            assert expected in out
     (data / "mine.json").write_text('{"m": {"params": {"model": "x"}},}')
     _, out, _ = check(config, capsys)
     assert "mine.json: is not valid JSON, line 1, column 33: the comma behind the last" in out
@@ -304,7 +306,9 @@ def test_check_says_that_config_js_is_not_read(
     assert f"{tmp_path}/config.js is not read" in capsys.readouterr().err
 
 
-def test_mistyped_command_is_hinted_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_command_is_hinted_at(
+    capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
     for words, meant in {
         "servr": "serve",
         "Chek": "check",
@@ -313,9 +317,10 @@ def test_mistyped_command_is_hinted_at(capsys: pytest.CaptureFixture[str]) -> No
         "serve --confg x": "--config",
         "serve --prot=9": "--port",
     }.items():
-        with pytest.raises(SystemExit, match="2"):
-            main(words.split())
-        assert f"did you mean {meant!r}?" in capsys.readouterr().err
+        with subtests.test(f"{words!r:.80}"):
+            with pytest.raises(SystemExit, match="2"):
+                main(words.split())
+            assert f"did you mean {meant!r}?" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["xyzzy"])
     assert "did you mean" not in capsys.readouterr().err

@@ -198,7 +198,9 @@ def test_new_key_is_good_for_its_model_only(run: Run, served: Served) -> None:
             client.chat.completions.create(model="other", messages=hello, max_tokens=4)
 
 
-def test_new_key_is_good_for_other_models_that_a_client_needs(run: Run, served: Served) -> None:
+def test_new_key_is_good_for_other_models_that_a_client_needs(
+    run: Run, served: Served, subtests: pytest.Subtests
+) -> None:
     run("continue", "--model", "gpt-4o", "--create-key", "laptop")
     run("open-webui", "--model", "tiny", "--create-key", "page", "--models", "tiny,other")
     made = {row["name"]: row["models"] for row in keys(served)}
@@ -210,21 +212,25 @@ def test_new_key_is_good_for_other_models_that_a_client_needs(run: Run, served: 
         (("--models", ","), "names no model"),
         (("--models", "tiny,tyni"), "tyni"),
     ):
-        status, out, err = run("codex", "--model", "tiny", "--create-key", *arguments)
-        assert (status, out) == (1, "")
-        assert reason in err
+        with subtests.test(f"{arguments!r:.80}"):
+            status, out, err = run("codex", "--model", "tiny", "--create-key", *arguments)
+            assert (status, out) == (1, "")
+            assert reason in err
     assert len(keys(served)) == before
 
 
-def test_wrong_words_are_told(run: Run, capsys: pytest.CaptureFixture[str], served: Served) -> None:
+def test_wrong_words_are_told(
+    run: Run, capsys: pytest.CaptureFixture[str], served: Served, subtests: pytest.Subtests
+) -> None:
     for arguments, reason in (
         (("codx",), "codex"),
         (("--create-key", "codex"), "CLIENT stands before --create-key"),
         (("codex", "--models", "tiny"), "--create-key makes one"),
     ):
-        status, out, err = run(*arguments)
-        assert (status, out) == (1, "")
-        assert reason in err
+        with subtests.test(f"{arguments!r:.80}"):
+            status, out, err = run(*arguments)
+            assert (status, out) == (1, "")
+            assert reason in err
     empty = project(served.root / "empty", {})
     assert main(["connect", "codex", "--config", str(empty)]) == 1
     assert "no gateway is running on" in capsys.readouterr().err

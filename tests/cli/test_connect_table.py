@@ -67,7 +67,9 @@ def test_codex_gets_its_configuration() -> None:
 
 
 @pytest.mark.parametrize("key", [None, KEY_TEXT])
-def test_key_comes_to_the_variable_that_a_client_reads(key: str | None) -> None:
+def test_key_comes_to_the_variable_that_a_client_reads(
+    key: str | None, subtests: pytest.Subtests
+) -> None:
     """By its variable or in its text, the key comes to the variable that the client reads."""
     target = replace(TARGET, key=key)
     base, url = f"{TARGET.url}/v1", TARGET.url
@@ -87,9 +89,10 @@ def test_key_comes_to_the_variable_that_a_client_reads(key: str | None) -> None:
             },
         ),
     ):
-        found = variables_of(word, target)
-        assert found[key_name] == KEY_TEXT, word
-        assert found.items() >= wanted.items(), word
+        with subtests.test(f"{word!r:.80}"):
+            found = variables_of(word, target)
+            assert found[key_name] == KEY_TEXT, word
+            assert found.items() >= wanted.items(), word
     assert "ANTHROPIC_API_KEY" not in found  # it would be taken instead
 
 

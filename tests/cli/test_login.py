@@ -114,7 +114,9 @@ def test_a_profile_is_written_for_its_owner_alone(
     assert [file.name for file in home.iterdir()] == ["profiles.json"]
 
 
-def test_nothing_is_written_that_does_not_work(box: Served, url: str, home: Path, run: Run) -> None:
+def test_nothing_is_written_that_does_not_work(
+    box: Served, url: str, home: Path, run: Run, subtests: pytest.Subtests
+) -> None:
     ca = ("--ca", str(box.root / "ssl/localhost-chain.pem"))
     for arguments, typed, reason in (
         ((url,), box.key, "signed by nobody whom this machine trusts: --ca FILE, or --fing"),
@@ -132,11 +134,12 @@ def test_nothing_is_written_that_does_not_work(box: Served, url: str, home: Path
         ((), "k", "which gateway?"),
         (("--use", "nobody"), "", "there is no profile 'nobody'"),
     ):
-        status, out, err = run("login", *arguments, typed=typed)
-        assert (status, out) == (1, ""), arguments
-        assert reason in err
-        assert err.count("\n") == 1
-        assert box.key not in err
+        with subtests.test(f"{arguments!r:.80}"):
+            status, out, err = run("login", *arguments, typed=typed)
+            assert (status, out) == (1, ""), arguments
+            assert reason in err
+            assert err.count("\n") == 1
+            assert box.key not in err
     assert not home.exists()
 
 
@@ -220,14 +223,17 @@ def test_keys_are_made_at_a_gateway_elsewhere(box: Served, url: str, run: Run, h
     assert json.loads(run("keys", "list", "--json")[1]) == []
 
 
-def test_damaged_profiles_are_told_without_their_keys(run: Run, home: Path) -> None:
+def test_damaged_profiles_are_told_without_their_keys(
+    run: Run, home: Path, subtests: pytest.Subtests
+) -> None:
     home.mkdir(parents=True)
     for text in ("{", '{"profiles": {"a": {"key": "secret"}}}', '{"profiles": [1]}', "[]"):
-        (home / "profiles.json").write_text(text)
-        status, _, err = run("usage")
-        assert status == 1
-        assert "is not what `llm-gateway login` writes" in err
-        assert "secret" not in err
+        with subtests.test(f"{text!r:.80}"):
+            (home / "profiles.json").write_text(text)
+            status, _, err = run("usage")
+            assert status == 1
+            assert "is not what `llm-gateway login` writes" in err
+            assert "secret" not in err
 
 
 def test_login_shows_the_certificate_and_asks_for_the_key(

@@ -104,7 +104,11 @@ def steps(out: str) -> dict[str, dict[str, Any]]:
 
 
 def test_everything_is_taken_over_and_served(
-    old: Path, migrate: Migrate, tmp_path: Path, serve: Callable[..., Served]
+    old: Path,
+    migrate: Migrate,
+    tmp_path: Path,
+    serve: Callable[..., Served],
+    subtests: pytest.Subtests,
 ) -> None:
     """As far as that an old key is let in over TLS, with the old certificate."""
     models = {DEMO: {"params": {"model": DEMO_GGUF}}}
@@ -115,7 +119,8 @@ def test_everything_is_taken_over_and_served(
     assert (status, err) == (0, ""), out
     new = tmp_path / "llm-gateway"
     for secret in (KEY, OTHER, PASSPHRASE, "horse"):
-        assert secret not in out
+        with subtests.test(f"{secret!r:.80}"):
+            assert secret not in out
     assert "key of 'PythonKey': imported as k_" in out
     assert f"Now: llm-gateway serve --config {new}/conf/gateway.yaml" in out
     assert f"delete {old}/data/authKeys.json" in out
@@ -138,7 +143,9 @@ def test_everything_is_taken_over_and_served(
         assert json.load(answer) == [DEMO]
 
 
-def test_what_is_not_understood_is_told_line_by_line(old: Path, migrate: Migrate) -> None:
+def test_what_is_not_understood_is_told_line_by_line(
+    old: Path, migrate: Migrate, subtests: pytest.Subtests
+) -> None:
     write_config(
         old,
         llmStorage="'D:\\\\LLMs'",
@@ -174,9 +181,10 @@ def test_what_is_not_understood_is_told_line_by_line(old: Path, migrate: Migrate
         ("notes.txt", "left", "not known from LLM-API", None),
         ("ssl/local-ca-key.pem", "left", "doesn't name it", None),
     ):
-        assert found[what]["outcome"] == outcome, what
-        assert text in found[what]["became"], what
-        assert found[what]["line"] == line, what
+        with subtests.test(f"{what!r:.80}"):
+            assert found[what]["outcome"] == outcome, what
+            assert text in found[what]["became"], what
+            assert found[what]["line"] == line, what
     assert "horse" not in out
     assert any("Port 80" in text for text in report["to_do"]) == (first_free_port() > 80)
 
@@ -215,13 +223,14 @@ def test_nothing_is_overwritten(old: Path, migrate: Migrate, tmp_path: Path, the
 
 
 def test_migrate_never_writes_into_the_old_folder(
-    old: Path, migrate: Migrate, tmp_path: Path
+    old: Path, migrate: Migrate, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     (tmp_path / "link").symlink_to(old)
     for target in (old, old / "new", tmp_path / "link/new"):
-        status, _, err = migrate(old, "--to", str(target))
-        assert status == 1
-        assert "where nothing is changed" in err
+        with subtests.test(f"{target!r:.80}"):
+            status, _, err = migrate(old, "--to", str(target))
+            assert status == 1
+            assert "where nothing is changed" in err
 
 
 def test_folder_that_is_not_llm_apis_is_refused(tmp_path: Path, migrate: Migrate) -> None:

@@ -86,7 +86,9 @@ def test_scan_works_on_a_gateway_elsewhere(run: Run, box: Served, tmp_path: Path
     assert "FOLDER is for this machine" in err
 
 
-def test_add_and_rm_work_on_a_gateway_elsewhere(run: Run, box: Served, tmp_path: Path) -> None:
+def test_add_and_rm_work_on_a_gateway_elsewhere(
+    run: Run, box: Served, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     assert run("models add", "far=http://192.0.2.1:8080")[:2] == (0, f"far written at {box.url}\n")
     assert entries(tmp_path) == {"far": {"url": "http://192.0.2.1:8080"}}
     assert run("models add", "two.gguf", "--name", "mine")[0] == 0
@@ -97,9 +99,10 @@ def test_add_and_rm_work_on_a_gateway_elsewhere(run: Run, box: Served, tmp_path:
         (("two.gguf",), "has no file two.gguf"),  # an entry names it
         (("far=http://192.0.2.2:8080", "--name", "x"), "--name is for a FILE"),
     ):
-        status, _, err = run("models add", *arguments)
-        assert status == 1
-        assert word in err
+        with subtests.test(f"{arguments!r:.80}"):
+            status, _, err = run("models add", *arguments)
+            assert status == 1
+            assert word in err
     assert entries(tmp_path)["far"]["url"] == "http://192.0.2.1:8080"
     assert run("models rm", "far")[:2] == (0, f"far removed at {box.url}\n")
     assert list(entries(tmp_path)) == ["mine"]

@@ -140,7 +140,11 @@ def test_dumb_terminal_gets_status_once_without_colours(
 
 
 def test_status_and_usage_are_plain_for_programs(
-    config: Path, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path,
+    serve: Serve,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
     assert serve("--config", str(config)).url
     with asking(config, tmp_path / "gate"):
@@ -153,7 +157,8 @@ def test_status_and_usage_are_plain_for_programs(
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     for line in (r"llm-gateway \S+   ready .*in flight: 0", r"RAM: .* used", r"writer +ready"):
-        assert re.search(f"^{line}", done.stdout, re.MULTILINE)
+        with subtests.test(f"{line!r:.80}"):
+            assert re.search(f"^{line}", done.stdout, re.MULTILINE)
     assert command(config, "status", "--interval", "0").stderr.startswith("error: --interval")
 
     (day,) = json.loads(command(config, "usage", "--by", "day", "--json").stdout)

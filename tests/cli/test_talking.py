@@ -222,7 +222,7 @@ def test_usage_is_told_as_a_table_and_as_json(run: Run) -> None:
 
 
 def test_commands_say_that_no_gateway_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], served: Served
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], served: Served, subtests: pytest.Subtests
 ) -> None:
     config = project(tmp_path / "empty", {})
     assert main(["load", "--config", str(config), "x"]) == 1
@@ -234,8 +234,9 @@ def test_commands_say_that_no_gateway_runs(
         (served.url, "llmgw_wrong", "API key"),
         (served.url.replace("http:", "https:"), "k", "it doesn't speak https there"),
     ):
-        assert main(["load", "--url", url, "--key", key, "x"]) == 1
-        assert reason in capsys.readouterr().err
+        with subtests.test(f"{url!r:.80}"):
+            assert main(["load", "--url", url, "--key", key, "x"]) == 1
+            assert reason in capsys.readouterr().err
     assert main(["load", "--key", "k", "x"]) == 1
     assert "--url names it" in capsys.readouterr().err
 
@@ -267,13 +268,14 @@ def test_broken_answer_is_told_to_be_broken(capsys: pytest.CaptureFixture[str]) 
         assert err == f"error: {url} broke off in the middle of the answer\n"
 
 
-def test_options_may_stand_between_model_and_question(run: Run) -> None:
+def test_options_may_stand_between_model_and_question(run: Run, subtests: pytest.Subtests) -> None:
     status, out, err = run("chat", "tiny", "--max-tokens", "4", "Hello?")
     assert (status, err) == (0, "")
     assert out.strip()
     for words in (["n", "--admin", "why"], ["--admin", "n", "why"], ["--admin", "--", "n", "why"]):
-        args = parser_for("keys").parse_args(["keys", "create", *words])
-        assert (args.name, args.description, args.admin) == ("n", "why", True)
+        with subtests.test(f"{words!r:.80}"):
+            args = parser_for("keys").parse_args(["keys", "create", *words])
+            assert (args.name, args.description, args.admin) == ("n", "why", True)
     args = parser_for("chat").parse_args(["chat", "--", "tiny", "-5?"])
     assert (args.model, args.question) == ("tiny", "-5?")
 

@@ -60,12 +60,13 @@ def test_bundled_llama_server_is_ok() -> None:
     assert "no model needs --device" in flags.what
 
 
-def test_old_llama_server_lacks_flags(tmp_path: Path) -> None:
+def test_old_llama_server_lacks_flags(tmp_path: Path, subtests: pytest.Subtests) -> None:
     program = script(tmp_path, "echo '-m,  --model FNAME  where it is\n --host HOST\n'")
     (wrong,) = looked_at(program, models=MODEL, check=llama_server.check_flags)
     assert wrong.level is Level.ERROR
     for flag in ("--top-k", "--alias", "--no-such", "-fa"):
-        assert flag in wrong.what
+        with subtests.test(f"{flag!r:.80}"):
+            assert flag in wrong.what
     assert "--model" not in wrong.what
     assert "-1" not in wrong.what
 

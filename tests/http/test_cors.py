@@ -116,7 +116,7 @@ def test_what_is_no_origin_is_a_problem_of_the_configuration(origin: str, words:
 
 
 async def test_cors_headers_are_sent_to_allowed_origins(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     models = {"good": fake_model(tmp_path)}
     async with make_gateway(models, cors={"origins": ["https://*.web.app"]}) as running:
@@ -129,16 +129,17 @@ async def test_cors_headers_are_sent_to_allowed_origins(
             ({"json": {**body, "model": "none"}}, 404),
             ({"json": body, "key": None}, 401),
         ):
-            async with running.request(
-                "POST", "/v1/chat/completions", headers=wanted, **options
-            ) as response:
-                await response.read()
-                assert response.status == status
-                headers = response.headers
-                assert headers["Access-Control-Allow-Origin"] == PAGE
-                assert "X-Request-Id" in headers["Access-Control-Expose-Headers"]
-                assert "Origin" in headers["Vary"]
-                assert "Access-Control-Allow-Credentials" not in headers
+            with subtests.test(f"{options!r:.80}"):
+                async with running.request(
+                    "POST", "/v1/chat/completions", headers=wanted, **options
+                ) as response:
+                    await response.read()
+                    assert response.status == status
+                    headers = response.headers
+                    assert headers["Access-Control-Allow-Origin"] == PAGE
+                    assert "X-Request-Id" in headers["Access-Control-Expose-Headers"]
+                    assert "Origin" in headers["Vary"]
+                    assert "Access-Control-Allow-Credentials" not in headers
         async with running.request(
             "GET", "/models", headers={"Origin": "https://evil.com"}
         ) as response:

@@ -23,7 +23,7 @@ from tests.wire import CHAT, connected, post, small, with_tls
 
 
 async def test_gateway_that_stops_ends_its_connections(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -56,7 +56,8 @@ async def test_gateway_that_stops_ends_its_connections(
                 await ending
             leaving = spawn(stack.aclose(), name="leave")
             for client in (idle, busy, half, fresh):
-                assert await client.closed() == b""
+                with subtests.test(f"{client!r:.80}"):
+                    assert await client.closed() == b""
         async with asyncio.timeout(20):
             await leaving
 

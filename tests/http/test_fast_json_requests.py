@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 from hypothesis import example, given, settings
@@ -262,7 +263,7 @@ async def test_answers_are_those_of_aiohttp(make_gateway: MakeGateway, tmp_path:
 
 
 async def test_only_plain_small_requests_are_served_here(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     def padded(size: int) -> bytes:
         """A request whose head has ``size`` bytes."""
@@ -293,12 +294,13 @@ async def test_only_plain_small_requests_are_served_here(
             (post(running, CHAT, "Content-Encoding: identity"), False),
             (b"\r\n" + plain, False),
         ):
-            async with connected(running) as client:
-                client.send(request)
-                assert (await client.answer())[0] == 200, request[:200]
-                assert len(listener_of(running).open) == here, request[:200]
-                client.send(plain)  # whoever serves it goes on
-                assert (await client.answer())[0] == 200
+            with subtests.test(f"{request!r:.80}"):
+                async with connected(running) as client:
+                    client.send(request)
+                    assert (await client.answer())[0] == 200, request[:200]
+                    assert len(listener_of(running).open) == here, request[:200]
+                    client.send(plain)  # whoever serves it goes on
+                    assert (await client.answer())[0] == 200
         # Refused by aiohttp, and at once: none waits for a head that never comes.
         for request in (
             plain.replace(b"\r\n", b"\n"),
@@ -315,6 +317,7 @@ async def test_only_plain_small_requests_are_served_here(
             plain.replace(b"Content-Length: ", b"Content-Length : "),
             plain.replace(b"Host: 127.0.0.1\r\n", b""),
         ):
-            async with connected(running) as client:
-                client.send(request)
-                assert await client.error() == (400, "malformed_request"), request
+            with subtests.test(f"{request!r:.80}"):
+                async with connected(running) as client:
+                    client.send(request)
+                    assert await client.error() == (400, "malformed_request"), request

@@ -25,14 +25,19 @@ def call(**function: Any) -> dict[str, Any]:
 RESULT = {"role": "tool", "tool_call_id": "1", "content": "x"}
 
 
-async def test_arguments_that_are_no_json_are_refused(running: Running) -> None:
+async def test_arguments_that_are_no_json_are_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     """In the history, where small models leave them; only some templates mind."""
     history = [USER, call(arguments='{"a": 1}'), RESULT, call(arguments='{"a": '), RESULT]
     for path in (CHAT, f"{CHAT}/input_tokens", "/apply-template"):
-        message, param, _ = await refused(running, path, {"model": "parrot", "messages": history})
-        assert param == "messages[3].tool_calls[0].function.arguments"
-        assert param in message
-        assert "JSON" in message
+        with subtests.test(f"{path!r:.80}"):
+            message, param, _ = await refused(
+                running, path, {"model": "parrot", "messages": history}
+            )
+            assert param == "messages[3].tool_calls[0].function.arguments"
+            assert param in message
+            assert "JSON" in message
     items = [
         USER,
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"},
@@ -45,25 +50,28 @@ async def test_arguments_that_are_no_json_are_refused(running: Running) -> None:
     late = {"role": "system", "content": "S"}
     for model in ("parrot", "parrot:kind"):
         for first in ([late], [late, late], [late, late, USER, late]):
-            body = {"model": model, "messages": [*first, *history]}
-            where = f"messages[{len(first) + 3}].tool_calls[0].function.arguments"
-            for path in (CHAT, f"{CHAT}/input_tokens", "/apply-template"):
-                assert (await refused(running, path, body))[1] == where
-            body = {"model": model, "input": [*first, *items]}
-            for path in (RESPONSES, f"{RESPONSES}/input_tokens"):
-                _, param, _ = await refused(running, path, body)
-                assert param == f"input[{len(first) + 1}].arguments"
-            parts = [{"type": "text", "text": None}, {"type": "text"}]
-            body = {"model": model, "messages": [*first, {"role": "user", "content": parts}]}
-            where = f"messages[{len(first)}].content[1].text"
-            assert (await refused(running, CHAT, body))[1] == where
+            with subtests.test(f"{first!r:.80}"):
+                body = {"model": model, "messages": [*first, *history]}
+                where = f"messages[{len(first) + 3}].tool_calls[0].function.arguments"
+                for path in (CHAT, f"{CHAT}/input_tokens", "/apply-template"):
+                    assert (await refused(running, path, body))[1] == where
+                body = {"model": model, "input": [*first, *items]}
+                for path in (RESPONSES, f"{RESPONSES}/input_tokens"):
+                    _, param, _ = await refused(running, path, body)
+                    assert param == f"input[{len(first) + 1}].arguments"
+                parts = [{"type": "text", "text": None}, {"type": "text"}]
+                body = {"model": model, "messages": [*first, {"role": "user", "content": parts}]}
+                where = f"messages[{len(first)}].content[1].text"
+                assert (await refused(running, CHAT, body))[1] == where
     # Such a template writes down whatever it is.
     body = {"model": "named", "messages": history}
     assert (await running.json("POST", "/apply-template", json=body))[0] == 200
     assert (await running.json("GET", "/chat/errors"))[1] == {"errors": []}
 
 
-async def test_tools_and_calls_that_are_none_are_refused(running: Running) -> None:
+async def test_tools_and_calls_that_are_none_are_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     tools: Any
     function = TOOL["function"]
     for tools, where in (
@@ -75,19 +83,21 @@ async def test_tools_and_calls_that_are_none_are_refused(running: Running) -> No
         ([{"type": "web_search"}], "tools[0].type"),
         ([{"function": {"name": 7}}], "tools[0].function.name"),
     ):
-        body = {"model": "parrot", "messages": [USER], "tools": tools}
-        message, param, _ = await refused(running, CHAT, body)
-        assert param == where
-        assert f"`{where}`" in message
+        with subtests.test(f"{tools!r:.80}"):
+            body = {"model": "parrot", "messages": [USER], "tools": tools}
+            message, param, _ = await refused(running, CHAT, body)
+            assert param == where
+            assert f"`{where}`" in message
     for tools, where in (
         ([{"type": "function"}], "tools[0].name"),
         ([TOOL], "tools[0].name"),
         ([None], "tools[0]"),
     ):
-        _, param, _ = await refused(
-            running, RESPONSES, {"model": "parrot", "input": "x", "tools": tools}
-        )
-        assert param == where
+        with subtests.test(f"{tools!r:.80}"):
+            _, param, _ = await refused(
+                running, RESPONSES, {"model": "parrot", "input": "x", "tools": tools}
+            )
+            assert param == where
     for tools, where in (([TOOL], "tools[0].name"), ({}, "tools")):
         body = {"model": "parrot", "messages": [USER], "tools": tools, "max_tokens": 9}
         assert f"`{where}`" in (await refused(running, ANTHROPIC, body))[0]
@@ -98,8 +108,12 @@ async def test_tools_and_calls_that_are_none_are_refused(running: Running) -> No
         ([{"id": "1", "type": "custom", "custom": {}}], "messages[1].tool_calls[0].type"),
         ([{"function": {"arguments": "{}"}}], "messages[1].tool_calls[0].function.name"),
     ):
-        body = {"model": "parrot", "messages": [USER, {"role": "assistant", "tool_calls": calls}]}
-        assert (await refused(running, CHAT, body))[1] == where
+        with subtests.test(f"{calls!r:.80}"):
+            body = {
+                "model": "parrot",
+                "messages": [USER, {"role": "assistant", "tool_calls": calls}],
+            }
+            assert (await refused(running, CHAT, body))[1] == where
     item = {"type": "function_call", "call_id": "1", "arguments": "{}"}
     _, param, _ = await refused(running, RESPONSES, {"model": "parrot", "input": [USER, item]})
     assert param == "input[1].name"
@@ -110,7 +124,9 @@ async def test_tools_and_calls_that_are_none_are_refused(running: Running) -> No
     assert (await running.json("POST", CHAT, json={"model": "parrot", **body}))[0] == 200
 
 
-async def test_other_values_that_are_none_are_refused(running: Running) -> None:
+async def test_other_values_that_are_none_are_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     body: dict[str, Any]
     for path, body, said in (
         (CHAT, {"messages": [USER], "reasoning_format": "x"}, "reasoning format"),
@@ -123,7 +139,8 @@ async def test_other_values_that_are_none_are_refused(running: Running) -> None:
         ),
         ("/detokenize", {"tokens": [10**8]}, "tokens"),
     ):
-        assert said in (await refused(running, path, {"model": "parrot", **body}))[0]
+        with subtests.test(f"{path!r:.80}"):
+            assert said in (await refused(running, path, {"model": "parrot", **body}))[0]
     for path in ("/rerank", "/v1/reranking"):
         for number in (-1, 2**70):
             body = {"model": "rerank", "query": "x", "documents": ["x", "y"], "top_n": number}
@@ -131,8 +148,9 @@ async def test_other_values_that_are_none_are_refused(running: Running) -> None:
             assert (param, "`top_n`" in message) == ("top_n", True)
     for role in (None, 7):
         for path in (CHAT, f"{CHAT}/input_tokens", ANTHROPIC, "/apply-template"):
-            body = {"model": "parrot", "messages": [USER, {"role": role, "content": "x"}]}
-            assert "`messages[1].role`" in (await refused(running, path, body))[0]
+            with subtests.test(f"{path!r:.80}"):
+                body = {"model": "parrot", "messages": [USER, {"role": role, "content": "x"}]}
+                assert "`messages[1].role`" in (await refused(running, path, body))[0]
 
 
 # --- nulls ---------------------------------------------------------------------------------

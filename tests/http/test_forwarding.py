@@ -169,7 +169,9 @@ async def test_wrong_keys_are_counted_by_that_address(make_gateway: MakeGateway)
 # --- what every answer carries -------------------------------------------------------------
 
 
-async def test_every_answer_carries_its_headers(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_every_answer_carries_its_headers(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     async with make_gateway({"good": fake_model(tmp_path)}) as running:
         for request in (
             head(running, "GET /models HTTP/1.1"),
@@ -180,11 +182,12 @@ async def test_every_answer_carries_its_headers(make_gateway: MakeGateway, tmp_p
             post(running, CHAT),
             post(running, b"{"),
         ):
-            async with connected(running) as client:
-                client.send(request)
-                _, headers, _ = await client.answer()
-            assert headers["server"] == "llm-gateway"
-            assert headers["x-content-type-options"] == "nosniff"
-            assert headers["referrer-policy"] == "no-referrer"
-            assert headers["x-frame-options"] == "DENY"
-            assert headers["cache-control"] == "no-store"
+            with subtests.test(f"{request!r:.80}"):
+                async with connected(running) as client:
+                    client.send(request)
+                    _, headers, _ = await client.answer()
+                assert headers["server"] == "llm-gateway"
+                assert headers["x-content-type-options"] == "nosniff"
+                assert headers["referrer-policy"] == "no-referrer"
+                assert headers["x-frame-options"] == "DENY"
+                assert headers["cache-control"] == "no-store"

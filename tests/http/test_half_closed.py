@@ -107,7 +107,7 @@ async def test_who_has_said_all_gets_the_answer(
 
 @pytest.mark.parametrize("door", DOORS)
 async def test_all_that_was_asked_is_answered(
-    make_gateway: MakeGateway, tmp_path: Path, door: bytes
+    make_gateway: MakeGateway, tmp_path: Path, door: bytes, subtests: pytest.Subtests
 ) -> None:
     models = {"good": fake_model(tmp_path, start_delay=0.5)}
     async with make_gateway(models) as running:
@@ -120,17 +120,18 @@ async def test_all_that_was_asked_is_answered(
             (one[:-1], [b"200"] if door == DOORS[0] else [b"200", b"400"]),
             (b"no HTTP\r\n\r\n", [b"200", b"400"]),
         ):
-            if rest == one[:-1]:
-                # The first is to be unanswered when the client ends: with nothing whole left to
-                # answer, the end of a message that is cut short is the connection's.
-                await running.gateway.scheduler.unload("good")
-            async with connected(running) as client:
-                client.send(one)
-                await asyncio.sleep(0)
-                client.send(rest)
-                client.writer.write_eof()
-                got = (await client.closed()).replace(CONTINUE, b"")
-                assert re.findall(rb"HTTP/1\.1 (\d{3}) ", got) == statuses, rest
+            with subtests.test(f"{rest!r:.80}"):
+                if rest == one[:-1]:
+                    # The first is to be unanswered when the client ends: with nothing whole left to
+                    # answer, the end of a message that is cut short is the connection's.
+                    await running.gateway.scheduler.unload("good")
+                async with connected(running) as client:
+                    client.send(one)
+                    await asyncio.sleep(0)
+                    client.send(rest)
+                    client.writer.write_eof()
+                    got = (await client.closed()).replace(CONTINUE, b"")
+                    assert re.findall(rb"HTTP/1\.1 (\d{3}) ", got) == statuses, rest
         await until(lambda: all_at_rest(running))
 
 
@@ -205,17 +206,18 @@ async def test_who_closes_ends_it_at_once(
 
 @pytest.mark.parametrize("door", DOORS)
 async def test_closing_after_a_half_close_frees_the_slot(
-    make_gateway: MakeGateway, tmp_path: Path, door: bytes
+    make_gateway: MakeGateway, tmp_path: Path, door: bytes, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway(hang_ups(tmp_path)) as running:
         for model, body in CASES:
-            async with connected(running) as client:
-                await to_be_hung_up(running, client, model, asks(running, model, door, body))
-                client.writer.write_eof()
-                await asyncio.sleep(0.6)
-                assert not all_at_rest(running)
-                client.writer.close()
-                await until(lambda: all_at_rest(running), 5)
+            with subtests.test(f"{model!r:.80}"):
+                async with connected(running) as client:
+                    await to_be_hung_up(running, client, model, asks(running, model, door, body))
+                    client.writer.write_eof()
+                    await asyncio.sleep(0.6)
+                    assert not all_at_rest(running)
+                    client.writer.close()
+                    await until(lambda: all_at_rest(running), 5)
 
 
 @contextlib.asynccontextmanager

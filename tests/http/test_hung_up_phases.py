@@ -206,7 +206,9 @@ async def test_stream_that_tells_no_usage_is_paid_for(make_gateway: MakeGateway)
             ] == 429
 
 
-async def test_failed_load_costs_nothing(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_failed_load_costs_nothing(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     models = {
         "bad": fake_model(tmp_path, exit=3),
         "slow": fake_model(tmp_path, never_healthy=1),
@@ -216,18 +218,19 @@ async def test_failed_load_costs_nothing(make_gateway: MakeGateway, tmp_path: Pa
         key = await limited(running, rpm=2, tpm=100, tpd=100, concurrency=1)
         for _ in range(2):
             for model, stream in (("bad", False), ("bad", True), ("slow", True)):
-                body = {**CHAT, "model": model, "stream": stream}
-                async with running.request(
-                    "POST", "/v1/chat/completions", json=body, key=key
-                ) as response:
-                    if response.status == 200:  # it was kept waiting, and told in the stream
-                        text = b""
-                        with pytest.raises(aiohttp.ClientPayloadError):
-                            text = await response.content.read()
-                        assert b"[DONE]" not in text
-                    else:
-                        assert response.status == 500
-                        assert response.headers["x-ratelimit-remaining-requests"] == "2"
+                with subtests.test(f"{model!r:.80}"):
+                    body = {**CHAT, "model": model, "stream": stream}
+                    async with running.request(
+                        "POST", "/v1/chat/completions", json=body, key=key
+                    ) as response:
+                        if response.status == 200:  # it was kept waiting, and told in the stream
+                            text = b""
+                            with pytest.raises(aiohttp.ClientPayloadError):
+                                text = await response.content.read()
+                            assert b"[DONE]" not in text
+                        else:
+                            assert response.status == 500
+                            assert response.headers["x-ratelimit-remaining-requests"] == "2"
         async with running.request("POST", "/v1/chat/completions", json=CHAT, key=key) as response:
             assert response.status == 200
             assert response.headers["x-ratelimit-remaining-requests"] == "1"

@@ -45,7 +45,10 @@ def long_header(size: int) -> str:
 
 
 async def test_long_heads_are_served(
-    make_gateway: MakeGateway, tmp_path: Path, secured: tuple[dict[str, Any], dict[str, Any]]
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    secured: tuple[dict[str, Any], dict[str, Any]],
+    subtests: pytest.Subtests,
 ) -> None:
     settings, options = secured
     async with (
@@ -53,16 +56,17 @@ async def test_long_heads_are_served(
         connected(running, **options) as client,
     ):
         for size in (7 * KIB, 8191, 20 * KIB, 32 * KIB):
-            client.send(post(running, CHAT, long_header(size)))
-            assert (await client.answer())[0] == 200
-            client.send(head(running, "GET /v1/models HTTP/1.1", long_header(size)))
-            assert (await client.answer())[0] == 200
-            target = "/v1/models?x=".ljust(size, "y")
-            client.send(head(running, f"GET {target} HTTP/1.1"))
-            assert (await client.answer())[0] == 200
-            target = f"{CHATS}?x=".ljust(size, "y")
-            client.send(post(running, CHAT).replace(CHATS.encode(), target.encode()))
-            assert (await client.answer())[0] == 200
+            with subtests.test(f"{size!r:.80}"):
+                client.send(post(running, CHAT, long_header(size)))
+                assert (await client.answer())[0] == 200
+                client.send(head(running, "GET /v1/models HTTP/1.1", long_header(size)))
+                assert (await client.answer())[0] == 200
+                target = "/v1/models?x=".ljust(size, "y")
+                client.send(head(running, f"GET {target} HTTP/1.1"))
+                assert (await client.answer())[0] == 200
+                target = f"{CHATS}?x=".ljust(size, "y")
+                client.send(post(running, CHAT).replace(CHATS.encode(), target.encode()))
+                assert (await client.answer())[0] == 200
 
 
 @pytest.mark.parametrize("path", [CHATS, MESSAGES])
@@ -251,7 +255,9 @@ async def test_browsers_may_read_a_refusal_and_heads_have_no_body(
             assert got.endswith(b"\r\n\r\n")
 
 
-async def test_what_was_asked_before_is_answered_before(make_gateway: MakeGateway) -> None:
+async def test_what_was_asked_before_is_answered_before(
+    make_gateway: MakeGateway, subtests: pytest.Subtests
+) -> None:
     """Of requests that come one behind the other, only the bad one is refused."""
     async with make_gateway({}) as running:
         for bad in (
@@ -259,17 +265,20 @@ async def test_what_was_asked_before_is_answered_before(make_gateway: MakeGatewa
             head(running, f"GET {MESSAGES} HTTP/1.1", *[long_header(30 * KIB)] * 3)[:-2],
             head(running, f"GET {MESSAGES} HTTP/1.1", "no colon"),
         ):
-            async with connected(running) as client:
-                client.send(head(running, "GET /v1/models HTTP/1.1"))
-                client.send(head(running, "GET /nothing HTTP/1.1"))
-                assert (await client.answer())[0] == 200
-                client.send(bad)
-                assert await client.error() == (404, "route_not_found")
-                assert (await refused(client, MESSAGES))[0] in (400, 431)
-                assert await client.closed() == b""
+            with subtests.test(f"{bad!r:.80}"):
+                async with connected(running) as client:
+                    client.send(head(running, "GET /v1/models HTTP/1.1"))
+                    client.send(head(running, "GET /nothing HTTP/1.1"))
+                    assert (await client.answer())[0] == 200
+                    client.send(bad)
+                    assert await client.error() == (404, "route_not_found")
+                    assert (await refused(client, MESSAGES))[0] in (400, 431)
+                    assert await client.closed() == b""
 
 
-async def test_connection_goes_on_after_an_error(make_gateway: MakeGateway) -> None:
+async def test_connection_goes_on_after_an_error(
+    make_gateway: MakeGateway, subtests: pytest.Subtests
+) -> None:
     async with make_gateway({}) as running, connected(running) as client:
         for request, status in (
             (head(running, "GET /nothing HTTP/1.1"), 404),
@@ -278,6 +287,7 @@ async def test_connection_goes_on_after_an_error(make_gateway: MakeGateway) -> N
             (head(running, "GET /v1/models HTTP/1.1", "Expect: x"), 417),
             (head(running, f"GET {'/v1/models?':y<32769} HTTP/1.1"), 414),
         ):
-            client.send(request)
-            assert (await client.answer())[0] == status
+            with subtests.test(f"{request!r:.80}"):
+                client.send(request)
+                assert (await client.answer())[0] == status
         assert await client.closed() == b""

@@ -31,7 +31,9 @@ TOOLS = {
 # --- the model cannot ----------------------------------------------------------------------
 
 
-async def test_what_models_json_says_is_known_without_loading(running: Running) -> None:
+async def test_what_models_json_says_is_known_without_loading(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     body: dict[str, Any]
     said = await refused(running, CHAT, {"model": "named", "messages": [USER], "tools": [TOOL]})
     assert "`template`" in said[0]
@@ -44,7 +46,8 @@ async def test_what_models_json_says_is_known_without_loading(running: Running) 
         (f"{CHAT}/input_tokens", {"messages": [USER], "tools": [TOOL]}),
         ("/apply-template", {"messages": [USER], "tools": [TOOL]}),
     ):
-        assert "`template`" in (await refused(running, path, {"model": "named", **body}))[0]
+        with subtests.test(f"{path!r:.80}"):
+            assert "`template`" in (await refused(running, path, {"model": "named", **body}))[0]
 
     def shown(*parts: Any) -> dict[str, Any]:
         return {"model": "parrot", "messages": [USER, {"role": "user", "content": [*parts]}]}
@@ -78,11 +81,12 @@ async def test_what_models_json_says_is_known_without_loading(running: Running) 
             "input[0]",
         ),
     ):
-        message, param, _ = await refused(running, path, body)
-        assert message.startswith(f"`{where}`: the model ")
-        assert "mmproj" in message
-        if "/messages" not in path:
-            assert param == where
+        with subtests.test(f"{path!r:.80}"):
+            message, param, _ = await refused(running, path, body)
+            assert message.startswith(f"`{where}`: the model ")
+            assert "mmproj" in message
+            if "/messages" not in path:
+                assert param == where
     form = aiohttp.FormData({"model": "parrot"})
     form.add_field("file", b"RIFF", filename="x.wav")
     status, answer = await running.json("POST", "/v1/audio/transcriptions", data=form)
@@ -90,8 +94,9 @@ async def test_what_models_json_says_is_known_without_loading(running: Running) 
     assert "mmproj" in answer["error"]["message"]
 
     for path in ("/embedding", "/embeddings", "/v1/embeddings"):
-        body = {"model": "parrot", "input": "x", "content": "x"}
-        assert '"embeddings": true' in (await refused(running, path, body))[0]
+        with subtests.test(f"{path!r:.80}"):
+            body = {"model": "parrot", "input": "x", "content": "x"}
+            assert '"embeddings": true' in (await refused(running, path, body))[0]
     for path in ("/rerank", "/v1/reranking"):
         for model in ("parrot", "embed"):
             body = {"model": model, "query": "x", "documents": ["y"]}
@@ -99,17 +104,20 @@ async def test_what_models_json_says_is_known_without_loading(running: Running) 
 
     # The file's header says that it only reads.
     for model in ("embed", "rerank", "unmarked"):
-        for path, body in (
-            (CHAT, {"messages": [USER]}),
-            (RESPONSES, {"input": "x"}),
-            (ANTHROPIC, {"messages": [USER], "max_tokens": 9}),
-            ("/completion", {"prompt": "x"}),
-            ("/v1/completions", {"prompt": "x"}),
-            ("/infill", {"input_prefix": "x", "input_suffix": "y"}),
-        ):
-            assert "only reads text" in (await refused(running, path, {"model": model, **body}))[0]
-        status, answer = await running.json("GET", f"/chat/ask?question=x&model={model}")
-        assert (status, answer["error"]["code"]) == (400, "unsupported_by_model")
+        with subtests.test(f"{model!r:.80}"):
+            for path, body in (
+                (CHAT, {"messages": [USER]}),
+                (RESPONSES, {"input": "x"}),
+                (ANTHROPIC, {"messages": [USER], "max_tokens": 9}),
+                ("/completion", {"prompt": "x"}),
+                ("/v1/completions", {"prompt": "x"}),
+                ("/infill", {"input_prefix": "x", "input_suffix": "y"}),
+            ):
+                assert (
+                    "only reads text" in (await refused(running, path, {"model": model, **body}))[0]
+                )
+            status, answer = await running.json("GET", f"/chat/ask?question=x&model={model}")
+            assert (status, answer["error"]["code"]) == (400, "unsupported_by_model")
     assert not loaded(running)
     assert (await running.json("GET", "/chat/errors"))[1] == {"errors": []}
 
@@ -133,7 +141,9 @@ async def test_request_without_tools_gets_none(running: Running, given: bool) ->
             assert "`template`" in (await refused(running, path, {"model": "named", **sent}))[0]
 
 
-async def test_what_only_the_model_knows_is_a_400(running: Running) -> None:
+async def test_what_only_the_model_knows_is_a_400(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     """llama-server says it with a 500 or a 501."""
     body: dict[str, Any]
     body = {"model": "flagged", "messages": [USER], "tools": [TOOL]}
@@ -164,7 +174,8 @@ async def test_what_only_the_model_knows_is_a_400(running: Running) -> None:
         ("parrot", "/props", {"seed": 1}, '["--props"]'),
         ("parrot", CHAT, {"messages": [USER], "tools": [{"type": "function"}]}, "function"),
     ):
-        assert said in (await refused(running, f"/upstream/{model}{path}", body))[0]
+        with subtests.test(f"{model!r:.80}"):
+            assert said in (await refused(running, f"/upstream/{model}{path}", body))[0]
     status, answer = await running.json("POST", f"/upstream/parrot{ANTHROPIC}", json={"input": "x"})
     assert (status, answer["error"]["message"]) == (400, "'messages' is required")
     for path in ("/metrics?model=parrot", "/upstream/parrot/metrics"):

@@ -176,10 +176,13 @@ RESERVED = """
 
 
 @pytest.mark.parametrize("argument", RESERVED.split())
-def test_argument_that_the_gateway_sets_is_refused(argument: Any) -> None:
+def test_argument_that_the_gateway_sets_is_refused(
+    argument: Any, subtests: pytest.Subtests
+) -> None:
     for written in ([argument, "x"], [f"{argument}=x"], ["-fa", "on", argument]):
-        (key,) = problems_in(extraArgs=written)
-        assert key == f"extraArgs.{len(written) - 1 if written[0] == '-fa' else 0}"
+        with subtests.test(f"{written!r:.80}"):
+            (key,) = problems_in(extraArgs=written)
+            assert key == f"extraArgs.{len(written) - 1 if written[0] == '-fa' else 0}"
 
 
 def test_llama_cpp_reads_underscores_as_dashes() -> None:

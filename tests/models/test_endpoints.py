@@ -114,7 +114,7 @@ def test_impossible_key_is_refused_without_repeating_it(key: str) -> None:
     assert key not in str(caught.value) or not key or key in ("env:", "file:")
 
 
-def test_missing_key_is_told_without_secrets(tmp_path: Path) -> None:
+def test_missing_key_is_told_without_secrets(tmp_path: Path, subtests: pytest.Subtests) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "two lines").write_text("sk-1\nsk-2")
     (tmp_path / "bytes").write_bytes(b"\xff")
@@ -126,6 +126,7 @@ def test_missing_key_is_told_without_secrets(tmp_path: Path) -> None:
         ("two lines", "printable ASCII without spaces"),
         ("bytes", "holds no text"),
     ):
-        with pytest.raises(ValueError, match=says) as caught:
-            read_key(f"file:{tmp_path / name}", {})
-        assert "sk-" not in str(caught.value)
+        with subtests.test(f"{name!r:.80}"):
+            with pytest.raises(ValueError, match=says) as caught:
+                read_key(f"file:{tmp_path / name}", {})
+            assert "sk-" not in str(caught.value)

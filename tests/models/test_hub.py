@@ -179,11 +179,11 @@ def test_wrong_reference_is_refused(text: str) -> None:
         parse_reference(text)
 
 
-def test_references_name_a_repository_and_a_quantisation() -> None:
+def test_references_name_a_repository_and_a_quantisation(subtests: pytest.Subtests) -> None:
     assert parse_reference("me/My.Repo_1-GGUF:Q4_K_M") == ("me", "My.Repo_1-GGUF", "Q4_K_M")
     assert parse_reference("me/r").repository == "me/r"
     assert str(parse_reference("me/r:a/b.gguf")) == "me/r:a/b.gguf"
     assert check_revision("refs/pr/1") == "refs/pr/1"
     for text in ("", "../main", "a b", "main?x=1", "-x"):
-        with pytest.raises(BadRequest):
+        with subtests.test(f"{text!r:.80}"), pytest.raises(BadRequest):
             check_revision(text)

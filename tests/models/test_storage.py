@@ -96,7 +96,9 @@ def test_a_split_model_is_one(tmp_path: Path) -> None:
     assert "part 2 of 2" in half.problem
 
 
-def test_what_cannot_be_loaded_is_there_with_the_reason(tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_there_with_the_reason(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     whole = write(tmp_path / "whole.gguf").read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[:-20])
     (tmp_path / "header.gguf").write_bytes(whole[:40])
@@ -112,9 +114,10 @@ def test_what_cannot_be_loaded_is_there_with_the_reason(tmp_path: Path) -> None:
         "empty.gguf": "empty",
         "matrix.gguf": "no model (general.type: imatrix)",
     }.items():
-        problem = found.pop(name).problem
-        assert problem is not None, name
-        assert reason in problem
+        with subtests.test(f"{name!r:.80}"):
+            problem = found.pop(name).problem
+            assert problem is not None, name
+            assert reason in problem
     assert list(found) == ["whole.gguf"]
     assert found["whole.gguf"].problem is None
 

@@ -77,25 +77,28 @@ async def test_the_page_is_no_route_of_the_api(make_gateway: MakeGateway) -> Non
 
 
 async def test_wrong_address_is_hinted_at_the_right_one(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         for (method, path), hint in ROUTES.items():
-            status, answer = await running.json(method, path)
-            error = answer["error"]
-            assert status == 404
-            anthropics = "/messages" in path
-            assert error["type"] == ("not_found_error" if anthropics else "invalid_request_error")
-            assert error.get("code") == (None if anthropics else "route_not_found")
-            asked = f"there is no route {method} {path}"
-            if hint is None:
-                assert error["message"] == f"{asked[:-101]}..."
-            else:
-                assert error["message"] == f"{asked}{hint}"
-            # Who has no key learns nothing of it.
-            status, answer = await running.json(method, path, key=None)
-            assert status == 401
-            assert answer["error"].get("code") == (None if anthropics else "invalid_api_key")
+            with subtests.test(f"{hint!r:.80}"):
+                status, answer = await running.json(method, path)
+                error = answer["error"]
+                assert status == 404
+                anthropics = "/messages" in path
+                assert error["type"] == (
+                    "not_found_error" if anthropics else "invalid_request_error"
+                )
+                assert error.get("code") == (None if anthropics else "route_not_found")
+                asked = f"there is no route {method} {path}"
+                if hint is None:
+                    assert error["message"] == f"{asked[:-101]}..."
+                else:
+                    assert error["message"] == f"{asked}{hint}"
+                # Who has no key learns nothing of it.
+                status, answer = await running.json(method, path, key=None)
+                assert status == 401
+                assert answer["error"].get("code") == (None if anthropics else "invalid_api_key")
 
 
 #: Method and path that are taken for the name of a model, or are a route for other methods; what
@@ -123,22 +126,23 @@ OTHER_METHODS = {
 
 
 async def test_other_methods_are_refused_with_those_allowed(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         for (method, path), (allowed, hint) in OTHER_METHODS.items():
-            async with running.request(method, path) as response:
-                assert response.status == 405, path
-                told = set(response.headers["Allow"].replace(" ", "").split(","))
-                assert told >= set(allowed.replace(" ", "").split(",")), told
-                if method == "HEAD":
-                    continue
-                message = (await response.json())["error"]["message"]
-            methods = response.headers["Allow"]
-            if hint is None:
-                assert message == f"{path[:200]}... does not take {method}; allowed: {methods}"
-            else:
-                assert message == f"{path} does not take {method}; allowed: {methods}{hint}"
+            with subtests.test(f"{method!r:.80}"):
+                async with running.request(method, path) as response:
+                    assert response.status == 405, path
+                    told = set(response.headers["Allow"].replace(" ", "").split(","))
+                    assert told >= set(allowed.replace(" ", "").split(",")), told
+                    if method == "HEAD":
+                        continue
+                    message = (await response.json())["error"]["message"]
+                methods = response.headers["Allow"]
+                if hint is None:
+                    assert message == f"{path[:200]}... does not take {method}; allowed: {methods}"
+                else:
+                    assert message == f"{path} does not take {method}; allowed: {methods}{hint}"
 
 
 @pytest.mark.parametrize("base", ["/v1/v1", "/openai/v1", "/api/v1", "/openai/v1/"])
@@ -169,7 +173,7 @@ async def test_anthropic_client_with_openais_base_url_is_told(
 
 
 async def test_name_a_key_may_not_use_is_told_as_unknown(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """And of a model or personality that a key may not use it learns nothing."""
     personalities = {"pirate": "Arr.", "poet": "Oh."}
@@ -202,14 +206,16 @@ async def test_name_a_key_may_not_use_is_told_as_unknown(
             "SmolLM2-135M:prate": "pirate",
             "SmolLM2-135M:Pirate": "pirate",
         }.items():
-            for of in (running.key, key):
-                assert f"did you mean {meant!r}?" in await message(wrong, key=of)
+            with subtests.test(f"{wrong!r:.80}"):
+                for of in (running.key, key):
+                    assert f"did you mean {meant!r}?" in await message(wrong, key=of)
         assert "did you mean 'Secret-7B'?" in await message("Secret-7")
         assert "did you mean 'poet'?" in await message("SmolLM2-135M:poe")
         for wrong in ("Secret-7", "hus", "Secret-7B:nobody", "SmolLM2-135M:poe", "nothing"):
-            told = await message(wrong, key=key)
-            for secret in ("'Secret-7B'", "'hush'", "'poet'"):
-                assert secret not in told, told
+            with subtests.test(f"{wrong!r:.80}"):
+                told = await message(wrong, key=key)
+                for secret in ("'Secret-7B'", "'hush'", "'poet'"):
+                    assert secret not in told, told
         assert "did you mean" not in await message("something quite different")
         for path in ("/v1/models/", "/models/"):
             status, answer = await running.json("GET", f"{path}SmolLM2-135", key=key)

@@ -64,13 +64,16 @@ def test_request_that_is_no_object_is_blamed_without_a_place(asked: bytes) -> No
 @pytest.mark.parametrize(
     "message", ["vector::_M_default_append", "vector", "vector::reserve", "vector::_M_range_check:"]
 )
-def test_number_that_cpp_cannot_use_is_the_clients_mistake(message: str) -> None:
+def test_number_that_cpp_cannot_use_is_the_clients_mistake(
+    message: str, subtests: pytest.Subtests
+) -> None:
     for target, field in (("/v1/rerank", "top_n"), ("/v1/reranking", "top_n"), ("/detokenize", "")):
-        told = failure(target, b"{}", message)
-        assert told.status == 400
-        assert not told.fleeting
-        assert field in told.message
-        assert (told.fields["param"] or "") == field
+        with subtests.test(f"{target!r:.80}"):
+            told = failure(target, b"{}", message)
+            assert told.status == 400
+            assert not told.fleeting
+            assert field in told.message
+            assert (told.fields["param"] or "") == field
     for target in ("/v1/chat/completions", "/v1/embeddings"):
         assert failure(target, b"{}", message).status == 500
     assert failure("/v1/rerank", b"{}", "vectors are out of order").status == 500

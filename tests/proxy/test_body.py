@@ -104,19 +104,23 @@ NUMBERS = [b"1", b"1" * 40]  # of which the second takes another parser
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"k": ', b"}")])
 @pytest.mark.parametrize("before", [b"", '"\u00e4": "%s", '.encode() % (b"[{" * 5000)])
 def test_too_deep_a_body_is_refused(
-    number: bytes, opening: bytes, closing: bytes, before: bytes
+    number: bytes, opening: bytes, closing: bytes, before: bytes, subtests: pytest.Subtests
 ) -> None:
     def nested(levels: int) -> bytes:
         inner = levels - 1
         return b"".join((b"{", before, b'"a": ', opening * inner, number, closing * inner, b"}"))
 
     for levels in (10, 255, MAX_DEPTH):  # orjson writes 254
-        parsed = parse_object(nested(levels))
-        assert serialise(parsed).replace(b" ", b"").count(opening.strip()) >= levels - 1
+        with subtests.test(f"{levels!r:.80}"):
+            parsed = parse_object(nested(levels))
+            assert serialise(parsed).replace(b" ", b"").count(opening.strip()) >= levels - 1
     for levels in (MAX_DEPTH + 1, 1000, 1025, 100_000):  # orjson reads 1024
-        with pytest.raises(BadRequest, match=r"nested too deeply: at most 500 levels") as refused:
-            parse_object(nested(levels))
-        assert refused.value.code == "invalid_json"
+        with subtests.test(f"{levels!r:.80}"):
+            with pytest.raises(
+                BadRequest, match=r"nested too deeply: at most 500 levels"
+            ) as refused:
+                parse_object(nested(levels))
+            assert refused.value.code == "invalid_json"
 
 
 def test_a_key_given_twice_is_seen_at_any_depth() -> None:
@@ -131,13 +135,14 @@ def test_what_is_broken_and_shallow_is_said_to_be_broken() -> None:
         parse_object(b'{"a": "%b", "b": }' % (b"[" * 2000))
 
 
-def test_responses_are_added_without_touching_the_rest() -> None:
+def test_responses_are_added_without_touching_the_rest(subtests: pytest.Subtests) -> None:
     answer = b'{ "choices":[{"message":{"content":"a\\u00e4"}}], "x":1.0e0 }\n'
     changed = with_responses(answer, orjson.loads(answer))
     assert orjson.loads(changed)["responses"] == "a\u00e4"
     assert changed.startswith(answer[: answer.rindex(b"}")])
     for other in (b'{"error":1}', b'{"choices":[]}', b'{"choices":[{"message":null}]}', b"[]"):
-        assert with_responses(other, orjson.loads(other)) == other
+        with subtests.test(f"{other!r:.80}"):
+            assert with_responses(other, orjson.loads(other)) == other
     empty = b'{"choices":[{"message":{"content":null}}]}'
     assert orjson.loads(with_responses(empty, orjson.loads(empty)))["responses"] == ""
 

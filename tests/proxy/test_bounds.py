@@ -169,14 +169,15 @@ def test_field_that_nobody_needs_is_refused(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ignore_eos_needs_an_end(kind: str) -> None:
+def test_ignore_eos_needs_an_end(kind: str, subtests: pytest.Subtests) -> None:
     bounds = Bounds(RequestSettings())
     own = {"anthropic": "max_tokens", "responses": "max_output_tokens"}.get(kind, "n_predict")
     endless: dict[str, Any]
     for endless in ({}, {own: -1}, {own: 2**32 - 1}, {own: "9"}, {"max_tokens": 5, own: -1}):
-        with pytest.raises(BadRequest, match="needs a limit") as caught:
-            bounds.answer({"ignore_eos": True, **endless}, kind, None, ends=False)
-        assert caught.value.param == "ignore_eos"
+        with subtests.test(f"{endless!r:.80}"):
+            with pytest.raises(BadRequest, match="needs a limit") as caught:
+                bounds.answer({"ignore_eos": True, **endless}, kind, None, ends=False)
+            assert caught.value.param == "ignore_eos"
     assert not bounds.answer({"ignore_eos": True, own: 5}, kind, None, ends=False)
     assert not bounds.answer({"ignore_eos": True}, kind, None, ends=True)
     assert not bounds.answer({"ignore_eos": False}, kind, None, ends=False)
@@ -185,14 +186,15 @@ def test_ignore_eos_needs_an_end(kind: str) -> None:
     assert 7 in body.values()
 
 
-def test_the_lower_limit_of_length_holds() -> None:
+def test_the_lower_limit_of_length_holds(subtests: pytest.Subtests) -> None:
     bounds = Bounds(RequestSettings(max_tokens=10))
     for of_key, most, whose in ((None, 10, "limits.request"), (5, 5, "key"), (50, 10, "request")):
-        body: dict[str, Any] = {}
-        assert bounds.answer(body, "chat", of_key, ends=False)
-        assert body == {"max_tokens": most}
-        with pytest.raises(BadRequest, match=whose):
-            bounds.answer({"max_tokens": most + 1}, "chat", of_key, ends=False)
+        with subtests.test(f"{of_key!r:.80}"):
+            body: dict[str, Any] = {}
+            assert bounds.answer(body, "chat", of_key, ends=False)
+            assert body == {"max_tokens": most}
+            with pytest.raises(BadRequest, match=whose):
+                bounds.answer({"max_tokens": most + 1}, "chat", of_key, ends=False)
 
 
 def test_ordinary_bodies_cost_next_to_nothing() -> None:

@@ -146,22 +146,24 @@ def test_a_500_for_the_clients_mistake_is_a_400(message: str, lacking: str | Non
         "[json.exception.parse_error.101] parse error",
     ],
 )
-def test_any_other_500_stays_one(message: str) -> None:
+def test_any_other_500_stays_one(message: str, subtests: pytest.Subtests) -> None:
     answer = orjson.dumps({"error": {"message": message}})
     failure = Failure.read(500, answer)
     assert failure.status == 500
     assert failure.fleeting
     # And what a proxy says, or with another status, isn't llama-server's.
     for status in (502, 503, 504):
-        said = orjson.dumps({"error": {"message": "tools param requires --jinja flag"}})
-        assert Failure.read(status, said).status == status
+        with subtests.test(f"{status!r:.80}"):
+            said = orjson.dumps({"error": {"message": "tools param requires --jinja flag"}})
+            assert Failure.read(status, said).status == status
 
 
-def test_clients_mistake_is_not_to_be_sent_again() -> None:
+def test_clients_mistake_is_not_to_be_sent_again(subtests: pytest.Subtests) -> None:
     for error in (BadRequest("x"), Unable("x")):
         assert error.headers == {"x-should-retry": "false"}
     for again in (RequestTimeout("x"), BackendError("x"), RateLimited("x")):
-        assert "x-should-retry" not in again.headers
+        with subtests.test(f"{again!r:.80}"):
+            assert "x-should-retry" not in again.headers
 
 
 def test_our_errors_have_the_shape_of_both_dialects() -> None:

@@ -156,7 +156,7 @@ def test_model_named_twice_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_field_that_comes_twice_is_refused(size: int) -> None:
+def test_field_that_comes_twice_is_refused(size: int, subtests: pytest.Subtests) -> None:
     """Before the model, behind it, and of any name, but for lists."""
     lists = part("granularities[]", b"word") + part("granularities[]", b"segment")
     pass_by(lists + MODEL + lists + FILE + END, size)
@@ -166,9 +166,10 @@ def test_field_that_comes_twice_is_refused(size: int) -> None:
         MODEL + part("stream", b"") + part("stream", b"true") + END,
         part("prompt", b"a") + MODEL + part("prompt", b"a", more='; filename="b"') + END,
     ):
-        with pytest.raises(BadRequest, match="twice") as caught:
-            pass_by(form, size)
-        assert caught.value.param in ("file", "stream", "prompt")
+        with subtests.test(f"{form!r:.80}"):
+            with pytest.raises(BadRequest, match="twice") as caught:
+                pass_by(form, size)
+            assert caught.value.param in ("file", "stream", "prompt")
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
@@ -205,11 +206,12 @@ def test_damaged_form_is_refused(form: bytes) -> None:
         fed(form, 100)
 
 
-def test_boundaries_are_those_of_the_rfc() -> None:
+def test_boundaries_are_those_of_the_rfc(subtests: pytest.Subtests) -> None:
     assert boundary_of("multipart/form-data; boundary=abc") == b"abc"
     assert boundary_of('Multipart/Form-Data; charset=x; boundary="a b:c"') == b"a b:c"
     for boundary in (b"abc", b"a b:c", b"--'()+_,./:=?x"):
-        assert boundary_of(content_type_of(boundary).decode()) == boundary
+        with subtests.test(f"{boundary!r:.80}"):
+            assert boundary_of(content_type_of(boundary).decode()) == boundary
     assert content_type_of(b"abc") == b"multipart/form-data; boundary=abc"
     long = "multipart/form-data; boundary=" + "a" * 201
     wrongs = ('multipart/form-data; boundary="a\\"b"', "multipart/form-data; boundary=\u00e4", long)
@@ -218,5 +220,8 @@ def test_boundaries_are_those_of_the_rfc() -> None:
             boundary_of(wrong)
         assert caught.value.status == 400
     for wrong in ("", "application/json", "text/plain; boundary=x"):
-        with pytest.raises(UnsupportedMediaType, match=r"\(multipart/form-data\)"):
+        with (
+            subtests.test(f"{wrong!r:.80}"),
+            pytest.raises(UnsupportedMediaType, match=r"\(multipart/form-data\)"),
+        ):
             boundary_of(wrong)

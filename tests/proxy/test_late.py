@@ -127,7 +127,7 @@ def test_late_system_messages_of_anthropic_are_mended() -> None:
     )
 
 
-def test_developer_counts_as_system_where_the_api_has_one() -> None:
+def test_developer_counts_as_system_where_the_api_has_one(subtests: pytest.Subtests) -> None:
     developer = said("developer", "D")
     for format_, body, first, late in (
         (CHAT, {"messages": [U]}, (), ()),
@@ -142,7 +142,8 @@ def test_developer_counts_as_system_where_the_api_has_one() -> None:
         (ANTHROPIC, {"system": [text("S")], "messages": [U, S]}, ("system",), ("system",)),
         (ANTHROPIC, {"system": "", "messages": [S, U]}, ("system",), ()),
     ):
-        assert systems(format_, body) == (first, late)
+        with subtests.test(f"{format_!r:.80}"):
+            assert systems(format_, body) == (first, late)
     body = {"messages": [developer, U, developer]}
     as_system(CHAT, body)
     assert body["messages"] == [said("system", "D"), U, said("system", "D")]

@@ -201,11 +201,12 @@ def test_a_null_is_as_good_as_nothing(chosen: tuple[str, list[tuple[Any, ...]]])
     assert not drop_nulls(body, place)
 
 
-def test_what_is_the_clients_own_stays() -> None:
+def test_what_is_the_clients_own_stays(subtests: pytest.Subtests) -> None:
     for name, (place, full) in FULL.items():
-        body = copy.deepcopy(full)
-        assert not drop_nulls(body, place), name
-        assert body == full
+        with subtests.test(f"{name!r:.80}"):
+            body = copy.deepcopy(full)
+            assert not drop_nulls(body, place), name
+            assert body == full
 
 
 @pytest.mark.parametrize("place", [CHAT, RESPONSES, ANTHROPIC, OTHER])

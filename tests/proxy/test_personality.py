@@ -144,7 +144,7 @@ def test_many_systems_take_as_long_as_they_are_many() -> None:
     assert [block["text"] for block in done["system"][-2:]] == [BILLING] * 2
 
 
-def test_what_a_body_has_is_found() -> None:
+def test_what_a_body_has_is_found(subtests: pytest.Subtests) -> None:
     call = {"role": "assistant", "content": None, "tool_calls": []}
     picture = {"role": "user", "content": [IMAGE]}
     developer = {"role": "developer", "content": "D"}
@@ -157,7 +157,8 @@ def test_what_a_body_has_is_found() -> None:
         (ANTHROPIC, [USER, picture], WITH_MEDIA),
         (ANTHROPIC, [*SYSTEM, USER], 0),
     ):
-        assert format_.check({"messages": body}) == found
+        with subtests.test(f"{format_!r:.80}"):
+            assert format_.check({"messages": body}) == found
     assert ANTHROPIC.check({"system": "S", "messages": [*SYSTEM, USER]}) == MANY_SYSTEMS
     for input_, found in (
         ("hi", 0),
@@ -166,7 +167,8 @@ def test_what_a_body_has_is_found() -> None:
         ([{"type": "reasoning"}, USER], WITH_CALLS),
         ([{"role": "user", "content": [{"type": "input_image"}]}], WITH_MEDIA),
     ):
-        assert RESPONSES.check({"instructions": "I", "input": input_}) == found
+        with subtests.test(f"{input_!r:.80}"):
+            assert RESPONSES.check({"instructions": "I", "input": input_}) == found
     assert RESPONSES.check({"input": [*SYSTEM, USER]}) == 0
 
 

@@ -37,13 +37,16 @@ CHAT = dumped(messages=[{"role": "user", "content": "hi"}])
         ("/v1/messages", "/v1/messages/count_tokens"),
     ],
 )
-def test_chats_are_counted_as_they_are(target: str, counter: str) -> None:
+def test_chats_are_counted_as_they_are(
+    target: str, counter: str, subtests: pytest.Subtests
+) -> None:
     (asked,) = questions(target, CHAT)
     assert asked == Question(counter, CHAT)
     assert answer(asked, b'{"input_tokens": 39}') == 39
     assert beside_texts(target, CHAT) == 0
     for said in (b"", b"[]", b'{"input_tokens": -1}', b'{"input_tokens": "many"}', b"{}"):
-        assert answer(asked, said) is None
+        with subtests.test(f"{said!r:.80}"):
+            assert answer(asked, said) is None
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,12 @@ NOT_FOR_CHAT = {
 }
 
 
-def test_the_table_has_every_route_of_llama_server() -> None:
+def test_the_table_has_every_route_of_llama_server(subtests: pytest.Subtests) -> None:
     have = {(route.method, route.path) for route in TABLE}
     assert len(have) == len(TABLE)
     for method, paths in LLAMA_SERVER.items():
-        assert {(method, path) for path in paths.split()} <= have
+        with subtests.test(f"{method!r:.80}"):
+            assert {(method, path) for path in paths.split()} <= have
 
 
 def test_what_is_not_for_chat_is_closed_with_a_reason() -> None:

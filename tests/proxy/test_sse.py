@@ -83,11 +83,12 @@ def test_usage_is_read_from_whole_chunks(
 
 
 @pytest.mark.parametrize("kind", [Tail, AnthropicTail])
-def test_stream_that_says_nothing_of_usage_has_none(kind: Any) -> None:
+def test_stream_that_says_nothing_of_usage_has_none(kind: Any, subtests: pytest.Subtests) -> None:
     for events in (b"", b"data: [DONE]\n\n", b"data: {broken usage\n\n", stream({"usage": 7})):
-        tail = kind()
-        tail.feed(events)
-        assert tail.usage() is None
+        with subtests.test(f"{events!r:.80}"):
+            tail = kind()
+            tail.feed(events)
+            assert tail.usage() is None
 
 
 @pytest.mark.parametrize("size", [4096, 16384, 65536])

@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.harness import (
     COMMAND,
     DEMO,
@@ -25,7 +27,7 @@ def llm_gateway(*arguments: str, cwd: Path, seconds: float = 30) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-def test_check_lists_every_problem(tmp_path: Path) -> None:
+def test_check_lists_every_problem(tmp_path: Path, subtests: pytest.Subtests) -> None:
     models = {
         "lost": {"params": {"model": "a\\b.gguf"}},
         "odd": {"params": {"model": "package:nothing/x.gguf", "instruct": True}},
@@ -42,7 +44,8 @@ def test_check_lists_every_problem(tmp_path: Path) -> None:
     code, out, err = llm_gateway("check", "--config", str(config), cwd=tmp_path)
     assert code == 1
     for key in ("port", "hots", "tls.enabled", "lost.params.model"):
-        assert key in out
+        with subtests.test(f"{key!r:.80}"):
+            assert key in out
     assert "Traceback" not in err
 
 

@@ -41,7 +41,9 @@ def test_system_unit_is_the_shipped_one() -> None:
     assert text.endswith(shipped[shipped.index("[Unit]") :])
 
 
-def test_user_unit_names_the_users_own_places_and_no_privilege_of_root() -> None:
+def test_user_unit_names_the_users_own_places_and_no_privilege_of_root(
+    subtests: pytest.Subtests,
+) -> None:
     places = of_user(Path("/home/me"), {})
     text = units.service(skeleton(f"systemd/{UNIT}").read_text(), places)
 
@@ -51,7 +53,8 @@ def test_user_unit_names_the_users_own_places_and_no_privilege_of_root() -> None
     ) in text
     assert "WantedBy=default.target" in text
     for left in ("/etc/", "/var/", "/opt/", "User=", "Capabilit", "Device", "Protect"):
-        assert left not in text
+        with subtests.test(f"{left!r:.80}"):
+            assert left not in text
 
 
 @pytest.mark.parametrize(

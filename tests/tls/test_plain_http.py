@@ -18,7 +18,11 @@ from tests.wire import CHAT, connected, counted, post, still_serves, with_tls
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/", "/v1/models"])
 async def test_it_says_https(
-    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+    make_gateway: MakeGateway,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    subtests: pytest.Subtests,
 ) -> None:
     caplog.set_level("INFO", "gateway.access")
     tls, trusting = with_tls(tmp_path)
@@ -29,18 +33,19 @@ async def test_it_says_https(
             (post(running, CHAT * 10_000).replace(b"/v1/chat/completions", path.encode()),),
             (f"get {path} HTTP/1.0\r\n\r\n".encode(),),
         ):
-            async with connected(running) as client:
-                for piece in pieces:
-                    client.send(piece)
-                    await asyncio.sleep(0.01)
-                status, headers, body = await client.answer()
-                assert status == 400
-                assert headers["x-request-id"] in caplog.text
-                assert headers["content-type"] == "application/json"
-                said = json.loads(body)
-                assert "https://" in said["error"]["message"]
-                assert ("type" in said) == (path == "/v1/messages")
-                assert await client.closed() == b""
+            with subtests.test(f"{pieces!r:.80}"):
+                async with connected(running) as client:
+                    for piece in pieces:
+                        client.send(piece)
+                        await asyncio.sleep(0.01)
+                    status, headers, body = await client.answer()
+                    assert status == 400
+                    assert headers["x-request-id"] in caplog.text
+                    assert headers["content-type"] == "application/json"
+                    said = json.loads(body)
+                    assert "https://" in said["error"]["message"]
+                    assert ("type" in said) == (path == "/v1/messages")
+                    assert await client.closed() == b""
         assert "secret" not in caplog.text
         await counted(running, 0)
         await still_serves(running, ssl=trusting)
@@ -61,7 +66,7 @@ async def test_official_clients_show_it(make_gateway: MakeGateway, tmp_path: Pat
 
 
 async def test_plain_request_without_end_is_given_up(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     tls, trusting = with_tls(tmp_path)
     limits = {"handshake_timeout": "500ms"}
@@ -74,9 +79,10 @@ async def test_plain_request_without_end_is_given_up(
             b"\x16",
             b"\x80\x2e\x01\x00\x02",
         ):
-            async with connected(running) as client:
-                client.send(start)
-                assert b"HTTP" not in await client.closed()
+            with subtests.test(f"{start!r:.80}"):
+                async with connected(running) as client:
+                    client.send(start)
+                    assert b"HTTP" not in await client.closed()
         async with connected(running) as client:  # nor in sending
             client.send(b"GET / HTTP/1.1\r\n\r\n")
             assert (await client.answer())[0] == 400

@@ -64,12 +64,13 @@ def test_a_read_that_is_a_whole_chunk_goes_on_as_it_came() -> None:
     assert (played.body, played.end) == (b"".join(EVENTS), "reusable")
 
 
-def test_the_last_two_are_kept_for_their_usage() -> None:
+def test_the_last_two_are_kept_for_their_usage(subtests: pytest.Subtests) -> None:
     """Some servers end a stream with an event of some length, behind the one with the usage."""
     chunks = framed(*EVENTS)
     for end in ([DONE + b"0\r\n\r\n"], [DONE, b"0\r\n\r\n"], [b"0\r\n\r\n"], [b"oops"]):
-        played = Passed([CHUNKED, *chunks, *chunks, *end], eof=False)
-        assert played.kept[-2:] == chunks[-2:]
+        with subtests.test(f"{end!r:.80}"):
+            played = Passed([CHUNKED, *chunks, *chunks, *end], eof=False)
+            assert played.kept[-2:] == chunks[-2:]
     played = Passed([CHUNKED, *chunks, *chunks], eof=False)
     played.forwarder.flush()
     played.forwarder.flush()
@@ -77,7 +78,7 @@ def test_the_last_two_are_kept_for_their_usage() -> None:
     assert played.kept.count(chunks[-1]) == 1
 
 
-def test_reads_that_are_no_whole_chunk_are_parsed() -> None:
+def test_reads_that_are_no_whole_chunk_are_parsed(subtests: pytest.Subtests) -> None:
     first, second, third, *_ = framed(*EVENTS)
     for pieces in (
         [first + second, third],
@@ -86,9 +87,10 @@ def test_reads_that_are_no_whole_chunk_are_parsed() -> None:
         [first, second[:-1], second[-1:] + third],
         [first + b"0\r\nTrailer: x\r\n\r\n"],
     ):
-        played = Passed([CHUNKED, *pieces], eof=False)
-        plain = Played([CHUNKED, *pieces], eof=False)
-        assert played.seen == plain.seen
+        with subtests.test(f"{pieces!r:.80}"):
+            played = Passed([CHUNKED, *pieces], eof=False)
+            plain = Played([CHUNKED, *pieces], eof=False)
+            assert played.seen == plain.seen
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,16 @@ def test_an_answer_that_breaks_off_is_never_a_clean_end(heads: HeadCache) -> Non
         assert Played([raw[: at // 2], raw[at // 2 : at]], eof=True, heads=heads).end == "lost"
 
 
-def test_more_than_the_answer_is_not_for_the_pool(heads: HeadCache) -> None:
+def test_more_than_the_answer_is_not_for_the_pool(
+    heads: HeadCache, subtests: pytest.Subtests
+) -> None:
     raw = sized(b"hello")
     Played([raw], eof=False, heads=heads)
     head, body = raw[:-5], raw[-5:]
     for pieces in ([raw + b"x"], [head, body + b"x"], [head, body[:2], body[2:] + b"HTTP"]):
-        played = Played(pieces, eof=False, heads=heads)
-        assert (played.body, played.end) == (b"hello", "closed")
+        with subtests.test(f"{pieces!r:.80}"):
+            played = Played(pieces, eof=False, heads=heads)
+            assert (played.body, played.end) == (b"hello", "closed")
 
 
 def test_answer_without_a_body_leaves_the_connection_reusable(heads: HeadCache) -> None:
@@ -124,21 +127,22 @@ def test_answer_without_a_body_leaves_the_connection_reusable(heads: HeadCache) 
         assert (played.body, played.end) == (b"", "closed")
 
 
-def test_one_answer_after_the_other_on_one_connection() -> None:
+def test_one_answer_after_the_other_on_one_connection(subtests: pytest.Subtests) -> None:
     reader = Played([], eof=False).reader
     other = (b"Server: llama.cpp", b"Content-Type: text/plain")
     bodies = (b"one", b"two", b"", b"four and more", b"a" * 12, b"b" * 99, b"c" * 100, b"d")
     for lines in (JSON, other, JSON, other):
-        for body in bodies:
-            played = Played([], eof=False)
-            reader.expect(played, played, False)
-            for piece in (sized(body, *lines)[:-1], sized(body, *lines)[-1:]):
-                if played.end is None:
-                    reader.feed(piece)
-            assert (played.body, played.end) == (body, "reusable")
-            assert played.head is not None
-            assert played.head.length == len(body)
-            assert played.head.headers[1][1] == lines[1].partition(b": ")[2]
+        with subtests.test(f"{lines!r:.80}"):
+            for body in bodies:
+                played = Played([], eof=False)
+                reader.expect(played, played, False)
+                for piece in (sized(body, *lines)[:-1], sized(body, *lines)[-1:]):
+                    if played.end is None:
+                        reader.feed(piece)
+                assert (played.body, played.end) == (body, "reusable")
+                assert played.head is not None
+                assert played.head.length == len(body)
+                assert played.head.headers[1][1] == lines[1].partition(b": ")[2]
 
 
 def test_one_that_closes_is_known_as_one_that_closes(heads: HeadCache) -> None:

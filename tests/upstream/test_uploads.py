@@ -118,7 +118,7 @@ async def test_answer_before_the_upload_is_over_is_taken(
 
 
 async def test_upload_whose_source_fails_is_a_400(
-    backend: Any, pool_of: MakePool, recorder: Any, get: Any
+    backend: Any, pool_of: MakePool, recorder: Any, get: Any, subtests: pytest.Subtests
 ) -> None:
     closed = asyncio.Queue[int]()
 
@@ -142,13 +142,14 @@ async def test_upload_whose_source_fails_is_a_400(
         (pieces(), 5, "shorter"),
         (pieces(), 3, "longer"),
     ]:
-        sink = recorder()
-        await pool.send(UpstreamRequest("POST", "/", body=body, body_length=length), sink)
-        with pytest.raises(UploadFailed) as caught:
-            await sink.answer()
-        assert caught.value.status == 400
-        assert message in str(caught.value.__cause__)
-        await closed.get()
+        with subtests.test(f"{body!r:.80}"):
+            sink = recorder()
+            await pool.send(UpstreamRequest("POST", "/", body=body, body_length=length), sink)
+            with pytest.raises(UploadFailed) as caught:
+                await sink.answer()
+            assert caught.value.status == 400
+            assert message in str(caught.value.__cause__)
+            await closed.get()
     assert await get(pool) == (200, b"ok")
 
 

@@ -82,7 +82,7 @@ async def test_who_does_not_read_costs_little(
             writer.transport.abort()
 
 
-async def test_nothing_else_is_open(make_gateway: MakeGateway) -> None:
+async def test_nothing_else_is_open(make_gateway: MakeGateway, subtests: pytest.Subtests) -> None:
     async with make_gateway({}) as running:
         for method, path, key, expected in (
             ("GET", "/", None, (401, "invalid_api_key")),
@@ -93,8 +93,9 @@ async def test_nothing_else_is_open(make_gateway: MakeGateway) -> None:
             ("POST", "/", running.key, (405, "method_not_allowed")),
             ("GET", "/", "llmgw_wrong", (401, "invalid_api_key")),
         ):
-            status, answer = await running.json(method, path, key=key)
-            assert (status, answer["error"]["code"]) == expected, (method, path)
+            with subtests.test(f"{method!r:.80}"):
+                status, answer = await running.json(method, path, key=key)
+                assert (status, answer["error"]["code"]) == expected, (method, path)
         rebound = {**HTML, "Host": "evil.example"}
         status, answer = await running.json("GET", "/", key=None, headers=rebound)
         assert (status, answer["error"]["code"]) == (421, "host_not_allowed")
@@ -113,13 +114,16 @@ async def test_page_that_was_never_built_says_how_to_build_it(
             assert response.status == 404
 
 
-async def test_page_may_be_switched_off(make_gateway: MakeGateway) -> None:
+async def test_page_may_be_switched_off(
+    make_gateway: MakeGateway, subtests: pytest.Subtests
+) -> None:
     async with make_gateway({}, page=False) as running:
         for path in ("/", "/assets/a.js", "/favicon.ico", "/sw.js"):
-            async with running.request("GET", path, key=None, headers=HTML) as response:
-                assert (response.status, response.content_type) == (401, "application/json")
-            status, answer = await running.json("GET", path, headers=HTML)
-            assert (status, answer["error"]["code"]) == (404, "route_not_found")
+            with subtests.test(f"{path!r:.80}"):
+                async with running.request("GET", path, key=None, headers=HTML) as response:
+                    assert (response.status, response.content_type) == (401, "application/json")
+                status, answer = await running.json("GET", path, headers=HTML)
+                assert (status, answer["error"]["code"]) == (404, "route_not_found")
 
 
 def test_hosted_elsewhere_it_has_the_same_headers() -> None:

@@ -112,14 +112,16 @@ async def test_change_holds_from_the_next_request_on(ring: KeyRing, file: Path) 
         assert await store.list_keys() == list(ring.records)
 
 
-async def test_a_change_that_is_refused_changes_nothing(ring: KeyRing) -> None:
+async def test_a_change_that_is_refused_changes_nothing(
+    ring: KeyRing, subtests: pytest.Subtests
+) -> None:
     record, _ = await ring.create("phone", admin=True, personalities=["p"], default_personality="p")
     for changes in (
         {"name": "good", "limits": {"rpm": -1}},
         {"personalities": ["q"]},  # not with that default
         {"admin": False},  # the last one
     ):
-        with pytest.raises(BadRequest):
+        with subtests.test(f"{changes!r:.80}"), pytest.raises(BadRequest):
             await ring.change(record.id, changes)
     assert ring.records == (record,)
     with pytest.raises(NotFound):

@@ -142,7 +142,9 @@ async def test_wrong_keys_are_refused_without_repeating_them(ring: KeyRing, pres
         assert presented not in str(caught.value.body())
 
 
-async def test_wrong_key_is_told_what_is_wrong_with_it(ring: KeyRing) -> None:
+async def test_wrong_key_is_told_what_is_wrong_with_it(
+    ring: KeyRing, subtests: pytest.Subtests
+) -> None:
     _, key = await ring.create("phone")
     for wrong, said in {
         new_key(): "not known",
@@ -150,7 +152,7 @@ async def test_wrong_key_is_told_what_is_wrong_with_it(ring: KeyRing) -> None:
         key.swapcase(): "not known",
         f" {key}": "not known",
     }.items():
-        with pytest.raises(Unauthorized, match=said):
+        with subtests.test(f"{wrong!r:.80}"), pytest.raises(Unauthorized, match=said):
             ring.lookup.find(wrong, 0)
     # The digest of a key, found in a stolen database, is no key.
     with pytest.raises(Unauthorized):

@@ -14,7 +14,9 @@ OLD = """{"3f9a8b7c6d5e4f3a": {"name": "phone", "description": "Bob's"},
           "secret": {"name": "tv"}}"""
 
 
-async def test_old_keys_go_on_working(ring: KeyRing, tmp_path: Path) -> None:
+async def test_old_keys_go_on_working(
+    ring: KeyRing, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     path = tmp_path / "authKeys.json"
     path.write_text(OLD)
     report = await ring.import_legacy(path)
@@ -33,8 +35,9 @@ async def test_old_keys_go_on_working(ring: KeyRing, tmp_path: Path) -> None:
         "b1946ac92492d234": "web",
         "secret": "tv",
     }.items():
-        assert ring.lookup.find(key, time.time()).name == name
-        assert key not in repr(report)
+        with subtests.test(f"{key!r:.80}"):
+            assert ring.lookup.find(key, time.time()).name == name
+            assert key not in repr(report)
     assert ["6 characters" in warning for warning in report.warnings] == [True]
 
 

@@ -94,14 +94,15 @@ async def test_the_rest_of_the_file_stays_as_it_is(box: Box) -> None:
     assert box.file.stat().st_ino == before.st_ino
 
 
-async def test_an_entry_may_have_any_name(box: Box) -> None:
+async def test_an_entry_may_have_any_name(box: Box, subtests: pytest.Subtests) -> None:
     for name in ("a/b", "a%2Fb", "x:7b", "größe", "a b?c#d", "100%", "x/log", "first.params", "."):
-        entry = {"params": {"model": "a.gguf"}}
-        assert (await box.ask("PUT", name, entry))[:2] == (201, entry), name
-        assert box.known == ["first", "second", name]
-        assert (await box.ask("GET", name))[:2] == (200, entry), name
-        assert (await box.ask("PATCH", name, {"pinned": True}))[0] == 200
-        assert (await box.ask("DELETE", name))[0] == 204
+        with subtests.test(f"{name!r:.80}"):
+            entry = {"params": {"model": "a.gguf"}}
+            assert (await box.ask("PUT", name, entry))[:2] == (201, entry), name
+            assert box.known == ["first", "second", name]
+            assert (await box.ask("GET", name))[:2] == (200, entry), name
+            assert (await box.ask("PATCH", name, {"pinned": True}))[0] == 200
+            assert (await box.ask("DELETE", name))[0] == 204
 
 
 async def test_slashes_of_a_name_may_stand_as_they_are(box: Box) -> None:
@@ -129,13 +130,14 @@ async def test_a_loaded_model_is_drained_and_comes_back_as_the_new_one(
         assert backend.spec.ctx_size == 777
 
 
-async def test_only_administrators_may_change_entries(box: Box) -> None:
+async def test_only_administrators_may_change_entries(box: Box, subtests: pytest.Subtests) -> None:
     assert box.running.gateway.ring is not None
     _, key = await box.running.gateway.ring.create("phone", "")
     for method in ("GET", "PUT", "PATCH", "DELETE"):
-        for given, status in ((None, 401), (key, 403)):
-            answer = await box.running.json(method, "/admin/models/first", json={}, key=given)
-            assert answer[0] == status
+        with subtests.test(f"{method!r:.80}"):
+            for given, status in ((None, 401), (key, 403)):
+                answer = await box.running.json(method, "/admin/models/first", json={}, key=given)
+                assert answer[0] == status
     assert box.file.read_text() == TEXT
 
 
@@ -164,7 +166,9 @@ async def test_writers_of_other_entries_lose_nothing(box: Box) -> None:
     assert {*box.known} == {*box.entries}
 
 
-async def test_a_write_is_made_only_if_its_conditions_hold(box: Box) -> None:
+async def test_a_write_is_made_only_if_its_conditions_hold(
+    box: Box, subtests: pytest.Subtests
+) -> None:
     _, _, etag = await box.ask("GET", "first")
     entry = {"params": {"model": "a.gguf"}}
     for method, name, headers in (
@@ -177,8 +181,9 @@ async def test_a_write_is_made_only_if_its_conditions_hold(box: Box) -> None:
         ("PATCH", "first", {"If_None_Match": str(etag)}),
         ("DELETE", "first", {"If_Match": '"other"'}),
     ):
-        status, error = await box.refused(method, name, entry, **headers)
-        assert (status, error["code"]) == (412, "changed_meanwhile"), (method, name, headers)
+        with subtests.test(f"{method!r:.80}"):
+            status, error = await box.refused(method, name, entry, **headers)
+            assert (status, error["code"]) == (412, "changed_meanwhile"), (method, name, headers)
     assert (await box.ask("PUT", "new", entry, If_None_Match="*"))[0] == 201
     assert (await box.ask("PATCH", "first", {}, If_Match=f'"x", {etag}'))[0] == 200
     # Written by hand meanwhile: the entry that was read, and then another one.

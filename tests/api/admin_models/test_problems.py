@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.api.admin_models.box import LOCAL, Box
 
 
@@ -39,7 +41,7 @@ async def test_all_problems_of_an_entry_are_told_at_once(box: Box) -> None:
     assert all(problem["message"] in error["message"] for problem in error["problems"])
 
 
-async def test_numbers_of_any_size_break_no_answer(box: Box) -> None:
+async def test_numbers_of_any_size_break_no_answer(box: Box, subtests: pytest.Subtests) -> None:
     """Where they are only passed on; where they aren't, none breaks an answer."""
     body = {
         **LOCAL,
@@ -56,7 +58,8 @@ async def test_numbers_of_any_size_break_no_answer(box: Box) -> None:
     for change in ({"memory": "99999999999999GiB"}, {"params": {"ctxSize": 10**20}}):
         assert (await box.refused("PATCH", "new", change))[0] == 422
     for route in ("/admin/models", "/admin/status", "/v1/models"):
-        assert (await box.running.json("GET", route))[0] == 200
+        with subtests.test(f"{route!r:.80}"):
+            assert (await box.running.json("GET", route))[0] == 200
 
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -71,17 +74,21 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-async def test_entry_that_would_not_be_served_is_refused(box: Box) -> None:
+async def test_entry_that_would_not_be_served_is_refused(
+    box: Box, subtests: pytest.Subtests
+) -> None:
     for name, body, key in WRONG:
-        status, error = await box.refused("PUT", name, body)
-        assert (status, [problem["key"] for problem in error["problems"]]) == (422, [key]), body
+        with subtests.test(f"{name!r:.80}"):
+            status, error = await box.refused("PUT", name, body)
+            assert (status, [problem["key"] for problem in error["problems"]]) == (422, [key]), body
 
 
-async def test_body_that_is_no_entry_is_refused(box: Box) -> None:
+async def test_body_that_is_no_entry_is_refused(box: Box, subtests: pytest.Subtests) -> None:
     for data in (b"", b"[]", b"{", b'{"params": {"model": "\\ud800"}}', b'"x"'):
-        for method in ("PUT", "PATCH"):
-            status, answer = await box.running.json(method, "/admin/models/first", data=data)
-            assert status in (400, 422), answer
+        with subtests.test(f"{data!r:.80}"):
+            for method in ("PUT", "PATCH"):
+                status, answer = await box.running.json(method, "/admin/models/first", data=data)
+                assert status in (400, 422), answer
     deep = b'{"setParams": {"x": ' + b"[" * 400 + b"]" * 400 + b"}}"
     status, answer = await box.running.json("PATCH", "/admin/models/first", data=deep)
     assert status in (200, 400, 422), answer

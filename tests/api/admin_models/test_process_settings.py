@@ -57,29 +57,40 @@ def links(storage: Path) -> None:
 
 
 @pytest.mark.usefixtures("links")
-async def test_what_chooses_programs_or_files_is_not_for_http(box: Box) -> None:
+async def test_what_chooses_programs_or_files_is_not_for_http(
+    box: Box, subtests: pytest.Subtests
+) -> None:
     for body, field in FORBIDDEN:
-        for method, name in (("PUT", "new"), ("PUT", "second"), ("PATCH", "second")):
-            if method == "PATCH" and "url" in body:
-                body = {**body, "params": None, "personalities": None}
-            status, error = await box.refused(method, name, body)
-            assert (status, error["code"], error["param"]) == (403, "process_setting", field), body
-            assert "admin.process_settings: true" in error["message"]
-            assert field in error["message"]
+        with subtests.test(f"{body!r:.80}"):
+            for method, name in (("PUT", "new"), ("PUT", "second"), ("PATCH", "second")):
+                if method == "PATCH" and "url" in body:
+                    body = {**body, "params": None, "personalities": None}
+                status, error = await box.refused(method, name, body)
+                assert (status, error["code"], error["param"]) == (403, "process_setting", field), (
+                    body
+                )
+                assert "admin.process_settings: true" in error["message"]
+                assert field in error["message"]
 
 
-async def test_a_link_within_llm_storage_is_no_way_out(box: Box, storage: Path) -> None:
+async def test_a_link_within_llm_storage_is_no_way_out(
+    box: Box, storage: Path, subtests: pytest.Subtests
+) -> None:
     (storage / "inside.gguf").symlink_to(storage / "a.gguf")
     for model in ("inside.gguf", "deep\\c.gguf", "./deep//c.gguf"):
-        assert (await box.ask("PUT", "new", {"params": {"model": model}}))[0] in (200, 201)
+        with subtests.test(f"{model!r:.80}"):
+            assert (await box.ask("PUT", "new", {"params": {"model": model}}))[0] in (200, 201)
 
 
-async def test_tilde_behind_a_dot_is_no_home(box: Box, storage: Path) -> None:
+async def test_tilde_behind_a_dot_is_no_home(
+    box: Box, storage: Path, subtests: pytest.Subtests
+) -> None:
     """``./~`` is a folder below llm_storage, for the check and for the load alike."""
     for name in ("./~/x.gguf", ".\\~\\x.gguf", ".//~root/x.gguf"):
-        assert (await box.refused("PUT", "new", {"params": {"model": name}}))[0] == 422
-        assert resolve_model_path(name, storage).is_relative_to(storage)
-        assert (await box.refused("PUT", "new", {**LOCAL, "mmproj": name}))[0] == 422
+        with subtests.test(f"{name!r:.80}"):
+            assert (await box.refused("PUT", "new", {"params": {"model": name}}))[0] == 422
+            assert resolve_model_path(name, storage).is_relative_to(storage)
+            assert (await box.refused("PUT", "new", {**LOCAL, "mmproj": name}))[0] == 422
     (storage / "~").mkdir()
     shutil.copy(storage / "a.gguf", storage / "~/x.gguf")
     assert (await box.ask("PUT", "new", {"params": {"model": "./~/x.gguf"}}))[0] == 201
@@ -101,25 +112,28 @@ SET: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_what_stands_there_may_stay(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_stands_there_may_stay(
+    box: Box, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests
+) -> None:
     """And isn't told, nor lost when what was told comes back."""
     caplog.set_level("DEBUG")
     box.write(json.dumps(SET, indent=2))
     answers = []
     for name, entry in SET.items():
-        status, shown, etag = await box.ask("GET", name)
-        assert status == 200
-        answers.append(shown)
-        assert (await box.ask("PUT", name, shown, If_Match=str(etag)))[0] == 200
-        assert box.entries[name] == entry
-        status, shown, _ = await box.ask("PUT", name, {**shown, "description": "changed"})
-        assert status == 200
-        assert box.entries[name] == {**entry, "description": "changed"}
-        answers.append(shown)
-        status, shown, _ = await box.ask("PATCH", name, {"description": None, "pinned": True})
-        assert status == 200
-        assert box.entries[name] == {**entry, "pinned": True}
-        answers.append(shown)
+        with subtests.test(f"{name!r:.80}"):
+            status, shown, etag = await box.ask("GET", name)
+            assert status == 200
+            answers.append(shown)
+            assert (await box.ask("PUT", name, shown, If_Match=str(etag)))[0] == 200
+            assert box.entries[name] == entry
+            status, shown, _ = await box.ask("PUT", name, {**shown, "description": "changed"})
+            assert status == 200
+            assert box.entries[name] == {**entry, "description": "changed"}
+            answers.append(shown)
+            status, shown, _ = await box.ask("PATCH", name, {"description": None, "pinned": True})
+            assert status == 200
+            assert box.entries[name] == {**entry, "pinned": True}
+            answers.append(shown)
     assert "hunter" not in json.dumps(answers)
     assert "hunter" not in caplog.text
     assert answers[0]["env"] == {"HF_TOKEN": "***", "OTHER": "***"}
@@ -131,7 +145,9 @@ async def test_what_stands_there_may_stay(box: Box, caplog: pytest.LogCaptureFix
     assert box.entries["local"]["env"] == {"HF_TOKEN": "hf_hunter2"}
 
 
-async def test_what_stands_there_may_not_become_something_else(box: Box) -> None:
+async def test_what_stands_there_may_not_become_something_else(
+    box: Box, subtests: pytest.Subtests
+) -> None:
     box.write(json.dumps(SET))
     for name, body, field in (
         ("local", {"env": {"HF_TOKEN": "other"}}, "env.HF_TOKEN"),
@@ -144,9 +160,10 @@ async def test_what_stands_there_may_not_become_something_else(box: Box) -> None
         ("named", {"url": "https://mine.example"}, "url"),
         ("named", {"key": "env:HOME"}, "key"),
     ):
-        status, error = await box.refused("PATCH", name, body)
-        assert (status, error["param"]) == (403, field), body
-        assert "hunter" not in error["message"]
+        with subtests.test(f"{name!r:.80}"):
+            status, error = await box.refused("PATCH", name, body)
+            assert (status, error["param"]) == (403, field), body
+            assert "hunter" not in error["message"]
     body = {"url": "https://mine.example", "key": "mine", "caFile": None}
     assert (await box.ask("PATCH", "remote", body))[0] == 200
 
@@ -162,7 +179,7 @@ async def test_hidden_value_that_stands_for_nothing_is_refused(box: Box) -> None
 
 
 async def test_what_is_secret_isnt_told_in_whatever_shape(
-    box: Box, caplog: pytest.LogCaptureFixture
+    box: Box, caplog: pytest.LogCaptureFixture, subtests: pytest.Subtests
 ) -> None:
     """Nor of entries that are broken, by an answer, an error or the log."""
     told: list[Any] = []
@@ -179,10 +196,11 @@ async def test_what_is_secret_isnt_told_in_whatever_shape(
         {"extraArgs": [["--hf-token", "hunter2"]]},
         {"extraArgs": {"--hf-token": "hunter2"}},
     ):
-        box.write(json.dumps({"m": {**LOCAL, **wrong}}))
-        told.append(await box.ask("GET", "m"))
-        told.append(await box.refused("PATCH", "m", {"pinned": True}))
-        assert [one[0] for one in told[-2:]] == [200, 422]
+        with subtests.test(f"{wrong!r:.80}"):
+            box.write(json.dumps({"m": {**LOCAL, **wrong}}))
+            told.append(await box.ask("GET", "m"))
+            told.append(await box.refused("PATCH", "m", {"pinned": True}))
+            assert [one[0] for one in told[-2:]] == [200, 422]
     for misspelt in ("Env", "extraArg", "keys"):
         box.write(json.dumps({"m": {**LOCAL, misspelt: {"TOKEN": "hunter2"}}}))
         told.append(await box.refused("PATCH", "m", {"pinned": True}))

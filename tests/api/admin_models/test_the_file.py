@@ -26,14 +26,15 @@ BROKEN = (
 )
 
 
-async def test_a_broken_file_is_left_alone(box: Box) -> None:
+async def test_a_broken_file_is_left_alone(box: Box, subtests: pytest.Subtests) -> None:
     for text in BROKEN:
-        box.file.write_bytes(text)
-        entry = {"params": {"model": "a.gguf"}}
-        status, error = await box.refused("PUT", "new", entry)
-        assert (status, error["code"]) == (409, "models_file_broken")
-        assert "models.json is broken" in error["message"]
-        assert box.known == ["first", "second"]  # the last good one
+        with subtests.test(f"{text!r:.80}"):
+            box.file.write_bytes(text)
+            entry = {"params": {"model": "a.gguf"}}
+            status, error = await box.refused("PUT", "new", entry)
+            assert (status, error["code"]) == (409, "models_file_broken")
+            assert "models.json is broken" in error["message"]
+            assert box.known == ["first", "second"]  # the last good one
 
 
 async def test_the_entry_that_broke_it_can_be_mended(box: Box) -> None:
@@ -92,7 +93,9 @@ def closed(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["the file", "its folder"])
-async def test_read_only_file_is_told_and_left_alone(box: Box, what: str) -> None:
+async def test_read_only_file_is_told_and_left_alone(
+    box: Box, what: str, subtests: pytest.Subtests
+) -> None:
     """The one of a service is root's."""
     entry = {"params": {"model": "a.gguf"}}
     assert (await box.editable())["writable"] is True
@@ -101,9 +104,10 @@ async def test_read_only_file_is_told_and_left_alone(box: Box, what: str) -> Non
         assert (told["writable"], told["process_settings"]) == (False, False)
         assert "may not write" in told["reason"]
         for method, body in (("PUT", entry), ("PATCH", {"pinned": True}), ("DELETE", None)):
-            status, error = await box.refused(method, "first", body)
-            assert (status, error["code"]) == (403, "not_writable")
-            assert "models.json cannot be written: " in error["message"]
+            with subtests.test(f"{method!r:.80}"):
+                status, error = await box.refused(method, "first", body)
+                assert (status, error["code"]) == (403, "not_writable")
+                assert "models.json cannot be written: " in error["message"]
         assert (await box.ask("GET", "first"))[0] == 200
     assert (await box.ask("PATCH", "first", {"pinned": True}))[0] == 200
     assert [file.name for file in box.file.parent.glob(".models*")] == []

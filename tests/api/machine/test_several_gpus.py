@@ -80,7 +80,7 @@ async def test_one_that_is_too_big_for_a_card_spans(
 
 
 async def test_what_models_json_chooses_is_respected(
-    make_gateway: MakeGateway, tmp_path: Path, gpus: Gpus
+    make_gateway: MakeGateway, tmp_path: Path, gpus: Gpus, subtests: pytest.Subtests
 ) -> None:
     gpus(CUDA0=0, CUDA1=0)
     models = {
@@ -92,7 +92,8 @@ async def test_what_models_json_chooses_is_respected(
     async with make_gateway(models) as running:
         await hurried(running, 5)
         for name in ("a", "b", "split"):
-            assert (await running.chat(name))[0] == 200
+            with subtests.test(f"{name!r:.80}"):
+                assert (await running.chat(name))[0] == 200
         assert [s["argv"].count("--device") for s in starts(tmp_path)] == [1, 1, 0]
         # 15 and 5 on CUDA1, which leaves the least; 9 on CUDA0 and 3 there would be too much.
         assert status(running, "split").devices == ("CUDA0", "CUDA1")

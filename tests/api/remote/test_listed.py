@@ -110,7 +110,7 @@ def check(tmp_path: Path, models: Any, capsys: Any) -> tuple[int, str, str]:
 
 
 def test_check_finds_everything_at_once(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     models = {
@@ -124,7 +124,8 @@ def test_check_finds_everything_at_once(
         "a.caFile: the file /nowhere/ca.pem of CAs: No such file or directory",
         f"b.key: the file {tmp_path / 'no-key'} cannot be read: No such file or directory",
     ):
-        assert says in out
+        with subtests.test(f"{says!r:.80}"):
+            assert says in out
     assert "llama_server" not in out
 
 

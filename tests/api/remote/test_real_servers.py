@@ -54,7 +54,7 @@ def llama_server(tiny_model: Path) -> Any:
 
 
 async def test_a_real_llama_server_elsewhere_answers(
-    make_gateway: MakeGateway, llama_server: str
+    make_gateway: MakeGateway, llama_server: str, subtests: pytest.Subtests
 ) -> None:
     models = {"m": {"url": llama_server, "modelName": "tiny", "personalities": {"p": "Be brief."}}}
     async with make_gateway(models) as running:
@@ -96,12 +96,13 @@ async def test_a_real_llama_server_elsewhere_answers(
             (CHAT, {"messages": [{"content": "x"}]}, "`messages[0].role`"),
             (CHAT, {"messages": [USER], "tools": [{"type": "function"}]}, "function"),
         ):
-            async with running.request("POST", path, json={"model": "m", **body}) as response:
-                answer = await response.json()
-                assert response.status == 400
-                assert response.headers["x-should-retry"] == "false"
-            assert said in answer["error"]["message"]
-            assert "models.json" not in answer["error"]["message"]
+            with subtests.test(f"{path!r:.80}"):
+                async with running.request("POST", path, json={"model": "m", **body}) as response:
+                    answer = await response.json()
+                    assert response.status == 400
+                    assert response.headers["x-should-retry"] == "false"
+                assert said in answer["error"]["message"]
+                assert "models.json" not in answer["error"]["message"]
         assert await running.json("GET", "/chat/errors") == before
         (model,) = running.gateway.scheduler.status()
         assert (model.state, model.servers[0].up) == (State.READY, True)

@@ -174,7 +174,9 @@ async def test_a_thousand_statuses_are_few(running: Running) -> None:
     assert (again["ended"], again["problem"]) == (seen["ended"], None)
 
 
-async def test_filters_and_pages_cover_memory_and_store(running: Running) -> None:
+async def test_filters_and_pages_cover_memory_and_store(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     accounting = running.gateway.accounting
     at = accounting.wall() - 1000
     for number in range(RECENT + 100):
@@ -194,13 +196,14 @@ async def test_filters_and_pages_cover_memory_and_store(running: Running) -> Non
         ("key=k_1", 300),
         ("key=anonymous", 0),
     ):
-        found: list[Any] = []
-        cursor = ""
-        while cursor is not None:
-            seen = await look(running, f"?{query}&limit=40{cursor}")
-            found += seen["ended"]
-            cursor = f"&cursor={seen['next']}" if seen["next"] else None
-        assert len(found) == expected, query
+        with subtests.test(f"{query!r:.80}"):
+            found: list[Any] = []
+            cursor = ""
+            while cursor is not None:
+                seen = await look(running, f"?{query}&limit=40{cursor}")
+                found += seen["ended"]
+                cursor = f"&cursor={seen['next']}" if seen["next"] else None
+            assert len(found) == expected, query
     assert seen["lost"] == 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.scope import Scope
 from tests.api.routes.recorded import RECORDER, USER, model
@@ -19,7 +21,9 @@ OVERFLOW = {
 }
 
 
-async def test_errors_have_the_shape_of_each_api(make_gateway: MakeGateway, tmp_path: Path) -> None:
+async def test_errors_have_the_shape_of_each_api(
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     answers = {
         path: [400, {"error": OVERFLOW}]
         for path in ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens")
@@ -48,9 +52,10 @@ async def test_errors_have_the_shape_of_each_api(make_gateway: MakeGateway, tmp_
                 ({"model": "m"}, running.key, (400, "invalid_request_error")),
                 ({}, "wrong", (401, "authentication_error")),
             ):
-                status, answer = await running.json("POST", path, json=body, key=key)
-                assert (status, answer["error"]["type"]) == expected
-                assert answer["type"] == "error"
+                with subtests.test(f"{body!r:.80}"):
+                    status, answer = await running.json("POST", path, json=body, key=key)
+                    assert (status, answer["error"]["type"]) == expected
+                    assert answer["type"] == "error"
         status, answer = await running.json("POST", "/v1/embeddings", json={"model": "m"})
         assert (status, answer["error"]["message"]) == (501, "no")
         status, answer = await running.json("POST", "/tokenize", json={"model": "m"})
@@ -67,7 +72,9 @@ async def test_streams_are_counted_by_what_they_say_of_usage(running: Running) -
         assert usage[:3] == expected
 
 
-async def test_query_that_names_another_model_than_the_body_is_refused(running: Running) -> None:
+async def test_query_that_names_another_model_than_the_body_is_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     message = {"messages": [{"role": "user", "content": "hi"}]}
     routes = [
         route.path
@@ -76,10 +83,11 @@ async def test_query_that_names_another_model_than_the_body_is_refused(running: 
         and not route.refused
     ]
     for path in ("/loadModel", "/models/load", *routes):
-        for body in ({"model": "org/m", **message}, message):
-            status, answer = await running.json("POST", f"{path}?model=m", json=body)
-            assert status == 400, path
-            assert "?model=" in answer["error"]["message"]
+        with subtests.test(f"{path!r:.80}"):
+            for body in ({"model": "org/m", **message}, message):
+                status, answer = await running.json("POST", f"{path}?model=m", json=body)
+                assert status == 400, path
+                assert "?model=" in answer["error"]["message"]
     for path in ("/v1/chat/completions", "/loadModel"):
         status, _ = await running.json("POST", f"{path}?model=m", json={"model": "m", **message})
         assert status == 200, path

@@ -84,7 +84,9 @@ async def test_a_form_is_not_collected(running: Running, recorded: Recorded) -> 
     assert AUDIO in recorded.last["body"].encode("latin-1")
 
 
-async def test_form_that_two_readers_read_differently_is_refused(running: Running) -> None:
+async def test_form_that_two_readers_read_differently_is_refused(
+    running: Running, subtests: pytest.Subtests
+) -> None:
     path = "/v1/audio/transcriptions"
     model_, file, other = ("model", "m"), ("f", AUDIO), ("model", "n")
     for fields, query, param in (
@@ -97,8 +99,9 @@ async def test_form_that_two_readers_read_differently_is_refused(running: Runnin
         ((("response_format", "json"), file, ("response_format", "text")), "?model=m", None),
         ((file,), "?model=m&model=m", "model"),
     ):
-        status, answer = await running.json("POST", path + query, data=form(*fields))
-        assert (status, answer["error"]["param"]) == (400, param or "response_format"), fields
+        with subtests.test(f"{fields!r:.80}"):
+            status, answer = await running.json("POST", path + query, data=form(*fields))
+            assert (status, answer["error"]["param"]) == (400, param or "response_format"), fields
     headers = {"X-Model": "n"}
     status, answer = await running.json("POST", f"{path}?model=m", data=form(file), headers=headers)
     assert (status, answer["error"]["param"]) == (400, "model")

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from yarl import URL
 
 from gateway.proxy.routes import TABLE, ModelIn
@@ -88,7 +89,7 @@ async def test_defaults_and_fixed_fields_reach_the_body(
 
 
 async def test_completions_take_a_personality_only_if_asked(
-    running: Running, recorded: Recorded
+    running: Running, recorded: Recorded, subtests: pytest.Subtests
 ) -> None:
     await running.json("POST", "/loadModel", json={"model": "m", "personality": "teacher"})
     body = {"model": "m", "prompt": ["a", "b"], "stream": False}
@@ -100,16 +101,19 @@ async def test_completions_take_a_personality_only_if_asked(
     templates = [r for r in recorded() if r["target"] == "/apply-template"]
     assert len(templates) == 2
     for prompt in ([1, 2], ["a", 1], [], None, {"prompt_string": "x"}):
-        status, answer = await running.json(
-            "POST", "/completion", json={"model": "m:teacher", "prompt": prompt}
-        )
-        assert (status, answer["error"]["param"]) == (400, "prompt")
+        with subtests.test(f"{prompt!r:.80}"):
+            status, answer = await running.json(
+                "POST", "/completion", json={"model": "m:teacher", "prompt": prompt}
+            )
+            assert (status, answer["error"]["param"]) == (400, "prompt")
     # What /loadModel chose goes into conversations.
     await running.chat("m")
     assert recorded.body["messages"][0]["content"] == TEACHER
 
 
-async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Recorded) -> None:
+async def test_nothing_is_fetched_from_elsewhere(
+    running: Running, recorded: Recorded, subtests: pytest.Subtests
+) -> None:
     url = "http://127.0.0.1:9/x.png"
     image = {"type": "image_url", "image_url": {"url": url}}
     source = {"type": "image", "source": {"type": "url", "url": url}}
@@ -120,9 +124,10 @@ async def test_nothing_is_fetched_from_elsewhere(running: Running, recorded: Rec
         ("/v1/embeddings", {"input": [{"content": [image]}]}),
         ("/completion", {"prompt": {"prompt_string": "x", "multimodal_data": [url]}}),
     ):
-        status, answer = await running.json("POST", path, json={"model": "m", **body})
-        assert status == 400
-        assert "data:" in answer["error"]["message"]
+        with subtests.test(f"{path!r:.80}"):
+            status, answer = await running.json("POST", path, json={"model": "m", **body})
+            assert status == 400
+            assert "data:" in answer["error"]["message"]
     assert not recorded()
 
 
@@ -151,13 +156,16 @@ async def test_pictures_that_came_along_arrive(running: Running, recorded: Recor
     assert recorded.body["messages"] == messages
 
 
-async def test_each_get_route_asks_the_model_it_names(running: Running, recorded: Recorded) -> None:
+async def test_each_get_route_asks_the_model_it_names(
+    running: Running, recorded: Recorded, subtests: pytest.Subtests
+) -> None:
     key = await chat_key(running)
     status, props = await running.json("GET", "/props", key=key)
     assert (status, props["role"]) == (200, "router")
     for path in ("/props", "/lora-adapters", "/slots"):
-        status, answer = await running.json("GET", f"{path}?model=m:teacher")
-        assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
+        with subtests.test(f"{path!r:.80}"):
+            status, answer = await running.json("GET", f"{path}?model=m:teacher")
+            assert (status, answer["error"]["code"]) == (400, "model_not_loaded")
     assert not recorded()
     secret = "/secret/folder/"
     status, props = await running.json("GET", "/props?autoload=true&model=org/m&x=%20y")
@@ -177,23 +185,25 @@ async def test_each_get_route_asks_the_model_it_names(running: Running, recorded
 
 
 async def test_administrators_routes_are_refused_to_others(
-    running: Running, recorded: Recorded
+    running: Running, recorded: Recorded, subtests: pytest.Subtests
 ) -> None:
     key = await chat_key(running)
     await running.chat("m")
     for path in ("/props", "/lora-adapters", "/slots/0"):
-        url = f"{path}?model=m&action=erase"
-        assert (await running.json("POST", url, json=[{"id": 0}], key=key))[0] == 403
-        assert (await running.json("POST", url, json=[{"id": 0}]))[0] == 200
-        assert recorded.last["target"] == url
-        assert recorded.body == [{"id": 0}]
+        with subtests.test(f"{path!r:.80}"):
+            url = f"{path}?model=m&action=erase"
+            assert (await running.json("POST", url, json=[{"id": 0}], key=key))[0] == 403
+            assert (await running.json("POST", url, json=[{"id": 0}]))[0] == 200
+            assert recorded.last["target"] == url
+            assert recorded.body == [{"id": 0}]
     for action in ("save", "restore", "%73ave"):
-        status, answer = await running.json("POST", f"/slots/0?model=m&action={action}")
-        assert (status, answer["error"]["code"]) == (403, "route_refused")
+        with subtests.test(f"{action!r:.80}"):
+            status, answer = await running.json("POST", f"/slots/0?model=m&action={action}")
+            assert (status, answer["error"]["code"]) == (403, "route_refused")
 
 
 async def test_refused_route_is_refused_however_it_is_written(
-    running: Running, recorded: Recorded
+    running: Running, recorded: Recorded, subtests: pytest.Subtests
 ) -> None:
     refused = [r for r in TABLE if r.refused]
     assert {r.path for r in refused} > {"/tools", "/cors-proxy", "/v1/stream"}
@@ -206,12 +216,13 @@ async def test_refused_route_is_refused_however_it_is_written(
         status, _ = await running.json(route.method, f"/upstream/m{path}")
         assert status == 403
     for path in ("//tools", "/x/../tools", "/%74ools", "/./cors-proxy", "/slots/0?action=save"):
-        assert (await running.json("POST", f"/upstream/m{path}"))[0] == 403, path
+        with subtests.test(f"{path!r:.80}"):
+            assert (await running.json("POST", f"/upstream/m{path}"))[0] == 403, path
     assert not recorded()
 
 
 async def test_upstream_is_for_administrators_and_passes_all(
-    running: Running, recorded: Recorded
+    running: Running, recorded: Recorded, subtests: pytest.Subtests
 ) -> None:
     key = await chat_key(running)
     assert (await running.json("GET", "/upstream/m/slots", key=key))[0] == 403
@@ -224,22 +235,26 @@ async def test_upstream_is_for_administrators_and_passes_all(
         ("/upstream/org%2fm:teacher/a", "/a"),
         (f"/upstream/m/a?authKey={running.key}&b=1", "/a?b=1"),
     ):
-        async with running.session.get(
-            URL(running.url + path, encoded=True),
-            headers={"Authorization": f"Bearer {running.key}"},
-        ) as response:
-            assert response.status == 200
-            assert response.headers["X-Gateway-Model"] == "m"
-        assert recorded.last["target"] == target
+        with subtests.test(f"{path!r:.80}"):
+            async with running.session.get(
+                URL(running.url + path, encoded=True),
+                headers={"Authorization": f"Bearer {running.key}"},
+            ) as response:
+                assert response.status == 200
+                assert response.headers["X-Gateway-Model"] == "m"
+            assert recorded.last["target"] == target
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        body = b"" if method == "DELETE" else b"\x00raw"
-        headers = {"Content-Type": "x/y", "Cookie": "c=1", "X-Conversation-Id": "7"}
-        async with running.request(method, "/upstream/m/x", data=body, headers=headers) as response:
-            assert response.status == 200
-        sent = recorded.last
-        assert (sent["method"], sent["body"].encode("latin-1")) == (method, body)
-        assert sent["headers"].get("content-type") == "x/y"
-        assert not {"cookie", "authorization", "x-conversation-id"} & set(sent["headers"])
+        with subtests.test(f"{method!r:.80}"):
+            body = b"" if method == "DELETE" else b"\x00raw"
+            headers = {"Content-Type": "x/y", "Cookie": "c=1", "X-Conversation-Id": "7"}
+            async with running.request(
+                method, "/upstream/m/x", data=body, headers=headers
+            ) as response:
+                assert response.status == 200
+            sent = recorded.last
+            assert (sent["method"], sent["body"].encode("latin-1")) == (method, body)
+            assert sent["headers"].get("content-type") == "x/y"
+            assert not {"cookie", "authorization", "x-conversation-id"} & set(sent["headers"])
     big = bytes(range(256)) * 8192
     async with running.request("POST", "/upstream/m/big", data=io.BytesIO(big)) as response:
         assert response.status == 200
@@ -250,7 +265,7 @@ async def test_upstream_is_for_administrators_and_passes_all(
 
 
 async def test_busy_model_still_counts_tokens_and_shows_its_slots(
-    make_gateway: MakeGateway, tmp_path: Path
+    make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """With its only slot taken, a model still counts tokens and shows its slots."""
     models = {"m": model(tmp_path, hold=1)}
@@ -269,8 +284,9 @@ async def test_busy_model_still_counts_tokens_and_shows_its_slots(
                 ("/v1/responses/input_tokens", {"input": "hi"}),
                 ("/v1/chat/completions/control", {"id": "x"}),
             ):
-                status, _ = await running.json("POST", path, json={"model": "m", **body})
-                assert status == 200
+                with subtests.test(f"{path!r:.80}"):
+                    status, _ = await running.json("POST", path, json={"model": "m", **body})
+                    assert status == 200
             assert (await running.json("GET", "/slots?model=m"))[0] == 200
             assert (await running.json("GET", "/upstream/m/slots"))[0] == 200
         assert running.gateway.scheduler.in_flight == 1

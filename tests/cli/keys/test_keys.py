@@ -58,14 +58,18 @@ def test_create_with_limits_and_personalities(keys: Keys, config: Path) -> None:
     assert aunt[-3:] == ["-", "all", "none"]
 
 
-def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_tells_of_every_option(
+    capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
     with pytest.raises(SystemExit):
         main(["keys", "create", "--help"])
     text = capsys.readouterr().out
     for option in ("models", "personalities", "default-personality", "expires", "admin"):
-        assert f"--{option} " in text
+        with subtests.test(f"{option!r:.80}"):
+            assert f"--{option} " in text
     for option in ("rpm", "tpm", "tpd", "concurrency", "max-tokens", "max-seconds"):
-        assert re.search(rf"--{option} N\s+\w+", text)
+        with subtests.test(f"{option!r:.80}"):
+            assert re.search(rf"--{option} N\s+\w+", text)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,7 @@ def test_what_is_not_understood_is_usage(
     assert "usage: llm-gateway" in capsys.readouterr().err
 
 
-def test_help_lists_every_command_and_loads_none() -> None:
+def test_help_lists_every_command_and_loads_none(subtests: pytest.Subtests) -> None:
     code = (
         "import sys; from gateway.cli import main\n"
         "try: main(['--help'])\n"
@@ -195,7 +199,8 @@ def test_help_lists_every_command_and_loads_none() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for command in ("serve", "check", "keys", "tls", "init", "models", "status"):
-        assert f"\n  {command} " in result.stdout
+        with subtests.test(f"{command!r:.80}"):
+            assert f"\n  {command} " in result.stdout
 
 
 def test_a_reader_that_leaves_is_no_traceback(config: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from gateway.http.flow_control import FlowControl
 from gateway.http.response import StartedResponse
 from gateway.proxy.heartbeat import Heartbeat, comment
@@ -83,7 +85,7 @@ async def test_client_that_went_before_its_answer_began_is_no_error() -> None:
         heart.stop()
 
 
-def test_half_an_event_that_has_passed_is_known() -> None:
+def test_half_an_event_that_has_passed_is_known(subtests: pytest.Subtests) -> None:
     tail = Tail()
     assert (tail.latest, tail.half()) == (None, b"")
     for piece, half in (
@@ -96,5 +98,6 @@ def test_half_an_event_that_has_passed_is_known() -> None:
         (b": ", b"data: "),
         (b"z", None),
     ):
-        tail.feed(piece)
-        assert (tail.latest, tail.half()) == (piece, half)
+        with subtests.test(f"{piece!r:.80}"):
+            tail.feed(piece)
+            assert (tail.latest, tail.half()) == (piece, half)
