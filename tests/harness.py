@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -82,6 +83,18 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what}")
         time.sleep(0.01)
+
+
+async def eventually(
+    condition: Callable[[], object], what: str = "the condition holds", seconds: float = 20
+) -> None:
+    """Wait for what nothing tells of; fails after ``seconds``."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail(f"not within {seconds} s: {what}")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Callable
 
 from gateway.http.fast_json import FastConnection
 from gateway.http.fast_listener import FastListener
-from tests.harness import Running
+from tests.harness import Running, eventually
 from tests.wire import CHAT
 
 STREAM = CHAT[:-1] + b', "stream": true}'
@@ -26,12 +24,6 @@ def only_connection(running: Running) -> FastConnection:
     (front,) = listener_of(running).open
     assert isinstance(front, FastConnection)
     return front
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def answers_in(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
@@ -65,7 +57,7 @@ def answers_in(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
 async def narrow(running: Running, taking: socket.socket) -> FastConnection:
     """The connection of ``taking``, once there is one, with little room in the kernel."""
     taking.setblocking(False)
-    await until(lambda: len(listener_of(running).open) == 1)
+    await eventually(lambda: len(listener_of(running).open) == 1)
     front = only_connection(running)
     sock = front.transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

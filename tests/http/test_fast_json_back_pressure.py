@@ -7,14 +7,13 @@ import contextlib
 import socket
 from pathlib import Path
 
-from tests.harness import MakeGateway, fake_model
+from tests.harness import MakeGateway, eventually, fake_model
 from tests.http.fast_json import (
     STREAM,
     listener_of,
     narrow,
     nothing_is_left,
     only_connection,
-    until,
 )
 from tests.wire import CHAT, connected, counted, post, small, with_tls
 
@@ -32,7 +31,7 @@ async def test_stream_that_is_not_read_waits(make_gateway: MakeGateway, tmp_path
                 transport = (await narrow(running, taking)).transport
                 request = post(running, STREAM).replace(b"/v1/chat/completions ", target)
                 await loop.sock_sendall(taking, request)
-                await until(lambda: connections.unread > 0)
+                await eventually(lambda: connections.unread > 0)
                 async with connected(running) as client:
                     client.send(post(running, CHAT.replace(b"good", b"other")))
                     assert (await client.answer())[0] == 200
@@ -45,7 +44,7 @@ async def test_stream_that_is_not_read_waits(make_gateway: MakeGateway, tmp_path
                     while got < 2**20:
                         got += len(await loop.sock_recv(taking, 1 << 20))
                         assert transport.get_write_buffer_size() <= 256 * 1024
-            await until(lambda: nothing_is_left(running))
+            await eventually(lambda: nothing_is_left(running))
 
 
 async def test_stream_that_is_not_read_waits_with_tls(
@@ -55,19 +54,19 @@ async def test_stream_that_is_not_read_waits_with_tls(
     async with make_gateway({"good": fake_model(tmp_path, chunks=100_000)}, tls=tls) as running:
         connections = running.gateway.connections
         async with connected(running, ssl=trusting) as client:
-            await until(lambda: len(listener_of(running).open) == 1)
+            await eventually(lambda: len(listener_of(running).open) == 1)
             front = only_connection(running)
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             kernel = front.transport.get_extra_info("socket")
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             client.send(post(running, STREAM))
-            await until(lambda: connections.unread > 0)
+            await eventually(lambda: connections.unread > 0)
             held = front.transport.get_write_buffer_size()
             assert 0 < held <= 256 * 1024
             client.writer.transport.resume_reading()  # type: ignore[attr-defined]
             async with asyncio.timeout(20):  # it goes on when it is read
                 await client.reader.readexactly(2 * held)
-        await until(lambda: nothing_is_left(running))
+        await eventually(lambda: nothing_is_left(running))
 
 
 async def test_answers_that_nobody_reads_do_not_pile_up(make_gateway: MakeGateway) -> None:
@@ -98,13 +97,13 @@ async def test_requests_behind_one_another_do_not_pile_up(make_gateway: MakeGate
         count = 3000
         refused = post(running, b"{" + b" " * 1000).replace(b"Bearer llm", b"Bearer x")
         client.send(refused * count)
-        await until(lambda: len(listener_of(running).open) == 1)
+        await eventually(lambda: len(listener_of(running).open) == 1)
         front = only_connection(running)
         held = 0
         for _ in range(count):
             assert (await client.answer())[0] in (401, 429)
             held = max(held, front.received)
         assert 0 < held < 1024 * 1024 < len(refused) * count
-        await until(lambda: front.received == 0)
+        await eventually(lambda: front.received == 0)
         client.send(post(running, b"{"))  # and it is still read
         assert (await client.answer())[0] == 400

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.backends.backend import State
-from tests.harness import MakeGateway, fake_model
-from tests.http.fast_json import STREAM, listener_of, nothing_is_left, only_connection, until
+from tests.harness import MakeGateway, eventually, fake_model
+from tests.http.fast_json import STREAM, listener_of, nothing_is_left, only_connection
 from tests.wire import CHAT, Client, connected, head, post, with_tls
 
 
@@ -45,7 +45,7 @@ async def test_task_of_a_connection_ends_with_it(make_gateway: MakeGateway, end:
         elif end == "aiohttp gets it":
             client.send(head(running, "GET /ping HTTP/1.1"))
             assert (await client.answer())[0] == 200
-        await until(task.done)
+        await eventually(task.done)
         assert not task.cancelled()
 
 
@@ -79,22 +79,22 @@ async def test_client_that_hangs_up_leaves_nothing(
                 if before:
                     assert (await client.answer())[0] == 200
                 if b"hangs" in phase:
-                    await until(record.exists)
+                    await eventually(record.exists)
                     record.unlink()
-                await until(lambda: bool(listener_of(running).open))
+                await eventually(lambda: bool(listener_of(running).open))
                 client.writer.transport.abort()
-            await until(lambda: nothing_is_left(running))
+            await eventually(lambda: nothing_is_left(running))
         async with connected(running, **options) as client:  # within a stream
             client.send(asks("talks", STREAM))
             async with asyncio.timeout(20):
                 await client.reader.readuntil(b"data: ")
             client.writer.transport.abort()
-        await until(lambda: nothing_is_left(running))
+        await eventually(lambda: nothing_is_left(running))
         async with connected(running, **options) as client:  # while a model loads
             client.send(asks("loads"))
-            await until(lambda: any(s.state is State.STARTING for s in scheduler.status()))
+            await eventually(lambda: any(s.state is State.STARTING for s in scheduler.status()))
             client.writer.transport.abort()
-        await until(lambda: nothing_is_left(running))
+        await eventually(lambda: nothing_is_left(running))
     statuses = [line.split()[3] for line in caplog.messages if "/v1/chat" in line]
     assert set(statuses) == {"200", "499"}
     assert statuses.count("499") >= 4
@@ -112,7 +112,7 @@ async def test_idle_connection_keeps_nothing_of_its_requests(
         assert (await client.answer())[0] == 200
         assert (await stream_of(client))[1].endswith(b"[DONE]\n\n")
         front = only_connection(running)
-        await until(lambda: not front.holds_request)
+        await eventually(lambda: not front.holds_request)
         assert front.received == 0
         sock = front.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -140,7 +140,7 @@ async def test_idle_and_half_sent_requests_end_in_time(
             client.send(whole + whole)
             assert [(await client.answer())[0] for _ in range(2)] == [200, 200]
             assert await client.closed() == b""
-        await until(lambda: nothing_is_left(running))
+        await eventually(lambda: nothing_is_left(running))
 
 
 async def test_nothing_is_left_to_the_garbage_collector(
@@ -163,7 +163,7 @@ async def test_nothing_is_left_to_the_garbage_collector(
         try:
             for _ in range(5):
                 await ask()
-            await until(lambda: not running.gateway.scheduler.in_flight)
+            await eventually(lambda: not running.gateway.scheduler.in_flight)
             gc.set_debug(gc.DEBUG_SAVEALL)
             gc.collect()
             kinds = [type(found) for found in gc.garbage]

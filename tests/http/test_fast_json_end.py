@@ -15,8 +15,8 @@ from gateway.models.local_model import LocalModel
 from gateway.proxy import relay
 from gateway.tasks import cancel_and_wait, spawn
 from tests.elsewhere import Asked, Elsewhere
-from tests.harness import MakeGateway, fake_model
-from tests.http.fast_json import STREAM, answers_in, narrow, nothing_is_left, until
+from tests.harness import MakeGateway, eventually, fake_model
+from tests.http.fast_json import STREAM, answers_in, narrow, nothing_is_left
 from tests.wire import CHAT, connected, post, small, with_tls
 
 # --- the end -------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ async def test_complete_answer_still_goes_out_when_the_gateway_stops(
             front = await narrow(running, taking)
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(taking, post(running, STREAM))
-            await until(lambda: bool(running.gateway.accounting.recent))  # that is all of it
+            await eventually(lambda: bool(running.gateway.accounting.recent))  # that is all of it
             assert front.transport.get_write_buffer_size()
             leaving = spawn(stack.aclose(), name="leave")
             got = b""
@@ -93,7 +93,7 @@ async def test_gateway_that_stops_waits_for_a_slow_reader(make_gateway: MakeGate
             loop = asyncio.get_running_loop()
             refused = post(running, b"{").replace(b"Bearer llm", b"Bearer x")
             sending = spawn(loop.sock_sendall(taking, refused * 300), name="send")
-            await until(lambda: front.flow.full)
+            await eventually(lambda: front.flow.full)
             ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
             await running.gateway.lifecycle.stopping.wait()
             got = b""
@@ -135,9 +135,9 @@ async def test_gateway_that_stops_waits_for_an_answer_made_meanwhile(
             async with asyncio.timeout(20):
                 await asked.wait()
                 ending = spawn(running.gateway.drain(asyncio.Event()), name="drain")
-                await until(lambda: lifecycle.is_awaited)
+                await eventually(lambda: lifecycle.is_awaited)
                 go.set()
-                await until(lambda: front.flow.full)
+                await eventually(lambda: front.flow.full)
                 got = b""
                 while front.flow.full:
                     got += await loop.sock_recv(taking, 4096)
@@ -159,7 +159,7 @@ async def test_second_signal_cuts_what_runs(make_gateway: MakeGateway, tmp_path:
         running = await stack.enter_async_context(make_gateway(models))
         async with connected(running) as client:
             client.send(post(running, CHAT.replace(b"good", b"hangs")))
-            await until((tmp_path / "record").exists)
+            await eventually((tmp_path / "record").exists)
             hurry = asyncio.Event()
             hurry.set()
             async with asyncio.timeout(20):
@@ -209,7 +209,7 @@ async def test_failure_behind_the_head_is_no_clean_end(
             assert got.count(b"HTTP/1.1 ") == 1
             assert not got.endswith(b"0\r\n\r\n")
         assert "a bug of ours" in caplog.text
-        await until(lambda: nothing_is_left(running))
+        await eventually(lambda: nothing_is_left(running))
 
 
 @pytest.mark.parametrize("query", ["", "?x=1"])
@@ -225,6 +225,6 @@ async def test_stream_that_breaks_over_tls_is_no_clean_end(
             got = await client.closed()
         assert b"word2" in got
         assert not got.endswith(b"\r\n0\r\n\r\n")
-        await until(lambda: nothing_is_left(running))
+        await eventually(lambda: nothing_is_left(running))
     gc.collect()  # a task that failed and that nobody awaits says so when it goes
     assert not [r.getMessage() for r in caplog.records if r.exc_info]

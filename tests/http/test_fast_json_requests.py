@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from gateway.http.fast_json import MAX_HEAD
 from gateway.http.fast_listener import MAX_BODY
 from gateway.http.heads import Head
-from tests.harness import MakeGateway, fake_model
-from tests.http.fast_json import FIRST, STREAM, answers_in, listener_of, only_connection, until
+from tests.harness import MakeGateway, eventually, fake_model
+from tests.http.fast_json import FIRST, STREAM, answers_in, listener_of, only_connection
 from tests.wire import CHAT, connected, counted, head, post
 
 
@@ -157,7 +157,7 @@ async def test_requests_cut_anywhere_get_the_same_answers(
 
         async def answers(cuts: list[tuple[int, bool]]) -> list[tuple[int, set[str], bytes]]:
             async with connected(running) as client:
-                await until(lambda: len(listener_of(running).open) == 1)
+                await eventually(lambda: len(listener_of(running).open) == 1)
                 front = only_connection(running)
                 transport = front.transport
                 begin = 0

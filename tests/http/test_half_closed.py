@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from gateway.backends.backend import State
 from gateway.tasks import spawn
-from tests.harness import MakeGateway, Running, fake_model
+from tests.harness import MakeGateway, Running, eventually, fake_model
 from tests.wire import CHAT, Client, connected, head, post, with_tls
 
 pytestmark = pytest.mark.slow
@@ -44,12 +44,6 @@ def events(body: bytes) -> bytes:
         if not size:
             assert body == b""
             return inside
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def all_at_rest(running: Running) -> bool:
@@ -102,7 +96,7 @@ async def test_who_has_said_all_gets_the_answer(
             *[whole(model) for model in ("quick", "loads")],
             *[stream("loads-streaming", 5), stream("talks", 10), stream("quiet", 2)],
         )
-        await until(lambda: all_at_rest(running))
+        await eventually(lambda: all_at_rest(running))
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -132,7 +126,7 @@ async def test_all_that_was_asked_is_answered(
                     client.writer.write_eof()
                     got = (await client.closed()).replace(CONTINUE, b"")
                     assert re.findall(rb"HTTP/1\.1 (\d{3}) ", got) == statuses, rest
-        await until(lambda: all_at_rest(running))
+        await eventually(lambda: all_at_rest(running))
 
 
 def test_a_real_client_reads_over_it(demo: Any) -> None:
@@ -176,7 +170,7 @@ async def to_be_hung_up(running: Running, client: Client, model: str, request: b
             await client.reader.readuntil(b"word0")
         return
     scheduler = running.gateway.scheduler
-    await until(
+    await eventually(
         lambda: (
             bool(scheduler.in_flight)
             if model != "loads"
@@ -201,7 +195,7 @@ async def test_who_closes_ends_it_at_once(
             async with connected(running) as client:
                 await to_be_hung_up(running, client, model, asks(running, model, door, body))
                 client.writer.close()
-                await until(lambda: all_at_rest(running), 2)
+                await eventually(lambda: all_at_rest(running), seconds=2)
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -217,7 +211,7 @@ async def test_closing_after_a_half_close_frees_the_slot(
                     await asyncio.sleep(0.6)
                     assert not all_at_rest(running)
                     client.writer.close()
-                    await until(lambda: all_at_rest(running), 5)
+                    await eventually(lambda: all_at_rest(running), seconds=5)
 
 
 @contextlib.asynccontextmanager
@@ -258,7 +252,7 @@ async def test_half_close_through_a_relay_still_gets_the_answer(
             client = await come()
             await to_be_hung_up(running, client, model, asks(running, model, DOORS[0], body))
             client.writer.close()
-            await until(lambda: all_at_rest(running), 8)
+            await eventually(lambda: all_at_rest(running), seconds=8)
         client = await come()
         client.send(asks(running, "slow", DOORS[0]))
         client.writer.write_eof()
@@ -284,7 +278,7 @@ async def test_where_nothing_can_be_asked_a_fin_is_the_end(
                     client.writer.close()
                 else:
                     client.writer.write_eof()
-                await until(lambda: all_at_rest(running), 2)
+                await eventually(lambda: all_at_rest(running), seconds=2)
 
 
 async def test_cancelled_real_client_frees_the_slot(
@@ -300,11 +294,15 @@ async def test_cancelled_real_client_frees_the_slot(
                 await anext(aiter(stream))
                 await stream.close()
             else:
-                await until(lambda: bool(running.gateway.scheduler.in_flight or waits(running)))
+                await eventually(
+                    lambda: bool(running.gateway.scheduler.in_flight or waits(running))
+                )
                 asked.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await asked
-            await until(lambda: not (running.gateway.scheduler.in_flight or waits(running)), 2)
+            await eventually(
+                lambda: not (running.gateway.scheduler.in_flight or waits(running)), seconds=2
+            )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="curl's SIGTERM")
@@ -316,7 +314,7 @@ async def test_killed_curl_frees_the_slot(make_gateway: MakeGateway, tmp_path: P
                 *("curl", "-sN", "-H", f"Authorization: Bearer {running.key}", "-d", said),
                 running.url + "/v1/chat/completions",
             )
-            await until(lambda: bool(running.gateway.scheduler.in_flight))
+            await eventually(lambda: bool(running.gateway.scheduler.in_flight))
             process.kill()
             await process.wait()
-            await until(lambda: all_at_rest(running), 2)
+            await eventually(lambda: all_at_rest(running), seconds=2)

@@ -165,9 +165,3 @@ def without_beats(api: Api, stream: bytes) -> bytes:
 
 
 FORBIDDEN = b'{"error": {"code": 400, "message": "too long a prompt", "type": "invalid"}}'
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)

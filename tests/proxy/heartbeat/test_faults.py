@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tests.elsewhere import STREAM_HEAD
-from tests.harness import MakeGateway, fake_model
+from tests.harness import MakeGateway, eventually, fake_model
 from tests.proxy.heartbeat.apis import (
     APIS,
     BEAT,
@@ -24,7 +24,6 @@ from tests.proxy.heartbeat.apis import (
     Script,
     asking,
     chunk,
-    eventually,
     gateway,
     without_beats,
 )

@@ -11,7 +11,7 @@ from gateway.http.flow_control import FlowControl
 from gateway.http.response import StartedResponse
 from gateway.proxy.heartbeat import Heartbeat, comment
 from gateway.proxy.sse import Tail
-from tests.proxy.heartbeat.apis import eventually
+from tests.harness import eventually
 
 
 class _Transport(asyncio.Transport):

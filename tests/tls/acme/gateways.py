@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,16 +45,6 @@ def settings_of(root: Path, pebble: Pebble, models: Any = None, **acme: Any) -> 
         },
     )
     return load_settings(config, environ={}).settings
-
-
-async def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
-    """Wait for what the certificate's own task does."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        pytest.fail(f"not within {seconds} s: {what}")
 
 
 def store(forge: Any, settings: Settings, *, age: float, directory: str | None = None) -> Any:

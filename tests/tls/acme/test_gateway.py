@@ -24,9 +24,9 @@ from gateway.config.settings import Settings
 from gateway.library import Library
 from gateway.server import Gateway
 from gateway.tasks import spawn
-from tests.harness import Served, fake_model, opened, project
+from tests.harness import Served, eventually, fake_model, opened, project
 from tests.pebble import Pebble
-from tests.tls.acme.gateways import DOMAINS, NAME, needs_pebble, settings_of, store, until
+from tests.tls.acme.gateways import DOMAINS, NAME, needs_pebble, settings_of, store
 from tests.tls.conftest import Forge
 
 
@@ -64,7 +64,7 @@ async def test_the_first_certificate_comes_by_itself(
             assert "Strict-Transport-Security" not in answer.headers
 
         assert gateway.acme is not None
-        await until(lambda: gateway.acme.status.last_success, "a certificate")
+        await eventually(lambda: gateway.acme.status.last_success, "a certificate")
 
         trust = ssl.create_default_context(cadata=pebble.root())
         async with session.get(f"{gateway.urls[0]}/health", ssl=trust) as answer:
@@ -74,7 +74,7 @@ async def test_the_first_certificate_comes_by_itself(
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert sorted(str(name.value) for name in names) == sorted(domains)
         end, start = certificate.not_valid_after_utc, certificate.not_valid_before_utc
-        await until(lambda: gateway.acme.status.next_try, "the next time")
+        await eventually(lambda: gateway.acme.status.next_try, "the next time")
         assert (
             0.66
             < (gateway.acme.status.next_try - start.timestamp()) / ((end - start).total_seconds())
@@ -134,13 +134,15 @@ async def test_renewal_breaks_no_open_stream(
 
             seen.extend([0] * 10)
             readers = [spawn(read(index), name=f"reader {index}") for index in range(10)]
-            await until(lambda: all(seen), "every stream has begun")
+            await eventually(lambda: all(seen), "every stream has begun")
             assert (await presented(pebble.tls_port)).serial_number == (
                 old.certificate.serial_number
             )
             before = gateway.acme.status.last_success
             gateway.acme.renew_now()
-            await until(lambda: gateway.acme.status.last_success != before, "a new certificate")
+            await eventually(
+                lambda: gateway.acme.status.last_success != before, "a new certificate"
+            )
             new = await presented(pebble.tls_port, trust=pebble.root())
             assert new.serial_number != old.certificate.serial_number
             assert not any(reader.done() for reader in readers)
@@ -174,7 +176,7 @@ async def test_a_certificate_that_is_there_is_used_without_asking_anybody(
         served = await presented(int(gateway.urls[0].rpartition(":")[2]))
         assert served.serial_number == pair.certificate.serial_number
         # Asked when it wants a renewal (ARI), the authority is silent: two thirds it is.
-        await until(lambda: gateway.acme.status.next_try, "a plan")
+        await eventually(lambda: gateway.acme.status.next_try, "a plan")
         days = (gateway.acme.status.next_try - time.time()) / 86400
         assert 49.9 < days < 53.1
         assert gateway.acme.status.failures == 0

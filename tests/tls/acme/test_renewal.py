@@ -24,8 +24,9 @@ from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls import CertificateReloader
 from gateway.tls.acme import AcmeCertificate
 from gateway.tls.acme_schedule import Pace
+from tests.harness import eventually
 from tests.pebble import Pebble
-from tests.tls.acme.gateways import DAY, NAME, needs_pebble, settings_of, store, until
+from tests.tls.acme.gateways import DAY, NAME, needs_pebble, settings_of, store
 from tests.tls.conftest import Forge
 
 FAST = Pace(first_retry=0.3, tries_an_hour=1000, after_unusable=0.3)
@@ -68,13 +69,13 @@ async def test_failures_back_off_and_the_old_certificate_stays(
     pebble.resolve_to("127.0.0.9")  # nobody answers for the name there
     try:
         async with kept(settings) as (certificate, reloader):
-            await until(lambda: certificate.status.failures >= 2, "two failures")
+            await eventually(lambda: certificate.status.failures >= 2, "two failures")
             assert "127.0.0.9" in (certificate.status.last_error or "")
             assert "refused" in (certificate.status.last_error or "")
             assert on_disk(settings) == old.certificate
             assert reloader.problems == ()
             pebble.resolve_to("127.0.0.1")
-            await until(lambda: certificate.status.failures == 0, "success at last")
+            await eventually(lambda: certificate.status.failures == 0, "success at last")
             assert on_disk(settings).issuer != old.certificate.issuer
             assert certificate.status.last_error is None
     finally:
@@ -98,11 +99,11 @@ async def test_tries_are_counted_over_restarts(pebble: Pebble, tmp_path: Path) -
     try:
         for number in range(4):
             async with kept(settings, pace=Pace()) as (certificate, _):
-                await until(partial(failures, certificate), f"failure {number}")
+                await eventually(partial(failures, certificate), f"failure {number}")
     finally:
         pebble.resolve_to("127.0.0.1")
     async with kept(settings, pace=Pace()) as (certificate, _):
-        await until(lambda: certificate.status.next_try, "a plan")
+        await eventually(lambda: certificate.status.next_try, "a plan")
         assert 3500 < certificate.status.next_try - time.time() <= 3600
         # Nobody may hurry it past the limit either.
         certificate.renew_now()
@@ -124,13 +125,13 @@ async def test_other_domains_and_another_authority_mean_a_new_certificate(
     serials = []
     async with kept(settings) as (certificate, _):
         before = certificate.status.last_success
-        await until(lambda: certificate.status.last_success != before, "the new authority's")
+        await eventually(lambda: certificate.status.last_success != before, "the new authority's")
         serials.append(on_disk(settings).serial_number)
     more = replace(settings.tls.acme, domains=(NAME, "more.example.com"))
     tls = replace(settings.tls, acme=more)
     async with kept(replace(settings, tls=tls)) as (certificate, _):
         before = certificate.status.last_success
-        await until(lambda: certificate.status.last_success != before, "one for both names")
+        await eventually(lambda: certificate.status.last_success != before, "one for both names")
         serials.append(on_disk(settings).serial_number)
         # The account of the first time is used again.
         assert len(list((settings.data_dir / "acme").glob("account-*.pem"))) == 1
@@ -167,9 +168,9 @@ async def test_the_authority_says_when_to_renew(pebble: Pebble, tmp_path: Path) 
         settings = settings_of(tmp_path / "p", pebble, directory=f"{base}/dir")
         window.update(start=now + 5 * DAY, end=now + 6 * DAY)
         async with kept(settings) as (certificate, _):
-            await until(lambda: asked and certificate.status.next_try, "a plan")
+            await eventually(lambda: asked and certificate.status.next_try, "a plan")
             assert certificate.status.next_try is not None
-            await until(
+            await eventually(
                 lambda: 5 <= round((certificate.status.next_try - now.timestamp()) / 86400, 3) <= 6,
                 "the authority's time",
             )
@@ -183,7 +184,7 @@ async def test_the_authority_says_when_to_renew(pebble: Pebble, tmp_path: Path) 
         window.update(start=now - 2 * DAY, end=now - 1 * DAY)
         async with kept(settings) as (certificate, _):
             before = certificate.status.last_success
-            await until(lambda: certificate.status.last_success != before, "another one")
+            await eventually(lambda: certificate.status.last_success != before, "another one")
             assert on_disk(settings).serial_number != first.serial_number
             window.update(start=now + 5 * DAY, end=now + 6 * DAY)
     finally:
