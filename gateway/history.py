@@ -25,7 +25,7 @@ from gateway.samples import FINE, Sample, Samples
 _SEEN_WITHIN: Final = 90.0
 _LOOK_EVERY: Final = 60.0
 #: Seconds: over less than that no speed is told.
-_SHORT: Final = 1.0
+SHORT: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +73,7 @@ class History:
         """Return a sample of this moment, without keeping it."""
         counted = self._count()
         sample = await self._take(self._counted, counted)
-        if counted.at - self._counted.at >= _SHORT or (last := self.samples.last) is None:
+        if counted.at - self._counted.at >= SHORT or (last := self.samples.last) is None:
             return sample
         return sample._replace(prompt=last.prompt, completion=last.completion)
 
@@ -85,7 +85,7 @@ class History:
             self.devices[device.name] = (device.description, device.total)
         models = scheduler.status()
         held = [one.memory_held for one in models if one.memory_held is not None]
-        seconds = max(counted.at - before.at, _SHORT)
+        seconds = max(counted.at - before.at, SHORT)
         return Sample(
             time.time(),
             tuple((one.name, one.total - one.free) for one in devices if one.free is not None),

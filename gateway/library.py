@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_MS = 500
 #: Looked at even if nothing is told: of network drives, and of the files that links lead to.
-_LOOK_ANYWAY_MS = 5000
+LOOK_ANYWAY_MS = 5000
 
 
 class _Signature(NamedTuple):
@@ -179,7 +179,7 @@ class Library:
 
         # Of what isn't there, nothing can be told.
         while not await asyncio.to_thread(self.file.parent.is_dir):  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_ANYWAY_MS / 1000)
+            await asyncio.sleep(LOOK_ANYWAY_MS / 1000)
         await self.refresh()  # it may have come meanwhile
         # Its thread looks for news every `step`; 20 times a second, as it does unasked, is CPU for
         # nothing on a machine that is there for other work.
@@ -189,7 +189,7 @@ class Library:
             watch_filter=ours,
             recursive=False,
             step=_LOOK_EVERY_MS,
-            rust_timeout=_LOOK_ANYWAY_MS,
+            rust_timeout=LOOK_ANYWAY_MS,
             yield_on_timeout=True,
             stop_event=ended,
             raise_interrupt=False,

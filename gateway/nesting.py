@@ -19,7 +19,7 @@ from operator import add
 #: ours that calls itself for each level (CPython allows 1,000 calls).
 MAX_DEPTH = 500
 
-_PIECE = 64 * 1024  # bytes looked at in one go: so the copies below stay small
+PIECE = 64 * 1024  # bytes looked at in one go: so the copies below stay small
 _UNMARKED = bytes(set(range(256)) - set(b'[]{},"'))
 _BITS = bytes.maketrans(b"[{]}", b"1100")
 
@@ -79,9 +79,9 @@ def _outside_texts(text: bytes) -> Iterator[bytes]:
     """Yield the brackets, braces and commas outside of strings, piece by piece."""
     start, within = 0, False  # the last: whether a text goes on from the piece before
     while start < len(text):
-        piece = text[start : start + _PIECE]
+        piece = text[start : start + PIECE]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
-            piece = text[start : start + _PIECE + 1]  # an escape is not cut in two
+            piece = text[start : start + PIECE + 1]  # an escape is not cut in two
         start += len(piece)
         marks = piece.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _UNMARKED)
         if within:

@@ -28,7 +28,7 @@ from gateway.proxy.targets import check_path
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
 #: RFC 3986's characters; what else a request line may hold does not belong into a header.
-_TARGET = re.compile(r"/[!#-;=?-\[\]_a-z~%]*")
+TARGET = re.compile(r"/[!#-;=?-\[\]_a-z~%]*")
 
 
 def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Application:
@@ -46,8 +46,8 @@ def build_redirect(settings: Settings, tls: TlsState, https_port: int) -> web.Ap
             return _text(error.status, "there is no such challenge")
 
     async def redirect(request: web.Request) -> web.Response:
-        host = _host(request.headers.getall("Host", []))
-        if host is None or not _TARGET.fullmatch(request.raw_path):
+        host = host_of(request.headers.getall("Host", []))
+        if host is None or not TARGET.fullmatch(request.raw_path):
             return _text(400, "this is not a request that can be led to https")
         plain = host.strip("[]")
         ours = plain in ordered or tls.named(plain) or hosts.lists(plain) or _asked(request, plain)
@@ -76,7 +76,7 @@ async def _plain_paths(request: web.Request, handler: Handler) -> web.StreamResp
     return await handler(request)
 
 
-def _host(given: list[str]) -> str | None:
+def host_of(given: list[str]) -> str | None:
     """Return the host to send a client to: the one it asked for, if that is a valid host."""
     match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
     if match is None:

@@ -68,7 +68,7 @@ class Runtime:
             self._refuse(f"is in use by another gateway{self._other()}")
         except OSError as error:
             self._refuse(f"cannot be used: {error.strerror}")
-        homes = list(_homes())
+        homes = list(runtime_homes())
         self._clean_up(homes)
         self.folder, self._held = self._make_folder(homes)
         write_private(self.folder / _WHOSE, str(self._data_dir))
@@ -129,7 +129,7 @@ def running_elsewhere(data_dir: Path) -> list[Path]:
     Those of a service, or of another user, can't be seen.
     """
     found = []
-    for folder in sorted(folder for home in _homes() for folder in home.glob(f"{_PREFIX}*")):
+    for folder in sorted(folder for home in runtime_homes() for folder in home.glob(f"{_PREFIX}*")):
         with contextlib.suppress(OSError):
             other = Path((folder / _WHOSE).read_text())
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
@@ -140,7 +140,7 @@ def running_elsewhere(data_dir: Path) -> list[Path]:
     return found
 
 
-def _homes() -> Iterator[Path]:
+def runtime_homes() -> Iterator[Path]:
     """Yield folders for runtime folders, the best first; each exists, and is nobody else's."""
     # systemd makes one for the service (RuntimeDirectory=) and removes it afterwards.
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]

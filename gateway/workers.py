@@ -31,8 +31,8 @@ _THREADS_BYTES: Final = 4 * 2**20
 _THREADS_VALUES: Final = 40_000
 _THREADS: Final = 2
 #: Seconds that the process may take for one thing, and after which it ends.
-_PATIENCE: Final = 30.0
-_IDLE: Final = 60.0
+PATIENCE: Final = 30.0
+IDLE: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +105,7 @@ class Workers:
         asking.add_done_callback(lambda _: _set(begun))
         try:
             await begun
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 return await asyncio.shield(asking)
         except TimeoutError:
             if (process := self._process) is not None:
@@ -114,7 +114,7 @@ class Workers:
             if asking.exception() is None:
                 return asking.result()
             raise Unavailable(
-                f"the body could not be looked through in {_PATIENCE:g} s", code="body_too_slow"
+                f"the body could not be looked through in {PATIENCE:g} s", code="body_too_slow"
             ) from None
         except asyncio.CancelledError:
             asking.cancel()
@@ -169,7 +169,7 @@ class Workers:
         """End the process when it has had nothing to do for long."""
         if self._idle is not None:
             self._idle.cancel()
-        self._idle = loop.call_later(_IDLE, self._idled)
+        self._idle = loop.call_later(IDLE, self._idled)
 
     def _idled(self) -> None:
         if self._speaker is not None:

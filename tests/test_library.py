@@ -84,7 +84,7 @@ async def test_change_behind_a_link_is_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of changes there nothing is told: the folder of the link stays as it is."""
-    monkeypatch.setattr(library, "_LOOK_ANYWAY_MS", 100)
+    monkeypatch.setattr(library, "LOOK_ANYWAY_MS", 100)
     real, link = tmp_path / "real/mine.json", tmp_path / "data/models.json"
     for file in (real, link):
         file.parent.mkdir()

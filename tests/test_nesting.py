@@ -30,7 +30,7 @@ def test_it_counts_as_a_parser_does(value: Any, escape: bool, piece: int) -> Non
     raw = json.dumps(value, ensure_ascii=escape).encode()
     real = depth(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nesting, "_PIECE", piece)  # so that every text is cut, anywhere
+        patch.setattr(nesting, "PIECE", piece)  # so that every text is cut, anywhere
         assert not nests_deeper(raw, limit=real)
         assert real == 0 or nests_deeper(raw, limit=real - 1)
 

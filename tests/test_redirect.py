@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.config.settings import AcmeSettings, Settings, TlsSettings
 from gateway.http.tls_state import TlsState
-from gateway.redirect import _TARGET, _host, build_redirect
+from gateway.redirect import TARGET, build_redirect, host_of
 from gateway.tls import self_signed
 from tests.harness import MakeGateway
 
@@ -262,13 +262,13 @@ async def test_redirect_listens_on_several_addresses(
 
 @given(st.text(max_size=300))
 def test_whatever_a_host_header_holds_only_a_host_comes_out(text: str) -> None:
-    host = _host([text])
+    host = host_of([text])
     assert host is None or not set(host) & set("/@?#\\ \t\r\n%,;\"'<>")
 
 
 @given(st.text(max_size=100))
 def test_a_target_that_passes_is_harmless_in_a_header(text: str) -> None:
-    if _TARGET.fullmatch(text):
+    if TARGET.fullmatch(text):
         assert text.isascii()
         assert text.isprintable()
         assert text.startswith("/")

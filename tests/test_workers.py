@@ -116,10 +116,10 @@ async def test_what_takes_too_long_is_ended(
     at_work: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await run(at_work, "1 + 1") == 2
-    monkeypatch.setattr(workers, "_PATIENCE", 0.2)
+    monkeypatch.setattr(workers, "PATIENCE", 0.2)
     with pytest.raises(Unavailable, match=r"in 0\.2 s"):
         await run(at_work, "__import__('time').sleep(60)")
-    monkeypatch.setattr(workers, "_PATIENCE", 30.0)
+    monkeypatch.setattr(workers, "PATIENCE", 30.0)
     assert await run(at_work, "1 + 2") == 3
 
 
@@ -132,7 +132,7 @@ async def test_its_memory_is_bounded(at_work: Workers) -> None:
 async def test_it_ends_when_nothing_is_to_be_done(
     at_work: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_IDLE", 0.05)
+    monkeypatch.setattr(workers, "IDLE", 0.05)
     assert await run(at_work, "1 + 1") == 2
     async with asyncio.timeout(10):
         while at_work.pid is not None:

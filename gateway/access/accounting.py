@@ -30,7 +30,7 @@ INTERVAL: Final = 10.0
 #: Seconds that counting the tokens of an ended request may take, its turn included, and how many
 #: are counted at once. It is cheap beside what it is about, but who hangs up all the time must not
 #: keep a llama-server busy.
-_PATIENCE: Final = 5.0
+PATIENCE: Final = 5.0
 #: Seconds that whoever asks for usage waits until what is counted is written.
 _SOON: Final = 2.0
 _AT_ONCE: Final = 2
@@ -195,7 +195,7 @@ class Accounting:
             tokens = None
             if count is not None:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PATIENCE), self._turns:
+                    async with asyncio.timeout(PATIENCE), self._turns:
                         tokens = await count()
             return await guess() if tokens is None else tokens
 

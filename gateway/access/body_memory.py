@@ -16,7 +16,7 @@ from gateway.errors import Unavailable
 
 #: How many may wait for room, in all and of one key, and for how many seconds.
 _WAITING: Final = 64
-_WAITING_OF_ONE: Final = 16
+WAITING_OF_ONE: Final = 16
 _PATIENCE: Final = 20.0  # less than `limits.body_timeout`, by default
 
 
@@ -49,7 +49,7 @@ class BodyMemory:
         if self._fits(key_id, size):
             return self._given(key_id, size)
         mine = sum(one.key_id == key_id for one in self._waiting)
-        if len(self._waiting) >= _WAITING or mine >= _WAITING_OF_ONE:
+        if len(self._waiting) >= _WAITING or mine >= WAITING_OF_ONE:
             raise _full("too many wait for room already")
         waiting = _Waiting(key_id, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

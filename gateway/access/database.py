@@ -141,7 +141,7 @@ class _Connected:
             max_overflow=0,
             connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
         )
-        event.listen(self._engine, "connect", _on_connect)
+        event.listen(self._engine, "connect", on_connect)
         event.listen(self._engine, "begin", self._on_begin)
 
     def begin(self, work: Callable[[Connection], T], patience: float) -> asyncio.Future[T]:
@@ -201,7 +201,8 @@ def _bring_up_to_date(connection: Connection) -> None:
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _on_connect(connection: DBAPIConnection, _record: object) -> None:
+def on_connect(connection: DBAPIConnection, _record: object) -> None:
+    """Set up a new connection, as SQLAlchemy's event ``connect`` asks for it."""
     cursor = connection.cursor()
     try:
         cursor.execute("PRAGMA foreign_keys = ON")

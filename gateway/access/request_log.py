@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
 RECENT: Final = 200
 #: So many unwritten ones are written at once, and at most so many wait for that.
 _BATCH: Final = 2000
-_MOST_UNWRITTEN: Final = 10_000
+MOST_UNWRITTEN: Final = 10_000
 #: Seconds between two looks at what has become too old.
 _PRUNE: Final = 3600.0
 #: Seconds that a look into the store waits for what is unwritten; that is in memory anyway.
@@ -205,7 +205,7 @@ class RequestLog:
             self._some.set()
         elif waiting == _BATCH:
             self._many.set()
-        elif waiting > _MOST_UNWRITTEN:
+        elif waiting > MOST_UNWRITTEN:
             unwritten.popleft()
             self.lost += 1
 
@@ -337,7 +337,7 @@ class RequestLog:
     def _take_back(self, batch: deque[_Fields]) -> None:
         batch.extend(self._unwritten)
         self._unwritten = batch
-        while len(batch) > _MOST_UNWRITTEN:
+        while len(batch) > MOST_UNWRITTEN:
             batch.popleft()
             self.lost += 1
         if batch:

@@ -32,7 +32,7 @@ _GIB = 2**30
 #: Left free beside what is measured: a driver, a file cache, somebody's browser may need it next.
 _MARGIN = 256 * _MIB
 #: Seconds for which a look is waited for, before it goes on without.
-_PATIENCE = 20.0
+PATIENCE = 20.0
 _Seen = tuple[Machine, Memory, str | None]
 #: Seconds for which a look is good, or ten times as long as it took.
 _FRESH = 1.0
@@ -84,11 +84,11 @@ class Capacity:
             self._looking = _Look(partial(self._measure, residents))
         looking = self._looking
         started = looking.started
-        left = max(started + _PATIENCE - began, 0.0)
+        left = max(started + PATIENCE - began, 0.0)
         await asyncio.wait([looking.outcome], timeout=left)
         if not looking.outcome.done():
             self._fail(f"nothing has come of a look for {began + left - started:.0f} s", began)
-            self._until = time.monotonic() + _PATIENCE
+            self._until = time.monotonic() + PATIENCE
             return
         self._looking = None
         try:

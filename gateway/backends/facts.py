@@ -24,9 +24,9 @@ from gateway.models.quantisation import quantisation_of
 from gateway.tasks import spawn
 
 #: Seconds for which a file is taken to be as it was.
-_FRESH = 5.0
+FRESH = 5.0
 #: Seconds that are waited for headers, from when their reading began.
-_PATIENCE = 1.0
+PATIENCE = 1.0
 _THREADS = 4
 #: Chat templates and the like that are kept.
 _WHOLE = 64
@@ -90,13 +90,13 @@ class Headers:
             if self._reading is None or self._reading.done():
                 self._began = time.monotonic()
                 self._reading = spawn(self._read_all(stale), name="read headers of models")
-            left = self._began + _PATIENCE - time.monotonic()
+            left = self._began + PATIENCE - time.monotonic()
             done, _ = await asyncio.wait((self._reading,), timeout=max(0.0, left))
             if not done:
                 return
 
     def _stale(self, wanted: set[str]) -> list[str]:
-        since = time.monotonic() - _FRESH
+        since = time.monotonic() - FRESH
         known = self._known
         return [name for name in wanted if name not in known or known[name].looked < since]
 

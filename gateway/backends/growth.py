@@ -40,7 +40,7 @@ class Growth:
 
         Never less than it was measured to take: what it gave back it may take again.
         """
-        self.now = now = await asyncio.to_thread(self._see)
+        self.now = now = await asyncio.to_thread(self.see)
         first = self._first = self._first or now
         planned = sum(size for name, size in self._on if self._counts(name))
         more = max((now.size or 0) - planned, 0) if planned else 0
@@ -62,6 +62,7 @@ class Growth:
     def _counts(self, name: str) -> bool:
         return not self._on_gpus or name != RAM
 
-    def _see(self) -> HeldMemory:
+    def see(self) -> HeldMemory:
+        """Return what the processes hold now. Blocks."""
         size = memory_used(self._group, gpu=self._on_gpus)
         return HeldMemory(size, memory_kept(self._group, gpu=False) if self._on_gpus else None)

@@ -7,11 +7,11 @@ from typing import Any, Final
 from gateway.backends.scheduler import Scheduler
 
 #: Seconds: it is asked for every second, and a look may wake up a GPU's driver.
-_SEEN_WITHIN: Final = 5.0
+SEEN_WITHIN: Final = 5.0
 
 
 async def machine_report(scheduler: Scheduler) -> dict[str, Any] | None:
     """Return the devices and what is free of them; ``None`` until they have been looked at once."""
-    await scheduler.see_memory(within=_SEEN_WITHIN)
+    await scheduler.see_memory(within=SEEN_WITHIN)
     capacity = scheduler.accounts.capacity if scheduler.accounts is not None else None
     return capacity.report() if capacity is not None else None

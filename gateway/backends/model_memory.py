@@ -32,7 +32,7 @@ _NOT_WATCHED = Memory()
 #: of what it was granted.
 _LESS = 0.7
 #: Seconds for which a report waits for a look at the memory.
-_REPORT_WAITS = 2.0
+REPORT_WAITS = 2.0
 
 
 class ModelMemory:
@@ -142,7 +142,7 @@ class ModelMemory:
         if time.monotonic() - self.now().seen <= within:
             return
         if (look := self.begin_look()) is not None:
-            await asyncio.wait((look,), timeout=_REPORT_WAITS)
+            await asyncio.wait((look,), timeout=REPORT_WAITS)
 
     async def _see(self, accounts: Accounts) -> None:
         try:

@@ -50,7 +50,7 @@ def _bar(stream: IO[str]) -> Iterator[Told]:
             if (progress.note or reason) != reason:  # above the bar, once
                 reason = progress.note or ""
                 out.print(clean(reason))
-            numbers = _numbers(progress, rate)
+            numbers = progress_in_numbers(progress, rate)
             bars.update(
                 task,
                 description=progress.stage,
@@ -80,10 +80,14 @@ class PlainProgress:
                 print(f"{clean(progress.note)}; {again}", file=self._stream, flush=True)
         elif time.monotonic() - self._told_at >= _LINES:
             self._told_at, self._note = time.monotonic(), None
-            print(f"{progress.stage} {_numbers(progress, rate)}", file=self._stream, flush=True)
+            print(
+                f"{progress.stage} {progress_in_numbers(progress, rate)}",
+                file=self._stream,
+                flush=True,
+            )
 
 
-def _numbers(progress: PullProgress, rate: float | None) -> str:
+def progress_in_numbers(progress: PullProgress, rate: float | None) -> str:
     """Return numbers like ``1.2/4.4 GiB  27% 25.3 MiB/s 2:10``."""
     unit, name = (2**30, "GiB") if progress.total >= 2**30 else (2**20, "MiB")
     percent = 100 * progress.done // progress.total if progress.total else 100

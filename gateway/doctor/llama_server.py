@@ -14,7 +14,6 @@ from gateway.doctor.checks import Finding, Level, Subject
 from gateway.errors import LoadFailed
 from gateway.models.local_model import LocalModel, Params
 
-_PATIENCE: Final = PATIENCE
 #: Ours that take no value.
 _SWITCHES: Final = frozenset({"--embeddings", "--reranking", "--ignore-eos"})
 _FLAG: Final = re.compile(r"--?[A-Za-z][\w-]*")
@@ -60,7 +59,7 @@ def check_program(subject: Subject) -> Iterator[Finding]:
         else:
             yield Finding(name, Level.OK, "there is none, and all models are elsewhere")
         return
-    version = program_version(subject.program, subject.environ, timeout=_PATIENCE)
+    version = program_version(subject.program, subject.environ, timeout=PATIENCE)
     if subject.program == bundled_program():
         what = f"the bundled one, {version.text}, which knows no GPU"
         yield Finding(name, Level.OK, what)

@@ -18,9 +18,9 @@ from gateway.doctor.checks import Finding, Level, Subject, size
 
 _MIB, _GIB = 2**20, 2**30
 #: Free bytes that a data folder shouldn't have less of: its database and journals stop there.
-_FULL, _TIGHT = 100 * _MIB, _GIB
+FULL, _TIGHT = 100 * _MIB, _GIB
 #: The same of the folder of the models: the smallest that are of use are larger.
-_NO_MODEL: Final = 2 * _GIB
+NO_MODEL: Final = 2 * _GIB
 #: Free RAM below which the system itself is in trouble.
 _NO_RAM: Final = 512 * _MIB
 #: Seconds that a file may seem to come from the future: of drives of other machines.
@@ -77,7 +77,7 @@ def _free(device: Device) -> str:
 def check_disks(subject: Subject) -> Iterator[Finding]:
     """Check the room on disk for the database, and for models."""
     settings = subject.settings
-    yield from _disk("data_dir", settings.data_dir, _FULL, _TIGHT, "make room there")
+    yield from _disk("data_dir", settings.data_dir, FULL, _TIGHT, "make room there")
     storage = settings.llm_storage
     if not storage.exists():
         named = [
@@ -92,7 +92,7 @@ def check_disks(subject: Subject) -> Iterator[Finding]:
         else:
             yield Finding("disk", Level.OK, f"{what}, and no model needs it", "", "llm_storage")
         return
-    yield from _disk("llm_storage", storage, 0, _NO_MODEL, "there is no room for another model")
+    yield from _disk("llm_storage", storage, 0, NO_MODEL, "there is no room for another model")
 
 
 def _disk(subject: str, folder: Path, full: int, tight: int, do: str) -> Iterator[Finding]:

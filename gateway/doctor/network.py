@@ -20,7 +20,7 @@ from gateway.listen_on import addresses_of, why
 from gateway.plurals import counted
 from gateway.without_keys import warning_of, why_not_open
 
-_PATIENCE: Final = 8.0  # seconds for one connection
+PATIENCE: Final = 8.0  # seconds for one connection
 _LISTENING: Final = "0A"  # in /proc/net/tcp
 
 
@@ -268,9 +268,9 @@ def _ping(settings: Settings, name: str, port: int, *, tls: bool) -> tuple[int, 
         for file in _own_authorities(settings):
             with contextlib.suppress(OSError, ssl.SSLError):
                 context.load_verify_locations(file)
-        connection = http.client.HTTPSConnection(name, port, timeout=_PATIENCE, context=context)
+        connection = http.client.HTTPSConnection(name, port, timeout=PATIENCE, context=context)
     else:
-        connection = http.client.HTTPConnection(name, port, timeout=_PATIENCE)
+        connection = http.client.HTTPConnection(name, port, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request("GET", "/ping")
         answer = connection.getresponse()

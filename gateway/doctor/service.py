@@ -15,7 +15,7 @@ from gateway.runtime import running_elsewhere
 UNIT: Final = "llm-gateway.service"
 _PATIENCE: Final = 10.0  # seconds
 #: Is there where systemd has started the machine (sd_booted(3)).
-_BOOTED: Final = Path("/run/systemd/system")
+BOOTED: Final = Path("/run/systemd/system")
 #: What of the unit is the machine's own.
 _OWN: Final = frozenset(
     "ExecStart ExecReload User Group WorkingDirectory Environment EnvironmentFile "
@@ -60,7 +60,7 @@ def _open_files(subject: Subject) -> Iterator[Finding]:
 
 def check_service(subject: Subject) -> Iterator[Finding]:
     """Check the systemd unit: whether it exists, is enabled, runs, and is the one on disk."""
-    if not _BOOTED.is_dir():
+    if not BOOTED.is_dir():
         yield Finding(
             "service", Level.OK, "this machine has no systemd: start the gateway yourself"
         )

@@ -22,7 +22,7 @@ from gateway.models.hub import HubFile, Reference, Repository, repository
 #: Seconds to wait for the list of files.
 _PATIENCE: Final = 20.0
 #: Bytes asked for at once: networks that deliver files have a limit, of 50 GB for some.
-_AT_ONCE: Final = 16 * 2**30
+AT_ONCE: Final = 16 * 2**30
 #: Of a server that is busy: the same may work soon.
 _BUSY: Final = (408, 425, 429, 500, 502, 503, 504)
 _BROKE_OFF: Final = ("RemoteProtocolError", "ReadError", "WriteError", "DecodingError")
@@ -136,7 +136,7 @@ class Hub:
         """
         headers = self._utils.build_hf_headers()
         headers["Accept-Encoding"] = "identity"  # else there are no ranges
-        end = min(start + _AT_ONCE, file.size)
+        end = min(start + AT_ONCE, file.size)
         if start or end < file.size:
             headers["Range"] = f"bytes={start}-{end - 1}"
         # The address of a file, and not what it leads to: that is good for an hour.

@@ -31,7 +31,7 @@ _LONGEST_WAIT: Final = 120.0
 _OFTEN: Final = 0.2
 _BLOCK: Final = 2**20
 #: Bytes that stay free on the disk.
-_SPARE: Final = 64 * 2**20
+SPARE: Final = 64 * 2**20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -170,7 +170,7 @@ class _Pull:
         missing = self._plan.size - self._plan.stored
         folder = self._plan.place(self._plan.files[0]).parent
         free = shutil.disk_usage(folder).free
-        if missing and free < missing + _SPARE:
+        if missing and free < missing + SPARE:
             raise PullDiskFull(
                 f"{_gib(missing)} are still to come, and the disk of {self._plan.storage} has "
                 f"{_gib(free)} free: make room there, or let llm_storage name another"

@@ -25,7 +25,7 @@ _CREATED = "response.created"
 _OPENING = frozenset({_CREATED, "response.in_progress", "response.queued"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 #: Bytes of one event. The last one of llama-server's repeats the whole answer.
-_LONGEST = 16 * 2**20
+LONGEST = 16 * 2**20
 _THOUGHT = "response.reasoning_text.delta"
 
 
@@ -66,7 +66,7 @@ class Numbering:
                 return data
             data = data.replace(b"\r\n", b"\n")
         *events, self._rest = data.split(b"\n\n")
-        if len(self._rest) > _LONGEST:
+        if len(self._rest) > LONGEST:
             self._rest, self.over = b"", True
         mended = b"".join([self._mended(event) for event in events])
         if mended:

@@ -319,7 +319,7 @@ async def _stream(
         names = told if names is None else Both(told, names)
     answer.flow_to(started_response, exchange, tail, call.mender, names)
     try:
-        await _pump(answer, exchange, started_response)
+        await pump(answer, exchange, started_response)
         if names is not None and (rest := names.rest()):
             started_response.write(rest)
     except (UpstreamError, asyncio.CancelledError) as broke:
@@ -353,7 +353,7 @@ async def _stream(
     return started_response
 
 
-async def _pump(answer: Sink, exchange: Exchange, started_response: StartedResponse) -> None:
+async def pump(answer: Sink, exchange: Exchange, started_response: StartedResponse) -> None:
     """Wait for the end, and in between for a client that is slower than its backend.
 
     One that reads nothing at all is cut off by its connection (``limits.send_timeout``).

@@ -87,7 +87,7 @@ from gateway.proxy.sse import Usage
 from gateway.access.store import Store
 
 NOON, ROOM = 1_770_000_000, 20
-MOST = request_log._MOST_UNWRITTEN
+MOST = request_log.MOST_UNWRITTEN
 
 
 def limit(size):

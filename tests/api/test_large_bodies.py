@@ -223,7 +223,7 @@ async def test_memory_for_bodies_is_bounded(make_gateway: MakeGateway, tmp_path:
 async def test_too_many_that_wait_are_sent_away(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.access.body_memory._WAITING_OF_ONE", 1)
+    monkeypatch.setattr("gateway.access.body_memory.WAITING_OF_ONE", 1)
     limits = {"body_memory": "4MiB", "max_body": "2MiB"}
     async with make_gateway({"m": fake_model(tmp_path)}, limits=limits) as running:
         memory = running.gateway.body_memory

@@ -174,7 +174,7 @@ async def test_history_tells_load_and_memory_over_time(
     subtests: pytest.Subtests,
 ) -> None:
     monkeypatch.setattr("gateway.history.FINE", 0.1)
-    monkeypatch.setattr("gateway.history._SHORT", 0.01)
+    monkeypatch.setattr("gateway.history.SHORT", 0.01)
     models = {"m": fake_model(tmp_path, gate=gate, chunks=4)}
     async with make_gateway(models) as running:
         body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}

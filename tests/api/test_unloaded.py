@@ -77,7 +77,7 @@ async def test_what_is_said_before_is_what_llama_server_says_then(
 async def test_what_a_model_said_is_forgotten_with_its_file(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "_FRESH", 0.0)
+    monkeypatch.setattr(facts, "FRESH", 0.0)
     file = tmp_path / "m.gguf"
     write_tiny_model(file)
     entry_ = {"params": {"model": str(file), "threads": 1}, "parallel": 2}
@@ -200,7 +200,7 @@ async def test_a_slow_disk_keeps_no_list_waiting(
         return read_header(file, **options)
 
     monkeypatch.setattr(facts, "read_header", slowly)
-    monkeypatch.setattr(facts, "_PATIENCE", 0.05)
+    monkeypatch.setattr(facts, "PATIENCE", 0.05)
     models = {
         name: {"params": {"model": str(tmp_path / f"{name}.gguf")}} for name in ("quick", "slow")
     }

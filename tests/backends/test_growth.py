@@ -84,5 +84,5 @@ async def test_growth_is_counted_on_gpus_and_in_ram(
         (HeldMemory(None, None), {"CUDA0": 60, "CUDA1": 40, RAM: 10}),
     ):
         with subtests.test(f"{held!r:.80}"):
-            monkeypatch.setattr(growth, "_see", lambda held=held: held)
+            monkeypatch.setattr(growth, "see", lambda held=held: held)
             assert dict(await growth.look()) == on

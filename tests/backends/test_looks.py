@@ -157,7 +157,7 @@ def replace_memory(spec: LocalModel) -> LocalModel:
 async def test_a_report_does_not_wait_for_a_look_that_takes_long(
     make: Make, box: Box, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.backends.model_memory._REPORT_WAITS", 0.1)
+    monkeypatch.setattr("gateway.backends.model_memory.REPORT_WAITS", 0.1)
     scheduler = make(box.spec("a", memory=GIB))
     (await scheduler.lease("a")).release()
     await scheduler.unload("a")

@@ -301,7 +301,7 @@ async def test_a_look_that_hangs_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A driver that is stuck: the gateway goes on with what it knew, and asks no second time."""
-    monkeypatch.setattr(capacity_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(capacity_module, "PATIENCE", 0.2)
     stuck, looks = threading.Event(), []
 
     def read() -> Machine:

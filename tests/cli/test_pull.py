@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.cli.pull_progress import PlainProgress, _numbers
+from gateway.cli.pull_progress import PlainProgress, progress_in_numbers
 from gateway.models import hub_client
 from gateway.models.pull import PullProgress
 from tests.harness import COMMAND, project, tied, wait_until
@@ -210,10 +210,10 @@ def test_pull_asks_at_a_terminal(server: HubServer, config: Path, columns: int) 
 
 def test_progress_tells_size_percent_speed_and_time() -> None:
     coming = PullProgress("downloading", "x.gguf", 3 * 2**29, 3 * 2**30)
-    assert _numbers(coming, 2**20 * 10.0) == "1.5/3.0 GiB  50%  10.0 MiB/s 2:33"
-    assert _numbers(coming, None) == "1.5/3.0 GiB  50%"
-    assert _numbers(coming, 10.0).endswith(" -:--")
-    assert _numbers(coming._replace(stage="checking"), 1e9) == "1.5/3.0 GiB  50%"
+    assert progress_in_numbers(coming, 2**20 * 10.0) == "1.5/3.0 GiB  50%  10.0 MiB/s 2:33"
+    assert progress_in_numbers(coming, None) == "1.5/3.0 GiB  50%"
+    assert progress_in_numbers(coming, 10.0).endswith(" -:--")
+    assert progress_in_numbers(coming._replace(stage="checking"), 1e9) == "1.5/3.0 GiB  50%"
 
 
 def test_a_reason_to_wait_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

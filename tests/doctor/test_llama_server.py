@@ -85,7 +85,7 @@ def test_program_that_is_no_llama_server_is_told(
     tmp_path: Path, text: str, level: Level, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "sleep" in text:
-        monkeypatch.setattr(llama_server, "_PATIENCE", 0.5)
+        monkeypatch.setattr(llama_server, "PATIENCE", 0.5)
     (finding,) = looked_at(script(tmp_path, text))
     assert finding.level is level
     assert what in finding.what

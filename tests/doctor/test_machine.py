@@ -39,8 +39,8 @@ def test_disks_without_room_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     needed = '{"m": {"params": {"model": "m.gguf"}}}'
     found = by_subject(machine.check_disks(subject(tmp_path, models=needed)))
     assert found["llm_storage"].level is Level.ERROR
-    monkeypatch.setattr(machine, "_FULL", 2**60)
-    monkeypatch.setattr(machine, "_NO_MODEL", 2**60)
+    monkeypatch.setattr(machine, "FULL", 2**60)
+    monkeypatch.setattr(machine, "NO_MODEL", 2**60)
     (tmp_path / "LLMs").mkdir()
     found = by_subject(machine.check_disks(subject(tmp_path)))
     assert (found["data_dir"].level, found["data_dir"].do) == (Level.ERROR, "make room there")

@@ -112,7 +112,7 @@ def test_answer_of_another_server_is_told() -> None:
 def test_name_that_nobody_answers_at_is_warned_of(
     taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_PATIENCE", 0.3)
+    monkeypatch.setattr(network, "PATIENCE", 0.3)
     finding = reached(taken)
     assert finding.level is Level.WARNING
     assert "gives no answer, tried from inside" in finding.what

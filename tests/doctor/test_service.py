@@ -26,7 +26,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(service, "_BOOTED", tmp_path)
+    monkeypatch.setattr(service, "BOOTED", tmp_path)
     return answer
 
 
@@ -66,6 +66,6 @@ def test_unit_of_an_earlier_version_is_warned_of(systemctl: Path, tmp_path: Path
 
 
 def test_machine_without_systemd_is_ok(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(service, "_BOOTED", tmp_path / "nothing")
+    monkeypatch.setattr(service, "BOOTED", tmp_path / "nothing")
     (finding,) = service.check_service(Subject(Settings(), EMPTY, {}))
     assert finding.level is Level.OK

@@ -195,7 +195,7 @@ async def test_failure_behind_the_head_is_no_clean_end(
             raise RuntimeError("a bug of ours")
 
         # What can't happen, happens once the head has gone out.
-        monkeypatch.setattr(relay, "_pump", broken)
+        monkeypatch.setattr(relay, "pump", broken)
         await running.gateway.scheduler.unload("good")
         async with connected(running) as client:
             client.send(request.replace(b'"stream"', b'"seed": 1, "stream"'))

@@ -77,7 +77,7 @@ async def test_what_takes_too_long_to_count_is_guessed_elsewhere(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in the loop: bodies may be long, and many have waited for the same."""
-    monkeypatch.setattr(accounting, "_PATIENCE", 0.05)
+    monkeypatch.setattr(accounting, "PATIENCE", 0.05)
     guessed_in = set()
 
     def noting(*arguments: Any) -> int:

@@ -194,7 +194,7 @@ async def test_file_that_comes_later_is_looked_at(
     make_gateway: MakeGateway, minilm_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A download, or a drive, that was not there when the first request was."""
-    monkeypatch.setattr(facts, "_FRESH", 0.0)
+    monkeypatch.setattr(facts, "FRESH", 0.0)
     file = tmp_path / "later.gguf"
     entry = {"params": {"model": str(file)}}
     async with make_gateway({"m": entry}, llama_server="auto") as running:

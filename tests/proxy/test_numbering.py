@@ -210,7 +210,7 @@ def test_lines_of_another_kind_of_server_are_left_alone() -> None:
 
 
 def test_an_event_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.proxy.numbering._LONGEST", 5000)
+    monkeypatch.setattr("gateway.proxy.numbering.LONGEST", 5000)
     numbering = Numbering("m", 7)
     sent = numbering.feed(written(EVENTS[:2]))
     for _ in range(10):

@@ -44,7 +44,7 @@ async def test_each_card_has_a_budget_of_its_own(
 async def test_reports_tell_what_is_free_now(
     make_gateway: MakeGateway, tmp_path: Path, gpus: Gpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_report, "_SEEN_WITHIN", 0.0)
+    monkeypatch.setattr(machine_report, "SEEN_WITHIN", 0.0)
     gpus(CUDA0=4)
     async with make_gateway({"m": model(tmp_path, 15)}) as running:
         assert (await running.chat("m"))[0] == 200

@@ -55,7 +55,7 @@ async def test_a_locked_store_loses_records_and_says_so_once(
     file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.access.database.BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr("gateway.access.request_log._MOST_UNWRITTEN", 10)
+    monkeypatch.setattr("gateway.access.request_log.MOST_UNWRITTEN", 10)
     async with await Store.open(file) as store:
         log = RequestLog(keep=1e9, write_every=3600, wall=lambda: NOON)
         log.open(store)
@@ -114,7 +114,7 @@ async def test_what_cannot_be_read_now_is_read_later(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a file system where SQLite's journal cannot be shared: a writer keeps readers out.
-    monkeypatch.setattr("gateway.access.database._on_connect", lambda connection, record: None)
+    monkeypatch.setattr("gateway.access.database.on_connect", lambda connection, record: None)
     monkeypatch.setattr("gateway.access.database.READ_TIMEOUT", 0.1)
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         accounting, file = running.gateway.accounting, running.gateway.settings.database

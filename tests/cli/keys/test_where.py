@@ -20,7 +20,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         monkeypatch.setattr(tempfile, "tempdir", folder)
-        monkeypatch.setattr("gateway.runtime._homes", lambda: iter([Path(folder)]))
+        monkeypatch.setattr("gateway.runtime.runtime_homes", lambda: iter([Path(folder)]))
         yield Path(folder)
 
 

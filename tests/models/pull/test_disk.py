@@ -63,7 +63,7 @@ def test_disk_that_fills_up_is_told_and_the_part_goes_on_later(
             fetched(server, storage)
         assert server.starts() == []
         # Somebody else takes the room after it was seen to be free.
-        monkeypatch.setattr(pull_module, "_SPARE", -(2**30))
+        monkeypatch.setattr(pull_module, "SPARE", -(2**30))
         with pytest.raises(PullDiskFull, match=r"is full: make room there, and the same again"):
             fetched(server, storage)
         assert not (storage / NAME / "thing-Q4_0.gguf").exists()

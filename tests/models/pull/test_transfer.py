@@ -118,7 +118,7 @@ def test_a_wrong_range_is_not_written(server: HubServer, tmp_path: Path) -> None
 def test_large_files_are_asked_for_in_pieces(
     server: HubServer, tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.models.hub_client._AT_ONCE", 1_000_000)
+    monkeypatch.setattr("gateway.models.hub_client.AT_ONCE", 1_000_000)
     fetched(server, tmp_path)
     assert server.starts() == [0, 1_000_000, 2_000_000]
     assert (tmp_path / NAME / "thing-Q4_0.gguf").read_bytes() == data
