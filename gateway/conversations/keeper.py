@@ -118,7 +118,7 @@ class Conversations:
         slots = self._slots.get(backend)
         if slots is None or slots.starts != backend.starts:
             # A process that died left its slots here; its backend may be gone as well.
-            self._slots = {of: each for of, each in self._slots.items() if each.current}
+            self._slots = {of: each for of, each in self._slots.items() if of.fingerprint}
             slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
         return slots
 

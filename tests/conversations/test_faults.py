@@ -8,78 +8,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
-import shutil
 import signal
-from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import pytest
 
-from gateway.models.paths import resolve_model_path
-from gateway.tasks import spawn
-from tests.conversations.test_real_llama_server import ask, cache, entry, words
-from tests.harness import DEMO_GGUF, MakeGateway, Running, Served, project, wait_until
+from tests.conversations.faults import (
+    RESTORING,
+    SAVING,
+    SETTINGS,
+    begun,
+    doing,
+    folder_of,
+    names,
+    over,
+    pid_of,
+    said,
+    stopped,
+    until,
+)
+from tests.conversations.test_real_llama_server import ask, entry
+from tests.harness import MakeGateway, Running, Served, project
 
-T = TypeVar("T")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-SAVING, RESTORING = "save slot 0 of a", "restore slot 0 of a"
-SETTINGS: dict[str, Any] = {"llama_server": "auto", "cache": cache()}
-
-
-def said(seed: int) -> list[dict[str, str]]:
-    return [{"role": "user", "content": f"{seed} " + words(seed, 50)}]
-
-
-def folder_of(running: Running) -> Path:
-    return Path(running.gateway.settings.data_dir) / "cache"
-
-
-def names(folder: Path) -> list[str]:
-    """The suffixes of what is there, or the beginning of what is but half written."""
-    left = [file.name for file in folder.iterdir() if file.name != "lock"]
-    return sorted("new" if name.startswith("new-") else Path(name).suffix for name in left)
-
-
-async def until(condition: Any, what: str) -> None:
-    await asyncio.to_thread(wait_until, condition, 60, what)
-
-
-def doing(what: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    return spawn(what, name="a client")
-
-
-async def begun(name: str) -> None:
-    """Return when a task called ``name`` runs."""
-    async with asyncio.timeout(60):
-        while not any(task.get_name() == name for task in asyncio.all_tasks()):
-            await asyncio.sleep(0.01)
-
-
-async def over(name: str) -> None:
-    """Return when none does any more."""
-    tasks = [task for task in asyncio.all_tasks() if task.get_name() == name]
-    await asyncio.wait(tasks)
-
-
-def pid_of(running: Running, model: str = "a") -> int:
-    backend = running.gateway.scheduler.backend(model)
-    assert backend is not None
-    assert backend.pid is not None
-    return backend.pid
-
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 async def test_llama_server_killed_during_a_save_harms_no_request(
@@ -268,81 +221,3 @@ async def got(session: aiohttp.ClientSession, path: str) -> Any:
     async with session.get(path) as answer:
         assert answer.status == 200
         return await answer.json()
-
-
-async def test_disk_that_is_full_at_any_byte_harms_nothing(
-    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    """llama-server can write no more than so many bytes."""
-    models = {"a": entry(), "b": entry()}
-    async with make_gateway(models, **SETTINGS, scheduler={"max_loaded": 1}) as running:
-        await ask(running, "a", said(1))
-        await ask(running, "b", [{"role": "user", "content": "Hi"}])
-        (file,) = folder_of(running).glob("*.kv")
-        size = file.stat().st_size
-        for most in (0, 1, 7, 4096, size // 3, size // 2, size - 4096, size - 1):
-            assert (await running.json("DELETE", "/admin/cache"))[0] == 200
-            await ask(running, "a", said(1))
-            _, hard = resource.prlimit(pid_of(running), resource.RLIMIT_FSIZE)
-            resource.prlimit(pid_of(running), resource.RLIMIT_FSIZE, (most, hard))
-            await ask(running, "b", [{"role": "user", "content": "Hi"}])
-            await until(lambda: names(folder_of(running)) == [], f"nothing is left at {most}")
-        backend = running.gateway.scheduler.backend("a")
-        assert backend is not None
-        assert backend.deaths == 0
-    assert caplog.text.count("could not be saved") == 1
-
-
-async def test_folder_that_is_deleted_is_made_anew(
-    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    models = {"a": entry(), "b": entry()}
-    async with make_gateway(models, **SETTINGS, scheduler={"max_loaded": 1}) as running:
-        folder = folder_of(running)
-        for seed in range(10, 14):
-            for model in "ab":
-                _, _, cached = await ask(running, model, said(10 * seed + ord(model)))
-                assert cached < 40
-                shutil.rmtree(folder)
-        text, prompt, _ = await ask(running, "a", said(1))
-        await ask(running, "b", [{"role": "user", "content": "Hi"}])
-        went_on = [*said(1), {"role": "assistant", "content": text}, *said(3)]
-        _, _, cached = await ask(running, "a", went_on)
-        assert cached >= prompt, "saved where there was nothing"
-        assert folder.stat().st_mode & 0o777 == 0o700
-    assert "crashed" not in caplog.text
-
-
-async def test_folder_that_becomes_a_file_is_said_once_and_harms_nothing(
-    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
-) -> None:
-    models = {"a": entry(), "b": entry()}
-    async with make_gateway(models, **SETTINGS, scheduler={"max_loaded": 1}) as running:
-        folder = folder_of(running)
-        await ask(running, "a", said(1))
-        shutil.rmtree(folder)
-        folder.write_text("")
-        for model in "baba":
-            await ask(running, model, said(1))
-    assert caplog.text.count("conversations are not saved") == 1
-    assert "crashed" not in caplog.text
-
-
-async def test_nothing_is_read_back_for_another_model_file(
-    make_gateway: MakeGateway, tmp_path: Path
-) -> None:
-    model = tmp_path / "m.gguf"
-    shutil.copy(resolve_model_path(DEMO_GGUF, tmp_path), model)
-    models = {"a": entry(), "b": entry()}
-    models["a"]["params"]["model"] = str(model)
-    async with make_gateway(models, **SETTINGS, scheduler={"max_loaded": 1}) as running:
-        seen = []
-        for replaced in (False, False, True):
-            if replaced:
-                other = tmp_path / "new.gguf"
-                shutil.copy(model, other)
-                other.rename(model)
-            _, prompt, cached = await ask(running, "a", said(1))
-            seen.append(cached > prompt // 2)
-            await ask(running, "b", [{"role": "user", "content": "Hi"}])
-        assert seen == [False, True, False]
