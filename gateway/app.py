@@ -122,7 +122,7 @@ def build_site(
 
 
 class Background:
-    """What works beside requests, for as long as the application runs."""
+    """The tasks that run beside requests for as long as the application does."""
 
     def __init__(
         self, settings: Settings, library: Library, scheduler: Scheduler, accounting: Accounting

@@ -84,7 +84,7 @@ class ProcessSetting(Forbidden):
 
 
 class Stored(NamedTuple):
-    """``entry``: without secrets. ``etag``: an opaque text that differs after each change."""
+    """An ``entry`` without its secrets. ``etag``: an opaque text that differs after each change."""
 
     entry: dict[str, Any]
     etag: str

@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
 
 class LogTail:
-    """At most :data:`MOST` lines, the oldest dropped first. For many threads."""
+    """The last :data:`MOST` lines, the oldest dropped first. For many threads."""
 
     def __init__(self, *, most: int = MOST, size: int = _SIZE) -> None:
         #: The level and text of each; the last one's number is the total.

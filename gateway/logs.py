@@ -41,7 +41,7 @@ _unraisable = logging.getLogger("gateway.unraisable")
 
 
 class LogHandler(logging.handlers.QueueHandler):
-    """Hands records on unformatted: the writer's thread formats them."""
+    """A handler that hands records on unformatted: the writer's thread formats them."""
 
     def __init__(self, writer: LogWriter, records: _Records) -> None:
         super().__init__(records)

@@ -11,7 +11,7 @@ from typing import Final
 
 
 class Scope(enum.Enum):
-    """One right, with what has to be shown for it."""
+    """A right, with what has to be shown for it."""
 
     PUBLIC = "public", "no key"
     CHAT = "chat", "any key"

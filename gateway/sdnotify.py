@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Speaks to the service manager that started us, if one did.
+    """A notifier of the service manager that started us, if one did.
 
     Each call returns whether the message was handed over: False without a service manager, or if
     its socket is gone or full.

@@ -82,7 +82,7 @@ async def serve(
 
 
 class Gateway:
-    """Everything that runs, put together; ``async with`` starts and ends it.
+    """A running gateway, put together; ``async with`` starts and ends it.
 
     Inside, :attr:`urls` answer /health; requests that need a key wait for :meth:`open_keys`.
     ``source``: the file that ``settings`` are from; ``patience``: how long a llama-server may look
@@ -365,7 +365,9 @@ def _preload(scheduler: Scheduler, catalog: Catalog) -> None:
 
 
 class _Signals:
-    """TERM and INT begin the end, a second one hurries it, HUP reads the files again."""
+    """The signals: TERM and INT begin the end, a second one hurries it, HUP reads the
+    files again.
+    """
 
     def __init__(self, gateway: Gateway, notifier: Notifier) -> None:
         self._gateway = gateway

@@ -15,7 +15,7 @@ from gateway.tasks import spawn
 
 
 class StorageScan:
-    """Scans ``llm_storage``, once at a time: requests meanwhile get the same answer."""
+    """A scanner of ``llm_storage``, once at a time: requests meanwhile get the same answer."""
 
     def __init__(self, settings: Settings, entries: Entries) -> None:
         self._settings = settings

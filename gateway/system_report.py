@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class _Kept(Generic[_T]):
-    """A value that takes long to find: looked for once for all who ask, and kept a while."""
+    """A value that takes long to find: it is looked for once for all who ask, and kept a while."""
 
     def __init__(self, seconds: float, name: str) -> None:
         self._seconds = seconds
@@ -76,7 +76,7 @@ class _Kept(Generic[_T]):
 
 
 class SystemReport:
-    """Makes the answer of ``GET /admin/system``. ``source``: the file of the settings."""
+    """A maker of the answer of ``GET /admin/system``. ``source``: the file of the settings."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class WorkerDied(Exception):
 
 
 class WorkerProcess:
-    """The process, seen from here. All methods block; :meth:`kill` may come from any thread."""
+    """A handle of the worker process. All methods block; :meth:`kill` may come from any thread."""
 
     def __init__(self) -> None:
         import subprocess  # few gateways ever need it

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class UnderWay(NamedTuple):
-    """One request to a model, not ended yet."""
+    """A request to a model that has not ended yet."""
 
     id: str
     key_id: str
@@ -60,14 +60,14 @@ class UnderWay(NamedTuple):
 
 
 class Metering(Protocol):
-    """What counts a request that is under way."""
+    """A counter of one request that is under way."""
 
     def so_far(self) -> UnderWay:
         """Return what is known of it."""
 
 
 class Total(NamedTuple):
-    """All requests to one model that have ended since the gateway started."""
+    """The sum of all requests to one model that have ended since the gateway started."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -78,7 +78,7 @@ class Total(NamedTuple):
 
 
 class Accounting:
-    """Counts requests and tokens. Works from the start; writes once it has been opened."""
+    """A counter of requests and tokens. Counts from the start; writes once it has been opened."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class _Waiting(NamedTuple):
 
 
 class BodyMemory:
-    """Gives out ``size`` bytes in all."""
+    """A budget of ``size`` bytes for the bodies of requests."""
 
     def __init__(self, size: int) -> None:
         self.size = size

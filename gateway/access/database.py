@@ -126,7 +126,7 @@ class Database:
 
 
 class _Connected:
-    """A connection and the thread that it lives in: one transaction after the other."""
+    """A connection and the thread that runs its transactions, one after the other."""
 
     def __init__(self, file: Path, name: str, begin: str) -> None:
         self._file = file

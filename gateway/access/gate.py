@@ -20,7 +20,7 @@ from gateway.scope import Scope
 
 
 class KeyGate:
-    """Lets requests in by their keys, as soon as the store has been opened; until then they wait.
+    """A gate that lets requests in by their keys; they wait until the store has been opened.
 
     ``hosts`` and ``proxies`` tell who is on this machine, where no keys are asked for.
     """

@@ -26,14 +26,14 @@ _PATIENCE: Final = 4.0
 
 @dataclass(slots=True)
 class _Task:
-    """One that goes on: the tokens that were counted, and who is told of more."""
+    """A task that goes on: the tokens that were counted, and who is told of more."""
 
     seen: int
     more: Callable[[int], None]
 
 
 class GoingOn:
-    """The tasks of all llama-servers that were left."""
+    """The tasks that llama-servers still work on although their clients have left."""
 
     def __init__(self) -> None:
         self._left: dict[Backend, dict[int, _Task]] = {}

@@ -12,7 +12,7 @@ _SHOWN = 20
 
 
 class Unknown(NamedTuple):
-    """A name that models.json hasn't: the field of the key it stands in, and what to say of it."""
+    """A name that models.json doesn't have: the field of the key that holds it, and a message."""
 
     field: str
     message: str

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class PastRequest(NamedTuple):
-    """One of them. Nothing of what was said is in it. Times are in seconds."""
+    """A request that has ended. It holds nothing of what was said. Times are in seconds."""
 
     seq: int  # when it ended, microseconds since 1970: a number of its own, later ones are higher
     id: str
@@ -31,7 +31,7 @@ class PastRequest(NamedTuple):
 
 
 class RequestFilter(NamedTuple):
-    """Which are asked for, of those whose ``seq`` is below ``before``; ``None``: any."""
+    """A filter for past requests whose ``seq`` is below ``before``; ``None`` in a field: any."""
 
     limit: int
     before: int | None = None

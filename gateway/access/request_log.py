@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
-    """One request to a model, ended. Times are in seconds, from its arrival where they say since.
+    """A request to a model that has ended. Times in seconds; offsets count from its arrival.
 
     ``waited``: until its model had a slot for it, if it had to wait, ``loading`` of them while the
     model was loading; ``began``: until its answer began to come.
@@ -128,7 +128,7 @@ def path_of(route: str) -> str:
 
 
 class Page(NamedTuple):
-    """Some of those that were asked for, the newest first; ``more``: there may be others."""
+    """A page of past requests, the newest first; ``more``: there may be others."""
 
     requests: list[PastRequest]
     more: bool

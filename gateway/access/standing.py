@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Permitted(Protocol):
-    """A request that has been let in: whose it is, and what it has been given."""
+    """A request that has been let in: its principal, and what it has been given."""
 
     id: str
     principal: Principal
@@ -37,7 +37,9 @@ class Permitted(Protocol):
 
 
 class Standing:
-    """Ends among ``endings`` what is not allowed any more; ``gate`` knows the keys."""
+    """A watch that ends those of ``endings`` that are no longer allowed; ``gate``
+    knows the keys.
+    """
 
     def __init__(self, gate: KeyGate, endings: Endings) -> None:
         self._gate = gate

@@ -191,7 +191,7 @@ class ClassicHandlers:
 
 
 class _View(NamedTuple):
-    """All that the status depends on which somebody is shown."""
+    """Everything that the shown status depends on."""
 
     admin: bool
     models: frozenset[str] | None
@@ -199,7 +199,7 @@ class _View(NamedTuple):
 
 
 class _Event(NamedTuple):
-    """An event as it is sent, and the part of it whose change is worth a new event."""
+    """An event as it is sent, and the part whose change is worth a new event."""
 
     essence: Any
     text: str

@@ -22,7 +22,7 @@ _SHARE = 0.9
 
 
 class Accounts:
-    """``needs`` of models, and the ``capacity`` of the machine (``None``: it is not looked at).
+    """The ``needs`` of models and the ``capacity`` of the machine (``None``: it is not looked at).
 
     ``environ`` is the gateway's own environment. For one event loop.
     """

@@ -18,7 +18,7 @@ _OVER: Final = 1.25
 
 
 class Loaded(Protocol):
-    """A server, and how many requests are at it."""
+    """A server and the number of requests it has."""
 
     @property
     def in_flight(self) -> int: ...

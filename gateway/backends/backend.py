@@ -49,7 +49,7 @@ class State(enum.StrEnum):
 
 
 class SlotSaves(Protocol):
-    """What saves the slots of llama-servers, where that is wanted."""
+    """A service that saves the slots of llama-servers, where that is wanted."""
 
     @property
     def folder(self) -> Path | None:
@@ -61,7 +61,7 @@ class SlotSaves(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What every backend of one gateway shares. Times in seconds."""
+    """The settings and services that all backends of a gateway share. Times in seconds."""
 
     llama_server: str
     llm_storage: Path
@@ -112,7 +112,7 @@ class ServerStatus:
 
 
 class Backend(ABC):
-    """What answers for one :class:`Model`.
+    """A backend that answers for one :class:`Model`.
 
     ``changed`` is called (from the event loop) after every change of state. It may start, drain or
     stop the backend in turn: whoever enters a state does nothing after that.

@@ -39,7 +39,7 @@ _FRESH = 1.0
 
 
 class Capacity:
-    """The devices and their memory, as last seen.
+    """The devices of the machine and their memory, as last seen.
 
     ``read`` looks at the machine, and blocks. ``budget`` is ``scheduler.memory_budget`` in bytes,
     ``None`` for what there is. ``seen`` remembers which GPUs there were.
@@ -175,7 +175,7 @@ class Capacity:
 
 
 class _Look:
-    """A look at the machine in a thread of its own: one that hangs delays no end of the gateway."""
+    """A look at the machine in a thread of its own, so that one that hangs delays no shutdown."""
 
     def __init__(self, look: Callable[[], _Seen]) -> None:
         self.started = time.monotonic()

@@ -12,7 +12,7 @@ from gateway.backends.backend import Environment, State
 
 
 class Deaths:
-    """Those of one model, by the times and numbers of ``environment``."""
+    """The deaths of one model's processes, judged by the times and numbers of ``environment``."""
 
     def __init__(self, environment: Environment) -> None:
         self._env = environment

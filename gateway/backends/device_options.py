@@ -24,7 +24,9 @@ VISIBLE = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Names of devices (none: all of them), and their shares if the entry says those too."""
+    """A choice of devices by name (none: all of them), with their shares if the entry
+    gives those.
+    """
 
     devices: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()

@@ -82,7 +82,8 @@ _SURE_OF_PER_LAYER = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes. ``compute`` is the part of ``total`` that a fresh process may not have touched yet.
+    """An estimate in bytes. ``compute`` is the part of ``total`` that a fresh process may not have
+    touched yet.
 
     ``from_header`` is false for a rough guess from the file's size alone. ``beside`` is what goes
     to RAM, beside ``total`` on GPUs, where not all layers are offloaded.

@@ -27,8 +27,8 @@ _SHRINKS = 2
 
 
 class Executor:
-    """That of one scheduler. ``died`` is called with a model's name and why its process, which
-    was ready, has died.
+    """An executor of one scheduler's decisions. ``died`` is called with a model's name and why its
+    process, which was ready, has died.
     """
 
     def __init__(

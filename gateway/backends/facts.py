@@ -37,7 +37,7 @@ _UNREADABLE = (OSError, ValueError, LoadFailed)
 
 
 class Stamp(NamedTuple):
-    """What changes when another file is at the place of one."""
+    """A value that changes when another file takes the place of one."""
 
     path: Path
     modified: int
@@ -45,7 +45,7 @@ class Stamp(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Of one model file. ``trained``: the tokens of context it was trained with.
+    """What one model file says. ``trained``: the tokens of context it was trained with.
 
     ``reads_only``: it is for embeddings or rerank, and can't write any text. ``size``: bytes, of
     all parts of a split one.

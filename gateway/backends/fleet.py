@@ -45,7 +45,7 @@ class Unreachable(ConnectFailed):
 
 
 class UnreachableInTime(ConnectTimeout):
-    """504: the same, and none accepted a connection or answered in time."""
+    """504: every server was tried, and none accepted a connection or answered in time."""
 
     exhausted = True
 

@@ -46,14 +46,14 @@ _INSIDE = ("text", "output_config", "params")
 
 
 class Exchanged(Protocol):
-    """What tells whether a byte of its answer has come."""
+    """A view of an exchange that tells whether a byte of its answer has come."""
 
     @property
     def answered(self) -> bool: ...
 
 
 class Trait(NamedTuple):
-    """What is strange about a request: the field, its weight, and the bytes it has."""
+    """A strange trait of a request: the field, its weight, and the bytes it has."""
 
     weight: int
     size: int
@@ -61,7 +61,7 @@ class Trait(NamedTuple):
 
 
 class Flight:
-    """One request from its sending until its answer is complete, or nobody waits for that.
+    """A request, from its sending until its answer is complete or nobody waits for it.
 
     When its llama-server hung and was ended: ``blamed`` is what its client is to be told where this
     one has done it, and ``cleared`` says that it certainly hasn't, so it can be sent again. Of the
@@ -124,7 +124,9 @@ class Flight:
 
 
 class Flights:
-    """Those at one llama-server. ``remember``: those too whose clients have left."""
+    """The requests that are at one llama-server. ``remember``: also those whose
+    clients have left.
+    """
 
     __slots__ = ("_left", "_open")
 
@@ -190,7 +192,7 @@ class Flights:
 
 
 class Verdict(NamedTuple):
-    """Who is to blame: ``None`` if that is not known. ``trait``: what is strange about it."""
+    """Who is to blame, ``None`` if that is not known. ``trait``: what is strange about it."""
 
     blamed: Flight | None
     trait: Trait | None

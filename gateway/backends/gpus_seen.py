@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class GpusSeen:
-    """The file ``file``, for the llama-server ``program``: another one may use other GPUs.
+    """A record, in ``file``, of the GPUs that the llama-server ``program`` could use.
 
     So may the same one with other variables in ``environ``: who hides a GPU does not miss it.
     """

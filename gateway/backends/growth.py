@@ -25,7 +25,9 @@ class HeldMemory(NamedTuple):
 
 
 class Growth:
-    """That of one loaded model, whose process group is ``group`` and which was placed ``on``."""
+    """The growth of one loaded model, whose process group is ``group`` and which was placed
+    ``on``.
+    """
 
     def __init__(self, group: int, on: Placement) -> None:
         self._group = group

@@ -17,7 +17,7 @@ _QUOTED = 200  # characters of an answer
 
 
 class Health:
-    """Asks one starting llama-server. ``timeout``: seconds that an answer may take."""
+    """A probe of one starting llama-server. ``timeout``: seconds that an answer may take."""
 
     def __init__(self, pool: UpstreamPool, timeout: float) -> None:
         self._pool = pool

@@ -11,7 +11,7 @@ from gateway.backends.scheduled_model import ScheduledModel
 
 
 class Lease:
-    """The right to send one request to one backend. Release it exactly when that is over.
+    """A right to send one request to one backend. Release it exactly when that request is over.
 
     Releasing twice is harmless; a lease is a context manager.
     """
@@ -71,7 +71,7 @@ class Lease:
 
 
 class Leases:
-    """Those of one scheduler: how many there are, of each model and in all.
+    """The leases of one scheduler, counted for each model and in all.
 
     ``decide`` is called where that may change what is to be done, ``released`` with a model and
     the time after each that has been given back, ``notify`` when the first has been granted and

@@ -27,7 +27,7 @@ _QUIET = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Its devices as they were when it was looked at. ``source`` is for the log."""
+    """The devices of a machine as they were when it was looked at. ``source`` is for the log."""
 
     devices: tuple[Device, ...]
     source: str
@@ -56,7 +56,7 @@ def read_machine(
 
 
 class MachineReader:
-    """Reads the machine again and again, and does not take a failed look for a GPU that is gone."""
+    """A reader of the machine that does not take a failed look for a GPU that is gone."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root

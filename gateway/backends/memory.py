@@ -33,7 +33,7 @@ Remember = Callable[[str, int], Awaitable[None]]
 
 
 class Source(enum.StrEnum):
-    """Where a number comes from, in words for reports."""
+    """The source of a number, in words for reports."""
 
     SET = "models.json"
     MEASURED = "measured"
@@ -43,7 +43,7 @@ class Source(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a model takes, of the GPUs' memory where there is a GPU, else of RAM."""
+    """The bytes that a model takes of the GPUs' memory, or of RAM where there is no GPU."""
 
     size: int
     source: Source
@@ -60,7 +60,7 @@ _SURE = 0.9
 
 
 class Needs:
-    """What is known about the memory of models. For one event loop.
+    """The known memory needs of models. For one event loop.
 
     ``measured`` is ``Store.known_memory()``, ``remember`` is ``Store.remember_memory``.
     """

@@ -50,7 +50,7 @@ def status_of(backend: Backend | None) -> str:
 
 
 class _Known(NamedTuple):
-    """What a backend said, with the start, process and file that it is true for."""
+    """What a backend has said, with the start, process and file that it is true for."""
 
     start: int
     process: tuple[object, ...]
@@ -59,8 +59,8 @@ class _Known(NamedTuple):
 
 
 class ModelDetails:
-    """What running backends say about themselves, asked once for each start; of others, what
-    they said last, else what their files say.
+    """Details of models: what running backends say of themselves, asked once for each start; of
+    others, what they said last, else what their files say.
     """
 
     def __init__(self, headers: Headers, scheduler: Scheduler) -> None:

@@ -36,7 +36,7 @@ REPORT_WAITS = 2.0
 
 
 class ModelMemory:
-    """That of the models of one scheduler.
+    """The memory of one scheduler's models.
 
     ``known=False``: no model is taken to need nothing until :meth:`watch`. ``interval``: seconds
     between two looks at what a loaded model holds. ``decide`` is called when something has turned

@@ -14,7 +14,7 @@ LINE = 50
 
 
 class QueuePosition(NamedTuple):
-    """Where a waiting request stands."""
+    """The place of a waiting request in the queue."""
 
     stage: State  # of the backend it waits for
     position: int  # in that model's queue; 1 is next

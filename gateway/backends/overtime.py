@@ -13,7 +13,7 @@ from gateway.backends.speed import Speed
 
 
 class Overtime:
-    """That of one child. ``seconds`` is what it has worked without a result to show for it."""
+    """A count of the ``seconds`` that one child has worked without a result to show for it."""
 
     def __init__(self, speed: Speed) -> None:
         self._speed = speed

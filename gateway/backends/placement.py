@@ -22,7 +22,7 @@ _MOST = 0.75
 
 
 class Look(Enum):
-    """How old the last look at the memory is."""
+    """The age of the last look at the memory."""
 
     FRESH = auto()
     STALE = auto()  # nothing is decided by it
@@ -59,7 +59,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one model needs. Bytes.
+    """The memory that one model needs. Bytes.
 
     ``least``: what it takes for sure; with so much a load is worth a try where no more can be had.
     ``devices``: those that models.json chooses, with ``shares`` in the proportions of
@@ -77,7 +77,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A model that is there: its process group, and where it was put."""
+    """A resident model: its process group, and where it was placed."""
 
     group: int
     on: Placement
@@ -129,7 +129,7 @@ def taken_by(placements: Iterable[Placement]) -> dict[str, int]:
 
 
 class _Rooms:
-    """What devices have left beside what models have taken."""
+    """The room that devices have left beside what models have taken."""
 
     def __init__(self, taken: Mapping[str, int], *, ever: bool, hopeful: bool, last: bool) -> None:
         self._taken = taken

@@ -167,7 +167,7 @@ async def _pump(output: FileIO, log: LogRing) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells one process from a later one with the same pid."""
+    """An identity that tells one process from a later one with the same pid."""
 
     pid: int
     started: int  # clock ticks after boot, /proc/PID/stat field 22 (proc(5))
@@ -176,7 +176,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A child that a gateway noted."""
+    """The record of a child that a gateway noted."""
 
     identity: Identity
     mark: str
@@ -191,7 +191,7 @@ class _Record:
 
 
 class Records:
-    """A file for each living child, so that the next gateway can end what this one left.
+    """A file for each living child, so that the next gateway can end what this one left behind.
 
     The parent-death signal makes that rare: a wrapper script that starts llama-server as *its*
     child is killed, and llama-server is not. All methods touch the disk: call them in a thread.

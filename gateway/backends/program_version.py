@@ -19,7 +19,8 @@ _VERSION: Final = re.compile(r"version: *(.{1,80})")
 
 
 class Version(NamedTuple):
-    """``text``: like ``6123 (abc1234)``; else ``problem`` says, after its name, why it's unknown.
+    """A version. ``text``: like ``6123 (abc1234)``; else ``problem`` says, after its name, why it
+    is unknown.
 
     ``starts``: whether it could be started at all.
     """
@@ -30,7 +31,7 @@ class Version(NamedTuple):
 
 
 class _Unknown(Exception):
-    """It hasn't said; not remembered, as it may say so the next time."""
+    """A version that could not be had. It is not remembered, as it may be had the next time."""
 
     def __init__(self, problem: str, *, starts: bool = False) -> None:
         super().__init__(problem)

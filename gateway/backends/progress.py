@@ -22,7 +22,7 @@ _STEP = 2**20
 
 
 class Work(NamedTuple):
-    """What the processes of a group have done. Bytes."""
+    """The work that the processes of a group have done. Bytes."""
 
     read: int = 0  # by system calls, and from disks
     resident: int = 0

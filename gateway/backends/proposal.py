@@ -32,8 +32,8 @@ _UNKNOWN: Final = 4096
 
 
 class Proposal(NamedTuple):
-    """``entry``: as it goes into models.json. ``memory``: bytes, of which ``beside`` are RAM beside
-    a GPU. ``doubt``: why it may not work as it is.
+    """A proposed ``entry`` of models.json. ``memory``: bytes, of which ``beside`` are RAM beside a
+    GPU. ``doubt``: why it may not work as it is.
     """
 
     name: str

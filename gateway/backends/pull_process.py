@@ -28,7 +28,7 @@ from gateway.problems import InvalidFiles
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to fetch (``OWNER/REPO[:QUANT]``), and where it goes: see :class:`pulled.PullPlace`."""
+    """A pull of ``OWNER/REPO[:QUANT]`` and where it goes: see :class:`pulled.PullPlace`."""
 
     model: str
     storage: str

@@ -38,7 +38,9 @@ _TRIES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class PullPlace:
-    """Where models go, and on what they will run. ``budget``: bytes, ``None``: what there is."""
+    """The folder that models go to, and the machine they will run on. ``budget``: bytes, ``None``:
+    what there is.
+    """
 
     storage: Path
     models_file: Path
@@ -55,7 +57,7 @@ class PullPlace:
 
 @dataclass(frozen=True, slots=True)
 class DiskRoom:
-    """What this machine has for one model: bytes where it runs, and of RAM beside that."""
+    """The room that this machine has for one model: bytes where it runs, and of RAM beside that."""
 
     main: int
     beside: int = 0
@@ -90,7 +92,7 @@ def about(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a repository has, and which of it fits. ``shut``: gated, and there is no token."""
+    """What a repository offers, and which of it fits. ``shut``: gated, and there is no token."""
 
     reference: Reference
     repository: Repository

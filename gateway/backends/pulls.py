@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pull:
-    """One of them. ``stage``: waiting, listing, downloading, checking, done, failed or ended.
+    """A pull. ``stage``: waiting, listing, downloading, checking, done, failed or ended.
 
     ``bytes`` have come of ``total``, of all its files; ``speed``: bytes per second; times are
     seconds since 1970. ``name``: of its entry. A ``note`` says what it waits for.
@@ -82,7 +82,7 @@ _TOLD: Final = frozenset(
 
 
 class Pulls:
-    """All of them. ``environ``: what their processes may be given of the environment."""
+    """The pulls of a gateway. ``environ``: what their processes may be given of the environment."""
 
     def __init__(
         self, environ: Callable[[], Mapping[str, str]], done: Callable[[], Awaitable[None]]

@@ -10,7 +10,9 @@ from gateway.backends.placement import Memory, Placement, place, taken_by
 
 
 class Room:
-    """What is resident now, and what will be once the actions chosen so far are done."""
+    """The room for models: what is resident now, and what will be after the actions
+    chosen so far.
+    """
 
     def __init__(
         self, models: Sequence[ModelView], limits: SchedulingLimits, memory: Memory

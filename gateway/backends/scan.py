@@ -21,14 +21,16 @@ from gateway.models.storage import Found, scan
 
 
 class Proposed(NamedTuple):
-    """``doubt``: why they may be wrong for this machine, if they may."""
+    """Proposed entries. ``doubt``: why they may be wrong for this machine."""
 
     proposals: list[Proposal]
     doubt: str | None
 
 
 class Scanned(NamedTuple):
-    """``named``: how many files were left out, because ``catalog`` names them."""
+    """The result of a scan. ``named``: how many files were left out because ``catalog`` names
+    them.
+    """
 
     found: list[Found]
     proposals: list[Proposal]

@@ -30,7 +30,7 @@ WAITS = (State.BACKOFF, State.FAILED)
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """Somebody who waits for a lease, or only for the model to be ready (result ``None``)."""
+    """A caller that waits for a lease, or only for the model to be ready (result ``None``)."""
 
     future: asyncio.Future[Any]
     since: float
@@ -39,7 +39,7 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class ScheduledModel:
-    """A model, its backend and who waits for it."""
+    """A model with its backend and its waiters."""
 
     spec: Model
     backend: Backend

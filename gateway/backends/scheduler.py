@@ -37,7 +37,9 @@ _log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Leases for models of the catalog, on backends that it has started and stopped."""
+    """A scheduler that gives leases for models of the catalog, and starts and stops their
+    backends.
+    """
 
     def __init__(
         self,

@@ -54,7 +54,9 @@ class KeyRefused(UpstreamError, BackendError):
 
 @dataclass(frozen=True, slots=True)
 class Tempo:
-    """Seconds between two looks at a server: while it is up, and, doubling, while it is down."""
+    """The seconds between two looks at a server: while it is up, and, doubling, while
+    it is down.
+    """
 
     interval: float = 30.0
     backoff_first: float = 0.5
@@ -62,7 +64,7 @@ class Tempo:
 
 
 class Server:
-    """One server, and the task that looks whether it is up.
+    """A remote server, and the task that looks whether it is up.
 
     ``name`` is what errors for clients call it: they don't tell them where it is.
     ``head_timeout``: seconds that it may take until an answer begins. ``changed`` is called after
@@ -238,7 +240,7 @@ class Server:
 
 
 class _KeyGuard:
-    """A sink in front of another, which hears nothing of a 401, its body neither."""
+    """A sink in front of another that keeps a 401, and its body, from it."""
 
     __slots__ = ("_over", "_server", "_sink")
 

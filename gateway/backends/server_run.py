@@ -46,7 +46,7 @@ _OFFLOADED = re.compile(r"\boffloaded (\d+)/\d+ layers to GPU")
 
 
 class ServerRun:
-    """That of ``spec``, at ``socket``. What it writes goes into ``log``.
+    """A run of llama-server for ``spec`` at ``socket``. What it writes goes into ``log``.
 
     ``degraded``: why it will run on the CPU, where that is known before.
     """

@@ -15,7 +15,9 @@ _FIXED = frozenset({"params", "prompt", "generated", "n_ctx"})
 
 
 class Slots(NamedTuple):
-    """One look. ``tasks``: which requests are in which slots; ``state``: all that may change."""
+    """One look at the slots. ``tasks``: which requests are in which slots; ``state``: all that may
+    change.
+    """
 
     tasks: tuple[tuple[object, object], ...]
     state: bytes

@@ -31,7 +31,7 @@ _DEPTH = 8192
 
 
 class Speed:
-    """That of one load, by what is written to ``log``. ``size``: bytes of the model's file."""
+    """The speed of one load, by what is written to ``log``. ``size``: bytes of the model's file."""
 
     def __init__(self, log: LogRing, size: int) -> None:
         self._log = log

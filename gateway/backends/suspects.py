@@ -45,7 +45,7 @@ class _Offender(NamedTuple):
 
 
 class Suspects:
-    """Those of one gateway."""
+    """The requests that one gateway suspects of ending llama-servers."""
 
     __slots__ = ("_hashes", "_key", "_offenders")
 

@@ -40,7 +40,7 @@ _PIECE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Memory that one model may take. Bytes.
+    """The memory that one model may take. Bytes.
 
     ``main``: of all its GPUs together, or of RAM where there is none. ``ram``: beside GPUs.
     ``margins``: MiB that it has to leave of each GPU it sees, in llama-server's order.
@@ -79,7 +79,7 @@ class Tunable:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What was chosen for one load, and why. ``None``: not chosen here, or not known.
+    """What was chosen for one load, and why. ``None`` in a field: not chosen here, or not known.
 
     ``context``: tokens for each request. ``room``: the bytes granted, for all of the model.
     """

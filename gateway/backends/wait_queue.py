@@ -19,7 +19,7 @@ from gateway.errors import GatewayError, Unavailable
 
 
 class WaitQueue:
-    """All who wait, at most ``size``. ``decide`` is called when somebody has come or left."""
+    """A queue of at most ``size`` waiters. ``decide`` is called when somebody has come or left."""
 
     def __init__(self, size: int, decide: Callable[[], None]) -> None:
         self._size = size

@@ -45,7 +45,7 @@ _BUSY = 0.1
 
 
 class Patience(NamedTuple):
-    """How long a watchdog looks on. Seconds."""
+    """The seconds for which a watchdog looks on."""
 
     interval: float = 5.0
     deaf_after: float = 20.0
@@ -58,7 +58,7 @@ PATIENCE = Patience()
 
 
 class Hang(NamedTuple):
-    """What is wrong with a child, and of a runaway, who has done that."""
+    """A hang: what is wrong with a child, and, of a runaway, which request has caused it."""
 
     what: str
     verdict: Verdict | None = None
@@ -67,7 +67,7 @@ class Hang(NamedTuple):
 
 
 class Watchdog:
-    """Watches one running child, whose process group is ``group``.
+    """A watchdog over one running child, whose process group is ``group``.
 
     ``batch``: tokens of prompts that it reads in one step.
     """

@@ -56,7 +56,7 @@ _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class WebUiFile:
-    """One file. ``packed``: its bytes, compressed by gzip.
+    """A file of the web UI. ``packed``: its bytes, compressed by gzip.
 
     ``scripts``: of a page, the hashes of the scripts inside it, as a Content-Security-Policy
     (W3C CSP, 2.3.1) has them.
@@ -79,7 +79,9 @@ _KEPT_HEADERS = (
 
 
 class WebUi:
-    """The files by their paths, ``""`` being the page; read anew when llama-server is another."""
+    """The files of the web UI by path, ``""`` being the page; read anew when llama-server is
+    another.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment

@@ -58,7 +58,7 @@ def notes_on(
 
 @dataclass(frozen=True, slots=True)
 class ClientSetup:
-    """What there is to show."""
+    """How a client is set up, as it is shown."""
 
     word: str
     target: ClientTarget

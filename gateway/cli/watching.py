@@ -37,7 +37,7 @@ _WORDS: Final = {
 
 
 class Stage(NamedTuple):
-    """How far it is."""
+    """The stage of a load or unload."""
 
     words: str
     percent: int | None = None
@@ -167,7 +167,7 @@ def _bar(name: str, stage: Stage) -> int:
 
 
 class _PlainStages:
-    """The few lines for when there is no terminal."""
+    """Stages as a few plain lines, for when there is no terminal."""
 
     def __init__(self, name: str) -> None:
         self._name = name

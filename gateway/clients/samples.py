@@ -204,7 +204,7 @@ def _fetch(example: Example) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """``method`` of the client, as both name it but for their way of writing; what to print."""
+    """A call of ``method`` of the client, which both languages name alike; and what to print."""
 
     method: str
     shown: str

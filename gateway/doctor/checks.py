@@ -18,7 +18,7 @@ LIMIT: Final = 40.0
 
 
 class Level(Enum):
-    """How bad a finding is. An error keeps something from working."""
+    """The severity of a finding. An error keeps something from working."""
 
     OK = "ok"
     WARNING = "warning"
@@ -26,7 +26,7 @@ class Level(Enum):
 
 
 class Finding(NamedTuple):
-    """One line: ``what`` is so, and ``do`` (empty: nothing) helps.
+    """A finding: ``what`` is so, and ``do`` (empty: nothing) helps.
 
     ``name`` is that of the check; ``subject`` is the model, port or folder that it is about.
     """
@@ -47,7 +47,8 @@ class Running(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked. ``program`` starts the llama-server; ``no_program``: why there is none.
+    """The subject of all checks. ``program`` starts the llama-server; ``no_program``: why there is
+    none.
 
     ``silent``: why the gateway that seems to run did not answer.
     """

@@ -27,7 +27,7 @@ from gateway.without_keys import warning_of, why_not_open
 
 
 class Findings(NamedTuple):
-    """What is wrong, and what may be wrong. ``label`` names the configuration for people."""
+    """Errors and warnings. ``label`` names the configuration for people."""
 
     label: str
     problems: list[Problem]

@@ -52,9 +52,7 @@ _ADDRESS: Final = re.compile(
 
 
 class Redactor:
-    """Knows what is secret here. Each host is replaced by a number, so that a report stays
-    readable.
-    """
+    """A redactor of secrets. Each host is replaced by a number, so that a report stays readable."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ _END = b"\r\n\r\n"
 
 
 class _WithoutItsText(logging.Filter):
-    """What was wrong with a request, without the request."""
+    """The reason why a request was refused, without the request's own text."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -52,7 +52,7 @@ _log.addFilter(_WithoutItsText())
 
 
 class _Written(web.Response):
-    """An answer that is bytes already: aiohttp has seen no version of HTTP to answer in."""
+    """An answer that is bytes already, where aiohttp has seen no version of HTTP to answer in."""
 
     def __init__(self, answer: bytes, behind: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Written(web.Response):
 
 
 class AiohttpConnection(web.RequestHandler):
-    """One connection that aiohttp serves: given up if it keeps us waiting.
+    """A connection that aiohttp serves. It is given up if it keeps us waiting.
 
     Its clock runs from the first byte of a request until the middleware has it (:meth:`began`),
     and on until its body is there.

@@ -23,7 +23,9 @@ EVERY_ANSWER: Final = {
 
 
 class AnswerHeaders:
-    """Adds them: CORS as ``cors`` allows, HSTS as ``tls`` and the proxies in front ask for."""
+    """The common headers: CORS as ``cors`` allows, HSTS as ``tls`` and the proxies in front ask
+    for.
+    """
 
     __slots__ = ("_cors", "_proxies", "_tls")
 

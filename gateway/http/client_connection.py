@@ -23,7 +23,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Counter(Protocol):
-    """Who counts connections: see :class:`gateway.http.connections.Connections`."""
+    """A counter of connections: see :class:`gateway.http.connections.Connections`."""
 
     limits: LimitSettings
 
@@ -35,7 +35,9 @@ class Counter(Protocol):
 
 
 class ClientConnection:
-    """Counted in ``connections`` from :meth:`counted`, or :meth:`made`, until :meth:`left`."""
+    """A client's connection, counted in ``connections`` from :meth:`counted`, or :meth:`made`,
+    until :meth:`left`.
+    """
 
     __slots__ = ("_refusal", "connections", "network", "transport")
 

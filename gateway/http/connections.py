@@ -64,7 +64,7 @@ class Resting(Protocol):
 
 
 class Connections:
-    """All there are, where they come from, and for which of them a clock runs.
+    """The connections of a gateway: where they come from, and for which of them a clock runs.
 
     ``trusts`` says whether an address is that of a proxy in front, whose connections are those
     of many clients.

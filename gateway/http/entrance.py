@@ -12,7 +12,7 @@ _GRACE = 1.0
 
 
 class Entrance:
-    """Makes the protocol of each new connection, and ends those that there are."""
+    """A factory of the protocols of new connections, which also ends those that there are."""
 
     def __init__(self, listener: FastListener) -> None:
         #: What they share.

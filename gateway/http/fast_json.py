@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class FastConnection(asyncio.Protocol):
-    """One connection, until aiohttp gets it or it ends."""
+    """A connection that the fast JSON protocol serves, until aiohttp gets it or it ends."""
 
     __slots__ = (
         "_answered",

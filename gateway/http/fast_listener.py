@@ -33,7 +33,7 @@ class Open(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FastRoutes:
-    """What of an application the fast JSON protocol serves.
+    """The routes of an application that the fast JSON protocol serves.
 
     ``find``: what answers a POST with this target and these headers, or None.
     """
@@ -44,7 +44,9 @@ class FastRoutes:
 
 
 class FastListener:
-    """One for each port. ``make``: what serves a connection that is handed over to aiohttp."""
+    """What the connections of one port share. ``make``: what serves a connection that is handed
+    over to aiohttp.
+    """
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ _LATER: Final = 10.0
 
 
 class HalfClosed:
-    """Looks after such a connection, and aborts it if its client turns out to be gone.
+    """A watch over a half-closed connection that aborts it if its client turns out to be gone.
 
     ``probe`` says what can be written at the moment: :data:`CONTINUE`, :data:`ZERO` or nothing.
     """

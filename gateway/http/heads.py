@@ -39,7 +39,7 @@ _ODD = frozenset(
 
 
 class Head:
-    """The head of a request that is served here, but for how long its body is.
+    """The head of a request that is served here, without the length of its body.
 
     Most clients send the same one with every request. So it is kept, with all that can be read in
     it, and not parsed again if all of its other bytes come again.
@@ -165,7 +165,7 @@ def parse_head(raw: bytes, max_count: int, max_header: int) -> ParsedHead | None
 
 
 class Heads:
-    """Heads that came before, each with what answers it.
+    """A cache of heads that came before, each with what answers it.
 
     ``find``: what answers a POST with this target and these headers, or None: it is not for here.
     """

@@ -32,7 +32,7 @@ class Misdirected(BadRequest):
 
 
 class Hosts:
-    """Which Host headers are answered."""
+    """The Host headers that are answered."""
 
     def __init__(self, settings: Settings) -> None:
         names = settings.allowed_hosts
@@ -74,7 +74,9 @@ class Hosts:
 
 
 class Proxies:
-    """Whose word is taken for where a client is, and how it came: ``trusted_proxies``."""
+    """The proxies (``trusted_proxies``) that are believed about where a client is, and how it
+    came.
+    """
 
     def __init__(self, trusted: Iterable[str]) -> None:
         self._networks = [ipaddress.ip_network(text) for text in trusted]

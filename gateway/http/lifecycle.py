@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 
 class Lifecycle:
-    """Ready, stopping, and the requests under way; :meth:`quiet` waits for the last of them."""
+    """The lifecycle of a gateway: ready, stopping, and the requests under way; :meth:`quiet` waits
+    for the last of them.
+    """
 
     def __init__(self) -> None:
         self.ready = False

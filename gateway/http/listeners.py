@@ -46,7 +46,7 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What is served: by aiohttp, and by the fast JSON protocol.
+    """A site: what aiohttp serves, and what the fast JSON protocol does.
 
     ``redirect`` makes what answers plain HTTP, given the port of https.
     """
@@ -60,7 +60,8 @@ class Site:
 
 
 class Listeners:
-    """Opened by :meth:`start`; closed in two steps, so that what runs may finish between them.
+    """The listeners of a gateway, opened by :meth:`start`; closed in two steps, so that what runs
+    may finish between them.
 
     ``inherited`` are sockets that are open already; ``settings`` have their addresses.
     """

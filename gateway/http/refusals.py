@@ -37,7 +37,9 @@ _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.IGNORECAS
 
 
 class Refusals:
-    """Makes them. ``error_body``: what an error looks like to the clients of a path, as JSON."""
+    """A maker of refusals. ``error_body``: what an error looks like to the clients of a path, as
+    JSON.
+    """
 
     def __init__(self, cors: Cors, error_body: Callable[[str, GatewayError], object]) -> None:
         self._cors = cors

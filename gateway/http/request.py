@@ -24,7 +24,7 @@ _numbers = itertools.count(0x1_0000_0001)
 
 
 class RequestHead(Protocol):
-    """What is known of a request before its body is read."""
+    """The head of a request: what is known before its body is read."""
 
     @property
     def method(self) -> str:
@@ -76,7 +76,7 @@ class Request(RequestHead, Protocol):
 
 
 class KeptHead(Protocol):
-    """What is kept of a head: see :class:`gateway.http.heads.Head`."""
+    """A head that is kept: see :class:`gateway.http.heads.Head`."""
 
     @property
     def path(self) -> str:

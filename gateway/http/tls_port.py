@@ -36,7 +36,8 @@ _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class TlsPort:
-    """Listens from :meth:`open` to :meth:`stop`; :meth:`close` ends the handshakes under way.
+    """A port that listens from :meth:`open` to :meth:`stop`; :meth:`close` ends the handshakes
+    under way.
 
     ``factory`` makes the protocol of a new connection; ``patience`` is how long its handshake
     may take, in seconds.

@@ -18,7 +18,7 @@ HSTS = "max-age=31536000"
 
 @dataclass(slots=True)
 class TlsState:
-    """Kept up to date by the listeners."""
+    """The state of TLS, kept up to date by the listeners."""
 
     #: The Strict-Transport-Security of answers over TLS; None: they carry none.
     hsts: str | None = None

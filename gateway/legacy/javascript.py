@@ -24,7 +24,7 @@ from gateway.legacy.tokens import Lines, NotUnderstood, tokens
 
 
 class Setting(NamedTuple):
-    """One value that is exported, where it stands (from 1), and what was assumed."""
+    """An exported value, where it stands (from 1), and what was assumed."""
 
     value: Any
     line: int
@@ -33,7 +33,9 @@ class Setting(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """What wasn't understood, and where (from 1). ``name`` is the setting's, if it is one's."""
+    """A part that wasn't understood, and where (from 1). ``name`` is the setting's, if it is
+    one's.
+    """
 
     line: int
     column: int

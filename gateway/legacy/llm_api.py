@@ -43,7 +43,7 @@ _PROGRAM: Final = frozenset(
 
 
 class StepOutcome(Enum):
-    """What became of a thing."""
+    """The outcome of a step."""
 
     TAKEN = "taken"  # set, copied, imported
     LEFT = "left"  # not needed here
@@ -52,7 +52,7 @@ class StepOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What became of one thing. ``line`` and ``column`` (from 1) in ``config.js``, if it has one.
+    """A step of the migration. ``line`` and ``column`` (from 1) in ``config.js``, if it has one.
 
     ``target``: the setting or file that it became.
     """
@@ -67,7 +67,9 @@ class Step:
 
 @dataclass(slots=True)
 class MigrationPlan:
-    """``settings``: of gateway.yaml, by dotted names. ``copies``: file there -> file here."""
+    """A plan. ``settings``: of gateway.yaml, by dotted names. ``copies``: file there
+    -> file here.
+    """
 
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)

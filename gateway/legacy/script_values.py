@@ -31,7 +31,7 @@ class NodeBuiltin(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """What a name stands for that wasn't understood."""
+    """The value of a name that wasn't understood."""
 
     what: str
 

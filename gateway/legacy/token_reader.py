@@ -27,7 +27,7 @@ def check_depth(found: Sequence[Token]) -> None:
 
 
 class TokenReader:
-    """Where it stands in ``tokens``, of which the last is the end."""
+    """A position in ``tokens``, of which the last one is the end."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tokens

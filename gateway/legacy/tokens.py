@@ -19,7 +19,7 @@ class NotUnderstood(Exception):
 
 
 class TokenKind(Enum):
-    """What a token is."""
+    """The kind of a token."""
 
     NAME = "name"
     NUMBER = "number"
@@ -59,7 +59,7 @@ _MOST_NESTED: Final = 20  # templates in templates
 
 
 class Lines:
-    """Where offsets of a text are, for people."""
+    """A map from offsets of a text to lines and columns for people."""
 
     def __init__(self, text: str) -> None:
         self._starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text))]

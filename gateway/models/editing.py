@@ -175,7 +175,7 @@ def with_entry(text: str, name: str, entry: Any, *, file: str = "models.json") -
 
 
 class _Style(NamedTuple):
-    """How a file is written: its line ends, and by how much each level is indented."""
+    """The style of a file: its line ends, and by how much each level is indented."""
 
     newline: str
     unit: str

@@ -24,7 +24,7 @@ _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one server is. ``authority`` is what ``Host`` names."""
+    """The address of a server. ``authority`` is what ``Host`` names."""
 
     url: str
     tls: bool

@@ -19,7 +19,7 @@ from gateway.spelling import did_you_mean
 
 
 class Fault(NamedTuple):
-    """Something wrong with one file. ``sure``: a load fails of it; else it may."""
+    """A fault of one file. ``sure``: a load fails of it; else it may."""
 
     key: str
     value: str
@@ -28,7 +28,7 @@ class Fault(NamedTuple):
 
 
 class Kind(Enum):
-    """What a file is for."""
+    """The kind of a file."""
 
     MODEL = "a model"
     PROJECTOR = "a multimodal projector"

@@ -53,20 +53,22 @@ def check_installed() -> None:
 
 
 class HubRefuses(Forbidden):
-    """Gated, or the token may not read it."""
+    """A refusal: the repository is gated, or the token may not read it."""
 
     default_code = "hub_refuses"
 
 
 class HubFailed(GatewayError):
-    """502: it can't be reached, or has answered what can't be used."""
+    """502: the hub can't be reached, or its answer can't be used."""
 
     status = 502
     default_code = "hub_failed"
 
 
 class Interrupted(HubFailed):
-    """The same may work in a moment. ``wait``: seconds that the hub asks for, if it does."""
+    """An interruption: the same may work in a moment. ``wait``: seconds that the hub asks for, if
+    it does.
+    """
 
     default_code = "hub_interrupted"
 

@@ -12,7 +12,7 @@ from gateway.models.personalities import Personality
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What lists of models say of one, beside what is known of it."""
+    """What lists of models say of a model beside what is known of it."""
 
     display_name: str | None = None
     unlisted: bool = False

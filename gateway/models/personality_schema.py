@@ -23,7 +23,7 @@ _REASONING: Final = "true, false, low, medium, high, or a number of tokens"
 
 
 class Strict(Schema):
-    """Names are camelCase, unknown ones an error, values frozen."""
+    """A base of schemas whose names are camelCase, unknown ones an error, values frozen."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True

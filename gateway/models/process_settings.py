@@ -22,7 +22,7 @@ SETTING: Final = "admin.process_settings"
 
 
 class Refusal(NamedTuple):
-    """``field``: as models.json calls it."""
+    """A refusal of ``field``, as models.json calls it."""
 
     field: str
     reason: str

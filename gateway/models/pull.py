@@ -36,7 +36,7 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class PullDiskFull(GatewayError):
-    """507: no room for it (RFC 4918, 11.5)."""
+    """507: there is no room for the model (RFC 4918, 11.5)."""
 
     status = 507
     default_code = "disk_full"
@@ -64,7 +64,7 @@ class AlreadyThere(BadRequest):
 
 
 class PullProgress(NamedTuple):
-    """``stage``: downloading, checking or waiting. Bytes, of all files of the pull.
+    """The progress of a pull. ``stage``: downloading, checking or waiting. Bytes, of all its files.
 
     ``fetched``: those that have come over the network by now. ``note``: why it waits, and ``wait``
     for how many seconds more.
@@ -84,7 +84,7 @@ Told = Callable[[PullProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What to fetch, and below which folder (``llm_storage``) it goes."""
+    """A plan: what to fetch, and below which folder (``llm_storage``) it goes."""
 
     repository: Repository
     variant: Variant

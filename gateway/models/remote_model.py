@@ -15,7 +15,9 @@ PARALLEL = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteParams:
-    """What of ``params`` has a meaning there: for requests that don't set it, and for lists."""
+    """The part of ``params`` that has a meaning for remote models: for requests that don't set it,
+    and for lists.
+    """
 
     temperature: float | None = None
     top_p: float | None = None

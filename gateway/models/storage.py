@@ -31,7 +31,7 @@ _BEST: Final = ("F16", "BF16", "Q8_0", "F32")
 
 
 class Task(Enum):
-    """What a file is for."""
+    """The task of a file."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -43,7 +43,7 @@ class Task(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One model, or a file that belongs to one. ``reference``: as models.json names it.
+    """A model, or a file that belongs to one. ``reference``: as models.json names it.
 
     ``size``: bytes of all ``parts``. ``trained``: tokens of context that it was trained with.
     ``problem``: why it can't be loaded; of such a file hardly anything else is known.

@@ -32,7 +32,7 @@ class _Known(NamedTuple):
 
 
 class Addresses:
-    """The addresses of the application; makes the errors for all others."""
+    """The addresses of the application, and the errors for all others."""
 
     def __init__(self) -> None:
         self._known: list[_Known] = []

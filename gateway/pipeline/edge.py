@@ -20,7 +20,7 @@ from gateway.scope import Scope
 
 
 class Edge:
-    """Puts the pipeline around every request that aiohttp serves."""
+    """The edge to aiohttp: it puts the pipeline around every request that aiohttp serves."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

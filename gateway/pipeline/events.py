@@ -125,7 +125,7 @@ def _counted(context: RequestContext) -> AbstractContextManager[None]:
 
 
 class Board:
-    """What streams of events show, computed once for all viewers of the same.
+    """A board of what streams of events show, computed once for all viewers of the same.
 
     All viewers take their turns together, so rarely that the turns take a small part of the
     loop's time however many viewers there are. A slow reader misses turns, and gets the newest

@@ -18,7 +18,7 @@ from gateway.scope import Scope
 
 
 class RequestContext:
-    """What becomes known of one request: its id, whose it is, and where it went.
+    """The context of a request: its id, its principal, and where it went.
 
     ``named``: the personality that its headers name (``X-Personality``).
     """

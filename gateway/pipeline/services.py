@@ -34,7 +34,7 @@ _CHAINED: Final = 8192
 
 
 class Services:
-    """What the pipeline and the routes of models work with; a request's context leads to it.
+    """The services of the pipeline and of the routes of models; a request's context leads to them.
 
     The handlers of other routes are given what they need when they are made.
     """

@@ -103,7 +103,7 @@ class AiohttpRoute(Route):
 
 
 class CachedRoute(Route):
-    """The route of requests with one head, and what that head says: read once.
+    """The route of requests with one head, and what that head says, read once.
 
     An :data:`gateway.http.request.Endpoint`.
     """

@@ -25,7 +25,9 @@ _CHOICES = frozenset({_CHAT, "/v1/completions"})
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How many answers a request asks for, and what was added to it. ``changed``: its body is."""
+    """The number of answers that a request asks for, and what was added to it. ``changed``: its
+    body is.
+    """
 
     many_prompts: bool
     answers: int

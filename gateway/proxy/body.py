@@ -35,7 +35,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotJson(BadRequest):
-    """400: the body is no JSON object, or none that is taken here."""
+    """400: the body is not a JSON object, or not one that is taken here."""
 
 
 def parse_object(raw: bytes, most: int = MAX_VALUES) -> JsonObject:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Mender(Passed, Protocol):
-    """What mends one stream of events: see :class:`gateway.proxy.numbering.Numbering`."""
+    """A mender of one stream of events: see :class:`gateway.proxy.numbering.Numbering`."""
 
     over: bool
 
@@ -36,7 +36,7 @@ class Mender(Passed, Protocol):
 
 
 class StreamedBody:
-    """The body of a request that is sent on as it comes, and how many bytes of it were."""
+    """A body that is sent on as it comes, and how many bytes of it were."""
 
     __slots__ = ("_pieces", "passed")
 
@@ -148,7 +148,7 @@ class Coming(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """What became of a call: filled in while it runs, read for accounting."""
+    """The outcome of a call: filled in while it runs, read for accounting."""
 
     usage: Usage | None = None
     #: Events of a stream. Without ``usage`` (it was cut off) the best guess at its tokens.

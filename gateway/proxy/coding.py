@@ -40,11 +40,11 @@ _ERRORS = (zlib.error,) if _zstd is None else (zlib.error, _zstd.ZstdError)
 
 
 class Damaged(ValueError):
-    """The bytes are not what their coding says, or end too soon."""
+    """A body whose bytes are not what their coding says, or end too soon."""
 
 
 class Decoder(Protocol):
-    """Unpacks one body."""
+    """A decoder of one body."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what ``data`` brings, in pieces, some of them empty. Raises :class:`Damaged`."""
@@ -54,7 +54,7 @@ class Decoder(Protocol):
 
 
 class _Member(Protocol):
-    """What zlib's and zstd's decoders have in common: one of them is for one member."""
+    """The common part of zlib's and zstd's decoders, each of which is for one member."""
 
     eof: bool
     unused_data: bytes

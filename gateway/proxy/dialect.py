@@ -35,7 +35,7 @@ _ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API's way of saying what is no answer."""
+    """A dialect: one API's way of saying what is no answer, such as errors and usage."""
 
     name: str
     #: The body of an error answer of llama-server as this API has it.

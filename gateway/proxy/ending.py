@@ -25,7 +25,7 @@ _Allowed = tuple[float | None, str]
 
 
 class Ending:
-    """What may end one request: a time, or somebody who calls :meth:`end`."""
+    """A handle by which one request may be ended: by a time, or by a call of :meth:`end`."""
 
     __slots__ = ("_allowed", "_error", "due", "task", "whose")
 
@@ -63,7 +63,7 @@ class Ending:
 
 
 class _Piecewise(Ending):
-    """That of an answer whose pieces are asked for by one task after the other."""
+    """A handle for an answer whose pieces are asked for by one task after the other."""
 
     __slots__ = ("clock",)
 
@@ -85,7 +85,7 @@ class _Piecewise(Ending):
 
 
 class Endings:
-    """What may have to be ended. ``seconds``: ``limits.request.time``."""
+    """The handles of all requests under way. ``seconds``: ``limits.request.time``."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds

@@ -22,7 +22,7 @@ Place = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One thing that a request can say, by all its names, of which the first given wins.
+    """A field that a request can set, by all its names, of which the first given wins.
 
     ``read``: the names that a message format (:class:`gateway.proxy.personality.MessageFormat`,
     by its name) knows, where those are not all; the last one is its own API's. ``beside``: what

@@ -110,7 +110,8 @@ def _unclear(what: str) -> BadRequest:
 
 
 class ModelField:
-    """Looks for the field ``model`` in what is fed to it, and keeps all of it in :attr:`read`.
+    """A reader that looks for the field ``model`` in what is fed to it, and keeps all of it in
+    :attr:`read`.
 
     ``expected``: what the model was called elsewhere in the request, if it was. ``refused``: fields
     that may not be in the form, and what is said of each.
@@ -260,7 +261,7 @@ class ModelField:
 
 
 class _Inside(enum.Enum):
-    """Where in a form a reader is."""
+    """The part of a form that a reader is in."""
 
     PART = "a part's content, or what stands before the first"
     HEADERS = "a part's headers"

@@ -30,7 +30,7 @@ def ask_for_stream(body: dict[str, Any]) -> None:
 
 
 class Gatherer(Protocol):
-    """Reads a stream of several answers, and makes one answer of them."""
+    """A reader of a stream of several answers, which makes one answer of them."""
 
     events: int
     error: dict[str, Any] | None  # an event that says what went wrong
@@ -136,7 +136,7 @@ class GatheredChoices(_Events):
 
 
 class _Choice:
-    """One of the answers. What comes in pieces is put together at the end."""
+    """One of the answers, put together from its pieces at the end."""
 
     __slots__ = ("_calls", "_logprobs", "_reason", "_said", "_text")
 

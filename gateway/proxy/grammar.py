@@ -72,9 +72,10 @@ _UNKNOWN: Final = _Ways(False, 0, 0, 0)  # a rule that is being looked at, or is
 
 @dataclass(slots=True)
 class Measure:
-    """``choices``: see the module. ``depth``: of parentheses. ``size``: parts, when all that is
-    repeated is written out. ``backwards``: a ``{m,n}`` whose m is above n, which llama-server
-    never finishes to write out (b11549), until it has all memory."""
+    """The measure of a grammar. ``choices``: see the module. ``depth``: of parentheses. ``size``:
+    parts, when all that is repeated is written out. ``backwards``: a ``{m,n}`` whose m is above n,
+    which llama-server (b11549) never finishes to write out, until it has all memory.
+    """
 
     choices: int = 0
     depth: int = 0

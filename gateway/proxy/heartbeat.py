@@ -30,7 +30,7 @@ _NOTHING_SEEN = b"-nothing-"
 
 
 class Passed(Protocol):
-    """What of a stream of events has gone out to its client."""
+    """A view of what of a stream of events has gone out to its client."""
 
     @property
     def latest(self) -> bytes | None:
@@ -58,7 +58,7 @@ def comment(words: bytes, waiting: bool = False) -> bytes:
 
 
 class Heartbeat:
-    """That of one stream, which it opens when the first one is due. Must be stopped.
+    """The heartbeat of one stream, which it opens when the first beat is due. It must be stopped.
 
     ``interval``: ``limits.heartbeat``, in seconds. Nothing happens before :meth:`start`.
     """

@@ -33,7 +33,7 @@ _BLANK_LINE = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How one API writes it.
+    """The style in which one API writes system messages.
 
     ``field`` holds the messages, ``text`` is the type of a part with a user's words.
     ``of_tools``: whether a message is a call of tools, or the result of one, as (call, result).
@@ -103,7 +103,7 @@ def into_users_words(format: MessageFormat, body: JsonObject) -> None:
 
 
 class _Writer:
-    """Writes down a conversation, one message after the other.
+    """A writer of a conversation, one message after the other.
 
     However much is added to a message, it is put together once: clients choose how much that is.
     """

@@ -30,7 +30,8 @@ _THOUGHT = "response.reasoning_text.delta"
 
 
 class Numbering:
-    """One stream: give each piece that comes to :meth:`feed`, and send on what it returns.
+    """The numbering of one stream: give each piece that comes to :meth:`feed`, and send on what it
+    returns.
 
     ``model`` and ``created_at`` (seconds since 1970) are what the opening events lack besides.
     ``renames``: responses get that name for their model even if they have another.

@@ -35,14 +35,14 @@ WITH_MEDIA, WITH_CALLS = 4, 8
 
 
 class MessageCheck(Protocol):
-    """See :class:`MessageFormat`."""
+    """A check of messages: see :class:`MessageFormat`."""
 
     def __call__(self, body: JsonObject, allowed: Beginnings = DATA_ONLY, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """How one API writes a conversation.
+    """The way in which one API writes a conversation.
 
     ``check`` raises :class:`BadRequest` for a body that is none of this format, or that has media
     at addresses that do not begin as allowed (:data:`DATA_ONLY` by default), and returns what it

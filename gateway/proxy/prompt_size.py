@@ -74,7 +74,7 @@ class Question(NamedTuple):
 
 @dataclass(slots=True)
 class _Found:
-    """What a model reads in a body."""
+    """The parts of a body that a model reads."""
 
     texts: list[str]
     tokens: int = 0  # given as numbers

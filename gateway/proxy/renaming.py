@@ -38,7 +38,7 @@ def renamed(answer: bytes, parsed: Any, model: str) -> bytes:
 
 
 class RenamingInEvents:
-    """The same in a stream of Server-Sent Events: give it each piece, send on what it returns.
+    """A renaming in a stream of Server-Sent Events: give it each piece, send on what it returns.
 
     Lines go on when they are complete. ``once``: only the first event that names a model is that
     of the answer (Anthropic's ``message_start``), and others may have such a key of their own.
@@ -93,7 +93,7 @@ class RenamingInEvents:
 
 
 class RenamingInJson:
-    """The same in one JSON object that is too long to be kept: only its own ``model``."""
+    """A renaming in one JSON object that is too long to be kept: only of its own ``model``."""
 
     __slots__ = (
         "_depth",

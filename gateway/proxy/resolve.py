@@ -45,7 +45,7 @@ class Active(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request resolves to.
+    """The model, personality and names that a request resolves to.
 
     ``prompt`` is the personality's text, if there is one; ``asked`` says that the client itself
     named it, in the request or with the model; ``defaults`` are body fields for requests that
@@ -70,7 +70,7 @@ class Target:
 
 
 class Resolver:
-    """Names of one catalog. Built once for each version of models.json."""
+    """A resolver of the names of one catalog. Built once for each version of models.json."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._specs = catalog.models
@@ -205,7 +205,7 @@ class Resolver:
 
 
 class _Allowed(NamedTuple):
-    """What who asks may use, and know of; ``None``: everything."""
+    """What the principal may use, and know of; ``None``: everything."""
 
     models: frozenset[str] | None
     personalities: frozenset[str] | None

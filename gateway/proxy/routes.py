@@ -32,7 +32,7 @@ from gateway.scope import Scope
 
 
 class ModelIn(enum.Enum):
-    """Where a request names its model."""
+    """The place where a request names its model."""
 
     BODY = "the field `model` of the JSON body"
     FORM = "the field `model` of the form"

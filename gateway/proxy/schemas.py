@@ -42,7 +42,7 @@ _WIDE: Final = 4
 
 
 class Excess(Exception):
-    """There is too much of something: what, how much is allowed, and which setting says so.
+    """An excess: what there is too much of, how much is allowed, and which setting says so.
 
     ``setting`` is "" where none would allow it.
     """

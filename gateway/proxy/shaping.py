@@ -45,7 +45,7 @@ _FORMATS = {format.name: format for format in (CHAT, RESPONSES, ANTHROPIC, COMPL
 
 
 class Wanted(Protocol):
-    """What of a :class:`gateway.proxy.resolve.Target` shapes a body."""
+    """The part of a :class:`gateway.proxy.resolve.Target` that shapes a body."""
 
     @property
     def sent_as(self) -> str | None: ...
@@ -65,7 +65,7 @@ class Wanted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is the same for all bodies of a route: its format, and what is allowed in them."""
+    """The rules for all bodies of a route: its format, and what is allowed in them."""
 
     format: MessageFormat
     #: The path at llama-server.
@@ -188,7 +188,7 @@ def is_to_be_fitted(found: int, *, here: bool, template: bool) -> bool:
 
 
 class Plan(NamedTuple):
-    """A :class:`Wanted` that can go elsewhere."""
+    """A :class:`Wanted` that can be sent to another process."""
 
     sent_as: str | None
     shapings: Mapping[str, Shaping] | None
@@ -214,7 +214,7 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class Made:
-    """What is to be known of a body that was made elsewhere."""
+    """What is to be known of a body that was shaped in another process."""
 
     found: int
     stream: bool

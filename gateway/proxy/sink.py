@@ -23,7 +23,7 @@ _WHOLE = 256 * 1024
 
 
 class Names(Protocol):
-    """What puts our name for a model into an answer: see :mod:`gateway.proxy.renaming`."""
+    """A writer of our name for a model into an answer: see :mod:`gateway.proxy.renaming`."""
 
     def feed(self, data: bytes, /) -> bytes: ...
 
@@ -65,7 +65,7 @@ def _renaming(
 
 
 class Sink:
-    """That of one exchange: keeps what comes until it is told where it shall flow."""
+    """The sink of one exchange: it keeps what comes until it is told where it shall flow."""
 
     __slots__ = (
         "_events",

@@ -39,7 +39,7 @@ _MOST = 2**40
 
 
 class Usage(NamedTuple):
-    """Tokens of one answer, and how fast they came (tokens per second), where it said so."""
+    """The tokens of one answer, and how fast they came (tokens per second), where it said so."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -48,7 +48,7 @@ class Usage(NamedTuple):
 
 
 class Tail:
-    """Remembers the last pieces of a stream: call :meth:`feed` for each.
+    """The last pieces of a stream: call :meth:`feed` for each.
 
     ``framed``: each piece is one whole chunk (RFC 9112, 7.1), with its size and line ends.
     """
@@ -104,7 +104,7 @@ class Tail:
 
 
 class ResponsesTail(Tail):
-    """The same for OpenAI's Responses, whose last event holds the whole answer again."""
+    """A tail of OpenAI's Responses, whose last event holds the whole answer again."""
 
     __slots__ = ()
 
@@ -113,7 +113,7 @@ class ResponsesTail(Tail):
 
 
 class AnthropicTail(Tail):
-    """The same for Anthropic's events: the first one tells the prompt's tokens.
+    """A tail of Anthropic's events, of which the first one tells the prompt's tokens.
 
     ``message_start`` has ``input_tokens``, ``message_delta`` near the end ``output_tokens``.
     """

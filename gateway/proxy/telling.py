@@ -62,7 +62,7 @@ def without_timings(answer: bytes) -> bytes:
 
 
 class Flow(Protocol):
-    """An answer goes through it: give it each piece, send on what it returns."""
+    """A filter that an answer goes through: give it each piece, send on what it returns."""
 
     def feed(self, data: bytes, /) -> bytes: ...
 
@@ -70,7 +70,7 @@ class Flow(Protocol):
 
 
 class Teller(Flow, Protocol):
-    """Reads an answer that goes through it."""
+    """A reader of an answer that goes through it."""
 
     size: int  # bytes that came
 
@@ -78,7 +78,7 @@ class Teller(Flow, Protocol):
 
 
 class _Without:
-    """Takes out what was asked for besides, from an answer in pieces."""
+    """A filter that takes out what was asked for besides, from an answer in pieces."""
 
     __slots__ = ("_held",)
 
@@ -102,7 +102,8 @@ class _Without:
 
 
 class TellingInEvents:
-    """What a stream of events tells of ``answers`` to each prompt: each one's numbers, as they end.
+    """A reader of what a stream of events tells of ``answers`` to each prompt: each one's numbers,
+    as they end.
 
     ``strip``: they were asked for besides, and are taken out.
     """
@@ -194,7 +195,7 @@ class ToldAnswers:
 
 
 class TellingInJson:
-    """What a long JSON answer tells; ``several``: that is of as many answers as it tells of."""
+    """A reader of what a long JSON answer tells; ``several``: of as many answers as it tells of."""
 
     __slots__ = ("_answers", "_end", "_rest", "_several", "_tokens", "_told", "_without", "size")
 
@@ -254,7 +255,7 @@ def teller(answers: int, *, several: bool, strip: bool, events: bool) -> Teller 
 
 
 class Both:
-    """Two that read an answer, or change it, one behind the other."""
+    """Two filters that read an answer, or change it, one behind the other."""
 
     __slots__ = ("_first", "_then")
 

@@ -83,7 +83,7 @@ async def _apply(backend: Backend, conversation: bytes) -> Fetched:
 
 
 class Templates:
-    """Which system messages the chat templates of running models take.
+    """A record of which system messages the chat templates of running models take.
 
     Found out with a conversation of marks, all of which must come out in their order: a template
     may raise an exception, but may also say something else first, or leave it out. That is done

@@ -18,7 +18,9 @@ ACCOUNT: Final = "llm-gateway"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """All absolute. ``program``: the link to the virtual environment that is in use."""
+    """The places of a service's files, all absolute. ``program``: the link to the virtual
+    environment in use.
+    """
 
     program: Path
     releases: Path

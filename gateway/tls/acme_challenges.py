@@ -24,7 +24,7 @@ _TEMPORARY = timedelta(days=90)
 
 
 class Challenges:
-    """The present proofs. Set up in the loop, filled from the thread that talks ACME."""
+    """The proofs of the moment. Set up in the loop, filled from the thread that talks ACME."""
 
     def __init__(self, tokens: MutableMapping[str, str]) -> None:
         #: Token -> key authorization; what /.well-known/acme-challenge/ answers from.

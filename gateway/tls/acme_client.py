@@ -53,7 +53,9 @@ def missing_packages() -> str | None:
 
 
 class Conversation:
-    """Use it as ``with Conversation(...) as acme``. ``stop`` can break it off."""
+    """A conversation with an ACME authority, used as ``with Conversation(...) as acme``. ``stop``
+    can break it off.
+    """
 
     def __init__(
         self,

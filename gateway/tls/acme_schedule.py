@@ -18,7 +18,7 @@ _ASK_AGAIN = (60.0, 86400.0)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How quickly new tries follow failures. Seconds."""
+    """The pace at which new tries follow failures. Seconds."""
 
     first_retry: float = 900.0
     longest_retry: float = 12 * _HOUR

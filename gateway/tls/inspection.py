@@ -41,7 +41,9 @@ class CertificateInfo:
 
 
 class Inspection(NamedTuple):
-    """``errors``: it can't be served, or no client would accept it. ``warnings``: it works, but."""
+    """The result of an inspection. ``errors``: it can't be served, or no client would accept it.
+    ``warnings``: it works, but.
+    """
 
     errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]

@@ -36,7 +36,7 @@ SIZE_LINE_AT: Final = tuple(_PLACES[len(line)] for line in _LINES)
 
 
 class ChunkForwarder:
-    """Where whole chunks of an answer go as they came: into a client's transport.
+    """A forwarder of whole chunks of an answer, as they came, into a client's transport.
 
     ``write`` is the transport's. ``keep`` gets the last two chunks before anything else comes, or
     with :meth:`flush`: a stream tells its usage at the end, or in the event before that.

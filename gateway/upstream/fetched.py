@@ -21,7 +21,7 @@ class Fetched(NamedTuple):
 
 
 class Collector:
-    """The sink that makes one of what comes, up to ``limit`` bytes of body."""
+    """A sink that makes a :class:`Fetched` of what comes, up to ``limit`` bytes of body."""
 
     __slots__ = ("_body", "_head", "_limit", "_name", "done")
 

@@ -22,7 +22,7 @@ _KEPT: Final = 64
 
 
 class CachedHead:
-    """What such a head says, but for the length of the body, whose digits stand in between."""
+    """What a head says, but for the length of the body, whose digits stand in between."""
 
     __slots__ = ("after", "before", "headers", "keep_alive", "status")
 

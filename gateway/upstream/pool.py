@@ -26,7 +26,7 @@ _TIMER_SLACK = 0.002  # seconds: uvloop's timers are in whole milliseconds
 
 
 class Upstream(Protocol):
-    """What requests are sent to. :class:`UpstreamPool` says what is expected of it."""
+    """A target of requests. :class:`UpstreamPool` says what is expected of it."""
 
     @property
     def exchanges(self) -> int:
@@ -42,7 +42,8 @@ class Upstream(Protocol):
 
 
 class UpstreamPool:
-    """Connections to one backend: at most ``max_connections``, the last used one taken first.
+    """A pool of connections to one backend: at most ``max_connections``, the last used one taken
+    first.
 
     Times in seconds. ``max_idle_seconds`` stays below llama-server's own 5 s, so that a request
     seldom meets a connection that is just being closed. ``name`` is what errors call the backend.

@@ -26,7 +26,7 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Receiver(Protocol):
-    """Who waits for an answer, and is told how it ends."""
+    """A receiver that waits for an answer, and is told how it ends."""
 
     answered: bool
 
@@ -54,7 +54,7 @@ def _ignore(data: bytes) -> None:
 
 
 class AnswerReader(Generic[R]):
-    """Reads one answer after another of one connection, each for its receiver.
+    """A reader of one answer after another of one connection, each for its receiver.
 
     ``name`` is what errors call the backend; ``unasked`` is called for what comes while nobody
     waits for an answer. The methods called ``on_...`` are httptools' callbacks. They run inside

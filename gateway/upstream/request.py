@@ -12,7 +12,7 @@ _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
 class UpstreamRequest:
-    """What a backend is sent. Nothing changes it while its exchange lasts.
+    """A request as a backend is sent it. Nothing changes it while its exchange lasts.
 
     ``headers``: ready lines, each ending in CRLF, without what is written here: Host (RFC 9112,
     3.2), and Content-Length or Transfer-Encoding. A ``body`` that is iterated over goes out as it

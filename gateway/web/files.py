@@ -40,7 +40,7 @@ _HEAD: Final = re.compile(rb"<head[^>]*>", re.IGNORECASE)
 
 
 class Body(NamedTuple):
-    """Bytes as they are sent. ``coding``: their Content-Encoding, or ``None``."""
+    """A body as it is sent. ``coding``: its Content-Encoding, or ``None``."""
 
     content: bytes
     coding: str | None
@@ -49,9 +49,7 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: its Content-Type, and its bytes in every coding there is; ``None``:
-    uncompressed.
-    """
+    """A file: its Content-Type, and its bytes in every coding there is; ``None``: uncompressed."""
 
     kind: str
     bodies: Mapping[str | None, Body]

@@ -86,7 +86,7 @@ class _Pieces(payload.Payload):
 
 
 class PageHandlers:
-    """The page, and what it is made of. Nothing is read yet."""
+    """Serves the page and its assets. Nothing is read before somebody asks."""
 
     def __init__(self, files: Files) -> None:
         self._files = files

@@ -65,7 +65,7 @@ class OperationExample:
 
 
 class Examples:
-    """The words and examples of all operations. Blocking: reads files."""
+    """The descriptions and examples of all operations. Blocking: reads files."""
 
     def __init__(self) -> None:
         import yaml
