@@ -36,11 +36,11 @@ async def turn_of(
     assert isinstance(body, bytes)
     owner = context.principal.key_id
     wish = await _wish(conversations, body, format.name, owner)
-    if wish.several or wish.named == -1:
-        return conversations.stray()
+    if wish.prompts > 1 or wish.named == -1:
+        return conversations.stray(wish.prompts * call.answers)
     not_saved = request.headers.get(_CACHE, "").strip().lower() == _NOT_SAVED
     chain = NO_CHAIN if not_saved else wish.chain
-    return conversations.turn(chain, owner, named=wish.named, several=call.answers > 1)
+    return conversations.turn(chain, owner, named=wish.named, answers=call.answers)
 
 
 def has_several(target: Target) -> bool:

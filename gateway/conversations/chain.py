@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from gateway.bounded_cache import BoundedCache
-from gateway.conversations.raw_prompt import Piece, has_several, pieces_of
+from gateway.conversations.raw_prompt import Piece, pieces_of, prompts_in
 
 #: Bytes of a link.
 _LINK: Final = 16
@@ -126,12 +126,12 @@ class Chains:
 class Wish(NamedTuple):
     """What a request says of its slot. ``named``: by its number, -1: what llama-server likes.
 
-    ``several``: it has several prompts, and needs as many.
+    ``prompts``: how many it has, each of which needs a slot.
     """
 
     chain: Chain
     named: int | None = None
-    several: bool = False
+    prompts: int = 1
 
 
 def wish_of(body: Mapping[str, Any], chains: Chains, format: str, owner: str) -> Wish:
@@ -139,7 +139,7 @@ def wish_of(body: Mapping[str, Any], chains: Chains, format: str, owner: str) ->
     named = body.get("id_slot")
     if named is not None and type(named) is not int:
         named = -1  # llama-server refuses it, or makes something of it
-    return Wish(chains.of(body, format, owner), named, has_several(body))
+    return Wish(chains.of(body, format, owner), named, prompts_in(body))
 
 
 def wish_in(raw: bytes, format: str, owner: str) -> tuple[Wish, None]:

@@ -83,19 +83,17 @@ class Conversations:
             return None
         return self._folder
 
-    def turn(
-        self, chain: Chain, owner: str, *, named: int | None = None, several: bool = False
-    ) -> Turn:
+    def turn(self, chain: Chain, owner: str, *, named: int | None = None, answers: int = 1) -> Turn:
         """Return what places a request of the key ``owner``.
 
-        ``named``: the slot that it names itself. ``several``: it wants several answers, each of
-        which takes a slot; the first has all of its prompt.
+        ``named``: the slot that it names itself. ``answers``: so many are wanted, each of which
+        takes a slot; the first has all of its prompt.
         """
-        return Turn(self, chain, owner, named, several)
+        return Turn(self, chain, owner, named, answers)
 
-    def stray(self) -> Stray:
-        """Return what sees to a request whose slots llama-server chooses."""
-        return Stray(self.slots_of)
+    def stray(self, count: int = 1) -> Stray:
+        """Return what sees to a request whose ``count`` slots llama-server chooses."""
+        return Stray(self.slots_of, count)
 
     def changed(self, backend: Backend, path: str, body: bytes) -> None:
         """An administrator has asked ``path`` of a llama-server to change what it does."""
@@ -159,12 +157,12 @@ class Turn:
     """One request, which may be sent several times: each between :meth:`begin` and :meth:`end`."""
 
     __slots__ = (
+        "_answers",
         "_chain",
         "_named",
         "_owner",
         "_promised",
         "_sent",
-        "_several",
         "_slot",
         "_slots",
         "_stray",
@@ -172,13 +170,13 @@ class Turn:
     )
 
     def __init__(
-        self, within: Conversations, chain: Chain, owner: str, named: int | None, several: bool
+        self, within: Conversations, chain: Chain, owner: str, named: int | None, answers: int
     ) -> None:
         self._within = within
         self._chain = chain
         self._owner = owner
         self._named = named
-        self._several = several
+        self._answers = answers
         self._stray: Stray | None = None
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
@@ -193,14 +191,14 @@ class Turn:
         slots = self._within.slots_of(backend)
         if slots is None:
             return None
-        chosen = slots.several and target in _CHOOSES
-        if chosen or (self._several and slots.several):
-            self._stray = Stray(self._within.slots_of)
+        if slots.several and target in _CHOOSES:
+            self._stray = self._within.stray()
             await self._stray.begin(backend, target, lease)
-            if chosen:
-                return None
+            return None
         try:
-            self._slot, self._promised = await slots.admit(self._chain, lease, self._named)
+            self._slot, self._promised = await slots.admit(
+                self._chain, lease, self._named, self._answers
+            )
         except GatewayError:
             return None  # the process has gone: so will be found by who sends the request
         self._slots = slots
@@ -226,7 +224,7 @@ class Turn:
             completion=told.completion_tokens if told is not None else 0,
             seconds=self._seconds(ended),
             promised=self._promised,
-            alone=not self._several,
+            alone=self._answers == 1,
             begun=ended.events >= _BEGUN,
         )
 

@@ -3,7 +3,8 @@
 A request whose conversation is in a slot that is at work waits for that slot, at most for as long
 as it would take to compute elsewhere what is in it: so it never takes more than twice as long as
 with the better of the two choices, whatever the answer before it takes. Its lease is another
-request's meanwhile. Who finds no slot free is the first to get one. A slot that becomes free is
+request's meanwhile. Who finds no slot free is the first to get one; who needs several has them all
+at once, and lets nobody overtake meanwhile. A slot that becomes free is
 given away at once, in the order in which requests have come.
 """
 
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from gateway.conversations.chain import Chain
+from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.place import Placing, SlotView, place, spared_by_waiting
 
 
@@ -44,20 +45,21 @@ SlotT = TypeVar("SlotT", bound=LineSlot)
 
 
 class Given(NamedTuple, Generic[SlotT]):
-    """A slot that has been taken, and what is to be done there."""
+    """A slot that has been taken, and what is to be done there; ``others`` were taken with it."""
 
     slot: SlotT
     placing: Placing
+    others: tuple[SlotT, ...] = ()
 
 
 class _Waiting(Generic[SlotT]):
-    """A request that waits. ``only``: the one slot that it may have."""
+    """A request that waits for ``count`` slots. ``only``: the one slot that it may have."""
 
-    def __init__(self, chain: Chain, lease: Lendable, only: int | None) -> None:
-        self.chain, self.lease, self.only = chain, lease, only
+    def __init__(self, chain: Chain, lease: Lendable, only: int | None, count: int) -> None:
+        self.chain, self.lease, self.only, self.count = chain, lease, only, count
         self.given: asyncio.Future[Given[SlotT]] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-        self.patient = True
+        self.patient = count == 1
 
 
 class Line(Generic[SlotT]):
@@ -84,13 +86,17 @@ class Line(Generic[SlotT]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def slot(self, chain: Chain, lease: Lendable, only: int | None = None) -> Given[SlotT]:
+    async def slot(
+        self, chain: Chain, lease: Lendable, only: int | None = None, count: int = 1
+    ) -> Given[SlotT]:
         """Have a slot for a request with ``chain``; give it back with :meth:`free`.
 
-        ``only``: it may have no other slot than this. Who is cancelled leaves nothing behind.
+        ``only``: it may have no other slot than this. ``count``: it needs so many, as far as there
+        are that many. Who is cancelled leaves nothing behind.
         """
-        waiting = _Waiting[SlotT](chain, lease, only)
-        if (given := self._choose(waiting)) is not None:
+        waiting = _Waiting[SlotT](chain, lease, only, min(count, len(self._slots)))
+        held_up = any(before.count > 1 for before in self._waiting)
+        if not held_up and (given := self._choose(waiting)) is not None:
             return given
         self._waiting.append(waiting)
         try:
@@ -99,16 +105,19 @@ class Line(Generic[SlotT]):
         except asyncio.CancelledError:
             # It may have been given in the very moment in which its client went.
             if waiting.given.done():
-                self.free(waiting.given.result().slot)
+                given = waiting.given.result()
+                self.free(given.slot, *given.others)
             raise
         finally:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
+                self.look_again()  # who came behind it may have been held up by it
             self._settle_down(waiting)
 
-    def free(self, slot: SlotT) -> None:
-        """``slot`` is free again: whoever has waited for it has it now."""
-        slot.busy = False
+    def free(self, *slots: SlotT) -> None:
+        """``slots`` are free again: whoever has waited for one has it now."""
+        for slot in slots:
+            slot.busy = False
         self.look_again()
 
     def look_again(self) -> None:
@@ -117,6 +126,8 @@ class Line(Generic[SlotT]):
             if (given := self._choose(waiting)) is not None:
                 self._waiting.remove(waiting)
                 waiting.given.set_result(given)
+            elif waiting.count > 1:
+                break
 
     def wanted(self, chain: Chain) -> bool:
         """Return whether somebody waits who goes on with ``chain``, or a good part of it."""
@@ -131,6 +142,11 @@ class Line(Generic[SlotT]):
         now = time.monotonic()
         views = [slot.view(now) for slot in self._slots]
         among = views if only is None else [view for view in views if view.number == only]
+        free = [view.number for view in views if view.free]
+        if len(free) < waiting.count:
+            if only is not None:
+                waiting.lease.lend()  # any other slot is for others
+            return None
         saved = self._saved(chain)
         placing = place(chain, among, saved, self._least)
         if placing is None:
@@ -145,7 +161,11 @@ class Line(Generic[SlotT]):
         self._settle_down(waiting)
         slot = self._slots[placing.slot]
         slot.take(chain)
-        return Given(slot, placing)
+        free.remove(placing.slot)
+        others = tuple(self._slots[number] for number in free[: waiting.count - 1])
+        for other in others:
+            other.take(NO_CHAIN)
+        return Given(slot, placing, others)
 
     def _wait(self, waiting: _Waiting[SlotT], spared: int) -> None:
         """Wait, though a slot is free."""

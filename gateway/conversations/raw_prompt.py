@@ -26,12 +26,12 @@ class Piece(NamedTuple):
     size: int
 
 
-def has_several(body: Mapping[str, Any]) -> bool:
-    """Return whether a body has several prompts, each of which llama-server takes for itself."""
+def prompts_in(body: Mapping[str, Any]) -> int:
+    """Return how many prompts a body has, each of which llama-server takes for itself."""
     prompt = body.get("prompt")
-    if not isinstance(prompt, list) or len(prompt) < 2:
-        return False
-    return not any(isinstance(part, int) for part in prompt)
+    if not isinstance(prompt, list) or any(isinstance(part, int) for part in prompt):
+        return 1
+    return max(1, len(prompt))
 
 
 def pieces_of(body: Mapping[str, Any]) -> Iterator[Piece]:
@@ -47,7 +47,7 @@ def pieces_of(body: Mapping[str, Any]) -> Iterator[Piece]:
             yield _whole(chunk)
         yield from _blocks(body.get("input_prefix") or "")
         return
-    if has_several(body):
+    if prompts_in(body) > 1:
         return
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):

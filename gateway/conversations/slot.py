@@ -19,6 +19,7 @@ class Slot:
         self.number = number
         self.busy = False
         self.coming = NO_CHAIN  # of the request that it is busy with
+        self.others: tuple[Slot, ...] = ()  # that its request has besides
         self.lock = asyncio.Lock()  # held while it is saved or restored
         self.last_used = 0.0
         self.unsaved = False

@@ -15,7 +15,7 @@ import time
 from typing import Final
 
 from gateway.backends.backend import Backend
-from gateway.conversations.chain import Chain
+from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
 from gateway.conversations.line import Lendable, Line
@@ -64,18 +64,22 @@ class ConversationSlots:
         return len(self._slots) > 1
 
     async def admit(
-        self, chain: Chain, lease: Lendable, only: int | None = None
+        self, chain: Chain, lease: Lendable, only: int | None = None, count: int = 1
     ) -> tuple[Slot, int | None]:
         """Have a slot for a request with ``chain``, and in it as much as is known of that.
 
-        It may have to wait, see :class:`gateway.conversations.line.Line`; ``only``: for this slot.
+        It may have to wait, see :class:`gateway.conversations.line.Line`; ``only``: for this slot;
+        ``count``: so many are taken, and what it does to the others isn't known.
         Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
         knows). Give it back with :meth:`done`. It is free again if this is cancelled.
         """
         only = None if only is None else only % len(self._slots)  # as llama-server does
-        slot, placing = await self._line.slot(chain, lease, only)
+        given = await self._line.slot(chain, lease, only, count)
+        slot, slot.others = given.slot, given.others
         try:
-            return slot, await self._make_ready(slot, chain, placing)
+            for other in slot.others:
+                await self._save(other, self.backend.pool, in_danger=True, taken=True)
+            return slot, await self._make_ready(slot, chain, given.placing)
         except BaseException:
             self._free(slot)
             raise
@@ -119,7 +123,10 @@ class ConversationSlots:
 
     def _free(self, slot: Slot) -> None:
         """It may be taken, and is saved if it isn't."""
-        self._line.free(slot)
+        others, slot.others = slot.others, ()
+        for other in others:
+            other.forget()
+        self._line.free(slot, *others)
         if slot.unsaved and not slot.busy and self.current:
             loop = asyncio.get_running_loop()
             slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
@@ -165,14 +172,30 @@ class ConversationSlots:
 
     # --- what llama-server places itself -----------------------------------------------------
 
-    async def expect_stray(self) -> None:
-        """A request is about to be sent that may overwrite any slot which isn't busy."""
-        for slot in self._slots:
-            await self._save_idle(slot, in_danger=True)
+    async def admit_stray(self, lease: Lendable, count: int) -> Slot:
+        """Have ``count`` slots for a request that llama-server places itself.
+
+        It may do so in others, while those that were taken stay free: so all that is in slots is
+        saved before. Give it back with :meth:`stray_done`.
+        """
+        slot, _ = await self.admit(NO_CHAIN, lease, count=count)
+        try:
+            for idle in self._slots:
+                await self._save_idle(idle, in_danger=True)
+        except BaseException:
+            self._free(slot)
+            raise
         self._line.look_again()
+        return slot
+
+    def stray_done(self, slot: Slot) -> None:
+        """That request is over: whatever it has not overwritten may be read back."""
+        slot.forget()
+        self.forget_idle()
+        self._free(slot)
 
     def forget_idle(self) -> None:
-        """Such a request is over: whatever it has not overwritten may be read back.
+        """Believe nothing of slots, but of those at work what comes next.
 
         What isn't saved yet will be, if its size is as it was.
         """

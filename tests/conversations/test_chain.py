@@ -110,17 +110,17 @@ def test_slot_that_a_body_names_is_found(id_slot: Any, named: int | None) -> Non
 
 
 @pytest.mark.parametrize(
-    ("prompt", "several"),
+    ("prompt", "count"),
     [
-        ("a", False),
-        (["a"], False),
-        ([[1, 2]], False),
-        ([1, 2], False),
-        ([1, "a"], False),
-        (["a", "b"], True),
-        ([[1], [2]], True),
-        (["a", [2]], True),
+        ("a", 1),
+        (["a"], 1),
+        ([[1, 2]], 1),
+        ([1, 2], 1),
+        ([1, "a"], 1),
+        (["a", "b"], 2),
+        ([[1], [2]], 2),
+        (["a", [2]], 2),
     ],
 )
-def test_several_prompts_are_seen(prompt: Any, several: bool) -> None:
-    assert wish_in(serialise({"prompt": prompt}), "completion", "k")[0].several is several
+def test_several_prompts_are_seen(prompt: Any, count: int) -> None:
+    assert wish_in(serialise({"prompt": prompt}), "completion", "k")[0].prompts == count

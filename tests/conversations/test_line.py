@@ -210,6 +210,41 @@ async def test_who_names_its_slot_waits_for_that_one() -> None:
     assert (await naming).slot.number == 0
 
 
+async def test_who_needs_several_slots_has_them_at_once_and_is_not_overtaken() -> None:
+    bench = Bench(3)
+    assert [await bench.take("q"), await bench.take("r")] == [0, 1]
+    two = spawn(bench.line.slot(chain("s"), Lease(), count=2), name="needs two")
+    await turn()
+    behind = bench.ask("t")
+    await turn()
+    assert not behind.done(), "though one is free"
+    bench.end(1)
+    given = await two
+    assert {given.slot.number, *(other.number for other in given.others)} == {1, 2}
+    bench.end(0)
+    assert await behind == 0
+    bench.line.free(given.slot, *given.others)
+    assert [slot.busy for slot in bench.slots] == [True, False, False]
+
+
+async def test_nobody_is_held_up_by_who_needed_several_slots_and_has_gone() -> None:
+    bench = Bench(2)
+    assert await bench.take("q") == 0
+    two = spawn(bench.line.slot(chain("s"), Lease(), count=2), name="needs two")
+    await turn()
+    behind = bench.ask("t")
+    await turn()
+    await cancel_and_wait(two)
+    assert await behind == 1
+
+
+async def test_who_needs_more_slots_than_there_are_has_all() -> None:
+    bench = Bench(2)
+    given = await bench.line.slot(chain("s"), Lease(), count=9)
+    assert len(given.others) == 1
+    assert all(slot.busy for slot in bench.slots)
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_whatever_comes_and_goes_everybody_is_served(seed: int) -> None:
     """Random requests, some of which hang up: no slot is given twice, none stays unused."""
@@ -220,17 +255,20 @@ async def test_whatever_comes_and_goes_everybody_is_served(seed: int) -> None:
 
     async def request(name: str) -> None:
         text = chosen.choice(("abc", "abd", "xyz", "q")) + chosen.choice(("", "m", "n")) * 2
-        given: Given[Slot] = await bench.line.slot(chain(text), Lease())
-        number = given.slot.number
-        assert number not in at_work
-        at_work[number] = name
+        count = chosen.choice((1, 1, 1, 2, 3))
+        given: Given[Slot] = await bench.line.slot(chain(text), Lease(), count=count)
+        numbers = [given.slot.number, *(other.number for other in given.others)]
+        assert len(numbers) == min(count, len(bench.slots))
+        assert not set(numbers) & set(at_work)
+        at_work.update(dict.fromkeys(numbers, name))
         try:
             for _ in range(chosen.randrange(1, 20)):
                 await asyncio.sleep(chosen.choice((0, 0.0005)))
             served.append(name)
         finally:
-            del at_work[number]
-            bench.end(number)
+            for number in numbers:
+                del at_work[number]
+                bench.end(number)
 
     tasks: list[asyncio.Task[None]] = []
     gone = 0
