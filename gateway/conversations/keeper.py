@@ -145,7 +145,7 @@ class Conversations:
         removed = self._shelf.forget(
             goes=lambda saved: owner in (None, saved.owner) and model in (None, saved.model)
         )
-        await self._shelf.written()
+        await self._shelf.removed()
         return removed
 
     def counts(self, model: str) -> Counts | None:

@@ -86,6 +86,7 @@ class Shelf:
         self._forgotten: set[Saved] = set()
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._removing: set[asyncio.Task[Any]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -141,6 +142,12 @@ class Shelf:
         """Return when the folder is as it is to be."""
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
+
+    async def removed(self) -> None:
+        """Return when what was forgotten is gone, but for what is still being written."""
+        for _ in range(2):  # what was being kept is removed after that
+            if waiting := {*self._removing, *self._keeping.values()}:
+                await asyncio.wait(waiting)
 
     def keep_track(self, task: asyncio.Task[Any]) -> None:
         """Have :meth:`close` wait for ``task``."""
@@ -295,9 +302,10 @@ class Shelf:
     def discard(self, *several: Saved) -> None:
         """Remove what was written for those, which were not put."""
         what = several[0].name if len(several) == 1 else f"{len(several)} conversations"
-        self.keep_track(
-            spawn(asyncio.to_thread(self._files.remove, *several), name=f"remove {what}")
-        )
+        task = spawn(asyncio.to_thread(self._files.remove, *several), name=f"remove {what}")
+        self.keep_track(task)
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
 
     def forget(self, *, goes: Callable[[Saved], bool]) -> int:
         """Remove everything that ``goes``; return how many conversations that were."""

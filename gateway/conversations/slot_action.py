@@ -10,18 +10,22 @@ from gateway.errors import GatewayError
 from gateway.upstream import Upstream, UpstreamRequest
 
 _JSON: Final = b"Content-Type: application/json\r\n"
-#: Seconds for a file to be written or read.
+#: Seconds for a file to be written or read, and so many more for each byte: of a slow disk.
 _PATIENCE: Final = 60.0
+_PER_BYTE: Final = 1 / 50e6
 
 
 async def act(
-    pool: Upstream, slot: int, action: Literal["save", "restore"], file: str
+    pool: Upstream, slot: int, action: Literal["save", "restore"], file: str, size: int
 ) -> dict[str, Any]:
-    """Return what llama-server says to it; ``problem`` and ``status`` where it couldn't."""
+    """Return what llama-server says to it; ``problem`` and ``status`` where it couldn't.
+
+    ``size``: bytes of ``file``, as far as they are known.
+    """
     try:
         target = f"/slots/{slot}?action={action}"
         request = UpstreamRequest("POST", target, _JSON, orjson.dumps({"filename": file}))
-        fetched = await pool.fetch(request, timeout=_PATIENCE)
+        fetched = await pool.fetch(request, timeout=_PATIENCE + _PER_BYTE * size)
         said = orjson.loads(fetched.body)
         if fetched.status == 200 and isinstance(said, dict):
             return said

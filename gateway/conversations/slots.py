@@ -318,7 +318,8 @@ class ConversationSlots:
         shelf, name = self._shelf, self.backend.spec.name
         told = slot.tokens if slot.told else None
         began = time.perf_counter()
-        said = await act(pool, slot.number, "save", shelf.new_name(saved))
+        size = shelf.writes.size(self.fingerprint, slot.tokens)
+        said = await act(pool, slot.number, "save", shelf.new_name(saved), size)
         took = time.perf_counter() - began
         tokens, written = number(said, "n_saved"), number(said, "n_written")
         if (problem := said.get("problem")) is not None:
@@ -347,7 +348,8 @@ class ConversationSlots:
         if not await shelf.is_whole(saved):
             return False
         slot.forget()  # llama-server empties one that it can't restore
-        said = await act(self.backend.pool, slot.number, "restore", shelf.file_name(saved))
+        file, pool = shelf.file_name(saved), self.backend.pool
+        said = await act(pool, slot.number, "restore", file, saved.size)
         if (problem := said.get("problem")) is not None:
             what = f"model {self.backend.spec.name}: a conversation could not be restored"
             shelf.warn_once(f"{what}: {problem}", about=what)

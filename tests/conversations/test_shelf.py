@@ -156,8 +156,11 @@ async def test_folder_that_another_gateway_has_is_taken_when_that_ends(tmp_path:
 def test_process_that_a_gateway_started_does_not_hold_its_folder(tmp_path: Path) -> None:
     files = CacheFiles(tmp_path / "cache", "auto")
     files.open()
-    waits = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(waits, stdin=subprocess.PIPE, close_fds=False) as child:
+    waits = [sys.executable, "-c", "print(flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(waits, stdin=pipe, stdout=pipe, close_fds=False) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # until a process has begun, it has what its parent has
         files.close()
         other = CacheFiles(tmp_path / "cache", "auto")
         other.open()
