@@ -44,7 +44,7 @@ class BackupError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class BackupSource:
     """A gateway's configuration file, if it has one, and what it says."""
 
     config: Path | None
@@ -52,21 +52,21 @@ class Source:
     settings: Settings
 
     @classmethod
-    def at(cls, config: Path | None) -> Source:
+    def at(cls, config: Path | None) -> BackupSource:
         """Return the one of ``config``, or of the usual places. Raises ``InvalidFiles``."""
         loaded = load_settings(config)
         return cls(loaded.file, loaded.root, loaded.settings)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class WrittenBackup:
     """A backup: ``names`` of what is in it, and ``left_out``: files elsewhere on the machine."""
 
     names: list[str]
     left_out: list[Path]
 
 
-def places(source: Source) -> dict[str, Path]:
+def places(source: BackupSource) -> dict[str, Path]:
     """Return where the files of a backup belong, by their names in it, but for ``acme/...``."""
     settings = source.settings
     found = {_MODELS: settings.models_file, _DATABASE: settings.database}
@@ -83,7 +83,7 @@ def places(source: Source) -> dict[str, Path]:
 # --- making one ----------------------------------------------------------------------------
 
 
-def make(source: Source, file: Path) -> Made:
+def make(source: BackupSource, file: Path) -> WrittenBackup:
     """Write a backup to ``file``, all of it or nothing; the gateway may run meanwhile.
 
     Raises :class:`BackupError` or ``OSError``.
@@ -99,10 +99,10 @@ def make(source: Source, file: Path) -> Made:
         whole.touch(mode=FILE)
         _pack(wanted, whole)
         whole.replace(file)
-    return Made(sorted(wanted), left_out)
+    return WrittenBackup(sorted(wanted), left_out)
 
 
-def _to_back_up(source: Source) -> tuple[dict[str, Path], list[Path]]:
+def _to_back_up(source: BackupSource) -> tuple[dict[str, Path], list[Path]]:
     acme = source.settings.data_dir / "acme"
     wanted = {name: file for name, file in places(source).items() if file.is_file()}
     left_out = [
@@ -117,7 +117,7 @@ def _to_back_up(source: Source) -> tuple[dict[str, Path], list[Path]]:
     return wanted, left_out
 
 
-def _is_below(file: Path, source: Source) -> bool:
+def _is_below(file: Path, source: BackupSource) -> bool:
     """Whether ``file`` is the gateway's own, and not a part of the machine (/etc/letsencrypt)."""
     own = (source.root, source.settings.data_dir)
     return any(file.resolve().is_relative_to(folder.resolve()) for folder in own)
@@ -237,22 +237,22 @@ def _read_manifest(archive: tarfile.TarFile) -> dict[str, Any]:
     return manifest
 
 
-def _source_of(found: dict[str, Path], config: Path) -> Source:
+def _source_of(found: dict[str, Path], config: Path) -> BackupSource:
     """Return the gateway that is restored, as its configuration says at the new place."""
     given = found.get(_CONFIG)
     if given is None:
-        return Source.at(config if config.exists() else None)
+        return BackupSource.at(config if config.exists() else None)
     # Relative paths in it start where it will be.
     there = config.with_name(f".{config.name}.restored")
     shutil.copyfile(given, there)
     try:
-        source = Source.at(there)
+        source = BackupSource.at(there)
     finally:
         there.unlink()
-    return Source(config, source.root, source.settings)
+    return BackupSource(config, source.root, source.settings)
 
 
-def _targets(found: dict[str, Path], source: Source) -> dict[str, Path]:
+def _targets(found: dict[str, Path], source: BackupSource) -> dict[str, Path]:
     known = places(source)
     acme = source.settings.data_dir / "acme"
     targets: dict[str, Path] = {}
@@ -277,7 +277,7 @@ def _alone(data_dir: Path) -> Iterator[None]:
 
 
 def _put(
-    found: dict[str, Path], targets: dict[str, Path], source: Source, *, force: bool
+    found: dict[str, Path], targets: dict[str, Path], source: BackupSource, *, force: bool
 ) -> list[Path]:
     new = {
         name: target

@@ -24,13 +24,13 @@ from gateway.config import schema as settings
 from gateway.key_docs import ENTRY, SETTINGS
 from gateway.models.catalog import SCHEMA_KEY
 from gateway.models.entry_schema import (
-    ELSEWHERE,
-    OF_A_PROCESS,
-    PARAMS,
-    PARAMS_ELSEWHERE,
+    ENTRY as MODEL,
 )
 from gateway.models.entry_schema import (
-    ENTRY as MODEL,
+    OF_A_PROCESS,
+    ONLY_REMOTE,
+    PARAMS,
+    PARAMS_ELSEWHERE,
 )
 from gateway.models.llama_options import (
     RESERVED_ARGUMENTS,
@@ -45,7 +45,7 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 #: Where the made ones are kept, by their names, which are also those of ``GET /schemas/NAME``.
 FOLDER: Final = Path(__file__).parent / "schemas"
 #: What ``init`` calls them, each beside the file that it is for.
-BESIDE: Final[Mapping[str, str]] = MappingProxyType(
+FILES: Final[Mapping[str, str]] = MappingProxyType(
     {"models.json": "data/models.schema.json", "gateway.json": "conf/gateway.schema.json"}
 )
 
@@ -93,7 +93,7 @@ def _models() -> Schema:
         "required": ["params"],
         "properties": {
             "params": {"required": ["model"], "properties": {"model": {"type": "string"}}},
-            **dict.fromkeys(map(to_camel, ELSEWHERE), nothing),
+            **dict.fromkeys(map(to_camel, ONLY_REMOTE), nothing),
         },
     }
     definitions = entry.pop("$defs")

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 #: How many lines are kept, and bytes of all of them, about: each has some beside its text.
 MOST: Final = 10_000
 _SIZE: Final = 2 * 2**20
-_BESIDE: Final = 100
+_OVERHEAD: Final = 100
 #: Characters of a line: what is longer is cut.
 _LONGEST: Final = 4096
 
@@ -55,9 +55,9 @@ class LogTail:
         lines = self._lines
         lines.append((level, text))
         self._total += 1
-        self._size += len(text) + _BESIDE
+        self._size += len(text) + _OVERHEAD
         while self._size > self._limit or len(lines) > self._most:
-            self._size -= len(lines.popleft()[1]) + _BESIDE
+            self._size -= len(lines.popleft()[1]) + _OVERHEAD
 
     def _backwards(self) -> Iterator[Line]:
         for number, (level, text) in zip(count(self._total, -1), reversed(self._lines)):

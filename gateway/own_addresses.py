@@ -17,7 +17,7 @@ _AT: Final = slice(20, 24)
 #: Networks inside of this machine: of containers and virtual machines.
 _INSIDE: Final = re.compile(r"(docker|br-|veth|virbr|lxc|lxd|cni|flannel|cali|podman|vnet)")
 #: Of documentation (RFC 5737, RFC 3849): nothing is sent there, but the system says by which way.
-_ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+_OUTSIDE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 #: A flag of /proc/net/if_inet6 (linux/if_addr.h): temporary, tentative, failed, or deprecated.
 _PASSING: Final = 0x01 | 0x08 | 0x20 | 0x40
 _GLOBAL_SCOPE: Final = 0x00
@@ -35,7 +35,7 @@ def own_addresses(*, root: Path = Path("/")) -> list[str]:
 
 def _going_out() -> list[str]:
     addresses = []
-    for family, elsewhere in _ELSEWHERE:
+    for family, elsewhere in _OUTSIDE:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((elsewhere, 9))
             addresses.append(str(probe.getsockname()[0]))

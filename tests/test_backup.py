@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backup import BackupError, Source, make, restore
+from gateway.backup import BackupError, BackupSource, make, restore
 from gateway.cli import main
 from gateway.tls.selfsigned import self_signed
 from tests.harness import FAKE, Served, fake_model, project
@@ -68,7 +68,7 @@ def test_restored_gateway_knows_what_was_used(
     served, config = box
     key = served.key
     served.stop()  # what is in memory is written
-    make(Source.at(config), tmp_path / "b")
+    make(BackupSource.at(config), tmp_path / "b")
 
     there = tmp_path / "new/conf/gateway.yaml"
     restore(tmp_path / "b", there)
@@ -86,7 +86,7 @@ def test_restore_is_refused_while_a_gateway_runs_there(
     box: tuple[Served, Path], tmp_path: Path
 ) -> None:
     _, config = box
-    make(Source.at(config), tmp_path / "b")
+    make(BackupSource.at(config), tmp_path / "b")
     with pytest.raises(BackupError, match=r"a gateway runs on .*: stop it first"):
         restore(tmp_path / "b", config)
 
@@ -96,7 +96,7 @@ def test_file_that_differs_is_kept_and_only_force_replaces_it(
 ) -> None:
     served, config = box
     served.stop()
-    make(Source.at(config), tmp_path / "b")
+    make(BackupSource.at(config), tmp_path / "b")
     models = config.parent.parent / "data/models.json"
     before = models.read_bytes()
     models.write_text("{}")
@@ -113,7 +113,7 @@ def test_file_that_differs_is_kept_and_only_force_replaces_it(
 def test_second_restore_finds_everything_as_it_is(box: tuple[Served, Path], tmp_path: Path) -> None:
     served, config = box
     served.stop()
-    make(Source.at(config), tmp_path / "b")
+    make(BackupSource.at(config), tmp_path / "b")
     there = tmp_path / "new/conf/gateway.yaml"
     restore(tmp_path / "b", there)
     assert restore(tmp_path / "b", there) == []
@@ -125,7 +125,7 @@ def test_backup_that_is_cut_short_changes_nothing(
 ) -> None:
     _, config = box
     file = tmp_path / "b"
-    make(Source.at(config), file)
+    make(BackupSource.at(config), file)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
 
     with pytest.raises(BackupError):
@@ -137,7 +137,7 @@ def test_backup_that_is_cut_short_changes_nothing(
 def test_byte_that_was_changed_is_found(box: tuple[Served, Path], tmp_path: Path) -> None:
     _, config = box
     file = tmp_path / "b"
-    make(Source.at(config), file)
+    make(BackupSource.at(config), file)
     content = bytearray(gzip.decompress(file.read_bytes()))
     at = content.rindex(b"SQLite format 3")
     content[at + 3000] ^= 1

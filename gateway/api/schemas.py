@@ -25,8 +25,8 @@ class SchemaHandlers:
         from gateway import json_schemas  # few ask for it
 
         name = request.match_info["name"]
-        if name not in json_schemas.BESIDE:
-            known = ", ".join(json_schemas.BESIDE)
+        if name not in json_schemas.FILES:
+            known = ", ".join(json_schemas.FILES)
             raise NotFound(f"there is no schema {name[:100]!r}; there are: {known}", param="name")
         body = await asyncio.to_thread(json_schemas.read, name)
         return web.Response(body=body, content_type="application/schema+json", charset="utf-8")

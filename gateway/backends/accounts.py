@@ -71,7 +71,7 @@ class Accounts:
             return Demand()
         if (capacity := self.capacity) is None or not capacity.machine.gpu:
             return Demand(need.size, need.least)
-        demand = Demand(need.size, need.least, need.beside, need.least_beside, scant=need.scant)
+        demand = Demand(need.size, need.least, need.ram, need.least_ram, scant=need.scant)
         names = [device.name for device in capacity.machine.devices]
         choice = chosen_devices(spec, names, self._environ)
         if choice is None:

@@ -17,14 +17,14 @@ _LOOKED_AT: Final = 256
 _OVER: Final = 1.25
 
 
-class Loaded(Protocol):
+class BusyServer(Protocol):
     """A server and the number of requests it has."""
 
     @property
     def in_flight(self) -> int: ...
 
 
-ServerT = TypeVar("ServerT", bound=Loaded)
+ServerT = TypeVar("ServerT", bound=BusyServer)
 
 
 class Affinity(Generic[ServerT]):
@@ -56,7 +56,7 @@ class Affinity(Generic[ServerT]):
         return None
 
 
-def _has_room(server: Loaded, servers: Sequence[Loaded], parallel: int) -> bool:
+def _has_room(server: BusyServer, servers: Sequence[BusyServer], parallel: int) -> bool:
     count = len(servers)
     average = (sum(other.in_flight for other in servers) + 1) / count
     most = min(math.ceil(_OVER * average), math.ceil(parallel / count))

@@ -160,14 +160,14 @@ class Capacity:
     def lacking(self, name: str, demand: Demand, source: str) -> str:
         """Return why there is not enough memory for the model ``name``, with the numbers."""
         cards = [c for c in self.memory.cards if not demand.devices or c.name in demand.devices]
-        if demand.beside and self.memory.ram is not None:
+        if demand.ram and self.memory.ram is not None:
             cards.append(self.memory.ram)
         totals = {d.name: d.total for d in self.machine.devices}
         each = "; ".join(
             f"{card.name}: {_gib(card.left)} of {_gib(totals.get(card.name, card.size))}"
             for card in cards
         )
-        needs = _gib(demand.size) + (f" and {_gib(demand.beside)} of RAM" if demand.beside else "")
+        needs = _gib(demand.size) + (f" and {_gib(demand.ram)} of RAM" if demand.ram else "")
         return (
             f"{name!r} needs {needs} ({source}), and other programs on this machine leave less "
             f"for models, even with all that may go unloaded: {each}"

@@ -85,17 +85,17 @@ class Estimate:
     """An estimate in bytes. ``compute`` is the part of ``total`` that a fresh process may not have
     touched yet.
 
-    ``from_header`` is false for a rough guess from the file's size alone. ``beside`` is what goes
+    ``from_header`` is false for a rough guess from the file's size alone. ``ram`` is what goes
     to RAM, beside ``total`` on GPUs, where not all layers are offloaded.
     """
 
     total: int
     compute: int
     from_header: bool
-    beside: int = 0
+    ram: int = 0
     least: int = 0  # of total, for sure
-    least_beside: int = 0  # of beside
-    kept: int = 0  # of total in RAM, or of beside: what is no page of the model's file
+    least_ram: int = 0  # of ram
+    kept: int = 0  # of total in RAM, or of ram: what is no page of the model's file
 
 
 def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
@@ -136,15 +136,13 @@ def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
             compute += model.compute(gpu=gpu)
         except (BadGguf, OSError):
             pass
-    beside, least_beside = int(layers * (1 - offloaded)), int(kept * (1 - offloaded) * _SURE)
+    ram, least_ram = int(layers * (1 - offloaded)), int(kept * (1 - offloaded) * _SURE)
     if gpu:
         pages = 0.0 if not mapped(spec) else weights * (1 - offloaded)
-        left = beside - pages
+        left = ram - pages
     else:
         left = total + compute - (weights if mapped(spec) else 0)
-    return Estimate(
-        int(total + compute), int(compute), True, beside, int(least), least_beside, int(left)
-    )
+    return Estimate(int(total + compute), int(compute), True, ram, int(least), least_ram, int(left))
 
 
 def header_of(file: Path) -> Header:

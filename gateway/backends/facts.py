@@ -58,7 +58,7 @@ class Facts(NamedTuple):
     quantisation: str | None
 
 
-class _Known(NamedTuple):
+class _KeptHeader(NamedTuple):
     facts: Facts | None  # None: no file, or none that can be read
     looked: float
 
@@ -68,7 +68,7 @@ class Headers:
 
     def __init__(self, llm_storage: Path) -> None:
         self._storage = llm_storage
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _KeptHeader] = {}
         self._whole: BoundedCache[Stamp, Header] = BoundedCache(_WHOLE)
         self._reading: asyncio.Task[None] | None = None
         self._began = 0.0
@@ -108,7 +108,7 @@ class Headers:
         for reference in references:
             before = self._known.get(reference)
             facts = self._read(reference, before.facts if before is not None else None)
-            self._known[reference] = _Known(facts, time.monotonic())
+            self._known[reference] = _KeptHeader(facts, time.monotonic())
 
     def _read(self, reference: str, before: Facts | None) -> Facts | None:
         try:

@@ -47,10 +47,10 @@ class Need:
 
     size: int
     source: Source
-    beside: int = 0  # in RAM, beside what is on GPUs
+    ram: int = 0  # in RAM, beside what is on GPUs
     #: Of both, what it takes for sure: it is refused only for want of that.
     least: int = 0
-    least_beside: int = 0
+    least_ram: int = 0
     #: Of size, what does where some layers may stay in RAM; None: they may not.
     scant: int | None = None
 
@@ -122,10 +122,10 @@ class Needs:
         if key not in self._estimates:
             found = estimate(asked, storage, gpu=gpu)
             source = Source.ESTIMATED if found.from_header else Source.GUESSED
-            need = Need(found.total, source, found.beside, found.least, found.least_beside)
+            need = Need(found.total, source, found.ram, found.least, found.least_ram)
             if asked is not spec:  # for sure, it takes none of the context that may be chosen
                 sure = estimate(spec, storage, gpu=gpu)
-                need = replace(need, least=sure.least, least_beside=sure.least_beside)
+                need = replace(need, least=sure.least, least_ram=sure.least_ram)
             if gpu and (thin := scant(spec, model)) is not None:
                 need = replace(need, scant=estimate(thin, storage, gpu=gpu).total)
             self._estimates[key] = need

@@ -49,7 +49,7 @@ def status_of(backend: Backend | None) -> str:
     return _STATUS[backend.state]
 
 
-class _Known(NamedTuple):
+class _KnownDetails(NamedTuple):
     """What a backend has said, with the start, process and file that it is true for."""
 
     start: int
@@ -67,7 +67,7 @@ class ModelDetails:
         self._headers = headers
         self._scheduler = scheduler
         self._build = _NO_BUILD
-        self._known: WeakKeyDictionary[Backend, _Known] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Backend, _KnownDetails] = WeakKeyDictionary()
 
     async def of_all(self, specs: Collection[Model]) -> dict[str, dict[str, Any]]:
         """Return by name ``context_size``, ``architecture`` and ``meta``, as far as known."""
@@ -108,7 +108,7 @@ class ModelDetails:
         self._build = _build_in(props) or self._build
         details = _details(props, listed)
         file = facts.stamp if facts is not None else None
-        self._known[backend] = _Known(start, spec.process_identity(), file, details)
+        self._known[backend] = _KnownDetails(start, spec.process_identity(), file, details)
         return details
 
     def _of_file(self, spec: Model, backend: Backend | None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def mapped(spec: LocalModel) -> bool:
 
 
 #: What puts parts of a model elsewhere than its layers go, or lets llama-server choose.
-_ELSEWHERE: Final = (
+_OTHER_PLACES: Final = (
     ("-ot --override-tensor", "OVERRIDE_TENSOR"),
     ("-cmoe --cpu-moe", "CPU_MOE"),
     ("-ncmoe --n-cpu-moe", "N_CPU_MOE"),
@@ -83,7 +83,7 @@ _ELSEWHERE: Final = (
 
 def scattered(spec: LocalModel) -> bool:
     """Return whether ``extraArgs`` or ``env`` spread a model in ways that nobody counts here."""
-    for flags, variable in _ELSEWHERE:
+    for flags, variable in _OTHER_PLACES:
         if f"LLAMA_ARG_{variable}" in spec.env:
             return True
         names = flags.split()

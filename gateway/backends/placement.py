@@ -68,8 +68,8 @@ class Demand:
 
     size: int = 0
     least: int = 0
-    beside: int = 0  # in RAM, beside what is on GPUs
-    least_beside: int | None = None  # of that; None: all
+    ram: int = 0  # in RAM, beside what is on GPUs
+    least_ram: int | None = None  # of that; None: all
     scant: int | None = None  # of size: what does, if slowly, where waiting for more was in vain
     devices: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
@@ -102,21 +102,21 @@ def place(
     """
     cards = [c for c in memory.cards if not demand.devices or c.name in demand.devices]
     rooms = _Rooms(taken, ever=ever, hopeful=hopeful, last=last)
-    beside: Placement = ()
-    if demand.beside and memory.ram is not None:
-        least = demand.beside if demand.least_beside is None else demand.least_beside
-        if not rooms.enough(demand.beside, least, [memory.ram]):
+    in_ram: Placement = ()
+    if demand.ram and memory.ram is not None:
+        least = demand.ram if demand.least_ram is None else demand.least_ram
+        if not rooms.enough(demand.ram, least, [memory.ram]):
             return None
-        beside = ((memory.ram.name, demand.beside),)
+        in_ram = ((memory.ram.name, demand.ram),)
     if not cards or demand.size <= 0:
-        return beside
+        return in_ram
     if demand.shares:
         parts = _by_shares(demand, cards, rooms)
     elif demand.devices:
         parts = _spread(demand, cards, rooms)
     else:
         parts = _on_one_or_all(demand, cards, rooms)
-    return None if parts is None else (*beside, *parts.items())
+    return None if parts is None else (*in_ram, *parts.items())
 
 
 def taken_by(placements: Iterable[Placement]) -> dict[str, int]:

@@ -32,7 +32,7 @@ _UNKNOWN: Final = 4096
 
 
 class Proposal(NamedTuple):
-    """A proposed ``entry`` of models.json. ``memory``: bytes, of which ``beside`` are RAM beside a
+    """A proposed ``entry`` of models.json. ``memory``: bytes, of which ``ram`` are RAM beside a
     GPU. ``doubt``: why it may not work as it is.
     """
 
@@ -82,14 +82,14 @@ def _proposal(
     if needs.total > room:
         where = "its GPUs" if machine.gpu else "this machine"
         doubt = f"it needs {_size(needs.total)}, and {where} has {_size(budget)}"
-    elif needs.beside and machine.ram is not None and needs.beside > machine.ram.budget:
-        doubt = f"it needs {_size(needs.beside)} of RAM beside the GPU"
+    elif needs.ram and machine.ram is not None and needs.ram > machine.ram.budget:
+        doubt = f"it needs {_size(needs.ram)} of RAM beside the GPU"
     elif found.task is Task.EMBEDDING and not found.pooled:
         doubt = (
             "the file names no pooling: embeddings need it in extraArgs, like "
             '["--pooling", "mean"]; which one is right, its maker says'
         )
-    return Proposal(name, entry, found, needs.total + needs.beside, doubt)
+    return Proposal(name, entry, found, needs.total + needs.ram, doubt)
 
 
 def _reads(entry: dict[str, Any], found: Found) -> None:

@@ -30,7 +30,7 @@ from gateway.problems import InvalidFiles, Problem
 from gateway.syntax import encoding_problem
 
 #: Of a file's size, for the context that a model is good for at least, and buffers.
-_BESIDE: Final = 1.1
+_OVERHEAD: Final = 1.1
 _LEAST: Final = 512 * 2**20
 #: Times that models.json is read again, if somebody else writes it at the same moment.
 _TRIES: Final = 5
@@ -60,34 +60,34 @@ class DiskRoom:
     """The room that this machine has for one model: bytes where it runs, and of RAM beside that."""
 
     main: int
-    beside: int = 0
+    ram: int = 0
 
     @classmethod
     def of(cls, machine: Machine, budget: int | None) -> DiskRoom:
         """Return that of ``machine``, of which all models together may take ``budget`` bytes."""
         main = machine.budget if budget is None else min(budget, machine.budget)
-        beside = machine.ram.budget if machine.gpu and machine.ram is not None else 0
-        return cls(int(main * SHARE), int(beside * SHARE))
+        ram = machine.ram.budget if machine.gpu and machine.ram is not None else 0
+        return cls(int(main * SHARE), int(ram * SHARE))
 
     def fits(self, size: int) -> str:
         """``yes``, ``partly`` (not all of it on the GPU) or ``no``, for files of ``size`` bytes."""
         needs = about(size)
         if needs <= self.main:
             return "yes"
-        return "partly" if self.beside and needs <= self.main + self.beside else "no"
+        return "partly" if self.ram and needs <= self.main + self.ram else "no"
 
     def why(self, size: int) -> str:
         """Return what :meth:`fits` says, with its numbers."""
         needs, main = _size(about(size)), _size(self.main)
-        if not self.beside:
+        if not self.ram:
             return f"needs about {needs}, and there is {main} for one model"
-        both = f"{main} of GPU memory and {_size(self.beside)} of RAM"
+        both = f"{main} of GPU memory and {_size(self.ram)} of RAM"
         return f"needs about {needs}, and there is {both} for one model"
 
 
 def about(size: int) -> int:
     """Return bytes of memory that a model will take, as far as the size of its files tells."""
-    return max(int(size * _BESIDE), size + _LEAST)
+    return max(int(size * _OVERHEAD), size + _LEAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +264,17 @@ def _found(plan: PullPlan) -> Found:
         )
     if plan.projector is None or found.task not in (Task.CHAT, Task.COMPLETION):
         return found
-    beside = look_at(plan.place(plan.projector), plan.storage)
-    theirs, ours = beside.embedding_length, found.embedding_length
-    if beside.problem or beside.task is not Task.PROJECTOR or (theirs and ours and theirs % ours):
+    projector = look_at(plan.place(plan.projector), plan.storage)
+    theirs, ours = projector.embedding_length, found.embedding_length
+    if (
+        projector.problem
+        or projector.task is not Task.PROJECTOR
+        or (theirs and ours and theirs % ours)
+    ):
         return found
-    return replace(found, projector=beside.reference, vision=beside.vision, audio=beside.audio)
+    return replace(
+        found, projector=projector.reference, vision=projector.vision, audio=projector.audio
+    )
 
 
 def _named(catalog: Catalog, file: Path, storage: Path) -> str | None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gateway.backup import BackupError, Source, make
+from gateway.backup import BackupError, BackupSource, make
 from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.config.places import find_config
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the backup. Return 0, or 1 with the reason on stderr."""
     try:
-        source = Source.at(find_config(args.config))
+        source = BackupSource.at(find_config(args.config))
         made = make(source, args.file)
     except BackupError as error:
         print(f"error: {error}", file=sys.stderr)

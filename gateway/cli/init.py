@@ -119,7 +119,7 @@ def write_schemas(root: Path) -> Iterator[Path]:
 
     Yields each file that is written. Raises ``OSError``.
     """
-    for name, beside in json_schemas.BESIDE.items():
+    for name, beside in json_schemas.FILES.items():
         target, schema = root / beside, json_schemas.read(name)
         if not target.exists() or target.read_bytes() != schema:
             write_private(target, schema)
@@ -130,7 +130,7 @@ def with_schema(name: str, content: bytes) -> bytes:
     """Return ``content`` of a new file, like ``conf/gateway.yaml``, with a line that names
     its schema.
     """
-    schema = Path(json_schemas.BESIDE[Path(name).with_suffix(".json").name]).name
+    schema = Path(json_schemas.FILES[Path(name).with_suffix(".json").name]).name
     text = content.decode()
     if name.endswith(".json"):
         line = f'  "{SCHEMA_KEY}": "{schema}"'

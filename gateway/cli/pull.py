@@ -167,7 +167,7 @@ def _tell(plan: PullPlan, offer: Offer) -> None:
     if fits == "no":
         print(
             f"warning: it needs about {_size(_about(plan))} of memory, and this machine has "
-            f"{_size(offer.room.main + offer.room.beside)} for it",
+            f"{_size(offer.room.main + offer.room.ram)} for it",
             file=sys.stderr,
         )
 

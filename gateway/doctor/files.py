@@ -163,13 +163,13 @@ def _fits(spec: LocalModel, subject: Subject) -> Finding:
     what = f"needs about {size(total)} of the {size(budget)} for models"
     if spec.require_gpu and not machine.gpu:
         return Finding("model", Level.ERROR, "requires a GPU, and there is none", "", spec.name)
-    if needs.beside:
-        what += f", and {size(needs.beside)} of RAM"
+    if needs.ram:
+        what += f", and {size(needs.ram)} of RAM"
     if total > budget:
         do = "a smaller ctxSize or quantisation, or fewer gpuLayers"
         what = f"needs about {size(total)}, and there is {size(budget)} for models"
         return Finding("model", Level.WARNING, what, do, spec.name)
-    if needs.beside and machine.ram is not None and needs.beside > machine.ram.budget:
+    if needs.ram and machine.ram is not None and needs.ram > machine.ram.budget:
         do = "a smaller quantisation"
         return Finding("model", Level.WARNING, f"{what}, which has less", do, spec.name)
     return Finding("model", Level.OK, what, "", spec.name)

@@ -167,21 +167,21 @@ def with_entry(text: str, name: str, entry: Any, *, file: str = "models.json") -
     present = next((one for one in members(text, file=file) if one.name == name), None)
     if present is None:
         return with_entries(text, {name: entry}, file=file)
-    style = _Style("\r\n" if "\r\n" in text else "\n", _unit(text))
+    style = _TextStyle("\r\n" if "\r\n" in text else "\n", _unit(text))
     indent = _indent_at(text, text.rfind("\n", 0, present.start) + 1)
     flat = "\n" not in text.strip()
     written = _changed(text[present.value : present.end], entry, indent, style, flat=flat)
     return text[: present.value] + written + text[present.end :]
 
 
-class _Style(NamedTuple):
+class _TextStyle(NamedTuple):
     """The style of a file: its line ends, and by how much each level is indented."""
 
     newline: str
     unit: str
 
 
-def _changed(text: str, value: Any, indent: str, style: _Style, *, flat: bool) -> str:
+def _changed(text: str, value: Any, indent: str, style: _TextStyle, *, flat: bool) -> str:
     """``text``, a JSON value of which the line is indented by ``indent``, as ``value``.
 
     ``flat``: what it stands in is on one line.

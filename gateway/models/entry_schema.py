@@ -219,7 +219,9 @@ OF_A_PROCESS: Final = tuple(name for name in ENTRY.model_fields if name in _LOCA
 #: The params that have one.
 PARAMS_ELSEWHERE: Final = tuple(field.name for field in fields(RemoteParams))
 #: What has no meaning without ``url``.
-ELSEWHERE: Final = tuple(name for name in ENTRY.model_fields if name in _REMOTE - _LOCAL - {"url"})
+ONLY_REMOTE: Final = tuple(
+    name for name in ENTRY.model_fields if name in _REMOTE - _LOCAL - {"url"}
+)
 
 
 def model_of(entry: Any) -> Model:
@@ -256,7 +258,7 @@ def _misplaced_elsewhere(entry: Any) -> Iterator[tuple[str, str, str | None]]:
 def _misplaced_here(entry: Any) -> Iterator[tuple[str, str, str | None]]:
     if entry.params.model is None:
         yield "params.model", "is missing (or url, for a model that other servers have)", None
-    for name in ELSEWHERE:
+    for name in ONLY_REMOTE:
         if _says(entry, name):
             yield to_camel(name), "is only for models with url", None
 

@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _SHOWN: Final = 100
 #: Files that are GGUF and no models.
-_BESIDE: Final = re.compile(r"(?:^|[-._])(?:imatrix|vocab)(?:[-._]|$)", re.IGNORECASE)
+_NO_MODEL: Final = re.compile(r"(?:^|[-._])(?:imatrix|vocab)(?:[-._]|$)", re.IGNORECASE)
 _PROJECTOR: Final = re.compile(r"(?:^|[-._])mm-?proj(?:ector)?(?:[-._]|$)", re.IGNORECASE)
 #: Most bytes that a part of a path may have, with what a file has for a name until it is whole.
 _LONGEST: Final = 200
@@ -192,7 +192,7 @@ def repository(
         stem = _stem(file.path)
         if _PROJECTOR.search(stem):
             projectors.append(file)
-        elif not _BESIDE.search(stem):
+        elif not _NO_MODEL.search(stem):
             split = SPLIT.fullmatch(PurePosixPath(file.path).name)
             folder = str(PurePosixPath(file.path).parent)
             key = f"{split[1]} of {split[3]}" if split is not None else file.path

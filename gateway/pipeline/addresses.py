@@ -25,7 +25,7 @@ _FOREIGN = re.compile(
 )
 
 
-class _Known(NamedTuple):
+class _KnownPaths(NamedTuple):
     method: str
     path: str
     pattern: re.Pattern[str]
@@ -35,14 +35,14 @@ class Addresses:
     """The addresses of the application, and the errors for all others."""
 
     def __init__(self) -> None:
-        self._known: list[_Known] = []
+        self._known: list[_KnownPaths] = []
         #: How routes begin: cut off, such a part would leave another route than was meant.
         self._beginnings: set[str] = set()
         self._page = False
 
     def learn(self, routes: Iterable[tuple[str, str]]) -> None:
         """Take note of routes, ``(method, path)`` as aiohttp writes them."""
-        self._known += [_Known(method, path, _pattern(path)) for method, path in routes]
+        self._known += [_KnownPaths(method, path, _pattern(path)) for method, path in routes]
         self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {"v1"}
         self._page = any(known.path == "/" for known in self._known)
 
@@ -92,7 +92,7 @@ class Addresses:
         ]
         return self._meant(method, path, taking)
 
-    def _meant(self, method: str, path: str, among: Sequence[_Known]) -> str | None:
+    def _meant(self, method: str, path: str, among: Sequence[_KnownPaths]) -> str | None:
         plain = _plain(path)
         if (found := self._within(method, plain, among)) is None:
             if (meant := self._behind_a_route(method, plain, among)) is not None:
@@ -108,7 +108,7 @@ class Addresses:
             return f"{meant} There is no slash at the end"
         return meant
 
-    def _behind_a_route(self, method: str, plain: str, among: Sequence[_Known]) -> str | None:
+    def _behind_a_route(self, method: str, plain: str, among: Sequence[_KnownPaths]) -> str | None:
         """Return what was meant where a route's whole address was taken for the base URL."""
         parts = plain.split("/")[1:]
         literal = {known.path.lower() for known in self._known}
@@ -125,8 +125,8 @@ class Addresses:
         return None
 
     def _within(
-        self, method: str, plain: str, among: Sequence[_Known]
-    ) -> tuple[_Known, str] | None:
+        self, method: str, plain: str, among: Sequence[_KnownPaths]
+    ) -> tuple[_KnownPaths, str] | None:
         """Return the route that a path ends with, and the path as that route writes it.
 
         As little as possible is cut off in front; a route that takes ``method`` comes first.
@@ -145,7 +145,7 @@ class Addresses:
         return None
 
 
-def _alike(method: str, plain: str, among: Sequence[_Known]) -> str | None:
+def _alike(method: str, plain: str, among: Sequence[_KnownPaths]) -> str | None:
     if len(plain) > _LONGEST:
         return None
     plainly = [known for known in among if "{" not in known.path]
@@ -179,7 +179,7 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _method(known: _Known, asked: str) -> str:
+def _method(known: _KnownPaths, asked: str) -> str:
     return asked if known.method == "*" else known.method
 
 

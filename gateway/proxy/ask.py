@@ -72,7 +72,7 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
 async def _once(
     backend: Backend, call: Call, flight: Flight, outcome: Outcome
 ) -> AsyncGenerator[str, None]:
-    sink = _Pieces()
+    sink = _AnswerPieces()
     exchange: Exchange | None = None
     chosen = complete = False
     try:
@@ -101,7 +101,7 @@ async def _once(
         backend.flights.end(flight, complete=complete or exchange is None)
 
 
-async def _events(sink: _Pieces) -> AsyncIterator[dict[str, Any]]:
+async def _events(sink: _AnswerPieces) -> AsyncIterator[dict[str, Any]]:
     """Yield the JSON events of a stream (WHATWG HTML, Server-sent events; llama-server uses LF)."""
     rest = b""
     async for piece in sink:
@@ -139,7 +139,7 @@ def _said(event: dict[str, Any]) -> Iterator[str]:
         raise BackendError("the model's server sent an event whose `choices` are none") from None
 
 
-class _Pieces:
+class _AnswerPieces:
     """A sink that is iterated over."""
 
     def __init__(self) -> None:

@@ -25,13 +25,13 @@ class Field:
     """A field that a request can set, by all its names, of which the first given wins.
 
     ``read``: the names that a message format (:class:`gateway.proxy.personality.MessageFormat`,
-    by its name) knows, where those are not all; the last one is its own API's. ``beside``: what
+    by its name) knows, where those are not all; the last one is its own API's. ``excludes``: what
     says another thing that can't hold together with this one.
     """
 
     names: tuple[Place, ...]
     read: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
-    beside: tuple[Place, ...] = ()
+    excludes: tuple[Place, ...] = ()
 
 
 #: How many tokens an answer may have.
@@ -68,8 +68,8 @@ FIELDS: Final = (
     Field(("n_probs", "logprobs", "top_logprobs")),
     Field(("repeat_penalty", "repetition_penalty")),
     Field(("typical_p", "typ_p")),
-    Field(_SCHEMAS, beside=("grammar",)),
-    Field(("grammar",), beside=_SCHEMAS),
+    Field(_SCHEMAS, excludes=("grammar",)),
+    Field(("grammar",), excludes=_SCHEMAS),
     Field(
         ("reasoning_budget_tokens", "thinking_budget_tokens", ("thinking", "budget_tokens")),
     ),
@@ -130,7 +130,7 @@ def _shaping(kind: str, strip: tuple[str, ...], fixed: Mapping[str, Any]) -> Sha
         gone.update(dict.fromkeys(_BY_NAME[name].names if name in _BY_NAME else (name,)))
     for name in said:
         if (one := _BY_NAME.get(name)) is not None:
-            gone.update(dict.fromkeys((*one.names, *one.beside)))
+            gone.update(dict.fromkeys((*one.names, *one.excludes)))
     # What is set takes the client's place, or an object is merged into the client's.
     return Shaping(tuple(place for place in gone if place not in said or place in strip), said)
 

@@ -32,7 +32,7 @@ _BLANK_LINE = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class _Style:
+class _ApiStyle:
     """The style in which one API writes system messages.
 
     ``field`` holds the messages, ``text`` is the type of a part with a user's words.
@@ -61,9 +61,9 @@ def _in_anthropic(message: JsonObject) -> tuple[bool, bool]:
 
 
 _STYLES = {
-    CHAT.name: _Style("messages", "text", _in_chat),
-    RESPONSES.name: _Style("input", "input_text", _in_responses),
-    ANTHROPIC.name: _Style("messages", "text", _in_anthropic),
+    CHAT.name: _ApiStyle("messages", "text", _in_chat),
+    RESPONSES.name: _ApiStyle("input", "input_text", _in_responses),
+    ANTHROPIC.name: _ApiStyle("messages", "text", _in_anthropic),
 }
 
 
@@ -108,7 +108,7 @@ class _Writer:
     However much is added to a message, it is put together once: clients choose how much that is.
     """
 
-    def __init__(self, style: _Style) -> None:
+    def __init__(self, style: _ApiStyle) -> None:
         self._style = style
         self._out: list[JsonObject] = []
         self._contents: list[Any] = []  # what the last message is to hold

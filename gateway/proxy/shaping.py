@@ -213,7 +213,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(slots=True)
-class Made:
+class ShapedElsewhere:
     """What is to be known of a body that was shaped in another process."""
 
     found: int
@@ -233,11 +233,13 @@ def look(raw: bytes, rules: Rules, queried: str | None) -> tuple[JsonObject, Non
     return {name: _short(body[name]) for name in ("model", "personality") if name in body}, None
 
 
-def make(raw: bytes, rules: Rules, plan: Plan, max_tokens: int | None) -> tuple[Made, bytes | None]:
+def make(
+    raw: bytes, rules: Rules, plan: Plan, max_tokens: int | None
+) -> tuple[ShapedElsewhere, bytes | None]:
     """Return the body for a model, of the one in ``raw``."""
     body, found, changed, _ = read(raw, rules)
     found, changed, stream, telling = shaped(body, found, changed, plan, rules, max_tokens)
-    made = Made(found, stream, telling, changed)
+    made = ShapedElsewhere(found, stream, telling, changed)
     return made, serialise(body) if changed else None
 
 

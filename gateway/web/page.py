@@ -61,7 +61,7 @@ a way to npm's registry, or run <code>npm ci && npm run build</code> in \
 _AT_ONCE: Final = 64 * 1024
 
 
-class _Pieces(payload.Payload):
+class _PagePieces(payload.Payload):
     """Bytes that are sent piece by piece, each when the client has taken those before.
 
     In one piece, what a slow client does not take would be copied for each of them, and whoever
@@ -162,4 +162,4 @@ def _answer(request: web.Request, found: File, caching: str, *, vary: str) -> we
         headers["Content-Encoding"] = body.coding
     headers["Content-Type"] = found.kind
     large = len(body.content) > _AT_ONCE
-    return web.Response(body=_Pieces(body.content) if large else body.content, headers=headers)
+    return web.Response(body=_PagePieces(body.content) if large else body.content, headers=headers)

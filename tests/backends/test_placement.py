@@ -83,9 +83,9 @@ def test_what_models_json_chooses_is_counted_there() -> None:
 
 def test_layers_in_ram_need_room_there() -> None:
     memory = replace(cards(a=24), ram=Card("RAM", 32, 20))
-    assert place(need(5, beside=10), memory, {}) == (("RAM", 10), ("a", 5))
-    assert place(need(5, beside=10), memory, {"RAM": 11}) is None
-    assert place(need(0, beside=10), memory, {}) == (("RAM", 10),)
+    assert place(need(5, ram=10), memory, {}) == (("RAM", 10), ("a", 5))
+    assert place(need(5, ram=10), memory, {"RAM": 11}) is None
+    assert place(need(0, ram=10), memory, {}) == (("RAM", 10),)
 
 
 def test_where_nothing_is_known_or_needed_all_is_well() -> None:
@@ -95,7 +95,7 @@ def test_where_nothing_is_known_or_needed_all_is_well() -> None:
 
 sizes = st.integers(0, 40)
 demands = st.builds(
-    lambda size, share, beside: need(size, size * share // 100, beside=beside),
+    lambda size, share, ram: need(size, size * share // 100, ram=ram),
     sizes,
     st.sampled_from([85, 100]),
     st.sampled_from([0, 0, 5]),
@@ -113,7 +113,7 @@ TWO_CARDS = Memory((Card("G0", 5, 5), Card("G1", 6, 6)), Card("RAM", 10, 10))
 
 
 @given(memories, st.lists(demands, max_size=8))
-@example(TWO_CARDS, [need(6, 5, beside=5)] * 2)
+@example(TWO_CARDS, [need(6, 5, ram=5)] * 2)
 def test_no_device_is_ever_promised_twice(memory: Any, wanted: Any) -> None:
     """Models come one after the other: none goes where it does not fit beside those before it."""
     placed: list[Any] = []

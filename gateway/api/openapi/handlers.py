@@ -20,7 +20,7 @@ from gateway.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class RenderedDocument:
     """The document as JSON, plain and gzipped, and its plain page."""
 
     document: bytes
@@ -35,24 +35,24 @@ class Documents:
         """``query_key``: GET takes ``?authKey=`` as well."""
         self._routes = tuple(routes)
         self._query_key = query_key
-        self._made: Made | None = None
+        self._made: RenderedDocument | None = None
         self._making = asyncio.Lock()
 
-    async def made(self) -> Made:
+    async def made(self) -> RenderedDocument:
         """Return the document in all its forms."""
         async with self._making:  # once, however many ask meanwhile: nobody needs a key for it
             if self._made is None:
                 self._made = await asyncio.to_thread(self._make)  # 200 ms
         return self._made
 
-    def _make(self) -> Made:
+    def _make(self) -> RenderedDocument:
         # Few ask for it: the gateway starts without it.
         from gateway.api.openapi import page
         from gateway.api.openapi.document import document
 
         made = document(self._routes, query_key=self._query_key)
         body = exact(orjson.dumps(made))
-        return Made(body, gzip.compress(body, 9, mtime=0), page.render(made).encode())
+        return RenderedDocument(body, gzip.compress(body, 9, mtime=0), page.render(made).encode())
 
 
 #: Answers /docs with the page that was built; ``None`` where it never was.
