@@ -289,7 +289,7 @@ async def test_who_reads_does_not_wait_for_a_write_that_waits(file: Path) -> Non
         assert await store.list_keys() == [record(1), record(2)]
 
 
-async def test_a_file_that_another_program_keeps_to_itself(
+async def test_database_that_another_program_locks_is_a_503(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.access.database.BUSY_TIMEOUT", 0.05)

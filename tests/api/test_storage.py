@@ -110,7 +110,7 @@ async def test_what_put_refuses_is_told_before(
                 assert answer["error"]["message"] == one["refused"]
 
 
-async def test_one_look_at_a_time(
+async def test_storage_is_looked_at_once_at_a_time(
     make_gateway: MakeGateway, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []

@@ -164,7 +164,7 @@ async def test_tools_come_with_requests_that_bring_none(running: Running, sent: 
     assert "tools" not in sent.last
 
 
-async def test_what_lists_say(
+async def test_lists_say_what_meta_says(
     make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     entry = fake_model(tmp_path, personalities=PERSONALITIES)

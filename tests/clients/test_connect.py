@@ -68,7 +68,9 @@ def in_shell(lines: str, *command: str, **environ: str) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("options", [(), ("--profile", "llm-gateway")])
-def test_codex(box: Served, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_codex_answers_with_the_printed_lines(
+    box: Served, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """In its config.toml, or in a file of their own, as the notes say."""
     config, key = connected(box, "codex", "m")
     name = f"{options[1]}.config.toml" if options else "config.toml"
@@ -78,7 +80,7 @@ def test_codex(box: Served, tmp_path: Path, options: tuple[str, ...]) -> None:
     assert events[-1]["type"] == "turn.completed"
 
 
-def test_llm(box: Served, tmp_path: Path) -> None:
+def test_llm_answers_with_the_printed_lines(box: Served, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("llm")
     if not program.exists():
         pytest.skip("needs llm")
@@ -90,7 +92,7 @@ def test_llm(box: Served, tmp_path: Path) -> None:
     assert in_shell(f"{lines}\n{use['text']}", "true", **environ).strip() == ANSWER
 
 
-def test_openai_node(box: Served) -> None:
+def test_openai_node_answers_with_the_printed_lines(box: Served) -> None:
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "openai").is_dir():
         pytest.skip("needs node and openai: npm --prefix tests/clients ci")
@@ -103,6 +105,6 @@ def test_openai_node(box: Served) -> None:
         program.unlink()
 
 
-def test_openai_python(box: Served) -> None:
+def test_openai_python_answers_with_the_printed_lines(box: Served) -> None:
     lines, example = connected(box, "openai-python", "m")
     assert in_shell(lines["text"], sys.executable, "-c", example["text"]).strip() == ANSWER

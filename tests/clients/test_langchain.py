@@ -36,7 +36,7 @@ def chat(box: Served) -> Any:
     )
 
 
-def test_chat_and_stream(chat: Any) -> None:
+def test_langchain_gets_an_answer_and_a_stream(chat: Any) -> None:
     answer = chat.invoke("hi")
     assert answer.content == ANSWER
     assert answer.usage_metadata["output_tokens"] == 6
@@ -46,13 +46,13 @@ def test_chat_and_stream(chat: Any) -> None:
     assert sum(piece.usage_metadata["output_tokens"] for piece in pieces if piece.usage_metadata)
 
 
-async def test_asynchronously(chat: Any) -> None:
+async def test_langchain_gets_an_answer_asynchronously(chat: Any) -> None:
     assert (await chat.ainvoke("hi")).content == ANSWER
     assert "".join([piece.content async for piece in chat.astream("hi")]) == ANSWER
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_tool(chat: Any, streaming: bool) -> None:
+def test_langchain_calls_a_tool(chat: Any, streaming: bool) -> None:
     bound = chat.bind_tools([weather])
     messages: list[Any] = [HumanMessage("Is it hot?")]
     if streaming:
@@ -66,12 +66,12 @@ def test_a_tool(chat: Any, streaming: bool) -> None:
     assert bound.invoke(messages).content == REPORT
 
 
-def test_answers_of_a_class(chat: Any) -> None:
+def test_langchain_parses_an_answer_into_a_class(chat: Any) -> None:
     place = chat.with_structured_output(Place, method="json_schema").invoke("Where?")
     assert isinstance(place, Place)
 
 
-def test_responses_api(box: Served) -> None:
+def test_langchain_uses_the_responses_api(box: Served) -> None:
     chat = langchain_openai.ChatOpenAI(
         model="m",
         base_url=f"{box.url}/v1",
@@ -84,7 +84,7 @@ def test_responses_api(box: Served) -> None:
     assert "".join(piece.text for piece in pieces) == ANSWER
 
 
-def test_embeddings(box: Served) -> None:
+def test_langchain_gets_embeddings(box: Served) -> None:
     # Texts go as they are: without this it sends tokens of OpenAI's own vocabulary.
     embeddings = langchain_openai.OpenAIEmbeddings(
         model="embed",
@@ -101,7 +101,7 @@ def test_embeddings(box: Served) -> None:
     assert alike(cat, kitten) > alike(cat, bank)
 
 
-def test_errors(box: Served) -> None:
+def test_langchain_raises_what_went_wrong(box: Served) -> None:
     chat = langchain_openai.ChatOpenAI(
         model="none", base_url=f"{box.url}/v1", api_key=box.key, max_retries=2
     )

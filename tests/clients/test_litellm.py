@@ -25,7 +25,7 @@ def where(box: Served) -> dict[str, Any]:
     }
 
 
-def test_chat_and_stream(where: dict[str, Any]) -> None:
+def test_litellm_gets_an_answer_and_a_stream(where: dict[str, Any]) -> None:
     answer = litellm.completion(messages=HELLO, **where)
     assert answer.choices[0].message.content == ANSWER
     assert answer.usage.completion_tokens == 6
@@ -33,19 +33,19 @@ def test_chat_and_stream(where: dict[str, Any]) -> None:
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == ANSWER
 
 
-async def test_asynchronously(where: dict[str, Any]) -> None:
+async def test_litellm_gets_an_answer_asynchronously(where: dict[str, Any]) -> None:
     stream = await litellm.acompletion(messages=HELLO, stream=True, **where)
     pieces = [piece.choices[0].delta.content or "" async for piece in stream]
     assert "".join(pieces) == ANSWER
 
 
-def test_thoughts(where: dict[str, Any]) -> None:
+def test_litellm_gets_thoughts(where: dict[str, Any]) -> None:
     extra = {"extra_body": {"chat_template_kwargs": {"think": True}}}
     message = litellm.completion(messages=HELLO, **where, **extra).choices[0].message
     assert (message.content, message.reasoning_content) == (ANSWER, THOUGHT)
 
 
-def test_a_tool(where: dict[str, Any]) -> None:
+def test_litellm_calls_a_tool(where: dict[str, Any]) -> None:
     called = litellm.completion(messages=HELLO, tools=[TOOL], **where).choices[0].message
     (call,) = called.tool_calls
     assert json.loads(call.function.arguments) == CITY
@@ -55,19 +55,19 @@ def test_a_tool(where: dict[str, Any]) -> None:
     assert answer.choices[0].message.content == REPORT
 
 
-def test_responses(where: dict[str, Any]) -> None:
+def test_litellm_uses_the_responses_api(where: dict[str, Any]) -> None:
     answer = litellm.responses(input="hi", **where)
     assert answer.output[0].content[0].text == ANSWER
     kinds = [event.type for event in litellm.responses(input="hi", stream=True, **where)]
     assert kinds[-1] == "response.completed"
 
 
-def test_embeddings(where: dict[str, Any]) -> None:
+def test_litellm_gets_embeddings(where: dict[str, Any]) -> None:
     answer = litellm.embedding(input=["hello", "world"], **{**where, "model": "openai/embed"})
     assert [len(item["embedding"]) for item in answer.data] == [384, 384]
 
 
-def test_errors(where: dict[str, Any]) -> None:
+def test_litellm_raises_what_went_wrong(where: dict[str, Any]) -> None:
     with pytest.raises(litellm.NotFoundError):
         litellm.completion(messages=HELLO, **{**where, "model": "openai/none"})
     long = [{"role": "user", "content": "x" * 9000}]

@@ -38,7 +38,9 @@ async def run(environ: dict[str, str], *arguments: str) -> str:
     return out.decode()
 
 
-async def test_llm(make_gateway: MakeGateway, parrot_model: Path, tmp_path: Path) -> None:
+async def test_llm_gets_answers(
+    make_gateway: MakeGateway, parrot_model: Path, tmp_path: Path
+) -> None:
     model = {
         "params": {"model": str(parrot_model), "ctxSize": 2048, "threads": 1},
         "personalities": {"pirate": "Arr."},

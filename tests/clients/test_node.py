@@ -32,7 +32,7 @@ def told_by(script: str, package: str, environ: dict[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_openai(environ: dict[str, str]) -> None:
+def test_openai_node_gets_answers(environ: dict[str, str]) -> None:
     told = told_by("openai_node.mjs", "openai", environ)
     for name in (
         *("chat", "responses", "stream", "output", "deltas", "streamed_output", "completion"),
@@ -51,7 +51,7 @@ def test_openai(environ: dict[str, str]) -> None:
     assert told["aborted"]
 
 
-def test_anthropic(box: Served) -> None:
+def test_anthropic_node_gets_answers(box: Served) -> None:
     environ = {"ANTHROPIC_BASE_URL": box.url, "ANTHROPIC_API_KEY": box.key}
     told = told_by("anthropic_node.mjs", "@anthropic-ai/sdk", environ)
     assert told["message"] == told["streamed"] == ANSWER

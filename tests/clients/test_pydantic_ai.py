@@ -21,7 +21,7 @@ def model(box: Served, request: pytest.FixtureRequest) -> Any:
     return request.param("m:pirate", provider=provider)
 
 
-async def test_an_answer(model: Any) -> None:
+async def test_pydantic_ai_gets_an_answer(model: Any) -> None:
     agent = pydantic_ai.Agent(model, instructions="Be brief.")
     result = await agent.run("hi")
     assert result.output == ANSWER
@@ -29,7 +29,7 @@ async def test_an_answer(model: Any) -> None:
         assert [text async for text in stream.stream_text()][-1] == ANSWER
 
 
-async def test_a_tool(model: Any) -> None:
+async def test_pydantic_ai_calls_a_tool(model: Any) -> None:
     agent = pydantic_ai.Agent(model)
     asked = []
 

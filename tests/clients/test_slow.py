@@ -140,7 +140,7 @@ def go_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.timeout(600)  # with the client's own compilation
 @pytest.mark.parametrize("api", ["chat", "responses"])
-def test_openai_go(box: Served, go_client: Path, api: str) -> None:
+def test_openai_go_waits_through_a_load(box: Served, go_client: Path, api: str) -> None:
     env = {"OPENAI_BASE_URL": f"{box.url}/v1", "OPENAI_API_KEY": box.key}
     done = run(str(go_client), api, env=env)
     assert done.returncode == 0, done.stderr
@@ -165,7 +165,7 @@ def check_responses(kinds: list[str], ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize("api", ["chat", "responses", "messages"])
-def test_node(box: Served, api: str) -> None:
+def test_node_clients_wait_through_a_load(box: Served, api: str) -> None:
     """openai and @anthropic-ai/sdk."""
     node = shutil.which("node")
     needed = HERE / "node_modules" / "@anthropic-ai" / "sdk", HERE / "node_modules" / "openai"

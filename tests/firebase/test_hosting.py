@@ -84,7 +84,7 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 process.wait()
 
 
-def test_headers_and_caching(hosted: str) -> None:
+def test_hosted_files_have_their_headers_and_caching(hosted: str) -> None:
     with urllib.request.urlopen(hosted, timeout=20) as answer:
         assert answer.headers["Cache-Control"] == "no-cache"
         assert "script-src 'self';" in answer.headers["Content-Security-Policy"]
@@ -103,7 +103,7 @@ def test_headers_and_caching(hosted: str) -> None:
         urllib.request.urlopen(f"{hosted}/assets/none.js", timeout=20)
 
 
-def test_a_chat_with_a_box_elsewhere(hosted: str, tmp_path: Path) -> None:
+def test_hosted_page_chats_with_a_box_elsewhere(hosted: str, tmp_path: Path) -> None:
     made = self_signed(["box.lan"], tmp_path / "p/ssl")
     tls = {
         "enabled": True,

@@ -43,7 +43,7 @@ def test_create_takes_expiry_and_models(keys: Keys) -> None:
     assert row[5].endswith("Z")
 
 
-def test_create_with_limits_and_personalities(keys: Keys, config: Path) -> None:
+def test_create_takes_limits_and_personalities(keys: Keys, config: Path) -> None:
     limits = ["--rpm", "60", "--tpm", "20000", "--tpd", "100000", "--concurrency", "2"]
     limits += ["--max-tokens", "500", "--max-seconds", "90"]
     people = ("--personalities", "teacher,pirate", "--default-personality", "pirate")
