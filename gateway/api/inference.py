@@ -40,8 +40,6 @@ from gateway.proxy.unqueued import ask_unqueued, running, to_client
 from gateway.scope import Scope
 from gateway.workers import WORKERS, is_small
 
-#: More slots than any model has.
-_EVERY = 2**16
 JSON = b"Content-Type: application/json\r\n"
 
 
@@ -80,7 +78,7 @@ class JsonRoute:
             if self._generates:
                 call.turn = await turn_of(request, context, call, self._format)
             elif call.renamed is None:
-                call.turn = conversations.stray(_EVERY)  # each text takes one
+                call.turn = conversations.stray()
         return await self._send(request, context, call)
 
     async def prepare(
