@@ -63,7 +63,9 @@ async def shelf_in(folder: Path, wall: Clock | None = None, **more: Any) -> Asyn
         await shelf.close()
 
 
-async def put(shelf: Shelf, folder: Path, name: str, size: int = MIB, **more: Any) -> Saved:
+async def put(
+    shelf: Shelf, folder: Path, name: str, size: int = MIB, *, waits: bool = True, **more: Any
+) -> Saved:
     one = named(name)
     one.used = one.created = shelf.wall()
     one.seconds, one.size = 1.0, size
@@ -71,9 +73,11 @@ async def put(shelf: Shelf, folder: Path, name: str, size: int = MIB, **more: An
         setattr(one, field, value)
     async with shelf.saving(one, one.tokens) as may:
         if may:
-            (folder / shelf.new_name(one)).write_bytes(bytes(size))
+            with contextlib.suppress(FileNotFoundError):  # the folder is gone
+                (folder / shelf.new_name(one)).write_bytes(bytes(size))
             shelf.put(one)
-    await shelf.written()
+    if waits:
+        await shelf.written()
     return one
 
 
