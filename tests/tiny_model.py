@@ -26,14 +26,14 @@ BASIC_TOKENS = (
     *((text, Token.NORMAL) for text in ("\u2581", *"abcdefghijklmnopqrstuvwxyz")),
 )
 _WORDS = ("\u2581the", "\u2581a", "\u2581and", "\u2581to")
-_TOKENS = (*BASIC_TOKENS, *((word, Token.NORMAL) for word in _WORDS))
-_TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+TOKENS = (*BASIC_TOKENS, *((word, Token.NORMAL) for word in _WORDS))
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
 def write_tiny_model(file: Path, seed: int = 0, *, context: int = _CONTEXT) -> None:
     """Write the model; equal seeds make equal files. ``context``: tokens it says it can have."""
     shape = (_WIDTH, _INNER, _LAYERS, _HEADS)
-    metadata = llama_metadata("tiny-random", _TOKENS, _TEMPLATE, *shape, context=context)
+    metadata = llama_metadata("tiny-random", TOKENS, TEMPLATE, *shape, context=context)
     write_gguf(file, list(metadata), list(_tensors(random.Random(seed))))
 
 
@@ -64,6 +64,11 @@ def llama_metadata(
     }.items():
         yield entry(f"llama.{key}", Kind.U32, number)
     yield entry("llama.attention.layer_norm_rms_epsilon", Kind.F32, 1e-5)
+    yield from vocabulary(tokens, template)
+
+
+def vocabulary(tokens: Sequence[tuple[str, Token]], template: str) -> Iterator[bytes]:
+    """What every model needs to read and write text."""
     yield entry("tokenizer.ggml.model", Kind.STRING, "llama")
     yield array_of("tokenizer.ggml.tokens", Kind.STRING, [text for text, _ in tokens])
     words = len(tokens) - 259
@@ -83,9 +88,9 @@ def _tensors(dice: random.Random) -> Iterator[Tensor]:
     def ones(name: str) -> Tensor:
         return Tensor(f"{name}.weight", (_WIDTH,), array.array("f", [1.0] * _WIDTH).tobytes())
 
-    yield noise("token_embd", _WIDTH, len(_TOKENS))
+    yield noise("token_embd", _WIDTH, len(TOKENS))
     yield ones("output_norm")
-    yield noise("output", _WIDTH, len(_TOKENS))
+    yield noise("output", _WIDTH, len(TOKENS))
     for layer in range(_LAYERS):
         block = f"blk.{layer}"
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):

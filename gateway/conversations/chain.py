@@ -135,11 +135,17 @@ class Wish(NamedTuple):
 
 
 def wish_of(body: Mapping[str, Any], chains: Chains, format: str, owner: str) -> Wish:
-    """Return that of a request of ``owner``."""
+    """Return that of a request of ``owner``.
+
+    One that wants nothing cached, or adapters of its own, has llama-server empty its slot first: it
+    goes on with nothing.
+    """
     named = body.get("id_slot")
     if named is not None and type(named) is not int:
         named = -1  # llama-server refuses it, or makes something of it
-    return Wish(chains.of(body, format, owner), named, prompts_in(body))
+    unlike = body.get("cache_prompt") is False or "lora" in body
+    chain = NO_CHAIN if unlike else chains.of(body, format, owner)
+    return Wish(chain, named, prompts_in(body))
 
 
 def wish_in(raw: bytes, format: str, owner: str) -> tuple[Wish, None]:

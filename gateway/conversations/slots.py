@@ -211,8 +211,14 @@ class ConversationSlots:
     # --- looking at answers --------------------------------------------------------------------
 
     def _verify(self, promised: int, cached: int) -> None:
+        """Compare what was of use with what was ``promised``.
+
+        A model for which reading back doesn't work begins anew, at 0. What is partly of use was
+        right: the prompt is another one, as templates write that leave out earlier thoughts, or
+        begin with the date.
+        """
         name = self.backend.spec.name
-        if cached >= promised // 2:
+        if cached > 0:
             self._shelf.count_hit(name, self.fingerprint, cached)
         else:
             self._shelf.count_failure(

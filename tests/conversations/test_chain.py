@@ -124,3 +124,9 @@ def test_slot_that_a_body_names_is_found(id_slot: Any, named: int | None) -> Non
 )
 def test_several_prompts_are_seen(prompt: Any, count: int) -> None:
     assert wish_in(serialise({"prompt": prompt}), "completion", "k")[0].prompts == count
+
+
+@pytest.mark.parametrize("more", [{"cache_prompt": False}, {"lora": [{"id": 0, "scale": 1.0}]}])
+def test_request_for_which_a_slot_is_emptied_goes_on_with_nothing(more: dict[str, Any]) -> None:
+    wish, _ = wish_in(serialise(chat("a", "b", "c", **more)), "chat", "k")
+    assert wish == Wish(NO_CHAIN)

@@ -1,0 +1,100 @@
+"""Models whose memory can't go back to any token: never a wrong answer, saved or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conversations.test_real_llama_server import ask, cache, words
+from tests.harness import MakeGateway, Running
+from tests.odd_models import GRAMMAR, write_gemma2, write_mamba
+from tests.tiny_model import write_tiny_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "llama": write_tiny_model,
+    "windows": write_gemma2,
+    "recurrent": write_mamba,
+}
+
+
+async def played(running: Running, *, swaps: bool) -> list[tuple[str, int, int]]:
+    """Answers of a conversation that goes on, and is edited: each text, prompt and cached."""
+    answers = []
+    messages = [{"role": "user", "content": words(1, 400)}]  # long enough to be worth saving
+    for turn in range(5):
+        answer = await ask(running, "a", messages, grammar=GRAMMAR, max_tokens=20)
+        answers.append(answer)
+        if swaps:
+            await ask(running, "b", [{"role": "user", "content": "Hi"}], grammar=GRAMMAR)
+        if turn == 3:
+            messages = messages[:-2]  # as if its last question were edited
+        else:
+            messages = [*messages, {"role": "assistant", "content": answer[0]}]
+        messages = [*messages, {"role": "user", "content": words(turn, 6)}]
+    return answers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_answers_are_those_of_a_slot_that_was_never_emptied(
+    make_gateway: MakeGateway, tmp_path: Path, kind: str
+) -> None:
+    KINDS[kind](tmp_path / "a.gguf")
+    write_tiny_model(tmp_path / "b.gguf")
+    models = {name: model(tmp_path / f"{name}.gguf") for name in "ab"}
+    settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
+    async with make_gateway(models, folder="swaps", **settings) as running:
+        swapped = await played(running, swaps=True)
+        _, answer = await running.json("GET", "/admin/models")
+        (spared,) = [m["prompt_cache"] for m in answer["models"] if m["name"] == "a"]
+    off: dict[str, Any] = {"cache": {"enabled": False}}
+    async with make_gateway(models, folder="warm", llama_server="auto", **off) as running:
+        warm = await played(running, swaps=False)
+    assert [text for text, _, _ in swapped] == [text for text, _, _ in warm]
+    assert spared["switched_off"] is None
+    assert spared["hits"] > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "template"),
+    [
+        ({"cache_prompt": False}, None),
+        ({"lora": [{"id": 0, "scale": 0.5}]}, None),
+        ({"n_cache_reuse": 64, "seed": 4, "temperature": 1.5}, None),
+        # As those write that begin with the time.
+        ({}, "Of {{ messages|length }}: {% for m in messages %}{{ m['content'] }}{% endfor %}"),
+    ],
+)
+async def test_requests_that_go_on_with_little_switch_nothing_off(
+    make_gateway: MakeGateway, tmp_path: Path, more: dict[str, Any], template: str | None
+) -> None:
+    for name in "ab":
+        write_tiny_model(tmp_path / f"{name}.gguf")
+    models = {name: model(tmp_path / f"{name}.gguf") for name in "ab"}
+    if template is not None:
+        models["a"]["extraArgs"] = ["--chat-template", template]
+    settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
+    async with make_gateway(models, **settings) as running:
+        messages = [{"role": "user", "content": words(1, 60)}]
+        for turn in range(5):
+            asked = {"grammar": GRAMMAR, "max_tokens": 20}
+            text, _, _ = await ask(running, "a", messages, **asked)
+            await ask(running, "a", messages, **asked, **more)
+            await ask(running, "b", [{"role": "user", "content": "Hi"}], **asked)
+            said = [{"role": "assistant", "content": text}, {"role": "user", "content": str(turn)}]
+            messages = [*messages, *said]
+            if more:
+                await ask(running, "a", messages, **asked, **more)  # the first after a restore
+                await ask(running, "b", [{"role": "user", "content": "Hi"}], **asked)
+        _, answer = await running.json("GET", "/admin/models")
+    counts = [model["prompt_cache"] or {"switched_off": None} for model in answer["models"]]
+    assert {count["switched_off"] for count in counts} == {None}
+
+
+def model(file: Path) -> dict[str, Any]:
+    params = {"model": str(file), "ctxSize": 8192, "threads": 1, "threadsBatch": 1}
+    return {"params": params}
