@@ -16,7 +16,7 @@ from typing import Final
 from gateway.config.load import load_settings
 from gateway.config.places import skeleton
 from gateway.config.settings import Settings
-from gateway.listen_on import addresses_of
+from gateway.listen_on import addresses_of, why
 from gateway.service import managed, release, units
 from gateway.service.managed import Written
 from gateway.service.places import ACCOUNT, REDIRECT_SOCKET, SOCKET, UNIT, Places
@@ -172,8 +172,10 @@ class Service:
 
     @property
     def _variables(self) -> dict[str, str]:
-        """Those of the unit that decide where things are."""
+        """Those that the service will have: where things are, and its secrets."""
+        file = self.places.environment
         return {
+            **(variables_in(file.read_text(encoding="utf-8")) if file.exists() else {}),
             "LLM_GATEWAY_DATA_DIR": str(self.places.data),
             "LLM_GATEWAY_MODELS_FILE": str(self.places.models),
         }
@@ -344,8 +346,28 @@ def _shipped(name: str) -> str:
     return skeleton(f"systemd/{name}").read_text(encoding="utf-8")
 
 
+def variables_in(text: str) -> dict[str, str]:
+    """Return the variables in ``text`` as ``EnvironmentFile=`` reads them (systemd.exec(5)).
+
+    A value may stand in quotes; continued lines are not understood.
+    """
+    found = {}
+    for line in map(str.strip, text.splitlines()):
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith(("#", ";")):
+            value = value.strip()
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+            found[name.strip()] = value[1:-1] if quoted else value
+    return found
+
+
 def _at(settings: Settings, port: int) -> Sequence[tuple[str, int]]:
-    addresses = dict.fromkeys(each for host in settings.hosts for each in addresses_of(host))
+    addresses: dict[str, None] = {}
+    for host in settings.hosts:
+        try:
+            addresses.update(dict.fromkeys(addresses_of(host)))
+        except OSError as error:
+            raise CannotInstall(f"host {host}: {why(error)}") from None
     return [(each, port) for each in addresses]
 
 

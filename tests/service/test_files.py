@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config.places import skeleton
 from gateway.service import managed, release, units
+from gateway.service.install import variables_in
 from gateway.service.managed import Written
 from gateway.service.places import SYSTEM, UNIT, of_user
 
@@ -77,6 +78,21 @@ def test_socket_listens_where_the_configuration_says(address: tuple[str, int], l
 def test_drop_ins_are_those_of_the_gpus(vendors: list[str], names: list[str]) -> None:
     shipped = {"cuda.conf": "a", "rocm.conf": "b"}
     assert [*units.gpu_drop_ins(vendors, shipped)] == names
+
+
+def test_variables_are_read_as_systemd_does() -> None:
+    text = """# a comment
+; another
+LLM_GATEWAY_TLS__PASSPHRASE=open sesame
+ QUOTED = "a=b # c"
+EMPTY=
+no variable
+"""
+    assert variables_in(text) == {
+        "LLM_GATEWAY_TLS__PASSPHRASE": "open sesame",
+        "QUOTED": "a=b # c",
+        "EMPTY": "",
+    }
 
 
 def test_link_moves_from_one_release_to_the_next(tmp_path: Path) -> None:
