@@ -145,7 +145,7 @@ class CacheFiles:
         states: dict[str, os.DirEntry[str]] = {}
         facts: dict[str, os.DirEntry[str]] = {}
         remove: list[str] = []
-        for entry in os.scandir(self.folder):
+        for entry in self._entries():
             if (whole := _WHOLE.fullmatch(entry.name)) is not None:
                 (states if whole[2] == _STATE else facts)[whole[1]] = entry
             elif _HALF.fullmatch(entry.name):
@@ -170,12 +170,19 @@ class CacheFiles:
     def sweep_late(self, older: float) -> None:
         """Remove what llama-server began to write ``older`` seconds ago, and nobody waits for."""
         late = time.time() - older
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self.folder):
-                if _HALF.fullmatch(entry.name):
-                    changed = entry.stat(follow_symlinks=False).st_mtime
-                    if changed < late:
+        try:
+            entries = self._entries()
+        except OSError:  # it has been removed
+            return
+        for entry in entries:
+            if _HALF.fullmatch(entry.name):
+                with contextlib.suppress(OSError):  # it was kept meanwhile
+                    if entry.stat(follow_symlinks=False).st_mtime < late:
                         self._unlink([entry.name])
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        with os.scandir(self.folder) as entries:
+            return [*entries]
 
     def budget(self, held: int) -> int:
         """Return how many bytes the cache may have, of which ``held`` are there already."""
