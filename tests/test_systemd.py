@@ -78,13 +78,15 @@ def test_unit_notifies_and_stops_as_the_gateway_does() -> None:
     assert parse_duration(only("TimeoutStopSec")) >= Settings().shutdown_timeout + 10
 
 
-def test_what_the_gateway_writes_is_in_the_state_directory(tmp_path: Path) -> None:
+def test_what_the_gateway_writes_is_in_the_units_directories(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("port: 8443\n")
 
     settings = load_settings(file, environ=environment()).settings
 
     assert settings.data_dir == Path("/var/lib") / only("StateDirectory")
+    assert settings.cache.dir == Path("/var/cache") / only("CacheDirectory")
+    assert only("CacheDirectoryMode") == "0700"
     assert settings.models_file == Path("/etc/llm-gateway/models.json")
 
 

@@ -178,6 +178,7 @@ class Service:
             **(variables_in(file.read_text(encoding="utf-8")) if file.exists() else {}),
             "LLM_GATEWAY_DATA_DIR": str(self.places.data),
             "LLM_GATEWAY_MODELS_FILE": str(self.places.models),
+            "LLM_GATEWAY_CACHE__DIR": str(self.places.cache),
         }
 
     @property
@@ -316,7 +317,7 @@ class Service:
     def left(self) -> Iterator[str]:
         """Yield what an uninstalled service leaves."""
         places = self.places
-        for folder in (places.config.parent, places.data, places.drop_ins):
+        for folder in (places.config.parent, places.data, places.cache, places.drop_ins):
             if folder.exists():
                 yield str(folder)
         if not places.user:

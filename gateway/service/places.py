@@ -28,6 +28,7 @@ class Places:
     config: Path
     models: Path
     data: Path
+    cache: Path
     user: bool
 
     @property
@@ -63,6 +64,7 @@ SYSTEM: Final = Places(
     config=Path("/etc/llm-gateway/gateway.yaml"),
     models=Path("/etc/llm-gateway/models.json"),
     data=Path("/var/lib/llm-gateway"),
+    cache=Path("/var/cache/llm-gateway"),
     user=False,
 )
 
@@ -78,5 +80,6 @@ def of_user(home: Path, environ: Mapping[str, str] = os.environ) -> Places:
         config=config / "llm-gateway/gateway.yaml",
         models=config / "llm-gateway/models.json",
         data=data,
+        cache=Path(environ.get("XDG_CACHE_HOME") or home / ".cache") / "llm-gateway",
         user=True,
     )

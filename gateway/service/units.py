@@ -37,6 +37,7 @@ def service(shipped: str, places: Places) -> str:
     own = (
         f"[Service]\nEnvironment=LLM_GATEWAY_DATA_DIR={places.data}"
         f"\nEnvironment=LLM_GATEWAY_MODELS_FILE={places.models}"
+        f"\nEnvironment=LLM_GATEWAY_CACHE__DIR={places.cache}"
     )
     text = text.replace("[Service]", own).replace("multi-user.target", "default.target")
     return f"{_HEADER}{text}\n"
