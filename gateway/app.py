@@ -18,11 +18,11 @@ from gateway.api.admin_models import ModelEntryHandlers
 from gateway.api.admin_pulls import PullHandlers
 from gateway.api.admin_requests import RequestHandlers
 from gateway.api.cache import CacheHandlers
-from gateway.api.classic import ClassicHandlers
 from gateway.api.clients import ClientHandlers
 from gateway.api.history import HistoryHandlers
 from gateway.api.hub import HubHandlers
 from gateway.api.listing import Listing, ListingHandlers
+from gateway.api.llm_api import LlmApiHandlers
 from gateway.api.log import LogHandlers
 from gateway.api.model_states import ModelStateHandlers
 from gateway.api.openapi.handlers import OpenApiHandlers
@@ -166,7 +166,7 @@ def route_table(
         *ProbeHandlers(lifecycle, library, challenges).routes(),
         *router.routes(),
         *ListingHandlers(library, scheduler, listing).routes(),
-        *ClassicHandlers(library, scheduler, board, errors).routes(),
+        *LlmApiHandlers(library, scheduler, board, errors).routes(),
         *ModelStateHandlers(library, scheduler, headers, entries, services.conversations).routes(),
         *ModelEntryHandlers(entries).routes(),
         *CacheHandlers(services.conversations, library, gate).routes(),

@@ -30,7 +30,7 @@ from gateway.models.entry_schema import (
     OF_A_PROCESS,
     ONLY_REMOTE,
     PARAMS,
-    PARAMS_ELSEWHERE,
+    PARAMS_OF_REMOTE,
 )
 from gateway.models.llama_options import (
     RESERVED_ARGUMENTS,
@@ -81,7 +81,7 @@ def _models() -> Schema:
         "properties": {"url": {"minLength": 1, "minItems": 1}},
     }
     params = [
-        field.alias for name, field in PARAMS.model_fields.items() if name not in PARAMS_ELSEWHERE
+        field.alias for name, field in PARAMS.model_fields.items() if name not in PARAMS_OF_REMOTE
     ]
     entry["then"] = {
         "properties": {

@@ -16,7 +16,7 @@ _OVERHEAD: Final = 100
 _LONGEST: Final = 4096
 
 
-class Line(NamedTuple):
+class LoggedLine(NamedTuple):
     """``number`` counts all lines from 1. ``level``: as :mod:`logging` has it."""
 
     number: int
@@ -59,16 +59,16 @@ class LogTail:
         while self._size > self._limit or len(lines) > self._most:
             self._size -= len(lines.popleft()[1]) + _OVERHEAD
 
-    def _backwards(self) -> Iterator[Line]:
+    def _backwards(self) -> Iterator[LoggedLine]:
         for number, (level, text) in zip(count(self._total, -1), reversed(self._lines)):
-            yield Line(number, level, text)
+            yield LoggedLine(number, level, text)
 
     @property
     def total(self) -> int:
         """How many lines there have been."""
         return self._total
 
-    def newest(self, most: int, *, level: int = 0) -> list[Line]:
+    def newest(self, most: int, *, level: int = 0) -> list[LoggedLine]:
         """Return the last ``most`` lines of ``level`` or above, the oldest of them first."""
         with self._lock:
             found = (line for line in self._backwards() if line.level >= level)
@@ -76,7 +76,7 @@ class LogTail:
         lines.reverse()
         return lines
 
-    def after(self, number: int, *, level: int = 0) -> tuple[list[Line], int]:
+    def after(self, number: int, *, level: int = 0) -> tuple[list[LoggedLine], int]:
         """Return the lines after number ``number``, and how many of those are already gone."""
         with self._lock:
             new = list(islice(self._backwards(), max(self._total - number, 0)))

@@ -123,7 +123,7 @@ class Runtime:
         raise InvalidFiles([Problem(str(self._data_dir), "data_dir", None, what)])
 
 
-def running_elsewhere(data_dir: Path) -> list[Path]:
+def other_gateways(data_dir: Path) -> list[Path]:
     """Return the data folders of this user's running gateways, without the one on ``data_dir``.
 
     Those of a service, or of another user, can't be seen.

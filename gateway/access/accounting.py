@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from gateway.access.going_on import GoingOn
+from gateway.access.abandoned_tasks import AbandonedTasks
 from gateway.access.rate_limits import DAY, Limiter
 from gateway.access.request_log import Record, RequestLog
 from gateway.errors import GatewayError, Unavailable
@@ -101,7 +101,7 @@ class Accounting:
         self._monotonic = monotonic
         self.wall = wall
         #: What was hung up on, and isn't over.
-        self.going_on = GoingOn()
+        self.abandoned_tasks = AbandonedTasks()
         self._interval = write_every
         self._store: Store | None = None
         # requests, prompt tokens and completion tokens by key, model and day (since 1970)
@@ -131,7 +131,7 @@ class Accounting:
     async def close(self) -> None:
         """Write what is unwritten."""
         await cancel_and_wait(*self._unsettled)
-        await self.going_on.close()
+        await self.abandoned_tasks.close()
         async with self._writing:  # so that no write is cut off
             await cancel_and_wait(self._writer)
         await self._write()

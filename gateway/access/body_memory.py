@@ -20,7 +20,7 @@ WAITING_OF_ONE: Final = 16
 _PATIENCE: Final = 20.0  # less than `limits.body_timeout`, by default
 
 
-class _Waiting(NamedTuple):
+class _QueuedBody(NamedTuple):
     key_id: str
     size: int
     granted: asyncio.Future[None]
@@ -33,7 +33,7 @@ class BodyMemory:
         self.size = size
         self.taken = 0
         self._of: Counter[str] = Counter()  # bytes, by key
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_QueuedBody] = deque()
 
     @property
     def waiting(self) -> int:
@@ -51,7 +51,7 @@ class BodyMemory:
         mine = sum(one.key_id == key_id for one in self._waiting)
         if len(self._waiting) >= _WAITING or mine >= WAITING_OF_ONE:
             raise _full("too many wait for room already")
-        waiting = _Waiting(key_id, size, asyncio.get_running_loop().create_future())
+        waiting = _QueuedBody(key_id, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         try:
             async with asyncio.timeout(_PATIENCE):

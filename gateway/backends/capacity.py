@@ -52,7 +52,7 @@ class Capacity:
         self._budget = budget
         self._seen = seen
         self._until = 0.0  # monotonic; until then the last look is good
-        self._looking: _Look | None = None
+        self._looking: _LookInThread | None = None
         self._failed: str | None = None
         self.machine = Machine((), "not looked at")
         self.memory = Memory()
@@ -81,7 +81,7 @@ class Capacity:
         """
         began = time.monotonic()
         if self._looking is None:
-            self._looking = _Look(partial(self._measure, residents))
+            self._looking = _LookInThread(partial(self._measure, residents))
         looking = self._looking
         started = looking.started
         left = max(started + PATIENCE - began, 0.0)
@@ -174,7 +174,7 @@ class Capacity:
         )
 
 
-class _Look:
+class _LookInThread:
     """A look at the machine in a thread of its own, so that one that hangs delays no shutdown."""
 
     def __init__(self, look: Callable[[], _Seen]) -> None:

@@ -5,7 +5,7 @@ sliding windows and compressed attention are counted as if they were full attent
 
 - **Weights**: the sizes of the files, all parts of a split one; projector and draft model too.
 - **KV cache**: for each token of context and each layer, heads x (key + value length) numbers.
-- **Compute buffers**: see :meth:`_Model.compute`.
+- **Compute buffers**: see :meth:`_ModelShape.compute`.
 - **The process**: code and small tables; on a GPU, the context that its driver makes.
 
 Beside that stands what a model takes for sure (``least``): it is refused for want of that only. Not
@@ -110,7 +110,7 @@ def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
     parts = split_parts(files["params.model"])
     try:
         # All of what is asked for stands in the first part.
-        model = _Model(header_of(parts[0]), spec)
+        model = _ModelShape(header_of(parts[0]), spec)
     except (BadGguf, OSError):
         size = _size(*parts)
         whole = (gpu_layers(spec) is None and not scattered(spec)) if gpu else not mapped(spec)
@@ -131,7 +131,7 @@ def estimate(spec: LocalModel, llm_storage: Path, *, gpu: bool) -> Estimate:
     if draft := files.get("draftModel"):
         total += _size(*split_parts(draft))
         try:
-            model = _Model(header_of(draft), spec)
+            model = _ModelShape(header_of(draft), spec)
             total += model.cache
             compute += model.compute(gpu=gpu)
         except (BadGguf, OSError):
@@ -169,7 +169,7 @@ def _size(*files: Path) -> int:
     return total
 
 
-class _Model:
+class _ModelShape:
     """What of one header, and of the settings, decides about memory."""
 
     def __init__(self, header: Header, spec: LocalModel) -> None:

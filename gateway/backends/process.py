@@ -175,7 +175,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _ChildRecord:
     """The record of a child that a gateway noted."""
 
     identity: Identity
@@ -183,7 +183,7 @@ class _Record:
     name: str
 
     @classmethod
-    def parse(cls, text: str) -> _Record:
+    def parse(cls, text: str) -> _ChildRecord:
         """Raises ``ValueError``, ``KeyError`` or ``TypeError`` if ``text`` is something else."""
         data = json.loads(text)
         identity = Identity(int(data["pid"]), int(data["started"]), str(data["boot"]))
@@ -237,17 +237,17 @@ class Records:
                 file.unlink(missing_ok=True)
         return sorted(killed)
 
-    def _read(self) -> Iterator[tuple[Path, _Record]]:
+    def _read(self) -> Iterator[tuple[Path, _ChildRecord]]:
         for file in sorted(self._folder.glob("*.json")):
             try:
-                yield file, _Record.parse(file.read_text())
+                yield file, _ChildRecord.parse(file.read_text())
             except (OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("ignoring the child record %s: %s", file.name, error)
                 with contextlib.suppress(OSError):
                     file.unlink()
 
 
-def _still_there(records: Iterable[_Record]) -> dict[_Record, set[int]]:
+def _still_there(records: Iterable[_ChildRecord]) -> dict[_ChildRecord, set[int]]:
     """Return the living processes of each record that has any."""
     found = defaultdict(set)
     if by_mark := {record.mark: record for record in records}:

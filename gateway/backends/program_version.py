@@ -30,7 +30,7 @@ class Version(NamedTuple):
     starts: bool = True
 
 
-class _Unknown(Exception):
+class _VersionUnknown(Exception):
     """A version that could not be had. It is not remembered, as it may be had the next time."""
 
     def __init__(self, problem: str, *, starts: bool = False) -> None:
@@ -51,7 +51,7 @@ def program_version(
         return Version(_asked(tuple(program), known, environment, timeout))
     except OSError as error:
         return Version(None, f"cannot be started: {error.strerror}", starts=False)
-    except _Unknown as error:
+    except _VersionUnknown as error:
         return Version(None, str(error), starts=error.starts)
 
 
@@ -67,11 +67,11 @@ def _asked(
             program, "--version", dict(environment), timeout=timeout, errors=True
         )
     except subprocess.TimeoutExpired:
-        raise _Unknown(f"did not answer to --version within {timeout:g} s") from None
+        raise _VersionUnknown(f"did not answer to --version within {timeout:g} s") from None
     text = output.decode("utf-8", "replace")
     found = _VERSION.search(text)
     if code == 0 and found is not None:
         return found[1].strip()
     last = " ".join(text.split())[-160:]
     problem = f"--version ended with status {code}{': ' if last else ''}{last}"
-    raise _Unknown(problem, starts=code == 0)
+    raise _VersionUnknown(problem, starts=code == 0)

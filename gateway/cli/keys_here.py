@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.cli.control import ControlError, notify_running_gateway
-from gateway.runtime import running_elsewhere
+from gateway.runtime import other_gateways
 
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
@@ -62,7 +62,7 @@ def tell_gateway(settings: Settings) -> bool:
         return False
     folder = settings.data_dir
     say(f"no gateway is running on {folder}; it takes effect when one starts")
-    others = [str(other) for other in running_elsewhere(folder)]
+    others = [str(other) for other in other_gateways(folder)]
     where = f"runs on {' and on '.join(others[:3])}" if others else None
     if where is None and (address := _who_answers(settings)) is not None:
         where = f"answers at {address}, on a data_dir of its own"

@@ -203,7 +203,7 @@ def _fetch(example: Example) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _ClientCall:
     """A call of ``method`` of the client, which both languages name alike; and what to print."""
 
     method: str
@@ -212,22 +212,22 @@ class _Call:
 
 
 #: OpenAI's clients have these.
-_OPENAI: Final[Mapping[tuple[str, str], _Call]] = {
-    ("POST", "/v1/chat/completions"): _Call(
+_OPENAI: Final[Mapping[tuple[str, str], _ClientCall]] = {
+    ("POST", "/v1/chat/completions"): _ClientCall(
         "chat.completions.create", "answer.choices[0].message.content"
     ),
-    ("POST", "/v1/responses"): _Call("responses.create", "answer.output_text"),
-    ("POST", "/v1/completions"): _Call("completions.create", "answer.choices[0].text"),
-    ("POST", "/v1/embeddings"): _Call("embeddings.create", "answer.data[0].embedding"),
-    ("GET", "/v1/models"): _Call(
+    ("POST", "/v1/responses"): _ClientCall("responses.create", "answer.output_text"),
+    ("POST", "/v1/completions"): _ClientCall("completions.create", "answer.choices[0].text"),
+    ("POST", "/v1/embeddings"): _ClientCall("embeddings.create", "answer.data[0].embedding"),
+    ("GET", "/v1/models"): _ClientCall(
         "models.list", "[model.id for model in answer]", "answer.data.map((model) => model.id)"
     ),
-    ("GET", "/v1/models/{model}"): _Call("models.retrieve", "answer"),
-    ("POST", "/v1/audio/transcriptions"): _Call("audio.transcriptions.create", "answer.text"),
+    ("GET", "/v1/models/{model}"): _ClientCall("models.retrieve", "answer"),
+    ("POST", "/v1/audio/transcriptions"): _ClientCall("audio.transcriptions.create", "answer.text"),
 }
 
 
-def _openai_python(example: Example, call: _Call) -> str:
+def _openai_python(example: Example, call: _ClientCall) -> str:
     arguments = [_python(value) for value in example.values.values()]
     for name, value in (example.body or {}).items():
         is_file = example.form and name == "file"
@@ -243,7 +243,7 @@ def _openai_python(example: Example, call: _Call) -> str:
     )
 
 
-def _openai_node(example: Example, call: _Call) -> str:
+def _openai_node(example: Example, call: _ClientCall) -> str:
     first = 'import OpenAI from "openai";\n\n'
     inner = ", ".join(json.dumps(value) for value in example.values.values())
     if example.form:

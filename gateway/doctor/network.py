@@ -189,7 +189,7 @@ def _without_file(text: str, file: str) -> str:
 # --- reachable -------------------------------------------------------------------------------
 
 
-class _Wrong(Exception):
+class _UnreachableName(Exception):
     """Why a name does not lead to the gateway, and whether that is certainly an error."""
 
     def __init__(self, what: str, do: str, level: Level = Level.WARNING) -> None:
@@ -213,7 +213,7 @@ def check_reachable(subject: Subject) -> Iterator[Finding]:
     for name in names:
         try:
             yield Finding("reachable", Level.OK, _reach(subject, name), "", name)
-        except _Wrong as error:
+        except _UnreachableName as error:
             yield Finding("reachable", error.level, error.what, error.do, name)
 
 
@@ -230,16 +230,18 @@ def _reach(subject: Subject, name: str) -> str:
         status, body = _ping(settings, name, port, tls=tls)
     except ssl.SSLCertVerificationError as error:
         what = f"{url} has a certificate that is not trusted: {error.verify_message}"
-        raise _Wrong(what, "is it for this name, and complete (ca_chain)?", Level.ERROR) from None
+        raise _UnreachableName(
+            what, "is it for this name, and complete (ca_chain)?", Level.ERROR
+        ) from None
     except TimeoutError:
         what = f"{url} ({address}) gives no answer, tried from inside"
-        raise _Wrong(what, _ROUTER) from None
+        raise _UnreachableName(what, _ROUTER) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise _Wrong(f"{url} ({address}): {reason}, tried from inside", _ROUTER) from None
+        raise _UnreachableName(f"{url} ({address}): {reason}, tried from inside", _ROUTER) from None
     if status != 200 or body != b"pong":
         what = f"{url} ({address}) is answered by something else (status {status})"
-        raise _Wrong(what, "the name, or the port in the router, leads to another server")
+        raise _UnreachableName(what, "the name, or the port in the router, leads to another server")
     return f"{url} ({address}) answers, tried from inside"
 
 
@@ -256,8 +258,10 @@ def _resolve(name: str) -> str:
         temporary = getattr(error, "errno", None) == socket.EAI_AGAIN
         if temporary:
             what = "its address can't be had: the name server doesn't answer"
-            raise _Wrong(what, "is there a network?") from None
-        raise _Wrong("there is no such name in the DNS", "register it (dynamic DNS)") from None
+            raise _UnreachableName(what, "is there a network?") from None
+        raise _UnreachableName(
+            "there is no such name in the DNS", "register it (dynamic DNS)"
+        ) from None
     return str(found[0][4][0])
 
 

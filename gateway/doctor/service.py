@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.config.places import skeleton
 from gateway.doctor.checks import Finding, Level, Subject
-from gateway.runtime import running_elsewhere
+from gateway.runtime import other_gateways
 
 UNIT: Final = "llm-gateway.service"
 _PATIENCE: Final = 10.0  # seconds
@@ -30,7 +30,7 @@ def check_gateway(subject: Subject) -> Iterator[Finding]:
     if subject.silent is not None:
         yield Finding("gateway", Level.ERROR, subject.silent, "see its log, and restart it")
     elif subject.running is None:
-        others = running_elsewhere(folder)
+        others = other_gateways(folder)
         if others:
             what = f"none runs on {folder}, but one on {others[0]}"
             do = "if that one is meant, use its configuration: --config FILE"

@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 _log.addFilter(_WithoutItsText())
 
 
-class _Written(web.Response):
+class _RawAnswer(web.Response):
     """An answer that is bytes already, where aiohttp has seen no version of HTTP to answer in."""
 
     def __init__(self, answer: bytes, behind: Callable[[], Awaitable[None]]) -> None:
@@ -291,11 +291,11 @@ class AiohttpConnection(web.RequestHandler):
         else:
             super().handle_error(request, status, exc, message)  # logs; raises if it is too late
             error, start = GatewayError("internal error"), _beginning(request)
-        return _Written(self._refusal(start, error), self._linger)
+        return _RawAnswer(self._refusal(start, error), self._linger)
 
     def refused(self, request: web.BaseRequest, error: GatewayError) -> web.StreamResponse:
         """``error`` as the answer, over HTTP/1.1 whatever the request says; the last one."""
-        return _Written(self._refusal(_beginning(request), error), self._linger)
+        return _RawAnswer(self._refusal(_beginning(request), error), self._linger)
 
     async def _linger(self) -> None:
         """Let go of a client that may still be sending what has been refused.

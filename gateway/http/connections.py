@@ -28,7 +28,7 @@ _MOMENT: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Waiting(Protocol):
+class Arriving(Protocol):
     """A connection on which a request is coming."""
 
     @property
@@ -39,7 +39,7 @@ class Waiting(Protocol):
         """The head did not come in time: answer that with ``error``, if there is one, and close."""
 
 
-class Uploading(Waiting, Protocol):
+class Uploading(Arriving, Protocol):
     """A connection on which the body of a request is coming."""
 
     received: int
@@ -79,7 +79,7 @@ class Connections:
         self._trusts = trusts
         self._count = 0
         self._by_network: Counter[bytes] = Counter()
-        self._heads: dict[Waiting, float] = {}  # until when, in the loop's time
+        self._heads: dict[Arriving, float] = {}  # until when, in the loop's time
         self._bodies: dict[Uploading, float] = {}
         #: Until when, and how much there was to read the last time somebody looked.
         self._answers: dict[ClientConnection, tuple[float, int]] = {}
@@ -177,11 +177,11 @@ class Connections:
 
     # --- how slow ---
 
-    def await_head(self, connection: Waiting) -> None:
+    def await_head(self, connection: Arriving) -> None:
         """The clock of a request's first line and headers starts."""
         self._heads[connection] = self._start() + self.limits.header_timeout
 
-    def await_the_rest(self, connection: Waiting) -> None:
+    def await_the_rest(self, connection: Arriving) -> None:
         """The head is there; a small body should be on its way."""
         self._heads[connection] = self._start() + _MOMENT
 
@@ -190,7 +190,7 @@ class Connections:
         self._heads.pop(connection, None)
         self._bodies[connection] = self._start() + self.limits.body_timeout
 
-    def stop_waiting(self, connection: Waiting) -> None:
+    def stop_waiting(self, connection: Arriving) -> None:
         """The head is there, or nobody waits for it any more."""
         self._heads.pop(connection, None)
 

@@ -284,9 +284,9 @@ def write(file: Path, text: str, *, before: bytes, keep: bool = True) -> None:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(folder, fcntl.LOCK_EX)
         with contextlib.ExitStack() as ends:
-            new = _written_beside(file, data, mode)
+            new = _written_next_to(file, data, mode)
             ends.callback(new.unlink, missing_ok=True)
-            old = _written_beside(file, before, mode)
+            old = _written_next_to(file, before, mode)
             ends.callback(old.unlink, missing_ok=True)
             # Editors know no lock: between this look and the end nothing is waited for.
             if read(file) != before:
@@ -299,7 +299,7 @@ def write(file: Path, text: str, *, before: bytes, keep: bool = True) -> None:
         os.close(folder)
 
 
-def _written_beside(file: Path, data: bytes, mode: int) -> Path:
+def _written_next_to(file: Path, data: bytes, mode: int) -> Path:
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     path = Path(name)
     try:

@@ -217,7 +217,7 @@ _REMOTE: Final = frozenset(field.name for field in fields(RemoteModel))
 #: What makes a llama-server, so that it has no meaning beside ``url``.
 OF_A_PROCESS: Final = tuple(name for name in ENTRY.model_fields if name in _LOCAL - _REMOTE)
 #: The params that have one.
-PARAMS_ELSEWHERE: Final = tuple(field.name for field in fields(RemoteParams))
+PARAMS_OF_REMOTE: Final = tuple(field.name for field in fields(RemoteParams))
 #: What has no meaning without ``url``.
 ONLY_REMOTE: Final = tuple(
     name for name in ENTRY.model_fields if name in _REMOTE - _LOCAL - {"url"}
@@ -230,24 +230,24 @@ def model_of(entry: Any) -> Model:
     if not entry.url:
         return LocalModel(**{name: given[name] for name in given.keys() & _LOCAL})
     given["params"] = RemoteParams(
-        **{name: getattr(entry.params, name) for name in PARAMS_ELSEWHERE}
+        **{name: getattr(entry.params, name) for name in PARAMS_OF_REMOTE}
     )
     return RemoteModel(**{name: given[name] for name in given.keys() & _REMOTE})
 
 
 def misplaced(entry: Any) -> Iterator[tuple[str, str, str | None]]:
     """Keys that cannot stand in such an ``entry``, or are missing; why, and what can."""
-    return _misplaced_elsewhere(entry) if entry.url else _misplaced_here(entry)
+    return _misplaced_if_remote(entry) if entry.url else _misplaced_if_local(entry)
 
 
-def _misplaced_elsewhere(entry: Any) -> Iterator[tuple[str, str, str | None]]:
+def _misplaced_if_remote(entry: Any) -> Iterator[tuple[str, str, str | None]]:
     for name in OF_A_PROCESS:
         if _says(entry, name):
             yield to_camel(name), "cannot stand beside url: no llama-server is started", None
-    allowed = ", ".join(map(to_camel, PARAMS_ELSEWHERE))
+    allowed = ", ".join(map(to_camel, PARAMS_OF_REMOTE))
     given = entry.params.model_fields_set if isinstance(entry.params, Strict) else ()
     for name, field in PARAMS.model_fields.items():
-        if name not in given or name in PARAMS_ELSEWHERE:
+        if name not in given or name in PARAMS_OF_REMOTE:
             continue
         what = "cannot stand beside url: fields of requests go into setParams"
         if name == "model":
@@ -255,7 +255,7 @@ def _misplaced_elsewhere(entry: Any) -> Iterator[tuple[str, str, str | None]]:
         yield f"params.{field.alias or name}", what, allowed
 
 
-def _misplaced_here(entry: Any) -> Iterator[tuple[str, str, str | None]]:
+def _misplaced_if_local(entry: Any) -> Iterator[tuple[str, str, str | None]]:
     if entry.params.model is None:
         yield "params.model", "is missing (or url, for a model that other servers have)", None
     for name in ONLY_REMOTE:

@@ -128,7 +128,7 @@ def pull(plan: PullPlan, hub: Hub, told: Told, *, replace: bool = False) -> list
 
     Raises :class:`GatewayError`, whose message says what to do. ``KeyboardInterrupt`` may end it.
     """
-    return _Pull(plan, hub, told, replace=replace).run()
+    return _RunningPull(plan, hub, told, replace=replace).run()
 
 
 def discard(plan: PullPlan) -> None:
@@ -137,7 +137,7 @@ def discard(plan: PullPlan) -> None:
         plan.part(file).unlink(missing_ok=True)
 
 
-class _Pull:
+class _RunningPull:
     def __init__(self, plan: PullPlan, hub: Hub, told: Told, *, replace: bool) -> None:
         self._plan = plan
         self._hub = hub

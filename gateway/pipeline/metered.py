@@ -1,13 +1,13 @@
-"""One request to a model, as its key pays for it: counted when it ends.
+"""The accounting of one request to a model, which its key pays for when it ends.
 
-An answer that was waited for says itself what it took, in whatever shape its client wants it (see
-:mod:`gateway.proxy.asking`). One that was hung up on doesn't, and if it cost nothing, hanging up
-before the last event would be a way around the limits: so its prompt is counted once it was sent to
-the backend, and of its answer what had come, or what its slot had written, and writes as long as it
-goes on (:mod:`gateway.access.going_on`). llama-server is asked, off the request's way; where it
-can't say, the prompt is estimated. The same goes for what doesn't tell though it is complete:
-embeddings in llama.cpp's own shape, and streams of servers elsewhere, many of which tell only who
-asks for it (``stream_options``).
+A complete answer tells itself how many tokens it took, whatever the shape that its client wants
+(see :mod:`gateway.proxy.asking`). An answer whose client hung up doesn't. If it cost nothing,
+hanging up before the last event would be a way around the limits. So its prompt is counted as soon
+as it was sent to the backend, and of the answer what had arrived, or what the slot had written and
+goes on to write (:mod:`gateway.access.abandoned_tasks`). llama-server is asked for that in the
+background; where it can't say, the prompt is estimated. The same goes for complete answers that
+don't tell: embeddings in llama.cpp's own shape, and streams of remote servers, many of which tell
+only clients that ask (``stream_options``).
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Metered(Outcome):
             prompt = _length(sent) // _BYTES if tokens is None else tokens
             self._add(told._replace(prompt_tokens=max(prompt, told.prompt_tokens)), ended)
             if working and backend is not None:
-                accounting.going_on.follow(backend, working, self._more)
+                accounting.abandoned_tasks.follow(backend, working, self._more)
 
         guess = partial(_guessed, sent)
         accounting.settle(count if asks else None, guess, settled)

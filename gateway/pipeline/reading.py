@@ -17,7 +17,7 @@ from gateway.http.half_closed import CONTINUE
 from gateway.pipeline.request_context import CONTEXT, RequestContext
 from gateway.proxy.body import JsonObject, NotJson, parse_object
 from gateway.proxy.coding import DECODERS, Damaged
-from gateway.proxy.targets import check_beside
+from gateway.proxy.targets import check_query_model
 from gateway.workers import SMALL, WORKERS
 
 #: What JSON may come as: what curl and others say of any body, and what pages may send unasked.
@@ -171,7 +171,7 @@ async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObje
         raise no_json(request.headers, error) from None
     beside = request.query.get("model")
     if beside is not None and not (or_query and "model" not in body):
-        check_beside(beside, body.get("model"))
+        check_query_model(beside, body.get("model"))
     return body
 
 

@@ -31,19 +31,19 @@ class Asked:
 
     many_prompts: bool
     answers: int
-    besides: bool = False
+    adds_timings: bool = False
     gathers: Callable[[], Gatherer] | None = None
 
     @property
     def changed(self) -> bool:
         """Whether the body is another one."""
-        return self.besides or self.gathers is not None
+        return self.adds_timings or self.gathers is not None
 
     def note(self, call: Call) -> None:
         """Have the answer to ``call`` read so."""
         call.several = self.many_prompts or self.answers > 1
         call.many_prompts, call.answers = self.many_prompts, self.answers
-        call.told_besides = self.besides
+        call.strips_timings = self.adds_timings
         call.gathers = self.gathers
 
 

@@ -89,13 +89,13 @@ async def failure_of(
         return read_failure(model, here, target, asked, status, answer, said)
     about = model, here, target, status, answer, [*said]
     try:
-        failure: Failure = (await WORKERS.run(_read_elsewhere, asked, *about))[0]
+        failure: Failure = (await WORKERS.run(_read_by_worker, asked, *about))[0]
     except Unavailable:  # the place isn't told, then
         return read_failure(model, here, target, None, status, answer, said)
     return failure
 
 
-def _read_elsewhere(
+def _read_by_worker(
     asked: bytes, model: str, here: bool, target: str, status: int, answer: bytes, said: Headers
 ) -> tuple[Failure, None]:
     return read_failure(model, here, target, asked, status, answer, said), None

@@ -83,8 +83,8 @@ class Call(UpstreamRequest):
     several: bool = False
     many_prompts: bool = False
     answers: int = 1
-    #: Whether llama-server's numbers were asked for besides what the client wants in the answer.
-    told_besides: bool = False
+    #: Whether the answer holds timings that only the gateway asked for, to be removed again.
+    strips_timings: bool = False
     #: Makes what reads several that were asked for as a stream, of which the client doesn't know.
     gathers: Callable[[], Gatherer] | None = None
     #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.

@@ -53,14 +53,14 @@ class Decoder(Protocol):
         """There is no more. Raises :class:`Damaged` if there should be."""
 
 
-class _Member(Protocol):
+class _MemberDecoder(Protocol):
     """The common part of zlib's and zstd's decoders, each of which is for one member."""
 
     eof: bool
     unused_data: bytes
 
 
-class _Members:
+class _MembersDecoder:
     """One or more members, one behind the other, each with a decoder of its own."""
 
     def __init__(self, most: int) -> None:
@@ -88,14 +88,14 @@ class _Members:
         if self._member is not None:
             raise Damaged("it ends too soon")
 
-    def _begin(self, first: bytes) -> _Member:
+    def _begin(self, first: bytes) -> _MemberDecoder:
         raise NotImplementedError
 
     def _unpack(self, data: bytes) -> Iterator[bytes]:
         raise NotImplementedError
 
 
-class _Zlib(_Members):
+class _Zlib(_MembersDecoder):
     def __init__(self, coding: str) -> None:
         super().__init__(_MOST_MEMBERS if coding == "gzip" else 1)
         self._coding = coding
@@ -118,7 +118,7 @@ class _Zlib(_Members):
                 return
 
 
-class _Zstd(_Members):
+class _Zstd(_MembersDecoder):
     def __init__(self, module: Any) -> None:
         super().__init__(_MOST_MEMBERS)
         self._new: Callable[[], Any] = lambda: module.ZstdDecompressor(

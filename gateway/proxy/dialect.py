@@ -14,8 +14,8 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.proxy.failure import Failure
-from gateway.proxy.half import last_event
 from gateway.proxy.heartbeat import Pulse, comment
+from gateway.proxy.last_event import last_event
 from gateway.proxy.sse import AnthropicTail, ResponsesTail, Tail
 
 #: Anthropic API reference, "Errors".
@@ -51,7 +51,7 @@ class Dialect:
     pulse: Pulse = comment
 
     def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:
-        """``error`` as the end of a stream: see :func:`gateway.proxy.half.last_event`."""
+        """``error`` as the end of a stream: see :func:`gateway.proxy.last_event.last_event`."""
         return last_event(half, self.event_name, self.said(error), error.public)
 
 

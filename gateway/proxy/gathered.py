@@ -91,7 +91,7 @@ class GatheredChoices(_Events):
 
     def __init__(self, each: int) -> None:
         super().__init__(each)
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, _GatheredChoice] = {}
         self._first: dict[str, Any] = {}  # event that has choices
         self._timings: dict[str, Any] | None = None
         self._used: Usage | None = None  # by the first
@@ -131,11 +131,11 @@ class GatheredChoices(_Events):
             if index == 0 and isinstance(timings := event.get("timings"), dict):
                 self._timings, self._used = timings, usage_of(event)
             if (choice := self._choices.get(index)) is None:
-                choice = self._choices[index] = _Choice()
+                choice = self._choices[index] = _GatheredChoice()
             choice.add(piece)
 
 
-class _Choice:
+class _GatheredChoice:
     """One of the answers, put together from its pieces at the end."""
 
     __slots__ = ("_calls", "_logprobs", "_reason", "_said", "_text")

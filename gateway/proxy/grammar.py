@@ -87,7 +87,7 @@ class Measure:
 _Part = tuple["_Ways | int", int, "int | None"]
 
 
-class _Rules:
+class _GrammarRules:
     """The rules of a grammar as lists of alternatives, groups being rules of their own."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ def measure_pattern(text: str, max_depth: int) -> Measure:
 
 def _measure(tokens: Iterator[re.Match[str]], max_depth: int) -> Measure:
     found = Measure()
-    rules = _Rules()
+    rules = _GrammarRules()
     top = rules.new()
     open_groups = [top]
     for token in tokens:
@@ -160,12 +160,12 @@ def _measure(tokens: Iterator[re.Match[str]], max_depth: int) -> Measure:
     return found
 
 
-def _add(rules: _Rules, number: int, part: _Part, size: int = 1) -> None:
+def _add(rules: _GrammarRules, number: int, part: _Part, size: int = 1) -> None:
     rules.bodies[number][-1].append(part)
     rules.sizes[number] = min(rules.sizes[number] + size, _MOST)
 
 
-def _repeat(rules: _Rules, number: int, text: str) -> None:
+def _repeat(rules: _GrammarRules, number: int, text: str) -> None:
     """Give the last part of a sequence its ``*``, ``+``, ``?`` or ``{m,n}``."""
     sequence = rules.bodies[number][-1]
     if not sequence:

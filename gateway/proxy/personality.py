@@ -4,7 +4,8 @@ The personality comes first, then what the client's own system messages say that
 beginning, as one system message. What the client says to the model later on stays where it is:
 moved to the front it would change the beginning of every prompt after it, and llama-server could
 take up nothing of the conversation from its cache. Where a chat template refuses it there, see
-:mod:`gateway.proxy.late`. The bodies are changed in place: the caller has parsed them for this.
+:mod:`gateway.proxy.system_messages`. The bodies are changed in place: the caller has parsed them
+for this.
 
 Each :class:`MessageFormat` knows where its API keeps the system prompt. A legacy completion has
 no place for one: see :mod:`gateway.proxy.template`.

@@ -73,7 +73,7 @@ class Question(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Found:
+class _PromptParts:
     """The parts of a body that a model reads."""
 
     texts: list[str]
@@ -198,10 +198,10 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def _found(parsed: dict[str, Any] | None) -> _Found | None:
+def _found(parsed: dict[str, Any] | None) -> _PromptParts | None:
     if parsed is None:
         return None
-    found = _Found([])
+    found = _PromptParts([])
     for field in _READ:
         found.look(parsed.get(field))
     if tools := parsed.get("tools"):

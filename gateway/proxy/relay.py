@@ -170,7 +170,7 @@ async def _attempt(
         if started_response is None:
             if answer.whole:
                 return await _whole(lease, call, head, b"".join(answer.early), outcome)
-            if is_stream(head) or call.told_besides or _names(call, head) is not None:
+            if is_stream(head) or call.strips_timings or _names(call, head) is not None:
                 head.length = None  # with heartbeats, or another name, it is another one
             started_response = await open_stream(start_response, head)
         elif head.status >= 400:
@@ -253,7 +253,7 @@ def _teller(call: Call, head: ResponseHead) -> Teller | None:
         kind = headers.find(head.headers, b"content-type") or b""
         if not kind.startswith(b"application/json"):
             return None
-    return teller(call.answers, several=call.several, strip=call.told_besides, events=events)
+    return teller(call.answers, several=call.several, strip=call.strips_timings, events=events)
 
 
 async def _failure(
@@ -286,7 +286,7 @@ async def _whole(
             outcome.untold = len(body)
         if call.renamed is not None:
             body = renamed(body, parsed, call.renamed)
-        if call.told_besides:
+        if call.strips_timings:
             body = without_timings(body)
         if call.rewrite is not None:
             body = call.rewrite(body, parsed)

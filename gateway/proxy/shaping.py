@@ -20,7 +20,6 @@ from gateway.proxy.asking import Asked, ask_to_tell
 from gateway.proxy.body import MAX_VALUES, JsonObject, parse_object, serialise, shape
 from gateway.proxy.bounds import Bounds, all_of
 from gateway.proxy.fields import Shaping
-from gateway.proxy.late import as_system, into_users_words, systems
 from gateway.proxy.lenience import drop_nulls
 from gateway.proxy.media import DATA_ONLY, Beginnings
 from gateway.proxy.personality import (
@@ -34,7 +33,8 @@ from gateway.proxy.personality import (
     MessageFormat,
 )
 from gateway.proxy.suit import suit
-from gateway.proxy.targets import check_beside
+from gateway.proxy.system_messages import as_system, into_users_words, systems
+from gateway.proxy.targets import check_query_model
 
 if TYPE_CHECKING:  # the catalog comes with it, which a process elsewhere has no use for
     from gateway.proxy.resolve import Target
@@ -117,7 +117,7 @@ def read(
     """
     body = parse_object(raw, rules.most)
     if queried is not None:
-        check_beside(queried, body.get("model"))
+        check_query_model(queried, body.get("model"))
     # `find`, not `in`: see gateway.proxy.body.
     changed = raw.find(b"null") >= 0 and drop_nulls(body, rules.format.nulls)
     found = rules.format.check(body, rules.media)
@@ -213,7 +213,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(slots=True)
-class ShapedElsewhere:
+class ShapedByWorker:
     """What is to be known of a body that was shaped in another process."""
 
     found: int
@@ -235,11 +235,11 @@ def look(raw: bytes, rules: Rules, queried: str | None) -> tuple[JsonObject, Non
 
 def make(
     raw: bytes, rules: Rules, plan: Plan, max_tokens: int | None
-) -> tuple[ShapedElsewhere, bytes | None]:
+) -> tuple[ShapedByWorker, bytes | None]:
     """Return the body for a model, of the one in ``raw``."""
     body, found, changed, _ = read(raw, rules)
     found, changed, stream, telling = shaped(body, found, changed, plan, rules, max_tokens)
-    made = ShapedElsewhere(found, stream, telling, changed)
+    made = ShapedByWorker(found, stream, telling, changed)
     return made, serialise(body) if changed else None
 
 
@@ -253,7 +253,11 @@ def _short(name: Any) -> Any:
 def system_roles(
     raw: bytes, format: str, rename: bool
 ) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], None]:
-    """Return those of :func:`gateway.proxy.late.systems`; ``rename``: as :func:`fit` does."""
+    """Return the first system messages and the late ones, as ``systems`` of
+    :mod:`gateway.proxy.system_messages` tells them apart.
+
+    ``rename``: see :func:`fit`.
+    """
     body = _again(raw, format, rename)
     first, late = systems(_FORMATS[format], body)
     return (first[:2], late), None

@@ -45,7 +45,7 @@ def check_names(query: str) -> None:
             seen.add(name)
 
 
-def check_beside(query: str, body: object) -> None:
+def check_query_model(query: str, body: object) -> None:
     """Raise :class:`BadRequest` where ?model= is not the model that the body names."""
     if query != body:
         raise BadRequest(

@@ -1,9 +1,9 @@
 """What an answer took, where it doesn't tell by itself, or doesn't tell of all. Pure.
 
 A client of llama.cpp's own completions may choose the fields of the answer (``response_fields``):
-its numbers are asked for besides, and taken out again. Several answers to one request are told of
-one by one in a stream, by each one's last event; and in a long answer, of which nothing is kept,
-the numbers stand somewhere.
+llama-server is asked for its timings as well, and they are removed again. A stream of several
+answers tells the numbers of each in that answer's last event; in a long answer, of which nothing is
+kept, the numbers stand somewhere.
 
 In all of them ``"timings":`` and ``"usage":`` with these quotation marks are keys: within a text
 of JSON the marks would be escaped.
@@ -19,8 +19,8 @@ import orjson
 from gateway.proxy.sse import TELLING, Usage, add_up, last_told, told_by, usage_of
 
 _TIMINGS = "timings"
-#: What was asked for besides, with the comma before it. The object holds numbers only.
-_BESIDES = re.compile(rb',?"timings":\{[^{}]*+\}')
+#: The timings that the gateway asked for, with the comma before them. They hold numbers only.
+_ADDED_TIMINGS = re.compile(rb',?"timings":\{[^{}]*+\}')
 _BEGINS = b',"timings":{'
 _MOST = 2**31  # what llama-server can read
 _TOKEN = b'"top_logprobs":'  # a key that each token has which is told of
@@ -58,7 +58,7 @@ def answers_to_each(body: dict[str, Any]) -> int:
 
 def without_timings(answer: bytes) -> bytes:
     """Return a complete ``answer`` without what :func:`ask_for_timings` has asked for."""
-    return _BESIDES.sub(b"", answer)
+    return _ADDED_TIMINGS.sub(b"", answer)
 
 
 class Flow(Protocol):
@@ -78,7 +78,7 @@ class Teller(Flow, Protocol):
 
 
 class _Without:
-    """A filter that takes out what was asked for besides, from an answer in pieces."""
+    """A filter that removes the added timings from an answer that comes in pieces."""
 
     __slots__ = ("_held",)
 
@@ -86,7 +86,7 @@ class _Without:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        data = _BESIDES.sub(b"", self._held + data)
+        data = _ADDED_TIMINGS.sub(b"", self._held + data)
         begun = data.rfind(_BEGINS[1:])
         if begun >= 0:
             begun -= data[begun - 1 : begun] == b","
@@ -105,7 +105,7 @@ class TellingInEvents:
     """A reader of what a stream of events tells of ``answers`` to each prompt: each one's numbers,
     as they end.
 
-    ``strip``: they were asked for besides, and are taken out.
+    ``strip``: only the gateway asked for them, so they are removed.
     """
 
     __slots__ = ("_all", "_line", "_without", "size")
@@ -247,7 +247,8 @@ def teller(answers: int, *, several: bool, strip: bool, events: bool) -> Teller 
     """Return what reads an answer, a stream of ``events`` or JSON, for what it took.
 
     ``None``: it is a stream whose last event tells all. ``several``: of as many answers as there
-    are, ``answers`` to each prompt. ``strip``: the numbers were asked for besides.
+    are, ``answers`` to each prompt. ``strip``: only the gateway asked for the numbers, so they are
+    removed.
     """
     if not events:
         return TellingInJson(answers, several=several, strip=strip)

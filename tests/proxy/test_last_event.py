@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.half import last_event, rest_of
+from gateway.proxy.last_event import last_event, rest_of
 
 ERROR: dict[str, Any] = {"type": "error", "error": {"message": "it died", "code": "gone"}}
 TEXTS = st.text() | st.sampled_from(["\\", '"', "😀", "ü\\u", "𝄞\n"])

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.late import as_system, into_users_words, systems
 from gateway.proxy.personality import ANTHROPIC, CHAT, RESPONSES, MessageFormat, leading
+from gateway.proxy.system_messages import as_system, into_users_words, systems
 
 Message = dict[str, Any]
 

@@ -295,7 +295,7 @@ async def test_load_model_waits_until_the_model_is_ready(
         assert (await running.json("GET", "/v1/models/nope"))[0] == 404
 
 
-CLASSIC = ("/loadModel", "/unloadModel", "/models/load", "/models/unload")
+OF_LLM_API = ("/loadModel", "/unloadModel", "/models/load", "/models/unload")
 
 
 async def test_model_that_is_no_text_is_refused(
@@ -304,7 +304,7 @@ async def test_model_that_is_no_text_is_refused(
     """Also 0 and [], which mean nothing in Python, but nothing that a client may mean."""
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         await running.chat("m")
-        for path in (*CLASSIC, *JSON_ROUTES):
+        for path in (*OF_LLM_API, *JSON_ROUTES):
             for model in (7, 0, 1.5, False, [], ["m"], {}, {"name": "m"}):
                 with subtests.test(f"{model!r:.80}"):
                     messages = [{"role": "user", "content": "hi"}]

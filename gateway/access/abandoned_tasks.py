@@ -25,18 +25,18 @@ _PATIENCE: Final = 4.0
 
 
 @dataclass(slots=True)
-class _Task:
+class _AbandonedTask:
     """A task that goes on: the tokens that were counted, and who is told of more."""
 
     seen: int
     more: Callable[[int], None]
 
 
-class GoingOn:
+class AbandonedTasks:
     """The tasks that llama-servers still work on although their clients have left."""
 
     def __init__(self) -> None:
-        self._left: dict[Backend, dict[int, _Task]] = {}
+        self._left: dict[Backend, dict[int, _AbandonedTask]] = {}
         self._looking: dict[Backend, asyncio.Task[None]] = {}
 
     def follow(
@@ -48,13 +48,13 @@ class GoingOn:
         """
         tasks = self._left.setdefault(backend, {})
         for number, seen in working.items():
-            tasks.setdefault(number, _Task(seen, more))
+            tasks.setdefault(number, _AbandonedTask(seen, more))
         if backend not in self._looking:
             self._looking[backend] = spawn(
                 self._count_tokens(backend, tasks), name="look at what goes on behind a hang-up"
             )
 
-    async def _count_tokens(self, backend: Backend, tasks: dict[int, _Task]) -> None:
+    async def _count_tokens(self, backend: Backend, tasks: dict[int, _AbandonedTask]) -> None:
         try:
             pool = backend.pool
             while tasks:

@@ -38,7 +38,7 @@ from gateway.tasks import cancel_and_wait, spawn
 _CHAT = JsonRoute(route_at("POST", "/v1/chat/completions"))
 
 
-class ClassicHandlers:
+class LlmApiHandlers:
     """Loads and unloads models, tells the status, and answers single questions."""
 
     def __init__(
