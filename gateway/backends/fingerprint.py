@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +19,8 @@ _WITHOUT_EFFECT: Final = frozenset(
 )
 #: Bytes of a file's beginning and end that are read.
 _READ: Final = 64 * 1024
+#: Characters of a path, at most (Linux, PATH_MAX): longer texts are none.
+_LONGEST: Final = 4096
 _VARIABLES: Final = ("LLAMA_", "GGML_")
 
 
@@ -38,8 +40,8 @@ def fingerprint(command: Command, files: Iterable[Path]) -> str:
     for name in sorted(command.env):
         if name.startswith(_VARIABLES):
             found.update(f"\1{name}={command.env[name]}".encode("utf-8", "surrogateescape"))
-    programs = [Path(argument) for argument in command.argv if argument.startswith("/")]
-    for file in sorted({*files, *programs, *_libraries(command)}):
+    named = _named([*command.argv, *command.env.values()])
+    for file in sorted({*files, *named, *_libraries(command)}):
         if file.is_file():
             found.update(_identity(file))
     return found.hexdigest()
@@ -48,6 +50,17 @@ def fingerprint(command: Command, files: Iterable[Path]) -> str:
 def with_build(fingerprint: str, build: str) -> str:
     """Return one for the same process, which says that its llama-server is ``build``."""
     return blake2b(f"{fingerprint}\0{build}".encode(), digest_size=16).hexdigest()
+
+
+def _named(texts: Iterable[str]) -> Iterator[Path]:
+    """Yield the files that ``texts`` name: the program, adapters (``FILE:SCALE``, or several with
+    commas between them), templates. Relative paths start where the gateway, and so its child, runs.
+    """
+    for text in texts:
+        for part in text.split(","):
+            for name in (part, part.rpartition(":")[0], part.partition("=")[2]):
+                if name and len(name) < _LONGEST and (file := Path.cwd() / name).is_file():
+                    yield file
 
 
 def _libraries(command: Command) -> list[Path]:

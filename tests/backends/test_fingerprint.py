@@ -65,6 +65,31 @@ def test_time_of_the_model_makes_one(tmp_path: Path, model: Path) -> None:
     assert of(tmp_path) != before
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["{}", "{}:0.5", "{},other.gguf", "other.gguf:1,{}:0.5"],
+)
+@pytest.mark.parametrize("relative", [False, True])
+def test_adapter_that_was_replaced_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, *, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter = tmp_path / "a.gguf"
+    adapter.write_bytes(b"one")
+    value = written.format(adapter.name if relative else adapter)
+    before = of(tmp_path, "--lora-scaled", value), of(tmp_path, LLAMA_ARG_LORA=value)
+
+    adapter.write_bytes(b"another")
+
+    after = of(tmp_path, "--lora-scaled", value), of(tmp_path, LLAMA_ARG_LORA=value)
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+def test_texts_that_are_no_path_are_no_file(tmp_path: Path) -> None:
+    assert of(tmp_path, "--chat-template", "x\0y" * 3000, "--x", "\0")
+
+
 def test_upgrade_makes_one_though_the_program_is_as_it_was(tmp_path: Path) -> None:
     """Its code may be in libraries beside it, or in another program that it starts."""
     (tmp_path / "bin").mkdir()
