@@ -1,8 +1,7 @@
-"""What llama-servers go on writing though nobody waits for it, counted until they stop.
+"""Abandoned tasks: what llama-servers go on writing for clients that have left, counted to its end.
 
-That a client has gone llama-server notices when it has had no result for anybody for a second (see
-:mod:`gateway.proxy.cut_off`). So its slots are looked at again, seldom enough not to be in the way
-of that.
+llama-server notices that a client has gone only when it has had no result for anybody for a second
+(see :mod:`gateway.proxy.cut_off`). So its slots are polled, but seldom enough not to delay that.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ from gateway.proxy.cut_off import TARGET, written
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.upstream import UpstreamRequest
 
-#: Seconds between two looks: over the second after which llama-server notices, by one long step.
+#: Seconds between two looks at the slots: the second after which llama-server notices, and one long
+#: step of it.
 _EVERY: Final = 1.5
-#: Seconds for a look.
+#: Seconds that one look at the slots may take.
 _PATIENCE: Final = 4.0
 
 
 @dataclass(slots=True)
 class _AbandonedTask:
-    """A task that goes on: the tokens that were counted, and who is told of more."""
+    """A task that goes on: how many tokens were counted, and the callback for further ones."""
 
     seen: int
     more: Callable[[int], None]
@@ -42,9 +42,10 @@ class AbandonedTasks:
     def follow(
         self, backend: Backend, working: Mapping[int, int], more: Callable[[int], None]
     ) -> None:
-        """Tell ``more`` what tasks write from now on: they had written as much as ``working`` says.
+        """Call ``more`` with the tokens that tasks write from now on.
 
-        By their numbers; one that is followed already stays whose it is.
+        ``working``: the number of each task, and how many tokens it had written. A task that is
+        followed already keeps its first callback.
         """
         tasks = self._left.setdefault(backend, {})
         for number, seen in working.items():

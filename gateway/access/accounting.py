@@ -1,4 +1,4 @@
-"""Who used what: one record for each request to a model, made when it ends, however it ends.
+"""Accounting: one record for each request to a model, made when the request ends, however it ends.
 
 Counters by key, model and day (UTC) are kept in memory and added to the store in batches, behind
 the requests: what a ``kill -9`` can lose is the last few seconds. The limits of keys build on it.
@@ -27,11 +27,11 @@ if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
 #: Seconds between two writes of usage.
 INTERVAL: Final = 10.0
 
-#: Seconds that counting the tokens of an ended request may take, its turn included, and how many
-#: are counted at once. It is cheap beside what it is about, but who hangs up all the time must not
-#: keep a llama-server busy.
+#: Seconds that counting the tokens of an ended request may take, including the wait for its turn,
+#: and how many requests are counted at once. Counting is cheap compared with the request, but a
+#: client that keeps hanging up must not keep a llama-server busy.
 PATIENCE: Final = 5.0
-#: Seconds that whoever asks for usage waits until what is counted is written.
+#: Seconds that a query of usage waits for counters to be written.
 _SOON: Final = 2.0
 _AT_ONCE: Final = 2
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -73,7 +73,7 @@ class Total(NamedTuple):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
-    #: How fast the last answer came that said so.
+    #: The speed of the last answer that told its speed.
     tokens_per_second: float | None = None
 
 
@@ -100,7 +100,7 @@ class Accounting:
         self._started = monotonic()
         self._monotonic = monotonic
         self.wall = wall
-        #: What was hung up on, and isn't over.
+        #: The tasks of requests whose clients hung up, and that llama-server still works on.
         self.abandoned_tasks = AbandonedTasks()
         self._interval = write_every
         self._store: Store | None = None
@@ -176,7 +176,7 @@ class Accounting:
 
     @property
     def unsettled(self) -> int:
-        """How many requests have ended whose tokens are still being counted."""
+        """The number of ended requests whose tokens are still being counted."""
         return len(self._unsettled)
 
     def settle(
@@ -225,14 +225,16 @@ class Accounting:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Tokens of all prompts and answers so far; of streams under way about as many as came."""
+        """The tokens of all prompts and answers so far; for streams under way, roughly as many as
+        have come.
+        """
         totals = self._totals.values()
         under_way = sum(one.so_far().tokens for one in self.open_requests)
         return sum(each[1] for each in totals), sum(each[3] for each in totals) + under_way
 
     @property
     def seconds(self) -> float:
-        """For how long it has been counted."""
+        """The seconds since counting began."""
         return self._monotonic() - self._started
 
     def tokens_today(self, key_id: str) -> int:

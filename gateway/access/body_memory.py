@@ -1,9 +1,9 @@
-"""Memory for bodies: how much all that are being read and answered may take together.
+"""Memory for bodies: how much those of all requests under way may take together.
 
-A body stays in memory until its request is answered, for it may have to be sent once more. Small
-ones are bounded by how many requests there can be; a large one gets its room at once, before more
-of it is read, and waits until there is some. One key never has more than half, so that others have
-theirs whatever it does; and how many wait is bounded, too.
+A body stays in memory until its request is answered, because it may have to be sent once more.
+Small bodies are bounded by the number of requests. A large body must get its room before more of it
+is read, and waits until there is some. One key never gets more than half of the memory, so that
+there is always some for others. The number of requests that wait is bounded as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Unavailable
 
-#: How many may wait for room, in all and of one key, and for how many seconds.
+#: How many requests may wait for room, in all and of one key, and for how many seconds.
 _WAITING: Final = 64
 WAITING_OF_ONE: Final = 16
 _PATIENCE: Final = 20.0  # less than `limits.body_timeout`, by default
@@ -77,7 +77,7 @@ class BodyMemory:
         return BodyPlace(self, key_id, size)
 
     def give_back(self, key_id: str, size: int) -> None:
-        """Free so much, for whoever has waited longest of those that it is enough for."""
+        """Free ``size`` bytes for the request that has waited longest among those that fit."""
         self.taken -= size
         self._of[key_id] -= size
         if self._of[key_id] <= 0:
@@ -108,7 +108,7 @@ class BodyPlace:
             self._memory.give_back(self._key_id, free)
 
     def give_back(self) -> None:
-        """Give back all of it: the body is gone."""
+        """Give back all of the room: the body is gone."""
         self.shrink(0)
 
 

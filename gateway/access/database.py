@@ -1,4 +1,4 @@
-"""An SQLite file as transactions: one that writes at a time, and beside it one that reads.
+"""An SQLite file, used in transactions: one writer and one reader at a time.
 
 Only :mod:`gateway.access.store` uses it. Each of the two has a connection and a thread of its own,
 so that what is asked for doesn't wait for a write that waits for another program.
@@ -27,10 +27,10 @@ from gateway.private_files import close_to_others, make_folder
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: Seconds that a write waits for another program (the command line) that is writing.
+#: Seconds that a write waits while another program (the command line) is writing.
 BUSY_TIMEOUT = 10.0
-#: The same for a read: only a program that keeps the file for itself, or a file system on which
-#: SQLite's journal cannot be shared, makes it wait, and somebody is looking.
+#: The same for a read. Only a program that locks the whole file makes a read wait, or a file system
+#: on which SQLite's journal cannot be shared. It is short, because a person waits for the answer.
 READ_TIMEOUT = 2.0
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 

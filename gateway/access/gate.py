@@ -1,4 +1,4 @@
-"""Who is asking: the key of a request, and whether it may do this."""
+"""The gate: finds out who makes a request, by its key, and whether they may make it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class KeyGate:
     """
 
     def __init__(self, settings: AuthSettings, hosts: Hosts, proxies: Proxies) -> None:
-        #: False: nobody is asked for one.
+        #: Whether requests need a key.
         self.keys_needed = settings.enabled
         #: Whether a key may stand in a query (``?authKey=``).
         self.keys_in_queries = settings.allow_query_key
@@ -34,10 +34,10 @@ class KeyGate:
         self._proxies = proxies
         self.ring: KeyRing | None = None
         self._open = asyncio.Event()
-        #: The paths of control sockets: who can reach one is the owner of the data folder.
+        #: The paths of control sockets. Only the owner of the data folder can reach them.
         self.controls: frozenset[str] = frozenset()
         self.wrong_keys = WrongKeys()
-        #: Called when a key may have come to be allowed less.
+        #: Called when a key may have lost a right.
         self.rights_changed: Callable[[], None] = lambda: None
 
     def open(self, ring: KeyRing) -> None:
@@ -48,7 +48,7 @@ class KeyGate:
 
     @property
     def is_closed(self) -> bool:
-        """Whether keys are asked for, and can't be checked yet: see :meth:`wait`."""
+        """Whether keys are needed but can't be checked yet: see :meth:`wait`."""
         return self.ring is None and self.keys_needed
 
     async def wait(self) -> KeyRing:

@@ -1,4 +1,6 @@
-"""When each key was last used: noted in memory by requests, written to the store in batches."""
+"""The last use of each key: requests note it in memory, and it is written to the store in
+batches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an API key looks, and the digest under which it is kept."""
+"""The format of an API key, and the digest that is stored in its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 PREFIX: Final = "llmgw_"  # lets secret scanners, and people, recognise a key that leaked
 MAX_KEY_CHARS: Final = 512  # old keys may be longer than ours; nobody's are as long as this
-#: What clients send in place of a key if they have none, in lower case. Never anybody's key.
+#: What clients send when they have no key, in lower case. None of these is anybody's key.
 PLACEHOLDERS: Final = frozenset(
     {
         "bearer",  # the scheme alone, put twice
@@ -34,7 +34,7 @@ PLACEHOLDERS: Final = frozenset(
         "user_provided",  # LibreChat's setting for "each user has a key", where it leaks
     }
 )
-#: A variable that nobody put a value in: ``${API_KEY}``, ``$API_KEY``, ``{{key}}``, ``<your key>``.
+#: A placeholder that nobody filled in: ``${API_KEY}``, ``$API_KEY``, ``{{key}}``, ``<your key>``.
 _UNFILLED = re.compile(r"\$\{[^{}]*\}|\$[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}|<[^<>]*>")
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _SUM_CHARS = 43, 6  # 62**43 > 2**256, 62**6 > 2**32

@@ -1,4 +1,4 @@
-"""Keys in memory, and who is behind one: what each request asks, without waiting.
+"""The lookup of keys in memory, which every request does without waiting.
 
 Only digests are looked up, so how long it takes tells nothing of how near a guess was.
 """
@@ -21,7 +21,7 @@ from gateway.scope import OF_NOBODY, scopes_of_key
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import KeyRecord
 
-#: Seconds between two looks at the wall's clock.
+#: Seconds between two looks at the wall clock.
 CLOCK_EVERY: Final = 30.0
 
 
@@ -47,7 +47,7 @@ class KeyLookup:
         self._by_id: dict[str, _KnownKey] = {}
         self._by_digest: dict[bytes, _KnownKey] = {}
         self._seen: dict[str, _KnownKey] = {}  # keys that were found, so that each is hashed once
-        #: Called when a key may have come to be allowed less: it has been changed, or has expired.
+        #: Called when a key may have lost a right: it was changed, or has expired.
         self.rights_changed: Callable[[], None] = lambda: None
         self._expiry: asyncio.TimerHandle | None = None
 

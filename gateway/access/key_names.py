@@ -1,4 +1,4 @@
-"""Whether what a key is limited to is there: models and personalities of models.json. Pure."""
+"""Checks that the models and personalities which a key is limited to exist in models.json. Pure."""
 
 from __future__ import annotations
 

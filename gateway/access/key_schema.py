@@ -45,7 +45,7 @@ class WrittenField:
 
     @property
     def answer(self) -> Schema:
-        """The JSON Schema of what is shown."""
+        """The JSON Schema of the value as it is shown."""
         return self.kind.shown
 
     def of(self, record: KeyRecord) -> Any:
@@ -70,7 +70,7 @@ def state_of(record: KeyRecord, now: datetime) -> str:
     return "expired" if record.expires is not None and record.expires <= now else "ok"
 
 
-#: In the order in which they are shown.
+#: All fields of a key, in the order in which they are shown.
 FIELDS: Final[tuple[WrittenField | ShownField, ...]] = (
     ShownField("id", "like k_ab12cd34", {"type": "string"}, lambda record: record.id),
     WrittenField(
@@ -161,7 +161,7 @@ FIELDS: Final[tuple[WrittenField | ShownField, ...]] = (
         lambda record: record.imported,
     ),
 )
-#: Those that clients write, by their names in JSON.
+#: The fields that clients may write, by their names in JSON.
 WRITTEN: Final[Mapping[str, WrittenField]] = {
     field.name: field for field in FIELDS if isinstance(field, WrittenField)
 }

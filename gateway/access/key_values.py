@@ -1,4 +1,4 @@
-"""The kinds of values that fields of a key hold: one class says what is taken, kept and shown.
+"""The kinds of values in the fields of a key: each class says what is accepted, stored and shown.
 
 So the JSON Schema of a field and the check of what comes in cannot differ. Pure.
 """
@@ -22,15 +22,17 @@ _NAME: Final[Schema] = {"type": "string", "minLength": 1}
 
 
 class ValueKind(Protocol):
-    """What a field takes. Errors are :class:`BadRequest` and name what is allowed."""
+    """A kind of value that a field holds. Errors are :class:`BadRequest` and name what is
+    allowed.
+    """
 
     @property
     def taken(self) -> Schema:
-        """The JSON Schema of what clients may write."""
+        """The JSON Schema of the values that clients may write."""
 
     @property
     def shown(self) -> Schema:
-        """The JSON Schema of what they are shown."""
+        """The JSON Schema of the values that clients are shown."""
 
     def read(self, value: Any) -> Any:
         """Return what a value in JSON means, not checked yet."""
@@ -90,7 +92,7 @@ class Text(_AsItIs):
 
 @dataclass(frozen=True)
 class TrueOrFalse(_AsItIs):
-    """True or false."""
+    """A boolean."""
 
     param: str
 

@@ -34,7 +34,7 @@ _KEY_ID = re.compile(r"k_[0-9a-z]{8}")
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What became of an old key file. The texts name entries, never keys."""
+    """The result of importing an old key file. Its texts name entries, never keys."""
 
     imported: tuple[KeyRecord, ...]
     skipped: tuple[str, ...]
@@ -52,7 +52,7 @@ class KeyRing:
         self._store = store
         self._changing = asyncio.Lock()
         self._records: dict[str, KeyRecord] = {}
-        #: What requests are checked against.
+        #: The keys as requests look them up.
         self.lookup = KeyLookup()
         self._activity = KeyActivity(store, interval=write_every)
         #: Called with the ids of all keys that are not revoked, when they may have changed.

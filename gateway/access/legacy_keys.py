@@ -21,7 +21,7 @@ from gateway.problems import InvalidFiles, Problem
 from gateway.spelling import did_you_mean
 from gateway.syntax import json_problem
 
-#: A key of fewer characters can be guessed. LLM-API's own have 32.
+#: A key with fewer characters can be guessed. LLM-API's own keys have 32.
 SHORT_KEY_CHARS: Final = 16
 
 _FIELDS: Final = ("name", "description", "createdAt", "lastActivity")
@@ -48,7 +48,7 @@ class LegacyKey:
 
 @dataclass(frozen=True, slots=True)
 class LegacyFile:
-    """The keys of a file, and what a person should know about them. The texts hold no key."""
+    """The keys of a file, and remarks for a person about them. No text holds a key."""
 
     keys: tuple[LegacyKey, ...]
     skipped: tuple[str, ...]
@@ -56,7 +56,7 @@ class LegacyFile:
 
 
 class _KeyRefused(Exception):
-    """Why a file or an entry is not taken. Holds no text of a key."""
+    """The reason why a file or an entry is refused. It holds no text of a key."""
 
 
 def read_legacy(path: Path) -> LegacyFile:

@@ -1,4 +1,4 @@
-"""Requests to models that have ended, as they are kept and asked for. Pure."""
+"""Ended requests to models, as they are stored and queried. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class PastRequest(NamedTuple):
-    """A request that has ended. It holds nothing of what was said. Times are in seconds."""
+    """A request that has ended, without anything of its content. Times are in seconds."""
 
     seq: int  # when it ended, microseconds since 1970: a number of its own, later ones are higher
     id: str

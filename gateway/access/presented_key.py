@@ -1,4 +1,4 @@
-"""The key that a request brings.
+"""The key that a request presents.
 
 It comes as ``Authorization: Bearer K`` (RFC 6750), ``X-Api-Key: K``, or, on GET and where the
 configuration allows it, ``?authKey=K``, because a browser's EventSource cannot send headers. The

@@ -1,4 +1,4 @@
-"""Who is asking, once that is known."""
+"""The principal of a request: who makes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.scope import OF_ADMIN_KEYS, OF_ANY_KEY, OF_NOBODY, Scope
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking, and what they may do."""
+    """The one who makes a request, and what they may do."""
 
     key_id: str  # for logs and accounting
     name: str
@@ -28,13 +28,14 @@ class Principal:
         return scope in self.scopes
 
 
-#: Whoever has not said yet who they are.
+#: The principal before authentication.
 NOBODY: Final = Principal("-", "nobody", OF_NOBODY, models=frozenset(), personalities=frozenset())
-#: Where ``auth.enabled`` is false: who uses this machine (see :mod:`gateway.access.without_keys`),
+#: The user of this machine where ``auth.enabled`` is false (see
+#: :mod:`gateway.access.without_keys`),
 ANONYMOUS: Final = Principal("anonymous", "anonymous", OF_ADMIN_KEYS)
-#: and everybody else, web pages among them.
+#: and everybody else there, including web pages.
 VISITOR: Final = Principal("anonymous", "anonymous", OF_ANY_KEY)
-#: Whoever can reach the control socket: the owner of the data folder, through the command line.
+#: The owner of the data folder, who alone can reach the control socket, through the command line.
 LOCAL_ADMIN: Final = Principal("local", "command line", OF_ADMIN_KEYS)
-#: Names of those who have no key, by the ids they are counted under.
+#: The names of principals without a key, by the ids under which they are counted.
 WITHOUT_KEY: Final = {who.key_id: who.name for who in (ANONYMOUS, LOCAL_ADMIN)}

@@ -1,5 +1,5 @@
-"""The limits that a key may have, what it has used of them, and whether it may send one more
-request. In memory.
+"""The limits of a key, what it has used of them, and whether it may send one more request. In
+memory.
 
 That is asked before anything is done for a request, so one that is wrong counts as well; what the
 limits themselves refuse doesn't, or who comes back too soon would never be let in again.
@@ -41,7 +41,7 @@ def _limit(about: str, *, of_each: bool = False) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What one key may use. ``None``: no limit."""
+    """The limits of one key. ``None``: no limit."""
 
     rpm: int | None = _limit("requests per minute")
     tpm: int | None = _limit("tokens per minute, in and out")
@@ -52,12 +52,12 @@ class KeyLimits:
 
 
 LIMIT_NAMES: Final = tuple(limit.name for limit in fields(KeyLimits))
-#: Of a key without limits. Compared by identity, on every request.
+#: The limits of a key that has none. Compared by identity, on every request.
 NO_LIMITS: Final = KeyLimits()
 
 
 class Left(NamedTuple):
-    """What is left of one limit; below 0 where an answer took more than there was."""
+    """What is left of one limit: negative after an answer that took more than there was."""
 
     limit: int
     left: int
@@ -65,7 +65,7 @@ class Left(NamedTuple):
 
 
 class _Bucket:
-    """How much of a limit per minute is used, which gets less with time."""
+    """The used part of a limit per minute, which shrinks with time."""
 
     __slots__ = ("_at", "_used")
 
@@ -84,7 +84,7 @@ class _Bucket:
 
 
 class _Spent:
-    """What one key has used."""
+    """The usage of one key."""
 
     __slots__ = ("requests", "reserved", "running", "streams", "tokens")
 
@@ -97,7 +97,7 @@ class _Spent:
 
 
 class Limiter:
-    """What all keys with limits have used: a few dictionary look-ups a request.
+    """The usage of all keys with limits. It costs a few dictionary lookups a request.
 
     ``tokens_today(key_id)`` counts tokens of this UTC day; the clocks are in seconds. It holds
     a few numbers for each key that has limits and was used, so keys bound it.

@@ -1,4 +1,4 @@
-"""The requests to models that have ended: the newest in memory, all in the store for a while.
+"""The log of ended requests to models: the newest in memory, all of them in the store for a while.
 
 They are written in batches, behind the requests and off the event loop. Where that fails (a full
 disk, a locked file) it is tried again with the next batch; what is too much to wait for that is
@@ -24,16 +24,16 @@ from gateway.tasks import cancel_and_wait, spawn
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import Store
 
-#: Records kept in memory for whoever wants to see what is going on.
+#: Records kept in memory, for reports on what is going on.
 RECENT: Final = 200
-#: So many unwritten ones are written at once, and at most so many wait for that.
+#: How many unwritten records are written at once, and how many may wait for that.
 _BATCH: Final = 2000
 MOST_UNWRITTEN: Final = 10_000
-#: Seconds between two looks at what has become too old.
+#: Seconds between two removals of records that have become too old.
 _PRUNE: Final = 3600.0
-#: Seconds that a look into the store waits for what is unwritten; that is in memory anyway.
+#: Seconds that a query of the store waits for unwritten records, which are in memory anyway.
 _PATIENCE: Final = 1.0
-#: Characters of a route, which a client may have made up.
+#: Characters of a route that are kept: a client may have made it up.
 _ROUTE: Final = 200
 _MICRO: Final = 1e6
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Record(NamedTuple):
         return _kept(self)
 
 
-#: The fields of a record: hardly one is ever looked at, so it isn't made for each.
+#: The fields of a record. Few records are ever looked at, so the record itself is made on demand.
 _Fields = tuple[Any, ...]
 
 
@@ -156,14 +156,14 @@ class RequestLog:
         self._interval = write_every
         self._wall = wall
         self._newest: deque[_Fields] = deque(maxlen=RECENT)
-        #: How many there have been since the start.
+        #: How many requests have ended since the start.
         self.added = 0
-        #: How many of them could not be written.
+        #: How many records could not be written.
         self.lost = 0
         self._seq = 0
         self._store: Store | None = None
         self._unwritten: deque[_Fields] = deque()
-        #: What is being written: whether it is in the store yet, nobody knows.
+        #: The records that are being written: they may or may not be in the store yet.
         self._in_flight: deque[_Fields] = deque()
         self._some, self._many = asyncio.Event(), asyncio.Event()
         self._writing = asyncio.Lock()
@@ -213,7 +213,7 @@ class RequestLog:
 
     @property
     def newest(self) -> list[Record]:
-        """The last ones, the newest last."""
+        """The last records, the newest last."""
         return [Record(*fields) for fields in self._newest]
 
     def since(self, added: int) -> list[PastRequest] | None:
@@ -262,13 +262,13 @@ class RequestLog:
 
     @property
     def kept(self) -> dict[str, float | None]:
-        """For how many ``seconds`` they are remembered (None: in memory alone), and how many."""
+        """For how many ``seconds`` records are kept (None: in memory only), and how many."""
         most = RECENT if self._keep is None else self._most
         return {"seconds": self._keep, "requests": most}
 
     @property
     def problem(self) -> str | None:
-        """Why not all of them are kept, if that is so."""
+        """Why not all records are kept, if so."""
         return self._failing
 
     # --- the store -------------------------------------------------------------------------

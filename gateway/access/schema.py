@@ -1,4 +1,4 @@
-"""The tables of the database, and what brings an older file up to date. Only the store reads it."""
+"""The tables of the database, and the migrations of older files. Only the store imports this."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
-#: What brings a file from schema version N to N+1 (``PRAGMA user_version``), oldest first.
-#: An entry that was ever released is never edited: change the schema by adding one.
+#: The statements that bring a file from schema version N to N+1 (``PRAGMA user_version``), oldest
+#: first. An entry is never edited once it was released: change the schema by adding one.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE keys (
@@ -161,5 +161,5 @@ requests = Table(
     Column("completion_tokens", Integer, nullable=False),
     Column("tokens_per_second", Float),
 )
-#: What may change in a key's life.
+#: The columns that may change during a key's life.
 CHANGEABLE = frozenset(keys.c.keys()) - {"id", "hash", "created", "imported"}

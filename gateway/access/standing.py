@@ -1,4 +1,5 @@
-"""Whether what is open is still allowed: chats under way, who waits in a queue, streams of events.
+"""A watch over open requests (chats, waiting requests, event streams) that ends what a key may no
+longer do.
 
 A key is looked at when its request comes. When keys change, or one of them expires, everything
 that is open under a key is looked at again, and ended where that key could not ask for it any
@@ -28,9 +29,9 @@ class Permitted(Protocol):
 
     id: str
     principal: Principal
-    #: What its route needs.
+    #: The right that its route needs.
     scope: Scope
-    #: Whether it goes on to show what its key may see.
+    #: Whether it is a stream of events, which keeps showing what its key may see.
     watches: bool
     model: str | None
     personality: str | None

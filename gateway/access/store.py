@@ -1,4 +1,4 @@
-"""What the gateway keeps: keys, their usage, requests, and the memory of models.
+"""The store: keys, their usage, requests, and the measured memory of models.
 
 The one place that reads and writes the database (SQLite, through SQLAlchemy); nothing but it, its
 ``schema``, :mod:`gateway.access.database` and :mod:`gateway.access.stored_requests` imports
@@ -29,7 +29,7 @@ __all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError"]
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One key as it's kept: everything but the key itself. Times are UTC, and aware."""
+    """One key as it is stored: everything but the key itself. Times are UTC, and aware."""
 
     id: str  # public, like "k_ab12cd34": for logs, lists and `keys revoke`
     name: str
@@ -49,7 +49,7 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class DailyUsage:
-    """What one key used of one model on one day (UTC). Adding it again adds up."""
+    """The usage of one model by one key on one day (UTC). Adding a second one sums them up."""
 
     key_id: str
     model: str

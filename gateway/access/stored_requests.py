@@ -1,4 +1,4 @@
-"""Requests to models in the database, in a transaction of the store's. Only the store calls it."""
+"""Ended requests in the database. Only the store calls this, within its transactions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, delete, or_, select
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import requests
 
-#: As the driver takes it: SQLAlchemy's own way costs three times as much a row.
+#: The statement as the driver takes it: SQLAlchemy's own way costs three times as much per row.
 _INSERT: Final = "INSERT OR REPLACE INTO requests ({}) VALUES ({})".format(  # noqa: S608
     ", ".join(PastRequest._fields), ", ".join("?" * len(PastRequest._fields))
 )

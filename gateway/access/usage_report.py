@@ -16,10 +16,10 @@ if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import DailyUsage
 
 MAX_DAYS: Final = 3660
-#: What usage can be told by.
+#: What usage can be grouped by.
 USAGE_BY: Final = ("key", "model", "day")
 _COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens")
-#: What a spreadsheet would take for the beginning of a formula (OWASP, "CSV Injection").
+#: What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 

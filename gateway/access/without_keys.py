@@ -1,4 +1,5 @@
-"""Who administrates where no keys are asked for (``auth.enabled: false``): this machine's user.
+"""Who is an administrator where no keys are needed (``auth.enabled: false``): the user of this
+machine.
 
 Whoever comes over loopback, that is, and is no web page. A page of any site in the user's browser
 comes over loopback too, so what counts is what no page can send: its browser says whose page it is
@@ -16,7 +17,7 @@ from typing import Final
 from gateway.http.hosts import Hosts, Proxies, address_in, host_in
 from gateway.http.request import RequestHead
 
-#: What proxies and tunnels add: somebody else is behind this connection.
+#: Headers that proxies and tunnels add: such a connection is somebody else's.
 _OF_PROXIES: Final = (
     "Forwarded",
     "X-Forwarded-For",
@@ -27,7 +28,7 @@ _OF_PROXIES: Final = (
     "CF-Connecting-IP",
     "True-Client-IP",
 )
-#: What ``Sec-Fetch-Site`` says of a page of ours, and of an address that the user typed.
+#: The values of ``Sec-Fetch-Site`` for our own page, and for an address that the user typed.
 _OF_THE_USER: Final = ("same-origin", "none")
 
 

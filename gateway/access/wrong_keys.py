@@ -1,4 +1,4 @@
-"""Wrong keys, counted by address: too many of them, and guesses are no longer tried.
+"""Wrong keys, counted by address: after too many of them, no more guesses are checked.
 
 Only guesses suffer. A key that this gateway made is 256 random bits, which nobody guesses, so it
 is looked up and works whoever else sits behind the same address: an attacker in the same house
@@ -23,9 +23,9 @@ from typing import Final
 from gateway.errors import RateLimited
 from gateway.http.networks import network_of
 
-#: Wrong keys a minute that one address may send. A bucket: as many at once, then one in 3 s.
+#: Wrong keys that one address may send per minute. A bucket: as many at once, then one in 3 s.
 ALLOWED: Final = 20
-#: Addresses that are remembered, the latest ones: about a megabyte.
+#: How many addresses are remembered, the latest ones: about a megabyte.
 ADDRESSES: Final = 4096
 
 _MINUTE: Final = 60.0
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 
 
 class TooManyWrongKeys(RateLimited):
-    """429: this address has sent too many wrong keys; whether this one is wrong isn't said."""
+    """429: this address has sent too many wrong keys. It doesn't say whether this key is wrong."""
 
     default_code = "too_many_wrong_keys"
 
 
 class WrongKeys:
-    """How many wrong keys came from which address. The clock is in seconds."""
+    """Counts wrong keys by address. The clock is in seconds."""
 
     def __init__(
         self,

@@ -26,20 +26,20 @@ from gateway.http.half_closed import CONTINUE, ZERO, HalfClosed, look_after
 from gateway.http.head_limits import malformed
 from gateway.http.refusals import BEGINNING, LINGER
 
-#: aiohttp's own: what its parser has found, or given up on, and nobody has taken up yet. It says
-#: that a body which somebody reads will never end (a bad chunk), and where a head begins, which
-#: nothing public does. In an aiohttp without it such a client is told ``limits.body_timeout``
-#: later, by the clock.
+#: A private attribute of aiohttp: the messages that its parser has found, or given up on, and that
+#: nobody has taken yet. It tells that a body which is being read will never end (a bad chunk), and
+#: where a head begins; nothing public does. With an aiohttp that lacks it, such a client gets its
+#: answer from the clock, after ``limits.body_timeout``.
 PARSED = "_messages"
 
 
-#: Heads in one piece that are parsed one by one: half of those that aiohttp lets wait.
+#: Heads in one piece that are parsed one by one: half as many as aiohttp lets wait.
 _ONE_BY_ONE = 16
 _END = b"\r\n\r\n"
 
 
 class _WithoutItsText(logging.Filter):
-    """The reason why a request was refused, without the request's own text."""
+    """The reason why a request was refused, without any text of the request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -52,7 +52,9 @@ _log.addFilter(_WithoutItsText())
 
 
 class _RawAnswer(web.Response):
-    """An answer that is bytes already, where aiohttp has seen no version of HTTP to answer in."""
+    """An answer that is already bytes, for when aiohttp hasn't seen a version of HTTP to
+    answer in.
+    """
 
     def __init__(self, answer: bytes, behind: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class _RawAnswer(web.Response):
 
 
 class AiohttpConnection(web.RequestHandler):
-    """A connection that aiohttp serves. It is given up if it keeps us waiting.
+    """A connection that aiohttp serves. It is closed if its client keeps us waiting.
 
     Its clock runs from the first byte of a request until the middleware has it (:meth:`began`),
     and on until its body is there.
@@ -112,7 +114,7 @@ class AiohttpConnection(web.RequestHandler):
         self._request: web.BaseRequest | None = None  # the one that is being answered
         self._unanswered = 0  # requests, that one among them
         self._version = HttpVersion11  # of the last
-        #: If the client sends no more, but what it has asked for.
+        #: Set when the client has closed its side, but still waits for its answers.
         self._half_closed: HalfClosed | None = None
         #: Bytes since the clock was started.
         self.received = 0
@@ -271,12 +273,12 @@ class AiohttpConnection(web.RequestHandler):
 
     @property
     def body_is_there(self) -> bool:
-        """Whether nothing more is to come of this request."""
+        """Whether all of this request has arrived."""
         return self._body is None or self._body.is_eof()
 
     @property
     def is_reading(self) -> bool:
-        """Whether what the client sends is taken at all, or held back."""
+        """Whether the client's bytes are read, or held back."""
         return self.transport is not None and self.transport.is_reading()
 
     def handle_error(

@@ -13,7 +13,7 @@ from gateway.http.request import RequestHead
 from gateway.http.response import Context
 from gateway.http.tls_state import TlsState
 
-#: What a browser must not do with an answer, and no version of anything.
+#: The headers of every answer: what a browser must not do with it. None names a version.
 EVERY_ANSWER: Final = {
     "Server": "llm-gateway",
     "X-Content-Type-Options": "nosniff",

@@ -16,9 +16,9 @@ from gateway.config.settings import LimitSettings
 
 _log = logging.getLogger(__name__)
 
-#: Seconds of silence that Linux can be told to wait for before it asks for a sign of life.
+#: The longest silence, in seconds, after which Linux can be told to probe a connection.
 _LONGEST = 32767
-#: Closed with this, a connection is reset, and its megabytes of unread answer are not kept.
+#: A connection that is closed with this is reset, and its megabytes of unread answer are dropped.
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -43,9 +43,9 @@ class ClientConnection:
 
     def __init__(self, connections: Counter) -> None:
         self.connections = connections
-        #: Where it comes from; None where that is not counted.
+        #: The network that the connection comes from; None if it isn't counted.
         self.network: bytes | None = None
-        #: Stays here when aiohttp has let go of it.
+        #: The transport, kept even after aiohttp has let go of it.
         self.transport: asyncio.Transport | None = None
         self._refusal: bytes | None = None
 
@@ -107,7 +107,7 @@ class ClientConnection:
 
     @property
     def unwritten(self) -> int:
-        """Bytes of answers that have not left this process."""
+        """The bytes of answers that have not left this process."""
         if self.transport is None:
             return 0
         try:
@@ -117,7 +117,7 @@ class ClientConnection:
 
     @property
     def unread(self) -> int:
-        """Bytes of answers that are not at the client's yet.
+        """The bytes of answers that the client has not received yet.
 
         The kernel's too: it holds megabytes, and tells of room only when a third is free.
         """

@@ -23,7 +23,7 @@ from gateway.http.refusals import Refusals
 #: Bytes of a body that must come in `limits.body_timeout`: half a KiB a second by default.
 PROGRESS: Final = 16 * 1024
 _MINUTE: Final = 60.0
-#: Seconds that the small body of a request is waited for where the clock for bodies isn't.
+#: Seconds within which a small body must arrive before the clock for bodies is started.
 _MOMENT: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class Arriving(Protocol):
 
     @property
     def received(self) -> int:
-        """Bytes since the clock was started."""
+        """The bytes since the clock was started."""
 
     def give_up(self, error: GatewayError | None, /) -> None:
-        """The head did not come in time: answer that with ``error``, if there is one, and close."""
+        """Answer with ``error``, if given, and close: the head did not come in time."""
 
 
 class Uploading(Arriving, Protocol):
@@ -46,11 +46,11 @@ class Uploading(Arriving, Protocol):
 
     @property
     def body_is_there(self) -> bool:
-        """Whether nothing more is to come of this request."""
+        """Whether all of this request has arrived."""
 
     @property
     def is_reading(self) -> bool:
-        """Whether what the client sends is taken at all, or held back."""
+        """Whether the client's bytes are read, or held back."""
 
     def give_up_body(self, error: Exception, /) -> None:
         """Let whoever reads the body fail with ``error``."""
@@ -81,7 +81,7 @@ class Connections:
         self._by_network: Counter[bytes] = Counter()
         self._heads: dict[Arriving, float] = {}  # until when, in the loop's time
         self._bodies: dict[Uploading, float] = {}
-        #: Until when, and how much there was to read the last time somebody looked.
+        #: The deadline of each connection, and how much was unread at the last look.
         self._answers: dict[ClientConnection, tuple[float, int]] = {}
         self._resting: dict[Resting, float] = {}  # in the order of their ends
         self._timer: asyncio.TimerHandle | None = None
@@ -94,22 +94,22 @@ class Connections:
 
     @property
     def count(self) -> int:
-        """How many connections there are, but for those of the control socket."""
+        """The number of connections, without those of the control socket."""
         return self._count
 
     @property
     def unread(self) -> int:
-        """How many have something to read that their client doesn't take."""
+        """The number of connections with unread answers."""
         return len(self._answers)
 
     @property
     def expect_heads(self) -> bool:
-        """Whether some connection is to send, or is sending, the head of a request."""
+        """Whether the head of a request is expected, or arriving, on some connection."""
         return bool(self._heads)
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is none, and nothing is kept of any."""
+        """Whether there is no connection, and no clock of one."""
         clocks = (self._heads, self._bodies, self._answers, self._resting)
         return not (self._count or self._by_network or any(clocks))
 
@@ -267,5 +267,5 @@ class Connections:
             self._start()
 
 
-#: This machine's own programs, and a proxy on it: who is here can do worse.
+#: Programs of this machine, and a proxy on it: they could do worse anyway.
 _LOCAL = frozenset({network_of("127.0.0.1"), network_of("::1")})

@@ -7,15 +7,15 @@ import asyncio
 from gateway.http.fast_json import FastConnection
 from gateway.http.fast_listener import FastListener
 
-#: Seconds for answers that are written, and not at their clients yet, when the gateway ends.
+#: Seconds for answers that are written but not yet received, when the gateway ends.
 _GRACE = 1.0
 
 
 class Entrance:
-    """A factory of the protocols of new connections, which also ends those that there are."""
+    """A factory of the protocols of new connections. It also ends the existing ones."""
 
     def __init__(self, listener: FastListener) -> None:
-        #: What they share.
+        #: What all connections of the port share.
         self.listener = listener
 
     def __call__(self) -> FastConnection:

@@ -33,12 +33,12 @@ from gateway.http.response import (
     lines_of,
 )
 
-#: Bytes. A longer head, or body, is aiohttp's. ``limits.max_head`` is not below.
+#: Bytes. A longer head goes to aiohttp. ``limits.max_head`` is never lower.
 MAX_HEAD = 8000
-#: Bytes of answers that may wait for a client until its connection says that it is full. asyncio
-#: and uvloop have the same, but eight times as much with TLS.
+#: Bytes of answers that may wait for a client before its connection counts as full. asyncio and
+#: uvloop have the same limit, but eight times as much with TLS.
 _MAX_UNSENT = 64 * 1024
-#: Bytes of further requests that wait behind one that is being answered.
+#: Bytes of further requests that may wait behind the one that is being answered.
 _MAX_BEHIND = 64 * 1024
 _END = b"\r\n\r\n"
 _log = logging.getLogger(__name__)
@@ -74,15 +74,15 @@ class FastConnection(asyncio.Protocol):
         self._listener = listener
         self._client = ClientConnection(listener.connections)
         self._buffer = b""  # of a request that isn't whole, or behind one that is answered
-        #: Of a request whose head is here: that, and where in the buffer its body begins and ends.
+        #: The head of a request whose body arrives, and where in the buffer that begins and ends.
         self._expected: tuple[Head, int, int] | None = None
         self._head: Head | None = None  # of the last request
         self._request: FastRequest | None = None  # the one that is answered
         self._started_response: StartedResponse | None = None  # its answer, if that is a stream
         self._answered = False  # it is written
-        #: If the client sends no more, but what it has asked for.
+        #: Set when the client has closed its side, but still waits for its answers.
         self._half_closed: HalfClosed | None = None
-        #: Answers one request after the other. It begins with the first, and waits for the next.
+        #: The task that answers one request after the other. It starts with the first one.
         self._task: asyncio.Task[None] | None = None
         self._wanted: asyncio.Future[None] | None = None
         self._timed = False  # a clock runs for a request that isn't whole
@@ -92,7 +92,7 @@ class FastConnection(asyncio.Protocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Where answers go."""
+        """The transport that answers are written to."""
         return self._transport
 
     # --- transport events ------------------------------------------------------------------
@@ -126,7 +126,7 @@ class FastConnection(asyncio.Protocol):
 
     @property
     def holds_request(self) -> bool:
-        """Whether anything of a request is kept."""
+        """Whether any part of a request is buffered."""
         return (self._request or self._expected or self._started_response) is not None
 
     def data_received(self, data: bytes) -> None:
@@ -251,7 +251,7 @@ class FastConnection(asyncio.Protocol):
 
     @property
     def received(self) -> int:
-        """Bytes of a request that is not yet whole."""
+        """The bytes of a request that is still incomplete."""
         return len(self._buffer)
 
     def give_up(self, error: GatewayError | None) -> None:

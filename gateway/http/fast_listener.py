@@ -17,7 +17,7 @@ from gateway.http.heads import Heads
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.request import Endpoint
 
-#: Bytes. A longer body is aiohttp's.
+#: Bytes. A longer body goes to aiohttp.
 MAX_BODY = 64 * 1024
 
 
@@ -44,8 +44,8 @@ class FastRoutes:
 
 
 class FastListener:
-    """What the connections of one port share. ``make``: what serves a connection that is handed
-    over to aiohttp.
+    """The shared state of the connections of one port. ``make``: makes the protocol of a connection
+    that is handed over to aiohttp.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FastListener:
         )
         self.open: set[Open] = set()
         self.loop = asyncio.get_running_loop()
-        #: What is waited for in the end: that there is no connection any more.
+        #: Done when there is no connection any more: the end waits for it.
         self.emptied: asyncio.Future[None] | None = None
 
     def left(self, connection: Open) -> None:

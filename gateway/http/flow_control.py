@@ -17,10 +17,10 @@ class FlowControl:
     __slots__ = ("_ended", "_room", "full", "when_full")
 
     def __init__(self) -> None:
-        #: Whether the other side is to take something before more is written.
+        #: Whether the other side must read before more is written.
         self.full = False
-        #: Called as soon as it is full: pauses what is written from. That is not told of a
-        #: connection which is full already.
+        #: Called when the connection becomes full, to pause the source. It isn't called for a
+        #: connection that is full already.
         self.when_full: Callable[[], None] | None = None
         self._ended = False
         self._room: asyncio.Future[None] | None = None  # what :meth:`drain` waits for

@@ -24,9 +24,9 @@ from typing import Final
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 ZERO: Final = b"0"
-#: As many as fit before a size with the 16 digits that Go takes.
+#: As many zeros as fit before a chunk size with the 16 digits that Go accepts.
 _ZEROS: Final = 8
-#: Seconds between two looks, and between those that follow.
+#: Seconds before each of the first probes, and before every later one.
 _AGAIN: Final = (0.1, 0.3, 1.0, 3.0)
 _LATER: Final = 10.0
 

@@ -15,16 +15,16 @@ from gateway.http.request import Endpoint, FastRequest
 from gateway.http.response import lines_of
 from gateway.sized_head import size_in
 
-#: What such a head begins with.
+#: How such a head begins.
 POST = b"POST /"
 _MAX_HEADERS = 100
 _MAX_DIGITS = 8
 _LENGTH = re.compile(
     rb"\r\ncontent-length:[ \t]*([0-9]{1,%d})(?=\r\n)" % _MAX_DIGITS, re.IGNORECASE
 )
-#: Heads that are kept.
+#: How many heads are kept.
 _KEPT = 256
-#: Header lines that say more of a request than a small whole one needs.
+#: Headers that a small, complete request doesn't need.
 _ODD = frozenset(
     {
         b"transfer-encoding",
@@ -67,7 +67,8 @@ class Head:
         *,
         keep_alive: bool,
     ) -> None:
-        #: What answers requests with this head. It knows what the application has read in it.
+        #: The endpoint that answers requests with this head. It knows what the application has read
+        #: in it.
         self.endpoint = endpoint
         self.path = path
         self.headers = headers
@@ -108,7 +109,7 @@ class Head:
 
 
 class ParsedHead:
-    """What httptools tells of a head."""
+    """A head as httptools reports it."""
 
     __slots__ = ("count", "headers", "keep_alive", "longest", "names", "plain", "target")
 
@@ -165,7 +166,7 @@ def parse_head(raw: bytes, max_count: int, max_header: int) -> ParsedHead | None
 
 
 class Heads:
-    """A cache of heads that came before, each with what answers it.
+    """A cache of heads that came before, each with its endpoint.
 
     ``find``: what answers a POST with this target and these headers, or None: it is not for here.
     """
@@ -182,7 +183,7 @@ class Heads:
         self._max_header = limits.max_header
         self._max_count = min(_MAX_HEADERS, limits.max_header_count)
         self._max_body = max_body
-        #: By their bytes, without the body's length.
+        #: Heads by their bytes, without the body's length.
         self._kept: BoundedCache[bytes, Head] = BoundedCache(_KEPT)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from gateway.http.tls_state import HSTS
 from gateway.names import is_local, is_public, parse_name
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
-#: Answers that are kept: of names and addresses alike.
+#: How many verdicts are cached, of names and of addresses.
 _KEPT = 1024
 
 
@@ -32,11 +32,11 @@ class Misdirected(BadRequest):
 
 
 class Hosts:
-    """The Host headers that are answered."""
+    """Decides which Host headers are answered."""
 
     def __init__(self, settings: Settings) -> None:
         names = settings.allowed_hosts
-        #: Any name of the public DNS is refused, but for those in `allowed_hosts`.
+        #: Whether names of the public DNS are refused, except those in `allowed_hosts`.
         self._local = settings.others_reach is None and not settings.trusted_proxies
         self._any = names is not None and "*" in names
         if names is None:
@@ -74,13 +74,13 @@ class Hosts:
 
 
 class Proxies:
-    """The proxies (``trusted_proxies``) that are believed about where a client is, and how it
-    came.
+    """The proxies (``trusted_proxies``) that are believed about the client's address and its use of
+    TLS.
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
         self._networks = [ipaddress.ip_network(text) for text in trusted]
-        #: False: nobody's, so there is nothing to ask here.
+        #: Whether any proxy is trusted.
         self.any = bool(self._networks)
         self.trusts: Callable[[str | None], bool] = functools.lru_cache(_KEPT)(self._trusts)
 

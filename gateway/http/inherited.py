@@ -14,15 +14,15 @@ from typing import Final
 
 from gateway.config.settings import Settings
 
-#: The first descriptor that is handed over (SD_LISTEN_FDS_START).
+#: The first inherited descriptor (SD_LISTEN_FDS_START).
 _FIRST: Final = 3
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-#: The name of a socket that was given none, as sd_listen_fds_with_names(3) has it.
+#: The name of an unnamed socket, by sd_listen_fds_with_names(3).
 _UNNAMED: Final = "unknown"
 
 
 class UnusableSocket(Exception):
-    """A socket that was handed over can't be listened on; the message says which and why."""
+    """An inherited socket can't be listened on; the message says which one, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Inherited:
 
     @property
     def main(self) -> tuple[socket.socket, ...]:
-        """The sockets of the main port, whichever of the two protocols it speaks."""
+        """The sockets of the main port, with or without TLS."""
         return self.http + self.https
 
     @property

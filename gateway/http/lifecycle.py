@@ -16,16 +16,16 @@ class Lifecycle:
         self.stopping = asyncio.Event()
         #: Whether new connections wait for the next gateway, at sockets that outlive this one.
         self.hands_over = False
-        #: Where clients on this machine reach it, like ``http://127.0.0.1:8080``.
+        #: The URLs for clients on this machine, like ``http://127.0.0.1:8080``.
         self.urls: Sequence[str] = ()
-        #: Where plain HTTP is led to https.
+        #: The URLs where plain HTTP is redirected to https.
         self.redirect_urls: Sequence[str] = ()
         self._active = 0  # requests, but for streams that never end by themselves (/status)
         self._quiet: asyncio.Event | None = None  # where somebody waits for it
 
     @property
     def finishes(self) -> bool:
-        """Whether each connection is to end with the request that is being answered on it."""
+        """Whether each connection ends after the request that is being answered on it."""
         return self.hands_over and self.stopping.is_set()
 
     def enter(self) -> None:

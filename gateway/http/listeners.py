@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Connections that may wait at an inherited socket: asyncio sets it anew, and the kernel takes no
-#: more than it allows (net.core.somaxconn, 4096 by default).
+#: The backlog of an inherited socket: asyncio sets it anew, and the kernel caps it
+#: (net.core.somaxconn, 4096 by default).
 _WAITING: Final = 4096
 
 
 class CannotListen(Exception):
-    """The address is taken, not ours, or not allowed; the message says which and why."""
+    """An address is taken, not ours, or not allowed; the message says which one, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site: what aiohttp serves, and what the fast JSON protocol does.
+    """What the listeners serve: one part by aiohttp, one by the fast JSON protocol.
 
     ``redirect`` makes what answers plain HTTP, given the port of https.
     """
@@ -77,9 +77,9 @@ class Listeners:
         self._inherited = inherited
         self._control_socket = control_socket
         self._site = site
-        #: What is known of its certificate.
+        #: The state of TLS, with the certificate in use.
         self.tls = site.tls
-        #: Those of both ports together.
+        #: The connections of both ports.
         self.connections = Connections(settings.limits, site.proxies.trusts, site.refusals)
         self._runner = self._make_runner(site.app, site.routes)
         self._redirect_runner: web.AppRunner | None = None
@@ -87,16 +87,16 @@ class Listeners:
         self._tls_port: TlsPort | None = None
         self._certificate: CertificateReloader | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        #: The certificate that keeps itself, with its ``status``; None without ``tls.acme``.
+        #: The certificate that renews itself, with its ``status``; None without ``tls.acme``.
         self.acme: AcmeCertificate | None = None
-        #: Where clients reach it, like ``http://127.0.0.1:8080``.
+        #: The URLs for clients, like ``http://127.0.0.1:8080``.
         self.urls: list[str] = []
-        #: Where plain HTTP is led to https.
+        #: The URLs where plain HTTP is redirected to https.
         self.redirect_urls: list[str] = []
 
     @property
     def fast_json(self) -> FastListener:
-        """The fast JSON protocol of the main port; to be asked for while it listens."""
+        """The fast JSON protocol of the main port. Only valid while the port listens."""
         return self._runner.entrance.listener
 
     async def names(self) -> list[str]:

@@ -15,7 +15,7 @@ _MUCH: Final = 64 * 1024
 
 
 class HttpsOnly(BadRequest):
-    """400: what came is no TLS, and looks like HTTP."""
+    """400: plain HTTP arrived on a port that speaks TLS."""
 
     default_code = "https_only"
 

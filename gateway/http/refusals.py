@@ -22,23 +22,23 @@ from gateway.http.cors import Cors
 from gateway.http.request import new_id
 from gateway.logs import log_request
 
-#: Seconds in which a client may still send when it has its answer. Closed at once, its connection
-#: would be reset by what comes, and the answer lost with it (RFC 9112, 9.6).
+#: Seconds for which a client may go on sending after its answer. If its connection were closed at
+#: once, what still arrives would reset it, and the answer would be lost (RFC 9112, 9.6).
 LINGER: Final = 1.0
-#: Bytes of a request that are looked at here: its first line, and some headers.
+#: Bytes of a request that are examined here: its first line, and some headers.
 BEGINNING: Final = 4096
-#: Method and path, without the query: that may hold a key.
+#: Method and path, without the query, which may hold a key.
 _FIRST_LINE = re.compile(
     rb"[\r\n]*([A-Za-z-]{1,20}) (?:https?://[^/?# \r\n]*)?(/[^?# \r\n]{0,200})?", re.IGNORECASE
 )
-#: How a client begins that speaks TLS (RFC 8446, 5.1): a record of its handshake.
+#: How a TLS client begins (RFC 8446, 5.1): with a handshake record.
 _TLS_HANDSHAKE = b"\x16\x03"
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.IGNORECASE)
 
 
 class Refusals:
-    """A maker of refusals. ``error_body``: what an error looks like to the clients of a path, as
-    JSON.
+    """Makes the answers to refused requests. ``error_body``: an error as JSON, for clients of a
+    path.
     """
 
     def __init__(self, cors: Cors, error_body: Callable[[str, GatewayError], object]) -> None:

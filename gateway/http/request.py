@@ -1,4 +1,4 @@
-"""A request, whoever has parsed it: aiohttp, or the fast JSON protocol.
+"""The interface of a request, whichever protocol parsed it: aiohttp, or fast JSON.
 
 Handlers that both protocols serve ask for a :class:`Request`. Those of routes that only aiohttp
 serves (forms, administration) ask for ``web.Request``, which is a :class:`RequestHead`, too.
@@ -17,9 +17,10 @@ from multidict import CIMultiDict, MultiDict, MultiDictProxy, MultiMapping
 
 from gateway.http.response import Answer, BufferedResponse, Context, StartedResponse
 
-#: How the ids of requests begin, which their answers (``X-Request-Id``) and the log carry.
+#: The beginning of request ids, which answers (``X-Request-Id``) and the log carry.
 _PREFIX = f"req_{secrets.token_hex(4)}"
-#: Behind the first digit of each, in hexadecimal, are eight: at a fifth of what formatting costs.
+#: Numbers with nine hexadecimal digits, of which the last eight are used: cutting off the first
+#: costs a fifth of padding by a format.
 _numbers = itertools.count(0x1_0000_0001)
 
 
@@ -56,7 +57,7 @@ class RequestHead(Protocol):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """Where its answer goes; None: its client has gone."""
+        """The transport of its answer; None if its client has gone."""
 
     @property
     def can_read_body(self) -> bool:
@@ -76,7 +77,7 @@ class Request(RequestHead, Protocol):
 
 
 class KeptHead(Protocol):
-    """A head that is kept: see :class:`gateway.http.heads.Head`."""
+    """A cached head: see :class:`gateway.http.heads.Head`."""
 
     @property
     def path(self) -> str:
@@ -101,7 +102,7 @@ class Carrier(Protocol):
 
 
 class FastRequest:
-    """A POST over HTTP/1.1 that came whole, and that the fast JSON protocol serves."""
+    """A complete POST over HTTP/1.1, served by the fast JSON protocol."""
 
     __slots__ = ("_body", "_carrier", "context", "head", "remote", "secure")
 
@@ -117,17 +118,17 @@ class FastRequest:
         self._carrier = carrier
         self.remote = remote
         self.secure = secure
-        #: Set by the application as soon as it has one.
+        #: The request's context, set by the application.
         self.context: Context | None = None
 
     @property
     def path(self) -> str:
-        """Its target, which has no query."""
+        """The target, which has no query."""
         return self.head.path
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """Its headers."""
+        """The header fields."""
         return self.head.headers
 
     @property

@@ -24,7 +24,7 @@ HeaderList = tuple[tuple[str, str], ...]
 
 
 class Context(Protocol):
-    """What the application knows of a request while it is answered."""
+    """The application's context of a request."""
 
     def answer_headers(self) -> Collection[tuple[str, str]]:
         """Return the header fields of its answer that say what became of this very request."""
@@ -32,7 +32,7 @@ class Context(Protocol):
 
 @dataclass(slots=True)
 class BufferedResponse:
-    """A complete answer, not sent yet. ``closes``: the connection ends behind it."""
+    """A complete answer, not sent yet. ``closes``: the connection ends after it."""
 
     status: int
     headers: HeaderList
@@ -56,7 +56,7 @@ class StartedResponse:
         self.transport = transport
         self.flow = flow
         self.chunked = chunked
-        #: Whether all of it is written.
+        #: Whether the whole answer is written.
         self.finished = False
 
     def write(self, data: bytes) -> None:
@@ -65,7 +65,7 @@ class StartedResponse:
 
     @property
     def takes_more(self) -> bool:
-        """Whether the client is here, and has taken all that was written for it."""
+        """Whether the client is connected, and has taken all that was written."""
         transport = self.transport
         return not (transport.is_closing() or self.flow.full or transport.get_write_buffer_size())
 
@@ -87,7 +87,7 @@ class StartedResponse:
         self.transport.close()
 
 
-#: What a handler makes of a request. The last one only where aiohttp serves it.
+#: What a handler returns; the last of them only on routes that aiohttp serves.
 Answer = BufferedResponse | StartedResponse | web.StreamResponse
 
 #: Sends the head of a streamed answer: status, headers, and the body's length if it is known.

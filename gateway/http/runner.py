@@ -44,7 +44,7 @@ class Runner(web.AppRunner):
 
     @property
     def entrance(self) -> Entrance:
-        """What makes the protocol of each new connection; there is none before ``setup()``."""
+        """The factory of connections' protocols; there is none before ``setup()``."""
         assert self._entrance is not None
         return self._entrance
 

@@ -24,13 +24,13 @@ from gateway.tasks import cancel_and_wait, spawn
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 128
-#: Connections taken in one go, so that a flood of them does not hold up everything else.
+#: Connections accepted in one go, so that a flood of them doesn't hold up everything else.
 _AT_ONCE = 64
-#: Of those that are refused, so many at once are told why; for the others it is not worth TLS.
+#: How many refused connections at once are told why; for the others a TLS handshake isn't worth it.
 _TOLD_WHY = 16
-#: Seconds for a handshake that begins late.
+#: The least number of seconds for a handshake, even one that begins late.
 _AT_LEAST = 0.1
-#: Seconds without accepting when there are no file descriptors or no memory for it (as asyncio).
+#: Seconds without accepting when file descriptors or memory run out (as in asyncio).
 _BREATHER = 1.0
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -85,12 +85,12 @@ class TlsPort:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens: host and port."""
+        """The addresses it listens on, as host and port."""
         return [listening.getsockname()[:2] for listening in self._sockets]
 
     @property
     def handshakes(self) -> int:
-        """How many are under way."""
+        """The number of handshakes under way."""
         return len(self._handshakes)
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # who serves plain HTTP never needs them
     from gateway.tls import CertificateInfo, CertificateReloader
     from gateway.tls.acme import AcmeCertificate
 
-#: A year, this host only: what else the domain serves is not ours to decide (RFC 6797, 6.1).
+#: A year, for this host only: we must not decide for the rest of the domain (RFC 6797, 6.1).
 HSTS = "max-age=31536000"
 
 
@@ -20,13 +20,14 @@ HSTS = "max-age=31536000"
 class TlsState:
     """The state of TLS, kept up to date by the listeners."""
 
-    #: The Strict-Transport-Security of answers over TLS; None: they carry none.
+    #: The Strict-Transport-Security header of answers over TLS; None: no such header.
     hsts: str | None = None
-    #: The names and addresses in the certificate in use; none until it has been read.
+    #: The names and addresses of the certificate in use; empty until it has been read.
     names: frozenset[str] = frozenset()
     #: ACME's http-01: token -> key authorization.
     acme_tokens: dict[str, str] = field(default_factory=dict)
-    #: The certificate in use, what serves it and, with ``tls.acme``, what gets it.
+    #: The certificate in use, the object that serves it and, with ``tls.acme``, the one that renews
+    #: it.
     certificate: CertificateInfo | None = None
     reloader: CertificateReloader | None = None
     acme: AcmeCertificate | None = None
