@@ -12,9 +12,9 @@ from typing import Final, Literal, Protocol
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
 from gateway.conversations.files import CacheFiles
-from gateway.conversations.line import Lendable
 from gateway.conversations.shelf import Counts, Shelf
 from gateway.conversations.slot import Slot
+from gateway.conversations.slot_queue import Lendable
 from gateway.conversations.slots import ConversationSlots
 from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError

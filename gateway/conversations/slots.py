@@ -18,11 +18,11 @@ from gateway.backends.backend import Backend
 from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
-from gateway.conversations.line import Lendable, Line
 from gateway.conversations.place import Placing
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, Slot
 from gateway.conversations.slot_action import act, number
+from gateway.conversations.slot_queue import Lendable, SlotQueue
 from gateway.tasks import spawn
 from gateway.upstream import Upstream, UpstreamError
 
@@ -45,7 +45,7 @@ class ConversationSlots:
         self.fingerprint = fingerprint
         self._shelf = shelf
         self._slots = [Slot(number) for number in range(backend.spec.parallel)]
-        self._line = Line(
+        self._queue = SlotQueue(
             self._slots,
             saved=self._saved,
             seconds=lambda characters: self._seconds(characters // CHARACTERS),
@@ -68,13 +68,13 @@ class ConversationSlots:
     ) -> tuple[Slot, int | None]:
         """Have a slot for a request with ``chain``, and in it as much as is known of that.
 
-        It may have to wait, see :class:`gateway.conversations.line.Line`; ``only``: for this slot;
-        ``count``: so many are taken, and what it does to the others isn't known.
+        It may have to wait, see :class:`gateway.conversations.slot_queue.SlotQueue`; ``only``: for
+        this slot; ``count``: so many are taken, and what it does to the others isn't known.
         Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
         knows). Give it back with :meth:`done`. It is free again if this is cancelled.
         """
         only = None if only is None else only % len(self._slots)  # as llama-server does
-        given = await self._line.slot(chain, lease, only, count)
+        given = await self._queue.slot(chain, lease, only, count)
         slot, slot.others = given.slot, given.others
         try:
             for other in slot.others:
@@ -87,10 +87,10 @@ class ConversationSlots:
     async def _make_ready(self, slot: Slot, chain: Chain, placing: Placing) -> int | None:
         """Save and restore what has to be; return how many tokens are in it then, if known."""
         loses = slot.tokens * placing.loses // max(1, slot.chain.size())
-        follows = self._line.wanted(slot.chain)  # in another slot, if it is saved
+        follows = self._queue.wanted(slot.chain)  # in another slot, if it is saved
         if slot.unsaved and (follows or loses >= self._shelf.min_tokens):
             await self._save(slot, self.backend.pool, in_danger=True, taken=True)
-            self._line.look_again()
+            self._queue.look_again()
         if placing.restore:
             name = f"restore slot {slot.number} of {self.backend.spec.name}"
             restoring = spawn(self._restore_for(slot, chain), name=name)
@@ -126,7 +126,7 @@ class ConversationSlots:
         others, slot.others = slot.others, ()
         for other in others:
             other.forget()
-        self._line.free(slot, *others)
+        self._queue.free(slot, *others)
         if slot.unsaved and not slot.busy and self.current:
             loop = asyncio.get_running_loop()
             slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
@@ -185,7 +185,7 @@ class ConversationSlots:
         except BaseException:
             self._free(slot)
             raise
-        self._line.look_again()
+        self._queue.look_again()
         return slot
 
     def stray_done(self, slot: Slot) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.backends.backend import Backend
-from gateway.conversations.line import Lendable
 from gateway.conversations.slot import Slot
+from gateway.conversations.slot_queue import Lendable
 from gateway.conversations.slots import ConversationSlots
 from gateway.errors import GatewayError
 

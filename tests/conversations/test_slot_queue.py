@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 
 from gateway.conversations.chain import Chain
-from gateway.conversations.line import Given, Line
 from gateway.conversations.slot import Slot
+from gateway.conversations.slot_queue import Given, SlotQueue
 from gateway.tasks import cancel_and_wait, spawn
 from tests.conversations.test_place import chain
 
@@ -46,10 +46,10 @@ class Bench:
             self.asked.append(characters)
             return seconds
 
-        self.line = Line(self.slots, saved=saved, seconds=patience, least=LEAST)
+        self.queue = SlotQueue(self.slots, saved=saved, seconds=patience, least=LEAST)
 
     async def take(self, text: str, lease: Lease | None = None) -> int:
-        return (await self.line.slot(chain(text), lease or Lease())).slot.number
+        return (await self.queue.slot(chain(text), lease or Lease())).slot.number
 
     def ask(self, text: str, lease: Lease | None = None) -> asyncio.Task[int]:
         return spawn(self.take(text, lease), name=text)
@@ -57,7 +57,7 @@ class Bench:
     def end(self, number: int) -> None:
         slot = self.slots[number]
         slot.hold(slot.coming, "")
-        self.line.free(slot)
+        self.queue.free(slot)
 
 
 async def turn() -> None:
@@ -115,7 +115,7 @@ async def test_what_is_saved_meanwhile_ends_the_wait() -> None:
     following = bench.ask("abcd")
     await turn()
     saved[0] = 3
-    bench.line.look_again()
+    bench.queue.look_again()
     assert await following == 1
 
 
@@ -196,14 +196,14 @@ async def test_who_hangs_up_while_waiting_leaves_nothing_behind(given: bool) -> 
         bench.end(0)
     assert await behind == 0
     bench.end(0)
-    assert len(bench.line) == 0
+    assert len(bench.queue) == 0
     assert not any(slot.busy for slot in bench.slots)
 
 
 async def test_who_names_its_slot_waits_for_that_one() -> None:
     bench = Bench(2)
     assert await bench.take("q") == 0
-    naming = spawn(bench.line.slot(chain("r"), Lease(), only=0), name="names its slot")
+    naming = spawn(bench.queue.slot(chain("r"), Lease(), only=0), name="names its slot")
     await turn()
     assert not naming.done()
     bench.end(0)
@@ -213,7 +213,7 @@ async def test_who_names_its_slot_waits_for_that_one() -> None:
 async def test_who_needs_several_slots_has_them_at_once_and_is_not_overtaken() -> None:
     bench = Bench(3)
     assert [await bench.take("q"), await bench.take("r")] == [0, 1]
-    two = spawn(bench.line.slot(chain("s"), Lease(), count=2), name="needs two")
+    two = spawn(bench.queue.slot(chain("s"), Lease(), count=2), name="needs two")
     await turn()
     behind = bench.ask("t")
     await turn()
@@ -223,14 +223,14 @@ async def test_who_needs_several_slots_has_them_at_once_and_is_not_overtaken() -
     assert {given.slot.number, *(other.number for other in given.others)} == {1, 2}
     bench.end(0)
     assert await behind == 0
-    bench.line.free(given.slot, *given.others)
+    bench.queue.free(given.slot, *given.others)
     assert [slot.busy for slot in bench.slots] == [True, False, False]
 
 
 async def test_nobody_is_held_up_by_who_needed_several_slots_and_has_gone() -> None:
     bench = Bench(2)
     assert await bench.take("q") == 0
-    two = spawn(bench.line.slot(chain("s"), Lease(), count=2), name="needs two")
+    two = spawn(bench.queue.slot(chain("s"), Lease(), count=2), name="needs two")
     await turn()
     behind = bench.ask("t")
     await turn()
@@ -240,7 +240,7 @@ async def test_nobody_is_held_up_by_who_needed_several_slots_and_has_gone() -> N
 
 async def test_who_needs_more_slots_than_there_are_has_all() -> None:
     bench = Bench(2)
-    given = await bench.line.slot(chain("s"), Lease(), count=9)
+    given = await bench.queue.slot(chain("s"), Lease(), count=9)
     assert len(given.others) == 1
     assert all(slot.busy for slot in bench.slots)
 
@@ -256,7 +256,7 @@ async def test_whatever_comes_and_goes_everybody_is_served(seed: int) -> None:
     async def request(name: str) -> None:
         text = chosen.choice(("abc", "abd", "xyz", "q")) + chosen.choice(("", "m", "n")) * 2
         count = chosen.choice((1, 1, 1, 2, 3))
-        given: Given[Slot] = await bench.line.slot(chain(text), Lease(), count=count)
+        given: Given[Slot] = await bench.queue.slot(chain(text), Lease(), count=count)
         numbers = [given.slot.number, *(other.number for other in given.others)]
         assert len(numbers) == min(count, len(bench.slots))
         assert not set(numbers) & set(at_work)
@@ -283,5 +283,5 @@ async def test_whatever_comes_and_goes_everybody_is_served(seed: int) -> None:
             with suppress(asyncio.CancelledError):
                 await task
     assert len(served) >= 60 - gone
-    assert len(bench.line) == 0
+    assert len(bench.queue) == 0
     assert not any(slot.busy for slot in bench.slots)

@@ -19,8 +19,8 @@ from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.place import Placing, SlotView, place, spared_by_waiting
 
 
-class LineSlot(Protocol):
-    """A slot that requests stand in line for. ``busy``: it has been given to one."""
+class QueuedSlot(Protocol):
+    """A slot that requests queue for. ``busy``: it has been given to one."""
 
     busy: bool
 
@@ -41,7 +41,7 @@ class Lendable(Protocol):
         """Let nobody else have it any more; harmless if nobody may."""
 
 
-SlotT = TypeVar("SlotT", bound=LineSlot)
+SlotT = TypeVar("SlotT", bound=QueuedSlot)
 
 
 class Given(NamedTuple, Generic[SlotT]):
@@ -52,7 +52,7 @@ class Given(NamedTuple, Generic[SlotT]):
     others: tuple[SlotT, ...] = ()
 
 
-class _Waiting(Generic[SlotT]):
+class _SlotWaiter(Generic[SlotT]):
     """A request that waits for ``count`` slots. ``only``: the one slot that it may have."""
 
     def __init__(self, chain: Chain, lease: Lendable, only: int | None, count: int) -> None:
@@ -62,8 +62,8 @@ class _Waiting(Generic[SlotT]):
         self.patient = count == 1
 
 
-class Line(Generic[SlotT]):
-    """The one before the slots of one process.
+class SlotQueue(Generic[SlotT]):
+    """A queue before the slots of one process.
 
     ``saved`` returns how many links of a chain can be read back, ``seconds`` how long it takes to
     compute so many characters; for less than ``least`` characters nobody waits.
@@ -81,7 +81,7 @@ class Line(Generic[SlotT]):
         self._saved = saved
         self._seconds = seconds
         self._least = least
-        self._waiting: list[_Waiting[SlotT]] = []
+        self._waiting: list[_SlotWaiter[SlotT]] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -94,7 +94,7 @@ class Line(Generic[SlotT]):
         ``only``: it may have no other slot than this. ``count``: it needs so many, as far as there
         are that many. Who is cancelled leaves nothing behind.
         """
-        waiting = _Waiting[SlotT](chain, lease, only, min(count, len(self._slots)))
+        waiting = _SlotWaiter[SlotT](chain, lease, only, min(count, len(self._slots)))
         held_up = any(before.count > 1 for before in self._waiting)
         if not held_up and (given := self._choose(waiting)) is not None:
             return given
@@ -136,7 +136,7 @@ class Line(Generic[SlotT]):
             for waiting in self._waiting
         )
 
-    def _choose(self, waiting: _Waiting[SlotT]) -> Given[SlotT] | None:
+    def _choose(self, waiting: _SlotWaiter[SlotT]) -> Given[SlotT] | None:
         """Return the slot that it gets now, taken; ``None``: it waits."""
         chain, only = waiting.chain, waiting.only
         now = time.monotonic()
@@ -167,19 +167,19 @@ class Line(Generic[SlotT]):
             other.take(NO_CHAIN)
         return Given(slot, placing, others)
 
-    def _wait(self, waiting: _Waiting[SlotT], spared: int) -> None:
+    def _wait(self, waiting: _SlotWaiter[SlotT], spared: int) -> None:
         """Wait, though a slot is free."""
         if waiting.timer is None:
             loop = asyncio.get_running_loop()
             waiting.timer = loop.call_later(self._seconds(spared), self._lose_patience, waiting)
         waiting.lease.lend()
 
-    def _lose_patience(self, waiting: _Waiting[SlotT]) -> None:
+    def _lose_patience(self, waiting: _SlotWaiter[SlotT]) -> None:
         waiting.patient = False
         waiting.lease.reclaim()
         self.look_again()
 
-    def _settle_down(self, waiting: _Waiting[SlotT]) -> None:
+    def _settle_down(self, waiting: _SlotWaiter[SlotT]) -> None:
         waiting.lease.reclaim()
         if waiting.timer is not None:
             waiting.timer.cancel()
