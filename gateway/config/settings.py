@@ -144,7 +144,7 @@ class AccountingSettings:
 class CacheSettings:
     """Conversations that are saved. ``dir``: without one, in the data folder. Seconds, bytes."""
 
-    enabled: bool = True
+    enabled: bool = False
     dir: Path | None = None
     max_size: int | Literal["auto"] = "auto"
     max_age: float = 30 * 86_400.0
