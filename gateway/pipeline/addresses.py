@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from gateway.errors import MethodNotAllowed, NotFound
 
-#: Characters of a path that are shown, and looked for among the routes.
+#: Characters of a path that are shown, and that are compared with the routes.
 _SHOWN, _LONGEST = 200, 100
 #: How alike two paths are that differ by a typing error: two letters of ten at most.
 _ALIKE = 0.8
 _BASE_URL = "the base URL of OpenAI's clients is the address of this server and /v1"
 _ANTHROPIC = "the base URL of Anthropic's clients is the address of this server, without /v1"
-#: Routes of APIs that are not spoken here: the beginning of a path, whose it is.
+#: Routes of APIs that the gateway doesn't speak: the beginning of a path, and whose API it is.
 _FOREIGN = re.compile(
     r"/api/(?:chat|generate|tags|show|ps|pull|push|create|copy|delete|embed|embeddings|version|me)"
 )
@@ -36,7 +36,8 @@ class Addresses:
 
     def __init__(self) -> None:
         self._known: list[_KnownPaths] = []
-        #: How routes begin: cut off, such a part would leave another route than was meant.
+        #: The beginnings of routes: if such a part were cut off, another route than the one meant
+        #: would be left.
         self._beginnings: set[str] = set()
         self._page = False
 

@@ -21,15 +21,15 @@ from gateway.tasks import cancel_and_wait, spawn
 
 #: nginx must not keep events back.
 _HEADERS = {"X-Accel-Buffering": "no"}
-#: Of ``limits.heartbeat``, so that there is a little to spare.
+#: The share of ``limits.heartbeat`` after which a ping is sent, so that there is a little to spare.
 _PING = 0.9
 #: Seconds between events that differ in numbers only.
 PAUSE = 5.0
-#: Seconds between two turns if nothing changes, and, for each who looks, if something does: an
-#: event costs its viewer 20 us, so that turns take a twentieth of the loop's time at most.
+#: Seconds between two turns if nothing changes, and, for each viewer, if something does. An event
+#: costs 20 us a viewer, so turns take at most a twentieth of the loop's time.
 _IDLE = 1.0
 _SHARE = 400e-6
-#: Seconds for a client to take the event that says why there are no more.
+#: Seconds within which a client must take the event that says why there are no more.
 _LAST_WORD = 1.0
 
 _T = TypeVar("_T")

@@ -28,13 +28,13 @@ from gateway.proxy.routes import TABLE, ModelIn
 from gateway.proxy.sse import Usage
 from gateway.proxy.untold import SMALL, aside, prompt_of
 
-#: How many answers may wait until what they took is counted.
+#: How many answers may wait for their tokens to be counted.
 _WAITING: Final = 32
-#: Bytes of a body to a token, where not even that can be done.
+#: Bytes of a body per token, for an estimate when nothing can be counted.
 _BYTES: Final = 4
-#: Paths at llama-server for which no model reads anything.
+#: Paths of llama-server for which no model reads anything.
 _SPLITTING: Final = frozenset(route.target for route in TABLE if route.unqueued)
-#: Paths at llama-server whose answers are written by a model.
+#: Paths of llama-server whose answers a model writes.
 _WRITING: Final = frozenset(
     route.target for route in TABLE if route.streams or route.model is ModelIn.FORM
 )

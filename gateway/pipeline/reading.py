@@ -20,7 +20,8 @@ from gateway.proxy.coding import DECODERS, Damaged
 from gateway.proxy.targets import check_query_model
 from gateway.workers import SMALL, WORKERS
 
-#: What JSON may come as: what curl and others say of any body, and what pages may send unasked.
+#: Content types that may hold JSON: what curl and others claim of any body, and what pages may send
+#: without a preflight.
 _PERHAPS_JSON = frozenset(
     {
         "application/json",
@@ -32,9 +33,9 @@ _PERHAPS_JSON = frozenset(
 )
 #: Bytes of a body for a route of the gateway's own.
 _OWN_BODY = SMALL
-#: And values in it.
+#: Values in such a body.
 _OWN_VALUES = 20_000
-#: How often a body is in memory at once: as it came, and as it is sent on.
+#: How many copies of a body are in memory at once: as it came, and as it is sent on.
 _TIMES = 2
 _ASKED = web.RequestKey("asked", bool)
 

@@ -1,4 +1,4 @@
-"""What becomes known of one request while it is answered."""
+"""The context of one request: what becomes known about it while it is answered."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class RequestContext:
         self.id = new_id()
         self.named = named
         self.principal: Principal = NOBODY
-        #: What its route needs.
+        #: The right that its route needs.
         self.scope = Scope.PUBLIC
-        #: Whether it goes on to show what its key may see.
+        #: Whether it is a stream of events, which keeps showing what its key may see.
         self.watches = False
-        #: The model it went to, for the answer's header and the log, and its personality.
+        #: The model that answers it, for the answer's header and the log, and its personality.
         self.model: str | None = None
         self.personality: str | None = None
-        #: Only of a key with limits: what the answer says of them.
+        #: The admission by a key with limits, for the answer's headers; None for other keys.
         self.grant: LimitGrant | None = None
-        #: Only of a large body: its room in memory, until the request is answered.
+        #: The room in memory of a large body, until the request is answered; None for small ones.
         self.place: BodyPlace | None = None
 
     def tell(self, error: GatewayError) -> GatewayError:
@@ -77,8 +77,8 @@ def _header_text(text: str) -> str:
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~")
 
 
-#: That of a request that aiohttp serves; one of the fast protocol carries its own.
+#: Where a request that aiohttp serves keeps its context; one of the fast protocol has an attribute.
 CONTEXT = web.RequestKey("context", RequestContext)
 
-#: Answers requests of both protocols.
+#: A handler of requests of both protocols.
 CommonHandler = Callable[[Request, RequestContext], Awaitable[Answer]]

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     @property
     def is_counted(self) -> bool:
-        """Return whether its requests count for the limits of their keys."""
+        """Whether its requests count towards the limits of their keys."""
         return self.scope in OF_ANY_KEY - OF_NOBODY if self.counts is None else self.counts
 
 

@@ -29,7 +29,7 @@ from gateway.proxy.template import Templates
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations
 
-#: Messages that are remembered of conversations with models that several servers have.
+#: How many messages are remembered, of conversations with models on several servers.
 _CHAINED: Final = 8192
 
 
@@ -96,18 +96,18 @@ class Services:
         self.proxies = proxies
         self.scheduler = scheduler
         self.tls = tls
-        #: What saves them, where that is wanted.
+        #: The saved conversations; None if saving is off.
         self.conversations = conversations
         self.templates = Templates()
         self.limits = settings.limits
         self.bounds = Bounds(settings.limits.request)
         self.endings = Endings(settings.limits.request.time)
         self.standing = Standing(gate, self.endings)
-        #: How addresses of media in a body may begin.
+        #: The allowed beginnings of media addresses in a body.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY
-        #: What becomes of the JSON bodies of a route, by its path.
+        #: The rules for the JSON bodies of a route, by its path.
         self.rules: dict[str, Rules] = {}
-        #: For what is large of bodies; the largest of them always has some.
+        #: The memory for large bodies. The largest allowed one always fits.
         self.body_memory = BodyMemory(
             max(settings.limits.body_memory, 2 * settings.limits.max_body)
         )

@@ -1,8 +1,8 @@
-"""What stands around every handler, whichever protocol a request came by.
+"""The pipeline around every handler, for requests of both protocols.
 
-A request goes through the steps of its protocol in their order, then to its handler; whatever is
-raised on the way becomes an answer in the shape of the API that its client speaks. One function
-and two tuples: a middleware for each would cost on every request.
+A request goes through the steps of its protocol in their order, then to its handler. Whatever is
+raised on the way becomes an answer in the shape of the API that its client speaks. All of it is one
+function and two tuples, because a middleware for each step would cost time on every request.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _log = logging.getLogger(__name__)
 
 
 class Route(abc.ABC):
-    """A handler, what it asks of its caller, and the steps that stand before it."""
+    """A handler with the right that it needs, and the steps before it."""
 
     __slots__ = ("handle", "scope", "steps")
 
-    #: Answers a request that has gone through the steps.
+    #: The handler, called with a request that has passed the steps.
     handle: Callable[[Any, RequestContext], Awaitable[Answer]]
 
     def __init__(self, row: Row, steps: tuple[Step, ...]) -> None:
-        """``steps``: all of its protocol, of which those are kept that it needs."""
+        """``steps``: all steps of its protocol. The route keeps those that it needs."""
         self.scope: Scope = row.scope
         unneeded: set[Step] = set()
         if not row.is_counted:
@@ -72,9 +72,10 @@ class Route(abc.ABC):
 
     @abc.abstractmethod
     def brings_key(self, request: Any, context: RequestContext) -> bool:
-        """Return whether a request gets as far as having a key looked at, and has one.
+        """Return whether a request presents a key that the steps will check.
 
-        Who has none doesn't wait for the store. Raises what refuses it before.
+        A request without a key doesn't wait for the store. Raises the error of a step that refuses
+        it earlier.
         """
 
 
@@ -103,7 +104,7 @@ class AiohttpRoute(Route):
 
 
 class CachedRoute(Route):
-    """The route of requests with one head, and what that head says, read once.
+    """The route of all requests with one head, which is read only once.
 
     An :data:`gateway.http.request.Endpoint`.
     """
@@ -133,12 +134,12 @@ class CachedRoute(Route):
         return self._key is not None
 
 
-#: Looks at a request before its handler does: raises what is wrong, or answers it at once.
+#: A function that looks at a request before its handler: it raises an error, or answers at once.
 Step = Callable[[Any, RequestContext, Any], web.Response | None]
 
 
 def check_target(request: web.Request, context: RequestContext, _route: Route) -> None:
-    """Refuse a request that is not for here, or whose head two readers could read differently."""
+    """Refuse a request for another host, or one whose head two parsers could read differently."""
     services = context.services
     if request.remote:  # not by the control socket
         services.hosts.check(request.headers.getall("Host", ()), request.version)
@@ -149,28 +150,30 @@ def check_target(request: web.Request, context: RequestContext, _route: Route) -
 
 
 def preflight(request: web.Request, context: RequestContext, _route: Route) -> web.Response | None:
-    """Answer a browser that asks whether a page may call (WHATWG Fetch, CORS-preflight)."""
+    """Answer a browser that asks whether a page may send a request (WHATWG Fetch,
+    CORS-preflight).
+    """
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         return web.Response(status=204, headers=context.services.cors.preflight(request.headers))
     return None
 
 
 def authenticate(request: RequestHead, context: RequestContext, route: Route) -> None:
-    """Find out whose request it is."""
+    """Find out who makes the request."""
     scope, key = route.scope, route.key_of(request, context)
     context.principal = context.services.gate.identify(request, key, scope)
     context.scope = scope
 
 
 def authorize(_request: RequestHead, context: RequestContext, route: Route) -> None:
-    """Refuse whoever lacks the right that the route asks for."""
+    """Refuse a principal without the right that the route needs."""
     context.services.gate.check(context.principal, route.scope)
 
 
 def refuse_when_stopping(_request: RequestHead, context: RequestContext, _route: Route) -> None:
-    """Take no new work while the gateway ends; probes still see that it does.
+    """Refuse new work while the gateway ends. Probes still see that it does.
 
-    But whoever is connected may ask once more if the next gateway takes the new connections.
+    If the next gateway takes the new connections, clients of this one may still send a request.
     """
     lifecycle = context.services.lifecycle
     if lifecycle.stopping.is_set() and not lifecycle.hands_over:
@@ -180,9 +183,9 @@ def refuse_when_stopping(_request: RequestHead, context: RequestContext, _route:
 
 
 def charge(_request: RequestHead, context: RequestContext, _route: Route) -> None:
-    """Count the request for the limits of its key, before anything is done for it.
+    """Charge the request to the limits of its key, before anything is done for it.
 
-    Reading its body may be most of the work.
+    Reading the body may be most of the work.
     """
     principal = context.principal
     if principal.limits is not NO_LIMITS:
@@ -192,14 +195,14 @@ def charge(_request: RequestHead, context: RequestContext, _route: Route) -> Non
 
 
 def check_body(request: web.Request, context: RequestContext, _route: Route) -> None:
-    """Refuse a body before it comes."""
+    """Refuse a body that is too large, or has an unknown coding, before it arrives."""
     if (request.content_length or 0) > context.services.limits.max_body:
         raise too_large(context.services.limits.max_body)
     if request.can_read_body:
         coding_of(request)
 
 
-#: What a request goes through that aiohttp has parsed.
+#: The steps of a request that aiohttp has parsed.
 AIOHTTP: tuple[Step, ...] = (
     check_target,
     preflight,
@@ -209,15 +212,15 @@ AIOHTTP: tuple[Step, ...] = (
     charge,
     check_body,
 )
-#: And one of the fast protocol, which looks at a head when it is first seen, and takes no body
-#: that is long or packed.
+#: The steps of a request of the fast protocol, which checks a head when it first sees it, and takes
+#: no long or packed body.
 FAST_JSON: tuple[Step, ...] = (authenticate, authorize, refuse_when_stopping, charge)
 
 
 async def answer(request: RequestHead, context: RequestContext, route: Route) -> Answer:
-    """Return what the handler of ``route`` answers, or the error that was raised; logged.
+    """Return the answer of the handler of ``route``, or an error as an answer, and log the request.
 
-    Raises only ``CancelledError``: the client has gone.
+    Raises only ``CancelledError``, when the client has gone.
     """
     services = context.services
     lifecycle = services.lifecycle

@@ -1,4 +1,4 @@
-"""What an exchange with a backend brings: a head, pieces of body, and an end or an error."""
+"""The answer of an exchange with a backend: a head, pieces of body, and an end or an error."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 CRLF: Final = b"\r\n"
-#: Bytes of a whole chunk, its size and line ends included. Longer ones are parsed; shorter ones,
-#: too: those that end a stream, which mustn't take the place of the last one that says something.
+#: The greatest length in bytes of a whole chunk, its size and line ends included. Longer chunks are
+#: parsed. So are very short ones, which end a stream: they mustn't replace the last chunk that says
+#: something.
 LONGEST: Final = 4096
 _SHORTEST: Final = 64
 
@@ -30,7 +31,7 @@ def _size_line(length: int) -> bytes:
 _NEVER: Final = b"?"  # is equal to none of no bytes
 _PLACES: Final = tuple(map(slice, range(6)))
 _LINES: Final = tuple(map(_size_line, range(LONGEST)))
-#: By the length of a whole chunk: its first line, and where in the chunk that stands.
+#: The first line of a chunk, by the length of the whole chunk.
 SIZE_LINES: Final = tuple(line or _NEVER for line in _LINES)
 SIZE_LINE_AT: Final = tuple(_PLACES[len(line)] for line in _LINES)
 

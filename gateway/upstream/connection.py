@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
-    #: The reader's own method: no call of ours between the event loop and it.
+    #: The reader's own method, so that the event loop calls it directly.
     data_received: Callable[[bytes], None]  # type: ignore[assignment]  # data comes by position
 
     def __init__(self, pool: ConnectionOwner) -> None:
@@ -66,14 +66,14 @@ class Connection(asyncio.Protocol):
         self.usable = False  # connected, and no reason yet to close it
         self.reused = False
         self.idle_since = 0.0
-        #: Whether the transport takes more of the request.
+        #: The back-pressure of the transport, for the request's body.
         self.flow = FlowControl()
 
     # --- for exchanges ---------------------------------------------------------------------
 
     @property
     def exchange(self) -> Owner | None:
-        """Whose answer it waits for."""
+        """The exchange whose answer it waits for."""
         return self._reader.receiver
 
     @property
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether what is written would go nowhere."""
+        """Whether the transport is closing, so that nothing written would arrive."""
         return self._transport.is_closing()
 
     def begin(self, exchange: Owner, sink: ResponseSink, head: bytes, bodyless: bool) -> None:
@@ -101,12 +101,12 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def pause(self) -> None:
-        """Read no more, for now."""
+        """Stop reading for now."""
         if self.usable:
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Go on reading."""
+        """Resume reading."""
         if self.usable:
             self._transport.resume_reading()
 
@@ -115,10 +115,10 @@ class Connection(asyncio.Protocol):
         self._reader.pass_chunks(forwarder)
 
     def release(self, *, reusable: bool) -> bool:
-        """The exchange is over: nothing of it reaches its sink any more.
+        """End the exchange: nothing more reaches its sink.
 
-        Returns whether the next one may have the connection, else it is closed at once; what is
-        not yet written is thrown away. ``reusable``: as far as the exchange goes.
+        Returns whether another exchange may use the connection. Otherwise it is closed at once, and
+        unwritten data is dropped. ``reusable``: whether the exchange allows that.
         """
         self._reader.release()
         # If something is still to be written, the backend answered before it had all of it.

@@ -1,4 +1,4 @@
-"""What can end an exchange with a backend too early."""
+"""The errors that end an exchange with a backend too early."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from gateway.errors import BackendError, BackendTimeout, BadRequest, GatewayErro
 
 
 class UpstreamError(GatewayError):
-    """Anything that ends an exchange with a backend too early; the subclass has the status.
+    """The base of the errors that end an exchange with a backend too early; subclasses have the
+    status.
 
     What it says of the request is for :func:`gateway.upstream.retry.may_retry`.
     """
 
-    #: No server has begun to work on the request: none got it, or the one that did was about to
-    #: close the connection.
+    #: Whether no server has begun to work on the request: none got it, or the one that did was
+    #: about to close the connection.
     unprocessed = False
-    #: Whether the request had gone out before, on a connection that broke.
+    #: Whether the request had already been sent, on a connection that broke.
     sent = False
-    #: Every server was tried: to try them once more leads nowhere.
+    #: Whether every server was tried, so that trying them again is pointless.
     exhausted = False
 
 
 class ConnectFailed(UpstreamError, BackendError):
-    """502: no connection to the backend: it isn't listening, or the pool is closed."""
+    """502: there is no connection to the backend: it isn't listening, or the pool is closed."""
 
     unprocessed = True
 
@@ -54,7 +55,7 @@ class EventTooLong(UpstreamError, BackendError):
 
 
 class HeadTimeout(UpstreamError, BackendTimeout):
-    """504: the backend has the request and sends no head of an answer."""
+    """504: the backend has the request, but sends no head of an answer."""
 
 
 class UploadFailed(UpstreamError, BadRequest):

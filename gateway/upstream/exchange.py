@@ -57,7 +57,8 @@ class Exchange:
 
     def __init__(self, pool: ExchangeOwner, request: UpstreamRequest, sink: ResponseSink) -> None:
         self._pool = pool
-        #: Until a byte of its answer comes: prompts are long, and answers take minutes.
+        #: The request, kept until the first byte of the answer: prompts are long, and answers take
+        #: minutes.
         self._request: UpstreamRequest | None = request
         self._timeout = request.head_timeout
         self._sink: ResponseSink | None = sink  # None: ended

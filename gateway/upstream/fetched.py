@@ -1,4 +1,4 @@
-"""A whole small answer, collected."""
+"""A small answer, collected as a whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from gateway.upstream.answer import ResponseHead
 from gateway.upstream.errors import ProtocolError, UpstreamError
 
-#: Bytes of a body, where nothing else is said.
+#: The default limit of a body, in bytes.
 MAX_BODY: Final = 4 * 2**20
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from gateway.bounded_cache import BoundedCache
 from gateway.upstream.answer import ResponseHead
 
-#: How servers write it; otherwise written, it's parsed every time.
+#: The usual spelling of the header. A head that spells it differently is parsed every time.
 _LENGTH: Final = b"\r\nContent-Length: "
 _LINE_END: Final = b"\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
@@ -22,7 +22,7 @@ _KEPT: Final = 64
 
 
 class CachedHead:
-    """What a head says, but for the length of the body, whose digits stand in between."""
+    """A parsed head, but for the length of the body, whose digits stand in the middle."""
 
     __slots__ = ("after", "before", "headers", "keep_alive", "status")
 
@@ -40,7 +40,7 @@ class HeadCache:
     __slots__ = ("_heads",)
 
     def __init__(self) -> None:
-        #: By their bytes without the digits.
+        #: Heads by their bytes, without the digits of the length.
         self._heads: BoundedCache[bytes, CachedHead] = BoundedCache(_KEPT)
 
     def __len__(self) -> int:

@@ -30,7 +30,7 @@ class Upstream(Protocol):
 
     @property
     def exchanges(self) -> int:
-        """How many have begun and not ended."""
+        """The number of exchanges under way."""
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
         """Send a request; everything about its answer goes to ``sink``."""
@@ -81,7 +81,7 @@ class UpstreamPool:
 
     @property
     def exchanges(self) -> int:
-        """How many have begun and not ended."""
+        """The number of exchanges under way."""
         return self._busy
 
     async def send(

@@ -26,7 +26,7 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Receiver(Protocol):
-    """A receiver that waits for an answer, and is told how it ends."""
+    """A receiver of one answer, which is told how that ends."""
 
     answered: bool
 
@@ -94,15 +94,16 @@ class AnswerReader(Generic[R]):
         self._heads = heads
         self._unasked = unasked
         self.receiver: R | None = None
-        #: What one read brought of a body. The parser appends to it without a call of ours.
+        #: The pieces of a body in one read. The parser appends to the list directly.
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append
         self._parser: Any = _Parser(self)
         self._parse: Any = self._parser.feed_data
         self._complete = False
-        #: The head of the last answer: most likely the next one's.
+        #: The head of the last answer, most likely that of the next one as well.
         self._cached_head: CachedHead | None = None
-        #: Gets the next read if that is a whole chunk: the parser stands between two.
+        #: Gets the next read if that is a whole chunk; set only while the parser is between two
+        #: chunks.
         self._forwarder: ChunkForwarder | None = None
 
     def expect(self, receiver: R, sink: ResponseSink, bodyless: bool) -> None:

@@ -12,7 +12,7 @@ _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
 class UpstreamRequest:
-    """A request as a backend is sent it. Nothing changes it while its exchange lasts.
+    """A request as it is sent to a backend. It doesn't change during its exchange.
 
     ``headers``: ready lines, each ending in CRLF, without what is written here: Host (RFC 9112,
     3.2), and Content-Length or Transfer-Encoding. A ``body`` that is iterated over goes out as it
@@ -45,7 +45,7 @@ class UpstreamRequest:
 
     @property
     def body_is_here(self) -> bool:
-        """Whether all of it is here, and not some of it to come."""
+        """Whether the whole body is in memory."""
         return self.body is None or isinstance(self.body, bytes)
 
 
