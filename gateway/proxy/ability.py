@@ -1,4 +1,4 @@
-"""What a model of our own can't do, as far as models.json says so: no process is started. Pure.
+"""The abilities that a local model lacks by its entry in models.json: no process is started. Pure.
 
 Each lack comes with the sentence that its client gets, which ends with what would have to be
 changed in models.json. What ``extraArgs`` or ``env`` may have switched on after all is left to
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
 
-#: What a request may need of its model.
+#: Abilities that a request may need of its model.
 TOOLS = "tools"
 MEDIA = "media"
 EMBEDDINGS = "embeddings"
@@ -29,7 +29,7 @@ PROPS = "props"
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
-#: Ability -> flags and variables of llama-server that may give it (llama.cpp's README).
+#: Ability -> the flags and variables of llama-server that may give it (llama.cpp's README).
 _SWITCHES: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
         TOOLS: re.compile(r"--jinja|--chat-template-file|LLAMA_ARG_(JINJA|CHAT_TEMPLATE_FILE)"),

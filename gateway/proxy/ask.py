@@ -1,4 +1,6 @@
-"""Asking a backend on the gateway's own behalf: one question, its text whole or in pieces."""
+"""Questions to a backend on the gateway's own behalf, with the answer's text as a whole or in
+pieces.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +142,7 @@ def _said(event: dict[str, Any]) -> Iterator[str]:
 
 
 class _AnswerPieces:
-    """A sink that is iterated over."""
+    """A sink over which its reader iterates."""
 
     def __init__(self) -> None:
         self.head: ResponseHead | None = None

@@ -1,6 +1,6 @@
-"""What a request is made to ask for, so that its answer tells what it took. Pure.
+"""Fields added to a request so that its answer tells how many tokens it took. Pure.
 
-The client sees nothing of it. Most answers tell by themselves, and nothing is done for them.
+The client doesn't notice. Most answers tell by themselves, and need no such field.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ if TYPE_CHECKING:  # backends come with it, which a process elsewhere has no use
 
 #: Routes of llama-server where ``response_fields`` chooses what is in the answer.
 _CHOSEN = frozenset({"/completion", "/completions", "/infill"})
-#: Those whose answers are one object with ``choices``, told of by the first one's numbers.
+#: Routes whose answers are one object with ``choices``, and numbers for the first choice only.
 _CHAT = "/v1/chat/completions"
 _CHOICES = frozenset({_CHAT, "/v1/completions"})
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The number of answers that a request asks for, and what was added to it. ``changed``: its
-    body is.
-    """
+    """The number of answers that a request asks for, and what was added to its body."""
 
     many_prompts: bool
     answers: int
@@ -36,7 +34,7 @@ class Asked:
 
     @property
     def changed(self) -> bool:
-        """Whether the body is another one."""
+        """Whether the body was changed."""
         return self.adds_timings or self.gathers is not None
 
     def note(self, call: Call) -> None:
@@ -48,10 +46,10 @@ class Asked:
 
 
 def ask_to_tell(body: dict[str, Any], target: str, *, here: bool) -> Asked:
-    """See to it that the answer to ``body`` at the path ``target`` tells what it took.
+    """Change ``body``, for the path ``target``, so that its answer tells how many tokens it took.
 
-    ``here``: by a llama-server of ours. Servers elsewhere give their answers one ``usage``, that
-    of all, if they are not llama.cpp's.
+    ``here``: whether a llama-server of ours answers. Remote servers other than llama.cpp's tell one
+    ``usage`` for all answers together.
     """
     prompt = body.get("prompt")
     many = isinstance(prompt, list) and not all(type(part) is int for part in prompt)
@@ -70,8 +68,8 @@ def ask_to_tell(body: dict[str, Any], target: str, *, here: bool) -> Asked:
 
 
 def _wants_logprobs(body: dict[str, Any]) -> bool:
-    """Return whether an answer tells of each token, which counts them.
+    """Return whether an answer lists each token, so that they can be counted.
 
-    In the stream of a chat those lack that it doesn't show: the end, a tag.
+    The stream of a chat lacks the tokens that aren't shown, such as the end or a tag.
     """
     return bool(body.get("logprobs") or body.get("n_probs"))

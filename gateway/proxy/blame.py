@@ -1,4 +1,4 @@
-"""An error of llama-server's, and where in the request it is, or what to change for it.
+"""Finds the field of a request that an error of llama-server is about, or what to change.
 
 llama-server says what is wrong with a request, but not where. Looked for only when it has refused
 one, so that others cost nothing.
@@ -23,9 +23,9 @@ from gateway.workers import WORKERS, is_small
 
 _ARGUMENTS = "Failed to parse tool call arguments as JSON"
 _MESSAGES = "Failed to parse messages"
-#: A number that C++ can't use. What its libraries say of that (GNU's, LLVM's) names no field.
+#: The message of C++'s libraries (GNU's, LLVM's) about a number out of range: it names no field.
 _FROM_VECTOR = re.compile(r"vector(::\w+|$)")
-#: Target -> the field that such a number is in.
+#: Path -> the field that holds such a number.
 _OUT_OF_RANGE: Mapping[str, tuple[str | None, str]] = MappingProxyType(
     {
         "/detokenize": (None, "`tokens` holds one that the model's vocabulary does not have"),
@@ -34,9 +34,9 @@ _OUT_OF_RANGE: Mapping[str, tuple[str | None, str]] = MappingProxyType(
     }
 )
 Headers = Iterable[tuple[bytes, bytes]]
-#: A place in a body, and what stands there.
+#: A place in a body, and the value there.
 Place = tuple[str, Any]
-#: The same as steps: where what it is in is, and its key or index there.
+#: A place as a linked list: the place of its container, and its key or index in that.
 _At = tuple["_At | None", Any]
 _LONGEST = 200  # characters of a place that is told
 

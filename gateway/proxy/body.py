@@ -1,4 +1,4 @@
-"""JSON request bodies in and out, without harming a number. Pure.
+"""Parses and serialises JSON request bodies without changing a number. Pure.
 
 orjson reads and writes a body in a few microseconds, but turns integers over 64 bits into
 floats. A body that may hold one (a long run of digits anywhere) takes the slow, exact way of the
@@ -25,9 +25,10 @@ from gateway.proxy.fields import Place, take_out
 
 JsonObject = dict[str, Any]
 
-#: Values in one body (:func:`gateway.nesting.holds_more`), where nothing else is said.
+#: The default limit of values in one body (:func:`gateway.nesting.holds_more`).
 MAX_VALUES = 2**20
-#: Digits made one, to find a long number by a search for it: a tenth of what ``\d{19}`` costs.
+#: Maps all digits to one, so that a plain search finds a long number, at a tenth of the cost of
+#: ``\d{19}``.
 _ONE_DIGIT = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
@@ -35,7 +36,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotJson(BadRequest):
-    """400: the body is not a JSON object, or not one that is taken here."""
+    """400: the body is not a JSON object, or not one that is accepted here."""
 
 
 def parse_object(raw: bytes, most: int = MAX_VALUES) -> JsonObject:

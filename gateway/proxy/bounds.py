@@ -1,4 +1,4 @@
-"""What a client may make a model work with one request: ``limits.request``.
+"""The limits on the work that one request may cause: ``limits.request``.
 
 Fields that set how much memory llama-server takes, or for how long it computes without giving
 anything, are looked at before anything is sent, in every dialect alike. Which there are was seen
@@ -29,18 +29,18 @@ from gateway.proxy.schemas import Excess, check_grammar, check_schema
 
 JsonObject = dict[str, Any]
 
-#: Bytes of a body that could hold too many messages or inputs, so that they are worth counting.
+#: The least size, in bytes, of a body that could hold too many messages or inputs.
 _FEW: Final = 4096
-#: Bytes of a grammar or schema from which on it is measured in another thread, and how many are at
-#: once: they share one interpreter with everything else.
+#: The size, in bytes, from which a grammar or schema is measured in another thread, and how many
+#: are measured at once: all share one interpreter.
 _LONG: Final = 2 * 1024
 _AT_ONCE: Final = 2
-#: How many schemas are remembered that were found good: agents send theirs with each request.
+#: How many accepted schemas are remembered: agents send theirs with each request.
 _REMEMBERED: Final = 256
 _NUMBERS: Final = (int, float)
 
 _INTERNAL: Final = ("chat_parser",)
-#: Lists, or one text instead.
+#: Fields that hold a list, or one text instead.
 _LISTS: Final = (
     "stop",
     "stop_sequences",
@@ -56,12 +56,12 @@ _SCHEMAS: Final = ("json_schema", "response_format", "output_format", "text", "o
 _TALKS: Final = ("messages", "input", "input_extra", "system")
 _INPUTS: Final = ("input", "content", "documents", "texts")
 
-#: ``(name, value)`` -> raises :class:`Excess`, or tells what is left to be measured elsewhere.
+#: ``(name, value)`` -> raises :class:`Excess`, or returns what remains to be measured in a thread.
 _Check = Callable[[str, Any], "Callable[[], None] | None"]
 
 
 class Bounds:
-    """The limits of one gateway, ready to be held against bodies."""
+    """The limits of one gateway, ready to check bodies."""
 
     def __init__(self, limits: RequestSettings) -> None:
         self._limits = limits
@@ -82,7 +82,7 @@ class Bounds:
         checks["logit_bias"] = self._check_biases
         checks["grammar"] = self._check_grammar
         checks["tools"] = checks["functions"] = self._check_tools
-        #: Fields of a form that llama-server would take as texts, and why it can't have them.
+        #: Fields that a form may not have, because llama-server would take them as texts, and why.
         self.not_in_forms = MappingProxyType(
             {
                 name.encode(): f"`{name}` can't be set in a form: leave it out"

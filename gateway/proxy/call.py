@@ -1,4 +1,4 @@
-"""A request for a backend, and what became of it."""
+"""A request to a backend, and its outcome."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Mender(Passed, Protocol):
 
 
 class StreamedBody:
-    """A body that is sent on as it comes, and how many bytes of it were."""
+    """A body that is passed on as it comes, with the number of bytes passed so far."""
 
     __slots__ = ("_pieces", "passed")
 
@@ -59,7 +59,7 @@ class StreamedBody:
 
 @dataclass(slots=True)
 class Call(UpstreamRequest):
-    """A request for a backend, and what is known of it while it is answered.
+    """A request to a backend, with everything that is known of it while it is answered.
 
     ``headers`` are lines ready for the wire, without framing. A ``body`` that is streamed is sent
     once, never again, with ``body_length`` as its Content-Length, or chunked.
@@ -72,36 +72,38 @@ class Call(UpstreamRequest):
     body: bytes | StreamedBody
     body_length: int | None = None
     head_timeout: float | None = None
-    #: What the client sent, where its messages are others in ``body``, until no error can be about
-    #: them any more: errors count them as the client does.
+    #: The body that the client sent, if its messages differ from those in ``body``, kept as long as
+    #: an error may be about them: errors count messages as the client does.
     asked: bytes | None = None
-    #: Whether the client asked for a stream: something goes out all the time, even while it waits.
-    #: None: that stands where nobody looks, and the answer's head says it.
+    #: Whether the client asked for a stream, in which something is sent even while it waits. None:
+    #: unknown until the answer's head comes.
     stream: bool | None = False
     dialect: Dialect = OPENAI
-    #: Whether several answers were asked for, of several prompts maybe; how many to each prompt.
+    #: Whether several answers were asked for; whether for several prompts; and how many for each
+    #: prompt.
     several: bool = False
     many_prompts: bool = False
     answers: int = 1
     #: Whether the answer holds timings that only the gateway asked for, to be removed again.
     strips_timings: bool = False
-    #: Makes what reads several that were asked for as a stream, of which the client doesn't know.
+    #: Makes the reader of several answers that were asked for as a stream without the client's
+    #: knowledge.
     gathers: Callable[[], Gatherer] | None = None
-    #: Whether its ``headers`` have the client's Accept-Encoding: what comes may be packed.
+    #: Whether ``headers`` include the client's Accept-Encoding, so that the answer may be packed.
     coded: bool = False
-    #: What a complete, successful JSON answer (as sent, and parsed) becomes for the client.
+    #: Changes a complete, successful JSON answer (given as bytes, and parsed) for the client.
     rewrite: Callable[[bytes, Any], bytes] | None = None
-    #: What each piece of a stream of events goes through on its way to the client.
+    #: Changes each piece of a stream of events on its way to the client.
     mender: Mender | None = None
-    #: Our name for the model, where its server has another one for it in its answers.
+    #: Our name for the model, where the server's answers have another one.
     renamed: str | None = None
-    #: Makes the body, where that takes a backend which can be asked first.
+    #: Makes the body, where the backend has to be asked first.
     prepare: Callable[[Backend], Awaitable[bytes]] | None = None
-    #: Seconds, in which something goes out in its stream: ``limits.heartbeat``.
+    #: The longest silence of a stream, in seconds: ``limits.heartbeat``.
     heartbeat: float = 10.0
     #: See :class:`UpstreamRequest`.
     prefix: tuple[bytes, ...] = ()
-    #: What places its conversation in a slot, and the slot that it names then, if it has to.
+    #: Places its conversation in a slot, and the slot that the body must name then, if any.
     turn: Turn | Stray | None = None
     slot: int | None = None
 
@@ -114,12 +116,12 @@ class Call(UpstreamRequest):
 
     @property
     def passed(self) -> int:
-        """Bytes of a streamed body that were sent."""
+        """Bytes of a streamed body that were passed on."""
         return self.body.passed if isinstance(self.body, StreamedBody) else 0
 
     @property
     def pulse(self) -> Pulse:
-        """What makes its heartbeats."""
+        """Makes the heartbeats of its stream."""
         return self.dialect.pulse if self.mender is None else self.mender.pulse
 
     async def break_off(
@@ -143,7 +145,7 @@ class Coming(Protocol):
 
     @property
     def events(self) -> int:
-        """How many events of a stream have come."""
+        """The number of events of a stream so far."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,30 +153,31 @@ class Outcome:
     """The outcome of a call: filled in while it runs, read for accounting."""
 
     usage: Usage | None = None
-    #: Events of a stream. Without ``usage`` (it was cut off) the best guess at its tokens.
+    #: The number of events of a stream: without ``usage`` (it was cut off), the best guess at its
+    #: tokens.
     events: int = 0
-    #: Bytes of a complete answer that is no stream, and has told no ``usage``.
+    #: Bytes of a complete answer that is no stream and told no ``usage``.
     untold: int = 0
     error: GatewayError | None = None
-    #: Of the error that is its whole answer.
+    #: The code of the error, if that is the whole answer.
     code: str | None = None
-    #: Where it had to wait for its model: when that was over (``time.perf_counter``), and for how
+    #: If it had to wait for its model: when the wait ended (``time.perf_counter``), and for how
     #: many seconds the model was loading meanwhile.
     leased: float | None = None
     loading: float = 0.0
-    #: When its answer began to come (``time.perf_counter``).
+    #: When its answer began (``time.perf_counter``).
     began: float | None = None
-    #: What may end it before its answer is.
+    #: The handle by which it may be ended early.
     ending: Ending | None = None
     attempts: int = 0
-    #: Whose it is, to know the next one of a client by whom a model died.
+    #: The id of its key, to recognise later requests of a client whose request killed a model.
     key: str = ""
-    #: What comes, as far as it has come.
+    #: The answer, as far as it has come.
     answer: Coming | None = None
-    #: What a backend was sent. Its body stays here for as long as the answer takes: if that is
-    #: hung up on, the prompt is counted.
+    #: The request as it was sent to a backend. Its body is kept for as long as the answer takes: if
+    #: the client hangs up, the prompt is counted.
     sent: Call | None = None
-    #: What the slots of its llama-server did when it was hung up on: see gateway.proxy.parting.
+    #: The state of llama-server's slots when the client hung up: see gateway.proxy.parting.
     slots: asyncio.Task[bytes | None] | None = None
 
     def meaning(self, broke: BaseException) -> GatewayError:

@@ -1,4 +1,4 @@
-"""Content codings (RFC 9110, 8.4): what comes packed, unpacked piece by piece. Pure.
+"""Content codings (RFC 9110, 8.4): packed bodies, unpacked piece by piece. Pure.
 
 However much a body unpacks to, no more of it exists here than one piece of about
 :data:`PIECE` bytes, and making that takes a fraction of a millisecond: who reads it decides, after
@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 PIECE = 64 * 1024
-#: Bytes that are given to a decoder at once: what it doesn't take in, it copies.
+#: Bytes that are given to a decoder at once: it copies what it doesn't take.
 _WINDOW = 16 * 1024
-#: Members of one gzip file (RFC 1952, 2.2), or frames of zstd; nobody needs more than a few.
+#: The most members of one gzip file (RFC 1952, 2.2), or frames of zstd; nobody needs more than a
+#: few.
 _MOST_MEMBERS = 1024
-#: log2 of the window that a zstd decoder must allow, and need not exceed (RFC 9659: 8 MiB).
+#: log2 of the largest window that a zstd decoder has to support (RFC 9659: 8 MiB).
 _ZSTD_WINDOW = 23
 
 
@@ -40,7 +41,7 @@ _ERRORS = (zlib.error,) if _zstd is None else (zlib.error, _zstd.ZstdError)
 
 
 class Damaged(ValueError):
-    """A body whose bytes are not what their coding says, or end too soon."""
+    """The bytes of a body don't follow its coding, or end too soon."""
 
 
 class Decoder(Protocol):
@@ -61,7 +62,7 @@ class _MemberDecoder(Protocol):
 
 
 class _MembersDecoder:
-    """One or more members, one behind the other, each with a decoder of its own."""
+    """A decoder of consecutive members, each of which needs a decoder of its own."""
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -162,7 +163,7 @@ class _Brotli:
             raise Damaged("it ends too soon")
 
 
-#: What makes a decoder of each coding that is taken.
+#: Coding -> what makes a decoder of it.
 DECODERS: dict[str, Callable[[], Decoder]] = {
     "gzip": lambda: _Zlib("gzip"),
     "deflate": lambda: _Zlib("deflate"),

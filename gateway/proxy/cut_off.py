@@ -1,4 +1,4 @@
-"""What llama-server has written for a request that was hung up on. Pure.
+"""Counts what llama-server has written for a request whose client hung up. Pure.
 
 An answer that is not streamed tells nothing before its end, and what a stream keeps back (a text
 that may become a stop sequence, half of a character, the call of a tool) comes in no event. But
@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 TARGET: Final = "/slots"
-#: Tokens by which a prompt that was counted may differ from what a slot has read: at the seams.
+#: Tokens by which a counted prompt may differ from what a slot has read, as texts are joined.
 _CLOSE: Final = 8
 
 

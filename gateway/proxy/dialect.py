@@ -1,4 +1,5 @@
-"""How each API says "error" and counts tokens: OpenAI's, its Responses, Anthropic's. Pure.
+"""The dialects: how each API (OpenAI's, its Responses, Anthropic's) reports errors and tokens.
+Pure.
 
 llama-server speaks both on different routes, but its errors have one shape of their own.
 """
@@ -35,19 +36,19 @@ _ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A dialect: one API's way of saying what is no answer, such as errors and usage."""
+    """The dialect of one API: how it reports errors and usage."""
 
     name: str
-    #: The body of an error answer of llama-server as this API has it.
+    #: Makes the body for an error answer of llama-server.
     error: Callable[[Failure], bytes]
-    #: The body of an error of ours.
+    #: Makes the body for an error of the gateway.
     body: Callable[[GatewayError], dict[str, Any]]
-    #: The same as the data of an event that ends a stream which breaks, and the event's name.
+    #: Makes the data of the event that ends a broken stream; and the event's name.
     said: Callable[[GatewayError], dict[str, Any]]
     event_name: str
-    #: What finds the usage in a stream.
+    #: Makes the reader that finds the usage in a stream.
     tail: Callable[[], Tail]
-    #: What goes out in a stream to keep it alive.
+    #: Makes what is sent in a stream to keep it alive.
     pulse: Pulse = comment
 
     def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:

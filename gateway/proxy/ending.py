@@ -1,4 +1,4 @@
-"""Ending a request before its answer is: its time is up, or its key isn't allowed it any more.
+"""Ends requests early: when their time is up, or their key has lost the right.
 
 Whoever waits is told so. The task that serves it is cancelled, as when its client hangs up, and so
 its slot is given back at once; what the cancellation means is said by its :class:`Ending`. One
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _LOOK: Final = 1.0  # seconds between two looks at whose time is up
 
 
-#: Seconds, and the setting they stand in.
+#: The allowed seconds, and the setting that says so.
 _Allowed = tuple[float | None, str]
 
 
@@ -32,12 +32,12 @@ class Ending:
     def __init__(self, due: float, allowed: _Allowed, whose: object) -> None:
         task = asyncio.current_task()
         assert task is not None
-        #: What serves the request.
+        #: The task that serves the request.
         self.task = task
         self._allowed = allowed
         self._error: GatewayError | None = None
         self.due = due
-        #: The visit that it may end.
+        #: The request's context, by which handles are found.
         self.whose = whose
 
     def end(self, error: GatewayError) -> None:
@@ -63,7 +63,7 @@ class Ending:
 
 
 class _Piecewise(Ending):
-    """A handle for an answer whose pieces are asked for by one task after the other."""
+    """A handle for an answer whose pieces are read by changing tasks."""
 
     __slots__ = ("clock",)
 
@@ -73,7 +73,7 @@ class _Piecewise(Ending):
 
     @property
     def error(self) -> GatewayError | None:
-        """Why no further piece is to come."""
+        """The error that ended the answer, if any."""
         return self._error
 
     def end(self, error: GatewayError) -> None:
@@ -95,7 +95,7 @@ class Endings:
 
     @property
     def open(self) -> list[Ending]:
-        """Those of all requests that are under way."""
+        """The handles of all requests under way."""
         return list(self._open)
 
     def begin(self, of_key: float | None, whose: object = None) -> Ending:

@@ -1,4 +1,4 @@
-"""What llama-server says went wrong, made into what clients of each API understand. Pure.
+"""Turns errors of llama-server into errors that clients of each API understand. Pure.
 
 It says ``{"error": {"code": 400, "message": ..., "type": ...}}`` on every route. Its status and
 message are kept, but for what it says with a 500 or 501 although the client is who must change
@@ -42,13 +42,13 @@ from gateway.proxy.ability import (
 from gateway.proxy.body import serialise
 
 _OVERFLOW = "exceed_context_size_error"
-#: llama-server's type of an error -> OpenAI's code for it, which clients look for.
+#: llama-server's type of an error -> OpenAI's code, which clients look for.
 _CODES = {_OVERFLOW: "context_length_exceeded"}
-#: How it refuses, with a 500, an input for embeddings or rerank that doesn't fit into one batch.
+#: The message with which it refuses (500) an input for embeddings or rerank that exceeds one batch.
 _OVER_BATCH = re.compile(r"input \(\d+ tokens\) is too large to process\b")
-#: Those that a client may send again, and when it may.
+#: Statuses after which a client may retry, and our errors for them.
 _KINDS: Mapping[int, type[GatewayError]] = MappingProxyType({429: RateLimited, 503: Unavailable})
-#: With a 500, a 501, or a 400 here and there: what a model can't do, as it was started.
+#: Messages (with 500, 501 or sometimes 400) about what a model can't do as it was started.
 _UNABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (TOOLS, re.compile(r"tool(s|_choice) param requires --jinja\b")),
     (MEDIA, re.compile(r"(image|audio|video) input is not supported - hint\b")),
@@ -65,8 +65,7 @@ _UNABLE: tuple[tuple[str, re.Pattern[str]], ...] = (
     (SLOTS, re.compile(r"This server does not support slots endpoint\b")),
     (PROPS, re.compile(r"This server does not support changing global properties\b")),
 )
-#: With a 500: what is wrong with a request, whatever the model. Newer builds say most of it with
-#: a 400.
+#: Messages (with 500) about what is wrong with the request itself. Newer builds mostly say 400.
 _WRONG = re.compile(
     r"""Failed\ to\ parse\ (messages|tools|tool\ call\ arguments\ as\ JSON|grammar)\b
       | Failed\ to\ (load|decode)\ (image|audio)\b
@@ -95,7 +94,7 @@ _WRONG = re.compile(
     re.VERBOSE,
 )
 _REFUSALS = (400, 500, 501)
-#: Statuses that a client may meet with the same request sent again.
+#: Statuses after which the same request may succeed later.
 _FLEETING = frozenset({408, 409, 429, *range(500, 600)}) - {501}
 
 
@@ -107,11 +106,11 @@ class Failure:
     message: str
     type: str
     code: str | None
-    #: All that llama-server says, token counts for example.
+    #: All fields of llama-server's error, token counts for example.
     fields: dict[str, Any]
-    #: ``Retry-After``, as it was said or should have been; None where it has no place.
+    #: The value of ``Retry-After``, received or supplied by us; None where it makes no sense.
     retry_after: str | None = None
-    #: What the model lacks, if that is it: see :mod:`gateway.proxy.ability`.
+    #: The ability that the model lacks, if that is the reason: see :mod:`gateway.proxy.ability`.
     lacking: str | None = None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The fields of a request that mean the same, and what each API calls them. Pure.
+"""Fields of requests that mean the same, and their names in each API. Pure.
 
 Seen in llama.cpp's ``tools/server``, builds b10434 to b11549 (``server-schema.cpp``, which takes
 the first of several names that is given; ``server-chat.cpp``, which translates Responses and
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from gateway.errors import BadRequest
 from gateway.plurals import counted
 
-#: Where a field stands in a body: its name, or the names on the way to it.
+#: The place of a field in a body: its name, or the path of names to it.
 Place = str | tuple[str, ...]
 
 
@@ -34,7 +34,7 @@ class Field:
     excludes: tuple[Place, ...] = ()
 
 
-#: How many tokens an answer may have.
+#: The limit of tokens in an answer.
 LENGTH: Final = Field(
     ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens"),
     {

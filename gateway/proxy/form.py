@@ -1,4 +1,4 @@
-"""The model's name in a multipart form, read from its beginning while it streams by. Pure.
+"""Reads the model's name from the beginning of a multipart form that is streamed. Pure.
 
 RFC 7578 (multipart/form-data) over RFC 2046, 5.1. Nothing is decoded but the one field: the
 bytes go on to llama-server as they came.
@@ -17,16 +17,16 @@ from gateway.errors import BadRequest, UnsupportedMediaType
 _MAX_NAME = 1024  # bytes of a model's name
 _MAX_HEADERS = 16 * 1024  # bytes of one part's headers
 _MAX_PARTS = 128  # llama-server takes 1024, and has a use for a dozen
-#: A parameter of Content-Disposition (RFC 2183, 2): its name, and a value that is quoted or not.
-#: In a quoted one a backslash means the next character (RFC 9110, 5.6.4), or itself: browsers
-#: write a quote as %22 and a backslash as it is (WHATWG HTML, "multipart form data").
-#: Nothing in it gives back what it took: headers are for strangers to write.
+#: A parameter of Content-Disposition (RFC 2183, 2): its name, and a value that is quoted or not. In
+#: a quoted value a backslash stands for the next character (RFC 9110, 5.6.4), or for itself:
+#: browsers write a quote as %22 and a backslash as it is (WHATWG HTML, "multipart form data"). The
+#: expression never backtracks, because strangers write these headers.
 _PARAMETER = rb';[ \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+(?:"(%b)"[ \t]*+|([^;"]*+))(?=;|\Z)'
 _QUOTED = rb'(?:[^"\\]|\\.)*+'
 _AS_IN_RFCS, _AS_IN_BROWSERS = (re.compile(_PARAMETER % part) for part in (_QUOTED, rb'[^"]*+'))
 _ESCAPED = re.compile(rb"\\(.)")
-#: What comes behind a boundary: blanks and the end of the line, or the end of the form. With none
-#: of the two groups it isn't all here yet.
+#: What follows a boundary: blanks and the end of the line, or the end of the form. If neither group
+#: matches, it isn't complete yet.
 _LINE_END = re.compile(rb"[ \t]*+(?:(\r\n)|\r?\Z)|(--)|-\Z")
 _MAX_PADDING = 1024
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,200}")  # RFC 2046 has 70 at most
@@ -138,7 +138,7 @@ class ModelField:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing more to look for: found, or the form has ended."""
+        """Whether the search is over: the field was found, or the form has ended."""
         return self.model is not None or self._ended
 
     def feed(self, data: bytes) -> None:
@@ -159,7 +159,7 @@ class ModelField:
 
     @property
     def body(self) -> bytes:
-        """What was fed."""
+        """All that was fed."""
         return bytes(self.read[2:])
 
     def renamed(self, model: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Several answers to one request, put together out of their stream as if there had been none. Pure.
+"""Puts several streamed answers to one request together, as if they had not been streamed. Pure.
 
 Asked for several, llama-server tells in an answer that is not streamed what the first of them took
 (``tools/server/server-context.cpp``: the ``choices`` of the others are put into the first's
@@ -17,7 +17,7 @@ import orjson
 from gateway.proxy.sse import Usage, usage_of
 from gateway.proxy.telling import ToldAnswers
 
-#: Fields about a stream, which nobody has asked for.
+#: Fields about the stream, which the client hasn't asked for.
 _OF_STREAMS = ("stream_options", "timings_per_token", "return_progress")
 _DONE = b"data: [DONE]"
 
@@ -50,7 +50,7 @@ class Gatherer(Protocol):
 
 
 class _Events:
-    """The events of such a stream."""
+    """The events of a stream of several answers."""
 
     __slots__ = ("_answers", "_rest", "done", "error", "events")
 
@@ -85,7 +85,7 @@ class _Events:
 
 
 class GatheredChoices(_Events):
-    """Chat or text completions in OpenAI's shape, ``each`` so many to one prompt."""
+    """Chat or text completions in OpenAI's shape, ``each`` of them for one prompt."""
 
     __slots__ = ("_choices", "_first", "_timings", "_used")
 
@@ -136,7 +136,7 @@ class GatheredChoices(_Events):
 
 
 class _GatheredChoice:
-    """One of the answers, put together from its pieces at the end."""
+    """One of the answers, assembled from its pieces at the end."""
 
     __slots__ = ("_calls", "_logprobs", "_reason", "_said", "_text")
 
@@ -197,7 +197,7 @@ class _GatheredChoice:
 
 
 class Completions(_Events):
-    """llama.cpp's own completions. ``fields``: what of each the client wants, if not all."""
+    """llama.cpp's own completions. ``fields``: those that the client wants of each, if not all."""
 
     __slots__ = ("_fields", "_pieces", "_whole")
 

@@ -1,4 +1,4 @@
-"""How much work a grammar makes, told from its text before llama-server reads it. Pure.
+"""Measures how much work a grammar makes, by its text, before llama-server reads it. Pure.
 
 llama-server follows every way in which a grammar can go on, at once, and for each character that
 fits compares all that come of one with all that come of the others. ``("a"|"a")?`` four hundred
@@ -52,7 +52,7 @@ _CHARACTER: Final = re.compile(r"\\(?:x..|u....|U........|.)|.", re.DOTALL)
 
 
 class _Ways(NamedTuple):
-    """What may come first in a part: how many ways there are, and what is open behind each.
+    """The ways in which a part may begin: how many there are, and what remains open after each.
 
     ``inside``: the ways that are open behind the first character, within the part, over all of
     its ``first`` ways; ``ends``: how many of those may then be at the part's end.
@@ -83,7 +83,8 @@ class Measure:
     backwards: bool = False
 
 
-#: One part of a sequence: what it is, or the number of the rule that it names, and how often.
+#: One part of a sequence: its content, or the number of the rule that it names, and its
+#: repetitions.
 _Part = tuple["_Ways | int", int, "int | None"]
 
 

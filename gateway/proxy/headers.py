@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from gateway.errors import RateLimited, Unavailable
 from gateway.http.response import HeaderList
 
-#: What of a request reaches the backend.
+#: The request headers that reach the backend.
 FORWARDED = ("Content-Type", "Accept")
 
-#: What of an answer does not reach the client, in lower case.
+#: The answer headers that don't reach the client, in lower case.
 _DROPPED = frozenset(
     {
         # hop-by-hop (RFC 9110, 7.6.1) and framing, which each connection has for itself
@@ -59,13 +59,14 @@ _DROPPED = frozenset(
 
 _DROPPED_FAMILIES = (b"access-control-", b"x-gateway-", b"x-ratelimit-")
 
-#: Seconds after which to come back, where a backend doesn't say, by status: too many requests, and
-#: not now (RFC 6585, 4; RFC 9110, 15.6.4).
+#: Seconds after which to retry, by status, where a backend doesn't say: too many requests, and
+#: unavailable (RFC 6585, 4; RFC 9110, 15.6.4).
 _COME_BACK = {429: RateLimited.retry_after, 503: Unavailable.retry_after}
-#: What an error of a backend's says of itself, and we say of what it has become.
+#: Headers that describe a backend's error body, which is replaced by ours.
 _OF_ERRORS = ("content-type", "content-encoding", "x-should-retry")
 
-#: A stream must not be kept back by a proxy in front (nginx reads X-Accel-Buffering), nor cached.
+#: Headers of streams: no proxy in front may buffer them (nginx reads X-Accel-Buffering) or cache
+#: them.
 STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 

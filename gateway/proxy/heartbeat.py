@@ -1,4 +1,4 @@
-"""What keeps a stream alive: something goes out at least every ``limits.heartbeat``.
+"""The heartbeat of streams: something is sent at least every ``limits.heartbeat``.
 
 From the moment a request that asked for a stream is accepted until its last byte, while it waits
 for its model, while its prompt is read and between tokens; so nothing on the way (a proxy's
@@ -20,12 +20,12 @@ from gateway.http.response import StartedResponse, StartResponse
 from gateway.proxy.outgoing import open_events
 from gateway.tasks import spawn
 
-#: Seconds after which who waits for a model is told so for the first time.
+#: Seconds after which a client that waits for a model is first told so.
 FIRST = 3.0
-#: Between two looks, as a part of the heartbeat: what went out just after the one is an answer to
-#: the next, so it takes two of them until something is due, and there is a little to spare.
+#: The time between two looks, as a share of the heartbeat. What was sent just after one look is
+#: only noticed at the next, so it takes two looks until a beat is due, with a little to spare.
 _LOOK = 0.45
-#: What nothing is identical with.
+#: A value that no piece is identical with.
 _NOTHING_SEEN = b"-nothing-"
 
 
@@ -34,18 +34,18 @@ class Passed(Protocol):
 
     @property
     def latest(self) -> bytes | None:
-        """The last piece of it."""
+        """The last piece of the stream."""
 
     @property
     def complete(self) -> bool:
-        """Whether the last event of all is among it."""
+        """Whether the last event of the stream has been passed."""
 
     def half(self) -> bytes | None:
         """Return what of an event that isn't complete yet; None where that is not known."""
 
 
-#: Makes a heartbeat: ``(words, waiting)``, a remark without line ends, and whether a model is
-#: waited for. It is to be a whole event, or a comment of one line and one line end.
+#: Makes a heartbeat of ``(words, waiting)``: a remark without line ends, and whether the client
+#: waits for a model. The result is a whole event, or a comment of one line with its line end.
 Pulse = Callable[[bytes, bool], bytes]
 
 
@@ -80,7 +80,7 @@ class Heartbeat:
 
     def __init__(self, start_response: StartResponse, interval: float, pulse: Pulse) -> None:
         self.started_response: StartedResponse | None = None
-        #: What to say as long as a model is waited for; None: it is not.
+        #: Returns what to tell a client that waits for a model; None: it doesn't wait.
         self.waiting: Callable[[], bytes] | None = None
         self._start_response = start_response
         self._pulse = pulse

@@ -21,9 +21,9 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _LITERALS = (b"true", b"false", b"null")
-#: A text that breaks off within an escape, if the backslashes are odd in number.
+#: The end of a text that breaks off within an escape, if the number of backslashes is odd.
 _ESCAPE = re.compile(rb"(\\+)(u[0-9a-fA-F]{0,3})?\Z")
-#: One that ends with the first half of a pair of surrogates, likewise.
+#: The end of a text that breaks off between two surrogates, on the same condition.
 _SURROGATE = re.compile(rb"(\\+)u[dD][89abAB][0-9a-fA-F]{2}\Z")
 
 

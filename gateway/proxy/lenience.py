@@ -1,4 +1,4 @@
-"""What OpenAI's API takes and llama-server doesn't, made into what it takes. Pure."""
+"""Adapts what OpenAI's API accepts, and llama-server doesn't. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ _PART = FieldPlace(
 )
 _NAMED = FieldPlace({"function": _LEAF, "custom": _LEAF})
 
-#: The bodies of each API: what its clients leave ``null`` (OpenAI reference, Chat Completions and
-#: Responses; Anthropic API reference, Messages). The ``content`` of a message may be.
+#: The bodies of each API, with the objects in which clients leave fields ``null`` (OpenAI
+#: reference, Chat Completions and Responses; Anthropic API reference, Messages). The ``content`` of
+#: a message may be ``null``.
 CHAT = FieldPlace(
     {
         "messages": FieldPlace(
@@ -64,7 +65,7 @@ ANTHROPIC = FieldPlace(
         "metadata": _LEAF,
     }
 )
-#: Of any other body only the fields themselves.
+#: Any other body: only its own fields.
 OTHER = _LEAF
 
 

@@ -1,4 +1,4 @@
-"""Refuse pictures and sounds that llama-server would fetch by itself. Pure.
+"""Refuses pictures and sounds that llama-server would fetch by itself. Pure.
 
 An ``image_url`` of ``http://...`` makes llama-server connect to that address, from inside the
 network it stands in (server-side request forgery, CWE-918); ``file://`` names files of this
@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.errors import BadRequest
 
-#: How the address of a medium may begin.
+#: The allowed beginnings of a medium's address.
 Beginnings = tuple[str, ...]
 DATA_ONLY: Beginnings = ("data:",)
 FETCHED_TOO: Beginnings = (*DATA_ONLY, "http://", "https://")
@@ -34,7 +34,7 @@ _PLACES = frozenset(
         "source",
     }
 )
-#: What an object at one of these places calls the address.
+#: The names of the address within such an object.
 _ADDRESSES = ("url", "data", "file_url", "file_data")
 #: Fields of a body below which media may stand: those of all message formats, of embeddings
 #: (``content``, ``input``) and rerank, and ``multimodal_data`` in prompts of completions.

@@ -1,4 +1,4 @@
-"""Streams of OpenAI's Responses as OpenAI sends them: with the numbers llama-server leaves out.
+"""Adds the sequence numbers to streams of OpenAI's Responses, which llama-server leaves out.
 
 OpenAI's events say where they belong (``output_index``, ``content_index``) and in which order they
 come (``sequence_number``); its clients put the answer together by these numbers, and the
@@ -24,7 +24,7 @@ from gateway.proxy.heartbeat import comment
 _CREATED = "response.created"
 _OPENING = frozenset({_CREATED, "response.in_progress", "response.queued"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
-#: Bytes of one event. The last one of llama-server's repeats the whole answer.
+#: The most bytes of one event. llama-server's last event repeats the whole answer.
 LONGEST = 16 * 2**20
 _THOUGHT = "response.reasoning_text.delta"
 
@@ -47,11 +47,11 @@ class Numbering:
         self._began = False  # with events of our own, the first of all
         self._anew = False  # others were sent among those that came
         self.complete = False
-        #: Whether an event was too long to be kept until its end: nothing of it goes out.
+        #: Whether an event was too long to be kept until its end, so that nothing of it is sent.
         self.over = False
         self._items: dict[str, int] = {}  # id -> output_index
         self._parts: dict[str, int] = {}  # id -> how many parts were announced
-        #: What was sent last.
+        #: The last piece that was sent.
         self.latest: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The head of a streamed answer, made of a backend's, or before there is one."""
+"""The head of a streamed answer, made from the backend's head, or before that has come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaving a llama-server whose client has hung up: a look at its slots first, then the end.
+"""Ends a request to llama-server whose client has hung up, after a look at the slots.
 
 What it has written for that request is known there only as long as it is at work
 (:mod:`gateway.proxy.cut_off`). The look is answered between two of its steps, as the end would be
@@ -17,9 +17,9 @@ from gateway.proxy.sink import Sink
 from gateway.tasks import spawn
 from gateway.upstream import Exchange, UpstreamRequest
 
-#: Seconds for the look.
+#: Seconds that the look may take.
 _PATIENCE: Final = 1.0
-#: Places in a backend's pool, beside those of its slots, that partings may take.
+#: Connections of a backend's pool, beyond one per slot, that may be used for this.
 _PLACES: Final = 4
 
 

@@ -1,4 +1,4 @@
-"""A request body and a personality -> the body with its system prompt. Pure.
+"""Puts the system prompt of a personality into a request body. Pure.
 
 The personality comes first, then what the client's own system messages say that stand at the
 beginning, as one system message. What the client says to the model later on stays where it is:
@@ -28,10 +28,10 @@ JsonObject = dict[str, Any]
 #: Roles that speak for the application (OpenAI renamed `system` to `developer` in 2024).
 SYSTEM_ROLES = ("system", "developer")  # no set: in a body a role may be anything, also a list
 
-#: What :class:`MessageCheck` finds in a body that is not in every one, as bits:
-#: a system message that is not the first one; one that calls itself developer;
+#: What :class:`MessageCheck` may find in a body, as bits: a system message that isn't the first;
+#: one with the role developer;
 MANY_SYSTEMS, DEVELOPER = 1, 2
-#: pictures or sounds; calls of tools, or a thought.
+#: pictures or sounds; tool calls, or reasoning.
 WITH_MEDIA, WITH_CALLS = 4, 8
 
 
@@ -43,7 +43,7 @@ class MessageCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """The way in which one API writes a conversation.
+    """The way one API writes a conversation.
 
     ``check`` raises :class:`BadRequest` for a body that is none of this format, or that has media
     at addresses that do not begin as allowed (:data:`DATA_ONLY` by default), and returns what it
@@ -169,8 +169,8 @@ def apply_to_responses(body: JsonObject, prompt: str | None) -> None:
 
 # --- Anthropic's Messages ------------------------------------------------------------------
 
-#: How a text begins that Claude Code puts before its system prompt, another with each request.
-#: llama-server knows it too, but only where it begins a text.
+#: The beginning of a text that Claude Code puts before its system prompt, different with each
+#: request. llama-server knows it too, but only at the beginning of a text.
 _VARIES = "x-anthropic-billing-header"
 
 
@@ -268,9 +268,9 @@ def _check_media(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
     return WITH_MEDIA if refuse_remote(body, allowed) else 0
 
 
-#: Legacy completions: through the model's chat template, and only if the client asks for it.
+#: Legacy completions: a personality applies only if the client asks for it, by the chat template.
 COMPLETION = MessageFormat("completion", _check_media, None)
-#: Not a conversation: embeddings, tokens, fill-in-the-middle. A personality has no place in it.
+#: Bodies that are no conversation (embeddings, tokens, fill-in-the-middle): no personality applies.
 NONE = MessageFormat("none", _check_media, None)
 
 

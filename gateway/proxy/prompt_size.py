@@ -1,4 +1,4 @@
-"""How many tokens a request's prompt has, when its answer doesn't tell. Pure.
+"""Counts the tokens of a request's prompt, for answers that don't tell. Pure.
 
 llama-server counts a chat as it would read it, template and all, without running it; other prompts
 are texts that it splits into tokens. Where it can't be asked any more there is an estimate, which
@@ -17,7 +17,7 @@ import orjson
 
 from gateway.proxy.body import serialise
 
-#: Routes of llama-server, and those that count the prompt in the same body.
+#: Route of llama-server -> the route that counts the prompt in the same body.
 _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "/v1/chat/completions": "/v1/chat/completions/input_tokens",
@@ -26,7 +26,7 @@ _COUNTED_BY: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _TOKENIZE: Final = "/tokenize"
-#: Routes that may read several texts, each as a prompt of its own, and the fields that hold them.
+#: Route that may read several texts, each as its own prompt -> the fields that hold them.
 _SEVERAL: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         **dict.fromkeys(("/completion", "/completions", "/v1/completions"), ("prompt",)),
@@ -36,7 +36,7 @@ _SEVERAL: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
     }
 )
-#: Fields of bodies that hold what a model reads, over all routes.
+#: The fields that hold what a model reads, of all routes.
 _READ: Final = (
     "messages",
     "system",
@@ -51,18 +51,19 @@ _READ: Final = (
     "input_suffix",
     "input_extra",
 )
-#: Below these names a text is a picture or a sound, written down in some way.
+#: Names below which a text is an encoded picture or sound.
 MEDIA: Final = frozenset({"image_url", "input_audio", "source", "multimodal_data", "image_data"})
-#: Bytes to a token, in an estimate. English has four and more, other languages and code fewer.
+#: Estimated bytes per token. English has four and more, other languages and code fewer.
 _TEXT_BYTES: Final = 3
-#: Tokens that are split off while one is read.
+#: How many tokens the tokenizer splits off in the time that a model reads one.
 _SPLIT_TO_READ: Final = 100
-#: And of media. A megabyte of JPEG becomes about a thousand tokens, more or less by model.
+#: Estimated bytes of media per token. A megabyte of JPEG becomes about a thousand tokens, depending
+#: on the model.
 _MEDIA_BYTES: Final = 1024
 
 
 class Question(NamedTuple):
-    """What to POST to llama-server, whose answer :func:`answer` reads.
+    """A request to POST to llama-server; :func:`answer` reads its answer.
 
     ``times``: the prompt has these tokens so many times.
     """

@@ -1,4 +1,4 @@
-"""One round trip: a request to a backend, its answer to the client as it comes.
+"""Relays one request: to a backend, and its answer to the client as it comes.
 
 A streamed chunk goes from the upstream parser's callback straight to the client's transport: no
 task, no await, no queue. Back-pressure works both ways (a client that stops reading pauses its

@@ -1,4 +1,4 @@
-"""Our name for a model in the answers of a server elsewhere, which has another for it. Pure.
+"""Puts our name for a model into the answers of a remote server that calls it otherwise. Pure.
 
 The name may be a path there, and clients compare it with what they asked for. Nothing else of an
 answer is touched: what is not parsed can't come out of the parser as another number.
@@ -38,7 +38,8 @@ def renamed(answer: bytes, parsed: Any, model: str) -> bytes:
 
 
 class RenamingInEvents:
-    """A renaming in a stream of Server-Sent Events: give it each piece, send on what it returns.
+    """Renames the model in a stream of Server-Sent Events: give it each piece, and send what it
+    returns.
 
     Lines go on when they are complete. ``once``: only the first event that names a model is that
     of the answer (Anthropic's ``message_start``), and others may have such a key of their own.
@@ -50,7 +51,8 @@ class RenamingInEvents:
         self._model = exact(orjson.dumps(model))
         self._once = once
         self._over = False
-        #: Key and name as they came, and as they go out: nearly every event has the same.
+        #: The last key and name as they came, and as they were sent: nearly every event has the
+        #: same.
         self._known, self._ours = b"-nothing known-", b""
         self._rest = b""  # of a line that isn't complete
 
@@ -93,7 +95,7 @@ class RenamingInEvents:
 
 
 class RenamingInJson:
-    """A renaming in one JSON object that is too long to be kept: only of its own ``model``."""
+    """Renames the model in one JSON object that is too long to be kept: only its own ``model``."""
 
     __slots__ = (
         "_depth",

@@ -1,4 +1,4 @@
-"""Which model and which personality a request means. Pure.
+"""Resolves which model and which personality a request means. Pure.
 
 A name is looked up as: a model's own name, an alias, ``NAME:PERSONALITY`` (a virtual model:
 same process, other system prompt), and last, for clients of the old system, which send
@@ -23,11 +23,12 @@ from gateway.proxy.fields import Shaping, shapings
 from gateway.proxy.virtual import fixed_by_kind, tools_of
 from gateway.spelling import did_you_mean
 
-#: Switches personalities off for one request.
+#: The name that switches personalities off for one request.
 NO_PERSONALITY = "none"
-#: What clients send that have no model to name (the old wrapper's examples do).
+#: What clients send that have no model to name (as the old wrapper's examples do).
 _UNNAMED = frozenset({"", "notneeded"})
-#: Resolved names that are kept, and characters of one: as a name for nothing any blanks will do.
+#: How many resolved names are cached, and how many characters one may have: any number of blanks
+#: can stand for no name.
 _KEPT = 1024
 _LONGEST = 256
 
@@ -76,9 +77,9 @@ class Resolver:
         self._specs = catalog.models
         self._plain = {name: _without_personality(s) for name, s in catalog.models.items()}
         self._names: dict[str, tuple[Model, str | None]] = {}
-        #: Models that are known to write text, by name: whoever finds out adds them.
+        #: Names of models that are known to write text; added when that is found out.
         self.writers = {name for name, spec in catalog.models.items() if not spec.ours}
-        #: What was asked for before, and found: it can't mean anything else.
+        #: The results of earlier lookups, which can't change.
         self._found: BoundedCache[tuple[object, ...], Target] = BoundedCache(_KEPT)
         for alias, name in catalog.aliases.items():
             self._names[alias] = (catalog.models[name], None)
@@ -205,7 +206,7 @@ class Resolver:
 
 
 class _Allowed(NamedTuple):
-    """What the principal may use, and know of; ``None``: everything."""
+    """The models that the principal may use and know of; ``None``: all."""
 
     models: frozenset[str] | None
     personalities: frozenset[str] | None

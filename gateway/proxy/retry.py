@@ -1,7 +1,7 @@
-"""Whether a request whose backend broke off is sent once more: where the proxy decides that.
+"""Decides whether the proxy retries a request whose backend broke off.
 
-For every way in which it asks a backend: relayed, unqueued, and on its own behalf. What may be sent
-again at all, :mod:`gateway.upstream.retry` says.
+All ways to ask a backend come here: relayed requests, unqueued ones, and the gateway's own.
+:mod:`gateway.upstream.retry` says what may be sent again at all.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from gateway.upstream import ConnectFailed, ConnectionLost, may_retry
 
 _log = logging.getLogger(__name__)
 
-#: How such a request ends.
+#: The errors with which such a request ends.
 BROKEN_OFF: Final = (ConnectFailed, ConnectionLost)
-#: How often a request is sent, at most, and one whose llama-server each time died of another's.
+#: How often a request is sent at most; and one whose llama-server died of another request each
+#: time.
 _ATTEMPTS: Final = 2
 _ATTEMPTS_OF_BYSTANDERS: Final = 4
 

@@ -1,4 +1,4 @@
-"""Every route of llama-server, and what becomes of it at the gateway: one frozen table.
+"""Every route of llama-server, and how the gateway treats it: one frozen table.
 
 The routes of the application and the OpenAPI document are made from it. A route of a newer
 llama-server that is not in here does not exist for clients; an administrator reaches it through
@@ -41,7 +41,7 @@ class ModelIn(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RelayedRoute:
-    """One route. ``upstream`` is the path at llama-server, the same if not given.
+    """One route. ``upstream`` is the path of llama-server, the same if not given.
 
     ``format``: the message format, which a personality is put into. ``dialect``: how errors are
     said and usage is read. ``defaults``: sampling defaults of models.json go into the body.
@@ -65,12 +65,12 @@ class RelayedRoute:
 
     @property
     def target(self) -> str:
-        """The path at llama-server."""
+        """The path of llama-server."""
         return self.upstream or self.path
 
     @property
     def streams(self) -> bool:
-        """Whether it generates, so that ``"stream": true`` makes its answer a stream."""
+        """Whether it generates text, so that ``"stream": true`` makes its answer a stream."""
         return self.defaults
 
 
@@ -191,7 +191,7 @@ TABLE: tuple[RelayedRoute, ...] = (
 )
 
 _DIALECTS = {route.path: route.dialect for route in TABLE}
-#: Where Anthropic's clients ask, also for what isn't here, and with a base URL that isn't ours.
+#: The paths that Anthropic's clients ask for, also with a wrong base URL, or for what isn't here.
 _ANTHROPICS = re.compile(r"(?:/(?:v1|api|anthropic))*/messages(?:/|$)")
 
 
@@ -214,7 +214,7 @@ def dialect_at(path: str) -> Dialect:
 
 
 _NEVER = {route.path: route.reason for route in TABLE if route.refused}
-#: Paths below these are refused as well.
+#: Prefixes of paths that are refused, and why.
 _NEVER_BELOW = {path.partition("{")[0]: reason for path, reason in _NEVER.items() if "{" in path}
 _SLOT_FILES = frozenset({"save", "restore"})
 

@@ -1,4 +1,4 @@
-"""How much work a JSON Schema makes: llama-server makes a grammar of it. Pure.
+"""Measures how much work a JSON Schema makes, of which llama-server makes a grammar. Pure.
 
 Of the schemas of tools as well, in every request that has tools. Counted is what makes the
 grammar grow beyond the schema: ``maxItems: 1000000000`` in 40 bytes takes all the memory there is
@@ -16,33 +16,33 @@ from typing import Any, Final
 from gateway.config.settings import RequestSettings
 from gateway.proxy.grammar import measure_pattern
 
-#: What is written out as often. Numbers of properties and, beyond 2000, of characters never are
-#: (b11549), and many tools have Java's greatest there.
+#: Numbers by which llama-server repeats a rule. Numbers of properties, and numbers of characters
+#: beyond 2000, aren't repeated (b11549), and many tools give Java's greatest there.
 _COUNTS: Final = frozenset({"minItems", "maxItems"})
-#: Texts that name something.
+#: Keys whose value is a name.
 _NAMING: Final = frozenset({"$ref", "name"})
 _LENGTHS: Final = frozenset({"minLength", "maxLength"})
-#: What is at least so, and at most. Where that can't be, llama-server writes on until it has all
-#: memory (b11549).
+#: Pairs of a minimum and a maximum. If the minimum is above the maximum, llama-server writes rules
+#: until memory runs out (b11549).
 _RANGES: Final = (("minItems", "maxItems"), ("minLength", "maxLength"), ("minimum", "maximum"))
-#: Lists that are values, not schemas, and collections of schemas that cost only what they hold.
+#: Lists of values rather than schemas, and collections of schemas that cost only what they hold.
 _PLAIN: Final = frozenset(
     {"", "enum", "required", "examples", "const", "default", "$defs", "definitions"}
 )
-#: Types that nothing below a schema is read for; JSON Schema has seven in all.
+#: Types for which nothing below a schema is read; JSON Schema has seven types in all.
 _SCALARS: Final = ("null", "boolean", "integer", "number", "string")
 _TYPES: Final = 7
-#: Characters of a name, which becomes that of a rule: a regular expression of llama-server (b10434)
-#: takes a piece of the stack for each, and 300,000 kill it.
+#: Characters of a name, which becomes the name of a rule. A regular expression of llama-server
+#: (b10434) takes stack for each character, and 300,000 kill it.
 _LONGEST_NAME: Final = 1024
-#: Bytes that a value takes, at least, where it is copied.
+#: The least number of bytes that a copied value takes.
 _VALUE: Final = 64
-#: How many objects may have as many properties as one may.
+#: How many objects may have the greatest number of properties.
 _WIDE: Final = 4
 
 
 class Excess(Exception):
-    """An excess: what there is too much of, how much is allowed, and which setting says so.
+    """Too much of something: what it is, how much is allowed, and which setting says so.
 
     ``setting`` is "" where none would allow it.
     """

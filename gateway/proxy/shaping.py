@@ -1,4 +1,4 @@
-"""What becomes of a JSON body between the client and a model's llama-server. Pure.
+"""Shapes a JSON body on its way from the client to a model's llama-server. Pure.
 
 :func:`read` and :func:`shaped` are all of it; what stands between them is the choice of a model,
 which needs to know who asks. A body that is large goes through both elsewhere (see
@@ -39,7 +39,7 @@ from gateway.proxy.targets import check_query_model
 if TYPE_CHECKING:  # the catalog comes with it, which a process elsewhere has no use for
     from gateway.proxy.resolve import Target
 
-#: Characters of a name that are looked at elsewhere.
+#: Characters of a name that the worker process sends back.
 _LONGEST_NAME = 4096
 _FORMATS = {format.name: format for format in (CHAT, RESPONSES, ANTHROPIC, COMPLETION, NONE)}
 
@@ -68,18 +68,18 @@ class Rules:
     """The rules for all bodies of a route: its format, and what is allowed in them."""
 
     format: MessageFormat
-    #: The path at llama-server.
+    #: The path of llama-server.
     target: str
     bounds: Bounds
-    #: Whether an answer can be a stream: whether it is generated.
+    #: Whether the answer can be a stream, because it is generated.
     streams: bool = False
-    #: Whether sampling defaults of models.json go into them.
+    #: Whether sampling defaults of models.json are put into the bodies.
     defaults: bool = False
-    #: How addresses of media may begin.
+    #: The allowed beginnings of media addresses.
     media: Beginnings = DATA_ONLY
     most: int = MAX_VALUES
 
-    #: Whether an answer may have to be asked to tell what it took; only if it's one of several.
+    #: Whether any answer may have to be asked for its numbers, or only one of several.
     _always: bool = field(init=False)
     _several: bool = field(init=False)
 
@@ -214,12 +214,13 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class ShapedByWorker:
-    """What is to be known of a body that was shaped in another process."""
+    """The result of shaping a body in another process."""
 
     found: int
     stream: bool
     telling: Asked | None
-    #: Whether it is another one than came: the bytes beside this, or else those that came.
+    #: Whether the body was changed: then the new bytes come with this, else the original ones are
+    #: sent.
     changed: bool = field(default=False)
 
 

@@ -1,4 +1,4 @@
-"""What an answer of a backend flows into, and from there to the client. Awaits nothing.
+"""The sink of a backend's answer, which passes it on to the client. Awaits nothing.
 
 Kept until it is clear what it is; from then on each piece goes straight to the client's transport,
 mended or renamed on the way where that has to be.
@@ -17,8 +17,9 @@ from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.sse import Tail
 from gateway.upstream import ChunkForwarder, EventTooLong, Exchange, ResponseHead, UpstreamError
 
-#: Answers of known length up to here are parsed for their usage, and passed on in one piece, head
-#: and body together: as much as a client that doesn't read may keep here. Longer ones are streamed.
+#: Answers of a known length up to this are parsed for their usage, and passed on in one piece, head
+#: and body together. It is as much as a client that doesn't read may hold in memory. Longer ones
+#: are streamed.
 _WHOLE = 256 * 1024
 
 
@@ -65,7 +66,7 @@ def _renaming(
 
 
 class Sink:
-    """The sink of one exchange: it keeps what comes until it is told where it shall flow."""
+    """The sink of one exchange. It keeps what comes until it is told where to send it."""
 
     __slots__ = (
         "_events",
@@ -93,14 +94,17 @@ class Sink:
         self.ended = False
         self.error: UpstreamError | None = None  # why it ended too soon
         self.paused = False  # the client is slower than the backend
-        #: It is of a known, small size: nobody is interested in the beginning of it.
+        #: Whether the answer is small and of known size, so that it is collected before it is
+        #: passed on.
         self.whole = False
         self._take: Callable[[bytes], None] = self._keep
         self._news: asyncio.Future[None] | None = None
 
     @property
     def events(self) -> int:
-        """How many events of a stream have come; a chunk that nobody looked at counts as one."""
+        """The number of events of a stream so far; a chunk that was passed unparsed counts as
+        one.
+        """
         return self._events + (self._forwarder.chunks if self._forwarder is not None else 0)
 
     def flush(self) -> None:

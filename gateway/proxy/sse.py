@@ -1,4 +1,4 @@
-"""Usage and timings of an answer; of a stream, from its last events. Never touches the bytes.
+"""Reads usage and timings from an answer, or from the last events of a stream. Never changes bytes.
 
 llama-server puts ``timings`` into the last chunk before ``[DONE]``, and ``usage`` into one of
 its own with ``stream_options.include_usage``. Looking at the tail once, at the end, costs
@@ -20,21 +20,22 @@ from gateway.proxy.body import serialise
 _KEPT = 3  # pieces of the stream; usage, timings and [DONE] come in the last three events
 _KEPT_OF_LONG = 16  # where the last event may be long, and come in many reads
 _MAX_TAIL = 64 * 1024
-#: How an event ends: with a blank line (WHATWG HTML, 9.2.5).
+#: The ends of an event: a blank line (WHATWG HTML, 9.2.5).
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _NUMBERS = (int, float)
-#: The last event of a stream: OpenAI's, Anthropic's, that of Responses.
+#: The last event of a stream of OpenAI's, of Anthropic's, or of Responses.
 _LAST = re.compile(
     rb"""(data:\ ?\[DONE\] | event:\ ?(message_stop|response\.(completed|incomplete|failed))\r?\n
     data:[^\r\n]*)\r?\n\r?\n\Z""",
     re.VERBOSE,
 )
-#: An object that tells, at most one level deep. Within a text of JSON its quotation marks would be
-#: escaped.
+#: An object with usage or timings, at most one level deep. Within a JSON text its quotation marks
+#: would be escaped.
 TELLING = re.compile(rb'(?<!\\)"(timings|usage)"\s*+:\s*+(\{(?:[^{}]++|\{[^{}]*+\})*+\})')
-#: What the lines of a stream hold that may tell.
+#: What a line of a stream holds if it may have usage or timings.
 _TELLS = (b'"timings"', b'"usage"', b'"tokens_evaluated"')
-#: Tokens. A server that says more, or less than none, isn't believed: sums go into a database.
+#: The most tokens that are believed. Sums go into a database, so greater and negative numbers are
+#: ignored.
 _MOST = 2**40
 
 
@@ -62,12 +63,12 @@ class Tail:
 
     @property
     def latest(self) -> bytes | None:
-        """What was fed last."""
+        """The last piece that was fed."""
         return self._pieces[-1] if self._pieces else None
 
     @property
     def complete(self) -> bool:
-        """Whether the last event of all was fed."""
+        """Whether the last event of the stream was fed."""
         return _LAST.search(self._joined(self._pieces)) is not None
 
     def half(self) -> bytes | None:

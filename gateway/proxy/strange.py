@@ -1,4 +1,4 @@
-"""What is strange about a request, so that it may be what ended a llama-server. Pure.
+"""Finds unusual traits of a request, which may have ended a llama-server. Pure.
 
 One table for all dialects: a name of a field, wherever each API has it, and from how many bytes on,
 as JSON, it is strange. Plain words with plain settings are not.
@@ -52,7 +52,7 @@ _STRANGE: Final[Mapping[str, int]] = MappingProxyType(
 )
 #: Kinds of content parts that are media.
 _MEDIA: Final = frozenset(("image", "image_url", "input_image", "input_audio", "audio", "video"))
-#: Objects of a request that settings stand in.
+#: Objects of a request that hold settings.
 _INSIDE: Final = ("text", "output_config", "params", "response_fields")
 _PLAIN: Final[tuple[object, ...]] = (None, False, 0, "", [], {}, "text", {"type": "text"})
 

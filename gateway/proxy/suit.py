@@ -1,4 +1,4 @@
-"""A body that a model of our own can take, or what keeps it from it: before one is loaded. Pure."""
+"""Checks, before a local model is loaded, that it can answer a body. Pure."""
 
 from __future__ import annotations
 

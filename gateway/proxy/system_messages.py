@@ -1,4 +1,4 @@
-"""What an application says late, for chat templates that take it only at the beginning. Pure.
+"""Moves late system messages, for chat templates that allow them only at the beginning. Pure.
 
 Many raise an exception at a system message that isn't the first (Qwen 3.5 and later: "System
 message must be at the beginning"), others leave it out without a word. Its text then becomes

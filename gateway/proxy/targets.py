@@ -1,4 +1,4 @@
-"""Request targets that two readers could read differently: refused at the door. Pure.
+"""Refuses request targets that two parsers could read differently. Pure.
 
 llama-server (cpp-httplib) decodes ``%uXXXX``, which no standard has, and takes bytes as they come
 where Python puts U+FFFD in place of what is no UTF-8. A path that is checked here, and then read

@@ -1,4 +1,4 @@
-"""What an answer took, where it doesn't tell by itself, or doesn't tell of all. Pure.
+"""Reads how many tokens answers took that don't tell it in the usual place, or not for all. Pure.
 
 A client of llama.cpp's own completions may choose the fields of the answer (``response_fields``):
 llama-server is asked for its timings as well, and they are removed again. A stream of several
@@ -70,7 +70,7 @@ class Flow(Protocol):
 
 
 class Teller(Flow, Protocol):
-    """A reader of an answer that goes through it."""
+    """A reader of an answer that passes through it."""
 
     size: int  # bytes that came
 
@@ -102,8 +102,7 @@ class _Without:
 
 
 class TellingInEvents:
-    """A reader of what a stream of events tells of ``answers`` to each prompt: each one's numbers,
-    as they end.
+    """Reads the numbers of each of ``answers`` to each prompt from a stream of events.
 
     ``strip``: only the gateway asked for them, so they are removed.
     """
@@ -152,7 +151,7 @@ class TellingInEvents:
 
 
 class ToldAnswers:
-    """The numbers of several answers to one request, ``each`` so many to one prompt."""
+    """The numbers of several answers to one request, ``each`` of them for one prompt."""
 
     __slots__ = ("_each", "_ended", "_running")
 
@@ -195,7 +194,9 @@ class ToldAnswers:
 
 
 class TellingInJson:
-    """A reader of what a long JSON answer tells; ``several``: of as many answers as it tells of."""
+    """Reads the numbers from a long JSON answer. ``several``: of as many answers as it tells
+    about.
+    """
 
     __slots__ = ("_answers", "_end", "_rest", "_several", "_tokens", "_told", "_without", "size")
 
@@ -256,7 +257,7 @@ def teller(answers: int, *, several: bool, strip: bool, events: bool) -> Teller 
 
 
 class Both:
-    """Two filters that read an answer, or change it, one behind the other."""
+    """Two filters of an answer, one after the other."""
 
     __slots__ = ("_first", "_then")
 

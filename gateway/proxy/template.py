@@ -1,4 +1,4 @@
-"""What takes the model's own chat template: its llama-server is asked by ``/apply-template``.
+"""Applies the model's own chat template, by asking its llama-server (``/apply-template``).
 
 :func:`through_template` is for a legacy completion with a personality. A completion continues a
 text and has no system message; the text becomes what a user says in a conversation, as the
@@ -30,7 +30,7 @@ from gateway.workers import WORKERS
 
 _JSON = b"Content-Type: application/json\r\n"
 _TIMEOUT = 30.0  # seconds: it only writes text
-#: How many prompts of one request a template is asked for at once.
+#: How many prompts of one request are sent to the template at once.
 _AT_ONCE: Final = 4
 _log = logging.getLogger(__name__)
 

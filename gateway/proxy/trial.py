@@ -1,4 +1,4 @@
-"""What becomes of a request whose llama-server died under it.
+"""Decides what becomes of a request whose llama-server died under it.
 
 One that may have done it is not sent again, and is refused when its client sends it again. Deaths
 that come from outside (a signal that no process sends to itself) are no request's doing.
@@ -20,14 +20,14 @@ from gateway.upstream import ConnectionLost, UpstreamError
 
 _log = logging.getLogger(__name__)
 
-#: ``code`` of both errors' second: the same once more.
+#: The ``code`` of the error for a repeated request that may have killed a llama-server before.
 SUSPECT: Final = "suspected_request"
-#: Bytes. Longer bodies are read by another thread.
+#: Bytes. Longer bodies are read in another thread.
 _SMALL: Final = 64 * 1024
 
 
 class NotSentAgain(BackendError):
-    """502: its llama-server died, maybe of this request, which therefore is not sent again."""
+    """502: the llama-server died, maybe of this request, which is therefore not sent again."""
 
     default_code = "backend_died"
     retryable = False

@@ -1,4 +1,4 @@
-"""A small request that llama-server answers beside its running ones, so it waits for no slot.
+"""Unqueued requests: llama-server answers them beside its running ones, so they wait for no slot.
 
 Counting tokens of a model with one slot must not wait until a long answer is done; nor must the
 look at what that slot is doing. A look (GET) is no use of the model: it takes no lease, so it
@@ -28,12 +28,12 @@ from gateway.proxy.waiting import lease as wait_for_lease
 from gateway.upstream import Fetched
 from gateway.workers import WORKERS
 
-#: Seconds, and bytes of an answer. /slots of many slots and lists of tokens are long.
+#: The limits of an answer, in seconds and bytes: /slots of many slots and lists of tokens are long.
 _TIMEOUT = 120.0
 _MAX_ANSWER = 64 * 2**20
 _MAX_ERROR = 256 * 1024
 
-#: The code of the error that says so.
+#: The code of the error for a model that isn't loaded.
 NOT_LOADED = "model_not_loaded"
 _UP = (State.READY, State.DRAINING)
 

@@ -1,4 +1,4 @@
-"""Asks llama-server how many tokens a prompt had whose answer doesn't tell, after that answer."""
+"""Asks llama-server how many tokens a prompt had, after an answer that doesn't tell."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gateway.workers import WORKERS, is_small, with_data
 
 #: Seconds that llama-server may take for one question.
 _PATIENCE: Final = 4.0
-#: Bytes. Longer bodies are looked into by another thread.
+#: Bytes. Longer bodies are read in another thread.
 SMALL: Final = 64 * 1024
-#: Bytes of an answer: tokens are told one by one by some routes.
+#: The most bytes of an answer: some routes list the tokens one by one.
 _MAX_ANSWER: Final = 16 * 2**20
 _JSON: Final = b"Content-Type: application/json\r\n"
 

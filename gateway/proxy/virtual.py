@@ -1,4 +1,4 @@
-"""What a personality sets in requests beside its system prompt, in each dialect. Pure.
+"""Applies what a personality sets in requests besides its system prompt, in each dialect. Pure.
 
 Seen in llama.cpp's ``tools/server/server-chat.cpp``: Responses keep every field of the body, while
 of Anthropic's Messages only ``chat_template_kwargs`` and ``thinking`` reach the template. What
@@ -19,7 +19,7 @@ JsonObject = dict[str, Any]
 
 #: Message formats with tools of their own, see :func:`tools_of`.
 _WITH_TOOLS: Final = ("chat", "responses", "anthropic")
-#: Those of which llama-server makes a prompt by the model's chat template.
+#: Message formats of which llama-server makes a prompt by the model's chat template.
 _TEMPLATED: Final = (*_WITH_TOOLS, "completion")
 
 

@@ -1,4 +1,4 @@
-"""Waiting for a model: how long that took; what a client is told meanwhile, its stage and place."""
+"""Waits for a model, measures the wait, and tells the client its stage and place meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.backends.lease import Lease
 from gateway.backends.scheduler import Scheduler
 from gateway.proxy.call import Outcome
 
-#: What is waited for, where it is not for others to make room, or to be done.
+#: What a request waits for by the state of its model, unless it waits for room or for a slot.
 _WORDS = {State.STARTING: b"starting", State.BACKOFF: b"restarting"}
 
 
