@@ -8,7 +8,6 @@ import gc
 import importlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +38,11 @@ from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
 from gateway.library import Library
 from gateway.models.catalog import Catalog
+from gateway.plurals import counted
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
+from gateway.signals import Signals
+from gateway.status_line import keep_told
 from gateway.tasks import cancel_and_wait, spawn
 from gateway.workers import WORKERS
 
@@ -68,14 +70,16 @@ async def serve(
     notifier = Notifier()
     gateway = Gateway(settings, library, source, inherited=inherited)
     # The signals' meaning outlives the gateway: one that comes late must not kill the clean-up.
-    async with _Signals(gateway, notifier) as signals, gateway:
+    async with Signals(gateway.lifecycle.stopping, gateway.reload, notifier) as signals, gateway:
         notifier.ready(f"listening on {', '.join(gateway.urls)}")
         watchdog = spawn(notifier.keep_alive(), name="feed the watchdog")
+        told = spawn(keep_told(notifier, gateway), name="tell the service manager")
         if settings.log.format == "text" or sys.stdout.isatty():
             await gateway.greet(source)
         await gateway.open_keys()
         await gateway.lifecycle.stopping.wait()
-        notifier.stopping()
+        await cancel_and_wait(told)
+        notifier.stopping(f"answering {counted(gateway.scheduler.in_flight, 'request')}")
         notifier.extend_timeout(settings.shutdown_timeout + _STOP_GRACE + 10)
         await gateway.drain(signals.hurry)
     await cancel_and_wait(watchdog)
@@ -362,37 +366,3 @@ def _preload(scheduler: Scheduler, catalog: Catalog) -> None:
     for spec in catalog.models.values():
         if spec.preload:
             spawn(load(spec.name), name=f"preload {spec.name}")
-
-
-class _Signals:
-    """The signals: TERM and INT begin the end, a second one hurries it, HUP reads the
-    files again.
-    """
-
-    def __init__(self, gateway: Gateway, notifier: Notifier) -> None:
-        self._gateway = gateway
-        self._notifier = notifier
-        self.hurry = asyncio.Event()
-
-    async def __aenter__(self) -> _Signals:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop)
-        loop.add_signal_handler(signal.SIGINT, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._reload(), name="reload"))
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        stopping = self._gateway.lifecycle.stopping
-        if stopping.is_set():
-            self.hurry.set()
-        stopping.set()
-
-    async def _reload(self) -> None:
-        self._notifier.reloading()
-        await self._gateway.reload()
-        self._notifier.ready()

@@ -150,6 +150,13 @@ def test_chat_is_answered_in_the_sandbox(installed: Machine) -> None:
     assert installed.property("StatusText").startswith("listening on https://127.0.0.1:443")
 
 
+def test_status_tells_what_is_loaded(installed: Machine) -> None:
+    python(installed, ASK)
+    wait_until(
+        lambda: f"; loaded: {DEMO}" in installed.property("StatusText"), 30, "the line is there"
+    )
+
+
 def test_plain_http_is_led_to_https(installed: Machine) -> None:
     script = """
         import http.client

@@ -1,0 +1,69 @@
+"""The line that ``systemctl status`` shows: where the gateway listens, and what it is doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from gateway.plurals import counted
+from gateway.sdnotify import Notifier
+
+#: Seconds between two lines.
+_EVERY: Final = 10.0
+
+
+class Leases(Protocol):
+    """The scheduler, as far as it is told of."""
+
+    @property
+    def in_flight(self) -> int: ...
+    def loaded(self) -> list[str]: ...
+
+
+class Tokens(Protocol):
+    """The accounting, as far as it is told of."""
+
+    @property
+    def tokens(self) -> tuple[int, int]: ...
+
+
+class Told(Protocol):
+    """The gateway, as far as it is told of."""
+
+    @property
+    def urls(self) -> Sequence[str]: ...
+    @property
+    def scheduler(self) -> Leases: ...
+    @property
+    def accounting(self) -> Tokens: ...
+
+
+async def keep_told(notifier: Notifier, gateway: Told, every: float = _EVERY) -> None:
+    """Tell the service manager what ``gateway`` does, until cancelled; at once if there is none."""
+    if not notifier.enabled:
+        return
+    loop = asyncio.get_running_loop()
+    told = ""
+    before, at = gateway.accounting.tokens[1], loop.time()
+    while True:
+        await asyncio.sleep(every)
+        written, now = gateway.accounting.tokens[1], loop.time()
+        rate = (written - before) / max(now - at, 1e-3)
+        before, at = written, now
+        scheduler = gateway.scheduler
+        text = line(gateway.urls, scheduler.loaded(), scheduler.in_flight, rate)
+        if text != told:
+            notifier.status(text)
+            told = text
+
+
+def line(urls: Sequence[str], loaded: Sequence[str], running: int, rate: float) -> str:
+    """Return the line. ``rate``: tokens of answers a second."""
+    parts = [f"listening on {', '.join(urls)}"]
+    parts.append(f"loaded: {', '.join(loaded)}" if loaded else "no model loaded")
+    if running:
+        parts.append(counted(running, "request"))
+    if rate >= 1:
+        parts.append(f"{rate:.0f} tokens/s")
+    return "; ".join(parts)
