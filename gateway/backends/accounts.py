@@ -1,4 +1,6 @@
-"""What models need and what there is for them, put together for the scheduler's decisions."""
+"""The needs of models and the capacity of the machine, put together for the scheduler's
+decisions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from gateway.backends.tuning import Grant, Tuning, choose, is_open, margin
 from gateway.errors import GatewayError, Unavailable
 from gateway.models.local_model import LocalModel
 
-#: Of what is left on a device, what a model is granted beyond what is usual for it.
+#: The share of a device's free memory that a model is granted beyond its usual needs.
 _SHARE = 0.9
 
 

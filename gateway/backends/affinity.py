@@ -1,4 +1,4 @@
-"""Which of several servers had the beginning of a conversation last. Pure."""
+"""Remembers which of several servers last had the beginning of a conversation. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from gateway.bounded_cache import BoundedCache
 
-#: Turns of conversations that are remembered for one model.
+#: How many turns of conversations are remembered for one model.
 _KEPT: Final = 8192
-#: Messages that may have come since the last turn: the calls of an agent's tools are many.
+#: How many messages since the last turn are searched: an agent makes many tool calls.
 _LOOKED_AT: Final = 256
-#: Times as many requests as servers have on average that one may have for the sake of its
-#: conversations ("consistent hashing with bounded loads", Mirrokni et al.).
+#: The load of a server, as a multiple of the average, up to which it keeps its conversations
+#: ("consistent hashing with bounded loads", Mirrokni et al.).
 _OVER: Final = 1.25
 
 

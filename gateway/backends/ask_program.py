@@ -1,4 +1,6 @@
-"""Asks a llama-server what it answers and ends with: ``--help``, ``--version``. Blocks."""
+"""Runs llama-server with an option that only prints something: ``--help``, ``--version``.
+Blocks.
+"""
 
 from __future__ import annotations
 

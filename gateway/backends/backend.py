@@ -1,4 +1,4 @@
-"""A model's backend as the scheduler sees it: one state machine, whatever stands behind it.
+"""A model's backend as the scheduler sees it: one state machine, local or remote.
 
 :mod:`gateway.backends.local` is a llama-server of our own, :mod:`gateway.backends.remote` a model
 that other servers have. The scheduler decides what to start, drain and stop, and when; the backend
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: ``code`` of a :class:`LoadFailed` where memory ran out.
+#: The ``code`` of a :class:`LoadFailed` because memory ran out.
 OUT_OF_MEMORY = "out_of_memory"
 
 
 class State(enum.StrEnum):
-    """Where a backend is; see the modules of the two kinds."""
+    """The states of a backend; see the modules of the two kinds."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -53,7 +53,7 @@ class SlotSaves(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """Where llama-server is to write them, if that can be written to."""
+        """The folder for saved slots; None if it can't be written to."""
 
     async def leave(self, backend: Backend, pool: Upstream, /) -> None:
         """The process of ``backend`` is about to be ended; ``pool``: connections to it."""
@@ -66,37 +66,37 @@ class Environment:
     llama_server: str
     llm_storage: Path
     runtime_dir: Path
-    #: The gateway's own. What a child may see of it: :attr:`for_children`.
+    #: The gateway's own environment. Children see :attr:`for_children`.
     environ: Mapping[str, str]
     records: process.Records
     load_timeout: float
-    #: For how long a child that is starting may answer /health with what is neither 200 nor 503.
+    #: For how long a starting child may answer /health with a status other than 200 and 503.
     health_refusal: float = 3.0
     stop_grace: float = 10.0
-    #: First wait after a death, doubled for each further one in a row, up to the cap.
+    #: The first wait after a death, doubled for each further one in a row, up to the cap.
     backoff_first: float = 0.5
     backoff_cap: float = 60.0
-    #: A death within so long of being ready, or before, is a quick one; so many in a row mean
-    #: "failed".
+    #: A death before, or so soon after, being ready is a quick one; so many in a row mean "failed".
     quick_death: float = 60.0
     quick_deaths_allowed: int = 4
-    #: First wait of a failed one before it is tried again, doubled for each failure, and the last.
+    #: The first wait of a failed backend before it is tried again, doubled for each failure, and
+    #: the longest wait.
     failed_first: float = 30.0
     failed_cap: float = 600.0
     patience: Patience = PATIENCE
-    #: Between two looks at what a loaded model holds of memory.
+    #: The time between two measurements of a loaded model's memory.
     growth_interval: float = 30.0
-    #: Between two looks at a remote server that is up.
+    #: The time between two health checks of a remote server that is up.
     health_interval: float = 30.0
-    #: None: nobody saves what is in slots.
+    #: Saves the slots of llama-servers; None: saving is off.
     slot_saves: SlotSaves | None = None
-    #: Variables with keys that are none of a child's business. Grows with models.json: what
-    #: once was a key stays one.
+    #: Variables with keys, which no child gets. The set only grows, even when models.json names
+    #: other variables later.
     withheld: set[str] = field(default_factory=set)
 
     @property
     def for_children(self) -> Mapping[str, str]:
-        """What processes started here may be given of the environment."""
+        """The environment for child processes."""
         return {k: v for k, v in self.environ.items() if k not in self.withheld}
 
 
@@ -118,13 +118,14 @@ class Backend(ABC):
     stop the backend in turn: whoever enters a state does nothing after that.
     """
 
-    #: In these states it may be given requests.
+    #: The states in which it may be given requests.
     SERVING: ClassVar = frozenset({State.READY})
 
     def __init__(self, spec: Model, changed: Callable[[Backend], None]) -> None:
         self.spec = spec
         self.log = LogRing()
-        #: The requests that are at it. Where it was ended for one of them, each knows its part.
+        #: The requests it is working on. If it was ended because of one of them, each knows its
+        #: part in that.
         self.flights = Flights(remember=spec.ours)
         self.state = State.STOPPED
         self.serving = False  # may be given requests
@@ -139,19 +140,21 @@ class Backend(ABC):
         self._starting: asyncio.Task[GatewayError | None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.last_death: GatewayError | None = None  # of a process that was ready
-        #: Whether that may have been a request's doing, and whose connections broke at it.
+        #: Whether a request may have caused the last death, and the requests whose connections
+        #: broke then.
         self.by_request = False
         self.accused: list[Any] = []
         self.sleeping = False  # ready, but its memory is given back until the next request
         self.start_failed = False  # the last start came to nothing that would have to be stopped
-        #: Why the last start failed; ``None`` while it is under way, when it has succeeded, and
-        #: where it was stopped.
+        #: Why the last start failed; ``None`` during a start, after a successful one, and after a
+        #: stop.
         self.start_error: GatewayError | None = None
-        #: What the next start is told: the devices to use (none: as llama-server likes), and why
-        #: it will have no GPU, where it should have one.
+        #: The devices for the next start (none: llama-server chooses), and why it will get no GPU
+        #: though it should.
         self.devices: tuple[str, ...] = ()
         self.without_gpu: str | None = None
-        #: What was chosen for it where its entry leaves that open; as it came out, once ready.
+        #: What was chosen where its entry leaves something open; once it is ready, with the actual
+        #: values.
         self.tuning: Tuning | None = None
         self.retry_at = 0.0  # monotonic time before which BACKOFF or FAILED lasts
         self._changed = changed
@@ -162,7 +165,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def pool(self) -> Upstream:
-        """Where requests are sent.
+        """The upstream that requests are sent to.
 
         Raises :class:`ConnectFailed` if there is nothing: it may have gone between a lease and
         its use, and then the request can be sent again as after a connection that failed.
@@ -171,26 +174,28 @@ class Backend(ABC):
     @property
     @abstractmethod
     def resident(self) -> bool:
-        """Whether something of it exists that :meth:`stop` would end."""
+        """Whether it has a process or connections that :meth:`stop` would end."""
 
     @property
     def pid(self) -> int | None:
-        """Its process, if it has one, while there is one."""
+        """The id of its process, while there is one."""
         return None
 
     @property
     def fingerprint(self) -> str | None:
-        """What a state of its slots fits that was saved, where they can be; while it runs."""
+        """The fingerprint that saved slots must have to fit it; None if it doesn't run, or can't
+        save slots.
+        """
         return None
 
     @property
     def progress(self) -> float | None:
-        """How much of it is loaded while it starts, from 0 to 1, where that can be seen."""
+        """The loaded share of the model, from 0 to 1, while it starts and if that is known."""
         return None
 
     @property
     def degraded(self) -> str | None:
-        """Why it runs on the CPU, where it should not."""
+        """Why it runs on the CPU though it shouldn't."""
         return None
 
     @property
@@ -200,7 +205,7 @@ class Backend(ABC):
 
     @property
     def context_size(self) -> int | None:
-        """Tokens, as such a server lists it, if it does."""
+        """The context size in tokens, as a remote server lists it, if it does."""
         return None
 
     @abstractmethod

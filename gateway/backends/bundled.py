@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: Puts the text of one value into ``CommonParams``. Given xllamacpp for its enumerations.
+#: Sets one value, given as text, in ``CommonParams``. Given xllamacpp for its enumerations.
 Apply = Callable[[Any, Any, str], None]
-#: An enumeration of xllamacpp, and word on the command line -> its member.
+#: An enumeration of xllamacpp, with words of the command line -> its members.
 Words = tuple[str, Mapping[str, str]]
 
 

@@ -1,4 +1,4 @@
-"""What this machine has left for models, looked at again and again. For one event loop.
+"""The capacity of this machine for models, measured again and again. For one event loop.
 
 A look takes as long as ``llama-server --list-devices`` does: next to nothing where that has no
 GPU support, a second where a driver has to wake up. What other programs leave of a device is what
@@ -29,12 +29,13 @@ _log = logging.getLogger(__name__)
 
 _MIB = 2**20
 _GIB = 2**30
-#: Left free beside what is measured: a driver, a file cache, somebody's browser may need it next.
+#: Memory that is left free for others: a driver, a file cache, or somebody's browser may need it
+#: next.
 _MARGIN = 256 * _MIB
-#: Seconds for which a look is waited for, before it goes on without.
+#: Seconds that a decision waits for a measurement, before it goes on without.
 PATIENCE = 20.0
 _Seen = tuple[Machine, Memory, str | None]
-#: Seconds for which a look is good, or ten times as long as it took.
+#: Seconds for which a measurement is valid, or ten times as long as it took.
 _FRESH = 1.0
 
 
@@ -56,12 +57,12 @@ class Capacity:
         self._failed: str | None = None
         self.machine = Machine((), "not looked at")
         self.memory = Memory()
-        #: What is wrong with it: a GPU that has gone.
+        #: What is wrong with the machine: a GPU that has gone.
         self.problem: str | None = None
 
     @property
     def budget(self) -> int:
-        """Bytes that all models together may take."""
+        """The bytes that all models together may take."""
         if self._budget is not None:
             return self._budget
         return self.machine.budget if self.machine.devices else sys.maxsize

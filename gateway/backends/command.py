@@ -21,13 +21,13 @@ from gateway.errors import LoadFailed
 from gateway.models.local_model import LocalModel, Params
 from gateway.models.paths import package_folders, resolve_model_path
 
-#: What no child inherits: flags of a llama-server that someone set for another purpose, the
-#: variables of the gateway (a TLS passphrase may be among them), and what systemd addresses to
-#: the gateway's own process (sd_notify(3), sd_listen_fds(3)).
+#: Variables that no child inherits: flags of llama-server that someone set for another purpose, the
+#: gateway's own variables (one may be a TLS passphrase), and what systemd means for the gateway's
+#: process only (sd_notify(3), sd_listen_fds(3)).
 _SCRUBBED = re.compile(
     r"(LLAMA_|AIP_|LLM_GATEWAY_|WATCHDOG_|LISTEN_).*|NOTIFY_SOCKET", re.IGNORECASE
 )
-#: Fields of :class:`Params` that a flag takes as they are.
+#: Field of :class:`Params` -> the flag that takes its value as it is.
 _PLAIN_FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "ctx_size": "--ctx-size",
@@ -43,7 +43,7 @@ _PLAIN_FLAGS: Mapping[str, str] = MappingProxyType(
         "grammar": "--grammar",
     }
 )
-#: Key in models.json -> flag that takes the file.
+#: Key in models.json -> the flag that takes the file.
 _FILE_FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "params.grammarFile": "--grammar-file",
@@ -51,16 +51,16 @@ _FILE_FLAGS: Mapping[str, str] = MappingProxyType(
         "draftModel": "--model-draft",
     }
 )
-#: What a child has in its environment unless the gateway's own, or ``env`` of the model, says
-#: otherwise. glibc gives every thread a heap of its own, and each of llama-server's HTTP threads
-#: keeps in its heap what one large body took (29 MB for 480 KB at ``/tokenize``): two are enough
-#: for threads that wait for one queue (mallopt(3), M_ARENA_MAX; other C libraries ignore it).
+#: Defaults for a child's environment, below the gateway's own environment and ``env`` of the model.
+#: glibc gives every thread a heap of its own, and each of llama-server's HTTP threads keeps in its
+#: heap what one large body took (29 MB for 480 KB at ``/tokenize``). Two heaps are enough for
+#: threads that wait for one queue (mallopt(3), M_ARENA_MAX; other C libraries ignore it).
 _DEFAULTS: Mapping[str, str] = MappingProxyType({"MALLOC_ARENA_MAX": "2"})
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start. ``env`` is all of the child's environment, nothing is added to it.
+    """The command line of a child, with ``env``, which is its whole environment.
 
     ``env`` may hold secrets of the user's (``HF_TOKEN``), so it stays out of the repr.
     """

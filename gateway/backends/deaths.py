@@ -1,4 +1,4 @@
-"""How often a model's process has died in a row, and for how long it is left alone for that.
+"""Counts the deaths of a model's process in a row, and says how long to wait before the next start.
 
 And in words how one ended.
 """
@@ -16,7 +16,7 @@ class Deaths:
 
     def __init__(self, environment: Environment) -> None:
         self._env = environment
-        #: Deaths in a row that came soon after a start, or during one.
+        #: How many deaths in a row came soon after a start, or during one.
         self.quick = 0
         self._counted = True  # the last one, among those
 

@@ -1,4 +1,4 @@
-"""What a decision about several models is made of, and what it says. Values alone."""
+"""The values that go into a decision about several models, and those that come out of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTHING: Final = Demand()
 
 
 class Act(Enum):
-    """What the scheduler can be told to do with a model."""
+    """What can be done with a model."""
 
     GRANT = auto()  # give the first waiter its lease
     LOADED = auto()  # tell those who only wanted it loaded

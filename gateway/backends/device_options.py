@@ -1,4 +1,4 @@
-"""Which GPUs a model is to go to, where its entry in models.json says so. Pure.
+"""The GPUs that the entry of a model in models.json asks for. Pure.
 
 llama-server's own options for that (in ``extraArgs``, or as ``LLAMA_ARG_*`` in ``env``), and the
 variables of drivers that hide GPUs from a program, which then counts from 0 what it sees.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.backends.options import option, scattered
 from gateway.models.local_model import LocalModel
 
-#: Variable -> how llama-server names the devices that it is about.
+#: Variable -> llama-server's prefix for the devices that it selects.
 VISIBLE = {
     "CUDA_VISIBLE_DEVICES": "CUDA",
     "HIP_VISIBLE_DEVICES": "ROCm",

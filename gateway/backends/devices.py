@@ -25,10 +25,11 @@ _log = logging.getLogger(__name__)
 
 _MIB = 2**20
 _GIB = 2**30
-#: Smaller ones are the carve-out of a graphics chip that works in RAM.
+#: The least size of a real GPU: smaller ones are the carve-out of a graphics chip that works in
+#: RAM.
 _SMALLEST_GPU = 2 * _GIB
 _LISTED = re.compile(r"^\s+(\w+): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
-#: How graphics chips without memory of their own call themselves, and renderers on the CPU.
+#: The names of graphics chips without memory of their own, and of renderers on the CPU.
 _INTEGRATED = re.compile(
     r"Intel(?!.*\bArc\b.*\b[AB]\d{2,3}).*\b(U?HD|Iris|Graphics)\b|Radeon( \w+)? Graphics"
     r"|Radeon \d{3}M\b|Radeon Vega|llvmpipe|SwiftShader",
@@ -59,7 +60,7 @@ class Device:
 
     @property
     def budget(self) -> int:
-        """Bytes that all models on it together may take."""
+        """The bytes that all models on it together may take."""
         return self.total - self.reserve
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with one entry of models.json on this machine, without loading it. Blocking."""
+"""Checks one entry of models.json on this machine, without loading the model. Blocks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class EntryCheck:
 
     @cached_property
     def _understood(self) -> Callable[[LocalModel], str | None] | None:
-        """What says which argument the bundled llama-server doesn't take, if that is used."""
+        """The check of arguments by the bundled llama-server, if that is in use."""
         try:
             if find_program(self._settings.llama_server, self._environ) != bundled_program():
                 return None

@@ -1,4 +1,4 @@
-"""How much memory a model will take, from its files and its entry in models.json.
+"""Estimates how much memory a model will take, from its files and its entry in models.json.
 
 Used until it has been loaded once and could be measured. Too much is better than too little:
 sliding windows and compressed attention are counted as if they were full attention.
@@ -39,10 +39,10 @@ from gateway.models.local_model import LocalModel
 from gateway.models.paths import split_parts
 
 _MIB = 2**20
-#: Tokens of context that a slot is counted with where nobody says how many: enough for most uses.
-#: Who has more memory gets more (:mod:`gateway.backends.tuning`).
+#: Tokens of context assumed for a slot if nothing says how many: enough for most uses. With more
+#: memory there may be more (:mod:`gateway.backends.tuning`).
 USUAL_CONTEXT = 32_768
-#: Bytes of a number in the KV cache: block size over elements (ggml-common.h).
+#: Bytes per number in the KV cache: block size over elements (ggml-common.h).
 _CACHE_TYPES: Mapping[str, float] = MappingProxyType(
     {
         "f32": 4.0,
@@ -60,7 +60,7 @@ _CACHE_TYPES: Mapping[str, float] = MappingProxyType(
 #: 300 to 500 MiB.
 _PROCESS_RAM = 64 * _MIB
 _PROCESS_GPU = 512 * _MIB
-#: Keys of layers whose cache is smaller than that of full attention, or that have none.
+#: Header keys of models with layers whose cache is smaller than that of full attention, or absent.
 _UNCOUNTED = (
     "attention.sliding_window",
     "attention.chunk_size",
@@ -70,13 +70,13 @@ _UNCOUNTED = (
     "ssm.inner_size",
     "ssm.state_size",
 )
-#: For the compute buffers of a projector, whose header says little about them.
+#: Bytes for the compute buffers of a projector, whose header says little about them.
 _PROJECTOR = 256 * _MIB
 #: llama.cpp gives each slot a whole number of such pieces.
 _CONTEXT_PIECE = 256
-#: How much of what is counted is there for sure: some tables stay in RAM.
+#: The share of the estimate that is certain: some tables stay in RAM.
 _SURE = 0.85
-#: With per-layer embeddings (Gemma 3n), which stay in RAM.
+#: The same for models with per-layer embeddings (Gemma 3n), which stay in RAM.
 _SURE_OF_PER_LAYER = 0.5
 
 
@@ -170,7 +170,7 @@ def _size(*files: Path) -> int:
 
 
 class _ModelShape:
-    """What of one header, and of the settings, decides about memory."""
+    """The values of one header, and of the settings, that decide about memory."""
 
     def __init__(self, header: Header, spec: LocalModel) -> None:
         architecture = header.values.get("general.architecture", "")
@@ -191,7 +191,7 @@ class _ModelShape:
 
     @property
     def cache(self) -> float:
-        """Bytes of the KV cache, and of the states of layers that have no such cache."""
+        """The bytes of the KV cache, and of the states of layers without one."""
         states = self._number("ssm.inner_size") * (
             self._number("ssm.state_size") + self._number("ssm.conv_kernel")
         )
@@ -208,12 +208,14 @@ class _ModelShape:
 
     @property
     def sure(self) -> float:
-        """The share of the weights that goes where the layers go, for sure."""
+        """The share of the weights that certainly goes where the layers go."""
         return _SURE_OF_PER_LAYER if self._number("embedding_length_per_layer_input") else _SURE
 
     @property
     def sure_cache(self) -> float:
-        """What of the KV cache is there for sure: not of attention that is not counted as it is."""
+        """The bytes of the KV cache that are certain: none for kinds of attention that are only
+        estimated.
+        """
         if not self._context_said or any(map(self._number, _UNCOUNTED)):
             return 0.0
         if {"-nkvo", "--no-kv-offload"} & {*self._spec.extra_args}:

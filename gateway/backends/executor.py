@@ -1,4 +1,4 @@
-"""Does what was decided, and hears what comes of it.
+"""Carries decisions out, and hears what comes of them.
 
 The only one that starts, drains and stops backends. Nothing here awaits: a decision is carried out
 before anything can change on which it was made.
@@ -21,8 +21,8 @@ from gateway.models.local_model import LocalModel
 
 _log = logging.getLogger(__name__)
 
-#: Where memory ran out though a model was given no more than there was, it is tried so often with
-#: less.
+#: How often a model is tried with less memory, when memory ran out though it was given no more than
+#: there was.
 _SHRINKS = 2
 
 

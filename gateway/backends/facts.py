@@ -1,4 +1,4 @@
-"""What a model's file says of it, so that it need not be loaded for that.
+"""Facts about a model from its file, without loading it.
 
 Headers are read in threads, few at a time, and again only when the file has changed. Who asks
 waits for them a moment, never for a slow disk: what is not known by then is there the next time.
@@ -23,21 +23,22 @@ from gateway.models.paths import resolve_model_path, split_parts
 from gateway.models.quantisation import quantisation_of
 from gateway.tasks import spawn
 
-#: Seconds for which a file is taken to be as it was.
+#: Seconds for which a file is assumed to be unchanged.
 FRESH = 5.0
-#: Seconds that are waited for headers, from when their reading began.
+#: Seconds to wait for headers, from the moment their reading began.
 PATIENCE = 1.0
 _THREADS = 4
-#: Chat templates and the like that are kept.
+#: How many whole headers (with chat templates and the like) are kept.
 _WHOLE = 64
 #: llama.cpp gives each slot a whole number of such pieces.
 _PIECE = 256
-#: ``ValueError``: no GGUF, or no path (a NUL in it).
+#: The errors of an unreadable file. ``ValueError``: it is no GGUF, or the path is none (a NUL in
+#: it).
 _UNREADABLE = (OSError, ValueError, LoadFailed)
 
 
 class Stamp(NamedTuple):
-    """A value that changes when another file takes the place of one."""
+    """A value that changes when a file is replaced."""
 
     path: Path
     modified: int
@@ -45,7 +46,7 @@ class Stamp(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What one model file says. ``trained``: the tokens of context it was trained with.
+    """The facts from one model file. ``trained``: the tokens of context it was trained with.
 
     ``reads_only``: it is for embeddings or rerank, and can't write any text. ``size``: bytes, of
     all parts of a split one.

@@ -1,4 +1,4 @@
-"""A llama-server that uses the CPU though it was to use a GPU. Pure."""
+"""Detects a llama-server that uses the CPU though it was meant to use a GPU. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from gateway.errors import LoadFailed
 from gateway.models.local_model import LocalModel
 
-#: ``code`` of the error where models.json asks for a GPU and there is none.
+#: The ``code`` of the error when models.json asks for a GPU and there is none.
 GPU_REQUIRED: Final = "gpu_required"
 
-#: llama.cpp (ggml-cuda.cu for CUDA, ROCm and MUSA; common/arg.cpp, and common.cpp before 2024;
-#: ggml-vulkan.cpp; src/llama-model.cpp). The last comes at INFO, which builds from 2026 do not
-#: show unless asked to: there it is ``--list-devices``, before the start, that tells.
+#: Messages of llama.cpp (ggml-cuda.cu for CUDA, ROCm and MUSA; common/arg.cpp, and common.cpp
+#: before 2024; ggml-vulkan.cpp; src/llama-model.cpp). The last one is logged at INFO, which builds
+#: from 2026 don't show unless asked to: for them ``--list-devices`` tells, before the start.
 _FELL_BACK = re.compile(
     r"""
       failed\ to\ initialize\ (CUDA|ROCm|MUSA)\b

@@ -1,4 +1,6 @@
-"""What a saved state of a slot depends on: it fits only a llama-server that was started alike."""
+"""The fingerprint of a llama-server: a saved slot fits only one that was started in the same
+way.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from typing import Final
 from gateway.backends.command import Command
 from gateway.models.paths import package_folders
 
-#: Flags with a value that change no state: sampling, threads, names.
+#: Flags with a value that don't affect the state of slots: sampling, threads, names.
 _WITHOUT_EFFECT: Final = frozenset(
     """--host --alias --slot-save-path --temp --repeat-penalty --top-k --top-p --seed --n-predict
     --grammar --grammar-file --logit-bias --reverse-prompt --threads --threads-batch""".split()
 )
-#: Bytes of a file's beginning and end that are read.
+#: Bytes that are read at the beginning and at the end of a file.
 _READ: Final = 64 * 1024
 #: Characters of a path, at most (Linux, PATH_MAX): longer texts are none.
 _LONGEST: Final = 4096

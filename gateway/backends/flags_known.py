@@ -1,4 +1,4 @@
-"""Which flags a llama-server knows, from its own ``--help``. Blocks.
+"""The flags that a llama-server knows, from its own ``--help``. Blocks.
 
 Builds differ, and end themselves at a flag that they don't know. Asked once for each program, and
 again when its file has changed.
@@ -15,7 +15,8 @@ from pathlib import Path
 from gateway.backends.ask_program import ask_program
 from gateway.backends.command import bundled_program, inherited
 
-#: Seconds; a driver that wakes up slowly is waited for, a wrapper that never answers is not.
+#: Seconds: long enough for a driver that wakes up slowly, and not endless for a wrapper that never
+#: answers.
 _TIMEOUT = 15.0
 _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 

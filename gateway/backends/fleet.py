@@ -1,4 +1,4 @@
-"""The remote servers that have one model: which of them are up, and who gets a request.
+"""The remote servers of one model: which of them are up, and which one gets a request.
 
 A request goes to the server that is up and has the fewest under way; one that goes on with a
 conversation to the server that had it last, unless that has too much to do: what it has read of it
@@ -103,7 +103,7 @@ class Fleet:
 
     @property
     def exchanges(self) -> int:
-        """How many have begun and not ended, at all of them."""
+        """The number of exchanges under way, at all servers."""
         return sum(server.pool.exchanges for server in self.servers)
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:

@@ -1,4 +1,4 @@
-"""The requests that are at one llama-server, and which of them it is to blame for its hanging.
+"""The requests at one llama-server, and which of them is to blame when it hangs.
 
 llama-server doesn't say what keeps it. What is known here: a request that was sent when it already
 hung has not done it, nor has one whose answer was coming; and what makes it compute without end is
@@ -19,14 +19,14 @@ import orjson
 
 from gateway.errors import GatewayError
 
-#: Requests whose clients have left that are remembered, until the server is known to have let them
-#: go; and bytes of a body up to which it is kept for so long.
+#: How many requests of clients that have left are remembered, until the server is known to have
+#: dropped them; and the size, in bytes, up to which their bodies are kept.
 _LEFT = 32
 _KEPT = 64 * 1024
-#: Bytes of text to a token, where they aren't counted: less than in any language.
+#: Estimated bytes of text per token: fewer than in any language.
 _BYTES = 3
-#: What holds an answer to something: field -> how likely that is what takes without end.
-#: ``format`` stands in ``text`` and ``output_config`` of the newer APIs.
+#: Fields that constrain an answer -> how likely each makes it endless. ``format`` stands in
+#: ``text`` and ``output_config`` of the newer APIs.
 _STRANGE: Mapping[str, int] = {
     "grammar": 5,
     "json_schema": 4,
@@ -37,11 +37,11 @@ _STRANGE: Mapping[str, int] = {
     "logit_bias": 1,
     "stop": 1,
 }
-#: Those of so much weight are never read as a prompt.
+#: Fields of at least this weight are never read as a prompt.
 _NO_PROMPT = 3
-#: Bytes from which on the last of them are strange.
+#: The size, in bytes, from which the last of these fields are suspicious.
 _MANY = 1024
-#: Where such a field may stand, beside the top of a body.
+#: Objects of a body in which such a field may stand, besides its top level.
 _INSIDE = ("text", "output_config", "params")
 
 
@@ -53,7 +53,7 @@ class Exchanged(Protocol):
 
 
 class Trait(NamedTuple):
-    """A strange trait of a request: the field, its weight, and the bytes it has."""
+    """A suspicious field of a request: its name, its weight, and its size in bytes."""
 
     weight: int
     size: int
@@ -83,7 +83,7 @@ class Flight:
     def __init__(self, target: str, body: object) -> None:
         self.target = target
         self.body: bytes | None
-        #: How many its prompt may have, about.
+        #: The estimated number of tokens of its prompt.
         self.tokens: int
         if isinstance(body, bytes):
             self.body = body
@@ -94,14 +94,14 @@ class Flight:
         self._counted = False
         self.began = time.monotonic()
         self.exchange: Exchanged | None = None
-        #: When its client went away, before its answer was complete.
+        #: When its client left before the answer was complete.
         self.left: float | None = None
         self.blamed: GatewayError | None = None
         self.cleared = False
 
     @property
     def answered(self) -> bool:
-        """Whether a byte of its answer has come."""
+        """Whether the first byte of its answer has come."""
         return self.exchange is not None and self.exchange.answered
 
     def count(self) -> None:
@@ -155,7 +155,7 @@ class Flights:
 
     @property
     def unsettled(self) -> bool:
-        """Whether something may be computed for somebody, or for one who has left."""
+        """Whether the server may be computing something, even for a client that has left."""
         return bool(self._open or self._left)
 
     def settle(self, before: float) -> None:
@@ -170,12 +170,12 @@ class Flights:
 
     @property
     def tokens(self) -> int:
-        """About how many tokens of prompts may still be to be read."""
+        """The estimated tokens of prompts that the server has yet to read."""
         return sum(self._unanswered())
 
     @property
     def longest(self) -> int:
-        """About how many tokens the longest of those prompts has."""
+        """The estimated tokens of the longest of those prompts."""
         return max(self._unanswered(), default=0)
 
     def _unanswered(self) -> Iterator[int]:
@@ -192,7 +192,7 @@ class Flights:
 
 
 class Verdict(NamedTuple):
-    """Who is to blame, ``None`` if that is not known. ``trait``: what is strange about it."""
+    """The request to blame, ``None`` if that is unknown. ``trait``: its suspicious field."""
 
     blamed: Flight | None
     trait: Trait | None

@@ -1,5 +1,5 @@
-"""Which GPUs there were the last time: a file in ``data_dir``, by which it is noticed that one is
-gone after a suspend or a driver update, where llama-server would silently take the CPU.
+"""Remembers, in a file in ``data_dir``, which GPUs there were the last time. So a GPU is missed
+that is gone after a suspend or a driver update, when llama-server would silently use the CPU.
 """
 
 from __future__ import annotations

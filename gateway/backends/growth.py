@@ -1,4 +1,4 @@
-"""A llama-server that comes to hold more memory than it was measured to take when it was loaded.
+"""Watches a llama-server for memory that it takes beyond what was measured when it was loaded.
 
 Caches of old prompts, contexts that are touched bit by bit, requests that make it take memory: what
 it holds now isn't there for the next model, whatever it was said to need.
@@ -13,12 +13,14 @@ from gateway.backends.placement import Placement
 from gateway.backends.ram import RAM
 from gateway.backends.usage import memory_kept, memory_used
 
-#: More than so much beyond what was measured, in bytes and as a part of it, is worth a word.
+#: How much more than was measured is worth a warning, in bytes and as a share of it.
 _WORTH_BYTES, _WORTH_PART = 256 * 2**20, 0.1
 
 
 class HeldMemory(NamedTuple):
-    """What the process group of a model holds. Bytes; ``None`` where it can't be seen."""
+    """The memory that a model's process group holds, in bytes; ``None`` where that can't be
+    seen.
+    """
 
     size: int | None  # where its need is measured: of GPUs if it has any, else of RAM
     kept: int | None  # of RAM, without files that are only mapped; of a model on GPUs alone

@@ -1,4 +1,4 @@
-"""What a llama-server that is starting says of itself: GET /health (llama.cpp's README).
+"""Asks a starting llama-server for its health: GET /health (llama.cpp's README).
 
 200 means that it is ready, 503 that it still loads its model, no answer that it doesn't listen
 yet. A proxy or a script before it may say 502 or 504 meanwhile. Anything else, 404 say, or what is
@@ -23,12 +23,12 @@ class Health:
         self._pool = pool
         self._timeout = timeout
         self._refuses_since: float | None = None
-        #: What it said last, in words, if that is worth telling.
+        #: Its last answer in words, if that is worth telling.
         self.said: str | None = None
 
     @property
     def refuses_for(self) -> float:
-        """Seconds for which it has been saying what no llama-server says while it loads."""
+        """Seconds for which it has given answers that no loading llama-server gives."""
         return 0.0 if self._refuses_since is None else time.monotonic() - self._refuses_since
 
     async def is_ready(self) -> bool:

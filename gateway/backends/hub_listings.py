@@ -1,4 +1,4 @@
-"""Asks, in processes of their own, what repositories of the hub have and what fits this machine."""
+"""Lists, in separate processes, what repositories of the hub have and what fits this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATIENCE: Final = 60.0
 #: Seconds for which a listing is good, and how many are kept.
 _GOOD: Final = 30.0
 _KEPT: Final = 16
-#: Processes at once, and questions that may wait for one.
+#: How many processes run at once, and how many questions may wait for one.
 _AT_ONCE: Final = 2
 _MOST: Final = 8
 _MODULE: Final = "gateway.backends.hub_process"

@@ -1,5 +1,5 @@
-"""What a repository of the hub has, as a process of its own: its client takes a second and tens of
-megabytes to import, which a gateway that serves has no use for afterwards.
+"""The process that lists a repository of the hub. The hub's client takes a second and tens of
+megabytes to import, which the gateway itself should not spend.
 
 A job comes on stdin, as JSON; the answer is one line of JSON on stdout: the offer, or an error.
 """
@@ -21,7 +21,9 @@ from gateway.models.hub_client import Hub
 
 @dataclass(frozen=True, slots=True)
 class HubQuestion:
-    """Which repository (``OWNER/REPO``), and for which machine: see :class:`pulled.PullPlace`."""
+    """A question: which repository (``OWNER/REPO``), and for which machine
+    (:class:`pulled.PullPlace`).
+    """
 
     model: str
     revision: str | None

@@ -1,4 +1,6 @@
-"""A process of our own for a job: a module's ``main``, a job on its stdin, JSON on its stdout."""
+"""Runs a job in a process of ours: a module's ``main``, with the job on stdin and JSON on
+stdout.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from gateway.tasks import spawn
 
 #: Seconds between SIGTERM and SIGKILL.
 _GRACE: Final = 3.0
-#: Bytes of a line at most: paths of all the parts of a split model are in one.
+#: The most bytes of a line: one line holds the paths of all parts of a split model.
 _LINE: Final = 2**20
 
 

@@ -1,4 +1,4 @@
-"""Which backend a model has: one for each kind of model."""
+"""Makes the backend of a model, by its kind."""
 
 from __future__ import annotations
 

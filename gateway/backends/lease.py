@@ -1,4 +1,4 @@
-"""The right to send a request to a backend. What is in flight is counted here, and nowhere else."""
+"""Leases: the right to send a request to a backend, and the only count of requests in flight."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Lease:
 
     @property
     def on_trial(self) -> bool:
-        """Whether its model takes one request at a time, since a request may have ended it."""
+        """Whether its model takes only one request at a time, because a request may have
+        killed it.
+        """
         model = self._model
         return model is not None and model.slots < model.spec.parallel
 

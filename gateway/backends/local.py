@@ -1,4 +1,4 @@
-"""A llama-server of our own as a state machine: one process for one model.
+"""The backend of a local model as a state machine: one llama-server process for one model.
 
 ::
 
@@ -44,15 +44,15 @@ from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which the news of a death is waited for when a connection has broken: the kernel
-#: closes the sockets of a process before its parent hears of its end.
+#: Seconds to wait for news of a death after a connection broke: the kernel closes a process's
+#: sockets before its parent hears of its end.
 _NEWS_OF_DEATH = 1.0
 
-#: What llama-server with ``--sleep-idle-seconds`` writes (tools/server/server-queue.cpp).
+#: The log lines of llama-server with ``--sleep-idle-seconds`` (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
-#: States in which it answers requests; in an enumeration each has to be looked for.
+#: The states in which it answers requests; a tuple, which is faster to search than an enumeration.
 _ANSWERING = (State.READY, State.DRAINING)
-#: States in which a llama-server process exists, so memory is in use.
+#: The states in which a llama-server process exists, and takes memory.
 _RESIDENT = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPING})
 
 
@@ -81,7 +81,7 @@ class LocalBackend(Backend):
 
     @property
     def pool(self) -> UpstreamPool:
-        """Connections to the running llama-server."""
+        """The connections to the running llama-server."""
         run = self._run
         if run is None or run.pool is None or self.state not in _ANSWERING:
             raise ConnectFailed(f"the backend of {self.spec.name!r} is {self.state}")
@@ -94,23 +94,23 @@ class LocalBackend(Backend):
 
     @property
     def pid(self) -> int | None:
-        """The llama-server process, while there is one."""
+        """The id of the llama-server process, while there is one."""
         child = self._run.child if self._run is not None else None
         return child.pid if child is not None else None
 
     @property
     def progress(self) -> float | None:
-        """How much of it is loaded while it starts."""
+        """The loaded share of the model while it starts."""
         return self._run.progress if self._run is not None else None
 
     @property
     def fingerprint(self) -> str | None:
-        """What a saved state of its slots fits."""
+        """The fingerprint that saved slots must have to fit it."""
         return self._run.fingerprint if self._run is not None else None
 
     @property
     def degraded(self) -> str | None:
-        """Why it runs on the CPU, where it should not."""
+        """Why it runs on the CPU though it shouldn't."""
         return self._run.degraded if self._run is not None else None
 
     async def ensure_ready(self) -> None:

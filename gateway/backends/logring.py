@@ -1,4 +1,4 @@
-"""The last lines a llama-server wrote, and viewers that follow them.
+"""The last lines that a llama-server wrote, and the viewers that follow them.
 
 The pump that fills the ring must never wait for a viewer: a viewer that is too slow loses
 its oldest lines and is told how many.
@@ -68,7 +68,7 @@ class LogRing:
 
     @property
     def followers(self) -> int:
-        """How many follow now."""
+        """The number of viewers that follow now."""
         return len(self._viewers)
 
     async def follow(

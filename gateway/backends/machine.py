@@ -1,4 +1,4 @@
-"""Where models live on this machine: on its GPUs if their llama-server can use any, else in RAM.
+"""The devices for models on this machine: its GPUs if llama-server can use any, else RAM.
 
 Looked at before each load, since others use this machine too: what a desktop or another program
 has taken meanwhile is not free. Everything here blocks.
@@ -21,7 +21,7 @@ from gateway.backends.devices import (
 )
 from gateway.backends.ram import ram_device
 
-#: Seconds for which a llama-server that did not answer to --list-devices is not asked again.
+#: Seconds before a llama-server that didn't answer --list-devices is asked again.
 _QUIET = 600.0
 
 
@@ -37,12 +37,12 @@ class Machine:
 
     @property
     def total(self) -> int:
-        """Bytes of all devices."""
+        """The bytes of all devices."""
         return sum(device.total for device in self.devices)
 
     @property
     def budget(self) -> int:
-        """Bytes that all models together may take."""
+        """The bytes that all models together may take."""
         return sum(device.budget for device in self.devices)
 
 

@@ -1,4 +1,4 @@
-"""The devices of the machine and their memory, as HTTP answers have them."""
+"""The devices of the machine and their memory, as JSON for HTTP answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from gateway.backends.scheduler import Scheduler
 
-#: Seconds: it is asked for every second, and a look may wake up a GPU's driver.
+#: The age, in seconds, up to which a measurement is reported: it is asked for every second, and a
+#: new one may wake up a GPU's driver.
 SEEN_WITHIN: Final = 5.0
 
 

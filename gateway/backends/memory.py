@@ -1,4 +1,4 @@
-"""How much memory each model needs, as the scheduler asks: set, measured, else estimated.
+"""The memory that each model needs, for the scheduler: set, measured, else estimated.
 
 In this order: ``memory`` of its entry in models.json; what it took when it was last loaded,
 kept in the store under a fingerprint of all that changes it; an estimate from its files.
@@ -48,14 +48,14 @@ class Need:
     size: int
     source: Source
     ram: int = 0  # in RAM, beside what is on GPUs
-    #: Of both, what it takes for sure: it is refused only for want of that.
+    #: The certain part of both: a model is refused only for lack of that.
     least: int = 0
     least_ram: int = 0
-    #: Of size, what does where some layers may stay in RAM; None: they may not.
+    #: The part of ``size`` that is enough if some layers may stay in RAM; None: they may not.
     scant: int | None = None
 
 
-#: How much of a size that was set, or measured at another time, a model takes for sure.
+#: The share of a size, set or measured earlier, that a model certainly takes.
 _SURE = 0.9
 
 
@@ -82,7 +82,7 @@ class Needs:
 
     @property
     def gpu(self) -> bool:
-        """Whether the needs are of GPUs' memory. May change: a GPU may go, or come."""
+        """Whether the needs are of GPU memory. It changes when a GPU goes or comes."""
         return self._gpu
 
     @gpu.setter

@@ -1,4 +1,4 @@
-"""Details of models: from their running llama-servers, what those said last, or their files."""
+"""Details of models: from running llama-servers, from their last answers, or from model files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STATUS = {
 }
 _UP = (State.READY, State.DRAINING)
 _DETAILS_TIMEOUT = 2.0  # seconds
-#: How llama.cpp names a build (its common/build-info), and one without a repository.
+#: The name of a build of llama.cpp (its common/build-info), and of a build without a repository.
 _BUILD = re.compile(r"b\d+-\w+")
 _NO_BUILD = "b0-unknown"
 
@@ -50,7 +50,7 @@ def status_of(backend: Backend | None) -> str:
 
 
 class _KnownDetails(NamedTuple):
-    """What a backend has said, with the start, process and file that it is true for."""
+    """The details that a backend told, with the start, process and file that they are true for."""
 
     start: int
     process: tuple[object, ...]

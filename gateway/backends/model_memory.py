@@ -1,8 +1,8 @@
-"""What models take of this machine's memory: what is known of that, and kept up to date.
+"""The memory of models on this machine: their needs and grants, kept up to date.
 
-What a model that is waited for needs is looked up, what is free is looked at, a model that starts
-is granted its share, and one that is loaded is measured, then and again. Until :meth:`watch` there
-is nothing known of any of it.
+The needs of a model are looked up when a request waits for it, and free memory is measured. A model
+that starts is granted its share; a loaded model is measured, once and then again and again. Until
+:meth:`watch` nothing of that is known.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NOT_WATCHED = Memory()
-#: Where memory ran out though a model was given no more than there was, it is tried with so much
-#: of what it was granted.
+#: The share of its grant with which a model is tried again, when memory ran out though it was given
+#: no more than there was.
 _LESS = 0.7
-#: Seconds for which a report waits for a look at the memory.
+#: Seconds that a report waits for a measurement of memory.
 REPORT_WAITS = 2.0
 
 
 class ModelMemory:
     """The memory of one scheduler's models.
 
-    ``known=False``: no model is taken to need nothing until :meth:`watch`. ``interval``: seconds
+    ``known=False``: until :meth:`watch`, the needs of all models are unknown. ``interval``: seconds
     between two looks at what a loaded model holds. ``decide`` is called when something has turned
     out on which a decision depends, ``budget`` with the bytes that all models may take together.
     """
@@ -62,7 +62,7 @@ class ModelMemory:
         self.accounts: Accounts | None = None
 
     def watch(self, accounts: Accounts) -> None:
-        """Know from now on what models need, and how much there is."""
+        """Use ``accounts`` from now on for the needs of models and the capacity of the machine."""
         self.accounts = accounts
 
     # --- for decisions and reports -------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One model as reports show it."""
+"""The status of one model, for reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gateway.backends.backend import ServerStatus, State
 from gateway.backends.scheduled_model import WAITS, ScheduledModel, memory_of
 
-#: So many of those who wait for a model are listed one by one.
+#: How many waiting requests of a model are listed one by one.
 LINE = 50
 
 
@@ -22,7 +22,7 @@ class QueuePosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model as reports show it. Times in seconds."""
+    """The status of one model, for reports. Times in seconds."""
 
     name: str
     state: State

@@ -1,11 +1,11 @@
-"""Whether a child died from lack of memory, by its status and its last lines. Pure."""
+"""Tells whether a child died from lack of memory, by its status and its last lines. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-#: What llama.cpp, its backends, the C++ runtime and drivers write when they get no memory.
+#: Messages of llama.cpp, its backends, the C++ runtime and drivers when they get no memory.
 _OUT_OF_MEMORY = re.compile(
     r"""
       out\ of\ memory                        # "cudaMalloc failed: ...", "CUDA error: ...", ROCm
@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-#: Of these, what is said of a GPU. Its memory is everybody's: another program may have taken it.
+#: Those of these messages that are about a GPU, whose memory another program may have taken.
 _OF_A_GPU = re.compile(
     r"""
       (CUDA|HIP|ROCm)\ error:\ out\ of\ memory | (cuda|hip)Malloc\w*\ failed
@@ -33,8 +33,8 @@ _OF_A_GPU = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-#: Lines that look like it, after which llama.cpp goes on: memory that it could not lock or pin,
-#: and, for the lines before that, a smaller second try.
+#: Similar lines after which llama.cpp goes on: it could not lock or pin memory, or, for lines
+#: before that, tries again with less.
 _HARMLESS = re.compile(r"mlock|pinned", re.IGNORECASE)
 _SECOND_TRY = re.compile(r"allocation failed, retrying", re.IGNORECASE)
 #: SIGKILL as subprocess has it, and as a wrapper's shell reports it (128 + 9).

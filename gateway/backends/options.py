@@ -1,4 +1,4 @@
-"""Settings of a model as its llama-server will have them. Pure.
+"""The settings of a model as its llama-server will see them. Pure.
 
 ``extraArgs`` come last on its command line and win; variables lose against any flag.
 """
@@ -72,7 +72,7 @@ def mapped(spec: LocalModel) -> bool:
     )
 
 
-#: What puts parts of a model elsewhere than its layers go, or lets llama-server choose.
+#: Options that put parts of a model elsewhere than its layers, or let llama-server choose.
 _OTHER_PLACES: Final = (
     ("-ot --override-tensor", "OVERRIDE_TENSOR"),
     ("-cmoe --cpu-moe", "CPU_MOE"),

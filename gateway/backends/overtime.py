@@ -1,4 +1,4 @@
-"""How long a llama-server has worked for more than there was to do: from what is seen of it. Pure.
+"""Measures for how long a llama-server has worked without anything to do. Pure.
 
 Every second in which it works is one, and is made good by what comes of it: whatever ends or
 begins clears all of them, each token as many as it may take. So a slow machine that gets on is

@@ -1,4 +1,4 @@
-"""On which devices a model goes, by what it needs and what they have left. Pure.
+"""Places a model on devices, by its needs and their free memory. Pure.
 
 A model goes to one GPU, to that where it fits and leaves the least; only one that is too big for
 what any of them has spans all, as llama.cpp spreads it: by what each has left. Where models.json
@@ -15,9 +15,9 @@ from enum import Enum, auto
 #: ``((device, bytes), ...)``
 Placement = tuple[tuple[str, int], ...]
 
-#: A model that spans GPUs leaves some of each unused: layers cannot be divided.
+#: The factor for a model that spans GPUs: some of each stays unused, as layers cannot be divided.
 _SPANNING = 1.05
-#: The share of what is for models that must be left for one which is too big for all of it.
+#: The share of the memory for models that must be free for a model that exceeds all of it.
 _MOST = 0.75
 
 

@@ -1,4 +1,4 @@
-"""What to do next with several models on one machine. Pure: a view in, actions out.
+"""Decides what to do next with several models on one machine. Pure: views in, actions out.
 
 The scheduler builds a :class:`ModelView` of each model, asks :func:`decide`, carries the
 actions out, and asks again whenever something has changed. Nothing here awaits or keeps state,

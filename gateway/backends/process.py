@@ -1,4 +1,4 @@
-"""One child process in its own process group: started, listened to, stopped, always reaped.
+"""One child process in its own process group: started, read from, stopped, and always reaped.
 
 The group matters: llama-server may be a wrapper script with children of its own, so signals go
 to all of it, and what is left of it after its leader has gone is killed too.
@@ -29,10 +29,10 @@ from gateway.tasks import cancel_and_wait, spawn
 _log = logging.getLogger(__name__)
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
-#: The variable by which a child's whole offspring can be told from everything else on the
-#: machine, whoever its parent is by now. Its value is another one at each start.
+#: The variable that marks a child and all of its descendants, whatever their parents are by now.
+#: Its value is different at each start.
 MARK = "LLM_GATEWAY_CHILD"
-#: Seconds in which leftovers of a dead gateway must be gone after SIGKILL.
+#: Seconds within which leftovers of a dead gateway must be gone after SIGKILL.
 _LEFTOVERS_GONE = 5.0
 
 

@@ -1,4 +1,4 @@
-"""Which version a llama-server says that it is (``--version``). Blocks."""
+"""The version of a llama-server, by its ``--version``. Blocks."""
 
 from __future__ import annotations
 

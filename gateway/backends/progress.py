@@ -1,4 +1,4 @@
-"""Whether a llama-server that is loading gets anywhere, however slow its disk is.
+"""Tells whether a loading llama-server makes progress, however slow its disk is.
 
 Three things count: a line (or a dot) in its log, bytes read, and memory taken. What is mapped
 and not read shows as memory, or as reads from the disk itself. Without /proc, on macOS, only the
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gateway.backends.logring import LogRing
 from gateway.backends.usage import group_members
 
-#: Bytes that count as progress. Answering /health for as long as anybody waits reads far less.
+#: Bytes that count as progress. Answering /health, for as long as anybody waits, reads far less.
 _STEP = 2**20
 
 

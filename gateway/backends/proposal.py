@@ -1,4 +1,4 @@
-"""An entry of models.json for a file that has none: what fits this machine. Blocking.
+"""Proposes an entry of models.json for a file that has none, to fit this machine. Blocks.
 
 As much context as was trained, or the half of it, or a quarter, as there is memory for; of what
 doesn't fit the GPUs as many layers as do. It is a beginning that works, to be changed by hand.
@@ -17,17 +17,17 @@ from gateway.models.catalog import parse_entry
 from gateway.models.local_model import LocalModel
 from gateway.models.storage import Found, Task, base_name
 
-#: Tokens of context that are proposed in RAM at most: to read more takes a CPU many minutes.
+#: The most tokens of context that are proposed in RAM: a CPU takes many minutes to read more.
 _IN_RAM: Final = 32_768
-#: Tokens below which rather fewer layers than less context go to a GPU.
+#: Tokens of context below which fewer layers on the GPU are better than less context.
 _LEAST: Final = 8192
 #: The share of a machine's memory that one model is proposed to take, so that it loads with a
 #: desktop beside it.
 SHARE: Final = 0.9
-#: Texts that are read at once by a model for embeddings or rerank, and tokens of the longest.
+#: How many texts a model for embeddings or rerank reads at once, and the most tokens of a text.
 _READERS_AT_ONCE: Final = 4
 _READ_AT_MOST: Final = 8192
-#: What nobody says of its training: the context of llama.cpp's own default, once.
+#: The context of a model whose header doesn't tell it: llama.cpp's former default.
 _UNKNOWN: Final = 4096
 
 
@@ -165,7 +165,7 @@ def _names(models: list[Found], taken: Container[str]) -> list[str]:
     short = [_printable(base_name(one.file)) for one in models]
     alike = Counter(short)
     names: dict[str, None] = {}
-    #: The next number to try behind a name, so that a thousand alike take a thousand tries.
+    #: The next number to try after each name, so that a thousand equal names take a thousand tries.
     numbers: dict[str, int] = {}
     for one, name in zip(models, short, strict=True):
         if alike[name] > 1 or name in taken:

@@ -1,4 +1,4 @@
-"""The answer of ``GET /props`` for a model that isn't loaded, from its file and its entry."""
+"""Makes the answer of ``GET /props`` for a model that isn't loaded, from its file and its entry."""
 
 from __future__ import annotations
 

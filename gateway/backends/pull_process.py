@@ -1,5 +1,4 @@
-"""One pull as a process of its own: a gateway's, so that neither its event loop nor its threads
-feel anything of hashing and writing many gigabytes.
+"""The process of one pull, so that hashing and writing many gigabytes doesn't disturb the gateway.
 
 A job comes on stdin, as JSON; on stdout a line of JSON tells of each step, the last one of the end.
 The token of the hub is in the environment alone. Whatever ends this, the next one goes on.

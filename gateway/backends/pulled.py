@@ -1,4 +1,4 @@
-"""A model fetched from the hub becomes one that is served: what fits this machine, and its entry.
+"""Turns what the hub has into a served model: chooses what fits this machine, and makes its entry.
 
 Of `llm-gateway pull` and, in a process of its own, of ``POST /admin/pulls``. Blocking.
 """
@@ -29,10 +29,10 @@ from gateway.private_files import make_folder
 from gateway.problems import InvalidFiles, Problem
 from gateway.syntax import encoding_problem
 
-#: Of a file's size, for the context that a model is good for at least, and buffers.
+#: The factor on a file's size for buffers and the least useful context.
 _OVERHEAD: Final = 1.1
 _LEAST: Final = 512 * 2**20
-#: Times that models.json is read again, if somebody else writes it at the same moment.
+#: How often models.json is read again if somebody else writes it at the same moment.
 _TRIES: Final = 5
 
 
@@ -110,7 +110,7 @@ class Offer:
 
     @property
     def recommended(self) -> Variant | None:
-        """What to take if nobody says: all of it on the GPU, if that goes."""
+        """The default choice: one that fits on the GPU as a whole, if there is one."""
         for enough in (("yes",), ("yes", "partly")):
             found = hub.recommended(self.repository, partial(self._is, enough))
             if found is not None:

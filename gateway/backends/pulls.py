@@ -1,4 +1,4 @@
-"""The pulls that a gateway does: a few at once, each a process that ends with it.
+"""The pulls of a gateway: a few at once, each in a process that ends with the gateway.
 
 What has come of one that was ended stays, so that the same again goes on from there. Ended ones
 are remembered for a while, until the gateway ends.
@@ -22,9 +22,9 @@ from gateway.backends.job_process import job_process
 from gateway.errors import NotFound, Unavailable
 from gateway.tasks import cancel_and_wait, spawn
 
-#: As many at once: they share one network and one disk.
+#: How many pulls run at once: they share one network and one disk.
 _AT_ONCE: Final = 2
-#: As many that haven't ended, and that have.
+#: How many unfinished pulls there may be, and how many finished ones are remembered.
 _MOST: Final = 16
 _REMEMBERED: Final = 50
 _MODULE: Final = "gateway.backends.pull_process"
@@ -58,7 +58,7 @@ class Pull:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the pull has ended, in whatever way."""
         return self.ended is not None
 
     def take(self, told: Mapping[str, Any]) -> None:

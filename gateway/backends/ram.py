@@ -1,4 +1,4 @@
-"""How much RAM there is for models, and how much of it is free. All of it blocks.
+"""Measures how much RAM there is for models, and how much of it is free. Blocks.
 
 Held back for others: 10%, at least 1 GiB, for the system, its file cache and whoever works on
 this machine. Inside a cgroup with a limit (container, ``MemoryMax=``) it is 5%, at least 256 MiB,

@@ -1,4 +1,4 @@
-"""A remote model (``url`` in models.json) as a state machine without a process.
+"""The backend of a remote model (``url`` in models.json): a state machine without a process.
 
 ::
 
@@ -32,7 +32,7 @@ from gateway.upstream import ConnectFailed
 
 _log = logging.getLogger(__name__)
 
-#: Seconds to look around after a connection broke, and when it is loaded anew.
+#: Seconds for health checks after a connection broke, and at a new load.
 _SUSPICION = 1.0
 _LOOK = 15.0
 
@@ -60,7 +60,7 @@ class RemoteBackend(Backend):
 
     @property
     def resident(self) -> bool:
-        """Whether there are connections, or tasks that look after servers."""
+        """Whether there are connections, or tasks that check servers."""
         return self.state is not State.STOPPED
 
     @property
@@ -72,7 +72,7 @@ class RemoteBackend(Backend):
 
     @property
     def context_size(self) -> int | None:
-        """Tokens: the smallest that a server which is up has listed."""
+        """The smallest context size, in tokens, that a server which is up has listed."""
         servers = self._fleet.servers if self._fleet is not None else ()
         name = self.spec.sent_as
         return min((s.contexts[name] for s in servers if s.up and name in s.contexts), default=None)

@@ -1,4 +1,4 @@
-"""What fits beside what, and on which devices, as a decision is made. Pure."""
+"""Tells, during a decision, which models fit beside each other, and on which devices. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All models there are: those of models.json, as that changes, and those that still have to go."""
+"""The roster of models: those of models.json, as it changes, and removed ones that still run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Roster:
         self._refuse = refuse
         self._sockets = 0
         self._retired = 0
-        #: By name, in the order of models.json. It stays the same object.
+        #: The models by name, in the order of models.json. It stays the same object.
         self.models: dict[str, ScheduledModel] = {}
-        #: By key: gone from models.json, their process is not.
+        #: Models by key that are gone from models.json, but whose processes still run.
         self.leaving: dict[str, ScheduledModel] = {}
         environment.withheld.update(catalog.key_variables)
         for spec in catalog.models.values():

@@ -1,4 +1,4 @@
-"""What is said of a request that made a llama-server compute without end."""
+"""The errors about a request that made a llama-server compute endlessly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.errors import Unprocessable
 
 _log = logging.getLogger(__name__)
 
-#: ``code`` of the death of such a server, and of the error for who has done it.
+#: The ``code`` of that death, and of the error for the client that caused it.
 RUNAWAY = "runaway_request"
 
 

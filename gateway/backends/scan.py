@@ -1,4 +1,5 @@
-"""The models below ``llm_storage`` that models.json doesn't name, and an entry for each. Blocking.
+"""Finds the models below ``llm_storage`` that models.json doesn't name, and proposes entries.
+Blocks.
 
 What ``llm-gateway models scan`` shows and ``GET /admin/storage`` answers.
 """

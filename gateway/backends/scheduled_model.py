@@ -1,4 +1,4 @@
-"""One model as the scheduler keeps it: its backend, who waits for it and what is to become of it.
+"""One model in the scheduler: its backend, the requests that wait for it, and its plans.
 
 How far it is, its backend alone knows (:attr:`Backend.state`).
 """
@@ -22,9 +22,9 @@ from gateway.models.model import Model
 if TYPE_CHECKING:
     from gateway.backends.tuning import Grant
 
-#: Seconds for which a model without work counts as in use, after its last request, at least.
+#: The least number of seconds for which a model counts as in use after its last request.
 LINGER = 1.0
-#: In these states it may be started again when its wait is over.
+#: The states in which it may be started again after a wait.
 WAITS = (State.BACKOFF, State.FAILED)
 
 
@@ -43,40 +43,41 @@ class ScheduledModel:
 
     spec: Model
     backend: Backend
-    #: Those of ``spec``, but for one that is being found out about: see :class:`Leases`.
+    #: The slots of ``spec``, except while its model is on trial: see :class:`Leases`.
     slots: int = field(init=False)
     queue: deque[Waiter] = field(default_factory=deque)  # want a lease
     loaders: deque[Waiter] = field(default_factory=deque)  # want it loaded
     in_flight: int = 0
-    #: Of those in flight, so many use no slot for now: others may have theirs.
+    #: How many requests in flight need no slot for now, so that others may use theirs.
     lent: int = 0
     last_used: float = 0.0
-    #: Seconds between its last use and the request after that, the last time it had no work.
+    #: The length, in seconds, of the last pause between two requests.
     gap: float | None = None
-    #: When somebody waited for the place of another model, and that was in use, or the reverse.
+    #: When it last competed for memory with another model that was in use.
     vied: float = -math.inf
-    #: It is to go: somebody asked for that, or its entry in models.json is another one.
+    #: Whether it is to be unloaded: on request, or because its entry in models.json has changed.
     unload: bool = False
-    #: Memory ran out while it was loading: it is tried once more, with all others out of the way.
+    #: Whether memory ran out while it was loading, so that it is tried once more without any other
+    #: model.
     alone: bool = False
-    #: What was heard last of its backend: a death, why a start failed, which start was done.
+    #: The last news of its backend: its death, why a start failed, and which start was completed.
     death: GatewayError | None = None
     start_error: GatewayError | None = None
     loaded: int = 0
-    #: Where it is, as long as it is resident, and what looks how that grows.
+    #: Its placement while it is resident, and the watch over its growth.
     on: Placement = ()
     growing: asyncio.Task[None] | None = None
     held: int | None = None  # bytes, as seen last
-    #: How often memory ran out at loads with less and less context.
+    #: How often memory ran out in loads with less and less context.
     shrunk: int = 0
-    #: What it may have of its devices, where its entry leaves open how much it takes.
+    #: The memory it may take of its devices, if its entry leaves that open.
     grant: Grant | None = None
-    #: Since when it has been waiting for memory that other programs hold.
+    #: Since when it has waited for memory that other programs hold.
     short_since: float | None = None
-    #: For which spec its need of memory was asked for last.
+    #: The spec for which its need of memory was last looked up.
     looked_up: Model | None = None
-    #: Its name among all models. One that is gone from models.json, and still to be drained,
-    #: has a name of its own, because a new one may come that is called the same.
+    #: Its unique key. A model that is gone from models.json, and still to be drained, has a key
+    #: that differs from its name, because a new model may get the same name.
     key: str = ""
 
     def __post_init__(self) -> None:
@@ -88,25 +89,25 @@ class ScheduledModel:
 
     @property
     def resident(self) -> bool:
-        """Whether a process exists, or is about to, or has not been cleared away."""
+        """Whether a process exists, is about to, or has not been cleaned up."""
         return self.backend.resident
 
     @property
     def loading(self) -> bool:
-        """Whether its start is not done, or is being cleared away after it has failed."""
+        """Whether it is starting, or a failed start is being cleaned up."""
         state = self.backend.state
         never_ready = self.loaded != self.backend.starts
         return state is State.STARTING or (state is State.STOPPING and never_ready)
 
     @property
     def oldest_wait(self) -> float | None:
-        """Since when the one who has waited longest has been waiting."""
+        """Since when the request that has waited longest has been waiting."""
         heads = [line[0].since for line in (self.queue, self.loaders) if line]
         return min(heads, default=None)
 
     @property
     def used(self) -> float:
-        """When it was last used. One that has just come is not an old one."""
+        """When it was last used; a new model counts as just used."""
         return max(self.last_used, self.backend.ready_since or 0.0)
 
     def asked(self, now: float) -> None:

@@ -1,4 +1,5 @@
-"""The one owner of every decision about backends: who is served, what is loaded, what has to go.
+"""The scheduler: the only owner of decisions about which request is served and which model is
+loaded.
 
 A request asks for a :class:`Lease` and waits. What happens meanwhile is decided by
 :mod:`gateway.backends.policy` from a view of all models, whenever anything changes, and carried
@@ -54,13 +55,13 @@ class Scheduler:
     ) -> None:
         """``memory_known=False``: nothing is loaded until :meth:`watch_memory`."""
         self.environment = environment
-        #: How much may be loaded, and how long a newcomer is put off. May be replaced.
+        #: The limits on loaded models, and how long a newcomer waits. May be replaced.
         self.limits = limits
         self._queue_timeout = queue_timeout
         self._idle_unload = idle_unload
-        #: Requests that models have died of.
+        #: The requests that models may have died of.
         self.suspects = Suspects()
-        #: Called with a model's name and why its process, which was ready, has died.
+        #: Called with a model's name and the reason when its process, once ready, has died.
         self.died: Callable[[str, GatewayError], None] = lambda model, error: None
         self._listeners: set[Callable[[], None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -182,19 +183,19 @@ class Scheduler:
 
     @property
     def in_flight(self) -> int:
-        """How many leases are held."""
+        """The number of leases that are held."""
         return self._leases.in_flight
 
     @property
     def machine_problem(self) -> str | None:
-        """What is wrong with this machine: a GPU that is gone."""
+        """What is wrong with this machine, such as a GPU that is gone."""
         accounts = self.accounts
         capacity = accounts.capacity if accounts is not None else None
         return capacity.problem if capacity is not None else None
 
     @property
     def accounts(self) -> Accounts | None:
-        """What is known of memory; ``None`` until :meth:`watch_memory`."""
+        """The accounts of memory; ``None`` until :meth:`watch_memory`."""
         return self._memory.accounts
 
     async def see_memory(self, *, within: float) -> None:

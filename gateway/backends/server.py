@@ -1,4 +1,4 @@
-"""One remote server that has a model: its connections, what it needs in a head, its health."""
+"""One remote server of a model: its connections, the headers that it needs, and its health."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ from gateway.upstream import (
     UpstreamRequest,
 )
 
-#: Seconds in which a question about health must be answered, and in which a connection must
-#: stand, TLS included.
+#: Seconds within which a health check must be answered, and a connection made, TLS included.
 _HEALTH_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 5.0
-#: Bytes; those who sell many models have long lists of them.
+#: The most bytes of a list of models: providers of many models have long lists.
 _LONGEST_LIST = 32 * 2**20
-#: What servers call the size of the context in their lists: ours, vLLM, OpenRouter.
+#: The names of the context size in servers' lists: ours, vLLM's, OpenRouter's.
 _CONTEXT_SIZES = ("context_size", "max_model_len", "context_length")
 
 
@@ -85,12 +84,12 @@ class Server:
     ) -> None:
         self.endpoint = endpoint
         self.name = name
-        #: Tokens of context of each model there, as far as its list has them.
+        #: The context size, in tokens, of each model there, as far as its list tells.
         self.contexts: dict[str, int] = {}
         self.up: bool | None = None  # not known yet
         self.error: str | None = None
         self.timed_out = False
-        #: Down for a reason that a request would only meet again, not as its own client's doing.
+        #: Whether it is down for a reason that any request would meet again.
         self.useless = False
         self.retry_at = 0.0
         self.pool = UpstreamPool(
@@ -108,7 +107,7 @@ class Server:
         self._lines = (f"User-Agent: llm-gateway/{__version__}\r\n").encode("ascii")
         if key is not None:
             self._lines += f"Authorization: Bearer {key}\r\n".encode("ascii")
-        #: The same for an answer that is read here.
+        #: The same, for answers that the gateway itself reads.
         self._plain_lines = self._lines + b"Accept-Encoding: identity\r\n"
         self._head_timeout = head_timeout
         self._tempo = tempo
@@ -147,7 +146,7 @@ class Server:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are at it."""
+        """The number of requests at it."""
         return self.pool.exchanges
 
     def look_again(self) -> asyncio.Event:

@@ -33,15 +33,16 @@ from gateway.upstream import UnixAddress, UpstreamPool, UpstreamRequest
 _log = logging.getLogger(__name__)
 T = TypeVar("T", str, dict[str, Any])
 
-#: Lines of llama-server's log that go into an error message.
+#: How many lines of llama-server's log go into an error message.
 TAIL = 8
-#: Seconds in which /health must answer, and between two questions at least.
+#: Seconds within which /health must answer, and the least time between two checks.
 _HEALTH_TIMEOUT = 5.0
 _HEALTH_PAUSE = 0.01
 #: Connections for unqueued requests: those that need no slot.
 _UNQUEUED = 8
 
-#: As it writes it (src/llama-model.cpp): the output layer counts as one.
+#: llama-server's log line about offloaded layers (src/llama-model.cpp): the output layer counts as
+#: one.
 _OFFLOADED = re.compile(r"\boffloaded (\d+)/\d+ layers to GPU")
 
 
@@ -68,12 +69,12 @@ class ServerRun:
         self.child: process.Child | None = None
         self.pool: UpstreamPool | None = None
         self.degraded = degraded
-        #: What a saved state of its slots fits, where they can be saved.
+        #: The fingerprint that saved slots must have to fit it; None if slots can't be saved.
         self.fingerprint: str | None = None
-        #: Bytes of the model's file, and its layers on GPUs as far as its llama-server says.
+        #: The bytes of the model's file, and its layers on GPUs as far as llama-server tells.
         self.weights = 0
         self.layers: int | None = None
-        #: How much of it is loaded while it starts, from 0 to 1, where that can be seen.
+        #: The loaded share of the model, from 0 to 1, while it starts and if that is known.
         self.progress: float | None = None
 
     # --- the start -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the slots of a llama-server say of themselves: GET /slots (llama.cpp's README). Pure.
+"""Reads the state of a llama-server's slots: GET /slots (llama.cpp's README). Pure.
 
 Its numbers have other names in other builds. Those that are known make it possible to say how much
 was done; that anything is another number than before always means that it goes on.
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
-#: What is no progress: settings, which newer builds list for each, and texts.
+#: Fields that don't show progress: settings, which newer builds list for each slot, and texts.
 _FIXED = frozenset({"params", "prompt", "generated", "n_ctx"})
 
 
 class Slots(NamedTuple):
-    """One look at the slots. ``tasks``: which requests are in which slots; ``state``: all that may
-    change.
+    """The slots at one moment. ``tasks``: which requests are in which slots; ``state``: all that
+    may change.
     """
 
     tasks: tuple[tuple[object, object], ...]

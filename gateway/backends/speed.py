@@ -1,4 +1,4 @@
-"""How fast a llama-server has shown to be, and so how long it may take for what it is doing.
+"""The measured speed of a llama-server, and how long its current work may take.
 
 Measured by its own ``timings``, which it writes into its log for each answer, whatever API it was
 asked in: a client that gets none tells us neither less. What counts is the fastest it has been
@@ -11,22 +11,25 @@ import re
 
 from gateway.backends.logring import LogRing
 
-#: llama.cpp, ``server_slot::print_timings``. Of few tokens it measures something else: how long
-#: the first token of the answer took to choose, for example.
+#: The output of llama.cpp's ``server_slot::print_timings``. With few tokens it measures something
+#: else: how long the first token of the answer took to choose, for example.
 _TIMINGS = re.compile(r"\b(prompt )?eval time = +([\d.]+) ms / +(\d+) tokens")
 _ENOUGH = {"prompt ": 64, None: 8}
-#: What is written by the thread that computes, and by no other: it goes on.
+#: Log lines that only the computing thread writes: they show that it goes on.
 _GOES_ON = re.compile(r"\bslot +\w+|\b(image|audio)( slice| batch)?\b.*\b(encod|decod)")
-#: As long as nothing is measured: bytes of the model's file for which a second is enough to read
-#: a token of a prompt, and to write one. The slowest boards that run a model at all do better.
+#: The speed before anything is measured: bytes of the model's file for which one second is enough
+#: to read a token of a prompt, and to write one. The slowest boards that run a model at all do
+#: better.
 _PROMPT_BYTES, _ANSWER_BYTES = 2.0e9, 0.5e9
-#: Bytes of a file, at least: the smallest models take their time for other things.
+#: The least size of a file, in bytes, that is assumed: the smallest models take their time for
+#: other things.
 _SMALLEST = 32e6
-#: How much slower than ever before it may be: others use the machine, contexts are long. Of an
-#: answer held to a grammar each token may take many times as long as without.
+#: How many times slower than ever before it may become: other programs use the machine, and
+#: contexts are long. With a grammar, each token of an answer may take many times as long as
+#: without.
 _PROMPT_FACTOR, _ANSWER_FACTOR = 8.0, 40.0
-#: With so many tokens before it a token of a prompt may take as long again: what it looks back at
-#: grows, and the fastest that was seen had little to look back at.
+#: The number of preceding tokens that doubles the time of a prompt's token: attention grows with
+#: them, and the fastest measurement had few.
 _DEPTH = 8192
 
 

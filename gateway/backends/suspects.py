@@ -1,4 +1,5 @@
-"""Requests that were at a llama-server when it died: which may have done it, and come again.
+"""Remembers the requests that may have killed a llama-server, to recognise them when they come
+again.
 
 Nothing of a request is kept but a keyed hash, for a while; nothing is computed for a request as
 long as none is remembered.
@@ -13,16 +14,16 @@ import time
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-#: Seconds for which a suspect is remembered, and how many are.
+#: Seconds for which a suspect is remembered, and how many are remembered.
 _REMEMBERED: Final = 600.0
 _MOST: Final = 1024
-#: So many deaths by one key's requests, within the same time, and what is strange of it pauses.
+#: After so many deaths by one key's requests within that time, its unusual requests are paused.
 _DEATHS: Final = 3
 #: Seconds of the first pause; each further death doubles it, up to the last.
 _PAUSE: Final = 30.0
 _LONGEST_PAUSE: Final = 600.0
 
-#: Ends that come from outside: no request makes a process send itself these.
+#: Signals that come from outside: no request makes a process send itself these.
 _FROM_OUTSIDE: Final = frozenset(
     (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 )

@@ -1,4 +1,4 @@
-"""What an entry of models.json leaves open, chosen at each load: its context, its layers on GPUs.
+"""Chooses at each load what an entry of models.json leaves open: its context, its layers on GPUs.
 
 A model is granted memory when it is placed: what is left of its devices beside other models. On
 GPUs a llama-server with ``--fit`` chooses what fits there, since it knows its own buffers to the
@@ -30,7 +30,7 @@ from gateway.errors import LoadFailed
 from gateway.models.gguf_header import BadGguf
 from gateway.models.local_model import LocalModel
 
-#: Tokens of context that a slot has at least, or all that the model was trained with.
+#: The least tokens of context of a slot, unless the model was trained with fewer.
 LEAST_CONTEXT: Final = 4096
 _MIB: Final = 2**20
 _GIB: Final = 2**30
@@ -68,7 +68,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Tunable:
-    """What a model's file says: tokens of context it was trained with, and its layers.
+    """The facts of a model's file: the tokens of context it was trained with, and its layers.
 
     The output layer counts as one, as it does for llama.cpp.
     """
@@ -79,7 +79,7 @@ class Tunable:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What was chosen for one load, and why. ``None`` in a field: not chosen here, or not known.
+    """The choice for one load, and its reason. ``None`` in a field: not chosen here, or not known.
 
     ``context``: tokens for each request. ``room``: the bytes granted, for all of the model.
     """
@@ -90,7 +90,7 @@ class Tuning:
     of_layers: int
     devices: tuple[str, ...]
     room: int
-    #: The names of what the entry left open: ``context``, ``layers``.
+    #: The names of the choices that the entry left open: ``context``, ``layers``.
     chosen: tuple[str, ...]
     by: str  # "gateway" or "llama-server"
     shared: bool = False
@@ -100,7 +100,7 @@ class Tuning:
 
     @property
     def params(self) -> dict[str, int]:
-        """What llama-server is told, as ``params`` of models.json would say it."""
+        """The chosen values, as ``params`` of models.json would have them."""
         told = {"ctxSize": self.total, "gpuLayers": self.layers if self.by == "gateway" else None}
         open_ = {"ctxSize": "context", "gpuLayers": "layers"}
         return {k: v for k, v in told.items() if v is not None and open_[k] in self.chosen}
@@ -139,7 +139,7 @@ class Tuning:
 
     @property
     def text(self) -> str:
-        """What was chosen and why, in one line."""
+        """The choice and its reason, in one line."""
         parts = []
         if "context" in self.chosen:
             parts.append(self._context_text())

@@ -1,4 +1,4 @@
-"""What a child, with all of its process group, has taken of RAM and of GPUs. All of it blocks."""
+"""Measures the RAM and GPU memory that a child and all of its process group hold. Blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for models: each in the line of one of them, and not too many in all.
+"""The queue of requests that wait for models: a line for each model, with a common bound.
 
 To join, to leave and to be sent away is done here; who is served, and when, is not decided here.
 """
@@ -24,7 +24,7 @@ class WaitQueue:
     def __init__(self, size: int, decide: Callable[[], None]) -> None:
         self._size = size
         self._decide = decide
-        #: How many there are, in all lines.
+        #: The number of waiters in all lines.
         self.waiting = 0
 
     def check(self, model: ScheduledModel) -> None:

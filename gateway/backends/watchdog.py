@@ -1,4 +1,4 @@
-"""Notices a llama-server that does nothing any more, or nothing of use.
+"""Notices a llama-server that hangs, or works at nothing useful.
 
 Time alone proves neither, since a long prompt keeps a slow machine busy for minutes without a
 byte of answer. What is looked at instead:
@@ -31,16 +31,17 @@ from gateway.backends.usage import group_members
 from gateway.errors import GatewayError
 from gateway.upstream import UpstreamPool, UpstreamRequest
 
-#: Tokens of prompts that llama-server reads in one step, where it isn't told (``--batch-size``).
+#: Tokens of prompts that llama-server reads in one step by default (``--batch-size``).
 DEFAULT_BATCH = 2048
-#: CPU seconds a group must use to count as working; answering /health takes far less.
+#: CPU seconds that a process group must use to count as working; answering /health takes far less.
 _WORKING = 0.05
-#: Seconds within which llama-server has noticed that a client left, where it goes on at all.
+#: Seconds within which llama-server notices that a client left, unless it hangs.
 _CANCELLED = 3.0
-#: Intervals that one round may take, and a busy event loop beside it. What takes longer was a pause
-#: of everything (a machine suspended, a container frozen), which says nothing about the child.
+#: How many intervals one round may take, even with a busy event loop. A longer round means that
+#: everything was paused (a suspended machine, a frozen container), which says nothing about the
+#: child.
 _ROUND = 4
-#: The part of the time for which it works when nobody has asked for anything, to count as working.
+#: The share of CPU time from which a child without requests counts as working.
 _BUSY = 0.1
 
 
@@ -62,7 +63,7 @@ class Hang(NamedTuple):
 
     what: str
     verdict: Verdict | None = None
-    #: Whether it was stopped rather than at work: no request does that.
+    #: Whether the process was stopped, which no request can cause.
     stopped: bool = False
 
 

@@ -1,4 +1,5 @@
-"""The files of llama-server's own web UI, from a llama-server that runs for a moment, modelless.
+"""Gets the files of llama-server's own web UI from a llama-server that runs briefly without a
+model.
 
 They are inside the program, and it gives them away when asked. A build with router mode
 (llama.cpp's README, "Using multiple models") starts without a model; others, xllamacpp among
@@ -35,18 +36,18 @@ _log = logging.getLogger(__name__)
 
 BLANK_MODEL = Path(__file__).with_name("blank.gguf")
 _NAME = "the web UI"
-#: Seconds: until it answers, between two looks whether it does, and for one file.
+#: Seconds until it must answer, between two checks whether it does, and for one file.
 _START_TIMEOUT = 60.0
 _PAUSE = 0.02
 _FILE_TIMEOUT = 30.0
-#: Seconds in which nobody makes it start again after it could not.
+#: Seconds after a failed start before it is tried again.
 _AFTER_FAILURE = 30.0
-#: More than any build has, so that nothing odd goes on without end.
+#: The most files: more than any build has, so that no strange build keeps this busy endlessly.
 _MAX_FILES = 300
 _MAX_BYTES = 64 * 2**20
-#: What to ask for first. The service worker has a list of everything there is.
+#: The files to ask for first. The service worker has a list of all files.
 _FIRST = ("", "sw.js", "manifest.webmanifest", "favicon.ico", "build.json")
-#: Files that name others (the scripts name none, and have ten megabytes), and how they do.
+#: Files that name others (the scripts name none, and are ten megabytes), and how they do.
 _NAMES_OTHERS = re.compile(r"|sw\.js|.*\.(html|webmanifest)")
 _LINK = re.compile(
     r"""["']((?:[\w.-]+/|/)*(?:[\w.-]+\.[a-z][a-z0-9]{1,10}|workbox-\w+))["']""", re.ASCII
@@ -68,7 +69,7 @@ class WebUiFile:
     scripts: tuple[str, ...] = ()
 
 
-#: Of llama-server's own headers: what kind of file it is, for how long it may be kept, and what
+#: llama-server's headers that are kept: the type of the file, how long it may be cached, and what
 #: keeps other pages away from it.
 _KEPT_HEADERS = (
     "Content-Type",
