@@ -1,4 +1,5 @@
-"""A backup of a gateway in one file, and its way back. Everything blocks: it is for commands.
+"""Makes a backup of a gateway in one file, and restores it. Everything blocks: only commands use
+it.
 
 The file is a tar archive, packed by gzip, with ``manifest.json`` at its beginning: what each file
 is, how long, and its SHA-256. It holds hashes of keys, private keys and the passphrases of
@@ -31,11 +32,11 @@ from gateway.private_files import FILE, make_folder, open_private
 
 _FORMAT: Final = 1
 _MANIFEST: Final = "manifest.json"
-#: What a backup may hold besides ``acme/...``.
+#: The members of a backup besides ``acme/...``.
 _CONFIG, _ENVIRONMENT, _MODELS = "gateway.yaml", "environment", "models.json"
 _DATABASE: Final = "gateway.db"
 _TLS: Final = ("private_key", "certificate", "ca_chain")
-#: Bytes of a manifest, at most.
+#: The most bytes of a manifest.
 _LONGEST: Final = 2**20
 
 

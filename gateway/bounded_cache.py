@@ -1,4 +1,4 @@
-"""A dictionary that never holds more than it was made for."""
+"""A cache with a bound on its entries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """At most ``bound`` entries; one more, and the oldest goes. For any number of threads.
+    """A cache of at most ``bound`` entries, of which the oldest goes first. For any number of
+    threads.
 
     Looking something up doesn't make it younger: that would cost every hit, and what is asked for
     all the time is back at once. Not for what must not be forgotten.
@@ -19,7 +20,7 @@ class BoundedCache(Generic[K, V]):
 
     __slots__ = ("_entries", "_lock", "bound", "get")
 
-    #: The value of a key, or None: the dictionary's own method, without a call in between.
+    #: Returns the value of a key, or None. It is the dictionary's own method, to save a call.
     get: Callable[[K], V | None]
 
     def __init__(self, bound: int) -> None:

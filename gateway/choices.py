@@ -1,4 +1,4 @@
-"""What ``/loadModel`` chose: for one key, or by an administrator for all without a choice.
+"""The choices of ``/loadModel``: one for each key, and an administrator's for all keys without one.
 
 Choices last as long as the gateway runs. All administrators share one choice, as everybody did in
 the system that this one replaces, and whoever has no choice of their own follows it.
@@ -16,7 +16,7 @@ class Choices:
     """The model and personality that each key chose last."""
 
     def __init__(self) -> None:
-        #: That of the administrators.
+        #: The administrators' choice.
         self.common: Active | None = None
         self._own: dict[str, Active] = {}
 

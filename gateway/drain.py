@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 #: Seconds for the first request of a connection that was accepted just before the end.
 _FIRST_REQUEST: Final = 2.0
-#: Seconds between two looks at such connections. Nobody else waits for them.
+#: Seconds between two checks of such connections.
 _PAUSE: Final = 0.02
 
 

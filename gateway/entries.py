@@ -40,7 +40,7 @@ _OF_THE_DEMO: Final = (
     "This models.json is the one of the demonstration, and belongs to the program: "
     "`llm-gateway init DIR` makes one of yours."
 )
-#: How often a change is made anew because another process has written the file meanwhile.
+#: How often a change is repeated because another process has written the file meanwhile.
 _TRIES: Final = 5
 
 
@@ -129,7 +129,7 @@ def _among(tags: tuple[str, ...], etag: str | None) -> bool:
 
 ANY: Final = Conditions()
 
-#: Makes an entry of the one that stands there, if one does; ``None``: it goes.
+#: Makes the new entry from the present one, if any; ``None`` removes it.
 Make = Callable[[dict[str, Any] | None], dict[str, Any] | None]
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-#: How many are kept.
+#: How many errors are kept.
 _KEPT: Final = 100
 
 

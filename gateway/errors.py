@@ -1,4 +1,4 @@
-"""Every failure a client can see, as one tree of exceptions.
+"""The exceptions for every failure that a client can see.
 
 Each carries the HTTP status and the OpenAI error object it leaves as:
 ``{"error": {"message", "type", "code", "param"}}`` (OpenAI API reference, "Error codes").
@@ -29,9 +29,9 @@ class GatewayError(Exception):
     type: ClassVar[str] = "api_error"
     default_code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = True
-    #: Seconds, in ``Retry-After``, where whoever raises it doesn't know better.
+    #: The default of ``Retry-After``, in seconds.
     retry_after: ClassVar[str | None] = None
-    #: Whether it has ended an answer that was under way, and that nothing was wrong with.
+    #: Whether it ended an answer under way with which nothing was wrong.
     cuts: bool = False
 
     def __init__(
@@ -84,14 +84,14 @@ def error_body(
 
 # --- when nobody waits any more ------------------------------------------------------------
 
-#: The status of a request whose client went away before its answer was complete: nginx's number.
+#: The status of a request whose client left before the answer was complete, as in nginx.
 CLIENT_GONE = 499
 
 
 def client_has_gone(error: BaseException | None) -> bool:
-    """Return whether ``error``, which ended a request, means that its client went away.
+    """Return whether ``error``, which ended a request, means that its client left.
 
-    The task that serves it is cancelled then, or what it writes is refused.
+    Then the task that serves the request is cancelled, or writing to the client fails.
     """
     from asyncio import CancelledError  # every command raises errors, and few have a loop
 
@@ -165,7 +165,7 @@ class MethodNotAllowed(BadRequest):
 
 
 class Cancelled(GatewayError):
-    """409: an administrator has ended the request."""
+    """409: an administrator has cancelled the request."""
 
     status = 409
     type = "invalid_request_error"
@@ -258,7 +258,9 @@ class BackendError(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """503: not now, and ``Retry-After`` says when: queue full, waiting too long, shutting down."""
+    """503: not now; ``Retry-After`` says when. The queue is full, the wait too long, or the gateway
+    ends.
+    """
 
     status = 503
     type = "overloaded_error"

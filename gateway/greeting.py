@@ -1,4 +1,4 @@
-"""What ``serve`` prints when it listens: where, what it serves, and where its settings are from.
+"""The greeting that ``serve`` prints: its addresses, its models, and the source of its settings.
 
 It goes to stdout, for people; what programs read is in the log, on stderr.
 """
@@ -21,10 +21,10 @@ from gateway.models.catalog import Catalog
 from gateway.own_addresses import own_addresses
 from gateway.web.files import is_built
 
-#: So many addresses, and names of models, are shown.
+#: How many addresses, and names of models, are shown.
 _ADDRESSES: Final = 3
 _MODELS: Final = 3
-#: What there is to do where there is no model.
+#: What to do if there is no model.
 _NO_MODEL: Final = (
     "no model yet; three ways to get one:",
     "  llm-gateway pull OWNER/REPO  (from Hugging Face)",
@@ -33,7 +33,7 @@ _NO_MODEL: Final = (
 )
 
 
-#: Nobody reads stdout any more.
+#: Whether stdout has lost its reader.
 _unread = False
 
 

@@ -21,10 +21,11 @@ from gateway.backends.ram import ram_device
 from gateway.backends.scheduler import Scheduler
 from gateway.samples import FINE, Sample, Samples
 
-#: Seconds for which a look at the GPUs is good for samples, and between two that are made for them.
+#: Seconds for which a measurement of GPUs is used for samples, and between two that are made for
+#: samples.
 _SEEN_WITHIN: Final = 90.0
 _LOOK_EVERY: Final = 60.0
-#: Seconds: over less than that no speed is told.
+#: The least time, in seconds, over which a speed is computed.
 SHORT: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class History:
         self._root = root
         self._counted = self._count()
         self.samples = Samples()
-        #: What there is or was: by name its description and its size in bytes.
+        #: The devices that there are or were: name -> description, and size in bytes.
         self.devices: dict[str, tuple[str, int]] = {}
 
     async def keep(self) -> None:

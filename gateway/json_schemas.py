@@ -42,9 +42,9 @@ from gateway.models.llama_options import (
 Schema = dict[str, Any]
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-#: Where the made ones are kept, by their names, which are also those of ``GET /schemas/NAME``.
+#: The folder of the generated schemas, with the names of ``GET /schemas/NAME``.
 FOLDER: Final = Path(__file__).parent / "schemas"
-#: What ``init`` calls them, each beside the file that it is for.
+#: The names under which ``init`` writes them, beside the files that they are for.
 FILES: Final[Mapping[str, str]] = MappingProxyType(
     {"models.json": "data/models.schema.json", "gateway.json": "conf/gateway.schema.json"}
 )
@@ -149,13 +149,13 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-#: Bounds of what sizes and durations are read as; pydantic leaves some under its own names.
+#: The bounds of sizes and durations; pydantic leaves some under its own names.
 _BOUNDS: Final = (
     (Ge, "ge", "minimum"),
     (Gt, "gt", "exclusiveMinimum"),
     (Le, "le", "maximum"),
 )
-#: Descriptions that say no more than the schema does.
+#: Descriptions that say no more than the schema itself.
 _PLAIN: Final = frozenset({None, "true or false", "an object", "an object, or null", "a text"})
 
 

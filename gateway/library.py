@@ -1,4 +1,4 @@
-"""models.json as it is on disk, and what was chosen from it.
+"""The current models.json: watches the file, and knows the choices from it.
 
 The file is read again when it has changed. A broken one changes nothing: the last good one stays in
 use, and this is reported wherever somebody may look (lists, status, readiness, log).
@@ -25,7 +25,8 @@ from gateway.syntax import encoding_problem, is_javascript
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_MS = 500
-#: Looked at even if nothing is told: of network drives, and of the files that links lead to.
+#: Milliseconds between two looks at the file even without events: network drives, and targets of
+#: links, send none.
 LOOK_ANYWAY_MS = 5000
 
 
@@ -101,7 +102,7 @@ class Library:
         self.catalog = catalog
         self.resolver = Resolver(catalog)
         self.choices = Choices()
-        #: Why the file as it is now is not what is served, with paths: for administrators.
+        #: Why the present file isn't in use, with paths: for administrators.
         self.broken: str | None = None
         self.changed: Callable[[Catalog], None] = lambda catalog: None
         self._good = self._seen = signature
@@ -123,7 +124,7 @@ class Library:
 
     @property
     def created(self) -> int:
-        """When the models were last changed, in seconds since 1970."""
+        """When the models last changed, in seconds since 1970."""
         return self._good.modified // 10**9 if self._good else 0
 
     @property

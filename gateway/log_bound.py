@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-#: Lines of requests without a key: so many at once, and so many a second.
+#: The bound on lines about requests without a key: a burst, and a rate per second.
 REQUESTS: Final = (100, 20.0)
-#: Other lines that a client may cause; some are tracebacks, of thirty lines each.
+#: The bound on other lines that a client may cause; some are tracebacks of thirty lines.
 EVENTS: Final = (20, 2.0)
 #: Seconds between two lines that tell how many were left out.
 TELL_EVERY: Final = 10.0
 
-#: What stands in place of a key where there is none, and where none is needed.
+#: What stands in place of a key if there is none, or none is needed.
 _NO_KEY = "-"
 _ANONYMOUS = "anonymous"
-#: Loggers of what connections go through. Their warnings come once a minute at most.
+#: The loggers of connections. Their warnings come once a minute at most.
 _CLIENTS = frozenset(
     {
         "gateway.http.connections",
@@ -34,7 +34,7 @@ _CLIENTS = frozenset(
         "gateway.http.tls_port",
     }
 )
-#: Loggers of the event loop, and of what no caller can catch: never of one request alone.
+#: The loggers of the event loop, and of unraisable errors, which are never about one request alone.
 _LOOP = frozenset({"asyncio", "gateway.unraisable"})
 
 
@@ -53,7 +53,7 @@ class Allowance:
         self._left = self._burst
         self._at = clock()
         self._told = 0
-        #: Lines that were left out since the beginning.
+        #: The number of lines left out so far.
         self.left_out = 0
 
     def take(self) -> bool:

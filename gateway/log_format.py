@@ -12,13 +12,13 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-#: What is known of one request: its id, method and path, the status of its answer, the seconds it
-#: took, and who asked for which model from where.
+#: The fields of a request's line: its id, method and path, the status of its answer, the seconds it
+#: took, its key, its model, and its client's address.
 Fields = tuple[str, str, str, int, float, str, str, str]
 
 ACCESS = "gateway.access"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-#: A key of ours: its secret (see :mod:`gateway.access.key_format`).
+#: A key of ours, which is a secret (see :mod:`gateway.access.key_format`).
 _KEY = re.compile(r"llmgw_\w+")
 
 

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from typing import Final, NamedTuple
 
-#: How many lines are kept, and bytes of all of them, about: each has some beside its text.
+#: How many lines are kept, and roughly how many bytes; each line has an overhead.
 MOST: Final = 10_000
 _SIZE: Final = 2 * 2**20
 _OVERHEAD: Final = 100
-#: Characters of a line: what is longer is cut.
+#: The most characters of a line; the rest is cut off.
 _LONGEST: Final = 4096
 
 
 class LoggedLine(NamedTuple):
-    """``number`` counts all lines from 1. ``level``: as :mod:`logging` has it."""
+    """A line of the log. ``number`` counts all lines from 1; ``level`` is that of
+    :mod:`logging`.
+    """
 
     number: int
     level: int
@@ -28,7 +30,7 @@ class LogTail:
     """The last :data:`MOST` lines, the oldest dropped first. For many threads."""
 
     def __init__(self, *, most: int = MOST, size: int = _SIZE) -> None:
-        #: The level and text of each; the last one's number is the total.
+        #: The level and text of each line; the number of the last one is the total.
         self._lines: deque[tuple[int, str]] = deque()
         self._most = most
         self._limit = size
@@ -65,7 +67,7 @@ class LogTail:
 
     @property
     def total(self) -> int:
-        """How many lines there have been."""
+        """The number of lines so far."""
         return self._total
 
     def newest(self, most: int, *, level: int = 0) -> list[LoggedLine]:

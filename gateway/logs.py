@@ -28,12 +28,12 @@ from gateway.log_tail import LogTail
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-#: Seconds that lines are gathered for. A hard kill loses at most so much.
+#: Seconds for which lines are gathered. A hard kill loses the lines of that time at most.
 _GATHER = 0.1
 
-#: When a request was answered, and what stands in its line.
+#: When a request was answered, and the fields of its line.
 _Request = tuple[float, Fields]
-#: Besides lines: something was left out, and is to be told; ``None``: the end.
+#: In the queue, besides lines: lines were left out, which is to be logged; ``None``: the end.
 _LEFT_OUT = "left out"
 _Records = queue.SimpleQueue[logging.LogRecord | _Request | str | None]
 _access = logging.getLogger(ACCESS)
@@ -53,7 +53,7 @@ class LogHandler(logging.handlers.QueueHandler):
         return record
 
 
-#: The request that a task works for, where lines of the log say that (``log.format: json``).
+#: Task -> the id of its request, if log lines show that (``log.format: json``).
 request_ids: weakref.WeakKeyDictionary[asyncio.Task[Any], str] | None = None
 
 
@@ -78,7 +78,7 @@ class LogWriter(threading.Thread):
         super().__init__(name="log", daemon=True)
         self._records = records
         self._format = format_ or TextFormat()
-        #: The newest lines, as text for people whatever format is written.
+        #: The newest lines, as text for people, whatever the log format.
         self.tail = LogTail()
         self._plain = self._format if isinstance(self._format, TextFormat) else TextFormat()
         self._stream = stream

@@ -61,7 +61,8 @@ def file_stem(name: Name) -> str:
     return str(name).replace("*", "_wildcard").replace(":", "_")
 
 
-#: Names that mean something on one machine or in one house only (RFC 6761, 6762, 8375, 9476).
+#: Zones whose names have a meaning only on one machine or in one network (RFC 6761, 6762, 8375,
+#: 9476).
 _LOCAL_ZONES = frozenset({"localhost", "local", "lan", "home", "internal", "test", "invalid"})
 
 

@@ -1,4 +1,4 @@
-"""How deep a JSON text is nested, and how much is in it, found before anything parses it. Pure.
+"""Measures the depth and the number of values of a JSON text before it is parsed. Pure.
 
 Parsers call themselves for each level, and their limits differ: a RecursionError at about 1,000
 levels in CPython 3.11, at some thousands or not at all in later ones, 1,024 in orjson. So that the
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import add
 
-#: Levels of arrays and objects. Far more than a body of any API has, and few enough for code of
-#: ours that calls itself for each level (CPython allows 1,000 calls).
+#: The most levels of arrays and objects: far more than a body of any API has, and few enough for
+#: recursive code (CPython allows 1,000 calls).
 MAX_DEPTH = 500
 
 PIECE = 64 * 1024  # bytes looked at in one go: so the copies below stay small
@@ -30,7 +30,7 @@ def _climb(byte: int) -> tuple[int, int]:
     return levels[-1], max(0, *levels)
 
 
-#: What :func:`_climb` says of each byte; changes in signed bytes.
+#: The result of :func:`_climb` for each byte; changes as signed bytes.
 _CHANGES = bytes(_climb(byte)[0] % 256 for byte in range(256))
 _RISES = bytes(_climb(byte)[1] for byte in range(256))
 

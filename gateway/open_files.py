@@ -1,4 +1,4 @@
-"""How many files, and so connections, this process may have open at once.
+"""The limit of open files, and so of connections, of this process.
 
 The soft limit is 1024 by custom, for programs that use select(2), which can't count further. The
 gateway doesn't use it, but llama-server may, so each child gets the limit that we were started
@@ -11,9 +11,9 @@ import contextlib
 import resource
 from typing import Final
 
-#: The soft limit this process was started with.
+#: The soft limit with which this process was started.
 INHERITED: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-#: Where the hard limit is "none", systems have one nevertheless (macOS: OPEN_MAX).
+#: The limit for systems whose hard limit is "none", which have one nevertheless (macOS: OPEN_MAX).
 _LEAST: Final = 10240
 
 

@@ -11,14 +11,16 @@ import struct
 from pathlib import Path
 from typing import Final
 
-#: ioctl(2): the address of a network device (netdevice(7)), which is at this place in its answer.
+#: The ioctl(2) for the address of a network device (netdevice(7)), and the place of the address in
+#: the result.
 _SIOCGIFADDR: Final = 0x8915
 _AT: Final = slice(20, 24)
-#: Networks inside of this machine: of containers and virtual machines.
+#: Networks within this machine: of containers and virtual machines.
 _INSIDE: Final = re.compile(r"(docker|br-|veth|virbr|lxc|lxd|cni|flannel|cali|podman|vnet)")
-#: Of documentation (RFC 5737, RFC 3849): nothing is sent there, but the system says by which way.
+#: Addresses for documentation (RFC 5737, RFC 3849): nothing is sent, but the system tells the
+#: route.
 _OUTSIDE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-#: A flag of /proc/net/if_inet6 (linux/if_addr.h): temporary, tentative, failed, or deprecated.
+#: Flags of /proc/net/if_inet6 (linux/if_addr.h): temporary, tentative, failed, deprecated.
 _PASSING: Final = 0x01 | 0x08 | 0x20 | 0x40
 _GLOBAL_SCOPE: Final = 0x00
 

@@ -37,11 +37,12 @@ class InvalidFiles(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-#: Keys whose values are not repeated: of ``env`` any, as nobody knows which of them are secret.
+#: Keys whose values aren't repeated, including all of ``env``, because nobody knows which are
+#: secret.
 _SECRET_KEY = re.compile(
     r"passphrase|password|secret|token(?!s)|api_?key|(^|\.)key$|\.env(\.|$)", re.IGNORECASE
 )
-#: Of lists of arguments where one argument should be, each may be one.
+#: Keys with arguments of llama-server, each of which may be a secret.
 _ARGUMENTS = re.compile(r"\.extra_?args(\.|$)", re.IGNORECASE)
 _SECRET_ARGUMENT = re.compile(r"(--?[\w-]*(?:key|token|pass)[\w-]*=)[^'\"]+", re.IGNORECASE)
 

@@ -29,7 +29,7 @@ _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 #: The texts that :func:`parse_duration` and :func:`parse_size` read, for the JSON Schemas.
 DURATION_TEXT: Final = r"^\s*\d+(\.\d+)?\s*([mM]?[sS]|[mMhHdDwW])?\s*$"
 SIZE_TEXT: Final = r"^\s*\d+(\.\d+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$"
-#: Sums of a few sizes have to fit into 64 bits, which is what JSON answers can hold.
+#: The largest size: sums of a few must fit into the 64 bits of JSON answers.
 _LARGEST: Final = 2**60
 
 

@@ -27,7 +27,7 @@ from gateway.proxy.routes import without_key
 from gateway.proxy.targets import check_path
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
-#: RFC 3986's characters; what else a request line may hold does not belong into a header.
+#: A target of RFC 3986's characters only: others have no place in a header.
 TARGET = re.compile(r"/[!#-;=?-\[\]_a-z~%]*")
 
 

@@ -1,4 +1,4 @@
-"""Where a running gateway keeps its sockets, and how the command line finds it.
+"""The runtime folder, where a running gateway has its sockets, and the command line finds them.
 
 The folder is private and its path short: a Unix socket's path may have 107 bytes (unix(7)). It is
 made for each run, in one place with those of the user's other gateways: in systemd's
@@ -31,7 +31,7 @@ _PREFIX = "run-"
 #: The file in a runtime folder that names the data folder of its gateway.
 _WHOSE = "data_dir"
 _LONGEST = 107 - len(f"/{_PREFIX}12345678/control.sock")
-#: Somebody who is starting too may take a new folder for one that was left behind; not so often.
+#: How often a new folder is tried: another starting gateway may take it for a leftover, but rarely.
 _TRIES = 100
 
 

@@ -9,16 +9,16 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-#: Seconds between two samples, and that many of them.
+#: Seconds between two fine samples, and how many of them are kept.
 FINE: Final = 10
 _HOUR: Final = 3600
-#: The same of what they are put together to.
+#: The same for the coarse samples that they are merged into.
 COARSE: Final = 300
 WEEK: Final = 7 * 24 * _HOUR
 
 
 class Sample(NamedTuple):
-    """What was seen at a moment (seconds since 1970), or in the time up to it. Sizes in bytes.
+    """A sample of one moment (seconds since 1970), or of the time before it. Sizes in bytes.
 
     ``used``: what is used of each device, by its name; one that wasn't looked at is missing.
     ``gateway`` and ``models``: what the gateway itself uses, and all its llama-servers together.

@@ -1,4 +1,4 @@
-"""Rights: what a route asks of whoever calls it, and what a key gives.
+"""Rights: which one a route needs, and which ones a principal has.
 
 A scope is declared here, with those who have it, and named by the routes that need it. The gate,
 requests under way and the OpenAPI document know none of them by name but :attr:`Scope.PUBLIC`.
@@ -17,7 +17,7 @@ class Scope(enum.Enum):
     CHAT = "chat", "any key"
     ADMIN = "admin", "an admin key"
 
-    #: What the one who asks must have, for messages and the OpenAPI document.
+    #: What a client needs for it, in words for messages and the OpenAPI document.
     asks_for: str
 
     def __new__(cls, name: str, asks_for: str) -> Scope:
@@ -32,7 +32,7 @@ class Scope(enum.Enum):
     __hash__ = object.__hash__
 
 
-#: The scopes of whoever has shown no key,
+#: The scopes of a principal without a key,
 OF_NOBODY: Final = frozenset({Scope.PUBLIC})
 #: of every key,
 OF_ANY_KEY: Final = OF_NOBODY | {Scope.CHAT}

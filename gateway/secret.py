@@ -1,4 +1,4 @@
-"""A text that is not to be seen by chance: in a log, a traceback, a report."""
+"""A text that must not appear by accident in a log, a traceback or a report."""
 
 from __future__ import annotations
 

@@ -123,13 +123,13 @@ class Gateway:
         self.scheduler: Scheduler
         self.listeners: Listeners
         self.connections: Connections
-        #: How much memory bodies take.
+        #: The memory for bodies.
         self.body_memory: BodyMemory
         self._stack = contextlib.AsyncExitStack()
 
     @property
     def urls(self) -> list[str]:
-        """The addresses at which clients reach it."""
+        """The URLs for clients."""
         return self.listeners.urls
 
     @property

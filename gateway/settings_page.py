@@ -18,11 +18,11 @@ from gateway.config.places import skeleton
 
 Schema = Mapping[str, Any]
 
-#: Where the page lies in a checkout; an installed package has no documentation.
+#: The page in a checkout; an installed package has no documentation.
 PAGE: Final = Path(__file__).parent.parent / "docs/configuration.md"
 #: The settings that are also options of ``llm-gateway serve``.
 OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"host": "--host", "port": "--port"})
-#: Separates what a key does from what it may be, in a description of the schema.
+#: Separates, in a description of the schema, the purpose of a key from its allowed values.
 _ALLOWED: Final = "\n\nAllowed: "
 _HEAD: Final = """\
 <!-- Made from the schema of gateway.yaml: `python -m gateway.json_schemas` writes it anew. -->

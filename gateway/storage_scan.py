@@ -15,7 +15,9 @@ from gateway.tasks import spawn
 
 
 class StorageScan:
-    """A scanner of ``llm_storage``, once at a time: requests meanwhile get the same answer."""
+    """A scanner of ``llm_storage`` that scans once at a time: concurrent requests share the
+    result.
+    """
 
     def __init__(self, settings: Settings, entries: Entries) -> None:
         self._settings = settings

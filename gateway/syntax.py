@@ -1,4 +1,4 @@
-"""What is wrong with the text of a JSON or YAML file, in words for the person who wrote it."""
+"""Describes syntax errors of JSON and YAML files, for the person who wrote them."""
 
 from __future__ import annotations
 

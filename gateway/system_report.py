@@ -34,7 +34,7 @@ from gateway.tasks import spawn
 if TYPE_CHECKING:
     from gateway.doctor.problems import Known
 
-#: Seconds for which what was found is good, and the version of llama-server, where it didn't say.
+#: Seconds for which the problems found are kept, and a failure to find llama-server's version.
 _PROBLEMS: Final = 10.0
 _DISKS: Final = 10.0
 _PROGRAM: Final = 30.0
@@ -46,7 +46,9 @@ _T = TypeVar("_T")
 
 
 class _Kept(Generic[_T]):
-    """A value that takes long to find: it is looked for once for all who ask, and kept a while."""
+    """A value that takes long to find: it is computed once for all concurrent requests, and kept
+    for a while.
+    """
 
     def __init__(self, seconds: float, name: str) -> None:
         self._seconds = seconds

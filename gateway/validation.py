@@ -1,4 +1,4 @@
-"""Validation by pydantic of what people write: gateway.yaml and models.json.
+"""Validation by pydantic of the files that people write: gateway.yaml and models.json.
 
 A :class:`Schema` says what may stand in an object of such a file; :func:`made_of` makes the plain,
 frozen dataclass of it that the program reads, once. What is wrong becomes a
@@ -36,8 +36,8 @@ UNKNOWN_KEY: Final = "unknown key"
 
 M = TypeVar("M", bound=BaseModel)
 
-#: What pydantic calls an error -> how a person would say it, with pydantic's numbers in it. Others
-#: (those of our own validators) say it themselves.
+#: Type of a pydantic error -> a message for people, with placeholders for pydantic's numbers.
+#: Errors of our own validators have their own messages.
 _PLAINLY: Mapping[str, str] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
@@ -57,7 +57,7 @@ _PLAINLY: Mapping[str, str] = {
     "literal_error": "must be {expected}",
 }
 
-#: With what may be written for them, for the JSON Schemas.
+#: Durations and sizes, with the texts that are allowed for them in the JSON Schemas.
 Duration = Annotated[
     float,
     BeforeValidator(

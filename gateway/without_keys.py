@@ -1,4 +1,4 @@
-"""Whether others than this machine's users can reach a gateway that asks for no keys.
+"""Tells whether others than this machine's users can reach a gateway without keys.
 
 :mod:`gateway.access.without_keys` tells which of this machine's users then administrate it.
 """

@@ -20,22 +20,23 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError, PayloadTooLarge
 
-#: What goes over the pipe: the lengths of both parts, what is small (pickled), what isn't.
+#: The header of a message in the pipe: the lengths of its small part (pickled) and its large part.
 _LENGTHS: Final = struct.Struct(">QQ")
 _PIECE: Final = 2**20
-#: Bytes of memory that the process may have, beside what the size of its work explains.
+#: Bytes of memory that the process may take beyond what the size of its work explains.
 _MEMORY: Final = 2**30
-#: What becomes of a text at most, in all its forms at once: as it came, as Python keeps it (four
-#: bytes a character), written again.
+#: The factor from a text to the memory of all its forms at once: as it came, as Python keeps it
+#: (four bytes a character), and serialised again.
 _TIMES: Final = 12
 
 Result = tuple[Any, bytes | None]
-#: ``work(data, *arguments)`` of a module of ours: what is small, and what is not.
+#: A function ``work(data, *arguments)`` of a module of ours; it returns a small part and a large
+#: part.
 Work = Callable[..., Result]
 
 
 class WorkerDied(Exception):
-    """The process has ended without an answer."""
+    """The worker process has ended without an answer."""
 
 
 class WorkerProcess:
@@ -65,12 +66,12 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The id of the process."""
         return self._child.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, and may go on."""
+        """Whether the process runs, and may go on."""
         return not self._killed and self._child.poll() is None
 
     def ask(self, work: Work, data: bytes, arguments: tuple[Any, ...]) -> Result:

@@ -1,4 +1,4 @@
-"""Parsing what is large, without keeping the event loop from anybody else.
+"""Parses large texts outside the event loop.
 
 Up to :data:`SMALL` bytes are parsed at once: that takes less than handing them over. Larger texts
 go to one of two threads. Those that would hold CPython's lock there for longer than a few
@@ -20,17 +20,18 @@ from typing import Any, Final
 from gateway.errors import Unavailable
 from gateway.worker_process import Result, Work, WorkerDied, WorkerProcess
 
-#: Bytes. What is not above costs a few milliseconds at most, however it is made: see `is_small`.
+#: Bytes. A text up to this size costs at most a few milliseconds, whatever it holds: see
+#: `is_small`.
 SMALL: Final = 256 * 1024
-#: Bytes that are small whatever stands in them.
+#: Bytes up to which a text is small, whatever it holds.
 _TINY: Final = 64 * 1024
 #: Values in JSON that take a parser a few milliseconds.
 _FEW: Final = 20_000
-#: What a thread of ours may be given: bytes, and values in JSON.
+#: The most bytes, and values of JSON, that a thread gets.
 _THREADS_BYTES: Final = 4 * 2**20
 _THREADS_VALUES: Final = 40_000
 _THREADS: Final = 2
-#: Seconds that the process may take for one thing, and after which it ends.
+#: Seconds that the process may take for one job, and seconds after which it ends when idle.
 PATIENCE: Final = 30.0
 IDLE: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -53,11 +54,12 @@ class Workers:
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
-        #: The one thread that speaks to the process.
+        #: The only thread that talks to the process.
         self._speaker: ThreadPoolExecutor | None = None
         self._process: WorkerProcess | None = None
         self._idle: asyncio.TimerHandle | None = None
-        #: What the process is at; and to be had by who ends it for that, or begins the next.
+        #: The data of the process's current job, and the lock for ending that job or starting the
+        #: next.
         self._at: list[bytes] | None = None
         self._turn = threading.Lock()
 
@@ -220,5 +222,6 @@ def _looked_at(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-#: Those of this process: who needs them is everywhere, and there are only so many processors.
+#: The workers of this process. They are global because many modules need them, and processors are
+#: limited.
 WORKERS: Final = Workers()

@@ -111,5 +111,5 @@ def _scalar(value: Any) -> str:
     return json.dumps(value)
 
 
-#: Texts that YAML takes for something else unless they stand in quotes.
+#: Texts that YAML takes for other values unless they are quoted.
 _WORDS = frozenset("y n yes no on off true false null".split())

@@ -20,7 +20,7 @@ from gateway.pipeline.route import Routes, Row
 from gateway.problems import InvalidFiles
 from gateway.scope import Scope
 
-#: Field of the body -> what it must be.
+#: Field of the body -> its type.
 _FIELDS: Final = {"model": str, "revision": str, "name": str, "entry": bool, "replace": bool}
 
 

@@ -1,4 +1,4 @@
-"""Requests to models, of all keys: those that run, those that ended, and how one is cancelled."""
+"""Requests to models, of all keys: running ones, ended ones, and cancelling one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from gateway.pipeline.route import Routes, Row
 from gateway.quantities import whole_number
 from gateway.scope import Scope
 
-#: Ended requests in one answer: as a rule, and at most.
+#: How many ended requests are in one answer, by default and at most.
 LIMIT: Final = 50
 MOST: Final = 500
-#: At most so many that are under way are told of.
+#: How many requests under way are listed at most.
 _UNDER_WAY: Final = 200
-#: What is worth an event when it changes, beside requests that have ended.
+#: The fields whose change is worth an event, besides ended requests.
 _CHANGING: Final = ("under_way", "not_shown", "lost", "problem")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: How ``status`` may look: one, or a class of them.
+#: The pattern of ``status``: one status, or a class of them.
 STATUS: Final = "([1-5]xx|[1-5][0-9][0-9])"
 _NUMBERS: Final = range(100, 600)
 

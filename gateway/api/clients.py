@@ -23,9 +23,9 @@ from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.spelling import did_you_mean
 
-#: An address without a path; nothing in it is a sign of a shell's.
+#: An address without a path, and without any character that is special to a shell.
 _ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,260}")
-#: A word in the place of a key. No key is one: a key itself has no place in an address.
+#: A placeholder for a key. No key matches it, because a real key must not stand in an address.
 _WORD: Final = re.compile(r"[A-Z][A-Z_]{2,39}")
 
 

@@ -14,12 +14,12 @@ from gateway.quantities import parse_duration
 from gateway.samples import WEEK, Sample
 from gateway.scope import Scope
 
-#: Seconds: the shortest time that may be asked for.
+#: The shortest time that may be asked for, in seconds.
 _LEAST: Final = 60.0
 
 
 class HistoryHandlers:
-    """Tells how memory and load have been."""
+    """Shows memory and load over time."""
 
     def __init__(self, history: History) -> None:
         self._history = history

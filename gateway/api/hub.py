@@ -12,7 +12,7 @@ from gateway.scope import Scope
 
 
 class HubHandlers:
-    """Tells what repositories of the hub have."""
+    """Lists what repositories of the hub have."""
 
     def __init__(self, listings: HubListings) -> None:
         self._listings = listings

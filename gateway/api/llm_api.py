@@ -34,7 +34,7 @@ from gateway.proxy.routes import route_at
 from gateway.scope import Scope
 from gateway.tasks import cancel_and_wait, spawn
 
-#: What prepares the bodies of chats.
+#: Prepares the bodies of chats.
 _CHAT = JsonRoute(route_at("POST", "/v1/chat/completions"))
 
 

@@ -21,9 +21,9 @@ from gateway.quantities import whole_number
 from gateway.scope import Scope
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-#: How many lines are told of what was before, if nobody says.
+#: How many earlier lines are shown by default.
 LINES: Final = 1000
-#: Lines in one event at most.
+#: The most lines in one event.
 _AT_ONCE: Final = 500
 
 

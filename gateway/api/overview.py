@@ -1,4 +1,4 @@
-"""``GET /admin/status``: all that is going on, for ``llm-gateway status`` and for the page."""
+"""``GET /admin/status``: everything that is going on, for ``llm-gateway status`` and the page."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from gateway.pipeline.events import endless
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
-#: Seconds between two events, at least and at most.
+#: The least and the most seconds between two events.
 OFTEN, SELDOM = 0.2, 60.0
-#: How many ended requests it tells of, and at most how many that are under way.
+#: How many ended requests are listed, and at most how many under way.
 _RECENT: Final = 50
 _UNDER_WAY: Final = 200
 
 
 class StatusHandlers:
-    """Tells what is going on."""
+    """Shows what is going on."""
 
     def __init__(
         self,

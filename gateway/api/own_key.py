@@ -1,4 +1,4 @@
-"""What a key is told of itself: its name, what it may use, and what it has used."""
+"""A key's view of itself: its name, what it may use, and what it has used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
-#: What a key's own usage can be told by.
+#: What a key's own usage can be grouped by.
 OWN_USAGE_BY = ("model", "day")
 
 

@@ -16,7 +16,7 @@ from gateway.library import Library
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
-#: RFC 8555, 8.3: a token is base64url, so there is nothing to traverse with.
+#: A token (RFC 8555, 8.3): base64url, so that it can't name another folder.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 

@@ -33,7 +33,7 @@ from gateway.proxy.targets import check_sent_on
 from gateway.proxy.unqueued import NOT_LOADED, ask_unqueued, to_client
 from gateway.scope import Scope
 
-#: Bodies up to here are read before they are sent on, so that they can be sent once more.
+#: Bodies up to this many bytes are read before they are passed on, so that they can be sent again.
 _SMALL = 1024 * 1024
 
 
@@ -172,7 +172,7 @@ class RelayedHandlers:
         )
 
 
-#: The routes whose model stands in a JSON body: POST, by their paths.
+#: The POST routes with the model in a JSON body, by path.
 JSON_ROUTES: dict[str, CommonHandler] = {
     route.path: JsonRoute(route) for route in TABLE if _takes_json(route)
 }

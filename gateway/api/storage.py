@@ -11,7 +11,7 @@ from gateway.storage_scan import StorageScan
 
 
 class StorageHandlers:
-    """Tells what lies in ``llm_storage``."""
+    """Shows the model files in ``llm_storage``."""
 
     def __init__(self, library: Library, scan: StorageScan) -> None:
         self._library = library

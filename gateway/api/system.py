@@ -1,4 +1,4 @@
-"""GET /admin/system: the gateway itself, the machine that it is on, and all that is wrong there."""
+"""GET /admin/system: the gateway, its machine, and everything that is wrong there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.system_report import SystemReport
 
 
 class SystemHandlers:
-    """Tells how the gateway and its machine are."""
+    """Shows the state of the gateway and its machine."""
 
     def __init__(self, system: SystemReport) -> None:
         self._system = system

@@ -1,4 +1,4 @@
-"""llama.cpp's own web UI under /ui/: its files need no key, the routes that it asks for do.
+"""llama.cpp's own web UI under /ui/: its files need no key, but the routes that it calls do.
 
 The page asks for llama-server's routes relative to its own address, so the handler of /v1/models
 answers /ui/v1/models as well. It asks its user for the key, and keeps it in the browser.
@@ -17,7 +17,7 @@ from gateway.errors import GatewayError, NotFound, Unavailable
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 
-#: What the page asks for, and no more. What is refused is so here too.
+#: The routes that the page calls, and no others. A route that is refused is refused here too.
 _ASKED_FOR = frozenset(
     {
         ("GET", "/props"),
@@ -37,8 +37,8 @@ _ASKED_FOR = frozenset(
         ("POST", "/v1/streams/lookup"),
     }
 )
-#: The page talks to this gateway alone: what a model writes can make it load, or tell, nothing
-#: elsewhere. Its styles are partly inline, PDF files are read in a worker made of a blob.
+#: The page talks to this gateway alone, so a model's answer can't make it load from, or send to,
+#: another place. Some of its styles are inline, and PDF files are read in a worker made of a blob.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'{scripts}; worker-src 'self' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "

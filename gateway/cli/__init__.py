@@ -46,7 +46,7 @@ COMMANDS: Final = {
     "status": ("gateway.cli.status", "watch a running gateway (ends with Ctrl-C)"),
 }
 
-#: What they are for -> commands, in the order of the help.
+#: Heading -> commands, in the order of the help.
 GROUPS: Final = {
     "a gateway of your own": ("init", "check", "serve", "doctor", "service"),
     "moving house": ("migrate", "backup", "restore"),
@@ -56,10 +56,10 @@ GROUPS: Final = {
     "your shell": ("completions",),
 }
 
-#: Else pydantic opens the metadata of every package that is installed, to find plugins in it.
+#: Set so that pydantic doesn't open the metadata of every installed package to find plugins.
 PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
 
-#: What a file or a terminal that takes no more of the output says.
+#: The errors of a file or terminal that takes no more output.
 UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 

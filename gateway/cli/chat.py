@@ -28,7 +28,7 @@ from gateway.cli.which_model import model_meant, picked
 from gateway.errors import BadRequest, GatewayError
 from gateway.plurals import counted
 
-#: What a terminal would take for a command, which a model's answer must not give it.
+#: Control characters, which a model's answer must not send to the terminal.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _HELP: Final = """\
@@ -199,7 +199,7 @@ def _in_numbers(end: Mapping[str, Any]) -> str:
 
 
 class _Over(Exception):
-    """The conversation has ended."""
+    """Raised when the conversation has ended."""
 
 
 def _talk(chat: Chat) -> int:

@@ -15,13 +15,13 @@ from urllib.parse import SplitResult, urlsplit
 from gateway.cli.control import ControlError
 from gateway.errors import BadRequest, GatewayError
 
-#: What OpenSSL says of a certificate that nobody it trusts has signed (x509_vfy.h).
+#: OpenSSL's codes for a certificate that no trusted authority has signed (x509_vfy.h).
 UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
-#: Seconds until there is an answer to what takes no time.
+#: Seconds for the answer to a quick request.
 TIMEOUT: Final = 10.0
 _JSON: Final = "application/json"
 
-#: How OpenSSL calls an answer in plain text; which of them depends on its version (the last: 3.5).
+#: OpenSSL's errors for an answer in plain text, by version (the last: 3.5).
 _NOT_TLS: Final = (
     "WRONG_VERSION_NUMBER",
     "PACKET_LENGTH_TOO_LONG",
@@ -78,7 +78,8 @@ class Client:
         self._prefix = ""
         self.name = "the gateway on this machine"
         self._source = source
-        #: Its address, without ``/v1``, and the authority's file to trust; of one elsewhere only.
+        #: The URL of a remote gateway, without ``/v1``, and the authority's file to trust; None for
+        #: the local one.
         self.url: str | None = None
         self.ca = ca
         if url is not None:

@@ -13,11 +13,11 @@ from gateway.cli.parser import explain
 from gateway.errors import GatewayError
 
 _SHELLS: Final = ("bash", "zsh", "fish")
-#: What a shell takes for more than a name isn't offered: it would have to be quoted.
+#: Names that need no quotes in a shell; others aren't offered.
 _PLAIN: Final = re.compile(r"[\w.+@%/-]+")
 #: Seconds that somebody who has pressed Tab waits for a gateway.
 _PATIENCE: Final = 2.0
-#: Metavar of an argument -> what it is.
+#: Metavar of an argument -> the kind of its value.
 _KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         **dict.fromkeys(("FILE", "FILE|NAME=URL"), "file"),

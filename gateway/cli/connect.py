@@ -22,7 +22,7 @@ from gateway.errors import BadRequest
 from gateway.spelling import did_you_mean
 
 _LIST = "without one: list the clients that are known"
-#: What is sent where keys are off; some clients insist on one.
+#: The key for a gateway without keys; some clients insist on one.
 _NO_KEY = "no-key"
 
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-#: Requests that are printed where it is printed once.
+#: How many requests are shown when the status is printed only once.
 _PRINTED: Final = 10
-#: Lines that requests have at least, if there are as many.
+#: The least lines for requests, if there are as many.
 _REQUESTS: Final = 4
 _NUMBERS: Final = frozenset(
     ("SLOTS", "QUEUE", "TOKENS/S", "CACHED", "MEMORY", "UPTIME", "SECONDS", "PROMPT", "ANSWER")
 )
-#: How many looks a speed is the mean of.
+#: The number of looks over which a speed is averaged.
 _SMOOTH: Final = 3
 
 

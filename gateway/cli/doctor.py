@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.config.load import Loaded
     from gateway.config.settings import Settings
 
-#: In the order in which they are told.
+#: The checks, in the order of the output.
 _CHECKS: Final = (
     Check("llama-server", llama_server.check_program),
     Check("flags", llama_server.check_flags),
@@ -46,7 +46,7 @@ _CHECKS: Final = (
     Check("service", service.check_service),
     Check("model", files.check_models),
 )
-#: How a line begins, where the output has such characters and where not, and in which style.
+#: The mark at the beginning of a line (also in plain ASCII), and its style.
 _MARKS: Final = {
     Level.OK: ("\u2713 ok      ", "+ ok      ", "green"),
     Level.WARNING: ("! warning ", "! warning ", "yellow"),

@@ -13,7 +13,7 @@ from gateway.access.key_schema import WRITTEN
 from gateway.access.key_values import LimitsOrNull, NamesOrAll, TimeToCome, TrueOrFalse
 from gateway.access.rate_limits import LIMIT_NAMES, KeyLimits
 
-#: A key as JSON, as `/admin/keys` shows it too: what its fields are.
+#: The fields of a key as JSON, as `/admin/keys` shows it too, and what they are.
 FIELDS: Final[Mapping[str, str]] = MappingProxyType({field.name: field.about for field in SCHEMA})
 
 

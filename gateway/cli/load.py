@@ -16,9 +16,9 @@ from gateway.cli.watching import Stage, shown, stage_of, waited_for
 from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.errors import GatewayError
 
-#: Seconds that a load may take: the gateway's own limits end it sooner.
+#: Seconds that a load may take; the gateway's own limits end it sooner.
 _LONGEST: Final = 24 * 3600.0
-#: Seconds in which a gateway has noticed that nobody waits any more.
+#: Seconds within which the gateway notices that nobody waits any more.
 _NOTICED: Final = 1.0
 
 

@@ -36,9 +36,9 @@ from gateway.plurals import counted
 if TYPE_CHECKING:
     from gateway.cli.trust import ShownChain
 
-#: How often a key is asked for in a terminal.
+#: How often a terminal user is asked for a key.
 _TRIES: Final = 3
-#: What OpenSSL says of a certificate for another name, or another address.
+#: OpenSSL's codes for a certificate of another name, or another address.
 _OTHER_NAME: Final = frozenset({62, 64})
 
 

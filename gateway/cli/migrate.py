@@ -36,7 +36,7 @@ _CONFIG: Final = "conf/gateway.yaml"
 _MODELS: Final = "data/models.json"
 _DATABASE: Final = "data/gateway.db"
 _TARGET: Final = "llm-gateway"
-#: How a line begins, and in which style.
+#: The mark at the beginning of a line, and its style.
 _MARKS: Final = {
     StepOutcome.TAKEN: ("+ ", "green"),
     StepOutcome.LEFT: ("- ", "dim"),
@@ -92,7 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(slots=True)
 class _MigrationReport:
-    """What is reported at the end. ``to_do``: sentences."""
+    """The report at the end. ``to_do``: sentences."""
 
     made: MigrationPlan
     target: Path

@@ -73,7 +73,7 @@ def shown(client: Client, name: str) -> dict[str, Any]:
 
 # --- changes ---------------------------------------------------------------------------------
 
-#: Seconds for it to look through its files, or to finish the requests of what is taken out.
+#: Seconds for the gateway to scan its files, or to finish the requests of a removed model.
 _PATIENCE: Final = 300.0
 
 

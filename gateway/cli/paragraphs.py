@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.cli.terminal import clean, console, is_terminal, size_of
 
-#: A line of prose is read no wider, also where the terminal is.
+#: The widest line of prose, even in a wider terminal.
 _WIDEST: Final = 100
 
 

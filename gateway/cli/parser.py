@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NoReturn
 
-#: Characters of a line of help, also where the terminal is wider.
+#: The widest line of help, even in a wider terminal.
 _WIDEST: Final = 100
-#: How every command ends, unless it says otherwise (:func:`explain`).
+#: The exit statuses of every command, unless it says otherwise (:func:`explain`).
 EXITS: Final = MappingProxyType(
     {
         0: "done",
@@ -47,11 +47,11 @@ class Formatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors suggest the command or option that was probably meant."""
 
-    #: That of the command.
+    #: The parser of the command.
     below: argparse.ArgumentParser | None = None
-    #: Exit status -> what it says, where it isn't that of :data:`EXITS`.
+    #: Exit status -> its meaning, where it differs from :data:`EXITS`.
     exits: Mapping[int, str] = MappingProxyType({})
-    #: What ``--json`` prints: the path of a field -> what it is. See :func:`explain`.
+    #: The output of ``--json``: path of a field -> its meaning. See :func:`explain`.
     fields: Mapping[str, str] = MappingProxyType({})
     #: Command lines, each with what it does.
     examples: Sequence[str] = ()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.models.hub_client import Hub
     from gateway.models.pull import PullPlan
 
-#: What people copy from a page of the hub, or are used to from other programs.
+#: Prefixes that people copy from a page of the hub, or know from other programs.
 _BEFORE: Final = re.compile(r"(?:hf:(?://)?|(?:https://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)")
 
 

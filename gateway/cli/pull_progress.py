@@ -11,7 +11,7 @@ from gateway.cli.terminal import clean, console, moves, size_of
 from gateway.models.pull import PullProgress, Told
 from gateway.models.transfer_speed import TransferSpeed, seconds_left
 
-#: Seconds between two lines, where nothing can be drawn over.
+#: Seconds between two lines, if there is no terminal.
 _LINES: Final = 15.0
 _MINUTE, _HOUR = 60, 3600
 

@@ -18,9 +18,9 @@ from gateway.errors import BadRequest
 from gateway.models.hub import Reference
 from gateway.models.pull import PullProgress
 
-#: Seconds for it to ask the hub.
+#: Seconds for the gateway to ask the hub.
 _PATIENCE: Final = 120.0
-#: As gateway.backends.pull_process says it.
+#: A message of gateway.backends.pull_process.
 _AGAIN: Final = re.compile(r"(.*); again in (\d+) s", re.DOTALL)
 
 

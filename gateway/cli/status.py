@@ -22,11 +22,11 @@ from gateway.cli.terminal import moves, size_of
 from gateway.cli.which_gateway import add_gateway, client_for
 from gateway.errors import BadRequest, GatewayError
 
-#: Seconds between two looks, at least and at most: the gateway's own bounds.
+#: The least and the most seconds between two events: the gateway's own bounds.
 _OFTEN, _SELDOM = 0.2, 60.0
-#: Seconds beyond a look that was due, after which the gateway counts as gone.
+#: Seconds after an overdue event before the gateway counts as gone.
 _PATIENCE: Final = 10.0
-#: Seconds between two tries to find it again, and between two drawings while nothing comes.
+#: Seconds between two attempts to reconnect, and between two redraws without events.
 _AGAIN: Final = 1.0
 _TICK: Final = 0.25
 

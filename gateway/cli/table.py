@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 #: Spaces between two columns.
 _GAP: Final = 2
-#: A column up to this width isn't broken into lines, and a word up to the second isn't either.
+#: Widths up to which a column, and a word, aren't broken into lines.
 _SHORT, _WORD = 12, 24
-#: Where texts may be cut off, so much of them stays.
+#: How many characters stay of a text that may be cut off.
 _CUT: Final = 18
-#: What stands at the right of its column: a number, with a unit or without, or none.
+#: A right-aligned cell: a number, with or without a unit, or no number.
 _NUMBER: Final = re.compile(r"(?:[-+]?[\d][\d.,:/]*(?: ?(?:%|s|ms|[KMGT]iB|B|t/s|x\d+))?|-|\?)?")
 _STATES: Final = frozenset({"STATE", "STATUS"})
 

@@ -19,10 +19,10 @@ from typing import IO, TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Columns and lines of a terminal that doesn't say (a serial line, `docker exec`).
+#: The assumed columns and lines of a terminal that doesn't tell (a serial line, `docker exec`).
 _USUAL: Final = (80, 24)
-#: Control characters (ECMA-48), what reorders text (UAX 9) or breaks lines unseen, and bytes of
-#: file names that are no UTF-8.
+#: Control characters (ECMA-48), characters that reorder text (UAX 9) or break lines invisibly, and
+#: bytes of file names that are not UTF-8.
 _UNSAFE: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

@@ -20,12 +20,12 @@ from gateway.errors import GatewayError
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Times a second that the line is drawn.
+#: How often per second the line is drawn.
 _DRAWN: Final = 8
-#: Without a terminal: percent from one line to the next.
+#: Percent from one line to the next, without a terminal.
 _STEP: Final = 25
 _BAR: Final = 30  # columns
-#: What a model's state is called by somebody who waits for it.
+#: State of a model -> its name for somebody who waits for it.
 _WORDS: Final = {
     "starting": "loading",
     "ready": "waiting for a free slot",
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
     percent: int | None = None
 
 
-#: How far it is by an event of a stream; ``None`` if that doesn't say.
+#: Reads the stage from an event of a stream; ``None`` if the event doesn't tell.
 Reading = Callable[[dict[str, Any]], Stage | None]
 
 
@@ -65,7 +65,7 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Seconds since it began."""
+        """The seconds since it began."""
         return time.monotonic() - self.began
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
-"""How the clients that people use are told of a gateway: one table, each line of it from a client's
-own documentation.
+"""How to set up common clients for a gateway: one table, with lines from each client's
+documentation.
 
 A client reads a file, or variables of its environment, or is set up in a window: :class:`Part` is
 one such piece of its configuration, ready to be pasted. Keys are referred to by the variable
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _BASE_URL_NOTE = "The base URL ends in /v1."
-#: By the word that `connect` takes.
+#: The clients by their names for `connect`.
 CLIENTS: Final[Mapping[str, Setup]] = MappingProxyType(
     {
         "codex": Setup(

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.clients import CLIENTS, KEY, ClientTarget, Setup
 
-#: What stands for a gateway, a model and an authority of one's own.
+#: The placeholders for a gateway, a model and a private authority.
 EXAMPLE: Final = ClientTarget("https://box.example.com:8443", "Qwen3-8B", context=32_768)
 _MADE: Final = "python -m gateway.clients.page docs/clients.md"
 _HEAD: Final = f"""\

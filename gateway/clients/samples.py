@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from gateway.clients import KEY
 
-#: What stands for the gateway's address; the page of /docs writes its own in its place.
+#: The placeholder for the gateway's address; the page of /docs replaces it.
 BASE: Final = "http://127.0.0.1:8080"
 
 
@@ -211,7 +211,7 @@ class _ClientCall:
     shown_in_js: str = ""
 
 
-#: OpenAI's clients have these.
+#: The operations that OpenAI's clients have methods for.
 _OPENAI: Final[Mapping[tuple[str, str], _ClientCall]] = {
     ("POST", "/v1/chat/completions"): _ClientCall(
         "chat.completions.create", "answer.choices[0].message.content"

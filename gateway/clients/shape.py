@@ -1,4 +1,4 @@
-"""What there is to say of a client, and how values are written in the files that clients read."""
+"""The description of a client, and the syntax of values in clients' files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final, Literal, NamedTuple
 
 #: The variable that holds the key, here and in the command line's own ``--url``.
 KEY: Final = "LLM_GATEWAY_API_KEY"
-#: What the gateway is called in files that give their servers names.
+#: The gateway's name in files that name their servers.
 NAME: Final = "llm-gateway"
 TITLE: Final = "LLM-API Gateway"
-#: For clients that must be told a context size, where it isn't known: what small models have.
+#: The context size for clients that need one when it isn't known: that of small models.
 SOME_CONTEXT: Final = 8192
 
-#: Where a client's machine keeps the authority, where it is only known that it isn't this one.
+#: The path of the authority's file on a client's machine, if that is another one.
 CA_AT_HOME: Final = "$HOME/llm-gateway-ca.crt"
 
 Language = Literal["toml", "yaml", "json", "sh", "env", "pem", "python", "javascript", "text"]
@@ -24,11 +24,11 @@ Language = Literal["toml", "yaml", "json", "sh", "env", "pem", "python", "javasc
 
 @dataclass(frozen=True, slots=True)
 class ClientTarget:
-    """What a client is to talk to."""
+    """The gateway and the model for which a client is set up."""
 
-    #: Of the gateway, without ``/v1`` and without a slash at its end.
+    #: The URL of the gateway, without ``/v1`` and without a slash at its end.
     url: str
-    #: As clients name it: ``NAME`` or ``NAME:PERSONALITY``.
+    #: The model as clients name it: ``NAME`` or ``NAME:PERSONALITY``.
     model: str
     #: The key to write down; ``None``: only the variable that holds it.
     key: str | None = None
@@ -37,8 +37,8 @@ class ClientTarget:
     vision: bool = False
     #: A model for embeddings, if there is one.
     embeddings: str | None = None
-    #: The PEM file of the authority behind the gateway's certificate, if it is one of one's own:
-    #: the whole path, or :data:`CA_AT_HOME`.
+    #: The PEM file of a private authority that signed the gateway's certificate: its path, or
+    #: :data:`CA_AT_HOME`.
     ca: str | None = None
 
     @property
@@ -48,7 +48,7 @@ class ClientTarget:
 
     @property
     def ca_path(self) -> str | None:
-        """:attr:`ca` for who knows no variables: what a person has to fill in is seen."""
+        """:attr:`ca` for places where variables aren't expanded, with a visible placeholder."""
         return self.ca if self.ca != CA_AT_HOME else f"/PATH/TO/{CA_AT_HOME.rpartition('/')[2]}"
 
 
@@ -62,7 +62,7 @@ class Part(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it goes, in words."""
+        """The place for the text, in words."""
         if self.example:
             return f"Then, in {self.where}"
         return f"{'In' if self.language in ('sh', 'text') else 'Into'} {self.where}"
@@ -73,26 +73,27 @@ class Setup:
     """A client, and how it is set up. ``parts`` gives the most important one first."""
 
     title: str
-    #: One line: what it is.
+    #: One line about the client.
     about: str
-    #: What it asks the gateway and the model for.
+    #: The features that it needs of the gateway and the model.
     needs: tuple[str, ...]
     documentation: str
-    #: The version, or the state of the documentation, that its lines were compared with.
+    #: The version, or the date of the documentation, that its lines were checked against.
     checked: str
     parts: Callable[[ClientTarget], list[Part]]
     notes: tuple[str, ...] = ()
     #: Whether the lines name :attr:`Target.embeddings`.
     embeds: bool = False
-    #: Whether it takes the key from a variable; else its text stands in a file or a window.
+    #: Whether it reads the key from a variable; else the key itself is entered in a file or a
+    #: window.
     reads_variable: bool = True
-    #: Tokens of context that it is of use with: its own prompts are long.
+    #: The least tokens of context for it to be useful: its own prompts are long.
     least_context: int | None = None
     #: Whether its lines must say how large the model's context is.
     must_know_context: bool = False
     #: The variable that names the file of an authority to trust; ``None``: there is none.
     ca_variable: str | None = None
-    #: How it trusts an authority of one's own, where a variable doesn't do.
+    #: How to make it trust a private authority, if a variable isn't enough.
     ca_note: str | None = None
 
     def parts_for(self, target: ClientTarget) -> list[Part]:

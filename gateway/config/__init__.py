@@ -1,1 +1,1 @@
-"""The configuration: its settings, their schema, and how both are read and found."""
+"""The configuration: the settings, their schema, and how the file is found and read."""

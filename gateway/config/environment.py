@@ -10,7 +10,7 @@ import yaml
 from gateway.problems import Problem, shown
 
 ENV_PREFIX: Final = "LLM_GATEWAY_"
-#: Read by commands and clients that talk to a gateway, not by the gateway.
+#: Variables that are no settings: commands and clients read them.
 _NOT_SETTINGS: Final = frozenset(
     f"{ENV_PREFIX}{name}" for name in ("KEY", "URL", "API_KEY", "CA", "PROFILE")
 )

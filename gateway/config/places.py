@@ -1,4 +1,4 @@
-"""Where the configuration, and what it names, is looked for."""
+"""Finds the configuration, and the files that it names."""
 
 from __future__ import annotations
 

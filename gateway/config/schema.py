@@ -1,4 +1,4 @@
-"""What may stand in gateway.yaml: its schema, which pydantic holds against the file.
+"""The schema of gateway.yaml, by which pydantic validates the file.
 
 Types, defaults and what each section is for are those of :mod:`gateway.config.settings`. Here
 stands what may be written under each key, in words for people and as bounds.

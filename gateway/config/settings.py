@@ -1,4 +1,4 @@
-"""What the gateway can be told: frozen dataclasses, by the names of gateway.yaml.
+"""The settings: frozen dataclasses with the names of gateway.yaml.
 
 Nothing is validated here: :mod:`gateway.config.schema` says what may stand in the file, and
 :mod:`gateway.config.load` makes :class:`Settings` of it.
@@ -18,7 +18,7 @@ LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
-    """Who may come in."""
+    """Who may use the gateway."""
 
     enabled: bool = True
     allow_query_key: bool = True
@@ -27,7 +27,7 @@ class AuthSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSettings:
-    """What administration over HTTP may do; the files themselves say anything."""
+    """What administrators may do over HTTP; the files themselves may say anything."""
 
     process_settings: bool = False
 
@@ -100,7 +100,7 @@ class RequestSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """What one client may ask for, and how long it may wait. Sizes in bytes, times in seconds."""
+    """Limits on what a client may ask for, and on its waits. Sizes in bytes, times in seconds."""
 
     max_body: int = 64 * 2**20
     body_memory: int = 512 * 2**20
@@ -142,7 +142,7 @@ class AccountingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
-    """Conversations that are saved. ``dir``: without one, in the data folder. Seconds, bytes."""
+    """The saved conversations. ``dir``: by default within the data folder. Seconds, bytes."""
 
     enabled: bool = False
     dir: Path | None = None
@@ -193,7 +193,7 @@ class Settings:
 
     @property
     def others_reach(self) -> str | None:
-        """Those of :attr:`hosts` that other machines may reach, in words; ``None``: none."""
+        """The :attr:`hosts` that other machines may reach, in words; ``None``: none."""
         return " and ".join(host for host in self.hosts if not is_loopback(host)) or None
 
     @property

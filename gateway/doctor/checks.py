@@ -1,4 +1,4 @@
-"""What a check receives and finds, and how all checks run in bounded time."""
+"""The input and the findings of checks, and how all checks run in bounded time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.backends.machine import Machine, read_machine
 from gateway.config.settings import Settings
 from gateway.models.catalog import Catalog
 
-#: Seconds for all checks together; what has no answer by then is told as such.
+#: Seconds for all checks together; a check without a result by then is reported as such.
 LIMIT: Final = 40.0
 
 

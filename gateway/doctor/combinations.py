@@ -1,4 +1,4 @@
-"""Keys in an entry of models.json that don't go together: requests that it would refuse.
+"""Finds keys in an entry of models.json that don't go together.
 
 Each key alone is right, and a load succeeds or says what is wrong; so these are warnings.
 """

@@ -1,4 +1,4 @@
-"""Permissions of files and folders, and the models: there, whole, and small enough."""
+"""Checks permissions of files and folders, and the files of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The llama-server in use: its version, and whether it knows the flags that it will get."""
+"""Checks the llama-server in use: its version, and whether it knows the flags that it will get."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gateway.doctor.checks import Finding, Level, Subject
 from gateway.errors import LoadFailed
 from gateway.models.local_model import LocalModel, Params
 
-#: Ours that take no value.
+#: Flags we pass that take no value.
 _SWITCHES: Final = frozenset({"--embeddings", "--reranking", "--ignore-eos"})
 _FLAG: Final = re.compile(r"--?[A-Za-z][\w-]*")
-#: An entry that needs every flag of ours.
+#: An entry for which every flag that we know is passed.
 _EVERYTHING: Final = LocalModel(
     name="m",
     params=Params(

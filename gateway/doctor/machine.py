@@ -1,4 +1,4 @@
-"""The machine: its GPUs and memory, the room on its disks, its clock."""
+"""Checks the machine: its GPUs and memory, the room on its disks, its clock."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from gateway.backends.gpus_seen import GpusSeen
 from gateway.doctor.checks import Finding, Level, Subject, size
 
 _MIB, _GIB = 2**20, 2**30
-#: Free bytes that a data folder shouldn't have less of: its database and journals stop there.
+#: Free bytes of the data folder below which there is an error, or a warning: a database can't write
+#: without room.
 FULL, _TIGHT = 100 * _MIB, _GIB
-#: The same of the folder of the models: the smallest that are of use are larger.
+#: The same for the folder of models: even small useful models are larger.
 NO_MODEL: Final = 2 * _GIB
 #: Free RAM below which the system itself is in trouble.
 _NO_RAM: Final = 512 * _MIB
-#: Seconds that a file may seem to come from the future: of drives of other machines.
+#: Seconds by which a file may seem to be from the future, on drives of other machines.
 _FUTURE: Final = 120.0
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
 
@@ -61,7 +62,7 @@ def check_devices(subject: Subject) -> Iterator[Finding]:
         yield Finding("memory", Level.OK, what)
 
 
-#: What says that there is a GPU's driver.
+#: Files that show a GPU's driver.
 _DRIVERS: Final = {
     "the NVIDIA driver": "/proc/driver/nvidia/version",
     "the AMD driver (ROCm)": "/dev/kfd",

@@ -1,4 +1,4 @@
-"""Ports, the certificate, and whether the names in ``allowed_hosts`` lead here."""
+"""Checks the ports, the certificate, and whether the names in ``allowed_hosts`` lead here."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _without_file(text: str, file: str) -> str:
 
 
 class _UnreachableName(Exception):
-    """Why a name does not lead to the gateway, and whether that is certainly an error."""
+    """A name doesn't lead to the gateway: the reason, and whether it is certainly an error."""
 
     def __init__(self, what: str, do: str, level: Level = Level.WARNING) -> None:
         super().__init__(what)

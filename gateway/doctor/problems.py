@@ -1,4 +1,4 @@
-"""Everything that is wrong on this machine, as one list, for a running gateway. Blocking.
+"""Lists everything that is wrong on this machine, for a running gateway. Blocks.
 
 It has what ``llm-gateway check`` finds, and those checks of ``doctor`` that start no program and
 need no network.
@@ -25,7 +25,7 @@ from gateway.models.catalog import Catalog
 from gateway.models.editing import members
 from gateway.problems import InvalidFiles, Problem
 
-#: Those of doctor: files and /proc are read for them.
+#: The checks of doctor that a running gateway makes; they read files and /proc.
 _CHECKS: Final = (
     Check("devices", machine.check_devices),
     Check("disk", machine.check_disks),
@@ -33,15 +33,15 @@ _CHECKS: Final = (
     Check("permissions", files.check_permissions),
     Check("model", files.check_models),
 )
-#: They look at devices, which have to be known.
+#: The checks that need the devices.
 _OF_DEVICES: Final = ("devices", "model")
-#: Seconds for all of them: a network drive may hang.
+#: Seconds for all checks: a network drive may hang.
 _LIMIT: Final = 5.0
 _LINE: Final = re.compile(r"is not (?:valid \w+|text in UTF-8), line (\d+)")
 
 
 class Known(NamedTuple):
-    """What is in use, and what was seen of it. ``models``: as in ``/admin/status``."""
+    """The state of the running gateway. ``models``: as in ``/admin/status``."""
 
     settings: Settings
     catalog: Catalog

@@ -1,4 +1,4 @@
-"""Removes from a text what nobody else shall see, before it goes into a bug report. Pure.
+"""Removes secrets from a text before it goes into a bug report. Pure.
 
 Known keys, passphrases and prompts are searched for as they are; what merely looks like a key is
 removed as well. Home folders, users, hosts and public addresses are replaced by words for what they
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 HIDDEN: Final = "***"
-#: Shorter texts are everywhere, by chance.
+#: The least characters of a secret, and of a prompt: shorter ones appear everywhere by chance.
 _SHORTEST_SECRET, _SHORTEST_PROMPT = 4, 8
-#: Words of a prompt that stand together, by which a line is known to hold a part of it.
+#: How many consecutive words of a prompt show that a line holds a part of it.
 _WORDS: Final = 4
 _LONGEST_LINE: Final = 400
 

@@ -1,4 +1,4 @@
-"""The text of a bug report: what this installation is, what the checks say, what went wrong.
+"""Makes a bug report: the installation, the results of the checks, and the errors.
 
 Everything in it goes through a :class:`~gateway.doctor.redaction.Redactor`.
 """
@@ -34,12 +34,12 @@ from gateway.secret import Secret
 _PACKAGES: Final = (
     "aiohttp httptools uvloop orjson pydantic SQLAlchemy cryptography xllamacpp nvidia-ml-py acme"
 ).split()
-#: Lines of a model's log that say what went wrong; others may be of its conversations.
+#: Lines of a model's log about errors; other lines may be from conversations.
 _ERRORS: Final = re.compile(
     r"error|fail|cannot|can't|unable|invalid|abort|assert|terminat|out of memory|exception|killed",
     re.IGNORECASE,
 )
-#: What stands in lines of requests.
+#: Words in log lines about requests.
 _REQUESTS: Final = re.compile(r"prompt|content|messages|\brole\b|[{}]", re.IGNORECASE)
 _MOST_LINES: Final = 10
 _SECRET_NAME: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|CREDENTIAL", re.IGNORECASE)

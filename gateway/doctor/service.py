@@ -1,4 +1,4 @@
-"""The gateway as a process, and as a service of systemd."""
+"""Checks the gateway's process, and its service of systemd."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gateway.runtime import other_gateways
 
 UNIT: Final = "llm-gateway.service"
 _PATIENCE: Final = 10.0  # seconds
-#: Is there where systemd has started the machine (sd_booted(3)).
+#: A folder that exists if systemd has booted the machine (sd_booted(3)).
 BOOTED: Final = Path("/run/systemd/system")
-#: What of the unit is the machine's own.
+#: Settings of the unit that each machine has its own values for.
 _OWN: Final = frozenset(
     "ExecStart ExecReload User Group WorkingDirectory Environment EnvironmentFile "
     "ReadWritePaths ReadOnlyPaths Description Documentation After Wants".split()

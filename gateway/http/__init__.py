@@ -1,1 +1,1 @@
-"""The HTTP server: connections, requests and answers. It knows no model and no key."""
+"""The HTTP server: connections, requests and answers. It knows nothing of models and keys."""

@@ -1,4 +1,5 @@
-"""What is no proper HTTP: refused as everything else is, and its text, a key in it, told nowhere.
+"""A connection that aiohttp serves. Malformed requests get our errors, and their text, which may
+hold a key, is never repeated.
 
 aiohttp answers a malformed request before there is a request for the middleware: over HTTP/1.0, as
 plain text, with the line in question, and it logs that line. Here such an answer is one of

@@ -1,4 +1,6 @@
-"""One client's connection from accept to close, whoever serves it: counted, and cut if need be."""
+"""One client's connection from accept to close, under both protocols: it is counted, and cut if
+necessary.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Connections that cost without asking: too many, heads that never end, bodies that trickle, and
-answers that nobody reads.
+"""Limits on connections: their number, and the time for heads, bodies, and answers that nobody
+reads.
 
 One timer for all of them, and only while there is something to wait for: a request that comes
 whole costs two set operations.

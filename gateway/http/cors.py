@@ -1,4 +1,4 @@
-"""Cross-origin requests: which web pages may call (WHATWG Fetch, "CORS protocol").
+"""Cross-origin requests: which web pages may send requests (WHATWG Fetch, "CORS protocol").
 
 Keys travel in a header that the page sets itself, never in a cookie, so credentials are not
 allowed and a wildcard origin gives nobody more than they could do without a browser.

@@ -1,4 +1,4 @@
-"""Where connections of one listener begin, and how all of them end."""
+"""The entrance of one listener: makes the protocols of its connections, and ends all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast JSON protocol: what every connection meets first, and what serves the chats.
+"""The fast JSON protocol, which every connection meets first, and which serves the chats.
 
 A chat is a POST with a small JSON body that comes in one piece. Such a request is parsed here by
 llhttp (through httptools), answered in the one task of its connection, and its answer is written

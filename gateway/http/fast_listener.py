@@ -1,4 +1,4 @@
-"""What the fast connections of one listener share."""
+"""The shared state of the fast connections of one listener."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that sends no more: has it gone, or does it wait for its answer?
+"""Finds out whether a client that has closed its side has gone, or waits for its answer.
 
 TCP says the same of both, a FIN. nginx, Go's net/http and uvicorn take it for the end, but who
 has merely said all (``shutdown(SHUT_WR)``: ``nc -N``, socat, scripts) still reads (RFC 9293, 3.6).

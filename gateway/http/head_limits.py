@@ -1,4 +1,4 @@
-"""How long the head of a request may be (RFC 9110, 15.5.15; RFC 6585, 5): ``limits``, not aiohttp's
+"""Limits on the head of a request (RFC 9110, 15.5.15; RFC 6585, 5): ``limits``, not aiohttp's
 defaults. Pure.
 """
 

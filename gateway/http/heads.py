@@ -1,4 +1,4 @@
-"""Heads of requests for the fast JSON protocol: parsed once, and known again by their bytes."""
+"""Heads of requests for the fast JSON protocol, parsed once and then recognised by their bytes."""
 
 from __future__ import annotations
 

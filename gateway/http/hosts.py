@@ -1,4 +1,4 @@
-"""For whom a request is (its Host) and from whom (its address, behind a proxy in front).
+"""Checks the Host of a request, and finds the client's address behind a proxy.
 
 DNS rebinding: a web page's own name is made to lead to 127.0.0.1, and its scripts then talk to
 this gateway as to their own server. Their Host header still says that name. So a gateway that

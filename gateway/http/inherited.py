@@ -1,4 +1,4 @@
-"""Listening sockets that a service manager opened for us: sd_listen_fds(3).
+"""Listening sockets inherited from a service manager: sd_listen_fds(3).
 
 systemd keeps such a socket open while the service restarts, so that connections wait in the kernel
 instead of being refused. Whoever else sets ``LISTEN_FDS`` is taken at their word as well.

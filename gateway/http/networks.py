@@ -1,4 +1,4 @@
-"""Which addresses count as one client. Pure."""
+"""The network of an address: addresses that count as one client. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain HTTP on the port for TLS: it is told so, readably, instead of by an alert it can't read."""
+"""Answers plain HTTP on the TLS port with a readable error, in place of an alert."""
 
 from __future__ import annotations
 

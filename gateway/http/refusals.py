@@ -1,4 +1,5 @@
-"""Answers where there is no request: what came is malformed, too long, too slow, or one too many.
+"""Answers to what never became a request: malformed, too long, too slow, or one connection too
+many.
 
 They are errors like all others, in the shape of the API that was meant as far as the first line
 tells, with an id that stands in the log, and HTTP/1.1 whatever came (RFC 9110, 6.2).

@@ -1,4 +1,4 @@
-"""Answers on their way to a client: whole ones, and streams whose head is out already.
+"""Answers: complete ones, and streams whose head has been sent.
 
 Below them is how the fast JSON protocol writes them (RFC 9112, 4 and 6).
 """

@@ -1,4 +1,4 @@
-"""What handlers know of TLS: the promise to browsers (HSTS), and the proofs of ACME."""
+"""The state of TLS as handlers see it: HSTS, the certificate, and the proofs of ACME."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reading what LLM-API, the Node wrapper that this gateway replaces, has left in its folder."""
+"""Reads the folder of LLM-API, the Node wrapper that this gateway replaces."""

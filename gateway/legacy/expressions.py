@@ -1,4 +1,4 @@
-"""The expressions of a script: what value stands there, as far as it can be known."""
+"""Evaluates expressions of a script, as far as their values can be known."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ExpressionReader(TokenReader):
         super().__init__(tokens)
         self._folder = folder
         self.unread: list[tuple[int, str, str]] = []
-        #: The variables of the environment that were read.
+        #: The environment variables that were read.
         self.variables: list[str] = []
         self._names: dict[str, Any] = dict(GLOBALS)
         self._depth = 0

@@ -1,4 +1,4 @@
-"""A configuration written in JavaScript -> the values that it exports. Pure: nothing is run.
+"""Reads the values that a configuration in JavaScript exports. Pure: nothing is run.
 
 It is read as data: the forms in which people write configurations are understood, and whatever
 else stands there is told with its line and column, and never guessed. Understood are

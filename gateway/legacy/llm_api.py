@@ -1,4 +1,4 @@
-"""The folder of LLM-API -> what becomes of each thing in it. Reads there, and writes nowhere.
+"""Plans the migration of LLM-API's folder. It reads there, and writes nothing.
 
 LLM-API (Node.js) has in its folder ``config.js``, ``data/models.json``, ``data/authKeys.json`` and
 ``ssl/``. It joins the paths of key and certificates to ``src/``, where its program is, so that
@@ -28,14 +28,14 @@ _LARGEST: Final = 2**18  # bytes of a config.js
 _LARGEST_PEM: Final = 2**20
 _BY_HAND: Final = "not understood, left out: set it by hand"
 
-#: What of ``config.js`` names a file of TLS, and our name of it.
+#: Key of ``config.js`` for a file of TLS -> our setting.
 _TLS: Final = {
     "privateKeyPath": "private_key",
     "certificatePath": "certificate",
     "caChainPath": "ca_chain",
 }
 _KNOWN: Final = ("host", "port", "useSSL", "llamaMain", "llmStorage", *_TLS, "passphrase")
-#: What of the folder is the old program's own.
+#: The files in the folder that belong to the old program.
 _PROGRAM: Final = frozenset(
     "src node_modules package.json package-lock.json yarn.lock .git .gitignore README.md LICENSE "
     "config.js.template .npmrc .nvmrc models.json.template".split()

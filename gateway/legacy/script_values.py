@@ -1,4 +1,4 @@
-"""What an expression in a script may stand for: values, and what of Node.js has a meaning here."""
+"""The results of expressions in a script: values, and known parts of Node.js."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GLOBALS: Final = {
     "null": None,
     **{name: NodeBuiltin(name) for name in "process require Object Number parseInt String".split()},
 }
-#: Called with one understood value they give it back, or its number or text.
+#: Functions that return their argument, or its number or text.
 CONVERSIONS: Final = frozenset({"Number", "parseInt", "String", "Object.freeze"})
 MEMBERS: Final = {
     "process.env": NodeBuiltin("process.env"),

@@ -1,4 +1,4 @@
-"""The statements of a script: what its names stand for, and what it exports."""
+"""Reads the statements of a script: the values of its names, and its exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goes through the tokens of a script: looks at the next, takes it, skips what is unclear."""
+"""A reader of the tokens of a script, which can skip what isn't understood."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.legacy.tokens import NotUnderstood, Token, TokenKind
 
-#: Brackets in brackets.
+#: The most levels of nested brackets.
 MOST_NESTED: Final = 50
 OPENING: Final = {"(": ")", "[": "]", "{": "}"}
 CLOSING: Final = frozenset(OPENING.values())

@@ -1,4 +1,4 @@
-"""JavaScript's text -> its tokens, as far as configurations need them. Pure."""
+"""Splits JavaScript into tokens, as far as configurations need it. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _PUNCTUATION: Final = re.compile(
 _REGEXP: Final = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\[\n])+/\w*")
 _PLAIN: Final = re.compile(r"[^\\\n\r'\"`$]+")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
-#: Behind these a slash divides; anywhere else it begins a regular expression.
+#: Tokens after which a slash divides; elsewhere it begins a regular expression.
 _OPERANDS: Final = frozenset({")", "]", "}"})
 _MOST_NESTED: Final = 20  # templates in templates
 

@@ -19,7 +19,7 @@ from gateway.problems import InvalidFiles, Problem, reject_duplicates
 from gateway.syntax import json_problem
 from gateway.validation import problems_of, validate_partly
 
-#: What stands beside the models: which JSON Schema an editor is to check the file by.
+#: The key beside the models that names the JSON Schema for editors.
 SCHEMA_KEY: Final = "$schema"
 
 
@@ -32,23 +32,23 @@ class Catalog:
 
     @property
     def names(self) -> list[str]:
-        """Names as ``GET /models`` lists them."""
+        """The names as ``GET /models`` lists them."""
         return list(self.models)
 
     @property
     def ours(self) -> tuple[LocalModel, ...]:
-        """Those that llama-servers of our own serve."""
+        """The local models, which llama-servers of our own serve."""
         return tuple(spec for spec in self.models.values() if isinstance(spec, LocalModel))
 
     @property
     def key_variables(self) -> frozenset[str]:
-        """Environment variables that hold keys of servers elsewhere."""
+        """The environment variables that hold keys of remote servers."""
         names = (spec.key_variable for spec in self.models.values())
         return frozenset(name for name in names if name is not None)
 
     @property
     def warnings(self) -> list[str]:
-        """What every model warns about, for the log and for ``check``."""
+        """The warnings of all models, for the log and for ``check``."""
         return [warning for spec in self.models.values() for warning in spec.warnings]
 
 

@@ -1,4 +1,4 @@
-"""Changes to the text of models.json that leave everything else in it as it stands.
+"""Edits of the text of models.json that leave everything else in it unchanged.
 
 The file is people's own: the order of its entries, its indentation, line ends and blank lines are
 kept, and so is what this version knows nothing of. Text in, text out, but for :func:`write`.
@@ -68,7 +68,7 @@ class DiskFull(NotWritten):
     retryable = False
 
 
-#: Of a disk, or a quota, that is full.
+#: The errors of a full disk or quota.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

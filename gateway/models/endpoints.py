@@ -1,4 +1,4 @@
-"""A server somewhere else: its address and its key, as models.json writes them.
+"""The address and the key of a remote server, as models.json writes them.
 
 Pure, but for reading a key where it lies.
 """
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.names import parse_name
 
-#: What ``url`` and ``key`` may be, for error messages.
+#: The allowed forms of ``url`` and ``key``, for error messages.
 URLS = "http://HOST[:PORT][/PATH] or https://..., or a list of those"
 KEYS = "the key itself, env:NAME of a variable, or file:PATH (absolute, or from ~)"
 
@@ -31,7 +31,7 @@ class Endpoint:
     host: str
     port: int
     authority: str
-    #: What stands before ``/chat/completions``, and before llama-server's routes without /v1.
+    #: The prefix of ``/chat/completions``, and that of llama-server's routes without /v1.
     api: str
     root: str
 

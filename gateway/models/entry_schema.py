@@ -1,4 +1,4 @@
-"""What may stand in models.json under the name of a model, of whatever kind.
+"""The schema of an entry of models.json, for both kinds of models.
 
 One schema has the keys of all kinds, so that every value is checked. Which kind an entry is, and so
 which of the keys may stand there together, is said by one of them (``url``): see :func:`model_of`
@@ -74,7 +74,7 @@ LogitBiases = Annotated[
     tuple[_Bias, ...],
     BeforeValidator(as_tuple, json_schema_input_type=_Bias | list[_Bias]),
 ]
-#: llama.cpp keeps numbers in 32 bits; JSON answers, of which they are a part, in 64.
+#: An integer as llama.cpp keeps it, in 32 bits.
 _Int = Annotated[int, Field(le=2**31 - 1)]
 _Seed = Annotated[int, Field(le=2**32 - 1)]
 # Strict, because false (which OpenAI's API takes for "never") would silently become 0.
@@ -161,7 +161,7 @@ META: Final = schema_of(
     ),
 )
 
-#: The schema of an entry. Where kinds have different defaults, it has those of ours.
+#: The schema of an entry. Where the kinds have different defaults, it shows those of local models.
 ENTRY: Final = schema_of_all(
     (LocalModel, RemoteModel),
     Strict,
@@ -214,11 +214,11 @@ ENTRY: Final = schema_of_all(
 
 _LOCAL: Final = frozenset(field.name for field in fields(LocalModel))
 _REMOTE: Final = frozenset(field.name for field in fields(RemoteModel))
-#: What makes a llama-server, so that it has no meaning beside ``url``.
+#: The keys of a llama-server process, which have no meaning beside ``url``.
 OF_A_PROCESS: Final = tuple(name for name in ENTRY.model_fields if name in _LOCAL - _REMOTE)
-#: The params that have one.
+#: The params that do have a meaning beside ``url``.
 PARAMS_OF_REMOTE: Final = tuple(field.name for field in fields(RemoteParams))
-#: What has no meaning without ``url``.
+#: The keys that have no meaning without ``url``.
 ONLY_REMOTE: Final = tuple(
     name for name in ENTRY.model_fields if name in _REMOTE - _LOCAL - {"url"}
 )
@@ -236,7 +236,9 @@ def model_of(entry: Any) -> Model:
 
 
 def misplaced(entry: Any) -> Iterator[tuple[str, str, str | None]]:
-    """Keys that cannot stand in such an ``entry``, or are missing; why, and what can."""
+    """Yield the keys that cannot stand in such an ``entry``, or are missing, with the reason and
+    the alternatives.
+    """
     return _misplaced_if_remote(entry) if entry.url else _misplaced_if_local(entry)
 
 

@@ -1,4 +1,4 @@
-"""What a load would stumble over in the files that an entry of models.json names, without one."""
+"""Checks the files that an entry of models.json names for faults that would fail a load."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ _ARGUMENTS: Mapping[str, Kind] = MappingProxyType(
         "--slot-save-path": Kind.FOLDER,
     }
 )
-#: How alike names of files are that differ by a typing error; their ends are the same anyway.
+#: The similarity of file names that differ by a typing error; their extensions are the same anyway.
 _ALIKE = 0.85
-#: How files begin that people have in the place of a GGUF file, and what they are.
+#: The beginnings of files that people mistake for GGUF files, and what they are.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",

@@ -20,15 +20,16 @@ from typing import cast
 _CODES = "BbHhIif?"  # of the value types 0 to 7; 8 is a text, 9 an array, 10 to 12 follow
 _SCALARS: Mapping[int, str] = {**dict(enumerate(_CODES)), 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
-#: Arrays up to so many numbers are kept (one for each layer); of longer ones only the length.
+#: The length up to which arrays of numbers (one for each layer) are kept; of longer ones only the
+#: length is.
 _KEPT = 4096
-#: Bytes: the key-values of 262 000 tokens take 16 MiB. A damaged file must not make us read on
-#: through all of its weights.
+#: The most bytes that are read: the key-values of 262 000 tokens take 16 MiB. A damaged file must
+#: not make us read all of its weights.
 _LONGEST = 64 * 2**20
 
 _DIMENSIONS = 8
-#: Type of a tensor -> elements and bytes of a block (ggml.h, ``ggml_type``; ggml-common.h). Of
-#: one that isn't here at least the beginning must be in the file.
+#: Type of a tensor -> elements and bytes of a block (ggml.h, ``ggml_type``; ggml-common.h). A
+#: tensor of any other type must at least begin within the file.
 _BLOCKS: Mapping[int, tuple[int, int]] = {
     0: (1, 4),
     1: (1, 2),
@@ -63,8 +64,8 @@ _BLOCKS: Mapping[int, tuple[int, int]] = {
     39: (32, 17),
 }
 
-#: Architectures without a memory of what came before (llama.cpp, ``llama_model::create_memory``).
-#: A llama-server that isn't told what they are for is ended by a signal, as it tries to write.
+#: Architectures without a KV cache (llama.cpp, ``llama_model::create_memory``). A llama-server that
+#: isn't told their task dies of a signal when it tries to write.
 _READERS = frozenset(
     """bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert
     gemma-embedding""".split()

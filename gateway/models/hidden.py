@@ -1,4 +1,4 @@
-"""An entry of models.json without what is secret in it, and back. Pure.
+"""Hides the secrets of an entry of models.json, and puts them back. Pure.
 
 Over HTTP, the key of another server, tokens among the arguments, and the values of ``env`` (where
 tokens stand too) are :data:`HIDDEN`. Who sends that back means what stands there.
@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-#: In the place of a value that isn't told, and of one that is to stay.
+#: Stands for a hidden value, and in an edit for one that stays.
 HIDDEN: Final = "***"
-#: Both spellings of a field are taken: see ``gateway.models.catalog``.
+#: Both spellings of the field: see ``gateway.models.catalog``.
 _ARGUMENTS: Final = ("extraArgs", "extra_args")
 _TOKEN: Final = re.compile(r"(-hft|--hf[-_]token)(=.*)?", re.DOTALL)
 

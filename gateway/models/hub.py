@@ -1,4 +1,4 @@
-"""What a repository of the hub has for llama-server, made of the list of its files. No I/O.
+"""Finds what a repository of the hub has for llama-server, from the list of its files. No I/O.
 
 The files of one quantisation belong together: one, or the parts of a split model, wherever in the
 repository they lie. Projectors stand apart. Whatever names a repository gives its files, none
@@ -20,17 +20,18 @@ from gateway.models.quantisation import QUANTISATION
 from gateway.plurals import counted
 from gateway.spelling import did_you_mean
 
-#: As the hub itself has them (its client, ``validate_repo_id``); neither is a hidden folder.
+#: The pattern of owners and repositories (the hub's client, ``validate_repo_id``); no hidden folder
+#: matches.
 _NAME: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _SHOWN: Final = 100
-#: Files that are GGUF and no models.
+#: GGUF files that are no models.
 _NO_MODEL: Final = re.compile(r"(?:^|[-._])(?:imatrix|vocab)(?:[-._]|$)", re.IGNORECASE)
 _PROJECTOR: Final = re.compile(r"(?:^|[-._])mm-?proj(?:ector)?(?:[-._]|$)", re.IGNORECASE)
-#: Most bytes that a part of a path may have, with what a file has for a name until it is whole.
+#: The most bytes of a part of a path, including what is added while a file is incomplete.
 _LONGEST: Final = 200
-#: What to take if nobody says: 4 bits are where a model is hardly worse and a quarter of its size.
-#: Of what is left the largest below, else the smallest above.
+#: The default choices: at 4 bits a model is hardly worse, and a quarter of its size. Otherwise the
+#: largest below, else the smallest above.
 _PREFERRED: Final = (
     "Q4_K_M",
     "UD-Q4_K_XL",
@@ -91,7 +92,7 @@ class Variant:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """The bytes of all its files."""
         return sum(file.size for file in self.files)
 
 

@@ -1,4 +1,4 @@
-"""Talks with the hub by its own client: tokens, mirrors (``HF_ENDPOINT``), proxies are its.
+"""Talks to the hub by its own client, which handles tokens, mirrors (``HF_ENDPOINT``) and proxies.
 
 Files come by :meth:`Hub.stream` and not by its ``hf_hub_download``, which keeps nothing of a
 download that was killed (version 2.4), and not over Xet, which writes a file in no order: plain
@@ -21,9 +21,9 @@ from gateway.models.hub import HubFile, Reference, Repository, repository
 
 #: Seconds to wait for the list of files.
 _PATIENCE: Final = 20.0
-#: Bytes asked for at once: networks that deliver files have a limit, of 50 GB for some.
+#: Bytes in one request: content delivery networks have a limit, some of 50 GB.
 AT_ONCE: Final = 16 * 2**30
-#: Of a server that is busy: the same may work soon.
+#: Statuses of a busy server: the same request may work soon.
 _BUSY: Final = (408, 425, 429, 500, 502, 503, 504)
 _BROKE_OFF: Final = ("RemoteProtocolError", "ReadError", "WriteError", "DecodingError")
 _RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -78,7 +78,7 @@ class Interrupted(HubFailed):
 
 
 class Hub:
-    """The hub, or its mirror: as the environment has it, unless ``endpoint`` names one.
+    """The hub, or a mirror: the one that the environment names, unless ``endpoint`` names another.
 
     Raises :class:`NoHubClient`, :class:`BadRequest` for a token that is none.
     """
@@ -92,7 +92,7 @@ class Hub:
         self._errors: Any = importlib.import_module("huggingface_hub.errors")
         self._utils.disable_progress_bars()
         self._utils.logging.set_verbosity_error()  # it warns of what we say ourselves
-        #: Failures of the network. They are of httpx, which is httpx2 for newer clients.
+        #: The network errors of httpx, which newer clients call httpx2.
         self._lost = tuple(
             sys.modules[name].RequestError for name in ("httpx2", "httpx") if name in sys.modules
         )
@@ -104,7 +104,7 @@ class Hub:
 
     @property
     def host(self) -> str:
-        """For people to read."""
+        """The host of the hub, for people."""
         return urlsplit(self.endpoint).hostname or self.endpoint
 
     def repository(self, reference: Reference, revision: str | None = None) -> Repository:

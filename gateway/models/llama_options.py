@@ -1,4 +1,6 @@
-"""What of llama-server's options models.json must know: templates by name, and what is reserved."""
+"""The options of llama-server that matter to models.json: named templates, and reserved
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ TEMPLATES = frozenset(
     mistral-v3-tekken mistral-v7 mistral-v7-tekken monarch openchat orion pangu-embedded phi3
     phi4 rwkv-world seed_oss smolvlm solar-open vicuna vicuna-orca yandex zephyr""".split()
 )
-#: Names people write that llama.cpp spells otherwise.
+#: Common names of templates -> llama.cpp's spelling.
 TEMPLATE_ALIASES = MappingProxyType({"mistral": "mistral-v1"})
 
 #: Pattern of a llama-server argument -> why ``extraArgs`` may not hold it. Each would part the
@@ -37,8 +39,8 @@ RESERVED_ARGUMENTS: Mapping[str, str] = MappingProxyType(
         "--log-prompts-dir": "it would keep on disk what people ask",
     }
 )
-#: The same for ``env``: what llama-server takes from variables. Those the command line sets
-#: anyway are among them, because they would be ignored without a word.
+#: The same for ``env``: variables that llama-server reads. Those that the command line sets anyway
+#: are included, because they would be ignored silently.
 RESERVED_VARIABLES = re.compile(
     r"""LLAMA_API_KEY | AIP_.* | LLAMA_ARG_(
         HOST | PORT | REUSE_PORT | ALIAS | MODEL | MODEL_URL | HF_REPO | HF_FILE | DOCKER_REPO

@@ -1,4 +1,4 @@
-"""A model that a llama-server of our own serves, started for it on this machine."""
+"""A local model: a llama-server is started for it on this machine."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Params:
             yield from biases
 
 
-#: Options of the old llama.cpp ``main`` program that a server has no use for: as models.json calls
-#: them, and why.
+#: Options of the old llama.cpp ``main`` program that a server has no use for, by their names in
+#: models.json, and why.
 _WITHOUT_EFFECT: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "instruct": ("instruct", "the chat template of the model does this"),
@@ -122,7 +122,7 @@ class LocalModel(Model):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What has no effect, or none together."""
+        """One sentence for each setting, or combination of settings, without effect."""
         return (
             *(
                 f"{self.name}: {key} has no effect: {reason}"
@@ -138,7 +138,7 @@ class LocalModel(Model):
 
     @property
     def ctx_size(self) -> int | None:
-        """Tokens of context for all slots together, as ``params`` say it."""
+        """The tokens of context for all slots together, as ``params`` say."""
         return self.params.ctx_size
 
     @property
@@ -148,13 +148,13 @@ class LocalModel(Model):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The model, its projector and its draft model, as far as there are any."""
+        """The files of the model, its projector and its draft model, if any."""
         references = (self.params.model, self.mmproj, self.draft_model)
         return tuple(reference for reference in references if reference)
 
     @property
     def limits_answers(self) -> bool:
-        """Whether ``nPredict`` does."""
+        """Whether ``nPredict`` limits answers."""
         return (self.params.n_predict or -1) > 0
 
     @property
@@ -164,12 +164,12 @@ class LocalModel(Model):
 
     @property
     def modalities(self) -> list[str]:
-        """Images as well, where there is a projector."""
+        """The modalities: text, and images if there is a projector."""
         return ["text", "image"] if self.mmproj else ["text"]
 
     @property
     def tags(self) -> list[str]:
-        """What ``--tags`` says: all that are given, as llama-server sorts them.
+        """The values of ``--tags``, sorted as llama-server sorts them.
 
         They mean nothing to llama-server itself.
         """

@@ -1,4 +1,4 @@
-"""A model of models.json: what every kind of them has, and what each has to say."""
+"""The common part of both kinds of models, and the properties that each kind defines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.models.personalities import Personality
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What lists of models say of a model beside what is known of it."""
+    """Free text about a model, for lists of models."""
 
     display_name: str | None = None
     unlisted: bool = False
@@ -27,9 +27,10 @@ class Model(ABC):
     kind it is: :mod:`gateway.models.local_model`, :mod:`gateway.models.remote_model`.
     """
 
-    #: Whether a llama-server of our own serves it: its routes are known, and asking costs nothing.
+    #: Whether a llama-server of our own serves it: then its routes are known, and requests cost
+    #: nothing.
     ours: ClassVar[bool]
-    #: Whether what serves it takes memory of this machine.
+    #: Whether its server takes memory of this machine.
     takes_memory: ClassVar[bool]
 
     name: str = ""
@@ -57,31 +58,31 @@ class Model(ABC):
     @property
     @abstractmethod
     def warnings(self) -> tuple[str, ...]:
-        """One sentence for each thing that is accepted and should perhaps be otherwise."""
+        """One sentence for each accepted setting that is probably a mistake."""
 
     @property
     @abstractmethod
     def ctx_size(self) -> int | None:
-        """Tokens of context, as the entry says it."""
+        """The tokens of context, as the entry says."""
 
     @property
     def sent_as(self) -> str | None:
-        """What requests to its servers call it; ``None``: as clients do."""
+        """The model's name in requests to its servers; ``None``: the same as clients use."""
         return None
 
     @property
     def key_variable(self) -> str | None:
-        """The environment variable that holds the key of its servers, if one does."""
+        """The environment variable with the key of its servers, if any."""
         return None
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The URLs of its servers, where those are elsewhere."""
+        """The URLs of its servers, if it is remote."""
         return ()
 
     @property
     def file(self) -> str | None:
-        """The GGUF file that it is, as the entry names it; ``None``: it is none of ours."""
+        """Its GGUF file, as the entry names it; ``None`` for a remote model."""
         return None
 
     @property
@@ -101,10 +102,10 @@ class Model(ABC):
 
     @property
     def modalities(self) -> list[str]:
-        """What it can be given: text, and images where the entry has a projector."""
+        """The kinds of input: text, and images if the entry has a projector."""
         return ["text"]
 
     @property
     def tags(self) -> list[str]:
-        """Words about it, for lists, sorted."""
+        """Its tags for lists, sorted."""
         return []

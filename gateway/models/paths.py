@@ -1,4 +1,4 @@
-"""What names of files in models.json mean: paths, and files inside installed Python packages."""
+"""Resolves names of files in models.json: paths, and files inside installed Python packages."""
 
 from __future__ import annotations
 

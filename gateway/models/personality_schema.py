@@ -1,4 +1,4 @@
-"""What may stand in models.json as a personality, and how all objects of that file are read."""
+"""The schema of a personality in models.json, and the base of all schemas of that file."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-#: What may be one text or a list of them.
+#: One text, or a list of texts.
 ONE_OR_MORE: Final = BeforeValidator(as_tuple, json_schema_input_type=str | list[str])
-#: Fields of a body that are put over what clients send, and those that they may not set.
+#: Fields that override those of a client's body, and fields that clients may not set.
 SetParams = dict[Annotated[str, AfterValidator(_settable)], JsonValue]
 StripParams = Annotated[tuple[Annotated[str, AfterValidator(_settable)], ...], ONE_OR_MORE]
 

@@ -1,4 +1,4 @@
-"""What of an entry decides which programs run, and which files outside ``llm_storage`` are read.
+"""The settings of an entry that choose programs, or files outside ``llm_storage``.
 
 Who has an admin key may change models over HTTP, and must not get a shell by it: such a key may be
 stolen, or lie in a page. So these fields are for who can write the file, unless
@@ -28,8 +28,8 @@ class Refusal(NamedTuple):
     reason: str
 
 
-#: Arguments that are proposed for models (:mod:`gateway.backends.proposal`), and that name neither
-#: files nor programs, whatever their value.
+#: Arguments that are proposed for models (:mod:`gateway.backends.proposal`), and never name files
+#: or programs.
 _HARMLESS: Final = {
     "--ubatch-size": re.compile(r"\d{1,7}"),
     "--pooling": re.compile(r"none|mean|cls|last|rank"),

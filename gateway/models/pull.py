@@ -1,4 +1,5 @@
-"""Fetches the files of one model from the hub: all of them right under their names, or none there.
+"""Downloads the files of one model from the hub: in the end all of them are there and verified, or
+none.
 
 A file grows under a hidden name beside its place, which holds its hash, and gets its own when all
 of it is there and its hash is right. Whatever ends a pull - Ctrl-C, SIGKILL, the network, a full
@@ -23,14 +24,14 @@ from gateway.errors import BadRequest, Forbidden, GatewayError
 from gateway.models.hub import HubFile, Repository, Variant, safe_path
 from gateway.models.hub_client import Hub, HubFailed, Interrupted
 
-#: Seconds to wait before each new try; a byte that comes begins them anew.
+#: Seconds to wait before each retry; any received byte starts them anew.
 WAITS: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
-#: No longer than so many seconds, even if the hub asks for it: somebody is waiting.
+#: The longest wait in seconds, even if the hub asks for more: somebody is waiting.
 _LONGEST_WAIT: Final = 120.0
 #: Seconds between two reports.
 _OFTEN: Final = 0.2
 _BLOCK: Final = 2**20
-#: Bytes that stay free on the disk.
+#: Bytes that must stay free on the disk.
 SPARE: Final = 64 * 2**20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -50,7 +51,7 @@ class NotStored(Forbidden):
 
 
 class WrongHash(HubFailed):
-    """What has come is not what the hub has."""
+    """The received file differs from the hub's."""
 
     default_code = "wrong_hash"
     retryable = False
@@ -93,7 +94,7 @@ class PullPlan:
 
     @property
     def files(self) -> tuple[HubFile, ...]:
-        """All of them, in order; the projector is the last."""
+        """All files in order; the projector is the last."""
         return (*self.variant.files, *((self.projector,) if self.projector is not None else ()))
 
     @property
@@ -116,7 +117,7 @@ class PullPlan:
 
     @property
     def stored(self) -> int:
-        """Bytes that are there already, whole or in part."""
+        """The bytes that are already here, of complete and partial files."""
         return sum(
             file.size if self.place(file).exists() else min(_size(self.part(file)), file.size)
             for file in self.files

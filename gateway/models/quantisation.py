@@ -1,4 +1,4 @@
-"""How the weights of a model are quantised, by its file's header and name. Pure."""
+"""The quantisation of a model's weights, by its file's header and name. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUANTISATIONS: Final[Mapping[int, str]] = MappingProxyType(
         )
     )
 )
-#: The same in names of files, with what publishers write around it.
+#: A quantisation in a file name, with what publishers add to it.
 QUANTISATION: Final = re.compile(
     r"[-._]((?:UD-)?I?Q\d+(?:_[A-Z\d]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|F?P?16|F?P?32)$", re.IGNORECASE
 )

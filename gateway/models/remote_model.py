@@ -1,4 +1,4 @@
-"""A model that other servers have: nothing is started for it here."""
+"""A remote model: other servers have it, and nothing is started here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.models.endpoints import Endpoint, key_variable, parse_endpoint
 from gateway.models.model import Model
 from gateway.secret import Secret
 
-#: Slots where ``parallel`` doesn't say: such servers have queues too.
+#: The default of ``parallel``: remote servers have queues of their own.
 PARALLEL = 64
 
 
@@ -59,7 +59,7 @@ class RemoteModel(Model):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """That the key can be read on its way."""
+        """A warning if the key is sent without encryption."""
         if self.key is None:
             return ()
         unencrypted = [e.url for e in self.endpoints if not (e.tls or e.is_loopback)]
@@ -67,12 +67,12 @@ class RemoteModel(Model):
 
     @property
     def ctx_size(self) -> int | None:
-        """Tokens of context, as the entry says it."""
+        """The tokens of context, as the entry says."""
         return self.params.ctx_size
 
     @property
     def sent_as(self) -> str:
-        """What requests to the servers at ``url`` call it."""
+        """The model's name in requests to the servers at ``url``."""
         return self.model_name or self.name
 
     @property
@@ -82,7 +82,7 @@ class RemoteModel(Model):
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """``url``."""
+        """The value of ``url``."""
         return self.url
 
     @property

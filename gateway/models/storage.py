@@ -1,4 +1,4 @@
-"""The GGUF files below ``llm_storage``, and what each of them is. Blocking.
+"""Scans the GGUF files below ``llm_storage``, and tells what each of them is. Blocks.
 
 A model that is split is one, a projector stands with the models that it belongs to, and what can't
 be loaded is there as well, with the reason.
@@ -26,7 +26,7 @@ _THREADS: Final = 4
 _RANK: Final = 4
 _POOLINGS: Final = (1, 2, 3)
 _PROJECTORS_NAME: Final = re.compile(r"[-._]?mm-?proj(?:ector)?[-._]?", re.IGNORECASE)
-#: Of several projectors: as good as the full size, in half of its memory.
+#: The preferred of several projectors: nearly as good as the full size, in half of the memory.
 _BEST: Final = ("F16", "BF16", "Q8_0", "F32")
 
 
@@ -70,7 +70,7 @@ class Found:
 
     @property
     def abilities(self) -> tuple[str, ...]:
-        """What it can do beside its task."""
+        """The model's further abilities."""
         can = {"tools": self.tools, "vision": self.vision, "audio": self.audio}
         return tuple(name for name, yes in can.items() if yes)
 

@@ -1,4 +1,4 @@
-"""How fast something comes, and how long it still takes."""
+"""Measures the speed of a transfer, and estimates its remaining time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-#: Seconds that are looked back: long enough to stand still, short enough to be true.
+#: The seconds over which the speed is averaged: long enough for a steady number, short enough to be
+#: current.
 _WINDOW: Final = 10.0
-#: Seconds before there is anything to say.
+#: Seconds before there is a first estimate.
 _LEAST: Final = 0.5
 
 

@@ -21,7 +21,7 @@ from gateway.service import managed, release, units
 from gateway.service.managed import Written
 from gateway.service.places import ACCOUNT, REDIRECT_SOCKET, SOCKET, UNIT, Places
 
-#: Where systemd has started the machine (sd_booted(3)).
+#: A folder that exists if systemd has booted the machine (sd_booted(3)).
 _BOOTED: Final = Path("/run/systemd/system")
 _ACCOUNTS: Final = Path("/etc/sysusers.d/llm-gateway.conf")
 _GPU_GROUPS: Final = ("video", "render")
@@ -33,7 +33,7 @@ _SECRETS: Final = """\
 
 
 class CannotInstall(Exception):
-    """What is in the way, and what to do about it."""
+    """The service can't be installed; the message says why, and what to do."""
 
 
 class Service:
@@ -172,7 +172,7 @@ class Service:
 
     @property
     def _variables(self) -> dict[str, str]:
-        """Those that the service will have: where things are, and its secrets."""
+        """The service's variables: places of files, and secrets."""
         file = self.places.environment
         return {
             **(variables_in(file.read_text(encoding="utf-8")) if file.exists() else {}),
@@ -183,7 +183,9 @@ class Service:
 
     @property
     def settings(self) -> Settings:
-        """What the configuration says, or will if there is none yet. Raises ``InvalidFiles``."""
+        """The settings of the configuration, or of the one that will be made. Raises
+        ``InvalidFiles``.
+        """
         file = self.places.config
         given = file if file.exists() else None
         return load_settings(given, environ={**os.environ, **self._variables}).settings

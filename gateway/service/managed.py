@@ -11,12 +11,12 @@ _MARK: Final = "# SHA-256 of what follows, as written by llm-gateway: "
 
 
 class Written(Enum):
-    """What became of a file."""
+    """The result of writing a file."""
 
     NEW = "wrote"
     SAME = "kept"
     UPDATED = "updated"
-    #: The owner has changed it: ours is beside it, with ``.new`` at its end.
+    #: The owner has changed the file: ours was written beside it, with ``.new`` appended.
     EDITED = "left as you edited it"
 
 

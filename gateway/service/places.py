@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 UNIT: Final = "llm-gateway.service"
-#: The port of clients, and the one that leads to https.
+#: The socket units of the main port, and of the redirect to https.
 SOCKET: Final = "llm-gateway.socket"
 REDIRECT_SOCKET: Final = "llm-gateway-redirect.socket"
 #: The account of the system service, which systemd-sysusers(8) makes.

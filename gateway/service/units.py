@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.service.places import SYSTEM, UNIT, Places
 
-#: Settings of the shipped unit that a user's own service manager can't have, or needs not.
+#: Settings of the shipped unit that a user's service manager doesn't support, or doesn't need.
 _SYSTEM_ONLY: Final = re.compile(
     r"(Ambient|Cache|Capability|Device|Keyring|Limit|Private|Protect|Proc|RemoveIPC|Runtime|State)\w*="
     r"|(User|Group|WorkingDirectory|Environment|Wants|After)="

@@ -1,4 +1,4 @@
-"""Proofs to an ACME authority that a name is ours: files over HTTP, certificates over TLS."""
+"""Proofs to an ACME authority that we control a name: files over HTTP, certificates over TLS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Challenges:
     """The proofs of the moment. Set up in the loop, filled from the thread that talks ACME."""
 
     def __init__(self, tokens: MutableMapping[str, str]) -> None:
-        #: Token -> key authorization; what /.well-known/acme-challenge/ answers from.
+        #: Token -> key authorization, for /.well-known/acme-challenge/.
         self.tokens = tokens
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._asking: weakref.WeakSet[ssl.SSLObject] = weakref.WeakSet()

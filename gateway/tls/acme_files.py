@@ -1,4 +1,4 @@
-"""The ACME files in the data folder: ``acme/DOMAIN/certificate.pem`` and notes of tries.
+"""The ACME files in the data folder: ``acme/DOMAIN/certificate.pem``, and records of attempts.
 
 Key and chain are in one file, so that there is never a new key beside an old certificate. Its first
 line, which PEM readers skip (RFC 7468, 2), says which authority was asked. All methods block.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 _HOUR = 3600.0
-#: RFC 9773, 4.3.2: how far a server's wish when to be asked again is followed, in seconds.
+#: The bounds, in seconds, within which a server's Retry-After is followed (RFC 9773, 4.3.2).
 _ASK_AGAIN = (60.0, 86400.0)
 
 
@@ -22,9 +22,10 @@ class Pace:
 
     first_retry: float = 900.0
     longest_retry: float = 12 * _HOUR
-    #: In any one hour, over restarts too: one fewer than Let's Encrypt allows to fail.
+    #: Attempts in any hour, across restarts: one fewer than Let's Encrypt allows to fail.
     tries_an_hour: int = 4
-    #: After a certificate that came but cannot be used: another one would count too.
+    #: The wait after an unusable certificate: a further one would count towards the authority's
+    #: limits, too.
     after_unusable: float = 34 * _HOUR
 
     def wait(self, failures: int) -> float:

@@ -1,4 +1,4 @@
-"""The server's SSLContext, and how it gets a new certificate while connections stay open."""
+"""The server's SSLContext, and its replacement while connections stay open."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CIPHERS = ":".join(
     )
 )
 
-#: Seconds between two looks at the files. New ones are taken at the second look that finds them
-#: the same: within 3 s of the last write. Looking also works where nothing tells of changes
-#: (network drives, mounts into containers, links that lead elsewhere), and costs three stats.
+#: Seconds between two looks at the files. New ones are used after two looks that find them
+#: unchanged: within 3 s of the last write. Polling works even where no events come (network drives,
+#: mounts into containers, links to elsewhere), and costs three stats.
 _LOOK_EVERY = 1.0
-#: Looks for which files that cannot be served go unsaid: a tool may be in the middle of its work.
+#: How many looks may find unusable files before that is logged: a tool may be writing them.
 _BENEFIT_OF_DOUBT = 3
-#: Times that files are read again because they were written to meanwhile, and seconds between.
+#: How often files are read again because they were written meanwhile, and the seconds between.
 _READINGS, _PAUSE = 20, 0.2
 
 _Signature = tuple[tuple[int, int, int] | None, ...]
@@ -97,7 +97,7 @@ def _explain(error: Exception, tls: TlsSettings, file: str) -> list[Problem]:
 
 
 class CertificateReloader:
-    """Serves the certificate of the moment through one listening context that never changes.
+    """Serves the current certificate through one listening context that never changes.
 
     A callback of the listening context moves each new handshake to the newest context; it runs
     for clients that send no server name too. Loading a new pair into the context in use would

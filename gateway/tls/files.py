@@ -1,6 +1,4 @@
-"""Writing keys and certificates, so that nobody ever sees half of one, or a key of somebody
-else.
-"""
+"""Writes keys and certificates atomically, with permissions for their owner only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the configured key, certificate and chain, and how to repair it."""
+"""Inspects the configured key, certificate and chain: what is wrong, and how to repair it."""
 
 from __future__ import annotations
 

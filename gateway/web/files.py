@@ -1,4 +1,4 @@
-"""The built page (``dist``), read when it is first asked for and then kept in memory. Blocks.
+"""The built page (``dist``), read at the first request and then kept in memory. Blocks.
 
 Next to a file are its compressed forms, made when the page was built: ``app.js.br``, ``.zst`` and
 ``.gz``. They are the same file in another coding (RFC 9110, 8.4), each with an ETag of its own.
@@ -18,9 +18,10 @@ from typing import Final, NamedTuple
 DIST = Path(__file__).with_name("dist")
 PAGE = "index.html"
 DOCS = "docs.html"
-#: Codings by how files end, the smallest first.
+#: Content coding -> file extension, the smallest result first.
 _CODINGS: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
-#: No system's own table is asked: in some, scripts are plain text, which browsers refuse.
+#: Content types by extension. The system's table isn't used: in some, scripts are plain text, which
+#: browsers refuse.
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -34,7 +35,7 @@ _TYPES: Final = {
     ".woff2": "font/woff2",
 }
 _OTHERS: Final = "application/octet-stream"
-#: What tells the page that a gateway serves it, whose origin is that of the API.
+#: The tag that tells the page that a gateway serves it, so that the API has its own origin.
 _SERVED: Final = b'<meta name="llm-gateway" content="served" />'
 _HEAD: Final = re.compile(rb"<head[^>]*>", re.IGNORECASE)
 

@@ -32,26 +32,26 @@ except ImportError:  # Windows: two builds at once would do the work twice
 
 _VARIABLE = "GATEWAY_WEB_BUILD"
 _CHOICES = ("auto", "skip", "require")
-#: In dist: the hash of what it was built from.
+#: The file in dist with the hash of the sources that it was built from.
 _STAMP = ".built-from"
-#: What the page is built from: these folders, and the files beside them that end so.
+#: The sources of the page: these folders, and files beside them with these endings.
 _FOLDERS = ("public", "src")
 _ENDINGS = (".html", ".json", ".ts", ".mjs")
-#: How the sources of tests end, of which nothing in the page depends.
+#: The endings of test sources, on which the page doesn't depend.
 _TESTS = (".test.ts", ".test.tsx")
-#: Seconds that all of it may take; npm's own patience with a registry that doesn't answer.
+#: Seconds for the whole build, and npm's timeout for a registry that doesn't answer.
 _PATIENCE = 300.0
 _NPM_OPTIONS = (
     *("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--logs-max=0"),
     *("--prefer-offline", "--fetch-retries=2", "--fetch-retry-mintimeout=1000"),
     *("--fetch-retry-maxtimeout=5000", "--fetch-timeout=30000"),
 )
-#: Characters of a failed command's last line that are told.
+#: How many characters of a failed command's last line are shown.
 _LONGEST = 300
 
 
 class CannotBuild(Exception):
-    """Why the page can't be built, in one sentence."""
+    """The page can't be built; the message says why in one sentence."""
 
 
 class PageHook(BuildHookInterface[Any]):

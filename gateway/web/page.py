@@ -1,4 +1,4 @@
-"""The web page at ``/`` and its files, for everybody: they are the same without a key.
+"""Serves the web page at ``/`` and its files to everybody, without a key.
 
 Its address is also the API's. A program that asks for ``/`` without wanting HTML is told, in JSON
 as everywhere, where it should have asked. All other paths of the page are its own.
@@ -19,11 +19,11 @@ from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
 from gateway.web.files import DOCS, File, Files
 
-#: Scripts and styles are files of the page, never parts of it, so what a model writes can't run;
-#: and it can neither load nor send anything elsewhere: images are the page's or the person's own
-#: (``blob:``, ``data:``), forms lead nowhere. Only the page's own scripts may connect to others:
-#: a person can add boxes by their addresses, which this gateway does not know. Without TLS those
-#: are plain http, which a browser blocks by itself from an https page.
+#: Scripts and styles are separate files, never inline, so a model's answer can't run as code. Nor
+#: can it load from, or send to, another place: images are the page's or the user's own (``blob:``,
+#: ``data:``), and forms lead nowhere. Only the page's own scripts may connect to other hosts,
+#: because a user can add other gateways, whose addresses this one doesn't know. Without TLS those
+#: are plain http, which browsers block on an https page anyway.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "media-src 'self' data: blob:; font-src 'self'; connect-src 'self' https: http:; "
@@ -37,17 +37,17 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(self), clipboard-write=(self), display-capture=(), "
     "geolocation=(), microphone=(), payment=(), usb=()",
 }
-#: The page of the API talks to this gateway alone. Swagger UI draws its arrows from `data:`.
+#: The policy of /docs: it talks to this gateway alone. Swagger UI's arrows are `data:` images.
 _DOCS_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-#: Names of assets hold a hash of what is in them. All else is asked for again, as it may have
-#: changed; icons not each time.
+#: Values of Cache-Control. Names of assets hold a hash of their content; all other files are
+#: revalidated, icons less often.
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 A_DAY: Final = "public, max-age=86400"
 ASK_AGAIN: Final = "no-cache"
-#: What is answered without: installing went on, as npm's packages couldn't be had.
+#: The answer if the page wasn't built: installing went on without npm's packages.
 _NOT_BUILT: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8">\
 <meta name="viewport" content="width=device-width, initial-scale=1">\
 <meta name="color-scheme" content="light dark"><title>LLM-API Gateway</title></head><body>\

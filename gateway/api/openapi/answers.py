@@ -26,7 +26,7 @@ class Answers:
 
     def __init__(self) -> None:
         schemas, answers = _read("schemas.yaml"), _read("answers.yaml")
-        #: By their names.
+        #: The schemas by name.
         self.schemas = {
             **{name: schema_of(schema) for name, schema in schemas["schemas"].items()},
             **_of_keys(),

@@ -25,10 +25,10 @@ from gateway.proxy.dialect import ANTHROPIC
 from gateway.proxy.routes import TABLE, RelayedRoute
 from gateway.scope import Scope
 
-#: What `*` stands for. HEAD is answered with 405 there, and OPTIONS by CORS.
+#: The methods that `*` stands for. HEAD gets 405 there, and OPTIONS is answered by CORS.
 _ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
-#: ``GET /x ``{body}``: `` at the start of a docstring: method and path stand beside it anyway.
+#: ``GET /x ``{body}``: `` at the start of a docstring, which the document shows elsewhere.
 _HEADING: Final = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE|Any method)\b[^:]*: ?")
 
 _TEXT: Final = {"type": "string"}
@@ -86,9 +86,9 @@ _REASONS: Final[Mapping[int, str]] = {
     504: "llama-server said nothing for too long",
     507: "the disk is full",
 }
-#: Those that say something of the operation at hand; every other one is told of once.
+#: Statuses that are about the operation at hand; all others are described once.
 _OF_AN_OPERATION: Final = (404, 409, 412, 422, 501, 507)
-#: Of the API, which grows and takes nothing away.
+#: The version of the API, which grows and loses nothing.
 _VERSION: Final = "1"
 _ABOUT: Final = """\
 One address for the models of a box: OpenAI's, Anthropic's and llama-server's APIs, and \

@@ -1,4 +1,4 @@
-"""Reads examples/: the group of each operation, words for it, and an example.
+"""Reads examples/: the group of each operation, its description, and an example.
 
 A file is a group. Its operations stand in the order in which people read: ``request`` and
 ``answer`` as they are sent, ``query``, ``path`` and ``headers`` by the name of a parameter,
@@ -29,7 +29,7 @@ _GROUPS: Final = (
 )
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
-#: Groups that come last, of what follows from the route tables.
+#: The groups that come last, with operations that follow from the route tables.
 SHORT: Final = "Other addresses"
 REFUSED: Final = "Refused"
 _LAST: Final = (
@@ -72,7 +72,7 @@ class Examples:
 
         texts = ((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8") for name in _GROUPS)
         groups = [yaml.safe_load(text) for text in texts]
-        #: As OpenAPI has them: ``name`` and ``description``.
+        #: The groups as OpenAPI's tags: ``name`` and ``description``.
         self.tags = [
             *({"name": group["tag"], "description": group["about"]} for group in groups),
             *_LAST,

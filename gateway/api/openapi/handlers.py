@@ -55,7 +55,7 @@ class Documents:
         return RenderedDocument(body, gzip.compress(body, 9, mtime=0), page.render(made).encode())
 
 
-#: Answers /docs with the page that was built; ``None`` where it never was.
+#: Answers /docs with the built page; ``None`` if there is none.
 BuiltPage = Callable[[web.Request], Awaitable[web.Response | None]]
 
 

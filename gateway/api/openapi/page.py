@@ -22,8 +22,8 @@ summary { cursor: pointer; }
 """
 _HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-#: The style is known by its hash. A page opened with ``?authKey=`` must not pass on its address,
-#: nor be kept.
+#: The headers of the page. Its style is allowed by a hash. A page opened with ``?authKey=`` must
+#: neither pass on its address nor be cached.
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; "

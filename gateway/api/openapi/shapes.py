@@ -110,7 +110,7 @@ _CHANGE_FAILS: Final = (409, 412, 422, 507)
 
 _LOADED: Final = Shape(body=_object({"model": _MODEL}, "model"))
 
-#: By method (``*``: any) and path, as in a document.
+#: The shapes of the gateway's own routes, by method (``*``: any) and path.
 _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
     {
         "GET /ready": Shape(also=503),
@@ -245,7 +245,7 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
 )
 _DEFAULT: Final = Shape()
 
-#: Message format of a route -> what its body must have.
+#: Message format of a route -> the fields that its body must have.
 _FORMATS: Final[Mapping[str, Mapping[str, Schema]]] = MappingProxyType(
     {
         CHAT.name: {"messages": _MESSAGES},
@@ -254,7 +254,7 @@ _FORMATS: Final[Mapping[str, Mapping[str, Schema]]] = MappingProxyType(
         COMPLETION.name: {"prompt": _PROMPT},
     }
 )
-#: The same, by the path at llama-server without /v1, of routes with no message format.
+#: The same for routes without a message format, by the path of llama-server without /v1.
 _BODIES: Final[Mapping[str, Mapping[str, Schema]]] = MappingProxyType(
     {
         "/embedding": {"content": _PROMPT},
