@@ -1,11 +1,13 @@
-"""The one place that puts the application together: every route, and what its handler needs."""
+"""The one place that puts the gateway together: every service, every route, and what each needs."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -35,11 +37,15 @@ from gateway.api.schemas import SchemaHandlers
 from gateway.api.storage import StorageHandlers
 from gateway.api.system import SystemHandlers
 from gateway.api.webui import WebUiHandlers
+from gateway.backends.backend import Environment
+from gateway.backends.decision import SchedulingLimits
 from gateway.backends.facts import Headers
 from gateway.backends.hub_listings import HubListings
 from gateway.backends.model_details import ModelDetails
+from gateway.backends.process import Records
 from gateway.backends.pulls import Pulls
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.watchdog import Patience
 from gateway.backends.webui import WebUi
 from gateway.config.settings import Settings
 from gateway.entries import Entries
@@ -48,8 +54,9 @@ from gateway.history import History
 from gateway.http.cors import Cors
 from gateway.http.fast_listener import FastRoutes
 from gateway.http.hosts import Hosts, Proxies
+from gateway.http.inherited import Inherited
 from gateway.http.lifecycle import Lifecycle
-from gateway.http.listeners import Site
+from gateway.http.listeners import Listeners, Site
 from gateway.http.refusals import Refusals
 from gateway.http.request import Endpoint
 from gateway.http.tls_state import TlsState
@@ -60,6 +67,7 @@ from gateway.pipeline.route import Row
 from gateway.pipeline.services import Services
 from gateway.pipeline.steps import CachedRoute
 from gateway.proxy.routes import dialect_at
+from gateway.runtime import Runtime
 from gateway.storage_scan import StorageScan
 from gateway.system_report import SystemReport
 from gateway.tasks import cancel_and_wait, spawn
@@ -68,6 +76,94 @@ from gateway.web.page import PageHandlers
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations
+
+#: Seconds a llama-server gets between SIGTERM and SIGKILL.
+STOP_GRACE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Everything that a gateway is made of, put together and not started yet."""
+
+    gate: KeyGate
+    accounting: Accounting
+    scheduler: Scheduler
+    listeners: Listeners
+    body_memory: BodyMemory
+    conversations: Conversations | None
+
+
+def compose(
+    settings: Settings,
+    library: Library,
+    runtime: Runtime,
+    records: Records,
+    lifecycle: Lifecycle,
+    *,
+    source: Path | None,
+    inherited: Inherited,
+    patience: Patience,
+) -> Application:
+    """Return all services of a gateway, each made with what it needs, in the order of their layers.
+
+    ``source``: the file that ``settings`` are from; ``runtime`` is open, and ``inherited`` are
+    sockets that were; ``patience``: how long a llama-server may look as if it hung.
+    """
+    hosts, proxies = Hosts(settings), Proxies(settings.trusted_proxies)
+    gate = KeyGate(settings.auth, hosts, proxies)
+    gate.controls = inherited.controls | {runtime.control_socket}
+    accounting = Accounting(
+        keep_requests=settings.accounting.keep_requests,
+        max_requests=settings.accounting.max_requests,
+    )
+    conversations = _conversations(settings) if settings.cache.enabled else None
+    environment = Environment(
+        llama_server=settings.llama_server,
+        llm_storage=settings.llm_storage,
+        runtime_dir=runtime.folder,
+        environ=dict(os.environ),
+        records=records,
+        load_timeout=settings.limits.load_timeout,
+        stop_grace=STOP_GRACE,
+        patience=patience,
+        slot_saves=conversations,
+    )
+    scheduler = Scheduler(
+        library.catalog,
+        environment,
+        SchedulingLimits(max_loaded=settings.scheduler.max_loaded),
+        queue_size=settings.limits.queue_size,
+        queue_timeout=settings.limits.queue_timeout,
+        idle_unload=settings.scheduler.idle_unload,
+        memory_known=False,
+    )
+    library.changed = scheduler.apply
+    site, body_memory = build_site(
+        settings,
+        library,
+        scheduler,
+        gate,
+        hosts,
+        proxies,
+        lifecycle,
+        accounting,
+        source=source,
+        conversations=conversations,
+    )
+    listeners = Listeners(site, settings, runtime.control_socket, inherited)
+    return Application(gate, accounting, scheduler, listeners, body_memory, conversations)
+
+
+def _conversations(settings: Settings) -> Conversations:
+    from gateway.conversations.keeper import Conversations  # who saves none starts without it
+
+    cache = settings.cache
+    return Conversations(
+        cache.dir or settings.data_dir / "cache",
+        max_size=cache.max_size,
+        max_age=cache.max_age,
+        min_tokens=cache.min_tokens,
+    )
 
 
 def build_site(

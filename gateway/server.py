@@ -7,7 +7,6 @@ import contextlib
 import gc
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,7 @@ from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.access.keys import KeyRing
 from gateway.access.principal import WITHOUT_KEY
-from gateway.app import build_site
-from gateway.backends.backend import Environment
+from gateway.app import STOP_GRACE, compose
 from gateway.backends.command import find_program
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.machine import Machine, MachineReader
@@ -32,7 +30,6 @@ from gateway.errors import GatewayError, LoadFailed
 from gateway.first_key import make_first_key
 from gateway.greeting import greeting, say
 from gateway.http.connections import Connections
-from gateway.http.hosts import Hosts, Proxies
 from gateway.http.inherited import NOTHING_INHERITED, Inherited
 from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
@@ -52,9 +49,6 @@ if TYPE_CHECKING:
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
-
-#: Seconds a llama-server gets between SIGTERM and SIGKILL.
-_STOP_GRACE = 5.0
 
 
 async def serve(
@@ -80,7 +74,7 @@ async def serve(
         await gateway.lifecycle.stopping.wait()
         await cancel_and_wait(told)
         notifier.stopping(f"answering {counted(gateway.scheduler.in_flight, 'request')}")
-        notifier.extend_timeout(settings.shutdown_timeout + _STOP_GRACE + 10)
+        notifier.extend_timeout(settings.shutdown_timeout + STOP_GRACE + 10)
         await gateway.drain(signals.hurry)
     await cancel_and_wait(watchdog)
 
@@ -107,19 +101,14 @@ class Gateway:
         self._source = source
         self.library = library
         self._patience = patience
-        self._hosts = Hosts(settings)
-        self._proxies = Proxies(settings.trusted_proxies)
-        self.gate = KeyGate(settings.auth, self._hosts, self._proxies)
         self.lifecycle = Lifecycle()
         self.lifecycle.hands_over = bool(inherited.main)
-        self.accounting = Accounting(
-            keep_requests=settings.accounting.keep_requests,
-            max_requests=settings.accounting.max_requests,
-        )
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
         self._conversations: Conversations | None = None
         self._background: list[asyncio.Task[None]] = []
+        self.gate: KeyGate
+        self.accounting: Accounting
         self.scheduler: Scheduler
         self.listeners: Listeners
         self.connections: Connections
@@ -152,32 +141,30 @@ class Gateway:
             records = Records(self.settings.data_dir / "children")
             for name in await asyncio.to_thread(records.reap_leftovers):
                 _log.warning("ended the llama-server of %s that a dead gateway left behind", name)
-            if self.settings.cache.enabled:
-                self._conversations = _make_conversations(self.settings)
-                stack.push_async_callback(self._conversations.close)
-            self.scheduler = self._make_scheduler(records)
-            self.library.changed = self.scheduler.apply
-            stack.push_async_callback(self.scheduler.close)
-            site, self.body_memory = build_site(
+            parts = compose(
                 self.settings,
                 self.library,
-                self.scheduler,
-                self.gate,
-                self._hosts,
-                self._proxies,
+                self.runtime,
+                records,
                 self.lifecycle,
-                self.accounting,
                 source=self._source,
-                conversations=self._conversations,
+                inherited=self._inherited,
+                patience=self._patience,
             )
-            self.listeners = Listeners(
-                site, self.settings, self.runtime.control_socket, self._inherited
+            self.gate, self.accounting, self.scheduler = (
+                parts.gate,
+                parts.accounting,
+                parts.scheduler,
             )
-            self.connections = self.listeners.connections
+            self.listeners, self.body_memory = parts.listeners, parts.body_memory
+            self.connections = parts.listeners.connections
+            self._conversations = parts.conversations
+            if parts.conversations is not None:
+                stack.push_async_callback(parts.conversations.close)
+            stack.push_async_callback(self.scheduler.close)
             # Left first, so that no client sees its backend go.
             stack.push_async_callback(self.listeners.close)
             await self.listeners.start()
-            self.gate.controls = self._inherited.controls | {self.runtime.control_socket}
             self.lifecycle.urls = self.urls
             self.lifecycle.redirect_urls = self.listeners.redirect_urls
             _log.info("listening on %s", ", ".join(self.urls))
@@ -188,29 +175,6 @@ class Gateway:
         self.lifecycle.stopping.set()
         await cancel_and_wait(*self._background)
         await self._stack.aclose()
-
-    def _make_scheduler(self, records: Records) -> Scheduler:
-        settings = self.settings
-        environment = Environment(
-            llama_server=settings.llama_server,
-            llm_storage=settings.llm_storage,
-            runtime_dir=self.runtime.folder,
-            environ=dict(os.environ),
-            records=records,
-            load_timeout=settings.limits.load_timeout,
-            stop_grace=_STOP_GRACE,
-            patience=self._patience,
-            slot_saves=self._conversations,
-        )
-        return Scheduler(
-            self.library.catalog,
-            environment,
-            SchedulingLimits(max_loaded=settings.scheduler.max_loaded),
-            queue_size=settings.limits.queue_size,
-            queue_timeout=settings.limits.queue_timeout,
-            idle_unload=settings.scheduler.idle_unload,
-            memory_known=False,
-        )
 
     async def open_keys(self) -> None:
         """Open the store, make the first key if there is none, and let requests in."""
@@ -304,18 +268,6 @@ class Gateway:
             timeout=self.settings.shutdown_timeout,
             hurry=hurry,
         )
-
-
-def _make_conversations(settings: Settings) -> Conversations:
-    from gateway.conversations.keeper import Conversations  # who saves none starts without it
-
-    cache = settings.cache
-    return Conversations(
-        cache.dir or settings.data_dir / "cache",
-        max_size=cache.max_size,
-        max_age=cache.max_age,
-        min_tokens=cache.min_tokens,
-    )
 
 
 def _forget_with_keys(conversations: Conversations, gate: KeyGate, ring: KeyRing) -> None:
