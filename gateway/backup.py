@@ -119,7 +119,9 @@ def _to_back_up(source: BackupSource) -> tuple[dict[str, Path], list[Path]]:
 
 
 def _is_below(file: Path, source: BackupSource) -> bool:
-    """Whether ``file`` is the gateway's own, and not a part of the machine (/etc/letsencrypt)."""
+    """Return whether ``file`` is the gateway's own, rather than the machine's
+    (/etc/letsencrypt).
+    """
     own = (source.root, source.settings.data_dir)
     return any(file.resolve().is_relative_to(folder.resolve()) for folder in own)
 
@@ -176,9 +178,9 @@ def _digest(file: Path) -> str:
 def restore(file: Path, config: Path, *, force: bool = False) -> list[Path]:
     """Put back what is in ``file``, for a gateway with its configuration at ``config``.
 
-    Nothing is written unless all of it is whole. Files that are there and differ are kept as
-    ``*.bak`` with ``force``; without, that is an error. Returns what was written. Raises
-    :class:`BackupError`, ``InvalidFiles`` or ``OSError``.
+    Nothing is written unless the backup is complete. Existing files that differ are an error, or,
+    with ``force``, kept as ``*.bak``. Returns what was written. Raises :class:`BackupError`,
+    ``InvalidFiles`` or ``OSError``.
     """
     make_folder(config.absolute().parent)
     with tempfile.TemporaryDirectory(dir=config.absolute().parent, prefix=".restore-") as temporary:
@@ -305,7 +307,7 @@ def _put(
 
 
 def _give_to_owner_of(folder: Path, file: Path) -> None:
-    """What root restores for a service belongs to the service's account, as its folder does."""
+    """Give a file that root restores to the service's account, as its folder has it."""
     if os.geteuid() == 0:
         status = folder.stat()
         os.chown(file, status.st_uid, status.st_gid)

@@ -62,8 +62,8 @@ def nests_deeper(text: bytes, limit: int = MAX_DEPTH) -> bool:
 def holds_more(text: bytes, limit: int) -> bool:
     """Return whether there are more than ``limit`` values in ``text``, JSON in UTF-8.
 
-    Those in lists and objects are counted, and empty lists and objects as if they had one. It costs
-    a few ns a byte, and hardly anything if the text has fewer commas than that.
+    Values in lists and objects are counted, and empty ones as if they held one. It costs a few ns
+    per byte, and hardly anything if the text has fewer commas.
     """
     if len(text) <= limit or sum(map(text.count, (b",", b"[", b"{"))) <= limit:
         return False

@@ -28,8 +28,8 @@ _GLOBAL_SCOPE: Final = 0x00
 def own_addresses(*, root: Path = Path("/")) -> list[str]:
     """Return the addresses at which other machines may reach this one, the outgoing one first.
 
-    There are no link-local ones, which no browser takes, none that change by the day, and none of
-    networks inside of this machine.
+    They include no link-local ones, which browsers don't accept, no temporary ones, and none of
+    networks within this machine.
     """
     found = [*_going_out(), *_of_devices(), *_ipv6(root)]
     return list(dict.fromkeys(address for address in found if _is_of_use(address)))

@@ -126,7 +126,7 @@ class Runtime:
 def other_gateways(data_dir: Path) -> list[Path]:
     """Return the data folders of this user's running gateways, without the one on ``data_dir``.
 
-    Those of a service, or of another user, can't be seen.
+    Gateways of a service, or of another user, can't be seen.
     """
     found = []
     for folder in sorted(folder for home in runtime_homes() for folder in home.glob(f"{_PREFIX}*")):
@@ -160,7 +160,7 @@ def runtime_homes() -> Iterator[Path]:
 def _is_private(home: Path) -> bool:
     """Make ``home`` if it doesn't exist; return whether it is our own and closed to others.
 
-    In /tmp anybody may have made it before us, or a link in its place.
+    In /tmp anybody may have made the folder before us, or a link in its place.
     """
     try:
         with contextlib.suppress(FileExistsError):

@@ -73,7 +73,7 @@ def merged(samples: Sequence[Sample]) -> Sample:
     """Return one for all of them: the most that was used at a moment, and average tokens per
     second.
 
-    Of memory the peak matters, which an average would hide.
+    For memory the peak is kept, which an average would hide.
     """
     names = dict.fromkeys(name for one in samples for name, _ in one.used)
     seen = [dict(one.used) for one in samples]

@@ -96,7 +96,7 @@ def key(kind: Any, allowed: str | None, *checks: Callable[..., Any], **bounds: A
 
 
 def annotated(kind: Any, *metadata: Any) -> Any:
-    """``Annotated`` of a type that is made at run time."""
+    """Return ``Annotated`` of a type that is made at run time."""
     form: Any = Annotated  # mypy takes what stands in brackets behind it for a type
     return form[(kind, *metadata)]
 

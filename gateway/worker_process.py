@@ -105,8 +105,8 @@ class WorkerProcess:
 def _made(kind: type[BaseException], said: Any, fields: Any) -> BaseException:
     """Return an exception as it was in the other process.
 
-    No variable where it is raised holds it: with its traceback that would be a cycle, which keeps
-    the whole body until the collector comes by.
+    No variable of the frame that raises it may hold it: with its traceback that would be a cycle,
+    which keeps the whole body until the collector runs.
     """
     # Not by its own __init__, which takes other arguments in some subclasses.
     error = kind.__new__(kind, *said)

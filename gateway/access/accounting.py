@@ -185,7 +185,8 @@ class Accounting:
         guess: Callable[[], Awaitable[int]],
         settled: Callable[[int | None], None],
     ) -> None:
-        """Have the tokens of a request counted that has ended, and tell ``settled`` how many.
+        """Count the tokens of a request that has ended, in the background, and call ``settled``
+        with them.
 
         A few are counted at once; what can't be counted, or not in time, is guessed. Told is
         ``None`` where the gateway ends before it is known.
@@ -238,7 +239,7 @@ class Accounting:
         return self._monotonic() - self._started
 
     def tokens_today(self, key_id: str) -> int:
-        """Tokens that the key has used since midnight, UTC."""
+        """Return the tokens that the key has used since midnight, UTC."""
         if int(self.wall()) // DAY != self._today:
             return 0
         return self._tokens_today.get(key_id, 0)
@@ -252,8 +253,7 @@ class Accounting:
     # --- the store -------------------------------------------------------------------------
 
     async def usage(self, *, days: int, key_id: str | None = None) -> list[DailyUsage]:
-        """Counters of today and the ``days - 1`` days before, up to this moment; of all keys, or
-        one.
+        """Return the counters of today and the ``days - 1`` days before, of all keys or one.
 
         Ordered by day, key, model. Raises :class:`GatewayError` where the store can't be read, or
         somebody keeps it busy: what is being written is neither here nor there.

@@ -180,7 +180,7 @@ class _Connected:
 
 
 def _place(file: Path) -> str:
-    """For administrators only."""
+    """Return where the database is, for errors that only administrators see."""
     return f"Its file is {file}."
 
 

@@ -41,7 +41,7 @@ class KeyGate:
         self.rights_changed: Callable[[], None] = lambda: None
 
     def open(self, ring: KeyRing) -> None:
-        """Keys can be checked from now on."""
+        """Let requests in from now on: keys can be checked."""
         self.ring = ring
         ring.lookup.rights_changed = lambda: self.rights_changed()
         self._open.set()

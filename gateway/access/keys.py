@@ -208,9 +208,9 @@ class KeyRing:
     async def import_legacy(self, path: Path, *, admin: bool = True) -> ImportReport:
         """Take over the keys of the old system's ``authKeys.json``: all of them or none.
 
-        That system had no roles: any key could load a model. So each becomes an admin key, with
-        ``admin=False`` none does. Keys that are here already are skipped.
-        Raises :class:`gateway.problems.InvalidFiles` if anything in the file isn't understood.
+        LLM-API had no roles: any key could load a model. So each key becomes an admin key; with
+        ``admin=False`` none does. Keys that are here already are skipped. Raises
+        :class:`gateway.problems.InvalidFiles` if anything in the file isn't understood.
         """
         from gateway.access.legacy_keys import read_legacy
         from gateway.access.store import KeyRecord

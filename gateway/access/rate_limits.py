@@ -258,14 +258,14 @@ class LimitGrant:
         return self._limiter.headers(self)
 
     def give_back(self) -> None:
-        """It came to nothing, by no fault of whoever asked: as if it had not been made."""
+        """Undo the charge for a request that failed through no fault of its client."""
         if self.limits.rpm is not None:
             self.spent.requests.add(-1)
 
     def answered(self, status: int) -> None:
-        """There is an answer. What nobody has counted yet came to no model, and took no tokens.
+        """Settle a request that reached no model, and so took no tokens, when it has been answered.
 
-        It stays a request, but for what wasn't the fault of whoever asked.
+        It still counts as a request, unless the failure wasn't its client's fault.
         """
         if not self._left:
             self.leave()
@@ -273,7 +273,7 @@ class LimitGrant:
                 self.give_back()
 
     def leave(self) -> None:
-        """The request has ended; what it took is told later, by :meth:`close`."""
+        """Free the request's place; :meth:`close` counts its tokens later."""
         if not self._left:
             self._left = True
             self.spent.running -= 1
@@ -283,7 +283,7 @@ class LimitGrant:
         self.spent.reserved += tokens
 
     def close(self, tokens: int) -> None:
-        """The request has ended, and took so many tokens; or so many more, if called again."""
+        """Count the tokens of a request that has ended; called again, add further ones."""
         self.leave()
         if self.limits.tpm is not None:
             self.spent.tokens.add(tokens)

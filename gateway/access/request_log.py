@@ -65,7 +65,7 @@ class Record(NamedTuple):
     began: float | None = None
 
     def kept(self) -> PastRequest:
-        """The same as it is kept."""
+        """Return the record as it is stored."""
         return _kept(self)
 
 
@@ -226,9 +226,10 @@ class RequestLog:
         return [_kept(fields) for fields in islice(reversed(self._newest), new)]
 
     async def page(self, wanted: RequestFilter) -> Page:
-        """Some that are ``wanted``, out of memory as long as that has them, else of the store.
+        """Return a page of the records that are ``wanted``, from memory if that is enough, else
+        from the store.
 
-        Where the store cannot be read now, there is what is in memory.
+        If the store can't be read now, the page has what is in memory.
         """
         inside = map(_kept, self._newest)
         found = sorted(filter(wanted.has, inside), key=_newest_first)[: wanted.limit]
@@ -288,7 +289,7 @@ class RequestLog:
             await self.write(prunes=True)
 
     async def _tidy(self, store: Store) -> None:
-        """Where none are to be kept any more, forget those of before."""
+        """Remove the old records if no records are to be kept any more."""
         if self._keep is None:
             try:
                 await store.clear_requests()
@@ -328,7 +329,7 @@ class RequestLog:
                 self._in_flight = deque()
 
     def _failed(self, error: Exception) -> None:
-        """Say so once, and go on, whatever it was."""
+        """Log the failure once, and go on."""
         if self._failing is None:
             trace = None if isinstance(error, GatewayError) else error
             _log.warning("requests cannot be recorded, trying again: %s", error, exc_info=trace)

@@ -165,7 +165,9 @@ class Store:
     async def usage_of(
         self, key_id: str | None = None, *, since: date | None = None
     ) -> list[DailyUsage]:
-        """Counters of one key, or of all; from the day ``since`` on. Ordered by day, key, model."""
+        """Return the counters of one key, or of all, from the day ``since`` on, ordered by day, key
+        and model.
+        """
         query = select(usage).order_by(usage.c.day, usage.c.key_id, usage.c.model)
         if key_id is not None:
             query = query.where(usage.c.key_id == key_id)

@@ -73,7 +73,7 @@ def added_up(
 
 
 def as_csv(rows: Iterable[dict[str, Any]], by: Sequence[str], days: int) -> web.Response:
-    """Such rows as a file to save (RFC 4180), with a line of names above them."""
+    """Return the rows as a CSV file to save (RFC 4180), with a header line."""
     columns = [
         *(name for field in by for name in ((field, "name") if field == "key" else (field,))),
         *_COUNTERS,

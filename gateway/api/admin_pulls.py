@@ -108,7 +108,7 @@ class PullHandlers:
     async def end_pull(self, request: web.Request) -> web.Response:
         """DELETE /admin/pulls/ID: end it, or take one that has ended off the list.
 
-        What has come stays, for the next pull to go on from, unless ``?discard=true``.
+        Downloaded parts stay, so that the next pull can resume, unless ``?discard=true``.
         """
         text = request.query.get("discard", "false").lower()
         if text not in ("true", "1", "false", "0"):

@@ -267,7 +267,7 @@ def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
 def _stage(one: UnderWay, scheduler: Scheduler) -> tuple[str, int | None, int | None]:
     """Return the stage of a request, how much of it is done in percent, and its place in the queue.
 
-    What the backend does for an answer that isn't streamed can't be seen: ``answering``.
+    An answer that isn't streamed shows no progress: its stage is ``answering``.
     """
     backend = scheduler.backend(one.model) if one.model is not None else None
     waits = not one.sent and one.waited is None and one.began is None

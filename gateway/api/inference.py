@@ -247,7 +247,7 @@ def metered_call(request: Request, context: RequestContext, call: Call) -> Meter
 
 
 async def resolve(context: RequestContext, body: JsonObject, *, anew: bool = False) -> Target:
-    """See :func:`choose`; what isn't there is looked for in models.json again."""
+    """Do the same as :func:`choose`, but read models.json again for an unknown name."""
     try:
         return choose(context, body, anew=anew)
     except ModelNotFound:
@@ -327,7 +327,7 @@ def chosen_by(principal: Principal, library: Library) -> Active | None:
 
 
 def _only_one(context: RequestContext) -> str | None:
-    """The only model there is, or the only one loaded, of those that the key may use."""
+    """Return the only model that the key may use, or the only loaded one of them."""
     allowed, services = context.principal.models, context.services
     for names in (services.library.catalog.names, services.scheduler.loaded()):
         usable = [name for name in names if allowed is None or name in allowed]

@@ -151,7 +151,7 @@ class RelayedHandlers:
         return answer
 
     def _note_change(self, request: web.Request, call: Call) -> None:
-        """Nothing may be believed of slots that have been changed by ``call``."""
+        """Forget what is known of the slots that ``call`` has changed."""
         conversations = request[CONTEXT].services.conversations
         backend = self._scheduler.backend(call.model)
         if conversations is not None and backend is not None:

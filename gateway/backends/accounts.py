@@ -46,11 +46,11 @@ class Accounts:
     # --- what models need ----------------------------------------------------------------------
 
     def known(self, spec: LocalModel) -> Need | None:
-        """As :meth:`Needs.known`."""
+        """See :meth:`Needs.known`."""
         return self._needs.known(spec)
 
     async def need_of(self, spec: LocalModel) -> Need:
-        """As :meth:`Needs.need_of`."""
+        """See :meth:`Needs.need_of`."""
         return await self._needs.need_of(spec)
 
     async def measure(
@@ -89,7 +89,7 @@ class Accounts:
         return self.capacity.now(looking=self.looking)
 
     async def look(self, residents: Sequence[Resident]) -> bool:
-        """See what is free; returns whether a GPU has come or gone, so that needs are others."""
+        """Measure free memory. Returns whether a GPU has come or gone, which changes the needs."""
         if self.capacity is None:
             return False
         await self.capacity.look(residents)

@@ -38,7 +38,7 @@ class Affinity(Generic[ServerT]):
         self._last: BoundedCache[bytes, ServerT] = BoundedCache(most)
 
     def note(self, prefix: Sequence[bytes], server: ServerT) -> None:
-        """The turn with the chain ``prefix`` has gone to ``server``."""
+        """Note that the turn with the chain ``prefix`` went to ``server``."""
         if prefix:
             self._last[prefix[-1]] = server
 

@@ -56,7 +56,9 @@ class SlotSaves(Protocol):
         """The folder for saved slots; None if it can't be written to."""
 
     async def leave(self, backend: Backend, pool: Upstream, /) -> None:
-        """The process of ``backend`` is about to be ended; ``pool``: connections to it."""
+        """Save what is worth it before the process of ``backend`` is ended; ``pool``: connections
+        to it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def suspect(self) -> None:
-        """A connection broke: find out what is the matter, as far as that is quickly done."""
+        """Find out quickly, after a connection broke, what has happened."""
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
         """Return why a request came to the end that ``error`` tells of, for its client.
@@ -251,7 +253,7 @@ class Backend(ABC):
         """Return why a ``failed`` backend is not started again."""
 
     def refused(self, failure: GatewayError) -> None:
-        """It was not even started, for this reason."""
+        """Note why it could not even be started."""
         self.last_error = failure
         self.start_failed = True
         _log.error("model %s: %s", self.spec.name, failure.message)
@@ -267,8 +269,8 @@ class Backend(ABC):
             self._enter(State.READY)
 
     def starting_within(self, since: float) -> float:
-        """For how many of the seconds from ``since`` (monotonic time) until now it has been
-        starting; where it was so twice, the last time counts.
+        """Return for how many seconds between ``since`` (monotonic time) and now it was starting.
+        Only the last start counts.
         """
         ended = self.start_ended if self.state is not State.STARTING else time.monotonic()
         return max(0.0, ended - max(since, self.start_began))

@@ -57,7 +57,7 @@ def _value(names: str, to: str, convert: Callable[[str], Any], env: str | None =
 def _sampling(
     names: str, to: str, convert: Callable[[str], Any], bit: str, env: str | None = None
 ) -> Flag:
-    """As ``_value``, and noted as the user's wish, so that advice in the GGUF doesn't win."""
+    """Return a flag as ``_value`` does, marked as the user's wish, which wins over the GGUF's."""
 
     def apply(x: Any, p: Any, text: str) -> None:
         _put(p.sampling, to, convert(text))
@@ -107,7 +107,7 @@ def _layers(text: str) -> int:
 
 
 def _unescaped(text: str) -> str:
-    """Escapes as llama.cpp reads them in texts of the command line: an unknown one stays."""
+    """Return ``text`` with llama.cpp's escapes resolved; unknown ones stay as they are."""
     known = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
     def plain(match: re.Match[str]) -> str:
@@ -290,7 +290,7 @@ FLAGS: tuple[Flag, ...] = (
 def parse(
     arguments: Sequence[str], environ: Mapping[str, str]
 ) -> list[tuple[str, Callable[[Any, Any], None]]]:
-    """What to do to ``CommonParams``, in order: (flag or variable, function of xllamacpp and it).
+    """Return the changes of ``CommonParams``: (flag or variable, function of xllamacpp and it).
 
     Raises :class:`UsageError` for an argument that is unknown or lacks its value.
     """
@@ -334,7 +334,7 @@ def _apply(x: Any, steps: Sequence[tuple[str, Callable[[Any, Any], None]]]) -> A
 
 
 def _check_gguf(path: str) -> None:
-    """Say what is wrong with a model's file; llama.cpp's own words for it get lost in xllamacpp."""
+    """Raise what is wrong with a model's file: xllamacpp loses llama.cpp's own message."""
     try:
         with Path(path).open("rb") as file:
             magic = file.read(4)

@@ -76,7 +76,7 @@ class Capacity:
         return self.memory
 
     async def look(self, residents: Sequence[Resident] = ()) -> None:
-        """See what is free. Where that fails, or takes too long, what was seen before stays.
+        """Measure free memory. If that fails, or takes too long, the last measurement stays.
 
         Whatever is odd about this machine must not keep every model from loading.
         """
@@ -198,7 +198,7 @@ class _LookInThread:
 
 
 def _card(device: Device, size: int | None, held: int, coming: int) -> Card:
-    """``size``: what the configuration says instead of what there is less a reserve."""
+    """Return a device as a card. ``size``: the configured size, if any, in place of its budget."""
     size = device.budget if size is None else size
     if device.free is None:
         return Card(device.name, size, size)
@@ -210,8 +210,8 @@ def _card(device: Device, size: int | None, held: int, coming: int) -> Card:
 def _held(residents: Sequence[Resident], machine: Machine) -> tuple[dict[str, int], dict[str, int]]:
     """Return bytes by device that our own models hold, and what they may hold beside that.
 
-    What cannot be measured is what was said to be needed. While a model is loading, nobody knows
-    how much of that it holds already.
+    Where nothing can be measured, the estimated need is used. While a model is loading, nobody
+    knows how much of it is already taken.
     """
     held: dict[str, int] = {}
     coming: dict[str, int] = {}

@@ -169,7 +169,9 @@ def _text(value: object) -> str:
 
 
 def _variables(spec: LocalModel) -> dict[str, str]:
-    """Settings that no spelling of a flag carries to old and new builds alike."""
+    """Return settings as variables, where no spelling of a flag works with old and new builds
+    alike.
+    """
     # Streams are kept alive by the gateway, in the way that their clients count on. llama-server's
     # own pings are comments with a blank line behind them, which ends openai-go before 3.50.
     variables = {"LLAMA_ARG_SSE_PING_INTERVAL": "-1"}
@@ -229,7 +231,7 @@ def _no_program(reason: str) -> LoadFailed:
 def bundled_program() -> tuple[str, ...]:
     """Return the start of an argv for ``bundled.py``.
 
-    By its path and not with ``-m``, so that the child needs no package path to find it; ``-P``
-    keeps the working directory and this folder from shadowing modules it imports.
+    It is run by its path and not with ``-m``, so that the child needs no package path to find it.
+    ``-P`` keeps the working directory and this folder from shadowing modules that it imports.
     """
     return (sys.executable, "-P", str(Path(__file__).with_name("bundled.py")))

@@ -21,21 +21,22 @@ class Deaths:
         self._counted = True  # the last one, among those
 
     def note(self, lived: float, *, counts: bool) -> None:
-        """It has died, ``lived`` seconds after it was ready.
+        """Note a death, ``lived`` seconds after the process was ready.
 
-        ``counts``: it says something about the model, or this machine, rather than of a request.
+        ``counts``: whether it tells something about the model or this machine, rather than about a
+        request.
         """
         if counts:
             self.quick = self.quick + 1 if lived < self._env.quick_death else 1
         self._counted = counts
 
     def note_end(self, lived: float) -> None:
-        """It is ended as somebody wished, ``lived`` seconds after it was ready."""
+        """Note an intended end, ``lived`` seconds after the process was ready."""
         if lived >= self._env.quick_death:
             self.quick = 0
 
     def forget(self) -> None:
-        """Somebody asked for it explicitly."""
+        """Forget all deaths, because somebody asked for the model explicitly."""
         self.quick = 0
 
     def sentence(self) -> tuple[State, float]:

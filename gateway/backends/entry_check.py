@@ -25,7 +25,9 @@ class EntryCheck:
         self._environ = environ
 
     def problems(self, spec: Model) -> Iterator[tuple[Problem, bool]]:
-        """Each with whether it is sure that a load fails of it. No server elsewhere is asked."""
+        """Yield the problems, each with whether it certainly fails a load. No remote server is
+        asked.
+        """
         match spec:
             case LocalModel():
                 yield from self._own(spec)

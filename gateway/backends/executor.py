@@ -77,10 +77,10 @@ class Executor:
         self._queue.refuse(model, lacking)
 
     def hear(self, backend: Backend) -> None:
-        """A backend has entered another state, or has something new to tell.
+        """Handle the news of a backend that has changed its state, or has something else to tell.
 
-        It may have gone through several since it was heard last. What it tells is dealt with in
-        the order in which that matters; to decide what is next comes after that.
+        It may have gone through several states since the last call. The news is handled in the
+        order of importance; deciding what is next comes last.
         """
         model = self._roster.of(backend)
         if model is None:

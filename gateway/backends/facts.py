@@ -144,10 +144,11 @@ class Headers:
 def context_of(spec: LocalModel, trained: int | None) -> int | None:
     """Return the tokens of context that a request to the model gets; None where a build may differ.
 
-    As llama-server does it: the size asked for, in whole pieces, divided among the slots unless
-    they share it (``--kv-unified``), and no more than the model was trained with. Where no size
-    is asked for, builds divide that of the training among several slots, or give it to each. What
-    a GPU without room for it makes llama-server do (``--fit``) is known when it has been loaded.
+    It is computed as by llama-server: the requested size in whole pieces, divided among the slots
+    unless they share it (``--kv-unified``), and no more than the model was trained with. Where no
+    size is asked for, builds divide that of the training among several slots, or give it to each.
+    What a GPU without room for it makes llama-server do (``--fit``) is known when it has been
+    loaded.
     """
     # Not needed until somebody asks for lists.
     from gateway.backends.options import option, shares_context

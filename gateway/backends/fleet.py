@@ -107,7 +107,9 @@ class Fleet:
         return sum(server.pool.exchanges for server in self.servers)
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
-        """As :meth:`UpstreamPool.send`; :class:`Unreachable` where no server takes the request."""
+        """See :meth:`UpstreamPool.send`. Raises :class:`Unreachable` if no server takes the
+        request.
+        """
 
         async def send(server: Server) -> Exchange:
             exchange = await server.send(request, sink)
@@ -122,7 +124,9 @@ class Fleet:
     async def fetch(
         self, request: UpstreamRequest, *, timeout: float, max_body: int = MAX_BODY
     ) -> Fetched:
-        """As :meth:`UpstreamPool.fetch`, likewise."""
+        """See :meth:`UpstreamPool.fetch`. Raises :class:`Unreachable` if no server takes the
+        request.
+        """
 
         async def fetch(server: Server) -> Fetched:
             fetched = await server.fetch(request, timeout=timeout, max_body=max_body)
@@ -171,7 +175,7 @@ class Fleet:
         await asyncio.gather(*(server.close() for server in self.servers))
 
     def _in_order(self, prefix: tuple[bytes, ...]) -> list[Server]:
-        """Whom to try, in this order.
+        """Return the servers to try, in order.
 
         Those that are up, the one that had ``prefix`` and then idle ones first; behind them those
         that nobody has looked at yet, for the first of several that answers makes the model ready;

@@ -105,7 +105,9 @@ class Flight:
         return self.exchange is not None and self.exchange.answered
 
     def count(self) -> None:
-        """Have :attr:`tokens` without what is no prompt. Reads its body: not on the event loop."""
+        """Make :attr:`tokens` exact by leaving out what is no prompt. Reads the body: not for the
+        event loop.
+        """
         if not self._counted:
             self._counted = True
             shapes = sum(trait.size for trait in self._traits() if trait.weight >= _NO_PROMPT)
@@ -141,7 +143,7 @@ class Flights:
         return flight
 
     def end(self, flight: Flight, *, complete: bool) -> None:
-        """It is over; ``complete``: all of its answer has come."""
+        """Note the end of a flight. ``complete``: all of its answer has come."""
         if flight in self._open:
             self._open.remove(flight)
             if not complete:
@@ -159,12 +161,14 @@ class Flights:
         return bool(self._open or self._left)
 
     def settle(self, before: float) -> None:
-        """The server has let go of whoever left ``before`` then."""
+        """Forget the clients that left ``before`` that time: the server has dropped their
+        requests.
+        """
         while self._left and (self._left[0].left or 0.0) < before:
             self._left.popleft()
 
     def clear(self) -> None:
-        """The server is gone, and with it what was asked of it."""
+        """Forget all requests: the server is gone."""
         self._left.clear()
         self._open.clear()
 
@@ -182,7 +186,7 @@ class Flights:
         return (flight.tokens for flight in self.all() if not flight.answered)
 
     def count(self) -> None:
-        """Have :attr:`tokens` as exact as may be. Reads bodies: not on the event loop."""
+        """Make :attr:`tokens` as exact as possible. Reads bodies: not for the event loop."""
         for flight in self.all():
             flight.count()
 

@@ -40,7 +40,8 @@ class Growth:
         self._told = False
 
     async def look(self) -> Placement:
-        """See what it holds now; returns how much of what is where. The first look is at its load.
+        """Measure what it holds now, and return that by device. The first measurement is after its
+        load.
 
         Never less than it was measured to take: what it gave back it may take again.
         """

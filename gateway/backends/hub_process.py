@@ -59,5 +59,5 @@ def _answer(question: HubQuestion) -> dict[str, Any]:
 
 
 def as_text(question: HubQuestion) -> bytes:
-    """``question`` as :func:`main` reads it."""
+    """Return ``question`` in the form that :func:`main` reads."""
     return json.dumps(asdict(question)).encode()

@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str]) -> None:
-    """Never returns: execs, or ends with 127 as a shell does when it cannot."""
+    """Replace this process by llama-server, or exit with 127, as a shell does. Never returns."""
     parent, open_files, program = int(argv[1]), int(argv[2]), argv[3]
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:

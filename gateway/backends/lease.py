@@ -34,7 +34,9 @@ class Lease:
         return model is not None and model.slots < model.spec.parallel
 
     def proved(self) -> None:
-        """An answer comes: after a death by a request, the model has all its slots again."""
+        """Note that an answer comes: after a death by a request, the model gets all its slots
+        back.
+        """
         model = self._model
         if model is not None and self._starts == self.backend.starts and self.backend.serving:
             model.slots = model.spec.parallel
@@ -101,7 +103,7 @@ class Leases:
         return Lease(self, model)
 
     def take_back(self, model: ScheduledModel) -> None:
-        """A lease of ``model`` is over."""
+        """Take a lease of ``model`` back."""
         model.in_flight -= 1
         model.last_used = now = time.monotonic()
         self.in_flight -= 1

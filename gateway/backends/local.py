@@ -195,7 +195,9 @@ class LocalBackend(Backend):
             self._enter(State.STOPPED)
 
     def _look_for_sleep(self) -> None:
-        """llama-server tells its own router by another way; to us it only writes a line."""
+        """Notice in the log that llama-server falls asleep, or wakes up: it reports that nowhere
+        else.
+        """
         found = _SLEEP.search(self.log.last)
         if found is not None and self.sleeping != (asleep := found[1] == "entering"):
             self.sleeping = asleep
@@ -262,7 +264,7 @@ class LocalBackend(Backend):
         return self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
 
     def _failed(self, failure: GatewayError, state: State) -> GatewayError:
-        """The start is over, and what there was of it is cleared away."""
+        """End a failed start, of which everything has been cleaned up, and enter ``state``."""
         self._give_way()
         self.start_error = failure
         self._starting = None
@@ -362,7 +364,7 @@ class LocalBackend(Backend):
         self._enter(State.STOPPING)
 
     def _after_death(self) -> State:
-        """It has died and is cleared away: what it is in now, until :attr:`retry_at`."""
+        """Return the state after a death, which lasts until :attr:`retry_at`."""
         state, pause = self._deaths.sentence()
         self.retry_at = time.monotonic() + pause
         return state

@@ -46,7 +46,7 @@ class LogRing:
             listener()
 
     def close_line(self) -> None:
-        """The writer is gone: what it wrote last without a line end is a line too."""
+        """End the last line, if it lacks a line end: the writer is gone."""
         if self._partial:
             rest, self._partial = self._partial, b""
             self.append(rest.decode("utf-8", "replace"))

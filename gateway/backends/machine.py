@@ -64,8 +64,8 @@ class MachineReader:
         self._quiet_until = 0.0
 
     def read(self, program: Sequence[str], environ: Mapping[str, str]) -> Machine:
-        """As :func:`read_machine`. Raises :class:`NotTold` where ``program`` fails to list the
-        GPUs that it has listed before: what was seen then is more likely than that there are none.
+        """Do the same as :func:`read_machine`, but raise :class:`NotTold` if ``program`` fails to
+        list GPUs that it listed before: it is unlikely that all are gone.
         """
         gpus = None
         try:
@@ -83,7 +83,7 @@ class MachineReader:
 
 
 def _machine(gpus: list[Device] | None, root: Path) -> Machine:
-    """``gpus``: as llama-server lists them, ``None`` if it does not."""
+    """Return the machine. ``gpus``: as llama-server lists them, ``None`` if it doesn't."""
     ram = ram_device(root)
     if gpus is not None:
         source, named = "llama-server --list-devices", True

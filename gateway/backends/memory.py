@@ -142,8 +142,8 @@ class Needs:
         ``tuning``: what was chosen for it. Then it is what the model took this time: the next
         time, more or less may be chosen.
 
-        To be called when it has just become ready: later, a cache of old prompts would be in
-        it, which llama-server lets grow by gigabytes. ``None`` where it cannot be seen.
+        Call it when the model has just become ready: later, the measurement would include a cache
+        of old prompts, which may grow by gigabytes. ``None`` where it can't be measured.
         """
         started = spec if tuning is None else tuning.apply(spec)
         key, size = await asyncio.to_thread(self._weigh, started, group)

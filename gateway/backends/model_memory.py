@@ -94,7 +94,7 @@ class ModelMemory:
     # --- what is needed ------------------------------------------------------------------------
 
     def look_up_needs(self) -> None:
-        """Have the memory estimated that the models need which are waited for."""
+        """Estimate, in the background, the needs of models for which requests wait."""
         if (accounts := self.accounts) is None:
             return
         for model in self._roster.models.values():
@@ -117,7 +117,7 @@ class ModelMemory:
             self._decide()
 
     def note_short(self, short: frozenset[str]) -> None:
-        """Models of these keys wait for memory that other programs hold, no other does."""
+        """Note which models, by key, wait for memory that other programs hold."""
         for model in self._roster.models.values():
             if model.key not in short:
                 model.short_since = None
@@ -127,7 +127,9 @@ class ModelMemory:
     # --- what is free --------------------------------------------------------------------------
 
     def begin_look(self) -> asyncio.Task[None] | None:
-        """See what memory is free, unless that is under way; what depends on it is decided then."""
+        """Begin to measure free memory, unless that is under way. Decisions that depend on it
+        follow.
+        """
         accounts = self.accounts
         if accounts is None or accounts.looking:
             return None
@@ -165,7 +167,7 @@ class ModelMemory:
     # --- what a start is given -----------------------------------------------------------------
 
     def grant(self, model: ScheduledModel, on: Placement) -> None:
-        """It is about to start, on these devices."""
+        """Grant ``model``, which is about to start, its memory on these devices."""
         model.on = on
         model.grant = model.backend.tuning = None
         accounts, spec = self.accounts, model.spec
@@ -201,7 +203,7 @@ class ModelMemory:
     # --- what it takes -------------------------------------------------------------------------
 
     def weigh(self, model: ScheduledModel) -> None:
-        """It has been loaded: learn what it has taken, and watch how that grows."""
+        """Measure what a loaded model has taken, and watch its growth."""
         if self.accounts is not None and (pid := model.backend.pid) is not None:
             spawn(self._weigh(model, self.accounts, pid), name=f"weigh {model.spec.name}")
 

@@ -54,7 +54,7 @@ class ModelStatus:
 def status_of(
     model: ScheduledModel, now: float, memory: int | None, ttl: float | None
 ) -> ModelStatus:
-    """For reports. ``memory``: bytes that it needs, as far as that is known."""
+    """Return the status of ``model`` for reports. ``memory``: the bytes that it needs, if known."""
     backend, resident = model.backend, model.resident
     up = backend.state in (State.READY, State.DRAINING) and backend.ready_since is not None
     return ModelStatus(

@@ -58,7 +58,7 @@ def mapped(spec: LocalModel) -> bool:
     """Return whether weights in RAM are pages of the file, which the kernel lets go of and reads
     again.
 
-    Such a model runs, if slower, where there is less memory than it has weights.
+    Such a model also runs, more slowly, with less memory than its weights take.
     """
     if spec.params.no_mmap or spec.params.mlock:
         return False

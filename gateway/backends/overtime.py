@@ -22,10 +22,11 @@ class Overtime:
         self.seconds = 0.0
 
     def note(self, worked: float, slots: Slots | None, steps: int, *, wanted: bool) -> None:
-        """It has worked for ``worked`` seconds since the last time.
+        """Add ``worked`` seconds of work since the last call, unless there is a result to show for
+        it.
 
-        ``slots``: as they are, if it says so; ``steps``: what else shows that it goes on, counted.
-        Tokens for a client that has left (not ``wanted``) make nothing good.
+        ``slots``: their present state, if the child tells it. ``steps``: a counter of other signs
+        of progress. Tokens for a client that has left (not ``wanted``) count as no result.
         """
         before, self._slots = self._slots, slots or self._slots
         if steps != self._steps or (slots is not None and self._turned(before, slots)):

@@ -126,7 +126,7 @@ def _retire(
     alarms: list[float],
     now: float,
 ) -> None:
-    """Models that go without anyone else needing their place: asked to, or idle too long."""
+    """Unload models that were asked to go, or were idle for too long."""
     for model in models:
         if not model.resident or model.stopping:
             continue
@@ -190,7 +190,7 @@ def _make_room(
 
 
 def _only_needed(newcomer: ModelView, chosen: Sequence[ModelView], room: Room) -> list[ModelView]:
-    """Without those that were picked early and have become unnecessary through later ones."""
+    """Return ``chosen`` without those that later choices have made unnecessary."""
     needed = list(chosen)
     for model in chosen:
         rest = [m for m in needed if m is not model]
@@ -207,7 +207,7 @@ def _is_idle(model: ModelView, newcomer: ModelView, limits: SchedulingLimits, no
 
 
 def _kept_until(model: ModelView, newcomer: ModelView, limits: SchedulingLimits) -> float:
-    """Until when ``model``, which has no work, keeps its place against ``newcomer``.
+    """Return until when ``model``, which is idle, keeps its place while ``newcomer`` waits.
 
     Two clients in turn: one waits while the other is served. The place of the one served is kept
     for as long as a load takes, since to come back would cost that. A single client asks for its

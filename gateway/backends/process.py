@@ -81,7 +81,7 @@ class Child:
         return status
 
     async def stop(self, grace: float) -> int:
-        """SIGTERM to the group, SIGKILL after ``grace`` seconds; returns the exit status.
+        """Send SIGTERM to the group, and SIGKILL after ``grace`` seconds. Returns the exit status.
 
         May be called by several at once and again afterwards. Cancelling it kills at once.
         """
@@ -96,7 +96,7 @@ class Child:
         return await self.wait()
 
     def kill(self) -> None:
-        """SIGKILL to the group, without waiting."""
+        """Send SIGKILL to the group, without waiting."""
         if not self._exit.done():
             self._signal(signal.SIGKILL)
 
@@ -108,8 +108,8 @@ class Child:
 async def start(argv: tuple[str, ...], env: Mapping[str, str], *, log: LogRing, name: str) -> Child:
     """Start ``argv`` in a session (hence group) of its own, its output going into ``log``.
 
-    On Linux the child is killed by the kernel if the gateway dies without a word. Raises
-    ``OSError`` if the program cannot be started at all. If it is cancelled, no process is left.
+    On Linux the kernel kills the child if the gateway dies unexpectedly. Raises ``OSError`` if the
+    program can't be started at all. If this is cancelled, no process is left.
     """
     starting = spawn(_start(argv, env, log, name), name=f"start {name}")
     try:
@@ -184,7 +184,9 @@ class _ChildRecord:
 
     @classmethod
     def parse(cls, text: str) -> _ChildRecord:
-        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` if ``text`` is something else."""
+        """Parse a record. Raises ``ValueError``, ``KeyError`` or ``TypeError`` if ``text`` is
+        none.
+        """
         data = json.loads(text)
         identity = Identity(int(data["pid"]), int(data["started"]), str(data["boot"]))
         return cls(identity, str(data["mark"]), str(data["name"]))
@@ -210,7 +212,7 @@ class Records:
         write_private(self._folder / f"{child.pid}.json", json.dumps(record))
 
     def remove(self, child: Child) -> None:
-        """The child is reaped."""
+        """Remove the record of ``child``, which was reaped."""
         (self._folder / f"{child.pid}.json").unlink(missing_ok=True)
 
     def reap_leftovers(self) -> list[str]:

@@ -55,9 +55,10 @@ class LoadProgress:
         return time.monotonic() - self._since > self._patience
 
     def part_of(self, size: int) -> float | None:
-        """About how much of ``size`` bytes is loaded, from 0 to 1; ``None`` if that isn't known.
+        """Return roughly which share of ``size`` bytes is loaded, from 0 to 1; ``None`` if unknown.
 
-        What is mapped shows in what it holds, and what is read in what it has read.
+        A mapped file shows in the memory that the group holds, and one that is read in the bytes it
+        has read.
         """
         return min(self._done / size, 1.0) if self._done and size else None
 

@@ -93,7 +93,7 @@ def _proposal(
 
 
 def _reads(entry: dict[str, Any], found: Found) -> None:
-    """What a model for embeddings or rerank needs: its longest text has to go in at once."""
+    """Set what a model for embeddings or rerank needs: its longest text must fit into one batch."""
     longest = min(found.trained or _UNKNOWN, _READ_AT_MOST)
     entry["params"]["ctxSize"] = longest * _READERS_AT_ONCE
     entry["params"]["batchSize"] = longest
@@ -141,7 +141,9 @@ def _fitted(
 def _for_two(
     name: str, entry: dict[str, Any], needs: Estimate, room: int, machine: Machine, storage: Path
 ) -> Estimate:
-    """Two requests at once, each with the whole context, where a GPU has room for that twice."""
+    """Let ``entry`` have two slots with the whole context each, if a GPU has room for both. Returns
+    its needs.
+    """
     if not machine.gpu:
         return needs
     size = entry["params"]["ctxSize"]
@@ -179,7 +181,7 @@ def _names(models: list[Found], taken: Container[str]) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    """``name`` as models.json takes it: files may be called otherwise."""
+    """Return ``name`` as models.json accepts it: files may have other names."""
     return "".join(one if one.isprintable() else "_" for one in name).strip() or "model"
 
 

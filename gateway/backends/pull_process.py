@@ -103,5 +103,5 @@ def _say(told: dict[str, Any]) -> None:
 
 
 def as_text(job: Job) -> bytes:
-    """``job`` as :func:`main` reads it."""
+    """Return ``job`` in the form that :func:`main` reads."""
     return json.dumps(asdict(job)).encode()

@@ -48,7 +48,7 @@ class PullPlace:
     budget: int | None = None
 
     def machine(self) -> Machine:
-        """Looks at its devices, which may take a second."""
+        """Return this machine. It looks at the devices, which may take a second."""
         program: tuple[str, ...] = ()
         with contextlib.suppress(LoadFailed):  # `serve` says so
             program = find_program(self.llama_server, os.environ)
@@ -70,7 +70,9 @@ class DiskRoom:
         return cls(int(main * SHARE), int(ram * SHARE))
 
     def fits(self, size: int) -> str:
-        """``yes``, ``partly`` (not all of it on the GPU) or ``no``, for files of ``size`` bytes."""
+        """Return ``yes``, ``partly`` (not all of it on the GPU) or ``no``, for files of ``size``
+        bytes.
+        """
         needs = about(size)
         if needs <= self.main:
             return "yes"
@@ -105,7 +107,7 @@ class Offer:
         return variant.size + (projector.size if projector is not None else 0)
 
     def fits(self, variant: Variant) -> str:
-        """As :meth:`Room.fits` has it."""
+        """See :meth:`DiskRoom.fits`."""
         return self.room.fits(self.size(variant))
 
     @property
@@ -191,9 +193,9 @@ def planned(place: PullPlace, offer: Offer, variant: Variant) -> PullPlan:
 
 
 def check(place: PullPlace, name: str | None, *, entry: bool) -> None:
-    """What would stop a pull at its end, before hours of fetching.
+    """Check, before hours of downloading, for what would stop a pull at its end.
 
-    Without ``entry`` none is to be written. Raises :class:`gateway.problems.InvalidFiles`,
+    ``entry``: whether an entry is to be written. Raises :class:`gateway.problems.InvalidFiles`,
     :class:`editing.NotWritten`, :class:`BadRequest` for a name that can't be used, and
     :class:`gateway.models.hub_client.NoHubClient`.
     """

@@ -62,7 +62,7 @@ class Pull:
         return self.ended is not None
 
     def take(self, told: Mapping[str, Any]) -> None:
-        """What its process says."""
+        """Take over what its process tells."""
         self.speed = self.seconds_left = self.note = None
         for name in _TOLD & told.keys():
             setattr(self, name, told[name])
@@ -70,7 +70,7 @@ class Pull:
             self.parts = [Path(part) for part in told["parts"]]
 
     def report(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the pull as JSON."""
         left_out = ("parts",)
         names = (name for name in self.__slots__ if name not in left_out)
         return {name: getattr(self, name) for name in names}
@@ -192,7 +192,7 @@ def _failed(message: str) -> dict[str, Any]:
 
 
 def _delete(parts: list[Path]) -> None:
-    """But for what another one, or a command, goes on with at this moment: it holds a lock."""
+    """Delete ``parts``, except those that another pull, or a command, has locked."""
     for part in parts:
         with contextlib.suppress(OSError), part.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 
 
 def ram_device(root: Path) -> Device:
-    """RAM as it is now, or the limit of a cgroup where that is less."""
+    """Return the RAM as it is now, or a cgroup's limit if that is less."""
     total, free = ram_total(root), ram_free(root)
     best = Device(RAM, "RAM", total, free, held_back(total, 0.1, _GIB))
     for limit, left in cgroup_limits(root):

@@ -137,10 +137,10 @@ class RemoteBackend(Backend):
             self._enter(State.READY if up else State.BACKOFF)
 
     def reset(self) -> None:
-        """Nothing is remembered against it: each request tries anew."""
+        """Do nothing: failures of a remote model aren't remembered, as each request tries anew."""
 
     def failure(self) -> GatewayError:
-        """Never asked for: a remote model is tried again for ever."""
+        """Return an error. It is never called, because a remote model is retried for ever."""
         return self.last_error or BackendError(f"{self.spec.name!r} cannot be reached")
 
     # --- transitions ------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class RemoteBackend(Backend):
         return key, client_context(spec.ca_file)
 
     def _judge(self) -> None:
-        """A server has come up or gone down."""
+        """Update the state after a server has come up or gone down."""
         self._news.set()
         fleet = self._fleet
         if fleet is None:
@@ -237,7 +237,8 @@ class RemoteBackend(Backend):
 
 
 def client_context(ca_file: str | None) -> ssl.SSLContext:
-    """TLS that trusts the system's CAs, and those in ``ca_file`` (``~`` is understood).
+    """Return a TLS context that trusts the system's CAs, and those in ``ca_file`` (``~`` is
+    expanded).
 
     Blocks. Raises ValueError where the file is none.
     """

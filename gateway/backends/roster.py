@@ -49,7 +49,7 @@ class Roster:
         return [model for model in self.all() if model.spec.takes_memory]
 
     def by_key(self, key: str) -> ScheduledModel:
-        """The model that a decision is about."""
+        """Return the model that a decision is about."""
         return self.models.get(key) or self.leaving[key]
 
     def of(self, backend: Backend) -> ScheduledModel | None:
@@ -104,7 +104,9 @@ class Roster:
             self.settle(model)
 
     def settle(self, model: ScheduledModel) -> None:
-        """Once its process is gone: it has been unloaded, and may come back as another one."""
+        """Finish the unloading of a model whose process is gone; it may come back with a changed
+        entry.
+        """
         if model.resident:
             return
         model.unload = False

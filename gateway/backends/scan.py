@@ -57,7 +57,7 @@ def scan_storage(settings: Settings, catalog: Catalog, folder: Path | None = Non
 
 
 def proposals_for(found: Iterable[Found], settings: Settings, catalog: Catalog) -> Proposed:
-    """Entries that fit this machine, under names that are free. Looks at its devices."""
+    """Return entries that fit this machine, under unused names. It measures the devices."""
     program: tuple[str, ...] = ()
     doubt = None
     try:

@@ -116,7 +116,7 @@ class ScheduledModel:
             self.gap = now - self.last_used
 
     def send_away(self) -> None:
-        """Have it go when its work is done; nobody new gets in."""
+        """Unload it when its work is done, and let no new request in."""
         self.unload = True
         self.backend.drain()
 
@@ -140,7 +140,9 @@ def view_of(
     limits: SchedulingLimits,
     closing: bool,
 ) -> ModelView:
-    """For a decision. ``demand``: what it needs, ``None`` while that is being looked up."""
+    """Return the view of ``model`` for a decision. ``demand``: its needs, ``None`` until they are
+    known.
+    """
     backend, state = model.backend, model.backend.state
     last_used = model.used
     linger = min(limits.linger, max(LINGER, backend.load_seconds or 0.0))

@@ -128,7 +128,7 @@ class Scheduler:
         return await self._queue.lease(found, self._queue_timeout)
 
     async def load(self, model: str, *, explicit: bool = True) -> None:
-        """Have ``model`` ready.
+        """Load ``model``, and return when it is ready.
 
         ``explicit``: an administrator's wish, so its earlier failures are forgotten, and it is
         waited for as long as it takes. Otherwise on the terms of :meth:`lease`.
@@ -146,7 +146,7 @@ class Scheduler:
     async def unload(self, model: str) -> None:
         """Drain ``model`` and return when its process is gone.
 
-        Who waits for it while it is loading, or until its load can begin, is sent away.
+        Requests that wait for its load, or for the load to begin, are refused.
         """
         found = self._find(model)
         if found.loading or not found.resident:
@@ -245,7 +245,7 @@ class Scheduler:
     # --- the end ------------------------------------------------------------------------------
 
     def refuse_new(self) -> None:
-        """From now on nobody new gets in; who waits is sent away, who works may finish."""
+        """Let no new request in, refuse the waiting ones, and let running ones finish."""
         self._closing = True
         for model in self._models.values():
             self._queue.refuse(model, _shutting_down())
@@ -339,7 +339,7 @@ class Scheduler:
             self._decide()
 
     def _note_rivals(self, used: ScheduledModel, now: float) -> None:
-        """Who waits for a place while ``used`` is in use is another client than that one's."""
+        """Note which models compete with ``used``: requests wait for them while it is in use."""
         if not used.spec.takes_memory:
             return
         since = now - self.limits.late

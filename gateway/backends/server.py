@@ -118,7 +118,7 @@ class Server:
         self._watching = spawn(self._watch(), name=f"watch {name}")
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
-        """As :meth:`UpstreamPool.send`, with what this server needs in the head.
+        """See :meth:`UpstreamPool.send`. It adds the headers that this server needs.
 
         The sink hears :class:`KeyRefused` instead of a 401.
         """
@@ -126,11 +126,13 @@ class Server:
         return await self.pool.send(here, _KeyGuard(sink, self.name))
 
     async def fetch(self, request: UpstreamRequest, *, timeout: float, max_body: int) -> Fetched:
-        """As :meth:`UpstreamPool.fetch`, likewise; 401 is for the caller to judge."""
+        """See :meth:`UpstreamPool.fetch`. It adds those headers, too; 401 is for the caller to
+        judge.
+        """
         return await self.pool.fetch(self._here(request), timeout=timeout, max_body=max_body)
 
     def _here(self, request: UpstreamRequest, head_timeout: float | None = None) -> UpstreamRequest:
-        """``request`` as this server wants it."""
+        """Return ``request`` as this server wants it."""
         return UpstreamRequest(
             request.method,
             self.endpoint.target(request.target),
@@ -150,18 +152,18 @@ class Server:
         return self.pool.exchanges
 
     def look_again(self) -> asyncio.Event:
-        """Have it looked at now; the event is set when that is done."""
+        """Check its health now. The returned event is set when that is done."""
         self._wake.set()
         return self._looked
 
     def refused(self, error: UpstreamError) -> None:
-        """A request could not be sent to it: it is down until a look says otherwise."""
+        """Note that a request could not be sent to it: it is down until a health check succeeds."""
         if self.up:
             self._note(error)
             self._wake.set()
 
     def status(self) -> ServerStatus:
-        """As it is now."""
+        """Return its present status."""
         return ServerStatus(
             url=self.endpoint.url,
             up=self.up is True,

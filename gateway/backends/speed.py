@@ -44,7 +44,7 @@ class Speed:
         self.steps = 0  # lines that say that it goes on
 
     def hear(self) -> None:
-        """A line has been written."""
+        """Read a new line of the log."""
         line = self._log.last
         if _GOES_ON.search(line) is None:
             return

@@ -66,7 +66,7 @@ class Suspects:
         return made.digest()
 
     def remember(self, key: str, model: str, target: str, body: bytes) -> None:
-        """A request of ``key`` is suspected of a death."""
+        """Remember that a request of ``key`` is suspected of a death."""
         now = time.monotonic()
         hashed = self._hash(model, target, body)
         self._hashes.pop(hashed, None)
@@ -92,8 +92,8 @@ class Suspects:
         return None if until is None or until <= now else until - now
 
     def paused(self, key: str, model: str) -> float | None:
-        """Return seconds for which what is strange of ``key`` is refused for
-        ``model``, if it is.
+        """Return the seconds for which unusual requests of ``key`` to ``model`` are still refused,
+        if they are.
         """
         found = self._offenders.get((key, model))
         if found is None or (left := found.until - time.monotonic()) <= 0:

@@ -59,7 +59,7 @@ class Grant:
         return tuple(name for name, _ in self.parts if name != RAM)
 
     def placement(self, on: Placement, needs: int | None = None) -> Placement:
-        """``on`` with what is granted there, or of that the share of ``needs`` bytes in all."""
+        """Return ``on`` with the granted bytes, or with their shares of ``needs`` bytes in all."""
         parts = dict(self.parts)
         if needs is not None and self.main:
             parts = {name: size * min(needs, self.main) // self.main for name, size in self.parts}
@@ -106,11 +106,11 @@ class Tuning:
         return {k: v for k, v in told.items() if v is not None and open_[k] in self.chosen}
 
     def apply(self, spec: LocalModel) -> LocalModel:
-        """``spec`` with what was chosen in it, as if models.json said so."""
+        """Return ``spec`` with the choices put in, as if models.json said so."""
         return with_params(spec, self.params)
 
     def came_out(self, context: int | None, layers: int | None) -> Tuning:
-        """With what the llama-server says that it has."""
+        """Return the tuning with the values that llama-server reports."""
         if layers is None and self.by == "llama-server" and "layers" in self.chosen:
             # It takes layers off GPUs only when it can take no more off the context.
             least = min(LEAST_CONTEXT, self.trained)
@@ -123,7 +123,7 @@ class Tuning:
         )
 
     def report(self) -> dict[str, Any]:
-        """For administrators, with one sentence for people in ``text``."""
+        """Return the choices for administrators, with one sentence for people in ``text``."""
         return {
             "context": self.context,
             "trained": self.trained,
@@ -172,7 +172,7 @@ class Tuning:
 
 
 def with_params(spec: LocalModel, params: Mapping[str, int]) -> LocalModel:
-    """``spec`` with ``ctxSize`` and ``gpuLayers`` as in ``params``, where they are there."""
+    """Return ``spec`` with ``ctxSize`` and ``gpuLayers`` of ``params``, if those have them."""
     own = spec.params
     context = params.get("ctxSize", own.ctx_size)
     layers = params.get("gpuLayers", own.gpu_layers)
@@ -199,14 +199,16 @@ def read_model(spec: LocalModel, llm_storage: Path) -> Tunable | None:
 
 
 def usual(spec: LocalModel, model: Tunable | None) -> LocalModel:
-    """``spec`` with the context that is usual, where it leaves that open: what is asked for it."""
+    """Return ``spec`` with the usual context, if it leaves that open: its demand is measured by
+    that.
+    """
     if model is None or not context_is_open(spec):
         return spec
     return _with(spec, min(model.trained, USUAL_CONTEXT), None)
 
 
 def scant(spec: LocalModel, model: Tunable | None) -> LocalModel | None:
-    """``spec`` as it runs where a GPU has next to nothing left: all of its layers are in RAM.
+    """Return ``spec`` as it runs with a nearly full GPU: with all of its layers in RAM.
 
     ``None``: they may not be.
     """
@@ -296,9 +298,10 @@ def _chosen_here(
 
 
 def _sizes(trained: int) -> Iterator[int]:
-    """Contexts to try, from the whole down: so few that the next load mostly takes the same.
+    """Yield the contexts to try, from the whole down. They are so few that the next load mostly
+    takes the same one.
 
-    What was measured, and prompts that are kept, are of use again then.
+    Then measurements and saved prompts can be reused.
     """
     size = trained
     while size > LEAST_CONTEXT:
@@ -318,7 +321,7 @@ def _slots(spec: LocalModel) -> int:
 
 
 def _with(spec: LocalModel, context: int | None, layers: int | None) -> LocalModel:
-    """``spec`` with these numbers, where they are not ``None``. ``context``: of each slot."""
+    """Return ``spec`` with these numbers, unless they are ``None``. ``context``: of each slot."""
     params: dict[str, int] = {}
     if context is not None:
         params["ctxSize"] = context * _slots(spec)
@@ -328,7 +331,9 @@ def _with(spec: LocalModel, context: int | None, layers: int | None) -> LocalMod
 
 
 def margin(free: int, granted: int) -> int:
-    """MiB to leave of a device with ``free`` bytes, of which ``granted`` may be taken."""
+    """Return the MiB to leave on a device with ``free`` bytes, of which ``granted`` may be
+    taken.
+    """
     return max(free - granted, 0) // _MIB
 
 

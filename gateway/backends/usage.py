@@ -28,7 +28,7 @@ def memory_kept(group: int, *, gpu: bool) -> int | None:
 
 
 def group_members(group: int) -> set[int]:
-    """Process ids of a process group: the kernel is asked of each that /proc has (getpgid(2))."""
+    """Return the process ids of a group, by asking the kernel about each process (getpgid(2))."""
     members = set()
     with contextlib.suppress(FileNotFoundError):  # there is no /proc
         for entry in Path("/proc").iterdir():

@@ -174,7 +174,7 @@ class Watchdog:
         return Hang(f"has computed for {overtime.seconds:.0f} s {for_whom}", verdict)
 
     async def _look_at_slots(self) -> None:
-        """What its slots say now; None where it says nothing."""
+        """Ask for the state of the slots; None if there is no answer."""
         self._slots = None
         asked = time.monotonic()
         try:
@@ -197,7 +197,7 @@ class Watchdog:
 
 
 def cpu_seconds(group: int, root: Path = Path("/")) -> float | None:
-    """CPU time used by the living processes of a group; ``None`` without /proc (proc(5))."""
+    """Return the CPU time of the living processes of a group; ``None`` without /proc (proc(5))."""
     ticks = 0
     found = False
     for pid in group_members(group):

@@ -78,7 +78,7 @@ _PATIENCE: Final = 300.0
 
 
 def scan(client: Client, args: argparse.Namespace) -> int:
-    """Have the gateway scan its storage and write entries for new files."""
+    """Let the gateway scan its storage and write entries for new files."""
     if args.folder is not None:
         raise BadRequest(f"FOLDER is for this machine: {client.name} looks at its llm_storage")
     found = _new_files(client)
@@ -99,7 +99,7 @@ def scan(client: Client, args: argparse.Namespace) -> int:
 
 
 def add(client: Client, name: str | None, given: str, entry: dict[str, Any] | None) -> int:
-    """Have the gateway write ``entry`` under ``name``; without one, the entry for the file
+    """Let the gateway write ``entry`` under ``name``, or, without one, the entry for the file
     ``given``.
     """
     if entry is None:
@@ -112,7 +112,7 @@ def add(client: Client, name: str | None, given: str, entry: dict[str, Any] | No
 
 
 def remove(client: Client, args: argparse.Namespace) -> int:
-    """Have the gateway remove an entry."""
+    """Let the gateway remove an entry."""
     if args.file:
         raise BadRequest("--file deletes files of this machine, and none elsewhere")
     client.ask("DELETE", f"/admin/models/{quote(args.name, safe='')}", timeout=_PATIENCE)

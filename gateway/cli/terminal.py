@@ -43,7 +43,7 @@ _STYLES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """``text`` with what a terminal would act on made visible, as ``\\x1b``.
+    """Return ``text`` with all that a terminal would act on made visible, as ``\\x1b``.
 
     ``lines``: line ends and tabs stay what they are; else each is a space.
     """

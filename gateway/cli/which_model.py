@@ -13,7 +13,7 @@ from gateway.errors import BadRequest
 def model_meant(client: Client) -> str | None:
     """Return the model that a request without a name means now; ``None`` if it isn't clear.
 
-    It is what was chosen by a load, else the only model, else the only one that is loaded. Raises
+    It is the model chosen by a load, else the only model, else the only loaded one. Raises
     :class:`BadRequest` if there is no model at all.
     """
     names = model_names(client)

@@ -96,7 +96,9 @@ def curl(example: Example) -> str:
 
 
 def _quoted(address: str) -> str:
-    """``&`` and ``?`` are signs of a shell's; ``:`` and ``/`` are not."""
+    """Return ``address``, quoted if a shell needs that: for ``&`` and ``?``, but not for ``:`` and
+    ``/``.
+    """
     return f"'{address}'" if "?" in address else shlex.quote(address)
 
 

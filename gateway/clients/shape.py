@@ -147,7 +147,9 @@ def json_text(value: object) -> str:
 
 
 def fields_text(fields: Mapping[str, str | None]) -> str:
-    """Fields of a window; ``None`` is the key, which is not known here."""
+    """Return the fields of a window as text; ``None`` stands for the key, which isn't known
+    here.
+    """
     width = max(map(len, fields)) + 2
     return "".join(
         f"{name + ':':{width}}{'(a key of the gateway)' if value is None else value}\n"

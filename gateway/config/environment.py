@@ -17,7 +17,8 @@ _NOT_SETTINGS: Final = frozenset(
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
-    """``LLM_GATEWAY_TLS__ENABLED=true`` -> ``{"tls": {"enabled": "true"}}``.
+    """Return variables as settings: ``LLM_GATEWAY_TLS__ENABLED=true`` -> ``{"tls": {"enabled":
+    "true"}}``.
 
     Values stay text (pydantic reads numbers and booleans from it), but for lists and objects,
     which are written as in YAML: ``LLM_GATEWAY_CORS__ORIGINS='["https://a.example"]'``.

@@ -85,7 +85,7 @@ _WINDOWS = "is a path on a Windows drive, and this machine has none (in WSL, C:\
 
 
 def _paths(section: Any, prefix: str = "") -> Iterator[tuple[str, Path | str]]:
-    """Every setting that is a path, by its name."""
+    """Yield every setting that is a path, by its name."""
     for name in (field.name for field in fields(section)):
         value = getattr(section, name)
         if isinstance(value, Path) or (name == "llama_server" and isinstance(value, str)):
@@ -95,7 +95,7 @@ def _paths(section: Any, prefix: str = "") -> Iterator[tuple[str, Path | str]]:
 
 
 def parse_settings(data: Mapping[str, Any], *, file: str = "gateway.yaml") -> Settings:
-    """Settings of what stands in a file, with paths as they are written there.
+    """Return the settings of a file's ``data``, with paths as they are written there.
 
     Raises :class:`InvalidFiles` with every problem found.
     """
@@ -117,7 +117,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _blame(problem: Problem, env_data: dict[str, Any], overrides: Mapping[str, Any]) -> Problem:
-    """Name the option or variable instead of the file where the wrong value came from there."""
+    """Name, in place of the file, the option or variable that a wrong value came from."""
     if problem.key in overrides:
         return replace(problem, file="command line", key=f"--{problem.key}")
     value: Any = env_data

@@ -22,7 +22,7 @@ def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
 def skeleton(name: str) -> Path:
     """Return a file shipped with the gateway (``conf/gateway.yaml``, ``data/models.json``, ...).
 
-    In a wheel they lie inside the package, in a checkout at its top.
+    A wheel has them inside the package, a checkout at its top.
     """
     package = Path(__file__).parent.parent
     inside = package / "skeleton" / name

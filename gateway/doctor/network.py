@@ -200,7 +200,8 @@ class _UnreachableName(Exception):
 def check_reachable(subject: Subject) -> Iterator[Finding]:
     """Check whether each name of ``allowed_hosts`` (or of ``tls.acme``) leads to our ``/ping``.
 
-    It is tried from this machine, which is not quite what the world sees; the finding says so.
+    The check is made from this machine, which may see something else than the world; the finding
+    says so.
     """
     settings = subject.settings
     acme = settings.tls.acme

@@ -240,7 +240,7 @@ class AiohttpConnection(web.RequestHandler):
         return True
 
     def began(self, request: web.BaseRequest) -> None:
-        """A request is about to be answered."""
+        """Note that ``request`` is about to be answered."""
         self._idle = False
         self._request = request
         if request.content.is_eof():
@@ -250,7 +250,7 @@ class AiohttpConnection(web.RequestHandler):
             self._connections.await_body(self)
 
     def ended(self) -> None:
-        """Its answer is made."""
+        """Note that the request has been answered."""
         self._idle = True
         self._request = None
         self.flow.when_full = None
@@ -297,7 +297,9 @@ class AiohttpConnection(web.RequestHandler):
         return _RawAnswer(self._refusal(start, error), self._linger)
 
     def refused(self, request: web.BaseRequest, error: GatewayError) -> web.StreamResponse:
-        """``error`` as the answer, over HTTP/1.1 whatever the request says; the last one."""
+        """Return ``error`` as the last answer of the connection, over HTTP/1.1 whatever the request
+        says.
+        """
         return _RawAnswer(self._refusal(_beginning(request), error), self._linger)
 
     async def _linger(self) -> None:

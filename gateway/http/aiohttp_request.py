@@ -66,7 +66,7 @@ class AiohttpRequest:
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """Where its answer goes; None: its client has gone."""
+        """The transport of its answer; None if its client has gone."""
         return self._raw.transport
 
     @property

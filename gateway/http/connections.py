@@ -116,7 +116,8 @@ class Connections:
     # --- how many ---
 
     def count_or_refuse(self, peer: Any) -> tuple[bytes | None, bytes | None]:
-        """``(network, refusal)`` of a new connection: a refusal is what is to be answered.
+        """Count a new connection, and return ``(network, refusal)``; a refusal is the answer to
+        send.
 
         ``peer`` is its ``peername``. A connection without a refusal must be given back by
         :meth:`left`.
@@ -159,7 +160,7 @@ class Connections:
                 del self._by_network[network]
 
     def _tell(self, address: str) -> None:
-        """One line a minute: whoever floods us must not fill the log."""
+        """Log refused connections once a minute: a flood must not fill the log."""
         self._refused += 1
         now = asyncio.get_running_loop().time()
         if now >= self._say_at:
@@ -182,11 +183,11 @@ class Connections:
         self._heads[connection] = self._start() + self.limits.header_timeout
 
     def await_the_rest(self, connection: Arriving) -> None:
-        """The head is there; a small body should be on its way."""
+        """Start the clock for a small body, which should be on its way after the head."""
         self._heads[connection] = self._start() + _MOMENT
 
     def await_body(self, connection: Uploading) -> None:
-        """The head is there, its body not yet."""
+        """Start the clock for a body whose head has come."""
         self._heads.pop(connection, None)
         self._bodies[connection] = self._start() + self.limits.body_timeout
 
@@ -204,15 +205,15 @@ class Connections:
         self._answers[client] = self._start() + self.limits.send_timeout, client.unread
 
     def has_read(self, client: ClientConnection) -> None:
-        """There is room again."""
+        """Stop the clock for answers: the client has read enough."""
         self._answers.pop(client, None)
 
     def rests(self, connection: Resting) -> None:
-        """A request has been answered; the next one may come within ``limits.keepalive``."""
+        """Start the clock for the next request, after an answer (``limits.keepalive``)."""
         self._resting[connection] = self._start() + self._keepalive
 
     def works(self, connection: Resting) -> None:
-        """It has."""
+        """Stop the clock for the next request: it has come."""
         self._resting.pop(connection, None)
 
     def _start(self) -> float:

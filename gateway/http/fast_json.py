@@ -211,7 +211,7 @@ class FastConnection(asyncio.Protocol):
             self._wake()
 
     def _wake(self) -> None:
-        """There is a request, or there will be none, for a task that may be waiting for one."""
+        """Wake up the task that waits for a request: there is one, or there will be none."""
         wanted, self._wanted = self._wanted, None
         if wanted is not None and not wanted.done():
             wanted.set_result(None)

@@ -12,7 +12,7 @@ from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, UrlTooLong
 
 
 def parser_options(limits: LimitSettings) -> dict[str, int]:
-    """``limits`` as options of aiohttp's ``RequestHandler``.
+    """Return ``limits`` as options of aiohttp's ``RequestHandler``.
 
     aiohttp says only which number a line is over. So no two of them are the same:
     :func:`check_head` sees to the one byte.

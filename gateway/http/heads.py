@@ -80,13 +80,15 @@ class Head:
         self._hsts: str | None = None
 
     def came_as(self, before: bytes, after: bytes, max_body: int) -> None:
-        """Its bytes, around the digits of the body's length, which is ``max_body`` at most."""
+        """Remember its bytes before and after the digits of the body's length, which is at most
+        ``max_body``.
+        """
         self._before, self._after, self._max_body = before, after, max_body
 
     def again(self, data: bytes) -> tuple[Head, int, int] | None:
-        """This head, and where its body begins and ends, if ``data`` begins with it.
+        """Return this head, and where its body begins and ends, if ``data`` begins with it.
 
-        That is what the next request on the same connection begins with, nearly always.
+        Nearly always, the next request on the same connection does.
         """
         found = size_in(data, self._before, self._after, _MAX_DIGITS)
         if found is None or found[0] > self._max_body:
@@ -95,7 +97,7 @@ class Head:
         return self, body, body + length
 
     def answer_lines(self, request: FastRequest) -> bytes:
-        """The header lines that are the same in every complete answer to it."""
+        """Return the header lines that are the same in every complete answer to it."""
         hsts = self._answer_headers.hsts(request)
         if self._fixed is None or self._hsts != hsts:
             headers: CIMultiDict[str] = CIMultiDict()

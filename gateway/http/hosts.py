@@ -87,7 +87,7 @@ class Proxies:
     def client(self, request: RequestHead) -> str | None:
         """Return the address ``request`` came from: the last one that no trusted proxy vouches for.
 
-        What stands left of it in X-Forwarded-For was written by a stranger.
+        Anything left of it in X-Forwarded-For was written by strangers.
         """
         address = request.remote
         if not self._networks or not self.trusts(address):
@@ -103,8 +103,8 @@ class Proxies:
     def hsts(self, request: RequestHead) -> str | None:
         """Return the Strict-Transport-Security of an answer that a proxy in front sends over https.
 
-        That is what it says in X-Forwarded-Proto, at the end: left of it stands what others told
-        the proxy. As over our own TLS, only a public name is bound.
+        The last value of X-Forwarded-Proto tells: anything left of it came from others. As over our
+        own TLS, only a public name is bound.
         """
         if not self._networks or not self.trusts(request.remote):
             return None

@@ -76,7 +76,7 @@ _NAMES: Final = tuple(field.name for field in fields(Inherited))
 def take(environ: MutableMapping[str, str]) -> Inherited:
     """Return what was handed over to this process, and remove the variables from ``environ``.
 
-    No child gets the sockets. Raises :class:`UnusableSocket`.
+    Children don't inherit them. Raises :class:`UnusableSocket`.
     """
     given = {name: environ.pop(name, "") for name in _VARIABLES}
     if given["LISTEN_PID"] != str(os.getpid()) or not given["LISTEN_FDS"].isdecimal():

@@ -286,7 +286,7 @@ class Listeners:
 
 
 async def _tell_problems(reloader: CertificateReloader) -> None:
-    """Say what is wrong with a certificate that is served nevertheless, like an expired one."""
+    """Log what is wrong with a certificate that is served nevertheless, such as an expired one."""
     found = await reloader.inspect()
     for problem in (*found.errors, *found.warnings):
         _log.warning("%s", problem)

@@ -93,7 +93,7 @@ class Carrier(Protocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Where its answer goes."""
+        """The transport of its answer."""
 
     def start_response(
         self, request: FastRequest, status: int, headers: CIMultiDict[str], length: int | None
@@ -138,7 +138,7 @@ class FastRequest:
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Where its answer goes."""
+        """The transport of its answer."""
         return self._carrier.transport
 
     async def body(self) -> bytes:

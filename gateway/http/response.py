@@ -136,7 +136,7 @@ def length_line(size: int) -> bytes:
 
 
 def lines_of(pairs: Collection[tuple[str, str]]) -> bytes:
-    """Header lines. Raises ``ValueError`` for a header with a line end in it."""
+    """Return the header lines. Raises ``ValueError`` for a header with a line end in it."""
     text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
     if text.count("\n") != len(pairs) or text.count("\r") != len(pairs):
         raise ValueError("a header holds a line end")

@@ -226,7 +226,7 @@ def _port(made: MigrationPlan, one: Setting) -> Step:
 
 
 def _program(made: MigrationPlan, one: Setting) -> Step:
-    """LLM-API's is llama.cpp's interactive program; a llama-server may lie beside it."""
+    """Find llama-server: LLM-API uses llama.cpp's interactive program, which may lie beside it."""
     main = Path(one.value)
     if not _is_windows(one.value):
         for name in ("llama-server", main.name):
@@ -308,7 +308,7 @@ def _free_name(made: MigrationPlan, target: str, key: str, file: Path) -> str:
 
 
 def _rest(made: MigrationPlan, known: set[Path]) -> Iterator[Step]:
-    """Everything else in the folder, so that nothing is missed in silence."""
+    """Yield steps for everything else in the folder, so that nothing is left out silently."""
     folder = made.folder
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         name = file.name

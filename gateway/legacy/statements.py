@@ -83,7 +83,9 @@ class StatementReader(ExpressionReader):
                 return
 
     def _define(self, name: str) -> None:
-        """``name`` is what stands here; unknown, and told, if that isn't understood."""
+        """Define ``name`` as the value that follows; if that isn't understood, it is unknown, and
+        reported.
+        """
         start = self._at
         try:
             known = self._expression("")
@@ -99,7 +101,7 @@ class StatementReader(ExpressionReader):
             self._names[name] = known
 
     def _destructured(self) -> None:
-        """``const { join } = require('path')``; of anything else its names are unknown."""
+        """Read ``const { join } = require('path')``; names taken from anything else are unknown."""
         start = self._next
         if start.text == "[":
             raise NotUnderstood(start.at, "a list of names that get values at once")
@@ -116,7 +118,7 @@ class StatementReader(ExpressionReader):
             self._names[outer] = self._member(known.value, inner, start)
 
     def _declared_unknown(self) -> None:
-        """A function or class: it does nothing until somebody uses it, and that is told then."""
+        """Skip a function or class: only its use is reported."""
         while self._next.text in ("async", "function", "class", "*"):
             self._at += 1
         if self._next.kind is TokenKind.NAME:
@@ -171,7 +173,9 @@ class StatementReader(ExpressionReader):
             raise NotUnderstood(start.at, "an export that isn't understood")
 
     def _assignment(self) -> None:
-        """``config.port = 80``, ``module.exports = config``, or a call that changes nothing."""
+        """Read ``config.port = 80``, ``module.exports = config``, or a call that changes
+        nothing.
+        """
         start, first = self._at, self._next
         path: list[str] = []
         while self._next.kind is TokenKind.NAME:

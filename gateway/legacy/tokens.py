@@ -65,7 +65,7 @@ class Lines:
         self._starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text))]
 
     def position(self, at: int) -> tuple[int, int]:
-        """Line and column, from 1."""
+        """Return line and column, counted from 1."""
         line = bisect_right(self._starts, at)
         return line, at - self._starts[line - 1] + 1
 
@@ -221,7 +221,7 @@ class _Scanner:
 
 
 def _whole(text: str, at: int) -> str:
-    """``text`` with its pairs of surrogates as the characters that they mean."""
+    """Return ``text`` with pairs of surrogates joined to characters."""
     if not re.search("[\ud800-\udfff]", text):
         return text
     try:

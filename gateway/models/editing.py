@@ -109,7 +109,7 @@ def _members(text: str) -> Iterator[Member]:
 def with_entries(
     text: str, entries: Mapping[str, Any], *, file: str = "models.json", unit: str | None = None
 ) -> str:
-    """``text`` with ``entries`` behind those that it has, written as they are written.
+    """Return ``text`` with ``entries`` appended in its style.
 
     ``unit``: by how much each level is indented, if not as the entries are. An empty text is an
     empty object. Raises :class:`InvalidFiles` where ``text`` is no JSON object, and ``ValueError``
@@ -146,7 +146,7 @@ def with_entries(
 
 
 def without_entry(text: str, name: str, *, file: str = "models.json") -> str:
-    """``text`` without the entry ``name``. Raises :class:`InvalidFiles`, ``KeyError``."""
+    """Return ``text`` without the entry ``name``. Raises :class:`InvalidFiles` and ``KeyError``."""
     present = members(text, file=file)
     index = next((i for i, member in enumerate(present) if member.name == name), None)
     if index is None:
@@ -159,9 +159,9 @@ def without_entry(text: str, name: str, *, file: str = "models.json") -> str:
 
 
 def with_entry(text: str, name: str, entry: Any, *, file: str = "models.json") -> str:
-    """``text`` with ``entry`` under ``name``: where that stands already, else behind the others.
+    """Return ``text`` with ``entry`` under ``name``: in place of the present one, else at the end.
 
-    Of an entry that is there, only what differs is written anew. Raises :class:`InvalidFiles`.
+    Only the parts of a present entry that differ are rewritten. Raises :class:`InvalidFiles`.
     """
     text = text if text.strip() else "{}\n"
     present = next((one for one in members(text, file=file) if one.name == name), None)
@@ -182,7 +182,7 @@ class _TextStyle(NamedTuple):
 
 
 def _changed(text: str, value: Any, indent: str, style: _TextStyle, *, flat: bool) -> str:
-    """``text``, a JSON value of which the line is indented by ``indent``, as ``value``.
+    """Return ``text``, a JSON value in a line indented by ``indent``, changed to ``value``.
 
     ``flat``: what it stands in is on one line.
     """
@@ -219,13 +219,13 @@ def _indent_at(text: str, at: int) -> str:
 
 
 def _unit(text: str) -> str:
-    """By how much each level of a file is indented."""
+    """Return the indentation of each level of a file."""
     match = re.search(r"\{[ \t]*\r?\n([ \t]+)\S", text)
     return match[1] if match is not None else _INDENT
 
 
 def _member(name: str, entry: Any, indent: str, newline: str, unit: str | None = None) -> str:
-    """``"name": entry`` on lines of its own, indented by ``indent`` and so on."""
+    """Return ``"name": entry`` on lines of its own, indented from ``indent`` on."""
     lines = JSONEncoder(ensure_ascii=False, indent=unit or indent or _INDENT).encode(entry)
     key = json.dumps(name, ensure_ascii=False)
     return f"{indent}{key}: " + lines.replace("\n", newline + indent)
@@ -250,7 +250,7 @@ def read(file: Path) -> bytes:
 
 
 def replace(file: Path, text: str, *, before: bytes, keep: bool = True) -> None:
-    """As :func:`write`, for which the folder is made if need be.
+    """Do the same as :func:`write`, but make the folder if necessary.
 
     Blocking. Raises :class:`NotWritten`, of which :class:`DiskFull` is one, and
     :class:`ChangedMeanwhile`.
@@ -267,9 +267,9 @@ def write(file: Path, text: str, *, before: bytes, keep: bool = True) -> None:
 
     Unless ``keep`` is false: nobody misses what was written by the same command.
 
-    Whoever reads it finds the one or the other, whole, whenever the power fails. Of several who
-    write at a time, in whatever process, one does. What a link leads to is replaced, and not the
-    link; modes stay as they were. Blocking. Raises ``OSError``, :class:`ChangedMeanwhile`.
+    A reader finds either the old or the new file, complete, even after a power failure. Of several
+    concurrent writers, in any process, one succeeds. The target of a link is replaced, and not the
+    link; modes stay. Blocking. Raises ``OSError``, :class:`ChangedMeanwhile`.
     """
     file = file.resolve()
     data = text.encode()

@@ -51,7 +51,7 @@ class Endpoint:
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    """Raises ValueError with what is wrong with ``url``, without what may be a password in it.
+    """Return the endpoint of ``url``. Raises ValueError, which doesn't repeat a password in it.
 
     A url with a path is what OpenAI's clients call the base URL: ``/chat/completions`` is put
     behind it. One without means a server that has its API under /v1, as llama-server does.
@@ -96,7 +96,7 @@ def parse_endpoint(url: str) -> Endpoint:
 
 
 def check_key(reference: str) -> str:
-    """``reference`` as it came. Raises ValueError, which does not repeat it."""
+    """Return ``reference`` unchanged. Raises ValueError, which doesn't repeat it."""
     kind, colon, rest = reference.partition(":")
     if colon and kind == "env":
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", rest):

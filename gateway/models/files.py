@@ -77,7 +77,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 
 
 def faults(spec: LocalModel, llm_storage: Path) -> Iterator[Fault]:
-    """Everything wrong with the files of a model of our own. Blocking; never raises ``OSError``."""
+    """Yield everything wrong with the files of a local model. Blocks; never raises ``OSError``."""
     for key, reference, kind in (
         ("params.model", spec.params.model, Kind.MODEL),
         ("params.grammarFile", spec.params.grammar_file, Kind.TEXT),
@@ -173,7 +173,7 @@ def _wrong_gguf(path: Path, kind: Kind) -> str | None:
 
 
 def read_once(path: Path) -> tuple[Header, int]:
-    """As :func:`gateway.models.gguf_header.read_extent`, once as long as the file is the same."""
+    """Do the same as :func:`gateway.models.gguf_header.read_extent`, once for an unchanged file."""
     status = path.stat()
     return _read(path, status.st_mtime_ns, status.st_size)
 

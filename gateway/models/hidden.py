@@ -18,7 +18,7 @@ _TOKEN: Final = re.compile(r"(-hft|--hf[-_]token)(=.*)?", re.DOTALL)
 
 
 def without_secrets(entry: Mapping[str, Any], *, env: bool) -> dict[str, Any]:
-    """``entry`` as it is told to who may ask for it. ``env``: with the values of that."""
+    """Return ``entry`` with its secrets hidden. ``env``: with the values of variables."""
     shown = dict(entry)
     key = shown.get("key")
     if key is not None and not (isinstance(key, str) and key.startswith(("env:", "file:"))):
@@ -36,7 +36,7 @@ def without_secrets(entry: Mapping[str, Any], *, env: bool) -> dict[str, Any]:
 
 
 def _arguments_without_tokens(arguments: Any) -> Any:
-    """One argument may stand without a list around it."""
+    """Return the arguments with tokens hidden. A single argument needs no list."""
     if isinstance(arguments, list):
         return list(_without_tokens(arguments))
     return next(_without_tokens([arguments]))
@@ -56,9 +56,9 @@ def _without_tokens(arguments: list[Any]) -> Iterator[Any]:
 
 
 def with_secrets(entry: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """``entry`` with what ``before`` has in the place of :data:`HIDDEN`.
+    """Return ``entry`` with the values of ``before`` in place of :data:`HIDDEN`.
 
-    Where it has nothing, that stays, for :func:`left_hidden` to find.
+    A placeholder without such a value stays, for :func:`left_hidden` to find.
     """
     whole = dict(entry)
     if whole.get("key") == HIDDEN and before.get("key") is not None:

@@ -60,7 +60,7 @@ class Reference(NamedTuple):
         return f"{self.owner}/{self.name}"
 
     def __str__(self) -> str:
-        """As it was given."""
+        """Return the reference as it was given."""
         return self.repository + (f":{self.quantisation}" if self.quantisation else "")
 
 
@@ -134,7 +134,7 @@ class Repository:
 
 
 def parse_reference(text: str) -> Reference:
-    """``OWNER/REPO[:QUANT]``. Raises :class:`BadRequest`."""
+    """Parse ``OWNER/REPO[:QUANT]``. Raises :class:`BadRequest`."""
     path, _, quantisation = text.partition(":")
     owner, _, name = path.partition("/")
     if not _NAME.fullmatch(owner) or not _NAME.fullmatch(name):
@@ -162,7 +162,7 @@ def check_revision(text: str) -> str:
 
 
 def safe_path(path: str) -> str | None:
-    """``path`` as it may be put below a folder of ours, or ``None``: not at all."""
+    """Return ``path`` if it is safe below a folder of ours, else ``None``."""
     parts = path.split("/")
     for part in parts:
         if (
@@ -226,7 +226,7 @@ def choose(repository: Repository, wanted: str) -> Variant:
 
 
 def complete(variant: Variant, repository: Repository) -> Variant:
-    """``variant``. Raises :class:`BadRequest` where the repository has not all of it."""
+    """Return ``variant``. Raises :class:`BadRequest` if the repository lacks a part of it."""
     if variant.missing:
         raise BadRequest(
             f"{repository.id} lacks {counted(variant.missing, 'part')} of {variant.label}: "
@@ -265,7 +265,7 @@ def _stem(path: str) -> str:
 
 
 def _quantisation(path: str) -> str | None:
-    """By the name of the file, else by that of its folder."""
+    """Return the quantisation by the name of the file, else by that of its folder."""
     for text in (_stem(path), PurePosixPath(path).parent.name):
         if match := QUANTISATION.search(f"-{text}"):
             return match[1].upper()
@@ -283,7 +283,7 @@ def _variant(files: list[HubFile]) -> Variant:
 
 
 def _labelled(variants: list[Variant]) -> tuple[Variant, ...]:
-    """In order of their sizes; where a quantisation is there twice, by the names of the files."""
+    """Return the variants by size, labelled by file names where a quantisation occurs twice."""
     labels = Counter(one.label for one in variants)
     stems = Counter(_stem(one.files[0].path) for one in variants)
 
@@ -316,7 +316,9 @@ _BITS: Final[Mapping[str, int]] = {"F32": 32, "P32": 32, "F16": 16, "FP16": 16, 
 
 
 def _bits(variant: Variant) -> int:
-    """About how many a weight has; of those above four the fewest are taken."""
+    """Return a rank by the bits of a weight, lowest first: four, then more, then fewer than
+    four.
+    """
     quantisation = (variant.quantisation or "").upper()
     if quantisation in _BITS:
         return _BITS[quantisation]

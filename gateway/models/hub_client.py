@@ -41,7 +41,9 @@ class NoHubClient(GatewayError):
 
 
 def check_installed() -> None:
-    """Without importing it, which takes a second. Raises :class:`NoHubClient`."""
+    """Check for the client without importing it, which takes a second. Raises
+    :class:`NoHubClient`.
+    """
     try:
         found = importlib.util.find_spec("huggingface_hub")
     except (ImportError, ValueError):  # ValueError: it was made unavailable
@@ -133,8 +135,8 @@ class Hub:
         """Yield the bytes of a file from ``start`` on; ``None`` first where it begins at 0 all the
         same.
 
-        It may end early, to be asked again for the rest. Raises :class:`Interrupted` where the same
-        may work in a moment, else :class:`GatewayError`.
+        The stream may end early; ask again for the rest. Raises :class:`Interrupted` if a retry may
+        work soon, else :class:`GatewayError`.
         """
         headers = self._utils.build_hf_headers()
         headers["Accept-Encoding"] = "identity"  # else there are no ranges
@@ -196,7 +198,7 @@ class Hub:
             ) from None
 
     def _lost_as(self, error: Exception) -> GatewayError:
-        """By the names of httpx's exceptions."""
+        """Return our error for one of httpx's, by its name."""
         kind = type(error).__name__
         request = getattr(error, "_request", None)  # `request` raises where there is none
         host = request.url.host if request is not None else self.host  # what delivers is another

@@ -50,7 +50,7 @@ class Params:
     batch_size: int | None = None
 
     def logit_biases(self) -> Iterator[str]:
-        """``TOKEN_ID(+/-)BIAS``, as ``--logit-bias`` reads it."""
+        """Yield ``TOKEN_ID(+/-)BIAS``, as ``--logit-bias`` reads it."""
         biases = self.logit_bias or ()
         if isinstance(biases, Mapping):
             yield from (f"{token}{bias:+.9g}" for token, bias in biases.items())

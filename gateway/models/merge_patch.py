@@ -6,7 +6,7 @@ from typing import Any
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """``target`` with ``patch`` in it: ``null`` takes away, an object goes into an object."""
+    """Return ``target`` with ``patch`` applied: ``null`` removes, and objects are merged."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}

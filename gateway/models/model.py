@@ -53,7 +53,7 @@ class Model(ABC):
 
     @abstractmethod
     def request_defaults(self) -> dict[str, object]:
-        """Body fields for requests that don't set them."""
+        """Return the body fields for requests that don't set them."""
 
     @property
     @abstractmethod

@@ -167,7 +167,7 @@ class _RunningPull:
         return places
 
     def _check_disk(self) -> None:
-        """That there is room for what is still to come. Raises :class:`PullDiskFull`."""
+        """Check that there is room for the rest. Raises :class:`PullDiskFull`."""
         missing = self._plan.size - self._plan.stored
         folder = self._plan.place(self._plan.files[0]).parent
         free = shutil.disk_usage(folder).free
@@ -334,7 +334,9 @@ def _writing(storage: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[IO[bytes]]:
-    """``part``, for whoever has it alone. Each byte is with the kernel as soon as it is written."""
+    """Open ``part`` with an exclusive lock, unbuffered, so that the kernel has each byte at
+    once.
+    """
     number = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     with os.fdopen(number, "r+b", buffering=0) as stream:
         try:
@@ -353,7 +355,7 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
 
 
 def _write(stream: IO[bytes], piece: bytes) -> None:
-    """All of it: without a buffer a write may end in the middle."""
+    """Write all of ``piece``: an unbuffered write may end in the middle."""
     left = memoryview(piece)
     while left:
         left = left[stream.write(left) :]
@@ -368,7 +370,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _literal(name: str) -> str:
-    """``name`` as a pattern that only it fits."""
+    """Return a pattern that only ``name`` matches."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 

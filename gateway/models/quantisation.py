@@ -29,7 +29,9 @@ PART: Final = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 def quantisation_of(file: Path, values: Mapping[str, Value]) -> str | None:
-    """As the header says, or the name of the file. ``values``: what of the header is known."""
+    """Return the quantisation by the header, or by the name of the file. ``values``: those of the
+    header.
+    """
     match = QUANTISATION.search(PART.sub("", file.stem))
     named = match[1].upper() if match else None
     number = values.get("general.file_type")

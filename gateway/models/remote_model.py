@@ -53,7 +53,7 @@ class RemoteModel(Model):
         )
 
     def request_defaults(self) -> dict[str, object]:
-        """Fields that every API with defaults has."""
+        """Return the fields that every API with defaults has."""
         wanted = {"temperature": self.params.temperature, "top_p": self.params.top_p}
         return {field: value for field, value in wanted.items() if value is not None}
 

@@ -78,8 +78,8 @@ class Found:
 def scan(folder: Path, *, leave_out: Iterable[Path] = (), root: Path | None = None) -> list[Found]:
     """Return every GGUF file below ``folder``, by folder and name. Raises ``OSError``.
 
-    Of the models in ``leave_out`` (absolute paths) nothing is read. ``root``: ``llm_storage``,
-    where that is not ``folder``.
+    Models in ``leave_out`` (absolute paths) aren't read. ``root``: ``llm_storage``, if that isn't
+    ``folder``.
     """
     folder = folder.expanduser().absolute()
     root = folder if root is None else root.expanduser().absolute()
@@ -167,7 +167,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _first_parts(files: Iterable[Path]) -> Iterator[Path]:
-    """``files``, but of each split model only the first part that is there."""
+    """Yield ``files``, but of each split model only the first part found."""
     seen = set()
     for file in files:
         if match := SPLIT.fullmatch(file.name):
@@ -257,7 +257,7 @@ def _number(values: Mapping[str, Value], key: str) -> int | None:
 
 
 def _with_projectors(found: list[Found]) -> list[Found]:
-    """``found``, in which each model has the projector that belongs to it."""
+    """Return ``found`` with the projector of each model."""
     projectors = defaultdict(list)
     models = defaultdict(set)
     for one in found:

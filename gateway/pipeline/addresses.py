@@ -130,7 +130,7 @@ class Addresses:
     ) -> tuple[_KnownPaths, str] | None:
         """Return the route that a path ends with, and the path as that route writes it.
 
-        As little as possible is cut off in front; a route that takes ``method`` comes first.
+        As little as possible is cut off at the front; a route that takes ``method`` comes first.
         """
         parts = plain.split("/")[1:]
         for start in range(min(len(parts), 10)):

@@ -108,7 +108,7 @@ class Metered(Outcome):
         return None if moment is None else moment - self._started
 
     def tell(self, error: GatewayError) -> GatewayError:
-        """``error`` as the client may see it."""
+        """Return ``error`` as the client may see it."""
         return self._context.tell(error)
 
     def __exit__(
@@ -157,7 +157,7 @@ class Metered(Outcome):
         return usage, not (first and usage.tokens_per_second)
 
     def _count(self, sent: Call, told: Usage) -> None:
-        """Have the prompt counted of an answer that didn't tell all, and then all of it."""
+        """Count the prompt of an answer that didn't tell everything, and then the answer."""
         ended = time.perf_counter()
         context, grant, accounting = (
             self._context,
@@ -196,7 +196,7 @@ class Metered(Outcome):
         accounting.settle(count if asks else None, guess, settled)
 
     def _more(self, tokens: int) -> None:
-        """So many were written since it was counted."""
+        """Add tokens that were written after the request was counted."""
         context = self._context
         assert context.model is not None
         context.services.accounting.more(context.principal.key_id, context.model, tokens)

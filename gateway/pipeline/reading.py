@@ -124,8 +124,8 @@ def adapted(request: web.Request) -> tuple[AiohttpRequest, RequestContext]:
 async def whole_body(request: web.Request) -> bytes:
     """Return the whole body: see :func:`pieces`.
 
-    One that isn't small takes memory until the request is answered. Raises
-    :class:`gateway.errors.Unavailable` if there is none left.
+    A large body takes memory until the request is answered. Raises
+    :class:`gateway.errors.Unavailable` if none is left.
     """
     context = request[CONTEXT]
     length = request.content_length if coding_of(request) is None else None
@@ -157,8 +157,8 @@ async def make_room(request: web.Request, size: int) -> None:
 async def json_body(request: web.Request, *, or_query: bool = False) -> JsonObject:
     """Return the JSON object in the body of a request for a route of the gateway's own.
 
-    Such a body is small. ``or_query``: ``?model=`` may name the model instead of the body, but
-    no other model.
+    The body must be small. ``or_query``: ``?model=`` may name the model in place of the body, but
+    no different one.
     """
     found: list[bytes] = []
     size = 0

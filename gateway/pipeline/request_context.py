@@ -54,7 +54,7 @@ class RequestContext:
         self.place: BodyPlace | None = None
 
     def tell(self, error: GatewayError) -> GatewayError:
-        """``error`` as whoever asks may see it."""
+        """Return ``error`` as the principal may see it."""
         return error.told(in_full=self.principal.may(Scope.ADMIN), request_id=self.id)
 
     def answer_headers(self) -> list[tuple[str, str]]:

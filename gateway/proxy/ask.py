@@ -27,7 +27,7 @@ from gateway.upstream import Exchange, ResponseHead
 
 
 async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGenerator[str, None]:
-    """Stream a chat completion and yield its text as it comes.
+    """Stream a chat completion, and yield its text as it comes.
 
     The body of ``call`` is bytes, and asks for a stream. Ending the iteration early ends the
     generation. ``outcome`` is told what it took. A backend that dies before it has said anything

@@ -38,7 +38,7 @@ class Asked:
         return self.adds_timings or self.gathers is not None
 
     def note(self, call: Call) -> None:
-        """Have the answer to ``call`` read so."""
+        """Set on ``call`` how its answer is to be read."""
         call.several = self.many_prompts or self.answers > 1
         call.many_prompts, call.answers = self.many_prompts, self.answers
         call.strips_timings = self.adds_timings

@@ -141,7 +141,7 @@ def _find(failure: Failure, asked: object) -> Place | None:
 
 
 def _arguments_of_chat(messages: Any) -> Iterator[Place]:
-    """Calls in the history of a chat whose arguments are no JSON."""
+    """Yield calls in the history of a chat whose arguments are not JSON."""
     for index, message in _objects(messages):
         for number, call in _objects(message.get("tool_calls")):
             function = call.get("function")
@@ -175,7 +175,7 @@ def _without_role(messages: Any) -> Iterator[Place]:
 
 
 def _without_text(body: dict[str, Any], field: str) -> Iterator[Place]:
-    """Parts of messages that should have a text."""
+    """Yield parts of messages that should have a text."""
     for index, message in _objects(body.get(field)):
         for number, part in _objects(message.get("content")):
             text = part.get("text", 0)
@@ -193,8 +193,8 @@ def _objects(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 def _walk(name: str, value: Any) -> Iterator[tuple[_At, dict[str, Any]]]:
     """Yield every object in ``value``, outer ones first.
 
-    No recursion, and no place written down before it is wanted: clients choose how deep it is, and
-    how long its keys are.
+    There is no recursion, and places aren't written out in advance: clients choose how deep a body
+    is, and how long its keys are.
     """
     waiting: list[tuple[_At, Any]] = [((None, name), value)]
     while waiting:

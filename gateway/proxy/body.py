@@ -104,7 +104,7 @@ def _has_each_key_once(raw: bytes, parsed: Any) -> bool:
 
 
 def exact(data: bytes) -> bytes:
-    """``data`` in memory of its own size: for what orjson has written, and is kept.
+    """Return ``data`` in memory of its exact size, for output of orjson that is kept.
 
     orjson gives bytes in the buffer that it wrote them to, of 4 KB at least, and many times their
     size where there is a long text.
@@ -113,7 +113,9 @@ def exact(data: bytes) -> bytes:
 
 
 def serialise(body: JsonObject) -> bytes:
-    """``body`` as JSON: key order and unknown fields as they came. May be kept."""
+    """Return ``body`` as JSON, with the order of keys and unknown fields as they came. It may be
+    kept.
+    """
     try:
         return exact(orjson.dumps(body))
     except TypeError:  # an integer over 64 bits, or deeper than 254 levels
@@ -156,7 +158,7 @@ def with_responses(answer: bytes, parsed: Any) -> bytes:
 def shape(body: JsonObject, strip: Iterable[Place], fixed: Mapping[str, Any]) -> None:
     """Take the fields ``strip`` out of ``body``, and merge ``fixed`` over it.
 
-    What to give it for a model, see :func:`gateway.proxy.fields.shapings`.
+    For the shaping of a model, see :func:`gateway.proxy.fields.shapings`.
 
     An object is merged into an object, so that one ``chat_template_kwargs`` can be set and the
     client's others stay; anything else replaces what the client sent.

@@ -240,8 +240,8 @@ class Bounds:
             _tell(many.name, many.excess)
 
     def _check_text(self, body: JsonObject) -> None:
-        """All that would be split into tokens: of a text without a break, that takes llama-server
-        200 bytes of memory for each of its own.
+        """Check all texts to be tokenized: for a text without breaks, llama-server takes 200 bytes
+        of memory per byte.
         """
         sizes = {name: _text_size(value) for name, value in body.items() if name not in MEDIA}
         if sizes and (total := sum(sizes.values())) > self._limits.text_bytes:
@@ -287,12 +287,12 @@ class Bounds:
 
 @functools.lru_cache(1)
 def _of_another_process(limits: RequestSettings) -> Bounds:
-    """As a rule those of the last time."""
+    """Return the bounds in the worker process; normally the limits are those of the last call."""
     return Bounds(limits)
 
 
 def all_of(checks: Iterable[Callable[[], None]]) -> None:
-    """What :meth:`Bounds.check` left to be done."""
+    """Do the checks that :meth:`Bounds.check` has left."""
     for check in checks:
         check()
 
@@ -353,7 +353,7 @@ def _length(item: Any) -> int:
 def _is_tokens(value: list[Any]) -> bool:
     """Return whether a list is one prompt, of tokens or of tokens and texts.
 
-    By its first: llama-server refuses a list of prompts in which one is a number.
+    The first item decides: llama-server refuses a list of prompts with a number among them.
     """
     return bool(value) and value[0].__class__ is int
 

@@ -190,7 +190,7 @@ class Outcome:
         return error
 
     def tell(self, error: GatewayError) -> GatewayError:
-        """``error`` as the client may see it."""
+        """Return ``error`` as the client may see it."""
         return error
 
 

@@ -51,7 +51,7 @@ class Decoder(Protocol):
         """Yield what ``data`` brings, in pieces, some of them empty. Raises :class:`Damaged`."""
 
     def end(self) -> None:
-        """There is no more. Raises :class:`Damaged` if there should be."""
+        """End the body. Raises :class:`Damaged` if more should have come."""
 
 
 class _MemberDecoder(Protocol):

@@ -41,7 +41,7 @@ def written(said: bytes) -> dict[int, int]:
 
 
 def _working(said: bytes) -> dict[int, dict[str, Any]]:
-    """The slots that are at work, by the numbers of their tasks."""
+    """Return the slots that are at work, by the numbers of their tasks."""
     try:
         slots = orjson.loads(said)
     except ValueError:

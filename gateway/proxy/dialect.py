@@ -52,7 +52,9 @@ class Dialect:
     pulse: Pulse = comment
 
     def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:
-        """``error`` as the end of a stream: see :func:`gateway.proxy.last_event.last_event`."""
+        """Return ``error`` as the end of a stream: see
+        :func:`gateway.proxy.last_event.last_event`.
+        """
         return last_event(half, self.event_name, self.said(error), error.public)
 
 
@@ -63,7 +65,7 @@ def anthropic_body(status: int, message: str) -> dict[str, Any]:
 
 
 def _responses_said(error: GatewayError) -> dict[str, Any]:
-    """OpenAI reference, Responses, "Streaming events": ``error``.
+    """Return the event ``error`` (OpenAI reference, Responses, "Streaming events").
 
     The fields stand in the event, as the reference has them, and in an ``error`` of its own, as
     OpenAI sends them and as its clients look for: with it they raise, without it they pass the
@@ -83,7 +85,8 @@ def _anthropic_of(error: GatewayError) -> dict[str, Any]:
 
 
 def _ping(words: bytes, waiting: bool) -> bytes:
-    """Anthropic API reference, "Streaming messages": ``ping``; clients count on it.
+    """Return the event ``ping``, on which clients count (Anthropic API reference, "Streaming
+    messages").
 
     The words are a comment within the event.
     """

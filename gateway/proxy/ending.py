@@ -48,7 +48,7 @@ class Ending:
             self.task.cancel()
 
     def end_late(self) -> None:
-        """The same for a request that takes too long."""
+        """End the request because it takes too long."""
         seconds, named = self._allowed
         allowed = f"{seconds:g} s ({named})"
         self.end(TimeIsUp(f"the answer has taken longer than one may here: {allowed}"))
@@ -101,7 +101,7 @@ class Endings:
     def begin(self, of_key: float | None, whose: object = None) -> Ending:
         """Watch over the request of this task, whose key may have a time of its own.
 
-        To be given to :meth:`done`.
+        Give the result to :meth:`done`.
         """
         allowed = self._without if of_key is None else self._longest(of_key)
         seconds = allowed[0]
@@ -114,18 +114,18 @@ class Endings:
         return ending
 
     def hold(self, whose: object) -> Ending:
-        """The same for what may take as long as it likes."""
+        """Watch over a request without a limit of time."""
         ending = Ending(math.inf, (None, ""), whose)
         self._open[ending] = None
         return ending
 
     def done(self, ending: Ending) -> None:
-        """The request has ended by itself."""
+        """Stop watching: the request has ended by itself."""
         self._open.pop(ending, None)
 
     @contextlib.contextmanager
     def watching(self, of_key: float | None, whose: object = None) -> Iterator[None]:
-        """The same for what is answered in one piece. Raises what ended it."""
+        """Watch over a request that is answered in one piece. Raises the error that ended it."""
         ending = self.begin(of_key, whose)
         try:
             yield
@@ -139,7 +139,7 @@ class Endings:
     async def within(
         self, pieces: AsyncGenerator[T, None], of_key: float | None, whose: object = None
     ) -> AsyncGenerator[T, None]:
-        """``pieces``, until it is ended: then the error is raised instead of one."""
+        """Yield ``pieces`` until the request is ended; then raise the error."""
         allowed = self._longest(of_key)
         seconds = allowed[0]
         loop = asyncio.get_running_loop()

@@ -113,7 +113,7 @@ def shapings(
 
 
 def _merged(fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Both, objects within objects included."""
+    """Return ``fixed`` with ``over`` merged into it, including nested objects."""
     both = dict(fixed)
     for name, value in over.items():
         before = both.get(name)

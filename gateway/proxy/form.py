@@ -142,7 +142,7 @@ class ModelField:
         return self.model is not None or self._ended
 
     def feed(self, data: bytes) -> None:
-        """More of the form.
+        """Read more of the form.
 
         Raises :class:`BadRequest` for what is none, and for a field that comes twice: of two, one
         reader takes the first, and another the last.
@@ -179,7 +179,7 @@ class ModelField:
         return b"--%b\r\n%b\r\n\r\n%b\r\n" % (self._boundary, head, value)
 
     def pass_by(self, data: bytes) -> None:
-        """As :meth:`feed`, but from now on nothing is kept."""
+        """Do the same as :meth:`feed`, but keep nothing from now on."""
         self._passing = True
         self.feed(data)
 

@@ -40,7 +40,7 @@ class Gatherer(Protocol):
         """Whether the last event has come."""
 
     def feed(self, data: bytes, /) -> None:
-        """A piece of the stream, as it came."""
+        """Read a piece of the stream, as it came."""
 
     def usage(self) -> Usage | None:
         """Return that of all answers, as far as they have told."""
@@ -62,7 +62,7 @@ class _Events:
         self.error: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> None:
-        """A piece of the stream, as it came."""
+        """Read a piece of the stream, as it came."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data: {"):
@@ -148,7 +148,7 @@ class _GatheredChoice:
         self._calls: list[tuple[dict[str, Any], list[str]]] = []  # and the arguments of each
 
     def add(self, piece: dict[str, Any]) -> None:
-        """What a piece of the answer says."""
+        """Add a piece of the answer."""
         if (reason := piece.get("finish_reason")) is not None:
             self._reason = reason
         if isinstance(said := piece.get("logprobs"), dict):
@@ -168,7 +168,9 @@ class _GatheredChoice:
                 self._said.setdefault(field, []).append(value)
 
     def _add_calls(self, pieces: list[dict[str, Any]]) -> None:
-        """The first piece of a call has its name, and all have their places among the calls."""
+        """Add pieces of tool calls: the first piece of a call has its name, and each has the call's
+        index.
+        """
         for piece in pieces:
             said, place = piece.get("function") or {}, piece.get("index", 0)
             if place >= len(self._calls):
@@ -236,7 +238,9 @@ class Completions(_Events):
 
 
 def _chosen(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """As llama-server chooses them: by paths with slashes, leaving out what isn't there."""
+    """Return the chosen fields as llama-server does: by paths with slashes, without missing
+    ones.
+    """
     chosen = {}
     for path in fields:
         held: Any = answer

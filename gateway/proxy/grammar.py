@@ -208,7 +208,7 @@ def _number(text: str) -> int:
 
 
 def _choices(bodies: list[list[list[_Part]]]) -> int:
-    """The most that is open behind one place: see the module."""
+    """Return the most choices that are open after one place: see the module."""
     ways = [_UNKNOWN] * len(bodies)
     most = 0
     order = list(_inner_first(bodies))
@@ -261,7 +261,7 @@ def _names(alternatives: list[list[_Part]]) -> Iterator[int]:
 
 
 def _followed(part: _Ways, behind: _Ways) -> _Ways:
-    """``part`` and then what is behind it."""
+    """Return ``part`` followed by ``behind``."""
     inside = part.inside + part.ends * behind.first
     if not part.empty:
         return _Ways(False, part.first, min(inside, _MOST), part.ends if behind.empty else 0)

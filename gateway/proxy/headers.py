@@ -106,7 +106,8 @@ def as_json(passed: HeaderList) -> HeaderList:
 def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return when to come back, after an answer of a backend with ``status`` and these headers.
 
-    As the backend says it (RFC 9110, 10.2.3: seconds, or a date), or what it should have said.
+    It is the backend's value (RFC 9110, 10.2.3: seconds, or a date), or the one it should have
+    sent.
     """
     found = find(said, b"retry-after")
     if found is not None:
@@ -115,7 +116,7 @@ def retry_after(status: int, said: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def vary(said: Iterable[tuple[bytes, bytes]]) -> str:
-    """``Vary`` of a backend's answer that was chosen by what its client accepts, too."""
+    """Return ``Vary`` for a backend's answer that also depends on what the client accepts."""
     fields = [
         field.strip()
         for name, value in said

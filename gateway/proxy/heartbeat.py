@@ -94,11 +94,11 @@ class Heartbeat:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """It is clear that there is to be a stream."""
+        """Start beating, as soon as it is certain that there will be a stream."""
         self._look_in(min(FIRST, self._look_after))
 
     def stop(self) -> None:
-        """The stream has ended, or there will be none."""
+        """Stop beating: the stream has ended, or there will be none."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -118,7 +118,7 @@ class Heartbeat:
     def flows(
         self, started_response: StartedResponse, passed: Passed, flush: Callable[[], None]
     ) -> None:
-        """From now on ``passed`` says what goes out, after a call of ``flush``."""
+        """Watch ``passed``, which tells what goes out, after a call of ``flush``."""
         self.started_response = started_response
         self._passed = passed
         self._flush = flush

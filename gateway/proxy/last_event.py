@@ -125,7 +125,7 @@ def _mark(mark: bytes, open_: list[list[str]]) -> bool:
 
 
 def _rest_of_plain(begun: bytes) -> bytes:
-    """Of a number, or one of the three words."""
+    """Return the rest of a number, or of one of the three literals."""
     for word in _LITERALS:
         if word.startswith(begun):
             return word[len(begun) :]
@@ -133,7 +133,9 @@ def _rest_of_plain(begun: bytes) -> bytes:
 
 
 def _rest_of_text(begun: bytes) -> bytes:
-    """Of a text without its quotation marks: of its last escape, or of its last character."""
+    """Return the rest of a text without its quotation mark: of its last escape, or its last
+    character.
+    """
     rest = b""
     found = _ESCAPE.search(begun)
     if found is not None and len(found[1]) % 2:

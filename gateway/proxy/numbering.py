@@ -55,7 +55,7 @@ class Numbering:
         self.latest: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The events that are complete with ``data``, numbered; maybe none."""
+        """Return the events that are complete with ``data``, numbered; maybe none."""
         if self.over:
             return b""
         data = self._rest + data
@@ -82,7 +82,7 @@ class Numbering:
         return self.latest[end:] if end > 3 else None
 
     def pulse(self, words: bytes, waiting: bool) -> bytes:
-        """Events that say that the response is still coming, ``words`` in a comment.
+        """Return events that say that the response is still coming, with ``words`` in a comment.
 
         The idle timer of Codex counts nothing but events. The first of all announces the response,
         as OpenAI's clients want it.
@@ -115,7 +115,7 @@ class Numbering:
         return self.feed(event) + self._event("response.failed", {"response": response})
 
     def _response(self, status: str) -> dict[str, Any]:
-        """Ours, with what OpenAI's always has."""
+        """Return a response of ours with the fields that OpenAI's always has."""
         return {
             "id": self._id or "",
             "object": "response",

@@ -26,7 +26,7 @@ _PLACES: Final = 4
 def part(exchange: Exchange, answer: Sink, backend: Backend) -> asyncio.Task[bytes | None] | None:
     """End ``exchange``, soon; what the slots did by then, or ``None`` where that isn't known.
 
-    At once at a server elsewhere, and where many hang up at the same time.
+    A remote server is left at once, and so is any if many clients hang up at the same time.
     """
     if not _tells(backend) or answer.ended:
         exchange.abort()

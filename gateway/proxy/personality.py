@@ -175,7 +175,7 @@ _VARIES = "x-anthropic-billing-header"
 
 
 def check_anthropic(body: JsonObject, allowed: Beginnings = DATA_ONLY) -> int:
-    """As :func:`check_messages`; ``system`` may be a text or a list of blocks."""
+    """Do the same as :func:`check_messages`; ``system`` may be a text or a list of blocks."""
     found = check_messages(body, allowed)
     system = body.get("system")
     if system is None:
@@ -238,7 +238,7 @@ def _without_varying(system: Any) -> tuple[Any, list[Any]]:
 def _is_varying(block: Any) -> bool:
     """Return whether a block varies with each request, and holds nothing else.
 
-    One that holds more than its line is as much a system prompt: it stays whole.
+    A block with more than that line is a system prompt as well, and is kept.
     """
     if not _is_text(block) or not block["text"].startswith(_VARIES):
         return False
@@ -290,7 +290,7 @@ def leading(messages: list[JsonObject]) -> int:
 
 
 def _joined(contents: list[Any]) -> Any:
-    """Texts as one text; a list of parts if a part is something else than text."""
+    """Return texts as one text, or a list of parts if one part isn't text."""
     texts: list[str] = []
     for content in contents:
         if isinstance(content, str):

@@ -124,7 +124,9 @@ def _tokens_of(content: str | list[str], times: int = 1, *, add_special: bool = 
 
 
 def _several_texts(path: str, parsed: dict[str, Any] | None) -> tuple[list[str], str]:
-    """The texts that are prompts of their own, and what each of them is read with (rerank)."""
+    """Return the texts that are prompts of their own, and what is read with each of them
+    (rerank).
+    """
     texts: list[str] = []
     if parsed is None:
         return texts, ""
@@ -155,7 +157,9 @@ def answer(asked: Question, said: bytes) -> int | None:
 
 
 def beside_texts(target: str, body: bytes) -> int:
-    """Tokens of the prompt in ``body`` that no text has: given as numbers, pictures, sounds."""
+    """Return the tokens of the prompt in ``body`` that aren't in texts: numbers, pictures,
+    sounds.
+    """
     if target.partition("?")[0] in _COUNTED_BY or (found := _found(_parsed(body))) is None:
         return 0
     return found.tokens + found.media // _MEDIA_BYTES

@@ -356,7 +356,7 @@ async def _stream(
 async def pump(answer: Sink, exchange: Exchange, started_response: StartedResponse) -> None:
     """Wait for the end, and in between for a client that is slower than its backend.
 
-    One that reads nothing at all is cut off by its connection (``limits.send_timeout``).
+    A client that reads nothing at all is cut off by its connection (``limits.send_timeout``).
     """
     while not answer.ended:
         if answer.paused:

@@ -57,7 +57,7 @@ class RenamingInEvents:
         self._rest = b""  # of a line that isn't complete
 
     def feed(self, data: bytes) -> bytes:
-        """The lines that are complete with ``data``, renamed; maybe none."""
+        """Return the lines that are complete with ``data``, renamed; maybe none."""
         if self._over:
             return data
         if self._rest or data[-1:] != b"\n":

@@ -222,7 +222,7 @@ _SLOT_FILES = frozenset({"save", "restore"})
 def refusal(path: str, query: str) -> str | None:
     """Return why a path at llama-server is not even for administrators, or ``None``.
 
-    As llama-server (cpp-httplib) would understand them: percent-decoded.
+    Paths are compared as llama-server (cpp-httplib) understands them: percent-decoded.
     """
     plain = "/" + posixpath.normpath(unquote(path)).lstrip("/")
     if (reason := _NEVER.get(plain)) is not None:

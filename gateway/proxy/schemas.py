@@ -112,7 +112,8 @@ def _number(schema: dict[str, Any], name: str) -> float | None:
 def _values(schema: Any, max_depth: int) -> Iterator[tuple[str, Any, int]]:
     """Yield every value within ``schema`` with the name it has, or that of its list. No recursion.
 
-    And how often a converter reads it: once for each of the types that a schema around it lists.
+    The third item is how often a converter reads it: once for each type that an enclosing schema
+    lists.
     """
     level = [("", schema, 1)]
     for _ in range(max_depth + 1):
@@ -133,9 +134,10 @@ def _values(schema: Any, max_depth: int) -> Iterator[tuple[str, Any, int]]:
 
 
 def _ways(types: list[Any], schema: dict[str, Any]) -> int:
-    """For how many of its ``types`` a converter reads what is below ``schema`` (b10434, b11549).
+    """Return for how many of its ``types`` a converter reads what is below ``schema`` (b10434,
+    b11549).
 
-    It copies the schema for each of them; ``allOf`` it reads for texts as well.
+    The converter copies the schema for each type, and reads ``allOf`` for texts as well.
     """
     if len(types) > _TYPES or any(kind.__class__ in (dict, list) for kind in types):
         raise Excess("a list of types in it has too many", _TYPES, "schema_properties")

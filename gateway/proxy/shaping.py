@@ -90,7 +90,7 @@ class Rules:
         object.__setattr__(self, "_several", self.streams and self.format is not ANTHROPIC)
 
     def ask_to_tell(self, body: JsonObject, *, here: bool) -> Asked | None:
-        """See :func:`gateway.proxy.asking.ask_to_tell`; ``None``: nothing is to be seen to."""
+        """See :func:`gateway.proxy.asking.ask_to_tell`; ``None`` if there is nothing to do."""
         if self._always or (self._several and ("n" in body or "n_cmpl" in body)):
             return ask_to_tell(body, self.target, here=here)
         return None
@@ -110,7 +110,7 @@ def read(
     """Return the body in ``raw``, what ``check`` found in it, and whether it isn't ``raw`` any
     more.
 
-    And what is left to be checked where that may take a while: see
+    The last item is the checks left that may take a while: see
     :meth:`gateway.proxy.bounds.Bounds.check`. ``queried``: the model that the request's query
     names. Raises :class:`gateway.proxy.body.NotJson`, and :class:`gateway.errors.BadRequest` for
     what is no body of this format.

@@ -108,7 +108,7 @@ class Sink:
         return self._events + (self._forwarder.chunks if self._forwarder is not None else 0)
 
     def flush(self) -> None:
-        """See to it that the tail has the last pieces."""
+        """Pass the last pieces on to the tail."""
         if self._forwarder is not None:
             self._forwarder.flush()
 
@@ -130,7 +130,7 @@ class Sink:
             raise self.error
 
     def news(self) -> asyncio.Future[None]:
-        """To wait for something to do, for the task that relays."""
+        """Return a future that is done when the relaying task has something to do."""
         self._news = future = asyncio.get_running_loop().create_future()
         return future
 
@@ -158,10 +158,10 @@ class Sink:
         self._tell()
 
     def done(self) -> None:
-        """Nothing comes any more: what it holds goes now.
+        """Release everything it holds: nothing more comes.
 
-        A method, or a closure, that points back at it would keep it, and the whole answer, until
-        the collector looks for cycles: thousands of requests later.
+        A method, or a closure, that points back at the sink would keep it and the whole answer
+        alive until the collector looks for cycles, thousands of requests later.
         """
         del self._take
         if self._forwarder is not None:
@@ -176,7 +176,7 @@ class Sink:
         mender: Mender | None,
         names: Names | None = None,
     ) -> None:
-        """From now on write to the client, beginning with what came so far.
+        """Write to the client from now on, beginning with what has come so far.
 
         ``tail`` and ``mender``: of a stream of events.
         """

@@ -82,7 +82,7 @@ class Tail:
         return text[max(ends, default=0) :]
 
     def usage(self) -> Usage | None:
-        """Usage out of what was fed, or ``None`` where the stream told none."""
+        """Return the usage from what was fed, or ``None`` if the stream told none."""
         return self._usage_at_end()
 
     def _usage_at_end(self) -> Usage | None:
@@ -147,7 +147,7 @@ class AnthropicTail(Tail):
 
 
 def usage_of(answer: Any, each: int = 1) -> Usage | None:
-    """Usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``.
+    """Return the usage of a parsed answer or stream event: OpenAI's ``usage``, else ``timings``.
 
     Also Anthropic's, that of OpenAI's Responses, whose last event holds the whole response, and the
     counters in llama.cpp's own events. Of several answers, ``each`` so many to one prompt, it is
@@ -214,10 +214,10 @@ def add_up(usages: Iterable[Usage | None], each: int = 1) -> Usage | None:
 
 
 def _of_others(choices: list[Any], completion: int) -> int:
-    """Tokens of all ``choices`` but the first, which has ``completion``.
+    """Return the tokens of all ``choices`` but the first, which has ``completion``.
 
-    Where each token is told of (``logprobs``) they are counted, but for those of a stop sequence,
-    which isn't among them; elsewhere guessed by their size.
+    If each token is listed (``logprobs``), they are counted, except those of a stop sequence, which
+    aren't listed; otherwise they are estimated by their size.
     """
     told = [_tokens(choice) for choice in choices]
     if told[0] and all(told):

@@ -35,7 +35,7 @@ def suit(format: MessageFormat, body: JsonObject, found: int, lacks: Mapping[str
 def _leave_tools(body: JsonObject) -> bool:
     """Leave out the tools of a body that wants none of them called; whether it does.
 
-    That such a model is given none is then what is asked for; llama-server refuses to be told so.
+    Leaving them out is what the client asks for, but llama-server refuses the field that says so.
     """
     choice = body.get("tool_choice")
     if isinstance(choice, dict):  # Anthropic's

@@ -173,14 +173,14 @@ class _Writer:
         self._contents = [message.get("content")]
 
     def _complete(self) -> None:
-        """Nothing more is added to the last message."""
+        """Complete the last message."""
         if len(self._contents) > 1:
             self._out[-1] = {**self._out[-1], "content": self._joined(self._contents)}
 
     def _joined(self, contents: list[Any]) -> Any:
-        """Return one behind the other, with blank lines between texts.
+        """Return the contents one after the other, with blank lines between texts.
 
-        What comes of some of them is the beginning of what comes of more.
+        The result for the first contents is always the beginning of the result for more.
         """
         contents = [content for content in contents if content]
         texts = list(itertools.takewhile(lambda content: isinstance(content, str), contents))

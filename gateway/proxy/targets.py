@@ -30,7 +30,8 @@ def check_sent_on(query: str) -> None:
 def check_names(query: str) -> None:
     """Raise :class:`BadRequest` for a raw query that gives a name twice.
 
-    One reader takes the first, another the last. A list, as PHP has it, is no such name: ``a[]=``.
+    One parser takes the first value, another the last. A list as in PHP (``a[]=``) may repeat its
+    name.
     """
     if "&" not in query:
         return

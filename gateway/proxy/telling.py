@@ -161,7 +161,7 @@ class ToldAnswers:
         self._running: dict[Any, Usage] = {}  # by the answer's index, of those that tell early
 
     def take(self, event: dict[str, Any]) -> None:
-        """What an event of llama-server's tells."""
+        """Take over the numbers of an event of llama-server."""
         index, choices = event.get("index"), event.get("choices")
         if isinstance(choices, list):
             last = not choices  # the numbers of one that has ended, in an event of their own
@@ -189,7 +189,7 @@ class ToldAnswers:
         )
 
     def usage(self) -> Usage | None:
-        """That of all that have told so far."""
+        """Return the usage of all answers that have told it so far."""
         return add_up([*self._ended, *self._running.values()], self._each)
 
 
@@ -235,8 +235,8 @@ class TellingInJson:
         return b"" if self._without is None else self._without.rest()
 
     def usage(self) -> Usage | None:
-        """Return that of all answers; of ``choices`` the first one tells, and their tokens are
-        counted.
+        """Return the usage of all answers; with ``choices``, only the first one tells it, and
+        tokens are counted.
         """
         usage = add_up(self._told, self._answers)
         if usage is None or usage.completion_tokens >= self._tokens:

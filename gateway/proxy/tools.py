@@ -17,7 +17,8 @@ _FUNCTION = "function"
 
 
 def settle_chat(body: JsonObject) -> bool:
-    """Of a chat: ``tools``, and ``tool_calls`` in the history. Whether anything was filled in.
+    """Complete ``tools`` of a chat, and ``tool_calls`` in its history. Returns whether anything was
+    filled in.
 
     Raises :class:`BadRequest`, which names the place.
     """

@@ -51,7 +51,9 @@ async def prompt_of(scheduler: Scheduler, sent: Call) -> int | None:
 
 
 def _here(scheduler: Scheduler, sent: Call) -> Backend | None:
-    """Servers elsewhere are not asked: they may have no such route, and some are paid for each."""
+    """Return the backend if it is local and awake. Remote servers aren't asked: they may lack the
+    route, and some charge for requests.
+    """
     backend = scheduler.backend(sent.model)
     return None if backend is None or not backend.spec.ours or backend.sleeping else backend
 

@@ -66,7 +66,7 @@ def _effort(kind: str, effort: str) -> JsonObject:
 
 
 def _budget(kind: str, tokens: int) -> JsonObject:
-    """For how many tokens it may think."""
+    """Return the fields that limit reasoning to so many tokens."""
     if kind == "anthropic":
         enabled = {"type": "enabled", "budget_tokens": tokens}
         return {"thinking": enabled if tokens else {"type": "disabled"}}

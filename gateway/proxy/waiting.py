@@ -16,7 +16,9 @@ _WORDS = {State.STARTING: b"starting", State.BACKOFF: b"restarting"}
 
 
 async def lease(scheduler: Scheduler, model: str, outcome: Outcome) -> Lease:
-    """As :meth:`Scheduler.lease`; ``outcome`` is told what the time went by with."""
+    """Do the same as :meth:`Scheduler.lease`, and note in ``outcome`` what the time was spent
+    on.
+    """
     since = time.monotonic()
     try:
         return await scheduler.lease(model)

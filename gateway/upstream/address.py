@@ -57,9 +57,9 @@ async def connect(address: UnixAddress | TcpAddress, protocol: asyncio.BaseProto
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    """Have the system notice, within a minute, that the machine at the other end is gone.
+    """Let the system notice, within a minute, that the machine at the other end is gone.
 
-    It may vanish in the middle of an answer, and nothing else would ever tell.
+    It may vanish in the middle of an answer, and nothing else would ever show that.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):

@@ -165,9 +165,9 @@ class Connection(asyncio.Protocol):
     def _read_the_rest(self) -> None:
         """Take what the backend had sent before a write to it failed.
 
-        One that refuses an upload answers 413 and closes. If our next write comes before we have
-        read that, the loop gives the connection up and the answer with it; the socket, though,
-        is open until ``connection_lost`` returns.
+        A backend that refuses an upload answers 413 and closes. If we write before we have read
+        that, the loop gives up the connection, and the answer with it. But the socket is open until
+        ``connection_lost`` returns.
         """
         sock = self._transport.get_extra_info("socket")
         if sock is None or self._transport.get_extra_info("sslcontext") is not None:
@@ -194,7 +194,7 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
     __slots__ = ()
 
     def pass_chunks(self, forwarder: ChunkForwarder) -> None:
-        """Not here: what is read is no ``bytes``, and gone with the next read."""
+        """Do nothing: here, what is read is not ``bytes``, and is gone with the next read."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._pool.read_buffer
@@ -204,5 +204,5 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
 
 
 def connection_class(loop: asyncio.AbstractEventLoop) -> type[Connection]:
-    """The kind of connection that is cheapest on ``loop``."""
+    """Return the kind of connection that is cheapest on ``loop``."""
     return BufferedConnection if isinstance(loop, asyncio.BaseEventLoop) else Connection

@@ -81,7 +81,7 @@ class Exchange:
             self._connection.resume()
 
     def pass_chunks(self, forwarder: ChunkForwarder) -> None:
-        """From now on chunks of a chunked answer may go to ``forwarder`` as they came.
+        """Let chunks of a chunked answer go to ``forwarder`` as they came, from now on.
 
         Each is one whole chunk: size (RFC 9112, 7.1; at most three hexadecimal digits), data and
         line ends. What comes in other pieces goes to the sink's ``on_body`` as before, in order.

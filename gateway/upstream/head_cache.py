@@ -58,7 +58,7 @@ class HeadCache:
         return (cached, length, end) if cached is not None else None
 
     def remember(self, data: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
-        """Know the head at the beginning of ``data`` again, which says ``head`` to the parser."""
+        """Remember the head at the beginning of ``data``, which the parser read as ``head``."""
         found = _split(data)
         if found is None or found[1] != head.length or data[9:12] != b"%d" % head.status:
             return

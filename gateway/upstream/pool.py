@@ -123,7 +123,7 @@ class UpstreamPool:
     ) -> Fetched:
         """Return a whole small answer, for /health, /slots and /props.
 
-        It doesn't wait for a place: a busy backend must still be able to say that it lives.
+        It doesn't wait for a place: a busy backend must still be able to show that it is alive.
         ``timeout`` is for all of it. Raises UpstreamError.
         """
         sink = Collector(self.loop.create_future(), max_body, self.name)
@@ -189,7 +189,9 @@ class UpstreamPool:
             raise
 
     def give_back(self, connection: Connection | None) -> None:
-        """One exchange has ended; ``connection``: reusable."""
+        """Take back the place of an exchange that has ended, and its ``connection``, if
+        reusable.
+        """
         self._busy -= 1
         if connection is not None:
             if self._closed or self._busy + len(self._idle) >= self._max:
@@ -257,7 +259,7 @@ class UpstreamPool:
     def wake_at(self, when: float) -> None:
         """Look at deadlines at loop time ``when``, or before.
 
-        One timer serves all: a timer per request would cost more than the request's parsing.
+        One timer serves all: a timer per request would cost more than parsing the request.
         """
         if self._timer is not None:
             if self._timer_at <= when:

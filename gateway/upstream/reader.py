@@ -50,7 +50,7 @@ R = TypeVar("R", bound=Receiver)
 
 
 def _ignore(data: bytes) -> None:
-    """Takes the place of ``on_body`` when nobody wants the rest."""
+    """Take the place of ``on_body`` when nobody wants the rest."""
 
 
 class AnswerReader(Generic[R]):
@@ -134,7 +134,7 @@ class AnswerReader(Generic[R]):
         self._chunk_forwarder = self._forwarder = None
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """Release the parser: nothing more comes."""
         self._parser = self._parse = self._unasked = None  # type: ignore[assignment]  # they point back
 
     def pass_chunks(self, forwarder: ChunkForwarder) -> None:

@@ -87,8 +87,8 @@ class Files:
     def page(self) -> File | None:
         """Return the page itself; ``None`` if it was never built.
 
-        It is looked at again each time, as the gateway may have been upgraded while it runs. While
-        it is being built there is none for a moment; then the previous one is returned.
+        The folder is checked each time, as the gateway may have been upgraded while it runs. While
+        the page is being built, the previous one is returned.
         """
         with self._lock:
             return self._page()

@@ -47,7 +47,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _of_keys() -> dict[str, Schema]:
-    """A key as it is shown, and a new one, whose text is shown once."""
+    """Return the schemas of a key as it is shown, and of a new one, whose text is shown once."""
     key = answer_schema()
     text = {"type": "string", "description": "here and never again"}
     new = {
