@@ -13,33 +13,33 @@ from gateway.sdnotify import Notifier
 _EVERY: Final = 10.0
 
 
-class Leases(Protocol):
-    """The scheduler, as far as it is told of."""
+class LoadedModels(Protocol):
+    """The scheduler, as far as the line shows it."""
 
     @property
     def in_flight(self) -> int: ...
     def loaded(self) -> list[str]: ...
 
 
-class Tokens(Protocol):
-    """The accounting, as far as it is told of."""
+class CountedTokens(Protocol):
+    """The accounting, as far as the line shows it."""
 
     @property
     def tokens(self) -> tuple[int, int]: ...
 
 
-class Told(Protocol):
-    """The gateway, as far as it is told of."""
+class ShownGateway(Protocol):
+    """The gateway, as far as the line shows it."""
 
     @property
     def urls(self) -> Sequence[str]: ...
     @property
-    def scheduler(self) -> Leases: ...
+    def scheduler(self) -> LoadedModels: ...
     @property
-    def accounting(self) -> Tokens: ...
+    def accounting(self) -> CountedTokens: ...
 
 
-async def keep_told(notifier: Notifier, gateway: Told, every: float = _EVERY) -> None:
+async def keep_told(notifier: Notifier, gateway: ShownGateway, every: float = _EVERY) -> None:
     """Tell the service manager what ``gateway`` does, until cancelled; at once if there is none."""
     if not notifier.enabled:
         return

@@ -55,7 +55,7 @@ class LegacyFile:
     warnings: tuple[str, ...]
 
 
-class _KeyRefused(Exception):
+class _EntryRefused(Exception):
     """The reason why a file or an entry is refused. It holds no text of a key."""
 
 
@@ -73,7 +73,7 @@ def parse_legacy(data: bytes, file: str) -> LegacyFile:
     """Return the keys in ``data``. Raises :class:`InvalidFiles`, which names each bad entry."""
     try:
         entries = _object_in(data)
-    except _KeyRefused as error:
+    except _EntryRefused as error:
         raise InvalidFiles([Problem(file, "", None, str(error))]) from None
     problems: list[Problem] = []
     keys: list[LegacyKey] = []
@@ -83,7 +83,7 @@ def parse_legacy(data: bytes, file: str) -> LegacyFile:
         label = f"entry {number}"
         try:
             found = _read(label, f"imported {number}", key, entry)
-        except _KeyRefused as error:
+        except _EntryRefused as error:
             problems.append(Problem(file, label, None, str(error)))
             continue
         if is_placeholder(key):
@@ -104,39 +104,39 @@ def _object_in(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8-sig")  # Windows editors leave a byte order mark
         if nests_deeper(data):
-            raise _KeyRefused(f"is nested too deeply: at most {MAX_DEPTH} levels are taken")
+            raise _EntryRefused(f"is nested too deeply: at most {MAX_DEPTH} levels are taken")
         found = json.loads(text, object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as error:
-        raise _KeyRefused(json_problem(text, error, secret=True)) from None
+        raise _EntryRefused(json_problem(text, error, secret=True)) from None
     except UnicodeDecodeError:
-        raise _KeyRefused("is not text in UTF-8") from None
+        raise _EntryRefused("is not text in UTF-8") from None
     except ValueError:  # CPython reads no integer of over 4300 digits
-        raise _KeyRefused("holds a number that is too long") from None
+        raise _EntryRefused("holds a number that is too long") from None
     if not isinstance(found, dict):
-        raise _KeyRefused(_FILE)
+        raise _EntryRefused(_FILE)
     return found
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _KeyRefused("one object holds the same name twice")
+        raise _EntryRefused("one object holds the same name twice")
     return found
 
 
 def _read(label: str, fallback: str, key: str, entry: Any) -> LegacyKey:
     """Return one entry; ``fallback``: the name of a key that has none to be shown."""
     if not isinstance(entry, dict):
-        raise _KeyRefused(f"what stands behind a key must be an object: {_ENTRY}")
+        raise _EntryRefused(f"what stands behind a key must be an object: {_ENTRY}")
     if unknown := [name for name in entry if name not in _FIELDS]:
-        raise _KeyRefused(
+        raise _EntryRefused(
             f"holds something else than {', '.join(_FIELDS)}{_meant(unknown)}. The key stands "
             f'outside: "KEY": {_ENTRY}'
         )
     if not key or len(key) > MAX_KEY_CHARS:
-        raise _KeyRefused(f"the key must have 1 to {MAX_KEY_CHARS} characters")
+        raise _EntryRefused(f"the key must have 1 to {MAX_KEY_CHARS} characters")
     if key != key.strip() or not key.isprintable():
-        raise _KeyRefused("the key has spaces around it, or unprintable characters")
+        raise _EntryRefused("the key has spaces around it, or unprintable characters")
     name = _text(entry, "name", 100)
     if not name or key in name:
         name = fallback
@@ -161,7 +161,7 @@ def _text(entry: Mapping[str, Any], field: str, longest: int) -> str:
     """Return a text on one line, without what would upset a terminal; ``""`` if there is none."""
     value = entry.get(field)
     if value is not None and not isinstance(value, str):
-        raise _KeyRefused(f"its {field} must be text, or null")
+        raise _EntryRefused(f"its {field} must be text, or null")
     shown = "".join(char if char.isprintable() else " " for char in value or "")
     return " ".join(shown.split())[:longest]
 
@@ -177,4 +177,4 @@ def _time(entry: Mapping[str, Any], field: str) -> datetime | None:
             return time.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise _KeyRefused(f"its {field} must be a time like 2024-03-05T10:00:00.000Z, or null")
+    raise _EntryRefused(f"its {field} must be a time like 2024-03-05T10:00:00.000Z, or null")
