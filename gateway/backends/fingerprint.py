@@ -4,6 +4,7 @@ way.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
@@ -21,8 +22,6 @@ _WITHOUT_EFFECT: Final = frozenset(
 )
 #: Bytes that are read at the beginning and at the end of a file.
 _READ: Final = 64 * 1024
-#: Characters of a path, at most (Linux, PATH_MAX): longer texts are none.
-_LONGEST: Final = 4096
 _VARIABLES: Final = ("LLAMA_", "GGML_")
 
 
@@ -42,7 +41,8 @@ def fingerprint(command: Command, files: Iterable[Path]) -> str:
     for name in sorted(command.env):
         if name.startswith(_VARIABLES):
             found.update(f"\1{name}={command.env[name]}".encode("utf-8", "surrogateescape"))
-    named = _named([*command.argv, *command.env.values()])
+    ours = [value for name, value in command.env.items() if name.startswith(_VARIABLES)]
+    named = _named([*command.argv, *ours])
     for file in sorted({*files, *named, *_libraries(command)}):
         if file.is_file():
             found.update(_identity(file))
@@ -61,8 +61,9 @@ def _named(texts: Iterable[str]) -> Iterator[Path]:
     for text in texts:
         for part in text.split(","):
             for name in (part, part.rpartition(":")[0], part.partition("=")[2]):
-                if name and len(name) < _LONGEST and (file := Path.cwd() / name).is_file():
-                    yield file
+                with contextlib.suppress(OSError):  # a text that is longer than any name
+                    if name and (file := Path.cwd() / name).is_file():
+                        yield file
 
 
 def _libraries(command: Command) -> list[Path]:

@@ -87,7 +87,7 @@ def test_adapter_that_was_replaced_makes_one(
 
 
 def test_texts_that_are_no_path_are_no_file(tmp_path: Path) -> None:
-    assert of(tmp_path, "--chat-template", "x\0y" * 3000, "--x", "\0")
+    assert of(tmp_path, "--chat-template", "x" * 300, "--json-schema", "y/" * 3000, "--x", "\0")
 
 
 def test_upgrade_makes_one_though_the_program_is_as_it_was(tmp_path: Path) -> None:
