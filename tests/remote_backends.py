@@ -15,13 +15,13 @@ from gateway.errors import GatewayError
 from gateway.models.catalog import parse_catalog
 from gateway.models.remote_model import RemoteModel
 from gateway.upstream import Fetched, ResponseHead, UpstreamError, UpstreamRequest
-from tests.elsewhere import Elsewhere
+from tests.remote_server import RemoteServer
 from tests.scripted import Box
 
 CHAT = "/v1/chat/completions"
 
 
-def spec_of(*servers: Elsewhere | str, name: str = "m", **entry: Any) -> RemoteModel:
+def spec_of(*servers: RemoteServer | str, name: str = "m", **entry: Any) -> RemoteModel:
     urls = [server if isinstance(server, str) else server.url for server in servers]
     text = json.dumps({name: {"url": urls, "modelName": "there", **entry}})
     spec = parse_catalog(text).models[name]

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from gateway.proxy.routes import TABLE, ModelIn
-from tests.elsewhere import Elsewhere
 from tests.harness import FAKE, MakeGateway, Running, fake_model
+from tests.remote_server import RemoteServer
 
 JSON, EVENTS = "application/json", "text/event-stream"
 #: What is no JSON, or of a shape that nobody expects, and fields of the wrong type.
@@ -79,7 +79,7 @@ async def running(
         def get(self, path: str, default: Any = None) -> Any:
             return (200, {"data": []}) if path == "/v1/models" else self.answer
 
-    async with Elsewhere() as server:
+    async with RemoteServer() as server:
         odd = Odd()
         server.answers = odd
 

@@ -17,9 +17,9 @@ import openai
 import pytest
 
 from gateway.backends.command import bundled_program
-from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere
 from tests.harness import MakeGateway, Running, tied
 from tests.parrot_model import ANSWER
+from tests.remote_server import STREAM_HEAD, Asked, RemoteServer
 from tests.scripted import until
 
 THERE = '/srv/models/A "b"/\u00e4.gguf'
@@ -42,13 +42,13 @@ WHOLE: dict[str, Any] = {
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Elsewhere]:
-    async with Elsewhere() as server:
+async def server() -> AsyncIterator[RemoteServer]:
+    async with RemoteServer() as server:
         yield server
 
 
 @pytest.fixture
-async def running(make_gateway: MakeGateway, server: Elsewhere) -> AsyncIterator[Running]:
+async def running(make_gateway: MakeGateway, server: RemoteServer) -> AsyncIterator[Running]:
     models = {"m": {"url": server.url, "aliases": "alias", "personalities": {"p": "Arr."}}}
     async with make_gateway(models) as running:
         yield running
@@ -56,7 +56,7 @@ async def running(make_gateway: MakeGateway, server: Elsewhere) -> AsyncIterator
 
 @pytest.mark.parametrize("name", ["m", "alias", "m:p"])
 async def test_complete_answer_names_the_model_as_here(
-    running: Running, server: Elsewhere, name: str, subtests: pytest.Subtests
+    running: Running, server: RemoteServer, name: str, subtests: pytest.Subtests
 ) -> None:
     server.answers["/apply-template"] = (200, {"prompt": "x"})
     for path, said in WHOLE.items():
@@ -70,7 +70,7 @@ async def test_complete_answer_names_the_model_as_here(
 
 
 async def test_what_is_packed_unasked_stays_as_it_is(
-    running: Running, server: Elsewhere, subtests: pytest.Subtests
+    running: Running, server: RemoteServer, subtests: pytest.Subtests
 ) -> None:
     said = {"tokens": [1], "input_tokens": 1, "model": THERE}
     packed = gzip.compress(json.dumps(said).encode(), 0)  # in which the name can be read
@@ -81,7 +81,7 @@ async def test_what_is_packed_unasked_stays_as_it_is(
             assert await running.json("POST", path, json=body) == (200, said)
 
 
-async def test_long_answer_names_the_model_as_here(running: Running, server: Elsewhere) -> None:
+async def test_long_answer_names_the_model_as_here(running: Running, server: RemoteServer) -> None:
     """Those that aren't kept, but go on as they come."""
     vectors = [{"embedding": [random.random() for _ in range(100)]} for _ in range(300)]
     for path, part in (("/v1/embeddings", vectors), ("/v1/messages", [INSIDE] * 10_000)):
@@ -137,7 +137,9 @@ def sending(pieces: list[bytes]) -> Any:
 
 
 @pytest.mark.parametrize("way", ["whole", "cut", "crlf", "without an end"])
-async def test_the_name_in_streams_is_ours(running: Running, server: Elsewhere, way: str) -> None:
+async def test_the_name_in_streams_is_ours(
+    running: Running, server: RemoteServer, way: str
+) -> None:
     count = 200
     server.answers["/v1/chat/completions"] = sending(cut(chat_events(count), way))
     body = {"model": "m", "messages": [USER], "stream": True}
@@ -156,7 +158,7 @@ async def test_the_name_in_streams_is_ours(running: Running, server: Elsewhere, 
 
 @pytest.mark.parametrize("at", [30, 300, 5000, 5131])
 async def test_broken_stream_ends_with_a_whole_event(
-    running: Running, server: Elsewhere, at: int
+    running: Running, server: RemoteServer, at: int
 ) -> None:
     """What is kept back of a line is nothing that the last event could go on with."""
     sent = b"".join(chat_events(50))[:at]
@@ -183,7 +185,7 @@ async def test_broken_stream_ends_with_a_whole_event(
 
 
 async def test_streamed_responses_name_the_model_as_here(
-    running: Running, server: Elsewhere
+    running: Running, server: RemoteServer
 ) -> None:
     response = {"id": "resp_1", "model": THERE, "metadata": INSIDE, "output": []}
     events: list[dict[str, Any]] = [
@@ -204,7 +206,7 @@ async def test_streamed_responses_name_the_model_as_here(
 
 
 async def test_answer_below_upstream_keeps_its_own_name(
-    running: Running, server: Elsewhere
+    running: Running, server: RemoteServer
 ) -> None:
     """/upstream is the server's own answer; one that is packed isn't read."""
     said = (200, {"model": THERE})

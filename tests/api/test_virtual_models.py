@@ -11,9 +11,9 @@ import pytest
 
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.workers import SMALL
-from tests.elsewhere import Elsewhere
 from tests.harness import FAKE, MakeGateway, Running, fake_model
 from tests.parrot_model import ANSWER, CITY, TOOL
+from tests.remote_server import RemoteServer
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
 USER = {"role": "user", "content": "hi"}
@@ -190,7 +190,7 @@ async def test_lists_say_what_meta_says(
 
 
 async def test_personality_shapes_requests_to_a_model_elsewhere(make_gateway: MakeGateway) -> None:
-    async with Elsewhere() as there:
+    async with RemoteServer() as there:
         entry = {"url": there.url, "modelName": "there", "personalities": PERSONALITIES}
         async with make_gateway({"m": entry}) as running:
             for name in ("coder", "thinker"):

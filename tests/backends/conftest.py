@@ -22,9 +22,9 @@ from gateway.backends.scheduler import Scheduler
 from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
 from tests.backends.machines import NVML, tree
-from tests.elsewhere import Elsewhere
 from tests.local_backends import WatchedLocal
 from tests.remote_backends import WatchedRemote, spec_of
+from tests.remote_server import RemoteServer
 from tests.scripted import Box, catalog_of, gone
 
 #: What starts processes is tried on both loops; the rest runs on the one the gateway prefers.
@@ -130,7 +130,7 @@ async def make_remote(box: Box) -> AsyncIterator[MakeRemote]:
     """Backends that end with the test."""
     made: list[WatchedRemote] = []
 
-    def make(*servers: Elsewhere | str, environ: Any = None, **entry: Any) -> WatchedRemote:
+    def make(*servers: RemoteServer | str, environ: Any = None, **entry: Any) -> WatchedRemote:
         options = {} if environ is None else {"environ": environ}
         made.append(WatchedRemote(spec_of(*servers, **entry), box, **options))
         return made[-1]
@@ -142,9 +142,9 @@ async def make_remote(box: Box) -> AsyncIterator[MakeRemote]:
 
 
 @pytest.fixture
-async def servers() -> AsyncIterator[list[Elsewhere]]:
+async def servers() -> AsyncIterator[list[RemoteServer]]:
     """Two of them."""
-    async with Elsewhere() as one, Elsewhere() as two:
+    async with RemoteServer() as one, RemoteServer() as two:
         yield [one, two]
 
 

@@ -10,9 +10,9 @@ import pytest
 from gateway.backends.affinity import Affinity
 from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeRemote
-from tests.elsewhere import Elsewhere, hold
 from tests.harness import MakeGateway
 from tests.remote_backends import CHAT, Sink, WatchedRemote
+from tests.remote_server import RemoteServer, hold
 
 
 @dataclass(eq=False)
@@ -105,7 +105,7 @@ async def ready(backend: WatchedRemote) -> WatchedRemote:
 
 
 async def test_conversations_stay_with_their_servers(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     backend = await ready(make_remote(*servers))
     where: dict[str, int] = {}
@@ -123,7 +123,7 @@ async def test_conversations_stay_with_their_servers(
 
 
 async def test_conversation_moves_when_its_server_goes_and_stays_there(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     backend = await ready(make_remote(*servers))
     await (await send(backend, "ab")).done
@@ -141,7 +141,7 @@ async def test_conversation_moves_when_its_server_goes_and_stays_there(
 
 
 async def test_conversation_leaves_a_server_that_has_too_much_to_do(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     for server in servers:
         server.answers[CHAT] = hold
@@ -155,7 +155,7 @@ async def test_conversation_leaves_a_server_that_has_too_much_to_do(
 
 
 async def test_requests_without_a_cache_here_stick_to_servers_elsewhere(
-    make_gateway: MakeGateway, servers: list[Elsewhere]
+    make_gateway: MakeGateway, servers: list[RemoteServer]
 ) -> None:
     entry = {"url": [server.url for server in servers]}
     async with make_gateway({"m": entry}) as running:

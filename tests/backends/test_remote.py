@@ -17,14 +17,14 @@ from gateway.tasks import spawn
 from gateway.tls.selfsigned import self_signed
 from gateway.upstream import UpstreamError
 from tests.backends.conftest import MakeRemote
-from tests.elsewhere import Elsewhere, hang_up, hold
 from tests.remote_backends import failure
+from tests.remote_server import RemoteServer, hang_up, hold
 
 # --- to load is to look --------------------------------------------------------------------
 
 
 async def test_loading_looks_and_unloading_lets_go(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     backend = make_remote(servers[0])
     assert (backend.state, backend.resident, backend.pid) == (State.STOPPED, False, None)
@@ -53,7 +53,7 @@ async def test_loading_looks_and_unloading_lets_go(
     ],
 )
 async def test_useless_server_fails_the_load_with_the_reason(
-    make_remote: MakeRemote, servers: list[Elsewhere], path: str, answer: Any, says: str
+    make_remote: MakeRemote, servers: list[RemoteServer], path: str, answer: Any, says: str
 ) -> None:
     servers[0].answers[path] = answer
     backend = make_remote(servers[0])
@@ -66,7 +66,7 @@ async def test_useless_server_fails_the_load_with_the_reason(
 
 
 async def test_plain_text_to_a_port_for_tls_is_told(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     """As nginx and Go answer: 400 to whatever it is, which no client could do anything about."""
     server = servers[0]
@@ -83,7 +83,7 @@ async def test_plain_text_to_a_port_for_tls_is_told(
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 429])
 async def test_a_server_without_a_list_of_models_can_be_used(
-    make_remote: MakeRemote, servers: list[Elsewhere], status: int
+    make_remote: MakeRemote, servers: list[RemoteServer], status: int
 ) -> None:
     servers[0].answers["/v1/models"] = (status, {})
     backend = make_remote(servers[0])
@@ -108,7 +108,7 @@ async def test_unknown_host_name_fails_the_load(make_remote: MakeRemote) -> None
     assert (error.status, error.message.rpartition(": ")[2]) == (502, "its name is not known")
 
 
-async def test_each_load_tries_anew(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
+async def test_each_load_tries_anew(make_remote: MakeRemote, servers: list[RemoteServer]) -> None:
     await servers[0].stop()
     backend = make_remote(servers[0])
     await failure(backend)
@@ -118,7 +118,7 @@ async def test_each_load_tries_anew(make_remote: MakeRemote, servers: list[Elsew
 
 
 async def test_stop_during_a_look_ends_the_load(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     servers[0].answers["/v1/models"] = hold
     backend = make_remote(servers[0])
@@ -137,7 +137,7 @@ async def test_stop_during_a_look_ends_the_load(
 @pytest.mark.parametrize("kind", ["itself", "env", "file"])
 async def test_the_key_goes_along(
     make_remote: MakeRemote,
-    servers: list[Elsewhere],
+    servers: list[RemoteServer],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -158,7 +158,7 @@ async def test_the_key_goes_along(
 
 
 async def test_a_key_that_is_refused_is_not_the_clients_fault(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     servers[0].answers["/v1/models"] = (401, {"error": {"message": "wrong key sk-1"}})
     error = await failure(make_remote(servers[0], key="sk-1"))
@@ -166,7 +166,7 @@ async def test_a_key_that_is_refused_is_not_the_clients_fault(
 
 
 async def test_missing_key_fails_the_load_without_a_request(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     backend = make_remote(servers[0], key="env:NOWHERE", environ={})
     error = await failure(backend)
@@ -196,7 +196,7 @@ async def test_https_works_with_a_ca_of_ones_own(
     make_remote: MakeRemote, certificates: Callable[..., tuple[ssl.SSLContext, Path]]
 ) -> None:
     context, authority = certificates("127.0.0.1")
-    async with Elsewhere(context) as server:
+    async with RemoteServer(context) as server:
         backend = make_remote(server, caFile=str(authority), key="sk-1")
         await backend.ensure_ready()
         assert (await backend.ask()).status == 200
@@ -207,7 +207,7 @@ async def test_https_is_verified(
     make_remote: MakeRemote, certificates: Callable[..., tuple[ssl.SSLContext, Path]]
 ) -> None:
     context, authority = certificates("box.example")
-    async with Elsewhere(context) as server:
+    async with RemoteServer(context) as server:
         error = await failure(make_remote(server, key="sk-1"))
         assert error.status == 502
         assert "its certificate is not trusted: " in error.message
@@ -217,7 +217,7 @@ async def test_https_is_verified(
 
 
 async def test_server_without_tls_fails_the_load(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     error = await failure(make_remote(servers[0].url.replace("http://", "https://")))
     assert "TLS failed: " in error.message

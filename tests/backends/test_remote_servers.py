@@ -23,15 +23,15 @@ from gateway.upstream import (
     may_retry,
 )
 from tests.backends.conftest import MakeRemote
-from tests.elsewhere import CLOSING, Elsewhere, hang_up, hold
 from tests.remote_backends import CHAT, Sink, failure, spec_of
+from tests.remote_server import CLOSING, RemoteServer, hang_up, hold
 from tests.scripted import Box, catalog_of, until
 
 # --- several servers -----------------------------------------------------------------------
 
 
 async def test_the_server_with_the_fewest_requests_gets_the_next(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     one, two = servers
     for server in servers:
@@ -59,7 +59,9 @@ async def test_the_server_with_the_fewest_requests_gets_the_next(
     assert busy in servers
 
 
-async def test_idle_servers_take_turns(make_remote: MakeRemote, servers: list[Elsewhere]) -> None:
+async def test_idle_servers_take_turns(
+    make_remote: MakeRemote, servers: list[RemoteServer]
+) -> None:
     backend = make_remote(*servers)
     await backend.ensure_ready()
     await backend.until(lambda: backend.up() == [True, True])
@@ -69,7 +71,7 @@ async def test_idle_servers_take_turns(make_remote: MakeRemote, servers: list[El
 
 
 async def test_one_of_two_is_enough_and_the_other_is_tried_again(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     one, two = servers
     await two.stop()
@@ -88,7 +90,7 @@ async def test_one_of_two_is_enough_and_the_other_is_tried_again(
 
 
 async def test_a_request_that_could_not_be_sent_goes_to_another(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     one, two = servers
     backend = make_remote(one, two)
@@ -108,7 +110,7 @@ async def test_a_request_that_could_not_be_sent_goes_to_another(
 
 
 async def test_a_request_that_was_sent_is_not_sent_again(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     servers[0].answers.update(CLOSING)
     backend = make_remote(servers[0])
@@ -121,7 +123,7 @@ async def test_a_request_that_was_sent_is_not_sent_again(
 
 
 async def test_while_all_are_down_each_is_tried(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     one, two = servers
     backend = make_remote(one, two)
@@ -150,7 +152,7 @@ async def test_while_all_are_down_each_is_tried(
 
 
 async def test_a_server_that_breaks_down_finishes_what_it_answers(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     server = servers[0]
     finish = asyncio.Event()
@@ -181,7 +183,7 @@ async def test_a_server_that_breaks_down_finishes_what_it_answers(
 
 
 async def test_a_server_that_refuses_the_key_later_gets_no_requests(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     backend = make_remote(servers[0], key="sk-1")
     await backend.ensure_ready()
@@ -193,7 +195,7 @@ async def test_a_server_that_refuses_the_key_later_gets_no_requests(
 
 
 async def test_answer_that_does_not_begin_is_a_504(
-    make_remote: MakeRemote, servers: list[Elsewhere]
+    make_remote: MakeRemote, servers: list[RemoteServer]
 ) -> None:
     servers[0].answers[CHAT] = hold
     backend = make_remote(servers[0], timeout="200ms")
@@ -226,7 +228,7 @@ async def scheduling(box: Box, *specs: Model, **options: Any) -> AsyncIterator[S
     assert not [s for s in scheduler.status() if s.state is not State.STOPPED]
 
 
-async def test_leases_are_counted_and_queued(box: Box, servers: list[Elsewhere]) -> None:
+async def test_leases_are_counted_and_queued(box: Box, servers: list[RemoteServer]) -> None:
     async with scheduling(box, spec_of(servers[0], parallel=2)) as scheduler:
         first, second = await scheduler.lease("m"), await scheduler.lease("m")
         third = spawn(scheduler.lease("m"), name="third")
@@ -240,7 +242,7 @@ async def test_leases_are_counted_and_queued(box: Box, servers: list[Elsewhere])
 
 
 async def test_it_is_loaded_before_the_memory_of_this_machine_is_known(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     async with scheduling(box, spec_of(servers[0]), memory_known=False) as scheduler:
         await scheduler.load("m")
@@ -248,7 +250,7 @@ async def test_it_is_loaded_before_the_memory_of_this_machine_is_known(
 
 
 async def test_it_neither_goes_for_others_nor_makes_them_go(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     local = box.spec("local")
     async with scheduling(box, local, spec_of(servers[0]), limits=SchedulingLimits(1)) as scheduler:
@@ -261,7 +263,7 @@ async def test_it_neither_goes_for_others_nor_makes_them_go(
 
 
 async def test_a_load_that_fails_fails_at_once_and_the_next_request_tries_again(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     await servers[0].stop()
     async with scheduling(box, spec_of(servers[0])) as scheduler:
@@ -273,7 +275,7 @@ async def test_a_load_that_fails_fails_at_once_and_the_next_request_tries_again(
 
 
 async def test_loading_one_that_is_down_looks_and_says_so(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     async with scheduling(box, spec_of(servers[0])) as scheduler:
         await scheduler.load("m")
@@ -290,7 +292,7 @@ async def test_loading_one_that_is_down_looks_and_says_so(
 
 
 async def test_a_model_may_become_remote_and_local_again(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     away, here = spec_of(servers[0]), box.spec("m")
     async with scheduling(box, here) as scheduler:
@@ -312,7 +314,7 @@ async def test_a_model_may_become_remote_and_local_again(
 
 
 async def test_its_key_is_not_inherited_by_processes_of_this_machine(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     environ = {**box.environment().environ, "FIRST_KEY": "one", "NEXT_KEY": "two", "OTHER": "x"}
     here, away = box.spec("here"), spec_of(servers[0], key="env:FIRST_KEY")
@@ -333,7 +335,7 @@ async def test_its_key_is_not_inherited_by_processes_of_this_machine(
 
 
 async def test_a_changed_url_is_taken_over_and_a_gone_entry_lets_go(
-    box: Box, servers: list[Elsewhere]
+    box: Box, servers: list[RemoteServer]
 ) -> None:
     one, two = servers
     async with scheduling(box, spec_of(one)) as scheduler:

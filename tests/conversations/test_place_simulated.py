@@ -1,4 +1,4 @@
-"""Many people on few slots, played through with the decisions alone: what has to be computed."""
+"""Many people on few slots, answer through with the decisions alone: what has to be computed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Person:
 
 
 @dataclass
-class Played:
+class ReadAnswer:
     """Slots as they are, what is saved, and what was computed of what is new. Characters."""
 
     slots: list[SlotView]
@@ -59,7 +59,7 @@ class Played:
 @pytest.mark.parametrize(("people", "slots"), [(10, 2), (3, 4), (10, 4), (5, 1)])
 def test_little_more_is_computed_than_what_is_new(people: int, slots: int, seed: int) -> None:
     chosen = random.Random(seed)
-    played = Played([SlotView(number, NO_CHAIN) for number in range(slots)])
+    answer = ReadAnswer([SlotView(number, NO_CHAIN) for number in range(slots)])
     everybody = [Person(str(number)) for number in range(people)]
     for step in range(400):
         person = chosen.choice(everybody)
@@ -75,5 +75,5 @@ def test_little_more_is_computed_than_what_is_new(people: int, slots: int, seed:
         busy = {n for n in range(slots) if chosen.random() < 0.4}
         if len(busy) == slots:
             busy.pop()
-        played.ask(person.chain(), new + size, 20.0 * step, busy)
-    assert played.computed <= 1.1 * played.new
+        answer.ask(person.chain(), new + size, 20.0 * step, busy)
+    assert answer.computed <= 1.1 * answer.new

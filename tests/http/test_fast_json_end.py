@@ -14,9 +14,9 @@ import pytest
 from gateway.models.local_model import LocalModel
 from gateway.proxy import relay
 from gateway.tasks import cancel_and_wait, spawn
-from tests.elsewhere import Asked, Elsewhere
 from tests.harness import MakeGateway, eventually, fake_model
 from tests.http.fast_json import STREAM, answers_in, narrow, nothing_is_left
+from tests.remote_server import Asked, RemoteServer
 from tests.wire import CHAT, connected, post, small, with_tls
 
 # --- the end -------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ async def test_gateway_that_stops_waits_for_an_answer_made_meanwhile(
         framing = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
         request.writer.write(b"HTTP/1.1 200 OK\r\n" + framing + body)
 
-    async with Elsewhere() as there, contextlib.AsyncExitStack() as stack:
+    async with RemoteServer() as there, contextlib.AsyncExitStack() as stack:
         there.answers["/v1/chat/completions"] = answer
         running = await stack.enter_async_context(make_gateway({"good": {"url": there.url}}))
         with small(running) as taking:

@@ -19,9 +19,9 @@ from gateway.errors import RateLimited
 from gateway.pipeline import metered
 from gateway.proxy.prompt_size import estimate
 from gateway.tasks import cancel_and_wait, spawn
-from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere, event
 from tests.harness import MakeGateway, fake_model
 from tests.http.hanging_up import STORY, hang_up_in, limited, on_its_way, recorded
+from tests.remote_server import STREAM_HEAD, Asked, RemoteServer, event
 from tests.scripted import until
 
 # --- with scripted backends ----------------------------------------------------------------
@@ -169,7 +169,7 @@ async def test_server_elsewhere_is_not_asked_what_it_wrote(make_gateway: MakeGat
         asked.writer.write(STREAM_HEAD + event("a ") + event("b "))
         await gone.wait()
 
-    async with Elsewhere() as server:
+    async with RemoteServer() as server:
         server.answers["/v1/chat/completions"] = story
         async with make_gateway({"m": {"url": server.url}}) as running:
             async with running.request(
@@ -190,7 +190,7 @@ async def test_stream_that_tells_no_usage_is_paid_for(make_gateway: MakeGateway)
         asked.writer.write(STREAM_HEAD + event("a ") + event("b ") + b"e\r\ndata: [DONE]\n\n\r\n")
         asked.writer.write(b"0\r\n\r\n")
 
-    async with Elsewhere() as server:
+    async with RemoteServer() as server:
         server.answers["/v1/chat/completions"] = story
         async with make_gateway({"m": {"url": server.url}}) as running:
             key = await limited(running, tpd=GUESS, concurrency=1)

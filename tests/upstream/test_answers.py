@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.upstream import ProtocolError, ResponseHead, UpstreamPool
 from gateway.upstream.reader import MAX_HEAD
-from tests.played import CHUNKED, GARBAGE, VALID, Played, answer_with
 from tests.pools import GET
+from tests.read_answers import CHUNKED, GARBAGE, VALID, ReadAnswer, answer_with
 
 valid = pytest.mark.parametrize(
     ("raw", "bodyless", "status", "body", "end"), VALID.values(), ids=VALID.keys()
@@ -26,21 +26,21 @@ valid = pytest.mark.parametrize(
 def test_valid_answer_is_parsed(
     raw: bytes, bodyless: bool, status: int, body: bytes, end: str
 ) -> None:
-    played = Played([raw], bodyless=bodyless, eof=True)
-    assert played.head is not None
-    assert (played.head.status, played.body, played.end) == (status, body, end)
-    assert played.answered
+    answer = ReadAnswer([raw], bodyless=bodyless, eof=True)
+    assert answer.head is not None
+    assert (answer.head.status, answer.body, answer.end) == (status, body, end)
+    assert answer.answered
 
 
 @valid
 def test_valid_answer_cut_anywhere_is_parsed_alike(
     raw: bytes, bodyless: bool, status: int, body: bytes, end: str
 ) -> None:
-    whole = Played([raw], bodyless=bodyless, eof=True).seen
+    whole = ReadAnswer([raw], bodyless=bodyless, eof=True).seen
     for at in range(1, len(raw)):
-        assert Played([raw[:at], raw[at:]], bodyless=bodyless, eof=True).seen == whole
+        assert ReadAnswer([raw[:at], raw[at:]], bodyless=bodyless, eof=True).seen == whole
     bytewise = [raw[i : i + 1] for i in range(len(raw))]
-    assert Played(bytewise, bodyless=bodyless, eof=True).seen == whole
+    assert ReadAnswer(bytewise, bodyless=bodyless, eof=True).seen == whole
 
 
 @valid
@@ -52,7 +52,7 @@ def test_valid_answer_that_breaks_off_is_never_a_clean_end(
     for at in range(len(raw)):
         if reads_to_eof and at >= head_size:
             break
-        assert Played([raw[:at]], bodyless=bodyless, eof=True).end == "lost", at
+        assert ReadAnswer([raw[:at]], bodyless=bodyless, eof=True).end == "lost", at
 
 
 @given(st.sampled_from(list(VALID.values())), st.lists(st.integers(0, 200), max_size=12))
@@ -60,8 +60,8 @@ def test_any_cutting_gives_the_same_events(answer: tuple[Any, ...], cuts: list[i
     raw, bodyless = answer[0], answer[1]
     places = [0, *sorted({cut for cut in cuts if 0 < cut < len(raw)}), len(raw)]
     pieces = [raw[a:b] for a, b in itertools.pairwise(places)]
-    played = Played(pieces, bodyless=bodyless, eof=True)
-    assert played.seen == Played([raw], bodyless=bodyless, eof=True).seen
+    read = ReadAnswer(pieces, bodyless=bodyless, eof=True)
+    assert read.seen == ReadAnswer([raw], bodyless=bodyless, eof=True).seen
 
 
 header_value = st.from_regex(r"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True)
@@ -92,7 +92,7 @@ def test_any_answer_cut_anyhow_arrives_as_it_was_sent(
     pieces = [raw[a:b] for a, b in itertools.pairwise(places)]
     length = None if chunked else len(body)
     head = ResponseHead(200, [*lines, framing] if chunked else lines, length)
-    assert Played(pieces, eof=False).seen == (head, body, "reusable")
+    assert ReadAnswer(pieces, eof=False).seen == (head, body, "reusable")
 
 
 def test_head_keeps_names_order_and_doubles() -> None:
@@ -100,7 +100,7 @@ def test_head_keeps_names_order_and_doubles() -> None:
         b"HTTP/1.1 299 Odd  reason\r\nset-cookie: a=1\r\nX-Empty:\r\nSET-Cookie:  b=\xe9 \r\n"
         b"Content-length: 0\r\n\r\n"
     )
-    head = Played([raw], eof=False).head
+    head = ReadAnswer([raw], eof=False).head
     assert head == ResponseHead(
         299,
         [
@@ -116,7 +116,7 @@ def test_body_pieces_come_as_they_arrive() -> None:
     """One for each read, whatever chunks there were in it."""
     pieces: list[bytes] = []
 
-    class Watching(Played):
+    class Watching(ReadAnswer):
         def on_body(self, data: bytes) -> None:
             pieces.append(data)
 
@@ -128,31 +128,31 @@ def test_body_pieces_come_as_they_arrive() -> None:
 @pytest.mark.parametrize("size", [1, 7, 4096, MAX_HEAD])
 def test_garbage_is_a_protocol_error(raw: bytes, message: str, size: int) -> None:
     pieces = [raw[i : i + size] for i in range(0, len(raw), size)]
-    played = Played(pieces, eof=False)
-    assert isinstance(played.end, str)
-    assert re.search(message, played.end), played.end
-    assert played.end.startswith("llama ")
+    answer = ReadAnswer(pieces, eof=False)
+    assert isinstance(answer.end, str)
+    assert re.search(message, answer.end), answer.end
+    assert answer.end.startswith("llama ")
 
 
 def test_a_long_head_within_the_limit_is_taken() -> None:
     raw = answer_with(b"A: " + b"x" * (MAX_HEAD - 200), b"Content-Length: 1", body=b"x")
-    assert Played([raw], eof=False).end == "reusable"
+    assert ReadAnswer([raw], eof=False).end == "reusable"
     # The limit is for the head, not for the read that brings the body along.
     raw = answer_with(b"Content-Length: 200000", body=b"x" * 200_000)
-    assert Played([raw], eof=False).end == "reusable"
+    assert ReadAnswer([raw], eof=False).end == "reusable"
 
 
 @pytest.mark.parametrize("extra", [b"x", b"HTTP/1.1 200 OK\r\n\r\n", b"H", b"\0"])
 @pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
 def test_more_than_the_answer_is_not_for_the_pool(extra: bytes, close: bytes) -> None:
     raw = b"HTTP/1.1 200 OK\r\n" + close + b"Content-Length: 2\r\n\r\nok" + extra
-    played = Played([raw], eof=False)
-    assert (played.body, played.end) == (b"ok", "closed")
+    answer = ReadAnswer([raw], eof=False)
+    assert (answer.body, answer.end) == (b"ok", "closed")
 
 
 def test_body_after_head_is_dropped() -> None:
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-    assert Played([raw], bodyless=True, eof=False).seen[1:] == (b"", "closed")
+    assert ReadAnswer([raw], bodyless=True, eof=False).seen[1:] == (b"", "closed")
 
 
 async def test_answer_is_read_byte_by_byte_through_a_socket(

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from gateway.upstream import ChunkForwarder, ResponseHead
 from gateway.upstream.chunks import LONGEST
 from gateway.upstream.head_cache import HeadCache
-from tests.played import CHUNKED, GARBAGE, VALID, Played
+from tests.read_answers import CHUNKED, GARBAGE, VALID, ReadAnswer
 
 
-class Passed(Played):
+class Passed(ReadAnswer):
     """With a forwarder from the head on; the body is what went both ways, in order."""
 
     def __init__(
@@ -58,10 +58,10 @@ DONE = framed(b"data: [DONE]\n\n")[0]
 
 def test_a_read_that_is_a_whole_chunk_goes_on_as_it_came() -> None:
     chunks = framed(*EVENTS)
-    played = Passed([CHUNKED, *chunks, b"0\r\n\r\n"], eof=False)
-    assert played.passed == chunks[1:]  # behind the first the parser stands between two
-    assert played.forwarder.chunks == len(played.passed)
-    assert (played.body, played.end) == (b"".join(EVENTS), "reusable")
+    answer = Passed([CHUNKED, *chunks, b"0\r\n\r\n"], eof=False)
+    assert answer.passed == chunks[1:]  # behind the first the parser stands between two
+    assert answer.forwarder.chunks == len(answer.passed)
+    assert (answer.body, answer.end) == (b"".join(EVENTS), "reusable")
 
 
 def test_the_last_two_are_kept_for_their_usage(subtests: pytest.Subtests) -> None:
@@ -69,13 +69,13 @@ def test_the_last_two_are_kept_for_their_usage(subtests: pytest.Subtests) -> Non
     chunks = framed(*EVENTS)
     for end in ([DONE + b"0\r\n\r\n"], [DONE, b"0\r\n\r\n"], [b"0\r\n\r\n"], [b"oops"]):
         with subtests.test(f"{end!r:.80}"):
-            played = Passed([CHUNKED, *chunks, *chunks, *end], eof=False)
-            assert played.kept[-2:] == chunks[-2:]
-    played = Passed([CHUNKED, *chunks, *chunks], eof=False)
-    played.forwarder.flush()
-    played.forwarder.flush()
-    assert played.kept[-2:] == chunks[-2:]
-    assert played.kept.count(chunks[-1]) == 1
+            answer = Passed([CHUNKED, *chunks, *chunks, *end], eof=False)
+            assert answer.kept[-2:] == chunks[-2:]
+    answer = Passed([CHUNKED, *chunks, *chunks], eof=False)
+    answer.forwarder.flush()
+    answer.forwarder.flush()
+    assert answer.kept[-2:] == chunks[-2:]
+    assert answer.kept.count(chunks[-1]) == 1
 
 
 def test_reads_that_are_no_whole_chunk_are_parsed(subtests: pytest.Subtests) -> None:
@@ -88,9 +88,9 @@ def test_reads_that_are_no_whole_chunk_are_parsed(subtests: pytest.Subtests) -> 
         [first + b"0\r\nTrailer: x\r\n\r\n"],
     ):
         with subtests.test(f"{pieces!r:.80}"):
-            played = Passed([CHUNKED, *pieces], eof=False)
-            plain = Played([CHUNKED, *pieces], eof=False)
-            assert played.seen == plain.seen
+            answer = Passed([CHUNKED, *pieces], eof=False)
+            plain = ReadAnswer([CHUNKED, *pieces], eof=False)
+            assert answer.seen == plain.seen
 
 
 @pytest.mark.parametrize(
@@ -108,63 +108,63 @@ def test_reads_that_are_no_whole_chunk_are_parsed(subtests: pytest.Subtests) -> 
 )
 def test_what_only_looks_like_a_chunk_is_an_error(broken: bytes) -> None:
     good = framed(b"x" * 99, b"x" * 100, b"x" * 101, b"x" * 104)
-    played = Passed([CHUNKED, *good, *good, broken, b"0\r\n\r\n"], eof=False)
-    assert "not HTTP/1.1" in str(played.end)
-    assert b"".join(played.passed).find(broken) < 0
+    answer = Passed([CHUNKED, *good, *good, broken, b"0\r\n\r\n"], eof=False)
+    assert "not HTTP/1.1" in str(answer.end)
+    assert b"".join(answer.passed).find(broken) < 0
 
 
 @pytest.mark.parametrize("size", [b"00AA", b"AA", b"aa;x=y"])
 def test_sizes_written_otherwise_are_parsed(size: bytes) -> None:
     body = b"x" * 0xAA
     chunk = b"%b\r\n%b\r\n" % (size, body)
-    played = Passed([CHUNKED, *framed(body) * 2, chunk, chunk, b"0\r\n\r\n"], eof=False)
-    assert (played.body, played.end) == (body * 4, "reusable")
-    assert chunk not in played.passed
+    answer = Passed([CHUNKED, *framed(body) * 2, chunk, chunk, b"0\r\n\r\n"], eof=False)
+    assert (answer.body, answer.end) == (body * 4, "reusable")
+    assert chunk not in answer.passed
 
 
 def test_chunks_of_every_length_go_on_up_to_the_longest() -> None:
     first = framed(EVENTS[0])[0]
     for size in range(1, LONGEST + 10):
         chunk = framed(b"x" * size)[0]
-        played = Passed([CHUNKED, first, chunk, b"0\r\n\r\n"], eof=False)
-        assert (played.body, played.end) == (EVENTS[0] + b"x" * size, "reusable")
-        assert played.passed == ([chunk] if 64 <= len(chunk) < LONGEST else [])
+        answer = Passed([CHUNKED, first, chunk, b"0\r\n\r\n"], eof=False)
+        assert (answer.body, answer.end) == (EVENTS[0] + b"x" * size, "reusable")
+        assert answer.passed == ([chunk] if 64 <= len(chunk) < LONGEST else [])
 
 
 def test_long_chunks_are_parsed() -> None:
     chunk = framed(b"x" * 5000)[0]
-    played = Passed([CHUNKED, chunk, chunk, b"0\r\n\r\n"], eof=False)
-    assert (len(played.body), played.passed, played.end) == (10_000, [], "reusable")
+    answer = Passed([CHUNKED, chunk, chunk, b"0\r\n\r\n"], eof=False)
+    assert (len(answer.body), answer.passed, answer.end) == (10_000, [], "reusable")
 
 
 def test_the_next_answer_is_not_for_the_forwarder_of_the_last_one() -> None:
     first, second, *_ = chunks = framed(*EVENTS)
-    played = Passed([CHUNKED, *chunks, *chunks, b"0\r\n\r\n"], eof=False)
-    played.reader.release()
-    again = Played([], eof=False)
-    played.reader.expect(again, again, False)
-    before = len(played.passed)
+    answer = Passed([CHUNKED, *chunks, *chunks, b"0\r\n\r\n"], eof=False)
+    answer.reader.release()
+    again = ReadAnswer([], eof=False)
+    answer.reader.expect(again, again, False)
+    before = len(answer.passed)
     for piece in (CHUNKED, first, second, b"0\r\n\r\n"):
-        played.reader.feed(piece)
+        answer.reader.feed(piece)
     assert again.body == EVENTS[0] + EVENTS[1]
-    assert len(played.passed) == before
+    assert len(answer.passed) == before
 
 
 def test_a_client_that_has_gone_is_no_error() -> None:
     chunks = framed(*EVENTS[:3])
-    played = Passed([CHUNKED, *chunks], eof=False)
+    answer = Passed([CHUNKED, *chunks], eof=False)
 
     def gone(data: bytes) -> None:
         raise RuntimeError("the handler is closed")  # what uvloop raises
 
-    played.forwarder.write = gone
-    played.reader.feed(chunks[0])
-    assert played.end is None
+    answer.forwarder.write = gone
+    answer.reader.feed(chunks[0])
+    assert answer.end is None
 
 
 @pytest.mark.parametrize(("raw", "bodyless"), [v[:2] for v in VALID.values()], ids=VALID.keys())
 def test_valid_answer_cut_anywhere_is_parsed_alike(raw: bytes, bodyless: bool) -> None:
-    whole = Played([raw], bodyless=bodyless, eof=True).seen
+    whole = ReadAnswer([raw], bodyless=bodyless, eof=True).seen
     for a, b in itertools.combinations(range(1, len(raw)), 2):
         pieces = [raw[:a], raw[a:b], raw[b:]]
         assert Passed(pieces, bodyless=bodyless, eof=True).seen == whole
@@ -174,7 +174,7 @@ def test_valid_answer_cut_anywhere_is_parsed_alike(raw: bytes, bodyless: bool) -
 @pytest.mark.parametrize("size", [7, 4096])
 def test_garbage_is_the_same_error(raw: bytes, size: int) -> None:
     pieces = [raw[i : i + size] for i in range(0, len(raw), size)]
-    assert Passed(pieces, eof=False).end == Played(pieces, eof=False).end
+    assert Passed(pieces, eof=False).end == ReadAnswer(pieces, eof=False).end
 
 
 @given(
@@ -191,4 +191,4 @@ def test_any_stream_cut_anyhow_is_the_same(
     ends = itertools.accumulate(len(chunk) for chunk in chunks)
     places = [0, *sorted({*ends, *(cut for cut in cuts if cut < len(raw))}), len(raw)]
     pieces = [CHUNKED, *(raw[a:b] for a, b in itertools.pairwise(places) if a < b)]
-    assert Passed(pieces, eof=True).seen == Played(pieces, eof=True).seen
+    assert Passed(pieces, eof=True).seen == ReadAnswer(pieces, eof=True).seen

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.upstream.head_cache import HeadCache
 from gateway.upstream.reader import MAX_HEAD
-from tests.played import CHUNKED, GARBAGE, VALID, Played, answer_with
+from tests.read_answers import CHUNKED, GARBAGE, VALID, ReadAnswer, answer_with
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def sized(body: bytes, *lines: bytes) -> bytes:
     return answer_with(*(lines or JSON), b"Content-Length: %d" % len(body), body=body)
 
 
-def read(raw: bytes, heads: HeadCache) -> Played:
-    return Played([raw], eof=False, heads=heads)
+def read(raw: bytes, heads: HeadCache) -> ReadAnswer:
+    return ReadAnswer([raw], eof=False, heads=heads)
 
 
-def known_again(first: Played, second: Played) -> bool:
+def known_again(first: ReadAnswer, second: ReadAnswer) -> bool:
     """Whether the head of the second is the first's, and was not parsed anew."""
     assert first.head is not None
     assert second.head is not None
@@ -83,10 +83,10 @@ def test_valid_answer_a_second_time_cut_anywhere_is_parsed_alike(
     name: str, heads: HeadCache
 ) -> None:
     raw, bodyless, *_ = VALID[name]
-    whole = Played([raw], bodyless=bodyless, eof=True, heads=heads).seen
+    whole = ReadAnswer([raw], bodyless=bodyless, eof=True, heads=heads).seen
     for a, b in itertools.combinations(range(1, len(raw)), 2):
         pieces = [raw[:a], raw[a:b], raw[b:]]
-        assert Played(pieces, bodyless=bodyless, eof=True, heads=heads).seen == whole
+        assert ReadAnswer(pieces, bodyless=bodyless, eof=True, heads=heads).seen == whole
 
 
 @pytest.mark.parametrize("name", GARBAGE)
@@ -94,60 +94,64 @@ def test_garbage_is_garbage_every_time(name: str, heads: HeadCache) -> None:
     raw = GARBAGE[name][0]
     ends = []
     for _ in range(3):
-        Played([sized(b"x", b"A: b")], eof=False, heads=heads)
-        ends.append(Played([raw], eof=False, heads=heads).end)
+        ReadAnswer([sized(b"x", b"A: b")], eof=False, heads=heads)
+        ends.append(ReadAnswer([raw], eof=False, heads=heads).end)
     assert ends[0] == ends[1] == ends[2]
 
 
 def test_an_answer_that_breaks_off_is_never_a_clean_end(heads: HeadCache) -> None:
     raw = sized(b"hello")
-    Played([raw], eof=False, heads=heads)
+    ReadAnswer([raw], eof=False, heads=heads)
     for at in range(len(raw)):
-        assert Played([raw[:at]], eof=True, heads=heads).end == "lost"
-        assert Played([raw[: at // 2], raw[at // 2 : at]], eof=True, heads=heads).end == "lost"
+        assert ReadAnswer([raw[:at]], eof=True, heads=heads).end == "lost"
+        assert ReadAnswer([raw[: at // 2], raw[at // 2 : at]], eof=True, heads=heads).end == "lost"
 
 
 def test_more_than_the_answer_is_not_for_the_pool(
     heads: HeadCache, subtests: pytest.Subtests
 ) -> None:
     raw = sized(b"hello")
-    Played([raw], eof=False, heads=heads)
+    ReadAnswer([raw], eof=False, heads=heads)
     head, body = raw[:-5], raw[-5:]
     for pieces in ([raw + b"x"], [head, body + b"x"], [head, body[:2], body[2:] + b"HTTP"]):
         with subtests.test(f"{pieces!r:.80}"):
-            played = Played(pieces, eof=False, heads=heads)
-            assert (played.body, played.end) == (b"hello", "closed")
+            answer = ReadAnswer(pieces, eof=False, heads=heads)
+            assert (answer.body, answer.end) == (b"hello", "closed")
 
 
 def test_answer_without_a_body_leaves_the_connection_reusable(heads: HeadCache) -> None:
     for _ in range(2):
-        assert Played([sized(b"")], eof=False, heads=heads).end == "reusable"
+        assert ReadAnswer([sized(b"")], eof=False, heads=heads).end == "reusable"
     for _ in range(2):
-        played = Played([sized(b"hello")[:-5]], bodyless=True, eof=False, heads=heads)  # to HEAD
-        assert (played.body, played.end) == (b"", "closed")
+        answer = ReadAnswer(
+            [sized(b"hello")[:-5]], bodyless=True, eof=False, heads=heads
+        )  # to HEAD
+        assert (answer.body, answer.end) == (b"", "closed")
 
 
 def test_one_answer_after_the_other_on_one_connection(subtests: pytest.Subtests) -> None:
-    reader = Played([], eof=False).reader
+    reader = ReadAnswer([], eof=False).reader
     other = (b"Server: llama.cpp", b"Content-Type: text/plain")
     bodies = (b"one", b"two", b"", b"four and more", b"a" * 12, b"b" * 99, b"c" * 100, b"d")
     for lines in (JSON, other, JSON, other):
         with subtests.test(f"{lines!r:.80}"):
             for body in bodies:
-                played = Played([], eof=False)
-                reader.expect(played, played, False)
+                answer = ReadAnswer([], eof=False)
+                reader.expect(answer, answer, False)
                 for piece in (sized(body, *lines)[:-1], sized(body, *lines)[-1:]):
-                    if played.end is None:
+                    if answer.end is None:
                         reader.feed(piece)
-                assert (played.body, played.end) == (body, "reusable")
-                assert played.head is not None
-                assert played.head.length == len(body)
-                assert played.head.headers[1][1] == lines[1].partition(b": ")[2]
+                assert (answer.body, answer.end) == (body, "reusable")
+                assert answer.head is not None
+                assert answer.head.length == len(body)
+                assert answer.head.headers[1][1] == lines[1].partition(b": ")[2]
 
 
 def test_one_that_closes_is_known_as_one_that_closes(heads: HeadCache) -> None:
     for _ in range(2):
-        assert Played([sized(b"x", b"Connection: close")], eof=False, heads=heads).end == "closed"
+        assert (
+            ReadAnswer([sized(b"x", b"Connection: close")], eof=False, heads=heads).end == "closed"
+        )
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
@@ -156,17 +160,19 @@ def test_those_without_a_body_may_name_any_length(
     status: bytes, heads: HeadCache, length: bytes
 ) -> None:
     raw = answer_with(b"A: b", b"Content-Length: " + length).replace(b"200 OK", status)
-    played = Played([raw], eof=False, heads=heads)
-    assert (played.body, played.end) == (b"", "reusable")
+    answer = ReadAnswer([raw], eof=False, heads=heads)
+    assert (answer.body, answer.end) == (b"", "reusable")
 
 
 @pytest.mark.parametrize(("rest", "bodyless"), [(b"more", False), (b"", True)])
 def test_what_closes_one_connection_is_not_known_of_its_head(
     rest: bytes, bodyless: bool, heads: HeadCache
 ) -> None:
-    assert Played([sized(b"") + rest], bodyless=bodyless, eof=False, heads=heads).end == "closed"
+    assert (
+        ReadAnswer([sized(b"") + rest], bodyless=bodyless, eof=False, heads=heads).end == "closed"
+    )
     for body in (b"", b"hello"):
-        assert Played([sized(body)], eof=False, heads=heads).end == "reusable"
+        assert ReadAnswer([sized(body)], eof=False, heads=heads).end == "reusable"
 
 
 def test_what_is_known_is_bounded(heads: HeadCache) -> None:

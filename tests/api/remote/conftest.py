@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.elsewhere import Elsewhere
+from tests.remote_server import RemoteServer
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Elsewhere]:
-    async with Elsewhere() as server:
+async def server() -> AsyncIterator[RemoteServer]:
+    async with RemoteServer() as server:
         yield server

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.elsewhere import Elsewhere
+from tests.remote_server import RemoteServer
 
 CHAT = "/v1/chat/completions"
 USER: Any = {"role": "user", "content": "hi"}
 SECRET = "sk-very-secret"
 
 
-def entry(*servers: Elsewhere | str, **more: Any) -> dict[str, Any]:
+def entry(*servers: RemoteServer | str, **more: Any) -> dict[str, Any]:
     urls = [server if isinstance(server, str) else server.url for server in servers]
     return {"url": urls, "key": SECRET, "modelName": "there", **more}

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.tls.selfsigned import self_signed
 from tests.api.remote.entries import CHAT, SECRET, USER, entry
-from tests.elsewhere import STREAM_END, STREAM_HEAD, Asked, Elsewhere, event
 from tests.harness import MakeGateway, Running
+from tests.remote_server import STREAM_END, STREAM_HEAD, Asked, RemoteServer, event
 from tests.scripted import until
 
 
@@ -38,7 +38,7 @@ def chunked(status: int, body: bytes, headers: str) -> Any:
 @pytest.mark.parametrize("later", ["17", None])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_client_is_told_when_to_come_back_on_each_route(
-    make_gateway: MakeGateway, server: Elsewhere, status: int, later: str | None, framing: str
+    make_gateway: MakeGateway, server: RemoteServer, status: int, later: str | None, framing: str
 ) -> None:
     """On each route, whether it was to be a stream or not; in the shape of its API."""
     body = json.dumps({"error": {"message": "not now", "type": "t"}}).encode()
@@ -65,7 +65,7 @@ async def test_client_is_told_when_to_come_back_on_each_route(
 
 
 async def test_an_error_without_an_end_is_not_collected(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     async def endless(asked: Asked) -> None:
         asked.writer.write(b"HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -82,7 +82,9 @@ async def test_an_error_without_an_end_is_not_collected(
         await closed(running)
 
 
-async def test_errors_keep_status_and_message(make_gateway: MakeGateway, server: Elsewhere) -> None:
+async def test_errors_keep_status_and_message(
+    make_gateway: MakeGateway, server: RemoteServer
+) -> None:
     error = {"message": "too fast", "type": "rate", "code": "slow_down", "param": None}
     server.answers[CHAT] = (429, {"error": error}, {"Retry-After": "7"})
     async with make_gateway({"m": entry(server)}) as running:
@@ -97,7 +99,7 @@ async def test_errors_keep_status_and_message(make_gateway: MakeGateway, server:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_key_that_is_refused_is_not_the_clients(
-    make_gateway: MakeGateway, server: Elsewhere, stream: bool
+    make_gateway: MakeGateway, server: RemoteServer, stream: bool
 ) -> None:
     # As llama-server has it: whoever asks may see the list of models.
     server.answers[CHAT] = (401, {"error": {"message": f"Invalid key {SECRET}", "code": 401}})
@@ -129,7 +131,7 @@ async def test_a_server_over_https_is_verified(make_gateway: MakeGateway, tmp_pa
             asked.writer.write(piece)
             await asked.writer.drain()
 
-    async with Elsewhere(context) as server:
+    async with RemoteServer(context) as server:
         server.answers[CHAT] = stream
         models = {"m": entry(server, caFile=str(authority)), "strict": entry(server)}
         async with make_gateway(models) as running, running.openai() as client:
@@ -148,7 +150,7 @@ async def test_a_server_over_https_is_verified(make_gateway: MakeGateway, tmp_pa
 
 
 async def test_what_a_server_says_of_its_account_stays_here(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     hidden = {
         "Set-Cookie": "a=b",
@@ -170,7 +172,7 @@ async def test_what_a_server_says_of_its_account_stays_here(
 
 
 async def test_a_stream_passes_as_it_comes_and_ends_with_its_client(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     more, left = asyncio.Event(), asyncio.Event()
 
@@ -199,7 +201,7 @@ async def test_a_stream_passes_as_it_comes_and_ends_with_its_client(
 
 
 async def test_a_client_that_does_not_read_slows_the_server_elsewhere(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     sent, piece = 0, b"x" * 65536
     stalled = asyncio.Event()
@@ -230,7 +232,7 @@ async def test_a_client_that_does_not_read_slows_the_server_elsewhere(
 
 
 async def test_a_stream_that_breaks_looks_broken(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     async def half(asked: Asked) -> None:
         asked.writer.write(STREAM_HEAD + event("one"))

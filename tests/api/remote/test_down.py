@@ -6,13 +6,13 @@ import asyncio
 
 from gateway.tasks import spawn
 from tests.api.remote.entries import CHAT, entry
-from tests.elsewhere import CLOSING, Asked, Elsewhere, hang_up, hold
 from tests.harness import MakeGateway
+from tests.remote_server import CLOSING, Asked, RemoteServer, hang_up, hold
 from tests.scripted import until
 
 
 async def test_a_server_that_is_down_is_a_502_that_hides_where_it_is(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     await server.stop()
     async with make_gateway({"m": entry(server)}) as running:
@@ -28,9 +28,9 @@ async def test_a_server_that_is_down_is_a_502_that_hides_where_it_is(
 
 
 async def test_a_request_goes_to_the_server_that_is_left(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
-    async with Elsewhere() as other, make_gateway({"m": entry(server, other)}) as running:
+    async with RemoteServer() as other, make_gateway({"m": entry(server, other)}) as running:
         assert (await running.chat("m"))[0] == 200
         await server.stop()
         async with running.request("GET", "/ping"):
@@ -47,9 +47,9 @@ async def test_a_request_goes_to_the_server_that_is_left(
 
 
 async def test_a_server_that_nobody_has_looked_at_yet_is_better_than_none(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
-    async with Elsewhere() as slow, make_gateway({"m": entry(server, slow)}) as running:
+    async with RemoteServer() as slow, make_gateway({"m": entry(server, slow)}) as running:
         slow.answers["/v1/models"] = hold
         for _ in range(2):  # it is ready by the first; the other is left alone as long as it is up
             assert (await running.chat("m"))[0] == 200
@@ -60,9 +60,9 @@ async def test_a_server_that_nobody_has_looked_at_yet_is_better_than_none(
 
 
 async def test_a_request_that_was_taken_is_not_given_to_another(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
-    async with Elsewhere() as other, make_gateway({"m": entry(server, other)}) as running:
+    async with RemoteServer() as other, make_gateway({"m": entry(server, other)}) as running:
         for one in (server, other):
             one.answers[CHAT] = hang_up
             one.answers.update(CLOSING)
@@ -73,7 +73,7 @@ async def test_a_request_that_was_taken_is_not_given_to_another(
 
 
 async def test_an_answer_that_does_not_begin_is_a_504(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     server.answers[CHAT] = hold
     async with make_gateway({"m": entry(server, timeout="300ms")}) as running:
@@ -83,7 +83,7 @@ async def test_an_answer_that_does_not_begin_is_a_504(
 
 
 async def test_requests_over_parallel_wait_here(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     go = asyncio.Event()
 

@@ -13,15 +13,15 @@ import pytest
 from gateway.backends.backend import State
 from gateway.cli import main
 from tests.api.remote.entries import SECRET, entry
-from tests.elsewhere import Elsewhere
 from tests.harness import MakeGateway, fake_model
+from tests.remote_server import RemoteServer
 from tests.scripted import until
 
 # --- lists, loading, unloading -------------------------------------------------------------
 
 
 async def test_a_model_elsewhere_is_listed_like_any_other(
-    make_gateway: MakeGateway, server: Elsewhere, caplog: Any
+    make_gateway: MakeGateway, server: RemoteServer, caplog: Any
 ) -> None:
     caplog.set_level("DEBUG")
     models = {"m": entry(server, personalities={"p": "You."}), "here": {"params": {"model": "x"}}}
@@ -57,7 +57,7 @@ async def test_a_model_elsewhere_is_listed_like_any_other(
 
 
 async def test_router_api_loads_and_unloads_remote_models(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     async with make_gateway({"m": entry(server)}) as running:
         scheduler = running.gateway.scheduler
@@ -78,7 +78,7 @@ async def test_router_api_loads_and_unloads_remote_models(
 
 
 async def test_it_has_its_place_beside_models_of_this_machine(
-    make_gateway: MakeGateway, server: Elsewhere, tmp_path: Path
+    make_gateway: MakeGateway, server: RemoteServer, tmp_path: Path
 ) -> None:
     models = {"here": fake_model(tmp_path), "m": {**entry(server), "preload": True, "ttl": "1h"}}
     async with make_gateway(models, scheduler={"max_loaded": 1}) as running:

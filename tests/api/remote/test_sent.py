@@ -11,12 +11,12 @@ import pytest
 from yarl import URL
 
 from tests.api.remote.entries import CHAT, SECRET, USER, entry
-from tests.elsewhere import STREAM_END, STREAM_HEAD, Asked, Elsewhere, event
 from tests.harness import MakeGateway
+from tests.remote_server import STREAM_END, STREAM_HEAD, Asked, RemoteServer, event
 
 
 async def test_remote_server_gets_the_request_in_its_own_name_and_key(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     models = {
         "m": entry(
@@ -57,7 +57,7 @@ async def test_remote_server_gets_the_request_in_its_own_name_and_key(
 
 
 async def test_nothing_is_added_that_only_llama_server_knows(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     async def stream(asked: Asked) -> None:
         asked.writer.write(STREAM_HEAD + event("one") + STREAM_END)
@@ -81,7 +81,7 @@ async def test_nothing_is_added_that_only_llama_server_knows(
 
 
 async def test_what_only_llama_server_wants_is_left_as_it_is(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     """Late system messages and tools of other kinds are the server's own affair; nulls are none."""
     late = {"role": "system", "content": "In French."}
@@ -126,7 +126,7 @@ async def test_what_only_llama_server_wants_is_left_as_it_is(
     ],
 )
 async def test_request_goes_to_the_path_below_the_url(
-    make_gateway: MakeGateway, server: Elsewhere, base: str, path: str, target: str
+    make_gateway: MakeGateway, server: RemoteServer, base: str, path: str, target: str
 ) -> None:
     server.answers[target] = (200, {"here": True})
     bodies = {"input": "hi", "content": "hi", "messages": [USER], "max_tokens": 1, "query": "q"}
@@ -138,7 +138,7 @@ async def test_request_goes_to_the_path_below_the_url(
 
 
 async def test_questions_about_a_model_name_it_as_it_is_called_there(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     server.answers["/props"] = (200, {"n": 1})
     async with make_gateway({"m": entry(server, modelName="org/ä")}) as running:
@@ -150,7 +150,7 @@ async def test_questions_about_a_model_name_it_as_it_is_called_there(
 
 @pytest.mark.parametrize("named", ["form", "file first", "query", "query only"])
 async def test_a_form_names_the_model_as_it_is_called_there(
-    make_gateway: MakeGateway, server: Elsewhere, named: str
+    make_gateway: MakeGateway, server: RemoteServer, named: str
 ) -> None:
     target = "/v1/audio/transcriptions"
     server.answers[target] = (200, {"text": "heard"})
@@ -174,7 +174,7 @@ async def test_a_form_names_the_model_as_it_is_called_there(
 
 
 async def test_form_that_names_two_models_is_refused(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     """Whose key may use the first one mustn't get the second: servers differ in which they take."""
     target = "/v1/audio/transcriptions"
@@ -197,7 +197,7 @@ async def test_form_that_names_two_models_is_refused(
 
 
 async def test_upstream_reaches_the_rest_and_never_above(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     server.answers["/base/files"] = (200, {"files": 1})
     async with make_gateway({"m": entry(server.url + "/base/v1")}) as running:
@@ -211,7 +211,7 @@ async def test_upstream_reaches_the_rest_and_never_above(
 
 
 async def test_upstream_passes_on_what_is_packed(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     packed = gzip.compress(b"a page")
     coded = {"Content-Encoding": "gzip", "Vary": "Cookie, accept-encoding"}

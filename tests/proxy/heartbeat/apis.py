@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.elsewhere import Asked, Elsewhere
 from tests.harness import MakeGateway, Running
+from tests.remote_server import Asked, RemoteServer
 
 #: Seconds. A look every 45 ms.
 BEAT = 0.1
@@ -92,7 +92,7 @@ BOTH_DOORS = pytest.mark.parametrize("query", ["", "?x=1"], ids=["front", "aioht
 class Script:
     """A server elsewhere that writes what the test puts into its queue."""
 
-    server: Elsewhere
+    server: RemoteServer
     pieces: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
 
     async def play(self, asked: Asked) -> None:

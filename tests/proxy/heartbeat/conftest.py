@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.elsewhere import Elsewhere
 from tests.proxy.heartbeat.apis import APIS, Script
+from tests.remote_server import RemoteServer
 
 
 @pytest.fixture
 async def script() -> AsyncIterator[Script]:
-    async with Elsewhere() as server:
+    async with RemoteServer() as server:
         script = Script(server)
         for api in APIS.values():
             server.answers[api.path] = script.play

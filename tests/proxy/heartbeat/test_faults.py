@@ -11,7 +11,6 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.elsewhere import STREAM_HEAD
 from tests.harness import MakeGateway, eventually, fake_model
 from tests.proxy.heartbeat.apis import (
     APIS,
@@ -27,6 +26,7 @@ from tests.proxy.heartbeat.apis import (
     gateway,
     without_beats,
 )
+from tests.remote_server import STREAM_HEAD
 
 
 @EVERY_API

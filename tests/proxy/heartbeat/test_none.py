@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from gateway.tasks import spawn
-from tests.elsewhere import STREAM_HEAD
 from tests.harness import MakeGateway, Running, fake_model
 from tests.proxy.heartbeat.apis import (
     APIS,
@@ -30,6 +29,7 @@ from tests.proxy.heartbeat.apis import (
     gateway,
     without_beats,
 )
+from tests.remote_server import STREAM_HEAD
 
 
 async def test_a_busy_stream_has_none(make_gateway: MakeGateway, script: Script) -> None:

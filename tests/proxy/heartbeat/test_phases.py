@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 
 from gateway.tasks import spawn
-from tests.elsewhere import STREAM_HEAD
 from tests.harness import MakeGateway, Running, fake_model
 from tests.proxy.heartbeat.apis import (
     APIS,
@@ -29,6 +28,7 @@ from tests.proxy.heartbeat.apis import (
     gateway,
     without_beats,
 )
+from tests.remote_server import STREAM_HEAD
 from tests.scripted import until
 from tests.wire import with_tls
 

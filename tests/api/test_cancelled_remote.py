@@ -12,8 +12,8 @@ import pytest
 
 from gateway.tasks import spawn
 from tests.dialects import ROUTES
-from tests.elsewhere import STREAM_HEAD, Asked, Elsewhere, event, hold
 from tests.harness import MakeGateway, Running
+from tests.remote_server import STREAM_HEAD, Asked, RemoteServer, event, hold
 from tests.scripted import until
 
 CHAT = "/v1/chat/completions"
@@ -26,8 +26,8 @@ WORDS = "cancelled by an administrator"
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Elsewhere]:
-    async with Elsewhere() as server:
+async def server() -> AsyncIterator[RemoteServer]:
+    async with RemoteServer() as server:
         yield server
 
 
@@ -113,7 +113,7 @@ def check_last_event(path: str, said: str) -> None:
 
 
 async def test_a_request_is_cancelled_elsewhere_while_it_answers(
-    make_gateway: MakeGateway, server: Elsewhere
+    make_gateway: MakeGateway, server: RemoteServer
 ) -> None:
     server.answers |= dict.fromkeys(DIALECTS, endless)
     async with make_gateway({"m": {"url": server.url, "parallel": 32}}) as running:
@@ -142,7 +142,7 @@ async def test_a_request_is_cancelled_elsewhere_while_it_answers(
 
 @pytest.mark.parametrize("stage", ["queued", "loading"])
 async def test_a_request_that_is_cancelled_before_it_is_sent_never_is(
-    make_gateway: MakeGateway, server: Elsewhere, stage: str
+    make_gateway: MakeGateway, server: RemoteServer, stage: str
 ) -> None:
     server.answers[CHAT] = endless
     if stage == "loading":  # its server has not said yet that it is there

@@ -1,4 +1,4 @@
-"""A server elsewhere, in the test's own loop: it notes what it is asked and does as it is told."""
+"""A remote server, in the test's own loop: it notes its requests and answers as told."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CLOSING: dict[str, Any] = {
 HEALTH = ("/v1/models", "/health")
 
 
-class Elsewhere:
+class RemoteServer:
     """Answers on a port of 127.0.0.1: paths in ``answers`` as they say, others with 404."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -64,7 +64,7 @@ class Elsewhere:
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
 
-    async def __aenter__(self) -> Elsewhere:
+    async def __aenter__(self) -> RemoteServer:
         await self.start()
         return self
 

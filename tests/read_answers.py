@@ -10,7 +10,7 @@ from gateway.upstream.head_cache import HeadCache
 from gateway.upstream.reader import MAX_HEAD, AnswerReader
 
 
-class Played:
+class ReadAnswer:
     """Receiver and sink in one: what a reader reports, body pieces joined.
 
     ``heads``: those that are known already.
@@ -30,7 +30,7 @@ class Played:
         self.body = b""
         self.end: Any = None
         known = HeadCache() if heads is None else heads
-        self.reader: AnswerReader[Played] = AnswerReader("llama", known, self._on_unasked)
+        self.reader: AnswerReader[ReadAnswer] = AnswerReader("llama", known, self._on_unasked)
         self.reader.expect(self, self, bodyless)
         self.feed(pieces)
         if eof and self.end is None:
