@@ -34,8 +34,8 @@ async def drain(
     """
     # 1. /ready has been 503 since `stopping` was set, and streams without an end have ended.
     lifecycle.stopping.set()
-    # 2. Accept nobody new; who waits for a model is sent away with 503 and Retry-After, unless
-    # new connections wait for the next gateway: then everybody who is here is answered.
+    # 2. Accept no connections; requests that wait for a model get 503 with Retry-After, unless
+    # new connections wait for the next gateway: then all present clients are answered.
     await listeners.stop_accepting()
     if not lifecycle.hands_over:
         scheduler.refuse_new()

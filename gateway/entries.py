@@ -199,7 +199,7 @@ class Entries:
             stored = await self._change_and_take(name, make, conditions, by)
         except Exception as error:
             outcome.set_exception(error)
-            outcome.exception()  # whoever asked may have left
+            outcome.exception()  # the client may have left
         else:
             outcome.set_result(stored)
 

@@ -178,7 +178,7 @@ class Library:
         def ours(_change: object, path: str) -> bool:
             return Path(path).name == self.file.name
 
-        # Of what isn't there, nothing can be told.
+        # Nothing reports changes of what doesn't exist.
         while not await asyncio.to_thread(self.file.parent.is_dir):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_ANYWAY_MS / 1000)
         await self.refresh()  # it may have come meanwhile

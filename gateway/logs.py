@@ -119,7 +119,7 @@ class LogWriter(threading.Thread):
     def _left_out(self) -> list[logging.LogRecord]:
         """Return a report of how many lines were left out since the last time."""
         self._tell_at = None
-        self._to_tell = False  # before they are counted: one that comes meanwhile tells anew
+        self._to_tell = False  # before they are counted: one that comes meanwhile notes it again
         told = (
             (self._requests.untold(), "of requests without a valid key"),
             (self._events.untold(), "of what clients did to their connections"),

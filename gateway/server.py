@@ -291,7 +291,7 @@ def _program(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the llama-server that will be used. Blocks."""
     try:
         return find_program(settings.llama_server, environ)
-    except LoadFailed:  # said at the start, and to whoever asks for a model
+    except LoadFailed:  # reported at the start, and for each request of a model
         return ()
 
 

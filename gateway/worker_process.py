@@ -55,7 +55,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # Ctrl+C is for whoever started it
+            start_new_session=True,  # Ctrl+C is for the parent
         )
         assert self._child.stdin is not None
         assert self._child.stdout is not None
@@ -163,7 +163,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()  # there are no cycles in JSON, and many objects
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")  # before whoever has models to keep
+        Path("/proc/self/oom_score_adj").write_text("500")  # killed before processes with models
     come, go = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what anybody prints is no answer
     with contextlib.suppress(BrokenPipeError):

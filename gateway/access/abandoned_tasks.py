@@ -60,7 +60,7 @@ class AbandonedTasks:
             pool = backend.pool
             while tasks:
                 await asyncio.sleep(_EVERY)
-                if backend.pool is not pool:  # another process numbers its tasks anew
+                if backend.pool is not pool:  # another process numbers its tasks from the start
                     return
                 try:
                     fetched = await pool.fetch(UpstreamRequest("GET", TARGET), timeout=_PATIENCE)

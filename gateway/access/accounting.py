@@ -51,7 +51,7 @@ class UnderWay(NamedTuple):
     sent: bool  # to its backend: it waits for none
     tokens: int  # of a stream, about: as many events as have come
     method: str
-    streamed: bool  # as far as that is known yet
+    streamed: bool  # if known yet
     client: str | None
     waited: float | None  # as in a Record
     loading: float
@@ -261,7 +261,7 @@ class Accounting:
         store = self._store
         if store is None:
             return []
-        # A task of its own: whoever asks may go away, and a write must not be cut off.
+        # A task of its own: the client may leave, and a write must not be cut off.
         write = spawn(self._write(), name="write usage")
         try:
             async with asyncio.timeout(_SOON):
@@ -309,7 +309,7 @@ class Accounting:
             store, batch = self._store, self._unwritten
             if store is None or not batch:
                 return
-            from gateway.access.store import DailyUsage  # imported by whoever opened the store
+            from gateway.access.store import DailyUsage  # imported when the store was opened
 
             self._unwritten = {}
             self._counted.clear()

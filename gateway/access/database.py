@@ -163,7 +163,7 @@ class _Connected:
         except SQLAlchemyError as failure:
             # SQLAlchemy's own text repeats the statement; the driver's says what went wrong.
             cause = failure.orig if isinstance(failure, StatementError) else failure
-            # The lower byte: beside it stands which kind of busy it is.
+            # The lower byte; the rest is the kind of "busy".
             if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _BUSY:
                 raise StoreBusy(
                     f"the gateway's database is kept busy by another program ({cause})"

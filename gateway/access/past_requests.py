@@ -22,7 +22,7 @@ class PastRequest(NamedTuple):
     seconds: float  # all of it
     queue: float  # waiting for a slot, or for the place of another model
     load: float  # waiting for its model to load
-    prefill: float | None  # until the first token; None: not to be told from ``generation``
+    prefill: float | None  # until the first token; None: included in ``generation``
     generation: float | None  # None: it came to no model
     prompt_tokens: int
     cached_tokens: int

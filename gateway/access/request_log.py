@@ -94,7 +94,7 @@ def _row(fields: _Fields) -> tuple[Any, ...]:
                 prefill = began - waited if began > waited else 0.0
             generation = working - prefill
         elif speed and completion:
-            # Its answer came in one piece, and told how fast it was written.
+            # Its answer came in one piece, and included its speed.
             generation = completion / speed
             if generation > working:
                 generation = working
@@ -255,7 +255,7 @@ class RequestLog:
     async def _write_soon(self) -> None:
         """Write what is unwritten, if that goes well and fast."""
         if self._failing is None:
-            # A task of its own: whoever asks may go away, and a write must not be cut off.
+            # A task of its own: the client may leave, and a write must not be cut off.
             write = spawn(self.write(), name="write requests")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):

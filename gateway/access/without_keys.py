@@ -41,7 +41,7 @@ def refusal(request: RequestHead, hosts: Hosts, proxies: Proxies) -> str | None:
     if (
         any(name in headers for name in _OF_PROXIES)
         or proxies.trusts(request.remote)
-        # nginx adds nothing unless told to, but speaks HTTP/1.0.
+        # nginx adds nothing by default, but speaks HTTP/1.0.
         or request.version < (1, 1)
     ):
         return "it came through a proxy"

@@ -50,7 +50,7 @@ def form_handler(route: RelayedRoute) -> Handler:
         first = field.body
         length = request.content_length if coding_of(request) is None else None
         if (name := target.sent_as) is not None:
-            # A server elsewhere reads the field, and knows the model by another name.
+            # A remote server reads the field, and may call the model otherwise.
             if named is not None:
                 await _look_for(request, field, body)
             first = field.renamed(name)

@@ -29,7 +29,7 @@ def ask_program(
     ``timeout`` seconds; it is gone then, with all that it started.
     """
     child = subprocess.Popen(
-        [*launcher(), *program, flag],  # whoever hangs ends with the gateway
+        [*launcher(), *program, flag],  # one that hangs ends with the gateway
         env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -355,7 +355,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """Serve until SIGTERM or SIGINT. A failure is in the last lines on stderr, with status 1."""
     try:
         steps = parse(arguments, environ)
-        import xllamacpp as x  # late: wrong arguments and a missing extra are told at once
+        import xllamacpp as x  # late, so that wrong arguments are reported at once
 
         params = _apply(x, steps)
     except UsageError as error:

@@ -38,7 +38,7 @@ async def job_process(
         stdout=PIPE,
         stderr=asyncio.subprocess.DEVNULL,  # what is worth saying, it says itself
         env=dict(environ),
-        start_new_session=True,  # Ctrl+C is for whoever started it
+        start_new_session=True,  # Ctrl+C is for the parent
         limit=_LINE,
     )
     assert process.stdin is not None

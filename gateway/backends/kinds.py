@@ -19,7 +19,7 @@ def backend_for(
         case LocalModel():
             return LocalBackend(spec, environment, socket_name, changed)
         case RemoteModel():
-            from gateway.backends.remote import RemoteBackend  # who has none starts without it
+            from gateway.backends.remote import RemoteBackend  # imported only if there is one
 
             return RemoteBackend(spec, environment, changed)
         case _:

@@ -259,7 +259,7 @@ class LocalBackend(Backend):
         return None
 
     def _next_socket(self) -> Path:
-        # A name of its own for each start: nothing that is late can touch the next one's socket.
+        # A name of its own for each start: no leftover can touch the next one's socket.
         stem, _, suffix = self._socket_name.rpartition(".")
         return self._env.runtime_dir / f"{stem}-{self.starts % 1000}.{suffix}"
 

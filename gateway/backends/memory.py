@@ -106,7 +106,7 @@ class Needs:
         if spec.memory is None:
             try:
                 need = await asyncio.to_thread(self._estimate, spec)
-            except Exception:  # whatever is odd about its files, its load will tell
+            except Exception:  # its load will report what is wrong with its files
                 _log.exception("the memory that %s needs cannot be told", spec.name)
                 need = Need(0, Source.GUESSED)
             self._cache[spec.name] = (spec.process_identity(), need)
@@ -181,7 +181,7 @@ def _as_measured(size: int, estimated: Need | None) -> Need:
     least = int(size * _SURE)
     if estimated is None or not estimated.size:
         return Need(size, Source.MEASURED, least=least)
-    # It took what there was: mapped weights as far as there was room, a context that was fitted in.
+    # It took what was free: as many mapped weights, and as much context, as fit.
     least = min(least, estimated.least)
     return replace(estimated, size=size, source=Source.MEASURED, least=least)
 

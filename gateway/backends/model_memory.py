@@ -193,7 +193,7 @@ class ModelMemory:
             return
         try:
             tuning = await accounts.choose(spec, grant)
-        except Exception:  # whatever is odd about its file, its start will tell
+        except Exception:  # its start will report what is wrong with its file
             _log.exception("what fits of %s cannot be told", model.spec.name)
             return
         model.backend.tuning = tuning

@@ -69,7 +69,7 @@ class Child:
 
     async def _reap(self) -> int:
         status = await self._process.wait()
-        # Whoever it started dies with it. As long as there is anybody, the group keeps its id;
+        # Its children die with it. As long as one of them lives, the group keeps its id;
         # an empty one's was given up an instant ago, and pids are not used again so soon.
         self._signal(signal.SIGKILL)
         if self._pump is not None:

@@ -65,7 +65,7 @@ class LoadProgress:
     def _note(self, work: Work) -> None:
         before = self._work
         self._done = max(self._done, work.by_calls, work.resident)
-        if work.read < before.read:  # what one has read who has ended does not count any more
+        if work.read < before.read:  # bytes read by a process that has ended don't count any more
             self._work = before = Work(work.read, before.resident)
         if work.read - before.read >= _STEP or work.resident - before.resident >= _STEP:
             self._work = Work(work.read, max(work.resident, before.resident))

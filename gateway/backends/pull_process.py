@@ -42,7 +42,7 @@ class Job:
 
 def main() -> None:
     """Do the job, and say how it went."""
-    with contextlib.suppress(OSError):  # before whoever has models to keep
+    with contextlib.suppress(OSError):  # killed before processes with models
         Path("/proc/self/oom_score_adj").write_text("500")
     os.nice(5)
     try:

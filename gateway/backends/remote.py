@@ -41,7 +41,7 @@ class RemoteBackend(Backend):
     """The servers of one :class:`RemoteModel` with ``url``."""
 
     spec: RemoteModel
-    SERVING = frozenset({State.READY, State.BACKOFF})  # in the latter each request tries anew
+    SERVING = frozenset({State.READY, State.BACKOFF})  # in BACKOFF each request tries again
 
     def __init__(
         self, spec: RemoteModel, environment: Environment, changed: Callable[[Backend], None]
@@ -154,7 +154,7 @@ class RemoteBackend(Backend):
                 await prepare()
             started = time.monotonic()
             key, context = await asyncio.to_thread(self._prepare)
-        except Exception as error:  # whatever it is: who waits must be told
+        except Exception as error:  # whatever it is: waiting requests must be answered
             if not isinstance(error, OSError | ValueError):
                 _log.error("starting %s", self.spec.name, exc_info=error)
             what = f"the servers of {self.spec.name!r} cannot be asked."

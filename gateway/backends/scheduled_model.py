@@ -127,7 +127,7 @@ def memory_of(model: ScheduledModel) -> int | None:
     """
     if model.backend.tuning is None or not model.resident:
         return None
-    # RAM beside GPUs is not for models alone, and not in what they need either.
+    # RAM beside GPUs isn't for models alone, so their needs don't include it.
     gpus = [size for name, size in model.on if name != RAM]
     return sum(gpus or (size for _, size in model.on))
 

@@ -106,7 +106,7 @@ class WebUi:
                 raise failure
             if self._reading is None:
                 self._reading = spawn(self._read(stamp), name=f"read {_NAME}")
-            # Whoever asks first may leave, and the others still wait for it.
+            # The first client may leave while others still wait for it.
             await asyncio.wait([self._reading])
             if self._failure is not None:
                 raise self._failure[1]
@@ -134,7 +134,7 @@ class WebUi:
             _log.info("the web UI of llama-server has %d files", len(self._files))
         except GatewayError as error:
             self._failed(error)
-        except BaseException:  # whatever it is, also the gateway's end: those who wait are told
+        except BaseException:  # whatever it is, also the gateway's end: those who wait get it
             failure = LoadFailed("the files of the web UI were not read to the end")
             self._failure = (time.monotonic() + _AFTER_FAILURE, failure)
             raise
@@ -146,7 +146,7 @@ class WebUi:
         return self._failure[1] if self._failure is not None and recent else None
 
     def _failed(self, error: GatewayError) -> None:
-        if self._recent_failure() is None:  # whoever asks again must not fill the log
+        if self._recent_failure() is None:  # repeated requests must not fill the log
             _log.error("%s: %s", _NAME, error.message)
             self._failure = (time.monotonic() + _AFTER_FAILURE, error)
 

@@ -33,7 +33,7 @@ def no_database(settings: Settings) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        pass  # whoever opens it says what is wrong
+        pass  # opening it reports what is wrong
     return False
 
 
@@ -86,7 +86,7 @@ def _who_answers(settings: Settings) -> str | None:
     host = "::1" if host == "::" else host
     connection: http.client.HTTPConnection
     if settings.tls.enabled:
-        # Only whether somebody is there: nothing is told to them.
+        # Only whether a gateway is there: nothing is sent to it.
         context = ssl._create_unverified_context()  # noqa: S323
         connection = http.client.HTTPSConnection(
             host, settings.port, timeout=_PATIENCE, context=context

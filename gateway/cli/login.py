@@ -209,7 +209,7 @@ def _trusted(
     """
     if ca is not None:
         file = Path(ca).expanduser()
-        Client(url, None, str(file))  # tells what is wrong with it
+        Client(url, None, str(file))  # raises what is wrong with it
         return file.read_bytes()
     if fingerprint is not None:
         from gateway.cli.trust import checked_fingerprint
@@ -231,7 +231,7 @@ def _trusted(
             if error.verify_code not in UNKNOWN_AUTHORITY | _OTHER_NAME:
                 raise
             if error.verify_code in _OTHER_NAME:
-                return authority  # told by who asks next
+                return authority  # the next request reports it
         else:
             return authority
     return _vouched_for(url)

@@ -151,7 +151,7 @@ def _put(client: Client, name: str, entry: dict[str, Any]) -> None:
             "PUT",
             f"/admin/models/{quote(name, safe='')}",
             entry,
-            headers={"If-None-Match": "*"},  # whoever was faster keeps his
+            headers={"If-None-Match": "*"},  # the faster one keeps its entry
             timeout=_PATIENCE,
         )
     except Refused as refused:

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.plugins_given:
             del os.environ[PLUGINS]  # all that is pydantic's is here, and children aren't concerned
 
-        # Who reads both in a terminal is told by what is printed.
+        # In a terminal with both, the printed text is enough.
         read = wanted.format == "text" and sys.stdout.isatty() and sys.stderr.isatty()
         _log.log(
             logging.DEBUG if read else logging.INFO,

@@ -191,7 +191,7 @@ class Feed:
     def _run(self) -> None:
         while not self._over.is_set():
             try:
-                # Anew: one that was started again may have another socket.
+                # Each time: a restarted gateway may have another socket.
                 client = client_for(self._args)
                 self.name = client.name
                 self._follow(client)

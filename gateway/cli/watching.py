@@ -77,7 +77,7 @@ class Watch:
         self._thread.join(1)
 
     def _run(self) -> None:
-        # A key that may not see it, a gateway that goes away: the command itself tells of it.
+        # A key without the right, a gateway that goes away: the command itself reports that.
         with contextlib.suppress(GatewayError), self._client.stream("GET", self._path) as stream:
             with self._lock:
                 if self._over:

@@ -53,7 +53,7 @@ def claude_code_parts(target: ClientTarget) -> list[Part]:
         "ANTHROPIC_DEFAULT_OPUS_MODEL": target.model,
         "ANTHROPIC_DEFAULT_SONNET_MODEL": target.model,
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": target.model,
-        # Else it takes 200,000 tokens for granted, and shortens a conversation too late.
+        # Else it assumes 200,000 tokens, and shortens a conversation too late.
         **({"CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(target.context)} if target.context else {}),
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

@@ -92,7 +92,7 @@ class _Run:
         try:
             self.findings = list(self.check.run(self._subject))
         except Exception as error:
-            # Its text may hold anything, so it isn't told.
+            # Its text may hold anything, so it isn't shown.
             what = f"could not be looked at ({type(error).__name__})"
             self.findings = [Finding(self.check.name, Level.WARNING, what)]
         finally:

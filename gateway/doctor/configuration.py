@@ -131,7 +131,7 @@ def _open_to_all(settings: Settings) -> list[str]:
     files = [database, database.with_name(f"{database.name}-wal")]
     files += [settings.data_dir / "first-admin-key.txt", *acme.glob("*.pem"), *acme.glob("*/*.pem")]
     served = settings.tls.private_key
-    if served is not None:  # that of the authority is beside it
+    if served is not None:  # the authority's is beside it
         files += [key for key in sorted(served.parent.glob("*-key.pem")) if key != served]
     return [
         f"{file} can be read by every user of this machine: chmod 600 it"

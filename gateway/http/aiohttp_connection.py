@@ -44,7 +44,7 @@ class _WithoutItsText(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        # The body was given up, and its client told.
+        # The body was given up, and its client has its answer.
         return not isinstance(error, GatewayError | web.RequestPayloadError)
 
 
@@ -108,7 +108,7 @@ class AiohttpConnection(web.RequestHandler):
         self._body: StreamReader | None = None  # of the request that is being answered
         self._parsing: StreamReader | None = None  # the body that came last, or is coming
         self._start = b""  # of the head that is coming, or came last
-        self._head_size = 0  # bytes of a head that isn't whole
+        self._head_size = 0  # bytes of an incomplete head
         self._over = False  # one was too long
         self._broken = False  # the parser has given up
         self._deaf = False  # nothing is read any more
@@ -140,7 +140,7 @@ class AiohttpConnection(web.RequestHandler):
         body = self._parsing
         cut_short = not self._in_a_head
         if (
-            self._unanswered <= cut_short  # nothing that is whole
+            self._unanswered <= cut_short  # nothing complete
             or self._version < HttpVersion11
             or self._deaf
             or self.ssl_context is not None
@@ -204,7 +204,7 @@ class AiohttpConnection(web.RequestHandler):
         body = self._parsing
         if self._parse(data) and body is not None and not body.is_eof():
             # A next message before this one's end: aiohttp's parser has given up within the body
-            # (a bad chunk), and nobody told who waits for it.
+            # (a bad chunk), and its reader wasn't told.
             body.set_exception(web.RequestPayloadError("malformed"))
 
     @property

@@ -73,7 +73,7 @@ class FastConnection(asyncio.Protocol):
     def __init__(self, listener: FastListener) -> None:
         self._listener = listener
         self._client = ClientConnection(listener.connections)
-        self._buffer = b""  # of a request that isn't whole, or behind one that is answered
+        self._buffer = b""  # incomplete, or behind a request that is answered
         #: The head of a request whose body arrives, and where in the buffer that begins and ends.
         self._expected: tuple[Head, int, int] | None = None
         self._head: Head | None = None  # of the last request
@@ -85,7 +85,7 @@ class FastConnection(asyncio.Protocol):
         #: The task that answers one request after the other. It starts with the first one.
         self._task: asyncio.Task[None] | None = None
         self._wanted: asyncio.Future[None] | None = None
-        self._timed = False  # a clock runs for a request that isn't whole
+        self._timed = False  # a clock runs for an incomplete request
         self._closed = False
         self._held = False  # nothing is read for now: there is enough behind
         self.flow = FlowControl()

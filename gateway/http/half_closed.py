@@ -93,7 +93,7 @@ def _resets(transport: asyncio.Transport) -> select.epoll:
         raise OSError("no epoll here")
     watch = select.epoll()
     try:
-        # EPOLLERR and EPOLLHUP are told in any case (epoll_ctl(2)).
+        # EPOLLERR and EPOLLHUP are reported in any case (epoll_ctl(2)).
         watch.register(transport.get_extra_info("socket").fileno(), 0)
     except OSError:
         watch.close()

@@ -121,7 +121,7 @@ class ParsedHead:
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.names: set[bytes] = set()
         self.count = 0
-        self.plain = True  # nothing odd so far
+        self.plain = True  # nothing unusual so far
         self.keep_alive = True
 
     def on_url(self, url: bytes) -> None:

@@ -45,7 +45,7 @@ class Lifecycle:
 
     async def quiet(self) -> None:
         """Return when no request is being answered."""
-        while self._active:  # it may be again, in the moment until whoever waits is told
+        while self._active:  # new work may come before the waiting task runs
             self._quiet = self._quiet or asyncio.Event()
             self._quiet.clear()
             await self._quiet.wait()

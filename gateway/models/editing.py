@@ -277,7 +277,7 @@ def write(file: Path, text: str, *, before: bytes, keep: bool = True) -> None:
         data = b"\xef\xbb\xbf" + data
     mode = file.stat().st_mode & 0o7777 if file.exists() else 0o600
     if file.exists() and not os.access(file, os.W_OK):
-        # Its folder may let it be replaced; whoever closed the file meant that it shall stay.
+        # Its folder may allow a replacement, but a read-only file is meant to stay.
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     folder = os.open(file.parent, os.O_RDONLY)
     try:

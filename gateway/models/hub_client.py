@@ -154,7 +154,7 @@ class Hub:
                 url,
                 headers=headers,
                 timeout=self._hub.constants.HF_HUB_DOWNLOAD_TIMEOUT,
-                max_retries=0,  # whoever calls this waits, and says so
+                max_retries=0,  # the caller waits, and says so
                 retry_on_exceptions=(),
                 retry_on_status_codes=(),
             ) as answer,

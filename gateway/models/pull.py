@@ -230,7 +230,7 @@ class _RunningPull:
             except Interrupted as error:
                 wait, problem = error.wait, error.message
             reached = stream.seek(0, os.SEEK_END)
-            if reached > most:  # else a server without ranges could begin anew for ever
+            if reached > most:  # else a server without ranges could restart for ever
                 most, tries = reached, 0
                 if wait is None and reached < file.size:
                     continue
@@ -248,7 +248,7 @@ class _RunningPull:
         self._tell("downloading", file, at, now=True)
         with contextlib.closing(self._hub.stream(self._plan.repository, file, start)) as pieces:
             for piece in pieces:
-                if piece is None:  # it begins anew
+                if piece is None:  # it starts over
                     stream.seek(0)
                     stream.truncate()
                     at = 0
@@ -276,7 +276,7 @@ class _RunningPull:
         if file.sha256 is not None:
             found, wanted = hashlib.sha256(), file.sha256
         else:
-            # As Git names it (gitformat-pack(5)); it is no defence against whoever has the hub.
+            # Git's hash (gitformat-pack(5)); it is no defence against the hub itself.
             found, wanted = hashlib.sha1(usedforsecurity=False), file.blob or ""
             found.update(f"blob {file.size}\0".encode())
         block = memoryview(bytearray(_BLOCK))

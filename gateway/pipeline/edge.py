@@ -34,7 +34,7 @@ class Edge:
         )
         app.on_response_prepare.append(self.on_prepare)
         for row in (*rows, self._any_other):
-            # What is whole becomes aiohttp's own in the middleware.
+            # A complete answer becomes aiohttp's own in the middleware.
             handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", row.handler)
             route = AiohttpRoute(row)
             for method in ("HEAD", row.method) if row.head else (row.method,):

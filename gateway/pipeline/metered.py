@@ -152,7 +152,7 @@ class Metered(Outcome):
             # behind that something may have been kept back.
             seen = max(usage.completion_tokens, self.events)
             return usage._replace(completion_tokens=seen), not sent.several and self.slots is None
-        # A llama-server elsewhere tells the prompt of the first answer, and not in a stream.
+        # A remote llama-server tells the prompt of the first answer, but not in a stream.
         first = sent.many_prompts and sent.renamed is not None and not self.events
         return usage, not (first and usage.tokens_per_second)
 

@@ -61,7 +61,7 @@ class Route(abc.ABC):
         if not row.is_counted:
             unneeded.add(charge)
         if self.scope in OF_ANY_KEY:
-            unneeded.add(authorize)  # whoever comes this far has it
+            unneeded.add(authorize)  # any key that gets this far has it
         if self.scope is Scope.PUBLIC:
             unneeded |= {authenticate, refuse_when_stopping, charge, check_body}
         self.steps = tuple(step for step in steps if step not in unneeded)

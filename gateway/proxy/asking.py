@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.proxy.gathered import Completions, GatheredChoices, Gatherer, ask_for_stream
 from gateway.proxy.telling import answers_to_each, ask_for_timings, chosen_fields
 
-if TYPE_CHECKING:  # backends come with it, which a process elsewhere has no use for
+if TYPE_CHECKING:  # backends come with it, which the worker process doesn't need
     from gateway.proxy.call import Call
 
 #: Routes of llama-server where ``response_fields`` chooses what is in the answer.

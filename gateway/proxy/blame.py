@@ -38,7 +38,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 Place = tuple[str, Any]
 #: A place as a linked list: the place of its container, and its key or index in that.
 _At = tuple["_At | None", Any]
-_LONGEST = 200  # characters of a place that is told
+_LONGEST = 200  # characters of a place that are shown
 
 
 def read_failure(
@@ -90,7 +90,7 @@ async def failure_of(
     about = model, here, target, status, answer, [*said]
     try:
         failure: Failure = (await WORKERS.run(_read_by_worker, asked, *about))[0]
-    except Unavailable:  # the place isn't told, then
+    except Unavailable:  # then without the place
         return read_failure(model, here, target, None, status, answer, said)
     return failure
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-_MOST: Final = 10**12  # more is told from none
+_MOST: Final = 10**12  # larger counts are cut down to this
 _PASSES: Final = 4  # over rules that name each other
 
 _GBNF: Final = re.compile(

@@ -38,7 +38,7 @@ _DROPPED = frozenset(
         b"x-accel-buffering",
         b"cache-control",
         b"x-powered-by",
-        # what a server elsewhere says about the account there, and where else to send a request,
+        # what a remote server says about its account, and where else to send a request,
         # which a client would do with the gateway's key in it
         b"location",
         b"openai-organization",

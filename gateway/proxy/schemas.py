@@ -95,7 +95,7 @@ def _check_ranges(schema: dict[str, Any]) -> None:
     for least, most in _RANGES:
         low, high = _number(schema, least), _number(schema, most)
         if least == "minimum":
-            # Of whole numbers the next one is meant.
+            # For whole numbers, the next one is meant.
             step = 1 if schema.get("type") == "integer" else 0
             above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
             low = low if above is None else max(above + step, above if low is None else low)

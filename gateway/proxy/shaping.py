@@ -36,7 +36,7 @@ from gateway.proxy.suit import suit
 from gateway.proxy.system_messages import as_system, into_users_words, systems
 from gateway.proxy.targets import check_query_model
 
-if TYPE_CHECKING:  # the catalog comes with it, which a process elsewhere has no use for
+if TYPE_CHECKING:  # the catalog comes with it, which the worker process doesn't need
     from gateway.proxy.resolve import Target
 
 #: Characters of a name that the worker process sends back.
@@ -184,7 +184,7 @@ def is_to_be_fitted(found: int, *, here: bool, template: bool) -> bool:
     return here and bool(found & asked_for)
 
 
-# --- elsewhere -----------------------------------------------------------------------------
+# --- in a worker process -------------------------------------------------------------------
 
 
 class Plan(NamedTuple):

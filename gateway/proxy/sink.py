@@ -86,7 +86,7 @@ class Sink:
     head: ResponseHead
 
     def __init__(self) -> None:
-        self.awaits_head = False  # its head is to be told of as soon as it is here
+        self.awaits_head = False  # its head is reported as soon as it is here
         self.may_stream = False  # a stream was asked for, or may have been
         self.early: list[bytes] = []
         self._events = 0  # of a stream of events, without those that went through:

@@ -95,7 +95,7 @@ class Tail:
                     continue  # it is of several lines
                 if (usage := usage_of(event)) is not None:
                     return usage
-        # The last event is longer than what is kept: llama.cpp's own repeats the whole prompt.
+        # The last event is longer than the tail: llama.cpp's own repeats the whole prompt.
         return usage_of(last_told(tail))
 
     def _joined(self, pieces: Iterable[bytes]) -> bytes:

@@ -23,7 +23,7 @@ _TIMINGS = "timings"
 _ADDED_TIMINGS = re.compile(rb',?"timings":\{[^{}]*+\}')
 _BEGINS = b',"timings":{'
 _MOST = 2**31  # what llama-server can read
-_TOKEN = b'"top_logprobs":'  # a key that each token has which is told of
+_TOKEN = b'"top_logprobs":'  # a key that each listed token has
 _LONGEST = 1024  # bytes of such an object
 #: Bytes of an event that are kept until it ends. llama.cpp's last one repeats the prompt.
 _LONGEST_EVENT = 2**20
@@ -205,7 +205,7 @@ class TellingInJson:
         self._several = several
         self._told: list[Usage] = []
         self._rest = b""
-        self._end, self._tokens = b"", 0  # of those told of one by one
+        self._end, self._tokens = b"", 0  # of tokens listed one by one
         self._without = _Without() if strip else None
         self.size = 0  # bytes of it
 

@@ -142,7 +142,7 @@ class CertificateReloader:
         """
         async with self._reloading:
             wanted = tls or self._tls
-            self._unsaid = 0  # whoever asked is told
+            self._unsaid = 0  # the caller gets it
             for _ in range(_READINGS):
                 before = await asyncio.to_thread(_signature, wanted)
                 try:

@@ -36,7 +36,7 @@ class SelfSigned:
 
     private_key: Path
     certificate: Path
-    chain: Path  # the authority's certificate: what clients are told to trust
+    chain: Path  # the authority's certificate, which clients must trust
     ca_made: bool  # False: the authority was there already
     names: tuple[str, ...]
     not_after: datetime
@@ -130,7 +130,7 @@ def _new_authority(start: datetime) -> tuple[EllipticCurvePrivateKey, Certificat
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    # Two authorities with one name and different keys would confuse whoever trusts both.
+    # Two authorities with one name and different keys would confuse clients that trust both.
     name = _common_name(f"{LOCAL_CA} {secrets.token_hex(4)}")
     builder = _builder(name, name, key, start, start + timedelta(days=_CA_DAYS))
     builder = _extend(

@@ -143,9 +143,9 @@ class Exchange:
                     raise ValueError("the body is longer than its length")
                 if connection.flow.full:
                     self._expect_head()
-                    with contextlib.suppress(ConnectionResetError):  # what is lost, is told there
+                    with contextlib.suppress(ConnectionResetError):  # it reports what is lost
                         await connection.flow.drain()
-                    self.deadline = 0.0  # from here it is the client who is slow
+                    self.deadline = 0.0  # from here on, only the client can be slow
             if length is None:
                 connection.write(b"0\r\n\r\n")
             elif sent < length:

@@ -240,7 +240,9 @@ class UpstreamPool:
             raise ConnectionLost(
                 f"{self.name} closed a new connection at once", before_head=True, unprocessed=True
             )
-        self._open.add(connection)  # not before: uvloop tells nobody of one it gave up half made
+        self._open.add(
+            connection
+        )  # not before: uvloop doesn't report one that it gave up half made
         return connection
 
     def connection_ended(self, connection: Connection) -> None:

@@ -150,7 +150,7 @@ class AnswerReader(Generic[R]):
         """Take what was read."""
         forwarder = self._forwarder
         if forwarder is not None:
-            # The parser may miss it: after a whole chunk it stands where it stood before.
+            # The parser may miss it: after a whole chunk it is in the same state as before.
             length = len(data)
             if (
                 length < LONGEST

@@ -22,7 +22,7 @@ class UpstreamRequest:
     of its conversation, where several servers have the model.
     """
 
-    # Whoever has more to remember of a request adds to it (gateway.proxy.call): one object less.
+    # gateway.proxy.call extends it with what it has to remember: one object less.
     __slots__ = ("body", "body_length", "head_timeout", "headers", "method", "prefix", "target")
 
     def __init__(
