@@ -196,7 +196,7 @@ class Turn:
             await self._stray.begin(backend, target, lease)
             return None
         try:
-            self._slot, self._promised = await slots.admit(
+            self._slot, self._promised = await slots.acquire(
                 self._chain, lease, self._named, self._answers
             )
         except GatewayError:

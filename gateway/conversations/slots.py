@@ -63,7 +63,7 @@ class ConversationSlots:
         """Return whether there is more than one."""
         return len(self._slots) > 1
 
-    async def admit(
+    async def acquire(
         self, chain: Chain, lease: Lendable, only: int | None = None, count: int = 1
     ) -> tuple[Slot, int | None]:
         """Have a slot for a request with ``chain``, and in it as much as is known of that.
@@ -172,13 +172,13 @@ class ConversationSlots:
 
     # --- what llama-server places itself -----------------------------------------------------
 
-    async def admit_stray(self, lease: Lendable, count: int) -> Slot:
+    async def acquire_stray(self, lease: Lendable, count: int) -> Slot:
         """Have ``count`` slots for a request that llama-server places itself.
 
         It may do so in others, while those that were taken stay free: so all that is in slots is
         saved before. Give it back with :meth:`stray_done`.
         """
-        slot, _ = await self.admit(NO_CHAIN, lease, count=count)
+        slot, _ = await self.acquire(NO_CHAIN, lease, count=count)
         try:
             for idle in self._slots:
                 await self._save_idle(idle, in_danger=True)

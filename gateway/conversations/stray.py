@@ -36,7 +36,7 @@ class Stray:
         slots = self._slots_of(backend)
         if slots is not None:
             try:
-                self._slot = await slots.admit_stray(lease, self._count)
+                self._slot = await slots.acquire_stray(lease, self._count)
             except GatewayError:
                 return  # the process has gone: so will be found by who sends the request
             self._slots = slots
