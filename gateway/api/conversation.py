@@ -35,12 +35,12 @@ async def turn_of(
         return None
     assert isinstance(body, bytes)
     owner = context.principal.key_id
-    wish = await _wish(conversations, body, format.name, owner)
+    wish = await _wish(conversations, body, format.name, owner, _text_of(context, call))
     if wish.prompts > 1 or wish.named == -1:
         return conversations.stray(wish.prompts * call.answers)
     not_saved = request.headers.get(_CACHE, "").strip().lower() == _NOT_SAVED
-    chain = NO_CHAIN if not_saved else wish.chain
-    return conversations.turn(chain, owner, named=wish.named, answers=call.answers)
+    chain, prefix = (NO_CHAIN, None) if not_saved else (wish.chain, wish.prefix)
+    return conversations.turn(chain, owner, named=wish.named, answers=call.answers, prefix=prefix)
 
 
 def has_several(target: Target) -> bool:
@@ -64,13 +64,24 @@ async def prefix_in(
     return wish.chain.links
 
 
-async def _wish(conversations: Conversations, body: bytes, format: str, owner: str) -> Wish:
+def _text_of(context: RequestContext, call: Call) -> str | None:
+    """Return the text of the personality that ``call`` was given, as far as it is still that."""
+    if (name := context.personality) is None:
+        return None
+    spec = context.services.library.catalog.models.get(call.model)
+    personality = None if spec is None else spec.personalities.get(name)
+    return None if personality is None else personality.prompt
+
+
+async def _wish(
+    conversations: Conversations, body: bytes, format: str, owner: str, text: str | None
+) -> Wish:
     if not is_small(body):
         wish: Wish
-        wish, _ = await WORKERS.run(wish_in, body, format, owner)
+        wish, _ = await WORKERS.run(wish_in, body, format, owner, text)
         return wish
     try:
         parsed = orjson.loads(body)
     except ValueError:  # what only the standard library can read
         return Wish(NO_CHAIN)
-    return wish_of(parsed, conversations.chains, format, owner)
+    return wish_of(parsed, conversations.chains, format, owner, text)

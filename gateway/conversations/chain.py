@@ -15,6 +15,7 @@ import orjson
 
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.raw_prompt import Piece, pieces_of, prompts_in
+from gateway.conversations.shared import SharedPrefix, shared_prefix
 
 #: Bytes of a link.
 _LINK: Final = 16
@@ -44,10 +45,18 @@ _BEFORE: Final = (
 
 
 class Chain(NamedTuple):
-    """``links``: one for each message; ``sizes``: the characters up to and with each."""
+    """``links``: one for each message; ``sizes``: the characters up to and with each.
+
+    ``shared``: so many of the first links are the same for every key.
+    """
 
     links: tuple[bytes, ...]
     sizes: tuple[int, ...]
+    shared: int = 0
+
+    def first(self, count: int) -> Chain:
+        """Return the chain of the first ``count`` links."""
+        return Chain(self.links[:count], self.sizes[:count], min(self.shared, count))
 
     def common(self, links: tuple[bytes, ...]) -> int:
         """Return how many links these and others have in common, from the beginning."""
@@ -75,17 +84,37 @@ class Chains:
     def __init__(self, most: int = _KEPT) -> None:
         self._seen: BoundedCache[tuple[bytes, str, int], bytes] = BoundedCache(most)
 
-    def of(self, body: Mapping[str, Any], format: str, owner: str) -> Chain:
+    def of(
+        self,
+        body: Mapping[str, Any],
+        format: str,
+        owner: str,
+        prefix: SharedPrefix | None = None,
+    ) -> Chain:
         """Return the chain of a request of ``owner``, or :data:`NO_CHAIN` where it has none.
 
-        Owners share no links, so that nobody learns by timing what another one asked.
+        Owners share no links, so that nobody learns by timing what another one asked; but for the
+        first, where it is that of ``prefix``.
         """
         before = [(name, body[name]) for name in _BEFORE if name in body]
         try:
-            root = _digest(b"", orjson.dumps((owner, format, before)))
-            return self._of_body(root, len(orjson.dumps(before)) if before else 0, body, format)
+            shared = b"" if prefix is None else self.of_prefix(prefix).links[0]
+            root = _digest(shared, orjson.dumps((owner, format, before)))
+            size = len(orjson.dumps(before)) if before else 0
+            chain = self._of_body(root, size, body, format)
         except (TypeError, AttributeError):  # an integer over 64 bits, or no message
             return NO_CHAIN
+        if prefix is None or not chain.links:
+            return chain
+        return Chain((shared, *chain.links), (len(prefix.text), *chain.sizes), shared=1)
+
+    def of_prefix(self, prefix: SharedPrefix) -> Chain:
+        """Return the chain of what every key may share."""
+        key = (b"", repr(prefix[1:]), hash(prefix.text))
+        link = self._seen.get(key)
+        if link is None:
+            link = self._seen[key] = _digest(b"shared", orjson.dumps((*prefix,)))
+        return Chain((link,), (len(prefix.text),), shared=1)
 
     def _of_body(self, root: bytes, start: int, body: Mapping[str, Any], format: str) -> Chain:
         field = _MESSAGES.get(format)
@@ -126,16 +155,20 @@ class Chains:
 class Wish(NamedTuple):
     """What a request says of its slot. ``named``: by its number, -1: what llama-server likes.
 
-    ``prompts``: how many it has, each of which needs a slot.
+    ``prompts``: how many it has, each of which needs a slot; ``prefix``: what it shares with
+    others.
     """
 
     chain: Chain
     named: int | None = None
     prompts: int = 1
+    prefix: SharedPrefix | None = None
 
 
-def wish_of(body: Mapping[str, Any], chains: Chains, format: str, owner: str) -> Wish:
-    """Return that of a request of ``owner``.
+def wish_of(
+    body: Mapping[str, Any], chains: Chains, format: str, owner: str, text: str | None = None
+) -> Wish:
+    """Return that of a request of ``owner``; ``text``: of its personality.
 
     One that wants nothing cached, or adapters of its own, has llama-server empty its slot first: it
     goes on with nothing.
@@ -144,17 +177,23 @@ def wish_of(body: Mapping[str, Any], chains: Chains, format: str, owner: str) ->
     if named is not None and type(named) is not int:
         named = -1  # llama-server refuses it, or makes something of it
     unlike = body.get("cache_prompt") is False or "lora" in body
-    chain = NO_CHAIN if unlike else chains.of(body, format, owner)
-    return Wish(chain, named, prompts_in(body))
+    if unlike:
+        return Wish(NO_CHAIN, named, prompts_in(body))
+    prefix = None
+    if text:
+        before = {name: body[name] for name in _BEFORE if name in body}
+        prefix = shared_prefix(body, format, before, text)
+    chain = chains.of(body, format, owner, prefix)
+    return Wish(chain, named, prompts_in(body), prefix if chain.shared else None)
 
 
-def wish_in(raw: bytes, format: str, owner: str) -> tuple[Wish, None]:
+def wish_in(raw: bytes, format: str, owner: str, text: str | None = None) -> tuple[Wish, None]:
     """Return that of the body in ``raw``, a JSON object. For :data:`gateway.workers.WORKERS`."""
     try:
         body = orjson.loads(raw)
     except ValueError:  # what only the standard library can read
         return Wish(NO_CHAIN), None
-    return wish_of(body, Chains(), format, owner), None
+    return wish_of(body, Chains(), format, owner, text), None
 
 
 def _of_pieces(link: bytes, pieces: Iterable[Piece]) -> Chain:

@@ -22,21 +22,23 @@ def written(saved: Saved) -> bytes:
     """Return ``saved`` as it is written down."""
     links = b"".join(saved.chain.links).hex()
     fields = {name: getattr(saved, name) for name in Saved.__slots__ if name != "chain"}
-    return orjson.dumps({**fields, "links": links, "sizes": saved.chain.sizes})
+    return orjson.dumps(
+        {**fields, "links": links, "sizes": saved.chain.sizes, "shared": saved.chain.shared}
+    )
 
 
 def read(text: bytes) -> Saved | None:
     """Return what is written there; ``None`` if that isn't something that :func:`written` wrote."""
     try:
         fields: dict[str, Any] = orjson.loads(text)
-        chain = _chain(fields.pop("links"), fields.pop("sizes"))
+        chain = _chain(fields.pop("links"), fields.pop("sizes"), fields.pop("shared", 0))
         saved = Saved(**fields, chain=chain)
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     return saved if _makes_sense(saved) else None
 
 
-def _chain(links: str, sizes: list[int]) -> Chain:
+def _chain(links: str, sizes: list[int], shared: int) -> Chain:
     joined = bytes.fromhex(links)
     each = tuple(joined[at : at + _LINK] for at in range(0, len(joined), _LINK))
     if len(joined) != _LINK * len(sizes):
@@ -46,7 +48,9 @@ def _chain(links: str, sizes: list[int]) -> Chain:
         if size.__class__ is not int or size < before:
             raise ValueError("sizes that don't grow")
         before = size
-    return Chain(each, tuple(sizes))
+    if type(shared) is not int or not 0 <= shared <= len(each):
+        raise ValueError("more is shared than there is")
+    return Chain(each, tuple(sizes), shared)
 
 
 def _makes_sense(saved: Saved) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.conversations.chain import Chain
+from gateway.conversations.shared import SHARED
 
 #: Seconds in which what a saved conversation is worth halves.
 _HALF_LIFE: Final = 2 * 86_400.0
@@ -82,9 +83,11 @@ class Index:
         self._all[saved.name] = saved
         self.size += saved.size
         links = self._by_link[saved.fingerprint]
-        for link in saved.chain.links:
+        own = _own_links(saved)
+        for link in own:
             _add(links, link, saved)
-        _add(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
+        if own:
+            _add(self._by_end[saved.fingerprint], own[-1], saved)
 
     def remove(self, saved: Saved) -> None:
         """Forget ``saved``; harmless if that has been done. What it takes here is left to
@@ -101,9 +104,11 @@ class Index:
         """
         for saved in self._litter[-most:]:
             links = self._by_link[saved.fingerprint]
-            for link in saved.chain.links:
+            own = _own_links(saved)
+            for link in own:
                 _remove(links, link, saved)
-            _remove(self._by_end[saved.fingerprint], saved.chain.links[-1], saved)
+            if own:
+                _remove(self._by_end[saved.fingerprint], own[-1], saved)
             if not links:
                 del self._by_link[saved.fingerprint], self._by_end[saved.fingerprint]
         del self._litter[-most:]
@@ -124,10 +129,19 @@ class Index:
         """Return what is superfluous since ``newer``, which continues it, is saved."""
         ends = self._by_end.get(newer.fingerprint, {})
         found: dict[Saved, None] = {}
-        for link in newer.chain.links:
+        for link in _own_links(newer):
             those = ends.get(link, ())
             found.update(dict.fromkeys((those,) if isinstance(those, Saved) else those))
         return [one for one in found if one is not newer and self.has(one)]
+
+
+def _own_links(saved: Saved) -> tuple[bytes, ...]:
+    """Return the links by which ``saved`` is found.
+
+    Whatever a key has asked is not found by what all keys share: else another one would learn by
+    timing what of it is its own as well.
+    """
+    return saved.chain.links[0 if saved.owner == SHARED else saved.chain.shared :]
 
 
 def _add(links: dict[bytes, _Those], link: bytes, saved: Saved) -> None:

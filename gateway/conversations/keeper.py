@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
 from gateway.conversations.files import CacheFiles
+from gateway.conversations.shared import SHARED, SharedPrefix
 from gateway.conversations.shelf import Counts, Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
@@ -83,13 +84,21 @@ class Conversations:
             return None
         return self._folder
 
-    def turn(self, chain: Chain, owner: str, *, named: int | None = None, answers: int = 1) -> Turn:
-        """Return what places a request of the key ``owner``.
+    def turn(
+        self,
+        chain: Chain,
+        owner: str,
+        *,
+        named: int | None = None,
+        answers: int = 1,
+        prefix: SharedPrefix | None = None,
+    ) -> Turn:
+        """Return what places a request of the key ``owner``, which begins with ``prefix``.
 
         ``named``: the slot that it names itself. ``answers``: so many are wanted, each of which
         takes a slot; the first has all of its prompt.
         """
-        return Turn(self, chain, owner, named, answers)
+        return Turn(self, chain, owner, named, answers, prefix)
 
     def stray(self, count: int = 1) -> Stray:
         """Return what sees to a request whose ``count`` slots llama-server chooses."""
@@ -130,8 +139,12 @@ class Conversations:
         """Remove the conversations of keys that are not ``known`` any more, and keep none of
         such keys from now on.
         """
-        self._shelf.is_known = known
-        if count := self._shelf.forget(goes=lambda saved: not known(saved.owner)):
+
+        def keeps(owner: str) -> bool:
+            return owner == SHARED or known(owner)
+
+        self._shelf.is_known = keeps
+        if count := self._shelf.forget(goes=lambda saved: not keeps(saved.owner)):
             _log.info("removed %d saved conversations of keys that are gone", count)
 
     async def clear(self, owner: str | None, model: str | None) -> int:
@@ -161,6 +174,7 @@ class Turn:
         "_chain",
         "_named",
         "_owner",
+        "_prefix",
         "_promised",
         "_sent",
         "_slot",
@@ -170,13 +184,20 @@ class Turn:
     )
 
     def __init__(
-        self, within: Conversations, chain: Chain, owner: str, named: int | None, answers: int
+        self,
+        within: Conversations,
+        chain: Chain,
+        owner: str,
+        named: int | None,
+        answers: int,
+        prefix: SharedPrefix | None = None,
     ) -> None:
         self._within = within
         self._chain = chain
         self._owner = owner
         self._named = named
         self._answers = answers
+        self._prefix = prefix
         self._stray: Stray | None = None
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
@@ -215,6 +236,8 @@ class Turn:
             return
         self._slots = self._slot = None
         told = ended.usage
+        if self._prefix is not None and told is not None:
+            slots.prewarming.want(self._chain.first(1), self._prefix)
         slots.done(
             slot,
             self._chain,

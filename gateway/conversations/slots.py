@@ -19,6 +19,8 @@ from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
 from gateway.conversations.place import Placing
+from gateway.conversations.prewarming import Prewarming
+from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, Slot
 from gateway.conversations.slot_action import act, number
@@ -52,6 +54,7 @@ class ConversationSlots:
             least=shelf.min_tokens * CHARACTERS,
         )
         self._ended = False
+        self.prewarming = Prewarming(self, self._slots, self._queue, shelf)
 
     @property
     def current(self) -> bool:
@@ -73,6 +76,7 @@ class ConversationSlots:
         Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
         knows). Give it back with :meth:`done`. It is free again if this is cancelled.
         """
+        self.prewarming.give_way()
         only = None if only is None else only % len(self._slots)  # as llama-server does
         given = await self._queue.slot(chain, lease, only, count)
         slot, slot.others = given.slot, given.others
@@ -81,7 +85,7 @@ class ConversationSlots:
                 await self._save(other, self.backend.pool, in_danger=True, taken=True)
             return slot, await self._make_ready(slot, chain, given.placing)
         except BaseException:
-            self._free(slot)
+            self.free(slot)
             raise
 
     async def _make_ready(self, slot: Slot, chain: Chain, placing: Placing) -> int | None:
@@ -121,7 +125,7 @@ class ConversationSlots:
         found = self._shelf.longest(self.fingerprint, chain)
         return found.links if found is not None else 0
 
-    def _free(self, slot: Slot) -> None:
+    def free(self, slot: Slot) -> None:
         """It may be taken, and is saved if it isn't."""
         others, slot.others = slot.others, ()
         for other in others:
@@ -155,8 +159,7 @@ class ConversationSlots:
         slot.last_used = time.monotonic()
         if prompt is None and not begun:
             common = chain.common(slot.chain.links)
-            kept = Chain(chain.links[:common], chain.sizes[:common])
-            slot.hold(kept, owner)
+            slot.hold(chain.first(common), owner)
             slot.unsaved = slot.unsaved and common > 0
         elif prompt is None or not alone:
             slot.hold(chain, owner)
@@ -168,7 +171,7 @@ class ConversationSlots:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
             if promised is not None:
                 self._verify(promised, cached)
-        self._free(slot)
+        self.free(slot)
 
     # --- what llama-server places itself -----------------------------------------------------
 
@@ -183,7 +186,7 @@ class ConversationSlots:
             for idle in self._slots:
                 await self._save_idle(idle, in_danger=True)
         except BaseException:
-            self._free(slot)
+            self.free(slot)
             raise
         self._queue.look_again()
         return slot
@@ -192,7 +195,7 @@ class ConversationSlots:
         """That request is over: whatever it has not overwritten may be read back."""
         slot.forget()
         self.forget_idle()
-        self._free(slot)
+        self.free(slot)
 
     def forget_idle(self) -> None:
         """Believe nothing of slots, but of those at work what comes next.
@@ -237,7 +240,18 @@ class ConversationSlots:
         slot.timer = None
         if not slot.busy and self.current:
             name = f"save slot {slot.number} of {self.backend.spec.name}"
-            self._shelf.keep_track(spawn(self._save_idle(slot), name=name))
+            self._shelf.keep_track(spawn(self._when_idle(slot), name=name))
+
+    async def _when_idle(self, slot: Slot) -> None:
+        await self._save_idle(slot)
+        await self.prewarming.run()
+
+    async def save_shared(self, slot: Slot, chain: Chain, tokens: int) -> None:
+        """Save what has just been computed in ``slot``, which is taken, for every key."""
+        slot.hold(chain, SHARED, prompt=tokens, tokens=tokens)
+        slot.unsaved = True
+        await self._save(slot, self.backend.pool, in_danger=True, taken=True)
+        slot.unsaved = False
 
     def give_up(self, owner: str | None) -> None:
         """Save nothing of what ``owner`` has in slots now; ``None``: of anybody."""
@@ -259,6 +273,7 @@ class ConversationSlots:
         And never for longer than it would take to compute it again.
         """
         self._ended = True
+        self.prewarming.give_way()
         for slot in self._slots:
             if slot.timer is not None:
                 slot.timer.cancel()
@@ -295,6 +310,8 @@ class ConversationSlots:
                 return
             if slot.tokens < shelf.min_tokens or shelf.off(self.fingerprint) is not None:
                 slot.unsaved = False
+            elif slot.owner != SHARED and len(slot.chain.links) <= slot.chain.shared:
+                slot.unsaved = False  # whatever else is there has no link: a prompt broken off
             elif shelf.is_worth_writing(
                 self.fingerprint, slot.chain, slot.tokens, in_danger=in_danger
             ):
@@ -339,6 +356,8 @@ class ConversationSlots:
         other = told is not None and not (
             (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
         )
+        if saved.owner == SHARED:  # nothing of anybody's may be behind it
+            other = tokens != slot.tokens
         if tokens < shelf.min_tokens or other:
             shelf.discard(saved)  # something else is in the slot
             slot.forget()

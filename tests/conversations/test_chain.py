@@ -130,3 +130,64 @@ def test_several_prompts_are_seen(prompt: Any, count: int) -> None:
 def test_request_for_which_a_slot_is_emptied_goes_on_with_nothing(more: dict[str, Any]) -> None:
     wish, _ = wish_in(serialise(chat("a", "b", "c", **more)), "chat", "k")
     assert wish == Wish(NO_CHAIN)
+
+
+# --- what keys share -----------------------------------------------------------------------
+
+TEXT = "You are a pirate."
+
+
+def pirate(text: str = TEXT, **more: Any) -> dict[str, Any]:
+    said = [{"role": "system", "content": text}, {"role": "user", "content": "a"}]
+    return {"messages": said, **more}
+
+
+def wish(body: dict[str, Any], format: str = "chat", owner: str = "k") -> Wish:
+    return wish_in(serialise(body), format, owner, TEXT)[0]
+
+
+@pytest.mark.parametrize("more", [{}, {"reasoning_effort": "low"}])
+def test_keys_share_the_personality_and_nothing_behind_it(more: dict[str, Any]) -> None:
+    one, other = wish(pirate(**more)).chain, wish(pirate(**more), owner="l").chain
+    assert (one.common(other.links), one.shared, len(one.links)) == (1, 1, 3)
+    assert one.sizes[0] == len(TEXT)
+    assert not set(one.links[1:]) & set(other.links[1:])
+
+
+@pytest.mark.parametrize(
+    ("format", "body"),
+    [
+        ("chat", pirate(f"{TEXT}\n\nAnd mine.")),
+        ("anthropic", {"system": TEXT, **chat("a")}),
+        ("anthropic", {"system": [{"type": "text", "text": f"{TEXT}\n\n"}], **chat("a")}),
+        ("responses", {"instructions": TEXT, "input": "a"}),
+    ],
+)
+def test_every_dialect_shares_one_personality(format: str, body: dict[str, Any]) -> None:
+    assert wish(body, format).chain.common(wish(pirate()).chain.links) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pirate("You are a pirate. Mine."),
+        pirate("Mine."),
+        chat("a"),
+        pirate(tools=[{"type": "function", "function": {"name": "secret"}}]),
+        pirate(chat_template_kwargs={"enable_thinking": True, "name": "secret"}),
+        pirate(chat_template_kwargs={"enable_thinking": "secret"}),
+        pirate(reasoning_effort="secret"),
+        pirate(response_format={"type": "json_object"}),
+        pirate(cache_prompt=False),
+    ],
+)
+def test_nothing_that_a_client_made_up_is_shared(body: dict[str, Any]) -> None:
+    made = wish(body)
+    assert (made.chain.shared, made.prefix) == (0, None)
+    assert not set(made.chain.links) & set(wish(body, owner="l").chain.links)
+
+
+def test_template_arguments_make_another_prefix() -> None:
+    thinking = [pirate(chat_template_kwargs={"enable_thinking": on}) for on in (False, True)]
+    bodies = [pirate(), pirate(reasoning_effort="low"), *thinking]
+    assert len({wish(body).chain.links[0] for body in bodies}) == 4

@@ -6,10 +6,13 @@ import random
 from collections.abc import Callable
 from time import perf_counter
 
+import orjson
 import pytest
 
 from gateway.conversations.chain import Chain
+from gateway.conversations.facts import read, written
 from gateway.conversations.index import Index, Saved, least_valuable, mend_times, too_old
+from gateway.conversations.shared import SHARED
 from tests.conversations.test_place import chain
 
 DAY = 86_400.0
@@ -172,3 +175,44 @@ def test_no_step_on_the_event_loop_takes_a_millisecond_with_ten_thousand_convers
         pass
     assert made.longest("f", asked) is None
     assert (len(made), made.size) == (0, 0)
+
+
+def with_shared(text: str, owner: str) -> Saved:
+    one = saved(text)
+    one.owner, one.chain = owner, one.chain._replace(shared=1)
+    return one
+
+
+def test_what_a_key_asked_is_not_found_by_what_all_keys_share() -> None:
+    theirs = with_shared("pab", "k")
+    assert index(theirs).longest("f", chain("px")) is None
+    found = index(theirs).longest("f", chain("pax"))
+    assert found is not None
+    assert found.links == 2
+
+
+def test_what_all_keys_share_is_found_and_stays_when_it_is_continued() -> None:
+    common, theirs = with_shared("p", SHARED), with_shared("pab", "k")
+    all_of_it = index(common, theirs)
+    found = all_of_it.longest("f", chain("px"))
+    assert found is not None
+    assert found.saved is common
+    assert all_of_it.contained(theirs) == []
+    all_of_it.remove(common)
+    while all_of_it.tidy():
+        pass
+    assert all_of_it.longest("f", chain("px")) is None
+
+
+@pytest.mark.parametrize("shared", [-1, 4, True, "1"])
+def test_what_is_shared_is_written_down_and_nonsense_refused(shared: object) -> None:
+    theirs = with_shared("pab", "k")
+    theirs.name = "0" * 24
+    text = orjson.loads(written(theirs))
+    again = read(orjson.dumps(text))
+    assert again is not None
+    assert again.chain == theirs.chain
+    assert read(orjson.dumps({**text, "shared": shared})) is None
+    old = read(orjson.dumps({name: text[name] for name in text if name != "shared"}))
+    assert old is not None
+    assert old.chain.shared == 0
