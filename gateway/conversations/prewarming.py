@@ -100,7 +100,8 @@ class Prewarming:
         except (GatewayError, ValueError, LookupError, TypeError) as error:
             _log.info("a personality was not computed ahead: %s", type(error).__name__)
         self._wanted.pop(chain.links[0], None)
-        self._settled[chain.links[0]] = True
+        if not self._is_saved(chain):
+            self._settled[chain.links[0]] = True  # too short, or there is no room: not once more
 
     async def _compute_in(self, slot: Slot, chain: Chain, tokens: list[int]) -> None:
         slot.take(chain)

@@ -49,7 +49,7 @@ async def test_first_question_after_a_load_computes_only_itself_for_every_key(
     async with make_gateway(models, **settings) as running:
         ring = running.gateway.ring
         assert ring is not None
-        _, guest = await ring.create("guest", "")
+        record, guest = await ring.create("guest", "")
         folder = folder_of(running)
 
         async def computed(key: str, question: str) -> int:
@@ -73,7 +73,9 @@ async def test_first_question_after_a_load_computes_only_itself_for_every_key(
             assert await computed(key, question) < 24
         await ask(running, "b", [{"role": "user", "content": "Hi"}])
         assert await computed(guest, "Where is " + words(2, 60)) > 50, "that was another key's"
-        assert len(shared(folder)) == 1
+        await ring.revoke(record.id)
+        await ask(running, "a:pirate", [{"role": "user", "content": "And now?"}])
+    assert len(shared(folder)) == 1, "it goes with no key"
 
 
 async def test_request_breaks_off_what_is_computed_ahead_which_is_done_later(
