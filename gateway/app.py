@@ -159,7 +159,7 @@ def _conversations(settings: Settings) -> Conversations:
 
     cache = settings.cache
     return Conversations(
-        cache.dir or settings.data_dir / "cache",
+        settings.cache_dir,
         max_size=cache.max_size,
         max_age=cache.max_age,
         min_tokens=cache.min_tokens,

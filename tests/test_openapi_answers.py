@@ -211,6 +211,7 @@ async def of_entries(ask: Asking) -> None:
     entry = {"params": {"model": "another.gguf"}, "ttl": "5m"}
     name = {"name": "added"}
     await ask("GET", "/admin/storage")
+    await ask("GET", "/admin/cache")
     await ask("DELETE", "/admin/cache")
     await ask("PUT", "/admin/models/{name}", at=name, json=entry, status=201)
     await ask("PUT", "/admin/models/{name}", at=name, json=entry)

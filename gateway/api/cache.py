@@ -1,4 +1,4 @@
-"""DELETE /admin/cache: conversations that are saved."""
+"""GET and DELETE /admin/cache: conversations that are saved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gateway.access.gate import KeyGate
 from gateway.access.principal import WITHOUT_KEY
+from gateway.conversations.counts import NO_CACHE, shown
 from gateway.errors import BadRequest, ModelNotFound, NotFound
 from gateway.http.json_response import json_response
 from gateway.library import Library
@@ -22,7 +23,7 @@ _CHOICES = ("key", "model")
 
 
 class CacheHandlers:
-    """Removes what is saved of conversations."""
+    """Shows and removes what is saved of conversations."""
 
     def __init__(
         self, conversations: Conversations | None, library: Library, gate: KeyGate
@@ -33,7 +34,23 @@ class CacheHandlers:
 
     def routes(self) -> Routes:
         """Return the rows of its routes."""
-        return (Row("DELETE", "/admin/cache", self.clear, Scope.ADMIN),)
+        return (
+            Row("GET", "/admin/cache", self.show, Scope.ADMIN),
+            Row("DELETE", "/admin/cache", self.clear, Scope.ADMIN),
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /admin/cache: what is saved of conversations, by model and by key.
+
+        And what that has spared since the start. Without ``cache.enabled`` there is nothing.
+        """
+        conversations = self._conversations
+        report = await conversations.report() if conversations is not None else NO_CACHE
+        return json_response(shown(report, self._name_of, enabled=conversations is not None))
+
+    def _name_of(self, key: str) -> str | None:
+        name, ring = WITHOUT_KEY.get(key), self._gate.ring
+        return ring.name_of(key) if name is None and ring is not None else name
 
     async def clear(self, request: web.Request) -> web.Response:
         """DELETE /admin/cache: remove saved conversations; all, or a key's, or a model's.

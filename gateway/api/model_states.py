@@ -77,7 +77,7 @@ class ModelStateHandlers:
         if self._conversations is None:
             return {}
         counts = self._conversations.counts(model)
-        return {"prompt_cache": asdict(counts) if counts is not None else None}
+        return {"prompt_cache": counts._asdict() if counts is not None else None}
 
     async def model_log(self, request: web.Request) -> web.StreamResponse:
         """GET /admin/models/NAME/log: what its llama-server wrote, then what it writes, as events.

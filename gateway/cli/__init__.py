@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "load": ("gateway.cli.load", "load a model, and make it the active one"),
     "unload": ("gateway.cli.unload", "unload a model"),
     "logs": ("gateway.cli.model_logs", "show what a model's llama-server writes"),
+    "cache": ("gateway.cli.cache", "show or remove saved conversations"),
     "usage": ("gateway.cli.usage", "show who used how much"),
     "chat": ("gateway.cli.chat", "ask a model, or talk with it"),
     "connect": ("gateway.cli.connect", "show how to set up a client for the gateway"),
@@ -51,7 +52,7 @@ GROUPS: Final = {
     "a gateway of your own": ("init", "check", "serve", "doctor", "service"),
     "moving house": ("migrate", "backup", "restore"),
     "models": ("models", "pull", "load", "unload", "logs"),
-    "using it": ("chat", "status", "usage", "connect"),
+    "using it": ("chat", "status", "usage", "cache", "connect"),
     "access": ("keys", "tls", "login", "logout"),
     "your shell": ("completions",),
 }

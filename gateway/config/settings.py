@@ -197,6 +197,11 @@ class Settings:
         return " and ".join(host for host in self.hosts if not is_loopback(host)) or None
 
     @property
+    def cache_dir(self) -> Path:
+        """The folder of saved conversations."""
+        return self.cache.dir or self.data_dir / "cache"
+
+    @property
     def database(self) -> Path:
         """The file of the store."""
         return self.data_dir / "gateway.db"

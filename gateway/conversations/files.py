@@ -210,10 +210,10 @@ class CacheFiles:
         new, state = self.folder / self.new_name(saved), self.folder / self.file_name(saved)
         try:
             saved.check, seen = _checksum(new, FILE)
-            saved.size = seen.size
-            if seen.size != written:
+            if seen.size != written:  # its size stays what it is counted with
                 self.remove(saved)
                 return False
+            saved.size = seen.size
             with self._guard:
                 new.replace(state)
                 self._kept.add(saved.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.conversations.chain import Chain
+from gateway.conversations.counts import Held
 from gateway.conversations.shared import SHARED
 
 #: Seconds in which what a saved conversation is worth halves.
@@ -66,6 +67,9 @@ class Index:
         self._by_end: dict[str, dict[bytes, _Those]] = defaultdict(dict)
         #: Bytes of all of it.
         self.size = 0
+        #: What is here of each model, and of each owner.
+        self.of_models: dict[str, Held] = {}
+        self.of_owners: dict[str, Held] = {}
         self._litter: list[Saved] = []
 
     def __len__(self) -> int:
@@ -81,7 +85,7 @@ class Index:
     def add(self, saved: Saved) -> None:
         """Let ``saved`` be found."""
         self._all[saved.name] = saved
-        self.size += saved.size
+        self._count(saved, 1)
         links = self._by_link[saved.fingerprint]
         own = _own_links(saved)
         for link in own:
@@ -94,8 +98,17 @@ class Index:
         :meth:`tidy`.
         """
         if self._all.pop(saved.name, None) is not None:
-            self.size -= saved.size
+            self._count(saved, -1)
             self._litter.append(saved)
+
+    def _count(self, saved: Saved, sign: int) -> None:
+        self.size += sign * saved.size
+        for named, name in ((self.of_models, saved.model), (self.of_owners, saved.owner)):
+            held = named.setdefault(name, Held())
+            held.conversations += sign
+            held.size += sign * saved.size
+            if not held.conversations:
+                del named[name]
 
     def tidy(self, most: int = 50) -> bool:
         """Clear away what is left of so many that were removed; return whether there are more.

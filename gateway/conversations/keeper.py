@@ -11,9 +11,10 @@ from typing import Final, Literal, Protocol
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
+from gateway.conversations.counts import Spared
 from gateway.conversations.files import CacheFiles
 from gateway.conversations.shared import SHARED, SharedPrefix
-from gateway.conversations.shelf import Counts, Shelf
+from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
 from gateway.conversations.slots import ConversationSlots
@@ -72,6 +73,7 @@ class Conversations:
         self.chains = Chains()
         self._slots: dict[Backend, ConversationSlots] = {}
         self.open, self.close = self._shelf.open, self._shelf.close
+        self.report = self._shelf.report
 
     @property
     def folder(self) -> Path | None:
@@ -161,9 +163,9 @@ class Conversations:
         await self._shelf.removed()
         return removed
 
-    def counts(self, model: str) -> Counts | None:
-        """Return what was spared for ``model``, and why nothing is any more."""
-        return self._shelf.counts.get(model)
+    def counts(self, model: str) -> Spared | None:
+        """Return what is saved of ``model``, what that spared, and why nothing is any more."""
+        return self._shelf.of_model(model)
 
 
 class Turn:

@@ -11,10 +11,10 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
+from gateway.conversations.counts import CacheReport, Counts, Spared, all_spared, spared
 from gateway.conversations.files import CacheFiles, Unusable
 from gateway.conversations.index import (
     FoundPrefix,
@@ -43,16 +43,6 @@ _TOO_SMALL: Final = "conversations are not saved: cache.max_size, or the disk, i
 _FAILURES: Final = 3
 
 
-@dataclass(slots=True)
-class Counts:
-    """Of one model, since the start: restores that were used, and what they spared."""
-
-    hits: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    switched_off: str | None = None  # why nothing of it is saved any more
-
-
 class Shelf:
     """That of one gateway. ``max_age`` and ``upkeep_every`` in seconds."""
 
@@ -74,6 +64,7 @@ class Shelf:
         self._steady = steady
         self._upkeep_every = upkeep_every
         self.usable = False
+        self._problem: str | None = None
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
         #: Of processes that are started alike: tokens that they read in a second, and how many
@@ -92,7 +83,9 @@ class Shelf:
         self._closed = False
         #: Whether a key still exists: nothing is kept of others.
         self.is_known: Callable[[str], bool] = lambda owner: True
+        #: By model, and by key.
         self.counts: dict[str, Counts] = defaultdict(Counts)
+        self._counts_of_keys: dict[str, Counts] = defaultdict(Counts)
         self.new_name, self.file_name = files.new_name, files.file_name
 
     async def open(self) -> None:
@@ -106,9 +99,10 @@ class Shelf:
         try:
             index = await asyncio.to_thread(self._find)
         except Unusable as problem:
+            self._problem = str(problem)
             self.warn_once(f"conversations are not saved: {problem}")
             return
-        self._index = index
+        self._index, self._problem = index, None
         today = self.wall() - 86_400.0
         for saved in index:
             self.writes.know(saved)
@@ -359,14 +353,29 @@ class Shelf:
         if self._failures[fingerprint] >= _FAILURES:
             self.switch_off(model, fingerprint, f"{what}, {_FAILURES} times in a row")
 
-    def count_hit(self, model: str, fingerprint: str, tokens: int) -> None:
-        """What was read back spared the computing of so many tokens."""
+    def count_hit(self, model: str, fingerprint: str, owner: str, tokens: int) -> None:
+        """What was read back for ``owner`` spared the computing of so many tokens."""
         self._failures.pop(fingerprint, None)
         seconds = self.seconds(fingerprint, tokens)
-        counts = self.counts[model]
-        counts.hits += 1
-        counts.tokens += tokens
-        counts.seconds += seconds
+        for counts in (self.counts[model], self._counts_of_keys[owner]):
+            counts.count(tokens, seconds)
+
+    def of_model(self, model: str) -> Spared | None:
+        """Return what is saved of ``model`` and was spared; ``None``: nothing yet."""
+        return spared(self._index.of_models.get(model), self.counts.get(model))
+
+    async def report(self) -> CacheReport:
+        """Return what is saved of everything, and was spared."""
+        index, budget = self._index, await self._budget() if self.usable else 0
+        return CacheReport(
+            folder=str(self._files.folder),
+            problem=self._problem,
+            conversations=len(index),
+            size=index.size,
+            budget=budget,
+            models=all_spared(index.of_models, self.counts),
+            keys=all_spared(index.of_owners, self._counts_of_keys),
+        )
 
     def warn_once(self, text: str, about: str | None = None) -> None:
         """Log ``text``, unless that, or something ``about`` the same, was logged already."""

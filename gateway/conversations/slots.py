@@ -170,7 +170,7 @@ class ConversationSlots:
             if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
             if promised is not None:
-                self._verify(promised, cached)
+                self._verify(owner, promised, cached)
         self.free(slot)
 
     # --- what llama-server places itself -----------------------------------------------------
@@ -213,8 +213,8 @@ class ConversationSlots:
 
     # --- looking at answers --------------------------------------------------------------------
 
-    def _verify(self, promised: int, cached: int) -> None:
-        """Compare what was of use with what was ``promised``.
+    def _verify(self, owner: str, promised: int, cached: int) -> None:
+        """Compare what was of use with what was ``promised``, read back for ``owner``.
 
         A model for which reading back doesn't work begins anew, at 0. What is partly of use was
         right: the prompt is another one, as templates write that leave out earlier thoughts, or
@@ -222,7 +222,7 @@ class ConversationSlots:
         """
         name = self.backend.spec.name
         if cached > 0:
-            self._shelf.count_hit(name, self.fingerprint, cached)
+            self._shelf.count_hit(name, self.fingerprint, owner, cached)
         else:
             self._shelf.count_failure(
                 name,

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from gateway.conversations.chain import Chain
+from gateway.conversations.counts import Held
 from gateway.conversations.facts import read, written
 from gateway.conversations.index import Index, Saved, least_valuable, mend_times, too_old
 from gateway.conversations.shared import SHARED
@@ -68,6 +69,17 @@ def test_what_is_removed_is_not_found_and_leaves_what_shares_its_beginning() -> 
     assert found is not None
     assert (found.saved, found.links) == (one, 2)
     assert (len(both), both.size) == (1, 100)
+
+
+def test_what_is_here_of_each_model_and_owner_is_counted() -> None:
+    one, two, other = saved("abc", size=7), saved("abd", size=5), saved("xy", size=3)
+    other.model, other.owner = "n", "l"
+    all_of_it = index(one, two, other)
+    assert all_of_it.of_models == {"m": Held(2, 12), "n": Held(1, 3)}
+    assert all_of_it.of_owners == {"k": Held(2, 12), "l": Held(1, 3)}
+    for gone in (one, one, other):
+        all_of_it.remove(gone)
+    assert (all_of_it.of_models, all_of_it.of_owners) == ({"m": Held(1, 5)}, {"k": Held(1, 5)})
 
 
 def test_what_is_continued_is_superfluous_and_a_branch_is_not() -> None:

@@ -18,7 +18,7 @@ import pytest
 from gateway.conversations.files import CacheFiles, Unusable
 from gateway.conversations.index import Saved
 from gateway.conversations.shelf import Shelf
-from tests.conversations.test_files import kept, named
+from tests.conversations.test_files import kept, named, opened
 from tests.conversations.test_index import DAY, NOW
 from tests.conversations.test_place import chain
 
@@ -256,3 +256,48 @@ async def test_nothing_is_kept_of_keys_that_are_not_known(tmp_path: Path) -> Non
         await put(shelf, folder, "two", owner="gone")
         assert there(folder) == {one.name}
         assert {file.suffix for file in folder.iterdir()} == {"", ".kv", ".json"}
+
+
+async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "cache"
+    async with shelf_in(folder, max_size=64 * MIB) as shelf:
+        await put(shelf, folder, "one", 2 * MIB)
+        await put(shelf, folder, "two", model="n", owner="l", chain=chain("xyz"))
+        for _ in range(2):
+            shelf.count_hit("n", "f", "l", 1000)
+        shelf.switch_off("n", "g", "it is odd")
+        report = await shelf.report()
+        assert (report.conversations, report.size) == (2, 3 * MIB)
+        assert (report.budget, report.problem) == (64 * MIB, None)
+        assert report.models == {
+            "m": (1, 2 * MIB, 0, 0, 0.0, None),
+            "n": (1, MIB, 2, 2000, 4.0, "it is odd"),
+        }
+        assert report.keys == {
+            "k": (1, 2 * MIB, 0, 0, 0.0, None),
+            "l": (1, MIB, 2, 2000, 4.0, None),
+        }
+        assert (shelf.of_model("m"), shelf.of_model("o")) == (report.models["m"], None)
+
+
+async def test_report_says_why_the_folder_is_not_used(tmp_path: Path) -> None:
+    with opened(tmp_path / "cache"):
+        async with shelf_in(tmp_path / "cache", upkeep_every=60.0) as shelf:
+            report = await shelf.report()
+    assert report.problem == f"{tmp_path / 'cache'} is in use by another gateway"
+    assert (report.conversations, report.budget) == (0, 0)
+
+
+async def test_what_is_shorter_than_was_told_takes_no_room(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    async with shelf_in(folder) as shelf:
+        one = named("one")
+        one.size = 2 * MIB
+        async with shelf.saving(one, one.tokens):
+            (folder / shelf.new_name(one)).write_bytes(bytes(MIB))
+            shelf.put(one)
+        await shelf.written()
+        report = await shelf.report()
+    assert (report.conversations, report.size, report.models) == (0, 0, {})

@@ -1,0 +1,224 @@
+"""``llm-gateway cache``: what is saved of conversations, and removing it.
+
+A running gateway is asked. Where none runs, or where it doesn't save any, what an earlier one has
+left is looked at in the folder itself, which is locked meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from gateway.cli.client import NoGateway
+from gateway.cli.keys_here import no_database, settings_of, with_ring
+from gateway.cli.options import add_json
+from gateway.cli.parser import explain
+from gateway.cli.table import print_table
+from gateway.cli.terminal import clean
+from gateway.cli.which_gateway import add_gateway, client_for
+from gateway.errors import BadRequest, GatewayError
+from gateway.plurals import counted
+
+if TYPE_CHECKING:
+    from gateway.access.keys import KeyRing
+    from gateway.cli.client import Client
+    from gateway.config.settings import Settings
+
+_COLUMNS = ("SAVED", "SIZE", "READ BACK", "TOKENS", "SECONDS")
+#: Seconds that a gateway may take to remove files.
+_LONGEST = 120.0
+_ONE = {
+    "conversations": "on disk",
+    "size": "of their files, bytes",
+    "hits": "conversations that were read back and gone on with, since the gateway started",
+    "tokens": "that had not to be computed for these",
+    "seconds": "that this would have taken, about",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command, and the command below it."""
+    add_gateway(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+    explain(
+        parser,
+        "Shows what is saved of conversations (`cache` in gateway.yaml) by model and by key, and "
+        "what that has spared since the gateway started. If none runs: what is in the folder.",
+        examples=["llm-gateway cache", "llm-gateway cache clear --model Qwen3-8B"],
+        fields={
+            "enabled": "whether conversations are saved",
+            "folder": "where, or null",
+            "problem": "why the folder isn't used, or null",
+            "conversations": "number of all of them",
+            "size": "of their files, bytes",
+            "budget": "bytes that they may have",
+            "models[].model": "name of the model",
+            **{f"models[].{name}": what for name, what in _ONE.items()},
+            "models[].switched_off": "why its conversations are not saved any more, or null",
+            "keys[].key": "id of the key",
+            "keys[].name": "its name, or null for one that is unknown",
+            **{f"keys[].{name}": what for name, what in _ONE.items()},
+        },
+    )
+    actions = parser.add_subparsers(metavar="[ACTION]", title="actions")
+    clearing = actions.add_parser("clear", help="remove saved conversations")
+    add_gateway(clearing, again=True)
+    clearing.add_argument("--of-key", metavar="ID", help="of the key with this id only")
+    clearing.add_argument("--model", metavar="NAME", help="of this model only")
+    clearing.add_argument("--yes", action="store_true", help="don't ask")
+    clearing.set_defaults(run=run_clear)
+    explain(
+        clearing,
+        "Removes saved conversations, for good: all, or those of a key or a model. What is in the "
+        "slots of loaded models stays there, and is not saved unless somebody goes on with it. If "
+        "no gateway runs, they are removed from the folder.",
+        examples=[
+            "llm-gateway cache clear",
+            "llm-gateway cache clear --of-key k_ab12cd34 --model Qwen3-8B --yes",
+        ],
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is saved: all of it, by model, and by key."""
+    report = _report(args)
+    if args.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return 0
+    for line in _about(report):
+        print(clean(line))
+    if report["models"]:
+        print()
+        states = [(one["model"], *_counted(one), _state(one)) for one in report["models"]]
+        print_table(("MODEL", *_COLUMNS, "STATE"), states)
+    if report["keys"]:
+        print()
+        rows = [(one["key"], one["name"] or "-", *_counted(one)) for one in report["keys"]]
+        print_table(("KEY", "NAME", *_COLUMNS), rows)
+    return 0
+
+
+def run_clear(args: argparse.Namespace) -> int:
+    """Return 0 if they were removed, or were not to be; 1 if that failed (stderr says why)."""
+    client = _gateway(args)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise BadRequest("nothing was removed: --yes removes without a question")
+        where = f", at {client.name}" if client is not None else ""
+        question = f"Remove {_those(args)}{where} for good? [no] "
+        if input(question).strip().lower() not in ("y", "yes"):
+            return 0
+    removed = _removed_there(client, args) if client is not None else _removed_here(args)
+    print(f"removed {counted(removed, 'conversation')}")
+    return 0
+
+
+# --- where they are --------------------------------------------------------------------------
+
+
+def _gateway(args: argparse.Namespace) -> Client | None:
+    """Return a client of the gateway that is meant; ``None``: none that saves any runs here."""
+    try:
+        client = client_for(args)
+    except NoGateway:
+        return None
+    if client.url is None and not client.ask("GET", "/admin/cache")["enabled"]:
+        return None
+    return client
+
+
+def _report(args: argparse.Namespace) -> dict[str, Any]:
+    if (client := _gateway(args)) is not None:
+        there: dict[str, Any] = client.ask("GET", "/admin/cache")
+        return there
+    from gateway.conversations.at_rest import look
+    from gateway.conversations.counts import shown
+
+    settings = settings_of(args)
+    with _told():
+        report = look(settings.cache_dir, settings.cache.max_size)
+    names = _names(settings) if report.keys else {}
+    return shown(report, names.get, enabled=settings.cache.enabled)
+
+
+def _names(settings: Settings) -> dict[str, str]:
+    from gateway.access.principal import WITHOUT_KEY
+
+    if no_database(settings):
+        return dict(WITHOUT_KEY)
+
+    async def names(ring: KeyRing) -> dict[str, str]:
+        return {record.id: record.name for record in ring.records}
+
+    return {**WITHOUT_KEY, **with_ring(settings, names)}
+
+
+def _removed_there(client: Client, args: argparse.Namespace) -> int:
+    chosen = {"key": args.of_key, "model": args.model}
+    query = urlencode({name: value for name, value in chosen.items() if value is not None})
+    path = f"/admin/cache?{query}" if query else "/admin/cache"
+    removed: int = client.ask("DELETE", path, timeout=_LONGEST)["removed"]
+    return removed
+
+
+def _removed_here(args: argparse.Namespace) -> int:
+    from gateway.conversations.at_rest import clear
+
+    with _told():
+        return clear(settings_of(args).cache_dir, args.of_key, args.model)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Have a folder that cannot be used end the command with its reason."""
+    from gateway.conversations.files import Unusable
+
+    try:
+        yield
+    except Unusable as error:
+        raise GatewayError(str(error)) from None
+
+
+# --- what is said ----------------------------------------------------------------------------
+
+
+def _about(report: dict[str, Any]) -> Iterator[str]:
+    if not report["enabled"]:
+        yield "Conversations are not saved: `cache: {enabled: true}` in gateway.yaml saves them."
+    if report["problem"]:
+        yield f"Conversations are not saved: {report['problem']}"
+    if report["folder"]:
+        saved = f"{counted(report['conversations'], 'conversation')}, {_size(report['size'])}"
+        yield f"{report['folder']}: {saved} of at most {_size(report['budget'])}"
+
+
+def _those(args: argparse.Namespace) -> str:
+    whose = [
+        *([f"of the key {clean(args.of_key)}"] if args.of_key is not None else ()),
+        *([f"of the model {clean(args.model)}"] if args.model is not None else ()),
+    ]
+    return " ".join(["the saved conversations" if whose else "all saved conversations", *whose])
+
+
+def _counted(one: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{one['conversations']:,}",
+        _size(one["size"]),
+        f"{one['hits']:,}",
+        f"{one['tokens']:,}",
+        f"{one['seconds']:,.1f}",
+    )
+
+
+def _state(one: dict[str, Any]) -> str:
+    return f"switched off: {one['switched_off']}" if one["switched_off"] else "ok"
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
