@@ -39,10 +39,13 @@ class Finding(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The gateway that runs on the data folder: its process, and its answer to /admin/status."""
+    """The gateway that runs on the data folder: its process, and its answers to /admin/status and
+    /admin/cache (``None``: it has none).
+    """
 
     pid: int | None
     status: Mapping[str, Any]
+    cache: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

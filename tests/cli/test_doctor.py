@@ -71,7 +71,7 @@ def test_doctor_reports_without_a_gateway(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in told["checks"]}
     assert list(checks) == [
         *("configuration", "llama-server", "flags", "devices", "memory", "disk", "clock", "port"),
-        *("certificate", "reachable", "permissions", "gateway", "service", "model"),
+        *("certificate", "reachable", "permissions", "cache", "gateway", "service", "model"),
     ]
     for check in told["checks"]:
         assert set(check) == {"name", "subject", "level", "what", "do"}
