@@ -12,7 +12,15 @@ import { models as t } from "../../texts/en/models";
 import { Actions, attempt } from "./actions";
 import { forgetDrafts } from "./drafts";
 import { EntryForm } from "./EntryForm";
-import { entryPath, facts, type LiveModel, liveModels, modelsFile, refreshFacts } from "./facts";
+import {
+  entryPath,
+  facts,
+  type LiveModel,
+  liveModels,
+  modelsFile,
+  refreshFacts,
+  type SavedConversations,
+} from "./facts";
 import { Numbers, StateOf, Trouble } from "./ModelCard";
 import { LastLines, ModelLog } from "./ModelLog";
 import { ReadOnly } from "./Models";
@@ -172,6 +180,11 @@ function Overview({ model }: { readonly model: LiveModel }) {
               {t.facts.tokensOf(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)}
             </Fact>
           )}
+          {known?.prompt_cache && (
+            <Fact name={t.facts.saved}>
+              <Saved saved={known.prompt_cache} />
+            </Fact>
+          )}
           {known && known.personalities.length > 0 && (
             <Fact name={t.facts.personalities}>
               <a href={href("models", model.name, "personalities")}>
@@ -183,6 +196,17 @@ function Overview({ model }: { readonly model: LiveModel }) {
         </dl>
       </section>
     </div>
+  );
+}
+
+export function Saved({ saved }: { readonly saved: SavedConversations }) {
+  const { conversations, hits, switched_off: off } = saved;
+  return (
+    <>
+      {t.facts.savedOf(conversations, saved.size)}
+      {hits > 0 && <div>{t.facts.readBack(hits, saved.tokens, saved.seconds)}</div>}
+      {off !== null && <div>{t.facts.notSaved(off)}</div>}
+    </>
   );
 }
 

@@ -23,6 +23,16 @@ export interface LiveModel extends ModelStatus {
   readonly servers?: readonly ServerStatus[];
 }
 
+/** What is saved of its conversations, and what that has spared since the gateway started. */
+export interface SavedConversations {
+  readonly conversations: number;
+  readonly size: number;
+  readonly hits: number;
+  readonly tokens: number;
+  readonly seconds: number;
+  readonly switched_off: string | null;
+}
+
 export interface Facts {
   readonly name: string;
   readonly personalities: readonly string[];
@@ -34,6 +44,8 @@ export interface Facts {
   readonly pinned?: boolean;
   readonly preload?: boolean;
   readonly remote?: boolean;
+  /** Null: nothing yet; missing: none are saved here. */
+  readonly prompt_cache?: SavedConversations | null;
 }
 
 export interface ModelsFile {

@@ -105,6 +105,12 @@ export const models = {
     tokens: "Tokens",
     tokensOf: (read: number, cached: number, written: number): string =>
       `${count(read)} read (${count(cached)} from cache), ${count(written)} written`,
+    saved: "Saved conversations",
+    savedOf: (n: number, bytes: number): string =>
+      n === 0 ? "none" : `${count(n)} (${size(bytes)})`,
+    readBack: (hits: number, tokens: number, seconds: number): string =>
+      `read back ${hits === 1 ? "once" : counted(hits, "time", "times")}: ${count(tokens)} tokens, about ${duration(seconds)} spared`,
+    notSaved: (why: string): string => `Not saved any more: ${why}`,
     chosen: "Chosen for this machine",
     unknown: "not known",
   },
