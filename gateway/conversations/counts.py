@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from gateway.conversations.shared import SHARED
+
 
 @dataclass(slots=True)
 class Counts:
@@ -79,6 +81,8 @@ def all_spared(held: dict[str, Held], counts: dict[str, Counts]) -> dict[str, Sp
     return dict(sorted(there, key=lambda item: (-item[1].size, -item[1].hits, item[0])))
 
 
+#: Stands for the name of the key that has what all keys use.
+_SHARED_BY: Final = "shared by all keys"
 #: That of a gateway that saves none.
 NO_CACHE: Final = CacheReport("", None, 0, 0, 0, {}, {})
 
@@ -100,7 +104,11 @@ def shown(
         "budget": report.budget,
         "models": [{"model": name, **_shown(one)} for name, one in report.models.items()],
         "keys": [
-            {"key": key, "name": name_of(key), **_shown(one, without="switched_off")}
+            {
+                "key": key,
+                "name": _SHARED_BY if key == SHARED else name_of(key),
+                **_shown(one, without="switched_off"),
+            }
             for key, one in keys
         ],
     }

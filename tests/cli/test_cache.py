@@ -13,6 +13,7 @@ import pytest
 from gateway.access.principal import ANONYMOUS
 from gateway.cli import help_pages, main
 from gateway.conversations.files import CacheFiles
+from gateway.conversations.shared import SHARED
 from tests.cli.test_json import paths
 from tests.conversations.test_files import named
 from tests.harness import COMMAND, DEMO_GGUF, Served, project
@@ -53,13 +54,14 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def files(tmp_path: Path) -> CacheFiles:
-    """The folder of a gateway that isn't running, with three conversations."""
+    """The folder of a gateway that isn't running, with four conversations."""
     project(tmp_path / "project", {}, cache={"enabled": True, "max_size": "64MiB"})
     files = CacheFiles(tmp_path / "project/data/cache", 64 * MIB)
     files.open()
     put(files, "one", model="qwen", owner="k_one", size=3 * MIB)
     put(files, "two", model="tiny", owner="k_one")
-    put(files, "three", model="tiny", owner=ANONYMOUS.key_id)
+    put(files, "three", model="tiny", owner=ANONYMOUS.key_id, size=2 * MIB)
+    put(files, "four", model="tiny", owner=SHARED)
     files.close()
     return files
 
@@ -76,14 +78,15 @@ def test_what_a_stopped_gateway_has_saved_is_told(run: Run, config: Path) -> Non
     fields = FIELDS["llm-gateway cache"]
     assert paths(told, set(fields)) == set(fields)
     assert (told["enabled"], told["problem"]) == (True, None)
-    assert (told["conversations"], told["size"], told["budget"]) == (3, 5 * MIB, 64 * MIB)
+    assert (told["conversations"], told["size"], told["budget"]) == (4, 7 * MIB, 64 * MIB)
     assert [(one["model"], one["conversations"], one["size"]) for one in told["models"]] == [
+        ("tiny", 3, 4 * MIB),
         ("qwen", 1, 3 * MIB),
-        ("tiny", 2, 2 * MIB),
     ]
     assert [(one["key"], one["name"], one["size"]) for one in told["keys"]] == [
         ("k_one", None, 4 * MIB),
-        (ANONYMOUS.key_id, ANONYMOUS.name, MIB),
+        (ANONYMOUS.key_id, ANONYMOUS.name, 2 * MIB),
+        (SHARED, "shared by all keys", MIB),
     ]
 
 
@@ -92,16 +95,16 @@ def test_what_a_stopped_gateway_has_saved_is_told(run: Run, config: Path) -> Non
     [
         ((), 0),
         (("--model", "tiny"), 1),
-        (("--of-key", "k_one"), 1),
-        (("--of-key", "k_one", "--model", "tiny"), 2),
-        (("--model", "other"), 3),
+        (("--of-key", "k_one"), 2),
+        (("--of-key", "k_one", "--model", "tiny"), 3),
+        (("--model", "other"), 4),
     ],
 )
 def test_only_what_is_chosen_is_removed(
     run: Run, config: Path, files: CacheFiles, chosen: tuple[str, ...], left: int
 ) -> None:
     status, out, _ = run(config, "clear", "--yes", *chosen)
-    removed = 3 - left
+    removed = 4 - left
     assert (status, out) == (0, f"removed {removed} conversation{'s' * (removed != 1)}\n")
     assert states(files.folder) == left
 
@@ -109,10 +112,10 @@ def test_only_what_is_chosen_is_removed(
 def test_nothing_is_removed_without_a_yes(run: Run, config: Path, files: CacheFiles) -> None:
     status, _, err = run(config, "clear")
     assert (status, err) == (1, "error: nothing was removed: --yes removes without a question\n")
-    assert states(files.folder) == 3
+    assert states(files.folder) == 4
 
 
-@pytest.mark.parametrize(("answer", "left"), [("\n", 3), ("n\n", 3), ("yes\n", 2)])
+@pytest.mark.parametrize(("answer", "left"), [("\n", 4), ("n\n", 4), ("yes\n", 3)])
 def test_at_a_terminal_it_asks(config: Path, files: CacheFiles, answer: str, left: int) -> None:
     chosen = ("--model", "qwen")
     with at_terminal("cache", "--config", config, "clear", *chosen, columns=80) as terminal:
@@ -133,7 +136,7 @@ def test_folder_that_another_gateway_uses_is_left_alone(
             assert err == f"error: {files.folder} is in use by another gateway\n"
     finally:
         files.close()
-    assert states(files.folder) == 3
+    assert states(files.folder) == 4
 
 
 def test_there_may_be_no_folder_and_none_is_made(run: Run, tmp_path: Path) -> None:
@@ -257,8 +260,8 @@ def test_what_is_left_is_removed_though_the_gateway_saves_no_more(
     try:
         assert served.url
         told = json.loads(run(config, "--json")[1])
-        assert (told["enabled"], told["conversations"]) == (False, 3)
-        assert run(config, "clear", "--yes")[:2] == (0, "removed 3 conversations\n")
+        assert (told["enabled"], told["conversations"]) == (False, 4)
+        assert run(config, "clear", "--yes")[:2] == (0, "removed 4 conversations\n")
     finally:
         served.stop()
     assert states(files.folder) == 0
