@@ -7,15 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
-from gateway.conversations.chain import NO_CHAIN, Wish, wish_in, wish_of
-from gateway.http.request import Request
+from gateway.conversations.chain import NO_CHAIN, Wish, short_wish, wish_in, wish_of
 from gateway.pipeline.request_context import RequestContext
-from gateway.proxy.call import Call
+from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.personality import MessageFormat
 from gateway.proxy.resolve import Target
-from gateway.workers import WORKERS, is_small
+from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations, Turn
@@ -27,20 +24,37 @@ _NOT_SAVED: Final = "no-store"
 
 
 async def turn_of(
-    request: Request, context: RequestContext, call: Call, format: MessageFormat
+    headers: Mapping[str, str], context: RequestContext, call: Call, format: MessageFormat
 ) -> Turn | Stray | None:
     """Return what places ``call`` in a slot; ``None`` for models elsewhere."""
-    conversations, body = context.services.conversations, call.body
+    conversations = context.services.conversations
     if conversations is None or call.renamed is not None:
         return None
-    assert isinstance(body, bytes)
     owner = context.principal.key_id
-    wish = await _wish(conversations, body, format.name, owner, _text_of(context, call))
+    if (wish := call.wish) is None:
+        wish = await _wish_in(call.body, format.name, owner, _text_of(context, call))
+    call.wish = None
     if wish.prompts > 1 or wish.named == -1:
         return conversations.stray(wish.prompts * call.answers)
-    not_saved = request.headers.get(_CACHE, "").strip().lower() == _NOT_SAVED
-    chain, prefix = (NO_CHAIN, None) if not_saved else (wish.chain, wish.prefix)
+    chain, prefix = wish.chain, wish.prefix
+    if headers.get(_CACHE, "").strip().lower() == _NOT_SAVED:
+        chain, prefix = NO_CHAIN, None
     return conversations.turn(chain, owner, named=wish.named, answers=call.answers, prefix=prefix)
+
+
+def wish_of_body(
+    conversations: Conversations,
+    context: RequestContext,
+    call: Call,
+    body: Mapping[str, Any],
+    format: MessageFormat,
+) -> Wish:
+    """Return what ``call`` asks of its slot, whose small body was parsed to ``body``."""
+    sent = call.body
+    if isinstance(sent, bytes) and len(sent) < conversations.least_bytes:
+        return short_wish(body)
+    owner, text = context.principal.key_id, _text_of(context, call)
+    return wish_of(body, conversations.chains, format.name, owner, text)
 
 
 def has_several(target: Target) -> bool:
@@ -73,15 +87,8 @@ def _text_of(context: RequestContext, call: Call) -> str | None:
     return None if personality is None else personality.prompt
 
 
-async def _wish(
-    conversations: Conversations, body: bytes, format: str, owner: str, text: str | None
-) -> Wish:
-    if not is_small(body):
-        wish: Wish
-        wish, _ = await WORKERS.run(wish_in, body, format, owner, text)
-        return wish
-    try:
-        parsed = orjson.loads(body)
-    except ValueError:  # what only the standard library can read
-        return Wish(NO_CHAIN)
-    return wish_of(parsed, conversations.chains, format, owner, text)
+async def _wish_in(body: bytes | StreamedBody, format: str, owner: str, text: str | None) -> Wish:
+    assert isinstance(body, bytes)
+    wish: Wish
+    wish, _ = await WORKERS.run(wish_in, body, format, owner, text)
+    return wish

@@ -7,7 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from gateway.access.principal import Principal
-from gateway.api.conversation import has_several, prefix_in, prefix_of, turn_of
+from gateway.api.conversation import (
+    has_several,
+    prefix_in,
+    prefix_of,
+    turn_of,
+    wish_of_body,
+)
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse
@@ -76,7 +82,7 @@ class JsonRoute:
         del raw  # not kept: a stream lives for minutes, and prompts are long
         if (conversations := context.services.conversations) is not None and self._takes_slot:
             if self._generates:
-                call.turn = await turn_of(request, context, call, self._format)
+                call.turn = await turn_of(request.headers, context, call, self._format)
             elif call.renamed is None:
                 call.turn = conversations.stray()
         return await self._send(request, context, call)
@@ -107,8 +113,12 @@ class JsonRoute:
         )
         sent = serialise(body) if changed else raw
         call = self._call(context, target, raw, sent, found, stream, telling)
-        if target.sent_as is not None and self._generates and has_several(target):
-            call.prefix = prefix_of(context, body, self._format)
+        if self._generates:
+            if target.sent_as is None:
+                if (conversations := context.services.conversations) is not None:
+                    call.wish = wish_of_body(conversations, context, call, body, self._format)
+            elif has_several(target):
+                call.prefix = prefix_of(context, body, self._format)
         return call
 
     async def _prepare_aside(

@@ -23,7 +23,7 @@ from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.pipeline.events import Board, endless, event_stream, is_due, patience
 from gateway.pipeline.metered import Metered
-from gateway.pipeline.reading import adapted, json_body
+from gateway.pipeline.reading import json_body
 from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.ask import texts
@@ -178,7 +178,7 @@ class LlmApiHandlers:
         # Who asks reads text: the call of a tool would be an empty answer.
         call = await _CHAT.prepare(context, serialise(body), tools=False)
         if context.services.conversations is not None:
-            call.turn = await turn_of(adapted(request)[0], context, call, CHAT)
+            call.turn = await turn_of(request.headers, context, call, CHAT)
         client, streamed = context.services.proxies.client(request), _is_streamed(request)
         with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
             pieces = context.services.standing.within(

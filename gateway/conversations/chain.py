@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -42,6 +43,14 @@ _BEFORE: Final = (
     "add_generation_prompt",
     "lora",
 )
+_IS_BEFORE: Final = frozenset(_BEFORE)
+#: Beginnings of chains that are remembered: by key, format and personality.
+_ROOTS: Final = 4096
+#: Conversations that are remembered as a whole, and how many messages such a one has: fewer cost
+#: no more one by one, more would take too much memory.
+_RECENT: Final = 64
+_FEW: Final = 12
+_MANY: Final = 1000
 
 
 class Chain(NamedTuple):
@@ -82,7 +91,12 @@ class Chains:
     """Makes chains, and remembers links of messages by hashes of this process alone."""
 
     def __init__(self, most: int = _KEPT) -> None:
-        self._seen: BoundedCache[tuple[bytes, str, int], bytes] = BoundedCache(most)
+        self._seen: BoundedCache[int, bytes] = BoundedCache(most)
+        self._roots: BoundedCache[tuple[str, str, bytes], bytes] = BoundedCache(_ROOTS)
+        self._prefixes: BoundedCache[int, bytes] = BoundedCache(_ROOTS)
+        #: Of the last conversations, by root, checksum and length of their messages. Another one
+        #: with the same three would be placed less well, no more.
+        self._whole: BoundedCache[tuple[bytes, int, int], Chain] = BoundedCache(_RECENT)
 
     def of(
         self,
@@ -96,11 +110,14 @@ class Chains:
         Owners share no links, so that nobody learns by timing what another one asked; but for the
         first, where it is that of ``prefix``.
         """
-        before = [(name, body[name]) for name in _BEFORE if name in body]
+        before = before_messages(body)
         try:
-            shared = b"" if prefix is None else self.of_prefix(prefix).links[0]
-            root = _digest(shared, orjson.dumps((owner, format, before)))
-            size = len(orjson.dumps(before)) if before else 0
+            shared = b"" if prefix is None else self._of_prefix(prefix)
+            if before:
+                written = orjson.dumps((owner, format, [*before.items()]))
+                root, size = _digest(shared, written), len(written)
+            else:
+                root, size = self._root(shared, owner, format), 0
             chain = self._of_body(root, size, body, format)
         except (TypeError, AttributeError):  # an integer over 64 bits, or no message
             return NO_CHAIN
@@ -110,11 +127,21 @@ class Chains:
 
     def of_prefix(self, prefix: SharedPrefix) -> Chain:
         """Return the chain of what every key may share."""
-        key = (b"", repr(prefix[1:]), hash(prefix.text))
-        link = self._seen.get(key)
+        return Chain((self._of_prefix(prefix),), (len(prefix.text),), shared=1)
+
+    def _of_prefix(self, prefix: SharedPrefix) -> bytes:
+        key = hash(prefix)
+        link = self._prefixes.get(key)
         if link is None:
-            link = self._seen[key] = _digest(b"shared", orjson.dumps((*prefix,)))
-        return Chain((link,), (len(prefix.text),), shared=1)
+            link = self._prefixes[key] = _digest(b"shared", orjson.dumps((*prefix,)))
+        return link
+
+    def _root(self, shared: bytes, owner: str, format: str) -> bytes:
+        key = (owner, format, shared)
+        root = self._roots.get(key)
+        if root is None:
+            root = self._roots[key] = _digest(shared, orjson.dumps((owner, format, [])))
+        return root
 
     def _of_body(self, root: bytes, start: int, body: Mapping[str, Any], format: str) -> Chain:
         field = _MESSAGES.get(format)
@@ -128,17 +155,32 @@ class Chains:
         return self._of_messages(root, start, messages)
 
     def _of_messages(self, root: bytes, total: int, messages: list[Any]) -> Chain:
-        seen = self._seen
-        links: list[bytes] = []
-        sizes: list[int] = []
-        link = root
+        if not _FEW <= len(messages) <= _MANY:
+            return self._follow(Chain((), ()), root, total, messages)
+        # Mostly all but the last two, an answer and what is said to it, were there a moment ago.
+        before = orjson.dumps(messages[:-2], option=orjson.OPT_SORT_KEYS)
+        check = crc32(memoryview(before)[1:-1])
+        chain = self._whole.get((root, check, len(before)))
+        if chain is not None and len(chain.links) == len(messages) - 2:
+            chain = self._follow(chain, chain.links[-1], chain.sizes[-1], messages[-2:])
+        else:
+            chain = self._follow(Chain((), ()), root, total, messages)
+        last = orjson.dumps(messages[-2:], option=orjson.OPT_SORT_KEYS)
+        check = crc32(memoryview(last)[1:-1], crc32(b",", check))
+        self._whole[root, check, len(before) + len(last) - 1] = chain
+        return chain
+
+    def _follow(self, chain: Chain, link: bytes, total: int, messages: list[Any]) -> Chain:
+        """Return ``chain``, which ends with ``link`` and ``total`` characters, and ``messages``."""
+        seen, known = self._seen, self._seen.get
+        links, sizes = [*chain.links], [*chain.sizes]
         for message in messages:
             content = message.get("content")
             role = message.get("role")
             if content.__class__ is str and role.__class__ is str and len(message) == 2:
                 # Not the text itself as a key: that would keep whole conversations in memory.
-                key = (link, role, hash(content))
-                cached = seen.get(key)
+                key = hash((link, role, content))
+                cached = known(key)
                 if cached is None:
                     cached = seen[key] = _digest(link, orjson.dumps((role, content)))
                 link = cached
@@ -165,6 +207,18 @@ class Wish(NamedTuple):
     prefix: SharedPrefix | None = None
 
 
+def before_messages(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of ``body`` becomes part of the prompt besides the messages, in a fixed order."""
+    if _IS_BEFORE.isdisjoint(body):
+        return {}
+    return {name: body[name] for name in _BEFORE if name in body}
+
+
+def short_wish(body: Mapping[str, Any]) -> Wish:
+    """Return that of a request that is too short for its conversation to be known by a chain."""
+    return Wish(NO_CHAIN, _named(body), prompts_in(body))
+
+
 def wish_of(
     body: Mapping[str, Any], chains: Chains, format: str, owner: str, text: str | None = None
 ) -> Wish:
@@ -173,18 +227,13 @@ def wish_of(
     One that wants nothing cached, or adapters of its own, has llama-server empty its slot first: it
     goes on with nothing.
     """
-    named = body.get("id_slot")
-    if named is not None and type(named) is not int:
-        named = -1  # llama-server refuses it, or makes something of it
-    unlike = body.get("cache_prompt") is False or "lora" in body
-    if unlike:
-        return Wish(NO_CHAIN, named, prompts_in(body))
+    if body.get("cache_prompt") is False or "lora" in body:
+        return short_wish(body)
     prefix = None
     if text:
-        before = {name: body[name] for name in _BEFORE if name in body}
-        prefix = shared_prefix(body, format, before, text)
+        prefix = shared_prefix(body, format, before_messages(body), text)
     chain = chains.of(body, format, owner, prefix)
-    return Wish(chain, named, prompts_in(body), prefix if chain.shared else None)
+    return Wish(chain, _named(body), prompts_in(body), prefix if chain.shared else None)
 
 
 def wish_in(raw: bytes, format: str, owner: str, text: str | None = None) -> tuple[Wish, None]:
@@ -194,6 +243,13 @@ def wish_in(raw: bytes, format: str, owner: str, text: str | None = None) -> tup
     except ValueError:  # what only the standard library can read
         return Wish(NO_CHAIN), None
     return wish_of(body, Chains(), format, owner, text), None
+
+
+def _named(body: Mapping[str, Any]) -> int | None:
+    named = body.get("id_slot")
+    if named is not None and type(named) is not int:
+        return -1  # llama-server refuses it, or makes something of it
+    return named
 
 
 def _of_pieces(link: bytes, pieces: Iterable[Piece]) -> Chain:

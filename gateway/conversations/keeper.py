@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 #: Paths at llama-server that take no ``id_slot``: it chooses the slot itself.
 _CHOOSES: Final = frozenset({"/v1/messages"})
+#: Bytes of a body to a token, at least: those of other scripts have about three, English four.
+_BYTES: Final = 2
 #: Events of a stream after which all of its prompt has been read, whatever the first ones tell.
 _BEGUN: Final = 3
 #: Seconds that a swap may be delayed by what has to be saved first, at most.
@@ -71,6 +73,8 @@ class Conversations:
         self._folder = folder
         self._shelf = Shelf(CacheFiles(folder, max_size), max_age=max_age, min_tokens=min_tokens)
         self.chains = Chains()
+        #: Bytes of a body below which it isn't worth knowing its conversation: see `_BYTES`.
+        self.least_bytes = min_tokens * _BYTES
         self._slots: dict[Backend, ConversationSlots] = {}
         self.open, self.close = self._shelf.open, self._shelf.close
         self.report = self._shelf.report

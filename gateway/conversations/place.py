@@ -19,13 +19,14 @@ _HALF_LIFE: Final = 600.0
 class SlotView(NamedTuple):
     """A slot as a decision sees it.
 
-    ``chain``: what is in it, or will be when it is free again. ``age``: seconds since its last use.
+    ``chain``: what is in it, or will be when it is free again. ``used``: when it was last used, in
+    seconds, by the clock that tells what ``now`` is.
     """
 
     number: int
     chain: Chain
     free: bool = True
-    age: float = 0.0
+    used: float = 0.0
 
 
 class Placing(NamedTuple):
@@ -39,30 +40,49 @@ class Placing(NamedTuple):
     loses: int
 
 
-def place(chain: Chain, slots: Sequence[SlotView], saved: int, least: int = 0) -> Placing | None:
+def place(
+    chain: Chain, slots: Sequence[SlotView], saved: int, least: int = 0, now: float = 0.0
+) -> Placing | None:
     """Return where a request with ``chain`` goes, or ``None`` if no slot is free.
 
     ``saved``: so many of its links are saved, at most; they are read back for a gain of ``least``
-    characters or more. Among slots that are equally good an empty
-    one comes first, then the one that has not been used for longest.
+    characters or more. Among slots that are equally good an empty one comes first, then the one
+    that has not been used for longest.
     """
-    best: tuple[tuple[float, bool, float], Placing] | None = None
-    read = _read_back(chain, saved)
+    links = chain.links
+    first = links[0] if links else None
+    empty: SlotView | None = None
+    alike: list[SlotView] = []
+    others: list[SlotView] = []
     for slot in slots:
-        if not slot.free:
+        _, held, free, used = slot
+        if not free:
             continue
+        if not held.links:
+            if empty is None or used < empty.used:
+                empty = slot
+        elif held.links[0] == first:
+            alike.append(slot)
+        else:
+            others.append(slot)
+    if empty is not None:  # better than all that would lose something, and have nothing in common
+        others = [empty]
+    read = _read_back(chain, saved) if saved else 0.0
+    worth = max(1.0, least * (1 - _RESTORING))
+    best: tuple[tuple[float, bool, float], Placing] | None = None
+    for slot in (*alike, *others):
         live, loses = _common(chain, slot)
-        for restore in (False, True):
-            if restore and read - live < max(1.0, least * (1 - _RESTORING)):
-                continue
-            score = _score(read if restore else live, loses, slot)
-            order = score, not slot.chain.links, slot.age
+        for restore in (False, True) if read - live >= worth else (False,):
+            score = _score(read if restore else live, loses, now - slot.used)
+            order = score, not slot.chain.links, -slot.used
             if best is None or order > best[0]:
                 best = order, Placing(slot.number, restore, loses)
     return best[1] if best is not None else None
 
 
-def spared_by_waiting(chain: Chain, slots: Sequence[SlotView], saved: int, placing: Placing) -> int:
+def spared_by_waiting(
+    chain: Chain, slots: Sequence[SlotView], saved: int, placing: Placing, now: float = 0.0
+) -> int:
     """Return how much of ``chain`` need not be computed in the best slot at work.
 
     In characters, beyond what ``placing`` spares; 0 where no slot at work is better.
@@ -70,19 +90,23 @@ def spared_by_waiting(chain: Chain, slots: Sequence[SlotView], saved: int, placi
     (taken,) = (slot for slot in slots if slot.number == placing.slot)
     live, loses = _common(chain, taken)
     gain = _read_back(chain, saved) if placing.restore else live
-    now = _score(gain, loses, taken)
+    at_once = _score(gain, loses, now - taken.used)
     spared = 0.0
     for slot in slots:
         if not slot.free:
             live, loses = _common(chain, slot)
-            spared = max(spared, min(live - gain, _score(live, loses, slot) - now))
+            later = _score(live, loses, 0.0)
+            spared = max(spared, min(live - gain, later - at_once))
     return int(spared)
 
 
 def _common(chain: Chain, slot: SlotView) -> tuple[int, int]:
     """Return how much of ``chain`` is in ``slot``, and how much else."""
-    live = chain.size(chain.common(slot.chain.links))
-    return live, slot.chain.size() - live
+    held = slot.chain
+    if not held.links:
+        return 0, 0
+    live = chain.size(chain.common(held.links))
+    return live, held.size() - live
 
 
 def _read_back(chain: Chain, saved: int) -> float:
@@ -90,6 +114,7 @@ def _read_back(chain: Chain, saved: int) -> float:
     return chain.size(saved) * (1 - _RESTORING)
 
 
-def _score(gain: float, loses: int, slot: SlotView) -> float:
-    goes_on = math.pow(0.5, max(0.0, slot.age) / _HALF_LIFE)
-    return gain - _LOSING * loses * goes_on
+def _score(gain: float, loses: int, age: float) -> float:
+    if not loses:
+        return gain
+    return gain - _LOSING * loses * math.pow(0.5, max(0.0, age) / _HALF_LIFE)

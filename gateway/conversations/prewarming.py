@@ -68,7 +68,7 @@ class Prewarming:
     def want(self, chain: Chain, prefix: SharedPrefix) -> None:
         """Have ``prefix`` saved some time, which a request began with."""
         link = chain.links[0]
-        if link not in self._settled and not self._is_saved(chain):
+        if not (link in self._settled or link in self._wanted or self._is_saved(chain)):
             self._wanted[link] = (chain, prefix)
 
     async def run(self) -> None:

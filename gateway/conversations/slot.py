@@ -18,6 +18,7 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.busy = False
+        self.view = SlotView(number, NO_CHAIN)  # as a decision sees it; made anew when it changes
         self.coming = NO_CHAIN  # of the request that it is busy with
         self.others: tuple[Slot, ...] = ()  # that its request has besides
         self.lock = asyncio.Lock()  # held while it is saved or restored
@@ -36,16 +37,15 @@ class Slot:
         self.chain, self.owner, self.prompt = chain, owner, prompt
         self.tokens = tokens or chain.size() // CHARACTERS
         self.told = tokens > 0
-
-    def view(self, now: float) -> SlotView:
-        """Return it as a decision sees it; ``now`` in monotonic time."""
-        if self.busy:
-            return SlotView(self.number, self.coming, False)
-        return SlotView(self.number, self.chain, True, now - self.last_used)
+        if not self.busy:
+            self.view = SlotView(self.number, chain, True, self.last_used)
 
     def take(self, chain: Chain) -> None:
         """Be busy with a request with ``chain``."""
         self.busy, self.coming = True, chain
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.view = SlotView(self.number, chain, False)
+
+    def release(self) -> None:
+        """Be busy no more."""
+        self.busy = False
+        self.view = SlotView(self.number, self.chain, True, self.last_used)

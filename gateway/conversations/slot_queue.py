@@ -20,15 +20,18 @@ from gateway.conversations.place import Placing, SlotView, place, spared_by_wait
 
 
 class QueuedSlot(Protocol):
-    """A slot that requests queue for. ``busy``: it has been given to one."""
+    """A slot that requests queue for.
 
-    busy: bool
+    ``view``: it as a decision sees it; it is used at a moment of the monotonic clock.
+    """
 
-    def view(self, now: float, /) -> SlotView:
-        """Return it as a decision sees it; ``now`` in monotonic time."""
+    view: SlotView
 
     def take(self, chain: Chain, /) -> None:
         """Be busy with a request with ``chain``."""
+
+    def release(self) -> None:
+        """Be busy no more."""
 
 
 class Lendable(Protocol):
@@ -94,10 +97,14 @@ class SlotQueue(Generic[SlotT]):
         ``only``: it may have no other slot than this. ``count``: it needs so many, as far as there
         are that many. Who is cancelled leaves nothing behind.
         """
-        waiting = _SlotWaiter[SlotT](chain, lease, only, min(count, len(self._slots)))
-        held_up = any(before.count > 1 for before in self._waiting)
-        if not held_up and (given := self._choose(waiting)) is not None:
-            return given
+        count = min(count, len(self._slots))
+        if not (self._waiting and any(before.count > 1 for before in self._waiting)):
+            given = self._find(chain, only, count, patient=count == 1)
+            if isinstance(given, Given):
+                return given
+        waiting = _SlotWaiter[SlotT](chain, lease, only, count)
+        if not any(before.count > 1 for before in self._waiting):
+            self._choose(waiting)  # which lends its lease, and sees to its patience
         self._waiting.append(waiting)
         try:
             await asyncio.wait([waiting.given])
@@ -117,8 +124,9 @@ class SlotQueue(Generic[SlotT]):
     def free(self, *slots: SlotT) -> None:
         """``slots`` are free again: whoever has waited for one has it now."""
         for slot in slots:
-            slot.busy = False
-        self.look_again()
+            slot.release()
+        if self._waiting:
+            self.look_again()
 
     def look_again(self) -> None:
         """Something has changed: more may be read back, or a slot is free."""
@@ -138,33 +146,44 @@ class SlotQueue(Generic[SlotT]):
 
     def _choose(self, waiting: _SlotWaiter[SlotT]) -> Given[SlotT] | None:
         """Return the slot that it gets now, taken; ``None``: it waits."""
-        chain, only = waiting.chain, waiting.only
-        now = time.monotonic()
-        views = [slot.view(now) for slot in self._slots]
-        among = views if only is None else [view for view in views if view.number == only]
+        found = self._find(waiting.chain, waiting.only, waiting.count, patient=waiting.patient)
+        if isinstance(found, Given):
+            self._settle_down(waiting)
+            return found
+        if found:
+            self._wait(waiting, found)
+        elif waiting.only is not None:
+            waiting.lease.lend()  # any other slot is for others
+        return None
+
+    def _find(
+        self, chain: Chain, only: int | None, count: int, *, patient: bool
+    ) -> Given[SlotT] | int:
+        """Return the slot for such a request, taken; or what it is spared by waiting for a better
+        one, in characters; 0 where none is free.
+        """
+        views = [slot.view for slot in self._slots]
+        among = views if only is None else [views[only]]
         free = [view.number for view in views if view.free]
-        if len(free) < waiting.count:
-            if only is not None:
-                waiting.lease.lend()  # any other slot is for others
-            return None
-        saved = self._saved(chain)
-        placing = place(chain, among, saved, self._least)
+        if len(free) < count:
+            return 0
+        now = time.monotonic()
+        saved = self._saved(chain) if chain.links else 0
+        placing = place(chain, among, saved, self._least, now)
         if placing is None:
-            if only is not None:
-                waiting.lease.lend()  # any other slot is for others
-            return None
-        if waiting.patient:
-            spared = spared_by_waiting(chain, among, saved, placing)
+            return 0
+        if patient and len(free) < len(views) and chain.links:
+            spared = spared_by_waiting(chain, among, saved, placing, now)
             if spared >= max(1, self._least):
-                self._wait(waiting, spared)
-                return None
-        self._settle_down(waiting)
+                return spared
         slot = self._slots[placing.slot]
         slot.take(chain)
-        free.remove(placing.slot)
-        others = tuple(self._slots[number] for number in free[: waiting.count - 1])
-        for other in others:
-            other.take(NO_CHAIN)
+        others: tuple[SlotT, ...] = ()
+        if count > 1:
+            free.remove(placing.slot)
+            others = tuple(self._slots[number] for number in free[: count - 1])
+            for other in others:
+                other.take(NO_CHAIN)
         return Given(slot, placing, others)
 
     def _wait(self, waiting: _SlotWaiter[SlotT], spared: int) -> None:

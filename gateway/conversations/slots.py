@@ -90,18 +90,21 @@ class ConversationSlots:
 
     async def _make_ready(self, slot: Slot, chain: Chain, placing: Placing) -> int | None:
         """Save and restore what has to be; return how many tokens are in it then, if known."""
-        loses = slot.tokens * placing.loses // max(1, slot.chain.size())
-        follows = self._queue.wanted(slot.chain)  # in another slot, if it is saved
-        if slot.unsaved and (follows or loses >= self._shelf.min_tokens):
-            await self._save(slot, self.backend.pool, in_danger=True, taken=True)
-            self._queue.look_again()
+        if slot.unsaved:
+            loses = slot.tokens * placing.loses // max(1, slot.chain.size())
+            # Or somebody goes on with it: in another slot, if it is saved.
+            if loses >= self._shelf.min_tokens or self._queue.wanted(slot.chain):
+                await self._save(slot, self.backend.pool, in_danger=True, taken=True)
+                self._queue.look_again()
         if placing.restore:
             name = f"restore slot {slot.number} of {self.backend.spec.name}"
             restoring = spawn(self._restore_for(slot, chain), name=name)
             self._shelf.keep_track(restoring)
             return await asyncio.shield(restoring)
-        async with slot.lock:  # its last request was given up while it was saved or restored
-            return None
+        if slot.lock.locked():  # its last request was given up while it was saved or restored
+            async with slot.lock:
+                pass
+        return None
 
     async def _restore_for(self, slot: Slot, chain: Chain) -> int | None:
         """Restore what is saved of ``chain``; return how many tokens that are, if known.
@@ -131,9 +134,8 @@ class ConversationSlots:
         for other in others:
             other.forget()
         self._queue.free(slot, *others)
-        if slot.unsaved and not slot.busy and self.current:
-            loop = asyncio.get_running_loop()
-            slot.timer = loop.call_later(_PAUSE, self._begin_to_save, slot)
+        if slot.unsaved and slot.timer is None and not slot.busy and self.current:
+            self._save_later(slot, _PAUSE)
 
     def done(
         self,
@@ -236,9 +238,19 @@ class ConversationSlots:
 
     # --- saving ------------------------------------------------------------------------------
 
+    def _save_later(self, slot: Slot, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        slot.timer = loop.call_later(seconds, self._begin_to_save, slot)
+
     def _begin_to_save(self, slot: Slot) -> None:
         slot.timer = None
-        if not slot.busy and self.current:
+        if slot.busy or not self.current:
+            return
+        # A timer that is let run costs less than one for every request that comes meanwhile.
+        left = slot.last_used + _PAUSE - time.monotonic()
+        if left > 0:
+            self._save_later(slot, left)
+        else:
             name = f"save slot {slot.number} of {self.backend.spec.name}"
             self._shelf.keep_track(spawn(self._when_idle(slot), name=name))
 

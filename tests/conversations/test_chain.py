@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -191,3 +192,25 @@ def test_template_arguments_make_another_prefix() -> None:
     thinking = [pirate(chat_template_kwargs={"enable_thinking": on}) for on in (False, True)]
     bodies = [pirate(), pirate(reasoning_effort="low"), *thinking]
     assert len({wish(body).chain.links[0] for body in bodies}) == 4
+
+
+# --- long conversations --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_long_conversation_has_the_same_links_remembered_or_not(seed: int) -> None:
+    """It grows, is asked again, is edited somewhere, forks, and has parts and tools in it."""
+    chosen, chains = random.Random(seed), Chains()
+    messages: list[dict[str, Any]] = []
+    for turn in range(60):
+        kind = chosen.random()
+        if messages and kind < 0.1:
+            messages = messages[: chosen.randrange(len(messages))]
+        elif messages and kind < 0.2:
+            at = chosen.randrange(len(messages))
+            messages = [*messages[:at], {"role": "user", "content": "b"}, *messages[at + 1 :]]
+        content: Any = [{"type": "text", "text": f"{turn}"}] if kind > 0.7 else f"{turn}"
+        messages = [*messages, {"role": "user", "content": content}]
+        messages.append({"content": "", "role": "assistant", "tool_calls": [{"id": f"{turn}"}]})
+        body = {"messages": messages}
+        assert chains.of(body, "chat", "k") == of(body)

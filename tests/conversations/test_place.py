@@ -18,7 +18,7 @@ def chain(text: str, size: int = 1000) -> Chain:
 
 def slots(*texts: str, busy: tuple[int, ...] = ()) -> list[SlotView]:
     return [
-        SlotView(number, chain(text) if text else NO_CHAIN, number not in busy, 100.0 - number)
+        SlotView(number, chain(text) if text else NO_CHAIN, number not in busy, number - 100.0)
         for number, text in enumerate(texts)
     ]
 
@@ -71,9 +71,9 @@ def test_little_more_than_is_live_is_not_read() -> None:
 
 
 def test_conversation_that_nobody_goes_on_with_counts_for_less() -> None:
-    views = [SlotView(0, chain("abcdefgh"), age=3600), SlotView(1, chain("xyz"), age=5)]
+    views = [SlotView(0, chain("abcdefgh"), used=-3600), SlotView(1, chain("xyz"), used=-5)]
     assert place(chain("q"), views, 0) == Placing(0, False, 8000)
-    views = [SlotView(0, chain("abcdefgh"), age=60), SlotView(1, chain("xyz"), age=5)]
+    views = [SlotView(0, chain("abcdefgh"), used=-60), SlotView(1, chain("xyz"), used=-5)]
     assert place(chain("q"), views, 0) == Placing(1, False, 3000)
 
 

@@ -40,11 +40,9 @@ class ReadAnswer:
     new: int = 0
 
     def ask(self, chain: Chain, new: int, now: float, busy: set[int]) -> None:
-        views = [
-            view._replace(free=view.number not in busy, age=now - view.age) for view in self.slots
-        ]
+        views = [view._replace(free=view.number not in busy) for view in self.slots]
         known = [count for count, link in enumerate(chain.links, 1) if link in self.saved]
-        placing = place(chain, views, max(known, default=0), LEAST)
+        placing = place(chain, views, max(known, default=0), LEAST, now)
         assert placing is not None
         held = views[placing.slot].chain
         if chain.size() >= LEAST:  # it is saved as soon as nobody asks
@@ -52,7 +50,7 @@ class ReadAnswer:
         there = max(known, default=0) if placing.restore else chain.common(held.links)
         self.computed += chain.size() - chain.size(there)
         self.new += new
-        self.slots[placing.slot] = SlotView(placing.slot, chain, age=now)
+        self.slots[placing.slot] = SlotView(placing.slot, chain, used=now)
 
 
 @pytest.mark.parametrize("seed", range(8))
