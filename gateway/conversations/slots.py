@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from typing import Final
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import NO_CHAIN, Chain
-from gateway.conversations.files import NAME_BYTES
-from gateway.conversations.index import Saved
 from gateway.conversations.place import Placing
 from gateway.conversations.prewarming import Prewarming
 from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, Slot
-from gateway.conversations.slot_action import act, number
 from gateway.conversations.slot_queue import Lendable, SlotQueue
+from gateway.conversations.transfers import Transfers
 from gateway.tasks import spawn
 from gateway.upstream import Upstream, UpstreamError
 
@@ -32,8 +29,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after an answer until its conversation is saved, if nobody needs its slot.
 _PAUSE: Final = 3.0
-#: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
-_TOLERANCE: Final = 16
 #: Tokens that have to be computed for a speed to be learnt from.
 _MEASURABLE: Final = 64
 
@@ -54,6 +49,7 @@ class ConversationSlots:
             least=shelf.min_tokens * CHARACTERS,
         )
         self._ended = False
+        self._transfers = Transfers(backend, fingerprint, shelf, lambda: self._ended)
         self.prewarming = Prewarming(self, self._slots, self._queue, shelf)
 
     @property
@@ -116,7 +112,7 @@ class ConversationSlots:
             if found is None or chain.common(slot.chain.links) >= found.links:
                 return None
             try:
-                if not await self._restore(slot, found.saved):
+                if not await self._transfers.restore(slot, found.saved):
                     return None
             except UpstreamError:
                 return None  # the process has gone: so will be found by who sends the request
@@ -317,85 +313,5 @@ class ConversationSlots:
 
     async def _save_alone(self, slot: Slot, pool: Upstream, in_danger: bool, taken: bool) -> None:
         async with slot.lock:
-            shelf = self._shelf
-            if not slot.unsaved or (slot.busy and not taken):
-                return
-            if slot.tokens < shelf.min_tokens or shelf.off(self.fingerprint) is not None:
-                slot.unsaved = False
-            elif slot.owner != SHARED and len(slot.chain.links) <= slot.chain.shared:
-                slot.unsaved = False  # whatever else is there has no link: a prompt broken off
-            elif shelf.is_worth_writing(
-                self.fingerprint, slot.chain, slot.tokens, in_danger=in_danger
-            ):
-                slot.unsaved = False
-                saved = self._saved_of(slot)
-                async with shelf.saving(saved, slot.tokens) as may:
-                    if may:
-                        await self._write(slot, saved, pool)
-
-    def _saved_of(self, slot: Slot) -> Saved:
-        """Return what is to be known of what is in ``slot``, but for what comes of its writing."""
-        now = self._shelf.wall()
-        return Saved(
-            name=secrets.token_hex(NAME_BYTES),
-            model=self.backend.spec.name,
-            fingerprint=self.fingerprint,
-            owner=slot.owner,
-            chain=slot.chain,
-            tokens=0,
-            promised=slot.prompt,
-            seconds=0.0,
-            created=now,
-            used=now,
-        )
-
-    async def _write(self, slot: Slot, saved: Saved, pool: Upstream) -> None:
-        shelf, name = self._shelf, self.backend.spec.name
-        told = slot.tokens if slot.told else None
-        began = time.perf_counter()
-        size = shelf.writes.size(self.fingerprint, slot.tokens)
-        said = await act(pool, slot.number, "save", shelf.new_name(saved), size)
-        took = time.perf_counter() - began
-        tokens, written = number(said, "n_saved"), number(said, "n_written")
-        if (problem := said.get("problem")) is not None:
-            shelf.discard(saved)
-            if said.get("status") == 501:
-                shelf.switch_off(name, self.fingerprint, problem)
-            elif "status" in said or not self._ended:
-                what = f"model {name}: a conversation could not be saved"
-                shelf.warn_once(f"{what}: {problem}", about=what)
-            return
-        other = told is not None and not (
-            (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
-        )
-        if saved.owner == SHARED:  # nothing of anybody's may be behind it
-            other = tokens != slot.tokens
-        if tokens < shelf.min_tokens or other:
-            shelf.discard(saved)  # something else is in the slot
-            slot.forget()
-            return
-        saved.tokens, saved.size, saved.seconds = tokens, written, self._seconds(tokens)
-        shelf.writes.note(written, took)
-        shelf.put(saved)
-
-    # --- restoring -----------------------------------------------------------------------------
-
-    async def _restore(self, slot: Slot, saved: Saved) -> bool:
-        shelf = self._shelf
-        if not await shelf.is_whole(saved):
-            return False
-        slot.forget()  # llama-server empties one that it can't restore
-        file, pool = shelf.file_name(saved), self.backend.pool
-        said = await act(pool, slot.number, "restore", file, saved.size)
-        if (problem := said.get("problem")) is not None:
-            what = f"model {self.backend.spec.name}: a conversation could not be restored"
-            shelf.warn_once(f"{what}: {problem}", about=what)
-            if "status" not in said:
-                shelf.drop(saved)  # it may have died of it: not once more
-            return False  # else there may be no room in a memory that all slots share
-        if number(said, "n_restored") != saved.tokens:
-            shelf.drop(saved)
-            return False
-        slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
-        shelf.used(saved)
-        return True
+            if slot.unsaved and (taken or not slot.busy):
+                await self._transfers.save(slot, pool, in_danger=in_danger)

@@ -1,0 +1,121 @@
+"""Writes what is in the slots of one llama-server process to files, and reads it back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from gateway.backends.backend import Backend
+from gateway.conversations.files import NAME_BYTES
+from gateway.conversations.index import Saved
+from gateway.conversations.shared import SHARED
+from gateway.conversations.shelf import Shelf
+from gateway.conversations.slot import Slot
+from gateway.conversations.slot_action import act, number
+from gateway.upstream import Upstream
+
+#: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
+_TOLERANCE: Final = 16
+
+
+class Transfers:
+    """Those of one start of ``backend``. ``ending``: whether its process is about to be ended."""
+
+    def __init__(
+        self, backend: Backend, fingerprint: str, shelf: Shelf, ending: Callable[[], bool]
+    ) -> None:
+        self._backend = backend
+        self._fingerprint = fingerprint
+        self._shelf = shelf
+        self._ending = ending
+
+    async def save(self, slot: Slot, pool: Upstream, *, in_danger: bool) -> None:
+        """Save what is in ``slot``, if that is worth it; ``in_danger``: else it is lost.
+
+        Whoever calls this holds the slot's lock.
+        """
+        shelf = self._shelf
+        if slot.tokens < shelf.min_tokens or shelf.off(self._fingerprint) is not None:
+            slot.unsaved = False
+        elif slot.owner != SHARED and len(slot.chain.links) <= slot.chain.shared:
+            slot.unsaved = False  # whatever else is there has no link: a prompt broken off
+        elif shelf.is_worth_writing(
+            self._fingerprint, slot.chain, slot.tokens, in_danger=in_danger
+        ):
+            slot.unsaved = False
+            saved = self._saved_of(slot)
+            async with shelf.saving(saved, slot.tokens) as may:
+                if may:
+                    await self._write(slot, saved, pool)
+
+    def _saved_of(self, slot: Slot) -> Saved:
+        """Return what is to be known of what is in ``slot``, but for what comes of its writing."""
+        now = self._shelf.wall()
+        return Saved(
+            name=secrets.token_hex(NAME_BYTES),
+            model=self._backend.spec.name,
+            fingerprint=self._fingerprint,
+            owner=slot.owner,
+            chain=slot.chain,
+            tokens=0,
+            promised=slot.prompt,
+            seconds=0.0,
+            created=now,
+            used=now,
+        )
+
+    async def _write(self, slot: Slot, saved: Saved, pool: Upstream) -> None:
+        shelf, name = self._shelf, self._backend.spec.name
+        told = slot.tokens if slot.told else None
+        began = time.perf_counter()
+        size = shelf.writes.size(self._fingerprint, slot.tokens)
+        said = await act(pool, slot.number, "save", shelf.new_name(saved), size)
+        took = time.perf_counter() - began
+        tokens, written = number(said, "n_saved"), number(said, "n_written")
+        if (problem := said.get("problem")) is not None:
+            shelf.discard(saved)
+            if said.get("status") == 501:
+                shelf.switch_off(name, self._fingerprint, problem)
+            elif "status" in said or not self._ending():
+                what = f"model {name}: a conversation could not be saved"
+                shelf.warn_once(f"{what}: {problem}", about=what)
+            return
+        other = told is not None and not (
+            (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
+        )
+        if saved.owner == SHARED:  # nothing of anybody's may be behind it
+            other = tokens != slot.tokens
+        if tokens < shelf.min_tokens or other:
+            shelf.discard(saved)  # something else is in the slot
+            slot.forget()
+            return
+        saved.tokens, saved.size = tokens, written
+        saved.seconds = shelf.seconds(self._fingerprint, tokens)
+        shelf.writes.note(written, took)
+        shelf.put(saved)
+
+    async def restore(self, slot: Slot, saved: Saved) -> bool:
+        """Read ``saved`` into ``slot``; return whether it is there. Raises ``UpstreamError``.
+
+        Whoever calls this holds the slot's lock.
+        """
+        shelf = self._shelf
+        if not await shelf.is_whole(saved):
+            return False
+        slot.forget()  # llama-server empties one that it can't restore
+        file, pool = shelf.file_name(saved), self._backend.pool
+        said = await act(pool, slot.number, "restore", file, saved.size)
+        if (problem := said.get("problem")) is not None:
+            what = f"model {self._backend.spec.name}: a conversation could not be restored"
+            shelf.warn_once(f"{what}: {problem}", about=what)
+            if "status" not in said:
+                shelf.drop(saved)  # it may have died of it: not once more
+            return False  # else there may be no room in a memory that all slots share
+        if number(said, "n_restored") != saved.tokens:
+            shelf.drop(saved)
+            return False
+        slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
+        shelf.used(saved)
+        return True
