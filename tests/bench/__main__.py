@@ -11,19 +11,17 @@ import argparse
 import contextlib
 import json
 import platform
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bodies, profiling, report
+from tests.bench import bodies, conversations, profiling, report
 from tests.bench.load import Job
-from tests.bench.procstat import cpu_seconds, memory
+from tests.bench.measuring import Failed, measured
+from tests.bench.procstat import memory
 from tests.bench.proxies import PROXIES, Direct, GatewayProxy, Missing, Proxy, Upstream
 
 
@@ -49,69 +47,6 @@ _EVENT_RATE = 50.0  # events a second of a stream
 _OPEN = 1000
 _OPEN_RATE = 2.0
 _NAMES = [kind.name.removeprefix("gateway ") for kind in PROXIES]
-
-
-class Failed(Exception):
-    """An answer was wrong, or the load generator could not do its work."""
-
-
-@contextlib.contextmanager
-def _load(job: Job) -> Iterator[subprocess.Popen[str]]:
-    """A load generator, warmed up and waiting."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.load"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    limit = threading.Timer(job.seconds * 4 + 60, process.kill)
-    limit.start()
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        print(json.dumps(asdict(job)), file=process.stdin, flush=True)
-        if (line := process.stdout.readline()) != "ready\n":
-            raise Failed(f"{job.kind} with {job.clients} clients: {line}")
-        yield process
-    finally:
-        limit.cancel()
-        process.kill()
-        process.wait()
-
-
-def _measure(proxy: Proxy, job: Job, sampled: list[float] | None = None) -> dict[str, Any]:
-    """Run ``job``; its result, with ``cpu``: seconds that the proxy used meanwhile."""
-    with _load(job) as load:
-        assert load.stdin is not None
-        assert load.stdout is not None
-        direct = isinstance(proxy, Direct)
-        before = 0.0 if direct else cpu_seconds(proxy.pid)
-        print("go", file=load.stdin, flush=True)
-        stop = threading.Event()
-        sampler = None
-        if sampled is not None and not direct:
-            sampler = threading.Thread(target=_sample, args=(proxy.pid, sampled, stop))
-            sampler.start()
-        line = load.stdout.readline()
-        after = 0.0 if direct else cpu_seconds(proxy.pid)
-        stop.set()
-        if sampler is not None:
-            sampler.join()
-    result = json.loads(line or '{"failures": ["the load generator died"]}')
-    failures = result["failures"]
-    # Go's ReverseProxy breaks a stream now and then (its server closes the body of a request too
-    # early, on a busy machine): that is told, and the run goes on.
-    if failures and (job.strict or result["failed"] > max(5, result["answers"] / 50)):
-        raise Failed(
-            f"{proxy.name}: {job.kind} with {job.clients} clients: {failures}\n{proxy.last_words()}"
-        )
-    result["cpu"] = after - before
-    return dict(result)
-
-
-def _sample(pid: int, into: list[float], stop: threading.Event) -> None:
-    while not stop.wait(0.1):
-        into.append(memory(pid)[0])
 
 
 class Bench:
@@ -171,21 +106,21 @@ class Bench:
 
     def requests(self, proxy: Proxy) -> None:
         job = self.job(proxy, "requests", clients=_CLIENTS, seconds=self.plan.requests, rate=None)
-        result = _measure(proxy, job)
+        result = measured(proxy, job)
         self.add(proxy, requests_per_second=result["answers"] / result["seconds"])
         if not isinstance(proxy, Direct):
             self.add(proxy, cpu_request=result["cpu"] / result["answers"] * 1e6)
         job = self.job(
             proxy, "requests", clients=_CLIENTS, seconds=self.plan.paced, rate=_PACED_RATE
         )
-        result = _measure(proxy, job)
+        result = measured(proxy, job)
         self.add(proxy, added_p50=result["second"]["p50"], added_p99=result["second"]["p99"])
 
     def chunks(self, proxy: Proxy, clients: int) -> None:
         job = self.job(
             proxy, "streams", clients=clients, seconds=self.plan.streams, rate=_EVENT_RATE
         )
-        result = _measure(proxy, job)
+        result = measured(proxy, job)
         self.count(proxy, result)
         if clients == self.plan.stream_clients[0]:
             first, second = result["first"], result["second"]
@@ -210,7 +145,7 @@ class Bench:
         warm = self.job(
             proxy, "requests", clients=len(proxy.all_models), seconds=0.2, rate=50.0, **common
         )
-        _measure(proxy, warm)
+        measured(proxy, warm)
         idle = memory(proxy.pid)[0]
         job = self.job(
             proxy,
@@ -221,7 +156,7 @@ class Bench:
             **common,
         )
         sampled: list[float] = []
-        result = _measure(proxy, job, sampled)
+        result = measured(proxy, job, sampled)
         self.count(proxy, result)
         self.add(proxy, idle_mb=idle, streams_mb=max(sampled) - idle)
 
@@ -250,6 +185,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--profile", action="store_true", help="only profile the gateway: its top functions"
     )
+    parser.add_argument(
+        "--conversations",
+        action="store_true",
+        help="instead, what the cache of conversations spares, and costs: with real llama-servers",
+    )
     return parser.parse_args()
 
 
@@ -259,6 +199,8 @@ def main() -> int:
     if not sys.platform.startswith("linux"):
         print("this reads /proc: Linux only", file=sys.stderr)
         return 2
+    if args.conversations:
+        return _conversations(quick=args.quick, file=args.json)
     plan = _QUICK if args.quick else _FULL
     changes = {
         name: value
@@ -277,7 +219,7 @@ def main() -> int:
         if args.profile:
             gateway = GatewayProxy(folder, upstream, tcp=args.tcp)
             gateway.prepare()
-            print(profiling.profile(gateway, _measure, folder))
+            print(profiling.profile(gateway, measured, folder))
             return 0
         kinds = [
             kind
@@ -327,6 +269,23 @@ def main() -> int:
         }
         args.json.write_text(json.dumps(data, indent=1) + "\n")
     return 0 if all(line["holds"] is not False for line in lines) else 1
+
+
+def _conversations(*, quick: bool, file: Path | None) -> int:
+    """Return 0 if every goal that could be measured is held."""
+    try:
+        result = conversations.run(quick=quick, say=_say)
+    except Missing as error:
+        print(f"missing: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{conversations.text_of(result)}")
+    if file is not None:
+        file.write_text(json.dumps(conversations.as_json(result), indent=1) + "\n")
+    return (
+        0
+        if all(value is None or value <= goal.limit for goal, value in conversations.goals(result))
+        else 1
+    )
 
 
 def _prepared(

@@ -41,6 +41,7 @@ class Job:
     key: str | None
     tls: bool = False
     strict: bool = True  # false: a few broken answers are counted, and the run goes on
+    messages: int = 1  # of each request: several are a conversation that each client has alone
 
 
 class Client(asyncio.Protocol):
@@ -48,6 +49,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, run: Run, number: int) -> None:
         self.run = run
+        self.number = number
         self.model = run.job.models[number % len(run.job.models)]
         self.transport: asyncio.Transport | None = None
         self.done: asyncio.Future[None] | None = None
@@ -186,17 +188,15 @@ class Run:
                 lambda: client, "127.0.0.1", self.job.port, ssl=self.tls
             )
 
-    def request(self, model: str, **fields: object) -> bytes:
-        body = json.dumps(
-            {
-                "model": model,
-                "messages": [
-                    {"role": "user", "content": "Where is the Nile, and how long is it? " * 3}
-                ],
-                "temperature": 0.7,
-                **fields,
-            }
-        ).encode()
+    def request(self, client: Client, **fields: object) -> bytes:
+        text = "Where is the Nile, and how long is it? "
+        messages = [{"role": "user", "content": text * 3}]
+        if self.job.messages > 1:
+            said = [f"{client.number} {n} {text * 6}" for n in range(self.job.messages)]
+            roles = ("user", "assistant")
+            messages = [{"role": roles[n % 2], "content": one} for n, one in enumerate(said)]
+        asked = {"model": client.model, "messages": messages, "temperature": 0.7, **fields}
+        body = json.dumps(asked).encode()
         key = f"Authorization: Bearer {self.job.key}\r\n" if self.job.key else ""
         head = (
             "POST /v1/chat/completions HTTP/1.1\r\nHost: bench.localhost\r\nAccept: */*\r\n"
@@ -213,7 +213,7 @@ class Run:
         pause = self.job.clients / self.job.rate if self.job.rate else 0.0
 
         async def ask_on(client: Client, start: float) -> None:
-            request = self.request(client.model)
+            request = self.request(client)
             planned = start
             while True:
                 if pause:
@@ -241,7 +241,7 @@ class Run:
         delays: list[int] = []
 
         async def follow(client: Client, wait: float) -> int:
-            request = self.request(client.model, stream=True, max_tokens=events, bench_rate=rate)
+            request = self.request(client, stream=True, max_tokens=events, bench_rate=rate)
             stream = Stream(events, delays)
             await asyncio.sleep(wait)
             await client.ask(request, stream)

@@ -282,6 +282,7 @@ class GatewayProxy(Proxy):
     name = "gateway"
     models = (f"{MODELS[0]}:teacher",)
     all_models = tuple(f"{name}:teacher" for name in MODELS)
+    slots = _SLOTS
     profile_to: Path | None = None
 
     def prepare(self) -> None:
@@ -299,7 +300,7 @@ class GatewayProxy(Proxy):
         entry = {
             "params": {"model": "bench.gguf", "temperature": 0.7},
             "personalities": {"teacher": _PERSONALITY},
-            "parallel": _SLOTS,
+            "parallel": self.slots,
             "memory": "1MiB",
         }
         (root / "data" / "models.json").write_text(json.dumps(dict.fromkeys(MODELS, entry)))

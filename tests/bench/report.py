@@ -86,12 +86,17 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     for name, title, form in shown:
         cells = [form.format(row[name]) if name in row else "-" for row in rows.values()]
         lines.append([title, *cells])
+    return aligned(lines)
+
+
+def aligned(lines: list[list[str]]) -> str:
+    """Return ``lines`` of cells with each column as wide as it has to be."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        ).rstrip()
         for line in lines
     )
 
