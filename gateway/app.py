@@ -70,7 +70,7 @@ from gateway.proxy.routes import dialect_at
 from gateway.runtime import Runtime
 from gateway.storage_scan import StorageScan
 from gateway.system_report import SystemReport
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn_lasting
 from gateway.web.files import DIST, Files
 from gateway.web.page import PageHandlers
 
@@ -233,7 +233,7 @@ class Background:
         """Begin, and end in reverse order: a ``cleanup_ctx`` of the application."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.pulls.close)
-            samples = spawn(self.history.keep(), name="take samples of memory and load")
+            samples = spawn_lasting(self.history.keep, name="take samples of memory and load")
             stack.push_async_callback(cancel_and_wait, samples)
             stack.push_async_callback(self.hub.close)
             stack.push_async_callback(self.web_ui.close)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _running: set[asyncio.Task[Any]] = set()
+
+#: Seconds until lasting work that crashed begins anew: at first, and at most.
+_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
 
 
 def spawn(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
@@ -28,6 +33,34 @@ def _finished(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("task %s crashed", task.get_name(), exc_info=error)
+
+
+def spawn_lasting(
+    work: Callable[[], Coroutine[Any, Any, None]], *, name: str, pause: float = _PAUSE
+) -> asyncio.Task[None]:
+    """Run ``work()`` as a task that a crash doesn't end: it is logged, and ``work`` begins anew.
+
+    This is for what a long-lived process can't do without, such as a watcher. ``pause``: seconds
+    until it begins anew, doubled by each crash that follows soon, up to a minute. The task ends
+    when ``work`` returns, or is cancelled.
+    """
+    return spawn(_last(work, name, pause), name=name)
+
+
+async def _last(work: Callable[[], Coroutine[Any, Any, None]], name: str, first: float) -> None:
+    pause = first
+    while True:
+        began = time.monotonic()
+        try:
+            await work()
+        except Exception:
+            if time.monotonic() - began > _LONGEST_PAUSE:
+                pause = first
+            _log.exception("task %s crashed, it begins anew in %.3g s", name, pause)
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def done() -> asyncio.Future[None]:

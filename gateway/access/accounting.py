@@ -19,7 +19,7 @@ from gateway.access.abandoned_tasks import AbandonedTasks
 from gateway.access.rate_limits import DAY, Limiter
 from gateway.access.request_log import Record, RequestLog
 from gateway.errors import GatewayError, Unavailable
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import DailyUsage, Store
@@ -126,7 +126,7 @@ class Accounting:
                 self._count_today(today, used.key_id, used.prompt_tokens + used.completion_tokens)
         self._store = store
         self.log.open(store)
-        self._writer = spawn(self._keep_writing(), name="write usage")
+        self._writer = spawn_lasting(self._keep_writing, name="write usage")
 
     async def close(self) -> None:
         """Write what is unwritten."""

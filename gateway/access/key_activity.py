@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import GatewayError
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn_lasting
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import Store
@@ -37,7 +37,7 @@ class KeyActivity:
 
     def start(self) -> None:
         """Write from now on: at most once in ``interval`` seconds, and nothing while idle."""
-        self._writer = spawn(self._keep_writing(), name="write key activity")
+        self._writer = spawn_lasting(self._keep_writing, name="write key activity")
 
     async def close(self) -> None:
         """Write what is unwritten."""

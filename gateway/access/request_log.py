@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.errors import GatewayError
 from gateway.proxy.sse import Usage
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
     from gateway.access.store import Store
@@ -175,7 +175,7 @@ class RequestLog:
     def open(self, store: Store) -> None:
         """Write to ``store`` from now on, which must be open until :meth:`close` is through."""
         self._store = store
-        self._writer = spawn(self._keep_writing(store), name="write requests")
+        self._writer = spawn_lasting(lambda: self._keep_writing(store), name="write requests")
 
     async def close(self) -> None:
         """Write what is unwritten."""

@@ -20,7 +20,7 @@ from gateway.backends.scheduled_model import ScheduledModel, memory_of
 from gateway.backends.wait_queue import WaitQueue
 from gateway.models.local_model import LocalModel
 from gateway.models.model import Model
-from gateway.tasks import spawn
+from gateway.tasks import spawn, spawn_lasting
 
 if TYPE_CHECKING:
     from gateway.backends.accounts import Accounts
@@ -214,8 +214,9 @@ class ModelMemory:
         if model.backend.pid == pid:
             model.on = on
             if on:
-                growing = self._watch_growth(model, pid)
-                model.growing = spawn(growing, name=f"growth of {model.spec.name}")
+                model.growing = spawn_lasting(
+                    lambda: self._watch_growth(model, pid), name=f"growth of {model.spec.name}"
+                )
         self._decide()
 
     async def _watch_growth(self, model: ScheduledModel, pid: int) -> None:

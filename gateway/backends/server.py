@@ -18,7 +18,7 @@ from gateway.backends.backend import ServerStatus
 from gateway.backends.health import quoted
 from gateway.errors import BackendError, GatewayError
 from gateway.models.endpoints import Endpoint
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn_lasting
 from gateway.upstream import (
     ConnectTimeout,
     Exchange,
@@ -115,7 +115,7 @@ class Server:
         self._failures = 0
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()  # set, and replaced, after every look
-        self._watching = spawn(self._watch(), name=f"watch {name}")
+        self._watching = spawn_lasting(self._watch, name=f"watch {name}")
 
     async def send(self, request: UpstreamRequest, sink: ResponseSink) -> Exchange:
         """See :meth:`UpstreamPool.send`. It adds the headers that this server needs.

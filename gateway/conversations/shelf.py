@@ -26,7 +26,7 @@ from gateway.conversations.index import (
 )
 from gateway.conversations.worth import Writes, new_tokens
 from gateway.plurals import counted
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Shelf:
     async def open(self) -> None:
         """Take the folder, and find what is there. Without one everything else goes on."""
         await self._open()
-        self._upkeep = spawn(self._keep_up(), name="look after saved conversations")
+        self._upkeep = spawn_lasting(self._keep_up, name="look after saved conversations")
 
     async def _open(self) -> None:
         if self._closed:

@@ -25,7 +25,7 @@ from gateway.http.runner import Runner
 from gateway.http.tls_state import TlsState
 from gateway.listen_on import addresses_of, is_loopback, why
 from gateway.problems import InvalidFiles
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 from gateway.without_keys import warning_of, why_not_open
 
 if TYPE_CHECKING:
@@ -248,10 +248,11 @@ class Listeners:
         reloader.changed = changed
         self._tasks += [
             spawn(_tell_problems(reloader), name="inspect the certificate"),
-            spawn(reloader.watch(), name="watch the certificate"),
+            spawn_lasting(reloader.watch, name="watch the certificate"),
         ]
-        if self.acme is not None:
-            self._tasks.append(spawn(self.acme.keep(reloader), name="keep the certificate"))
+        if (acme := self.acme) is not None:
+            keep = spawn_lasting(lambda: acme.keep(reloader), name="keep the certificate")
+            self._tasks.append(keep)
 
     async def stop_accepting(self) -> None:
         """Take no new connections; those there are go on."""

@@ -96,6 +96,9 @@ class AcmeCertificate:
                 await self._renew(reloader)
             except (AcmeError, InvalidFiles, OSError) as error:
                 await self._failed(error)
+            except Exception as error:  # the next try keeps its distance whatever went wrong
+                _log.exception("asking for a certificate failed unexpectedly")
+                await self._failed(error)
 
     def renew_now(self) -> None:
         """Ask for a new certificate at once, as far as the pace allows it."""

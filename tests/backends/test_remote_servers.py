@@ -13,6 +13,7 @@ import pytest
 from gateway.backends.backend import State
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.scheduler import Scheduler
+from gateway.backends.server import Server, Tempo
 from gateway.models.model import Model
 from gateway.tasks import spawn
 from gateway.upstream import (
@@ -57,6 +58,39 @@ async def test_the_server_with_the_fewest_requests_gets_the_next(
     for exchange in (*sent, *again):
         exchange.abort()
     assert busy in servers
+
+
+async def test_server_is_watched_on_after_what_nobody_expected(
+    servers: list[RemoteServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    there = servers[0]
+    told: asyncio.Queue[bool | None] = asyncio.Queue()
+
+    def changed(server: Server) -> None:
+        told.put_nowait(server.up)
+        if server.up is False:
+            raise ValueError("what nobody expected")
+
+    (endpoint,) = spec_of(there).endpoints
+    server = Server(
+        endpoint,
+        None,
+        None,
+        name="m",
+        max_connections=1,
+        head_timeout=5,
+        tempo=Tempo(),
+        changed=changed,
+    )
+    async with asyncio.timeout(20):
+        assert await told.get() is True
+        await there.stop()
+        server.look_again()
+        assert await told.get() is False
+        await there.start()
+        assert await told.get() is True
+    await server.close()
+    assert "begins anew" in caplog.text
 
 
 async def test_idle_servers_take_turns(

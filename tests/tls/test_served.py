@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import openai
 import pytest
 
 from gateway.tls import SelfSigned, self_signed
-from tests.harness import FAKE, Served, fake_model, opened, project, wait_until
+from tests.harness import FAKE, MakeGateway, Served, fake_model, opened, project, wait_until
 
 Serve = Callable[..., Served]
 CHUNKS = 80
@@ -219,3 +220,30 @@ def test_an_expired_certificate_is_served_and_reported(
     served = serve("--config", str(config))
     assert served.wait_for(r"tls\.certificate: (expired) on", served.log)
     assert served.stop() == 0
+
+
+async def test_certificate_is_watched_on_after_what_nobody_expected(
+    make_gateway: MakeGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await asyncio.to_thread(self_signed, ["localhost"], tmp_path)
+    files = {"private_key": str(made.private_key), "certificate": str(made.certificate)}
+
+    async def wait_for(text: str) -> None:
+        async with asyncio.timeout(20):
+            while text not in caplog.text:
+                await asyncio.sleep(0.05)
+
+    caplog.set_level(logging.INFO)
+    async with make_gateway({}, tls={"enabled": True, **files}) as running:
+        reloader = running.gateway.listeners.tls.reloader
+        assert reloader is not None
+
+        def crash(info: object) -> None:
+            reloader.changed = None
+            raise ValueError("what nobody expected")
+
+        reloader.changed = crash
+        await asyncio.to_thread(self_signed, ["localhost"], tmp_path, force=True)
+        await wait_for("task watch the certificate crashed")
+        await asyncio.to_thread(self_signed, ["localhost"], tmp_path, force=True)
+        await wait_for("new certificate in use")
