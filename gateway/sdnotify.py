@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -67,12 +67,17 @@ class Notifier:
         """
         return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    async def keep_alive(self) -> None:
-        """Feed the watchdog as long as the event loop turns; return at once if it is off."""
+    async def keep_alive(self, alive: Callable[[], bool]) -> None:
+        """Feed the watchdog as long as the event loop turns and ``alive()`` says that the rest
+        lives, too; return at once if it is off.
+        """
         if self.watchdog_interval is None:
             return
         while True:
-            self.watchdog()
+            if alive():
+                self.watchdog()
+            else:
+                _log.error("the watchdog is not fed: the service manager will start us anew")
             await asyncio.sleep(self.watchdog_interval)
 
     def _send(self, *lines: str) -> bool:

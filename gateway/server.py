@@ -10,14 +10,14 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.access.accounting import Accounting
 from gateway.access.body_memory import BodyMemory
 from gateway.access.gate import KeyGate
 from gateway.access.keys import KeyRing
 from gateway.access.principal import WITHOUT_KEY
-from gateway.app import STOP_GRACE, compose
+from gateway.app import compose
 from gateway.backends.command import find_program
 from gateway.backends.decision import SchedulingLimits
 from gateway.backends.machine import Machine, MachineReader
@@ -35,12 +35,11 @@ from gateway.http.lifecycle import Lifecycle
 from gateway.http.listeners import Listeners
 from gateway.library import Library
 from gateway.models.catalog import Catalog
-from gateway.plurals import counted
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
 from gateway.signals import Signals
-from gateway.status_line import keep_told
-from gateway.tasks import cancel_and_wait, spawn
+from gateway.status_line import keep_told, keep_told_of_the_end
+from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
@@ -49,6 +48,10 @@ if TYPE_CHECKING:
     from gateway.tls.acme import AcmeCertificate
 
 _log = logging.getLogger(__name__)
+
+#: Seconds that it takes to end at most, once all is answered: conversations are saved, llama-server
+#: processes end, and the database is written.
+_CLOSING: Final = 40.0
 
 
 async def serve(
@@ -66,16 +69,24 @@ async def serve(
     # The signals' meaning outlives the gateway: one that comes late must not kill the clean-up.
     async with Signals(gateway.lifecycle.stopping, gateway.reload, notifier) as signals, gateway:
         notifier.ready(f"listening on {', '.join(gateway.urls)}")
-        watchdog = spawn(notifier.keep_alive(), name="feed the watchdog")
-        told = spawn(keep_told(notifier, gateway), name="tell the service manager")
+        signals.started()
+        watchdog = spawn_lasting(
+            lambda: notifier.keep_alive(gateway.scheduler.is_alive), name="feed the watchdog"
+        )
+        told = spawn_lasting(lambda: keep_told(notifier, gateway), name="tell the service manager")
         if settings.log.format == "text" or sys.stdout.isatty():
             await gateway.greet(source)
         await gateway.open_keys()
         await gateway.lifecycle.stopping.wait()
         await cancel_and_wait(told)
-        notifier.stopping(f"answering {counted(gateway.scheduler.in_flight, 'request')}")
-        notifier.extend_timeout(settings.shutdown_timeout + STOP_GRACE + 10)
+        notifier.stopping()
+        notifier.extend_timeout(settings.shutdown_timeout + _CLOSING)
+        told = spawn_lasting(
+            lambda: keep_told_of_the_end(notifier, gateway.scheduler, settings.shutdown_timeout),
+            name="tell the service manager of the end",
+        )
         await gateway.drain(signals.hurry)
+        await cancel_and_wait(told)
     await cancel_and_wait(watchdog)
 
 
@@ -190,8 +201,8 @@ class Gateway:
         self.lifecycle.ready = True
         _preload(self.scheduler, self.library.catalog)
         self._background = [
-            spawn(self.library.watch(), name="watch models.json"),
-            spawn(self._watch_memory(store), name="look at the machine"),
+            spawn_lasting(self.library.watch, name="watch models.json"),
+            spawn_lasting(lambda: self._watch_memory(store), name="look at the machine"),
         ]
         gc.freeze()  # what is here now stays: the collector need not look at it
         gc.enable()  # `serve` starts without it

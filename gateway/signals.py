@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 
 from gateway.sdnotify import Notifier
 from gateway.tasks import spawn
 
+_log = logging.getLogger(__name__)
+
 
 class Signals:
     """A listener to signals: the first TERM or INT sets ``stopping``, a second one :attr:`hurry`.
 
-    HUP calls ``reload``, which ``notifier`` tells the service manager of.
+    HUP calls ``reload``, which ``notifier`` tells the service manager of: once the gateway is
+    :meth:`started`, and one after the other.
     """
 
     def __init__(
@@ -24,6 +28,12 @@ class Signals:
         self._notifier = notifier
         #: Set when somebody doesn't want to wait for running requests.
         self.hurry = asyncio.Event()
+        self._started = asyncio.Event()
+        self._reloading = asyncio.Lock()
+
+    def started(self) -> None:
+        """Let files be read again, for which HUP may have asked meanwhile."""
+        self._started.set()
 
     async def __aenter__(self) -> Signals:
         loop = asyncio.get_running_loop()
@@ -43,6 +53,12 @@ class Signals:
         self._stopping.set()
 
     async def _read_again(self) -> None:
-        self._notifier.reloading()
-        await self._reload()
-        self._notifier.ready()
+        await self._started.wait()
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                await self._reload()
+            except Exception:
+                _log.exception("what was asked for by SIGHUP could not be read again")
+            finally:  # the service manager waits for it
+                self._notifier.ready()

@@ -9,8 +9,9 @@ from typing import Final, Protocol
 from gateway.plurals import counted
 from gateway.sdnotify import Notifier
 
-#: Seconds between two lines.
+#: Seconds between two lines, and between two while it ends.
 _EVERY: Final = 10.0
+_EVERY_AT_THE_END: Final = 1.0
 
 
 class LoadedModels(Protocol):
@@ -56,6 +57,28 @@ async def keep_told(notifier: Notifier, gateway: ShownGateway, every: float = _E
         if text != told:
             notifier.status(text)
             told = text
+
+
+async def keep_told_of_the_end(
+    notifier: Notifier, scheduler: LoadedModels, within: float, every: float = _EVERY_AT_THE_END
+) -> None:
+    """Tell the service manager, until cancelled, how many requests are still to be answered, and
+    that this takes ``within`` so many seconds.
+    """
+    if not notifier.enabled:
+        return
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within
+    while True:
+        notifier.status(line_at_the_end(scheduler.in_flight, end - loop.time()))
+        await asyncio.sleep(every)
+
+
+def line_at_the_end(running: int, left: float) -> str:
+    """Return the line of a gateway that ends within ``left`` seconds."""
+    if not running:
+        return "stopping"
+    return f"stopping: answers {counted(running, 'request')}, for {max(left, 0):.0f} s at most"
 
 
 def line(urls: Sequence[str], loaded: Sequence[str], running: int, rate: float) -> str:

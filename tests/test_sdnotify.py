@@ -129,7 +129,7 @@ def test_watchdog_interval_is_half_of_the_deadline(
 async def test_keep_alive_feeds_the_watchdog_again_and_again(manager: Manager) -> None:
     manager.sock.setblocking(False)
     notifier = Notifier(manager.environ | {"WATCHDOG_USEC": "20000"})
-    task = spawn(notifier.keep_alive(), name="watchdog")
+    task = spawn(notifier.keep_alive(lambda: True), name="watchdog")
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(5):
         assert [await loop.sock_recv(manager.sock, 4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
@@ -137,6 +137,31 @@ async def test_keep_alive_feeds_the_watchdog_again_and_again(manager: Manager) -
     assert task.cancelled()
 
 
+async def test_watchdog_is_not_fed_while_the_rest_is_dead(
+    manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.sock.setblocking(False)
+    notifier = Notifier(manager.environ | {"WATCHDOG_USEC": "20000"})
+    said = iter([True, False, False])
+    looked = asyncio.Event()
+
+    def alive() -> bool:
+        answer = next(said, None)
+        if answer is None:
+            looked.set()
+        return bool(answer)
+
+    task = spawn(notifier.keep_alive(alive), name="watchdog")
+    async with asyncio.timeout(5):
+        await looked.wait()
+    await cancel_and_wait(task)
+
+    assert manager.sock.recv(4096) == b"WATCHDOG=1"
+    with pytest.raises(BlockingIOError):
+        manager.sock.recv(4096)
+    assert "the watchdog is not fed" in caplog.text
+
+
 async def test_keep_alive_without_a_watchdog_returns_at_once(manager: Manager) -> None:
     async with asyncio.timeout(5):
-        await Notifier(manager.environ).keep_alive()
+        await Notifier(manager.environ).keep_alive(lambda: True)

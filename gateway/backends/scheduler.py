@@ -242,6 +242,20 @@ class Scheduler:
         self._listeners.add(callback)
         return lambda: self._listeners.discard(callback)
 
+    def is_alive(self) -> bool:
+        """Return whether decisions are made: one is, now, which also makes up for one that was
+        missed. If that fails, requests would wait in vain.
+        """
+        if self._deciding:  # by what never came to its end
+            _log.error("the scheduler is stuck in a decision")
+            return False
+        try:
+            self._decide()
+        except Exception:
+            _log.exception("the scheduler cannot decide")
+            return False
+        return True
+
     # --- the end ------------------------------------------------------------------------------
 
     def refuse_new(self) -> None:

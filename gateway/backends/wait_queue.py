@@ -59,14 +59,14 @@ class WaitQueue:
         self.waiting += 1
         if not model.resident:
             model.looked_up = None  # its file may have changed since
-        self._decide()
         try:
+            self._decide()
             async with asyncio.timeout(timeout):
                 await asyncio.wait([future])
         except TimeoutError:
             if not future.done():
                 raise _waited_too_long(model, timeout or 0.0) from None
-        except asyncio.CancelledError:
+        except BaseException:
             # The lease may have been granted in the very moment in which we gave up.
             if future.done() and future.exception() is None and (lease := future.result()):
                 lease.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,58 @@ from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeScheduler
 from tests.schedulers import ask, fails, in_state, queued, status, use
 from tests.scripted import DEMO_GGUF, Box, says
+
+# --- its life ------------------------------------------------------------------------------
+
+
+async def test_scheduler_is_alive_while_it_decides_and_dead_when_it_cannot(
+    make_scheduler: MakeScheduler, box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = make_scheduler(box.spec("a"))
+    await use(scheduler)
+    assert scheduler.is_alive()
+    right = scheduler.limits
+
+    scheduler.limits = None  # every decision asks for them
+
+    assert not scheduler.is_alive()
+    assert "the scheduler cannot decide" in caplog.text
+    scheduler.limits = right
+    assert scheduler.is_alive()
+    await scheduler.close()
+    assert scheduler.is_alive()  # until the very end
+
+
+async def test_look_at_its_life_makes_up_for_a_decision_that_failed(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
+    scheduler = make_scheduler(box.spec("a", start_delay=0.2))
+    waiting = ask(scheduler)
+    await in_state(scheduler, "a", State.STARTING)
+    right, scheduler.limits = scheduler.limits, None
+    with contextlib.suppress(AttributeError):  # its backend's news are met by a scheduler that
+        await scheduler.backend("a").ensure_ready()  # cannot decide who gets the slot
+    scheduler.limits = right
+    assert not waiting.done()
+
+    assert scheduler.is_alive()
+
+    (await waiting).release()
+
+
+async def test_request_that_meets_a_scheduler_that_cannot_decide_leaves_the_queue(
+    make_scheduler: MakeScheduler, box: Box
+) -> None:
+    scheduler = make_scheduler(box.spec("a"))
+    right, scheduler.limits = scheduler.limits, None
+
+    with pytest.raises(AttributeError):
+        await scheduler.lease("a")
+
+    assert status(scheduler, "a").queued == 0
+    scheduler.limits = right
+    await use(scheduler)
+
 
 # --- the end -------------------------------------------------------------------------------
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -152,23 +150,3 @@ def test_the_curl_line_trusts_a_certificate_of_our_own(
     line = next(line for line in served.out if line.strip().startswith("curl "))
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout)["choices"], done.stderr
-
-
-def test_gateway_notifies_systemd_and_reloads(serve: Serve, tmp_path: Path) -> None:
-    address = str(tmp_path / "notify.sock")
-    models = {"m": fake_model(tmp_path)}
-    config = project(tmp_path / "p", models, llama_server=str(FAKE))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(address)
-        notify.settimeout(20)
-        served = serve("--config", str(config), env={"NOTIFY_SOCKET": address})
-        assert "READY=1" in notify.recv(4096).decode()
-        assert get(served, "/health", key="-")[0] == 200
-        (tmp_path / "p/data/models.json").write_text(json.dumps({**models, "n": models["m"]}))
-        served.process.send_signal(signal.SIGHUP)
-        assert "RELOADING=1" in notify.recv(4096).decode()
-        assert "READY=1" in notify.recv(4096).decode()
-        served.process.send_signal(signal.SIGTERM)
-        assert "STOPPING=1" in notify.recv(4096).decode()
-    served.stop()
-    assert "models.json has changed: m, n" in "".join(served.log)

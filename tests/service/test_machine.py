@@ -48,6 +48,16 @@ SETTINGS = {
     },
     "shutdown_timeout": "20s",
 }
+#: Python runs this first: the fault of a scheduler that can't decide any more, from SIGUSR2 on.
+FAULT = """
+import signal
+
+def break_it(*_):
+    from gateway.backends import scheduler
+    scheduler.decide = None
+
+signal.signal(signal.SIGUSR2, break_it)
+"""
 MODELS = {
     DEMO: {"params": {"model": DEMO_GGUF, "ctxSize": 2048}},
     "tiny": {"params": {"model": "/mnt/etc/tiny.gguf"}},
@@ -63,6 +73,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     (etc / "gateway.yaml").write_text(json.dumps(SETTINGS))
     write_tiny_model(etc / "tiny.gguf")
     (etc / "models.json").write_text(json.dumps(MODELS))
+    (etc / "sitecustomize.py").write_text(FAULT)
     shared = {install(folder): VENV, REPOSITORY / "systemd": UNITS, etc: "/mnt/etc"}
     with machine(folder, read_only=shared) as booted:
         try:
@@ -204,6 +215,21 @@ def test_gateway_that_hangs_is_replaced_and_its_llama_server_ends(installed: Mac
         assert "Watchdog timeout" in installed.journal("llm-gateway")
         left = installed.run("pgrep", "-cf", "gateway.backends.bundled").stdout
         assert left == "1\n"
+
+
+def test_gateway_whose_scheduler_is_dead_is_replaced_though_its_loop_turns(
+    installed: Machine,
+) -> None:
+    fault = "[Service]\nWatchdogSec=2s\nEnvironment=PYTHONPATH=/mnt/etc"
+    with drop_in(installed, "fault", fault):
+        installed.run("systemctl", "restart", "llm-gateway")
+        before = main_pid(installed)
+
+        installed.run("kill", "-USR2", str(before))
+
+        wait_until(lambda: main_pid(installed) not in (0, before), 60, "it was replaced")
+        assert "the scheduler cannot decide" in installed.journal("llm-gateway")
+        assert python(installed, ASK) == "4\n"
 
 
 @pytest.mark.skipif(not vulkan_build.RUNS, reason="llama.cpp's own build runs on newer processors")
