@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from multidict import istr
+
 from gateway.conversations.chain import NO_CHAIN, Wish, short_wish, wish_in, wish_of
 from gateway.pipeline.request_context import RequestContext
-from gateway.proxy.call import Call, StreamedBody
+from gateway.proxy.call import Call
 from gateway.proxy.personality import MessageFormat
 from gateway.proxy.resolve import Target
 from gateway.workers import WORKERS
@@ -19,26 +21,22 @@ if TYPE_CHECKING:
     from gateway.conversations.stray import Stray
 
 #: The header by which a request says that nothing of it is to be saved.
-_CACHE: Final = "X-Cache"
+_CACHE: Final = istr("X-Cache")
 _NOT_SAVED: Final = "no-store"
 
 
-async def turn_of(
-    headers: Mapping[str, str], context: RequestContext, call: Call, format: MessageFormat
-) -> Turn | Stray | None:
-    """Return what places ``call`` in a slot; ``None`` for models elsewhere."""
-    conversations = context.services.conversations
-    if conversations is None or call.renamed is not None:
+def turn_of(headers: Mapping[str, str], context: RequestContext, call: Call) -> Turn | Stray | None:
+    """Return what places ``call`` in a slot, as its wish is; ``None`` for models elsewhere."""
+    conversations, wish = context.services.conversations, call.wish
+    if conversations is None or wish is None:
         return None
-    owner = context.principal.key_id
-    if (wish := call.wish) is None:
-        wish = await _wish_in(call.body, format.name, owner, _text_of(context, call))
     call.wish = None
     if wish.prompts > 1 or wish.named == -1:
         return conversations.stray(wish.prompts * call.answers)
     chain, prefix = wish.chain, wish.prefix
-    if headers.get(_CACHE, "").strip().lower() == _NOT_SAVED:
+    if _CACHE in headers and headers[_CACHE].strip().lower() == _NOT_SAVED:
         chain, prefix = NO_CHAIN, None
+    owner = context.principal.key_id
     return conversations.turn(chain, owner, named=wish.named, answers=call.answers, prefix=prefix)
 
 
@@ -87,8 +85,10 @@ def _text_of(context: RequestContext, call: Call) -> str | None:
     return None if personality is None else personality.prompt
 
 
-async def _wish_in(body: bytes | StreamedBody, format: str, owner: str, text: str | None) -> Wish:
-    assert isinstance(body, bytes)
+async def wish_aside(context: RequestContext, call: Call, format: MessageFormat) -> Wish:
+    """Return what ``call`` asks of its slot, whose large body would keep others waiting."""
+    assert isinstance(call.body, bytes)
+    owner, text = context.principal.key_id, _text_of(context, call)
     wish: Wish
-    wish, _ = await WORKERS.run(wish_in, body, format, owner, text)
+    wish, _ = await WORKERS.run(wish_in, call.body, format.name, owner, text)
     return wish

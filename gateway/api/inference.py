@@ -12,6 +12,7 @@ from gateway.api.conversation import (
     prefix_in,
     prefix_of,
     turn_of,
+    wish_aside,
     wish_of_body,
 )
 from gateway.errors import BadRequest, ModelNotFound, Unable
@@ -82,7 +83,9 @@ class JsonRoute:
         del raw  # not kept: a stream lives for minutes, and prompts are long
         if (conversations := context.services.conversations) is not None and self._takes_slot:
             if self._generates:
-                call.turn = await turn_of(request.headers, context, call, self._format)
+                if call.wish is None and call.renamed is None:
+                    call.wish = await wish_aside(context, call, self._format)
+                call.turn = turn_of(request.headers, context, call)
             elif call.renamed is None:
                 call.turn = conversations.stray()
         return await self._send(request, context, call)

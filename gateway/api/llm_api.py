@@ -28,7 +28,6 @@ from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.ask import texts
 from gateway.proxy.body import serialise
-from gateway.proxy.personality import CHAT
 from gateway.proxy.resolve import Active, model_name
 from gateway.proxy.routes import route_at
 from gateway.scope import Scope
@@ -178,7 +177,7 @@ class LlmApiHandlers:
         # Who asks reads text: the call of a tool would be an empty answer.
         call = await _CHAT.prepare(context, serialise(body), tools=False)
         if context.services.conversations is not None:
-            call.turn = await turn_of(request.headers, context, call, CHAT)
+            call.turn = turn_of(request.headers, context, call)
         client, streamed = context.services.proxies.client(request), _is_streamed(request)
         with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
             pieces = context.services.standing.within(

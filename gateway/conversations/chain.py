@@ -214,8 +214,13 @@ def before_messages(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: body[name] for name in _BEFORE if name in body}
 
 
+_NO_WISH: Final = Wish(NO_CHAIN)
+
+
 def short_wish(body: Mapping[str, Any]) -> Wish:
     """Return that of a request that is too short for its conversation to be known by a chain."""
+    if "id_slot" not in body and "prompt" not in body:
+        return _NO_WISH
     return Wish(NO_CHAIN, _named(body), prompts_in(body))
 
 

@@ -222,15 +222,20 @@ class Turn:
             self._stray = self._within.stray()
             await self._stray.begin(backend, target, lease)
             return None
-        try:
-            self._slot, self._promised = await slots.acquire(
-                self._chain, lease, self._named, self._answers
-            )
-        except GatewayError:
-            return None  # the process has gone: so will be found by who sends the request
+        slot = None
+        if self._named is None and self._answers == 1:
+            slot = slots.try_acquire(self._chain)
+        if slot is None:
+            try:
+                slot, self._promised = await slots.acquire(
+                    self._chain, lease, self._named, self._answers
+                )
+            except GatewayError:
+                return None  # the process has gone: so will be found by who sends the request
+        self._slot = slot
         self._slots = slots
         self._sent = time.perf_counter()
-        return self._slot.number if slots.several and self._named is None else None
+        return slot.number if slots.several and self._named is None else None
 
     def end(self, ended: Ended) -> None:
         """Its answer is over, however that came."""

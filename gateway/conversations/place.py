@@ -50,6 +50,9 @@ def place(
     that has not been used for longest.
     """
     links = chain.links
+    if len(slots) == 1 and not links:  # the only slot, whatever is in it
+        number, held, free, _ = slots[0]
+        return Placing(number, False, held.size()) if free else None
     first = links[0] if links else None
     empty: SlotView | None = None
     alike: list[SlotView] = []

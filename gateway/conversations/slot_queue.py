@@ -121,6 +121,18 @@ class SlotQueue(Generic[SlotT]):
                 self.look_again()  # who came behind it may have been held up by it
             self._settle_down(waiting)
 
+    def at_once(self, chain: Chain) -> Placing | None:
+        """Return where a request goes that comes now, if it waits for nothing; take nothing."""
+        if self._waiting:
+            return None
+        views = [slot.view for slot in self._slots]
+        now = time.monotonic()
+        saved = self._saved(chain) if chain.links else 0
+        placing = place(chain, views, saved, self._least, now)
+        return (
+            None if placing is None or self._spared(chain, views, saved, placing, now) else placing
+        )
+
     def free(self, *slots: SlotT) -> None:
         """``slots`` are free again: whoever has waited for one has it now."""
         for slot in slots:
@@ -172,10 +184,8 @@ class SlotQueue(Generic[SlotT]):
         placing = place(chain, among, saved, self._least, now)
         if placing is None:
             return 0
-        if patient and len(free) < len(views) and chain.links:
-            spared = spared_by_waiting(chain, among, saved, placing, now)
-            if spared >= max(1, self._least):
-                return spared
+        if patient and (spared := self._spared(chain, among, saved, placing, now)):
+            return spared
         slot = self._slots[placing.slot]
         slot.take(chain)
         others: tuple[SlotT, ...] = ()
@@ -185,6 +195,15 @@ class SlotQueue(Generic[SlotT]):
             for other in others:
                 other.take(NO_CHAIN)
         return Given(slot, placing, others)
+
+    def _spared(
+        self, chain: Chain, views: list[SlotView], saved: int, placing: Placing, now: float
+    ) -> int:
+        """Return what it is spared by waiting for a better slot, if that is worth it; or 0."""
+        if not chain.links or all(view.free for view in views):
+            return 0
+        spared = spared_by_waiting(chain, views, saved, placing, now)
+        return spared if spared >= max(1, self._least) else 0
 
     def _wait(self, waiting: _SlotWaiter[SlotT], spared: int) -> None:
         """Wait, though a slot is free."""

@@ -62,6 +62,21 @@ class ConversationSlots:
         """Return whether there is more than one."""
         return len(self._slots) > 1
 
+    def try_acquire(self, chain: Chain) -> Slot | None:
+        """Take a slot for a request with ``chain`` in which nothing has to be done before.
+
+        Return ``None`` where something has to be, or where it has to wait: see :meth:`acquire`.
+        """
+        self.prewarming.give_way()
+        placing = self._queue.at_once(chain)
+        if placing is None or placing.restore:
+            return None
+        slot = self._slots[placing.slot]
+        if slot.lock.locked() or (slot.unsaved and self._loses(slot, placing)):
+            return None
+        slot.take(chain)
+        return slot
+
     async def acquire(
         self, chain: Chain, lease: Lendable, only: int | None = None, count: int = 1
     ) -> tuple[Slot, int | None]:
@@ -86,12 +101,10 @@ class ConversationSlots:
 
     async def _make_ready(self, slot: Slot, chain: Chain, placing: Placing) -> int | None:
         """Save and restore what has to be; return how many tokens are in it then, if known."""
-        if slot.unsaved:
-            loses = slot.tokens * placing.loses // max(1, slot.chain.size())
-            # Or somebody goes on with it: in another slot, if it is saved.
-            if loses >= self._shelf.min_tokens or self._queue.wanted(slot.chain):
-                await self._save(slot, self.backend.pool, in_danger=True, taken=True)
-                self._queue.look_again()
+        # Or somebody goes on with it: in another slot, if it is saved.
+        if slot.unsaved and (self._loses(slot, placing) or self._queue.wanted(slot.chain)):
+            await self._save(slot, self.backend.pool, in_danger=True, taken=True)
+            self._queue.look_again()
         if placing.restore:
             name = f"restore slot {slot.number} of {self.backend.spec.name}"
             restoring = spawn(self._restore_for(slot, chain), name=name)
@@ -118,6 +131,11 @@ class ConversationSlots:
                 return None  # the process has gone: so will be found by who sends the request
             whole = found.links == len(found.saved.chain.links)
             return found.saved.promised if whole else None
+
+    def _loses(self, slot: Slot, placing: Placing) -> bool:
+        """Return whether ``placing`` takes something from ``slot`` that is worth saving."""
+        lost = slot.tokens * placing.loses // max(1, slot.chain.size())
+        return lost >= self._shelf.min_tokens
 
     def _saved(self, chain: Chain) -> int:
         """Return how many links of ``chain`` can be read back."""
