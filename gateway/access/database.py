@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from gateway.access.schema import MIGRATIONS, SCHEMA_VERSION
+from gateway.access.schema import SCHEMA_VERSION, make_tables, version_of
 from gateway.errors import GatewayError
 from gateway.private_files import close_to_others, make_folder
 
@@ -71,16 +71,19 @@ class Database:
                 f"the database cannot be made: {error.strerror}.", detail=_place(self.file)
             ) from error
         version = await self._transaction(self._reader, _version, BUSY_TIMEOUT)
-        if version > SCHEMA_VERSION:
+        if version is None or version > SCHEMA_VERSION:
             raise StoreError(
                 "the database was written by a newer version of llm-gateway "
-                f"(its schema is {version}, this program knows up to {SCHEMA_VERSION}): "
-                "install that version again, or restore an older copy of the file.",
+                f"(its schema is {version or 'unknown'}, this program knows up to "
+                f"{SCHEMA_VERSION}): install that version again, or restore an older copy of the "
+                "file.",
                 detail=_place(self.file),
                 code="store_too_new",
             )
         if version < SCHEMA_VERSION:
             await self.write(_bring_up_to_date)
+            # The reader has seen no tables: it would go on like that while another has the lock.
+            await self._transaction(self._reader, _version, BUSY_TIMEOUT)
 
     async def close(self) -> None:
         """Close the file, after the transactions under way. May be called twice."""
@@ -189,15 +192,25 @@ def _log_failure(transaction: asyncio.Future[Any]) -> None:
         _log.error("%s, for a caller that has gone", error)
 
 
-def _version(connection: Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+def _version(connection: Connection) -> int | None:
+    version = version_of(connection)
+    if version == 0:  # before there was Alembic, the number was there
+        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    return version
 
 
 def _bring_up_to_date(connection: Connection) -> None:
     # The version is read again: another process may have been faster, and now we have the lock.
-    for steps in MIGRATIONS[_version(connection) :]:
-        for step in steps:
-            connection.exec_driver_sql(step)
+    version = _version(connection)
+    if version == SCHEMA_VERSION:
+        return
+    if not version:
+        make_tables(connection)
+    else:
+        from gateway.access import migrations  # Alembic comes with it
+
+        migrations.upgrade(connection, version)
+    # Programs from before Alembic look here whether they are too old.
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -1,11 +1,15 @@
-"""The tables of the database, and the migrations of older files. Only the store imports this."""
+"""The tables of the database, as :mod:`gateway.access.migrations` make them. Only the store imports
+this.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Date,
@@ -15,79 +19,22 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    insert,
+    inspect,
+    select,
 )
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
-#: The statements that bring a file from schema version N to N+1 (``PRAGMA user_version``), oldest
-#: first. An entry is never edited once it was released: change the schema by adding one.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE keys (
-            id VARCHAR NOT NULL PRIMARY KEY,
-            name VARCHAR NOT NULL,
-            description VARCHAR NOT NULL,
-            hash VARCHAR NOT NULL UNIQUE,
-            admin BOOLEAN NOT NULL,
-            created DATETIME NOT NULL,
-            expires DATETIME,
-            revoked DATETIME,
-            last_activity DATETIME,
-            models JSON,
-            personalities JSON,
-            default_personality VARCHAR,
-            limits JSON,
-            imported BOOLEAN NOT NULL
-        )""",
-        # key_id has no foreign key: with auth disabled, usage is counted under an id of no key.
-        """CREATE TABLE usage (
-            key_id VARCHAR NOT NULL,
-            model VARCHAR NOT NULL,
-            day DATE NOT NULL,
-            requests INTEGER NOT NULL,
-            prompt_tokens INTEGER NOT NULL,
-            completion_tokens INTEGER NOT NULL,
-            PRIMARY KEY (key_id, model, day)
-        )""",
-        """CREATE TABLE model_memory (
-            fingerprint VARCHAR NOT NULL PRIMARY KEY,
-            bytes INTEGER NOT NULL,
-            measured DATETIME NOT NULL
-        )""",
-    ),
-    (
-        # No index but that of the rows themselves: they are written often and read seldom.
-        """CREATE TABLE requests (
-            seq INTEGER NOT NULL PRIMARY KEY,
-            id VARCHAR NOT NULL,
-            key_id VARCHAR NOT NULL,
-            model VARCHAR NOT NULL,
-            personality VARCHAR,
-            method VARCHAR NOT NULL,
-            route VARCHAR NOT NULL,
-            streamed BOOLEAN NOT NULL,
-            status INTEGER NOT NULL,
-            code VARCHAR,
-            client VARCHAR,
-            seconds FLOAT NOT NULL,
-            queue FLOAT NOT NULL,
-            load FLOAT NOT NULL,
-            prefill FLOAT,
-            generation FLOAT,
-            prompt_tokens INTEGER NOT NULL,
-            cached_tokens INTEGER NOT NULL,
-            completion_tokens INTEGER NOT NULL,
-            tokens_per_second FLOAT
-        )""",
-    ),
-)
-SCHEMA_VERSION = len(MIGRATIONS)
+#: The number of this schema, and of the newest of the migrations. Change the schema by adding one.
+SCHEMA_VERSION: Final = 2
 
 
 class _Utc(TypeDecorator[datetime]):
     """Aware datetimes, kept as UTC: SQLite's own type forgets the zone."""
 
-    impl = DateTime
+    impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -95,13 +42,20 @@ class _Utc(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a time without a zone cannot be stored")
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+#: More than 32 bits. SQLite has one type for whole numbers; only by the name INTEGER a primary key
+#: is the number of its row.
+_BIG: Final = BigInteger().with_variant(Integer, "sqlite")
 metadata = MetaData()
+#: Alembic's own table: the name of the revision that the database has.
+versions = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 keys = Table(
     "keys",
     metadata,
@@ -126,21 +80,21 @@ usage = Table(
     Column("key_id", String, primary_key=True),
     Column("model", String, primary_key=True),
     Column("day", Date, primary_key=True),
-    Column("requests", Integer, nullable=False),
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("completion_tokens", Integer, nullable=False),
+    Column("requests", _BIG, nullable=False),
+    Column("prompt_tokens", _BIG, nullable=False),
+    Column("completion_tokens", _BIG, nullable=False),
 )
 model_memory = Table(
     "model_memory",
     metadata,
     Column("fingerprint", String, primary_key=True),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", _BIG, nullable=False),
     Column("measured", _Utc, nullable=False),
 )
 requests = Table(
     "requests",
     metadata,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", _BIG, primary_key=True, autoincrement=False),
     Column("id", String, nullable=False),
     Column("key_id", String, nullable=False),
     Column("model", String, nullable=False),
@@ -156,10 +110,34 @@ requests = Table(
     Column("load", Float, nullable=False),
     Column("prefill", Float),
     Column("generation", Float),
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("cached_tokens", Integer, nullable=False),
-    Column("completion_tokens", Integer, nullable=False),
+    Column("prompt_tokens", _BIG, nullable=False),
+    Column("cached_tokens", _BIG, nullable=False),
+    Column("completion_tokens", _BIG, nullable=False),
     Column("tokens_per_second", Float),
 )
 #: The columns that may change during a key's life.
 CHANGEABLE = frozenset(keys.c.keys()) - {"id", "hash", "created", "imported"}
+
+
+def revision(version: int) -> str:
+    """Return the name of the revision that makes the schema of that number, like ``0002``."""
+    return f"{version:04}"
+
+
+def version_of(connection: Connection) -> int | None:
+    """Return the number of the database's schema, as Alembic keeps it.
+
+    0: there is no such record. None: there is one, but not of this program's.
+    """
+    if not inspect(connection).has_table(versions.name):
+        return 0
+    names = connection.execute(select(versions.c.version_num)).scalars().all()
+    name = names[0] if len(names) == 1 else ""
+    return int(name) if name.isascii() and name.isdigit() else None
+
+
+def make_tables(connection: Connection) -> None:
+    """Make the tables in an empty database, as the migrations would, but without Alembic."""
+    metadata.create_all(connection, checkfirst=False)
+    versions.create(connection)
+    connection.execute(insert(versions).values(version_num=revision(SCHEMA_VERSION)))

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.access.database import Database
-from gateway.access.schema import MIGRATIONS, SCHEMA_VERSION, metadata
 from gateway.access.store import DailyUsage, KeyRecord, Store, StoreBusy, StoreError
 from gateway.errors import GatewayError
 from gateway.tasks import cancel_and_wait, spawn
@@ -175,65 +174,6 @@ async def test_connections_are_durable_and_patient(file: Path) -> None:
         assert 0 <= patience <= 2000
     finally:
         await database.close()
-
-
-async def test_migrations_make_the_tables_that_the_code_describes(file: Path) -> None:
-    async with await Store.open(file):
-        pass
-    with sqlite3.connect(file) as connection:
-        for table in metadata.sorted_tables:
-            rows = connection.execute(f"PRAGMA table_info({table.name})").fetchall()
-            made = {(name, bool(required), bool(key)) for _, name, _, required, _, key in rows}
-            described = {(c.name, not c.nullable, c.primary_key) for c in table.columns}
-            assert made == described
-        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-    connection.close()
-
-
-async def test_an_older_file_is_brought_up_to_date(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with await Store.open(file) as store:
-        await store.add_key(record())
-    newer = (*MIGRATIONS, ("CREATE TABLE extra (x INTEGER)", "INSERT INTO extra VALUES (7)"))
-    monkeypatch.setattr("gateway.access.database.MIGRATIONS", newer)
-    monkeypatch.setattr("gateway.access.database.SCHEMA_VERSION", len(newer))
-    for _ in range(2):  # the second time there's nothing to do
-        async with await Store.open(file) as store:
-            assert await store.list_keys() == [record()]
-    connection = sqlite3.connect(file)
-    assert connection.execute("SELECT x FROM extra").fetchall() == [(7,)]
-    connection.close()
-
-
-async def test_a_migration_that_fails_changes_nothing(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with await Store.open(file):
-        pass
-    newer = (*MIGRATIONS, ("CREATE TABLE extra (x INTEGER)", "CREATE TABLE keys (x INTEGER)"))
-    monkeypatch.setattr("gateway.access.database.MIGRATIONS", newer)
-    monkeypatch.setattr("gateway.access.database.SCHEMA_VERSION", len(newer))
-    with pytest.raises(StoreError, match="already exists"):
-        await Store.open(file)
-    connection = sqlite3.connect(file)
-    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-    assert connection.execute("SELECT name FROM sqlite_master WHERE name='extra'").fetchall() == []
-    connection.close()
-
-
-async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -> None:
-    async with await Store.open(file):
-        pass
-    connection = sqlite3.connect(file)
-    connection.execute("PRAGMA user_version = 999")
-    connection.close()
-    with pytest.raises(StoreError, match=r"newer version .*schema is 999") as caught:
-        await Store.open(file)
-    assert caught.value.code == "store_too_new"
-    connection = sqlite3.connect(file)
-    assert connection.execute("PRAGMA user_version").fetchone() == (999,)
-    connection.close()
 
 
 async def test_what_cannot_be_opened_is_a_clear_error(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from gateway.access.past_requests import RequestFilter
 from gateway.access.request_log import RECENT, RequestLog
-from gateway.access.schema import MIGRATIONS
 from gateway.access.store import Store
 from tests.api.request_log.records import CHAT, NOON, entry, event_of, look, once
 from tests.harness import MakeGateway, fake_model
@@ -182,18 +181,6 @@ async def test_the_same_moment_twice_is_two_requests(file: Path) -> None:
         log.add(entry(4, at=NOON - 3600))  # the clock was put back
         await log.close()
         assert await every_one(store) == ["req_3", "req_2", "req_1", "req_0", "req_4"]
-
-
-async def test_a_store_of_before_is_brought_up_to_date(file: Path) -> None:
-    with contextlib.closing(sqlite3.connect(file)) as old:
-        for step in MIGRATIONS[0]:
-            old.execute(step)
-        old.execute("INSERT INTO usage VALUES ('k_1', 'm', '2026-03-01', 1, 10, 5)")
-        old.execute("PRAGMA user_version = 1")
-        old.commit()
-    async with await Store.open(file) as store:
-        assert await every_one(store) == []
-        assert [used.requests for used in await store.usage_of()] == [1]
 
 
 async def test_what_ran_is_known_after_a_restart(make_gateway: MakeGateway, tmp_path: Path) -> None:
