@@ -1,7 +1,8 @@
 """Abandoned tasks: what llama-servers go on writing for clients that have left, counted to its end.
 
 llama-server notices that a client has gone only when it has had no result for anybody for a second
-(see :mod:`gateway.proxy.cut_off`). So its slots are polled, but seldom enough not to delay that.
+(see :mod:`gateway.proxy.cut_off`). So its slots are polled, but seldom enough not to delay that
+(:mod:`gateway.backends.slot_looks`).
 """
 
 from __future__ import annotations
@@ -9,19 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from gateway.backends.backend import Backend
 from gateway.errors import GatewayError
-from gateway.proxy.cut_off import TARGET, written
+from gateway.proxy.cut_off import written
 from gateway.tasks import cancel_and_wait, spawn
-from gateway.upstream import UpstreamRequest
-
-#: Seconds between two looks at the slots: the second after which llama-server notices, and one long
-#: step of it.
-_EVERY: Final = 1.5
-#: Seconds that one look at the slots may take.
-_PATIENCE: Final = 4.0
 
 
 @dataclass(slots=True)
@@ -59,14 +52,10 @@ class AbandonedTasks:
         try:
             pool = backend.pool
             while tasks:
-                await asyncio.sleep(_EVERY)
-                if backend.pool is not pool:  # another process numbers its tasks from the start
-                    return
-                try:
-                    fetched = await pool.fetch(UpstreamRequest("GET", TARGET), timeout=_PATIENCE)
-                except GatewayError:
-                    continue  # busy, or on its way out
-                now = written(fetched.body)
+                said = await backend.slot_looks.next()
+                if said is None or backend.pool is not pool:
+                    return  # another process numbers its tasks from the start
+                now = written(said)
                 for number, task in list(tasks.items()):
                     if (tokens := now.get(number)) is None:
                         del tasks[number]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from gateway.backends import process
 from gateway.backends.flights import Flights
 from gateway.backends.logring import LogRing
+from gateway.backends.slot_looks import SlotLooks
 from gateway.backends.watchdog import PATIENCE, Patience
 from gateway.errors import GatewayError
 from gateway.models.model import Model
@@ -129,6 +130,7 @@ class Backend(ABC):
         #: The requests it is working on. If it was ended because of one of them, each knows its
         #: part in that.
         self.flights = Flights(remember=spec.ours)
+        self.slot_looks = SlotLooks(lambda: self.pool)
         self.state = State.STOPPED
         self.serving = False  # may be given requests
         self.since = time.monotonic()  # of the present state

@@ -28,6 +28,44 @@ class Slots(NamedTuple):
     depth: int  # tokens of the longest prompt among those
 
 
+class SlotSeen(NamedTuple):
+    """One slot. ``task``: its last request; ``prompt``: tokens of that, ``cached`` of them not
+    computed; ``None``: this build doesn't tell.
+    """
+
+    number: int
+    working: bool
+    task: int | None
+    prompt: int | None
+    cached: int | None
+
+
+def each_slot(answer: bytes | None) -> list[SlotSeen] | None:
+    """Return what an answer says of each slot; ``None`` if it is no list of slots."""
+    try:
+        listed = orjson.loads(answer or b"")
+    except ValueError:
+        return None
+    if not isinstance(listed, list) or not all(isinstance(slot, dict) for slot in listed):
+        return None
+    return [_seen(place, slot) for place, slot in enumerate(listed)]
+
+
+def _seen(place: int, slot: dict[str, Any]) -> SlotSeen:
+    number, task = slot.get("id"), slot.get("id_task")
+    computed, cached = slot.get("n_prompt_tokens_processed"), slot.get("n_prompt_tokens_cache")
+    prompt = None
+    if isinstance(computed, int) and isinstance(cached, int):
+        prompt = computed + cached
+    return SlotSeen(
+        number if isinstance(number, int) else place,
+        bool(slot.get("is_processing") or slot.get("state")),
+        task if isinstance(task, int) else None,
+        prompt,
+        cached if prompt is not None else None,
+    )
+
+
 def slots_in(answer: bytes) -> Slots | None:
     """Return what an answer says; ``None`` if it is no list of slots."""
     try:

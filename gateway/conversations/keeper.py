@@ -17,7 +17,7 @@ from gateway.conversations.shared import SHARED, SharedPrefix
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
-from gateway.conversations.slots import ConversationSlots
+from gateway.conversations.slots import ConversationSlots, RequestEnd
 from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError
 from gateway.private_files import make_folder
@@ -48,13 +48,11 @@ class AnswerUsage(Protocol):
     def tokens_per_second(self) -> float | None: ...
 
 
-class Ended(Protocol):
+class Ended(RequestEnd, Protocol):
     """What became of a request: see :class:`gateway.proxy.call.Outcome`."""
 
     @property
     def usage(self) -> AnswerUsage | None: ...
-    @property
-    def began(self) -> float | None: ...
     @property
     def events(self) -> int: ...
 
@@ -261,6 +259,7 @@ class Turn:
             alone=self._answers == 1,
             begun=ended.events >= _BEGUN,
         )
+        slots.give_back(slot, ended)
 
     def _seconds(self, ended: Ended) -> float | None:
         """Return how long its prompt was read; what isn't streamed begins when all of it is

@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from gateway.backends.backend import Backend
+from gateway.backends.slots import SlotSeen
 from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.ending import until_idle
 from gateway.conversations.place import Placing
 from gateway.conversations.prewarming import Prewarming
 from gateway.conversations.shared import SHARED
@@ -31,6 +34,21 @@ _log = logging.getLogger(__name__)
 _PAUSE: Final = 3.0
 #: Tokens that have to be computed for a speed to be learnt from.
 _MEASURABLE: Final = 64
+
+
+class RequestEnd(Protocol):
+    """What became of a request, as far as its slot is concerned.
+
+    See :class:`gateway.proxy.call.Outcome`. ``slots``: a look at the slots after which its
+    connection is closed.
+    """
+
+    @property
+    def given_up(self) -> bool: ...
+    @property
+    def began(self) -> float | None: ...
+    @property
+    def slots(self) -> asyncio.Task[bytes | None] | None: ...
 
 
 class ConversationSlots:
@@ -85,7 +103,7 @@ class ConversationSlots:
         It may have to wait, see :class:`gateway.conversations.slot_queue.SlotQueue`; ``only``: for
         this slot; ``count``: so many are taken, and what it does to the others isn't known.
         Returns it, taken, and how many tokens of the prompt are in it at least (``None``: nobody
-        knows). Give it back with :meth:`done`. It is free again if this is cancelled.
+        knows). Give it back with :meth:`give_back`. It is free again if this is cancelled.
         """
         self.prewarming.give_way()
         only = None if only is None else only % len(self._slots)  # as llama-server does
@@ -151,6 +169,40 @@ class ConversationSlots:
         if slot.unsaved and slot.timer is None and not slot.busy and self.current:
             self._save_later(slot, _PAUSE)
 
+    def give_back(self, slot: Slot, ended: RequestEnd, *, chosen: bool = False) -> None:
+        """Its request is over: it is free, as soon as llama-server has stopped working on that.
+
+        ``chosen``: llama-server has chosen the slot, which may have been another one.
+        """
+        if not ended.given_up:
+            self.free(slot)
+            return
+        begun = ended.began is not None
+        waiting = self._free_when_idle(slot, ended.slots, begun=begun, chosen=chosen)
+        name = f"wait for the end of what was given up in slot {slot.number}"
+        slot.ending = spawn(waiting, name=name)
+
+    async def _free_when_idle(
+        self,
+        slot: Slot,
+        parting: asyncio.Task[bytes | None] | None,
+        *,
+        begun: bool,
+        chosen: bool,
+    ) -> None:
+        def at_work(seen: Sequence[SlotSeen]) -> bool:
+            working = [one.number for one in seen if one.working]
+            if not chosen and not slot.others:
+                return slot.number in working
+            mine = 1 + len(slot.others)  # and which those are at llama-server isn't known
+            return len(working) > sum(other.busy for other in self._slots) - mine
+
+        try:
+            await until_idle(self.backend.slot_looks, at_work, parting, begun=begun)
+        finally:
+            slot.ending = None
+            self.free(slot)
+
     def done(
         self,
         slot: Slot,
@@ -165,7 +217,7 @@ class ConversationSlots:
         alone: bool = True,
         begun: bool = False,
     ) -> None:
-        """The request that took ``slot`` is over.
+        """The request that took ``slot`` is over; give the slot back afterwards.
 
         ``prompt``: its tokens, of which ``cached`` had not to be computed, as its answer told;
         ``None``: there was no whole answer, but it had ``begun`` maybe, so that all of the prompt
@@ -187,7 +239,6 @@ class ConversationSlots:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
             if promised is not None:
                 self._verify(owner, promised, cached)
-        self.free(slot)
 
     # --- what llama-server places itself -----------------------------------------------------
 
@@ -195,7 +246,7 @@ class ConversationSlots:
         """Have ``count`` slots for a request that llama-server places itself.
 
         It may do so in others, while those that were taken stay free: so all that is in slots is
-        saved before. Give it back with :meth:`stray_done`.
+        saved before. Give it back after :meth:`stray_done`.
         """
         slot, _ = await self.acquire(NO_CHAIN, lease, count=count)
         try:
@@ -211,7 +262,6 @@ class ConversationSlots:
         """That request is over: whatever it has not overwritten may be read back."""
         slot.forget()
         self.forget_idle()
-        self.free(slot)
 
     def forget_idle(self) -> None:
         """Believe nothing of slots, but of those at work what comes next.
@@ -304,12 +354,15 @@ class ConversationSlots:
             if slot.timer is not None:
                 slot.timer.cancel()
                 slot.timer = None
-        idle = [slot for slot in self._slots if not slot.busy]
+        ending = [slot.ending for slot in self._slots if slot.ending is not None]
+        idle = [slot for slot in self._slots if not slot.busy or slot.ending is not None]
         left = [slot for slot in idle if slot.unsaved or slot.lock.locked()]  # being saved
         left = [slot for slot in left if slot.tokens >= self._shelf.min_tokens]
         limit = min(limit, sum(self._seconds(slot.tokens) for slot in left))
         try:
             async with asyncio.timeout(limit):
+                if ending:
+                    await asyncio.wait(ending)
                 for slot in sorted(left, key=lambda slot: -slot.tokens):
                     await self._save(slot, pool, in_danger=True)
         except TimeoutError:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gateway.backends.backend import Backend
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
-from gateway.conversations.slots import ConversationSlots
+from gateway.conversations.slots import ConversationSlots, RequestEnd
 from gateway.errors import GatewayError
 
 
@@ -41,9 +41,10 @@ class Stray:
                 return  # the process has gone: so will be found by who sends the request
             self._slots = slots
 
-    def end(self, ended: object) -> None:
+    def end(self, ended: RequestEnd) -> None:
         """It is over, however that came."""
         slots, slot = self._slots, self._slot
         self._slots = self._slot = None
         if slots is not None and slot is not None:
             slots.stray_done(slot)
+            slots.give_back(slot, ended, chosen=True)

@@ -97,6 +97,7 @@ async def _once(
             raise BackendError(f"{call.model} answered with a stream that has no `choices` in it")
         complete = True
     finally:
+        outcome.given_up = exchange is not None and not complete
         if exchange is not None:
             exchange.abort()
         # Where there was none, nothing of it has come there.

@@ -180,6 +180,9 @@ class Outcome:
     #: The request as it was sent to a backend. Its body is kept for as long as the answer takes: if
     #: the client hangs up, the prompt is counted.
     sent: Call | None = None
+    #: Whether it was given up before its answer was complete, so that llama-server may still be at
+    #: work on it for a while.
+    given_up: bool = False
     #: The state of llama-server's slots when the client hung up: see gateway.proxy.parting.
     slots: asyncio.Task[bytes | None] | None = None
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import orjson
 
-TARGET: Final = "/slots"
 #: Tokens by which a counted prompt may differ from what a slot has read, as texts are joined.
 _CLOSE: Final = 8
 

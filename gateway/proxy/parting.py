@@ -11,11 +11,9 @@ import asyncio
 from typing import Final
 
 from gateway.backends.backend import Backend
-from gateway.errors import GatewayError
-from gateway.proxy import cut_off
 from gateway.proxy.sink import Sink
 from gateway.tasks import spawn
-from gateway.upstream import Exchange, UpstreamRequest
+from gateway.upstream import Exchange
 
 #: Seconds that the look may take.
 _PATIENCE: Final = 1.0
@@ -51,9 +49,7 @@ def _tells(backend: Backend) -> bool:
 
 async def _fetch_slots(backend: Backend) -> bytes | None:
     try:
-        fetched = await backend.pool.fetch(
-            UpstreamRequest("GET", cut_off.TARGET), timeout=_PATIENCE
-        )
-    except GatewayError:
+        async with asyncio.timeout(_PATIENCE):
+            return await backend.slot_looks.now()
+    except TimeoutError:
         return None
-    return fetched.body if fetched.status == 200 else None

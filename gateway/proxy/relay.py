@@ -196,6 +196,7 @@ async def _attempt(
             outcome.slots = part(exchange, answer, lease.backend)
         raise
     finally:
+        outcome.given_up = not answer.ended
         lease.backend.flights.end(flight, complete=answer.ended)
         if not left:
             exchange.abort()
