@@ -144,7 +144,7 @@ class AccountingSettings:
 class CacheSettings:
     """The saved conversations. ``dir``: by default within the data folder. Seconds, bytes."""
 
-    enabled: bool = False
+    enabled: bool = True
     dir: Path | None = None
     max_size: int | Literal["auto"] = "auto"
     max_age: float = 30 * 86_400.0

@@ -48,7 +48,7 @@ class Spared(NamedTuple):
 
 
 class CacheReport(NamedTuple):
-    """The whole cache. ``size`` and ``budget`` in bytes; ``problem``: why the folder isn't used."""
+    """The whole cache. ``size`` and ``budget`` in bytes; ``problem``: why nothing is saved."""
 
     folder: str
     problem: str | None

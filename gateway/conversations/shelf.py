@@ -30,6 +30,9 @@ from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
 
 _log = logging.getLogger(__name__)
 
+#: Why nothing is saved where llama-server could write.
+_NO_ROOM: Final = "cache.max_size, or the disk, is too small"
+
 #: Tokens of a prompt that are read in a second, where that was never seen.
 _SPEED: Final = 500.0
 #: Seconds between two looks at the folder and its disk.
@@ -38,7 +41,7 @@ _UPKEEP_EVERY: Final = 60.0
 _SETTLED: Final = 10
 #: Seconds after which nobody waits for what llama-server writes.
 _LATE: Final = 600.0
-_TOO_SMALL: Final = "conversations are not saved: cache.max_size, or the disk, is too small"
+_TOO_SMALL: Final = f"conversations are not saved: {_NO_ROOM}"
 #: Conversations in a row that were read back in vain, until no more are.
 _FAILURES: Final = 3
 
@@ -369,7 +372,7 @@ class Shelf:
         index, budget = self._index, await self._budget() if self.usable else 0
         return CacheReport(
             folder=str(self._files.folder),
-            problem=self._problem,
+            problem=_NO_ROOM if self.usable and budget <= 0 else self._problem,
             conversations=len(index),
             size=index.size,
             budget=budget,
