@@ -54,7 +54,7 @@ os.execve(command[0], command, {**os.environ, **told})
 """
 
 
-def _tied_with(sockets: Sequence[tuple[str, socket.socket]]) -> list[str]:
+def tied_with(sockets: Sequence[tuple[str, socket.socket]]) -> list[str]:
     """What runs a command as :func:`tied` does, and hands ``sockets`` over to it.
 
     None of their numbers may be among those that they get, from 3 on.
@@ -125,7 +125,7 @@ class Served:
         clean.pop("JOURNAL_STREAM", None)
         clean.pop(PLUGINS, None)  # set by every command that a test runs in its own process
         self.process = subprocess.Popen(
-            [*_tied_with(sockets), COMMAND, "serve", "--port", "0", *arguments],
+            [*tied_with(sockets), COMMAND, "serve", "--port", "0", *arguments],
             cwd=root,
             pass_fds=[each.fileno() for _, each in sockets],
             env={**clean, "XDG_DATA_HOME": str(root / "share"), **(env or {})},
