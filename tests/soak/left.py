@@ -17,7 +17,9 @@ _SETTLES: Final = 60.0
 #: How often an idle gateway is looked at first, every half second.
 _LOOKS: Final = 12
 #: The files of a data folder behind its gateway's end.
-_STAY: Final = frozenset({"models.json", "gateway.db", "gateway.lock", "gpus.json", "children"})
+_STAY: Final = frozenset(
+    {"models.json", "gateway.db", "gateway.lock", "gpus.json", "children", "cache"}
+)
 
 
 #: Tasks that a loaded model may have, or not if nothing was measured of it when it was loaded.
