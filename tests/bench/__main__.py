@@ -190,6 +190,18 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="instead, what the cache of conversations spares, and costs: with real llama-servers",
     )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        default=conversations.LIMIT,
+        help="of --conversations: what takes longer is left out (by default %(default).0f)",
+    )
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="of --conversations only its cost, in instructions: the same on a busy machine",
+    )
     return parser.parse_args()
 
 
@@ -200,7 +212,7 @@ def main() -> int:
         print("this reads /proc: Linux only", file=sys.stderr)
         return 2
     if args.conversations:
-        return _conversations(quick=args.quick, file=args.json)
+        return _conversations(args)
     plan = _QUICK if args.quick else _FULL
     changes = {
         name: value
@@ -271,16 +283,19 @@ def main() -> int:
     return 0 if all(line["holds"] is not False for line in lines) else 1
 
 
-def _conversations(*, quick: bool, file: Path | None) -> int:
+def _conversations(args: argparse.Namespace) -> int:
     """Return 0 if every goal that could be measured is held."""
     try:
-        result = conversations.run(quick=quick, say=_say)
+        if args.instructions:
+            result = conversations.count(_say)
+        else:
+            result = conversations.run(quick=args.quick, limit=args.limit, say=_say)
     except Missing as error:
         print(f"missing: {error}", file=sys.stderr)
         return 2
     print(f"\n{conversations.text_of(result)}")
-    if file is not None:
-        file.write_text(json.dumps(conversations.as_json(result), indent=1) + "\n")
+    if args.json is not None:
+        args.json.write_text(json.dumps(conversations.as_json(result), indent=1) + "\n")
     return (
         0
         if all(value is None or value <= goal.limit for goal, value in conversations.goals(result))

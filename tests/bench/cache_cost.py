@@ -9,6 +9,7 @@ from __future__ import annotations
 import pstats
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,16 @@ from tests.bench.measuring import measured
 from tests.bench.proxies import GatewayProxy, Upstream
 
 #: Messages of a conversation, each of about 250 characters.
-_MESSAGES = (10, 100)
+MESSAGES = (10, 100)
 #: As many as there are slots, so that nobody waits.
 _CLIENTS = 4
 
 
 class Plan(NamedTuple):
-    """``rounds`` of so many ``seconds``, for each number of messages, on and off."""
+    """``rounds`` of so many ``seconds``, for each number of messages, on and off.
+
+    Those for which there is no time are left out, but for the first.
+    """
 
     rounds: int
     seconds: float
@@ -53,7 +57,9 @@ class Cost(NamedTuple):
         ]
 
 
-class _Plain(GatewayProxy):
+class PlainGateway(GatewayProxy):
+    """The gateway that saves nothing."""
+
     name = "gateway off"
     slots = _CLIENTS
     saves = False
@@ -62,23 +68,33 @@ class _Plain(GatewayProxy):
         return {**super().configuration(), "cache": {"enabled": self.saves}}
 
 
-class _Saving(_Plain):
+class SavingGateway(PlainGateway):
+    """The gateway that saves conversations."""
+
     name = "gateway on"
     saves = True
 
 
-def measure(plan: Plan, say: Callable[[str], None]) -> tuple[list[Cost], float]:
-    """Return the costs, and how many calls of conversations/ a request makes where that is off."""
+def measure(plan: Plan, until: float, say: Callable[[str], None]) -> tuple[list[Cost], float]:
+    """Return the costs, and how many calls of conversations/ a request makes where that is off.
+
+    No round begins after ``until``, in monotonic time, but the first.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         upstream = Upstream(folder)
-        pair = (_Plain(folder, upstream, tcp=False), _Saving(folder, upstream, tcp=False))
+        pair = (
+            PlainGateway(folder, upstream, tcp=False),
+            SavingGateway(folder, upstream, tcp=False),
+        )
         try:
             for gateway in pair:
                 gateway.prepare()
             found: dict[tuple[str, int], list[float]] = {}
             for number in range(plan.rounds):
-                say(f"round {number + 1} of {plan.rounds}")
+                if number and time.monotonic() > until:
+                    break
+                say(f"CPU of a request, with the cache and without: {number + 1} of {plan.rounds}")
                 # Anew for each round, and in turns first: a process may be lucky with its memory.
                 for gateway in pair if number % 2 else pair[::-1]:
                     _round(gateway, plan.seconds, found)
@@ -88,7 +104,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> tuple[list[Cost], float]:
                 gateway.end()
             upstream.end()
     costs = []
-    for messages in _MESSAGES:
+    for messages in MESSAGES:
         off, on = (found[gateway.name, messages] for gateway in pair)
         medians = statistics.median(off), statistics.median(on)
         costs.append(Cost(messages, min(off), min(on), *medians))
@@ -100,7 +116,7 @@ def _round(
 ) -> None:
     gateway.start()
     try:
-        for messages in _MESSAGES:
+        for messages in MESSAGES:
             result = measured(gateway, _job(gateway, messages, seconds))
             spent = result["cpu"] / result["answers"] * 1e6
             found.setdefault((gateway.name, messages), []).append(spent)
@@ -126,7 +142,7 @@ def _calls(gateway: GatewayProxy, folder: Path) -> float:
     gateway.profile_to = folder / "calls.out"
     gateway.start()
     try:
-        answers = measured(gateway, _job(gateway, _MESSAGES[0], 0.5))["answers"]
+        answers = measured(gateway, _job(gateway, MESSAGES[0], 0.5))["answers"]
     finally:
         gateway.end()
     stats: Any = pstats.Stats(str(gateway.profile_to))

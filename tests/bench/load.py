@@ -8,6 +8,7 @@ Every byte of every stream is compared with what the scripted llama-server sends
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import ssl
 import sys
@@ -27,6 +28,20 @@ _AFTER = _SENT + 19
 _OPENING = 50
 
 
+_QUESTION = "Where is the Nile, and how long is it? "
+
+
+def conversation(number: int, messages: int) -> list[list[dict[str, str]]]:
+    """Return the messages of request after request of one that goes on, so many on average.
+
+    No conversation of another number has any of them.
+    """
+    lengths = range(max(1, messages - 9), messages + 11, 2)
+    said = [f"{number} {n} {_QUESTION * 6}" for n in range(lengths[-1])]
+    whole = [{"role": ("user", "assistant")[n % 2], "content": one} for n, one in enumerate(said)]
+    return [whole[:length] for length in lengths]
+
+
 @dataclass
 class Job:
     """What to do. ``rate``: requests a second in all (None: as fast as answers come), or events
@@ -41,7 +56,7 @@ class Job:
     key: str | None
     tls: bool = False
     strict: bool = True  # false: a few broken answers are counted, and the run goes on
-    messages: int = 1  # of each request: several are a conversation that each client has alone
+    messages: int = 1  # of each request; several: on average, of conversations that go on
 
 
 class Client(asyncio.Protocol):
@@ -188,13 +203,10 @@ class Run:
                 lambda: client, "127.0.0.1", self.job.port, ssl=self.tls
             )
 
-    def request(self, client: Client, **fields: object) -> bytes:
-        text = "Where is the Nile, and how long is it? "
-        messages = [{"role": "user", "content": text * 3}]
-        if self.job.messages > 1:
-            said = [f"{client.number} {n} {text * 6}" for n in range(self.job.messages)]
-            roles = ("user", "assistant")
-            messages = [{"role": roles[n % 2], "content": one} for n, one in enumerate(said)]
+    def request(
+        self, client: Client, messages: list[dict[str, str]] | None = None, **fields: object
+    ) -> bytes:
+        messages = messages or [{"role": "user", "content": _QUESTION * 3}]
         asked = {"model": client.model, "messages": messages, "temperature": 0.7, **fields}
         body = json.dumps(asked).encode()
         key = f"Authorization: Bearer {self.job.key}\r\n" if self.job.key else ""
@@ -213,7 +225,10 @@ class Run:
         pause = self.job.clients / self.job.rate if self.job.rate else 0.0
 
         async def ask_on(client: Client, start: float) -> None:
-            request = self.request(client)
+            said: list[list[dict[str, str]] | None] = [None]
+            if self.job.messages > 1:
+                said = [*conversation(client.number, self.job.messages)]
+            requests = itertools.cycle([self.request(client, messages) for messages in said])
             planned = start
             while True:
                 if pause:
@@ -222,7 +237,7 @@ class Run:
                 if self.loop.time() >= end:
                     return
                 answer = Answer()
-                await client.ask(request, answer)
+                await client.ask(next(requests), answer)
                 first.append(answer.first - answer.asked)
                 whole.append(time.monotonic_ns() - answer.asked)
 

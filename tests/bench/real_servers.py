@@ -87,7 +87,7 @@ class Server:
         """Start it, and return when it answers."""
         self.process = Process(self.argv(), self.folder, "server", **_ENVIRONMENT)
         try:
-            self.process.until_healthy(self.port)
+            self.process.until_healthy(self.port, seconds=60)
         except BaseException:
             self.end()
             raise
