@@ -271,7 +271,9 @@ def route_table(
         *SystemHandlers(report).routes(),
         *HistoryHandlers(background.history).routes(),
         *LogHandlers().routes(),
-        *StatusHandlers(gate, accounting, library, scheduler, lifecycle).routes(),
+        *StatusHandlers(
+            gate, accounting, library, scheduler, lifecycle, services.conversations
+        ).routes(),
         *AdminKeyHandlers(gate, accounting, library).routes(),
         *RequestHandlers(gate, accounting, scheduler).routes(),
         *OwnKeyHandlers(gate, accounting).routes(),

@@ -104,7 +104,7 @@ class Accounting:
         self.abandoned_tasks = AbandonedTasks()
         self._interval = write_every
         self._store: Store | None = None
-        # requests, prompt tokens and completion tokens by key, model and day (since 1970)
+        # requests, tokens of prompts and of answers, cached tokens: by key, model, day (since 1970)
         self._unwritten: dict[tuple[str, str, int], list[int]] = {}
         self._today = 0
         self._tokens_today: dict[str, int] = {}  # by key, written or not
@@ -156,18 +156,19 @@ class Accounting:
         slot = (key_id, model, day)
         counters = self._unwritten.get(slot)
         if counters is None:
-            self._unwritten[slot] = [1, prompt, completion]
+            self._unwritten[slot] = [1, prompt, completion, cached]
             self._counted.set()
         else:
             counters[0] += 1
             counters[1] += prompt
             counters[2] += completion
+            counters[3] += cached
         self._count_today(day, key_id, prompt + completion)
 
     def more(self, key_id: str, model: str, tokens: int) -> None:
         """Count tokens that were written for a request when it had been counted already."""
         day = int(self.wall()) // DAY
-        counters = self._unwritten.setdefault((key_id, model, day), [0, 0, 0])
+        counters = self._unwritten.setdefault((key_id, model, day), [0, 0, 0, 0])
         counters[2] += tokens
         if (total := self._totals.get(model)) is not None:
             total[3] += tokens
@@ -287,12 +288,13 @@ class Accounting:
             day = _date(number)
             if day >= since and key_id in (None, key):
                 before = found.get((day, key, model), DailyUsage(key, model, day))
-                requests, prompt, completion = counters
+                requests, prompt, completion, cached = counters
                 found[day, key, model] = replace(
                     before,
                     requests=before.requests + requests,
                     prompt_tokens=before.prompt_tokens + prompt,
                     completion_tokens=before.completion_tokens + completion,
+                    cached_tokens=before.cached_tokens + cached,
                 )
         return [found[place] for place in sorted(found)]
 

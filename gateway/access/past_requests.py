@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
+
+#: Where tokens of a prompt were that had not to be computed: in the memory of the model's
+#: llama-server, or in a file that was read back for the request.
+CachedFrom = Literal["slot", "disk"]
+CACHED_FROM: Final[tuple[CachedFrom, ...]] = ("slot", "disk")
 
 
 class PastRequest(NamedTuple):
@@ -28,6 +33,7 @@ class PastRequest(NamedTuple):
     cached_tokens: int
     completion_tokens: int
     tokens_per_second: float | None
+    cached_from: CachedFrom | None = None  # None: none were cached, or another machine had them
 
 
 class RequestFilter(NamedTuple):
@@ -39,6 +45,7 @@ class RequestFilter(NamedTuple):
     model: str | None = None
     statuses: tuple[tuple[int, int], ...] | None = None  # from and to, both included
     slow: float | None = None  # seconds that it took at least
+    cached_from: frozenset[CachedFrom | None] | None = None
 
     def has(self, request: PastRequest) -> bool:
         """Return whether ``request`` is one of them, whatever the limit."""
@@ -47,6 +54,7 @@ class RequestFilter(NamedTuple):
             and (self.key_ids is None or request.key_id in self.key_ids)
             and (self.model is None or request.model == self.model)
             and (self.slow is None or request.seconds >= self.slow)
+            and (self.cached_from is None or request.cached_from in self.cached_from)
             and (
                 self.statuses is None
                 or any(first <= request.status <= last for first, last in self.statuses)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.access.past_requests import PastRequest, RequestFilter
+from gateway.access.past_requests import CachedFrom, PastRequest, RequestFilter
 from gateway.errors import GatewayError
 from gateway.proxy.sse import Usage
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
@@ -63,6 +63,7 @@ class Record(NamedTuple):
     waited: float | None = None
     loading: float = 0.0
     began: float | None = None
+    cached_from: CachedFrom | None = None
 
     def kept(self) -> PastRequest:
         """Return the record as it is stored."""
@@ -79,7 +80,7 @@ def _row(fields: _Fields) -> tuple[Any, ...]:
     """
     # fmt: off
     (at, key_id, model, personality, status, usage, seconds, route, request_id, method, streamed,
-     code, client, sent, waited, loading, began) = fields
+     code, client, sent, waited, loading, began, cached_from) = fields
     # fmt: on
     prompt, completion, cached, speed = usage
     if waited is None:
@@ -105,7 +106,7 @@ def _row(fields: _Fields) -> tuple[Any, ...]:
     return (
         int(at * _MICRO), request_id, key_id, model, personality, method, route, streamed, status,
         code, client, seconds, waited - load, load, prefill, generation, prompt, cached,
-        completion, speed,
+        completion, speed, cached_from,
     )
     # fmt: on
 

@@ -28,7 +28,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
 #: The number of this schema, and of the newest of the migrations. Change the schema by adding one.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 class _Utc(TypeDecorator[datetime]):
@@ -83,6 +83,7 @@ usage = Table(
     Column("requests", _BIG, nullable=False),
     Column("prompt_tokens", _BIG, nullable=False),
     Column("completion_tokens", _BIG, nullable=False),
+    Column("cached_tokens", _BIG, nullable=False, server_default="0"),
 )
 model_memory = Table(
     "model_memory",
@@ -114,6 +115,7 @@ requests = Table(
     Column("cached_tokens", _BIG, nullable=False),
     Column("completion_tokens", _BIG, nullable=False),
     Column("tokens_per_second", Float),
+    Column("cached_from", String),
 )
 #: The columns that may change during a key's life.
 CHANGEABLE = frozenset(keys.c.keys()) - {"id", "hash", "created", "imported"}

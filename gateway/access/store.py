@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -25,6 +25,9 @@ from gateway.access.schema import CHANGEABLE, keys, model_memory, usage
 from gateway.access.stored_requests import add, clear, page, prune
 
 __all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError"]
+
+#: What is counted by key, model and day.
+USAGE_COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class DailyUsage:
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of those of prompts
 
 
 class Store:
@@ -155,10 +159,7 @@ class Store:
         statement = upsert(usage)
         statement = statement.on_conflict_do_update(
             index_elements=list(usage.primary_key),
-            set_={
-                name: usage.c[name] + statement.excluded[name]
-                for name in ("requests", "prompt_tokens", "completion_tokens")
-            },
+            set_={name: usage.c[name] + statement.excluded[name] for name in USAGE_COUNTERS},
         )
         await self._write(lambda connection: connection.execute(statement, rows))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, or_, select
+from sqlalchemy import Connection, and_, delete, false, or_, select
 
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import requests
@@ -49,6 +49,10 @@ def page(connection: Connection, wanted: RequestFilter) -> list[PastRequest]:
         query = query.where(columns.model == wanted.model)
     if wanted.slow is not None:
         query = query.where(columns.seconds >= wanted.slow)
+    if wanted.cached_from is not None:
+        named = [place for place in wanted.cached_from if place is not None]
+        nowhere = columns.cached_from.is_(None) if None in wanted.cached_from else false()
+        query = query.where(or_(columns.cached_from.in_(named), nowhere))
     if wanted.statuses is not None:
         ranges = (
             and_(columns.status >= first, columns.status <= last) for first, last in wanted.statuses

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from gateway.errors import BadRequest
+from gateway.http.csv_response import csv_response
 from gateway.quantities import whole_number
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
@@ -18,9 +17,7 @@ if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
 MAX_DAYS: Final = 3660
 #: What usage can be grouped by.
 USAGE_BY: Final = ("key", "model", "day")
-_COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens")
-#: What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 def days_in(request: web.Request) -> int:
@@ -44,16 +41,6 @@ def by_in(
     return by
 
 
-def wants_csv(request: web.Request) -> bool:
-    """Return whether it is asked for as CSV. Raises :class:`BadRequest`."""
-    named = request.query.get("format")
-    if named is None:
-        return "text/csv" in request.headers.get("Accept", "")
-    if named not in ("csv", "json"):
-        raise BadRequest("`format` must be json or csv", param="format")
-    return named == "csv"
-
-
 def added_up(
     usage: Iterable[DailyUsage], by: Sequence[str], name_of: Callable[[str], str | None]
 ) -> list[dict[str, Any]]:
@@ -73,24 +60,9 @@ def added_up(
 
 
 def as_csv(rows: Iterable[dict[str, Any]], by: Sequence[str], days: int) -> web.Response:
-    """Return the rows as a CSV file to save (RFC 4180), with a header line."""
+    """Return the rows as a CSV file to save."""
     columns = [
         *(name for field in by for name in ((field, "name") if field == "key" else (field,))),
         *_COUNTERS,
     ]
-    text = io.StringIO()
-    lines = csv.writer(text)
-    lines.writerow(columns)
-    lines.writerows([_cell(row[column]) for column in columns] for row in rows)
-    return web.Response(
-        text=text.getvalue(),
-        content_type="text/csv",
-        charset="utf-8",
-        headers={"Content-Disposition": f'attachment; filename="usage-{days}-days.csv"'},
-    )
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    return csv_response(columns, rows, f"usage-{days}-days.csv")

@@ -11,9 +11,10 @@ from gateway.access.gate import KeyGate
 from gateway.access.key_names import unknown_names
 from gateway.access.key_schema import WRITTEN, fields_in, shown
 from gateway.access.principal import WITHOUT_KEY
-from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
+from gateway.access.usage_report import added_up, as_csv, by_in, days_in
 from gateway.api.overview import as_json
 from gateway.errors import BadRequest
+from gateway.http.csv_response import wants_csv
 from gateway.http.json_response import json_response
 from gateway.library import Library
 from gateway.models.catalog import Catalog

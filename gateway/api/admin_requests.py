@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -13,13 +14,14 @@ from aiohttp import web
 
 from gateway.access.accounting import Accounting, UnderWay
 from gateway.access.gate import KeyGate
-from gateway.access.past_requests import PastRequest, RequestFilter
+from gateway.access.past_requests import CACHED_FROM, CachedFrom, PastRequest, RequestFilter
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Page, path_of
 from gateway.api.overview import every
 from gateway.backends.backend import State
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest, Cancelled, NotFound
+from gateway.http.csv_response import csv_response, wants_csv
 from gateway.http.json_response import json_response
 from gateway.pipeline.events import endless
 from gateway.pipeline.request_context import CONTEXT
@@ -38,6 +40,19 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: The pattern of ``status``: one status, or a class of them.
 STATUS: Final = "([1-5]xx|[1-5][0-9][0-9])"
 _NUMBERS: Final = range(100, 600)
+#: The values of ``cached_from``; ``none``: nothing was cached, or it isn't known where.
+_PLACES: Final[Mapping[str, CachedFrom | None]] = MappingProxyType(
+    {**{place: place for place in CACHED_FROM}, "none": None}
+)
+#: The pattern of ``cached_from``.
+PLACE: Final = "({})".format("|".join(_PLACES))
+#: The columns of ended requests as CSV, and the name of the file.
+CSV_COLUMNS: Final = tuple(
+    "id started ended key name model personality method route streamed client status code seconds "
+    "queue load prefill generation prompt_tokens cached_tokens cached_from completion_tokens "
+    "tokens_per_second".split()
+)
+_FILE: Final = "requests.csv"
 
 
 class RequestHandlers:
@@ -60,13 +75,16 @@ class RequestHandlers:
 
         The newest first; older ones by ``cursor``, the ``next`` of the answer before. ``key`` (its
         id or name) and ``model`` choose among all of them; ``status`` (``200``, ``4xx``, several
-        with commas) and ``slow`` (seconds that it took at least) among those that have ended. As
+        with commas), ``slow`` (seconds that it took at least) and ``cached_from`` (``slot``,
+        ``disk``, ``none``) among those that have ended, which ``?format=csv`` has as CSV. As
         events with ``Accept: text/event-stream`` or ``?follow=true``: the first has the same, each
         of the others what is under way then, and what has ended since the one before, or, with a
         `next`, again the same as the first: then others may have ended in between. Nothing of what
         was said is in them.
         """
         wanted = self._wanted(request)
+        if wants_csv(request):
+            return self._as_csv(request, await self._accounting.log.page(wanted))
         follows = request.query.get("follow", "").lower() in ("true", "1")
         if follows or "text/event-stream" in request.headers.get("Accept", ""):
             if wanted.before is not None:
@@ -75,6 +93,15 @@ class RequestHandlers:
                 )
             return await endless(request, self._events(wanted, every(request)))
         return json_response(self._told(wanted, await self._accounting.log.page(wanted)))
+
+    def _as_csv(self, request: web.Request, page: Page) -> web.Response:
+        ended = [self._ended(one) for one in page.requests]
+        response = csv_response(CSV_COLUMNS, ({**one, **one["timings"]} for one in ended), _FILE)
+        if page.more:
+            query = {**request.query, "cursor": str(page.requests[-1].seq)}
+            query.pop("authKey", None)
+            response.headers["Link"] = f'<{request.rel_url.with_query(query)}>; rel="next"'
+        return response
 
     async def cancel_request(self, request: web.Request) -> web.Response:
         """DELETE /admin/requests/ID: cancel one that is under way; its client is told so."""
@@ -140,6 +167,7 @@ class RequestHandlers:
             model=query.get("model"),
             statuses=_statuses(request),
             slow=_slow(request),
+            cached_from=_places(request),
         )
 
     def _under_way(self, wanted: RequestFilter) -> dict[str, Any]:
@@ -180,6 +208,7 @@ class RequestHandlers:
             "timings": _rounded(one.queue, one.load, one.prefill, one.generation),
             "prompt_tokens": one.prompt_tokens,
             "cached_tokens": one.cached_tokens,
+            "cached_from": one.cached_from,
             "completion_tokens": one.completion_tokens,
             "tokens_per_second": one.tokens_per_second,
         }
@@ -231,6 +260,20 @@ def _statuses(request: web.Request) -> tuple[tuple[int, int], ...] | None:
     return tuple(ranges)
 
 
+def _places(request: web.Request) -> frozenset[CachedFrom | None] | None:
+    text = request.query.get("cached_from")
+    if text is None:
+        return None
+    named = text.lower().split(",")
+    if not {*named} <= {*_PLACES}:
+        raise BadRequest(
+            f"`cached_from` must be one of {', '.join(_PLACES)}, or several of these with commas "
+            "between them",
+            param="cached_from",
+        )
+    return frozenset(_PLACES[name] for name in named)
+
+
 # --- what goes out ---------------------------------------------------------------------------
 
 
@@ -259,6 +302,7 @@ def _going(one: UnderWay, scheduler: Scheduler) -> dict[str, Any]:
         "timings": _timings(one, stage, scheduler),
         "prompt_tokens": None,
         "cached_tokens": None,
+        "cached_from": None,
         "completion_tokens": one.tokens,
         "tokens_per_second": round(one.tokens / writing, 2) if one.tokens and writing > 0 else None,
     }

@@ -32,7 +32,7 @@ def turn_of(headers: Mapping[str, str], context: RequestContext, call: Call) -> 
         return None
     call.wish = None
     if wish.prompts > 1 or wish.named == -1:
-        return conversations.stray(wish.prompts * call.answers)
+        return conversations.stray(wish.prompts * call.answers, context.principal.key_id)
     chain, prefix = wish.chain, wish.prefix
     if _CACHE in headers and headers[_CACHE].strip().lower() == _NOT_SAVED:
         chain, prefix = NO_CHAIN, None

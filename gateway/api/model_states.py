@@ -59,7 +59,7 @@ class ModelStateHandlers:
         data = []
         for status in self._scheduler.status():
             spec = library.catalog.models.get(status.name)
-            spared = self._prompt_cache(status.name)
+            spared = prompt_cache(self._conversations, status.name)
             data.append({**asdict(status), **_what_it_is(spec, headers), **spared})
         common = library.choices.common
         active = common._asdict() if common else None
@@ -72,12 +72,6 @@ class ModelStateHandlers:
                 "machine": await machine_report(self._scheduler),
             }
         )
-
-    def _prompt_cache(self, model: str) -> dict[str, Any]:
-        if self._conversations is None:
-            return {}
-        counts = self._conversations.counts(model)
-        return {"prompt_cache": counts._asdict() if counts is not None else None}
 
     async def model_log(self, request: web.Request) -> web.StreamResponse:
         """GET /admin/models/NAME/log: what its llama-server wrote, then what it writes, as events.
@@ -92,6 +86,14 @@ class ModelStateHandlers:
         if request.query.get("follow", "").lower() in ("false", "0"):
             return json_response({"lines": backend.log.tail()})
         return await endless(request, backend.log.follow(backlog=1000))
+
+
+def prompt_cache(conversations: Conversations | None, model: str) -> dict[str, Any]:
+    """Return what is told of the saved conversations of ``model``; without a cache nothing is."""
+    if conversations is None:
+        return {}
+    counts = conversations.counts(model)
+    return {"prompt_cache": counts._asdict() if counts is not None else None}
 
 
 def _what_it_is(spec: Model | None, headers: Headers) -> dict[str, Any]:

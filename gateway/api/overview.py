@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import web
@@ -16,6 +16,7 @@ from gateway.access.accounting import Accounting, UnderWay
 from gateway.access.gate import KeyGate
 from gateway.access.principal import WITHOUT_KEY
 from gateway.access.request_log import Record, path_of
+from gateway.api.model_states import prompt_cache
 from gateway.backends.machine_report import machine_report
 from gateway.backends.scheduler import Scheduler
 from gateway.errors import BadRequest
@@ -25,6 +26,9 @@ from gateway.library import Library
 from gateway.pipeline.events import endless
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
+
+if TYPE_CHECKING:
+    from gateway.conversations.keeper import Conversations
 
 #: The least and the most seconds between two events.
 OFTEN, SELDOM = 0.2, 60.0
@@ -43,12 +47,14 @@ class StatusHandlers:
         library: Library,
         scheduler: Scheduler,
         lifecycle: Lifecycle,
+        conversations: Conversations | None = None,
     ) -> None:
         self._gate = gate
         self._accounting = accounting
         self._library = library
         self._scheduler = scheduler
         self._lifecycle = lifecycle
+        self._conversations = conversations
 
     def routes(self) -> Routes:
         """Return the rows of its routes."""
@@ -85,7 +91,11 @@ class StatusHandlers:
             "models_file_error": library.broken,
             "machine": machine,
             "models": [
-                {**asdict(status), "usage": accounting.total(status.name)._asdict()}
+                {
+                    **asdict(status),
+                    "usage": accounting.total(status.name)._asdict(),
+                    **prompt_cache(self._conversations, status.name),
+                }
                 for status in scheduler.status()
             ],
             "requests": {
@@ -130,6 +140,7 @@ def as_json(record: Record, name: str | None) -> dict[str, Any]:
         "status": record.status,
         "seconds": round(record.seconds, 3),
         **record.usage._asdict(),
+        "cached_from": record.cached_from,
     }
 
 

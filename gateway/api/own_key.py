@@ -10,7 +10,8 @@ from aiohttp import web
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.access.principal import Principal
-from gateway.access.usage_report import added_up, as_csv, by_in, days_in, wants_csv
+from gateway.access.usage_report import added_up, as_csv, by_in, days_in
+from gateway.http.csv_response import wants_csv
 from gateway.http.json_response import json_response
 from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row

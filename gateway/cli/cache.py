@@ -29,15 +29,20 @@ if TYPE_CHECKING:
     from gateway.cli.client import Client
     from gateway.config.settings import Settings
 
-_COLUMNS = ("SAVED", "SIZE", "READ BACK", "TOKENS", "SECONDS")
+_COLUMNS = ("SAVED", "SIZE", "DISK", "SLOT", "TOKENS", "SECONDS")
 #: Seconds that a gateway may take to remove files.
 _LONGEST = 120.0
 _ONE = {
     "conversations": "on disk",
     "size": "of their files, bytes",
-    "hits": "conversations that were read back and gone on with, since the gateway started",
+    "hits": "requests for which one was read back from disk, since the gateway started",
     "tokens": "that had not to be computed for these",
     "seconds": "that this would have taken, about",
+    "slot_hits": "requests whose conversation was still in a slot, since the gateway started",
+    "slot_tokens": "that had not to be computed for these",
+    "slot_seconds": "that this would have taken, about",
+    "bytes_read": "of files, since the gateway started",
+    "bytes_written": "of files, since the gateway started",
 }
 
 
@@ -49,7 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     explain(
         parser,
         "Shows what is saved of conversations (`cache` in gateway.yaml) by model and by key, and "
-        "what that has spared since the gateway started. If none runs: what is in the folder.",
+        "what has been spared since the gateway started. DISK and SLOT: requests whose "
+        "conversation was read back from disk, or still in a slot; TOKENS and SECONDS: what these "
+        "had not to compute. If none runs: what is in the folder.",
         examples=["llm-gateway cache", "llm-gateway cache clear --model Qwen3-8B"],
         fields={
             "enabled": "whether conversations are saved",
@@ -196,6 +203,12 @@ def _about(report: dict[str, Any]) -> Iterator[str]:
     if report["folder"]:
         saved = f"{counted(report['conversations'], 'conversation')}, {_size(report['size'])}"
         yield f"{report['folder']}: {saved} of at most {_size(report['budget'])}"
+    read, written = (
+        sum(one.get(name, 0) for one in report["models"])
+        for name in ("bytes_read", "bytes_written")
+    )
+    if read or written:
+        yield f"Since the start {_size(written)} were written, and {_size(read)} read."
 
 
 def _those(args: argparse.Namespace) -> str:
@@ -211,8 +224,9 @@ def _counted(one: dict[str, Any]) -> tuple[str, ...]:
         f"{one['conversations']:,}",
         _size(one["size"]),
         f"{one['hits']:,}",
-        f"{one['tokens']:,}",
-        f"{one['seconds']:,.1f}",
+        f"{one.get('slot_hits', 0):,}",  # a gateway that is older doesn't tell
+        f"{one['tokens'] + one.get('slot_tokens', 0):,}",
+        f"{one['seconds'] + one.get('slot_seconds', 0):,.1f}",
     )
 
 

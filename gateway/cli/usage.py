@@ -12,8 +12,8 @@ from gateway.cli.parser import explain
 from gateway.cli.table import print_table
 from gateway.cli.which_gateway import add_gateway, client_for
 
-_COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens")
-_TITLES: Final = ("REQUESTS", "PROMPT", "ANSWER")
+_COUNTERS: Final = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
+_TITLES: Final = ("REQUESTS", "PROMPT", "CACHED", "ANSWER")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "[].requests": "number of requests",
             "[].prompt_tokens": "tokens of prompts",
             "[].completion_tokens": "tokens of answers",
+            "[].cached_tokens": "tokens of prompts that had not to be computed",
         },
     )
 
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     )["usage"]
     if rows and not rows[0].keys() >= {*by}:
         raise Refused(f"that gateway is older, and doesn't tell usage by {args.by}")
+    for row in rows:
+        row.setdefault("cached_tokens", 0)  # a gateway that is older doesn't tell
     if args.by != "day":
         rows.sort(key=lambda row: -(row["prompt_tokens"] + row["completion_tokens"]))
     if args.json:

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from gateway.conversations.shared import SHARED
 
 
 @dataclass(slots=True)
-class Counts:
-    """Since the start: restores that were used, and what they spared."""
+class Hits:
+    """Requests whose prompts were there, and what that spared."""
 
     hits: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    switched_off: str | None = None  # why nothing is saved any more; of models
 
     def count(self, tokens: int, seconds: float) -> None:
         """One more has spared so many tokens, which would have taken so long."""
         self.hits += 1
         self.tokens += tokens
         self.seconds += seconds
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start: hits of what was read back from ``disk`` and of what was live in a ``slot``,
+    and the bytes of files that llama-server has read and written.
+    """
+
+    disk: Hits = field(default_factory=Hits)
+    slot: Hits = field(default_factory=Hits)
+    bytes_read: int = 0
+    bytes_written: int = 0
+    switched_off: str | None = None  # why nothing is saved any more; of models
+
+
+class Tally:
+    """The counts of each model, and of each key."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Counts] = defaultdict(Counts)
+        self.keys: dict[str, Counts] = defaultdict(Counts)
+
+    def hit(
+        self, model: str, owner: str | None, tokens: int, seconds: float, *, restored: bool
+    ) -> None:
+        """A request of the key ``owner``, if that is known, was spared so many tokens."""
+        for counts in self._of(model, owner):
+            (counts.disk if restored else counts.slot).count(tokens, seconds)
+
+    def transferred(self, model: str, owner: str, *, read: int = 0, written: int = 0) -> None:
+        """So many bytes of ``owner``'s conversations were read or written."""
+        for counts in self._of(model, owner):
+            counts.bytes_read += read
+            counts.bytes_written += written
+
+    def _of(self, model: str, owner: str | None) -> Iterator[Counts]:
+        yield self.models[model]
+        if owner is not None:
+            yield self.keys[owner]
 
 
 @dataclass(slots=True)
@@ -34,9 +73,10 @@ class Held:
 
 
 class Spared(NamedTuple):
-    """What is on disk of a model or a key, and what that has spared since the start.
+    """What is on disk of a model or a key, and what has been spared since the start.
 
-    ``seconds``: about what it would have taken to compute ``tokens``.
+    ``hits``, ``tokens``, ``seconds``: by what was read back; ``seconds`` is about what it would
+    have taken to compute ``tokens``. ``slot_...``: the same by what was live in a slot.
     """
 
     conversations: int
@@ -44,6 +84,11 @@ class Spared(NamedTuple):
     hits: int
     tokens: int
     seconds: float
+    slot_hits: int
+    slot_tokens: int
+    slot_seconds: float
+    bytes_read: int
+    bytes_written: int
     switched_off: str | None
 
 
@@ -64,12 +109,18 @@ def spared(held: Held | None, counts: Counts | None) -> Spared | None:
     if held is None and counts is None:
         return None
     held, counts = held or Held(), counts or Counts()
+    disk, slot = counts.disk, counts.slot
     return Spared(
         held.conversations,
         held.size,
-        counts.hits,
-        counts.tokens,
-        counts.seconds,
+        disk.hits,
+        disk.tokens,
+        round(disk.seconds, 3),
+        slot.hits,
+        slot.tokens,
+        round(slot.seconds, 3),
+        counts.bytes_read,
+        counts.bytes_written,
         counts.switched_off,
     )
 
@@ -115,6 +166,6 @@ def shown(
 
 
 def _shown(one: Spared, without: str = "") -> dict[str, Any]:
-    fields = {**one._asdict(), "seconds": round(one.seconds, 3)}
+    fields = one._asdict()
     fields.pop(without, None)
     return fields

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
 from gateway.conversations.counts import Spared
+from gateway.conversations.ended import Ended
 from gateway.conversations.files import CacheFiles
 from gateway.conversations.shared import SHARED, SharedPrefix
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
-from gateway.conversations.slots import ConversationSlots, RequestEnd
+from gateway.conversations.slots import ConversationSlots
 from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError
 from gateway.private_files import make_folder
@@ -33,28 +34,6 @@ _BYTES: Final = 2
 _BEGUN: Final = 3
 #: Seconds that a swap may be delayed by what has to be saved first, at most.
 _LEAVING: Final = 10.0
-
-
-class AnswerUsage(Protocol):
-    """What an answer told of its tokens."""
-
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def completion_tokens(self) -> int: ...
-    @property
-    def cached_tokens(self) -> int: ...
-    @property
-    def tokens_per_second(self) -> float | None: ...
-
-
-class Ended(RequestEnd, Protocol):
-    """What became of a request: see :class:`gateway.proxy.call.Outcome`."""
-
-    @property
-    def usage(self) -> AnswerUsage | None: ...
-    @property
-    def events(self) -> int: ...
 
 
 class Conversations:
@@ -104,9 +83,11 @@ class Conversations:
         """
         return Turn(self, chain, owner, named, answers, prefix)
 
-    def stray(self, count: int = 1) -> Stray:
-        """Return what sees to a request whose ``count`` slots llama-server chooses."""
-        return Stray(self.slots_of, count)
+    def stray(self, count: int = 1, owner: str | None = None) -> Stray:
+        """Return what sees to a request, of the key ``owner``, whose ``count`` slots llama-server
+        chooses.
+        """
+        return Stray(self.slots_of, count, owner)
 
     def changed(self, backend: Backend, path: str, body: bytes) -> None:
         """An administrator has asked ``path`` of a llama-server to change what it does."""
@@ -171,7 +152,10 @@ class Conversations:
 
 
 class Turn:
-    """One request, which may be sent several times: each between :meth:`begin` and :meth:`end`."""
+    """One request, which may be sent several times: each between :meth:`begin` and :meth:`end`.
+
+    ``restored``: a saved conversation was read back for it, the last time that it was sent.
+    """
 
     __slots__ = (
         "_answers",
@@ -185,6 +169,7 @@ class Turn:
         "_slots",
         "_stray",
         "_within",
+        "restored",
     )
 
     def __init__(
@@ -207,17 +192,19 @@ class Turn:
         self._slot: Slot | None = None
         self._promised: int | None = None
         self._sent = 0.0
+        self.restored = False
 
     async def begin(self, backend: Backend, target: str, lease: Lendable) -> int | None:
         """Place it; return the slot that it has to name, if there are several.
 
         ``lease`` is lent to others while it waits though a slot is free.
         """
+        self._promised, self.restored = None, False
         slots = self._within.slots_of(backend)
         if slots is None:
             return None
         if slots.several and target in _CHOOSES:
-            self._stray = self._within.stray()
+            self._stray = self._within.stray(owner=self._owner)
             await self._stray.begin(backend, target, lease)
             return None
         slot = None
@@ -230,6 +217,7 @@ class Turn:
                 )
             except GatewayError:
                 return None  # the process has gone: so will be found by who sends the request
+            self.restored = slot.restored
         self._slot = slot
         self._slots = slots
         self._sent = time.perf_counter()

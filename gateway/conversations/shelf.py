@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
-from gateway.conversations.counts import CacheReport, Counts, Spared, all_spared, spared
+from gateway.conversations.counts import CacheReport, Spared, Tally, all_spared, spared
 from gateway.conversations.files import CacheFiles, Unusable
 from gateway.conversations.index import (
     FoundPrefix,
@@ -86,9 +86,7 @@ class Shelf:
         self._closed = False
         #: Whether a key still exists: nothing is kept of others.
         self.is_known: Callable[[str], bool] = lambda owner: True
-        #: By model, and by key.
-        self.counts: dict[str, Counts] = defaultdict(Counts)
-        self._counts_of_keys: dict[str, Counts] = defaultdict(Counts)
+        self.tally = Tally()
         self.new_name, self.file_name = files.new_name, files.file_name
 
     async def open(self) -> None:
@@ -279,8 +277,9 @@ class Shelf:
             del self._keeping[saved.name]
 
     def used(self, saved: Saved) -> None:
-        """Note that ``saved`` is of use."""
+        """Note that ``saved`` has been read back."""
         saved.used = self.wall()
+        self.tally.transferred(saved.model, saved.owner, read=saved.size)
         self._note(saved)
 
     def _note(self, saved: Saved) -> None:
@@ -322,7 +321,7 @@ class Shelf:
 
     def switch_off(self, model: str, fingerprint: str, reason: str) -> None:
         """Save and restore nothing any more for processes with this fingerprint."""
-        self._off[fingerprint] = self.counts[model].switched_off = reason
+        self._off[fingerprint] = self.tally.models[model].switched_off = reason
         _log.warning("model %s: its conversations are not saved any more: %s", model, reason)
         self._remove([saved for saved in self._index if saved.fingerprint == fingerprint])
 
@@ -356,16 +355,21 @@ class Shelf:
         if self._failures[fingerprint] >= _FAILURES:
             self.switch_off(model, fingerprint, f"{what}, {_FAILURES} times in a row")
 
-    def count_hit(self, model: str, fingerprint: str, owner: str, tokens: int) -> None:
-        """What was read back for ``owner`` spared the computing of so many tokens."""
-        self._failures.pop(fingerprint, None)
-        seconds = self.seconds(fingerprint, tokens)
-        for counts in (self.counts[model], self._counts_of_keys[owner]):
-            counts.count(tokens, seconds)
+    def count_hit(
+        self, model: str, fingerprint: str, owner: str | None, tokens: int, *, restored: bool
+    ) -> None:
+        """So many tokens had not to be computed for ``owner``, as they were ``restored`` or live:
+        at least ``min_tokens`` are a hit, fewer may be what all prompts of a template begin with.
+        """
+        if restored:
+            self._failures.pop(fingerprint, None)
+        if tokens >= max(1, self.min_tokens):
+            seconds = self.seconds(fingerprint, tokens)
+            self.tally.hit(model, owner, tokens, seconds, restored=restored)
 
     def of_model(self, model: str) -> Spared | None:
         """Return what is saved of ``model`` and was spared; ``None``: nothing yet."""
-        return spared(self._index.of_models.get(model), self.counts.get(model))
+        return spared(self._index.of_models.get(model), self.tally.models.get(model))
 
     async def report(self) -> CacheReport:
         """Return what is saved of everything, and was spared."""
@@ -376,8 +380,8 @@ class Shelf:
             conversations=len(index),
             size=index.size,
             budget=budget,
-            models=all_spared(index.of_models, self.counts),
-            keys=all_spared(index.of_owners, self._counts_of_keys),
+            models=all_spared(index.of_models, self.tally.models),
+            keys=all_spared(index.of_owners, self.tally.keys),
         )
 
     def warn_once(self, text: str, about: str | None = None) -> None:

@@ -20,6 +20,7 @@ class Slot:
         self.busy = False
         self.view = SlotView(number, NO_CHAIN)  # as a decision sees it; made anew when it changes
         self.coming = NO_CHAIN  # of the request that it is busy with
+        self.restored = False  # something was read back into it for that request
         self.others: tuple[Slot, ...] = ()  # that its request has besides
         self.lock = asyncio.Lock()  # held while it is saved or restored
         self.last_used = 0.0
@@ -44,7 +45,7 @@ class Slot:
 
     def take(self, chain: Chain) -> None:
         """Be busy with a request with ``chain``."""
-        self.busy, self.coming = True, chain
+        self.busy, self.coming, self.restored = True, chain, False
         self.view = SlotView(self.number, chain, False)
 
     def release(self) -> None:

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.backends.backend import Backend
 from gateway.backends.slots import SlotSeen
 from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.ended import Ended
 from gateway.conversations.ending import until_idle
 from gateway.conversations.place import Placing
 from gateway.conversations.prewarming import Prewarming
@@ -34,21 +35,6 @@ _log = logging.getLogger(__name__)
 _PAUSE: Final = 3.0
 #: Tokens that have to be computed for a speed to be learnt from.
 _MEASURABLE: Final = 64
-
-
-class RequestEnd(Protocol):
-    """What became of a request, as far as its slot is concerned.
-
-    See :class:`gateway.proxy.call.Outcome`. ``slots``: a look at the slots after which its
-    connection is closed.
-    """
-
-    @property
-    def given_up(self) -> bool: ...
-    @property
-    def began(self) -> float | None: ...
-    @property
-    def slots(self) -> asyncio.Task[bytes | None] | None: ...
 
 
 class ConversationSlots:
@@ -147,6 +133,7 @@ class ConversationSlots:
                     return None
             except UpstreamError:
                 return None  # the process has gone: so will be found by who sends the request
+            slot.restored = True
             whole = found.links == len(found.saved.chain.links)
             return found.saved.promised if whole else None
 
@@ -169,7 +156,7 @@ class ConversationSlots:
         if slot.unsaved and slot.timer is None and not slot.busy and self.current:
             self._save_later(slot, _PAUSE)
 
-    def give_back(self, slot: Slot, ended: RequestEnd, *, chosen: bool = False) -> None:
+    def give_back(self, slot: Slot, ended: Ended, *, chosen: bool = False) -> None:
         """Its request is over: it is free, as soon as llama-server has stopped working on that.
 
         ``chosen``: llama-server has chosen the slot, which may have been another one.
@@ -237,8 +224,8 @@ class ConversationSlots:
             slot.unsaved = bool(chain.links)
             if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
-            if promised is not None:
-                self._verify(owner, promised, cached)
+            if cached > 0 or promised is not None:
+                self._verify(owner, promised, cached, restored=slot.restored)
 
     # --- what llama-server places itself -----------------------------------------------------
 
@@ -258,8 +245,12 @@ class ConversationSlots:
         self._queue.look_again()
         return slot
 
-    def stray_done(self, slot: Slot) -> None:
-        """That request is over: whatever it has not overwritten may be read back."""
+    def stray_done(self, slot: Slot, owner: str | None, cached: int) -> None:
+        """That request is over: whatever it has not overwritten may be read back.
+
+        ``cached``: tokens of ``owner``'s prompt that llama-server had in one of its slots.
+        """
+        self._verify(owner, None, cached, restored=False)
         slot.forget()
         self.forget_idle()
 
@@ -279,22 +270,21 @@ class ConversationSlots:
 
     # --- looking at answers --------------------------------------------------------------------
 
-    def _verify(self, owner: str, promised: int, cached: int) -> None:
-        """Compare what was of use with what was ``promised``, read back for ``owner``.
+    def _verify(
+        self, owner: str | None, promised: int | None, cached: int, *, restored: bool
+    ) -> None:
+        """Count what was of use to ``owner``, and compare it with what was ``promised``.
 
         A model for which reading back doesn't work begins anew, at 0. What is partly of use was
         right: the prompt is another one, as templates write that leave out earlier thoughts, or
         begin with the date.
         """
-        name = self.backend.spec.name
+        name, shelf = self.backend.spec.name, self._shelf
         if cached > 0:
-            self._shelf.count_hit(name, self.fingerprint, owner, cached)
-        else:
-            self._shelf.count_failure(
-                name,
-                self.fingerprint,
-                f"of {promised} tokens that were read back llama-server used {cached}",
-            )
+            shelf.count_hit(name, self.fingerprint, owner, cached, restored=restored)
+        elif promised is not None:
+            what = f"of {promised} tokens that were read back llama-server used {cached}"
+            shelf.count_failure(name, self.fingerprint, what)
 
     def _seconds(self, tokens: int) -> float:
         """Return what it takes to compute so many."""

@@ -7,27 +7,37 @@ What it may overwrite is saved before; nothing is believed of the slots afterwar
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from gateway.backends.backend import Backend
+from gateway.conversations.ended import Ended
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
-from gateway.conversations.slots import ConversationSlots, RequestEnd
+from gateway.conversations.slots import ConversationSlots
 from gateway.errors import GatewayError
 
 
 class Stray:
     """One such request, between :meth:`begin` and :meth:`end` as a turn.
 
-    ``slots_of`` returns the slots of a backend, if they can be saved; ``count``: slots it needs.
+    ``slots_of`` returns the slots of a backend, if they can be saved; ``count``: slots it needs;
+    ``owner``: the key for which it is counted.
     """
 
-    __slots__ = ("_count", "_slot", "_slots", "_slots_of")
+    __slots__ = ("_count", "_owner", "_slot", "_slots", "_slots_of")
+
+    #: Nothing is read back for it.
+    restored: Final = False
 
     def __init__(
-        self, slots_of: Callable[[Backend], ConversationSlots | None], count: int = 1
+        self,
+        slots_of: Callable[[Backend], ConversationSlots | None],
+        count: int = 1,
+        owner: str | None = None,
     ) -> None:
         self._slots_of = slots_of
         self._count = count
+        self._owner = owner
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
 
@@ -41,10 +51,11 @@ class Stray:
                 return  # the process has gone: so will be found by who sends the request
             self._slots = slots
 
-    def end(self, ended: RequestEnd) -> None:
+    def end(self, ended: Ended) -> None:
         """It is over, however that came."""
         slots, slot = self._slots, self._slot
         self._slots = self._slot = None
         if slots is not None and slot is not None:
-            slots.stray_done(slot)
+            told = ended.usage if self._count == 1 else None  # else those of several prompts
+            slots.stray_done(slot, self._owner, told.cached_tokens if told is not None else 0)
             slots.give_back(slot, ended, chosen=True)

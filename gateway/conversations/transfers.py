@@ -74,6 +74,7 @@ class Transfers:
         said = await act(pool, slot.number, "save", shelf.new_name(saved), size)
         took = time.perf_counter() - began
         tokens, written = number(said, "n_saved"), number(said, "n_written")
+        shelf.tally.transferred(name, saved.owner, written=written)
         if (problem := said.get("problem")) is not None:
             shelf.discard(saved)
             if said.get("status") == 501:

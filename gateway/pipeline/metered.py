@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Final
 
 from gateway.access.accounting import UnderWay
+from gateway.access.past_requests import CachedFrom
 from gateway.errors import CLIENT_GONE, GatewayError, status_of
 from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.call import Call, Outcome
@@ -225,9 +226,20 @@ class Metered(Outcome):
             self._since(self.leased),
             self.loading,
             self._since(self.began),
+            self._cached_from() if usage.cached_tokens else None,
         )
         if context.grant is not None:
             context.grant.close(usage.prompt_tokens + usage.completion_tokens)
+
+    def _cached_from(self) -> CachedFrom | None:
+        """Return where those tokens of its prompt were that had not to be computed."""
+        sent = self.sent
+        if sent is None:
+            return None
+        if sent.turn is not None and sent.turn.restored:
+            return "disk"
+        backend = self._context.services.scheduler.backend(sent.model)
+        return "slot" if backend is not None and backend.spec.ours else None
 
 
 def _cuts(error: BaseException | None) -> bool:

@@ -125,6 +125,7 @@ async def test_file_from_before_alembic_is_taken_over_with_its_rows(
             assert await store.known_memory() == {"f": 2**33}
             ran = await store.requests_of(RequestFilter(limit=10))
             assert [one[: len(RAN)] for one in ran] == ([RAN] if version > 1 else [])
+            assert [(one.cached_tokens, one.cached_from) for one in ran] == [(4, None)] * len(ran)
     assert await differences(file) == []
 
 

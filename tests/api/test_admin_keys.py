@@ -213,7 +213,7 @@ async def test_usage_is_told_by_key_and_day(running: Running, subtests: pytest.S
             assert status == 200
     status, answer = await running.json("GET", "/admin/usage?days=2")
     assert (status, answer["days"]) == (200, 2)
-    common = {"key": phone["id"], "name": "phone"}
+    common = {"key": phone["id"], "name": "phone", "cached_tokens": 0}
     assert answer["usage"] == [
         {**common, "model": "a", "requests": 2, "prompt_tokens": 6, "completion_tokens": 4},
         {**common, "model": "b", "requests": 1, "prompt_tokens": 3, "completion_tokens": 2},

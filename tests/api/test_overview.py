@@ -145,8 +145,8 @@ async def test_usage_is_grouped_by_day(running: Running, subtests: pytest.Subtes
     today, yesterday = (date.fromordinal(_EPOCH + int(at) // DAY) for at in (now, now - DAY))
     record = partial(Record, seconds=1.0, route="/v1/chat/completions")
     add = running.gateway.accounting.add
-    add(*record(now - DAY, "k_1", "a", None, 200, Usage(10, 1)))
-    for key, tokens in (("k_1", (20, 2)), ("k_2", (15, 1)), ("k_2", (15, 2))):
+    add(*record(now - DAY, "k_1", "a", None, 200, Usage(10, 1, 4)))
+    for key, tokens in (("k_1", (20, 2, 12)), ("k_2", (15, 1, 0)), ("k_2", (15, 2, 0))):
         add(*record(now, key, "b", None, 200, Usage(*tokens)))
 
     async def rows(by: str) -> list[dict[str, Any]]:
@@ -155,10 +155,10 @@ async def test_usage_is_grouped_by_day(running: Running, subtests: pytest.Subtes
         used: list[dict[str, Any]] = answer["usage"]
         return used
 
-    counters = ("requests", "prompt_tokens", "completion_tokens")
+    counters = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
     assert await rows("day") == [
-        {"day": yesterday.isoformat(), **dict(zip(counters, (1, 10, 1), strict=True))},
-        {"day": today.isoformat(), **dict(zip(counters, (3, 50, 5), strict=True))},
+        {"day": yesterday.isoformat(), **dict(zip(counters, (1, 10, 1, 4), strict=True))},
+        {"day": today.isoformat(), **dict(zip(counters, (3, 50, 5, 12), strict=True))},
     ]
     assert [row["model"] for row in await rows("model")] == ["a", "b"]
     assert [(row["key"], row["day"]) for row in await rows("key,day")] == [

@@ -40,7 +40,7 @@ def used(running: Running, key_id: str, *, days_ago: int = 0, model: str = "m") 
     accounting = running.gateway.accounting
     at = accounting.wall() - days_ago * 86400
     route = "/v1/chat/completions"
-    accounting.add(*Record(at, key_id, model, None, 200, Usage(30, 12), 0.5, route))
+    accounting.add(*Record(at, key_id, model, None, 200, Usage(30, 12, 20), 0.5, route))
 
 
 async def test_key_sees_what_it_may_do_and_what_is_left(running: Running) -> None:
@@ -148,7 +148,7 @@ async def test_only_administrators_are_told_where_a_database_is_that_fails(
     assert (await running.json("GET", "/key/usage", key=key))[0] == 200
 
 
-COUNTERS = ("requests", "prompt_tokens", "completion_tokens")
+COUNTERS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 @pytest.mark.parametrize("asked", [{"format": "csv"}, None])
@@ -165,10 +165,10 @@ async def test_usage_comes_as_csv_too(running: Running, asked: dict[str, str] | 
     today = datetime.now(UTC).date().isoformat()
     assert rows == [
         ["day", "key", "name", *COUNTERS],
-        [today, key_id, '\'=1+1, "quoted"', "1", "30", "12"],
+        [today, key_id, '\'=1+1, "quoted"', "1", "30", "12", "20"],
     ]
     async with running.request("GET", "/key/usage?format=csv", key=key) as response:
         own = [*csv.reader(io.StringIO(await response.text()))]
-    assert own == [["day", "model", *COUNTERS], [today, "m", "1", "30", "12"]]
+    assert own == [["day", "model", *COUNTERS], [today, "m", "1", "30", "12", "20"]]
     status, said = await running.json("GET", "/admin/usage?format=xml")
     assert (status, said["error"]["param"]) == (400, "format")

@@ -157,7 +157,7 @@ def test_tables_fit_the_terminal(config: Path, columns: int) -> None:
         assert terminal.ended() == 0
         rows = terminal.screen.rows
     (models,) = [row for row in rows if row.startswith("MODEL")]
-    assert models.split() == "MODEL SAVED SIZE READ BACK TOKENS SECONDS STATE".split()
+    assert models.split() == "MODEL SAVED SIZE DISK SLOT TOKENS SECONDS STATE".split()
     assert [row.split()[:4] for row in rows if row.startswith("qwen")] == [
         ["qwen", "1", "3", "MiB"]
     ]
@@ -222,6 +222,9 @@ def test_gateway_tells_what_it_has_saved_and_what_that_has_spared(
     assert (model["hits"], of_guest["hits"]) == (1, 1)
     assert model["tokens"] == of_guest["tokens"] > 16
     assert model["seconds"] == of_guest["seconds"] > 0
+    assert "MiB were written, and" in run(config)[1]
+    assert model["bytes_read"] == of_guest["bytes_read"] > 0
+    assert model["bytes_written"] == of_guest["bytes_written"] >= told["size"]
     assert told["conversations"] == states(root / "data/cache") >= 1
 
     status, _, err = run(config, "clear", "--yes", "--model", "nope")

@@ -262,22 +262,26 @@ async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "cache"
-    async with shelf_in(folder, max_size=64 * MIB) as shelf:
+    async with shelf_in(folder, max_size=64 * MIB, min_tokens=16) as shelf:
         await put(shelf, folder, "one", 2 * MIB)
-        await put(shelf, folder, "two", model="n", owner="l", chain=chain("xyz"))
+        two = await put(shelf, folder, "two", model="n", owner="l", chain=chain("xyz"))
         for _ in range(2):
-            shelf.count_hit("n", "f", "l", 1000)
+            shelf.count_hit("n", "f", "l", 1000, restored=True)
+        shelf.count_hit("n", "f", "l", 500, restored=False)
+        for restored in (True, False):
+            shelf.count_hit("n", "f", "l", 15, restored=restored)  # what every prompt begins with
+        shelf.used(two)
         shelf.switch_off("n", "g", "it is odd")
         report = await shelf.report()
         assert (report.conversations, report.size) == (2, 3 * MIB)
         assert (report.budget, report.problem) == (64 * MIB, None)
         assert report.models == {
-            "m": (1, 2 * MIB, 0, 0, 0.0, None),
-            "n": (1, MIB, 2, 2000, 4.0, "it is odd"),
+            "m": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None),
+            "n": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, "it is odd"),
         }
         assert report.keys == {
-            "k": (1, 2 * MIB, 0, 0, 0.0, None),
-            "l": (1, MIB, 2, 2000, 4.0, None),
+            "k": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None),
+            "l": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, None),
         }
         assert (shelf.of_model("m"), shelf.of_model("o")) == (report.models["m"], None)
 

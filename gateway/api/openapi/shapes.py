@@ -43,6 +43,8 @@ _PROMPT: Final[Schema] = {
     "type": ["string", "array"],
 }
 _INPUT: Final[Schema] = {"description": "a text, or a list of items", "type": ["string", "array"]}
+_CSV: Final = "text/csv"
+_FORMAT: Final[Schema] = {"type": "string", "enum": ["json", "csv"]}
 
 
 def _object(properties: Mapping[str, Schema], *required: str, more: bool = True) -> Schema:
@@ -59,9 +61,9 @@ def _usage(by: tuple[str, ...]) -> Shape:
         query={
             "days": {"type": "integer", "minimum": 1, "maximum": usage_report.MAX_DAYS},
             "by": {"type": "string", "pattern": "^({0})(,({0}))*$".format("|".join(by))},
-            "format": {"type": "string", "enum": ["json", "csv"]},
+            "format": _FORMAT,
         },
-        answers=("application/json", "text/csv"),
+        answers=("application/json", _CSV),
     )
 
 
@@ -204,6 +206,11 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
                     "pattern": f"^{admin_requests.STATUS}(,{admin_requests.STATUS})*$",
                 },
                 "slow": {"type": "number", "minimum": 0, "description": "seconds, at least"},
+                "cached_from": {
+                    "type": "string",
+                    "pattern": f"^{admin_requests.PLACE}(,{admin_requests.PLACE})*$",
+                },
+                "format": _FORMAT,
                 "limit": {"type": "integer", "minimum": 1, "maximum": admin_requests.MOST},
                 "cursor": {"type": "string", "description": "`next` of the answer before"},
                 "follow": _FLAG,
@@ -213,7 +220,7 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
                     "maximum": overview.SELDOM,
                 },
             },
-            answers=_EITHER,
+            answers=(*_EITHER, _CSV),
         ),
         "DELETE /admin/cache": Shape(
             query={"key": {"type": "string"}, "model": {"type": "string"}}

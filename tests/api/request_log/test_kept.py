@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.past_requests import RequestFilter
+from gateway.access.past_requests import CachedFrom, RequestFilter
 from gateway.access.request_log import RECENT, RequestLog
 from gateway.access.store import Store
 from tests.api.request_log.records import CHAT, NOON, entry, event_of, look, once
@@ -181,6 +181,29 @@ async def test_the_same_moment_twice_is_two_requests(file: Path) -> None:
         log.add(entry(4, at=NOON - 3600))  # the clock was put back
         await log.close()
         assert await every_one(store) == ["req_3", "req_2", "req_1", "req_0", "req_4"]
+
+
+@pytest.mark.parametrize(
+    ("places", "found"),
+    [
+        ({"disk"}, ["req_1"]),
+        ({None}, ["req_3"]),
+        ({"slot", None}, ["req_3", "req_2"]),
+        ({"slot", "disk", None}, ["req_3", "req_2", "req_1"]),
+    ],
+)
+async def test_requests_are_chosen_by_where_their_tokens_were(
+    file: Path, places: set[CachedFrom | None], found: list[str]
+) -> None:
+    wanted = RequestFilter(limit=10, cached_from=frozenset(places))
+    async with await Store.open(file) as store:
+        log = RequestLog(keep=1e9, write_every=3600, wall=lambda: NOON)
+        log.open(store)
+        for number, place in enumerate(("disk", "slot", None), 1):
+            log.add(entry(number, at=NOON + number, cached_from=place))
+        assert [one.id for one in (await log.page(wanted)).requests] == found
+        await log.close()
+        assert [one.id for one in await store.requests_of(wanted)] == found
 
 
 async def test_what_ran_is_known_after_a_restart(make_gateway: MakeGateway, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_csv_is_what_the_table_behind_the_chart_shows(
     download.value.save_as(saved)
     head, *rows = csv.reader(saved.read_text().splitlines())
     assert head == ["day", "key", "name", *head[3:]]
-    assert head[3:] == ["model", "requests", "prompt_tokens", "completion_tokens"]
+    assert head[3:] == ["model", "requests", "prompt_tokens", "completion_tokens", "cached_tokens"]
     assert sorted(cells) == sorted([day, *row] for day, _, *row in rows)
     week = moment.now(UTC).date() - timedelta(days=6)
     assert min(day for day, *_ in rows) >= week.isoformat()
