@@ -29,15 +29,14 @@ class Slots(NamedTuple):
 
 
 class SlotSeen(NamedTuple):
-    """One slot. ``task``: its last request; ``prompt``: tokens of that, ``cached`` of them not
-    computed; ``None``: this build doesn't tell.
+    """One slot. ``task``: its last request; ``tokens``: what is in it (of a build that says less:
+    the prompt of that request); ``None``: this build doesn't tell.
     """
 
     number: int
     working: bool
     task: int | None
-    prompt: int | None
-    cached: int | None
+    tokens: int | None
 
 
 def each_slot(answer: bytes | None) -> list[SlotSeen] | None:
@@ -52,17 +51,12 @@ def each_slot(answer: bytes | None) -> list[SlotSeen] | None:
 
 
 def _seen(place: int, slot: dict[str, Any]) -> SlotSeen:
-    number, task = slot.get("id"), slot.get("id_task")
-    computed, cached = slot.get("n_prompt_tokens_processed"), slot.get("n_prompt_tokens_cache")
-    prompt = None
-    if isinstance(computed, int) and isinstance(cached, int):
-        prompt = computed + cached
+    number, task, tokens = slot.get("id"), slot.get("id_task"), slot.get("n_prompt_tokens")
     return SlotSeen(
         number if isinstance(number, int) else place,
         bool(slot.get("is_processing") or slot.get("state")),
         task if isinstance(task, int) else None,
-        prompt,
-        cached if prompt is not None else None,
+        tokens if isinstance(tokens, int) else None,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.backends.slot_looks import SlotLooks
 from gateway.backends.slots import SlotSeen, each_slot
+from gateway.conversations.ended import Ended
 
 #: Seconds after which llama-server has noticed that the client of a stream has gone: at its next
 #: token.
@@ -22,16 +23,14 @@ _SOON: Final = 0.05
 async def until_idle(
     looks: SlotLooks,
     at_work: Callable[[Sequence[SlotSeen]], bool],
-    parting: asyncio.Task[bytes | None] | None,
-    *,
-    begun: bool,
+    ended: Ended,
 ) -> None:
     """Return when llama-server is not ``at_work`` on a request any more, or nobody can say.
 
-    ``parting``: a look at the slots after which its connection is closed; ``begun``: whether its
-    answer had. If nothing was seen of it, it may have been on its way to its slot.
+    If its answer hadn't begun, and nothing was seen of it, it may be on its way to its slot.
     """
-    if parting is not None:
+    begun = ended.began is not None
+    if (parting := ended.slots) is not None:
         await asyncio.wait([parting])
         if not parting.cancelled() and (seen := each_slot(parting.result())) is not None:
             begun = begun or at_work(seen)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import Chain, Chains
+from gateway.conversations.chosen import Chosen
 from gateway.conversations.counts import Spared
 from gateway.conversations.ended import Ended
 from gateway.conversations.files import CacheFiles
@@ -160,6 +163,7 @@ class Turn:
     __slots__ = (
         "_answers",
         "_chain",
+        "_chosen",
         "_named",
         "_owner",
         "_prefix",
@@ -167,7 +171,6 @@ class Turn:
         "_sent",
         "_slot",
         "_slots",
-        "_stray",
         "_within",
         "restored",
     )
@@ -187,7 +190,7 @@ class Turn:
         self._named = named
         self._answers = answers
         self._prefix = prefix
-        self._stray: Stray | None = None
+        self._chosen: Chosen | None = None
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
         self._promised: int | None = None
@@ -203,38 +206,51 @@ class Turn:
         slots = self._within.slots_of(backend)
         if slots is None:
             return None
-        if slots.several and target in _CHOOSES:
-            self._stray = self._within.stray(owner=self._owner)
-            await self._stray.begin(backend, target, lease)
-            return None
+        if slots.finding:
+            await asyncio.wait(tuple(slots.finding))
+        chosen = slots.several and target in _CHOOSES
+        named = None if chosen else self._named
         slot = None
-        if self._named is None and self._answers == 1:
+        if named is None and self._answers == 1:
             slot = slots.try_acquire(self._chain)
-        if slot is None:
-            try:
-                slot, self._promised = await slots.acquire(
-                    self._chain, lease, self._named, self._answers
-                )
-            except GatewayError:
-                return None  # the process has gone: so will be found by who sends the request
-            self.restored = slot.restored
+        try:
+            if slot is None:
+                slot, self._promised = await slots.acquire(self._chain, lease, named, self._answers)
+                self.restored = slot.restored
+            if chosen:
+                sure = await slots.prepare_choice(slot, self._chain)
+                self._chosen = Chosen(slots, slot, self._chain, sure=sure)
+        except GatewayError:
+            return None  # the process has gone: so will be found by who sends the request
         self._slot = slot
         self._slots = slots
         self._sent = time.perf_counter()
-        return slot.number if slots.several and self._named is None else None
+        return slot.number if slots.several and named is None and not chosen else None
+
+    def began(self) -> None:
+        """Its answer, a stream, has begun."""
+        if self._chosen is not None:
+            self._chosen.began()
 
     def end(self, ended: Ended) -> None:
         """Its answer is over, however that came."""
-        stray, self._stray = self._stray, None
-        if stray is not None:
-            stray.end(ended)
         slots, slot = self._slots, self._slot
         if slots is None or slot is None:
             return
+        chosen, self._chosen = self._chosen, None
         self._slots = self._slot = None
-        told = ended.usage
-        if self._prefix is not None and told is not None:
+        if self._prefix is not None and ended.usage is not None:
             slots.prewarming.want(self._chain.first(1), self._prefix)
+        if chosen is not None:
+            chosen.end(ended, partial(self._note, slots, self._promised, ended))
+            return
+        self._note(slots, self._promised, ended, slot)
+        slots.give_back(slot, ended)
+
+    def _note(
+        self, slots: ConversationSlots, promised: int | None, ended: Ended, slot: Slot
+    ) -> None:
+        told = ended.usage
         slots.done(
             slot,
             self._chain,
@@ -243,11 +259,10 @@ class Turn:
             cached=told.cached_tokens if told is not None else 0,
             completion=told.completion_tokens if told is not None else 0,
             seconds=self._seconds(ended),
-            promised=self._promised,
+            promised=promised,
             alone=self._answers == 1,
             begun=ended.events >= _BEGUN,
         )
-        slots.give_back(slot, ended)
 
     def _seconds(self, ended: Ended) -> float | None:
         """Return how long its prompt was read; what isn't streamed begins when all of it is

@@ -14,6 +14,9 @@ _RESTORING: Final = 0.05
 _LOSING: Final = _RESTORING
 #: Seconds in which it gets half as likely that a conversation goes on.
 _HALF_LIFE: Final = 600.0
+#: The part of a prompt that has to be in a slot for llama-server to choose it for that: twice its
+#: ``--slot-prompt-similarity``, since tokens aren't all of one length.
+_ALIKE: Final = 0.2
 
 
 class SlotView(NamedTuple):
@@ -101,6 +104,16 @@ def spared_by_waiting(
             later = _score(live, loses, 0.0)
             spared = max(spared, min(live - gain, later - at_once))
     return int(spared)
+
+
+def is_most_alike(chain: Chain, held: Chain, others: Sequence[Chain]) -> bool:
+    """Return whether llama-server itself puts a request with ``chain`` where ``held`` is, rather
+    than where ``others`` are: see :mod:`gateway.conversations.chosen`.
+    """
+    live = chain.common(held.links)
+    if chain.size(live) < _ALIKE * chain.size():
+        return False
+    return all(chain.common(other.links) < live for other in others)
 
 
 def _common(chain: Chain, slot: SlotView) -> tuple[int, int]:

@@ -26,6 +26,8 @@ class Slot:
         self.last_used = 0.0
         self.unsaved = False
         self.timer: asyncio.TimerHandle | None = None
+        #: Whether its request may be in another slot: llama-server has chosen.
+        self.chosen = False
         #: Waits for the end of a request that was given up; it is busy until then.
         self.ending: asyncio.Task[None] | None = None
         self.forget()

@@ -19,7 +19,7 @@ from gateway.backends.slots import SlotSeen
 from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.ended import Ended
 from gateway.conversations.ending import until_idle
-from gateway.conversations.place import Placing
+from gateway.conversations.place import Placing, is_most_alike
 from gateway.conversations.prewarming import Prewarming
 from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
@@ -45,16 +45,19 @@ class ConversationSlots:
         self.starts = backend.starts
         self.fingerprint = fingerprint
         self._shelf = shelf
-        self._slots = [Slot(number) for number in range(backend.spec.parallel)]
+        #: Its slots, by number.
+        self.all = [Slot(number) for number in range(backend.spec.parallel)]
         self._queue = SlotQueue(
-            self._slots,
+            self.all,
             saved=self._saved,
             seconds=lambda characters: self._seconds(characters // CHARACTERS),
             least=shelf.min_tokens * CHARACTERS,
         )
+        #: What finds out in which slots answers were that have just been completed.
+        self.finding: set[asyncio.Task[None]] = set()
         self._ended = False
         self._transfers = Transfers(backend, fingerprint, shelf, lambda: self._ended)
-        self.prewarming = Prewarming(self, self._slots, self._queue, shelf)
+        self.prewarming = Prewarming(self, self.all, self._queue, shelf)
 
     @property
     def current(self) -> bool:
@@ -64,7 +67,7 @@ class ConversationSlots:
     @property
     def several(self) -> bool:
         """Return whether there is more than one."""
-        return len(self._slots) > 1
+        return len(self.all) > 1
 
     def try_acquire(self, chain: Chain) -> Slot | None:
         """Take a slot for a request with ``chain`` in which nothing has to be done before.
@@ -75,7 +78,7 @@ class ConversationSlots:
         placing = self._queue.at_once(chain)
         if placing is None or placing.restore:
             return None
-        slot = self._slots[placing.slot]
+        slot = self.all[placing.slot]
         if slot.lock.locked() or (slot.unsaved and self._loses(slot, placing)):
             return None
         slot.take(chain)
@@ -92,7 +95,7 @@ class ConversationSlots:
         knows). Give it back with :meth:`give_back`. It is free again if this is cancelled.
         """
         self.prewarming.give_way()
-        only = None if only is None else only % len(self._slots)  # as llama-server does
+        only = None if only is None else only % len(self.all)  # as llama-server does
         given = await self._queue.slot(chain, lease, only, count)
         slot, slot.others = given.slot, given.others
         try:
@@ -149,6 +152,7 @@ class ConversationSlots:
 
     def free(self, slot: Slot) -> None:
         """It may be taken, and is saved if it isn't."""
+        slot.chosen = False
         others, slot.others = slot.others, ()
         for other in others:
             other.forget()
@@ -156,39 +160,32 @@ class ConversationSlots:
         if slot.unsaved and slot.timer is None and not slot.busy and self.current:
             self._save_later(slot, _PAUSE)
 
-    def give_back(self, slot: Slot, ended: Ended, *, chosen: bool = False) -> None:
-        """Its request is over: it is free, as soon as llama-server has stopped working on that.
-
-        ``chosen``: llama-server has chosen the slot, which may have been another one.
-        """
+    def give_back(self, slot: Slot, ended: Ended) -> None:
+        """Its request is over: it is free, as soon as llama-server has stopped working on that."""
         if not ended.given_up:
             self.free(slot)
             return
-        begun = ended.began is not None
-        waiting = self._free_when_idle(slot, ended.slots, begun=begun, chosen=chosen)
         name = f"wait for the end of what was given up in slot {slot.number}"
-        slot.ending = spawn(waiting, name=name)
+        slot.ending = spawn(self._free_when_idle(slot, ended), name=name)
 
-    async def _free_when_idle(
-        self,
-        slot: Slot,
-        parting: asyncio.Task[bytes | None] | None,
-        *,
-        begun: bool,
-        chosen: bool,
-    ) -> None:
-        def at_work(seen: Sequence[SlotSeen]) -> bool:
-            working = [one.number for one in seen if one.working]
-            if not chosen and not slot.others:
-                return slot.number in working
-            mine = 1 + len(slot.others)  # and which those are at llama-server isn't known
-            return len(working) > sum(other.busy for other in self._slots) - mine
-
+    async def _free_when_idle(self, slot: Slot, ended: Ended) -> None:
         try:
-            await until_idle(self.backend.slot_looks, at_work, parting, begun=begun)
+            await self.until_idle(slot, ended)
         finally:
             slot.ending = None
             self.free(slot)
+
+    async def until_idle(self, slot: Slot, ended: Ended) -> None:
+        """Return when llama-server has stopped working on a request that was given up."""
+
+        def at_work(seen: Sequence[SlotSeen]) -> bool:
+            working = [one.number for one in seen if one.working]
+            if not slot.chosen and not slot.others:
+                return slot.number in working
+            mine = 1 + len(slot.others)  # and which those are at llama-server isn't known
+            return len(working) > sum(other.busy for other in self.all) - mine
+
+        await until_idle(self.backend.slot_looks, at_work, ended)
 
     def done(
         self,
@@ -229,6 +226,30 @@ class ConversationSlots:
 
     # --- what llama-server places itself -----------------------------------------------------
 
+    async def prepare_choice(self, slot: Slot, chain: Chain) -> bool:
+        """Prepare for a request that took ``slot``, but which llama-server puts where it likes.
+
+        Return whether that is sure to be there; if it isn't, all that may be overwritten is saved.
+        It is free again if this is cancelled.
+        """
+        others = [other for other in self.all if other is not slot and not other.busy]
+        if is_most_alike(chain, slot.chain, [other.chain for other in others]):
+            return True
+        try:
+            for other in others:
+                await self._save_idle(other, in_danger=True)
+        except BaseException:
+            self.free(slot)
+            raise
+        return False
+
+    def move(self, slot: Slot, chosen: Slot, chain: Chain) -> None:
+        """The request with ``chain`` that took ``slot`` is in ``chosen``, which nobody has."""
+        chosen.forget()
+        chosen.take(chain)
+        slot.chosen = False
+        self.free(slot)
+
     async def acquire_stray(self, lease: Lendable, count: int) -> Slot:
         """Have ``count`` slots for a request that llama-server places itself.
 
@@ -236,8 +257,9 @@ class ConversationSlots:
         saved before. Give it back after :meth:`stray_done`.
         """
         slot, _ = await self.acquire(NO_CHAIN, lease, count=count)
+        slot.chosen = True
         try:
-            for idle in self._slots:
+            for idle in self.all:
                 await self._save_idle(idle, in_danger=True)
         except BaseException:
             self.free(slot)
@@ -259,7 +281,7 @@ class ConversationSlots:
 
         What isn't saved yet will be, if its size is as it was.
         """
-        for slot in self._slots:
+        for slot in self.all:
             if slot.busy or not slot.unsaved:
                 slot.forget()
 
@@ -321,7 +343,7 @@ class ConversationSlots:
 
     def give_up(self, owner: str | None) -> None:
         """Save nothing of what ``owner`` has in slots now; ``None``: of anybody."""
-        for slot in self._slots:
+        for slot in self.all:
             if owner in (None, slot.owner):
                 slot.unsaved = False
 
@@ -340,12 +362,12 @@ class ConversationSlots:
         """
         self._ended = True
         self.prewarming.give_way()
-        for slot in self._slots:
+        for slot in self.all:
             if slot.timer is not None:
                 slot.timer.cancel()
                 slot.timer = None
-        ending = [slot.ending for slot in self._slots if slot.ending is not None]
-        idle = [slot for slot in self._slots if not slot.busy or slot.ending is not None]
+        ending = [slot.ending for slot in self.all if slot.ending is not None]
+        idle = [slot for slot in self.all if not slot.busy or slot.ending is not None]
         left = [slot for slot in idle if slot.unsaved or slot.lock.locked()]  # being saved
         left = [slot for slot in left if slot.tokens >= self._shelf.min_tokens]
         limit = min(limit, sum(self._seconds(slot.tokens) for slot in left))

@@ -51,6 +51,9 @@ class Stray:
                 return  # the process has gone: so will be found by who sends the request
             self._slots = slots
 
+    def began(self) -> None:
+        """Its answer has begun."""
+
     def end(self, ended: Ended) -> None:
         """It is over, however that came."""
         slots, slot = self._slots, self._slot
@@ -58,4 +61,4 @@ class Stray:
         if slots is not None and slot is not None:
             told = ended.usage if self._count == 1 else None  # else those of several prompts
             slots.stray_done(slot, self._owner, told.cached_tokens if told is not None else 0)
-            slots.give_back(slot, ended, chosen=True)
+            slots.give_back(slot, ended)

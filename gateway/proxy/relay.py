@@ -159,6 +159,8 @@ async def _attempt(
                 heart.start()
         await answer.begun()
         outcome.began = time.perf_counter()
+        if call.turn is not None and not answer.ended:
+            call.turn.began()
         if lease.on_trial:
             lease.proved()
         head = answer.head
