@@ -74,6 +74,8 @@ def place(
     if empty is not None:  # better than all that would lose something, and have nothing in common
         others = [empty]
     read = _read_back(chain, saved) if saved else 0.0
+    if len(slots) > 1 and (whole := _goes_on_with(chain, alike)) and read <= chain.size(whole):
+        alike, others = _with_link(chain, whole, alike), []
     worth = max(1.0, least * (1 - _RESTORING))
     best: tuple[tuple[float, bool, float], Placing] | None = None
     for slot in (*alike, *others):
@@ -94,15 +96,18 @@ def spared_by_waiting(
     In characters, beyond what ``placing`` spares; 0 where no slot at work is better.
     """
     (taken,) = (slot for slot in slots if slot.number == placing.slot)
+    known = 0 if placing.restore else chain.common(taken.chain.links)
+    better = [slot for slot in _with_link(chain, known + 1, slots) if not slot.free]
+    if not better:
+        return 0
     live, loses = _common(chain, taken)
     gain = _read_back(chain, saved) if placing.restore else live
     at_once = _score(gain, loses, now - taken.used)
     spared = 0.0
-    for slot in slots:
-        if not slot.free:
-            live, loses = _common(chain, slot)
-            later = _score(live, loses, 0.0)
-            spared = max(spared, min(live - gain, later - at_once))
+    for slot in better:
+        live, loses = _common(chain, slot)
+        later = _score(live, loses, 0.0)
+        spared = max(spared, min(live - gain, later - at_once))
     return int(spared)
 
 
@@ -114,6 +119,30 @@ def is_most_alike(chain: Chain, held: Chain, others: Sequence[Chain]) -> bool:
     if chain.size(live) < _ALIKE * chain.size():
         return False
     return all(chain.common(other.links) < live for other in others)
+
+
+def _goes_on_with(chain: Chain, slots: Sequence[SlotView]) -> int:
+    """Return how many links a slot has of which all are the beginning of ``chain``; at most.
+
+    It loses nothing, so it is better than all slots that have less in common.
+    """
+    links, most = chain.links, 0
+    for slot in slots:
+        held = slot.chain.links
+        count = len(held)
+        if most < count <= len(links) and held[-1] == links[count - 1]:
+            most = count
+    return most
+
+
+def _with_link(chain: Chain, count: int, slots: Sequence[SlotView]) -> list[SlotView]:
+    """Return the slots that have the first ``count`` links of ``chain`` in them."""
+    if count > len(chain.links):
+        return []
+    link, last = chain.links[count - 1], count - 1
+    return [
+        slot for slot in slots if len(slot.chain.links) > last and slot.chain.links[last] == link
+    ]
 
 
 def _common(chain: Chain, slot: SlotView) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from gateway.conversations.chain import NO_CHAIN, Chain
-from gateway.conversations.place import Placing, SlotView, place
+from gateway.conversations.place import Placing, SlotView, place, spared_by_waiting
 
 
 def chain(text: str, size: int = 1000) -> Chain:
@@ -29,6 +29,25 @@ def test_conversation_goes_where_it_is() -> None:
 
 def test_what_is_saved_is_not_read_where_it_is_live() -> None:
     assert place(chain("abcd"), slots("xy", "abc"), 3) == Placing(1, False, 0)
+
+
+@pytest.mark.parametrize("saved", [0, 2, 4])
+def test_conversation_is_found_among_many_that_begin_alike(saved: int) -> None:
+    """And one that has more of it in common comes first only if that is worth what it loses."""
+    many = slots(*("a" + text for text in "bcdefghi"), "abcx", "abcd", "")
+    assert place(chain("abcdef"), many, saved) == Placing(9, False, 0)
+    longer = [*many, SlotView(11, chain("abcdeyy"), used=-5.0)]
+    assert place(chain("abcdef"), longer, saved) == Placing(11, False, 2000)
+    longer[-1] = SlotView(11, chain("abcde" + "y" * 25), used=-5.0)
+    assert place(chain("abcdef"), longer, saved) == Placing(9, False, 0)
+
+
+@pytest.mark.parametrize(("busy", "spared"), [("abce", 0), ("abcd", 1000), ("abcdef", 3000)])
+def test_waiting_spares_what_a_slot_at_work_has_more_of_it(busy: str, spared: int) -> None:
+    views = slots("abc", busy, "ax", busy=(1, 2))
+    placing = place(chain("abcdef"), views, 0)
+    assert placing == Placing(0, False, 0)
+    assert spared_by_waiting(chain("abcdef"), views, 0, placing) == spared
 
 
 def test_what_is_saved_goes_into_an_empty_slot() -> None:
