@@ -15,6 +15,7 @@ class Scope(enum.Enum):
 
     PUBLIC = "public", "no key"
     CHAT = "chat", "any key"
+    METRICS = "metrics", "a key for metrics"
     ADMIN = "admin", "an admin key"
 
     #: What a client needs for it, in words for messages and the OpenAPI document.
@@ -34,12 +35,15 @@ class Scope(enum.Enum):
 
 #: The scopes of a principal without a key,
 OF_NOBODY: Final = frozenset({Scope.PUBLIC})
-#: of every key,
+#: of every key but one for metrics (``keys create --metrics``), which may do nothing else,
 OF_ANY_KEY: Final = OF_NOBODY | {Scope.CHAT}
+OF_METRICS_KEYS: Final = OF_NOBODY | {Scope.METRICS}
 #: and of admin keys (``keys create --admin``), which may do everything.
 OF_ADMIN_KEYS: Final = frozenset(Scope)
 
 
-def scopes_of_key(*, admin: bool) -> frozenset[Scope]:
-    """Return the scopes of a key; ``admin``: the field of that name."""
-    return OF_ADMIN_KEYS if admin else OF_ANY_KEY
+def scopes_of_key(*, admin: bool, metrics: bool = False) -> frozenset[Scope]:
+    """Return the scopes of a key; ``admin``, ``metrics``: the fields of those names."""
+    if admin:
+        return OF_ADMIN_KEYS
+    return OF_METRICS_KEYS if metrics else OF_ANY_KEY

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.access.key_lookup import UnknownKey
 from gateway.access.keys import KeyRing
-from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, VISITOR, Principal
+from gateway.access.principal import ANONYMOUS, LOCAL_ADMIN, SCRAPER, VISITOR, Principal
 from gateway.access.without_keys import refusal
 from gateway.access.wrong_keys import WrongKeys
 from gateway.config.settings import AuthSettings
@@ -25,11 +25,15 @@ class KeyGate:
     ``hosts`` and ``proxies`` tell who is on this machine, where no keys are asked for.
     """
 
-    def __init__(self, settings: AuthSettings, hosts: Hosts, proxies: Proxies) -> None:
+    def __init__(
+        self, settings: AuthSettings, hosts: Hosts, proxies: Proxies, *, open_metrics: bool = False
+    ) -> None:
+        """``open_metrics``: programs on this machine read metrics without a key."""
         #: Whether requests need a key.
         self.keys_needed = settings.enabled
         #: Whether a key may stand in a query (``?authKey=``).
         self.keys_in_queries = settings.allow_query_key
+        self._open_metrics = open_metrics
         self._hosts = hosts
         self._proxies = proxies
         self.ring: KeyRing | None = None
@@ -66,15 +70,12 @@ class KeyGate:
         """
         if not self.keys_needed:
             return self._without_key(request, scope)
-        return self._authenticate(request, key)
+        return self._authenticate(request, key, scope)
 
     def check(self, principal: Principal, scope: Scope) -> None:
         """Raise :class:`Forbidden` unless ``principal`` may ask for what needs ``scope``."""
         if scope not in principal.scopes:
-            raise Forbidden(
-                f"this needs {scope.asks_for}: `llm-gateway keys create NAME --admin` makes one",
-                code="admin_key_required",
-            )
+            raise _lacks(scope)
 
     def _without_key(self, request: RequestHead, scope: Scope) -> Principal:
         """Return who asks where no key is needed. Raises :class:`Forbidden`."""
@@ -91,10 +92,12 @@ class KeyGate:
             )
         return VISITOR
 
-    def _authenticate(self, request: RequestHead, key: str | None) -> Principal:
+    def _authenticate(self, request: RequestHead, key: str | None, scope: Scope) -> Principal:
         if key is None:
             if self._by_control_socket(request):
                 return LOCAL_ADMIN
+            if scope is Scope.METRICS and self._may_scrape(request):
+                return SCRAPER
             raise Unauthorized(
                 f"no API key was sent{self._why_none(request)}: use the header "
                 "`Authorization: Bearer KEY`. Keys are made with `llm-gateway keys create NAME`"
@@ -109,8 +112,17 @@ class KeyGate:
             raise
         if principal.guessable:
             self.wrong_keys.right(self._proxies.client(request), principal.key_id)
+        if principal.narrow and scope not in principal.scopes:
+            # Here, so that routes for any key need not look at the rights of each.
+            raise _lacks(scope)
         ring.touch(principal.key_id, now)
         return principal
+
+    def _may_scrape(self, request: RequestHead) -> bool:
+        """Return whether ``request`` is one of a program on this machine, which reads metrics
+        without a key.
+        """
+        return self._open_metrics and refusal(request, self._hosts, self._proxies) is None
 
     def _why_none(self, request: RequestHead) -> str:
         """Return in brackets why a key that was meant to come did not, as far as that shows."""
@@ -129,3 +141,14 @@ class KeyGate:
         if transport is None or not hasattr(socket, "AF_UNIX"):
             return False
         return transport.get_extra_info("sockname") in self.controls
+
+
+def _lacks(scope: Scope) -> Forbidden:
+    """Return the error of a principal without the right ``scope``."""
+    kind = "metrics" if scope is Scope.METRICS else "admin"
+    if scope is Scope.CHAT:
+        return Forbidden("this key is for /metrics only", code="other_key_required")
+    return Forbidden(
+        f"this needs {scope.asks_for}: `llm-gateway keys create NAME --{kind}` makes one",
+        code=f"{kind}_key_required",
+    )

@@ -154,12 +154,13 @@ def _known(record: KeyRecord) -> _KnownKey:
     principal = Principal(
         key_id=record.id,
         name=record.name,
-        scopes=scopes_of_key(admin=record.admin),
+        scopes=scopes_of_key(admin=record.admin, metrics=record.metrics),
         models=None if record.models is None else frozenset(record.models),
         personalities=None if record.personalities is None else frozenset(record.personalities),
         default_personality=record.default_personality,
         limits=KeyLimits(**record.limits) if record.limits else NO_LIMITS,
         expires=None if record.expires is None else record.expires.timestamp(),
         guessable=record.imported,
+        narrow=record.metrics and not record.admin,
     )
     return _KnownKey(bytes.fromhex(record.hash), principal, revoked=record.revoked is not None)

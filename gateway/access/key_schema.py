@@ -96,6 +96,13 @@ FIELDS: Final[tuple[WrittenField | ShownField, ...]] = (
         TrueOrFalse("admin"),
         option="may unload models, manage keys and see everything",
     ),
+    WrittenField(
+        "metrics",
+        "metrics",
+        "whether it may read /metrics and do nothing else, unless it is an admin key",
+        TrueOrFalse("metrics"),
+        option="may read /metrics, for Prometheus, and nothing else",
+    ),
     ShownField(
         "state",
         "ok, expired or revoked",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.access.rate_limits import NO_LIMITS, KeyLimits
-from gateway.scope import OF_ADMIN_KEYS, OF_ANY_KEY, OF_NOBODY, Scope
+from gateway.scope import OF_ADMIN_KEYS, OF_ANY_KEY, OF_METRICS_KEYS, OF_NOBODY, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Principal:
     limits: KeyLimits = NO_LIMITS
     expires: float | None = None  # seconds since 1970
     guessable: bool = False  # its key came from the old system, and may be short
+    narrow: bool = False  # it lacks rights that every other key has
 
     def may(self, scope: Scope) -> bool:
         """Return whether it has the right ``scope``."""
@@ -37,5 +38,9 @@ ANONYMOUS: Final = Principal("anonymous", "anonymous", OF_ADMIN_KEYS)
 VISITOR: Final = Principal("anonymous", "anonymous", OF_ANY_KEY)
 #: The owner of the data folder, who alone can reach the control socket, through the command line.
 LOCAL_ADMIN: Final = Principal("local", "command line", OF_ADMIN_KEYS)
+#: A program of this machine that reads metrics without a key (``metrics.without_key``).
+SCRAPER: Final = Principal(
+    "local", "metrics", OF_METRICS_KEYS, models=frozenset(), personalities=frozenset()
+)
 #: The names of principals without a key, by the ids under which they are counted.
 WITHOUT_KEY: Final = {who.key_id: who.name for who in (ANONYMOUS, LOCAL_ADMIN)}

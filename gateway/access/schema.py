@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
     insert,
     inspect,
     select,
@@ -28,7 +29,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
 #: The number of this schema, and of the newest of the migrations. Change the schema by adding one.
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 
 class _Utc(TypeDecorator[datetime]):
@@ -73,6 +74,7 @@ keys = Table(
     Column("default_personality", String),
     Column("limits", JSON(none_as_null=True)),
     Column("imported", Boolean, nullable=False),
+    Column("metrics", Boolean, nullable=False, server_default=false()),
 )
 usage = Table(
     "usage",

@@ -119,6 +119,8 @@ def _objection(ring: KeyRing, permitted: Permitted, now: float) -> GatewayError 
     if after is before:
         return None
     if not after.may(permitted.scope):
+        if permitted.scope is Scope.CHAT:
+            return Forbidden("this key is for /metrics only now", code="other_key_required")
         return Forbidden("this key is no admin key any more", code="admin_key_required")
     if permitted.watches and _sight(after) != _sight(before):
         return Forbidden("the rights of this key have changed: connect again", code="key_changed")

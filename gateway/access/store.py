@@ -47,6 +47,7 @@ class KeyRecord:
     personalities: tuple[str, ...] | None = None  # None: every personality
     default_personality: str | None = None
     limits: Mapping[str, int] | None = None  # rpm, tpm, tpd, concurrency; a missing one: no limit
+    metrics: bool = False  # may only read metrics, unless it is an admin key
     imported: bool = False  # taken over from the old system: may be short, and guessable
 
 

@@ -50,7 +50,7 @@ def test_every_field_has_an_option_and_options_fit_the_documented_schema() -> No
 
 
 def test_an_option_that_is_not_given_says_nothing() -> None:
-    assert typed("phone") == {"name": "phone", "description": "", "admin": False}
+    assert typed("phone") == {"name": "phone", "description": "", "admin": False, "metrics": False}
 
 
 VALUES: list[object] = [
