@@ -16,6 +16,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from gateway.access.abandoned_tasks import AbandonedTasks
+from gateway.access.measures import RequestMeasures
 from gateway.access.rate_limits import DAY, Limiter
 from gateway.access.request_log import Record, RequestLog
 from gateway.errors import GatewayError, Unavailable
@@ -94,6 +95,8 @@ class Accounting:
         self.log = RequestLog(
             keep=keep_requests, most=max_requests, write_every=write_every, wall=wall
         )
+        #: What metrics are made of.
+        self.measures = RequestMeasures(monotonic=monotonic)
         #: Requests that have not ended, oldest first.
         self.open_requests: dict[Metering, None] = {}
         self._totals: dict[str, list[Any]] = {}  # the fields of a total, by model
@@ -142,6 +145,7 @@ class Accounting:
     def add(self, *fields: Any) -> None:
         """Count a request that has ended: the fields of its :class:`Record`."""
         self.log.add(fields)
+        self.measures.add(fields)
         at, key_id, model, _, _, (prompt, completion, cached, speed) = fields[:6]
         total = self._totals.get(model)
         if total is None:
@@ -172,6 +176,7 @@ class Accounting:
         counters[2] += tokens
         if (total := self._totals.get(model)) is not None:
             total[3] += tokens
+        self.measures.more(key_id, model, tokens)
         self._counted.set()
         self._count_today(day, key_id, tokens)
 

@@ -273,6 +273,19 @@ class RequestLog:
         """Why not all records are kept, if so."""
         return self._failing
 
+    @property
+    def unwritten(self) -> int:
+        """The number of records that are not in the store yet, though they are to be."""
+        return len(self._unwritten) + len(self._in_flight)
+
+    @property
+    def lag(self) -> float:
+        """The age of the oldest of them, in seconds."""
+        for waiting in (self._in_flight, self._unwritten):
+            if waiting:
+                return max(self._wall() - float(waiting[0][0]), 0.0)
+        return 0.0
+
     # --- the store -------------------------------------------------------------------------
 
     async def _keep_writing(self, store: Store) -> None:

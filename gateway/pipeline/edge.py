@@ -24,7 +24,7 @@ class Edge:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._nowhere = AiohttpRoute(self._any_other)
+        self._nowhere = AiohttpRoute(self._any_other, services)
         self._routes: dict[web.AbstractRoute, Route] = {}
 
     def application(self, rows: Iterable[Row]) -> web.Application:
@@ -36,7 +36,7 @@ class Edge:
         for row in (*rows, self._any_other):
             # A complete answer becomes aiohttp's own in the middleware.
             handler = cast("Callable[[web.Request], Awaitable[web.StreamResponse]]", row.handler)
-            route = AiohttpRoute(row)
+            route = AiohttpRoute(row, self._services)
             for method in ("HEAD", row.method) if row.head else (row.method,):
                 added = app.router.add_route(method, row.path, handler, expect_handler=leave_expect)
                 self._routes[added] = route

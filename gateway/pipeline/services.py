@@ -43,6 +43,7 @@ class Services:
         "accounting",
         "addresses",
         "answer_headers",
+        "answers",
         "body_memory",
         "bounds",
         "chains",
@@ -85,6 +86,8 @@ class Services:
         self.accounting = accounting
         self.addresses = Addresses()
         self.answer_headers = AnswerHeaders(cors, tls, proxies)
+        #: How many answers had each status, by the method and path of their route.
+        self.answers: dict[tuple[str, str], dict[int, int]] = {}
         self.chains = Chains(_CHAINED)
         self.cors = cors
         self.errors = errors

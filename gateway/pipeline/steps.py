@@ -49,14 +49,16 @@ _log = logging.getLogger(__name__)
 class Route(abc.ABC):
     """A handler with the right that it needs, and the steps before it."""
 
-    __slots__ = ("handle", "scope", "steps")
+    __slots__ = ("answers", "handle", "scope", "steps")
 
     #: The handler, called with a request that has passed the steps.
     handle: Callable[[Any, RequestContext], Awaitable[Answer]]
 
-    def __init__(self, row: Row, steps: tuple[Step, ...]) -> None:
+    def __init__(self, row: Row, steps: tuple[Step, ...], services: Services) -> None:
         """``steps``: all steps of its protocol. The route keeps those that it needs."""
         self.scope: Scope = row.scope
+        #: How many of its answers had each status. All routes of one row share them.
+        self.answers = services.answers.setdefault((row.method, row.path), {})
         unneeded: set[Step] = set()
         if not row.is_counted:
             unneeded.add(charge)
@@ -84,8 +86,8 @@ class AiohttpRoute(Route):
 
     __slots__ = ()
 
-    def __init__(self, row: Row) -> None:
-        super().__init__(row, AIOHTTP)
+    def __init__(self, row: Row, services: Services) -> None:
+        super().__init__(row, AIOHTTP, services)
         handler = row.handler
         self.handle = lambda request, _context: handler(request)
 
@@ -114,7 +116,7 @@ class CachedRoute(Route):
     def __init__(
         self, row: Row, handler: CommonHandler, services: Services, headers: CIMultiDict[str]
     ) -> None:
-        super().__init__(row, FAST_JSON)
+        super().__init__(row, FAST_JSON, services)
         self.handle = handler
         self._services = services
         self._personality = headers.get("X-Personality")
@@ -260,6 +262,8 @@ async def answer(request: RequestHead, context: RequestContext, route: Route) ->
         return _error_response(context, request.path, GatewayError("internal error"), told=False)
     finally:
         lifecycle.leave()
+        answers = route.answers
+        answers[status] = answers.get(status, 0) + 1
         if context.grant is not None:
             context.grant.answered(status)
         if context.place is not None:
