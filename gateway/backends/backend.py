@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from gateway.backends import process
+from gateway.backends.counts import ModelCounts
 from gateway.backends.flights import Flights
 from gateway.backends.logring import LogRing
 from gateway.backends.slot_looks import SlotLooks
@@ -93,6 +94,10 @@ class Environment:
     health_interval: float = 30.0
     #: Saves the slots of llama-servers; None: saving is off.
     slot_saves: SlotSaves | None = None
+    #: Whether llama-servers of our own keep metrics.
+    metrics: bool = False
+    #: What has become of models.
+    counts: ModelCounts = field(default_factory=ModelCounts)
     #: Variables with keys, which no child gets. The set only grows, even when models.json names
     #: other variables later.
     withheld: set[str] = field(default_factory=set)

@@ -58,6 +58,10 @@ _FILE_FLAGS: Mapping[str, str] = MappingProxyType(
 _DEFAULTS: Mapping[str, str] = MappingProxyType({"MALLOC_ARENA_MAX": "2"})
 
 
+#: The variable by which a llama-server keeps metrics: its ``--metrics``.
+METRICS = "LLAMA_ARG_ENDPOINT_METRICS"
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """The command line of a child, with ``env``, which is its whole environment.
@@ -79,12 +83,14 @@ def build_command(
     devices: Sequence[str] = (),
     variables: Mapping[str, str] = MappingProxyType({}),
     slot_saves: Path | None = None,
+    metrics: bool = False,
 ) -> Command:
     """Return the command that serves ``spec`` on the Unix socket ``socket`` (must end in
     ``.sock``).
 
     ``devices``: the GPUs to use, by llama-server's names; without, as it likes. ``variables``: to
-    be set beside those of ``spec``, which win. ``slot_saves``: the folder that slots are saved in.
+    be set beside those of ``spec``, which win. ``slot_saves``: the folder that slots are saved in;
+    ``metrics``: it keeps metrics of its own.
     ``program`` comes from :func:`find_program`. Raises :class:`LoadFailed` where a file of the
     model cannot be named.
     """
@@ -112,6 +118,8 @@ def build_command(
         argv += ["--slot-save-path", str(slot_saves)]
         # An idle slot would be emptied into memory, where no save reaches it.
         env["LLAMA_ARG_CACHE_IDLE_SLOTS"] = "0"
+    if metrics:
+        env[METRICS] = "1"
     argv += spec.extra_args
     env |= {**variables, **spec.env}
     if any("\0" in text for text in (*argv, *env.values())):

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterable
 
-from gateway.backends.backend import Environment, State
+from gateway.backends.backend import OUT_OF_MEMORY, Environment, State
+from gateway.backends.counts import Ended
+from gateway.backends.oom import looks_like_oom
+from gateway.backends.watchdog import Hang
+from gateway.errors import GatewayError
 
 
 class Deaths:
@@ -62,3 +67,20 @@ def how_it_ended(status: int) -> str:
     with contextlib.suppress(ValueError):
         return f"was ended by {signal.Signals(-status).name}"
     return f"was ended by signal {-status}"
+
+
+def why_it_ended(status: int, last_lines: Iterable[str], hung: Hang | None) -> Ended:
+    """Return why a process ended that was ready, as metrics tell it.
+
+    ``status``: as in :func:`how_it_ended`; ``hung``: what it was killed for, if that was us.
+    """
+    if hung is not None:
+        return Ended.HUNG if hung.verdict is None else Ended.RUNAWAY
+    if -status == signal.SIGKILL:
+        return Ended.KILLED
+    return Ended.OUT_OF_MEMORY if looks_like_oom(status, last_lines) else Ended.CRASHED
+
+
+def not_started(failure: GatewayError) -> Ended:
+    """Return why a process ended that never was ready."""
+    return Ended.OUT_OF_MEMORY if failure.code == OUT_OF_MEMORY else Ended.NOT_STARTED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
@@ -33,6 +33,8 @@ class Action:
     act: Act
     model: str
     on: Placement = ()  # of START: the devices it goes to
+    #: Of STOP: the model that needs its place, if that is why.
+    room_for: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

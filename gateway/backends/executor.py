@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.backends.backend import OUT_OF_MEMORY, Backend, State
+from gateway.backends.counts import ModelCounts
 from gateway.backends.decision import Act, Action
 from gateway.backends.lease import Leases
 from gateway.backends.model_memory import ModelMemory
@@ -38,12 +39,14 @@ class Executor:
         leases: Leases,
         memory: ModelMemory,
         died: Callable[[str, GatewayError], None],
+        counts: ModelCounts,
     ) -> None:
         self._roster = roster
         self._queue = queue
         self._leases = leases
         self._memory = memory
         self._died = died
+        self._counts = counts
 
     def carry_out(self, action: Action) -> None:
         """Do one thing to one model."""
@@ -55,8 +58,10 @@ class Executor:
                 self._queue.tell_loaded(model)
             case Act.START:
                 self._memory.grant(model, action.on)
+                self._counts.started(model.spec.name)
                 model.backend.start(lambda: self._memory.choose(model))
             case Act.STOP:
+                self._counts.unloaded(model.spec.name, asked=model.unload, room_for=action.room_for)
                 model.backend.stop()
             case Act.DRAIN:
                 model.backend.drain()

@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from gateway.backends.command import Command
+from gateway.backends.command import METRICS, Command
 from gateway.models.paths import package_folders
 
 #: Flags with a value that don't affect the state of slots: sampling, threads, names.
@@ -39,7 +39,7 @@ def fingerprint(command: Command, files: Iterable[Path]) -> str:
         else:
             found.update(b"\0" + os.fsencode(argument))
     for name in sorted(command.env):
-        if name.startswith(_VARIABLES):
+        if name.startswith(_VARIABLES) and name != METRICS:
             found.update(f"\1{name}={command.env[name]}".encode("utf-8", "surrogateescape"))
     ours = [value for name, value in command.env.items() if name.startswith(_VARIABLES)]
     named = _named([*command.argv, *ours])

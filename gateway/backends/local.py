@@ -29,7 +29,8 @@ from pathlib import Path
 
 from gateway.backends import process
 from gateway.backends.backend import Backend, Environment, State
-from gateway.backends.deaths import Deaths, how_it_ended
+from gateway.backends.counts import Ended
+from gateway.backends.deaths import Deaths, how_it_ended, not_started, why_it_ended
 from gateway.backends.fallback import GPU_REQUIRED
 from gateway.backends.oom import gpu_ran_out
 from gateway.backends.runaway import RUNAWAY, describe, pass_sentence
@@ -246,7 +247,7 @@ class LocalBackend(Backend):
                 self._enter(State.STOPPING)
                 await self._clean_up()
                 return self._failed(failure, State.STOPPED)
-            self._died(failure)
+            self._died(failure, not_started(failure))
             await self._clean_up()
             return self._failed(failure, self._after_death())
         self._give_way()
@@ -302,7 +303,9 @@ class LocalBackend(Backend):
             self.by_request = not hung.stopped
         else:
             self.by_request = by_request(status) and not gpu_ran_out(run.tail())
-        self._died(self.last_death, counts=not self.by_request)
+        self._died(
+            self.last_death, why_it_ended(status, run.tail(), hung), counts=not self.by_request
+        )
         await self._clean_up()
         self._enter(self._after_death())
 
@@ -352,12 +355,13 @@ class LocalBackend(Backend):
             return 0.0
         return time.monotonic() - self.ready_since
 
-    def _died(self, error: GatewayError, *, counts: bool = True) -> None:
+    def _died(self, error: GatewayError, why: Ended, *, counts: bool = True) -> None:
         """Note a death, and take no more requests at once.
 
         ``counts``: it says something about the model, or this machine, rather than of a request.
         """
         self.deaths += 1
+        self._env.counts.ends[self.spec.name, why] += 1
         self.last_error = error
         _log.error("model %s: %s", self.spec.name, error.message)
         self._deaths.note(self._lived(), counts=counts)

@@ -166,7 +166,7 @@ def _make_room(
     if room.will_fit(newcomer, chosen):
         chosen = _only_needed(newcomer, chosen, room)
         for model in chosen:
-            room.leave(model, actions)
+            room.leave(model, actions, newcomer.name)
         return chosen
     if not room.will_fit(newcomer, others):
         return ()  # somebody older comes first: nothing is drained in vain

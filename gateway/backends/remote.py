@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.backends.backend import Backend, Environment, ServerStatus, State
+from gateway.backends.counts import Ended
 from gateway.backends.fleet import Fleet
 from gateway.backends.server import Tempo
 from gateway.errors import BackendError, GatewayError, LoadFailed
@@ -214,6 +215,7 @@ class RemoteBackend(Backend):
         self.retry_at = min(server.retry_at for server in fleet.servers)
         if self.state is State.READY and fleet.all_down:
             self.deaths += 1
+            self._env.counts.ends[self.spec.name, Ended.UNREACHABLE] += 1
             self.last_error = fleet.failure()
             self._enter(State.BACKOFF)
         elif self.state is State.BACKOFF and fleet.any_up:

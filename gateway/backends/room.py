@@ -88,8 +88,11 @@ class Room:
         self._taken.setdefault(model.name, on)
         self._sizes.setdefault(model.name, model.demand.size)
 
-    def leave(self, model: ModelView, actions: list[Action]) -> None:
-        """Stop it. Its place counts as taken until the process is gone."""
+    def leave(self, model: ModelView, actions: list[Action], room_for: str | None = None) -> None:
+        """Stop it. Its place counts as taken until the process is gone.
+
+        ``room_for``: the model that needs that place.
+        """
         if model.name not in self.leaving:
             self.leaving.add(model.name)
-            actions.append(Action(Act.STOP, model.name))
+            actions.append(Action(Act.STOP, model.name, room_for=room_for))

@@ -89,6 +89,7 @@ class Scheduler:
             self._leases,
             self._memory,
             lambda model, error: self.died(model, error),
+            environment.counts,
         )
 
     def watch_memory(self, accounts: Accounts, limits: SchedulingLimits) -> None:

@@ -95,6 +95,7 @@ class ServerRun:
             devices=devices,
             variables=variables,
             slot_saves=(slot_saves := self._slot_saves(spec)),
+            metrics=self._env.metrics,
         )
         model = resolve_model_path(spec.params.model or "", self._env.llm_storage)
         if not model.is_file():
