@@ -26,6 +26,7 @@ from gateway.api.hub import HubHandlers
 from gateway.api.listing import Listing, ListingHandlers
 from gateway.api.llm_api import LlmApiHandlers
 from gateway.api.log import LogHandlers
+from gateway.api.metrics import MetricsHandlers
 from gateway.api.model_states import ModelStateHandlers
 from gateway.api.openapi.handlers import OpenApiHandlers
 from gateway.api.overview import StatusHandlers
@@ -61,6 +62,7 @@ from gateway.http.refusals import Refusals
 from gateway.http.request import Endpoint
 from gateway.http.tls_state import TlsState
 from gateway.library import Library
+from gateway.metrics.loop_lag import LoopLag
 from gateway.pipeline.edge import Edge
 from gateway.pipeline.events import Board
 from gateway.pipeline.route import Row
@@ -110,7 +112,7 @@ def compose(
     sockets that were; ``patience``: how long a llama-server may look as if it hung.
     """
     hosts, proxies = Hosts(settings), Proxies(settings.trusted_proxies)
-    gate = KeyGate(settings.auth, hosts, proxies)
+    gate = KeyGate(settings.auth, hosts, proxies, open_metrics=settings.metrics.without_key)
     gate.controls = inherited.controls | {runtime.control_socket}
     accounting = Accounting(
         keep_requests=settings.accounting.keep_requests,
@@ -127,6 +129,7 @@ def compose(
         stop_grace=STOP_GRACE,
         patience=patience,
         slot_saves=conversations,
+        metrics=settings.metrics.backends,
     )
     scheduler = Scheduler(
         library.catalog,
@@ -151,6 +154,7 @@ def compose(
         conversations=conversations,
     )
     listeners = Listeners(site, settings, runtime.control_socket, inherited)
+    lifecycle.connections = lambda: listeners.connections.count
     return Application(gate, accounting, scheduler, listeners, body_memory, conversations)
 
 
@@ -226,6 +230,7 @@ class Background:
         environment = scheduler.environment
         self.history = History(scheduler, accounting)
         self.hub = HubListings(settings, environment)
+        self.loop_lag = LoopLag()
         self.pulls = Pulls(lambda: environment.for_children, library.refresh)
         self.web_ui = WebUi(environment)
 
@@ -236,6 +241,7 @@ class Background:
             samples = spawn_lasting(self.history.keep, name="take samples of memory and load")
             stack.push_async_callback(cancel_and_wait, samples)
             stack.push_async_callback(self.hub.close)
+            stack.callback(self.loop_lag.close)
             stack.push_async_callback(self.web_ui.close)
             yield
 
@@ -258,6 +264,14 @@ def route_table(
     challenges = AcmeChallenges(tls, settings.public_dir)
     report = SystemReport(settings, library, scheduler, lifecycle, accounting, tls, source=source)
     page = PageHandlers(Files(DIST)) if settings.page else None
+    relayed = RelayedHandlers(library, scheduler, headers, router)
+    metrics = MetricsHandlers(
+        settings.metrics,
+        services,
+        background.history,
+        background.loop_lag,
+        relayed.metrics_of_model,
+    )
     rows = [
         *ProbeHandlers(lifecycle, library, challenges).routes(),
         *router.routes(),
@@ -280,7 +294,8 @@ def route_table(
         *PullHandlers(settings, background.pulls).routes(),
         *ClientHandlers(settings, library, listing, tls).routes(),
         *SchemaHandlers().routes(),
-        *RelayedHandlers(library, scheduler, headers, router).routes(),
+        *metrics.routes(),
+        *relayed.routes(),
     ]
     built = page.docs if page is not None else None
     rows += OpenApiHandlers(rows, query_key=settings.auth.allow_query_key, built=built).routes()

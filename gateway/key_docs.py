@@ -237,6 +237,12 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "model, times, tokens, status and client address. null: only the newest 200, in memory.",
         "accounting.max_requests": "How many records are kept on disk; the oldest are removed "
         "first.",
+        "metrics": "`GET /metrics`, which Prometheus reads: see [Metrics](metrics.md).",
+        "metrics.enabled": "Whether it is answered.",
+        "metrics.without_key": "Whether programs on the gateway's own machine may read it without "
+        "a key. Others need an admin key, or one made by `llm-gateway keys create NAME --metrics`.",
+        "metrics.backends": "Whether llama-servers keep metrics of their own, which "
+        "`/metrics?backends=1` shows as well.",
         "cache": "Conversations that are saved, so that a model that comes back after a swap, or a "
         "restart, doesn't have to read them again. The files contain what was said.",
         "cache.enabled": "Whether conversations with models of this machine are saved.",

@@ -28,7 +28,16 @@ from gateway.pipeline.request_context import CONTEXT, CommonHandler
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.call import Call, StreamedBody
 from gateway.proxy.headers import FORWARDED
-from gateway.proxy.routes import TABLE, ModelIn, RelayedRoute, refusal, renamed, without_key
+from gateway.proxy.routes import (
+    METRICS,
+    TABLE,
+    ModelIn,
+    RelayedRoute,
+    refusal,
+    renamed,
+    route_at,
+    without_key,
+)
 from gateway.proxy.targets import check_sent_on
 from gateway.proxy.unqueued import NOT_LOADED, ask_unqueued, to_client
 from gateway.scope import Scope
@@ -55,9 +64,15 @@ class RelayedHandlers:
     def routes(self) -> Routes:
         """Return the rows of every route in the table, and that of ``/upstream``."""
         for route in TABLE:
+            if route.path == METRICS:
+                continue  # with a model in its query only: see gateway.api.metrics
             handler = self._handler(route)
             yield Row(route.method, route.path, handler, route.scope, counts=True)
         yield Row("*", "/upstream/{path:.+}", self.upstream, Scope.ADMIN, counts=True)
+
+    async def metrics_of_model(self, request: web.Request) -> Answer:
+        """GET /metrics?model=: what that model's llama-server counts, as it tells it."""
+        return await self._show(request, route_at("GET", METRICS))
 
     def _handler(self, route: RelayedRoute) -> Handler:
         if route.refused:

@@ -22,6 +22,7 @@ from gateway.config.settings import (
     CorsSettings,
     LimitSettings,
     LogSettings,
+    MetricsSettings,
     RequestSettings,
     SchedulerSettings,
     Settings,
@@ -240,6 +241,13 @@ _ACCOUNTING = _section(
     max_requests=key(int, "a whole number of 1 or more", ge=1),
 )
 
+_METRICS = _section(
+    MetricsSettings,
+    enabled=key(bool, "true or false"),
+    without_key=key(bool, "true or false"),
+    backends=key(bool, "true or false"),
+)
+
 _CACHE = _section(
     CacheSettings,
     enabled=key(bool, "true or false"),
@@ -280,6 +288,7 @@ SETTINGS: Final = _section(
     limits=key(_LIMITS, "an object"),
     scheduler=key(_SCHEDULER, "an object"),
     accounting=key(_ACCOUNTING, "an object"),
+    metrics=key(_METRICS, "an object"),
     cache=key(_CACHE, "an object"),
     log=key(_LOG, "an object"),
     page=key(bool, "true or false"),

@@ -141,6 +141,15 @@ class AccountingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """Who may read ``/metrics``, and what is in it."""
+
+    enabled: bool = True
+    without_key: bool = True
+    backends: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
     """The saved conversations. ``dir``: by default within the data folder. Seconds, bytes."""
 
@@ -179,6 +188,7 @@ class Settings:
     limits: LimitSettings = LimitSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     accounting: AccountingSettings = AccountingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     cache: CacheSettings = CacheSettings()
     log: LogSettings = LogSettings()
     page: bool = True

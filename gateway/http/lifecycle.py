@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class Lifecycle:
@@ -20,6 +20,8 @@ class Lifecycle:
         self.urls: Sequence[str] = ()
         #: The URLs where plain HTTP is redirected to https.
         self.redirect_urls: Sequence[str] = ()
+        #: Tells the number of connections of clients.
+        self.connections: Callable[[], int] = lambda: 0
         self._active = 0  # requests, but for streams that never end by themselves (/status)
         self._quiet: asyncio.Event | None = None  # where somebody waits for it
 

@@ -98,6 +98,9 @@ def _refused(method: str, path: str, reason: str) -> RelayedRoute:
     return RelayedRoute(method, path, reason=reason, refused=True)
 
 
+#: The path of metrics: llama-server's own are those of a model that the query names, all others
+#: are the gateway's.
+METRICS = "/metrics"
 _RUNS_PROGRAMS = "it runs programs on this machine"
 _FETCHES = "it would let clients into the network of this machine"
 _REPLAYS = "it replays the answers of other clients"
@@ -145,7 +148,7 @@ TABLE: tuple[RelayedRoute, ...] = (
     ),
     RelayedRoute(
         "GET",
-        "/metrics",
+        METRICS,
         model=ModelIn.QUERY,
         scope=Scope.ADMIN,
         unqueued=True,

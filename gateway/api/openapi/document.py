@@ -22,7 +22,7 @@ from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
 from gateway.clients.samples import Example, samples
 from gateway.pipeline.route import Routes, Row
 from gateway.proxy.dialect import ANTHROPIC
-from gateway.proxy.routes import TABLE, RelayedRoute
+from gateway.proxy.routes import METRICS, TABLE, RelayedRoute
 from gateway.scope import Scope
 
 #: The methods that `*` stands for. HEAD gets 405 there, and OPTIONS is answered by CORS.
@@ -116,7 +116,7 @@ def document(routes: Routes, *, query_key: bool) -> dict[str, Any]:
 
     Blocking: reads files.
     """
-    relayed = {(route.method, route.path): route for route in TABLE}
+    relayed = {(route.method, route.path): route for route in TABLE if route.path != METRICS}
     examples, answers = Examples(), Answers()
     operations = [
         row._replace(method=method)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.access import usage_report
 from gateway.access.key_schema import body_schema
-from gateway.api import admin_requests, log, overview, own_key
+from gateway.api import admin_requests, log, metrics, overview, own_key
 from gateway.log_tail import MOST
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
 from gateway.proxy.routes import ModelIn, RelayedRoute
@@ -119,6 +119,9 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
         "GET /ping": Shape(answers=_PLAIN_TEXT),
         "GET /.well-known/acme-challenge/{token}": Shape(
             answers=("text/plain", "application/octet-stream")
+        ),
+        "GET /metrics": Shape(
+            query={"backends": _FLAG, "model": _MODEL, "autoload": _FLAG}, answers=metrics.FORMATS
         ),
         "GET /models": Shape(
             query={"loaded": _FLAG, "format": {"type": "string", "enum": ["openai", "router"]}}
@@ -287,10 +290,7 @@ def of_relayed(route: RelayedRoute) -> Shape:
     if route.model is ModelIn.QUERY:
         model = {"model": _MODEL}
         if route.method == "GET":
-            answers: tuple[str, ...] = ("application/json",)
-            if route.path == "/metrics":
-                answers = _PLAIN_TEXT
-            return Shape({**model, "autoload": _FLAG}, answers=answers, relayed=True)
+            return Shape({**model, "autoload": _FLAG}, relayed=True)
         return Shape(model, body={}, body_required=False, relayed=True)
     if route.model is ModelIn.FORM:
         file = {"type": "string", "contentMediaType": "application/octet-stream"}

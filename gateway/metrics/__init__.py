@@ -1,0 +1,1 @@
+"""What ``GET /metrics`` tells Prometheus: made of plain numbers, when somebody asks."""

@@ -1,0 +1,69 @@
+"""llama-servers' own metrics are joined, and none of them can hold up a scrape."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness import DEMO_GGUF, MakeGateway, Running, fake_model
+
+REAL = {"params": {"model": DEMO_GGUF, "ctxSize": 256, "threads": 1}}
+
+
+async def scraped(running: Running, path: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    async with running.request("GET", path) as response:
+        assert response.status == 200
+        text = await response.text()
+    return {
+        family.name: [(sample.labels, sample.value) for sample in family.samples]
+        for family in text_string_to_metric_families(text)
+    }
+
+
+async def test_real_ones_are_labelled_by_their_models(make_gateway: MakeGateway) -> None:
+    models = {"first": REAL, "second": REAL, "third": REAL}
+    settings = {"llama_server": "auto", "metrics": {"backends": True}}
+    async with make_gateway(models, **settings) as running:
+        for model in ("first", "second"):
+            assert (await running.chat(model, max_tokens=3))[0] == 200
+        found = await scraped(running, "/metrics?backends=1")
+        assert "llamacpp:tokens_predicted" not in await scraped(running, "/metrics")
+    up = {labels["model"]: value for labels, value in found["llm_gateway_backend_metrics_up"]}
+    assert up == {"first": 1, "second": 1}  # what isn't loaded isn't asked
+    tokens = {labels["model"]: value for labels, value in found["llamacpp:tokens_predicted"]}
+    assert tokens == {"first": 3, "second": 3}
+
+
+async def test_one_that_hangs_or_has_none_is_left_out(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    async with make_gateway(
+        {"none": fake_model(tmp_path), "hung": fake_model(tmp_path)}
+    ) as running:
+        for model in ("none", "hung"):
+            assert (await running.chat(model))[0] == 200
+        backend = running.gateway.scheduler.backend("hung")
+        assert backend is not None
+        assert backend.pid is not None
+        os.kill(backend.pid, signal.SIGSTOP)
+        try:
+            asked = time.monotonic()
+            found = await scraped(running, "/metrics?backends=1")
+            took = time.monotonic() - asked
+        finally:
+            os.kill(backend.pid, signal.SIGCONT)
+        assert took < 10
+        assert not any(value for _, value in found["llm_gateway_backend_metrics_up"])
+        assert found["llm_gateway_requests"]
+        # Without that wish nobody waits for it.
+        os.kill(backend.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(10):
+                assert "llm_gateway_backend_metrics_up" not in await scraped(running, "/metrics")
+        finally:
+            os.kill(backend.pid, signal.SIGCONT)
