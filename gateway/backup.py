@@ -92,10 +92,10 @@ def make(source: BackupSource, file: Path) -> WrittenBackup:
     if not source.settings.database.exists():
         raise BackupError(f"there is no {source.settings.database}: nothing was set up yet")
     with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".backup-") as folder:
-        snapshot = Path(folder) / _DATABASE
-        _snapshot(source.settings.database, snapshot)
+        copy = Path(folder) / _DATABASE
+        snapshot(source.settings.database, copy)
         wanted, left_out = _to_back_up(source)
-        wanted[_DATABASE] = snapshot
+        wanted[_DATABASE] = copy
         whole = Path(folder) / "whole"
         whole.touch(mode=FILE)
         _pack(wanted, whole)
@@ -126,7 +126,7 @@ def _is_below(file: Path, source: BackupSource) -> bool:
     return any(file.resolve().is_relative_to(folder.resolve()) for folder in own)
 
 
-def _snapshot(database: Path, target: Path) -> None:
+def snapshot(database: Path, target: Path) -> None:
     """Copy the database as it is at one moment, while others use it (SQLite's online backup)."""
     target.touch(mode=FILE)
     try:
@@ -301,12 +301,12 @@ def _put(
         beside = target.with_name(f".{target.name}.restored")
         shutil.copyfile(found[name], beside)
         beside.chmod(FILE)
-        _give_to_owner_of(target.parent, beside)
+        give_to_owner_of(target.parent, beside)
         beside.replace(target)
     return sorted(new.values())
 
 
-def _give_to_owner_of(folder: Path, file: Path) -> None:
+def give_to_owner_of(folder: Path, file: Path) -> None:
     """Give a file that root restores to the service's account, as its folder has it."""
     if os.geteuid() == 0:
         status = folder.stat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from gateway.cli.control import control_request
 from gateway.cli.parser import explain
 from gateway.errors import GatewayError
 from gateway.problems import InvalidFiles
-from gateway.service.install import CannotInstall, Service
+from gateway.service.errors import CannotInstall
+from gateway.service.install import Service
 from gateway.service.places import SYSTEM, UNIT, Places, of_user
 from gateway.service.release import CannotRelease
 
 #: Seconds until a service that has started lets requests in.
 _READY: Final = 60.0
-_PAUSE: Final = 0.1
+#: The groups that may read the log of the machine's services (journalctl(1)).
+_READ_THE_JOURNAL: Final = {"adm", "systemd-journal", "wheel"}
+_PAUSE: Final = 0.2
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     explain(
         command,
         "Copies this program beside the one that the service runs, checks the "
-        "configuration with it, and restarts the service with it. If it doesn't "
-        "start, the version before runs again. Clients wait meanwhile.",
+        "configuration with it, and restarts the service with it and its units. If "
+        "it isn't ready after that, the program, the units and the database of "
+        "before are used again. Clients wait meanwhile.",
         examples=["git pull && pip install . && sudo llm-gateway service upgrade"],
     )
 
@@ -135,16 +140,15 @@ def upgrade(args: argparse.Namespace) -> int:
 
 def _do(service: Service, args: argparse.Namespace, *, first: bool) -> int:
     try:
-        service.install()
-        if args.dry_run:
-            return 0
-        _wait_until_ready(service)
+        service.install(lambda: _wait_until_ready(service))
     except (CannotInstall, CannotRelease) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 1
+    if args.dry_run:
+        return 0
     starts = "when you log in" if args.user else "with the machine"
     print(f"\nThe service runs, and starts {starts}.")
     _show_first_key(service)
@@ -154,7 +158,9 @@ def _do(service: Service, args: argparse.Namespace, *, first: bool) -> int:
 
 
 def _wait_until_ready(service: Service) -> None:
-    """Return when requests are let in. Raises :class:`CannotInstall` if that takes too long."""
+    """Return when requests are let in. Raises :class:`CannotInstall` if that takes too long, or
+    can't be any more.
+    """
     settings = service.settings
     end = time.monotonic() + _READY
     while time.monotonic() < end:
@@ -164,6 +170,7 @@ def _wait_until_ready(service: Service) -> None:
             answer = None
         if answer is not None and answer[0] == 200:
             return
+        service.check_that_it_lives()
         time.sleep(_PAUSE)
     raise CannotInstall(f"it isn't ready after {_READY:g} s: `llm-gateway service logs` says why")
 
@@ -194,18 +201,41 @@ def uninstall(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Show systemd's state of it, as `systemctl status` does, with its exit status."""
-    return _hand_over(*_places(args).systemctl, "status", "--no-pager", UNIT)
+    return _hand_over(*_places(args).systemctl, "status", "--no-pager", "--full", UNIT)
 
 
 def logs(args: argparse.Namespace) -> int:
     """Show its log, as journalctl does."""
+    if (reason := _why_hidden(args)) is not None:
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
     follow = ("--follow",) if args.follow else ("--no-pager",)
     return _hand_over(*_places(args).journalctl, f"--lines={args.lines}", *follow)
+
+
+def _why_hidden(args: argparse.Namespace) -> str | None:
+    """Return why the journal, which is quiet about it, shows this user nothing, or ``None``."""
+    if args.user or os.geteuid() == 0:
+        return None
+    import grp
+
+    groups = set()
+    for number in os.getgroups():
+        with contextlib.suppress(KeyError):
+            groups.add(grp.getgrgid(number).gr_name)
+    if groups & _READ_THE_JOURNAL:
+        return None
+    return (
+        "the machine's log is root's, and that of the groups adm and systemd-journal: "
+        "`sudo llm-gateway service logs`"
+    )
 
 
 def restart(args: argparse.Namespace) -> int:
     """Restart it, and wait until it is ready. Return 0, or 1 with the reason on stderr."""
     places = _places(args)
+    began = time.monotonic()
+    print("Running requests are finished first, and new ones wait.", flush=True)
     if (code := _hand_over(*places.systemctl, "restart", UNIT)) != 0:
         return code
     try:
@@ -213,6 +243,7 @@ def restart(args: argparse.Namespace) -> int:
     except CannotInstall as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(f"The service is ready again, after {time.monotonic() - began:.1f} s.")
     return 0
 
 

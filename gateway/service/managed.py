@@ -25,19 +25,31 @@ def write(file: Path, text: str, mode: int = 0o644) -> Written:
 
     Raises ``OSError``. Blocks.
     """
-    whole = _marked(text)
+    whole, found = _marked(text), compare(file, text)
+    if found is Written.EDITED:
+        _replace(beside(file), whole, mode)
+        return found
+    beside(file).unlink(missing_ok=True)  # of an edit that is no more
+    if found is not Written.SAME:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        _replace(file, whole, mode)
+    return found
+
+
+def compare(file: Path, text: str) -> Written:
+    """Return what :func:`write` would return, and do nothing."""
     try:
         there = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        there = None
-    if there == whole:
+        return Written.NEW
+    if there == _marked(text):
         return Written.SAME
-    if there is not None and not is_ours(there):
-        _replace(file.with_name(f"{file.name}.new"), whole, mode)
-        return Written.EDITED
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    _replace(file, whole, mode)
-    return Written.NEW if there is None else Written.UPDATED
+    return Written.UPDATED if is_ours(there) else Written.EDITED
+
+
+def beside(file: Path) -> Path:
+    """Return where our text of an edited file is."""
+    return file.with_name(f"{file.name}.new")
 
 
 def is_ours(text: str) -> bool:
@@ -48,10 +60,37 @@ def is_ours(text: str) -> bool:
 
 def remove(file: Path) -> bool:
     """Remove ``file`` and what was written beside it; return whether there was something."""
-    found = [each for each in (file, file.with_name(f"{file.name}.new")) if each.exists()]
+    found = [each for each in (file, beside(file)) if each.exists()]
     for each in found:
         each.unlink()
     return bool(found)
+
+
+class Originals:
+    """The files as they were, to be put back if what replaced them doesn't work."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, str | None] = {}
+
+    def keep(self, file: Path) -> None:
+        """Note how ``file`` is, before it is written or removed for the first time."""
+        for each in (file, beside(file)):
+            if each not in self._found:
+                self._found[each] = each.read_text(encoding="utf-8") if each.exists() else None
+
+    def put_back(self) -> list[Path]:
+        """Put back what differs, and return the files that did."""
+        changed = []
+        for file, text in self._found.items():
+            now = file.read_text(encoding="utf-8") if file.exists() else None
+            if now == text:
+                continue
+            changed.append(file)
+            if text is None:
+                file.unlink()
+            else:
+                _replace(file, text, 0o644)
+        return changed
 
 
 def _marked(text: str) -> str:

@@ -43,7 +43,7 @@ def make(releases: Path) -> Path:
     Raises :class:`CannotRelease` or ``OSError``.
     """
     manifest = _manifest()
-    target = releases / f"{__version__}-{manifest['digest'][:12]}"
+    target = _target(releases, manifest)
     if (target / _MANIFEST).exists():
         return target
     base = Path(sys.base_prefix)
@@ -74,6 +74,19 @@ def make(releases: Path) -> Path:
     return target
 
 
+def planned(releases: Path) -> tuple[Path, bool]:
+    """Return where :func:`make` has the release of the running program, and whether it is there.
+
+    Raises :class:`CannotRelease`.
+    """
+    target = _target(releases, _manifest())
+    return target, (target / _MANIFEST).exists()
+
+
+def _target(releases: Path, manifest: dict[str, str]) -> Path:
+    return releases / f"{__version__}-{manifest['digest'][:12]}"
+
+
 def in_use(link: Path) -> Path | None:
     """Return the release that ``link`` leads to, or a virtual environment in its place."""
     return link.resolve() if link.exists() else None
@@ -89,8 +102,21 @@ def use(link: Path, release: Path) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(release)
     if link.is_dir() and not link.is_symlink():
-        link.rename(link.with_name(f"{link.name}.before"))
+        link.rename(_moved(link))
     new.replace(link)
+
+
+def go_back(link: Path, before: Path) -> None:
+    """Let ``link`` lead to what was :func:`in_use` ``before``."""
+    if before == link.parent.resolve() / link.name:  # a virtual environment in its place
+        link.unlink()
+        _moved(link).rename(link)
+    else:
+        use(link, before)
+
+
+def _moved(link: Path) -> Path:
+    return link.with_name(f"{link.name}.before")
 
 
 def clean_up(releases: Path, used: Path) -> None:

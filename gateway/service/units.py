@@ -17,11 +17,26 @@ _HEADER: Final = "# LLM-API Gateway, by `llm-gateway service install`.\n"
 _SOCKET_HEADER: Final = (
     "# From gateway.yaml: after a change there, `llm-gateway service install` makes it anew.\n"
 )
+#: The drop-in for a machine without user namespaces.
+NO_PRIVATE_USERS: Final = "no-private-users.conf"
+WITHOUT_PRIVATE_USERS: Final = f"""{_HEADER}# This machine has no user namespaces, or lets nobody \
+make one: the service would not start.
+
+[Service]
+PrivateUsers=no
+"""
+_RELOAD: Final = re.compile(r"^Type=notify\n(.*?)^ExecReload=.*?\n", re.M | re.S)
 
 
-def service(shipped: str, places: Places) -> str:
-    """Return the text of the service's unit, made from the ``shipped`` one."""
+def service(shipped: str, places: Places, *, waits_for_reload: bool) -> str:
+    """Return the text of the service's unit, made from the ``shipped`` one.
+
+    ``waits_for_reload``: systemd knows a type of services whose reload it waits for; an older one
+    would take them for services that tell it nothing.
+    """
     text = shipped[shipped.index("[Unit]") :]
+    if waits_for_reload:
+        text = _RELOAD.sub(r"Type=notify-reload\n\1", text)
     text = text.replace(str(SYSTEM.command), str(places.command))
     text = text.replace(str(SYSTEM.config), str(places.config))
     text = text.replace(str(SYSTEM.environment), str(places.environment))

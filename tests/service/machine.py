@@ -108,7 +108,7 @@ class Machine:
         return self._log.read_text(errors="replace")
 
     def run(
-        self, *command: str, check: bool = True, timeout: float = 60
+        self, *command: str, check: bool = True, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
         """Run ``command`` in it."""
         enter = ("nsenter", f"--target={self._init}", "--mount", "--uts", "--ipc", "--net", "--pid")

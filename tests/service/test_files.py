@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from gateway.config.places import skeleton
-from gateway.service import managed, release, units
-from gateway.service.install import variables_in
+from gateway.service import host, managed, release, units
+from gateway.service.configuration import variables_in
+from gateway.service.database_before import DatabaseBefore
 from gateway.service.managed import Written
 from gateway.service.places import SYSTEM, UNIT, of_user
 
@@ -38,7 +41,7 @@ def test_edited_file_is_kept_and_ours_lies_beside_it(tmp_path: Path, edit: str) 
 
 def test_system_unit_is_the_shipped_one() -> None:
     shipped = skeleton(f"systemd/{UNIT}").read_text()
-    text = units.service(shipped, SYSTEM)
+    text = units.service(shipped, SYSTEM, waits_for_reload=False)
     assert text.endswith(shipped[shipped.index("[Unit]") :])
 
 
@@ -46,7 +49,7 @@ def test_user_unit_names_the_users_own_places_and_no_privilege_of_root(
     subtests: pytest.Subtests,
 ) -> None:
     places = of_user(Path("/home/me"), {})
-    text = units.service(skeleton(f"systemd/{UNIT}").read_text(), places)
+    text = units.service(skeleton(f"systemd/{UNIT}").read_text(), places, waits_for_reload=False)
 
     assert (
         "ExecStart=/home/me/.local/share/llm-gateway/program/venv/bin/llm-gateway serve "
@@ -116,3 +119,131 @@ def test_environment_made_by_hand_is_moved_beside_the_link(tmp_path: Path) -> No
 
     assert release.in_use(link) == new
     assert (tmp_path / "venv.before/bin").is_dir()
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["a link", "made by hand"])
+def test_going_back_leads_to_what_was_used_before(tmp_path: Path, *, by_hand: bool) -> None:
+    link, new = tmp_path / "opt/venv", tmp_path / "new"
+    made = link if by_hand else tmp_path / "old"
+    (made / "bin").mkdir(parents=True)
+    new.mkdir()
+    if not by_hand:
+        release.use(link, made)
+    before = release.in_use(link)
+    assert before is not None
+    release.use(link, new)
+
+    release.go_back(link, before)
+
+    assert release.in_use(link) == before
+    assert (link / "bin").is_dir()
+
+
+def test_what_was_written_is_put_back(tmp_path: Path) -> None:
+    ours, edited, new, same = (tmp_path / name for name in ("ours", "edited", "new", "same"))
+    for file in (ours, edited, same):
+        managed.write(file, "one\n")
+    edited.write_text("mine\n")
+    originals, files = managed.Originals(), (ours, edited, new, same)
+    before = {file: file.read_text() for file in tmp_path.iterdir()}
+    for file in files:
+        originals.keep(file)
+        managed.write(file, "one\n" if file is same else "two\n")
+
+    changed = originals.put_back()
+
+    assert {file: file.read_text() for file in tmp_path.iterdir()} == before
+    assert {*changed} == {ours, tmp_path / "edited.new", new}
+
+
+def test_file_beside_an_edited_one_goes_with_the_edit(tmp_path: Path) -> None:
+    file = tmp_path / "unit"
+    managed.write(file, "one\n")
+    file.write_text("mine\n")
+    assert managed.write(file, "two\n") is Written.EDITED
+    managed.beside(file).replace(file)  # its owner takes ours after all
+    managed.beside(file).write_text("left from an earlier time")
+    assert managed.write(file, "two\n") is Written.SAME
+    assert not managed.beside(file).exists()
+
+
+def test_unit_waits_for_reloads_where_systemd_can() -> None:
+    shipped = skeleton(f"systemd/{UNIT}").read_text()
+    old = units.service(shipped, SYSTEM, waits_for_reload=False).splitlines()
+    new = units.service(shipped, SYSTEM, waits_for_reload=True).splitlines()
+
+    assert {*old} - {*new} == {"Type=notify", "ExecReload=/bin/kill -HUP $MAINPID"}
+    assert {*new} - {*old} == {"Type=notify-reload"}
+
+
+@pytest.mark.parametrize(
+    ("says", "waits"),
+    [
+        ("systemd 252 (252.39-1~deb12u2)", False),
+        ("systemd 253 (253)", True),
+        ("systemd 257 (257.8-1~deb13u2)\n+PAM", True),
+        ("something else", False),
+    ],
+)
+def test_version_of_systemd_decides_whether_reloads_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, *, waits: bool
+) -> None:
+    program(tmp_path / "systemctl", f"echo '{says}'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert host.knows_notify_reload() is waits
+
+
+@pytest.mark.parametrize(("status", "works"), [(0, True), (217, False), (1, True)])
+def test_systemd_says_whether_it_can_hide_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, *, works: bool
+) -> None:
+    script = f'case "$*" in *--property=PrivateUsers=yes*) exit {status};; *) exit 1;; esac'
+    program(tmp_path / "systemd-run", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert host.has_user_namespaces() is works
+
+
+def program(file: Path, script: str) -> None:
+    """A program of the machine that says what this machine's own doesn't."""
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_database_that_a_new_version_changed_is_put_back(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+    with contextlib.closing(sqlite3.connect(file)) as there:
+        there.execute("PRAGMA user_version = 3")
+        there.execute("CREATE TABLE keys (name)")
+        there.commit()
+    before = DatabaseBefore(file)
+    before.save()
+    with contextlib.closing(sqlite3.connect(file)) as there:
+        there.execute("PRAGMA journal_mode = WAL")
+        there.execute("ALTER TABLE keys ADD COLUMN more")
+        there.execute("PRAGMA user_version = 4")
+        there.commit()
+
+    assert before.put_back()
+
+    with contextlib.closing(sqlite3.connect(file)) as there:
+        assert there.execute("PRAGMA user_version").fetchone() == (3,)
+        assert [row[1] for row in there.execute("PRAGMA table_info(keys)")] == ["name"]
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_database_that_is_as_it_was_keeps_what_came_since(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.db"
+    with contextlib.closing(sqlite3.connect(file)) as there:
+        there.execute("CREATE TABLE keys (name)")
+        there.commit()
+        before = DatabaseBefore(file)
+        before.save()
+        there.execute("INSERT INTO keys VALUES ('new')")
+        there.commit()
+
+    assert not before.put_back()
+    before.forget()
+
+    with contextlib.closing(sqlite3.connect(file)) as there:
+        assert there.execute("SELECT name FROM keys").fetchall() == [("new",)]
+    assert [*tmp_path.iterdir()] == [file]

@@ -14,6 +14,7 @@ from tests.service.machine import Machine, why_not
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
@@ -72,8 +73,8 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
 
     # Once more: nothing is restarted.
     pid = machine.property("MainPID")
-    machine.run(GATEWAY, "service", "install")
-    assert machine.property("MainPID") == pid
+    said = machine.run(GATEWAY, "service", "install").stdout
+    assert machine.property("MainPID") == pid, said
 
     # Another port: the socket follows, the key stays.
     machine.run("sed", "-i", "s/^port: .*/port: 9090/", CONFIG)

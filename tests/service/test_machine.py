@@ -17,6 +17,7 @@ from tests.tiny_model import write_tiny_model
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
