@@ -27,6 +27,7 @@ FAKE_CRASH_AT=N, FAKE_CRASHED=FILE   that one waits until N requests run, and th
                          it (FILE remembers that it has happened: then they are answered)
 FAKE_DIE_AFTER=N         it dies after N streamed chunks
 FAKE_LOOK=FIFO           GET /slots is answered when FIFO is opened for writing
+FAKE_SAVES_NONE=TEXT     slots are not saved: 501, and TEXT says why
 FAKE_GARBAGE=1           chat requests are answered with something that is not HTTP
 FAKE_REFUSES=N           chat requests are answered with status N, and FAKE_SAYS
 FAKE_GRANDCHILD=FILE     starts a child of its own, its pid in FILE
@@ -211,6 +212,9 @@ class Server:
                 client.sendall(response("200 OK", {"status": "ok"}))
             else:
                 client.sendall(response("503 Service Unavailable", {"error": {"code": 503}}))
+        elif path.startswith("/slots/") and (why := env("FAKE_SAVES_NONE")):
+            error = {"code": 501, "message": why, "type": "not_supported_error"}
+            client.sendall(response("501 Not Implemented", {"error": error}))
         elif path.partition("?")[0] == "/slots":
             if gate := env("FAKE_LOOK"):
                 Path(gate).open().close()

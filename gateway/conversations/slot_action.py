@@ -29,9 +29,15 @@ async def act(
         said = orjson.loads(fetched.body)
         if fetched.status == 200 and isinstance(said, dict):
             return said
-        return {"problem": str(said)[:200], "status": fetched.status}
+        return {"problem": _message_of(said), "status": fetched.status}
     except (GatewayError, ValueError) as error:
         return {"problem": str(error)[:200]}
+
+
+def _message_of(said: Any) -> str:
+    error = said.get("error") if isinstance(said, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return str(said if message is None else message)[:200]
 
 
 def number(said: dict[str, Any], name: str) -> int:

@@ -18,6 +18,10 @@ from gateway.upstream import Upstream
 
 #: Tokens that an answer and its slot may differ by: what was generated last isn't in it.
 _TOLERANCE: Final = 16
+#: The status with which llama-server says that it can't save what is in a slot.
+_NOT_SUPPORTED: Final = 501
+#: Refusals in a row until it isn't asked any more.
+_REFUSALS: Final = 3
 
 
 class Transfers:
@@ -30,6 +34,7 @@ class Transfers:
         self._fingerprint = fingerprint
         self._shelf = shelf
         self._ending = ending
+        self._refusals = 0
 
     async def save(self, slot: Slot, pool: Upstream, *, in_danger: bool) -> None:
         """Save what is in ``slot``, if that is worth it; ``in_danger``: else it is lost.
@@ -77,12 +82,13 @@ class Transfers:
         shelf.tally.transferred(name, saved.owner, written=written)
         if (problem := said.get("problem")) is not None:
             shelf.discard(saved)
-            if said.get("status") == 501:
-                shelf.switch_off(name, self._fingerprint, problem)
+            if said.get("status") == _NOT_SUPPORTED:
+                self._count_refusal(problem)
             elif "status" in said or not self._ending():
                 what = f"model {name}: a conversation could not be saved"
                 shelf.warn_once(f"{what}: {problem}", about=what)
             return
+        self._refusals = 0
         other = told is not None and not (
             (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
         )
@@ -96,6 +102,20 @@ class Transfers:
         saved.seconds = shelf.seconds(self._fingerprint, tokens)
         shelf.writes.note(written, took)
         shelf.put(saved)
+
+    def _count_refusal(self, problem: str) -> None:
+        """llama-server can't save what is in a slot.
+
+        Older ones save none of a model with a projector, or none with a picture or a sound in them
+        (llama.cpp 25076, 26640): then the others go on being saved.
+        """
+        self._refusals += 1
+        if self._refusals >= _REFUSALS:
+            reason = (
+                "this llama-server cannot save its conversations, or none with pictures or "
+                f"sounds; a newer one may ({problem})"
+            )
+            self._shelf.switch_off(self._backend.spec.name, self._fingerprint, reason)
 
     async def restore(self, slot: Slot, saved: Saved) -> bool:
         """Read ``saved`` into ``slot``; return whether it is there. Raises ``UpstreamError``.
