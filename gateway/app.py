@@ -73,6 +73,7 @@ from gateway.runtime import Runtime
 from gateway.storage_scan import StorageScan
 from gateway.system_report import SystemReport
 from gateway.tasks import cancel_and_wait, spawn_lasting
+from gateway.used_personalities import expect_used
 from gateway.web.files import DIST, Files
 from gateway.web.page import PageHandlers
 
@@ -141,6 +142,8 @@ def compose(
         memory_known=False,
     )
     library.changed = scheduler.apply
+    if conversations is not None:
+        expect_used(conversations, library, accounting, gate)
     site, body_memory = build_site(
         settings,
         library,

@@ -6,7 +6,7 @@ the system that this one replaces, and whoever has no choice of their own follow
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from gateway.models.catalog import Catalog
 from gateway.proxy.resolve import Active
@@ -19,6 +19,8 @@ class Choices:
         #: The administrators' choice.
         self.common: Active | None = None
         self._own: dict[str, Active] = {}
+        #: Called with every choice.
+        self.chosen: Callable[[Active], None] = lambda active: None
 
     def of(self, key_id: str, *, admin: bool) -> Active | None:
         """Return what the key's requests mean that name no model."""
@@ -30,6 +32,13 @@ class Choices:
             self.common = active
         else:
             self._own[key_id] = active
+        self.chosen(active)
+
+    def personalities_of(self, model: str) -> list[str]:
+        """Return the personalities that were chosen with ``model``, the administrators' first."""
+        chosen = (self.common, *self._own.values())
+        names = (one.personality for one in chosen if one is not None and one.model == model)
+        return [*dict.fromkeys(name for name in names if name is not None)]
 
     def unloaded(self, model: str) -> None:
         """Note that an administrator unloaded ``model``. Keys that chose it may load it again."""

@@ -40,6 +40,7 @@ from gateway.sdnotify import Notifier
 from gateway.signals import Signals
 from gateway.status_line import keep_told, keep_told_of_the_end
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
+from gateway.used_personalities import texts_of
 from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class Gateway:
         await make_first_key(ring, self.settings, self.library, self.urls[0])
         if self._conversations is not None:
             await self._conversations.open()
+            self._conversations.keep_texts(texts_of(self.library.catalog))
             _forget_with_keys(self._conversations, self.gate, ring)
         self.gate.open(ring)
         self.lifecycle.ready = True

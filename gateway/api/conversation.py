@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from multidict import istr
 
-from gateway.conversations.chain import NO_CHAIN, Wish, short_wish, wish_in, wish_of
+from gateway.conversations.chain import (
+    NO_CHAIN,
+    NOTHING_WRITTEN,
+    Wish,
+    short_wish,
+    wish_in,
+    wish_of,
+)
+from gateway.conversations.opening import Written
 from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.call import Call
 from gateway.proxy.personality import MessageFormat
 from gateway.proxy.resolve import Target
+from gateway.used_personalities import written_of
 from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
@@ -33,11 +42,9 @@ def turn_of(headers: Mapping[str, str], context: RequestContext, call: Call) -> 
     call.wish = None
     if wish.prompts > 1 or wish.named == -1:
         return conversations.stray(wish.prompts * call.answers, context.principal.key_id)
-    chain, prefix = wish.chain, wish.prefix
     if _CACHE in headers and headers[_CACHE].strip().lower() == _NOT_SAVED:
-        chain, prefix = NO_CHAIN, None
-    owner = context.principal.key_id
-    return conversations.turn(chain, owner, named=wish.named, answers=call.answers, prefix=prefix)
+        wish = wish._replace(chain=NO_CHAIN, prefix=None, opening=None)
+    return conversations.turn(wish, context.principal.key_id, call.answers)
 
 
 def wish_of_body(
@@ -51,8 +58,8 @@ def wish_of_body(
     sent = call.body
     if isinstance(sent, bytes) and len(sent) < conversations.least_bytes:
         return short_wish(body)
-    owner, text = context.principal.key_id, _text_of(context, call)
-    return wish_of(body, conversations.chains, format.name, owner, text)
+    owner, written = context.principal.key_id, _written_of(context, call)
+    return wish_of(body, conversations.chains, format.name, owner, written)
 
 
 def has_several(target: Target) -> bool:
@@ -76,19 +83,29 @@ async def prefix_in(
     return wish.chain.links
 
 
-def _text_of(context: RequestContext, call: Call) -> str | None:
-    """Return the text of the personality that ``call`` was given, as far as it is still that."""
-    if (name := context.personality) is None:
-        return None
-    spec = context.services.library.catalog.models.get(call.model)
+def _written_of(context: RequestContext, call: Call) -> Written:
+    """Return what an operator wrote of the personality that ``call`` was given, as far as it is
+    still that.
+    """
+    services = context.services
+    if (name := context.personality) is None or (conversations := services.conversations) is None:
+        return NOTHING_WRITTEN
+    spec = services.library.catalog.models.get(call.model)
     personality = None if spec is None else spec.personalities.get(name)
-    return None if personality is None else personality.prompt
+    if personality is None:
+        return NOTHING_WRITTEN
+    known = conversations.written.get((call.model, name))
+    if known is not None and known[0] is personality:
+        return known[1]
+    written = written_of(personality)
+    conversations.written[call.model, name] = personality, written
+    return written
 
 
 async def wish_aside(context: RequestContext, call: Call, format: MessageFormat) -> Wish:
     """Return what ``call`` asks of its slot, whose large body would keep others waiting."""
     assert isinstance(call.body, bytes)
-    owner, text = context.principal.key_id, _text_of(context, call)
+    owner, written = context.principal.key_id, _written_of(context, call)
     wish: Wish
-    wish, _ = await WORKERS.run(wish_in, call.body, format.name, owner, text)
+    wish, _ = await WORKERS.run(wish_in, call.body, format.name, owner, written)
     return wish

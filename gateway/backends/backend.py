@@ -57,6 +57,9 @@ class SlotSaves(Protocol):
     def folder(self) -> Path | None:
         """The folder for saved slots; None if it can't be written to."""
 
+    def arrived(self, backend: Backend, /) -> None:
+        """Note that a process of ``backend`` is ready."""
+
     async def leave(self, backend: Backend, pool: Upstream, /) -> None:
         """Save what is worth it before the process of ``backend`` is ended; ``pool``: connections
         to it.

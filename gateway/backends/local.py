@@ -257,6 +257,8 @@ class LocalBackend(Backend):
         self._watching = spawn(self._watch(run, child), name=f"watch {self.spec.name}")
         self._starting = None
         self._enter(State.READY)
+        if self._env.slot_saves is not None and self.state is State.READY:
+            self._env.slot_saves.arrived(self)
         return None
 
     def _next_socket(self) -> Path:

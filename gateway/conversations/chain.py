@@ -15,8 +15,9 @@ from zlib import crc32
 import orjson
 
 from gateway.bounded_cache import BoundedCache
+from gateway.conversations.opening import OPENING_LINKS, Opening, Written, opening_of
 from gateway.conversations.raw_prompt import Piece, pieces_of, prompts_in
-from gateway.conversations.shared import SharedPrefix, shared_prefix
+from gateway.conversations.shared import SharedPrefix, TemplateArguments, shared_prefix
 
 #: Bytes of a link.
 _LINK: Final = 16
@@ -56,7 +57,8 @@ _MANY: Final = 1000
 class Chain(NamedTuple):
     """``links``: one for each message; ``sizes``: the characters up to and with each.
 
-    ``shared``: so many of the first links are the same for every key.
+    ``shared``: so many of the first links stand for what conversations have in common, and what is
+    saved of that has a file of its own.
     """
 
     links: tuple[bytes, ...]
@@ -66,6 +68,11 @@ class Chain(NamedTuple):
     def first(self, count: int) -> Chain:
         """Return the chain of the first ``count`` links."""
         return Chain(self.links[:count], self.sizes[:count], min(self.shared, count))
+
+    def with_link(self, place: int, link: bytes) -> Chain:
+        """Return the chain with ``link`` at ``place``."""
+        links = self.links
+        return self._replace(links=(*links[:place], link, *links[place + 1 :]))
 
     def common(self, links: tuple[bytes, ...]) -> int:
         """Return how many links these and others have in common, from the beginning."""
@@ -85,6 +92,8 @@ class Chain(NamedTuple):
 
 
 NO_CHAIN: Final = Chain((), ())
+#: That of a request without a personality.
+NOTHING_WRITTEN: Final = Written(None)
 
 
 class Chains:
@@ -104,14 +113,20 @@ class Chains:
         format: str,
         owner: str,
         prefix: SharedPrefix | None = None,
+        opening: Opening | None = None,
     ) -> Chain:
         """Return the chain of a request of ``owner``, or :data:`NO_CHAIN` where it has none.
 
         Owners share no links, so that nobody learns by timing what another one asked; but for the
-        first, where it is that of ``prefix``.
+        first, where it is that of ``prefix``, or of an ``opening`` that an operator wrote.
         """
         before = before_messages(body)
         try:
+            if opening is not None:
+                del before["tools"]
+                root = _digest(opening.link, orjson.dumps((owner, format, [*before.items()])))
+                start = opening.size + (len(orjson.dumps(before)) if before else 0)
+                return _opened(self._of_body(root, start, body, format), opening, owner)
             shared = b"" if prefix is None else self._of_prefix(prefix)
             if before:
                 written = orjson.dumps((owner, format, [*before.items()]))
@@ -133,7 +148,7 @@ class Chains:
         key = hash(prefix)
         link = self._prefixes.get(key)
         if link is None:
-            link = self._prefixes[key] = _digest(b"shared", orjson.dumps((*prefix,)))
+            link = self._prefixes[key] = links_of_prefixes(prefix.text, [prefix.arguments])[0]
         return link
 
     def _root(self, shared: bytes, owner: str, format: str) -> bytes:
@@ -198,13 +213,14 @@ class Wish(NamedTuple):
     """What a request says of its slot. ``named``: by its number, -1: what llama-server likes.
 
     ``prompts``: how many it has, each of which needs a slot; ``prefix``: what it shares with
-    others.
+    others; ``opening``: what it begins with, if it has tools.
     """
 
     chain: Chain
     named: int | None = None
     prompts: int = 1
     prefix: SharedPrefix | None = None
+    opening: Opening | None = None
 
 
 def before_messages(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,29 +241,39 @@ def short_wish(body: Mapping[str, Any]) -> Wish:
 
 
 def wish_of(
-    body: Mapping[str, Any], chains: Chains, format: str, owner: str, text: str | None = None
+    body: Mapping[str, Any],
+    chains: Chains,
+    format: str,
+    owner: str,
+    written: Written = NOTHING_WRITTEN,
 ) -> Wish:
-    """Return that of a request of ``owner``; ``text``: of its personality.
+    """Return that of a request of ``owner``; ``written``: of its personality.
 
     One that wants nothing cached, or adapters of its own, has llama-server empty its slot first: it
     goes on with nothing.
     """
     if body.get("cache_prompt") is False or "lora" in body:
         return short_wish(body)
-    prefix = None
-    if text:
-        prefix = shared_prefix(body, format, before_messages(body), text)
-    chain = chains.of(body, format, owner, prefix)
-    return Wish(chain, _named(body), prompts_in(body), prefix if chain.shared else None)
+    prefix = opening = None
+    if "tools" in body:
+        opening = opening_of(body, format, before_messages(body), written)
+    elif written.text:
+        prefix = shared_prefix(body, format, before_messages(body), written.text)
+    chain = chains.of(body, format, owner, prefix, opening)
+    if not chain.shared:
+        prefix = opening = None
+    return Wish(chain, _named(body), prompts_in(body), prefix, opening)
 
 
-def wish_in(raw: bytes, format: str, owner: str, text: str | None = None) -> tuple[Wish, None]:
+def wish_in(
+    raw: bytes, format: str, owner: str, written: Written = NOTHING_WRITTEN
+) -> tuple[Wish, None]:
     """Return that of the body in ``raw``, a JSON object. For :data:`gateway.workers.WORKERS`."""
     try:
         body = orjson.loads(raw)
     except ValueError:  # what only the standard library can read
         return Wish(NO_CHAIN), None
-    return wish_of(body, Chains(), format, owner, text), None
+    return wish_of(body, Chains(), format, owner, written), None
 
 
 def _named(body: Mapping[str, Any]) -> int | None:
@@ -255,6 +281,24 @@ def _named(body: Mapping[str, Any]) -> int | None:
     if named is not None and type(named) is not int:
         return -1  # llama-server refuses it, or makes something of it
     return named
+
+
+def links_of_prefixes(text: str, arguments: Iterable[TemplateArguments]) -> list[bytes]:
+    """Return what stands for ``text`` with each of these ``arguments``, for every key."""
+    link = _digest(b"shared", text.encode("utf-8", "surrogatepass"))
+    return [_digest(link, orjson.dumps((*each,))) for each in arguments]
+
+
+def _opened(chain: Chain, opening: Opening, owner: str) -> Chain:
+    """Return ``chain`` behind the links of ``opening``.
+
+    Its text alone counts nothing: with other tools the prompt is another one from there on, or from
+    the beginning.
+    """
+    if not chain.links:
+        return NO_CHAIN
+    links = (*opening.links_of(owner), *chain.links)
+    return Chain(links, (0, opening.size, *chain.sizes), shared=OPENING_LINKS)
 
 
 def _of_pieces(link: bytes, pieces: Iterable[Piece]) -> Chain:

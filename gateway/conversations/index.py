@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Final, NamedTuple
 
 from gateway.conversations.chain import Chain
 from gateway.conversations.counts import Held
-from gateway.conversations.shared import SHARED
+from gateway.conversations.opening import OPENING_LINKS
 
 #: Seconds in which what a saved conversation is worth halves.
 _HALF_LIFE: Final = 2 * 86_400.0
@@ -40,6 +41,11 @@ class Saved:
     used: float
     size: int = 0
     check: int = 0
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether it is only what conversations have in common."""
+        return len(self.chain.links) <= self.chain.shared
 
     def worth(self, now: float) -> float:
         """Return the seconds that it saves for each byte; less the longer it has been unused."""
@@ -138,6 +144,17 @@ class Index:
                             return FoundPrefix(one, count)
         return None
 
+    def openings(self, fingerprint: str | None = None) -> list[Saved]:
+        """Return the openings with tools, of a process or of all, the one used last at the end."""
+        found = [
+            saved
+            for saved in self._all.values()
+            if saved.is_opening
+            and saved.chain.shared == OPENING_LINKS
+            and fingerprint in (None, saved.fingerprint)
+        ]
+        return sorted(found, key=lambda saved: saved.used)
+
     def contained(self, newer: Saved) -> list[Saved]:
         """Return what is superfluous since ``newer``, which continues it, is saved."""
         ends = self._by_end.get(newer.fingerprint, {})
@@ -148,13 +165,23 @@ class Index:
         return [one for one in found if one is not newer and self.has(one)]
 
 
+async def tidy_up(index: Index) -> None:
+    """Clear away all that was removed, a little at a time."""
+    more = True
+    while more:
+        await asyncio.sleep(0)
+        more = index.tidy()
+
+
 def _own_links(saved: Saved) -> tuple[bytes, ...]:
     """Return the links by which ``saved`` is found.
 
     Whatever a key has asked is not found by what all keys share: else another one would learn by
-    timing what of it is its own as well.
+    timing what of it is its own as well. What conversations have in common is found by all of it
+    only: there are models that can't go back to a part of it.
     """
-    return saved.chain.links[0 if saved.owner == SHARED else saved.chain.shared :]
+    chain = saved.chain
+    return chain.links[-1:] if saved.is_opening else chain.links[chain.shared :]
 
 
 def _add(links: dict[bytes, _Those], link: bytes, saved: Saved) -> None:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.backends.backend import Backend
-from gateway.conversations.chain import Chain, Chains
+from gateway.bounded_cache import BoundedCache
+from gateway.conversations.ahead import Ahead
+from gateway.conversations.chain import Chains, Wish, wish_of
 from gateway.conversations.chosen import Chosen
 from gateway.conversations.counts import Spared
 from gateway.conversations.ended import Ended
 from gateway.conversations.files import CacheFiles
-from gateway.conversations.shared import SHARED, SharedPrefix
+from gateway.conversations.opening import Written
+from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
 from gateway.conversations.slots import ConversationSlots
 from gateway.conversations.stray import Stray
 from gateway.errors import GatewayError
+from gateway.plurals import counted
 from gateway.private_files import make_folder
+from gateway.tasks import spawn
 from gateway.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -37,6 +42,12 @@ _BYTES: Final = 2
 _BEGUN: Final = 3
 #: Seconds that a swap may be delayed by what has to be saved first, at most.
 _LEAVING: Final = 10.0
+#: Personalities of which it is remembered what their operator wrote.
+_WRITTEN: Final = 1024
+
+
+#: A chat request, and what of it an operator wrote.
+Expected = tuple[Mapping[str, Any], Written]
 
 
 class Conversations:
@@ -56,8 +67,18 @@ class Conversations:
         #: Bytes of a body below which it isn't worth knowing its conversation: see `_BYTES`.
         self.least_bytes = min_tokens * _BYTES
         self._slots: dict[Backend, ConversationSlots] = {}
-        self.open, self.close = self._shelf.open, self._shelf.close
+        self.ahead = Ahead(self._shelf)
+        #: Returns what requests of a model begin with that are to be expected.
+        self.expected: Callable[[str], Awaitable[Iterable[Expected]]] | None = None
+        #: What an operator wrote for a personality, by model and name, with the object it is of.
+        self.written: BoundedCache[tuple[str, str], tuple[object, Written]] = BoundedCache(_WRITTEN)
+        self.close = self._shelf.close
         self.report = self._shelf.report
+
+    async def open(self) -> None:
+        """Take the folder, and find what is there. Without one everything else goes on."""
+        await self._shelf.open()
+        self.ahead.open()
 
     @property
     def folder(self) -> Path | None:
@@ -70,21 +91,15 @@ class Conversations:
             return None
         return self._folder
 
-    def turn(
-        self,
-        chain: Chain,
-        owner: str,
-        *,
-        named: int | None = None,
-        answers: int = 1,
-        prefix: SharedPrefix | None = None,
-    ) -> Turn:
-        """Return what places a request of the key ``owner``, which begins with ``prefix``.
+    def turn(self, wish: Wish, owner: str, answers: int = 1) -> Turn:
+        """Return what places a request of the key ``owner``, as its ``wish`` is.
 
-        ``named``: the slot that it names itself. ``answers``: so many are wanted, each of which
-        takes a slot; the first has all of its prompt.
+        ``answers``: so many are wanted, each of which takes a slot; the first has all of its
+        prompt.
         """
-        return Turn(self, chain, owner, named, answers, prefix)
+        if wish.opening is not None:
+            wish = wish._replace(chain=self.ahead.chain(wish.chain, wish.opening))
+        return Turn(self, wish, owner, answers)
 
     def stray(self, count: int = 1, owner: str | None = None) -> Stray:
         """Return what sees to a request, of the key ``owner``, whose ``count`` slots llama-server
@@ -117,6 +132,37 @@ class Conversations:
             slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
         return slots
 
+    def arrived(self, backend: Backend) -> None:
+        """The process of ``backend`` is ready."""
+        slots = self.slots_of(backend)
+        if slots is not None:
+            self._look_ahead(slots)
+
+    def look_ahead(self, model: str) -> None:
+        """Requests of ``model`` are to be expected that were not before."""
+        for slots in self._slots.values():
+            if slots.model == model and slots.current:
+                self._look_ahead(slots)
+
+    def _look_ahead(self, slots: ConversationSlots) -> None:
+        looking = spawn(self._expect(slots), name=f"look what {slots.model} will be asked")
+        self._shelf.keep_track(looking)
+
+    async def _expect(self, slots: ConversationSlots) -> None:
+        wishes = []
+        if self.expected is not None:
+            for body, written in await self.expected(slots.model):
+                wishes.append(wish_of(body, self.chains, "chat", SHARED, written))
+        if slots.current:
+            self.ahead.arrived(slots, wishes)
+
+    def keep_texts(self, texts: Mapping[str, Collection[str]]) -> None:
+        """Remove what is saved of texts that personalities don't have any more: ``texts`` has
+        those of each model.
+        """
+        if count := self.ahead.keep_texts(texts):
+            _log.info("removed %s of earlier personalities", counted(count, "beginning"))
+
     async def leave(self, backend: Backend, pool: Upstream) -> None:
         """Save what the process of ``backend`` still holds; it is about to be ended."""
         slots = self._slots.pop(backend, None)
@@ -132,6 +178,7 @@ class Conversations:
             return owner == SHARED or known(owner)
 
         self._shelf.is_known = keeps
+        self.ahead.forget(lambda owner: not keeps(owner))
         if count := self._shelf.forget(goes=lambda saved: not keeps(saved.owner)):
             _log.info("removed %d saved conversations of keys that are gone", count)
 
@@ -143,6 +190,7 @@ class Conversations:
         for slots in self._slots.values():
             if model in (None, slots.backend.spec.name):
                 slots.give_up(owner)
+        self.ahead.forget(lambda one: owner in (None, one), model)
         removed = self._shelf.forget(
             goes=lambda saved: owner in (None, saved.owner) and model in (None, saved.model)
         )
@@ -164,32 +212,22 @@ class Turn:
         "_answers",
         "_chain",
         "_chosen",
-        "_named",
         "_owner",
-        "_prefix",
         "_promised",
         "_sent",
         "_slot",
         "_slots",
+        "_wish",
         "_within",
         "restored",
     )
 
-    def __init__(
-        self,
-        within: Conversations,
-        chain: Chain,
-        owner: str,
-        named: int | None,
-        answers: int,
-        prefix: SharedPrefix | None = None,
-    ) -> None:
+    def __init__(self, within: Conversations, wish: Wish, owner: str, answers: int) -> None:
         self._within = within
-        self._chain = chain
+        self._wish = wish
+        self._chain = wish.chain
         self._owner = owner
-        self._named = named
         self._answers = answers
-        self._prefix = prefix
         self._chosen: Chosen | None = None
         self._slots: ConversationSlots | None = None
         self._slot: Slot | None = None
@@ -209,7 +247,7 @@ class Turn:
         if slots.finding:
             await asyncio.wait(tuple(slots.finding))
         chosen = slots.several and target in _CHOOSES
-        named = None if chosen else self._named
+        named = None if chosen else self._wish.named
         slot = None
         if named is None and self._answers == 1:
             slot = slots.try_acquire(self._chain)
@@ -239,8 +277,6 @@ class Turn:
             return
         chosen, self._chosen = self._chosen, None
         self._slots = self._slot = None
-        if self._prefix is not None and ended.usage is not None:
-            slots.prewarming.want(self._chain.first(1), self._prefix)
         if chosen is not None:
             chosen.end(ended, partial(self._note, slots, self._promised, ended))
             return
@@ -263,6 +299,8 @@ class Turn:
             alone=self._answers == 1,
             begun=ended.events >= _BEGUN,
         )
+        if told is not None and self._chain.shared:
+            self._within.ahead.note(slots, self._wish, self._owner)
 
     def _seconds(self, ended: Ended) -> float | None:
         """Return how long its prompt was read; what isn't streamed begins when all of it is

@@ -1,8 +1,9 @@
-"""Computes what the keys share, before it is asked for again, and has it saved.
+"""Computes what conversations begin with, before it is asked for again, and has it saved.
 
-That happens once for each personality that was used, while nobody asks anything of the model. From
-then on the file is read back for the first question of every conversation, also right after a load.
-A request that comes meanwhile has it broken off; it is done the next time that nobody asks.
+That happens once for each personality, and for tools that come again and again, while nobody asks
+anything of the model. From then on the file is read back for the first question of every
+conversation, also right after a load. A request that comes meanwhile has it broken off; it is done
+the next time that nobody asks.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
 from gateway.backends.backend import Backend
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.chain import Chain
-from gateway.conversations.shared import SharedPrefix
+from gateway.conversations.index import Saved
+from gateway.conversations.shared import SHARED, SharedPrefix
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import SlotQueue
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
-from gateway.upstream import UpstreamRequest
+from gateway.upstream import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +33,21 @@ _JSON: Final = b"Content-Type: application/json\r\n"
 #: Seconds for a template to be applied or a text to be split, and for a prefix to be computed.
 _SHORT: Final = 30.0
 _LONG: Final = 600.0
-#: Tokens that are computed at once: a request that comes waits for so many at most.
+#: Tokens that are computed at once, and the seconds that they may take: a request that comes waits
+#: for so many at most.
 _STEP: Final = 256
+_STEP_SECONDS: Final = 0.25
+_LEAST_STEP: Final = 16
 #: Two questions that have nothing in common, so that prompts differ where a question begins.
 _QUESTIONS: Final = ("a", "0")
 #: Prefixes of which it is remembered that nothing is to be done about them.
 _REMEMBERED: Final = 1024
+#: Seconds after which one that fits no more is computed once more: it may begin with the date.
+_ONCE_MORE: Final = 3600.0
+#: Files of openings with tools that a model has at most, and the seconds for which none of them
+#: that was used goes for another one: else more than that in turn would all be written in vain.
+MOST_WITH_TOOLS: Final = 8
+_NOT_REPLACED: Final = 3600.0
 
 
 class WarmedSlots(Protocol):
@@ -47,8 +58,19 @@ class WarmedSlots(Protocol):
 
     @property
     def current(self) -> bool: ...
-    async def save_shared(self, slot: Slot, chain: Chain, tokens: int, /) -> None: ...
+    async def save(
+        self, slot: Slot, pool: Upstream, /, *, in_danger: bool, taken: bool
+    ) -> None: ...
+    async def save_opening(self, slot: Slot, chain: Chain, owner: str, tokens: int, /) -> None: ...
     def free(self, slot: Slot, /) -> None: ...
+
+
+class Wanted(NamedTuple):
+    """What is to be computed ahead for ``owner``, for whom ``chain`` stands for ``prefix``."""
+
+    chain: Chain
+    prefix: SharedPrefix
+    owner: str = SHARED
 
 
 class Prewarming:
@@ -61,27 +83,37 @@ class Prewarming:
         self._slots = slots
         self._queue = queue
         self._shelf = shelf
-        self._wanted: dict[bytes, tuple[Chain, SharedPrefix]] = {}
+        self._wanted: dict[bytes, Wanted] = {}
         self._settled: BoundedCache[bytes, bool] = BoundedCache(_REMEMBERED)
         self._task: asyncio.Task[None] | None = None
 
-    def want(self, chain: Chain, prefix: SharedPrefix) -> None:
-        """Have ``prefix`` saved some time, which a request began with."""
-        link = chain.links[0]
-        if not (link in self._settled or link in self._wanted or self._is_saved(chain)):
-            self._wanted[link] = (chain, prefix)
+    @property
+    def waits(self) -> bool:
+        """Return whether there is something to be done when nobody asks."""
+        return bool(self._wanted)
+
+    def want(self, wanted: Wanted) -> None:
+        """Have ``wanted`` saved some time."""
+        link = wanted.chain.links[-1]
+        if not (link in self._settled or link in self._wanted or self._is_saved(wanted.chain)):
+            self._wanted[link] = wanted
+
+    def refuse(self, saved: Saved) -> None:
+        """Note that requests don't begin with ``saved`` any more; it is gone."""
+        if self._shelf.wall() - saved.created < _ONCE_MORE:
+            self._settled[saved.chain.links[-1]] = True
 
     async def run(self) -> None:
         """Compute what is wanted, unless a request comes."""
         while self._task is None and self._wanted:
-            chain, prefix = next(iter(self._wanted.values()))
-            name = f"compute a personality of {self._owner.backend.spec.name}"
-            self._task = task = spawn(self._compute(chain, prefix), name=name)
+            wanted = next(iter(self._wanted.values()))
+            name = f"compute ahead for {self._owner.backend.spec.name}"
+            self._task = task = spawn(self._compute(wanted), name=name)
             try:
                 await asyncio.wait([task])
             finally:
                 self._task = None
-            if chain.links[0] in self._wanted:
+            if wanted.chain.links[-1] in self._wanted:
                 return  # not now
 
     def give_way(self) -> None:
@@ -89,50 +121,89 @@ class Prewarming:
         if self._task is not None:
             self._task.cancel()
 
-    async def _compute(self, chain: Chain, prefix: SharedPrefix) -> None:
+    async def _compute(self, wanted: Wanted) -> None:
+        chain, link = wanted.chain, wanted.chain.links[-1]
+        if not self._has_place(wanted):
+            self._wanted.pop(link, None)
+            return
         try:
-            tokens = [] if self._is_saved(chain) else await self._tokens_of(prefix)
-            if len(tokens) >= self._shelf.min_tokens:
+            tokens = [] if self._is_saved(chain) else await self._tokens_of(wanted.prefix)
+            if self._is_worth_it(chain, len(tokens)):
                 slot = self._spare_slot(chain)
                 if slot is None:
                     return
-                await self._compute_in(slot, chain, tokens)
+                await self._compute_in(slot, wanted, tokens)
         except (GatewayError, ValueError, LookupError, TypeError) as error:
-            _log.info("a personality was not computed ahead: %s", type(error).__name__)
-        self._wanted.pop(chain.links[0], None)
+            _log.info("what begins conversations was not computed: %s", type(error).__name__)
+        self._wanted.pop(link, None)
         if not self._is_saved(chain):
-            self._settled[chain.links[0]] = True  # too short, or there is no room: not once more
+            self._settled[link] = True  # too short, or there is no room: not once more
 
-    async def _compute_in(self, slot: Slot, chain: Chain, tokens: list[int]) -> None:
+    def _has_place(self, wanted: Wanted) -> bool:
+        """Return whether there may be a file for ``wanted``, perhaps in place of an older one."""
+        if not wanted.prefix.tools:
+            return True
+        kept = self._openings()
+        now = self._shelf.wall()
+        return len(kept) < MOST_WITH_TOOLS or kept[0].used < now - _NOT_REPLACED
+
+    def _openings(self) -> list[Saved]:
+        """Return what is saved of openings with tools, the one that was used last at the end."""
+        return self._shelf.openings(self._owner.fingerprint)
+
+    async def _compute_in(self, slot: Slot, wanted: Wanted, tokens: list[int]) -> None:
+        chain = wanted.chain
         slot.take(chain)
         try:
-            whole = slot.chain.common(chain.links) > 0  # it has only to be cut off
+            if slot.unsaved and self._loses(slot, chain):
+                await self._owner.save(slot, self._owner.backend.pool, in_danger=True, taken=True)
+            whole = slot.chain.common(chain.links) == len(chain.links)  # it has only to be cut off
             slot.forget()
             # llama-server looks only between batches whether somebody still waits for an answer.
-            for end in (*range(len(tokens) if whole else _STEP, len(tokens), _STEP), len(tokens)):
+            step = len(tokens) if whole else self._step()
+            for end in (*range(step, len(tokens), step), len(tokens)):
                 asked = {"prompt": tokens[:end], "n_predict": 0, "id_slot": slot.number}
                 await self._ask("/completion", {**asked, "cache_prompt": True}, _LONG)
-            await self._owner.save_shared(slot, chain, len(tokens))
+            await self._owner.save_opening(slot, chain, wanted.owner, len(tokens))
+            if wanted.prefix.tools:
+                for superfluous in self._openings()[:-MOST_WITH_TOOLS]:
+                    self._shelf.drop(superfluous)
         finally:
             self._owner.free(slot)
 
+    def _step(self) -> int:
+        """Return how many tokens are computed at once."""
+        second = 1 / self._shelf.seconds(self._owner.fingerprint, 1)
+        return max(_LEAST_STEP, min(_STEP, int(second * _STEP_SECONDS)))
+
+    def _is_worth_it(self, chain: Chain, tokens: int) -> bool:
+        """Return whether so many tokens are to be computed, and written."""
+        shelf, fingerprint = self._shelf, self._owner.fingerprint
+        return tokens >= shelf.min_tokens and shelf.is_worth_writing(
+            fingerprint, chain, tokens, in_danger=True
+        )
+
     def _spare_slot(self, chain: Chain) -> Slot | None:
-        """Return the slot that may be used for ``chain``, ``None`` if a request is there, or each
-        holds something that would be lost.
+        """Return the slot that may be used for ``chain``, ``None`` if a request is there.
+
+        One in which nothing is lost, and then one that has it already: the rest is cut off.
         """
         if not self._owner.current or len(self._queue) or any(slot.busy for slot in self._slots):
             return None
-        spare = [slot for slot in self._slots if self._may_be_emptied(slot)]
 
-        def order(slot: Slot) -> tuple[bool, bool, float]:
-            return not slot.chain.common(chain.links), bool(slot.chain.links), slot.last_used
+        def order(slot: Slot) -> tuple[bool, int, bool, float]:
+            common = chain.size(slot.chain.common(chain.links))
+            return self._loses(slot, chain), -common, bool(slot.chain.links), slot.last_used
 
+        spare = [slot for slot in self._slots if not slot.lock.locked()]
         return min(spare, key=order, default=None)
 
-    def _may_be_emptied(self, slot: Slot) -> bool:
-        if slot.unsaved or slot.lock.locked():
-            return False
-        return slot.tokens < self._shelf.min_tokens or self._is_saved(slot.chain)
+    def _loses(self, slot: Slot, chain: Chain) -> bool:
+        """Return whether something is lost in ``slot`` that has to be saved before."""
+        held = slot.chain
+        common = held.size(held.common(chain.links))
+        lost = slot.tokens - slot.tokens * common // max(1, held.size())
+        return lost >= self._shelf.min_tokens and (slot.unsaved or not self._is_saved(held))
 
     def _is_saved(self, chain: Chain) -> bool:
         """Return whether all of ``chain`` can be read back."""
@@ -143,13 +214,7 @@ class Prewarming:
         """Return the tokens with which every prompt begins that begins with ``prefix``."""
         several: list[list[int]] = []
         for question in _QUESTIONS:
-            messages = [
-                {"role": "system", "content": prefix.text},
-                {"role": "user", "content": question},
-            ]
-            written = await self._ask(
-                "/apply-template", {"messages": messages, **prefix.arguments()}, _SHORT
-            )
+            written = await self._ask("/apply-template", prefix.chat(question), _SHORT)
             asked = {"content": written["prompt"], "add_special": True, "parse_special": True}
             several.append((await self._ask("/tokenize", asked, _SHORT))["tokens"])
         common = 0

@@ -1,8 +1,9 @@
-"""The beginning of a prompt that is the gateway's own, which the keys may share. Pure.
+"""The beginning of a prompt that conversations have in common: it may be computed once. Pure.
 
-That is a personality's text, under template arguments of which there are few: nothing of it comes
-from a client. So it tells nobody what another one asked, only that somebody used a personality.
-Tools are not shared, nor are a client's own texts.
+A personality's text, under template arguments of which there are few, is the gateway's own: nothing
+of it comes from a client. So all keys share it, which tells nobody what another one asked, only
+that somebody used a personality. What else may be shared is told by
+:mod:`gateway.conversations.opening`.
 """
 
 from __future__ import annotations
@@ -10,53 +11,109 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 #: The owner of what all keys share; no key has such an id.
 SHARED: Final = "*"
 #: Where each format has its system prompt, if that is no message.
-_FIELDS: Final = {"anthropic": "system", "responses": "instructions"}
-_EFFORTS: Final = frozenset({"none", "minimal", "low", "medium", "high"})
+SYSTEM_FIELDS: Final = {"anthropic": "system", "responses": "instructions"}
+#: What is said of how hard a model shall think.
+EFFORTS: Final = frozenset({"none", "minimal", "low", "medium", "high"})
+#: How Anthropic's API calls what OpenAI's calls otherwise.
+_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 _BLANK_LINE: Final = "\n\n"
 
 
-class SharedPrefix(NamedTuple):
-    """A prompt's beginning: a personality's text, and what the template is told besides."""
+class TemplateArguments(NamedTuple):
+    """What the chat template is told besides the messages and the tools."""
 
-    text: str
     thinking: bool | None = None
     effort: str | None = None
+    choice: str | None = None
+    parallel: bool | None = None
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the template arguments as fields of a chat request."""
+    def fields(self) -> dict[str, Any]:
+        """Return them as fields of a chat request."""
         made: dict[str, Any] = {}
         if self.thinking is not None:
             made["chat_template_kwargs"] = {"enable_thinking": self.thinking}
         if self.effort is not None:
             made["reasoning_effort"] = self.effort
+        if self.choice is not None:
+            made["tool_choice"] = self.choice
+        if self.parallel is not None:
+            made["parallel_tool_calls"] = self.parallel
         return made
+
+
+_NOTHING: Final = TemplateArguments()
+
+
+class SharedPrefix(NamedTuple):
+    """A prompt's beginning: a system text, and what the template is told besides.
+
+    ``tools``: JSON, a list of the functions as OpenAI's chat completions have them.
+    """
+
+    text: str
+    arguments: TemplateArguments = _NOTHING
+    tools: bytes = b""
+
+    def chat(self, question: str) -> dict[str, Any]:
+        """Return a chat request that begins with it."""
+        system = [{"role": "system", "content": self.text}] if self.text else []
+        asked = {"messages": [*system, {"role": "user", "content": question}]}
+        if self.tools:
+            functions = orjson.loads(self.tools)
+            asked["tools"] = [{"type": "function", "function": each} for each in functions]
+        return {**asked, **self.arguments.fields()}
 
 
 def shared_prefix(
     body: Mapping[str, Any], format: str, before: Mapping[str, Any], text: str | None
 ) -> SharedPrefix | None:
-    """Return what a prompt begins with that may be shared, if it does.
+    """Return what a prompt begins with that every key may share, if it does.
 
     ``text`` is the personality's; ``before``: what of ``body`` becomes part of the prompt besides
     the messages.
     """
-    if not text or not _begins(_system_text(body, format), text):
+    if not text or "tools" in before or not _begins(system_text(body, format), text):
         return None
-    thinking: bool | None = None
-    effort: str | None = None
+    arguments = template_arguments(before, format)
+    if arguments is None:
+        return None
+    if arguments.choice is not None or arguments.parallel is not None:  # those are of tools
+        arguments = arguments._replace(choice=None, parallel=None)
+    return SharedPrefix(text, arguments)
+
+
+def template_arguments(before: Mapping[str, Any], format: str) -> TemplateArguments | None:
+    """Return what of ``before`` is for the template; ``None`` if that is anything unusual, in which
+    a client may have put something of its own.
+    """
+    if not before:
+        return _NOTHING
+    made: dict[str, Any] = {}
     for name, value in before.items():
-        if name == _FIELDS.get(format):
+        if name in ("tools", SYSTEM_FIELDS.get(format)):
             continue
         if name == "chat_template_kwargs" and _is_thinking(value):
-            thinking = value["enable_thinking"]
-        elif name == "reasoning_effort" and isinstance(value, str) and value in _EFFORTS:
-            effort = value
+            made["thinking"] = value["enable_thinking"]
+        elif name == "reasoning_effort" and isinstance(value, str) and value in EFFORTS:
+            made["effort"] = value
+        elif name == "tool_choice" and (choice := _choice(value)) is not None:
+            made["choice"] = choice
+        elif name == "parallel_tool_calls" and type(value) is bool:
+            made["parallel"] = value
         else:
             return None
-    return SharedPrefix(text, thinking, effort)
+    return TemplateArguments(**made)
+
+
+def _choice(value: Any) -> str | None:
+    if isinstance(value, dict) and [*value] == ["type"] and isinstance(value["type"], str):
+        return _CHOICES.get(value["type"])
+    return value if value in _CHOICES.values() else None
 
 
 def _is_thinking(value: Any) -> bool:
@@ -67,9 +124,9 @@ def _is_thinking(value: Any) -> bool:
     )
 
 
-def _system_text(body: Mapping[str, Any], format: str) -> Any:
+def system_text(body: Mapping[str, Any], format: str) -> Any:
     """Return the text that a prompt begins with, ``None`` where that is no plain text."""
-    if (field := _FIELDS.get(format)) is not None:
+    if (field := SYSTEM_FIELDS.get(format)) is not None:
         system = body.get(field)
         if isinstance(system, list) and system and isinstance(system[0], dict):
             return system[0].get("text")

@@ -22,6 +22,7 @@ from gateway.conversations.index import (
     Saved,
     least_valuable,
     mend_times,
+    tidy_up,
     too_old,
 )
 from gateway.conversations.worth import Writes, new_tokens
@@ -210,6 +211,10 @@ class Shelf:
             return None
         return self._index.longest(fingerprint, chain)
 
+    def openings(self, fingerprint: str | None = None) -> list[Saved]:
+        """Return what is saved of openings with tools: see :meth:`Index.openings`."""
+        return self._index.openings(fingerprint)
+
     async def is_whole(self, saved: Saved) -> bool:
         """Return whether ``saved`` can be read; one that is damaged is removed."""
         if (keeping := self._keeping.get(saved.name)) is not None:
@@ -317,7 +322,7 @@ class Shelf:
         if going:
             self.discard(*going)
         if self._index.tidy():
-            self.keep_track(spawn(_tidy(self._index), name="tidy the saved conversations"))
+            self.keep_track(spawn(tidy_up(self._index), name="tidy the saved conversations"))
 
     def switch_off(self, model: str, fingerprint: str, reason: str) -> None:
         """Save and restore nothing any more for processes with this fingerprint."""
@@ -390,10 +395,3 @@ class Shelf:
         if about not in self._warned:
             self._warned.add(about)
             _log.warning("%s", text)
-
-
-async def _tidy(index: Index) -> None:
-    more = True
-    while more:
-        await asyncio.sleep(0)
-        more = index.tidy()

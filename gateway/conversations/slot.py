@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.index import Saved
 from gateway.conversations.place import SlotView
 
 #: Characters to a token, where only those are known; few, so that too much is saved.
@@ -25,12 +26,19 @@ class Slot:
         self.lock = asyncio.Lock()  # held while it is saved or restored
         self.last_used = 0.0
         self.unsaved = False
+        self.read_back: Saved | None = None  # from which all that is in it was
+        self.computed_ahead = False  # what is in it: to the last token
         self.timer: asyncio.TimerHandle | None = None
         #: Whether its request may be in another slot: llama-server has chosen.
         self.chosen = False
         #: Waits for the end of a request that was given up; it is busy until then.
         self.ending: asyncio.Task[None] | None = None
         self.forget()
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether there is only what conversations have in common, as far as that is known."""
+        return len(self.chain.links) <= self.chain.shared
 
     def forget(self) -> None:
         """Know nothing of its content any more."""
@@ -40,6 +48,7 @@ class Slot:
     def hold(self, chain: Chain, owner: str, *, prompt: int | None = None, tokens: int = 0) -> None:
         """Have this in it."""
         self.chain, self.owner, self.prompt = chain, owner, prompt
+        self.read_back, self.computed_ahead = None, False
         self.tokens = tokens or chain.size() // CHARACTERS
         self.told = tokens > 0
         if not self.busy:

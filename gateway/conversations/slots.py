@@ -21,11 +21,11 @@ from gateway.conversations.ended import Ended
 from gateway.conversations.ending import until_idle
 from gateway.conversations.place import Placing, is_most_alike
 from gateway.conversations.prewarming import Prewarming
-from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, Slot
 from gateway.conversations.slot_queue import Lendable, SlotQueue
 from gateway.conversations.transfers import Transfers
+from gateway.conversations.verdict import still_fits
 from gateway.tasks import spawn
 from gateway.upstream import Upstream, UpstreamError
 
@@ -43,6 +43,7 @@ class ConversationSlots:
     def __init__(self, backend: Backend, fingerprint: str, shelf: Shelf) -> None:
         self.backend = backend
         self.starts = backend.starts
+        self.model = backend.spec.name
         self.fingerprint = fingerprint
         self._shelf = shelf
         #: Its slots, by number.
@@ -100,7 +101,7 @@ class ConversationSlots:
         slot, slot.others = given.slot, given.others
         try:
             for other in slot.others:
-                await self._save(other, self.backend.pool, in_danger=True, taken=True)
+                await self.save(other, self.backend.pool, in_danger=True, taken=True)
             return slot, await self._make_ready(slot, chain, given.placing)
         except BaseException:
             self.free(slot)
@@ -110,7 +111,7 @@ class ConversationSlots:
         """Save and restore what has to be; return how many tokens are in it then, if known."""
         # Or somebody goes on with it: in another slot, if it is saved.
         if slot.unsaved and (self._loses(slot, placing) or self._queue.wanted(slot.chain)):
-            await self._save(slot, self.backend.pool, in_danger=True, taken=True)
+            await self.save(slot, self.backend.pool, in_danger=True, taken=True)
             self._queue.look_again()
         if placing.restore:
             name = f"restore slot {slot.number} of {self.backend.spec.name}"
@@ -157,7 +158,12 @@ class ConversationSlots:
         for other in others:
             other.forget()
         self._queue.free(slot, *others)
-        if slot.unsaved and slot.timer is None and not slot.busy and self.current:
+        if slot.unsaved or self.prewarming.waits:
+            self.look_later(slot)
+
+    def look_later(self, slot: Slot) -> None:
+        """See to what is to be saved in ``slot`` and computed ahead, if nobody asks for a while."""
+        if slot.timer is None and not slot.busy and self.current:
             self._save_later(slot, _PAUSE)
 
     def give_back(self, slot: Slot, ended: Ended) -> None:
@@ -209,6 +215,7 @@ class ConversationSlots:
         several slots.
         """
         slot.last_used = time.monotonic()
+        read_back = slot.read_back
         if prompt is None and not begun:
             common = chain.common(slot.chain.links)
             slot.hold(chain.first(common), owner)
@@ -221,8 +228,9 @@ class ConversationSlots:
             slot.unsaved = bool(chain.links)
             if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
-            if cached > 0 or promised is not None:
-                self._verify(owner, promised, cached, restored=slot.restored)
+            self._count(owner, cached, restored=slot.restored)
+            if read_back and not still_fits(self._shelf, read_back, chain, promised, cached):
+                self.prewarming.refuse(read_back)
 
     # --- what llama-server places itself -----------------------------------------------------
 
@@ -272,7 +280,7 @@ class ConversationSlots:
 
         ``cached``: tokens of ``owner``'s prompt that llama-server had in one of its slots.
         """
-        self._verify(owner, None, cached, restored=False)
+        self._count(owner, cached, restored=False)
         slot.forget()
         self.forget_idle()
 
@@ -292,21 +300,11 @@ class ConversationSlots:
 
     # --- looking at answers --------------------------------------------------------------------
 
-    def _verify(
-        self, owner: str | None, promised: int | None, cached: int, *, restored: bool
-    ) -> None:
-        """Count what was of use to ``owner``, and compare it with what was ``promised``.
-
-        A model for which reading back doesn't work begins anew, at 0. What is partly of use was
-        right: the prompt is another one, as templates write that leave out earlier thoughts, or
-        begin with the date.
-        """
-        name, shelf = self.backend.spec.name, self._shelf
+    def _count(self, owner: str | None, cached: int, *, restored: bool) -> None:
+        """Count what was of use to ``owner``."""
         if cached > 0:
-            shelf.count_hit(name, self.fingerprint, owner, cached, restored=restored)
-        elif promised is not None:
-            what = f"of {promised} tokens that were read back llama-server used {cached}"
-            shelf.count_failure(name, self.fingerprint, what)
+            name, fingerprint = self.backend.spec.name, self.fingerprint
+            self._shelf.count_hit(name, fingerprint, owner, cached, restored=restored)
 
     def _seconds(self, tokens: int) -> float:
         """Return what it takes to compute so many."""
@@ -334,11 +332,12 @@ class ConversationSlots:
         await self._save_idle(slot)
         await self.prewarming.run()
 
-    async def save_shared(self, slot: Slot, chain: Chain, tokens: int) -> None:
-        """Save what has just been computed in ``slot``, which is taken, for every key."""
-        slot.hold(chain, SHARED, prompt=tokens, tokens=tokens)
+    async def save_opening(self, slot: Slot, chain: Chain, owner: str, tokens: int) -> None:
+        """Save what has just been computed in ``slot``, which is taken, for ``owner``."""
+        slot.hold(chain, owner, prompt=tokens, tokens=tokens)
+        slot.computed_ahead = True
         slot.unsaved = True
-        await self._save(slot, self.backend.pool, in_danger=True, taken=True)
+        await self.save(slot, self.backend.pool, in_danger=True, taken=True)
         slot.unsaved = False
 
     def give_up(self, owner: str | None) -> None:
@@ -353,7 +352,7 @@ class ConversationSlots:
                 pool = self.backend.pool
             except UpstreamError:
                 return  # it has gone meanwhile
-            await self._save(slot, pool, in_danger=in_danger)
+            await self.save(slot, pool, in_danger=in_danger)
 
     async def leave(self, pool: Upstream, limit: float) -> None:
         """The process is about to be ended: save what isn't, for ``limit`` seconds at most.
@@ -376,11 +375,11 @@ class ConversationSlots:
                 if ending:
                     await asyncio.wait(ending)
                 for slot in sorted(left, key=lambda slot: -slot.tokens):
-                    await self._save(slot, pool, in_danger=True)
+                    await self.save(slot, pool, in_danger=True)
         except TimeoutError:
             _log.info("model %s: not all of its conversations were saved", self.backend.spec.name)
 
-    async def _save(
+    async def save(
         self, slot: Slot, pool: Upstream, *, in_danger: bool, taken: bool = False
     ) -> None:
         """Save what is in ``slot``, if it isn't and that is worth it.

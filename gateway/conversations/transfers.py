@@ -10,7 +10,6 @@ from typing import Final
 from gateway.backends.backend import Backend
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
-from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_action import act, number
@@ -44,7 +43,7 @@ class Transfers:
         shelf = self._shelf
         if slot.tokens < shelf.min_tokens or shelf.off(self._fingerprint) is not None:
             slot.unsaved = False
-        elif slot.owner != SHARED and len(slot.chain.links) <= slot.chain.shared:
+        elif slot.is_opening and not slot.computed_ahead:
             slot.unsaved = False  # whatever else is there has no link: a prompt broken off
         elif shelf.is_worth_writing(
             self._fingerprint, slot.chain, slot.tokens, in_danger=in_danger
@@ -92,7 +91,7 @@ class Transfers:
         other = told is not None and not (
             (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
         )
-        if saved.owner == SHARED:  # nothing of anybody's may be behind it
+        if saved.is_opening:  # nothing of anybody's may be behind it
             other = tokens != slot.tokens
         if tokens < shelf.min_tokens or other:
             shelf.discard(saved)  # something else is in the slot
@@ -138,5 +137,6 @@ class Transfers:
             shelf.drop(saved)
             return False
         slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
+        slot.read_back = saved
         shelf.used(saved)
         return True

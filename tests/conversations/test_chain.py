@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.conversations.chain import NO_CHAIN, Chain, Chains, Wish, wish_in
+from gateway.conversations.opening import Written
 from gateway.proxy.body import serialise
 
 
@@ -144,7 +145,7 @@ def pirate(text: str = TEXT, **more: Any) -> dict[str, Any]:
 
 
 def wish(body: dict[str, Any], format: str = "chat", owner: str = "k") -> Wish:
-    return wish_in(serialise(body), format, owner, TEXT)[0]
+    return wish_in(serialise(body), format, owner, Written(TEXT))[0]
 
 
 @pytest.mark.parametrize("more", [{}, {"reasoning_effort": "low"}])
@@ -174,7 +175,6 @@ def test_every_dialect_shares_one_personality(format: str, body: dict[str, Any])
         pirate("You are a pirate. Mine."),
         pirate("Mine."),
         chat("a"),
-        pirate(tools=[{"type": "function", "function": {"name": "secret"}}]),
         pirate(chat_template_kwargs={"enable_thinking": True, "name": "secret"}),
         pirate(chat_template_kwargs={"enable_thinking": "secret"}),
         pirate(reasoning_effort="secret"),

@@ -1,0 +1,81 @@
+"""Which personalities of a model are used: they are computed ahead when it is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.access.accounting import Accounting
+from gateway.access.gate import KeyGate
+from gateway.access.past_requests import RequestFilter
+from gateway.conversations.opening import Written, functions_of
+from gateway.library import Library
+from gateway.models.catalog import Catalog
+from gateway.models.model import Model
+from gateway.models.personalities import Personality
+from gateway.proxy.virtual import fixed_by_kind
+
+if TYPE_CHECKING:
+    from gateway.conversations.keeper import Conversations, Expected
+
+#: Requests to a model that are looked at, the last ones, and personalities that are expected.
+_LOOKED_AT: Final = 200
+_EXPECTED: Final = 8
+
+
+def expect_used(
+    conversations: Conversations, library: Library, accounting: Accounting, gate: KeyGate
+) -> None:
+    """Let ``conversations`` know which personalities to expect, and which there are.
+
+    Those that were chosen with a model, those that a key has without choosing, and those that
+    the last requests had, the most frequent first.
+    """
+
+    async def expected(model: str) -> Iterable[Expected]:
+        page = await accounting.log.page(RequestFilter(_LOOKED_AT, model=model))
+        spec = library.catalog.models.get(model)
+        if spec is None:
+            return ()
+        used = Counter(past.personality for past in page.requests if past.personality is not None)
+        keys = () if gate.ring is None else gate.ring.records
+        defaults = (key.default_personality for key in keys)
+        chosen = library.choices.personalities_of(model)
+        names = dict.fromkeys([*chosen, *defaults, *(name for name, _ in used.most_common())])
+        found = (spec.personalities.get(name) for name in names if name is not None)
+        there = [one for one in found if one is not None]
+        return [(_request(spec, one), written_of(one)) for one in there[:_EXPECTED]]
+
+    conversations.expected = expected
+    library.choices.chosen = lambda active: conversations.look_ahead(active.model)
+    before = library.changed
+
+    def changed(catalog: Catalog) -> None:
+        before(catalog)
+        conversations.keep_texts(texts_of(catalog))
+
+    library.changed = changed
+
+
+def texts_of(catalog: Catalog) -> Mapping[str, Collection[str]]:
+    """Return the texts of the personalities of each model."""
+    return {
+        name: {one.prompt for one in spec.personalities.values() if one.prompt}
+        for name, spec in catalog.models.items()
+    }
+
+
+def written_of(personality: Personality) -> Written:
+    """Return what of a personality makes prompts."""
+    return Written(personality.prompt, functions_of([*personality.tools], "chat"))
+
+
+def _request(spec: Model, personality: Personality) -> dict[str, Any]:
+    """Return a chat request as llama-server gets it with ``personality``."""
+    messages = [{"role": "user", "content": ""}]
+    if personality.prompt:
+        messages.insert(0, {"role": "system", "content": personality.prompt})
+    tools = {"tools": [*personality.tools]} if personality.tools else {}
+    fixed = fixed_by_kind(personality, here=spec.ours)["chat"]
+    return {"messages": messages, **tools, **spec.set_params, **fixed}
