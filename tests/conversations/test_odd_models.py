@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.conversations.openings import LITTLE, TEXT, computed, swap, tools, until_saved
 from tests.conversations.test_real_llama_server import ask, cache, words
+from tests.conversations.tool_templates import TEMPLATES
 from tests.harness import MakeGateway, Running
 from tests.odd_models import GRAMMAR, write_gemma2, write_mamba
 from tests.tiny_model import write_tiny_model
@@ -57,6 +59,39 @@ async def test_answers_are_those_of_a_slot_that_was_never_emptied(
     assert [text for text, _, _ in swapped] == [text for text, _, _ in warm]
     assert spared["switched_off"] is None
     assert spared["hits"] > 0
+
+
+@pytest.mark.parametrize("with_tools", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_first_question_is_answered_as_where_its_beginning_was_never_read_back(
+    make_gateway: MakeGateway, tmp_path: Path, kind: str, with_tools: bool
+) -> None:
+    """That beginning is computed ahead, and once still in its slot, once read back."""
+    KINDS[kind](tmp_path / "a.gguf")
+    write_tiny_model(tmp_path / "b.gguf")
+    models = {name: model(tmp_path / f"{name}.gguf") for name in "ab"}
+    pirate = {"prompt": TEXT, **({"tools": tools(1)} if with_tools else {})}
+    models["a"] |= {
+        "personalities": {"pirate": pirate},
+        "extraArgs": ["--chat-template", TEMPLATES["behind"]],
+    }
+    settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
+    # llama-server takes a grammar or tools; what a random model says freely may be no text.
+    asked: dict[str, Any] = {"grammar": None, "max_tokens": 1} if with_tools else {}
+    async with make_gateway(models, **settings) as running:
+        ring = running.gateway.ring
+        assert ring is not None
+        keys = [(await ring.create(name, ""))[1] for name in ("one", "two", "three")]
+        await computed(running, "where", key=keys[0], **asked)
+        await until_saved(running)
+        live = await computed(running, "who are you", key=keys[1], **asked)
+        await swap(running)
+        read_back = await computed(running, "who are you", key=keys[2], **asked)
+        _, answer = await running.json("GET", "/admin/models")
+        (spared,) = [m["prompt_cache"] for m in answer["models"] if m["name"] == "a"]
+    assert read_back[1] == live[1]
+    assert max(read_back[0], live[0]) < LITTLE
+    assert (spared["switched_off"], spared["hits"]) == (None, 1)
 
 
 @pytest.mark.parametrize(
