@@ -18,7 +18,7 @@ from gateway.proxy.routes import TABLE
 #: Stands for a model, key or route where there are too many of them, or it is none of ours.
 OTHER: Final = "other"
 #: How many sets of labels there may be: every one costs memory here, and more in Prometheus.
-_MOST: Final = 10_000
+_MOST: Final = 5_000
 #: Seconds between two removals of what is gone, while it is full.
 _PRUNE_EVERY: Final = 60.0
 #: The routes by which requests come to models: their paths at llama-server, and one of ours.

@@ -73,7 +73,20 @@ def _parsed(text: str | None) -> list[Metric] | None:
     if text is None:
         return None
     try:
-        return list(text_string_to_metric_families(text))
+        return [_named_as_in(text, one) for one in text_string_to_metric_families(text)]
     except ValueError as error:
         _log.warning("a llama-server's metrics cannot be read: %s", error)
         return None
+
+
+def _named_as_in(text: str, one: Metric) -> Metric:
+    """Return a family under the name that it has in ``text``.
+
+    The library adds ``_total`` to a counter without it. llama-server has one, its largest number of
+    tokens, which is a gauge.
+    """
+    if one.type != "counter" or f"{one.name}_total" in text:
+        return one
+    gauge = Metric(one.name, one.documentation, "gauge")
+    gauge.samples = [sample._replace(name=one.name) for sample in one.samples]
+    return gauge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from gateway.metrics.backends import of_backends
 from gateway.metrics.itself import of_certificate, of_gateway, of_process, of_store
 from gateway.metrics.loop_lag import LoopLag
 from gateway.metrics.models import of_cache, of_memory, of_models
-from gateway.metrics.requests import of_answers, of_requests
+from gateway.metrics.requests import Taken, of_answers, of_requests
 
 
 class Saved(Protocol):
@@ -59,33 +60,35 @@ class Exposition:
     async def expose(self, accept: str, *, connections: int, backends: bool) -> Exposed:
         """Return all metrics in the format that ``accept``, a header, asks for.
 
-        ``backends``: with those of the llama-servers.
+        ``backends``: with those of the llama-servers, as Prometheus's text: the library changes
+        their names, ``llamacpp:...``, for OpenMetrics.
         """
         source = self._sources
         report = None if source.saved is None else await source.saved.report()
         sample = await source.history.now()
         others = await of_backends(source.scheduler) if backends else iter(())
-        # Nothing is awaited from here on: all numbers are of one moment.
+        # Nothing is awaited until all numbers are taken: they are of one moment.
         models = source.scheduler.status()
-        families = [
-            of_answers(source.answers),
-            *of_requests(source.accounting, models),
-            *of_models(models, source.scheduler.environment.counts),
-            *of_memory(source.history, sample),
-            *(of_cache(report) if report is not None else ()),
-            *of_gateway(ready=source.lifecycle.ready, connections=connections, lag=self._lag),
-            *of_store(source.accounting.log),
-            *of_certificate(source.tls),
-            *others,
-        ]
-        encode, content_type = choose_encoder(accept)
+        answers = {route: dict(statuses) for route, statuses in source.answers.items()}
+        families = itertools.chain(
+            [of_answers(answers)],
+            of_requests(Taken.of(source.accounting), models),
+            of_models(models, source.scheduler.environment.counts),
+            of_memory(dict(source.history.devices), sample),
+            of_cache(report) if report is not None else (),
+            of_gateway(ready=source.lifecycle.ready, connections=connections, lag=self._lag.look()),
+            of_store(source.accounting.log),
+            of_certificate(source.tls),
+            others,
+        )
+        encode, content_type = choose_encoder("" if backends else accept)
         # Thousands of lines of text take a while, in which others go on.
-        body = await asyncio.to_thread(encode, _Taken(families, self._process))
+        body = await asyncio.to_thread(encode, _Families(families, self._process))
         return Exposed(content_type, body)
 
 
-class _Taken(Collector):
-    """Families that have been taken, and those of the process, taken with them."""
+class _Families(Collector):
+    """Families, and those of the process, which are made while they are written."""
 
     def __init__(self, families: Iterable[Metric], process: Collector) -> None:
         self._families = families

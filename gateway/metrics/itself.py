@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Metric, PlatformCollector, Proc
 from prometheus_client.gc_collector import GCCollector
 
 from gateway import __version__
+from gateway.access.measures import Histogram
 from gateway.access.request_log import RequestLog
 from gateway.http.tls_state import TlsState
 from gateway.metrics import described
 from gateway.metrics.families import family, histogram, single
-from gateway.metrics.loop_lag import LoopLag
 
 
 def of_process() -> CollectorRegistry:
@@ -27,20 +27,22 @@ def of_process() -> CollectorRegistry:
     return registry
 
 
-def of_gateway(*, ready: bool, connections: int, lag: LoopLag) -> Iterator[Metric]:
+def of_gateway(*, ready: bool, connections: int, lag: Histogram) -> Iterator[Metric]:
     """Yield the families of its state."""
     versions = (__version__, platform.python_version())
     yield family(described.BUILD, [(versions, 1)])
     yield single(described.READY, ready)
     yield single(described.CONNECTIONS, connections)
-    yield histogram(described.LAG, [((), lag.look())])
+    yield histogram(described.LAG, [((), lag)])
 
 
-def of_store(log: RequestLog) -> Iterator[Metric]:
-    """Yield the families of what is still to be written."""
-    yield single(described.UNWRITTEN, log.unwritten)
-    yield single(described.STORE_LAG, log.lag)
-    yield single(described.LOST, log.lost)
+def of_store(log: RequestLog) -> list[Metric]:
+    """Return the families of what is still to be written."""
+    return [
+        single(described.UNWRITTEN, log.unwritten),
+        single(described.STORE_LAG, log.lag),
+        single(described.LOST, log.lost),
+    ]
 
 
 def of_certificate(tls: TlsState) -> Iterator[Metric]:

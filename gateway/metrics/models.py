@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import Metric
 
@@ -10,7 +10,6 @@ from gateway.backends.backend import State
 from gateway.backends.counts import Ended, ModelCounts, Unloaded
 from gateway.backends.model_status import ModelStatus
 from gateway.conversations.counts import CacheReport
-from gateway.history import History
 from gateway.metrics import described
 from gateway.metrics.families import family, single
 from gateway.samples import Sample
@@ -49,10 +48,9 @@ def of_models(models: list[ModelStatus], counts: ModelCounts) -> Iterator[Metric
     )
 
 
-def of_memory(history: History, now: Sample) -> Iterator[Metric]:
-    """Yield the families of the machine's memory, of which ``now`` is a sample."""
-    devices = history.devices.items()
-    yield family(described.MEMORY, (((name,), total) for name, (_, total) in devices))
+def of_memory(devices: Mapping[str, tuple[str, int]], now: Sample) -> Iterator[Metric]:
+    """Yield the families of the machine's memory; ``devices``: see :class:`History`."""
+    yield family(described.MEMORY, (((name,), total) for name, (_, total) in devices.items()))
     yield family(described.MEMORY_USED, (((name,), used) for name, used in now.used))
 
 

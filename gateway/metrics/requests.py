@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Self
 
 from prometheus_client import Metric
 
 from gateway.access.accounting import Accounting
-from gateway.access.measures import OTHER
+from gateway.access.measures import OTHER, ModelTimes, Requests
 from gateway.backends.model_status import ModelStatus
 from gateway.metrics import described
 from gateway.metrics.families import Labelled, family, histogram, single
@@ -18,6 +18,26 @@ from gateway.metrics.families import Labelled, family, histogram, single
 _PATTERN: Final = re.compile(r"\{(\w+):[^{}]+\}")
 #: The path of the row that takes what has no route.
 _NOWHERE: Final = "/{path:.*}"
+
+
+class Taken(NamedTuple):
+    """What accounting knows at one moment: copied, because text is made of it in a thread."""
+
+    requests: Sequence[Requests]
+    late_tokens: Mapping[tuple[str, str], int]
+    times: Sequence[tuple[str, ModelTimes]]
+    streams: int
+
+    @classmethod
+    def of(cls, accounting: Accounting) -> Self:
+        """Take it. For the event loop."""
+        measures = accounting.measures
+        return cls(
+            [*measures.requests()],
+            dict(measures.late_tokens),
+            [*measures.times()],
+            sum(one.streamed for one in accounting.under_way),
+        )
 
 
 def of_answers(answers: Mapping[tuple[str, str], Mapping[int, int]]) -> Metric:
@@ -37,24 +57,22 @@ def _template(path: str) -> str:
     return OTHER if path == _NOWHERE else _PATTERN.sub(r"{\1}", path)
 
 
-def of_requests(accounting: Accounting, models: list[ModelStatus]) -> Iterator[Metric]:
+def of_requests(taken: Taken, models: list[ModelStatus]) -> Iterator[Metric]:
     """Yield the families of requests to models."""
-    measures = accounting.measures
     ended = Counter[tuple[str, str, str]]()
     prompt, cached, generated = (Counter[tuple[str, str]]() for _ in range(3))
-    for one in measures.requests():
+    for one in taken.requests:
         ended[one.model, one.route, str(one.status)] += one.requests
         who = one.model, one.key_id
         prompt[who] += one.prompt
         cached[who] += one.cached
         generated[who] += one.generated
-    for (key_id, model), tokens in measures.late_tokens.items():
+    for (key_id, model), tokens in taken.late_tokens.items():
         generated[model, key_id] += tokens
     yield family(described.REQUESTS, ended.items())
     yield family(described.PROMPT_TOKENS, prompt.items())
     yield family(described.CACHED_TOKENS, cached.items())
     yield family(described.GENERATED_TOKENS, generated.items())
-    times = [((model,), taken) for model, taken in measures.times()]
     for of, name in (
         (described.QUEUE, "queue"),
         (described.LOAD, "load"),
@@ -62,10 +80,10 @@ def of_requests(accounting: Accounting, models: list[ModelStatus]) -> Iterator[M
         (described.GAP, "gap"),
         (described.DURATION, "total"),
     ):
-        yield histogram(of, [(labels, getattr(taken, name)) for labels, taken in times])
+        yield histogram(of, [((model,), getattr(times, name)) for model, times in taken.times])
     yield family(described.IN_FLIGHT, _by_model(models, "in_flight"))
     yield family(described.WAITING, _by_model(models, "queued"))
-    yield single(described.STREAMS, sum(one.streamed for one in accounting.under_way))
+    yield single(described.STREAMS, taken.streams)
 
 
 def _by_model(models: list[ModelStatus], name: str) -> Iterator[Labelled]:

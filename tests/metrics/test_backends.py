@@ -8,6 +8,9 @@ import signal
 import time
 from pathlib import Path
 
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import DEMO_GGUF, MakeGateway, Running, fake_model
@@ -16,13 +19,18 @@ REAL = {"params": {"model": DEMO_GGUF, "ctxSize": 256, "threads": 1}}
 
 
 async def scraped(running: Running, path: str) -> dict[str, list[tuple[dict[str, str], float]]]:
-    async with running.request("GET", path) as response:
+    accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+    async with running.request("GET", path, headers=accept) as response:
         assert response.status == 200
         text = await response.text()
-    return {
-        family.name: [(sample.labels, sample.value) for sample in family.samples]
-        for family in text_string_to_metric_families(text)
-    }
+    parse = text_string_to_metric_families
+    if response.content_type != "text/plain":
+        parse = openmetrics_families
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in parse(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
 
 
 async def test_real_ones_are_labelled_by_their_models(make_gateway: MakeGateway) -> None:
@@ -32,10 +40,18 @@ async def test_real_ones_are_labelled_by_their_models(make_gateway: MakeGateway)
         for model in ("first", "second"):
             assert (await running.chat(model, max_tokens=3))[0] == 200
         found = await scraped(running, "/metrics?backends=1")
-        assert "llamacpp:tokens_predicted" not in await scraped(running, "/metrics")
+        with_model = await running.request("GET", "/metrics?model=first")
+        as_told = {
+            line.split()[0]
+            for line in (await with_model.text()).splitlines()
+            if not line.startswith("#")
+        }
+        assert not as_told & (await scraped(running, "/metrics")).keys()
+    assert len(as_told) > 5
+    assert as_told <= found.keys()  # each by the very name
     up = {labels["model"]: value for labels, value in found["llm_gateway_backend_metrics_up"]}
     assert up == {"first": 1, "second": 1}  # what isn't loaded isn't asked
-    tokens = {labels["model"]: value for labels, value in found["llamacpp:tokens_predicted"]}
+    tokens = {labels["model"]: value for labels, value in found["llamacpp:tokens_predicted_total"]}
     assert tokens == {"first": 3, "second": 3}
 
 
@@ -59,7 +75,7 @@ async def test_one_that_hangs_or_has_none_is_left_out(
             os.kill(backend.pid, signal.SIGCONT)
         assert took < 10
         assert not any(value for _, value in found["llm_gateway_backend_metrics_up"])
-        assert found["llm_gateway_requests"]
+        assert found["llm_gateway_requests_total"]
         # Without that wish nobody waits for it.
         os.kill(backend.pid, signal.SIGSTOP)
         try:
