@@ -16,6 +16,7 @@ import orjson
 
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.opening import OPENING_LINKS, Opening, Written, opening_of
+from gateway.conversations.passing import MARK, unmarked, unstamped
 from gateway.conversations.raw_prompt import Piece, pieces_of, prompts_in
 from gateway.conversations.shared import SharedPrefix, TemplateArguments, shared_prefix
 
@@ -25,26 +26,16 @@ _LINK: Final = 16
 _KEPT: Final = 65_536
 #: Where each format has its messages; others have a prompt.
 _MESSAGES: Final = {"chat": "messages", "anthropic": "messages", "responses": "input"}
-#: What else of a body becomes part of the prompt, before the messages.
-_BEFORE: Final = (
-    "system",
-    "instructions",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "chat_template",
-    "chat_template_kwargs",
-    "reasoning",
-    "reasoning_effort",
-    "reasoning_format",
-    "thinking",
-    "response_format",
-    "json_schema",
-    "text",
-    "add_generation_prompt",
-    "lora",
-)
-_IS_BEFORE: Final = frozenset(_BEFORE)
+#: What else of a body becomes part of the prompt, before the messages: a test asks llama-server
+#: itself (b11549). Of tools, older builds also write how they may be called. ``lora`` makes what is
+#: computed of the prompt another thing.
+_COMMON: Final = ("tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "lora")
+_BEFORE: Final = {
+    "chat": ("reasoning_effort", *_COMMON),
+    "anthropic": ("system", *_COMMON),
+    "responses": ("instructions", "reasoning", "reasoning_effort", *_COMMON),
+}
+_IS_BEFORE: Final = frozenset(name for names in _BEFORE.values() for name in names)
 #: Beginnings of chains that are remembered: by key, format and personality.
 _ROOTS: Final = 4096
 #: Conversations that are remembered as a whole, and how many messages such a one has: fewer cost
@@ -120,16 +111,16 @@ class Chains:
         Owners share no links, so that nobody learns by timing what another one asked; but for the
         first, where it is that of ``prefix``, or of an ``opening`` that an operator wrote.
         """
-        before = before_messages(body)
+        before = before_messages(body, format)
         try:
             if opening is not None:
                 del before["tools"]
-                root = _digest(opening.link, orjson.dumps((owner, format, [*before.items()])))
+                root = _digest(opening.link, _unmarked((owner, format, [*before.items()])))
                 start = opening.size + (len(orjson.dumps(before)) if before else 0)
                 return _opened(self._of_body(root, start, body, format), opening, owner)
             shared = b"" if prefix is None else self._of_prefix(prefix)
             if before:
-                written = orjson.dumps((owner, format, [*before.items()]))
+                written = _unmarked((owner, format, [*before.items()]))
                 root, size = _digest(shared, written), len(written)
             else:
                 root, size = self._root(shared, owner, format), 0
@@ -201,7 +192,7 @@ class Chains:
                 link = cached
                 total += len(content)
             else:
-                written = orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
+                written = _unmarked(message, orjson.OPT_SORT_KEYS)
                 link = _digest(link, written)
                 total += len(written)
             links.append(link)
@@ -223,11 +214,14 @@ class Wish(NamedTuple):
     opening: Opening | None = None
 
 
-def before_messages(body: Mapping[str, Any]) -> dict[str, Any]:
+def before_messages(body: Mapping[str, Any], format: str) -> dict[str, Any]:
     """Return what of ``body`` becomes part of the prompt besides the messages, in a fixed order."""
     if _IS_BEFORE.isdisjoint(body):
         return {}
-    return {name: body[name] for name in _BEFORE if name in body}
+    found = {name: body[name] for name in _BEFORE.get(format, _COMMON) if name in body}
+    if format == "anthropic" and "system" in found:
+        found["system"] = unstamped(found["system"])
+    return found
 
 
 _NO_WISH: Final = Wish(NO_CHAIN)
@@ -256,9 +250,9 @@ def wish_of(
         return short_wish(body)
     prefix = opening = None
     if "tools" in body:
-        opening = opening_of(body, format, before_messages(body), written)
+        opening = opening_of(body, format, before_messages(body, format), written)
     elif written.text:
-        prefix = shared_prefix(body, format, before_messages(body), written.text)
+        prefix = shared_prefix(body, format, before_messages(body, format), written.text)
     chain = chains.of(body, format, owner, prefix, opening)
     if not chain.shared:
         prefix = opening = None
@@ -311,6 +305,12 @@ def _of_pieces(link: bytes, pieces: Iterable[Piece]) -> Chain:
         links.append(link)
         sizes.append(total)
     return Chain(tuple(links), tuple(sizes))
+
+
+def _unmarked(value: Any, option: int = 0) -> bytes:
+    """Return ``value`` as JSON, without marks for caching."""
+    written = orjson.dumps(value, option=option)
+    return written if MARK not in written else orjson.dumps(unmarked(value), option=option)
 
 
 def _digest(link: bytes, data: bytes) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from gateway.conversations.passing import unstamped
 from gateway.conversations.shared import (
     SYSTEM_FIELDS,
     SharedPrefix,
@@ -138,6 +139,8 @@ def _text(body: Mapping[str, Any], format: str) -> tuple[str | None, bool]:
     """Return the whole system text, and whether a message has it; ``None`` where it isn't plain."""
     if (field := SYSTEM_FIELDS.get(format)) is not None:
         found = body.get(field)
+        if format == "anthropic":
+            found = unstamped(found)
         if isinstance(found, list):
             return _joined(found), False
         return (found if isinstance(found, str) else None if found else ""), False

@@ -54,7 +54,6 @@ def test_more_than_is_remembered_is_chained_alike() -> None:
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning_effort": "low"},
-        {"response_format": {"type": "json_object"}},
     ],
 )
 def test_what_else_makes_the_prompt_is_in_the_first_link(more: dict[str, Any]) -> None:
@@ -178,7 +177,6 @@ def test_every_dialect_shares_one_personality(format: str, body: dict[str, Any])
         pirate(chat_template_kwargs={"enable_thinking": True, "name": "secret"}),
         pirate(chat_template_kwargs={"enable_thinking": "secret"}),
         pirate(reasoning_effort="secret"),
-        pirate(response_format={"type": "json_object"}),
         pirate(cache_prompt=False),
     ],
 )

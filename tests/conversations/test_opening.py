@@ -122,7 +122,6 @@ def test_tools_begin_another_prompt_than_the_text_alone() -> None:
         {"tools": "all"},
         {"tool_choice": {"type": "function", "function": {"name": "sail"}}},
         {"chat_template_kwargs": {"name": "secret"}},
-        {"response_format": {"type": "json_object"}},
         {"messages": [{"role": "developer", "content": TEXT}]},
         {"messages": [{"role": "system", "content": [{"type": "text", "text": TEXT}]}]},
         {"cache_prompt": False},
