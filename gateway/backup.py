@@ -1,6 +1,9 @@
 """Makes a backup of a gateway in one file, and restores it. Everything blocks: only commands use
 it.
 
+A database in PostgreSQL is not in it: ``pg_dump`` is the tool for that, which knows the server's
+version, and copies what other programs have in there.
+
 The file is a tar archive, packed by gzip, with ``manifest.json`` at its beginning: what each file
 is, how long, and its SHA-256. It holds hashes of keys, private keys and the passphrases of
 ``environment``, so it is for its owner alone. Models and saved prompt caches are not in it.
@@ -61,16 +64,22 @@ class BackupSource:
 
 @dataclass(frozen=True, slots=True)
 class WrittenBackup:
-    """A backup: ``names`` of what is in it, and ``left_out``: files elsewhere on the machine."""
+    """A backup: ``names`` of what is in it, and ``left_out``: files elsewhere on the machine.
+
+    ``has_database``: without it, keys, usage and requests are in a PostgreSQL database.
+    """
 
     names: list[str]
     left_out: list[Path]
+    has_database: bool
 
 
 def places(source: BackupSource) -> dict[str, Path]:
     """Return where the files of a backup belong, by their names in it, but for ``acme/...``."""
     settings = source.settings
-    found = {_MODELS: settings.models_file, _DATABASE: settings.database}
+    found = {_MODELS: settings.models_file}
+    if settings.store.url is None:
+        found[_DATABASE] = settings.database
     if source.config is not None:
         found[_CONFIG] = source.config
         found[_ENVIRONMENT] = source.config.with_name(_ENVIRONMENT)
@@ -89,18 +98,19 @@ def make(source: BackupSource, file: Path) -> WrittenBackup:
 
     Raises :class:`BackupError` or ``OSError``.
     """
-    if not source.settings.database.exists():
+    in_a_file = source.settings.store.url is None
+    if in_a_file and not source.settings.database.exists():
         raise BackupError(f"there is no {source.settings.database}: nothing was set up yet")
     with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".backup-") as folder:
-        copy = Path(folder) / _DATABASE
-        snapshot(source.settings.database, copy)
         wanted, left_out = _to_back_up(source)
-        wanted[_DATABASE] = copy
+        if in_a_file:
+            wanted[_DATABASE] = Path(folder) / _DATABASE
+            snapshot(source.settings.database, wanted[_DATABASE])
         whole = Path(folder) / "whole"
         whole.touch(mode=FILE)
         _pack(wanted, whole)
         whole.replace(file)
-    return WrittenBackup(sorted(wanted), left_out)
+    return WrittenBackup(sorted(wanted), left_out, in_a_file)
 
 
 def _to_back_up(source: BackupSource) -> tuple[dict[str, Path], list[Path]]:
@@ -186,6 +196,11 @@ def restore(file: Path, config: Path, *, force: bool = False) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=config.absolute().parent, prefix=".restore-") as temporary:
         found = _unpack(file, Path(temporary))
         source = _source_of(found, config.absolute())
+        if _DATABASE in found and source.settings.store.url is not None:
+            raise BackupError(
+                f"it has a {_DATABASE}, which nothing would read: store.url is set. Restore it "
+                "where that isn't"
+            )
         targets = _targets(found, source)
         make_folder(source.settings.data_dir)
         with _alone(source.settings.data_dir):

@@ -243,6 +243,10 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "a key. Others need an admin key, or one made by `llm-gateway keys create NAME --metrics`.",
         "metrics.backends": "Whether llama-servers keep metrics of their own, which "
         "`/metrics?backends=1` shows as well.",
+        "store": "Where keys, usage and requests are kept.",
+        "store.url": "A PostgreSQL database, which several gateways may share, instead of "
+        "`gateway.db` in data_dir. It needs the extra `postgres`. With a password in it, it is "
+        "better kept in the environment than in the file.",
         "cache": "Conversations that are saved, so that a model that comes back after a swap, or a "
         "restart, doesn't have to read them again. The files contain what was said.",
         "cache.enabled": "Whether conversations with models of this machine are saved.",

@@ -40,7 +40,8 @@ class InvalidFiles(Exception):
 #: Keys whose values aren't repeated, including all of ``env``, because nobody knows which are
 #: secret.
 _SECRET_KEY = re.compile(
-    r"passphrase|password|secret|token(?!s)|api_?key|(^|\.)key$|\.env(\.|$)", re.IGNORECASE
+    r"passphrase|password|secret|token(?!s)|api_?key|(^|\.)key$|\.env(\.|$)|^store(\.|$)",
+    re.IGNORECASE,
 )
 #: Keys with arguments of llama-server, each of which may be a secret.
 _ARGUMENTS = re.compile(r"\.extra_?args(\.|$)", re.IGNORECASE)

@@ -37,6 +37,7 @@ from gateway.library import Library
 from gateway.models.catalog import Catalog
 from gateway.runtime import Runtime
 from gateway.sdnotify import Notifier
+from gateway.secret import Secret
 from gateway.signals import Signals
 from gateway.status_line import keep_told, keep_told_of_the_end
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
@@ -44,10 +45,13 @@ from gateway.used_personalities import texts_of
 from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
+    from gateway.access.peers import Peers
     from gateway.access.store import Store
     from gateway.conversations.keeper import Conversations
     from gateway.tls.acme import AcmeCertificate
 
+#: Seconds between two attempts to reach the database server.
+_AWAIT_STORE: Final = 1.0
 _log = logging.getLogger(__name__)
 
 #: Seconds that it takes to end at most, once all is answered: conversations are saved, llama-server
@@ -117,6 +121,8 @@ class Gateway:
         self.lifecycle.hands_over = bool(inherited.main)
         self.runtime = Runtime(settings.data_dir)
         self.ring: KeyRing | None = None
+        #: The other gateways on the same database.
+        self.peers: Peers | None = None
         self._conversations: Conversations | None = None
         self._background: list[asyncio.Task[None]] = []
         self.gate: KeyGate
@@ -190,10 +196,14 @@ class Gateway:
 
     async def open_keys(self) -> None:
         """Open the store, make the first key if there is none, and let requests in."""
-        store = await _open_store(self.settings)
+        store = await _open_store(self.settings, self.lifecycle.stopping)
+        if store is None:
+            return  # it is to stop
         ring = self.ring = await KeyRing.open(store)
         ring.changed = self.library.choices.keep_keys
         await self.accounting.open(store)
+        if store.shared_at is not None:
+            self.peers = _join(store.shared_at, ring, self.accounting)
         await make_first_key(ring, self.settings, self.library, self.urls[0])
         if self._conversations is not None:
             await self._conversations.open()
@@ -262,6 +272,8 @@ class Gateway:
         if self.ring is not None:
             try:
                 await self.accounting.close()
+                if self.peers is not None:
+                    await self.peers.close()
             finally:
                 await self.ring.close()  # and with it the store
 
@@ -316,11 +328,38 @@ def _tell_no_program(settings: Settings, environ: Mapping[str, str]) -> None:
         _log.warning("no model can be loaded: %s", error.detail or error.message)
 
 
-async def _open_store(settings: Settings) -> Store:
+async def _open_store(settings: Settings, stopping: asyncio.Event) -> Store | None:
+    """Return the store, or ``None`` if the gateway is to stop before the database server answers.
+
+    At the start of a machine the server may come later than the gateway.
+    """
     # SQLAlchemy takes longer to import than everything else: the listener is up by now.
     store_module = await asyncio.to_thread(importlib.import_module, "gateway.access.store")
-    store: Store = await store_module.Store.open(settings.database)
-    return store
+    told = None
+    while not stopping.is_set():
+        try:
+            store: Store = await store_module.Store.open(settings.store_at)
+        except store_module.StoreUnreachable as error:
+            if str(error) != told:
+                _log.warning("waiting for the database: %s", error)
+            told = str(error)
+        else:
+            return store
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AWAIT_STORE):
+                await stopping.wait()
+    return None
+
+
+def _join(database: Secret, ring: KeyRing, accounting: Accounting) -> Peers:
+    """Hear of other gateways with the same database, and tell them."""
+    from gateway.access.peers import Peers  # only with PostgreSQL
+    from gateway.access.shared_limits import SharedLimits
+
+    limits = SharedLimits(accounting.limiter, ring.limits_of, accounting.count_elsewhere)
+    peers = Peers(database, limits, ring.reload, accounting.take_up)
+    peers.start()
+    return peers
 
 
 def _preload(scheduler: Scheduler, catalog: Catalog) -> None:

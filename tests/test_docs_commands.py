@@ -35,7 +35,8 @@ PAGES = [
 ]
 #: Programs of others, that the documentation may call.
 OTHERS = frozenset(
-    ".ci/audit .ci/lock .ci/sbom apt-get cd docker eval export llm npm npx pip scp unset".split()
+    ".ci/audit .ci/lock .ci/sbom apt-get cd docker eval export llm npm npx pg_dump pg_restore pip "
+    "scp unset".split()
 )
 #: What stands for the address of a gateway.
 ADDRESSES = re.compile(r"^(\$URL|https?://(127\.0\.0\.1|localhost|my-box\.lan):\d+)(?=/)")

@@ -123,13 +123,30 @@ class Accounting:
 
         ``store`` stays its owner's, and must be open until :meth:`close` is through.
         """
-        today = int(self.wall()) // DAY
-        for used in await store.usage_of(since=_date(today)):
-            if used.day == _date(today):
-                self._count_today(today, used.key_id, used.prompt_tokens + used.completion_tokens)
         self._store = store
+        await self.take_up()
         self.log.open(store)
         self._writer = spawn_lasting(self._keep_writing, name="write usage")
+
+    async def take_up(self) -> None:
+        """Count what all gateways on the database have used today."""
+        assert self._store is not None
+        day = int(self.wall()) // DAY
+        stored = await self._store.usage_of(since=_date(day))
+        found: dict[str, int] = {}
+        for used in stored:
+            if used.day == _date(day):
+                tokens = used.prompt_tokens + used.completion_tokens
+                found[used.key_id] = found.get(used.key_id, 0) + tokens
+        for (key_id, _, counted), (_, prompt, completion, *_) in self._unwritten.items():
+            if counted == day:
+                found[key_id] = found.get(key_id, 0) + prompt + completion
+        for key_id, tokens in found.items():
+            self._count_today(day, key_id, max(tokens - self.tokens_today(key_id), 0))
+
+    def count_elsewhere(self, key_id: str, tokens: int) -> None:
+        """Count tokens that a key has used at another gateway, which writes them."""
+        self._count_today(int(self.wall()) // DAY, key_id, tokens)
 
     async def close(self) -> None:
         """Write what is unwritten."""

@@ -22,6 +22,7 @@ from gateway.access.key_activity import INTERVAL, KeyActivity
 from gateway.access.key_format import hash_key, new_key
 from gateway.access.key_lookup import KeyLookup
 from gateway.access.key_schema import check_default, checked, state_of
+from gateway.access.rate_limits import NO_LIMITS, KeyLimits
 from gateway.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:  # SQLAlchemy comes with it: see gateway.access.store
@@ -100,6 +101,11 @@ class KeyRing:
     def record(self, key_id: str) -> KeyRecord | None:
         """Return a key as it is kept, or ``None``."""
         return self._records.get(key_id)
+
+    def limits_of(self, key_id: str) -> KeyLimits:
+        """Return the limits of a key; of one that isn't there: none."""
+        record = self._records.get(key_id)
+        return KeyLimits(**record.limits) if record is not None and record.limits else NO_LIMITS
 
     def touch(self, key_id: str, now: float | None = None) -> None:
         """Remember that the key was used now. Written later; ids of no key are ignored."""

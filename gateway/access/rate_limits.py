@@ -86,7 +86,16 @@ class _Bucket:
 class _Spent:
     """The usage of one key."""
 
-    __slots__ = ("requests", "reserved", "running", "streams", "tokens")
+    __slots__ = (
+        "asked",
+        "elsewhere",
+        "requests",
+        "reserved",
+        "running",
+        "streams",
+        "taken",
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self.requests = _Bucket()
@@ -94,6 +103,11 @@ class _Spent:
         self.running = 0
         self.streams = 0  # those of what is running that are streams of events
         self.reserved = 0  # tokens of requests that have ended, and are still being counted
+        # Where other gateways have the same keys: requests and tokens that they haven't been told
+        # of, and how many of the key's requests are running there.
+        self.asked = 0
+        self.taken = 0
+        self.elsewhere = 0
 
 
 class Limiter:
@@ -114,6 +128,8 @@ class Limiter:
         self._monotonic = monotonic
         self._wall = wall
         self._spent: dict[str, _Spent] = {}
+        #: Where other gateways have the same keys: those that have used something.
+        self.touched: set[str] | None = None
 
     def admit(self, key_id: str, limits: KeyLimits) -> LimitGrant:
         """Let one request in, or raise :class:`RateLimited`. The grant must be closed."""
@@ -125,6 +141,8 @@ class Limiter:
         spent.running += 1
         if limits.rpm is not None:
             spent.requests.add(1)
+        spent.asked += 1
+        self.touch(key_id)
         return grant
 
     @contextlib.contextmanager
@@ -136,7 +154,9 @@ class Limiter:
         spent = self._spent.get(key_id)
         if spent is None:
             spent = self._spent[key_id] = _Spent()
-        if (running := limits.concurrency) is not None and spent.running >= running:
+        if (running := limits.concurrency) is not None and (
+            spent.running + spent.elsewhere >= running
+        ):
             grant = LimitGrant(self, key_id, limits, spent)
             raise self._refusal(grant, "concurrency", counted(running, "request", " at once"), 1.0)
         if spent.streams >= most:
@@ -148,11 +168,13 @@ class Limiter:
             )
         spent.streams += 1
         spent.running += 1
+        self.touch(key_id)
         try:
             yield
         finally:
             spent.streams -= 1
             spent.running -= 1
+            self.touch(key_id)
 
     def _check(self, grant: LimitGrant) -> None:
         """Raise if a limit is used up: of several the one that takes longest to come back.
@@ -178,7 +200,9 @@ class Limiter:
                 *(over or ()),
                 (self._day_left(), "tpd", counted(tpd, "token", " per day (UTC)")),
             ]
-        if (running := limits.concurrency) is not None and spent.running >= running:
+        if (running := limits.concurrency) is not None and (
+            spent.running + spent.elsewhere >= running
+        ):
             # When one of them ends is not known: soon, in most cases.
             over = [*(over or ()), (1.0, "concurrency", counted(running, "request", " at once"))]
         if over is not None:
@@ -210,8 +234,33 @@ class Limiter:
             used = self._tokens_today(key_id) + spent.reserved
             left["tpd"] = Left(tpd, int(tpd - used), self._day_left())
         if (running := limits.concurrency) is not None:
-            left["concurrency"] = Left(running, running - spent.running, None)
+            left["concurrency"] = Left(running, running - spent.running - spent.elsewhere, None)
         return left
+
+    # --- where other gateways have the same keys: see gateway.access.shared_limits -------------
+
+    def touch(self, key_id: str) -> None:
+        """Note that the usage of the key has changed."""
+        if self.touched is not None:
+            self.touched.add(key_id)
+
+    def spent(self, key_id: str) -> _Spent:
+        """Return the usage of a key."""
+        return self._spent.setdefault(key_id, _Spent())
+
+    def running(self) -> dict[str, int]:
+        """Return how many requests of each key are running, of those that have any."""
+        return {key_id: spent.running for key_id, spent in self._spent.items() if spent.running}
+
+    def count(self, key_id: str, limits: KeyLimits, requests: int, tokens: int) -> None:
+        """Count what a key has used elsewhere."""
+        spent, now = self.spent(key_id), self._monotonic()
+        if limits.rpm is not None:
+            spent.requests.used(limits.rpm, now)
+            spent.requests.add(requests)
+        if limits.tpm is not None:
+            spent.tokens.used(limits.tpm, now)
+            spent.tokens.add(tokens)
 
     def _day_left(self) -> float:
         return DAY - self._wall() % DAY
@@ -261,6 +310,8 @@ class LimitGrant:
         """Undo the charge for a request that failed through no fault of its client."""
         if self.limits.rpm is not None:
             self.spent.requests.add(-1)
+        self.spent.asked -= 1
+        self._limiter.touch(self.key_id)
 
     def answered(self, status: int) -> None:
         """Settle a request that reached no model, and so took no tokens, when it has been answered.
@@ -277,6 +328,7 @@ class LimitGrant:
         if not self._left:
             self._left = True
             self.spent.running -= 1
+            self._limiter.touch(self.key_id)
 
     def reserve(self, tokens: int) -> None:
         """Hold so many back until it is known how many it took; a negative number lets go."""
@@ -287,6 +339,8 @@ class LimitGrant:
         self.leave()
         if self.limits.tpm is not None:
             self.spent.tokens.add(tokens)
+        self.spent.taken += tokens
+        self._limiter.touch(self.key_id)
 
 
 def span(seconds: float) -> str:

@@ -235,7 +235,8 @@ class RequestLog:
         inside = map(_kept, self._newest)
         found = sorted(filter(wanted.has, inside), key=_newest_first)[: wanted.limit]
         store = self._store
-        if len(found) == wanted.limit or store is None or self._keep is None:
+        enough = len(found) == wanted.limit and not (store is not None and store.is_shared)
+        if enough or store is None or self._keep is None:
             return Page(found, len(found) == wanted.limit, self.problem)
         await self._write_soon()
         unwritten = [*self._in_flight, *self._unwritten]

@@ -1,14 +1,15 @@
 """The store: keys, their usage, requests, and the measured memory of models.
 
-The one place that reads and writes the database (SQLite, through SQLAlchemy); nothing but it, its
-``schema``, :mod:`gateway.access.database` and :mod:`gateway.access.stored_requests` imports
-SQLAlchemy. That import takes about 0.4 s (over 1 s where Python may not write its bytecode), so it
-comes late, and in a running event loop in a thread:
+The one place that reads and writes the database, through SQLAlchemy, in SQLite or PostgreSQL. Only
+it and what it stands on (``schema``, ``migrations``, ``database`` with ``sqlite_file`` and
+``postgres``, ``stored_requests``) imports SQLAlchemy. That import takes about 0.4 s (over 1 s where
+Python may not write its bytecode), so it comes late, and in a running event loop in a thread:
 ``await asyncio.to_thread(importlib.import_module, "gateway.access.store")``.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
@@ -17,14 +18,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from gateway.access.database import Database, StoreBusy, StoreError
+from gateway.access.database import Database
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import CHANGEABLE, keys, model_memory, usage
-from gateway.access.stored_requests import add, clear, page, prune
+from gateway.access.store_errors import StoreBusy, StoreError, StoreUnreachable
+from gateway.access.stored_requests import add, add_shared, clear, page, prune
+from gateway.secret import Secret
 
-__all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError"]
+__all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError", "StoreUnreachable"]
 
 #: What is counted by key, model and day.
 USAGE_COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
@@ -70,14 +72,19 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._read, self._write = database.read, database.write
+        self._insert, self._mark = database.place.insert, database.place.mark
+        self._keys_changed = database.place.keys_changed
+        #: If other gateways may use the same database: how PostgreSQL's library finds it.
+        self.shared_at = database.place.shared_at
 
     @classmethod
-    async def open(cls, file: Path) -> Self:
-        """Open the database in ``file``, making the file or bringing it up to date if need be.
+    async def open(cls, where: Path | Secret) -> Self:
+        """Open the database in a file of SQLite, or at a URL of PostgreSQL, making its tables or
+        bringing them up to date if need be.
 
-        Raises :class:`StoreError`, also for a file that a newer version of the gateway wrote.
+        Raises :class:`StoreError`, also for one that a newer version of the gateway wrote.
         """
-        database = Database(file)
+        database = await asyncio.to_thread(Database, where)  # a driver may have to be imported
         try:
             await database.open()
         except BaseException:
@@ -85,8 +92,13 @@ class Store:
             raise
         return cls(database)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other gateways may use the same database."""
+        return self.shared_at is not None
+
     async def close(self) -> None:
-        """Close the file, after the transactions under way. May be called twice."""
+        """Close it, after the transactions under way. May be called twice."""
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -117,8 +129,14 @@ class Store:
             {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
             for record in records
         ]
-        if rows:
-            await self._write(lambda connection: connection.execute(insert(keys), rows))
+        if not rows:
+            return
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(keys), rows)
+            self._keys_changed(connection)
+
+        await self._write(work)
 
     async def update_key(self, key_id: str, **changes: Any) -> KeyRecord:
         """Change fields of a key, and return it as it is now. A key's id and hash never change."""
@@ -128,6 +146,7 @@ class Store:
 
         def work(connection: Connection) -> Row[Any] | None:
             connection.execute(update(keys).where(keys.c.id == key_id).values(values))
+            self._keys_changed(connection)
             return connection.execute(select(keys).where(keys.c.id == key_id)).first()
 
         row = await self._write(work)
@@ -145,7 +164,7 @@ class Store:
             .where(keys.c.id == bindparam("key_id"), older)
             .values(last_activity=bindparam("at"))
         )
-        rows = [{"key_id": key_id, "at": at} for key_id, at in last_activity.items()]
+        rows = [{"key_id": key_id, "at": at} for key_id, at in sorted(last_activity.items())]
         await self._write(lambda connection: connection.execute(statement, rows))
 
     # --- usage -----------------------------------------------------------------------------
@@ -153,11 +172,13 @@ class Store:
     async def add_usage(self, records: Iterable[DailyUsage]) -> None:
         """Add to the counters of each key, model and day, in one transaction."""
         rows = [
-            {field.name: getattr(item, field.name) for field in fields(item)} for item in records
+            {field.name: getattr(item, field.name) for field in fields(item)}
+            # In one order: two gateways that add to the same ones must not wait for each other.
+            for item in sorted(records, key=lambda item: (item.key_id, item.model, item.day))
         ]
         if not rows:
             return
-        statement = upsert(usage)
+        statement = self._insert(usage)
         statement = statement.on_conflict_do_update(
             index_elements=list(usage.primary_key),
             set_={name: usage.c[name] + statement.excluded[name] for name in USAGE_COUNTERS},
@@ -195,9 +216,9 @@ class Store:
         """
 
         def work(connection: Connection) -> None:
-            add(connection, records)
+            (add if self.shared_at is None else add_shared)(connection, records, self._mark)
             if since is not None and most is not None:
-                prune(connection, since, most)
+                prune(connection, since, most, self._mark)
 
         await self._write(work)
 
@@ -214,7 +235,7 @@ class Store:
     async def remember_memory(self, fingerprint: str, size: int) -> None:
         """Keep how many bytes a model took. ``fingerprint``: its file and what changes its size."""
         row = {"fingerprint": fingerprint, "bytes": size, "measured": datetime.now(UTC)}
-        statement = upsert(model_memory).values(row)
+        statement = self._insert(model_memory).values(row)
         statement = statement.on_conflict_do_update(
             index_elements=["fingerprint"],
             set_={name: statement.excluded[name] for name in ("bytes", "measured")},

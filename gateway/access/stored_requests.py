@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, false, or_, select
@@ -10,26 +10,51 @@ from sqlalchemy import Connection, and_, delete, false, or_, select
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import requests
 
-#: The statement as the driver takes it: SQLAlchemy's own way costs three times as much per row.
-_INSERT: Final = "INSERT OR REPLACE INTO requests ({}) VALUES ({})".format(  # noqa: S608
-    ", ".join(PastRequest._fields), ", ".join("?" * len(PastRequest._fields))
-)
+#: The statements as drivers take them: SQLAlchemy's own way costs three times as much per row.
+_INSERT: Final = "INSERT {}INTO requests ({}) VALUES ({})"
+_COLUMNS: Final = ", ".join(PastRequest._fields)
 
 
-def add(connection: Connection, records: Iterable[tuple[Any, ...]]) -> None:
-    """Insert ``records``: the fields of a :class:`PastRequest` each."""
+def add(connection: Connection, records: Iterable[tuple[Any, ...]], mark: str) -> None:
+    """Insert ``records``: the fields of a :class:`PastRequest` each, in a file that is ours alone.
+
+    Those that are there already are replaced. ``mark`` stands for a value in SQL.
+    """
     if rows := list(records):
-        connection.exec_driver_sql(_INSERT, rows)
+        marks = ", ".join([mark] * len(PastRequest._fields))
+        connection.exec_driver_sql(_INSERT.format("OR REPLACE ", _COLUMNS, marks), rows)
 
 
-def prune(connection: Connection, since: int, most: int) -> None:
+def add_shared(connection: Connection, records: Iterable[tuple[Any, ...]], mark: str) -> None:
+    """Do the same where other gateways insert theirs.
+
+    One of theirs may have ended in the same microsecond: then ours gets the next number.
+    """
+    rows = list(records)
+    marks = ", ".join([mark] * len(PastRequest._fields))
+    insert = _INSERT.format("", _COLUMNS, marks) + " ON CONFLICT (seq) DO NOTHING"
+    while rows:
+        done = connection.exec_driver_sql(insert, rows)
+        rows = [] if done.rowcount == len(rows) else _missing(connection, rows)
+
+
+def _missing(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return those that are not there, in whose place there is another, with the next number."""
+    columns = requests.c
+    query = select(columns.seq, columns.id).where(columns.seq.in_([row[0] for row in rows]))
+    there = {tuple(row) for row in connection.execute(query)}
+    return [(row[0] + 1, *row[1:]) for row in rows if (row[0], row[1]) not in there]
+
+
+def prune(connection: Connection, since: int, most: int, mark: str) -> None:
     """Delete those before ``since``, and all but the newest ``most``."""
     # In plain SQL: what SQLAlchemy makes of an expression, it keeps.
-    oldest = "SELECT seq FROM requests ORDER BY seq DESC LIMIT 1 OFFSET ?"
+    oldest = f"SELECT seq FROM requests ORDER BY seq DESC LIMIT 1 OFFSET {mark}"  # noqa: S608
     beyond = connection.exec_driver_sql(oldest, (most,)).scalar_one_or_none()
     if beyond is not None:
         since = max(since, beyond + 1)
-    connection.exec_driver_sql("DELETE FROM requests WHERE seq < ?", (since,))
+    delete_older = f"DELETE FROM requests WHERE seq < {mark}"  # noqa: S608
+    connection.exec_driver_sql(delete_older, (since,))
 
 
 def clear(connection: Connection) -> None:

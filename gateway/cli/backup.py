@@ -43,6 +43,12 @@ def run(args: argparse.Namespace) -> int:
         return 1
     for name in made.names:
         print(f"saved  {name}")
+    if not made.has_database:
+        print(
+            "keys, usage and requests are not in it, but in the database of store.url: back that "
+            "up with pg_dump",
+            file=sys.stderr,
+        )
     for file in made.left_out:
         print(f"{file} is not the gateway's own, and not in the backup", file=sys.stderr)
     return 0

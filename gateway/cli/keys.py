@@ -119,7 +119,7 @@ def run_create(args: argparse.Namespace) -> int:
     _warn_of_same_name(same)
     ends = f", expires {_when(record.expires)}" if record.expires else ""
     kind = "admin key" if record.admin else "key"
-    say(f"{kind} {record.id} for {record.name}{ends}, in {settings.database}")
+    say(f"{kind} {record.id} for {record.name}{ends}, in {settings.store_shown}")
     say("it is shown only this once:")
     _print_key({"key": key, **shown(record)}, as_json=args.json)
     tell_gateway(settings)
@@ -169,7 +169,7 @@ def run_list(args: argparse.Namespace) -> int:
 
         keys, where = list_keys(client), f"at {client.name}"
     else:
-        keys, where = _keys_here(settings := settings_of(args)), f"in {settings.database}"
+        keys, where = _keys_here(settings := settings_of(args)), f"in {settings.store_shown}"
     if args.json:
         print(json.dumps(keys, indent=2, ensure_ascii=False))
         return 0
@@ -217,7 +217,7 @@ def run_revoke(args: argparse.Namespace) -> int:
             raise NotFound("there is no key yet")
         record = with_ring(settings, lambda ring: ring.revoke(args.id, force=args.force))
     except NotFound as error:
-        return _fail(f"{error.message} (looked for in {settings.database})")
+        return _fail(f"{error.message} (looked for in {settings.store_shown})")
     print(f"revoked {record.id} ({record.name})")
     return 0 if tell_gateway(settings) else 1
 
@@ -238,7 +238,7 @@ def run_import(args: argparse.Namespace) -> int:
     admins = sum(key.admin for key in report.imported)
     count = len(report.imported)
     print(f"imported {counted(count, 'key')}, {admins} of them admin keys")
-    say(f"they are in {settings.database}")
+    say(f"they are in {settings.store_shown}")
     if admins:
         say(
             "they may unload models, as in the old system, and manage keys; `--no-admin` imports "

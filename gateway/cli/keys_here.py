@@ -28,6 +28,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def no_database(settings: Settings) -> bool:
     """Return whether there is no database yet. Commands that only read don't make one."""
+    if settings.store.url is not None:
+        return False
     try:
         settings.database.stat()
     except FileNotFoundError:
@@ -42,7 +44,7 @@ def with_ring(settings: Settings, work: Callable[[KeyRing], Awaitable[T]]) -> T:
     from gateway.access.store import Store
 
     async def run() -> T:
-        ring = await KeyRing.open(await Store.open(settings.database))
+        ring = await KeyRing.open(await Store.open(settings.store_at))
         try:
             return await work(ring)
         finally:

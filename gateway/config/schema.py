@@ -26,6 +26,7 @@ from gateway.config.settings import (
     RequestSettings,
     SchedulerSettings,
     Settings,
+    StoreSettings,
     TlsSettings,
 )
 from gateway.listen_on import HOSTS, parse_hosts
@@ -66,6 +67,12 @@ def _https_url(directory: str) -> str:
     if not re.fullmatch(r"https://[^/\s]+(/\S*)?", directory):
         raise ValueError("must be an https URL")
     return directory
+
+
+def _postgres_url(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and not re.match(r"postgres(ql)?://", url.get_secret_value()):
+        raise ValueError("must begin with postgresql://")
+    return url
 
 
 def _agreed(agreed: bool) -> bool:
@@ -248,6 +255,15 @@ _METRICS = _section(
     backends=key(bool, "true or false"),
 )
 
+_STORE = _section(
+    StoreSettings,
+    url=key(
+        SecretStr | None,
+        "a URL like postgresql://USER:PASSWORD@HOST/DATABASE, or null",
+        _postgres_url,
+    ),
+)
+
 _CACHE = _section(
     CacheSettings,
     enabled=key(bool, "true or false"),
@@ -289,6 +305,7 @@ SETTINGS: Final = _section(
     scheduler=key(_SCHEDULER, "an object"),
     accounting=key(_ACCOUNTING, "an object"),
     metrics=key(_METRICS, "an object"),
+    store=key(_STORE, "an object"),
     cache=key(_CACHE, "an object"),
     log=key(_LOG, "an object"),
     page=key(bool, "true or false"),

@@ -150,6 +150,13 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where keys, usage and requests are kept. ``url``: of a PostgreSQL database."""
+
+    url: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
     """The saved conversations. ``dir``: by default within the data folder. Seconds, bytes."""
 
@@ -189,6 +196,7 @@ class Settings:
     scheduler: SchedulerSettings = SchedulerSettings()
     accounting: AccountingSettings = AccountingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    store: StoreSettings = StoreSettings()
     cache: CacheSettings = CacheSettings()
     log: LogSettings = LogSettings()
     page: bool = True
@@ -213,5 +221,15 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The file of the store."""
+        """The file of the store, where that is in one: see :attr:`store_at`."""
         return self.data_dir / "gateway.db"
+
+    @property
+    def store_at(self) -> Path | Secret:
+        """Where the store is: in a file, or at the URL of a database."""
+        return self.store.url or self.database
+
+    @property
+    def store_shown(self) -> str:
+        """:attr:`store_at` for people, without a password."""
+        return str(self.database) if self.store.url is None else "the database of store.url"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gateway import __version__
 from gateway.config.settings import Settings
@@ -164,6 +164,19 @@ def redactor_for(settings: Settings, catalog: Catalog, environ: Mapping[str, str
 def _of_settings(settings: Settings) -> Iterator[str]:
     if settings.tls.passphrase is not None:
         yield settings.tls.passphrase.reveal()
+    if settings.store.url is not None:
+        yield from _of_url(settings.store.url.reveal())
+
+
+def _of_url(url: str) -> Iterator[str]:
+    """Yield a database's URL, and the passwords in it, as they stand there and as they are."""
+    yield url
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        found = [parts.netloc.rpartition("@")[0].partition(":")[2]]
+        found += [value for name, value in parse_qsl(parts.query) if "password" in name]
+        for password in filter(None, found):
+            yield from {password, unquote(password)}
 
 
 def _keys_of(spec: Model, environ: Mapping[str, str]) -> Iterator[str]:

@@ -235,7 +235,7 @@ async def test_database_that_another_program_locks_is_a_503(
     monkeypatch.setattr("gateway.access.database.BUSY_TIMEOUT", 0.05)
     monkeypatch.setattr("gateway.access.database.READ_TIMEOUT", 0.05)
     # As on a file system where WAL cannot be: else who reads isn't kept out.
-    monkeypatch.setattr("gateway.access.database.on_connect", lambda connection, record: None)
+    monkeypatch.setattr("gateway.access.sqlite_file.on_connect", lambda connection, record: None)
     async with await Store.open(file) as store:
         await store.add_key(record(1))
         with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:

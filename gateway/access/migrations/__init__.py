@@ -28,13 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 def upgrade(connection: Connection, version: int) -> None:
-    """Bring the tables from the schema ``version`` to this program's, in the transaction of
-    ``connection``.
+    """Bring the tables from the schema ``version`` (0: there are none) to this program's, in the
+    transaction of ``connection``.
     """
     config = Config()
     # A folder's name may have a % in it, which means something in Alembic's files.
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.stamp(config, revision(version))  # in case that Alembic doesn't know it yet
+    # In case that Alembic doesn't know it yet.
+    command.stamp(config, revision(version) if version else "base")
     command.upgrade(config, revision(SCHEMA_VERSION))
     _log.info("the database was brought from schema %d to %d", version, SCHEMA_VERSION)

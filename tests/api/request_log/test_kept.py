@@ -113,7 +113,7 @@ async def test_what_cannot_be_read_now_is_read_later(
     make_gateway: MakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a file system where SQLite's journal cannot be shared: a writer keeps readers out.
-    monkeypatch.setattr("gateway.access.database.on_connect", lambda connection, record: None)
+    monkeypatch.setattr("gateway.access.sqlite_file.on_connect", lambda connection, record: None)
     monkeypatch.setattr("gateway.access.database.READ_TIMEOUT", 0.1)
     async with make_gateway({"m": fake_model(tmp_path)}) as running:
         accounting, file = running.gateway.accounting, running.gateway.settings.database
