@@ -256,10 +256,10 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "without them.",
         "cache.max_age": "How long a conversation that nobody continues is kept.",
         "cache.min_tokens": "The shortest conversation that is saved.",
-        "log": "What is logged to stderr, and in which form.",
+        "log": "What is logged, and in which form.",
         "log.level": "The least important messages to log; `info` logs a line for each request.",
-        "log.format": "The form of the log: text for people, or one JSON object a line for "
-        "programs.",
+        "log.format": "The form of the log: `text` for people, on stderr; `json`, one object a "
+        "line on stdout; or `journal`, entries of systemd's journal with fields like `REQUEST_ID`.",
         "page": "Whether the web page at `/` is served: chat, models, keys, usage. It asks for a "
         "key itself.",
         "ui": "Whether llama-server's own web UI is served at `/ui/`. It asks for a key, too.",

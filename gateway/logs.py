@@ -1,4 +1,4 @@
-"""Log lines on stderr, written by a thread: a slow terminal or journal must not stop the loop.
+"""Log lines, written by a thread: a slow terminal or journal must not stop the loop.
 
 The thread gathers lines for a moment and writes them together. If it were woken for each, it would
 take the interpreter from the event loop each time: measured at a quarter of the CPU of a small
@@ -19,10 +19,11 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.log_bound import EVENTS, REQUESTS, TELL_EVERY, Allowance, is_a_clients, is_a_strangers
-from gateway.log_format import ACCESS, Fields, Format, JsonFormat, TextFormat, request_text
+from gateway.log_format import ACCESS, Fields, TextFormat, request_text
+from gateway.log_output import LogFormat, Logged, Output, output_for
 from gateway.log_tail import LogTail
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 #: Seconds for which lines are gathered. A hard kill loses the lines of that time at most.
 _GATHER = 0.1
 
-#: When a request was answered, and the fields of its line.
-_Request = tuple[float, Fields]
 #: In the queue, besides lines: lines were left out, which is to be logged; ``None``: the end.
 _LEFT_OUT = "left out"
-_Records = queue.SimpleQueue[logging.LogRecord | _Request | str | None]
+_Records = queue.SimpleQueue[Logged | str | None]
+_log = logging.getLogger(__name__)
+_all: Final = logging.getLogger("gateway")
 _access = logging.getLogger(ACCESS)
 _unraisable = logging.getLogger("gateway.unraisable")
 
@@ -53,7 +54,7 @@ class LogHandler(logging.handlers.QueueHandler):
         return record
 
 
-#: Task -> the id of its request, if log lines show that (``log.format: json``).
+#: Task -> the id of its request, if lines have it as a field: in JSON, and in the journal.
 request_ids: weakref.WeakKeyDictionary[asyncio.Task[Any], str] | None = None
 
 
@@ -65,23 +66,21 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 class LogWriter(threading.Thread):
-    """The thread that writes. Made by :func:`log_to_stderr`, ended by :meth:`stop`."""
+    """The thread that writes. Made by :func:`begin_to_log`, ended by :meth:`stop`."""
 
     def __init__(
         self,
         records: _Records,
-        stream: TextIO,
+        output: Output,
         *,
-        format_: Format | None = None,
         tell_every: float = TELL_EVERY,
     ) -> None:
         super().__init__(name="log", daemon=True)
         self._records = records
-        self._format = format_ or TextFormat()
-        #: The newest lines, as text for people, whatever the log format.
+        self._output = output
+        self._format = TextFormat()
+        #: The newest lines, as text for people, wherever they go.
         self.tail = LogTail()
-        self._plain = self._format if isinstance(self._format, TextFormat) else TextFormat()
-        self._stream = stream
         self._requests = Allowance(*REQUESTS)
         self._events = Allowance(*EVENTS)
         self._tell_every = tell_every
@@ -92,7 +91,7 @@ class LogWriter(threading.Thread):
         """Write until :meth:`stop`."""
         ended = False
         while not ended:
-            batch: list[logging.LogRecord | _Request | str | None] = []
+            batch: list[Logged | str | None] = []
             with contextlib.suppress(queue.Empty):  # it is time to tell
                 batch.append(self._records.get(timeout=self._until_telling()))
                 if batch[0] is not None:
@@ -107,10 +106,7 @@ class LogWriter(threading.Thread):
                 records += self._left_out()
             lines = [_text(record, self._format) for record in records]
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-                self._stream.write("".join(lines))
-                self._stream.flush()
-            if self._plain is not self._format:
-                lines = [_text(record, self._plain) for record in records]
+                self._output.write(records, lines)
             self.tail.add(zip(map(_level, records), lines, strict=True))
 
     def _until_telling(self) -> float | None:
@@ -155,13 +151,14 @@ class LogWriter(threading.Thread):
         _writer = None
         self._records.put(None)
         self.join()
+        self._output.close()
 
 
-def _text(record: logging.LogRecord | _Request, form: Format) -> str:
+def _text(record: Logged, form: TextFormat) -> str:
     return form.request(*record) if isinstance(record, tuple) else form.record(record)
 
 
-def _level(record: logging.LogRecord | _Request) -> int:
+def _level(record: Logged) -> int:
     return logging.INFO if isinstance(record, tuple) else record.levelno
 
 
@@ -187,9 +184,11 @@ def log_request(*fields: *Fields) -> None:
         _access.info("%s", request_text(fields))
 
 
-def log_to_stderr(level: str = "info", *, as_json: bool = False) -> LogWriter:
-    """Send all log records of the process to stderr, through a thread.
+def begin_to_log(level: str = "info", format_: LogFormat = "text") -> LogWriter:
+    """Send all log records of the process away, through a thread.
 
+    ``format_``: ``json`` goes to stdout, ``journal`` to the journal, and ``text`` to stderr; to one
+    that leads to the journal without the time, which the journal has, but with priorities.
     ``level``: the least that is written of the gateway's own records, like ``info``. Libraries are
     heard only if something is wrong.
     """
@@ -199,15 +198,32 @@ def log_to_stderr(level: str = "info", *, as_json: bool = False) -> LogWriter:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     records: _Records = queue.SimpleQueue()
     global _writer, request_ids
-    request_ids = weakref.WeakKeyDictionary() if as_json else None
-    _writer = LogWriter(records, sys.stderr, format_=JsonFormat() if as_json else TextFormat())
+    request_ids = None if format_ == "text" else weakref.WeakKeyDictionary()
+    _writer = LogWriter(records, output_for(format_))
     number = logging.getLevelNamesMapping()[level.upper()]
     handler = LogHandler(_writer, records)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
-    logging.getLogger("gateway").setLevel(number)
+    _all.setLevel(number)
     sys.unraisablehook = _log_unraisable
     _writer.start()
     return _writer
+
+
+def switch_debugging() -> None:
+    """Log everything from now on; the next time, what was logged before, and so on."""
+    global _level_before
+    if _level_before is None:
+        _level_before = _all.level
+        _all.setLevel(logging.DEBUG)
+        _log.info("logging everything: SIGUSR1 ends that")
+    else:
+        _log.info("logging as configured again")
+        _all.setLevel(_level_before)
+        _level_before = None
+
+
+#: The level to return to while everything is logged.
+_level_before: int | None = None
 
 
 def _log_unraisable(what: UnraisableHookArgs) -> None:

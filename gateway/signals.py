@@ -1,4 +1,6 @@
-"""The signals of a running gateway: TERM and INT end it, HUP reads its files again."""
+"""The signals of a running gateway: TERM and INT end it, HUP reads its files again, USR1 lets it
+log everything, or no longer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 
+from gateway.logs import switch_debugging
 from gateway.sdnotify import Notifier
 from gateway.tasks import spawn
 
@@ -39,12 +42,13 @@ class Signals:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._stop)
+        loop.add_signal_handler(signal.SIGUSR1, switch_debugging)
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._read_again(), name="reload"))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             loop.remove_signal_handler(number)
 
     def _stop(self) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from gateway.log_bound import REQUESTS, Allowance, is_a_clients, is_a_strangers
+from gateway.log_output import TextOutput
 from gateway.logs import LogWriter
 from gateway.tls import SelfSigned, self_signed
 from tests.harness import FAKE, Served, fake_model, project, wait_until
@@ -192,7 +193,7 @@ def test_only_lines_of_strangers_are_bounded() -> None:
 
 def test_what_is_left_out_is_told_when_it_is_quiet_again() -> None:
     written = io.StringIO()
-    writer = LogWriter(queue.SimpleQueue(), written, tell_every=0.2)
+    writer = LogWriter(queue.SimpleQueue(), TextOutput(written), tell_every=0.2)
     writer.start()
     try:
         for times in (1, 2):

@@ -18,7 +18,7 @@ from gateway.cli.options import add_config
 from gateway.cli.parser import explain
 from gateway.config.load import Loaded, load_settings
 from gateway.config.places import skeleton
-from gateway.logs import log_to_stderr
+from gateway.logs import begin_to_log
 from gateway.models.paths import package_folders
 
 if TYPE_CHECKING:
@@ -56,8 +56,11 @@ def run(args: argparse.Namespace) -> int:
     given = load_settings(args.config, overrides=overrides)
     loaded = demo_if_bare(given)
     wanted = loaded.settings.log
-    log = log_to_stderr(wanted.level, as_json=wanted.format == "json")
+    as_json = wanted.format == "json"
+    log = begin_to_log(wanted.level, wanted.format)
     _allow_connections(loaded.settings.limits.connections)
+    # Nothing but JSON may be on stdout then; what is printed for people goes to the other one.
+    printing = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         # Imported after the settings are known to be right: aiohttp takes as long as all before.
         with _no_authorities():
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
                     "`llm-gateway service install` changes the unit",
                     loaded.settings.port,
                 )
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner, printing:
                 runner.run(serve(loaded.settings, library, loaded.file, inherited))
         except (CannotListen, UnusableSocket) as error:
             print(f"error: {error}", file=sys.stderr)

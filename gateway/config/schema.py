@@ -276,7 +276,7 @@ _CACHE = _section(
 _LOG = _section(
     LogSettings,
     level=key(Literal["debug", "info", "warning", "error"], "debug, info, warning or error"),
-    format=key(Literal["text", "json"], "text or json"),
+    format=key(Literal["text", "json", "journal"], "text, json or journal"),
 )
 
 #: The schema of the whole file.

