@@ -208,7 +208,7 @@ def _about(report: dict[str, Any]) -> Iterator[str]:
         for name in ("bytes_read", "bytes_written")
     )
     if read or written:
-        yield f"Since the start {_size(written)} were written, and {_size(read)} read."
+        yield f"Written since the start: {_size(written)}, read: {_size(read)}"
 
 
 def _those(args: argparse.Namespace) -> str:

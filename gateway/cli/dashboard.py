@@ -21,7 +21,7 @@ _PRINTED: Final = 10
 #: The least lines for requests, if there are as many.
 _REQUESTS: Final = 4
 _NUMBERS: Final = frozenset(
-    ("SLOTS", "QUEUE", "TOKENS/S", "CACHED", "MEMORY", "UPTIME", "SECONDS", "PROMPT", "ANSWER")
+    "SLOTS QUEUE TOKENS/S CACHED SPARED MEMORY UPTIME SECONDS PROMPT ANSWER".split()
 )
 #: The number of looks over which a speed is averaged.
 _SMOOTH: Final = 3
@@ -261,6 +261,7 @@ def _bar(device: DeviceUse, width: int) -> RenderableType:
 def _models(status: dict[str, Any], speeds: dict[str, float]) -> list[Column]:
     # What does something stands before what sleeps; else the order is that of models.json.
     models = sorted(status["models"], key=lambda m: m["state"] == "stopped" and not m["queued"])
+    saved = Column("SPARED", 10, [_spared(m.get("prompt_cache")) for m in models])
     return [
         Column("MODEL", 0, [m["name"] for m in models]),
         Column("STATE", 1, [_state(m) for m in models]),
@@ -269,6 +270,7 @@ def _models(status: dict[str, Any], speeds: dict[str, float]) -> list[Column]:
         Column("QUEUE", 3, [str(m["queued"]) for m in models]),
         Column("TOKENS/S", 4, [_rate(m, speeds.get(m["name"])) for m in models]),
         Column("CACHED", 5, [_cached(m["usage"]) for m in models]),
+        *([saved] if any(cell != "-" for cell in saved.cells) else ()),
         Column("MEMORY", 7, [_memory(m) for m in models]),
         Column("UPTIME", 8, [_long(m["uptime"]) for m in models]),
         Column("STARTS/DEATHS", 9, [f"{m['starts']}/{m['deaths']}" for m in models]),
@@ -305,6 +307,14 @@ def _cached(used: dict[str, Any]) -> str:
     return f"{cached:,} {100 * cached // prompt}%" if prompt else "-"
 
 
+def _spared(saved: dict[str, Any] | None) -> str:
+    """Return how long it would have taken to compute what conversations had in slots and files."""
+    if saved is None or not saved["hits"] + saved["slot_hits"]:
+        return "-"
+    seconds = saved["seconds"] + saved["slot_seconds"]
+    return f"{seconds:.1f} s" if seconds < 60 else _long(seconds)
+
+
 def _memory(model: dict[str, Any]) -> str:
     size = model["memory_held"] or model["memory"]
     return "-" if not size or model["servers"] else _gib(size)
@@ -318,11 +328,11 @@ def _requests(status: dict[str, Any], most: int | None) -> list[Column]:
         Column("TIME", 4, [_clock(one.get("time")) for one in rows]),
         Column("KEY", 2, [one["name"] or one["key"] for one in rows]),
         Column("MODEL", 0, [_with_personality(one) for one in rows]),
-        Column("ROUTE", 7, [one["route"] for one in rows]),
+        Column("ROUTE", 8, [one["route"] for one in rows]),
         Column("STATUS", 1, [str(one.get("status") or one["stage"]) for one in rows]),
         Column("SECONDS", 3, [f"{one['seconds']:.1f}" for one in rows]),
         Column("PROMPT", 6, [_tokens(one.get("prompt_tokens")) for one in rows]),
-        Column("CACHED", 8, [_tokens(one.get("cached_tokens")) for one in rows]),
+        Column("CACHED", 7, [_cached_tokens(one) for one in rows]),
         Column("ANSWER", 5, [_tokens(one["completion_tokens"]) for one in rows]),
         Column("TOKENS/S", 9, [_speed_of(one) for one in rows]),
     ]
@@ -343,6 +353,12 @@ def _clock(text: str | None) -> str:
 
 def _tokens(count: int | None) -> str:
     return "-" if count is None else f"{count:,}"
+
+
+def _cached_tokens(one: dict[str, Any]) -> str:
+    """Return how many tokens of a prompt were cached, and where: ``1,980 disk``."""
+    tokens, place = _tokens(one.get("cached_tokens")), one.get("cached_from")
+    return f"{tokens} {place}" if place is not None else tokens
 
 
 def _speed_of(one: dict[str, Any]) -> str:

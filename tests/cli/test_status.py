@@ -163,12 +163,13 @@ def test_status_and_usage_are_plain_for_programs(
 
     (day,) = json.loads(command(config, "usage", "--by", "day", "--json").stdout)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", day["day"])
-    assert day.keys() == {"day", "requests", "prompt_tokens", "completion_tokens"}
+    counters = {"requests", "prompt_tokens", "completion_tokens", "cached_tokens"}
+    assert day.keys() == {"day", *counters}
     assert command(config, "load", "a-model-with-a-rather-long-name-Q4_K_M").returncode == 0
     model = "a-model-with-a-rather-long-name-Q4_K_M"
     assert command(config, "chat", model, "Hello?").returncode == 0
     table = [line.split() for line in command(config, "usage", "--by", "model").stdout.splitlines()]
-    assert table[0] == ["MODEL", "REQUESTS", "PROMPT", "ANSWER"]
+    assert table[0] == ["MODEL", "REQUESTS", "PROMPT", "CACHED", "ANSWER"]
     assert {table[1][0], table[2][0]} == {"writer", model}
     assert table[3][:2] == ["total", "2"]
     assert command(config, "usage", "--days", "0").returncode == 1

@@ -65,9 +65,10 @@ def _request(
         prefill=prefill,
         generation=generation,
         prompt_tokens=prompt,
-        cached_tokens=int(prompt * chance.choice((0, 0, 0.6, 0.9))),
+        cached_tokens=(cached := int(prompt * chance.choice((0, 0, 0.6, 0.9)))),
         completion_tokens=int(speed * generation) if status == 200 else 0,
         tokens_per_second=speed,
+        cached_from=("slot" if number % 3 else "disk") if cached else None,
     )
 
 
@@ -83,4 +84,5 @@ def _usage(
                 count = int(chance.randint(0, 60) * busy)
                 if count:
                     read, said = count * chance.randint(300, 1500), count * chance.randint(90, 400)
-                    yield DailyUsage(key_id, model, day, count, read, said)
+                    cached = read * chance.randint(0, 90) // 100
+                    yield DailyUsage(key_id, model, day, count, read, said, cached)

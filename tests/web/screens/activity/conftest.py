@@ -75,10 +75,10 @@ def past(box: Any) -> Any:
     now = time.time()
     with contextlib.closing(sqlite3.connect(file, timeout=20)) as store, store:
         store.executemany(
-            f"INSERT INTO requests VALUES ({', '.join('?' * 20)})",
+            f"INSERT INTO requests VALUES ({', '.join('?' * 21)})",
             [request_of(number, now, keys, chance) for number in range(PAST)],
         )
         store.executemany(
-            "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?)", usage_of(keys, chance)
+            "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?, ?)", usage_of(keys, chance)
         )
     return box

@@ -48,9 +48,10 @@ def request_of(
         prefill,
         answer,
         chance.randint(40, 6000),
-        chance.randint(0, 30),
+        cached := chance.randint(0, 30),
         tokens,
         42.0,
+        ("slot" if number % 2 else "disk") if cached else None,
     )
 
 
@@ -62,7 +63,15 @@ def usage_of(keys: dict[str, str], chance: random.Random) -> Iterator[tuple[obje
                 requests = chance.randint(0, 40)
                 if requests:
                     day: date = today - timedelta(days=back)
-                    yield (key, model, day, requests, requests * 800, requests * 210)
+                    yield (
+                        key,
+                        model,
+                        day,
+                        requests,
+                        requests * 800,
+                        requests * 210,
+                        requests * 300,
+                    )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from tests.web.screens.activity.rows import ended_rows, shown
 pytestmark = needs_chromium
 
 
+_PLACES = {"slot": "from a slot", "disk": "from disk"}
 _PARTS = {"queue": "Queue", "load": "Load", "prefill": "Prompt", "generation": "Answer"}
 
 
@@ -53,11 +54,13 @@ def test_a_row_opens_to_all_that_is_known(past: Any, open_page: Callable[..., Pa
     one = next(o for o in told if o["id"] in ids and o["cached_tokens"] and o["status"] == 502)
     row = page.locator(f'tr[data-request="{one["id"]}"]')
     row.get_by_role("button", name="Show details").click()
+    cached = f"{one['cached_tokens']:,} of {one['prompt_tokens']:,}"
+    expect(row).to_contain_text(f"{one['cached_tokens']:,} {_PLACES[one['cached_from']]}")
     details = page.locator(f'tr[id="details-{one["id"]}"]')
     for name, value in (
         ("Request", one["id"]),
         ("Client address", one["client"]),
-        ("Prompt tokens", f"{one['prompt_tokens']:,}, {one['cached_tokens']} of them cached"),
+        ("Prompt tokens", f"{cached} {_PLACES[one['cached_from']]}"),
         ("Answer tokens", f"{one['completion_tokens']:,}"),
         ("Error code", "backend_error"),
     ):
@@ -65,6 +68,18 @@ def test_a_row_opens_to_all_that_is_known(past: Any, open_page: Callable[..., Pa
         expect(term.locator("xpath=following-sibling::dd[1]")).to_contain_text(value)
     row.get_by_role("button", name="Hide details").click()
     expect(details).to_have_count(0)
+
+
+def test_requests_are_searched_by_where_their_prompts_were(
+    past: Any, open_page: Callable[..., Page]
+) -> None:
+    page = open_page("#/activity", past.admin, viewport={"width": 1400, "height": 900})
+    for words, place in (("Disk", "disk"), ("A slot", "slot")):
+        page.get_by_label("Prompt from").select_option(words)
+        told = past.ask("GET", f"/admin/requests?cached_from={place}")["ended"]
+        assert {one["cached_from"] for one in told} == {place}
+        expect(ended_rows(page)).to_have_count(len(told))
+        expect(ended_rows(page).filter(has_text=_PLACES[place])).to_have_count(len(told))
 
 
 def test_search_that_matches_nothing_says_so(past: Any, open_page: Callable[..., Page]) -> None:

@@ -52,7 +52,7 @@ def test_the_csv_is_what_the_table_behind_the_chart_shows(
     page.get_by_text("The same as a table").click()
     table = page.get_by_role("region", name="Usage by day")
     expect(table.get_by_role("columnheader")).to_have_text(
-        [re.compile("Day"), "Key", "Model", "Requests", "Prompt tokens", "Answer tokens"]
+        [re.compile("Day"), "Key", "Model", "Requests", "Prompt tokens", "Answer tokens", "Cached"]
     )
     cells = [
         [cell.replace(",", "") for cell in row.locator("td").all_inner_texts()]

@@ -109,6 +109,9 @@ function Row({ one, open, toggle }: RowProps) {
         <td class="number">{duration(one.seconds)}</td>
         <td class="number wide">
           {count(one.prompt_tokens)} → {count(one.completion_tokens)}
+          {one.cached_tokens > 0 && (
+            <small>{t.cached(one.cached_tokens, one.cached_from ?? null)}</small>
+          )}
         </td>
         <td class="number wider">{speed(one.tokens_per_second)}</td>
         <td class="widest">{one.client ?? "–"}</td>
@@ -173,8 +176,9 @@ function Details({ one }: { readonly one: Ended }) {
         )}
         <dt>{d.prompt}</dt>
         <dd>
-          {count(one.prompt_tokens)}
-          {one.cached_tokens > 0 && <span class="soft">, {d.cached(one.cached_tokens)}</span>}
+          {one.cached_tokens > 0
+            ? d.cached(one.cached_tokens, one.prompt_tokens, one.cached_from ?? null)
+            : count(one.prompt_tokens)}
         </dd>
         <dt>{d.completion}</dt>
         <dd>{count(one.completion_tokens)}</dd>

@@ -28,6 +28,12 @@ const SLOW: readonly Option[] = [
   ["30", t.slower("30 s")],
   ["120", t.slower("2 min")],
 ];
+const PLACES: readonly Option[] = [
+  ["", t.anyPlace],
+  ["slot", t.slot],
+  ["disk", t.disk],
+  ["none", t.nowhere],
+];
 
 export function FilterBar() {
   const keys = useSignal<readonly KeyOption[]>([]);
@@ -60,6 +66,7 @@ export function FilterBar() {
       />
       <Choice name="status" label={t.status} options={STATUSES} />
       <Choice name="slow" label={t.slow} options={SLOW} />
+      <Choice name="cached_from" label={t.cached} options={PLACES} />
     </fieldset>
   );
 }

@@ -3,6 +3,7 @@ import type { Ended, News } from "./requests";
 import {
   isTooLong,
   LONGEST_PAGE,
+  NO_FILTERS,
   queryOf,
   resultOf,
   segmentsOf,
@@ -86,7 +87,7 @@ describe("results", () => {
 });
 
 it("leaves empty filters out", () => {
-  const filters = { key: "", model: "a b:c", status: "4xx", slow: "" };
+  const filters = { ...NO_FILTERS, model: "a b:c", status: "4xx" };
   expect(queryOf(filters, { limit: "50" })).toBe("model=a+b%3Ac&status=4xx&limit=50");
 });
 

@@ -5,6 +5,9 @@ export type Part = (typeof PARTS)[number];
 /** Seconds; `null`: not begun, or not to be told. */
 export type Timings = Readonly<Record<Part, number | null>>;
 
+/** Where tokens of a prompt were that had not to be computed. */
+export type CachedFrom = "slot" | "disk";
+
 interface Told {
   readonly id: string;
   readonly started: string;
@@ -34,6 +37,8 @@ export interface Ended extends Told {
   readonly code: string | null;
   readonly prompt_tokens: number;
   readonly cached_tokens: number;
+  /** Missing: its gateway is older, and doesn't tell. */
+  readonly cached_from?: CachedFrom | null;
 }
 
 export interface Kept {
@@ -111,9 +116,16 @@ export interface Filters {
   readonly status: string;
   /** Seconds. */
   readonly slow: string;
+  readonly cached_from: string;
 }
 
-export const NO_FILTERS: Filters = { key: "", model: "", status: "", slow: "" };
+export const NO_FILTERS: Filters = {
+  key: "",
+  model: "",
+  status: "",
+  slow: "",
+  cached_from: "",
+};
 
 /** The query of a route with `filters` and `more`; what is empty is left out. */
 export function queryOf(filters: Filters, more: Readonly<Record<string, string>> = {}): string {

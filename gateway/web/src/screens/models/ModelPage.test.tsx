@@ -9,6 +9,11 @@ const NONE: SavedConversations = {
   hits: 0,
   tokens: 0,
   seconds: 0,
+  slot_hits: 0,
+  slot_tokens: 0,
+  slot_seconds: 0,
+  bytes_read: 0,
+  bytes_written: 0,
   switched_off: null,
 };
 
@@ -21,10 +26,13 @@ afterEach(cleanup);
 
 describe("the saved conversations of a model", () => {
   it("are counted with their size, and what they spared", () => {
-    const spared = { hits: 12, tokens: 48210, seconds: 96.4 };
-    expect(lines({ conversations: 4, size: 1.2 * 2 ** 30, ...spared })).toEqual([
+    const disk = { hits: 12, tokens: 48210, seconds: 96.4, bytes_read: 2 ** 31 };
+    const slot = { slot_hits: 1, slot_tokens: 1980, slot_seconds: 4, bytes_written: 3 * 2 ** 30 };
+    expect(lines({ conversations: 4, size: 1.2 * 2 ** 30, ...disk, ...slot })).toEqual([
       "4 (1.2 GiB)",
-      "read back 12 times: 48,210 tokens, about 96 s spared",
+      "from a slot once: 1,980 tokens, about 4.0 s spared",
+      "from disk 12 times: 48,210 tokens, about 96 s spared",
+      "3.0 GiB written, 2.0 GiB read",
     ]);
   });
 

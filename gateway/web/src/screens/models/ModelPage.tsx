@@ -200,11 +200,14 @@ function Overview({ model }: { readonly model: LiveModel }) {
 }
 
 export function Saved({ saved }: { readonly saved: SavedConversations }) {
-  const { conversations, hits, switched_off: off } = saved;
+  const { conversations, hits, slot_hits: live, switched_off: off } = saved;
+  const { bytes_read: read, bytes_written: written } = saved;
   return (
     <>
       {t.facts.savedOf(conversations, saved.size)}
+      {live > 0 && <div>{t.facts.live(live, saved.slot_tokens, saved.slot_seconds)}</div>}
       {hits > 0 && <div>{t.facts.readBack(hits, saved.tokens, saved.seconds)}</div>}
+      {read + written > 0 && <div>{t.facts.transferred(written, read)}</div>}
       {off !== null && <div>{t.facts.notSaved(off)}</div>}
     </>
   );

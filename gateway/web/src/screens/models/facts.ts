@@ -27,9 +27,16 @@ export interface LiveModel extends ModelStatus {
 export interface SavedConversations {
   readonly conversations: number;
   readonly size: number;
+  /** Requests for which a conversation was read back, and what these had not to compute. */
   readonly hits: number;
   readonly tokens: number;
   readonly seconds: number;
+  /** The same of requests whose conversation was still in a slot. */
+  readonly slot_hits: number;
+  readonly slot_tokens: number;
+  readonly slot_seconds: number;
+  readonly bytes_read: number;
+  readonly bytes_written: number;
   readonly switched_off: string | null;
 }
 

@@ -168,6 +168,7 @@ function Filled({ rows, days, grouping }: FilledProps) {
       <ul class="totals">
         <Figure value={tokensOf(total)} words={t.totals.tokens} />
         <Figure value={total.prompt} words={t.totals.prompt} />
+        {total.cached > 0 && <Figure value={total.cached} words={t.totals.cached} />}
         <Figure value={total.completion} words={t.totals.completion} />
         <Figure value={total.requests} words={t.totals.requests} />
       </ul>
@@ -230,6 +231,7 @@ function behindColumns(keys: boolean): readonly Column<Used>[] {
     number(t.columns.requests, (row) => row.requests),
     number(t.columns.prompt, (row) => row.prompt_tokens),
     number(t.columns.completion, (row) => row.completion_tokens),
+    number(t.columns.cached, (row) => row.cached_tokens ?? 0),
   ];
 }
 
@@ -255,6 +257,7 @@ function columns(grouping: Grouping): readonly Column<Total>[] {
     },
     number(t.columns.requests, (row: Total) => row.requests),
     { ...number(t.columns.prompt, (row: Total) => row.prompt), kind: "part" },
+    { ...number(t.columns.cached, (row: Total) => row.cached), kind: "part" },
     { ...number(t.columns.completion, (row: Total) => row.completion), kind: "part" },
     number(t.columns.tokens, tokensOf),
   ];

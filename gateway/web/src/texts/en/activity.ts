@@ -3,6 +3,13 @@
 import { count, duration } from "../../format";
 import { counted } from "./plural";
 
+/** Null: nobody knows where it was. */
+type Place = "slot" | "disk" | null;
+
+function from(place: Place): string {
+  return place === null ? "cached" : place === "slot" ? "from a slot" : "from disk";
+}
+
 export const activity = {
   title: "Activity",
   loading: "Loading…",
@@ -57,6 +64,11 @@ export const activity = {
     slow: "Duration",
     anySlow: "Any duration",
     slower: (words: string) => `${words} or more`,
+    cached: "Prompt from",
+    anyPlace: "Anywhere",
+    slot: "A slot",
+    disk: "Disk",
+    nowhere: "Computed anew",
   },
 
   stages: {
@@ -91,6 +103,7 @@ export const activity = {
     refused: (status: number) => `refused (${status})`,
   },
 
+  cached: (number: number, place: Place) => `${count(number)} ${from(place)}`,
   details: {
     show: (what: string) => `Show details of ${what}`,
     hide: (what: string) => `Hide details of ${what}`,
@@ -104,7 +117,8 @@ export const activity = {
     personality: "Personality",
     started: "Started",
     prompt: "Prompt tokens",
-    cached: (number: number) => `${count(number)} of them cached`,
+    cached: (number: number, all: number, place: Place) =>
+      `${count(number)} of ${count(all)} ${from(place)}`,
     completion: "Answer tokens",
     speed: "Speed",
     perSecond: (speed: string) => `${speed} tokens/s`,

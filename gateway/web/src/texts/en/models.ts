@@ -3,6 +3,11 @@
 import { count, duration, size } from "../../format";
 import { counted } from "./plural";
 
+function spared(hits: number, tokens: number, seconds: number): string {
+  const often = hits === 1 ? "once" : counted(hits, "time", "times");
+  return `${often}: ${counted(tokens, "token", "tokens")}, about ${duration(seconds)} spared`;
+}
+
 export const models = {
   title: "Models",
   add: "Add a model",
@@ -109,7 +114,11 @@ export const models = {
     savedOf: (n: number, bytes: number): string =>
       n === 0 ? "none" : `${count(n)} (${size(bytes)})`,
     readBack: (hits: number, tokens: number, seconds: number): string =>
-      `read back ${hits === 1 ? "once" : counted(hits, "time", "times")}: ${count(tokens)} tokens, about ${duration(seconds)} spared`,
+      `from disk ${spared(hits, tokens, seconds)}`,
+    live: (hits: number, tokens: number, seconds: number): string =>
+      `from a slot ${spared(hits, tokens, seconds)}`,
+    transferred: (written: number, read: number): string =>
+      `${size(written)} written, ${size(read)} read`,
     notSaved: (why: string): string => `Not saved any more: ${why}`,
     chosen: "Chosen for this machine",
     unknown: "not known",

@@ -32,6 +32,7 @@ export const usage = {
     tokens: (number: number): string => plural(number, "token", "tokens"),
     requests: (number: number): string => plural(number, "request", "requests"),
     prompt: (number: number): string => plural(number, "prompt token", "prompt tokens"),
+    cached: (): string => "prompt tokens cached",
     completion: (number: number): string => plural(number, "answer token", "answer tokens"),
   },
 
@@ -41,6 +42,7 @@ export const usage = {
   columns: {
     requests: "Requests",
     prompt: "Prompt tokens",
+    cached: "Cached",
     completion: "Answer tokens",
     tokens: "Tokens",
   },
