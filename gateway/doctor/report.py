@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gateway import __version__
 from gateway.config.settings import Settings
@@ -174,7 +174,8 @@ def _of_url(url: str) -> Iterator[str]:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
         found = [parts.netloc.rpartition("@")[0].partition(":")[2]]
-        found += [value for name, value in parse_qsl(parts.query) if "password" in name]
+        given = (one.partition("=") for one in parts.query.split("&"))
+        found += [value for name, _, value in given if "password" in name]
         for password in filter(None, found):
             yield from {password, unquote(password)}
 

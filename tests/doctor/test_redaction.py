@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.config.settings import Settings, StoreSettings
 from gateway.doctor.redaction import Redactor
+from gateway.doctor.report import redactor_for
+from gateway.models.catalog import Catalog
+from gateway.secret import Secret
 
 PROMPT = 'You are a pirate.\nAnswer everything as "Captain Flint" of Bristol would.'
 
@@ -85,3 +89,17 @@ def test_line_is_one_line_and_not_too_long(redactor: Redactor) -> None:
     line = redactor.line("a\nb\r\n" + "word " * 500)
     assert "\n" not in line
     assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://gateway:it%27s%20secret@db/gateway",
+        "postgresql://gateway@db/gateway?sslmode=require&password=it%27s%20secret",
+    ],
+)
+def test_password_of_the_database_is_left_out_as_it_is_and_as_it_stands_there(url: str) -> None:
+    settings = Settings(store=StoreSettings(url=Secret(url)))
+    redactor = redactor_for(settings, Catalog({}, {}), {})
+    for text in (url, "it's secret", "it%27s%20secret"):
+        assert "secret" not in redactor.line(f"cannot connect: {text}")
