@@ -33,7 +33,7 @@ def asked(config: Path) -> Iterator[Path]:
         assert served.url
         chat = ("chat", "--max-tokens", "2", "demo", QUESTION)
         for name, *rest in (chat, chat, ("unload", "demo"), chat):
-            said = [COMMAND, name, "--config", config, *rest]
+            said = [COMMAND, name, "--config", str(config), *rest]
             subprocess.run(said, check=True, capture_output=True, timeout=120)
         yield config
     finally:
@@ -61,7 +61,7 @@ def test_requests_tell_where_their_prompts_were(asked: Path, columns: int) -> No
 
 
 def test_status_for_programs_has_them_too(asked: Path) -> None:
-    said = [COMMAND, "status", "--json", "--config", asked]
+    said = [COMMAND, "status", "--json", "--config", str(asked)]
     status = json.loads(subprocess.run(said, check=True, capture_output=True, timeout=60).stdout)
     recent = [one["cached_from"] for one in status["requests"]["recent"]]
     assert recent == [None, "slot", "disk"]
