@@ -68,7 +68,7 @@ class Shelf:
         self._steady = steady
         self._upkeep_every = upkeep_every
         self.usable = False
-        self._problem: str | None = None
+        self._problem: str | None = "the folder was not looked at yet"
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
         #: Of processes that are started alike: tokens that they read in a second, and how many

@@ -16,8 +16,9 @@ from gateway.conversations.files import CacheFiles
 from gateway.conversations.shared import SHARED
 from tests.cli.test_json import paths
 from tests.conversations.test_files import named
-from tests.harness import COMMAND, DEMO_GGUF, Served, project
+from tests.harness import COMMAND, DEMO_GGUF, Served, project, wait_until
 from tests.screen import at_terminal
+from tests.test_demo import get
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -247,7 +248,8 @@ def test_conversations_go_with_their_key_also_while_no_gateway_runs(
     assert main(["keys", "revoke", key["id"], "--config", str(config)]) == 0
     again = Served(root)
     try:
-        assert again.url
+        ready = lambda: get(again, "/ready", key="-")[0] == 200  # noqa: E731
+        wait_until(ready, 20, "it has opened its database, and the folder")
         assert json.loads(run(config, "--json")[1])["keys"] == []
     finally:
         again.stop()
