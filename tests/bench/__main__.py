@@ -200,7 +200,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--instructions",
         action="store_true",
-        help="of --conversations only its cost, in instructions: the same on a busy machine",
+        help="of --conversations only its cost, in instructions, as valgrind counts them",
     )
     return parser.parse_args()
 

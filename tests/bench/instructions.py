@@ -1,7 +1,7 @@
 """Instructions that a request costs the gateway, with the cache and without: counted by valgrind.
 
-They are the same on a busy machine, where CPU time differs by a third from run to run. The kernel's
-own are not among them.
+They depend little on what else the machine does, where CPU time differs by a third from run to run.
+The kernel's own are not among them.
 """
 
 from __future__ import annotations
