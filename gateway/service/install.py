@@ -24,6 +24,8 @@ from gateway.service.managed import Originals, Written
 from gateway.service.places import ACCOUNT, REDIRECT_SOCKET, SOCKET, UNIT, Places
 
 _ACCOUNTS: Final = Path("/etc/sysusers.d/llm-gateway.conf")
+#: What is told of a file in a dry run.
+_WOULD: Final = {Written.NEW: "write", Written.UPDATED: "update"}
 #: What we may have put into the folder of drop-ins.
 _DROP_INS: Final = ("cuda.conf", "rocm.conf", units.NO_PRIVATE_USERS)
 
@@ -178,7 +180,8 @@ class Service:
         if written is Written.EDITED:
             self._say(f"kept     {file}, which was edited; this version's is {file}.new")
         else:
-            self._say(f"{written.value:<8} {file}")
+            did = _WOULD.get(written, written.value) if self._dry_run else written.value
+            self._say(f"{did:<8} {file}")
         if written not in (Written.NEW, Written.UPDATED):
             return False
         self._changed.add(file.name)

@@ -53,7 +53,7 @@ def test_later_version_brings_its_unit_and_keeps_an_edited_one(
 
     changed(venv, unit, old="Description=LLM-API", new="Description=Later LLM-API")
     said = machine.run(GATEWAY, "service", "upgrade", "--dry-run").stdout
-    assert f"updated  {UNIT}" in said
+    assert f"update   {UNIT}" in said
     assert machine.property("Description").startswith("LLM-API")
     said = machine.run(GATEWAY, "service", "upgrade").stdout
     assert f"updated  {UNIT}" in said
