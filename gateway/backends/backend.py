@@ -138,7 +138,7 @@ class Backend(ABC):
         #: The requests it is working on. If it was ended because of one of them, each knows its
         #: part in that.
         self.flights = Flights(remember=spec.ours)
-        self.slot_looks = SlotLooks(lambda: self.pool)
+        self.slot_looks = SlotLooks(self)
         self.state = State.STOPPED
         self.serving = False  # may be given requests
         self.since = time.monotonic()  # of the present state

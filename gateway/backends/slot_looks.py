@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+import weakref
+from typing import Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
@@ -23,26 +23,36 @@ _EVERY: Final = 1.5
 _PATIENCE: Final = 30.0
 
 
-class SlotLooks:
-    """Those at one backend. ``pool`` returns the connections to the process that runs now."""
+class Looked(Protocol):
+    """A backend, with the connections to the process that runs now."""
 
-    def __init__(self, pool: Callable[[], Upstream]) -> None:
-        self._pool = pool
+    @property
+    def pool(self) -> Upstream: ...
+
+
+class SlotLooks:
+    """Those at ``backend``, which has them."""
+
+    def __init__(self, backend: Looked) -> None:
+        # Weak: a circle of objects that were there at the start is never collected (gc.freeze).
+        self._backend = weakref.ref(backend)
         self._last = float("-inf")
         self._coming: asyncio.Task[bytes | None] | None = None
 
     async def now(self) -> bytes | None:
         """Look at once, as who does so only once may; return what :meth:`next` does."""
-        while True:
+        while (backend := self._backend()) is not None:
             self._last = time.monotonic()
             try:
-                pool = self._pool()
-                fetched = await pool.fetch(UpstreamRequest("GET", TARGET), timeout=_PATIENCE)
+                fetched = await backend.pool.fetch(
+                    UpstreamRequest("GET", TARGET), timeout=_PATIENCE
+                )
             except HeadTimeout:
                 continue  # a long step; one that takes for ever is the watchdog's business
             except GatewayError:
                 return None
             return fetched.body if fetched.status == 200 else None
+        return None
 
     async def next(self) -> bytes | None:
         """Return what ``GET /slots`` answers when the next look is due.
