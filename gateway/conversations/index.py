@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -12,8 +12,9 @@ from gateway.conversations.chain import Chain
 from gateway.conversations.counts import Held
 from gateway.conversations.opening import OPENING_LINKS
 
+_DAY: Final = 86_400.0
 #: Seconds in which what a saved conversation is worth halves.
-_HALF_LIFE: Final = 2 * 86_400.0
+_HALF_LIFE: Final = 2 * _DAY
 #: A clock that shows less (2026-01-01) is wrong: this was written later.
 _EARLIEST: Final = 1_767_225_600.0
 #: Seconds that a clock is set back as a matter of course.
@@ -171,6 +172,37 @@ async def tidy_up(index: Index) -> None:
     while more:
         await asyncio.sleep(0)
         more = index.tidy()
+
+
+async def in_steps(
+    act: Callable[[Sequence[Saved]], None], several: Sequence[Saved], most: int
+) -> None:
+    """Have ``act`` done to ``several``, to so many at a time."""
+    for start in range(0, len(several), most):
+        await asyncio.sleep(0)
+        act(several[start : start + most])
+
+
+class FoundFolder(NamedTuple):
+    """What was in a folder: ``last`` is what was used last of each fingerprint, ``written`` the
+    bytes of what was saved in the last day.
+    """
+
+    everything: Index
+    last: list[Saved]
+    written: int
+
+
+def sorted_out(found: list[Saved], now: float) -> FoundFolder:
+    """Return what was ``found``, with its times mended."""
+    mend_times(found, now)
+    index, last, written = Index(), dict[str, Saved](), 0
+    for saved in sorted(found, key=lambda saved: saved.used):
+        index.add(saved)
+        last[saved.fingerprint] = saved
+        if saved.created > now - _DAY:
+            written += saved.size
+    return FoundFolder(index, [*last.values()], written)
 
 
 def _own_links(saved: Saved) -> tuple[bytes, ...]:

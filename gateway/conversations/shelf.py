@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 from gateway.conversations.chain import Chain
@@ -20,8 +20,10 @@ from gateway.conversations.index import (
     FoundPrefix,
     Index,
     Saved,
+    in_steps,
     least_valuable,
     mend_times,
+    sorted_out,
     tidy_up,
     too_old,
 )
@@ -33,7 +35,6 @@ _log = logging.getLogger(__name__)
 
 #: Why nothing is saved where llama-server could write.
 _NO_ROOM: Final = "cache.max_size, or the disk, is too small"
-
 #: Tokens of a prompt that are read in a second, where that was never seen.
 _SPEED: Final = 500.0
 #: Seconds between two looks at the folder and its disk.
@@ -45,6 +46,8 @@ _LATE: Final = 600.0
 _TOO_SMALL: Final = f"conversations are not saved: {_NO_ROOM}"
 #: Conversations in a row that were read back in vain, until no more are.
 _FAILURES: Final = 3
+#: Conversations that are removed in one step of the event loop: it takes a millisecond or two.
+_AT_ONCE: Final = 500
 
 
 class Shelf:
@@ -99,32 +102,21 @@ class Shelf:
         if self._closed:
             return
         try:
-            index = await asyncio.to_thread(self._find)
+            found = await asyncio.to_thread(lambda: sorted_out(self._files.open(), self.wall()))
         except Unusable as problem:
             self._problem = str(problem)
             self.warn_once(f"conversations are not saved: {problem}")
             return
-        self._index, self._problem = index, None
-        today = self.wall() - 86_400.0
-        for saved in index:
+        self._index, self._problem = found.everything, None
+        self.writes.note(found.written)
+        for saved in found.last:
             self.writes.know(saved)
-            if saved.created > today:
-                self.writes.note(saved.size)
             if saved.seconds > 0:
                 self._speeds[saved.fingerprint] = saved.tokens / saved.seconds
         self.usable = True
         await self._trim()
         mib = self._index.size / 2**20
         _log.info("%s saved, %.0f MiB", counted(len(self._index), "conversation"), mib)
-
-    def _find(self) -> Index:
-        """Return what is in the folder. Blocks."""
-        found = self._files.open()
-        mend_times(found, self.wall())
-        index = Index()
-        for saved in sorted(found, key=lambda saved: saved.used):
-            index.add(saved)
-        return index
 
     async def close(self) -> None:
         """Wait until everything is written, and let go of the folder."""
@@ -303,7 +295,10 @@ class Shelf:
     def discard(self, *several: Saved) -> None:
         """Remove what was written for those, which were not put."""
         what = several[0].name if len(several) == 1 else f"{len(several)} conversations"
-        task = spawn(asyncio.to_thread(self._files.remove, *several), name=f"remove {what}")
+        removing = asyncio.to_thread(self._files.remove, *several)
+        self._track_removal(spawn(removing, name=f"remove the files of {what}"))
+
+    def _track_removal(self, task: asyncio.Task[None]) -> None:
         self.keep_track(task)
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)
@@ -315,7 +310,11 @@ class Shelf:
         self._forgotten.update(saved for saved in self._saving if goes(saved))
         return len(going)
 
-    def _remove(self, several: Iterable[Saved]) -> None:
+    def _remove(self, several: Sequence[Saved]) -> None:
+        if len(several) > _AT_ONCE:
+            steps = in_steps(self._remove, several, _AT_ONCE)
+            self._track_removal(spawn(steps, name=f"remove {len(several)} conversations"))
+            return
         going = [saved for saved in several if self._index.has(saved)]
         for saved in going:
             self._index.remove(saved)
