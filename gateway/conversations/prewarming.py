@@ -42,6 +42,8 @@ _LEAST_STEP: Final = 16
 _QUESTIONS: Final = ("a", "0")
 #: Prefixes of which it is remembered that nothing is to be done about them.
 _REMEMBERED: Final = 1024
+#: Prefixes that wait for nobody to ask, at most: clients' tools, that is, of up to a megabyte.
+_MOST_WAITING: Final = 32
 #: Seconds after which one that fits no more is computed once more: it may begin with the date.
 _ONCE_MORE: Final = 3600.0
 #: Files of openings with tools that a model has at most, and the seconds for which none of them
@@ -97,6 +99,9 @@ class Prewarming:
         link = wanted.chain.links[-1]
         if not (link in self._settled or link in self._wanted or self._is_saved(wanted.chain)):
             self._wanted[link] = wanted
+            if len(self._wanted) > _MOST_WAITING:
+                with_tools = (one for one, each in self._wanted.items() if each.prefix.tools)
+                del self._wanted[next(with_tools, next(iter(self._wanted)))]
 
     def refuse(self, saved: Saved) -> None:
         """Note that requests don't begin with ``saved`` any more; it is gone."""

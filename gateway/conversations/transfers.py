@@ -72,7 +72,8 @@ class Transfers:
 
     async def _write(self, slot: Slot, saved: Saved, pool: Upstream) -> None:
         shelf, name = self._shelf, self._backend.spec.name
-        told = slot.tokens if slot.told else None
+        # While it is written, llama-server may choose the slot for another request.
+        held, told, least = slot.tokens, slot.told, (slot.prompt or 0) - _TOLERANCE
         began = time.perf_counter()
         size = shelf.writes.size(self._fingerprint, slot.tokens)
         said = await act(pool, slot.number, "save", shelf.new_name(saved), size)
@@ -88,11 +89,9 @@ class Transfers:
                 shelf.warn_once(f"{what}: {problem}", about=what)
             return
         self._refusals = 0
-        other = told is not None and not (
-            (slot.prompt or 0) - _TOLERANCE <= tokens <= told + _TOLERANCE
-        )
+        other = told and not least <= tokens <= held + _TOLERANCE
         if saved.is_opening:  # nothing of anybody's may be behind it
-            other = tokens != slot.tokens
+            other = tokens != held
         if tokens < shelf.min_tokens or other:
             shelf.discard(saved)  # something else is in the slot
             slot.forget()
