@@ -118,7 +118,7 @@ class Conversations:
             # What was computed with the others is of no use, nor what will be for other processes.
             slots.end()
             fingerprint = blake2b(body, digest_size=16, key=slots.fingerprint.encode()).hexdigest()
-            self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
+            self._begin(backend, fingerprint)
 
     def slots_of(self, backend: Backend) -> ConversationSlots | None:
         """Return those of the process that runs now, if its conversations can be saved."""
@@ -129,7 +129,14 @@ class Conversations:
         if slots is None or slots.starts != backend.starts:
             # A process that died left its slots here; its backend may be gone as well.
             self._slots = {of: each for of, each in self._slots.items() if of.fingerprint}
-            slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
+            slots = self._begin(backend, fingerprint)
+        return slots
+
+    def _begin(self, backend: Backend, fingerprint: str) -> ConversationSlots:
+        slots = self._slots[backend] = ConversationSlots(backend, fingerprint, self._shelf)
+        if (counts := self._shelf.tally.models.get(slots.model)) is not None:
+            # Saved no more was what another llama-server, or another file, couldn't save.
+            counts.switched_off = self._shelf.off(fingerprint)
         return slots
 
     def arrived(self, backend: Backend) -> None:

@@ -109,3 +109,24 @@ async def test_model_that_cannot_be_saved_says_why_and_goes_on(
         f"a newer one may ({why})"
     )
     assert not [*Path(running.gateway.settings.data_dir).glob("cache/*.kv")]
+
+
+async def test_model_is_saved_again_once_its_file_is_another_one(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    model = fake_model(tmp_path, saves_none="This feature is not supported by multimodal")
+    async with make_gateway({"a": model}, cache=cache(min_tokens=1)) as running:
+
+        async def asked_until_off(most: int) -> str | None:
+            for seed in range(most):
+                body = {"model": "a", "messages": [{"role": "user", "content": words(seed, 90)}]}
+                status, _ = await running.json("POST", "/v1/chat/completions", json=body)
+                assert status == 200
+            _, answer = await running.json("GET", "/admin/models")
+            reason: str | None = answer["models"][0]["prompt_cache"]["switched_off"]
+            return reason
+
+        assert await asked_until_off(5) is not None
+        await running.json("GET", "/unloadModel?model=a")
+        (tmp_path / "fake.gguf").write_bytes(b"another one")
+        assert await asked_until_off(1) is None
