@@ -56,7 +56,7 @@ def wish_of_body(
 ) -> Wish:
     """Return what ``call`` asks of its slot, whose small body was parsed to ``body``."""
     sent = call.body
-    if isinstance(sent, bytes) and len(sent) < conversations.least_bytes:
+    if isinstance(sent, bytes) and conversations.is_short(body, len(sent)):
         return short_wish(body)
     owner, written = context.principal.key_id, _written_of(context, call)
     return wish_of(body, conversations.chains, format.name, owner, written)

@@ -36,6 +36,10 @@ _BEFORE: Final = {
     "responses": ("instructions", "reasoning", "reasoning_effort", *_COMMON),
 }
 _IS_BEFORE: Final = frozenset(name for names in _BEFORE.values() for name in names)
+#: What tells how long an answer may be, in whatever format; negative: as long as it likes.
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+#: llama-server has a slot's number as 32 bits.
+_MOST_SLOTS: Final = 2**31
 #: Beginnings of chains that are remembered: by key, format and personality.
 _ROOTS: Final = 4096
 #: Conversations that are remembered as a whole, and how many messages such a one has: fewer cost
@@ -227,8 +231,16 @@ def before_messages(body: Mapping[str, Any], format: str) -> dict[str, Any]:
 _NO_WISH: Final = Wish(NO_CHAIN)
 
 
+def may_answer_more(body: Mapping[str, Any], tokens: int) -> bool:
+    """Return whether an answer to ``body`` may have more than so many tokens, as far as it says."""
+    limits = [limit for name in _LIMITS if type(limit := body.get(name)) is int]
+    return not limits or not 0 <= min(limits) <= max(limits) <= tokens
+
+
 def short_wish(body: Mapping[str, Any]) -> Wish:
-    """Return that of a request that is too short for its conversation to be known by a chain."""
+    """Return that of a request whose conversation isn't known by a chain: too short, with its
+    answer, or one that goes on with nothing.
+    """
     if "id_slot" not in body and "prompt" not in body:
         return _NO_WISH
     return Wish(NO_CHAIN, _named(body), prompts_in(body))
@@ -272,9 +284,9 @@ def wish_in(
 
 def _named(body: Mapping[str, Any]) -> int | None:
     named = body.get("id_slot")
-    if named is not None and type(named) is not int:
-        return -1  # llama-server refuses it, or makes something of it
-    return named
+    if named is None or (type(named) is int and 0 <= named < _MOST_SLOTS):
+        return named
+    return -1  # llama-server refuses it, or makes something of it
 
 
 def links_of_prefixes(text: str, arguments: Iterable[TemplateArguments]) -> list[bytes]:

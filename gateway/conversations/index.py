@@ -60,6 +60,13 @@ class FoundPrefix(NamedTuple):
     saved: Saved
     links: int
 
+    def reach(self, chain: Chain) -> int:
+        """Return how many links of ``chain``, the request's, its file has: of a conversation that
+        goes on where it ends, the answer is there, too.
+        """
+        goes_on = self.links == len(self.saved.chain.links) and not self.saved.is_opening
+        return min(self.links + goes_on, len(chain.links))
+
 
 #: Who has a link: nearly always one, so that no collection is made for it.
 _Those = Saved | dict[Saved, None]

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from gateway.backends.backend import Backend
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.ahead import Ahead
-from gateway.conversations.chain import Chains, Wish, wish_of
+from gateway.conversations.chain import Chains, Wish, may_answer_more, wish_of
 from gateway.conversations.chosen import Chosen
 from gateway.conversations.counts import Spared
 from gateway.conversations.ended import Ended
@@ -64,8 +64,7 @@ class Conversations:
         self._folder = folder
         self._shelf = Shelf(CacheFiles(folder, max_size), max_age=max_age, min_tokens=min_tokens)
         self.chains = Chains()
-        #: Bytes of a body below which it isn't worth knowing its conversation: see `_BYTES`.
-        self.least_bytes = min_tokens * _BYTES
+        self._min_tokens = min_tokens
         self._slots: dict[Backend, ConversationSlots] = {}
         self.ahead = Ahead(self._shelf)
         #: Returns what requests of a model begin with that are to be expected.
@@ -90,6 +89,13 @@ class Conversations:
         except OSError:
             return None
         return self._folder
+
+    def is_short(self, body: Mapping[str, Any], size: int) -> bool:
+        """Return whether a request with ``body``, of ``size`` bytes, and its answer are too short
+        together for their conversation to be worth knowing.
+        """
+        left = self._min_tokens - size // _BYTES
+        return left > 0 and not may_answer_more(body, left)
 
     def turn(self, wish: Wish, owner: str, answers: int = 1) -> Turn:
         """Return what places a request of the key ``owner``, as its ``wish`` is.

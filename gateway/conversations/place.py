@@ -74,8 +74,9 @@ def place(
     if empty is not None:  # better than all that would lose something, and have nothing in common
         others = [empty]
     read = _read_back(chain, saved) if saved else 0.0
-    if len(slots) > 1 and (whole := _goes_on_with(chain, alike)) and read <= chain.size(whole):
-        alike, others = _with_link(chain, whole, alike), []
+    whole = _goes_on_with(chain, alike) if alike else 0
+    if whole and read <= chain.size(min(whole + 1, len(links))):  # its answer is there as well
+        alike, others, read = _with_link(chain, whole, alike), [], 0.0
     worth = max(1.0, least * (1 - _RESTORING))
     best: tuple[tuple[float, bool, float], Placing] | None = None
     for slot in (*alike, *others):

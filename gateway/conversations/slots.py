@@ -130,7 +130,8 @@ class ConversationSlots:
         """
         async with slot.lock:
             found = self._shelf.longest(self.fingerprint, chain)
-            if found is None or chain.common(slot.chain.links) >= found.links:
+            taken = slot.coming is not chain  # by another one: it was given up before this began
+            if taken or found is None or chain.common(slot.chain.links) >= found.links:
                 return None
             try:
                 if not await self._transfers.restore(slot, found.saved):
@@ -149,7 +150,7 @@ class ConversationSlots:
     def _saved(self, chain: Chain) -> int:
         """Return how many links of ``chain`` can be read back."""
         found = self._shelf.longest(self.fingerprint, chain)
-        return found.links if found is not None else 0
+        return found.reach(chain) if found is not None else 0
 
     def free(self, slot: Slot) -> None:
         """It may be taken, and is saved if it isn't."""

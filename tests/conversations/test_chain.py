@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.conversations.chain import NO_CHAIN, Chain, Chains, Wish, wish_in
+from gateway.conversations.chain import NO_CHAIN, Chain, Chains, Wish, may_answer_more, wish_in
 from gateway.conversations.opening import Written
 from gateway.proxy.body import serialise
 
@@ -103,11 +103,32 @@ def test_numbers_that_only_the_standard_library_reads_are_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("id_slot", "named"), [(1, 1), (0, 0), (-1, -1), ("2", -1), (1.0, -1), (True, -1), (None, None)]
+    ("id_slot", "named"),
+    [
+        *((1, 1), (0, 0), (2**31 - 1, 2**31 - 1), (None, None)),
+        *((-1, -1), ("2", -1), (1.0, -1), (True, -1)),
+        # llama-server makes another number of these than a remainder.
+        *((-2, -1), (2**31, -1), (2**32 + 1, -1)),
+    ],
 )
 def test_slot_that_a_body_names_is_found(id_slot: Any, named: int | None) -> None:
     wish, _ = wish_in(serialise(chat("a", id_slot=id_slot)), "chat", "k")
     assert wish == Wish(of(chat("a")), named)
+
+
+@pytest.mark.parametrize(
+    ("limits", "more"),
+    [
+        ({}, True),
+        ({"max_tokens": None}, True),
+        ({"max_tokens": 100}, False),
+        ({"max_tokens": 101}, True),
+        ({"max_completion_tokens": 9, "n_predict": -1}, True),
+        ({"max_output_tokens": 9}, False),
+    ],
+)
+def test_how_long_an_answer_may_be_is_seen(limits: dict[str, Any], more: bool) -> None:
+    assert may_answer_more(limits, 100) is more
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,21 @@ def test_beginning_of_what_is_saved_is_found_for_a_branch() -> None:
     assert (found.saved, found.links) == (long, 2)
 
 
+@pytest.mark.parametrize(("asked", "reach"), [("abcde", 4), ("abc", 3), ("abx", 2), ("abcx", 4)])
+def test_file_has_the_answer_to_what_it_ends_with(asked: str, reach: int) -> None:
+    found = index(saved("abc")).longest("f", chain(asked))
+    assert found is not None
+    assert found.reach(chain(asked)) == reach
+
+
+def test_file_of_a_mere_beginning_has_no_answer() -> None:
+    opening = saved("ab")
+    opening.chain = opening.chain._replace(shared=2)
+    found = index(opening).longest("f", chain("abc"))
+    assert found is not None
+    assert found.reach(chain("abc")) == 2
+
+
 def test_nothing_of_another_process_is_found() -> None:
     assert index(saved("abc", fingerprint="g")).longest("f", chain("abc")) is None
 
