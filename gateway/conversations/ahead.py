@@ -53,8 +53,13 @@ class Ahead:
                 self._repeated.share(saved.chain.links[-1])
 
     def chain(self, chain: Chain, opening: Opening) -> Chain:
-        """Return ``chain`` as its key may have it: with an ``opening`` that is every key's."""
-        if not opening.common or not self._repeated.is_common(opening.link):
+        """Return ``chain`` as its key may have it: with an ``opening`` that is every key's.
+
+        Until that is saved, a key goes on with what was computed for it alone: else it would wait,
+        and know by that that another one has the same tools.
+        """
+        common = opening.common and self._repeated.is_common(opening.link)
+        if not common or not self._shelf.has(opening.link):
             return chain
         return chain.with_link(OPENING_LINKS - 1, opening.link)
 

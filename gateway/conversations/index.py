@@ -152,6 +152,14 @@ class Index:
                             return FoundPrefix(one, count)
         return None
 
+    def ends_with(self, link: bytes) -> bool:
+        """Return whether anything ends with ``link``, of whatever process."""
+        for ends in self._by_end.values():
+            those = ends.get(link, ())
+            if any(map(self.has, (those,) if isinstance(those, Saved) else those)):
+                return True
+        return False
+
     def openings(self, fingerprint: str | None = None) -> list[Saved]:
         """Return the openings with tools, of a process or of all, the one used last at the end."""
         found = [

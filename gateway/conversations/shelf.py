@@ -207,6 +207,10 @@ class Shelf:
         """Return what is saved of openings with tools: see :meth:`Index.openings`."""
         return self._index.openings(fingerprint)
 
+    def has(self, link: bytes) -> bool:
+        """Return whether anything that ends with ``link`` is saved, of whatever process."""
+        return self._index.ends_with(link)
+
     async def is_whole(self, saved: Saved) -> bool:
         """Return whether ``saved`` can be read; one that is damaged is removed."""
         if (keeping := self._keeping.get(saved.name)) is not None:
