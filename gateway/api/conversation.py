@@ -42,9 +42,13 @@ def turn_of(headers: Mapping[str, str], context: RequestContext, call: Call) -> 
     call.wish = None
     if wish.prompts > 1 or wish.named == -1:
         return conversations.stray(wish.prompts * call.answers, context.principal.key_id)
-    if _CACHE in headers and headers[_CACHE].strip().lower() == _NOT_SAVED:
+    if _CACHE in headers and _is_not_saved(headers[_CACHE]):
         wish = wish._replace(chain=NO_CHAIN, prefix=None, opening=None)
     return conversations.turn(wish, context.principal.key_id, call.answers)
+
+
+def _is_not_saved(asked: str) -> bool:
+    return any(word.strip().lower() == _NOT_SAVED for word in asked.split(","))
 
 
 def wish_of_body(

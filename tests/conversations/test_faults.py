@@ -84,6 +84,22 @@ async def test_swap_waits_for_a_save_that_has_begun(make_gateway: MakeGateway) -
         assert cached >= prompt
 
 
+async def test_swap_waits_no_longer_for_a_save_than_computing_would_take(
+    make_gateway: MakeGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    models = {"a": entry(), "b": entry()}
+    async with make_gateway(models, **SETTINGS, scheduler={"max_loaded": 1}) as running:
+        await ask(running, "a", said(1))
+        with stopped(pid_of(running)):  # and never goes on
+            other, _, _ = await ask(running, "b", said(2))
+        assert other
+        text, _, cached = await ask(running, "a", said(1))
+        assert text
+        assert cached == 0
+    assert "model a: not all of its conversations were saved" in caplog.text
+
+
 def loading(running: Running, model: str) -> bool:
     backend = running.gateway.scheduler.backend("a")
     return backend is None or backend.state.name == "STOPPING"

@@ -271,12 +271,13 @@ async def test_stream_goes_on_after_a_swap_and_so_does_what_was_broken_off(
         assert cached >= prompt - 8
 
 
-async def test_request_may_ask_not_to_be_saved(make_gateway: MakeGateway) -> None:
+@pytest.mark.parametrize("asked", ["no-store", "No-Store ,no-cache"])
+async def test_request_may_ask_not_to_be_saved(make_gateway: MakeGateway, asked: str) -> None:
     settings = {"llama_server": "auto", "cache": cache()}
     messages = [{"role": "user", "content": words(8, 40)}]
     async with make_gateway({"a": entry()}, **settings) as running:
         body = {"model": "a", "messages": messages, "max_tokens": 2}
-        headers = {"X-Cache": "no-store"}
+        headers = {"X-Cache": asked}
         status, _ = await running.json("POST", "/v1/chat/completions", json=body, headers=headers)
         assert status == 200
         folder = Path(running.gateway.settings.data_dir) / "cache"
