@@ -102,7 +102,7 @@ async def test_expiry_may_be_a_duration(running: Running) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
-    ({"nmae": "x"}, "nmae", "allowed: name, description, admin, expires"),
+    ({"nmae": "x"}, "nmae", "allowed: name, description, admin, metrics, expires"),
     ({"hash": "0" * 64}, "hash", "unknown field"),
     ({"name": ""}, "name", "1 to 100"),
     ({"name": 7}, "name", "1 to 100"),

@@ -277,8 +277,9 @@ def served(serve: Serve, tmp_path: Path) -> Served:
 async def test_log_of_the_gateway_is_served_and_followed(
     served: Served, subtests: pytest.Subtests
 ) -> None:
-    url = served.wait_for(r'listening on (http[^",\s]+)', served.log)
-    headers = {"X-Api-Key": served.key}
+    url = served.wait_for(r'listening on (http[^",\s]+)', served.out)
+    key = served.wait_for(r"\s(llmgw_\w+)", served.log)  # JSON is alone on stdout
+    headers = {"X-Api-Key": key}
     async with aiohttp.ClientSession(url, headers=headers) as session:
 
         async def lines(query: str = "") -> list[str]:
@@ -290,7 +291,7 @@ async def test_log_of_the_gateway_is_served_and_followed(
         async with session.get("/admin/log?level=warning") as following:
             assert following.content_type == "text/event-stream"
             # A key where the route belongs, and one in a query: neither may be told.
-            async with session.get(f"/v1/{served.key}?authKey={served.key}") as response:
+            async with session.get(f"/v1/{key}?authKey={key}") as response:
                 assert response.status == 404
             (served.root / "p/data/models.json").write_text("[")
             async with session.get("/v1/models") as response:
@@ -304,7 +305,7 @@ async def test_log_of_the_gateway_is_served_and_followed(
         async with asyncio.timeout(20):
             while not any("/v1/llmgw_... 404" in line for line in await lines()):
                 await asyncio.sleep(0.05)
-        assert served.key not in "".join(await lines())
+        assert key not in "".join(await lines())
         assert len(await lines("&lines=2")) == 2
         warnings = await lines("&level=warning")
         assert warnings
