@@ -151,9 +151,10 @@ def test_page_of_an_allowed_origin_reads_a_stream(world: World) -> None:
     began = mine.evaluate(BEGIN, [world.served.url, world.limited_key()])
     assert began["status"] == 200
     assert began["headers"].pop("X-Request-Id").startswith("req_")
+    # One is given back in 0.6 s, in which a busy machine has not started the model.
+    assert began["headers"].pop("X-RateLimit-Remaining-Requests") in ("99", "100")
     assert began["headers"] == {
         "X-Gateway-Model": "m",
-        "X-RateLimit-Remaining-Requests": "99",
         "Server": None,  # not among those that the page may see
     }
     assert "word0" in began["first"]
