@@ -203,6 +203,7 @@ class Conversations:
         for slots in self._slots.values():
             if model in (None, slots.backend.spec.name):
                 slots.give_up(owner)
+                slots.prewarming.forget(owner)
         self.ahead.forget(lambda one: owner in (None, one), model)
         removed = self._shelf.forget(
             goes=lambda saved: owner in (None, saved.owner) and model in (None, saved.model)

@@ -108,6 +108,15 @@ class Prewarming:
         if self._shelf.wall() - saved.created < _ONCE_MORE:
             self._settled[saved.chain.links[-1]] = True
 
+    def forget(self, owner: str | None) -> None:
+        """Compute nothing of what is wanted for ``owner``; ``None``: for anybody."""
+        wanted = len(self._wanted)
+        for link, each in [*self._wanted.items()]:
+            if owner in (None, each.owner):
+                del self._wanted[link]
+        if len(self._wanted) < wanted:
+            self.give_way()
+
     async def run(self) -> None:
         """Compute what is wanted, unless a request comes."""
         while self._task is None and self._wanted:

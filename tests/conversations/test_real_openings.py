@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.conversations.keeper import Conversations
 from tests.conversations.openings import (
     LITTLE,
     TEXT,
@@ -138,3 +139,26 @@ async def test_no_more_openings_with_tools_are_kept_than_are_allowed(
         await until_saved(running, 8)
         await computed(running, "who", tools=tools(0))
     assert len(facts_in(folder_of(running))) == 8
+
+
+@pytest.mark.parametrize("whose", ["", "?key={guest}", "?model=a"])
+async def test_what_was_to_be_computed_for_a_key_is_removed_with_the_rest(
+    make_gateway: MakeGateway, tmp_path: Path, whose: str
+) -> None:
+    async with make_gateway(models(tmp_path), **SETTINGS) as running:
+        guest = await other_key(running, "guest")
+        for question in ("where", "why"):
+            await computed(running, question, tools=tools(1), key=guest)
+        conversations = running.gateway.scheduler.environment.slot_saves
+        assert isinstance(conversations, Conversations)
+        backend = running.gateway.scheduler.backend("a")
+        assert backend is not None
+        slots = conversations.slots_of(backend)
+        assert slots is not None
+        assert slots.prewarming.waits
+        ring = running.gateway.ring
+        assert ring is not None
+        (owner,) = [key.id for key in ring.records if key.name == "guest"]
+        status, _ = await running.json("DELETE", "/admin/cache" + whose.format(guest=owner))
+        assert status == 200
+        assert not slots.prewarming.waits
