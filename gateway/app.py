@@ -51,6 +51,7 @@ from gateway.backends.webui import WebUi
 from gateway.config.settings import Settings
 from gateway.entries import Entries
 from gateway.error_log import ErrorLog
+from gateway.errors import ShuttingDown
 from gateway.history import History
 from gateway.http.cors import Cors
 from gateway.http.fast_listener import FastRoutes
@@ -208,6 +209,7 @@ def build_site(
     scheduler.died = lambda model, error: services.errors.add(
         error.message, code=error.code, model=model, request_id=None
     )
+    lifecycle.give_up = lambda: services.endings.end_all(ShuttingDown)
     background = Background(settings, library, scheduler, accounting)
     rows = route_table(settings, services, background, source)
     services.addresses.learn((row.method, row.path) for row in rows)

@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds for the first request of a connection that was accepted just before the end.
 _FIRST_REQUEST: Final = 2.0
+#: Seconds in which the clients of requests that are given up are told so.
+_TELLING: Final = 1.0
 #: Seconds between two checks of such connections.
 _PAUSE: Final = 0.02
 
@@ -48,6 +50,8 @@ async def drain(
     await asyncio.wait((answered, hurried), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if not answered.done():
         _log.warning("shutting down with %d requests running", scheduler.in_flight)
+        lifecycle.give_up()
+        await asyncio.wait((answered,), timeout=_TELLING)
     await cancel_and_wait(answered, hurried)
 
 

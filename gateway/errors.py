@@ -268,6 +268,16 @@ class Unavailable(GatewayError):
     retry_after = "5"
 
 
+class ShuttingDown(Unavailable):
+    """503: the gateway ends; another one may be there soon."""
+
+    default_code = "shutting_down"
+    retry_after = "10"
+
+    def __init__(self, message: str = "the gateway is shutting down", **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+
+
 class TimeIsUp(GatewayError):
     """504: the answer took longer than a request may (``limits.request.time``, or its key's)."""
 

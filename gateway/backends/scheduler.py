@@ -27,7 +27,7 @@ from gateway.backends.roster import Roster
 from gateway.backends.scheduled_model import ScheduledModel, view_of
 from gateway.backends.suspects import Suspects
 from gateway.backends.wait_queue import WaitQueue, place_in
-from gateway.errors import GatewayError, ModelNotFound, Unavailable
+from gateway.errors import GatewayError, ModelNotFound, ShuttingDown, Unavailable
 from gateway.models.catalog import Catalog
 from gateway.tasks import cancel_and_wait
 
@@ -174,7 +174,7 @@ class Scheduler:
 
     def _find(self, model: str) -> ScheduledModel:
         if self._closing:
-            raise _shutting_down()
+            raise ShuttingDown()
         found = self._models.get(model)
         if found is None:
             raise ModelNotFound(f"there is no model {model!r} in models.json")
@@ -263,7 +263,7 @@ class Scheduler:
         """Let no new request in, refuse the waiting ones, and let running ones finish."""
         self._closing = True
         for model in self._models.values():
-            self._queue.refuse(model, _shutting_down())
+            self._queue.refuse(model, ShuttingDown())
 
     async def idle(self) -> None:
         """Return when nothing is in flight."""
@@ -372,9 +372,3 @@ class Scheduler:
 
     def _set_budget(self, budget: int) -> None:
         self.limits = replace(self.limits, budget=budget)
-
-
-def _shutting_down() -> Unavailable:
-    return Unavailable(
-        "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
-    )

@@ -22,6 +22,8 @@ class Lifecycle:
         self.redirect_urls: Sequence[str] = ()
         #: Tells the number of connections of clients.
         self.connections: Callable[[], int] = lambda: 0
+        #: What ends the requests under way, each of whose clients is told why.
+        self.give_up: Callable[[], None] = lambda: None
         self._active = 0  # requests, but for streams that never end by themselves (/status)
         self._quiet: asyncio.Event | None = None  # where somebody waits for it
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from gateway.access.principal import LOCAL_ADMIN
-from gateway.errors import GatewayError, Unavailable
+from gateway.errors import GatewayError, ShuttingDown
 from gateway.pipeline.request_context import CONTEXT, RequestContext
 from gateway.proxy.ending import Ending
 from gateway.tasks import cancel_and_wait, spawn
@@ -64,7 +64,7 @@ async def endless(
     context = request[CONTEXT]
     services, lifecycle = context.services, context.services.lifecycle
     context.watches = True
-    over = Unavailable("the gateway is shutting down", code="shutting_down")
+    over = ShuttingDown()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(items.aclose)
         stack.enter_context(_counted(context))

@@ -28,6 +28,7 @@ from gateway.errors import (
     GatewayError,
     PayloadTooLarge,
     RequestTimeout,
+    ShuttingDown,
     Unavailable,
     status_of,
 )
@@ -179,9 +180,7 @@ def refuse_when_stopping(_request: RequestHead, context: RequestContext, _route:
     """
     lifecycle = context.services.lifecycle
     if lifecycle.stopping.is_set() and not lifecycle.hands_over:
-        raise Unavailable(
-            "the gateway is shutting down", code="shutting_down", headers={"Retry-After": "10"}
-        )
+        raise ShuttingDown
 
 
 def charge(_request: RequestHead, context: RequestContext, _route: Route) -> None:

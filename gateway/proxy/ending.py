@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, TimeIsUp
@@ -122,6 +122,11 @@ class Endings:
     def done(self, ending: Ending) -> None:
         """Stop watching: the request has ended by itself."""
         self._open.pop(ending, None)
+
+    def end_all(self, why: Callable[[], GatewayError]) -> None:
+        """End every request under way, each with an error of its own."""
+        for ending in self.open:
+            ending.end(why())
 
     @contextlib.contextmanager
     def watching(self, of_key: float | None, whose: object = None) -> Iterator[None]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import resource
 import signal
 from pathlib import Path
 
+import aiohttp
 import openai
 import pytest
 
+from gateway.tasks import spawn
 from tests.harness import (
     DEMO,
     DEMO_GGUF,
     FAKE,
+    Served,
     alive,
     fake_model,
     project,
     wait_until,
 )
 from tests.serve.processes import STORY, Serve, backend_pids
+from tests.test_demo import get
 
 
 def real_project(root: Path) -> Path:
@@ -69,6 +75,47 @@ def test_a_second_signal_hurries(serve: Serve, tmp_path: Path) -> None:
         served.wait_for(r"(shutting down); 1 running", served.log)
         assert served.stop(signal.SIGTERM, 10) == 0
     assert not [pid for pid in pids if alive(pid)]
+
+
+async def test_clients_who_cannot_be_waited_for_are_told(serve: Serve, tmp_path: Path) -> None:
+    models = {
+        "slow": fake_model(tmp_path, chunks=10_000, pause=0.05),
+        "silent": fake_model(tmp_path, hang=1),
+    }
+    config = project(tmp_path / "p", models, llama_server=str(FAKE), shutdown_timeout="1s")
+    served = serve("--config", str(config))
+    url, headers = f"{served.url}/v1/chat/completions", {"X-Api-Key": served.key}
+    stream = {"model": "slow", "messages": STORY, "stream": True}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        whole = spawn(
+            session.post(url, json={"model": "silent", "messages": STORY}), name="a request"
+        )
+        async with session.post(url, json=stream) as response:
+            await response.content.readline()
+            await asyncio.to_thread(_wait_for_running, served, 2)
+            served.process.send_signal(signal.SIGTERM)
+            lines: list[bytes] = []
+            with pytest.raises(aiohttp.ClientPayloadError):  # never a clean end
+                await _read(response, lines)
+        (last,) = [line for line in lines if b"error" in line]
+        answer = await whole
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "10"
+        assert (await answer.json())["error"]["code"] == "shutting_down"
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "shutting_down"
+    assert served.stop() == 0
+
+
+async def _read(response: aiohttp.ClientResponse, lines: list[bytes]) -> None:
+    async for line in response.content:
+        lines.append(line)
+
+
+def _wait_for_running(served: Served, number: int) -> None:
+    def running() -> bool:
+        return get(served, "/admin/status")[1]["in_flight"] == number
+
+    wait_until(running, 20, f"{number} requests run")
 
 
 def open_files(pid: int) -> tuple[int, int]:
