@@ -29,7 +29,10 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "hang-up": frozenset(),
         # What hasn't been answered yet is sent again; a stream under way says why it ends.
         "child killed": frozenset({"cut off: backend_died"}),
-        "child frozen": frozenset({"cut off: backend_died"}),
+        # A gateway that is to restart waits for it for `shutdown_timeout`, and no longer.
+        "child frozen": frozenset(
+            {"cut off: backend_died", "cut off: shutting_down", "503 shutting_down"}
+        ),
         # A swap is a wait.
         "swap": frozenset(),
         "reload": frozenset(),

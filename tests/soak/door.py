@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.tasks import cancel_and_wait, spawn
 from gateway.tls.selfsigned import self_signed
 from tests.harness import project, tied_with
 from tests.soak.asking import MODELS, PERSONALITIES, SECRET, SWAPPED_IN
@@ -47,6 +48,10 @@ KINDS: Final = (
     Kind("plain", tls=False, restarts=True),
     Kind("tls", tls=True, restarts=True),
 )
+
+
+class DiedAtStart(Exception):
+    """A gateway ended before it answered anybody; the message has the end of its log."""
 
 
 class Door:
@@ -153,7 +158,19 @@ class Door:
             self.admin_key = await self._first_key()
             self.key = (await self.new_key("ordinary"))[1]
             self.leaving_key = (await self.new_key("leaving"))[1]
-        assert (await self.admin("GET", "/admin/system")).status == 200
+        await self._answering()
+
+    async def _answering(self) -> None:
+        """Return when the gateway answers its administrator. Raises if it ends before that."""
+        asked = spawn(self.admin("GET", "/admin/system"), name=f"ask {self.name}")
+        while not asked.done():
+            if self._process.poll() is not None:
+                await cancel_and_wait(asked)
+                await asyncio.to_thread(self.log.end)
+                told = "".join(self.log.last)
+                raise DiedAtStart(f"it ended with status {self._process.returncode}: {told}")
+            await asyncio.wait((asked,), timeout=0.2)
+        assert (await asked).status == 200
 
     async def _first_key(self) -> str:
         """The administrator's key, which the first start prints."""

@@ -12,7 +12,7 @@ from typing import IO, Final
 _EXPECTED: Final = re.compile(
     r"""model\ \w+:\ .*(was\ killed|has\ not\ answered|was\ stopped)
       | a\ stream\ broke:
-      | the\ certificate\ in\ use\ stays
+      | (certificate\ refused,\ the\ old\ one|the\ certificate\ in\ use)\ stays
       | models.json\ is\ broken:\ the\ last\ good\ one\ stays
       | cannot\ be\ written,\ trying\ again:\ the\ (gateway's\ )?database
     """,

@@ -34,11 +34,15 @@ async def _started_anew(strike: Strike) -> None:
 
 
 async def _broken(strike: Strike) -> None:
-    """Half a file, for as long as somebody edits it: the last good one stays in use."""
-    text = (strike.door.data / "models.json").read_text()
-    _write(strike, text[: len(text) // 2])
-    await asyncio.sleep(2)
-    _write(strike, text)
+    """Half a file, for as long as somebody edits it: the last good one stays in use.
+
+    Not while the gateway starts, which it doesn't without a good one.
+    """
+    async with strike.door.alone:
+        text = (strike.door.data / "models.json").read_text()
+        _write(strike, text[: len(text) // 2])
+        await asyncio.sleep(2)
+        _write(strike, text)
 
 
 def _entries(strike: Strike, **more: Any) -> str:
