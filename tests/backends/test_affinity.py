@@ -10,7 +10,7 @@ import pytest
 from gateway.backends.affinity import Affinity
 from gateway.upstream import UpstreamRequest
 from tests.backends.conftest import MakeRemote
-from tests.harness import MakeGateway
+from tests.harness import MakeGateway, eventually
 from tests.remote_backends import CHAT, Sink, WatchedRemote
 from tests.remote_server import RemoteServer, hold
 
@@ -159,6 +159,10 @@ async def test_requests_without_a_cache_here_stick_to_servers_elsewhere(
 ) -> None:
     entry = {"url": [server.url for server in servers]}
     async with make_gateway({"m": entry}) as running:
+        assert (await running.chat("m"))[0] == 200
+        backend = running.gateway.scheduler.backend("m")
+        assert backend is not None
+        await eventually(lambda: all(server.up for server in backend.servers), "both are up")
         histories = [[{"role": "user", "content": f"{n}"}] for n in range(4)]
         seen: list[set[int]] = [set() for _ in histories]
         for turn in range(4):

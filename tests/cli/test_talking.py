@@ -215,7 +215,7 @@ def test_usage_is_told_as_a_table_and_as_json(run: Run) -> None:
     assert tiny["requests"] >= 1
     assert tiny["prompt_tokens"] > 0
     table = run("usage")[1]
-    assert table.splitlines()[0].split() == ["KEY", "MODEL", "REQUESTS", "PROMPT", "ANSWER"]
+    assert table.splitlines()[0].split() == "KEY MODEL REQUESTS PROMPT CACHED ANSWER".split()
     status, _, err = run("usage", "--days", "0")
     assert status == 1
     assert "days" in err
