@@ -294,8 +294,10 @@ class Turn:
         if chosen is not None:
             chosen.end(ended, partial(self._note, slots, self._promised, ended))
             return
-        self._note(slots, self._promised, ended, slot)
-        slots.give_back(slot, ended)
+        try:
+            self._note(slots, self._promised, ended, slot)
+        finally:  # whatever goes wrong, it is not taken for ever
+            slots.give_back(slot, ended)
 
     def _note(
         self, slots: ConversationSlots, promised: int | None, ended: Ended, slot: Slot
