@@ -167,17 +167,21 @@ class Chains:
     def _of_messages(self, root: bytes, total: int, messages: list[Any]) -> Chain:
         if not _FEW <= len(messages) <= _MANY:
             return self._follow(Chain((), ()), root, total, messages)
-        # Mostly all but the last two, an answer and what is said to it, were there a moment ago.
+        # Mostly all but the last two, an answer and what is said to it, were there a moment ago; or
+        # all, where the same is asked again.
         before = orjson.dumps(messages[:-2], option=orjson.OPT_SORT_KEYS)
+        last = orjson.dumps(messages[-2:], option=orjson.OPT_SORT_KEYS)
         check = crc32(memoryview(before)[1:-1])
+        whole = root, crc32(memoryview(last)[1:-1], crc32(b",", check)), len(before) + len(last) - 1
+        chain = self._whole.get(whole)
+        if chain is not None and len(chain.links) == len(messages):
+            return chain
         chain = self._whole.get((root, check, len(before)))
         if chain is not None and len(chain.links) == len(messages) - 2:
             chain = self._follow(chain, chain.links[-1], chain.sizes[-1], messages[-2:])
         else:
             chain = self._follow(Chain((), ()), root, total, messages)
-        last = orjson.dumps(messages[-2:], option=orjson.OPT_SORT_KEYS)
-        check = crc32(memoryview(last)[1:-1], crc32(b",", check))
-        self._whole[root, check, len(before) + len(last) - 1] = chain
+        self._whole[whole] = chain
         return chain
 
     def _follow(self, chain: Chain, link: bytes, total: int, messages: list[Any]) -> Chain:
