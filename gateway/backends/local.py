@@ -319,7 +319,13 @@ class LocalBackend(Backend):
         patience = self._env.patience
         try:
             self._hung = hung = await Watchdog(
-                self.pool, child.pid, patience, self.flights, speed, batch=batch
+                self.pool,
+                child.pid,
+                patience,
+                self.flights,
+                speed,
+                batch=batch,
+                looks=self.slot_looks,
             ).hung()
         finally:
             unlisten()

@@ -38,11 +38,14 @@ class SlotLooks:
         self._backend = weakref.ref(backend)
         self._last = float("-inf")
         self._coming: asyncio.Task[bytes | None] | None = None
+        #: How many are under way: requests that nobody's answer depends on.
+        self.under_way = 0
 
     async def now(self) -> bytes | None:
         """Look at once, as who does so only once may; return what :meth:`next` does."""
         while (backend := self._backend()) is not None:
             self._last = time.monotonic()
+            self.under_way += 1
             try:
                 fetched = await backend.pool.fetch(
                     UpstreamRequest("GET", TARGET), timeout=_PATIENCE
@@ -51,6 +54,8 @@ class SlotLooks:
                 continue  # a long step; one that takes for ever is the watchdog's business
             except GatewayError:
                 return None
+            finally:
+                self.under_way -= 1
             return fetched.body if fetched.status == 200 else None
         return None
 

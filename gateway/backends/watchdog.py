@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from gateway.backends.flights import Flights, Verdict, judge
 from gateway.backends.overtime import Overtime
+from gateway.backends.slot_looks import SlotLooks
 from gateway.backends.slots import Slots, slots_in
 from gateway.backends.speed import Speed
 from gateway.backends.usage import group_members
@@ -70,7 +71,8 @@ class Hang(NamedTuple):
 class Watchdog:
     """A watchdog over one running child, whose process group is ``group``.
 
-    ``batch``: tokens of prompts that it reads in one step.
+    ``batch``: tokens of prompts that it reads in one step. ``looks``: those that others have at its
+    slots.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class Watchdog:
         speed: Speed,
         *,
         batch: int = DEFAULT_BATCH,
+        looks: SlotLooks | None = None,
     ) -> None:
         self._pool = pool
+        self._looks = looks
         self._group = group
         self._patience = patience
         self._interval = patience.interval
@@ -146,7 +150,8 @@ class Watchdog:
         flights, overtime = self._flights, self._overtime
         await self._look_at_slots()
         now, slots = time.monotonic(), self._slots
-        wanted = len(flights) > 0 or self._pool.exchanges > 0
+        looks = self._looks.under_way if self._looks is not None else 0
+        wanted = len(flights) > 0 or self._pool.exchanges > looks
         if cpu is None:  # no /proc
             worked = passed if wanted or slots is None or slots.tasks else 0.0
         else:

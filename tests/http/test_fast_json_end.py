@@ -165,7 +165,9 @@ async def test_second_signal_cuts_what_runs(make_gateway: MakeGateway, tmp_path:
             async with asyncio.timeout(20):
                 await running.gateway.drain(hurry)
                 await stack.aclose()
-            assert await client.closed() == b""
+            head, _, body = (await client.closed()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert json.loads(body)["error"]["code"] == "shutting_down"
 
 
 # --- what fails within an answer -----------------------------------------------------------
