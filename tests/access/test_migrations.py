@@ -106,9 +106,10 @@ def versions_in(file: Path) -> tuple[str, int]:
 def make(file: Path, version: int | None) -> None:
     """Make a file from before Alembic, or with ``None`` one of this program."""
     if version is None:
-        with contextlib.closing(create_engine(f"sqlite:///{file}").connect()) as connection:
+        engine = create_engine(f"sqlite:///{file}")
+        with engine.begin() as connection:
             make_tables(connection)
-            connection.commit()
+        engine.dispose()  # else its pool keeps the file open
     else:
         make_old(file, version)
 

@@ -198,11 +198,13 @@ async def test_tokens_of_today_are_known_to_a_gateway_that_starts(
     one, other = both
     _, key = await new_key(one, limits={"tpd": 1_000_000})
     assert await status_of(one, key) == 200
+    cost = 1_000_000 - await left(one, key, "tpd")
+    assert cost > 0
     await seconds_until(lambda: _is(status_of(other, key), 200))
 
     async def told() -> bool:  # of what the other has counted: else the third would hear it, too
         counted = [await left(running, key, "tpd") for running in both]
-        return counted[0] == counted[1] < 1_000_000
+        return counted == [1_000_000 - 2 * cost] * 2
 
     await seconds_until(told)
     for running in both:
