@@ -178,7 +178,8 @@ def test_no_key_and_nothing_that_was_said_is_logged_at_any_level(
     serve: Serve, tmp_path: Path, form: str
 ) -> None:
     log = {"format": form, "level": "debug"}
-    config = project(tmp_path / "p", {DEMO: {"params": {"model": DEMO_GGUF}}}, log=log)
+    params = {"model": DEMO_GGUF, "nPredict": 8}  # /chat/ask sets no end of its own
+    config = project(tmp_path / "p", {DEMO: {"params": params}}, log=log)
     served = serve("--config", str(config))
     lines, printed = (served.log, served.out) if form == "text" else (served.out, served.log)
     address = served.wait_for(r'listening on (http[^",\s]+)', lines)
