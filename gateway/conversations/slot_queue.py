@@ -98,13 +98,13 @@ class SlotQueue(Generic[SlotT]):
         are that many. Who is cancelled leaves nothing behind.
         """
         count = min(count, len(self._slots))
-        if not (self._waiting and any(before.count > 1 for before in self._waiting)):
-            given = self._find(chain, only, count, patient=count == 1)
-            if isinstance(given, Given):
-                return given
+        held_up = any(before.count > 1 for before in self._waiting)
+        found = 0 if held_up else self._take(chain, only, count, patient=count == 1)
+        if isinstance(found, Given):
+            return found
         waiting = _SlotWaiter[SlotT](chain, lease, only, count)
-        if not any(before.count > 1 for before in self._waiting):
-            self._choose(waiting)  # which lends its lease, and sees to its patience
+        if not held_up:
+            self._put_off(waiting, found)
         self._waiting.append(waiting)
         try:
             await asyncio.wait([waiting.given])
@@ -125,13 +125,8 @@ class SlotQueue(Generic[SlotT]):
         """Return where a request goes that comes now, if it waits for nothing; take nothing."""
         if self._waiting:
             return None
-        views = [slot.view for slot in self._slots]
-        now = time.monotonic()
-        saved = self._saved(chain) if chain.links else 0
-        placing = place(chain, views, saved, self._least, now)
-        return (
-            None if placing is None or self._spared(chain, views, saved, placing, now) else placing
-        )
+        found = self._find(chain, None, 1, patient=True)
+        return found if isinstance(found, Placing) else None
 
     def free(self, *slots: SlotT) -> None:
         """``slots`` are free again: whoever has waited for one has it now."""
@@ -158,27 +153,44 @@ class SlotQueue(Generic[SlotT]):
 
     def _choose(self, waiting: _SlotWaiter[SlotT]) -> Given[SlotT] | None:
         """Return the slot that it gets now, taken; ``None``: it waits."""
-        found = self._find(waiting.chain, waiting.only, waiting.count, patient=waiting.patient)
+        found = self._take(waiting.chain, waiting.only, waiting.count, patient=waiting.patient)
         if isinstance(found, Given):
             self._settle_down(waiting)
             return found
-        if found:
-            self._wait(waiting, found)
-        elif waiting.only is not None:
-            waiting.lease.lend()  # any other slot is for others
+        self._put_off(waiting, found)
         return None
 
-    def _find(
+    def _put_off(self, waiting: _SlotWaiter[SlotT], spared: int) -> None:
+        """Let it wait: to be ``spared`` so much, or with 0 because nothing is free."""
+        if spared:
+            self._wait(waiting, spared)
+        elif waiting.only is not None:
+            waiting.lease.lend()  # any other slot is for others
+
+    def _take(
         self, chain: Chain, only: int | None, count: int, *, patient: bool
     ) -> Given[SlotT] | int:
-        """Return the slot for such a request, taken; or what it is spared by waiting for a better
-        one, in characters; 0 where none is free.
+        """Return the slot for such a request, taken, or what :meth:`_find` returns without one."""
+        found = self._find(chain, only, count, patient=patient)
+        if not isinstance(found, Placing):
+            return found
+        slot = self._slots[found.slot]
+        slot.take(chain)
+        others: tuple[SlotT, ...] = ()
+        if count > 1:
+            others = tuple([other for other in self._slots if other.view.free][: count - 1])
+            for other in others:
+                other.take(NO_CHAIN)
+        return Given(slot, found, others)
+
+    def _find(self, chain: Chain, only: int | None, count: int, *, patient: bool) -> Placing | int:
+        """Return where such a request goes; or what it is spared by waiting for a better slot, in
+        characters; 0 where none is free.
         """
         views = [slot.view for slot in self._slots]
-        among = views if only is None else [views[only]]
-        free = [view.number for view in views if view.free]
-        if len(free) < count:
+        if count > 1 and sum(view.free for view in views) < count:
             return 0
+        among = views if only is None else [views[only]]
         now = time.monotonic()
         saved = self._saved(chain) if chain.links else 0
         placing = place(chain, among, saved, self._least, now)
@@ -186,15 +198,7 @@ class SlotQueue(Generic[SlotT]):
             return 0
         if patient and (spared := self._spared(chain, among, saved, placing, now)):
             return spared
-        slot = self._slots[placing.slot]
-        slot.take(chain)
-        others: tuple[SlotT, ...] = ()
-        if count > 1:
-            free.remove(placing.slot)
-            others = tuple(self._slots[number] for number in free[: count - 1])
-            for other in others:
-                other.take(NO_CHAIN)
-        return Given(slot, placing, others)
+        return placing
 
     def _spared(
         self, chain: Chain, views: list[SlotView], saved: int, placing: Placing, now: float

@@ -1,9 +1,8 @@
-"""The slots of one llama-server process: what is in each, and what is read and written there.
+"""The slots of one llama-server process: what is in each, who has it, and when it is saved.
 
 What was seen of llama-server b10434, and decides how this is done: ``id_slot`` chooses the slot of
 every generating route but Anthropic's messages; save, restore and a request wait until their slot
-is idle; a restore that fails leaves the slot empty; a save of a slot that lost its content writes
-few tokens, or none, and says success, so what was written is compared with what was answered.
+is idle.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ class ConversationSlots:
             await self.save(slot, self.backend.pool, in_danger=True, taken=True)
             self._queue.look_again()
         if placing.restore:
-            name = f"restore slot {slot.number} of {self.backend.spec.name}"
+            name = f"restore slot {slot.number} of {self.model}"
             restoring = spawn(self._restore_for(slot, chain), name=name)
             self._shelf.keep_track(restoring)
             return await asyncio.shield(restoring)
@@ -304,7 +303,7 @@ class ConversationSlots:
     def _count(self, owner: str | None, cached: int, *, restored: bool) -> None:
         """Count what was of use to ``owner``."""
         if cached > 0:
-            name, fingerprint = self.backend.spec.name, self.fingerprint
+            name, fingerprint = self.model, self.fingerprint
             self._shelf.count_hit(name, fingerprint, owner, cached, restored=restored)
 
     def _seconds(self, tokens: int) -> float:
@@ -326,7 +325,7 @@ class ConversationSlots:
         if left > 0:
             self._save_later(slot, left)
         else:
-            name = f"save slot {slot.number} of {self.backend.spec.name}"
+            name = f"save slot {slot.number} of {self.model}"
             self._shelf.keep_track(spawn(self._when_idle(slot), name=name))
 
     async def _when_idle(self, slot: Slot) -> None:
@@ -378,7 +377,7 @@ class ConversationSlots:
                 for slot in sorted(left, key=lambda slot: -slot.tokens):
                     await self.save(slot, pool, in_danger=True)
         except TimeoutError:
-            _log.info("model %s: not all of its conversations were saved", self.backend.spec.name)
+            _log.info("model %s: not all of its conversations were saved", self.model)
 
     async def save(
         self, slot: Slot, pool: Upstream, *, in_danger: bool, taken: bool = False
@@ -389,7 +388,7 @@ class ConversationSlots:
         while another is at work there, since llama-server would wait for its end. It goes on when
         whoever waits for it goes away: llama-server does so too.
         """
-        name = f"save slot {slot.number} of {self.backend.spec.name}"
+        name = f"save slot {slot.number} of {self.model}"
         saving = spawn(self._save_alone(slot, pool, in_danger, taken), name=name)
         self._shelf.keep_track(saving)
         await asyncio.shield(saving)

@@ -1,4 +1,9 @@
-"""Writes what is in the slots of one llama-server process to files, and reads it back."""
+"""Writes what is in the slots of one llama-server process to files, and reads it back.
+
+What was seen of llama-server b10434, and decides how this is done: a restore that fails leaves the
+slot empty; a save of a slot that lost its content writes few tokens, or none, and says success, so
+what was written is compared with what was answered.
+"""
 
 from __future__ import annotations
 
