@@ -69,8 +69,8 @@ ENTRY: Final[Mapping[str, str]] = MappingProxyType(
         "personalities.reasoning": "Whether the model thinks before it answers: for how many "
         "tokens, or how hard.",
         "personalities.templateArgs": "Variables of the chat template.",
-        "personalities.tools": "Tools for requests that have none, as in OpenAI's chat "
-        "completions.",
+        "personalities.tools": "Tools added before those of each request, written as in OpenAI's "
+        "chat completions.",
         "personalities.description": "A line about it, for people who choose among personalities.",
         "personalities.unlisted": "Leave it out of lists: it can be used only by its name.",
         "aliases": "Other names that clients may use for this model, like gpt-4o.",

@@ -14,7 +14,7 @@ from gateway.library import Library
 from gateway.models.catalog import Catalog
 from gateway.models.model import Model
 from gateway.models.personalities import Personality
-from gateway.proxy.virtual import fixed_by_kind
+from gateway.proxy.virtual import shapings_of
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations, Expected
@@ -77,5 +77,6 @@ def _request(spec: Model, personality: Personality) -> dict[str, Any]:
     if personality.prompt:
         messages.insert(0, {"role": "system", "content": personality.prompt})
     tools = {"tools": [*personality.tools]} if personality.tools else {}
-    fixed = fixed_by_kind(personality, here=spec.ours)["chat"]
-    return {"messages": messages, **tools, **spec.set_params, **fixed}
+    shaping = shapings_of(spec, personality)
+    fixed = shaping["chat"].fixed if shaping is not None else {}
+    return {"messages": messages, **fixed, **tools}

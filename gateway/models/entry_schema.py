@@ -27,10 +27,13 @@ from gateway.models.model import Meta, Model
 from gateway.models.personality_schema import (
     ONE_OR_MORE,
     PERSONALITIES,
+    SET_PARAMS,
+    STRIP_PARAMS,
     SetParams,
     Strict,
     StripParams,
     as_tuple,
+    is_json,
 )
 from gateway.models.remote_model import RemoteModel, RemoteParams
 from gateway.spelling import did_you_mean
@@ -194,8 +197,8 @@ ENTRY: Final = schema_of_all(
     require_gpu=key(bool, "true or false"),
     description=key(str | None, "a text"),
     meta=key(META, "an object: displayName, unlisted, capabilities"),
-    set_params=key(SetParams, "an object of body fields, put over what clients send"),
-    strip_params=key(StripParams, "a list of body fields that clients may not set"),
+    set_params=key(SetParams, SET_PARAMS, is_json),
+    strip_params=key(StripParams, STRIP_PARAMS),
     url=key(Annotated[tuple[Url, ...], ONE_OR_MORE], URLS, _each_once),
     key=key(Annotated[SecretStr, AfterValidator(_checked_key)] | None, KEYS),
     model_name=key(

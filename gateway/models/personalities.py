@@ -19,7 +19,7 @@ class Personality:
     ``reasoning``: whether the model thinks before it answers, for how long (tokens), or how hard
     (OpenAI's ``reasoning_effort``). ``template_args``: variables of the chat template
     (``chat_template_kwargs`` of llama-server). ``tools``: in the shape of OpenAI's chat
-    completions, for requests that bring none.
+    completions, added before those of a request.
     """
 
     prompt: str | None = None

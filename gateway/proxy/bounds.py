@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
@@ -121,13 +121,25 @@ class Bounds:
         async with self._places:
             await asyncio.to_thread(all_of, checks)
 
-    def answer(self, body: JsonObject, kind: str, of_key: int | None, *, ends: bool) -> bool:
+    def answer(
+        self,
+        body: JsonObject,
+        kind: str,
+        of_key: int | None,
+        *,
+        ends: bool,
+        fixed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bool:
         """Bound the answer to what the key and the settings allow; whether ``body`` was changed.
 
-        ``ends``: whether llama-server has a limit of its own for it, by models.json.
+        ``ends``: whether llama-server has a limit of its own for it, by models.json. ``fixed``:
+        what models.json set in the body: there is no client to blame for that.
         """
         most, whose = self.longest(of_key)
         if most is not None:
+            for name, value in fixed.items():
+                if name in LENGTH.names and value.__class__ in _NUMBERS and value > most:
+                    body[name] = most
             return limit_length(body, kind, most, whose)
         if body.get("ignore_eos") and not ends:
             lengths = [body.get(name) for name in LENGTH.read[kind]]  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ OpenAI server, OpenAI's and Anthropic's references. A new build's new name belon
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -108,8 +109,28 @@ def shapings(
     if not (strip or fixed or any(over.values())):
         return None
     return MappingProxyType(
-        {kind: _shaping(kind, strip, _merged(fixed, over.get(kind, {}))) for kind in KINDS}
+        {kind: _shaping(kind, strip, _said_over(fixed, over.get(kind, {}))) for kind in KINDS}
     )
+
+
+def same_field(*names: str) -> set[Place]:
+    """Return all names of the fields with these ``names``."""
+    return {other for name in names if name in _BY_NAME for other in _BY_NAME[name].names}
+
+
+def _said_over(fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return ``fixed`` with ``over`` merged into it, but for what that says by another name."""
+    gone = same_field(*over) - over.keys()
+    gone |= {other for name in over if name in _BY_NAME for other in _BY_NAME[name].excludes}
+    return _merged(without(fixed, gone), over)
+
+
+def without(fixed: Mapping[str, Any], places: Iterable[Place]) -> dict[str, Any]:
+    """Return a copy of ``fixed`` without what stands at ``places``."""
+    left = copy.deepcopy(dict(fixed))
+    for place in places:
+        take_out(left, place)
+    return left
 
 
 def _merged(fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:

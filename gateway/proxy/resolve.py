@@ -20,7 +20,7 @@ from gateway.models.personalities import Personality
 from gateway.proxy.ability import lacks
 from gateway.proxy.body import json_type
 from gateway.proxy.fields import Shaping, shapings
-from gateway.proxy.virtual import fixed_by_kind, tools_of
+from gateway.proxy.virtual import shapings_of, tools_of
 from gateway.spelling import did_you_mean
 
 #: The name that switches personalities off for one request.
@@ -53,8 +53,7 @@ class Target:
     don't set them. ``sent_as`` is that of ``spec``, computed once. ``shapings``: what ``setParams``
     and ``stripParams`` do, see :func:`gateway.proxy.fields.shapings`. ``lacks``: see
     :func:`gateway.proxy.ability.lacks`. ``ends``: whether models.json bounds how long its answers
-    are. ``tools``: those of the personality, for requests without any, see
-    :func:`gateway.proxy.virtual.tools_of`.
+    are. ``tools``: those of the personality, see :func:`gateway.proxy.virtual.tools_of`.
     """
 
     spec: Model
@@ -76,6 +75,11 @@ class Resolver:
     def __init__(self, catalog: Catalog) -> None:
         self._specs = catalog.models
         self._plain = {name: _without_personality(s) for name, s in catalog.models.items()}
+        self._virtual = {
+            (name, label): _with_personality(self._plain[name], label, personality)
+            for name, spec in catalog.models.items()
+            for label, personality in spec.personalities.items()
+        }
         self._names: dict[str, tuple[Model, str | None]] = {}
         #: Names of models that are known to write text; added when that is found out.
         self.writers = {name for name, spec in catalog.models.items() if not spec.ours}
@@ -141,8 +145,9 @@ class Resolver:
         plain = self._plain[spec.name]
         if personality is None or personality.lower() == NO_PERSONALITY:
             return plain
-        chosen = self._personality(spec, personality, allowed)
-        return _with_personality(plain, personality, chosen, asked=asked)
+        self._check(spec, personality, allowed)
+        target = self._virtual[spec.name, personality]
+        return replace(target, asked=True) if asked else target
 
     def knows(self, name: str) -> bool:
         """Return whether ``name`` is a model, an alias or a virtual model."""
@@ -177,7 +182,7 @@ class Resolver:
             and (known := self._names.get(name)) is not None
             and allowed.model(known[0].name)
         ):
-            self._personality(known[0], personality, allowed)
+            self._check(known[0], personality, allowed)
         names = (
             name
             for name, (spec, personality) in self._names.items()
@@ -191,10 +196,10 @@ class Resolver:
         )
 
     @staticmethod
-    def _personality(spec: Model, personality: str, allowed: _Allowed) -> Personality:
-        found = spec.personalities.get(personality)
-        if found is not None and allowed.personality(personality):
-            return found
+    def _check(spec: Model, personality: str, allowed: _Allowed) -> None:
+        """Raise :class:`ModelNotFound` unless ``spec`` has a ``personality`` that may be used."""
+        if personality in spec.personalities and allowed.personality(personality):
+            return
         usable = [name for name in spec.personalities if allowed.personality(name)]
         meant = did_you_mean(personality, usable) or "."
         raise ModelNotFound(
@@ -242,16 +247,13 @@ def _without_personality(spec: Model) -> Target:
     )
 
 
-def _with_personality(plain: Target, name: str, personality: Personality, *, asked: bool) -> Target:
-    spec = plain.spec
-    target = replace(plain, personality=name, prompt=personality.prompt, asked=asked)
-    over = fixed_by_kind(personality, here=spec.ours)
-    if personality.strip_params or any(over.values()):
-        strip = dict.fromkeys((*spec.strip_params, *personality.strip_params))
-        target = replace(target, shapings=shapings(strip, spec.set_params, over))
-    if (tools := tools_of(personality)) is not None:
-        target = replace(target, tools=tools)
-    return target
+def _with_personality(plain: Target, name: str, personality: Personality) -> Target:
+    target = replace(plain, personality=name, prompt=personality.prompt)
+    if personality == Personality(prompt=personality.prompt):  # a text
+        return target
+    return replace(
+        target, shapings=shapings_of(plain.spec, personality), tools=tools_of(personality)
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ to be told, and tell, is small.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -35,6 +34,7 @@ from gateway.proxy.personality import (
 from gateway.proxy.suit import suit
 from gateway.proxy.system_messages import as_system, into_users_words, systems
 from gateway.proxy.targets import check_query_model
+from gateway.proxy.virtual import put_tools
 
 if TYPE_CHECKING:  # the catalog comes with it, which the worker process doesn't need
     from gateway.proxy.resolve import Target
@@ -143,12 +143,14 @@ def shaped(
     format = rules.format
     if body.pop("personality", None) is not None:
         changed = True
+    fixed: Mapping[str, Any] = {}
     if target.shapings is not None:
-        shape(body, *target.shapings[format.name])
+        strip, fixed = target.shapings[format.name]
+        shape(body, strip, fixed)
         found = format.check(body, rules.media)
         changed = True
-    if target.tools is not None and "tools" not in body and format.name in target.tools:
-        body["tools"] = copy.deepcopy(target.tools[format.name])  # bodies are changed in place
+    if target.tools is not None and format.name in target.tools:
+        put_tools(body, target.tools[format.name])
         changed = True
     if (name := target.sent_as) is not None:
         body["model"] = name
@@ -164,7 +166,7 @@ def shaped(
     if rules.streams:
         bounds = rules.bounds
         if max_tokens is not None or bounds.max_tokens or "ignore_eos" in body:
-            changed |= bounds.answer(body, format.name, max_tokens, ends=target.ends)
+            changed |= bounds.answer(body, format.name, max_tokens, ends=target.ends, fixed=fixed)
         stream = body.get("stream") is True
     telling = rules.ask_to_tell(body, here=target.sent_as is None)
     if telling is not None and telling.changed:

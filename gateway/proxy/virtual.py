@@ -8,27 +8,38 @@ way to say it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from gateway.models.model import Model
 from gateway.models.personalities import Personality
-from gateway.proxy.fields import KINDS
+from gateway.proxy.fields import KINDS, Shaping, same_field, shapings, without
 
 JsonObject = dict[str, Any]
 
 #: Message formats with tools of their own, see :func:`tools_of`.
 _WITH_TOOLS: Final = ("chat", "responses", "anthropic")
+#: What says whether and how long a model thinks. An effort of "none", or a budget of 0, wins over
+#: ``enable_thinking`` (llama.cpp's ``server-common.cpp``).
+_REASONING: Final = ("reasoning_effort", "reasoning_budget_tokens", "thinking")
 #: Message formats of which llama-server makes a prompt by the model's chat template.
 _TEMPLATED: Final = (*_WITH_TOOLS, "completion")
 
 
-def fixed_by_kind(personality: Personality, *, here: bool) -> Mapping[str, JsonObject]:
-    """Return what is set in a body, by the name of its message format.
-
-    ``here``: the model is one of our own, so its template can be told what it likes.
+def shapings_of(spec: Model, personality: Personality) -> Mapping[str, Shaping] | None:
+    """Return what ``spec`` and its ``personality`` do to a body, by the name of its message format,
+    see :func:`gateway.proxy.fields.shapings`. What the personality sets wins over the model's.
     """
-    return {kind: _fixed(kind, personality, here=here) for kind in KINDS}
+    # A template can be told what it likes where the model is one of our own.
+    over = {kind: _fixed(kind, personality, here=spec.ours) for kind in KINDS}
+    strip = dict.fromkeys((*spec.strip_params, *personality.strip_params))
+    fixed = spec.set_params
+    if personality.reasoning is not None:
+        strip |= dict.fromkeys(_REASONING)
+        fixed = without(fixed, {*_REASONING, *same_field(*_REASONING)})
+    return shapings(strip, fixed, over)
 
 
 def _fixed(kind: str, personality: Personality, *, here: bool) -> JsonObject:
@@ -74,9 +85,7 @@ def _budget(kind: str, tokens: int) -> JsonObject:
 
 
 def tools_of(personality: Personality) -> Mapping[str, list[JsonObject]] | None:
-    """Return its tools in the shape of each message format that has some, for requests
-    without any.
-    """
+    """Return its tools in the shape of each message format that has some."""
     if not personality.tools:
         return None
     functions: list[JsonObject] = [_function(tool) for tool in personality.tools]
@@ -87,6 +96,31 @@ def tools_of(personality: Personality) -> Mapping[str, list[JsonObject]] | None:
             "anthropic": [_for_anthropic(function) for function in functions],
         }
     )
+
+
+def put_tools(body: JsonObject, tools: list[JsonObject]) -> None:
+    """Put ``tools`` of a personality, in the shape of its format, before those of ``body``.
+
+    They come first, so that every conversation of the personality begins with them. Of two with
+    the same name the client's is kept: it is the client that gets the calls. What is no list of
+    tools is left for others to refuse.
+    """
+    theirs = body.get("tools")
+    if theirs is None:
+        theirs = []
+    if not isinstance(theirs, list):
+        return
+    taken = {_name(tool) for tool in theirs}
+    added = [copy.deepcopy(tool) for tool in tools if _name(tool) not in taken]
+    body["tools"] = [*added, *theirs]  # a copy, as bodies are changed in place
+
+
+def _name(tool: Any) -> str | None:
+    if not isinstance(tool, dict):
+        return None
+    function = tool.get("function")
+    name = (function if isinstance(function, dict) else tool).get("name")
+    return name if isinstance(name, str) else None
 
 
 def _function(tool: Mapping[str, Any]) -> JsonObject:

@@ -12,7 +12,7 @@ import pytest
 from gateway.proxy.routes import TABLE, ModelIn
 from gateway.workers import SMALL
 from tests.harness import FAKE, MakeGateway, Running, fake_model
-from tests.parrot_model import ANSWER, CITY, TOOL
+from tests.parrot_model import TOOL
 from tests.remote_server import RemoteServer
 
 RECORDER = str(FAKE.with_name("recording_llama_server.py"))
@@ -137,7 +137,35 @@ async def test_the_model_itself_and_texts_are_as_before(running: Running, sent: 
         assert "tools" not in sent.last
 
 
-async def test_tools_come_with_requests_that_bring_none(running: Running, sent: Sent) -> None:
+#: What a client may say of reasoning, in whatever API it is used to, to have none or all of it.
+CONTRARY: dict[str, Any] = {
+    "reasoning_effort": "none",
+    "reasoning_budget_tokens": 9,
+    "thinking_budget_tokens": 9,
+    "thinking": {"type": "enabled", "budget_tokens": 9},
+    "reasoning": {"effort": "none", "summary": "auto"},
+    "output_config": {"effort": "low"},
+    "chat_template_kwargs": {"enable_thinking": "?"},
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_client_cannot_say_otherwise_how_a_personality_reasons(
+    running: Running, sent: Sent, path: str
+) -> None:
+    (kind,) = {route.format.name for route in ROUTES if route.path == path}
+    for name, thinks in (("coder", False), ("thinker", True), ("budgeted", True)):
+        await post(running, path, {**BODIES[kind], "model": f"m:{name}"})
+        alone = sent.last
+        await post(running, path, {**BODIES[kind], **CONTRARY, "model": f"m:{name}"})
+        got = sent.last
+        assert got["chat_template_kwargs"]["enable_thinking"] is thinks
+        left = got.get("reasoning", {}).pop("summary")  # of Responses, and no matter of length
+        assert left == "auto"
+        assert got == {"reasoning": {}, **alone}, name
+
+
+async def test_tools_come_before_those_of_the_client(running: Running, sent: Sent) -> None:
     function = TOOL["function"]
     assert isinstance(function, dict)
     shapes: dict[str, Any] = {
@@ -152,16 +180,25 @@ async def test_tools_come_with_requests_that_bring_none(running: Running, sent: 
     for path, wanted in shapes.items():
         (kind,) = {route.format.name for route in ROUTES if route.path == path}
         body = {**BODIES[kind], "model": "m:handy"}
-        for _ in range(2):  # nothing that is done to one body is in the next
-            await post(running, path, body)
-            (tool,) = sent.last["tools"]
-            assert {key: tool.get(key) for key in wanted} == wanted
-    await post(
-        running, "/v1/chat/completions", {"model": "m:handy", "messages": [USER], "tools": []}
-    )
-    assert sent.last["tools"] == []
+        search, own_weather = (
+            {"type": "function", **({"function": named} if kind == "chat" else named)}
+            for named in ({"name": "search"}, {"name": function["name"]})
+        )
+        # The last is first again: nothing that is done to one body is in the next.
+        for theirs, together in (
+            (None, [wanted]),
+            ([], [wanted]),
+            ([search], [wanted, search]),
+            ([search, own_weather], [search, own_weather]),
+            (None, [wanted]),
+        ):
+            await post(running, path, body if theirs is None else {**body, "tools": theirs})
+            assert sent.last["tools"] == together, (path, theirs)
     await post(running, "/completion", {"model": "m:handy", "prompt": "hi"})
     assert "tools" not in sent.last
+    body = {**BODIES["chat"], "model": "m:handy", "tools": "weather"}
+    status, answer = await running.json("POST", "/v1/chat/completions", json=body)
+    assert (status, answer["error"]["param"]) == (400, "tools")
 
 
 async def test_lists_say_what_meta_says(
@@ -202,31 +239,3 @@ async def test_personality_shapes_requests_to_a_model_elsewhere(make_gateway: Ma
         assert coder["chat_template_kwargs"]["enable_thinking"] is False
         assert thinker["reasoning_effort"] == "high"
         assert "chat_template_kwargs" not in thinker  # OpenAI's own servers refuse it
-
-
-async def test_personality_shapes_answers_of_a_real_llama_server(
-    make_gateway: MakeGateway, parrot_model: Path
-) -> None:
-    personalities = {
-        "thinks": {"templateArgs": {"think": True}},
-        "short": {"setParams": {"max_tokens": 2}},
-        "handy": {"tools": [TOOL]},
-    }
-    model = {
-        "params": {"model": str(parrot_model), "ctxSize": 2048, "threads": 1},
-        "personalities": personalities,
-    }
-    async with make_gateway({"m": model}, llama_server="auto") as running:
-
-        async def choice(name: str, **fields: Any) -> Any:
-            body = {"model": f"m:{name}", "messages": [USER], **fields}
-            return (await post(running, "/v1/chat/completions", body))["choices"][0]
-
-        thought = await choice("thinks")
-        assert thought["message"]["reasoning_content"]
-        assert thought["message"]["content"] == ANSWER
-        short = await choice("short", max_completion_tokens=50)
-        assert short["finish_reason"] == "length"
-        called = await choice("handy")
-        (call,) = called["message"]["tool_calls"]
-        assert json.loads(call["function"]["arguments"]) == CITY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -49,6 +50,14 @@ def test_an_object_may_say_all_of_it() -> None:
     assert personality({}).prompt is None
 
 
+def test_slot_may_be_stripped_though_not_set() -> None:
+    assert personality({"stripParams": ["id_slot"]}).strip_params == ("id_slot",)
+
+
+def test_reasoning_may_be_switched_off_by_word() -> None:
+    assert personality({"reasoning": "off"}).reasoning is False
+
+
 def test_template_args_may_be_written_as_python_does() -> None:
     assert personality({"template_args": {"a": 1}}).template_args == {"a": 1}
 
@@ -69,9 +78,17 @@ def test_reasoning_keeps_its_kind(value: Any) -> None:
         ({"promt": "x"}, "p.promt", "did you mean 'prompt'?"),
         ({"setParams": {"model": "other"}}, "p.setParams.model", "cannot be set"),
         ({"stripParams": ["personality"]}, "p.stripParams.0", "cannot be set"),
-        ({"reasoning": -1}, "p.reasoning", "true, false, low"),
-        ({"reasoning": "hard"}, "p.reasoning", "true, false, low"),
-        ({"reasoning": 1.5}, "p.reasoning", "true, false, low"),
+        ({"setParams": {"messages": []}}, "p.setParams.messages", "it is what a client asks"),
+        ({"setParams": {"stream": False}}, "p.setParams.stream", "as it asked for"),
+        ({"setParams": {"id_slot": 0}}, "p.setParams.id_slot", "the gateway chooses the slot"),
+        ({"setParams": {"seed": math.nan}}, "p.setParams", "no number that JSON has"),
+        ({"stripParams": ["seed", "prompt"]}, "p.stripParams.1", "cannot be set or stripped"),
+        ({"templateArgs": {"a": [{"b": math.inf}]}}, "p.templateArgs", "no number that JSON has"),
+        ({"templateargs": {}}, "p.templateargs", "did you mean 'templateArgs'?"),
+        ({"tools": [TOOL, TOOL]}, "p.tools", "two with the name look"),
+        ({"reasoning": -1}, "p.reasoning", "true, false (or off), low"),
+        ({"reasoning": "hard"}, "p.reasoning", "true, false (or off), low"),
+        ({"reasoning": 1.5}, "p.reasoning", "true, false (or off), low"),
         ({"tools": [{"name": "look"}]}, "p.tools", '{"type": "function"'),
         ({"tools": [{"type": "function", "function": {}}]}, "p.tools", "needs a name"),
         ({"unlisted": "x"}, "p.unlisted", "true or false"),

@@ -186,6 +186,16 @@ def test_ignore_eos_needs_an_end(kind: str, subtests: pytest.Subtests) -> None:
     assert 7 in body.values()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_length_that_an_operator_set_is_cut_to_the_limit(kind: str) -> None:
+    bounds = Bounds(RequestSettings())
+    own = {"anthropic": "max_tokens", "responses": "max_output_tokens"}.get(kind, "max_tokens")
+    for value, left in ((50, 7), (7, 7), (3, 3)):
+        body = {own: value}
+        bounds.answer(body, kind, 7, ends=False, fixed={own: value})
+        assert body == {own: left}
+
+
 def test_the_lower_limit_of_length_holds(subtests: pytest.Subtests) -> None:
     bounds = Bounds(RequestSettings(max_tokens=10))
     for of_key, most, whose in ((None, 10, "limits.request"), (5, 5, "key"), (50, 10, "request")):

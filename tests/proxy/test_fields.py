@@ -120,3 +120,24 @@ def test_more_than_the_limit_is_refused_by_name(kind: str, name: str, value: obj
         limit_length({name: value}, kind, 50, "of the key")
     assert caught.value.param == name
     assert f"`{name}`" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LENGTH.names)
+@pytest.mark.parametrize("other", LENGTH.names)
+def test_what_a_personality_sets_wins_over_the_model_by_any_name(
+    kind: str, name: Any, other: Any
+) -> None:
+    found = shapings((), {other: 99, "seed": 1}, {kind: {name: 7}})
+    assert found is not None
+    body: dict[str, Any] = {}
+    shape(body, *found[kind])
+    assert sorted(map(str, body.values())) == ["1", "7"]
+
+
+def test_grammar_of_a_personality_wins_over_a_schema_of_the_model() -> None:
+    fixed: dict[str, Any] = {"response_format": {"type": "json_object"}, "text": {"format": 1}}
+    found = shapings((), fixed, {"chat": {"grammar": "g"}})
+    assert found is not None
+    assert found["chat"].fixed == {"grammar": "g"}
+    assert fixed["text"] == {"format": 1}, "the model's own is as it was"
