@@ -313,9 +313,10 @@ async def test_a_stream_of_responses_that_breaks_is_an_error(
         reader, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(
             b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (running.key.encode(), len(body), body)
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
+            % (running.key.encode(), len(body), body)
         )
-        answer = await reader.read()  # the gateway closes the connection
+        answer = await reader.read()
         writer.close()
         await writer.wait_closed()
     *_, name, raw, failed, response, chunk = [x for x in answer.split(b"\n") if x.strip()]
