@@ -10,17 +10,18 @@ exec, where a threaded parent may deadlock (CPython documentation, subprocess).
 import ctypes
 import os
 import resource
-import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+#: SIGKILL. The module signal takes as long to import as all else here.
+_SIGKILL = 9
 
 
 def main(argv: list[str]) -> None:
     """Replace this process by llama-server, or exit with 127, as a shell does. Never returns."""
     parent, open_files, program = int(argv[1]), int(argv[2]), argv[3]
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL) != 0:
         sys.stderr.write(
             f"cannot ask for a parent-death signal: {os.strerror(ctypes.get_errno())}\n"
         )
