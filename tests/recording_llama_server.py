@@ -13,15 +13,19 @@ FAKE_BREAK=N         streams break off N bytes before their end
 FAKE_HOLD=1          chat completions wait until their client hangs up
 """
 
-import json
+# ruff: noqa: E402
 import os
-import socket
 import sys
+
+env = os.environ.get
+if "--host" not in sys.argv:  # asked for its version or its devices: that has to be quick
+    sys.exit()
+
+import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
-
-env = os.environ.get
 
 ANTHROPIC_STREAM = [
     ("message_start", {"message": {"usage": {"cache_read_input_tokens": 3, "input_tokens": 28}}}),
@@ -152,8 +156,6 @@ def request(reader: Any, client: socket.socket) -> bool:
 
 
 def main() -> None:
-    if "--host" not in sys.argv:  # asked for its version or its devices
-        return
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(option("--host", ""))
         listener.listen(16)
