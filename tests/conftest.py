@@ -32,6 +32,11 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 # tests, take ten times as long as they need.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
+# Images of containers switch bytecode off. Here it would be made anew by each worker, and by each
+# of the hundreds of gateways.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Tests that a script starts in the background ignore Ctrl-C, and so does all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,6 +46,13 @@ hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """The workers of ``-n auto``: twice as many as cores, because most tests wait for processes."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # as it says
+    return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
