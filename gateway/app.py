@@ -36,6 +36,7 @@ from gateway.api.relayed import JSON_ROUTES, RelayedHandlers
 from gateway.api.router_mode import RouterHandlers
 from gateway.api.schemas import SchemaHandlers
 from gateway.api.storage import StorageHandlers
+from gateway.api.streams import StreamHandlers
 from gateway.api.system import SystemHandlers
 from gateway.api.webui import WebUiHandlers
 from gateway.backends.backend import Environment
@@ -72,6 +73,7 @@ from gateway.pipeline.steps import CachedRoute
 from gateway.proxy.routes import dialect_at
 from gateway.runtime import Runtime
 from gateway.storage_scan import StorageScan
+from gateway.streams.kept import KeptStreams
 from gateway.system_report import SystemReport
 from gateway.tasks import cancel_and_wait, spawn_lasting
 from gateway.used_personalities import expect_used
@@ -210,7 +212,7 @@ def build_site(
         error.message, code=error.code, model=model, request_id=None
     )
     lifecycle.give_up = lambda: services.endings.end_all(ShuttingDown)
-    background = Background(settings, library, scheduler, accounting)
+    background = Background(settings, library, scheduler, accounting, services.streams)
     rows = route_table(settings, services, background, source)
     services.addresses.learn((row.method, row.path) for row in rows)
     app = Edge(services).application(rows)
@@ -230,13 +232,19 @@ class Background:
     """The tasks that run beside requests for as long as the application does."""
 
     def __init__(
-        self, settings: Settings, library: Library, scheduler: Scheduler, accounting: Accounting
+        self,
+        settings: Settings,
+        library: Library,
+        scheduler: Scheduler,
+        accounting: Accounting,
+        streams: KeptStreams | None,
     ) -> None:
         environment = scheduler.environment
         self.history = History(scheduler, accounting)
         self.hub = HubListings(settings, environment)
         self.loop_lag = LoopLag()
         self.pulls = Pulls(lambda: environment.for_children, library.refresh)
+        self.streams = streams
         self.web_ui = WebUi(environment)
 
     async def run(self, _app: web.Application) -> AsyncIterator[None]:
@@ -247,6 +255,8 @@ class Background:
             stack.push_async_callback(cancel_and_wait, samples)
             stack.push_async_callback(self.hub.close)
             stack.callback(self.loop_lag.close)
+            if self.streams is not None:
+                stack.callback(self.streams.close)
             stack.push_async_callback(self.web_ui.close)
             yield
 
@@ -296,6 +306,7 @@ def route_table(
         *AdminKeyHandlers(gate, accounting, library).routes(),
         *RequestHandlers(gate, accounting, scheduler).routes(),
         *OwnKeyHandlers(gate, accounting).routes(),
+        *StreamHandlers(services.streams).routes(),
         *PullHandlers(settings, background.pulls).routes(),
         *ClientHandlers(settings, library, listing, tls).routes(),
         *SchemaHandlers().routes(),

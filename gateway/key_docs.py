@@ -256,6 +256,10 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "without them.",
         "cache.max_age": "How long a conversation that nobody continues is kept.",
         "cache.min_tokens": "The shortest conversation that is saved.",
+        "streams": "Streams of answers that can be read again, behind the last event that a "
+        "client has seen: see [Streams that go on](http-api.md#streams-that-go-on).",
+        "streams.keep": "How long after its end a stream can be read again. null: none can.",
+        "streams.max_size": "How much memory they may take, all together. The oldest go first.",
         "log": "What is logged, and in which form.",
         "log.level": "The least important messages to log; `info` logs a line for each request.",
         "log.format": "The form of the log: `text` for people, on stderr; `json`, one object a "

@@ -55,7 +55,7 @@ def rows(**settings: Any) -> list[Row]:
         scheduler=scheduler,
         tls=TlsState(),
     )
-    background = Background(made, library, scheduler, accounting)
+    background = Background(made, library, scheduler, accounting, services.streams)
     return route_table(made, services, background, source=None)
 
 

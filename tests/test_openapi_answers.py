@@ -259,6 +259,12 @@ async def of_the_box(ask: Asking) -> None:
         await ask("GET", "/admin/status")
         one = {"id": seen["under_way"][0]["id"]}
         await ask("DELETE", "/admin/requests/{id}", at=one, status=204)
+    short = {**stream, "max_tokens": 4}
+    async with ask.running.request("POST", "/v1/chat/completions", json=short) as response:
+        again = {"id": response.headers["X-Stream-Id"]}
+        await response.read()
+    await ask("GET", "/v1/streams/{id}", at=again)
+    await ask("DELETE", "/v1/streams/{id}", at=again, status=204)
     await ask("GET", "/admin/requests")
     await ask("GET", "/admin/system")
     await ask("GET", "/admin/system/history")

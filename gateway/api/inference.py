@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
+from typing import Final
+
+from multidict import istr
 
 from gateway.access.principal import Principal
 from gateway.api.conversation import (
@@ -17,7 +22,7 @@ from gateway.api.conversation import (
 )
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
-from gateway.http.response import Answer, BufferedResponse
+from gateway.http.response import Answer, BufferedResponse, StartResponse
 from gateway.library import Library
 from gateway.pipeline.metered import Metered
 from gateway.pipeline.reading import no_json
@@ -45,9 +50,14 @@ from gateway.proxy.sse import Usage
 from gateway.proxy.template import through_template
 from gateway.proxy.unqueued import ask_unqueued, running, to_client
 from gateway.scope import Scope
+from gateway.streams.lasting import answer_lasting
+from gateway.streams.recorded import RecordedStart
 from gateway.workers import WORKERS, is_small
 
 JSON = b"Content-Type: application/json\r\n"
+#: The header by which a client asks that its stream go on when its connection is lost.
+RESUME: Final = istr("X-Stream-Resume")
+_TRUTHS: Final = MappingProxyType({"true": True, "1": True, "false": False, "0": False})
 
 
 class JsonRoute:
@@ -235,14 +245,48 @@ async def answer_unqueued(
 
 
 async def send(request: Request, context: RequestContext, call: Call) -> Answer:
-    """Relay ``call``, and note what became of it."""
+    """Relay ``call``, and note what became of it. Streams are kept for those who read them again.
+
+    Raises :class:`gateway.errors.BadRequest` for a header ``X-Stream-Resume`` that says nothing.
+    """
+    kept = context.services.streams
+    if kept is None or call.stream is False:
+        return await _relayed(request.start_response, request, context, call)
+    recorded = RecordedStart(
+        kept,
+        context.principal.key_id,
+        request.start_response,
+        call.dialect.last_event,
+        lasts=call.stream is True and RESUME in request.headers and _lasts(request.headers),
+    )
+    if recorded.lasts:
+        work = partial(_relayed, recorded, request, context, call)
+        return await answer_lasting(kept, context.services.lifecycle, recorded, work)
+    try:
+        return await _relayed(recorded, request, context, call)
+    finally:
+        recorded.end()
+
+
+def _lasts(headers: Mapping[str, str]) -> bool:
+    asked = headers[RESUME].strip().lower()
+    if asked not in _TRUTHS:
+        raise BadRequest(f"`{RESUME}` must be `true` or `false`", param=RESUME)
+    return _TRUTHS[asked]
+
+
+async def _relayed(
+    start_response: StartResponse, request: Request, context: RequestContext, call: Call
+) -> Answer:
     services = context.services
     call.heartbeat = services.limits.heartbeat
     outcome = metered_call(request, context, call)
     outcome.ending = ending = services.standing.begin(context)
+    if isinstance(start_response, RecordedStart):
+        start_response.end_work = ending.end
     try:
         with outcome:
-            response = await relay(request.start_response, services.scheduler, call, outcome)
+            response = await relay(start_response, services.scheduler, call, outcome)
             outcome.status = response.status
             return response
     finally:

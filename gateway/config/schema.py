@@ -27,6 +27,7 @@ from gateway.config.settings import (
     SchedulerSettings,
     Settings,
     StoreSettings,
+    StreamSettings,
     TlsSettings,
 )
 from gateway.listen_on import HOSTS, parse_hosts
@@ -273,6 +274,12 @@ _CACHE = _section(
     min_tokens=key(int, "a whole number of 1 or more", ge=1),
 )
 
+_STREAMS = _section(
+    StreamSettings,
+    keep=key(Duration | None, "a duration like 2m, over 0, or null for none", gt=0),
+    max_size=key(Size, "a size like 64MiB"),
+)
+
 _LOG = _section(
     LogSettings,
     level=key(Literal["debug", "info", "warning", "error"], "debug, info, warning or error"),
@@ -307,6 +314,7 @@ SETTINGS: Final = _section(
     metrics=key(_METRICS, "an object"),
     store=key(_STORE, "an object"),
     cache=key(_CACHE, "an object"),
+    streams=key(_STREAMS, "an object"),
     log=key(_LOG, "an object"),
     page=key(bool, "true or false"),
     ui=key(bool, "true or false"),

@@ -168,6 +168,14 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """Streams that can be read again. ``keep``: seconds after their end; ``None``: not at all."""
+
+    keep: float | None = 120.0
+    max_size: int = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is written to stderr, and how."""
 
@@ -198,6 +206,7 @@ class Settings:
     metrics: MetricsSettings = MetricsSettings()
     store: StoreSettings = StoreSettings()
     cache: CacheSettings = CacheSettings()
+    streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     page: bool = True
     ui: bool = True

@@ -15,6 +15,7 @@ _EXPOSED = ", ".join(
     (
         "X-Request-Id",
         "X-Gateway-Model",
+        "X-Stream-Id",
         "ETag",
         "Retry-After",
         "x-ratelimit-limit-requests",

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Flow(Protocol):
+    """The back-pressure of an answer, as whoever writes it sees it: see :class:`FlowControl`."""
+
+    @property
+    def full(self) -> bool: ...
+
+    when_full: Callable[[], None] | None
+
+    async def drain(self) -> None: ...
 
 
 class FlowControl:

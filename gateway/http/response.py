@@ -5,7 +5,6 @@ Below them is how the fast JSON protocol writes them (RFC 9112, 4 and 6).
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -17,7 +16,7 @@ from typing import Protocol
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.http.flow_control import FlowControl
+from gateway.http.flow_control import Flow
 
 #: Names and values of header fields, in their order.
 HeaderList = tuple[tuple[str, str], ...]
@@ -40,6 +39,20 @@ class BufferedResponse:
     closes: bool = False
 
 
+class Outlet(Protocol):
+    """The transport of an answer, or what passes an answer on to one."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+    def is_closing(self) -> bool: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class StartedResponse:
     """A streamed answer whose head has been sent.
 
@@ -49,9 +62,7 @@ class StartedResponse:
 
     __slots__ = ("chunked", "finished", "flow", "status", "transport")
 
-    def __init__(
-        self, status: int, transport: asyncio.Transport, flow: FlowControl, *, chunked: bool
-    ) -> None:
+    def __init__(self, status: int, transport: Outlet, flow: Flow, *, chunked: bool) -> None:
         self.status = status
         self.transport = transport
         self.flow = flow

@@ -67,7 +67,7 @@ async def endless(
     over = ShuttingDown()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(items.aclose)
-        stack.enter_context(_counted(context))
+        stack.enter_context(counted_stream(context))
         ending = services.standing.hold(context)
         stack.callback(services.standing.done, ending)
         lifecycle.leave()
@@ -115,7 +115,7 @@ async def _until(
     return None
 
 
-def _counted(context: RequestContext) -> AbstractContextManager[None]:
+def counted_stream(context: RequestContext) -> AbstractContextManager[None]:
     """Return a context that counts a request as a stream of its key. Raises ``RateLimited``."""
     services, principal = context.services, context.principal
     if principal is LOCAL_ADMIN or not services.gate.keys_needed:

@@ -25,6 +25,7 @@ from gateway.proxy.ending import Endings
 from gateway.proxy.media import DATA_ONLY, FETCHED_TOO
 from gateway.proxy.shaping import Rules
 from gateway.proxy.template import Templates
+from gateway.streams.kept import KeptStreams
 
 if TYPE_CHECKING:
     from gateway.conversations.keeper import Conversations
@@ -62,6 +63,7 @@ class Services:
         "rules",
         "scheduler",
         "standing",
+        "streams",
         "templates",
         "tls",
     )
@@ -106,6 +108,11 @@ class Services:
         self.bounds = Bounds(settings.limits.request)
         self.endings = Endings(settings.limits.request.time)
         self.standing = Standing(gate, self.endings)
+        kept = settings.streams
+        #: The streams that can be read again; None if none are kept.
+        self.streams = (
+            KeptStreams(keep=kept.keep, max_size=kept.max_size) if kept.keep is not None else None
+        )
         #: The allowed beginnings of media addresses in a body.
         self.media = FETCHED_TOO if settings.remote_media else DATA_ONLY
         #: The rules for the JSON bodies of a route, by its path.

@@ -229,6 +229,12 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             query={"key": {"type": "string"}, "model": {"type": "string"}}
         ),
         "DELETE /admin/requests/{id}": Shape(status=204, answers=()),
+        "GET /v1/streams/{id}": Shape(
+            query={"after": {"type": "integer", "minimum": 0}},
+            headers={"Last-Event-ID": "the number of the last event that was seen"},
+            answers=_EVENTS,
+        ),
+        "DELETE /v1/streams/{id}": Shape(status=204, answers=()),
         "GET /admin/pulls": Shape(answers=_EITHER),
         "POST /admin/pulls": Shape(
             body=_object(

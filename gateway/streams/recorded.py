@@ -1,0 +1,174 @@
+"""Answers that are recorded on their way to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from multidict import CIMultiDict, istr
+
+from gateway.http.flow_control import Flow
+from gateway.http.response import Outlet, StartedResponse, StartResponse
+from gateway.streams.kept import KeptStreams
+from gateway.streams.recording import EndWork, LastEvent, Recording
+
+#: The header of an answer that says by which name it can be read again.
+STREAM_ID: Final = istr("X-Stream-Id")
+_EVENTS: Final = "text/event-stream"
+
+
+class _Tee:
+    """A client's transport, with a recording of what is written to it."""
+
+    __slots__ = (
+        "_add",
+        "_close",
+        "_recording",
+        "_write",
+        "abort",
+        "get_write_buffer_size",
+        "is_closing",
+    )
+
+    def __init__(self, outlet: Outlet, recording: Recording) -> None:
+        self._recording = recording
+        self._close = outlet.close
+        self._add = recording.add
+        self._write = outlet.write
+        self.abort: Callable[[], None] = outlet.abort
+        self.get_write_buffer_size: Callable[[], int] = outlet.get_write_buffer_size
+        self.is_closing: Callable[[], bool] = outlet.is_closing
+
+    def write(self, data: bytes, /) -> None:
+        self._write(data)
+        self._add(data)
+
+    def close(self) -> None:
+        self._recording.broken = True  # the last event says why
+        self._close()
+
+
+class _LastingTee:
+    """The same, where the recording goes on when the client has gone."""
+
+    __slots__ = ("_outlet", "_recording")
+
+    def __init__(self, outlet: Outlet, recording: Recording) -> None:
+        self._outlet = outlet
+        self._recording = recording
+
+    def write(self, data: bytes, /) -> None:
+        if not self._outlet.is_closing():
+            self._outlet.write(data)
+        self._recording.add(data)
+
+    def is_closing(self) -> bool:
+        return self._recording.lost and self._outlet.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._outlet.is_closing() else self._outlet.get_write_buffer_size()
+
+    def abort(self) -> None:
+        self._outlet.abort()
+
+    def close(self) -> None:
+        self._recording.broken = True
+        self._outlet.close()
+
+
+class _LastingFlow:
+    """The back-pressure of a client, and none once that has gone."""
+
+    __slots__ = ("_flow", "_gone")
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._gone = False
+
+    @property
+    def full(self) -> bool:
+        return self._flow.full and not self._gone
+
+    @property
+    def when_full(self) -> Callable[[], None] | None:
+        return self._flow.when_full
+
+    @when_full.setter
+    def when_full(self, value: Callable[[], None] | None) -> None:
+        self._flow.when_full = value
+
+    async def drain(self) -> None:
+        try:
+            await self._flow.drain()
+        except ConnectionError:
+            self._gone = True
+
+
+class RecordedStart:
+    """A :data:`gateway.http.response.StartResponse` that records an answer of the key ``key_id``,
+    if that is a stream of events.
+
+    ``lasts``: whether the answer goes on when its client's connection is lost. ``last_event``
+    makes the event that ends one which goes on no longer.
+    """
+
+    __slots__ = (
+        "_kept",
+        "_key_id",
+        "_last_event",
+        "_start_response",
+        "end_work",
+        "lasts",
+        "recording",
+        "started_response",
+    )
+
+    def __init__(
+        self,
+        kept: KeptStreams,
+        key_id: str,
+        start_response: StartResponse,
+        last_event: LastEvent,
+        *,
+        lasts: bool,
+    ) -> None:
+        self._kept = kept
+        self._key_id = key_id
+        self._start_response = start_response
+        self._last_event = last_event
+        self.lasts = lasts
+        #: Ends the work on the answer with an error.
+        self.end_work: EndWork | None = None
+        self.recording: Recording | None = None
+        self.started_response: StartedResponse | None = None
+
+    async def __call__(
+        self, status: int, headers: CIMultiDict[str], length: int | None
+    ) -> StartedResponse:
+        """Send the head of a streamed answer."""
+        if status != 200 or not headers.get("Content-Type", "").startswith(_EVENTS):
+            return await self._start_response(status, headers, length)
+        recording = self._kept.begin(self._key_id, self._last_event)
+        headers[STREAM_ID] = recording.id
+        try:
+            started = await self._start_response(status, headers, length)
+        except BaseException:
+            self._kept.forget(recording)
+            raise
+        recording.chunked, recording.end_work = started.chunked, self.end_work
+        outlet = started.transport
+        if self.lasts:
+            recording.leave_client = outlet.abort
+            started.transport = _LastingTee(outlet, recording)
+            started.flow = _LastingFlow(started.flow)
+        else:
+            started.transport = _Tee(outlet, recording)
+        self.recording, self.started_response = recording, started
+        return started
+
+    def end(self) -> None:
+        """Note that nothing more is written."""
+        if (recording := self.recording) is not None:
+            started = self.started_response
+            recording.finished = started is not None and started.finished
+            self._kept.end(recording)
