@@ -55,9 +55,9 @@ class TextFormat:
 class JsonFormat:
     """One object a line: ``ts`` (RFC 3339, UTC), ``level``, ``logger``, ``message``.
 
-    ``request_id`` if it was logged for a request, ``exception`` if there was one; for an answered
-    request also ``method``, ``path``, ``status``, ``seconds``, ``key`` (its id), ``model`` and
-    ``client``, as far as there is one.
+    ``request_id`` if it was logged for a request, ``exception`` if there was one, and the record's
+    own ``fields``; for an answered request also ``method``, ``path``, ``status``, ``seconds``,
+    ``key`` (its id), ``model`` and ``client``, as far as there is one.
     """
 
     def __init__(self) -> None:
@@ -68,6 +68,7 @@ class JsonFormat:
         told = _beginning(record.created, record.levelname, record.name, record.getMessage())
         if request_id := getattr(record, "request_id", None):
             told["request_id"] = request_id
+        told |= getattr(record, "fields", {})
         if record.exc_info:
             told["exception"] = self._traceback(record.exc_info)
         return _line(told)

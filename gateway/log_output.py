@@ -133,7 +133,8 @@ class JournalOutput:
         fields["LOGGER"] = logged.name
         if request_id := getattr(logged, "request_id", None):
             fields["REQUEST_ID"] = request_id
-        return fields
+        own = getattr(logged, "fields", {})
+        return fields | {name.upper(): str(value) for name, value in own.items()}
 
 
 def output_for(wanted: LogFormat) -> Output:

@@ -49,7 +49,11 @@ class LogHandler(logging.handlers.QueueHandler):
         self.addFilter(writer.lets_through)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        if request_ids is not None and (task := _current_task()) is not None:
+        if (
+            request_ids is not None
+            and not hasattr(record, "request_id")
+            and (task := _current_task()) is not None
+        ):
             record.request_id = request_ids.get(task)
         return record
 

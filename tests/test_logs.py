@@ -55,6 +55,13 @@ def test_json_is_one_object_a_line() -> None:
     }
 
 
+def test_fields_of_a_record_are_fields_of_its_json() -> None:
+    made = record("task 7")
+    made.request_id, made.fields = "req_1", {"slot": 1}
+    told = json.loads(JsonFormat().record(made))
+    assert (told["request_id"], told["slot"]) == ("req_1", 1)
+
+
 def test_json_line_has_the_exception() -> None:
     try:
         raise OSError("gone")
@@ -239,7 +246,7 @@ def test_journal_gets_fields_of_what_was_logged(tmp_path: Path) -> None:
         raise OSError("gone")
     except OSError as error:
         failed = record("a\nmodel %s", "m\udcff", error=error)
-    failed.request_id = "req_2"
+    failed.request_id, failed.fields = "req_2", {"slot": 1}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(address := str(tmp_path / "journal"))
         otherwise = io.StringIO()
@@ -254,6 +261,7 @@ def test_journal_gets_fields_of_what_was_logged(tmp_path: Path) -> None:
             "PRIORITY": "4",
             "LOGGER": "gateway.x",
             "REQUEST_ID": "req_2",
+            "SLOT": "1",
         }
         assert message.startswith("a\nmodel m\\udcff\nTraceback ")
         assert message.endswith("OSError: gone")

@@ -75,13 +75,24 @@ class Flight:
         "body",
         "cleared",
         "exchange",
+        "launched",
         "left",
+        "request",
+        "slot",
         "target",
         "tokens",
     )
 
-    def __init__(self, target: str, body: object) -> None:
+    def __init__(
+        self, target: str, body: object, slot: int | None = None, request: str | None = None
+    ) -> None:
         self.target = target
+        #: The slot that it names, if it names one.
+        self.slot = slot
+        #: The id of the client's request, ``""`` if nobody's; ``None``: it takes no slot.
+        self.request = request
+        #: Whether llama-server is known to have begun with it.
+        self.launched = False
         self.body: bytes | None
         #: The estimated number of tokens of its prompt.
         self.tokens: int
@@ -130,15 +141,21 @@ class Flights:
     clients have left.
     """
 
-    __slots__ = ("_left", "_open")
+    __slots__ = ("_left", "_open", "own")
 
     def __init__(self, *, remember: bool = True) -> None:
+        #: The slots in which the gateway computes something itself, without a flight.
+        self.own: set[int] = set()
         self._open: set[Flight] = set()
         self._left: deque[Flight] = deque(maxlen=_LEFT if remember else 0)
 
-    def begin(self, target: str, body: object) -> Flight:
-        """Begin one that is about to be sent, and return it."""
-        flight = Flight(target, body)
+    def begin(
+        self, target: str, body: object, slot: int | None = None, request: str | None = None
+    ) -> Flight:
+        """Begin one that is about to be sent, and return it. ``slot`` and ``request``: see
+        :class:`Flight`.
+        """
+        flight = Flight(target, body, slot, request)
         self._open.add(flight)
         return flight
 
@@ -166,6 +183,21 @@ class Flights:
         """
         while self._left and (self._left[0].left or 0.0) < before:
             self._left.popleft()
+
+    def launched_in(self, slot: int) -> Flight | None:
+        """Return the request with which llama-server has just begun in ``slot``; ``None``: it
+        can't be told.
+        """
+        waiting = [each for each in self.all() if not each.launched and each.request is not None]
+        named = [each for each in waiting if each.slot == slot]
+        # Who names a slot has it until it is known to be idle: there is nobody else's task in it.
+        found = [each for each in named if each.left is None] or named
+        if not found and not self.own:
+            found = [each for each in waiting if each.slot is None]
+        if len(found) != 1:
+            return None
+        found[0].launched = True
+        return found[0]
 
     def clear(self) -> None:
         """Forget all requests: the server is gone."""

@@ -32,6 +32,7 @@ from gateway.backends.backend import Backend, Environment, State
 from gateway.backends.counts import Ended
 from gateway.backends.deaths import Deaths, how_it_ended, not_started, why_it_ended
 from gateway.backends.fallback import GPU_REQUIRED
+from gateway.backends.log_requests import LogRequests
 from gateway.backends.oom import gpu_ran_out
 from gateway.backends.runaway import RUNAWAY, describe, pass_sentence
 from gateway.backends.server_run import ServerRun
@@ -213,6 +214,7 @@ class LocalBackend(Backend):
         self.accused = []
         self.starts += 1
         self.log.append(f"--- start {self.starts} of {self.spec.name} ---")
+        self.log.mark = LogRequests(self.spec.name, self.flights).mark
         if any("sleep" in name.lower() for name in (*self.spec.extra_args, *self.spec.env)):
             self.log.listen(self._look_for_sleep)
         run = self._run = ServerRun(

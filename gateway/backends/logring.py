@@ -24,6 +24,8 @@ class LogRing:
         self._partial = b""
         self._viewers: set[_Viewer] = set()
         self._listeners: set[Callable[[], None]] = set()
+        #: Adds to a line what the gateway knows of it.
+        self.mark: Callable[[str], str] | None = None
         self.total = 0  # lines so far, those that have gone again among them
         self.received = 0  # bytes so far: a row of dots without a line end is progress too
 
@@ -32,8 +34,10 @@ class LogRing:
         self.received += len(data)
         *lines, rest = (self._partial + data).split(b"\n")
         self._partial = rest[:_MAX_BYTES]
+        mark = self.mark
         for line in lines:
-            self.append(line.decode("utf-8", "replace").rstrip("\r"))
+            text = line.decode("utf-8", "replace").rstrip("\r")
+            self.append(text if mark is None else mark(text))
 
     def append(self, line: str) -> None:
         """Add one line, for everyone who follows too."""

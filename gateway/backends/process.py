@@ -151,15 +151,27 @@ async def _start(argv: tuple[str, ...], env: Mapping[str, str], log: LogRing, na
 
 async def _pump(output: FileIO, log: LogRing) -> None:
     loop = asyncio.get_running_loop()
-    stream = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), output
-    )
+    transport, reader = await loop.connect_read_pipe(lambda: _Output(log), output)
     try:
-        while data := await stream.read(65536):
-            log.feed(data)
+        await reader.ended.wait()
     finally:
         transport.close()
+
+
+class _Output(asyncio.Protocol):
+    """Takes what a child writes as soon as the loop sees it, by no task: what it wrote about a
+    request is in the log before the answer's end, which it wrote later, has reached anybody.
+    """
+
+    def __init__(self, log: LogRing) -> None:
+        self._log = log
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self._log.feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
 
 
 # --- children of a gateway that died -------------------------------------------------------

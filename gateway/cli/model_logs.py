@@ -46,11 +46,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     explain(
         parser,
         "Shows the last output of a model's llama-server and, with -f, follows it"
-        " through all restarts. Control characters are written as escapes.",
+        " through all restarts. Lines about a request end with its id. Control characters"
+        " are written as escapes.",
         examples=["llm-gateway logs", "llm-gateway logs Qwen3-8B -f -n 200"],
         fields={
             "[].model": "the model's name; with -f the objects come without the list around them",
-            "[].line": "what its llama-server wrote, as it is",
+            "[].line": "what its llama-server wrote, with ` | request ID` where that is known",
         },
         exits={0: "done; also after Ctrl-C, with -f"},
     )

@@ -166,8 +166,9 @@ class Prewarming:
         return self._shelf.openings(self._owner.fingerprint)
 
     async def _compute_in(self, slot: Slot, wanted: Wanted, tokens: list[int]) -> None:
-        chain = wanted.chain
+        chain, own = wanted.chain, self._owner.backend.flights.own
         slot.take(chain)
+        own.add(slot.number)
         try:
             if slot.unsaved and self._loses(slot, chain):
                 await self._owner.save(slot, self._owner.backend.pool, in_danger=True, taken=True)
@@ -183,6 +184,7 @@ class Prewarming:
                 for superfluous in self._openings()[:-MOST_WITH_TOOLS]:
                     self._shelf.drop(superfluous)
         finally:
+            own.discard(slot.number)
             self._owner.free(slot)
 
     def _step(self) -> int:

@@ -75,6 +75,7 @@ class Metered(Outcome):
         self._client = client
         self._streamed = streamed
         self.key = str(context.principal.key_id)
+        self.request_id = context.id
         self.status = 500
 
     def __enter__(self) -> Metered:

@@ -48,7 +48,9 @@ async def texts(scheduler: Scheduler, call: Call, outcome: Outcome) -> AsyncGene
                     await refuse_suspects(scheduler, outcome.key, model, call.target, call.body)
                 if call.turn is not None:
                     call.slot = await call.turn.begin(backend, call.target, lease)
-                flight = backend.flights.begin(call.target, call.body)
+                flight = backend.flights.begin(
+                    call.target, call.body, call.slot, outcome.request_id
+                )
                 async with contextlib.aclosing(_once(backend, call, flight, outcome)) as pieces:
                     async for piece in pieces:
                         yield piece

@@ -175,6 +175,8 @@ class Outcome:
     attempts: int = 0
     #: The id of its key, to recognise later requests of a client whose request killed a model.
     key: str = ""
+    #: The id of the client's request, if there is one.
+    request_id: str = ""
     #: The answer, as far as it has come.
     answer: Coming | None = None
     #: The request as it was sent to a backend. Its body is kept for as long as the answer takes: if

@@ -88,7 +88,9 @@ async def relay(
                     )
                 if call.turn is not None:
                     call.slot = await call.turn.begin(backend, call.target, lease)
-                flight = backend.flights.begin(call.target, call.body)
+                flight = backend.flights.begin(
+                    call.target, call.body, call.slot, outcome.request_id
+                )
                 return await _attempt(
                     start_response, scheduler, lease, flight, deaths, call, outcome, heart
                 )
