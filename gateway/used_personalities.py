@@ -10,6 +10,7 @@ from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.access.past_requests import RequestFilter
 from gateway.conversations.opening import Written, functions_of
+from gateway.conversations.shared import as_written
 from gateway.library import Library
 from gateway.models.catalog import Catalog
 from gateway.models.model import Model
@@ -45,7 +46,7 @@ def expect_used(
         names = dict.fromkeys([*chosen, *defaults, *(name for name, _ in used.most_common())])
         found = (spec.personalities.get(name) for name in names if name is not None)
         there = [one for one in found if one is not None]
-        return [(_request(spec, one), written_of(one)) for one in there[:_EXPECTED]]
+        return [(request_of(spec, one), written_of(spec, one)) for one in there[:_EXPECTED]]
 
     conversations.expected = expected
     library.choices.chosen = lambda active: conversations.look_ahead(active.model)
@@ -58,25 +59,34 @@ def expect_used(
     library.changed = changed
 
 
-def texts_of(catalog: Catalog) -> Mapping[str, Collection[str]]:
-    """Return the texts of the personalities of each model."""
+def texts_of(catalog: Catalog) -> Mapping[str, Collection[Written]]:
+    """Return what begins prompts of the personalities of each model."""
     return {
-        name: {one.prompt for one in spec.personalities.values() if one.prompt}
+        name: {written_of(spec, one) for one in spec.personalities.values() if one.prompt}
         for name, spec in catalog.models.items()
     }
 
 
-def written_of(personality: Personality) -> Written:
-    """Return what of a personality makes prompts."""
-    return Written(personality.prompt, functions_of([*personality.tools], "chat"))
+def written_of(spec: Model, personality: Personality) -> Written:
+    """Return what of a personality of ``spec`` makes prompts."""
+    arguments = _fixed(spec, personality).get("chat_template_kwargs")
+    return Written(
+        personality.prompt,
+        functions_of([*personality.tools], "chat"),
+        None if arguments is None else as_written(arguments),
+    )
 
 
-def _request(spec: Model, personality: Personality) -> dict[str, Any]:
+def request_of(spec: Model, personality: Personality) -> dict[str, Any]:
     """Return a chat request as llama-server gets it with ``personality``."""
     messages = [{"role": "user", "content": ""}]
     if personality.prompt:
         messages.insert(0, {"role": "system", "content": personality.prompt})
     tools = {"tools": [*personality.tools]} if personality.tools else {}
-    shaping = shapings_of(spec, personality)
-    fixed = shaping["chat"].fixed if shaping is not None else {}
-    return {"messages": messages, **fixed, **tools}
+    return {"messages": messages, **_fixed(spec, personality), **tools}
+
+
+def _fixed(spec: Model, personality: Personality) -> Mapping[str, Any]:
+    """Return what is set in chats with ``personality``."""
+    shapings = shapings_of(spec, personality)
+    return shapings["chat"].fixed if shapings is not None else {}

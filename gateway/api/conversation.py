@@ -96,12 +96,12 @@ def _written_of(context: RequestContext, call: Call) -> Written:
         return NOTHING_WRITTEN
     spec = services.library.catalog.models.get(call.model)
     personality = None if spec is None else spec.personalities.get(name)
-    if personality is None:
+    if spec is None or personality is None:
         return NOTHING_WRITTEN
     known = conversations.written.get((call.model, name))
     if known is not None and known[0] is personality:
         return known[1]
-    written = written_of(personality)
+    written = written_of(spec, personality)
     conversations.written[call.model, name] = personality, written
     return written
 

@@ -13,17 +13,18 @@ from typing import Final, Protocol
 
 from gateway.conversations.chain import Chain, Wish, links_of_prefixes
 from gateway.conversations.index import Saved
-from gateway.conversations.opening import OPENING_LINKS, Opening, link_of_text
+from gateway.conversations.opening import OPENING_LINKS, Opening, Written, link_of_text
 from gateway.conversations.prewarming import MOST_WITH_TOOLS, Prewarming, Wanted
 from gateway.conversations.repeated import Repeated, Standing
 from gateway.conversations.shared import EFFORTS, SHARED, TemplateArguments
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 
-#: All that the template may be told besides a personality's text.
+_EFFORTS: Final = (None, *sorted(EFFORTS))
+#: All that the template may be told besides a personality's text, but for what an operator wrote.
 _ARGUMENTS: Final = [
     TemplateArguments(thinking, effort)
-    for thinking, effort in product((None, True, False), (None, *sorted(EFFORTS)))
+    for thinking, effort in product((None, True, False), _EFFORTS)
 ]
 
 
@@ -115,9 +116,9 @@ class Ahead:
                 for link in [link for link, wanted in known.items() if goes(wanted.owner)]:
                     del known[link]
 
-    def keep_texts(self, texts: Mapping[str, Collection[str]]) -> int:
+    def keep_texts(self, texts: Mapping[str, Collection[Written]]) -> int:
         """Forget what every key shares, and begins with another text than one of those that
-        ``texts`` has of its model; return how many files that were.
+        ``texts`` has of its model, or was told something else; return how many files that were.
         """
         links: dict[str, frozenset[bytes]] = {}
 
@@ -130,15 +131,21 @@ class Ahead:
 
         for model, of_model in texts.items():
             known = self._known.get(model, {})
+            kept = {"", *(written.text for written in of_model)}
             for link, wanted in [*known.items()]:
-                if wanted.owner == SHARED and wanted.prefix.text not in ("", *of_model):
+                if wanted.owner == SHARED and wanted.prefix.text not in kept:
                     del known[link]
         return self._shelf.forget(goes=goes)
 
 
-def _first_links(texts: Collection[str]) -> frozenset[bytes]:
+def _first_links(texts: Collection[Written]) -> frozenset[bytes]:
     """Return the first links of chains that begin with one of ``texts``, or with tools alone."""
     links = {link_of_text("")}
-    for text in texts:
+    for text, _, told in texts:
+        if text is None:
+            continue
         links |= {link_of_text(text), *links_of_prefixes(text, _ARGUMENTS)}
+        if told is not None:
+            own = [TemplateArguments(effort=effort, written=told) for effort in _EFFORTS]
+            links.update(links_of_prefixes(text, own))
     return frozenset(links)

@@ -268,7 +268,8 @@ def wish_of(
     if "tools" in body:
         opening = opening_of(body, format, before_messages(body, format), written)
     elif written.text:
-        prefix = shared_prefix(body, format, before_messages(body, format), written.text)
+        before = before_messages(body, format)
+        prefix = shared_prefix(body, format, before, written.text, written.arguments)
     chain = chains.of(body, format, owner, prefix, opening)
     if not chain.shared:
         prefix = opening = None
@@ -296,7 +297,7 @@ def _named(body: Mapping[str, Any]) -> int | None:
 def links_of_prefixes(text: str, arguments: Iterable[TemplateArguments]) -> list[bytes]:
     """Return what stands for ``text`` with each of these ``arguments``, for every key."""
     link = _digest(b"shared", text.encode("utf-8", "surrogatepass"))
-    return [_digest(link, orjson.dumps((*each,))) for each in arguments]
+    return [_digest(link, orjson.dumps(each.told)) for each in arguments]
 
 
 def _opened(chain: Chain, opening: Opening, owner: str) -> Chain:

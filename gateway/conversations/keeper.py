@@ -169,7 +169,7 @@ class Conversations:
         if slots.current:
             self.ahead.arrived(slots, wishes)
 
-    def keep_texts(self, texts: Mapping[str, Collection[str]]) -> None:
+    def keep_texts(self, texts: Mapping[str, Collection[Written]]) -> None:
         """Remove what is saved of texts that personalities don't have any more: ``texts`` has
         those of each model.
         """

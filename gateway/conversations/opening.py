@@ -37,10 +37,13 @@ _PARAMETERS: Final = {"anthropic": "input_schema"}
 
 
 class Written(NamedTuple):
-    """What an operator wrote for a personality. ``tools``: as :func:`functions_of` returns them."""
+    """What an operator wrote for a personality. ``tools``: as :func:`functions_of` returns them;
+    ``arguments``: those of the template, as :func:`gateway.conversations.shared.as_written` does.
+    """
 
     text: str | None
     tools: bytes | None = None
+    arguments: str | None = None
 
 
 class Opening(NamedTuple):
@@ -79,7 +82,7 @@ def opening_of(
     ``before``: what of it becomes part of the prompt besides the messages; ``written``: of the
     personality that is in it.
     """
-    arguments = template_arguments(before, format)
+    arguments = template_arguments(before, format, written.arguments)
     text, as_message = _text(body, format)
     if arguments is None or text is None:
         return None
@@ -92,7 +95,7 @@ def opening_of(
     return Opening(
         prefix,
         text_link,
-        _digest(text_link, orjson.dumps((_digest(b"tools", tools).hex(), *arguments))),
+        _digest(text_link, orjson.dumps((_digest(b"tools", tools).hex(), *arguments.told))),
         common and tools == written.tools,
         common,
         OPENING_LINKS + as_message,

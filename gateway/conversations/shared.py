@@ -25,18 +25,24 @@ _BLANK_LINE: Final = "\n\n"
 
 
 class TemplateArguments(NamedTuple):
-    """What the chat template is told besides the messages and the tools."""
+    """What the chat template is told besides the messages and the tools.
+
+    ``written``: what an operator wrote for it, other than ``thinking``, see :func:`as_written`.
+    """
 
     thinking: bool | None = None
     effort: str | None = None
     choice: str | None = None
     parallel: bool | None = None
+    written: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return them as fields of a chat request."""
         made: dict[str, Any] = {}
         if self.thinking is not None:
             made["chat_template_kwargs"] = {"enable_thinking": self.thinking}
+        if self.written is not None:
+            made["chat_template_kwargs"] = orjson.loads(self.written)
         if self.effort is not None:
             made["reasoning_effort"] = self.effort
         if self.choice is not None:
@@ -44,6 +50,11 @@ class TemplateArguments(NamedTuple):
         if self.parallel is not None:
             made["parallel_tool_calls"] = self.parallel
         return made
+
+    @property
+    def told(self) -> tuple[object, ...]:
+        """Return what stands for them in links: no more than what is in most of them."""
+        return (*self,) if self.written is not None else self[:4]
 
 
 _NOTHING: Final = TemplateArguments()
@@ -70,16 +81,20 @@ class SharedPrefix(NamedTuple):
 
 
 def shared_prefix(
-    body: Mapping[str, Any], format: str, before: Mapping[str, Any], text: str | None
+    body: Mapping[str, Any],
+    format: str,
+    before: Mapping[str, Any],
+    text: str | None,
+    written: str | None = None,
 ) -> SharedPrefix | None:
     """Return what a prompt begins with that every key may share, if it does.
 
     ``text`` is the personality's; ``before``: what of ``body`` becomes part of the prompt besides
-    the messages.
+    the messages; ``written``: see :func:`template_arguments`.
     """
     if not text or "tools" in before or not _begins(system_text(body, format), text):
         return None
-    arguments = template_arguments(before, format)
+    arguments = template_arguments(before, format, written)
     if arguments is None:
         return None
     if arguments.choice is not None or arguments.parallel is not None:  # those are of tools
@@ -87,9 +102,23 @@ def shared_prefix(
     return SharedPrefix(text, arguments)
 
 
-def template_arguments(before: Mapping[str, Any], format: str) -> TemplateArguments | None:
+def as_written(arguments: Any) -> str | None:
+    """Return the template arguments of an operator as text, to be compared with; ``None`` where
+    JSON can't be written of them.
+    """
+    try:
+        return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # an integer over 64 bits
+        return None
+
+
+def template_arguments(
+    before: Mapping[str, Any], format: str, written: str | None = None
+) -> TemplateArguments | None:
     """Return what of ``before`` is for the template; ``None`` if that is anything unusual, in which
     a client may have put something of its own.
+
+    ``written``: what an operator has put there, as :func:`as_written` returns it.
     """
     if not before:
         return _NOTHING
@@ -99,14 +128,20 @@ def template_arguments(before: Mapping[str, Any], format: str) -> TemplateArgume
             continue
         if name == "chat_template_kwargs" and _is_thinking(value):
             made["thinking"] = value["enable_thinking"]
-        elif name == "reasoning_effort" and isinstance(value, str) and value in EFFORTS:
-            made["effort"] = value
+        elif name == "chat_template_kwargs" and written and as_written(value) == written:
+            made["written"] = written
+        elif name in ("reasoning_effort", "reasoning") and (effort := _effort(name, value)):
+            made["effort"] = effort
         elif name == "tool_choice" and (choice := _choice(value)) is not None:
             made["choice"] = choice
         elif name == "parallel_tool_calls" and type(value) is bool:
             made["parallel"] = value
         else:
             return None
+    if "written" in made and orjson.loads(made["written"]).get("reasoning_effort") == made.get(
+        "effort"
+    ):
+        made.pop("effort", None)  # which Anthropic's API doesn't say beside it
     return TemplateArguments(**made)
 
 
@@ -114,6 +149,13 @@ def _choice(value: Any) -> str | None:
     if isinstance(value, dict) and [*value] == ["type"] and isinstance(value["type"], str):
         return _CHOICES.get(value["type"])
     return value if value in _CHOICES.values() else None
+
+
+def _effort(name: str, value: Any) -> str | None:
+    """Return how hard to think, which Responses say in an object; ``None``: not only that."""
+    if name == "reasoning":
+        value = value["effort"] if isinstance(value, dict) and [*value] == ["effort"] else None
+    return value if isinstance(value, str) and value in EFFORTS else None
 
 
 def _is_thinking(value: Any) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.conversations.chain import NO_CHAIN, Chain, Chains, Wish, may_answer_more, wish_in
 from gateway.conversations.opening import Written
+from gateway.conversations.shared import as_written
 from gateway.proxy.body import serialise
 
 
@@ -211,6 +212,26 @@ def test_template_arguments_make_another_prefix() -> None:
     thinking = [pirate(chat_template_kwargs={"enable_thinking": on}) for on in (False, True)]
     bodies = [pirate(), pirate(reasoning_effort="low"), *thinking]
     assert len({wish(body).chain.links[0] for body in bodies}) == 4
+
+
+#: What an operator wrote for the chat template.
+ARGUMENTS = {"style": "terse", "enable_thinking": False}
+
+
+@pytest.mark.parametrize("effort", [{}, {"reasoning_effort": "high"}])
+def test_what_an_operator_tells_the_template_is_shared(effort: dict[str, Any]) -> None:
+    written = Written(TEXT, arguments=as_written(ARGUMENTS))
+
+    def first(arguments: dict[str, Any], owner: str, as_told: Written = written) -> bytes:
+        body = serialise(pirate(chat_template_kwargs=arguments, **effort))
+        return wish_in(body, "chat", owner, as_told)[0].chain.links[0]
+
+    told = first(ARGUMENTS, "k")
+    assert told == first(dict(reversed(ARGUMENTS.items())), "l")
+    for other in ({**ARGUMENTS, "mine": 1}, {"style": "terse"}):
+        assert first(other, "k") not in (told, first(other, "l"))
+    elsewhere = Written(TEXT, arguments=as_written({"style": "long"}))
+    assert first(ARGUMENTS, "k", elsewhere) != first(ARGUMENTS, "l", elsewhere)
 
 
 # --- long conversations --------------------------------------------------------------------

@@ -44,7 +44,8 @@ async def is_at_work(backend: Backend) -> bool:
 async def test_first_question_after_a_load_computes_only_itself_for_every_key(
     make_gateway: MakeGateway,
 ) -> None:
-    models = {"a": entry(), "b": entry(personalities={})}
+    told = {"prompt": TEXT, "reasoning": "low", "templateArgs": {"style": "terse"}}
+    models = {"a": entry(personalities={"pirate": told}), "b": entry(personalities={})}
     settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
     async with make_gateway(models, **settings) as running:
         ring = running.gateway.ring
