@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,33 @@ def test_suite_runs_on_any_python_by_command(tmp_path: Path) -> None:
     python(tmp_path / "python3.99", None)
     status, said = suite(tmp_path, "python3.99")
     assert (status, said) == (2, "python3.99: no Python of 3.11 or newer with venv\n")
+
+
+#: A Python that says it is 3.90, and whose environments have a pip that says what it is asked.
+_MAKES_ENVIRONMENTS = """#!/bin/sh
+[ "$2" = venv ] || { echo 3.90; exit; }
+mkdir -p "$3/bin"
+printf '#!/bin/sh\\necho "pip $*"\\n' >"$3/bin/pip"
+chmod +x "$3/bin/pip"
+"""
+
+
+def test_an_environment_can_be_made_without_running_tests_in_it(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    for name in (".ci/suite", "README.md"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    python(tmp_path / "python3", "3.11")
+    python(tmp_path / "python3.90", "3.90")
+    (tmp_path / "python3.90").write_text(_MAKES_ENVIRONMENTS)
+    done = subprocess.run(
+        [tmp_path / ".ci/suite", "--install"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    _, *did = done.stdout.splitlines()
+    assert [line.startswith("pip install ") for line in did] == [True, True], done.stdout
+    assert did[1].endswith("-e .")
+    assert (tmp_path / ".venv-3.90").is_dir()
