@@ -92,17 +92,17 @@ async def test_load_that_fails_behind_an_open_stream_tells_details_to_administra
     models = {"bad": fake_model(tmp_path, never_healthy=1)}
     async with make_gateway(models, limits={"load_timeout": "1s", "heartbeat": "100ms"}) as running:
         key = await chat_key(running)
-        for path, fields in CHATS.items():
-            with subtests.test(f"{path!r:.80}"):
-                body = {**fields, "model": "bad", "stream": True}
-                for asks, whole in ((key, False), (running.key, True)):
-                    await running.json(
-                        "POST", "/loadModel", json={"model": "bad"}
-                    )  # forgets deaths
-                    async with running.request("POST", path, json=body, key=asks) as response:
-                        assert response.status == 200
-                        text = await read_all(response)
-                        request_id = response.headers["X-Request-Id"]
+
+        async def told(path: str, asks: str) -> tuple[str, str, bytes]:
+            body = {**CHATS[path], "model": "bad", "stream": True}
+            async with running.request("POST", path, json=body, key=asks) as response:
+                assert response.status == 200
+                return path, response.headers["X-Request-Id"], await read_all(response)
+
+        for asks, whole in ((key, False), (running.key, True)):
+            await running.json("POST", "/loadModel", json={"model": "bad"})  # forgets deaths
+            for path, request_id, text in await asyncio.gather(*(told(p, asks) for p in CHATS)):
+                with subtests.test(f"{path!r:.80}"):
                     errors = [line for line in text.splitlines() if b"made no progress" in line]
                     assert errors, text
                     for line in errors:  # also where one error is said in several ways

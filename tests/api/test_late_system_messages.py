@@ -39,7 +39,7 @@ SILENT = """\
 {%- endfor %}[BOT]"""
 
 PIRATE = "You are a pirate."
-RULES = " ".join(f"Rule {n}: whatever comes, be kind to the number {n}." for n in range(20))
+RULES = " ".join(f"Rule {n}: whatever comes, be kind to the number {n}." for n in range(8))
 
 
 def said(role: str, content: Any) -> dict[str, Any]:
@@ -208,7 +208,7 @@ async def test_the_cache_holds_over_turns(
             else:
                 history = [said("system", RULES), *history]
             _, before = await cached(running, path, {**start, field: history})
-            assert before > 600
+            assert before > 200
             for turn in range(2, 5):
                 answer: Any = said("assistant", "It is a number.")
                 if path == "/v1/responses":
@@ -232,7 +232,7 @@ async def test_what_claude_code_puts_first_costs_no_cache(running: Running, bloc
         body = {"model": "any:pirate", "system": system, "messages": [said("user", "Ahoy!")]}
         hit, total = await cached(running, "/v1/messages", body)
         if turn:  # all but the header's own tokens, and the question behind it
-            assert hit > 300, (hit, total)
+            assert hit > 100, (hit, total)
             assert total - hit < 60, (hit, total)
 
 
