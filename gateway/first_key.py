@@ -82,7 +82,8 @@ def _curl(url: str, options: Sequence[str], key: str, library: Library) -> str:
     authorization = f"-H {shlex.quote(f'Authorization: Bearer {key}')}"
     if not library.catalog.models:
         return f"{shlex.join(('curl', *options, f'{url}/v1/models'))} {authorization}"
-    name = next((name for name, _, p in library.resolver.virtual_names() if p is not None), None)
+    names = [(name, p) for name, s, p in library.resolver.virtual_names() if s.lists(p)]
+    name = next((name for name, personality in names if personality is not None), None)
     name = name or next(iter(library.catalog.names), "MODEL")
     body = {
         "model": name,

@@ -21,7 +21,6 @@ from gateway.library import Library
 from gateway.pipeline.request_context import CONTEXT
 from gateway.pipeline.route import Routes, Row
 from gateway.scope import Scope
-from gateway.spelling import did_you_mean
 
 #: An address without a path, and without any character that is special to a shell.
 _ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]{1,260}")
@@ -53,10 +52,12 @@ class ClientHandlers:
         the certificate, its text is the first part, and the lines make the client trust it.
         """
         await self._library.refresh()
-        entries = await self._listing.objects(request[CONTEXT].principal)
+        principal, wanted = request[CONTEXT].principal, request.query.get("model")
+        entries = await self._listing.objects(principal)
         url = _address(request)
         key = self._key(request)
-        entry = _chosen(entries, request.query.get("model"))
+        named = await self._listing.named(principal, wanted) if wanted is not None else None
+        entry = named or _first(entries)
         embeddings = next((e["id"] for e in entries if "embeddings" in e["capabilities"]), None)
         lines = partial(
             _lines,
@@ -114,13 +115,8 @@ def _address(request: web.Request) -> str:
     return given
 
 
-def _chosen(entries: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
-    if wanted is not None:
-        for entry in entries:
-            if wanted == entry["id"] or ("parent" not in entry and wanted in entry["aliases"]):
-                return {**entry, "id": wanted}
-        meant = did_you_mean(wanted, [entry["id"] for entry in entries])
-        raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
+def _first(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the model that is loaded, or the first, to chat with if possible."""
     models = [entry for entry in entries if "parent" not in entry]
     chat = [e for e in models if not {"embeddings", "rerank"} & set(e["capabilities"])]
     loaded = [entry for entry in chat if entry["status"]["value"] == "loaded"]

@@ -70,9 +70,10 @@ class ListingHandlers:
         library.check()
         allowed = request[CONTEXT].principal.models
         models = library.catalog.models
-        names = [name for name, spec in models.items() if not spec.meta.unlisted]
+        names = [name for name, spec in models.items() if spec.lists(None)]
         if request.query.get("loaded", "").lower() in ("true", "1"):
-            names = self._scheduler.loaded()
+            gone = {name for name, spec in models.items() if not spec.lists(None)}
+            names = [name for name in self._scheduler.loaded() if name not in gone]
         return json_response([name for name in names if allowed is None or name in allowed])
 
     async def openai_models(self, request: web.Request) -> web.Response:
@@ -87,12 +88,7 @@ class ListingHandlers:
     async def openai_model(self, request: web.Request) -> web.Response:
         """GET /v1/models/ID: one of them; ID may hold ``/`` and ``:``, and be an alias."""
         wanted, principal = request.match_info["model"], request[CONTEXT].principal
-        for entry in self._listing.visible(principal):
-            if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
-                (item,) = await self._listing.described(principal, [entry])
-                return json_response({**item, "id": wanted})
-        meant = did_you_mean(wanted, (name for name, _, _ in self._listing.visible(principal)))
-        raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
+        return json_response(await self._listing.named(principal, wanted))
 
 
 class Listing:
@@ -105,8 +101,26 @@ class Listing:
 
     async def objects(self, principal: Principal) -> list[dict[str, Any]]:
         """Return the objects of ``GET /v1/models``; ``models.json`` is not read again for it."""
-        listed = (entry for entry in self.visible(principal) if not _unlisted(*entry[1:]))
+        listed = self._listed(principal)
         return await self.described(principal, sorted(listed, key=lambda entry: entry[0]))
+
+    async def named(self, principal: Principal, wanted: str) -> dict[str, Any]:
+        """Return the object of one of them, which may be in no list; an alias is its ``id``, too.
+
+        Raises :class:`ModelNotFound`.
+        """
+        for entry in self.visible(principal):
+            if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
+                (item,) = await self.described(principal, [entry])
+                return {**item, "id": wanted}
+        meant = did_you_mean(wanted, (name for name, _, _ in self._listed(principal)))
+        raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
+
+    def _listed(self, principal: Principal) -> Iterator[Entry]:
+        """Yield those that models.json doesn't keep out of lists; whoever knows the name of others
+        may use them.
+        """
+        return (entry for entry in self.visible(principal) if entry[1].lists(entry[2]))
 
     def visible(self, principal: Principal) -> Iterator[Entry]:
         """Yield each model and virtual model that ``principal`` may use."""
@@ -143,13 +157,6 @@ class Listing:
             }
             for name, spec, personality in names
         ]
-
-
-def _unlisted(spec: Model, personality: str | None) -> bool:
-    """Return whether models.json keeps it out of lists; whoever knows its name may use it."""
-    if personality is None:
-        return spec.meta.unlisted
-    return spec.meta.unlisted or spec.personalities[personality].unlisted
 
 
 def _virtual(spec: Model, label: str) -> dict[str, Any]:

@@ -139,6 +139,10 @@ class LlmApiHandlers:
         if allowed is not None:
             statuses = [s for s in statuses if s.name in allowed]
         active = chosen.model if chosen is not None else None
+        if not admin:
+            models = library.catalog.models
+            hidden = {name for name, spec in models.items() if spec.meta.unlisted} - {active}
+            statuses = [s for s in statuses if s.name not in hidden]
 
         def failure(model: str) -> str | None:
             backend = scheduler.backend(model)

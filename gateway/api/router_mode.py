@@ -142,7 +142,8 @@ class RouterHandlers:
         scheduler = self._scheduler
         return {
             name: status_of(scheduler.backend(spec.name))
-            for name, spec, _ in self._listing.visible(principal)
+            for name, spec, personality in self._listing.visible(principal)
+            if spec.lists(personality)
         }
 
 

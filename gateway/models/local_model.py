@@ -124,6 +124,7 @@ class LocalModel(Model):
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each setting, or combination of settings, without effect."""
         return (
+            *self.meta.warnings(self.name),
             *(
                 f"{self.name}: {key} has no effect: {reason}"
                 for name, (key, reason) in _WITHOUT_EFFECT.items()

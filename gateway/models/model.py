@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from gateway.models.personalities import Personality
+from gateway.spelling import did_you_mean
+
+#: Capabilities that lists, and those who read them, know.
+CAPABILITIES: Final = (
+    *("chat", "completion", "embeddings", "rerank", "infill"),
+    *("vision", "audio", "tools", "reasoning"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """Free text about a model, for lists of models."""
+    """What lists say of a model. ``capabilities``: any texts, like :data:`CAPABILITIES`."""
 
     display_name: str | None = None
     unlisted: bool = False
     capabilities: tuple[str, ...] | None = None
+
+    def can(self, capability: str) -> bool:
+        """Return whether the entry itself says that the model can do this."""
+        return self.capabilities is not None and capability in self.capabilities
+
+    def warnings(self, model: str) -> Iterator[str]:
+        """Yield a sentence for each capability that is nearly one of those that are known."""
+        for said in self.capabilities or ():
+            if said not in CAPABILITIES and (meant := did_you_mean(said, CAPABILITIES, alike=0.7)):
+                yield f"{model}: meta.capabilities has {said!r}, which nobody reads{meant}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +63,12 @@ class Model(ABC):
     meta: Meta = Meta()
     set_params: Mapping[str, Any] = field(default_factory=dict)
     strip_params: tuple[str, ...] = ()
+
+    def lists(self, personality: str | None) -> bool:
+        """Return whether it, or with a name that ``personality`` of it, is in lists."""
+        if self.meta.unlisted:
+            return False
+        return personality is None or not self.personalities[personality].unlisted
 
     @abstractmethod
     def process_identity(self) -> tuple[object, ...]:

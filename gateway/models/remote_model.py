@@ -59,11 +59,15 @@ class RemoteModel(Model):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A warning if the key is sent without encryption."""
-        if self.key is None:
-            return ()
-        unencrypted = [e.url for e in self.endpoints if not (e.tls or e.is_loopback)]
-        return tuple(f"{self.name}: the key goes to {url} unencrypted" for url in unencrypted)
+        """A sentence for each setting that is probably a mistake, or that sends the key without
+        encryption.
+        """
+        open_ends = self.endpoints if self.key is not None else ()
+        unencrypted = [e.url for e in open_ends if not (e.tls or e.is_loopback)]
+        return (
+            *self.meta.warnings(self.name),
+            *(f"{self.name}: the key goes to {url} unencrypted" for url in unencrypted),
+        )
 
     @property
     def ctx_size(self) -> int | None:

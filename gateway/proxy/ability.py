@@ -1,8 +1,9 @@
 """The abilities that a local model lacks by its entry in models.json: no process is started. Pure.
 
 Each lack comes with the sentence that its client gets, which ends with what would have to be
-changed in models.json. What ``extraArgs`` or ``env`` may have switched on after all is left to
-llama-server to refuse (see :mod:`gateway.proxy.failure`), and so is everything of models elsewhere.
+changed in models.json. What ``extraArgs`` or ``env`` may have switched on after all, or
+``meta.capabilities`` says, is left to llama-server to refuse (see :mod:`gateway.proxy.failure`),
+and so is everything of models elsewhere.
 """
 
 from __future__ import annotations
@@ -28,6 +29,17 @@ SLOTS = "slots"
 PROPS = "props"
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+
+#: Ability -> what models with it have in their ``meta.capabilities``.
+_CALLED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        TOOLS: ("tools",),
+        MEDIA: ("vision", "audio"),
+        EMBEDDINGS: ("embeddings",),
+        RERANKING: ("rerank",),
+        GENERATION: ("chat", "completion"),
+    }
+)
 
 #: Ability -> the flags and variables of llama-server that may give it (llama.cpp's README).
 _SWITCHES: Mapping[str, re.Pattern[str]] = MappingProxyType(
@@ -80,9 +92,14 @@ def lacks(spec: Model) -> Mapping[str, str]:
         {
             ability: sentence(ability, spec.name)
             for ability, switch in _SWITCHES.items()
-            if missing[ability] and not is_set(spec, switch)
+            if missing[ability] and not is_set(spec, switch) and not is_claimed(spec, ability)
         }
     )
+
+
+def is_claimed(spec: Model, ability: str) -> bool:
+    """Return whether the entry itself says, by its ``meta``, that the model has an ability."""
+    return any(map(spec.meta.can, _CALLED[ability]))
 
 
 def sentence(ability: str, model: str) -> str:

@@ -17,7 +17,7 @@ from gateway.errors import BadRequest, ModelNotFound
 from gateway.models.catalog import Catalog
 from gateway.models.model import Model
 from gateway.models.personalities import Personality
-from gateway.proxy.ability import lacks
+from gateway.proxy.ability import GENERATION, is_claimed, lacks
 from gateway.proxy.body import json_type
 from gateway.proxy.fields import Shaping, shapings
 from gateway.proxy.virtual import shapings_of, tools_of
@@ -82,7 +82,11 @@ class Resolver:
         }
         self._names: dict[str, tuple[Model, str | None]] = {}
         #: Names of models that are known to write text; added when that is found out.
-        self.writers = {name for name, spec in catalog.models.items() if not spec.ours}
+        self.writers = {
+            name
+            for name, spec in catalog.models.items()
+            if not spec.ours or is_claimed(spec, GENERATION)
+        }
         #: The results of earlier lookups, which can't change.
         self._found: BoundedCache[tuple[object, ...], Target] = BoundedCache(_KEPT)
         for alias, name in catalog.aliases.items():
@@ -167,7 +171,9 @@ class Resolver:
             found = self._names.get(requested)
             if found is not None and allowed.model(found[0].name) and allowed.personality(found[1]):
                 return found
-        usable = [name for name in self._specs if allowed.model(name)]
+        usable = [
+            name for name, spec in self._specs.items() if allowed.model(name) and spec.lists(None)
+        ]
         if requested is None or requested.strip().lower() in _UNNAMED:
             if active is not None and (spec := self._specs.get(active.model)) is not None:
                 return spec, None
@@ -186,7 +192,9 @@ class Resolver:
         names = (
             name
             for name, (spec, personality) in self._names.items()
-            if allowed.model(spec.name) and allowed.personality(personality)
+            if allowed.model(spec.name)
+            and allowed.personality(personality)
+            and spec.lists(personality)
         )
         meant = did_you_mean(requested, names) or "."
         raise ModelNotFound(
@@ -200,7 +208,11 @@ class Resolver:
         """Raise :class:`ModelNotFound` unless ``spec`` has a ``personality`` that may be used."""
         if personality in spec.personalities and allowed.personality(personality):
             return
-        usable = [name for name in spec.personalities if allowed.personality(name)]
+        usable = [
+            name
+            for name, one in spec.personalities.items()
+            if allowed.personality(name) and not one.unlisted
+        ]
         meant = did_you_mean(personality, usable) or "."
         raise ModelNotFound(
             f"the model {spec.name!r} has no personality {personality[:200]!r}{meant} "

@@ -223,7 +223,36 @@ async def test_lists_say_what_meta_says(
             with subtests.test(f"{name!r:.80}"):
                 status, item = await running.json("GET", f"/v1/models/{name}")
                 assert (status, item["id"]) == (200, name)
+                status, lines = await running.json("GET", f"/clients?model={name}")
+                assert (status, lines["model"]) == (200, name)
         await post(running, "/v1/chat/completions", {"model": "secret", "messages": [USER]})
+        assert await running.json("GET", "/models?loaded=true") == (200, [])
+        for wrong in ("m:hiddn", "m:nobody", "secrets", "secret:nobody"):
+            with subtests.test(f"{wrong!r:.80}"):
+                for path in ("/v1/chat/completions", "/v1/responses"):
+                    body = {**BODIES["chat"], **BODIES["responses"], "model": wrong}
+                    status, refused = await running.json("POST", path, json=body)
+                    assert status == 404
+                    said = refused["error"]["message"].replace(repr(wrong), "")
+                    assert "hidden" not in said
+                    assert "'secret'" not in said or wrong.startswith("secret:")
+        _, admin = await running.json("GET", "/admin/models")
+        m, secret = admin["models"]
+        assert (m["display_name"], m["unlisted"]) == ("My Model", False)
+        assert (m["capabilities"], secret["capabilities"]) == (["chat", "tools"], None)
+        assert secret["unlisted"] is True
+        virtual = {one["personality"]: one for one in m["virtual_models"]}
+        assert list(virtual) == m["personalities"] == list(PERSONALITIES)
+        assert (virtual["coder"]["id"], virtual["coder"]["description"]) == ("m:coder", "for code")
+        assert [name for name, one in virtual.items() if one["unlisted"]] == ["hidden"]
+        assert running.gateway.ring is not None
+        _, key = await running.gateway.ring.create("guest", "")
+        for whose, seen in ((running.key, ["secret"]), (key, [])):
+            async with running.request("GET", "/status", key=whose) as response:
+                async for line in response.content:
+                    if line.startswith(b"data: "):
+                        assert json.loads(line[6:])["models"] == seen
+                        break
 
 
 async def test_personality_shapes_requests_to_a_model_elsewhere(make_gateway: MakeGateway) -> None:

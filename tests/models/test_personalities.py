@@ -108,6 +108,15 @@ def test_tools_beside_a_named_template_are_warned_of() -> None:
     assert not catalog({"tools": [TOOL]}).warnings
 
 
+def test_capability_that_is_misspelt_is_warned_of() -> None:
+    meta = {"capabilities": ["chat", "vison", "telepathy"]}
+    remote = json.dumps({"m": {"url": "http://127.0.0.1:1", "meta": meta}})
+    for warnings in (catalog("", meta=meta).warnings, parse_catalog(remote).warnings):
+        (warning,) = warnings
+        assert "'vison'" in warning
+        assert "did you mean 'vision'?" in warning
+
+
 @pytest.mark.parametrize("meta", [{"displayName": ""}, {"listed": False}, {"capabilities": "chat"}])
 def test_wrong_meta_is_refused(meta: dict[str, Any]) -> None:
     with pytest.raises(InvalidFiles):

@@ -27,6 +27,8 @@ EVERYTHING = {MEDIA, EMBEDDINGS, RERANKING}
         ({"env": {"LLAMA_ARG_EMBEDDINGS": "1"}}, {MEDIA, RERANKING}),
         ({"reranking": True}, {MEDIA}),
         ({"extraArgs": ["--embeddings", "--pooling", "rank"]}, {MEDIA}),
+        ({"meta": {"capabilities": ["vision", "rerank"]}}, {EMBEDDINGS}),
+        ({"template": "zephyr", "meta": {"capabilities": ["tools"]}}, EVERYTHING),
         ({"url": ["http://127.0.0.1:9"]}, set()),
     ],
 )
