@@ -41,7 +41,7 @@ def turn_of(headers: Mapping[str, str], context: RequestContext, call: Call) -> 
         return None
     call.wish = None
     if wish.prompts > 1 or wish.named == -1:
-        return conversations.stray(wish.prompts * call.answers, context.principal.key_id)
+        return conversations.stray(context.principal.key_id, wish.prompts * call.answers)
     if _CACHE in headers and _is_not_saved(headers[_CACHE]):
         wish = wish._replace(chain=NO_CHAIN, prefix=None, opening=None)
     return conversations.turn(wish, context.principal.key_id, call.answers)

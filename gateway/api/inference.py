@@ -97,7 +97,7 @@ class JsonRoute:
                     call.wish = await wish_aside(context, call, self._format)
                 call.turn = turn_of(request.headers, context, call)
             elif call.renamed is None:
-                call.turn = conversations.stray()
+                call.turn = conversations.stray(context.principal.key_id)
         return await self._send(request, context, call)
 
     async def prepare(

@@ -148,7 +148,7 @@ class RelayedHandlers:
             body = await whole_body(request) if small else StreamedBody(pieces(request))
         call = Call(name, request.method, sent_to, lines, body, body_length=length, stream=None)
         if (conversations := request[CONTEXT].services.conversations) is not None:
-            call.turn = conversations.stray()
+            call.turn = conversations.stray(request[CONTEXT].principal.key_id)
         answer = await send(*adapted(request), call)
         self._note_change(request, call)
         return answer

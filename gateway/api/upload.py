@@ -74,9 +74,9 @@ def form_handler(route: RelayedRoute) -> Handler:
             dialect=route.dialect,
             renamed=target.name if name is not None else None,
         )
-        conversations = request[CONTEXT].services.conversations
-        if conversations is not None and name is None:
-            call.turn = conversations.stray()
+        context = request[CONTEXT]
+        if (conversations := context.services.conversations) is not None and name is None:
+            call.turn = conversations.stray(context.principal.key_id)
         return await send(*adapted(request), call)
 
     return handle

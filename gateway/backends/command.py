@@ -116,8 +116,9 @@ def build_command(
         env["MTMD_BACKEND_DEVICE"] = devices[0]  # the projector would take the first there is
     if slot_saves is not None:
         argv += ["--slot-save-path", str(slot_saves)]
-        # An idle slot would be emptied into memory, where no save reaches it.
-        env["LLAMA_ARG_CACHE_IDLE_SLOTS"] = "0"
+        # What is in a slot would move to memory, where no save reaches it, and which any key's
+        # prompt is answered from that begins alike.
+        env |= {"LLAMA_ARG_CACHE_RAM": "0", "LLAMA_ARG_CACHE_IDLE_SLOTS": "0"}
     if metrics:
         env[METRICS] = "1"
     argv += spec.extra_args

@@ -23,6 +23,8 @@ _WITHOUT_EFFECT: Final = frozenset(
 #: Bytes that are read at the beginning and at the end of a file.
 _READ: Final = 64 * 1024
 _VARIABLES: Final = ("LLAMA_", "GGML_")
+#: Those of them that don't affect it either.
+_OTHER_VARIABLES: Final = frozenset((METRICS, "LLAMA_ARG_CACHE_RAM"))
 
 
 def fingerprint(command: Command, files: Iterable[Path]) -> str:
@@ -39,7 +41,7 @@ def fingerprint(command: Command, files: Iterable[Path]) -> str:
         else:
             found.update(b"\0" + os.fsencode(argument))
     for name in sorted(command.env):
-        if name.startswith(_VARIABLES) and name != METRICS:
+        if name.startswith(_VARIABLES) and name not in _OTHER_VARIABLES:
             found.update(f"\1{name}={command.env[name]}".encode("utf-8", "surrogateescape"))
     ours = [value for name, value in command.env.items() if name.startswith(_VARIABLES)]
     named = _named([*command.argv, *ours])

@@ -68,6 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "models[].model": "name of the model",
             **{f"models[].{name}": what for name, what in _ONE.items()},
             "models[].switched_off": "why its conversations are not saved any more, or null",
+            "models[].not_private": "why a key may notice what another one asked, or null",
             "keys[].key": "id of the key",
             "keys[].name": "its name, or null for one that is unknown",
             **{f"keys[].{name}": what for name, what in _ONE.items()},
@@ -231,7 +232,8 @@ def _counted(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _state(one: dict[str, Any]) -> str:
-    return f"switched off: {one['switched_off']}" if one["switched_off"] else "ok"
+    states = {"switched off": one["switched_off"], "not private": one.get("not_private")}
+    return "; ".join(f"{name}: {why}" for name, why in states.items() if why) or "ok"
 
 
 def _size(number: int) -> str:

@@ -64,6 +64,10 @@ class Chain(NamedTuple):
         """Return the chain of the first ``count`` links."""
         return Chain(self.links[:count], self.sizes[:count], min(self.shared, count))
 
+    def own(self) -> Chain:
+        """Return what of it is no other key's: the links behind the first ``shared``."""
+        return Chain(self.links[self.shared :], self.sizes[self.shared :])
+
     def with_link(self, place: int, link: bytes) -> Chain:
         """Return the chain with ``link`` at ``place``."""
         links = self.links

@@ -5,6 +5,10 @@ most of the prompt's tokens, or, if none has a tenth of them, the one that was u
 (``get_available_slot`` in ``tools/server/server-context.cpp``). So the slot that has more links of
 the conversation than any other is chosen; in other cases whatever may be overwritten is saved
 before. In either case ``GET /slots`` tells what it was.
+
+It compares tokens, whoever asked them. So what other keys have in free slots is removed, unless a
+request goes on with all that is in its own: then another slot could only be more alike if another
+key had the same conversation, with the same answers.
 """
 
 from __future__ import annotations
@@ -14,9 +18,44 @@ from collections.abc import Callable, Sequence
 from gateway.backends.slots import SlotSeen, each_slot
 from gateway.conversations.chain import Chain
 from gateway.conversations.ended import AnswerUsage, Ended
+from gateway.conversations.place import is_most_alike
 from gateway.conversations.slot import Slot
 from gateway.conversations.slots import ConversationSlots
 from gateway.tasks import spawn
+
+
+async def prepare(slots: ConversationSlots, slot: Slot, chain: Chain, owner: str) -> bool:
+    """Prepare for a request of ``owner`` that took ``slot``, but which llama-server puts where it
+    likes.
+
+    Return whether that is sure to be there; if it isn't, all that may be overwritten is saved. It
+    is free again if this is cancelled.
+    """
+    others = [other for other in slots.all if other is not slot and not other.busy]
+    sure = is_most_alike(chain, slot.chain, [other.view_of(owner).chain for other in others])
+    goes_on = chain.common(slot.chain.links) == len(slot.chain.links)
+    try:
+        if not (sure and goes_on):
+            await clear(slots, others, owner, save=not sure)
+    except BaseException:
+        slots.free(slot)
+        raise
+    return sure
+
+
+async def clear(
+    slots: ConversationSlots, free: Sequence[Slot], owner: str, *, save: bool = True
+) -> None:
+    """Leave nothing of other keys in slots that are ``free``, since llama-server may choose them
+    for ``owner``; ``save``: nor anything that isn't saved.
+    """
+    for slot in free:
+        if save or slot.is_anothers(owner):
+            await slots.save_idle(slot, in_danger=True)
+        await slots.emptying.of_others(slot, owner, taken=False)
+    for slot in free:
+        if not slot.busy:
+            slot.inside = owner  # from now on
 
 
 class Chosen:

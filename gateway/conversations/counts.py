@@ -36,6 +36,7 @@ class Counts:
     bytes_read: int = 0
     bytes_written: int = 0
     switched_off: str | None = None  # why nothing is saved any more; of models
+    not_private: str | None = None  # why a key may notice what another one asked; of models
 
 
 class Tally:
@@ -90,6 +91,7 @@ class Spared(NamedTuple):
     bytes_read: int
     bytes_written: int
     switched_off: str | None
+    not_private: str | None
 
 
 class CacheReport(NamedTuple):
@@ -122,6 +124,7 @@ def spared(held: Held | None, counts: Counts | None) -> Spared | None:
         counts.bytes_read,
         counts.bytes_written,
         counts.switched_off,
+        counts.not_private,
     )
 
 
@@ -132,6 +135,8 @@ def all_spared(held: dict[str, Held], counts: dict[str, Counts]) -> dict[str, Sp
     return dict(sorted(there, key=lambda item: (-item[1].size, -item[1].hits, item[0])))
 
 
+#: What keys don't have.
+_OF_MODELS: Final = ("switched_off", "not_private")
 #: Stands for the name of the key that has what all keys use.
 _SHARED_BY: Final = "shared by all keys"
 #: That of a gateway that saves none.
@@ -158,14 +163,12 @@ def shown(
             {
                 "key": key,
                 "name": _SHARED_BY if key == SHARED else name_of(key),
-                **_shown(one, without="switched_off"),
+                **_shown(one, *_OF_MODELS),
             }
             for key, one in keys
         ],
     }
 
 
-def _shown(one: Spared, without: str = "") -> dict[str, Any]:
-    fields = one._asdict()
-    fields.pop(without, None)
-    return fields
+def _shown(one: Spared, *without: str) -> dict[str, Any]:
+    return {name: value for name, value in one._asdict().items() if name not in without}

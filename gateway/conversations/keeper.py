@@ -15,7 +15,7 @@ from gateway.backends.backend import Backend
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.ahead import Ahead
 from gateway.conversations.chain import Chains, Wish, may_answer_more, wish_of
-from gateway.conversations.chosen import Chosen
+from gateway.conversations.chosen import Chosen, prepare
 from gateway.conversations.counts import Spared
 from gateway.conversations.ended import Ended
 from gateway.conversations.files import CacheFiles
@@ -107,11 +107,11 @@ class Conversations:
             wish = wish._replace(chain=self.ahead.chain(wish.chain, wish.opening))
         return Turn(self, wish, owner, answers)
 
-    def stray(self, count: int = 1, owner: str | None = None) -> Stray:
+    def stray(self, owner: str, count: int = 1) -> Stray:
         """Return what sees to a request, of the key ``owner``, whose ``count`` slots llama-server
         chooses.
         """
-        return Stray(self.slots_of, count, owner)
+        return Stray(self.slots_of, owner, count)
 
     def changed(self, backend: Backend, path: str, body: bytes) -> None:
         """An administrator has asked ``path`` of a llama-server to change what it does."""
@@ -119,17 +119,20 @@ class Conversations:
         if slots is None:
             return
         if path.startswith("/slots/"):
-            slots.forget_idle()  # one has been emptied
+            slots.forget_idle()  # one has been emptied, or what is in it comes from a file
+            slots.suspect()
         elif path == "/lora-adapters":
             # What was computed with the others is of no use, nor what will be for other processes.
             slots.end()
             fingerprint = blake2b(body, digest_size=16, key=slots.fingerprint.encode()).hexdigest()
-            self._begin(backend, fingerprint)
+            self._begin(backend, fingerprint).suspect()
 
     def slots_of(self, backend: Backend) -> ConversationSlots | None:
-        """Return those of the process that runs now, if its conversations can be saved."""
+        """Return those of the process that runs now, if its conversations could be saved when it
+        was started.
+        """
         fingerprint = backend.fingerprint
-        if fingerprint is None or not self._shelf.usable:
+        if fingerprint is None:
             return None
         slots = self._slots.get(backend)
         if slots is None or slots.starts != backend.starts:
@@ -264,13 +267,15 @@ class Turn:
         named = None if chosen else self._wish.named
         slot = None
         if named is None and self._answers == 1:
-            slot = slots.try_acquire(self._chain)
+            slot = slots.try_acquire(self._chain, self._owner)
         try:
             if slot is None:
-                slot, self._promised = await slots.acquire(self._chain, lease, named, self._answers)
+                slot, self._promised = await slots.acquire(
+                    self._chain, self._owner, lease, named, self._answers
+                )
                 self.restored = slot.restored
             if chosen:
-                sure = await slots.prepare_choice(slot, self._chain)
+                sure = await prepare(slots, slot, self._chain, self._owner)
                 self._chosen = Chosen(slots, slot, self._chain, sure=sure)
         except GatewayError:
             return None  # the process has gone: so will be found by who sends the request

@@ -13,23 +13,22 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-import orjson
-
 from gateway.backends.backend import Backend
 from gateway.bounded_cache import BoundedCache
 from gateway.conversations.chain import Chain
+from gateway.conversations.emptying import Emptying
 from gateway.conversations.index import Saved
 from gateway.conversations.shared import SHARED, SharedPrefix
 from gateway.conversations.shelf import Shelf
-from gateway.conversations.slot import Slot
+from gateway.conversations.slot import NOBODY, Slot
+from gateway.conversations.slot_action import ask
 from gateway.conversations.slot_queue import SlotQueue
 from gateway.errors import GatewayError
 from gateway.tasks import spawn
-from gateway.upstream import Upstream, UpstreamRequest
+from gateway.upstream import Upstream
 
 _log = logging.getLogger(__name__)
 
-_JSON: Final = b"Content-Type: application/json\r\n"
 #: Seconds for a template to be applied or a text to be split, and for a prefix to be computed.
 _SHORT: Final = 30.0
 _LONG: Final = 600.0
@@ -57,6 +56,7 @@ class WarmedSlots(Protocol):
 
     backend: Backend
     fingerprint: str
+    emptying: Emptying
 
     @property
     def current(self) -> bool: ...
@@ -119,7 +119,7 @@ class Prewarming:
 
     async def run(self) -> None:
         """Compute what is wanted, unless a request comes."""
-        while self._task is None and self._wanted:
+        while self._task is None and self._wanted and self._shelf.usable:
             wanted = next(iter(self._wanted.values()))
             name = f"compute ahead for {self._owner.backend.spec.name}"
             self._task = task = spawn(self._compute(wanted), name=name)
@@ -166,19 +166,24 @@ class Prewarming:
         return self._shelf.openings(self._owner.fingerprint)
 
     async def _compute_in(self, slot: Slot, wanted: Wanted, tokens: list[int]) -> None:
-        chain, own = wanted.chain, self._owner.backend.flights.own
-        slot.take(chain)
+        chain, owner = wanted.chain, NOBODY if wanted.owner == SHARED else wanted.owner
+        own = self._owner.backend.flights.own
+        slot.take(chain, owner)
         own.add(slot.number)
         try:
             if slot.unsaved and self._loses(slot, chain):
                 await self._owner.save(slot, self._owner.backend.pool, in_danger=True, taken=True)
             whole = slot.chain.common(chain.links) == len(chain.links)  # it has only to be cut off
+            if not whole:
+                await self._owner.emptying.of_others(slot, owner, taken=True)
+                slot.inside = owner
             slot.forget()
             # llama-server looks only between batches whether somebody still waits for an answer.
             step = len(tokens) if whole else self._step()
             for end in (*range(step, len(tokens), step), len(tokens)):
                 asked = {"prompt": tokens[:end], "n_predict": 0, "id_slot": slot.number}
                 await self._ask("/completion", {**asked, "cache_prompt": True}, _LONG)
+                slot.inside = owner
             await self._owner.save_opening(slot, chain, wanted.owner, len(tokens))
             if wanted.prefix.tools:
                 for superfluous in self._openings()[:-MOST_WITH_TOOLS]:
@@ -241,9 +246,4 @@ class Prewarming:
         return several[0][:common]
 
     async def _ask(self, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
-        request = UpstreamRequest("POST", path, _JSON, orjson.dumps(body))
-        fetched = await self._owner.backend.pool.fetch(request, timeout=timeout)
-        said = orjson.loads(fetched.body)
-        if fetched.status != 200 or not isinstance(said, dict):
-            raise ValueError(f"status {fetched.status}")
-        return said
+        return await ask(self._owner.backend.pool, path, body, timeout)

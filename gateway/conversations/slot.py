@@ -11,6 +11,9 @@ from gateway.conversations.place import SlotView
 
 #: Characters to a token, where only those are known; few, so that too much is saved.
 CHARACTERS: Final = 3
+#: In place of a key: nobody's, so that all may go on with it; or nobody knows whose.
+NOBODY: Final = ""
+UNKNOWN: Final = "?"
 
 
 class Slot:
@@ -21,6 +24,9 @@ class Slot:
         self.busy = False
         self.view = SlotView(number, NO_CHAIN)  # as a decision sees it; made anew when it changes
         self.coming = NO_CHAIN  # of the request that it is busy with
+        self.asker = NOBODY  # and whose that is
+        #: The key whose prompt llama-server may have in it, whatever is known of that otherwise.
+        self.inside = NOBODY
         self.restored = False  # something was read back into it for that request
         self.others: tuple[Slot, ...] = ()  # that its request has besides
         self.lock = asyncio.Lock()  # held while it is saved or restored
@@ -40,6 +46,17 @@ class Slot:
         """Whether there is only what conversations have in common, as far as that is known."""
         return len(self.chain.links) <= self.chain.shared
 
+    def is_anothers(self, owner: str) -> bool:
+        """Return whether there may be in it what another key than ``owner`` has asked."""
+        return self.inside not in (NOBODY, owner)
+
+    def view_of(self, owner: str) -> SlotView:
+        """Return it as a decision for ``owner`` sees it, who goes on with nothing of another."""
+        inside = self.asker if self.busy else self.inside
+        if inside in (NOBODY, owner):
+            return self.view
+        return self.view._replace(chain=self.view.chain.own())
+
     def forget(self) -> None:
         """Know nothing of its content any more."""
         self.hold(NO_CHAIN, "")
@@ -54,9 +71,9 @@ class Slot:
         if not self.busy:
             self.view = SlotView(self.number, chain, True, self.last_used)
 
-    def take(self, chain: Chain) -> None:
-        """Be busy with a request with ``chain``."""
-        self.busy, self.coming, self.restored = True, chain, False
+    def take(self, chain: Chain, owner: str) -> None:
+        """Be busy with a request of ``owner`` with ``chain``."""
+        self.busy, self.coming, self.asker, self.restored = True, chain, owner, False
         self.view = SlotView(self.number, chain, False)
 
     def release(self) -> None:

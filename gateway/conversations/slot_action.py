@@ -1,4 +1,4 @@
-"""Have llama-server save or restore a slot."""
+"""Have llama-server save, restore or empty a slot, or answer something short."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _PER_BYTE: Final = 1 / 50e6
 
 
 async def act(
-    pool: Upstream, slot: int, action: Literal["save", "restore"], file: str, size: int
+    pool: Upstream,
+    slot: int,
+    action: Literal["save", "restore", "erase"],
+    file: str | None = None,
+    size: int = 0,
 ) -> dict[str, Any]:
     """Return what llama-server says to it; ``problem`` and ``status`` where it couldn't.
 
@@ -24,7 +28,8 @@ async def act(
     """
     try:
         target = f"/slots/{slot}?action={action}"
-        request = UpstreamRequest("POST", target, _JSON, orjson.dumps({"filename": file}))
+        body = {} if file is None else {"filename": file}
+        request = UpstreamRequest("POST", target, _JSON, orjson.dumps(body))
         fetched = await pool.fetch(request, timeout=_PATIENCE + _PER_BYTE * size)
         said = orjson.loads(fetched.body)
         if fetched.status == 200 and isinstance(said, dict):
@@ -32,6 +37,16 @@ async def act(
         return {"problem": _message_of(said), "status": fetched.status}
     except (GatewayError, ValueError) as error:
         return {"problem": str(error)[:200]}
+
+
+async def ask(pool: Upstream, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Return llama-server's answer; raises ``GatewayError``, or ``ValueError`` for any other."""
+    request = UpstreamRequest("POST", path, _JSON, orjson.dumps(body))
+    fetched = await pool.fetch(request, timeout=timeout)
+    said = orjson.loads(fetched.body)
+    if fetched.status != 200 or not isinstance(said, dict):
+        raise ValueError(f"status {fetched.status}")
+    return said
 
 
 def _message_of(said: Any) -> str:

@@ -27,8 +27,11 @@ class QueuedSlot(Protocol):
 
     view: SlotView
 
-    def take(self, chain: Chain, /) -> None:
-        """Be busy with a request with ``chain``."""
+    def view_of(self, owner: str, /) -> SlotView:
+        """Return it as a decision for the key ``owner`` sees it."""
+
+    def take(self, chain: Chain, owner: str, /) -> None:
+        """Be busy with a request of ``owner`` with ``chain``."""
 
     def release(self) -> None:
         """Be busy no more."""
@@ -58,8 +61,11 @@ class Given(NamedTuple, Generic[SlotT]):
 class _SlotWaiter(Generic[SlotT]):
     """A request that waits for ``count`` slots. ``only``: the one slot that it may have."""
 
-    def __init__(self, chain: Chain, lease: Lendable, only: int | None, count: int) -> None:
-        self.chain, self.lease, self.only, self.count = chain, lease, only, count
+    def __init__(
+        self, chain: Chain, owner: str, lease: Lendable, only: int | None, count: int
+    ) -> None:
+        self.chain, self.owner, self.lease = chain, owner, lease
+        self.only, self.count = only, count
         self.given: asyncio.Future[Given[SlotT]] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
         self.patient = count == 1
@@ -90,19 +96,19 @@ class SlotQueue(Generic[SlotT]):
         return len(self._waiting)
 
     async def slot(
-        self, chain: Chain, lease: Lendable, only: int | None = None, count: int = 1
+        self, chain: Chain, owner: str, lease: Lendable, only: int | None = None, count: int = 1
     ) -> Given[SlotT]:
-        """Have a slot for a request with ``chain``; give it back with :meth:`free`.
+        """Have a slot for a request of ``owner`` with ``chain``; give it back with :meth:`free`.
 
         ``only``: it may have no other slot than this. ``count``: it needs so many, as far as there
         are that many. Who is cancelled leaves nothing behind.
         """
         count = min(count, len(self._slots))
         held_up = any(before.count > 1 for before in self._waiting)
-        found = 0 if held_up else self._take(chain, only, count, patient=count == 1)
+        found = 0 if held_up else self._take(chain, owner, only, count, patient=count == 1)
         if isinstance(found, Given):
             return found
-        waiting = _SlotWaiter[SlotT](chain, lease, only, count)
+        waiting = _SlotWaiter[SlotT](chain, owner, lease, only, count)
         if not held_up:
             self._put_off(waiting, found)
         self._waiting.append(waiting)
@@ -121,11 +127,11 @@ class SlotQueue(Generic[SlotT]):
                 self.look_again()  # who came behind it may have been held up by it
             self._settle_down(waiting)
 
-    def at_once(self, chain: Chain) -> Placing | None:
+    def at_once(self, chain: Chain, owner: str) -> Placing | None:
         """Return where a request goes that comes now, if it waits for nothing; take nothing."""
         if self._waiting:
             return None
-        found = self._find(chain, None, 1, patient=True)
+        found = self._find(chain, owner, None, 1, patient=True)
         return found if isinstance(found, Placing) else None
 
     def free(self, *slots: SlotT) -> None:
@@ -153,7 +159,9 @@ class SlotQueue(Generic[SlotT]):
 
     def _choose(self, waiting: _SlotWaiter[SlotT]) -> Given[SlotT] | None:
         """Return the slot that it gets now, taken; ``None``: it waits."""
-        found = self._take(waiting.chain, waiting.only, waiting.count, patient=waiting.patient)
+        found = self._take(
+            waiting.chain, waiting.owner, waiting.only, waiting.count, patient=waiting.patient
+        )
         if isinstance(found, Given):
             self._settle_down(waiting)
             return found
@@ -168,26 +176,31 @@ class SlotQueue(Generic[SlotT]):
             waiting.lease.lend()  # any other slot is for others
 
     def _take(
-        self, chain: Chain, only: int | None, count: int, *, patient: bool
+        self, chain: Chain, owner: str, only: int | None, count: int, *, patient: bool
     ) -> Given[SlotT] | int:
         """Return the slot for such a request, taken, or what :meth:`_find` returns without one."""
-        found = self._find(chain, only, count, patient=patient)
+        found = self._find(chain, owner, only, count, patient=patient)
         if not isinstance(found, Placing):
             return found
         slot = self._slots[found.slot]
-        slot.take(chain)
+        slot.take(chain, owner)
         others: tuple[SlotT, ...] = ()
         if count > 1:
             others = tuple([other for other in self._slots if other.view.free][: count - 1])
             for other in others:
-                other.take(NO_CHAIN)
+                other.take(NO_CHAIN, owner)
         return Given(slot, found, others)
 
-    def _find(self, chain: Chain, only: int | None, count: int, *, patient: bool) -> Placing | int:
+    def _find(
+        self, chain: Chain, owner: str, only: int | None, count: int, *, patient: bool
+    ) -> Placing | int:
         """Return where such a request goes; or what it is spared by waiting for a better slot, in
         characters; 0 where none is free.
         """
-        views = [slot.view for slot in self._slots]
+        if chain.shared:  # nothing else is common to conversations of two keys
+            views = [slot.view_of(owner) for slot in self._slots]
+        else:
+            views = [slot.view for slot in self._slots]
         if count > 1 and sum(view.free for view in views) < count:
             return 0
         among = views if only is None else [views[only]]

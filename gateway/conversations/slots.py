@@ -15,13 +15,14 @@ from typing import Final
 
 from gateway.backends.backend import Backend
 from gateway.backends.slots import SlotSeen
-from gateway.conversations.chain import NO_CHAIN, Chain
+from gateway.conversations.chain import Chain
+from gateway.conversations.emptying import Emptying
 from gateway.conversations.ended import Ended
 from gateway.conversations.ending import until_idle
-from gateway.conversations.place import Placing, is_most_alike
+from gateway.conversations.place import Placing
 from gateway.conversations.prewarming import Prewarming
 from gateway.conversations.shelf import Shelf
-from gateway.conversations.slot import CHARACTERS, Slot
+from gateway.conversations.slot import CHARACTERS, UNKNOWN, Slot
 from gateway.conversations.slot_queue import Lendable, SlotQueue
 from gateway.conversations.transfers import Transfers
 from gateway.conversations.verdict import still_fits
@@ -57,6 +58,7 @@ class ConversationSlots:
         self.finding: set[asyncio.Task[None]] = set()
         self._ended = False
         self._transfers = Transfers(backend, fingerprint, shelf, lambda: self._ended)
+        self.emptying = Emptying(backend, shelf)
         self.prewarming = Prewarming(self, self.all, self._queue, shelf)
 
     @property
@@ -69,25 +71,29 @@ class ConversationSlots:
         """Return whether there is more than one."""
         return len(self.all) > 1
 
-    def try_acquire(self, chain: Chain) -> Slot | None:
-        """Take a slot for a request with ``chain`` in which nothing has to be done before.
+    def try_acquire(self, chain: Chain, owner: str) -> Slot | None:
+        """Take a slot for a request of ``owner`` in which nothing has to be done before.
 
         Return ``None`` where something has to be, or where it has to wait: see :meth:`acquire`.
         """
         self.prewarming.give_way()
-        placing = self._queue.at_once(chain)
+        placing = self._queue.at_once(chain, owner)
         if placing is None or placing.restore:
             return None
         slot = self.all[placing.slot]
         if slot.lock.locked() or (slot.unsaved and self._loses(slot, placing)):
             return None
-        slot.take(chain)
+        if slot.is_anothers(owner):
+            return None
+        slot.take(chain, owner)
+        slot.inside = owner
         return slot
 
     async def acquire(
-        self, chain: Chain, lease: Lendable, only: int | None = None, count: int = 1
+        self, chain: Chain, owner: str, lease: Lendable, only: int | None = None, count: int = 1
     ) -> tuple[Slot, int | None]:
-        """Have a slot for a request with ``chain``, and in it as much as is known of that.
+        """Have a slot for a request of ``owner`` with ``chain``, and in it as much as is known of
+        that, but nothing of other keys.
 
         It may have to wait, see :class:`gateway.conversations.slot_queue.SlotQueue`; ``only``: for
         this slot; ``count``: so many are taken, and what it does to the others isn't known.
@@ -96,12 +102,17 @@ class ConversationSlots:
         """
         self.prewarming.give_way()
         only = None if only is None else only % len(self.all)  # as llama-server does
-        given = await self._queue.slot(chain, lease, only, count)
+        given = await self._queue.slot(chain, owner, lease, only, count)
         slot, slot.others = given.slot, given.others
         try:
             for other in slot.others:
                 await self.save(other, self.backend.pool, in_danger=True, taken=True)
-            return slot, await self._make_ready(slot, chain, given.placing)
+                await self.emptying.of_others(other, owner, taken=True)
+                other.inside = owner
+            promised = await self._make_ready(slot, chain, given.placing)
+            await self.emptying.of_others(slot, owner, taken=True)
+            slot.inside = owner
+            return slot, promised
         except BaseException:
             self.free(slot)
             raise
@@ -130,7 +141,10 @@ class ConversationSlots:
         async with slot.lock:
             found = self._shelf.longest(self.fingerprint, chain)
             taken = slot.coming is not chain  # by another one: it was given up before this began
-            if taken or found is None or chain.common(slot.chain.links) >= found.links:
+            if taken or found is None:
+                return None
+            here = 0 if slot.is_anothers(slot.asker) else chain.common(slot.chain.links)
+            if here >= found.links:
                 return None
             try:
                 if not await self._transfers.restore(slot, found.saved):
@@ -228,61 +242,23 @@ class ConversationSlots:
             slot.unsaved = bool(chain.links)
             if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
                 self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
-            self._count(owner, cached, restored=slot.restored)
+            self.count(owner, cached, restored=slot.restored)
             if read_back and not still_fits(self._shelf, read_back, chain, promised, cached):
                 self.prewarming.refuse(read_back)
 
     # --- what llama-server places itself -----------------------------------------------------
 
-    async def prepare_choice(self, slot: Slot, chain: Chain) -> bool:
-        """Prepare for a request that took ``slot``, but which llama-server puts where it likes.
-
-        Return whether that is sure to be there; if it isn't, all that may be overwritten is saved.
-        It is free again if this is cancelled.
-        """
-        others = [other for other in self.all if other is not slot and not other.busy]
-        if is_most_alike(chain, slot.chain, [other.chain for other in others]):
-            return True
-        try:
-            for other in others:
-                await self._save_idle(other, in_danger=True)
-        except BaseException:
-            self.free(slot)
-            raise
-        return False
-
     def move(self, slot: Slot, chosen: Slot, chain: Chain) -> None:
         """The request with ``chain`` that took ``slot`` is in ``chosen``, which nobody has."""
         chosen.forget()
-        chosen.take(chain)
+        chosen.take(chain, slot.asker)
+        chosen.inside = slot.asker
         slot.chosen = False
         self.free(slot)
 
-    async def acquire_stray(self, lease: Lendable, count: int) -> Slot:
-        """Have ``count`` slots for a request that llama-server places itself.
-
-        It may do so in others, while those that were taken stay free: so all that is in slots is
-        saved before. Give it back after :meth:`stray_done`.
-        """
-        slot, _ = await self.acquire(NO_CHAIN, lease, count=count)
-        slot.chosen = True
-        try:
-            for idle in self.all:
-                await self._save_idle(idle, in_danger=True)
-        except BaseException:
-            self.free(slot)
-            raise
+    def look_again(self) -> None:
+        """More may be read back than before: whoever waits may have use for it."""
         self._queue.look_again()
-        return slot
-
-    def stray_done(self, slot: Slot, owner: str | None, cached: int) -> None:
-        """That request is over: whatever it has not overwritten may be read back.
-
-        ``cached``: tokens of ``owner``'s prompt that llama-server had in one of its slots.
-        """
-        self._count(owner, cached, restored=False)
-        slot.forget()
-        self.forget_idle()
 
     def forget_idle(self) -> None:
         """Believe nothing of slots, but of those at work what comes next.
@@ -293,6 +269,12 @@ class ConversationSlots:
             if slot.busy or not slot.unsaved:
                 slot.forget()
 
+    def suspect(self) -> None:
+        """Whatever is in idle slots may be anybody's."""
+        for slot in self.all:
+            if not slot.busy:
+                slot.inside = UNKNOWN
+
     def end(self) -> None:
         """Nothing that is in them now is to be saved: it fits no process that there will be."""
         self._ended = True
@@ -300,8 +282,8 @@ class ConversationSlots:
 
     # --- looking at answers --------------------------------------------------------------------
 
-    def _count(self, owner: str | None, cached: int, *, restored: bool) -> None:
-        """Count what was of use to ``owner``."""
+    def count(self, owner: str, cached: int, *, restored: bool) -> None:
+        """Count the ``cached`` tokens that were of use to ``owner``."""
         if cached > 0:
             name, fingerprint = self.model, self.fingerprint
             self._shelf.count_hit(name, fingerprint, owner, cached, restored=restored)
@@ -329,7 +311,7 @@ class ConversationSlots:
             self._shelf.keep_track(spawn(self._when_idle(slot), name=name))
 
     async def _when_idle(self, slot: Slot) -> None:
-        await self._save_idle(slot)
+        await self.save_idle(slot)
         await self.prewarming.run()
 
     async def save_opening(self, slot: Slot, chain: Chain, owner: str, tokens: int) -> None:
@@ -346,7 +328,8 @@ class ConversationSlots:
             if owner in (None, slot.owner):
                 slot.unsaved = False
 
-    async def _save_idle(self, slot: Slot, *, in_danger: bool = False) -> None:
+    async def save_idle(self, slot: Slot, *, in_danger: bool = False) -> None:
+        """Save what is in ``slot``, unless a request is there; ``in_danger``: else it is lost."""
         if slot.unsaved and not slot.busy and self.current:
             try:
                 pool = self.backend.pool

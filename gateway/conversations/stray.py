@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.backends.backend import Backend
+from gateway.conversations.chain import NO_CHAIN
+from gateway.conversations.chosen import clear
 from gateway.conversations.ended import Ended
 from gateway.conversations.slot import Slot
 from gateway.conversations.slot_queue import Lendable
@@ -20,8 +22,8 @@ from gateway.errors import GatewayError
 class Stray:
     """One such request, between :meth:`begin` and :meth:`end` as a turn.
 
-    ``slots_of`` returns the slots of a backend, if they can be saved; ``count``: slots it needs;
-    ``owner``: the key for which it is counted.
+    ``slots_of`` returns the slots of a backend, if they can be saved; ``owner``: the key that asks;
+    ``count``: slots it needs.
     """
 
     __slots__ = ("_count", "_owner", "_slot", "_slots", "_slots_of")
@@ -32,8 +34,8 @@ class Stray:
     def __init__(
         self,
         slots_of: Callable[[Backend], ConversationSlots | None],
+        owner: str,
         count: int = 1,
-        owner: str | None = None,
     ) -> None:
         self._slots_of = slots_of
         self._count = count
@@ -46,10 +48,24 @@ class Stray:
         slots = self._slots_of(backend)
         if slots is not None:
             try:
-                self._slot = await slots.acquire_stray(lease, self._count)
+                self._slot = await self._acquire(slots, lease)
             except GatewayError:
                 return  # the process has gone: so will be found by who sends the request
             self._slots = slots
+
+    async def _acquire(self, slots: ConversationSlots, lease: Lendable) -> Slot:
+        """llama-server may put it in other slots, while those that were taken stay free: so all
+        that is in slots is saved before, and what is another key's removed.
+        """
+        slot, _ = await slots.acquire(NO_CHAIN, self._owner, lease, count=self._count)
+        slot.chosen = True
+        try:
+            await clear(slots, [idle for idle in slots.all if not idle.busy], self._owner)
+        except BaseException:
+            slots.free(slot)
+            raise
+        slots.look_again()
+        return slot
 
     def began(self) -> None:
         """Its answer has begun."""
@@ -60,5 +76,7 @@ class Stray:
         self._slots = self._slot = None
         if slots is not None and slot is not None:
             told = ended.usage if self._count == 1 else None  # else those of several prompts
-            slots.stray_done(slot, self._owner, told.cached_tokens if told is not None else 0)
+            slots.count(self._owner, told.cached_tokens if told is not None else 0, restored=False)
+            slot.forget()
+            slots.forget_idle()  # whatever it has not overwritten may be read back
             slots.give_back(slot, ended)

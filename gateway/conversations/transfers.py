@@ -15,8 +15,9 @@ from typing import Final
 from gateway.backends.backend import Backend
 from gateway.conversations.files import NAME_BYTES
 from gateway.conversations.index import Saved
+from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
-from gateway.conversations.slot import Slot
+from gateway.conversations.slot import NOBODY, Slot
 from gateway.conversations.slot_action import act, number
 from gateway.upstream import Upstream
 
@@ -141,6 +142,7 @@ class Transfers:
             shelf.drop(saved)
             return False
         slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
+        slot.inside = NOBODY if saved.owner == SHARED else saved.owner
         slot.read_back = saved
         shelf.used(saved)
         return True

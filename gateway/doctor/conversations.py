@@ -37,6 +37,9 @@ def _of_gateway(told: Mapping[str, Any]) -> Iterator[Finding]:
         if one["switched_off"] is not None:
             what = f"conversations of {one['model']} are not saved any more: {one['switched_off']}"
             yield _warn(what, "llama-server may be too old; a restart tries again")
+        if (why := one.get("not_private")) is not None:
+            what = f"keys may notice what others asked of {one['model']}: {why}"
+            yield _warn(what, "a newer llama-server, or --no-cache-prompt in its extraArgs")
 
 
 def _of_folder(settings: Settings) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def placed(conversations: Conversations, chosen: random.Random) -> tuple[Turn | 
     text = chosen.choice("abcd") + chosen.choice(("", "x", "xy", "z"))
     prompt = "".join(letter * 100 for letter in text)
     if kind == 0:
-        return conversations.stray(chosen.randrange(1, 4), KEY), prompt
+        return conversations.stray(KEY, chosen.randrange(1, 4)), prompt
     wish = Wish(NO_CHAIN if kind == 1 else chain(text, 100), 1 if kind == 2 else None)
     return conversations.turn(wish, KEY, 2 if kind == 3 else 1), prompt
 

@@ -49,7 +49,7 @@ class Bench:
         self.queue = SlotQueue(self.slots, saved=saved, seconds=patience, least=LEAST)
 
     async def take(self, text: str, lease: Lease | None = None) -> int:
-        return (await self.queue.slot(chain(text), lease or Lease())).slot.number
+        return (await self.queue.slot(chain(text), "", lease or Lease())).slot.number
 
     def ask(self, text: str, lease: Lease | None = None) -> asyncio.Task[int]:
         return spawn(self.take(text, lease), name=text)
@@ -203,7 +203,7 @@ async def test_who_hangs_up_while_waiting_leaves_nothing_behind(given: bool) -> 
 async def test_who_names_its_slot_waits_for_that_one() -> None:
     bench = Bench(2)
     assert await bench.take("q") == 0
-    naming = spawn(bench.queue.slot(chain("r"), Lease(), only=0), name="names its slot")
+    naming = spawn(bench.queue.slot(chain("r"), "", Lease(), only=0), name="names its slot")
     await turn()
     assert not naming.done()
     bench.end(0)
@@ -213,7 +213,7 @@ async def test_who_names_its_slot_waits_for_that_one() -> None:
 async def test_who_needs_several_slots_has_them_at_once_and_is_not_overtaken() -> None:
     bench = Bench(3)
     assert [await bench.take("q"), await bench.take("r")] == [0, 1]
-    two = spawn(bench.queue.slot(chain("s"), Lease(), count=2), name="needs two")
+    two = spawn(bench.queue.slot(chain("s"), "", Lease(), count=2), name="needs two")
     await turn()
     behind = bench.ask("t")
     await turn()
@@ -230,7 +230,7 @@ async def test_who_needs_several_slots_has_them_at_once_and_is_not_overtaken() -
 async def test_nobody_is_held_up_by_who_needed_several_slots_and_has_gone() -> None:
     bench = Bench(2)
     assert await bench.take("q") == 0
-    two = spawn(bench.queue.slot(chain("s"), Lease(), count=2), name="needs two")
+    two = spawn(bench.queue.slot(chain("s"), "", Lease(), count=2), name="needs two")
     await turn()
     behind = bench.ask("t")
     await turn()
@@ -240,7 +240,7 @@ async def test_nobody_is_held_up_by_who_needed_several_slots_and_has_gone() -> N
 
 async def test_who_needs_more_slots_than_there_are_has_all() -> None:
     bench = Bench(2)
-    given = await bench.queue.slot(chain("s"), Lease(), count=9)
+    given = await bench.queue.slot(chain("s"), "", Lease(), count=9)
     assert len(given.others) == 1
     assert all(slot.busy for slot in bench.slots)
 
@@ -256,7 +256,7 @@ async def test_whatever_comes_and_goes_everybody_is_served(seed: int) -> None:
     async def request(name: str) -> None:
         text = chosen.choice(("abc", "abd", "xyz", "q")) + chosen.choice(("", "m", "n")) * 2
         count = chosen.choice((1, 1, 1, 2, 3))
-        given: Given[Slot] = await bench.queue.slot(chain(text), Lease(), count=count)
+        given: Given[Slot] = await bench.queue.slot(chain(text), "", Lease(), count=count)
         numbers = [given.slot.number, *(other.number for other in given.others)]
         assert len(numbers) == min(count, len(bench.slots))
         assert not set(numbers) & set(at_work)
