@@ -172,7 +172,7 @@ class StreamSettings:
     """Streams that can be read again. ``keep``: seconds after their end; ``None``: not at all."""
 
     keep: float | None = 120.0
-    max_size: int = 64 * 2**20
+    max_size: int = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
