@@ -28,6 +28,8 @@ from gateway.api.llm_api import LlmApiHandlers
 from gateway.api.log import LogHandlers
 from gateway.api.metrics import MetricsHandlers
 from gateway.api.model_states import ModelStateHandlers
+from gateway.api.ollama import OLLAMA_ROUTES, OllamaHandlers
+from gateway.api.ollama_models import OllamaModelHandlers
 from gateway.api.openapi.handlers import OpenApiHandlers
 from gateway.api.overview import StatusHandlers
 from gateway.api.own_key import OwnKeyHandlers
@@ -312,6 +314,8 @@ def route_table(
         *SchemaHandlers().routes(),
         *metrics.routes(),
         *relayed.routes(),
+        *OllamaHandlers().routes(),
+        *OllamaModelHandlers(library, scheduler, listing, headers).routes(),
     ]
     built = page.docs if page is not None else None
     rows += OpenApiHandlers(rows, query_key=settings.auth.allow_query_key, built=built).routes()
@@ -326,8 +330,9 @@ def _finder(
     services: Services, rows: Iterable[Row]
 ) -> Callable[[bytes, CIMultiDict[str]], Endpoint | None]:
     """Return the fast protocol's lookup of handlers: the routes with a model in a JSON body."""
-    posts = [row for row in rows if row.method == "POST" and row.path in JSON_ROUTES]
-    found = {row.path.encode(): (row, JSON_ROUTES[row.path]) for row in posts}
+    handlers = JSON_ROUTES | OLLAMA_ROUTES
+    posts = [row for row in rows if row.method == "POST" and row.path in handlers]
+    found = {row.path.encode(): (row, handlers[row.path]) for row in posts}
 
     def find(target: bytes, headers: CIMultiDict[str]) -> Endpoint | None:
         known = found.get(target)

@@ -32,6 +32,10 @@ NOT_ASKED = {
     ("GET", "/status"): "events, on and on",
     ("GET", "/models/sse"): "events, on and on",
     **{(method, "/upstream/{path}"): "whatever it likes" for method in ("PUT", "PATCH", "DELETE")},
+    **{
+        ("POST", f"/api/{name}"): "nobody: it is done elsewhere"
+        for name in ("create", "copy", "push", "blobs/{digest}")
+    },
 }
 
 
@@ -94,7 +98,7 @@ class Asking:
         if media is None:
             self.wrong.append(f"{method} {path}: {kind} is not told of")
             return None
-        is_json = kind.endswith("json")
+        is_json = kind.endswith("json") and kind != "application/x-ndjson"
         answer = json.loads(text) if is_json else text
         self.hold(f"{method} {path}", answer, media["schema"])
         return answer
@@ -140,6 +144,7 @@ async def test_every_answer_is_as_the_document_says(running: Running) -> None:
     await public(ask)
     await of_models(ask)
     await of_text(ask)
+    await of_ollama(ask)
     await of_entries(ask)
     await of_keys(ask)
     await of_the_box(ask)
@@ -205,6 +210,22 @@ async def of_text(ask: Asking) -> None:
     await ask("POST", "/infill", json={**text, "input_prefix": "a", "input_suffix": "b"})
     await ask("POST", "/completion", json={**text, "prompt": "hi"})
     await ask("POST", "/completions", json={**text, "prompt": "hi"})
+
+
+async def of_ollama(ask: Asking) -> None:
+    short = {"stream": False, "options": {"num_predict": 4}}
+    body = {"model": "m", "messages": MESSAGES, **short, "logprobs": True}
+    await ask("POST", "/api/chat", json=body)
+    await ask("POST", "/api/chat", json={"model": "m:latest"})
+    await ask("POST", "/api/chat", json={**body, "stream": True})
+    await ask("POST", "/api/generate", json={"model": "m", "prompt": "hi", **short})
+    await ask("POST", "/api/generate", json={"model": "m", "prompt": "hi", "raw": True, **short})
+    await ask("POST", "/api/embed", json={"model": "embed", "input": ["hi", "you"]})
+    await ask("POST", "/api/embeddings", json={"model": "embed", "prompt": "hi"})
+    for name in ("tags", "ps", "version"):
+        await ask("GET", f"/api/{name}")
+    for model in ("m", "embed", "away"):
+        await ask("POST", "/api/show", json={"model": model})
 
 
 async def of_entries(ask: Asking) -> None:

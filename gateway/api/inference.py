@@ -32,6 +32,7 @@ from gateway.proxy.asking import Asked
 from gateway.proxy.body import JsonObject, NotJson, serialise, with_responses
 from gateway.proxy.call import Call
 from gateway.proxy.numbering import Numbering
+from gateway.proxy.outgoing import EVENTS
 from gateway.proxy.personality import CHAT, COMPLETION, RESPONSES
 from gateway.proxy.prompt_size import split_size
 from gateway.proxy.relay import relay
@@ -85,12 +86,21 @@ class JsonRoute:
     async def __call__(self, request: Request, context: RequestContext) -> Answer:
         """Answer ``request``."""
         raw = await request.body()
-        prepare = self.prepare if is_small(raw) else self._prepare_aside
         try:
-            call = await prepare(context, raw, request.query.get("model"))
+            call = await self.ready(request, context, raw, request.query.get("model"))
         except NotJson as error:
             raise no_json(request.headers, error) from None
         del raw  # not kept: a stream lives for minutes, and prompts are long
+        return await self._send(request, context, call)
+
+    async def ready(
+        self, request: Request, context: RequestContext, raw: bytes, queried: str | None = None
+    ) -> Call:
+        """Return the call that the body ``raw`` becomes, with its place in a slot: see
+        :meth:`prepare`.
+        """
+        prepare = self.prepare if is_small(raw) else self._prepare_aside
+        call = await prepare(context, raw, queried)
         if (conversations := context.services.conversations) is not None and self._takes_slot:
             if self._generates:
                 if call.wish is None and call.renamed is None:
@@ -98,7 +108,7 @@ class JsonRoute:
                 call.turn = turn_of(request.headers, context, call)
             elif call.renamed is None:
                 call.turn = conversations.stray(context.principal.key_id)
-        return await self._send(request, context, call)
+        return call
 
     async def prepare(
         self, context: RequestContext, raw: bytes, queried: str | None = None, *, tools: bool = True
@@ -244,14 +254,17 @@ async def answer_unqueued(
     return await to_client(context.services.scheduler, call, fetched)
 
 
-async def send(request: Request, context: RequestContext, call: Call) -> Answer:
-    """Relay ``call``, and note what became of it. Streams are kept for those who read them again.
+async def send(
+    request: Request, context: RequestContext, call: Call, outcome: Metered | None = None
+) -> Answer:
+    """Relay ``call``, and note what became of it, in ``outcome`` if there is one already. Streams
+    of events are kept for those who read them again.
 
     Raises :class:`gateway.errors.BadRequest` for a header ``X-Stream-Resume`` that says nothing.
     """
     kept = context.services.streams
-    if kept is None or call.stream is False:
-        return await _relayed(request.start_response, request, context, call)
+    if kept is None or call.stream is False or call.dialect.stream != EVENTS:
+        return await _relayed(request.start_response, request, context, call, outcome)
     recorded = RecordedStart(
         kept,
         context.principal.key_id,
@@ -260,10 +273,10 @@ async def send(request: Request, context: RequestContext, call: Call) -> Answer:
         lasts=call.stream is True and RESUME in request.headers and _lasts(request.headers),
     )
     if recorded.lasts:
-        work = partial(_relayed, recorded, request, context, call)
+        work = partial(_relayed, recorded, request, context, call, outcome)
         return await answer_lasting(kept, context.services.lifecycle, recorded, work)
     try:
-        return await _relayed(recorded, request, context, call)
+        return await _relayed(recorded, request, context, call, outcome)
     finally:
         recorded.end()
 
@@ -276,11 +289,16 @@ def _lasts(headers: Mapping[str, str]) -> bool:
 
 
 async def _relayed(
-    start_response: StartResponse, request: Request, context: RequestContext, call: Call
+    start_response: StartResponse,
+    request: Request,
+    context: RequestContext,
+    call: Call,
+    outcome: Metered | None,
 ) -> Answer:
     services = context.services
     call.heartbeat = services.limits.heartbeat
-    outcome = metered_call(request, context, call)
+    if outcome is None:
+        outcome = metered_call(request, context, call)
     outcome.ending = ending = services.standing.begin(context)
     if isinstance(start_response, RecordedStart):
         start_response.end_work = ending.end

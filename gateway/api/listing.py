@@ -101,8 +101,7 @@ class Listing:
 
     async def objects(self, principal: Principal) -> list[dict[str, Any]]:
         """Return the objects of ``GET /v1/models``; ``models.json`` is not read again for it."""
-        listed = self._listed(principal)
-        return await self.described(principal, sorted(listed, key=lambda entry: entry[0]))
+        return await self.described(principal, self.listed(principal))
 
     async def named(self, principal: Principal, wanted: str) -> dict[str, Any]:
         """Return the object of one of them, which may be in no list; an alias is its ``id``, too.
@@ -113,14 +112,15 @@ class Listing:
             if entry[0] == wanted or (entry[2] is None and wanted in entry[1].aliases):
                 (item,) = await self.described(principal, [entry])
                 return {**item, "id": wanted}
-        meant = did_you_mean(wanted, (name for name, _, _ in self._listed(principal)))
+        meant = did_you_mean(wanted, (name for name, _, _ in self.listed(principal)))
         raise ModelNotFound(f"there is no model {wanted[:200]!r}{meant}", param="model")
 
-    def _listed(self, principal: Principal) -> Iterator[Entry]:
-        """Yield those that models.json doesn't keep out of lists; whoever knows the name of others
-        may use them.
+    def listed(self, principal: Principal) -> list[Entry]:
+        """Return those that models.json doesn't keep out of lists, sorted by name; whoever knows
+        the name of others may use them.
         """
-        return (entry for entry in self.visible(principal) if entry[1].lists(entry[2]))
+        shown = (entry for entry in self.visible(principal) if entry[1].lists(entry[2]))
+        return sorted(shown, key=lambda entry: entry[0])
 
     def visible(self, principal: Principal) -> Iterator[Entry]:
         """Yield each model and virtual model that ``principal`` may use."""

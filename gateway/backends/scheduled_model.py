@@ -55,6 +55,9 @@ class ScheduledModel:
     gap: float | None = None
     #: When it last competed for memory with another model that was in use.
     vied: float = -math.inf
+    #: How many seconds a request has asked to keep it, and when it was last used then. That holds
+    #: until it is used again.
+    keep: tuple[float, float] | None = None
     #: Whether it is to be unloaded: on request, or because its entry in models.json has changed.
     unload: bool = False
     #: Whether memory ran out while it was loading, so that it is tried once more without any other

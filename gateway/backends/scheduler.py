@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -166,6 +167,27 @@ class Scheduler:
                 await changed.wait()
         finally:
             stop_listening()
+
+    def keep(self, model: str, seconds: float, *, bounded: bool) -> None:
+        """Unload ``model`` when it has been idle for so many ``seconds`` (``inf``: never), until
+        it is used again.
+
+        ``bounded``: no later than models.json and gateway.yaml say.
+        """
+        found = self._models.get(model)
+        if found is None or found.spec.pinned or found.in_flight or not found.resident:
+            return
+        found.keep = None
+        ttl = self._ttl(found)
+        if bounded and ttl is not None:
+            seconds = min(seconds, ttl)
+        found.keep = seconds, found.last_used
+        self._decide()
+
+    def ttl(self, model: str) -> float | None:
+        """Return the seconds after which ``model`` is unloaded if it is idle; None: it stays."""
+        found = self._models.get(model)
+        return self._ttl(found) if found is not None else None
 
     def apply(self, catalog: Catalog) -> None:
         """Take over a changed models.json: see :meth:`Roster.apply`."""
@@ -367,6 +389,10 @@ class Scheduler:
             used.vied = model.vied = now
 
     def _ttl(self, model: ScheduledModel) -> float | None:
+        if (keep := model.keep) is not None:
+            if keep[1] == model.last_used:
+                return keep[0] if keep[0] < math.inf else None
+            model.keep = None
         ttl = model.spec.ttl
         return ttl if ttl is not None else self._idle_unload
 

@@ -19,10 +19,6 @@ _SHOWN, _LONGEST = 200, 100
 _ALIKE = 0.8
 _BASE_URL = "the base URL of OpenAI's clients is the address of this server and /v1"
 _ANTHROPIC = "the base URL of Anthropic's clients is the address of this server, without /v1"
-#: Routes of APIs that the gateway doesn't speak: the beginning of a path, and whose API it is.
-_FOREIGN = re.compile(
-    r"/api/(?:chat|generate|tags|show|ps|pull|push|create|copy|delete|embed|embeddings|version|me)"
-)
 
 
 class _KnownPaths(NamedTuple):
@@ -44,7 +40,10 @@ class Addresses:
     def learn(self, routes: Iterable[tuple[str, str]]) -> None:
         """Take note of routes, ``(method, path)`` as aiohttp writes them."""
         self._known += [_KnownPaths(method, path, _pattern(path)) for method, path in routes]
-        self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {"v1"}
+        self._beginnings = {known.path.split("/")[1].lower() for known in self._known} - {
+            "v1",
+            "api",
+        }
         self._page = any(known.path == "/" for known in self._known)
 
     def no_route(self, method: str, path: str) -> NotFound:
@@ -68,8 +67,6 @@ class Addresses:
         return f"there is no route {method} {_shown(path)}" + (f": {hint}" if hint else "")
 
     def _hint(self, method: str, path: str) -> str | None:
-        if _FOREIGN.fullmatch(path):
-            return f"that is Ollama's API, and this is a server of OpenAI's; {_BASE_URL}"
         plain = _plain(path)
         if plain == "/":
             page = "a page for browsers is /ui/, " if "ui" in self._beginnings else ""

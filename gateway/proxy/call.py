@@ -16,6 +16,7 @@ from gateway.proxy.ending import Ending
 from gateway.proxy.gathered import Gatherer
 from gateway.proxy.heartbeat import Passed, Pulse
 from gateway.proxy.sse import Usage
+from gateway.proxy.telling import Flow
 from gateway.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Call(UpstreamRequest):
     rewrite: Callable[[bytes, Any], bytes] | None = None
     #: Changes each piece of a stream of events on its way to the client.
     mender: Mender | None = None
+    #: Makes what changes each piece of an answer that is no stream, and too long to be kept.
+    flow: Callable[[], Flow] | None = None
     #: Our name for the model, where the server's answers have another one.
     renamed: str | None = None
     #: Makes the body, where the backend has to be asked first.

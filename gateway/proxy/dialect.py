@@ -1,4 +1,5 @@
-"""The dialects: how each API (OpenAI's, its Responses, Anthropic's) reports errors and tokens.
+"""The dialects: how each API (OpenAI's, its Responses, Anthropic's, Ollama's) reports errors and
+tokens.
 Pure.
 
 llama-server speaks both on different routes, but its errors have one shape of their own.
@@ -17,6 +18,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.failure import Failure
 from gateway.proxy.heartbeat import Pulse, comment
 from gateway.proxy.last_event import last_event
+from gateway.proxy.outgoing import EVENTS, LINES
 from gateway.proxy.sse import AnthropicTail, ResponsesTail, Tail
 
 #: Anthropic API reference, "Errors".
@@ -50,6 +52,8 @@ class Dialect:
     tail: Callable[[], Tail]
     #: Makes what is sent in a stream to keep it alive.
     pulse: Pulse = comment
+    #: The media type of a stream.
+    stream: str = EVENTS
 
     def last_event(self, error: GatewayError, half: bytes | None = b"") -> bytes:
         """Return ``error`` as the end of a stream: see
@@ -84,6 +88,14 @@ def _anthropic_of(error: GatewayError) -> dict[str, Any]:
     return anthropic_body(error.status, error.public)
 
 
+def _ollama_error(failure: Failure) -> bytes:
+    return orjson.dumps({"error": failure.message})
+
+
+def _ollama_of(error: GatewayError) -> dict[str, Any]:
+    return {"error": error.public}
+
+
 def _ping(words: bytes, waiting: bool) -> bytes:
     """Return the event ``ping``, on which clients count (Anthropic API reference, "Streaming
     messages").
@@ -109,3 +121,5 @@ RESPONSES = Dialect(
 ANTHROPIC = Dialect(
     "anthropic", _anthropic_error, _anthropic_of, _anthropic_of, "error", AnthropicTail, _ping
 )
+#: Its lines are made by :class:`gateway.ollama.answers.Lines`, of OpenAI's events.
+OLLAMA = Dialect("ollama", _ollama_error, _ollama_of, _ollama_of, "", Tail, stream=LINES)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.http.response import StartedResponse, StartResponse
-from gateway.proxy.outgoing import open_events
+from gateway.proxy.outgoing import EVENTS, open_events
 from gateway.tasks import spawn
 
 #: Seconds after which a client that waits for a model is first told so.
@@ -60,12 +60,14 @@ def comment(words: bytes, waiting: bool = False) -> bytes:
 class Heartbeat:
     """The heartbeat of one stream, which it opens when the first beat is due. It must be stopped.
 
-    ``interval``: ``limits.heartbeat``, in seconds. Nothing happens before :meth:`start`.
+    ``interval``: ``limits.heartbeat``, in seconds; ``kind``: the stream's media type. Nothing
+    happens before :meth:`start`.
     """
 
     __slots__ = (
         "_flush",
         "_held",
+        "_kind",
         "_look_after",
         "_opening",
         "_passed",
@@ -78,12 +80,15 @@ class Heartbeat:
         "waiting",
     )
 
-    def __init__(self, start_response: StartResponse, interval: float, pulse: Pulse) -> None:
+    def __init__(
+        self, start_response: StartResponse, interval: float, pulse: Pulse, kind: str = EVENTS
+    ) -> None:
         self.started_response: StartedResponse | None = None
         #: Returns what to tell a client that waits for a model; None: it doesn't wait.
         self.waiting: Callable[[], bytes] | None = None
         self._start_response = start_response
         self._pulse = pulse
+        self._kind = kind
         self._passed: Passed | None = None
         self._flush: Callable[[], None] | None = None
         self._held = False
@@ -146,7 +151,7 @@ class Heartbeat:
 
     async def _open(self) -> None:
         try:
-            self.started_response = await open_events(self._start_response)
+            self.started_response = await open_events(self._start_response, self._kind)
         except ConnectionError:
             return  # the client has gone, and its request is about to be cancelled
         self._beat(self.started_response)

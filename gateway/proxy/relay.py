@@ -54,7 +54,7 @@ async def relay(
     """
     heart: Heartbeat | None = None
     if call.stream is not False:
-        heart = Heartbeat(start_response, call.heartbeat, call.pulse)
+        heart = Heartbeat(start_response, call.heartbeat, call.pulse, call.dialect.stream)
         if call.stream:
             heart.start()
     deaths = 0
@@ -174,9 +174,10 @@ async def _attempt(
         if started_response is None:
             if answer.whole:
                 return await _whole(lease, call, head, b"".join(answer.early), outcome)
-            if is_stream(head) or call.strips_timings or _names(call, head) is not None:
+            changes = call.strips_timings or call.flow is not None
+            if is_stream(head) or changes or _names(call, head) is not None:
                 head.length = None  # with heartbeats, or another name, it is another one
-            started_response = await open_stream(start_response, head)
+            started_response = await open_stream(start_response, head, call.dialect.stream)
         elif head.status >= 400:
             raise (await _failure(lease, call, head, b"".join(answer.early))).as_error()
         elif not is_stream(head):
@@ -236,7 +237,11 @@ async def _gather(
 
 
 def _names(call: Call, head: ResponseHead) -> Names | None:
-    """Return what gives an answer that isn't kept our name for its model, if it needs that."""
+    """Return what gives an answer that isn't kept our name for its model, if it needs that, or
+    another form.
+    """
+    if call.flow is not None and head.status < 400 and not is_events(head):
+        return call.flow()
     if call.renamed is None or is_coded(head):
         return None
     if is_events(head):

@@ -25,6 +25,8 @@ from gateway.spelling import did_you_mean
 
 #: The name that switches personalities off for one request.
 NO_PERSONALITY = "none"
+#: The tag that Ollama's clients add to a name that has none.
+_LATEST = ":latest"
 #: What clients send that have no model to name (as the old wrapper's examples do).
 _UNNAMED = frozenset({"", "notneeded"})
 #: How many resolved names are cached, and how many characters one may have: any number of blanks
@@ -168,9 +170,14 @@ class Resolver:
         self, requested: str | None, active: Active | None, allowed: _Allowed
     ) -> tuple[Model, str | None]:
         if requested is not None:
-            found = self._names.get(requested)
-            if found is not None and allowed.model(found[0].name) and allowed.personality(found[1]):
-                return found
+            for called in (requested, requested.removesuffix(_LATEST)):
+                found = self._names.get(called)
+                if (
+                    found is not None
+                    and allowed.model(found[0].name)
+                    and allowed.personality(found[1])
+                ):
+                    return found
         usable = [
             name for name, spec in self._specs.items() if allowed.model(name) and spec.lists(None)
         ]

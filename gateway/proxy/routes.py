@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from gateway.proxy.ability import EMBEDDINGS, GENERATION, MEDIA, RERANKING
 from gateway.proxy.dialect import ANTHROPIC as SAYS_ANTHROPIC
-from gateway.proxy.dialect import OPENAI, Dialect
+from gateway.proxy.dialect import OLLAMA, OPENAI, Dialect
 from gateway.proxy.dialect import RESPONSES as SAYS_RESPONSES
 from gateway.proxy.personality import (
     ANTHROPIC,
@@ -197,6 +197,12 @@ _DIALECTS = {route.path: route.dialect for route in TABLE}
 #: The paths that Anthropic's clients ask for, also with a wrong base URL, or for what isn't here.
 _ANTHROPICS = re.compile(r"(?:/(?:v1|api|anthropic))*/messages(?:/|$)")
 
+#: The paths that Ollama's clients ask for.
+_OLLAMAS = re.compile(
+    r"/api/(?:blobs/.*|chat|copy|create|delete|embed|embeddings|generate|ps|pull|push|show|tags"
+    r"|version)"
+)
+
 
 def route_at(method: str, path: str) -> RelayedRoute:
     """Return the route of the table with this method and path; raises ``KeyError``."""
@@ -213,6 +219,8 @@ def dialect_at(path: str) -> Dialect:
     found = _DIALECTS.get(path)
     if found is None:
         found = SAYS_ANTHROPIC if _ANTHROPICS.match(path) else OPENAI
+        if found is OPENAI and _OLLAMAS.fullmatch(path):
+            found = OLLAMA
     return found
 
 

@@ -102,8 +102,13 @@ class PageHandlers:
             yield Row("GET", f"/{folder}/{{path:.+}}", self.file, Scope.PUBLIC, head=True)
 
     async def root(self, request: web.Request) -> web.StreamResponse:
-        """GET /: the page for clients that take HTML; for others, where the API is."""
+        """GET /: the page for clients that take HTML; for others, where the API is.
+
+        HEAD by which those of Ollama see whether it runs, is answered to all.
+        """
         if "text/html" not in ",".join(request.headers.getall("Accept", ())).lower():
+            if request.method == "HEAD":
+                return web.Response(content_type="text/plain")
             context = request[CONTEXT]
             try:
                 gate = context.services.gate

@@ -41,9 +41,8 @@ ROUTES = {
     ("POST", "//v1//completions"): ": did you mean POST /v1/completions?",
     ("POST", "/v1/chat/completion"): ": did you mean POST /v1/chat/completions?",
     ("GET", "/stauts"): ": did you mean GET /status?",
-    ("POST", "/api/chat"): (
-        f": that is Ollama's API, and this is a server of OpenAI's; t{OPENAI[1:]}"
-    ),
+    ("POST", "/v1/api/chat"): ": did you mean POST /api/chat? It stands beside /v1, not below it",
+    ("POST", "/api/chat/"): ": did you mean POST /api/chat? There is no slash at the end",
     ("GET", "/wp-login.php"): "",
     ("GET", "/" + "x" * 300): None,
 }

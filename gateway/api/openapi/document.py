@@ -21,8 +21,9 @@ from gateway.api.openapi.examples import REFUSED, Examples, OperationExample, pl
 from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
 from gateway.clients.samples import Example, samples
 from gateway.pipeline.route import Routes, Row
-from gateway.proxy.dialect import ANTHROPIC
-from gateway.proxy.routes import METRICS, TABLE, RelayedRoute
+from gateway.proxy.dialect import ANTHROPIC, OLLAMA
+from gateway.proxy.outgoing import LINES
+from gateway.proxy.routes import METRICS, TABLE, RelayedRoute, dialect_at
 from gateway.scope import Scope
 
 #: The methods that `*` stands for. HEAD gets 405 there, and OPTIONS is answered by CORS.
@@ -60,7 +61,18 @@ _ANTHROPIC_ERROR: Final = {
         },
     },
 }
-_SCHEMAS: Final = {"Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR}
+_OLLAMA_ERROR: Final = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": _TEXT},
+}
+_SCHEMAS: Final = {
+    "Error": _ERROR,
+    "AnthropicError": _ANTHROPIC_ERROR,
+    "OllamaError": _OLLAMA_ERROR,
+}
+#: Whose errors stand in which schema, by the name of their dialect.
+_SAID: Final = {ANTHROPIC.name: "AnthropicError", OLLAMA.name: "OllamaError"}
 _EVENTS: Final = "text/event-stream"
 _REASONS: Final[Mapping[int, str]] = {
     400: "the request cannot be understood",
@@ -103,7 +115,8 @@ Answers carry `X-Request-Id` and, where a model was asked, `X-Gateway-Model`.
 ## Errors that every operation shares
 
 Each is `{{"error": {{"message", "type", "code", "param"}}}}`; below `/v1/messages` it has \
-Anthropic's form. They are the `default` answer of every operation and not repeated there:
+Anthropic's form, below `/api` Ollama's. They are the `default` answer of every operation and not \
+repeated there:
 
 | status | means |
 |---|---|
@@ -221,7 +234,7 @@ def _operation(
             "required": shape.body_required,
             "content": dict.fromkeys(shape.body_types, media),
         }
-    says = "AnthropicError" if route is not None and route.dialect is ANTHROPIC else "Error"
+    says = _SAID.get(dialect_at(path).name, "Error")
     operation["responses"] = _responses(path, scope, shape, told, answer, says, refused=refused)
     operation["x-codeSamples"] = samples(
         Example(
@@ -291,7 +304,7 @@ def _responses(
 def _shown(kind: str, told: OperationExample, answer: dict[str, Any] | None) -> dict[str, Any]:
     """Return an answer of one media type, with an example if there is one."""
     media: dict[str, Any] = {"schema": {}}
-    if kind.endswith("json"):
+    if kind.endswith("json") and kind != LINES:
         media["schema"] = answer or {}
     elif kind != "*/*":
         media["schema"] = _TEXT

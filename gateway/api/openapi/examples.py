@@ -19,6 +19,7 @@ _FOLDER: Final = Path(__file__).with_name("examples")
 #: The files of the folder, in the order of their groups.
 _GROUPS: Final = (
     "chat",
+    "ollama",
     "embeddings",
     "text",
     "models",

@@ -1,0 +1,1 @@
+"""Ollama's API in the words of OpenAI's, which llama-server speaks, and back."""
