@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
+from gateway.api.choosing import chosen_by, resolve
 from gateway.api.conversation import turn_of
-from gateway.api.inference import JsonRoute, chosen_by, resolve
+from gateway.api.inference import JsonRoute
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
 from gateway.backends.scheduler import Scheduler

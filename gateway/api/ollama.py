@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from gateway.api.inference import JsonRoute, resolve, send
+from gateway.api.choosing import resolve
+from gateway.api.inference import JsonRoute, send
 from gateway.errors import ModelNotFound
 from gateway.http.request import Request
 from gateway.http.response import Answer, BufferedResponse

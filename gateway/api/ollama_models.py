@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.access.principal import Principal
-from gateway.api.inference import resolve
+from gateway.api.choosing import resolve
 from gateway.api.listing import Entry, Listing
 from gateway.api.ollama import not_found
 from gateway.backends.backend import State

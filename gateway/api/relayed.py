@@ -12,7 +12,8 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from gateway.api.inference import JSON, JsonRoute, answer_unqueued, resolve, send
+from gateway.api.choosing import resolve
+from gateway.api.inference import JSON, JsonRoute, answer_unqueued, send
 from gateway.api.router_mode import RouterHandlers
 from gateway.api.upload import form_handler
 from gateway.backends.facts import Headers

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.access.principal import Principal
-from gateway.api.inference import resolve
+from gateway.api.choosing import resolve
 from gateway.api.listing import Listing
 from gateway.backends.backend import State
 from gateway.backends.model_details import ModelDetails, status_of

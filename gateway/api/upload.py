@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, Mapping
 
 from aiohttp import web
 
-from gateway.api.inference import resolve, send
+from gateway.api.choosing import resolve
+from gateway.api.inference import send
 from gateway.errors import BadRequest, Unable
 from gateway.http.request import Handler
 from gateway.http.response import Answer
