@@ -11,6 +11,8 @@ export interface Choice {
   readonly note?: ComponentChildren;
   /** Below its name. */
   readonly more?: string | undefined;
+  /** What else finds it. */
+  readonly alias?: string | undefined;
 }
 
 interface Props {
@@ -197,7 +199,7 @@ const MOVES: Readonly<Record<string, ((at: number, last: number) => number) | un
 };
 
 function matches(one: Choice, query: string): boolean {
-  const text = one.words.toLowerCase();
+  const text = `${one.words} ${one.alias ?? ""}`.toLowerCase();
   return query
     .toLowerCase()
     .split(/\s+/)

@@ -15,7 +15,7 @@ export function ModelState() {
   const its = stateNamed(shown.status.value);
   const state = (
     <>
-      <State state={its} words={shown.id} />
+      <State state={its} words={shown.name ?? shown.id} />
       <span class="visually-hidden"> {states[its]}</span>
     </>
   );

@@ -6,6 +6,8 @@ export interface ListedModel {
   readonly status: { readonly value: "loaded" | "loading" | "unloaded" | "failed" | string };
   readonly aliases: readonly string[];
   readonly description?: string;
+  /** For people, where models.json has one. */
+  readonly name?: string;
   readonly context_size?: number;
   readonly architecture?: {
     readonly input_modalities: readonly string[];

@@ -73,7 +73,7 @@ describe("the schema of models.json", () => {
     if (typeof found !== "object") throw new Error("no reasoning");
     expect(kindOf(found, root)).toEqual({
       kind: "mixed",
-      words: ["low", "medium", "high"],
+      words: ["off", "low", "medium", "high"],
       flag: true,
       number: true,
     });

@@ -48,9 +48,11 @@ function screensAndActions(): readonly Entry[] {
 function modelsAndPersonalities(): readonly Entry[] {
   return (models.value ?? [])
     .filter(({ capabilities: can }) => !can || can.length === 0 || can.includes("chat"))
-    .map(({ id, parent, personality }): Entry => {
-      if (parent === undefined)
-        return { key: id, kind: "model", words: id, run: () => chatWith(id, null) };
+    .map(({ id, parent, personality, name: called }): Entry => {
+      if (parent === undefined) {
+        const words = called === undefined ? id : `${called} (${id})`;
+        return { key: id, kind: "model", words, run: () => chatWith(id, null) };
+      }
       const name = personality ?? id.slice(parent.length + 1);
       const run = (): void => chatWith(parent, name);
       return { key: id, kind: "personality", words: t.of(name, parent), run };

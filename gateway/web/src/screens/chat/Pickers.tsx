@@ -5,7 +5,7 @@ import { size } from "../../format";
 import { overview, status } from "../../gateway/live";
 import type { ListedModel } from "../../gateway/types";
 import { chat as t } from "../../texts/en/chat";
-import { named, percentOf, stateOf } from "./choice";
+import { calls, named, percentOf, stateOf } from "./choice";
 
 const NONE = "none";
 
@@ -22,8 +22,11 @@ export function ModelPicker({ models, model, name, onChoose }: ModelProps) {
   const choices = models.map((one): Choice => {
     return {
       value: one.id,
-      words: one.id,
-      more: [one.description, memoryOf(one)].filter(Boolean).join(" · "),
+      words: calls(one),
+      alias: one.id,
+      more: [calls(one) === one.id ? "" : one.id, one.description, memoryOf(one)]
+        .filter(Boolean)
+        .join(" · "),
       note: <State state={stateOf(one)} percent={percent(one.id, stateOf(one))} />,
     };
   });
@@ -39,7 +42,7 @@ export function ModelPicker({ models, model, name, onChoose }: ModelProps) {
       nothingWords={t.nothingFound}
     >
       {model ? (
-        <State state={stateOf(model)} percent={loaded} words={model.id} />
+        <State state={stateOf(model)} percent={loaded} words={calls(model)} />
       ) : (
         <span>{name === null ? t.chooseModel : `${name} (${t.gone})`}</span>
       )}

@@ -18,6 +18,11 @@ export function named(models: readonly ListedModel[], name: string): ListedModel
   return models.find((one) => one.id === name) ?? models.find((one) => one.aliases.includes(name));
 }
 
+/** What people call it. */
+export function calls(model: ListedModel): string {
+  return model.name ?? model.id;
+}
+
 /** What a conversation begins with: what was used last, else what the box has ready. */
 export function first(
   models: readonly ListedModel[],

@@ -18,6 +18,7 @@ export function ModelCard({ model }: { readonly model: LiveModel }) {
       <header>
         <h2>
           <a href={href("models", model.name)}>{model.name}</a>
+          {known?.display_name && <small class="called">{known.display_name}</small>}
         </h2>
         <StateOf model={model} />
       </header>
@@ -50,12 +51,13 @@ export function StateOf({ model }: { readonly model: LiveModel }) {
 function Badges({ model }: { readonly model: LiveModel }) {
   const known = facts.value.get(model.name);
   const active = overview.value?.active?.model === model.name;
-  if (!known?.pinned && !known?.preload && !active) return null;
+  if (!known?.pinned && !known?.preload && !known?.unlisted && !active) return null;
   return (
     <p class="badges">
       {active && <Badge hint={t.card.activeHint}>{t.card.active}</Badge>}
       {known?.pinned && <Badge hint={t.card.pinnedHint}>{t.card.pinned}</Badge>}
       {known?.preload && <Badge hint={t.card.preloadHint}>{t.card.preload}</Badge>}
+      {known?.unlisted && <Badge hint={t.card.unlistedHint}>{t.card.unlisted}</Badge>}
     </p>
   );
 }

@@ -77,6 +77,7 @@ function PersonalityList({ name, first, root }: ListProps) {
                 onClick={() => (selected.value = one)}
               >
                 {one || t.newName} {drafts.has(one) && <small class="soft">{t.unsaved}</small>}
+                <About personality={personalitiesOf(entry).get(one)} />
               </button>
             </li>
           ))}
@@ -110,6 +111,16 @@ function PersonalityList({ name, first, root }: ListProps) {
       )}
     </div>
   );
+}
+
+/** What lists say of it, and whether they do. */
+function About({ personality }: { readonly personality: Personality | undefined }) {
+  const { description, unlisted } = asObject(personality ?? "");
+  const said = [
+    typeof description === "string" ? description : "",
+    unlisted === true ? t.unlisted : "",
+  ].filter(Boolean);
+  return said.length > 0 ? <small class="soft about">{said.join(" · ")}</small> : null;
 }
 
 interface EditorProps {

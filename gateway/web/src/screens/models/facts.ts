@@ -40,9 +40,21 @@ export interface SavedConversations {
   readonly switched_off: string | null;
 }
 
+/** A personality, as clients see it: a model of its own. */
+export interface VirtualModel {
+  readonly id: string;
+  readonly personality: string;
+  readonly description: string | null;
+  readonly unlisted: boolean;
+}
+
 export interface Facts {
   readonly name: string;
+  /** By `meta` of its entry. */
+  readonly display_name?: string | null;
+  readonly unlisted?: boolean;
   readonly personalities: readonly string[];
+  readonly virtual_models?: readonly VirtualModel[];
   readonly file?: string | null;
   readonly size?: number | null;
   readonly quantisation?: string | null;

@@ -4,7 +4,14 @@ import type { Device } from "../../gateway/types";
 import { problemsAt, problemsOf } from "./entry";
 import type { LiveModel } from "./facts";
 import { partsOf } from "./memory";
-import { asWritten, personalitiesOf, tryBody, withPersonality, wrongName } from "./personality";
+import {
+  asObject,
+  asWritten,
+  personalitiesOf,
+  tryBody,
+  withPersonality,
+  wrongName,
+} from "./personality";
 import { inOrder, matches, stateOf } from "./states";
 
 function model(name: string, more: Partial<LiveModel> = {}): LiveModel {
@@ -150,9 +157,24 @@ describe("personalities", () => {
         { role: "user", content: "Q" },
       ],
       chat_template_kwargs: { enable_thinking: false },
+      reasoning_budget_tokens: 0,
       temperature: 0,
       stream: true,
     });
+  });
+
+  it.each([
+    ["off", { chat_template_kwargs: { enable_thinking: false }, reasoning_budget_tokens: 0 }],
+    [true, { chat_template_kwargs: { enable_thinking: true } }],
+    [64, { chat_template_kwargs: { enable_thinking: true }, reasoning_budget_tokens: 64 }],
+    ["low", { chat_template_kwargs: { enable_thinking: true }, reasoning_effort: "low" }],
+  ] as const)("are tried thinking as the gateway has them think: %s", (reasoning, wanted) => {
+    expect(tryBody("m", { reasoning }, "Q")).toMatchObject(wanted);
+  });
+
+  it("may have names as Python writes them, which become those of the form", () => {
+    const written = { prompt: "P", template_args: { a_b: 1 } };
+    expect(asObject(written)).toEqual({ prompt: "P", templateArgs: { a_b: 1 } });
   });
 });
 

@@ -14,9 +14,14 @@ export function personalitiesOf(entry: JsonObject): ReadonlyMap<string, Personal
   );
 }
 
-/** It as an object, whichever it is. */
+/** It as an object, whichever it is, with the names of the schema: `template_args` may be written. */
 export function asObject(personality: Personality): JsonObject {
-  return typeof personality === "string" ? { prompt: personality } : personality;
+  if (typeof personality === "string") return { prompt: personality };
+  return Object.fromEntries(Object.entries(personality).map(([key, one]) => [inCamels(key), one]));
+}
+
+function inCamels(key: string): string {
+  return key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 /** A text again where it is no more than one, unless it was written as an object. */
@@ -65,7 +70,9 @@ export function wrongName(
  */
 export function tryBody(model: string, personality: JsonObject, question: string): JsonObject {
   const { prompt, setParams, templateArgs, tools, reasoning } = personality;
-  const thinks = typeof reasoning === "boolean" ? { enable_thinking: reasoning } : {};
+  const hard = typeof reasoning === "string" && reasoning !== "off" ? reasoning : null;
+  const budget = reasoning === false || reasoning === "off" ? 0 : reasoning;
+  const thinks = reasoning == null ? {} : { enable_thinking: budget !== 0 };
   const args = { ...thinks, ...(isObject(templateArgs) ? templateArgs : {}) };
   return {
     model,
@@ -76,7 +83,8 @@ export function tryBody(model: string, personality: JsonObject, question: string
     ],
     ...(Array.isArray(tools) ? { tools } : {}),
     ...(Object.keys(args).length > 0 ? { chat_template_kwargs: args } : {}),
-    ...(typeof reasoning === "string" ? { reasoning_effort: reasoning } : {}),
+    ...(hard === null ? {} : { reasoning_effort: hard }),
+    ...(typeof budget === "number" ? { reasoning_budget_tokens: budget } : {}),
     ...(isObject(setParams) ? setParams : {}),
     stream: true,
   };

@@ -167,6 +167,7 @@ export const modelEntry = {
     taken: "There is one of that name.",
     none: "“none” is how clients ask for no personality.",
     unsaved: "Not saved",
+    unlisted: "unlisted",
     try: "Try it",
     tryHint: "Asks with the text as it stands here, saved or not.",
     question: "Question",

@@ -62,6 +62,8 @@ export const models = {
     activeHint: "Requests that name no model go to this one",
     preload: "at start",
     preloadHint: "Loaded when the gateway starts",
+    unlisted: "unlisted",
+    unlistedHint: "In no list: used only by those who know its name",
     itsLog: "See its log",
     notAsWanted: "On the CPU, though it should not be:",
     retry: (seconds: number): string => `Tries again in ${duration(seconds)}.`,
