@@ -132,6 +132,9 @@ class AiohttpConnection(web.RequestHandler):
         self._client.left(exc)
         self.flow.end()
         super().connection_lost(exc)
+        # A body points back here. With TLS such a cycle would keep more than 256 KB until Python's
+        # collector runs, which counts objects, and not bytes.
+        self._body = self._parsing = None
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp takes it for the end
         """The client sends no more, and may be gone; return ``False`` where the connection ends."""

@@ -47,7 +47,7 @@ class ClientConnection:
         self.connections = connections
         #: The network that the connection comes from; None if it isn't counted.
         self.network: bytes | None = None
-        #: The transport, kept even after aiohttp has let go of it.
+        #: The transport, kept even after aiohttp has let go of it, until the connection has ended.
         self.transport: asyncio.Transport | None = None
         self._refusal: bytes | None = None
 
@@ -105,6 +105,7 @@ class ClientConnection:
                 self.connections.limits.send_timeout,
             )
         network, self.network = self.network, None
+        self.transport = None
         self.connections.left(self, network)
 
     @property
