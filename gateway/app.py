@@ -123,6 +123,7 @@ def compose(
     accounting = Accounting(
         keep_requests=settings.accounting.keep_requests,
         max_requests=settings.accounting.max_requests,
+        max_requests_size=settings.accounting.max_size,
     )
     conversations = _conversations(settings) if settings.cache.enabled else None
     environment = Environment(

@@ -237,6 +237,8 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "model, times, tokens, status and client address. null: only the newest 200, in memory.",
         "accounting.max_requests": "How many records are kept on disk; the oldest are removed "
         "first.",
+        "accounting.max_size": "How much of the database the records may take; the oldest are "
+        "removed first. null: as much as max_requests of them take.",
         "metrics": "`GET /metrics`, which Prometheus reads: see [Metrics](metrics.md).",
         "metrics.enabled": "Whether it is answered.",
         "metrics.without_key": "Whether programs on the gateway's own machine may read it without "

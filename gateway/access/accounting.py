@@ -87,13 +87,18 @@ class Accounting:
         write_every: float = INTERVAL,
         keep_requests: float | None = None,
         max_requests: int = 200_000,
+        max_requests_size: int | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.limiter = Limiter(self.tokens_today, monotonic=monotonic, wall=wall)
         #: The requests that have ended, one by one.
         self.log = RequestLog(
-            keep=keep_requests, most=max_requests, write_every=write_every, wall=wall
+            keep=keep_requests,
+            most=max_requests,
+            size=max_requests_size,
+            write_every=write_every,
+            wall=wall,
         )
         #: What metrics are made of.
         self.measures = RequestMeasures(monotonic=monotonic)

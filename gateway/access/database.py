@@ -37,6 +37,8 @@ class Place(Protocol):
 
     shown: str  # in words, for errors that only administrators see
     mark: str  # that stands for a value in plain SQL
+    text_bytes: str  # the bytes of a text, ``{}``, in plain SQL
+    request_bytes: int  # that the record of a request takes besides its texts, indices included
     insert: Callable[..., Any]  # SQLAlchemy's, with ``on_conflict_do_update``
 
     @property

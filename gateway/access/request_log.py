@@ -33,6 +33,8 @@ MOST_UNWRITTEN: Final = 10_000
 _PRUNE: Final = 3600.0
 #: Seconds that a query of the store waits for unwritten records, which are in memory anyway.
 _PATIENCE: Final = 1.0
+#: Bytes that a record usually takes in the store.
+_USUAL: Final = 256
 #: Characters of a route that are kept: a client may have made it up.
 _ROUTE: Final = 200
 _MICRO: Final = 1e6
@@ -140,8 +142,8 @@ class Page(NamedTuple):
 class RequestLog:
     """Requests that have ended. Works from the start; writes once it has been opened.
 
-    ``keep``: seconds for which they stay in the store, at most ``most`` of them; ``None``: none is
-    written.
+    ``keep``: seconds for which they stay in the store, at most ``most`` of them, and ``size`` bytes
+    (``None``: no bound); ``keep`` is ``None``: none is written.
     """
 
     def __init__(
@@ -149,11 +151,15 @@ class RequestLog:
         *,
         keep: float | None = None,
         most: int = 200_000,
+        size: int | None = None,
         write_every: float = 10.0,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._keep = keep
         self._most = most
+        self._size = size
+        #: How many may have come before it is looked whether they are too many.
+        self._prune_after = (most if size is None else min(most, size // _USUAL)) // 20
         self._interval = write_every
         self._wall = wall
         self._newest: deque[_Fields] = deque(maxlen=RECENT)
@@ -320,16 +326,16 @@ class RequestLog:
             store, batch, now = self._store, self._unwritten, self._wall()
             if store is None or self._keep is None:
                 return
-            due = self._since_pruned > self._most // 20 or abs(now - self._pruned) >= _PRUNE
+            due = self._since_pruned > self._prune_after or abs(now - self._pruned) >= _PRUNE
             prunes = prunes and due
             if not batch and not prunes:
                 return
             self._in_flight, self._unwritten = batch, deque()
             self._some.clear()
             self._many.clear()
-            since = int((now - self._keep) * _MICRO) if prunes else None
             try:
-                await store.add_requests(map(_row, batch), since=since, most=self._most)
+                if batch:
+                    await store.add_requests(map(_row, batch))
             except Exception as error:  # cancelled, the store would still go through with it
                 self._take_back(batch)
                 self._failed(error)
@@ -338,10 +344,18 @@ class RequestLog:
                     _log.info("requests are recorded again, %d were lost", self.lost)
                 self._failing = None
                 self._since_pruned += len(batch)
-                if prunes:
-                    self._pruned, self._since_pruned = now, 0
             finally:
                 self._in_flight = deque()
+            if prunes and self._failing is None:
+                self._pruned, self._since_pruned = now, 0
+                await self._prune(store, int((now - self._keep) * _MICRO))
+
+    async def _prune(self, store: Store, since: int) -> None:
+        try:
+            await store.prune_requests(since, self._most, self._size)
+        except Exception as error:  # it is tried again, with the next of them or in an hour
+            trace = None if isinstance(error, GatewayError) else error
+            _log.warning("old records of requests cannot be removed: %s", error, exc_info=trace)
 
     def _failed(self, error: Exception) -> None:
         """Log the failure once, and go on."""

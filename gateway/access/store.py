@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,13 +24,27 @@ from gateway.access.database import Database
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import CHANGEABLE, keys, model_memory, usage
 from gateway.access.store_errors import StoreBusy, StoreError, StoreUnreachable
-from gateway.access.stored_requests import add, add_shared, clear, page, prune
+from gateway.access.stored_requests import (
+    add,
+    add_shared,
+    clear,
+    delete_some,
+    first_beyond,
+    first_too_large,
+    page,
+    size_below,
+)
 from gateway.secret import Secret
 
 __all__ = ["DailyUsage", "KeyRecord", "Store", "StoreBusy", "StoreError", "StoreUnreachable"]
 
 #: What is counted by key, model and day.
 USAGE_COUNTERS: Final = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
+
+#: How many records of requests are deleted in one transaction: some milliseconds.
+DELETED_AT_ONCE: Final = 2000
+#: A number that no request has: they count microseconds.
+_END: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +87,11 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._read, self._write = database.read, database.write
-        self._insert, self._mark = database.place.insert, database.place.mark
-        self._keys_changed = database.place.keys_changed
+        place = self._place = database.place
+        self._insert, self._mark = place.insert, place.mark
+        self._keys_changed, self._lock = place.keys_changed, place.lock
         #: If other gateways may use the same database: how PostgreSQL's library finds it.
-        self.shared_at = database.place.shared_at
+        self.shared_at = place.shared_at
 
     @classmethod
     async def open(cls, where: Path | Secret) -> Self:
@@ -202,25 +218,38 @@ class Store:
 
     # --- requests --------------------------------------------------------------------------
 
-    async def add_requests(
-        self,
-        records: Iterable[tuple[Any, ...]],
-        *,
-        since: int | None = None,
-        most: int | None = None,
-    ) -> None:
+    async def add_requests(self, records: Iterable[tuple[Any, ...]]) -> None:
         """Keep requests that have ended, in one transaction: the fields of each
         :class:`PastRequest`. ``records`` is gone through off the event loop.
-
-        Given ``since`` and ``most``, those before that number, and the oldest beyond so many, go.
         """
+        keep = add if self.shared_at is None else add_shared
+        await self._write(lambda connection: keep(connection, records, self._mark))
 
-        def work(connection: Connection) -> None:
-            (add if self.shared_at is None else add_shared)(connection, records, self._mark)
-            if since is not None and most is not None:
-                prune(connection, since, most, self._mark)
+    async def prune_requests(self, since: int, most: int, size: int | None) -> None:
+        """Forget requests before the number ``since``, and the oldest beyond ``most`` of them, or
+        beyond ``size`` bytes; a few in each transaction, so that others needn't wait.
+        """
+        mark = self._mark
+        beyond = await self._read(lambda connection: first_beyond(connection, most, mark))
+        large = None if size is None else await self._first_too_large(size)
+        before = max(since, *(0 if first is None else first + 1 for first in (beyond, large)))
+        deleted = DELETED_AT_ONCE
+        while deleted == DELETED_AT_ONCE:
+            deleted = await self._write(
+                lambda connection: delete_some(connection, before, DELETED_AT_ONCE, mark)
+            )
 
-        await self._write(work)
+    async def _first_too_large(self, size: int) -> int | None:
+        before, left = _END, size
+        while True:
+            some = partial(size_below, before=before, place=self._place)
+            oldest, taken = await self._read(some)
+            if oldest is None:
+                return None
+            if taken > left:
+                cut = partial(first_too_large, before=before, size=left, place=self._place)
+                return await self._read(cut)
+            before, left = oldest, left - taken
 
     async def clear_requests(self) -> None:
         """Forget every request, of any age."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, false, or_, select
+from sqlalchemy import Connection, String, and_, delete, false, or_, select
 
+from gateway.access.database import Place
 from gateway.access.past_requests import PastRequest, RequestFilter
 from gateway.access.schema import requests
 
 #: The statements as drivers take them: SQLAlchemy's own way costs three times as much per row.
 _INSERT: Final = "INSERT {}INTO requests ({}) VALUES ({})"
 _COLUMNS: Final = ", ".join(PastRequest._fields)
+#: How many are measured in one statement: some milliseconds.
+MEASURED_AT_ONCE: Final = 10_000
+#: Columns of texts.
+_TEXTS: Final = tuple(column.name for column in requests.c if isinstance(column.type, String))
 
 
 def add(connection: Connection, records: Iterable[tuple[Any, ...]], mark: str) -> None:
@@ -46,15 +51,45 @@ def _missing(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[tu
     return [(row[0] + 1, *row[1:]) for row in rows if (row[0], row[1]) not in there]
 
 
-def prune(connection: Connection, since: int, most: int, mark: str) -> None:
-    """Delete those before ``since``, and all but the newest ``most``."""
+def first_beyond(connection: Connection, most: int, mark: str) -> int | None:
+    """Return the number of the newest of those beyond the newest ``most``."""
     # In plain SQL: what SQLAlchemy makes of an expression, it keeps.
-    oldest = f"SELECT seq FROM requests ORDER BY seq DESC LIMIT 1 OFFSET {mark}"  # noqa: S608
-    beyond = connection.exec_driver_sql(oldest, (most,)).scalar_one_or_none()
-    if beyond is not None:
-        since = max(since, beyond + 1)
-    delete_older = f"DELETE FROM requests WHERE seq < {mark}"  # noqa: S608
-    connection.exec_driver_sql(delete_older, (since,))
+    query = f"SELECT seq FROM requests ORDER BY seq DESC LIMIT 1 OFFSET {mark}"  # noqa: S608
+    return connection.exec_driver_sql(query, (most,)).scalar_one_or_none()
+
+
+def size_below(connection: Connection, before: int, place: Place) -> tuple[int | None, int]:
+    """Return the number of the oldest of the next :data:`MEASURED_AT_ONCE` before a number, and the
+    bytes that they take; ``None``: there are none.
+    """
+    query = f"SELECT min(seq), sum(bytes) FROM ({_sizes(place)}) AS sizes"  # noqa: S608
+    oldest, size = connection.exec_driver_sql(query, (before,)).one()
+    return oldest, int(size or 0)
+
+
+def first_too_large(connection: Connection, before: int, size: int, place: Place) -> int:
+    """Return the number of the first of these with which they take more than ``size``."""
+    sums = (
+        f"SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS so_far FROM ({_sizes(place)}) AS sizes"  # noqa: S608
+    )
+    query = f"SELECT max(seq) FROM ({sums}) AS sums WHERE so_far > {place.mark}"  # noqa: S608
+    return int(connection.exec_driver_sql(query, (before, size)).scalar_one() or 0)
+
+
+def _sizes(place: Place) -> str:
+    """Return the query of the numbers and bytes of those before a number, the newest first."""
+    texts = " + ".join(f"coalesce({place.text_bytes.format(name)}, 0)" for name in _TEXTS)
+    return (
+        f"SELECT seq, {place.request_bytes} + {texts} AS bytes FROM requests "  # noqa: S608
+        f"WHERE seq < {place.mark} ORDER BY seq DESC LIMIT {MEASURED_AT_ONCE}"
+    )
+
+
+def delete_some(connection: Connection, before: int, some: int, mark: str) -> int:
+    """Delete at most ``some`` of those before a number, the oldest, and return how many."""
+    oldest = f"SELECT seq FROM requests WHERE seq < {mark} ORDER BY seq LIMIT {mark}"  # noqa: S608
+    delete_them = f"DELETE FROM requests WHERE seq IN ({oldest})"  # noqa: S608
+    return connection.exec_driver_sql(delete_them, (before, some)).rowcount
 
 
 def clear(connection: Connection) -> None:

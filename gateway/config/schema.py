@@ -247,6 +247,7 @@ _ACCOUNTING = _section(
     AccountingSettings,
     keep_requests=key(Duration | None, "a duration like 30d, over 0, or null for none", gt=0),
     max_requests=key(int, "a whole number of 1 or more", ge=1),
+    max_size=key(Size | None, "a size like 64MiB, of 64KiB or more, or null", ge=2**16),
 )
 
 _METRICS = _section(

@@ -138,6 +138,7 @@ class AccountingSettings:
 
     keep_requests: float | None = 30 * 86_400.0
     max_requests: int = 200_000
+    max_size: int | None = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

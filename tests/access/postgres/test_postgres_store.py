@@ -107,11 +107,12 @@ async def test_requests_are_kept_once_and_the_oldest_go(url: str) -> None:
         await store.add_requests(rows)  # as after a commit whose answer was lost
         found = await store.requests_of(RequestFilter(limit=100, statuses=((200, 299),)))
         assert found == [PastRequest(*row) for row in reversed(rows)]
-        await store.add_requests([ran(11, "req_11")], since=5, most=100)
+        await store.add_requests([ran(11, "req_11")])
+        await store.prune_requests(since=5, most=100, size=None)
         assert [one.seq for one in await store.requests_of(RequestFilter(limit=100))] == [
             *range(11, 4, -1)
         ]
-        await store.add_requests([], since=0, most=3)
+        await store.prune_requests(since=0, most=3, size=None)
         assert [one.seq for one in await store.requests_of(RequestFilter(limit=100))] == [11, 10, 9]
         await store.clear_requests()
         assert await store.requests_of(RequestFilter(limit=100)) == []
