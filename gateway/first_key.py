@@ -27,7 +27,9 @@ async def make_first_key(ring: KeyRing, settings: Settings, library: Library, ur
     """Make an admin key if there is no key at all, and show it once, with a command to try it."""
     if not settings.auth.enabled or ring.records:
         return
-    _, key = await ring.create("admin", "made at the first start", admin=True)
+    key = await ring.create_first("admin", "made at the first start", admin=True)
+    if key is None:  # another gateway with the same database has just made, and shown, one
+        return
     certified, options = await asyncio.to_thread(_as_certified, url, settings.tls)
     tries = [f"Try it in a terminal:\n\n  {_curl(certified, options, key, library)}\n"]
     if (

@@ -357,7 +357,8 @@ def _join(database: Secret, ring: KeyRing, accounting: Accounting) -> Peers:
     from gateway.access.shared_limits import SharedLimits
 
     limits = SharedLimits(accounting.limiter, ring.limits_of, accounting.count_elsewhere)
-    peers = Peers(database, limits, ring.reload, accounting.take_up)
+    peers = Peers(database, limits, ring.reload, accounting)
+    accounting.before_writing = peers.tell
     peers.start()
     return peers
 

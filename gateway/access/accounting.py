@@ -78,6 +78,17 @@ class Total(NamedTuple):
     tokens_per_second: float | None = None
 
 
+class UsedToday(NamedTuple):
+    """The tokens that each key has used on a ``day`` (since 1970, UTC)."""
+
+    day: int
+    tokens: dict[str, int]
+
+
+async def _nobody() -> None:
+    """Tell nobody."""
+
+
 class Accounting:
     """A counter of requests and tokens. Counts from the start; writes once it has been opened."""
 
@@ -108,6 +119,9 @@ class Accounting:
         self._started = monotonic()
         self._monotonic = monotonic
         self.wall = wall
+        #: Awaited before usage is written: where others have the same database, they hear of it
+        #: first, so that none counts what it hears on top of what it has found there.
+        self.before_writing: Callable[[], Awaitable[None]] = _nobody
         #: The tasks of requests whose clients hung up, and that llama-server still works on.
         self.abandoned_tasks = AbandonedTasks()
         self._interval = write_every
@@ -129,20 +143,26 @@ class Accounting:
         ``store`` stays its owner's, and must be open until :meth:`close` is through.
         """
         self._store = store
-        await self.take_up()
+        self.take_up(await self.used_today())
         self.log.open(store)
         self._writer = spawn_lasting(self._keep_writing, name="write usage")
 
-    async def take_up(self) -> None:
-        """Count what all gateways on the database have used today."""
+    async def used_today(self) -> UsedToday:
+        """Return what all gateways on the database have used today, as far as it is written."""
         assert self._store is not None
         day = int(self.wall()) // DAY
-        stored = await self._store.usage_of(since=_date(day))
         found: dict[str, int] = {}
-        for used in stored:
+        for used in await self._store.usage_of(since=_date(day)):
             if used.day == _date(day):
                 tokens = used.prompt_tokens + used.completion_tokens
                 found[used.key_id] = found.get(used.key_id, 0) + tokens
+        return UsedToday(day, found)
+
+    def take_up(self, written: UsedToday) -> None:
+        """Count what is ``written`` and wasn't known here."""
+        day, found = written.day, dict(written.tokens)
+        if day != int(self.wall()) // DAY:
+            return
         for (key_id, _, counted), (_, prompt, completion, *_) in self._unwritten.items():
             if counted == day:
                 found[key_id] = found.get(key_id, 0) + prompt + completion
@@ -343,6 +363,7 @@ class Accounting:
             self._unwritten = {}
             self._counted.clear()
             try:
+                await self.before_writing()
                 await store.add_usage(
                     DailyUsage(key_id, model, _date(day), *counters)
                     for (key_id, model, day), counters in batch.items()

@@ -61,7 +61,9 @@ class Place(Protocol):
         """Return the number of the schema; 0: the database is empty; None: it is unknown."""
 
     def lock(self, connection: Connection) -> None:
-        """Keep others from changing the schema until the transaction has ended."""
+        """Let no other gateway do, until the transaction has ended, what is done only once: change
+        the schema, make the first key.
+        """
 
     def keys_changed(self, connection: Connection) -> None:
         """Tell other gateways that keys have changed, once the transaction has succeeded."""

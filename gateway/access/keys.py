@@ -132,19 +132,30 @@ class KeyRing:
         """
         kept = checked({"name": name, "description": description, **fields})
         check_default(kept.get("personalities"), kept.get("default_personality"))
-        from gateway.access.store import KeyRecord
-
-        key = new_key()
         async with self._changing:
-            record = KeyRecord(
-                id=_free_id(self._records),
-                hash=hash_key(key).hex(),
-                created=datetime.now(UTC),
-                **kept,
-            )
+            record, key = self._new(kept)
             await self._store.add_key(record)
             self._install([*self._records.values(), record])
         return record, key
+
+    async def create_first(self, name: str, description: str, **fields: Any) -> str | None:
+        """Make a key if there is none at all, whoever else is about to; ``None``: there is one.
+
+        See :meth:`create`. Keys that others have made meanwhile are taken up.
+        """
+        kept = checked({"name": name, "description": description, **fields})
+        async with self._changing:
+            record, key = self._new(kept)
+            made = await self._store.add_first_key(record)
+            self._install(await self._store.list_keys())
+        return key if made else None
+
+    def _new(self, kept: Mapping[str, Any]) -> tuple[KeyRecord, str]:
+        from gateway.access.store import KeyRecord
+
+        key = new_key()
+        now, digest = datetime.now(UTC), hash_key(key).hex()
+        return KeyRecord(id=_free_id(self._records), hash=digest, created=now, **kept), key
 
     async def change(
         self, key_id: str, changes: Mapping[str, Any], *, force: bool = False

@@ -11,6 +11,7 @@ Only a gateway with ``store.url`` imports this, after the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -21,6 +22,7 @@ from typing import Any, Final
 import orjson
 import psycopg
 
+from gateway.access.accounting import Accounting
 from gateway.access.postgres import CHANNEL
 from gateway.access.shared_limits import SharedLimits, Spending
 from gateway.errors import GatewayError
@@ -35,6 +37,8 @@ _AGAIN: Final = 5.0
 _USAGE: Final = 30.0
 #: Seconds between two attempts to connect.
 _PAUSE: Final = 1.0
+#: Seconds that somebody waits until the others have been told.
+_PATIENCE: Final = 1.0
 #: How many keys are told of at once: a message of PostgreSQL's has at most 8,000 bytes.
 _AT_ONCE: Final = 100
 _log = logging.getLogger(__name__)
@@ -43,8 +47,8 @@ _log = logging.getLogger(__name__)
 class Peers:
     """The other gateways, as far as they are heard.
 
-    ``read_keys`` is called when keys may have changed, ``read_usage`` now and then; both raise
-    :class:`GatewayError` if the database can't be read.
+    ``read_keys`` is called when keys may have changed; it raises :class:`GatewayError` if the
+    database can't be read.
     """
 
     def __init__(
@@ -52,12 +56,13 @@ class Peers:
         conninfo: Secret,
         limits: SharedLimits,
         read_keys: Callable[[], Awaitable[None]],
-        read_usage: Callable[[], Awaitable[None]],
+        accounting: Accounting,
     ) -> None:
         self._conninfo = conninfo
         self._limits = limits
         self._read_keys = read_keys
-        self._read_usage = read_usage
+        self._accounting = accounting
+        self._await_telling: list[asyncio.Future[None]] = []
         self._name = secrets.token_hex(8)
         self._keys_changed = False
         self._told_running = 0.0
@@ -75,6 +80,22 @@ class Peers:
         """Fall silent."""
         await cancel_and_wait(self._task)
 
+    async def tell(self) -> None:
+        """Tell the others of all that was used until now, if they can be told; not for long."""
+        if not self.connected.is_set():
+            return
+        told = asyncio.get_running_loop().create_future()
+        self._await_telling.append(told)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await told
+
+    def _let_go(self, waiting: list[asyncio.Future[None]]) -> None:
+        for told in waiting:
+            if not told.done():
+                told.set_result(None)
+        waiting.clear()
+
     async def _keep_talking(self) -> None:
         while True:
             try:
@@ -83,6 +104,7 @@ class Peers:
                 self._failed(error)
             finally:
                 self.connected.clear()
+                self._let_go(self._await_telling)
             await asyncio.sleep(_PAUSE)
 
     def _failed(self, error: Exception) -> None:
@@ -107,15 +129,33 @@ class Peers:
             self._problem = None
             self.connected.set()
             while True:
-                async for heard in connection.notifies(timeout=BEAT):
-                    self._hear(heard.payload)
+                await self._listen(connection, BEAT)
                 if self._keys_changed:
                     self._keys_changed = False
                     await self._read_keys()
                 if time.monotonic() - self._usage_read >= _USAGE:
                     self._usage_read = time.monotonic()
-                    await self._read_usage()
-                await self._tell(connection)
+                    await self._read_usage(connection)
+                waiting, self._await_telling = self._await_telling, []
+                try:
+                    await self._tell(connection)
+                finally:
+                    self._let_go(waiting)
+
+    async def _listen(self, connection: psycopg.AsyncConnection[Any], seconds: float) -> None:
+        async for heard in connection.notifies(timeout=seconds):
+            self._hear(heard.payload)
+
+    async def _read_usage(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Count what the database has and nobody told of.
+
+        What it has was told before (:meth:`tell`), so when this round trip is through, what of it
+        is heard at all has been.
+        """
+        written = await self._accounting.used_today()
+        await connection.execute("SELECT 1")
+        await self._listen(connection, 0)
+        self._accounting.take_up(written)
 
     def _hear(self, payload: str) -> None:
         try:

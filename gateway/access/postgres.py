@@ -28,7 +28,7 @@ _DEFAULTS: Final = {
 }
 #: Where gateways on one database tell each other what happens: see :mod:`gateway.access.peers`.
 CHANNEL: Final = "llm_gateway"
-#: Of an advisory lock, for those who change the schema: no other program's, it is to be hoped.
+#: Of an advisory lock, for what is done only once: no other program's, it is to be hoped.
 _LOCK: Final = 0x6C6C6D67
 #: As ``SET LOCAL`` would, in one statement.
 _BEGIN: Final = (
@@ -108,7 +108,7 @@ class PostgresServer:
         return version_of(connection)
 
     def lock(self, connection: Connection) -> None:
-        """Keep other gateways from changing the schema until the transaction has ended."""
+        """See :class:`gateway.access.database.Place`."""
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
     def keys_changed(self, connection: Connection) -> None:

@@ -77,7 +77,7 @@ class SqliteFile:
         return version
 
     def lock(self, connection: Connection) -> None:
-        """Keep other processes from changing the schema: who writes has done that."""
+        """See :class:`gateway.access.database.Place`: who writes has done that."""
 
     def keys_changed(self, connection: Connection) -> None:
         """Do nothing: the command line tells a running gateway itself."""

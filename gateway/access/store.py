@@ -141,10 +141,7 @@ class Store:
 
     async def add_keys(self, records: Iterable[KeyRecord]) -> None:
         """Keep new keys: all of them, or after an error none."""
-        rows = [
-            {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
-            for record in records
-        ]
+        rows = [*map(_row, records)]
         if not rows:
             return
 
@@ -153,6 +150,22 @@ class Store:
             self._keys_changed(connection)
 
         await self._write(work)
+
+    async def add_first_key(self, record: KeyRecord) -> bool:
+        """Keep a key if there is none at all, revoked ones among them; return whether that is so.
+
+        Of several gateways that start on one empty database, one is told so.
+        """
+
+        def work(connection: Connection) -> bool:
+            self._lock(connection)
+            if connection.execute(select(keys.c.id).limit(1)).first() is not None:
+                return False
+            connection.execute(insert(keys), [_row(record)])
+            self._keys_changed(connection)
+            return True
+
+        return await self._write(work)
 
     async def update_key(self, key_id: str, **changes: Any) -> KeyRecord:
         """Change fields of a key, and return it as it is now. A key's id and hash never change."""
@@ -277,6 +290,10 @@ class Store:
         return await self._read(
             lambda connection: {row.fingerprint: row.bytes for row in connection.execute(query)}
         )
+
+
+def _row(record: KeyRecord) -> dict[str, Any]:
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ import aiohttp
 import psycopg
 import pytest
 
+from gateway.access.accounting import Accounting, UsedToday
+from gateway.access.key_format import hash_key
 from gateway.access.keys import KeyRing
+from gateway.access.peers import Peers
 from gateway.access.postgres import CHANNEL
 from gateway.access.rate_limits import KeyLimits, Limiter
 from gateway.access.shared_limits import GONE, SharedLimits, Spending
-from gateway.access.store import Store
+from gateway.access.store import DailyUsage, Store
 from gateway.secret import Secret
 from gateway.tasks import cancel_and_wait, spawn
-from tests.harness import MakeGateway, Running, fake_model
+from tests.harness import MakeGateway, Running, eventually, fake_model
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 #: How often what must take less than a second is tried: the machine may be busy with other tests.
@@ -197,21 +202,90 @@ async def test_tokens_of_today_are_known_to_a_gateway_that_starts(
 ) -> None:
     one, other = both
     _, key = await new_key(one, limits={"tpd": 1_000_000})
-    assert await status_of(one, key) == 200
-    cost = 1_000_000 - await left(one, key, "tpd")
-    assert cost > 0
-    await seconds_until(lambda: _is(status_of(other, key), 200))
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as listener:
+        await listener.execute(f"LISTEN {CHANNEL}")
+        assert await status_of(one, key) == 200
+        await seconds_until(lambda: _is(status_of(other, key), 200))
 
-    async def told() -> bool:  # of what the other has counted: else the third would hear it, too
-        counted = [await left(running, key, "tpd") for running in both]
-        return counted == [1_000_000 - 2 * cost] * 2
+        for running in both:
+            await running.gateway.accounting.usage(days=1)  # written
 
-    await seconds_until(told)
-    for running in both:
-        await running.gateway.accounting.usage(days=1)  # written
+        # Else a gateway that starts now would count it in the database, and hear of it, too.
+        messages = [json.loads(heard.payload) async for heard in listener.notifies(timeout=0)]
+    spent = [one for message in messages for one in message.get("spent", {}).values()]
+    told = sum(tokens for _, tokens, _ in spent)
+    assert told > 0
     models = {"m": fake_model(tmp_path)}
     async with make_gateway(models, folder="third", store={"url": url}) as third:
-        assert await left(third, key, "tpd") == await left(one, key, "tpd")
+        assert await left(third, key, "tpd") == 1_000_000 - told
+
+
+class Late(Accounting):
+    """Accounting of a gateway beside one that tells and writes just before this one reads again."""
+
+    readings = 0
+
+    async def used_today(self) -> UsedToday:
+        self.readings += 1
+        if self.readings == 2:  # the first is at the start, before it hears anybody
+            assert self.beside is not None
+            await self.beside()
+        return await super().used_today()
+
+    beside: Callable[[], Awaitable[None]] | None = None
+
+
+async def test_what_is_found_in_the_database_is_not_counted_again_when_it_is_heard(
+    url: str,
+) -> None:
+    told = json.dumps({"from": "another", "spent": {"k": [1, 30, 0], "l": [1, 7, 0]}})
+    async with (
+        await Store.open(Secret(url)) as store,
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as another,
+    ):
+
+        async def tell_and_write() -> None:
+            await another.execute("SELECT pg_notify(%s, %s)", (CHANNEL, told))
+            await store.add_usage([DailyUsage("k", "m", datetime.now(UTC).date(), 1, 20, 10)])
+
+        accounting = Late(write_every=3600)
+        accounting.beside = tell_and_write
+        await accounting.open(store)
+        limits = SharedLimits(
+            accounting.limiter, lambda key_id: KeyLimits(), accounting.count_elsewhere
+        )
+        peers = Peers(Secret(url), limits, _nothing, accounting)
+        peers.start()
+        try:
+            await eventually(lambda: accounting.tokens_today("l"))
+            assert accounting.tokens_today("l") == 7
+            await eventually(lambda: accounting.readings == 2 and accounting.tokens_today("k"))
+            await peers.tell()  # so a whole round is over
+            await peers.tell()
+            assert accounting.tokens_today("k") == 30
+        finally:
+            await peers.close()
+            await accounting.close()
+
+
+async def _nothing() -> None:
+    """Read no keys."""
+
+
+async def test_of_gateways_that_start_at_once_on_an_empty_database_one_makes_a_key(
+    url: str,
+) -> None:
+    rings = [await KeyRing.open(await Store.open(Secret(url))) for _ in range(4)]
+    try:
+        made = await asyncio.gather(*(ring.create_first("admin", "", admin=True) for ring in rings))
+        (key,) = filter(None, made)
+        for ring in rings:  # each knows it at once, and needn't hear of it
+            (record,) = ring.records
+            assert record.hash == hash_key(key).hex()
+        assert await rings[0].create_first("admin", "", admin=True) is None
+    finally:
+        for ring in rings:
+            await ring.close()
 
 
 async def test_each_gateway_lists_the_requests_of_both(both: tuple[Running, Running]) -> None:
