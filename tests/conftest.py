@@ -20,6 +20,7 @@ from gateway.config.load import load_settings
 from gateway.config.settings import Settings
 from gateway.library import Library
 from gateway.server import Gateway
+from tests import leaks
 from tests.harness import FAKE, MakeGateway, Running, Served, alive, project
 from tests.minilm_model import wheel, write_minilm_model
 from tests.parrot_model import write_parrot_model
@@ -69,6 +70,15 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose gateways write a key or a prompt into their logs or databases."""
+    with leaks.watched() as lines:
+        yield
+    folder = request.node.funcargs.get("tmp_path")
+    assert leaks.leaks(lines, folder, request.node.module.__name__) == []
 
 
 @pytest.fixture
@@ -146,6 +156,9 @@ def make_gateway(tmp_path: Path) -> MakeGateway:
                 lambda: pids.update(s.pid for s in gateway.scheduler.status() if s.pid)
             )
             yield running
+        for model in gateway.scheduler.status():
+            backend = gateway.scheduler.backend(model.name)
+            leaks.add_childs(backend.log.tail() if backend is not None else ())
         assert gateway.scheduler.in_flight == 0
         assert not [pid for pid in pids if alive(pid)]
 

@@ -25,6 +25,7 @@ import pytest
 from gateway.backends import launch
 from gateway.cli import PLUGINS
 from gateway.server import Gateway
+from tests import leaks
 
 COMMAND = str(Path(sys.executable).with_name("llm-gateway"))
 FAKE = Path(__file__).with_name("fake_llama_server.py")
@@ -135,6 +136,8 @@ class Served:
         )
         self.out: list[str] = []
         self.log: list[str] = []
+        leaks.follow(self.out)
+        leaks.follow(self.log)
         self._readers = [
             threading.Thread(target=self._read, args=pair, daemon=True)
             for pair in ((self.process.stdout, self.out), (self.process.stderr, self.log))
@@ -219,6 +222,7 @@ class Running:
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         """An aiohttp request with the admin key (``key=None``: without, ``key=K``: with K)."""
+        leaks.sent(options.get("json"))
         key = options.pop("key", self.key)
         headers = dict(options.pop("headers", {}))
         if key is not None:
