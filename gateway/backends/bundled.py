@@ -360,8 +360,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
         params = _apply(x, steps)
     except UsageError as error:
         sys.exit(str(error))
-    except ImportError:
-        sys.exit("error: xllamacpp is missing, get it with: pip install xllamacpp")
+    except ImportError as error:
+        sys.exit(f"error: {error} (pip install xllamacpp; libgomp.so.1 is in Debian's libgomp1)")
     sockets = [host for host in params.hostnames if host.endswith(".sock")]
     for path in sockets:
         _remove_socket(path)

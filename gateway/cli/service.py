@@ -18,7 +18,7 @@ from gateway.problems import InvalidFiles
 from gateway.service.errors import CannotInstall
 from gateway.service.install import Service
 from gateway.service.places import SYSTEM, UNIT, Places, of_user
-from gateway.service.release import CannotRelease
+from gateway.service.release import CannotRelease, made_from, of_running
 
 #: Seconds until a service that has started lets requests in.
 _READY: Final = 60.0
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     explain(
         parser,
         "Installs the gateway as a service of systemd, and drives it.",
-        examples=["sudo llm-gateway service install", "llm-gateway service logs -f"],
+        examples=["sudo .venv/bin/llm-gateway service install", "sudo llm-gateway service logs -f"],
     )
     below = parser.add_subparsers(dest="service_command", metavar="COMMAND", required=True)
 
@@ -44,10 +44,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         command,
         "Copies this program to /opt/llm-gateway, makes the account llm-gateway, "
         "/etc/llm-gateway with a configuration, and systemd's units, starts the "
-        "service, and waits until it is ready. Repeat it after a change of "
+        "service, and waits until it is ready. From then on `llm-gateway`, and `sudo llm-gateway`, "
+        "is this copy, by a link in /usr/local/bin. Repeat it after a change of "
         "addresses or ports in gateway.yaml: what is right already stays "
         "untouched, and so does every file that you have edited.",
-        examples=["sudo llm-gateway service install", "llm-gateway service install --user"],
+        examples=[
+            "sudo .venv/bin/llm-gateway service install",
+            ".venv/bin/llm-gateway service install --user",
+        ],
     )
 
     command = below.add_parser("upgrade", help="let the service run this version of the program")
@@ -56,11 +60,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     command.set_defaults(run=upgrade)
     explain(
         command,
-        "Copies this program beside the one that the service runs, checks the "
-        "configuration with it, and restarts the service with it and its units. If "
+        "Copies this program, that of a new version, beside the one that the service runs, "
+        "checks the configuration with it, and restarts the service with it and its units. If "
         "it isn't ready after that, the program, the units and the database of "
         "before are used again. Clients wait meanwhile.",
-        examples=["git pull && pip install . && sudo llm-gateway service upgrade"],
+        examples=["sudo .venv/bin/llm-gateway service upgrade"],
     )
 
     command = below.add_parser("uninstall", help="remove it; configuration and data stay")
@@ -133,7 +137,18 @@ def upgrade(args: argparse.Namespace) -> int:
     service = Service(_places(args), print, dry_run=args.dry_run)
     if not service.installed:
         user = " --user" if args.user else ""
-        print(f"error: nothing is installed: `llm-gateway service install{user}`", file=sys.stderr)
+        print(
+            f"error: nothing is installed: `{service.command} service install{user}`",
+            file=sys.stderr,
+        )
+        return 1
+    if (same := of_running(service.places.releases)) is not None:
+        sudo, user = ("", " --user") if args.user else ("sudo ", "")
+        print(
+            "error: this is the program that the service runs. Call the new version by its path: "
+            f"`{sudo}{made_from(same)} service upgrade{user}`",
+            file=sys.stderr,
+        )
         return 1
     return _do(service, args, first=False)
 
@@ -227,7 +242,7 @@ def _why_hidden(args: argparse.Namespace) -> str | None:
         return None
     return (
         "the machine's log is root's, and that of the groups adm and systemd-journal: "
-        "`sudo llm-gateway service logs`"
+        "`sudo llm-gateway service logs`, or `sudo usermod -aG systemd-journal $USER`, once"
     )
 
 

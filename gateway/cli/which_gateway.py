@@ -21,6 +21,7 @@ from gateway.cli.client import TIMEOUT, Client, NoGateway, error_words, parsed
 from gateway.cli.control import ControlError, control_address
 from gateway.cli.options import add_config
 from gateway.cli.profiles import Profile, read_profiles
+from gateway.config.places import SYSTEM
 from gateway.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -74,8 +75,15 @@ def client_for(args: argparse.Namespace) -> Client:
         return _of_profile(profile)
     raise NoGateway(
         f"no gateway is running on {loaded.settings.data_dir}: `llm-gateway serve` starts one; "
-        "for one elsewhere there is --url, or `llm-gateway login`"
+        f"for one elsewhere there is --url, or `llm-gateway login`{_hint_of_service(loaded)}"
     )
+
+
+def _hint_of_service(loaded: Loaded) -> str:
+    """Return how to ask the machine's service, if there is one that wasn't meant by ``loaded``."""
+    if loaded.file == SYSTEM or not SYSTEM.exists():
+        return ""
+    return f"; for this machine's service, `--config {SYSTEM}`"
 
 
 def remote_client(args: argparse.Namespace) -> Client | None:

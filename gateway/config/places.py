@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+#: The configuration of the machine's service.
+SYSTEM: Final = Path("/etc/llm-gateway/gateway.yaml")
 
 
 def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
@@ -14,7 +18,7 @@ def find_config(explicit: str | os.PathLike[str] | None = None) -> Path | None:
     places = (
         Path("conf/gateway.yaml"),
         config_home / "llm-gateway/gateway.yaml",
-        Path("/etc/llm-gateway/gateway.yaml"),
+        SYSTEM,
     )
     return next((place for place in places if place.is_file()), None)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.backends.ask_program import ask_program
 from gateway.backends.command import build_command, bundled_program
 from gateway.backends.flags_known import flags_known
 from gateway.backends.program_version import PATIENCE, program_version
@@ -61,8 +63,7 @@ def check_program(subject: Subject) -> Iterator[Finding]:
         return
     version = program_version(subject.program, subject.environ, timeout=PATIENCE)
     if subject.program == bundled_program():
-        what = f"the bundled one, {version.text}, which knows no GPU"
-        yield Finding(name, Level.OK, what)
+        yield _of_bundled(f"the bundled one, {version.text}", subject.environ)
         return
     program = subject.program[0]
     if version.problem is not None:
@@ -71,6 +72,17 @@ def check_program(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, level, f"{program} {version.problem}", do)
         return
     yield Finding(name, Level.OK, f"version {version.text}, {program}")
+
+
+def _of_bundled(which: str, environ: Mapping[str, str]) -> Finding:
+    """Return whether it starts: a library of the system may be missing that it is linked to."""
+    load = (sys.executable, "-P", "-c")
+    code, output = ask_program(load, "import xllamacpp", environ, timeout=PATIENCE, errors=True)
+    if code == 0:
+        return Finding("llama-server", Level.OK, f"{which}, which knows no GPU")
+    last = output.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    do = "install that library (libgomp.so.1 is in Debian's libgomp1)"
+    return Finding("llama-server", Level.ERROR, f"{which}, doesn't start: {last}", do)
 
 
 def check_flags(subject: Subject) -> Iterator[Finding]:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from gateway.config.places import SYSTEM
 from gateway.config.settings import Settings
 from gateway.doctor.checks import Finding, Level, Subject
+from gateway.doctor.service import UNIT, socket_unit_at
 from gateway.listen_on import addresses_of, why
 from gateway.plurals import counted
 from gateway.without_keys import warning_of, why_not_open
@@ -69,6 +71,9 @@ def _port(subject: Subject, name: str, host: str, port: int) -> Finding:
             holder = holder_of(port)
             if pid is not None and (holder is None or holder.pid == pid):
                 return tell(Level.OK, f"our gateway listens at {shown}")
+            if (holder is None or holder.name == "systemd") and socket_unit_at(port):
+                do = f"its configuration is {SYSTEM} (--config); for another one, another port"
+                return tell(Level.WARNING, f"{shown} is the service's, {UNIT}", do)
             who = f"by {holder.name} (process {holder.pid})" if holder else "by another program"
             do = f"end that program, or choose another {name or 'port'}"
             return tell(Level.ERROR, f"{shown} is in use {who}", do)

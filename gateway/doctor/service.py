@@ -13,6 +13,7 @@ from gateway.doctor.checks import Finding, Level, Subject
 from gateway.runtime import other_gateways
 
 UNIT: Final = "llm-gateway.service"
+SOCKETS: Final = ("llm-gateway.socket", "llm-gateway-redirect.socket")
 _PATIENCE: Final = 10.0  # seconds
 #: A folder that exists if systemd has booted the machine (sd_booted(3)).
 BOOTED: Final = Path("/run/systemd/system")
@@ -73,6 +74,18 @@ def check_service(subject: Subject) -> Iterator[Finding]:
         return
     what = "not installed: `llm-gateway service install` does that"
     yield Finding("service", Level.OK, what)
+
+
+def socket_unit_at(port: int) -> bool:
+    """Return whether systemd listens on ``port`` for the machine's service."""
+    try:
+        done = subprocess.run(
+            ["systemctl", "show", "--property=Listen", *SOCKETS],
+            capture_output=True, text=True, timeout=_PATIENCE, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return f":{port} (Stream)" in done.stdout
 
 
 def _of_unit(scope: str, state: dict[str, str]) -> Iterator[Finding]:

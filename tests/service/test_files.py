@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.config.places import skeleton
-from gateway.service import host, managed, release, units
+from gateway.service import host, linked, managed, release, units
 from gateway.service.configuration import variables_in
 from gateway.service.database_before import DatabaseBefore
 from gateway.service.managed import Written
-from gateway.service.places import SYSTEM, UNIT, of_user
+from gateway.service.places import SYSTEM, UNIT, Places, of_user
 
 
 def test_file_is_written_once_and_updated_while_nobody_has_edited_it(tmp_path: Path) -> None:
@@ -247,3 +247,40 @@ def test_database_that_is_as_it_was_keeps_what_came_since(tmp_path: Path) -> Non
     with contextlib.closing(sqlite3.connect(file)) as there:
         assert there.execute("SELECT name FROM keys").fetchall() == [("new",)]
     assert [*tmp_path.iterdir()] == [file]
+
+
+def linked_places(tmp_path: Path) -> Places:
+    return of_user(tmp_path, {})
+
+
+def test_link_is_made_once_and_removed_with_the_service(tmp_path: Path) -> None:
+    places, said = linked_places(tmp_path), list[str]()
+    for _ in range(2):
+        linked.make(places, said.append, dry_run=False)
+        assert places.link.readlink() == places.command
+    assert linked.is_ours(places)
+    linked.remove(places, said.append, dry_run=False)
+    assert not places.link.is_symlink()
+    assert [line.split()[0] for line in said] == ["linked", "kept", "remove"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "broken link"])
+def test_somebodys_own_command_is_not_replaced_by_a_link(tmp_path: Path, kind: str) -> None:
+    places, said = linked_places(tmp_path), list[str]()
+    places.link.parent.mkdir(parents=True)
+    if kind == "file":
+        places.link.write_text("mine")
+    else:
+        places.link.symlink_to("/bin/true" if kind == "link" else "/nowhere")
+    before = places.link.lstat()
+    linked.make(places, said.append, dry_run=False)
+    linked.remove(places, said.append, dry_run=False)
+    assert places.link.lstat() == before
+    assert said == [f"kept     {places.link}, which is not the service's: that is {places.command}"]
+
+
+def test_folder_that_takes_no_link_stops_nothing(tmp_path: Path) -> None:
+    places, said = linked_places(tmp_path), list[str]()
+    places.link.parent.parent.write_text("no folder")
+    linked.make(places, said.append, dry_run=False)
+    assert said[0].startswith(f"no link  {places.link}: ")

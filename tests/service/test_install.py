@@ -66,6 +66,14 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
     secrets = "/etc/llm-gateway/environment"
     assert machine.run("stat", "-c", "%U %a", secrets).stdout == "root 600\n"
     assert machine.run("systemctl", "is-enabled", "llm-gateway").stdout == "enabled\n"
+
+    # Its command is on root's PATH, and doesn't take itself for a new version.
+    assert machine.run("llm-gateway", "service", "status").stdout.count("active (running)") == 1
+    again = machine.run("llm-gateway", "service", "install").stdout
+    assert "kept     /usr/local/bin/llm-gateway" in again
+    assert not re.search("^(wrote|updated|linked)", again, re.MULTILINE), again
+    refused = machine.run("llm-gateway", "service", "upgrade", check=False)
+    assert (refused.returncode, f"`sudo {GATEWAY} service upgrade`" in refused.stderr) == (1, True)
     machine.run("test", "!", "-e", "/var/lib/llm-gateway/first-admin-key.txt")
 
     # Commands find the service's own keys.
@@ -125,6 +133,7 @@ def test_service_is_installed_changed_and_removed_by_its_commands(
     said = machine.run(GATEWAY, "service", "uninstall").stdout
     assert "kept     /var/lib/llm-gateway" in said
     machine.run("test", "!", "-e", UNIT, "-a", "!", "-e", "/opt/llm-gateway/venv")
+    machine.run("test", "!", "-L", "/usr/local/bin/llm-gateway")
     machine.run("test", "-e", CONFIG, "-a", "-e", "/var/lib/llm-gateway/gateway.db")
     assert machine.run("pgrep", "-f", "llm-gateway serve", check=False).stdout == ""
 
