@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +19,35 @@ from tests.serve.processes import STORY, Serve
 from tests.test_demo import get
 
 
-@pytest.fixture
-def box(serve: Serve, tmp_path: Path) -> tuple[Served, Path]:
+def answered(start: Serve, folder: Path) -> tuple[Served, Path]:
     """A gateway that runs and has answered, and its configuration."""
-    root = tmp_path / "box"
-    config = project(root, {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
-    served = serve("--config", str(config), root=root)
+    root = folder / "box"
+    config = project(root, {"m": fake_model(folder)}, llama_server=str(FAKE))
+    served = start("--config", str(config), root=root)
     with served.client() as client:
         client.chat.completions.create(model="m", messages=STORY)
     return served, config
 
 
+@pytest.fixture
+def box(serve: Serve, tmp_path: Path) -> tuple[Served, Path]:
+    """One that a test may stop."""
+    return answered(serve, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The configuration of one that goes on, for those that only read it."""
+
+    def start(*arguments: str, root: Path) -> Served:
+        return Served(root, *arguments)
+
+    served, config = answered(start, tmp_path_factory.mktemp("running"))
+    yield config
+    served.stop()
+
+
+@pytest.mark.slow
 def test_restored_gateway_has_the_keys_models_and_certificate(serve: Serve, tmp_path: Path) -> None:
     root = tmp_path / "box"
     made = self_signed(["127.0.0.1"], root / "ssl")
@@ -62,6 +80,7 @@ def test_restored_gateway_has_the_keys_models_and_certificate(serve: Serve, tmp_
     assert get(plain, "/models", key=key) == (200, ["m"])
 
 
+@pytest.mark.slow
 def test_restored_gateway_knows_what_was_used(
     box: tuple[Served, Path], serve: Serve, tmp_path: Path
 ) -> None:
@@ -82,13 +101,10 @@ def test_restored_gateway_knows_what_was_used(
     assert "m" in json.dumps(usage)
 
 
-def test_restore_is_refused_while_a_gateway_runs_there(
-    box: tuple[Served, Path], tmp_path: Path
-) -> None:
-    _, config = box
-    make(BackupSource.at(config), tmp_path / "b")
+def test_restore_is_refused_while_a_gateway_runs_there(running: Path, tmp_path: Path) -> None:
+    make(BackupSource.at(running), tmp_path / "b")
     with pytest.raises(BackupError, match=r"a gateway runs on .*: stop it first"):
-        restore(tmp_path / "b", config)
+        restore(tmp_path / "b", running)
 
 
 def test_file_that_differs_is_kept_and_only_force_replaces_it(
@@ -110,10 +126,8 @@ def test_file_that_differs_is_kept_and_only_force_replaces_it(
     assert models.with_name("models.json.bak").read_text() == "{}"
 
 
-def test_second_restore_finds_everything_as_it_is(box: tuple[Served, Path], tmp_path: Path) -> None:
-    served, config = box
-    served.stop()
-    make(BackupSource.at(config), tmp_path / "b")
+def test_second_restore_finds_everything_as_it_is(running: Path, tmp_path: Path) -> None:
+    make(BackupSource.at(running), tmp_path / "b")
     there = tmp_path / "new/conf/gateway.yaml"
     restore(tmp_path / "b", there)
     assert restore(tmp_path / "b", there) == []
@@ -121,11 +135,10 @@ def test_second_restore_finds_everything_as_it_is(box: tuple[Served, Path], tmp_
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
 def test_backup_that_is_cut_short_changes_nothing(
-    box: tuple[Served, Path], tmp_path: Path, keep: float
+    running: Path, tmp_path: Path, keep: float
 ) -> None:
-    _, config = box
     file = tmp_path / "b"
-    make(BackupSource.at(config), file)
+    make(BackupSource.at(running), file)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
 
     with pytest.raises(BackupError):
@@ -134,10 +147,9 @@ def test_backup_that_is_cut_short_changes_nothing(
     assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
 
 
-def test_byte_that_was_changed_is_found(box: tuple[Served, Path], tmp_path: Path) -> None:
-    _, config = box
+def test_byte_that_was_changed_is_found(running: Path, tmp_path: Path) -> None:
     file = tmp_path / "b"
-    make(BackupSource.at(config), file)
+    make(BackupSource.at(running), file)
     content = bytearray(gzip.decompress(file.read_bytes()))
     at = content.rindex(b"SQLite format 3")
     content[at + 3000] ^= 1
