@@ -157,8 +157,8 @@ def test_measuring_is_no_attack_itself() -> None:
         "a" * size,
     ]
 
-    start = time.perf_counter()
+    start = time.thread_time()  # the machine has other work, too
     for text in texts:
         measure_grammar(text[:size], LIMITS.grammar_depth)
         measure_pattern(text[:size], LIMITS.grammar_depth)
-    assert time.perf_counter() - start < 30  # measured: 1.5 s
+    assert time.thread_time() - start < 30  # measured: 1.5 s
