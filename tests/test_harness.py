@@ -12,6 +12,8 @@ import pytest
 
 from tests.harness import REPOSITORY, alive, wait_until
 
+pytestmark = pytest.mark.slow
+
 #: A test file whose worker is killed while its gateway has two models loaded, each in a
 #: llama-server of its own: the gateway a process here, or the worker itself.
 _KILLED = """

@@ -14,6 +14,8 @@ import pytest
 
 from tests.harness import MakeGateway, Running, fake_model
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{}}
 http {{

@@ -25,7 +25,7 @@ from tests.chromium import (
 )
 from tests.harness import FAKE, Served, fake_model, project
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 #: What a page does: ask for a stream, keep its reader, tell the head and what came with the first
 #: word (comments come before it, while a model loads).

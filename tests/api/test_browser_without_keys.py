@@ -12,7 +12,7 @@ from tests.chromium import PATIENCE, chromium, needs_chromium, web_server
 from tests.harness import FAKE, Served, fake_model, project
 from tests.test_demo import get
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 #: Every way in which a page makes a request without asking first; resolves when each has ended.
 BY_ALL_MEANS = """async url => {

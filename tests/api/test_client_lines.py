@@ -18,6 +18,8 @@ from gateway.clients import CLIENTS, KEY
 from gateway.tls import self_signed
 from tests.harness import MakeGateway, fake_model
 
+pytestmark = pytest.mark.slow
+
 
 async def test_every_client_gets_lines_with_the_key_that_asks(
     make_gateway: MakeGateway, tmp_path: Path

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from gateway.access.past_requests import RequestFilter
 from gateway.access.store import Store
 from tests.harness import FAKE, Served, fake_model, project, tied
+
+pytestmark = pytest.mark.slow
 
 Serve = Callable[..., Served]
 _, MOST = resource.getrlimit(resource.RLIMIT_FSIZE)

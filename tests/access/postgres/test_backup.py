@@ -16,6 +16,8 @@ from tests.postgres import PostgresServer, program
 from tests.serve.processes import STORY
 from tests.test_demo import get
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., Served]
 
 

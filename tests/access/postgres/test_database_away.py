@@ -17,6 +17,8 @@ from gateway.secret import Secret
 from tests.harness import COMMAND, FAKE, MakeGateway, Served, fake_model, project, wait_until
 from tests.postgres import PASSWORD, PostgresServer
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., Served]
 
 

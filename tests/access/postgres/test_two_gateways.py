@@ -27,6 +27,8 @@ from gateway.secret import Secret
 from gateway.tasks import cancel_and_wait, spawn
 from tests.harness import MakeGateway, Running, eventually, fake_model
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 #: How often what must take less than a second is tried: the machine may be busy with other tests.
 TRIES = 3
