@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.access.accounting import Accounting
 from gateway.access.gate import KeyGate
 from gateway.access.past_requests import RequestFilter
+from gateway.bounded_cache import BoundedCache
+from gateway.conversations.chain import NOTHING_WRITTEN
 from gateway.conversations.opening import Written, functions_of
 from gateway.conversations.shared import as_written
 from gateway.library import Library
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 #: Requests to a model that are looked at, the last ones, and personalities that are expected.
 _LOOKED_AT: Final = 200
 _EXPECTED: Final = 8
+#: Personalities of which it is remembered what their operator wrote.
+_WRITTEN: Final = 1024
 
 
 def expect_used(
@@ -30,8 +34,8 @@ def expect_used(
 ) -> None:
     """Let ``conversations`` know which personalities to expect, and which there are.
 
-    Those that were chosen with a model, those that a key has without choosing, and those that
-    the last requests had, the most frequent first.
+    Expected are those that were chosen with a model, those that a key has without choosing, and
+    those that the last requests had, the most frequent first.
     """
 
     async def expected(model: str) -> Iterable[Expected]:
@@ -48,7 +52,7 @@ def expect_used(
         there = [one for one in found if one is not None]
         return [(request_of(spec, one), written_of(spec, one)) for one in there[:_EXPECTED]]
 
-    conversations.expected = expected
+    conversations.expected, conversations.written = expected, written_in(library)
     library.choices.chosen = lambda active: conversations.look_ahead(active.model)
     before = library.changed
 
@@ -65,6 +69,25 @@ def texts_of(catalog: Catalog) -> Mapping[str, Collection[Written]]:
         name: {written_of(spec, one) for one in spec.personalities.values() if one.prompt}
         for name, spec in catalog.models.items()
     }
+
+
+def written_in(library: Library) -> Callable[[str, str], Written]:
+    """Return what finds what an operator wrote for a model's personality, as far as it is still
+    that.
+    """
+    known: BoundedCache[tuple[str, str], tuple[Personality, Written]] = BoundedCache(_WRITTEN)
+
+    def written(model: str, name: str) -> Written:
+        spec = library.catalog.models.get(model)
+        personality = None if spec is None else spec.personalities.get(name)
+        if spec is None or personality is None:
+            return NOTHING_WRITTEN
+        found = known.get((model, name))
+        if found is None or found[0] is not personality:
+            found = known[model, name] = personality, written_of(spec, personality)
+        return found[1]
+
+    return written
 
 
 def written_of(spec: Model, personality: Personality) -> Written:

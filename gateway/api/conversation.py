@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 from multidict import istr
 
 from gateway.conversations.chain import (
-    NO_CHAIN,
     NOTHING_WRITTEN,
+    UNUSUAL,
     Wish,
     short_wish,
     wish_in,
     wish_of,
 )
-from gateway.conversations.opening import Written
+from gateway.conversations.turn import Turn
 from gateway.pipeline.request_context import RequestContext
 from gateway.proxy.call import Call
 from gateway.proxy.personality import MessageFormat
 from gateway.proxy.resolve import Target
-from gateway.used_personalities import written_of
 from gateway.workers import WORKERS
 
 if TYPE_CHECKING:
-    from gateway.conversations.keeper import Conversations, Turn
+    from gateway.conversations.keeper import Conversations
     from gateway.conversations.stray import Stray
 
 #: The header by which a request says that nothing of it is to be saved.
@@ -34,36 +33,42 @@ _CACHE: Final = istr("X-Cache")
 _NOT_SAVED: Final = "no-store"
 
 
-def turn_of(headers: Mapping[str, str], context: RequestContext, call: Call) -> Turn | Stray | None:
-    """Return what places ``call`` in a slot, as its wish is; ``None`` for models elsewhere."""
-    conversations, wish = context.services.conversations, call.wish
-    if conversations is None or wish is None:
-        return None
-    call.wish = None
-    if wish.prompts > 1 or wish.named == -1:
-        return conversations.stray(context.principal.key_id, wish.prompts * call.answers)
-    if _CACHE in headers and _is_not_saved(headers[_CACHE]):
-        wish = wish._replace(chain=NO_CHAIN, prefix=None, opening=None)
-    return conversations.turn(wish, context.principal.key_id, call.answers)
-
-
-def _is_not_saved(asked: str) -> bool:
-    return any(word.strip().lower() == _NOT_SAVED for word in asked.split(","))
-
-
-def wish_of_body(
+def turn_of(
     conversations: Conversations,
     context: RequestContext,
     call: Call,
     body: Mapping[str, Any],
     format: MessageFormat,
-) -> Wish:
-    """Return what ``call`` asks of its slot, whose small body was parsed to ``body``."""
-    sent = call.body
-    if isinstance(sent, bytes) and conversations.is_short(body, len(sent)):
-        return short_wish(body)
-    owner, written = context.principal.key_id, _written_of(context, call)
-    return wish_of(body, conversations.chains, format.name, owner, written)
+) -> Turn | Stray:
+    """Return what places ``call`` in a slot, whose small body was parsed to ``body``."""
+    sent, owner = call.body, context.principal.key_id
+    assert isinstance(sent, bytes)
+    size = len(sent)
+    if size < conversations.maybe_short and conversations.is_short(body, size):
+        return _of_wish(conversations, short_wish(body), owner, call.answers)
+    name = context.personality
+    personality = None if name is None else (call.model, name)
+    if not UNUSUAL.isdisjoint(body):
+        written = NOTHING_WRITTEN if name is None else conversations.written(call.model, name)
+        wish = wish_of(body, conversations.chains, format.name, owner, written)
+        return _of_wish(conversations, wish, owner, call.answers)
+    return Turn(conversations, owner, call.answers, None, body, format.name, size, personality)
+
+
+def _of_wish(conversations: Conversations, wish: Wish, owner: str, answers: int) -> Turn | Stray:
+    if wish.prompts > 1 or wish.named == -1:
+        return conversations.stray(owner, wish.prompts * answers)
+    return conversations.turn(wish, owner, answers)
+
+
+def heed(headers: Mapping[str, str], turn: Turn | Stray | None) -> None:
+    """Let ``turn`` save nothing where the ``headers`` of its request say so."""
+    if _CACHE in headers and isinstance(turn, Turn) and _is_not_saved(headers[_CACHE]):
+        turn.keep_nothing()
+
+
+def _is_not_saved(asked: str) -> bool:
+    return any(word.strip().lower() == _NOT_SAVED for word in asked.split(","))
 
 
 def has_several(target: Target) -> bool:
@@ -87,29 +92,13 @@ async def prefix_in(
     return wish.chain.links
 
 
-def _written_of(context: RequestContext, call: Call) -> Written:
-    """Return what an operator wrote of the personality that ``call`` was given, as far as it is
-    still that.
-    """
-    services = context.services
-    if (name := context.personality) is None or (conversations := services.conversations) is None:
-        return NOTHING_WRITTEN
-    spec = services.library.catalog.models.get(call.model)
-    personality = None if spec is None else spec.personalities.get(name)
-    if spec is None or personality is None:
-        return NOTHING_WRITTEN
-    known = conversations.written.get((call.model, name))
-    if known is not None and known[0] is personality:
-        return known[1]
-    written = written_of(spec, personality)
-    conversations.written[call.model, name] = personality, written
-    return written
-
-
-async def wish_aside(context: RequestContext, call: Call, format: MessageFormat) -> Wish:
-    """Return what ``call`` asks of its slot, whose large body would keep others waiting."""
+async def turn_aside(
+    conversations: Conversations, context: RequestContext, call: Call, format: MessageFormat
+) -> Turn | Stray:
+    """Return what places ``call``, whose large body would keep others waiting."""
     assert isinstance(call.body, bytes)
-    owner, written = context.principal.key_id, _written_of(context, call)
+    owner, name = context.principal.key_id, context.personality
+    written = NOTHING_WRITTEN if name is None else conversations.written(call.model, name)
     wish: Wish
     wish, _ = await WORKERS.run(wish_in, call.body, format.name, owner, written)
-    return wish
+    return _of_wish(conversations, wish, owner, call.answers)

@@ -14,11 +14,11 @@ from multidict import istr
 from gateway.api.choosing import choose, resolve
 from gateway.api.conversation import (
     has_several,
+    heed,
     prefix_in,
     prefix_of,
+    turn_aside,
     turn_of,
-    wish_aside,
-    wish_of_body,
 )
 from gateway.errors import BadRequest, ModelNotFound, Unable
 from gateway.http.request import Request
@@ -101,9 +101,9 @@ class JsonRoute:
         call = await prepare(context, raw, queried)
         if (conversations := context.services.conversations) is not None and self._takes_slot:
             if self._generates:
-                if call.wish is None and call.renamed is None:
-                    call.wish = await wish_aside(context, call, self._format)
-                call.turn = turn_of(request.headers, context, call)
+                if call.turn is None and call.renamed is None:
+                    call.turn = await turn_aside(conversations, context, call, self._format)
+                heed(request.headers, call.turn)
             elif call.renamed is None:
                 call.turn = conversations.stray(context.principal.key_id)
         return call
@@ -137,7 +137,7 @@ class JsonRoute:
         if self._generates:
             if target.sent_as is None:
                 if (conversations := context.services.conversations) is not None:
-                    call.wish = wish_of_body(conversations, context, call, body, self._format)
+                    call.turn = turn_of(conversations, context, call, body, self._format)
             elif has_several(target):
                 call.prefix = prefix_of(context, body, self._format)
         return call

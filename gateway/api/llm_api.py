@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.choosing import chosen_by, resolve
-from gateway.api.conversation import turn_of
+from gateway.api.conversation import heed
 from gateway.api.inference import JsonRoute
 from gateway.backends.backend import State
 from gateway.backends.model_status import ModelStatus
@@ -181,8 +181,7 @@ class LlmApiHandlers:
         context = request[CONTEXT]
         # Who asks reads text: the call of a tool would be an empty answer.
         call = await _CHAT.prepare(context, serialise(body), tools=False)
-        if context.services.conversations is not None:
-            call.turn = turn_of(request.headers, context, call)
+        heed(request.headers, call.turn)
         client, streamed = context.services.proxies.client(request), _is_streamed(request)
         with Metered(context, "/chat/ask", "GET", client, streamed=streamed) as outcome:
             pieces = context.services.standing.within(

@@ -25,7 +25,7 @@ _LINK: Final = 16
 #: Links that are remembered, so that messages seen before are not serialised again.
 _KEPT: Final = 65_536
 #: Where each format has its messages; others have a prompt.
-_MESSAGES: Final = {"chat": "messages", "anthropic": "messages", "responses": "input"}
+MESSAGES: Final = {"chat": "messages", "anthropic": "messages", "responses": "input"}
 #: What else of a body becomes part of the prompt, before the messages: a test asks llama-server
 #: itself (b11549). Of tools, older builds also write how they may be called. ``lora`` makes what is
 #: computed of the prompt another thing.
@@ -35,7 +35,9 @@ _BEFORE: Final = {
     "anthropic": ("system", *_COMMON),
     "responses": ("instructions", "reasoning", "reasoning_effort", *_COMMON),
 }
-_IS_BEFORE: Final = frozenset(name for names in _BEFORE.values() for name in names)
+BEFORE: Final = frozenset(name for names in _BEFORE.values() for name in names)
+#: What names a slot, or says that a request has no messages, or goes on with nothing.
+UNUSUAL: Final = frozenset({"id_slot", "prompt", "cache_prompt", "lora"})
 #: What tells how long an answer may be, in whatever format; negative: as long as it likes.
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 #: llama-server has a slot's number as 32 bits.
@@ -139,6 +141,18 @@ class Chains:
             return chain
         return Chain((shared, *chain.links), (len(prefix.text), *chain.sizes), shared=1)
 
+    def longer(self, chain: Chain, messages: list[Any]) -> Chain:
+        """Return ``chain``, of the beginning of a conversation, with these ``messages`` behind it,
+        or :data:`NO_CHAIN` where they have none.
+        """
+        if not chain.links:
+            return NO_CHAIN
+        try:
+            longer = self._follow(chain, chain.links[-1], chain.sizes[-1], messages)
+        except (TypeError, AttributeError):  # an integer over 64 bits, or no message
+            return NO_CHAIN
+        return Chain(longer.links, longer.sizes, chain.shared)
+
     def of_prefix(self, prefix: SharedPrefix) -> Chain:
         """Return the chain of what every key may share."""
         return Chain((self._of_prefix(prefix),), (len(prefix.text),), shared=1)
@@ -158,7 +172,7 @@ class Chains:
         return root
 
     def _of_body(self, root: bytes, start: int, body: Mapping[str, Any], format: str) -> Chain:
-        field = _MESSAGES.get(format)
+        field = MESSAGES.get(format)
         if field is None:
             return _of_pieces(root, pieces_of(body))
         messages = body.get(field)
@@ -228,7 +242,7 @@ class Wish(NamedTuple):
 
 def before_messages(body: Mapping[str, Any], format: str) -> dict[str, Any]:
     """Return what of ``body`` becomes part of the prompt besides the messages, in a fixed order."""
-    if _IS_BEFORE.isdisjoint(body):
+    if BEFORE.isdisjoint(body):
         return {}
     found = {name: body[name] for name in _BEFORE.get(format, _COMMON) if name in body}
     if format == "anthropic" and "system" in found:
@@ -236,7 +250,7 @@ def before_messages(body: Mapping[str, Any], format: str) -> dict[str, Any]:
     return found
 
 
-_NO_WISH: Final = Wish(NO_CHAIN)
+NO_WISH: Final = Wish(NO_CHAIN)
 
 
 def may_answer_more(body: Mapping[str, Any], tokens: int) -> bool:
@@ -250,7 +264,7 @@ def short_wish(body: Mapping[str, Any]) -> Wish:
     answer, or one that goes on with nothing.
     """
     if "id_slot" not in body and "prompt" not in body:
-        return _NO_WISH
+        return NO_WISH
     return Wish(NO_CHAIN, _named(body), prompts_in(body))
 
 

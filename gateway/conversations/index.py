@@ -152,6 +152,13 @@ class Index:
                             return FoundPrefix(one, count)
         return None
 
+    def is_continued(self, fingerprint: str, chain: Chain) -> bool:
+        """Return whether anything here goes on with all of ``chain``, which has links."""
+        links = self._by_link.get(fingerprint)
+        those = links.get(chain.links[-1], ()) if links else ()
+        several = (those,) if isinstance(those, Saved) else those
+        return any(len(one.chain.links) > len(chain.links) and self.has(one) for one in several)
+
     def ends_with(self, link: bytes) -> bool:
         """Return whether anything ends with ``link``, of whatever process."""
         for ends in self._by_end.values():

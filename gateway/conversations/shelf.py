@@ -27,6 +27,7 @@ from gateway.conversations.index import (
     tidy_up,
     too_old,
 )
+from gateway.conversations.speeds import Speeds
 from gateway.conversations.worth import Writes, new_tokens
 from gateway.plurals import counted
 from gateway.tasks import cancel_and_wait, spawn, spawn_lasting
@@ -35,8 +36,6 @@ _log = logging.getLogger(__name__)
 
 #: Why nothing is saved where llama-server could write.
 _NO_ROOM: Final = "cache.max_size, or the disk, is too small"
-#: Tokens of a prompt that are read in a second, where that was never seen.
-_SPEED: Final = 500.0
 #: Seconds between two looks at the folder and its disk.
 _UPKEEP_EVERY: Final = 60.0
 #: Looks until something may be too old: a clock may be wrong until the network is there.
@@ -65,6 +64,8 @@ class Shelf:
     ) -> None:
         self._files = files
         self._index = Index()
+        #: Is another number once there is more.
+        self.changes = 0
         self._max_age = max_age
         self.min_tokens = min_tokens
         self.wall = wall
@@ -74,9 +75,9 @@ class Shelf:
         self._problem: str | None = "the folder was not looked at yet"
         self._off: dict[str, str] = {}
         self._warned: set[str] = set()
-        #: Of processes that are started alike: tokens that they read in a second, and how many
-        #: conversations in a row were read back in vain.
-        self._speeds: dict[str, float] = {}
+        self.speeds = Speeds()
+        self.seconds = self.speeds.seconds
+        #: How many conversations in a row were read back in vain, of processes started alike.
         self._failures: dict[str, int] = defaultdict(int)
         self.writes = Writes(steady())
         #: What is being written, and its expected size.
@@ -108,11 +109,12 @@ class Shelf:
             self.warn_once(f"conversations are not saved: {problem}")
             return
         self._index, self._problem = found.everything, None
+        self.changes += 1
         self.writes.note(found.written)
         for saved in found.last:
             self.writes.know(saved)
             if saved.seconds > 0:
-                self._speeds[saved.fingerprint] = saved.tokens / saved.seconds
+                self.speeds.know(saved.fingerprint, saved.tokens / saved.seconds)
         self.usable = True
         await self._trim()
         mib = self._index.size / 2**20
@@ -203,6 +205,10 @@ class Shelf:
             return None
         return self._index.longest(fingerprint, chain)
 
+    def is_continued(self, fingerprint: str, chain: Chain) -> bool:
+        """Return whether anything is saved that goes on with all of ``chain``."""
+        return self._index.is_continued(fingerprint, chain)
+
     def openings(self, fingerprint: str | None = None) -> list[Saved]:
         """Return what is saved of openings with tools: see :meth:`Index.openings`."""
         return self._index.openings(fingerprint)
@@ -261,6 +267,7 @@ class Shelf:
             return
         self.writes.know(saved)
         self._index.add(saved)
+        self.changes += 1
         task = spawn(self._keep(saved, saved.size), name=f"keep {saved.name}")
         self._keeping[saved.name] = task
         self.keep_track(task)
@@ -333,10 +340,6 @@ class Shelf:
         _log.warning("model %s: its conversations are not saved any more: %s", model, reason)
         self._remove([saved for saved in self._index if saved.fingerprint == fingerprint])
 
-    def seconds(self, fingerprint: str, tokens: int) -> float:
-        """Return what it takes such a process to compute so many, as far as that was seen."""
-        return tokens / self._speeds.get(fingerprint, _SPEED)
-
     def is_worth_writing(
         self, fingerprint: str, chain: Chain, tokens: int, *, in_danger: bool
     ) -> bool:
@@ -351,11 +354,6 @@ class Shelf:
             disk=self._files.disk,
             now=self._steady(),
         )
-
-    def learn_speed(self, fingerprint: str, speed: float) -> None:
-        """Such a process has just read so many tokens of a prompt in a second."""
-        before = self._speeds.get(fingerprint, speed)
-        self._speeds[fingerprint] = 0.7 * before + 0.3 * speed
 
     def count_failure(self, model: str, fingerprint: str, what: str) -> None:
         """What was read back was of no use; after some in a row nothing is saved any more."""

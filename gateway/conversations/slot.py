@@ -8,6 +8,7 @@ from typing import Final
 from gateway.conversations.chain import NO_CHAIN, Chain
 from gateway.conversations.index import Saved
 from gateway.conversations.place import SlotView
+from gateway.conversations.said import Said
 
 #: Characters to a token, where only those are known; few, so that too much is saved.
 CHARACTERS: Final = 3
@@ -22,9 +23,14 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.busy = False
-        self.view = SlotView(number, NO_CHAIN)  # as a decision sees it; made anew when it changes
-        self.coming = NO_CHAIN  # of the request that it is busy with
-        self.asker = NOBODY  # and whose that is
+        self._view: SlotView | None = None  # made anew when it changes, and somebody looks
+        self._coming = NO_CHAIN
+        #: What the request says that it is busy with, if that goes on with what is in it.
+        self.asking: Said | None = None
+        self.asker = NOBODY  # whose that request is
+        #: What was said of what is in it, if that is remembered; else what is known of it.
+        self.said: Said | None = None
+        self.held = NO_CHAIN
         #: The key whose prompt llama-server may have in it, whatever is known of that otherwise.
         self.inside = NOBODY
         self.restored = False  # something was read back into it for that request
@@ -40,6 +46,24 @@ class Slot:
         #: Waits for the end of a request that was given up; it is busy until then.
         self.ending: asyncio.Task[None] | None = None
         self.forget()
+
+    @property
+    def chain(self) -> Chain:
+        """That of what is in it."""
+        return self.held if self.said is None else self.said.chain
+
+    @property
+    def coming(self) -> Chain:
+        """That of the request that it is busy with."""
+        return self._coming if self.asking is None else self.asking.chain
+
+    @property
+    def view(self) -> SlotView:
+        """It as a decision sees it."""
+        if (view := self._view) is None:
+            chain = self.coming if self.busy else self.chain
+            view = self._view = SlotView(self.number, chain, not self.busy, self.last_used)
+        return view
 
     @property
     def is_opening(self) -> bool:
@@ -62,21 +86,38 @@ class Slot:
         self.hold(NO_CHAIN, "")
         self.unsaved = False
 
-    def hold(self, chain: Chain, owner: str, *, prompt: int | None = None, tokens: int = 0) -> None:
-        """Have this in it."""
-        self.chain, self.owner, self.prompt = chain, owner, prompt
+    def hold(
+        self,
+        chain: Chain,
+        owner: str,
+        *,
+        prompt: int | None = None,
+        tokens: int = 0,
+        said: Said | None = None,
+    ) -> None:
+        """Have this in it. ``said``: what has this ``chain``, to be remembered."""
+        self.held, self.owner, self.prompt, self.said = chain, owner, prompt, said
         self.read_back, self.computed_ahead = None, False
         self.tokens = tokens or chain.size() // CHARACTERS
         self.told = tokens > 0
-        if not self.busy:
-            self.view = SlotView(self.number, chain, True, self.last_used)
+        self._view = None
+
+    def hold_more(self, said: Said, prompt: int, tokens: int) -> None:
+        """Have what ``said`` says in it, which went on with all that was there."""
+        self.said, self.prompt, self.tokens, self.told = said, prompt, tokens, True
+        self.read_back, self.computed_ahead, self.unsaved = None, False, True
 
     def take(self, chain: Chain, owner: str) -> None:
         """Be busy with a request of ``owner`` with ``chain``."""
-        self.busy, self.coming, self.asker, self.restored = True, chain, owner, False
-        self.view = SlotView(self.number, chain, False)
+        self.busy, self._coming, self.asker, self.restored = True, chain, owner, False
+        self.asking = self._view = None
+
+    def go_on(self, said: Said) -> None:
+        """Be busy with a request that says this, and so goes on with all that is in it."""
+        self.busy, self.asking, self.asker, self.restored = True, said, said.owner, False
+        self._view = None
 
     def release(self) -> None:
         """Be busy no more."""
-        self.busy = False
-        self.view = SlotView(self.number, self.chain, True, self.last_used)
+        self.busy, self.asking = False, None
+        self._view = None

@@ -25,7 +25,8 @@ class QueuedSlot(Protocol):
     ``view``: it as a decision sees it; it is used at a moment of the monotonic clock.
     """
 
-    view: SlotView
+    @property
+    def view(self) -> SlotView: ...
 
     def view_of(self, owner: str, /) -> SlotView:
         """Return it as a decision for the key ``owner`` sees it."""
@@ -90,10 +91,11 @@ class SlotQueue(Generic[SlotT]):
         self._saved = saved
         self._seconds = seconds
         self._least = least
-        self._waiting: list[_SlotWaiter[SlotT]] = []
+        #: Who waits, the first of them first.
+        self.waiting: list[_SlotWaiter[SlotT]] = []
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     async def slot(
         self, chain: Chain, owner: str, lease: Lendable, only: int | None = None, count: int = 1
@@ -104,14 +106,14 @@ class SlotQueue(Generic[SlotT]):
         are that many. Who is cancelled leaves nothing behind.
         """
         count = min(count, len(self._slots))
-        held_up = any(before.count > 1 for before in self._waiting)
+        held_up = any(before.count > 1 for before in self.waiting)
         found = 0 if held_up else self._take(chain, owner, only, count, patient=count == 1)
         if isinstance(found, Given):
             return found
         waiting = _SlotWaiter[SlotT](chain, owner, lease, only, count)
         if not held_up:
             self._put_off(waiting, found)
-        self._waiting.append(waiting)
+        self.waiting.append(waiting)
         try:
             await asyncio.wait([waiting.given])
             return waiting.given.result()
@@ -122,14 +124,14 @@ class SlotQueue(Generic[SlotT]):
                 self.free(given.slot, *given.others)
             raise
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            if waiting in self.waiting:
+                self.waiting.remove(waiting)
                 self.look_again()  # who came behind it may have been held up by it
             self._settle_down(waiting)
 
     def at_once(self, chain: Chain, owner: str) -> Placing | None:
         """Return where a request goes that comes now, if it waits for nothing; take nothing."""
-        if self._waiting:
+        if self.waiting:
             return None
         found = self._find(chain, owner, None, 1, patient=True)
         return found if isinstance(found, Placing) else None
@@ -138,14 +140,14 @@ class SlotQueue(Generic[SlotT]):
         """``slots`` are free again: whoever has waited for one has it now."""
         for slot in slots:
             slot.release()
-        if self._waiting:
+        if self.waiting:
             self.look_again()
 
     def look_again(self) -> None:
         """Something has changed: more may be read back, or a slot is free."""
-        for waiting in tuple(self._waiting):
+        for waiting in tuple(self.waiting):
             if (given := self._choose(waiting)) is not None:
-                self._waiting.remove(waiting)
+                self.waiting.remove(waiting)
                 waiting.given.set_result(given)
             elif waiting.count > 1:
                 break
@@ -153,8 +155,7 @@ class SlotQueue(Generic[SlotT]):
     def wanted(self, chain: Chain) -> bool:
         """Return whether somebody waits who goes on with ``chain``, or a good part of it."""
         return any(
-            chain.size(chain.common(waiting.chain.links)) >= self._least
-            for waiting in self._waiting
+            chain.size(chain.common(waiting.chain.links)) >= self._least for waiting in self.waiting
         )
 
     def _choose(self, waiting: _SlotWaiter[SlotT]) -> Given[SlotT] | None:

@@ -17,15 +17,17 @@ from gateway.backends.backend import Backend
 from gateway.backends.slots import SlotSeen
 from gateway.conversations.chain import Chain
 from gateway.conversations.emptying import Emptying
-from gateway.conversations.ended import Ended
+from gateway.conversations.ended import AnswerUsage, Ended
 from gateway.conversations.ending import until_idle
+from gateway.conversations.going_on import slot_of
+from gateway.conversations.noting import Noting
 from gateway.conversations.place import Placing
 from gateway.conversations.prewarming import Prewarming
+from gateway.conversations.said import Said
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, UNKNOWN, Slot
 from gateway.conversations.slot_queue import Lendable, SlotQueue
 from gateway.conversations.transfers import Transfers
-from gateway.conversations.verdict import still_fits
 from gateway.tasks import spawn
 from gateway.upstream import Upstream, UpstreamError
 
@@ -33,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after an answer until its conversation is saved, if nobody needs its slot.
 _PAUSE: Final = 3.0
-#: Tokens that have to be computed for a speed to be learnt from.
-_MEASURABLE: Final = 64
 
 
 class ConversationSlots:
@@ -60,16 +60,45 @@ class ConversationSlots:
         self._transfers = Transfers(backend, fingerprint, shelf, lambda: self._ended)
         self.emptying = Emptying(backend, shelf)
         self.prewarming = Prewarming(self, self.all, self._queue, shelf)
+        self.noting = Noting(self.model, fingerprint, len(self.all), shelf, self.prewarming)
+        #: Whether there is more than one.
+        self.several = len(self.all) > 1
 
     @property
     def current(self) -> bool:
         """Return whether its process is the one that runs now."""
         return not self._ended and self.starts == self.backend.starts
 
-    @property
-    def several(self) -> bool:
-        """Return whether there is more than one."""
-        return len(self.all) > 1
+    def try_go_on(self, said: Said) -> Slot | None:
+        """Take the slot for a request that goes on there, by what it says; ``None`` where that
+        can't be told, or somebody waits.
+
+        Then :meth:`try_acquire` would find the same, or a place where more of it is.
+        """
+        self.prewarming.give_way()
+        if self._queue.waiting or (slot := slot_of(said, self.all)) is None or slot.lock.locked():
+            return None
+        before = slot.said
+        if before is None or before.none_longer != self._shelf.changes:
+            if before is None or self._shelf.is_continued(self.fingerprint, before.base):
+                return None
+            before.none_longer = self._shelf.changes
+        if slot.inside != said.owner:  # an administrator may have put something else there
+            return None
+        said.follow(before)
+        slot.go_on(said)
+        return slot
+
+    def went_on(self, slot: Slot, said: Said, told: AnswerUsage, seconds: float | None) -> None:
+        """The request that says this has ended in ``slot``, which is free again."""
+        try:
+            self.noting.went_on(slot, said, told, seconds)
+        finally:
+            slot.release()
+            if self._queue.waiting:
+                self._queue.look_again()
+            if slot.timer is None:
+                self.look_later(slot)
 
     def try_acquire(self, chain: Chain, owner: str) -> Slot | None:
         """Take a slot for a request of ``owner`` in which nothing has to be done before.
@@ -207,45 +236,6 @@ class ConversationSlots:
 
         await until_idle(self.backend.slot_looks, at_work, ended)
 
-    def done(
-        self,
-        slot: Slot,
-        chain: Chain,
-        owner: str,
-        *,
-        prompt: int | None,
-        cached: int,
-        completion: int,
-        seconds: float | None,
-        promised: int | None,
-        alone: bool = True,
-        begun: bool = False,
-    ) -> None:
-        """The request that took ``slot`` is over; give the slot back afterwards.
-
-        ``prompt``: its tokens, of which ``cached`` had not to be computed, as its answer told;
-        ``None``: there was no whole answer, but it had ``begun`` maybe, so that all of the prompt
-        is there. ``seconds``: until its answer began. Not ``alone``: these are the numbers of
-        several slots.
-        """
-        slot.last_used = time.monotonic()
-        read_back = slot.read_back
-        if prompt is None and not begun:
-            common = chain.common(slot.chain.links)
-            slot.hold(chain.first(common), owner)
-            slot.unsaved = slot.unsaved and common > 0
-        elif prompt is None or not alone:
-            slot.hold(chain, owner)
-            slot.unsaved = bool(chain.links)
-        else:
-            slot.hold(chain, owner, prompt=prompt, tokens=prompt + completion)
-            slot.unsaved = bool(chain.links)
-            if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
-                self._shelf.learn_speed(self.fingerprint, (prompt - cached) / seconds)
-            self.count(owner, cached, restored=slot.restored)
-            if read_back and not still_fits(self._shelf, read_back, chain, promised, cached):
-                self.prewarming.refuse(read_back)
-
     # --- what llama-server places itself -----------------------------------------------------
 
     def move(self, slot: Slot, chosen: Slot, chain: Chain) -> None:
@@ -279,14 +269,6 @@ class ConversationSlots:
         """Nothing that is in them now is to be saved: it fits no process that there will be."""
         self._ended = True
         self.give_up(None)
-
-    # --- looking at answers --------------------------------------------------------------------
-
-    def count(self, owner: str, cached: int, *, restored: bool) -> None:
-        """Count the ``cached`` tokens that were of use to ``owner``."""
-        if cached > 0:
-            name, fingerprint = self.model, self.fingerprint
-            self._shelf.count_hit(name, fingerprint, owner, cached, restored=restored)
 
     def _seconds(self, tokens: int) -> float:
         """Return what it takes to compute so many."""

@@ -76,7 +76,8 @@ class Stray:
         self._slots = self._slot = None
         if slots is not None and slot is not None:
             told = ended.usage if self._count == 1 else None  # else those of several prompts
-            slots.count(self._owner, told.cached_tokens if told is not None else 0, restored=False)
+            cached = told.cached_tokens if told is not None else 0
+            slots.noting.count(self._owner, cached, restored=False)
             slot.forget()
             slots.forget_idle()  # whatever it has not overwritten may be read back
             slots.give_back(slot, ended)

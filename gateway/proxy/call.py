@@ -20,9 +20,8 @@ from gateway.proxy.telling import Flow
 from gateway.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway.conversations.chain import Wish
-    from gateway.conversations.keeper import Turn
     from gateway.conversations.stray import Stray
+    from gateway.conversations.turn import Turn
 
 
 class Mender(Passed, Protocol):
@@ -107,8 +106,6 @@ class Call(UpstreamRequest):
     heartbeat: float = 10.0
     #: See :class:`UpstreamRequest`.
     prefix: tuple[bytes, ...] = ()
-    #: What it asks of its slot, if that was found while its body was at hand.
-    wish: Wish | None = None
     #: Places its conversation in a slot, and the slot that the body must name then, if any.
     turn: Turn | Stray | None = None
     slot: int | None = None

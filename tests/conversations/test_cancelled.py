@@ -12,8 +12,9 @@ import pytest
 
 from gateway.backends.backend import Backend
 from gateway.conversations.chain import NO_CHAIN, Wish
-from gateway.conversations.keeper import Conversations, Turn
+from gateway.conversations.keeper import Conversations
 from gateway.conversations.stray import Stray
+from gateway.conversations.turn import Turn
 from gateway.proxy.call import Outcome
 from gateway.proxy.sse import Usage
 from gateway.tasks import spawn
