@@ -105,15 +105,7 @@ def _what_it_is(spec: Model | None, headers: Headers) -> dict[str, Any]:
         "unlisted": spec.meta.unlisted,
         "capabilities": spec.meta.capabilities,
         "personalities": list(spec.personalities),
-        "virtual_models": [
-            {
-                "id": f"{spec.name}:{label}",
-                "personality": label,
-                "description": personality.description,
-                "unlisted": personality.unlisted,
-            }
-            for label, personality in spec.personalities.items()
-        ],
+        "virtual_models": spec.virtual_models,
         "file": spec.file,
         "size": facts.size if facts is not None else None,
         "quantisation": facts.quantisation if facts is not None else None,

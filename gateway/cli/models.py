@@ -36,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         examples=["llm-gateway models", "llm-gateway models scan"],
         fields={
             "[].name": "the model's name",
+            "[].display_name": "the one that models.json has for people, or null",
             "[].state": "stopped, starting, ready, draining, stopping, failed, ...; `not running`: "
             "no gateway runs; `unknown`: it doesn't know the model yet; for a key that is no "
             "administrator's `loaded` or `not loaded`",
@@ -98,7 +99,7 @@ def _here(config: str | None) -> list[dict[str, Any]]:
     listed = []
     for name, spec in catalog.models.items():
         unknown = {"state": "unknown" if states else "not running", "servers": spec.servers}
-        known = {**unknown, **states.get(name, {})}
+        known = {**unknown, **states.get(name, {}), "display_name": spec.meta.display_name}
         known["memory"] = known.get("memory") or _declared(spec)
         listed.append(as_json(name, known, spec.personalities))
     return listed

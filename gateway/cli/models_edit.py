@@ -79,6 +79,8 @@ def add_options(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         fields={
             "name": "the model's name",
             "entry": "what models.json says of it; what is secret in it is `***`",
+            "virtual_models": "its personalities as clients see them: `id`, `personality`, "
+            "`description`, `unlisted`",
             "state": "what a running gateway says, as in `models --json`; else a sentence",
             "memory?": "bytes it takes; null if not known. With a running gateway only",
             "chosen?": "what it has chosen where the entry is silent: its `params` and why "
@@ -253,6 +255,7 @@ def _shown(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "name": name,
         "entry": _without_key(json.loads(before.decode("utf-8-sig"))[name]),
+        "virtual_models": spec.virtual_models,
         **state,
         **(_of_file(spec, settings, state.get("chosen")) if isinstance(spec, LocalModel) else {}),
     }
@@ -262,6 +265,9 @@ def _print(shown: dict[str, Any]) -> None:
     if shown["entry"] is not None:
         entry = {shown["name"]: shown["entry"]}
         print(json.dumps(entry, indent=2, ensure_ascii=False), end="\n\n")
+    for one in shown["virtual_models"]:
+        said = filter(None, (one["description"], one["unlisted"] and "(unlisted)"))
+        print(f"{'client sees:':12} {'  '.join((one['id'], *said))}")
     labels = {"state": "state", "file": "file", "what": "what it is", "memory": "memory"}
     for key, label in labels.items():
         if key in shown:

@@ -10,6 +10,7 @@ def as_json(name: str, known: Mapping[str, Any], personalities: Iterable[str]) -
     """Return one model as `--json` prints it."""
     return {
         "name": name,
+        "display_name": known.get("display_name"),
         "state": known["state"],
         "memory": known["memory"],
         "personalities": list(personalities),

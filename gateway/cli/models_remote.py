@@ -28,23 +28,19 @@ def listed(client: Client) -> list[dict[str, Any]]:
 
 
 def _for_guests(client: Client) -> list[dict[str, Any]]:
-    ids = [one["id"] for one in client.ask("GET", "/v1/models")["data"]]
+    listed = client.ask("GET", "/v1/models")["data"]
     loaded = client.ask("GET", "/models?loaded=true")
-    names: dict[str, list[str]] = {one: [] for one in ids}
-    for one in ids:
-        name, colon, personality = one.partition(":")
-        if colon and name in names:  # a personality, as a model of its own
-            names[name].append(personality)
-            del names[one]
     return [
         {
-            "name": name,
-            "state": "loaded" if name in loaded else "not loaded",
+            "name": one["id"],
+            "display_name": one.get("name"),
+            "state": "loaded" if one["id"] in loaded else "not loaded",
             "memory": None,
-            "personalities": personalities,
+            "personalities": one["personalities"],
             "elsewhere": None,
         }
-        for name, personalities in names.items()
+        for one in listed
+        if "parent" not in one  # a personality, as a model of its own
     ]
 
 
@@ -67,6 +63,7 @@ def shown(client: Client, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "entry": entry,
+        "virtual_models": models[name].get("virtual_models", []),
         **{key: models[name].get(key) for key in ("state", "memory", "chosen")},
     }
 

@@ -31,8 +31,16 @@ def model_meant(client: Client) -> str | None:
 
 def model_names(client: Client) -> list[str]:
     """Return the gateway's models, without those that stand for a personality."""
-    ids = [str(one["id"]) for one in client.ask("GET", "/v1/models")["data"]]
-    return [one for one in ids if one.partition(":")[0] == one or one.partition(":")[0] not in ids]
+    return [name for name, _ in _named(client)]
+
+
+def _named(client: Client) -> list[tuple[str, str]]:
+    """Return them with what else is said of each, for people."""
+    return [
+        (str(one["id"]), " - ".join(filter(None, (one.get("name"), one.get("description")))))
+        for one in client.ask("GET", "/v1/models")["data"]
+        if "parent" not in one
+    ]
 
 
 def picked(client: Client) -> str:
@@ -40,9 +48,10 @@ def picked(client: Client) -> str:
 
     Raises ``EOFError`` and ``KeyboardInterrupt`` as ``input`` does.
     """
-    names = model_names(client)
-    for number, name in enumerate(names, 1):
-        print(f"{number:>2}  {name}", file=sys.stderr)
+    named = _named(client)
+    names = [name for name, _ in named]
+    for number, (name, said) in enumerate(named, 1):
+        print(f"{number:>2}  {name}{said and f'  ({said})'}", file=sys.stderr)
     while True:
         answer = input("Which model? [1] ").strip() or "1"
         if answer in names:

@@ -70,6 +70,21 @@ class Model(ABC):
             return False
         return personality is None or not self.personalities[personality].unlisted
 
+    @property
+    def virtual_models(self) -> list[dict[str, Any]]:
+        """Its personalities as the models that they are to clients, for administrators: ``id``,
+        ``personality``, ``description``, and ``unlisted``.
+        """
+        return [
+            {
+                "id": f"{self.name}:{label}",
+                "personality": label,
+                "description": personality.description,
+                "unlisted": personality.unlisted,
+            }
+            for label, personality in self.personalities.items()
+        ]
+
     @abstractmethod
     def process_identity(self) -> tuple[object, ...]:
         """Return what its backend is made from: if it changes, the backend must be started anew."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -39,6 +39,7 @@ from gateway.proxy.virtual import put_tools
 if TYPE_CHECKING:  # the catalog comes with it, which the worker process doesn't need
     from gateway.proxy.resolve import Target
 
+_NOTHING: Final[Mapping[str, Any]] = {}
 #: Characters of a name that the worker process sends back.
 _LONGEST_NAME = 4096
 _FORMATS = {format.name: format for format in (CHAT, RESPONSES, ANTHROPIC, COMPLETION, NONE)}
@@ -143,7 +144,7 @@ def shaped(
     format = rules.format
     if body.pop("personality", None) is not None:
         changed = True
-    fixed: Mapping[str, Any] = {}
+    fixed = _NOTHING
     if target.shapings is not None:
         strip, fixed = target.shapings[format.name]
         shape(body, strip, fixed)

@@ -201,6 +201,39 @@ async def test_tools_come_before_those_of_the_client(running: Running, sent: Sen
     assert (status, answer["error"]["param"]) == (400, "tools")
 
 
+async def test_change_of_a_personality_is_in_use_and_restarts_nothing(
+    running: Running, sent: Sent
+) -> None:
+    body = {"model": "m:coder", "messages": [USER]}
+    await post(running, "/v1/chat/completions", body)
+    backend = running.gateway.scheduler.backend("m")
+    assert backend is not None
+    pid = backend.pid
+    change = {"personalities": {"coder": {"setParams": {"temperature": 0.5}, "prompt": "Code."}}}
+    status, entry = await running.json("PATCH", "/admin/models/m", json=change)
+    assert status == 200
+    given = PERSONALITIES["coder"]
+    changed = {**given, "prompt": "Code.", "setParams": {**given["setParams"], "temperature": 0.5}}
+    assert entry["personalities"] == {**PERSONALITIES, "coder": changed}
+    await post(running, "/v1/chat/completions", body)
+    assert sent.last["temperature"] == 0.5
+    assert sent.last["messages"][0]["content"] == "Code."
+    assert sent.last["chat_template_kwargs"]["style"] == "terse"
+    # What was read can be written back, and is the same.
+    async with running.request("GET", "/admin/models/m") as response:
+        read, etag = await response.json(), response.headers["ETag"]
+    headers = {"If-Match": etag}
+    assert await running.json("PUT", "/admin/models/m", json=read, headers=headers) == (200, read)
+    wrong = {"personalities": {"coder": {"setParams": {"stream": True}}}}
+    status, refused = await running.json("PATCH", "/admin/models/m", json=wrong)
+    assert status == 422
+    assert "coder.setParams.stream" in json.dumps(refused)
+    await post(running, "/v1/chat/completions", body)
+    backend = running.gateway.scheduler.backend("m")
+    assert backend is not None
+    assert backend.pid == pid
+
+
 async def test_lists_say_what_meta_says(
     make_gateway: MakeGateway, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:

@@ -170,6 +170,23 @@ def test_a_model_is_shown(models: Models, storage: Path) -> None:
     assert "does not exist" in models("show", "gone")[1]
 
 
+def test_personalities_are_shown_as_clients_see_them(models: Models, config: Path) -> None:
+    coder = {"description": "for code", "reasoning": False}
+    personalities = {"pirate": "Arr.", "coder": coder, "hidden": {"unlisted": True}}
+    entry = {"params": {"model": "one.gguf"}, "meta": {"displayName": "The One"}}
+    entries = {"one": {**entry, "personalities": personalities}}
+    (config.parents[1] / "data/models.json").write_text(json.dumps(entries))
+    _, out, _ = models("show", "one")
+    for line in ("one:pirate", "one:coder  for code", "one:hidden  (unlisted)"):
+        assert f"client sees: {line}\n" in out
+    shown = json.loads(models("show", "one", "--json")[1])
+    assert [each["id"] for each in shown["virtual_models"]] == [
+        *(f"one:{name}" for name in personalities)
+    ]
+    (listed,) = json.loads(models("--json")[1])
+    assert (listed["display_name"], listed["personalities"]) == ("The One", [*personalities])
+
+
 def test_keys_of_other_servers_are_not_shown(models: Models, config: Path) -> None:
     entries = {"far": {"url": "https://a.example/v1", "key": "sk-secret"}}
     (config.parents[1] / "data/models.json").write_text(json.dumps(entries))

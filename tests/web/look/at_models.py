@@ -40,6 +40,10 @@ def _model(all_of_them: Gateways, shots: Shots) -> None:
                 go(page, "/".join(filter(None, ("#/models", BUSY, tab))))
                 page.get_by_role("main").get_by_text(sign).first.wait_for()
                 visit.take(page, tab)
+                if tab == "personalities":
+                    page.get_by_role("button", name="pirate").click()
+                    page.get_by_label("Reasoning").wait_for()
+                    visit.take(page, "personality")
                 if tab == "settings":
                     page.get_by_label("Description").fill("For questions of every day.")
                     page.get_by_text("1 change").wait_for()

@@ -122,13 +122,20 @@ def _house_models(storage: Path, told: Upstream, gate: Path) -> dict[str, Any]:
             "aliases": ["gpt-4o-mini"],
             "personalities": {
                 "geography teacher": "You are a geography teacher.",
-                "pirate": "You are a pirate. Answer like one.",
+                "pirate": {
+                    "prompt": "You are a pirate. Answer like one.",
+                    "description": "Says everything at sea.",
+                    "setParams": {"temperature": 0},
+                    "reasoning": "off",
+                    "unlisted": True,
+                },
             },
         },
         SMALLER: {
             **here("mistral-7b-instruct-v0.3.Q4_K_M.gguf", 4.1, vram=5200),
             "ttl": "30m",
             "personalities": {"home assistant": "You answer in one short sentence."},
+            "meta": {"displayName": "Mistral, quick and small"},
         },
         LOADING: {
             **here("gemma-3-12b-it-Q4_K_M.gguf", 6.8, reads=0.02, never_healthy=1),
