@@ -29,6 +29,7 @@ from gateway.api.log import LogHandlers
 from gateway.api.metrics import MetricsHandlers
 from gateway.api.model_states import ModelStateHandlers
 from gateway.api.ollama import OLLAMA_ROUTES, OllamaHandlers
+from gateway.api.ollama_admin import OllamaAdminHandlers
 from gateway.api.ollama_models import OllamaModelHandlers
 from gateway.api.openapi.handlers import OpenApiHandlers
 from gateway.api.overview import StatusHandlers
@@ -290,6 +291,7 @@ def route_table(
         background.loop_lag,
         relayed.metrics_of_model,
     )
+    pulling = PullHandlers(settings, background.pulls)
     rows = [
         *ProbeHandlers(lifecycle, library, challenges).routes(),
         *router.routes(),
@@ -310,13 +312,14 @@ def route_table(
         *RequestHandlers(gate, accounting, scheduler).routes(),
         *OwnKeyHandlers(gate, accounting).routes(),
         *StreamHandlers(services.streams).routes(),
-        *PullHandlers(settings, background.pulls).routes(),
+        *pulling.routes(),
         *ClientHandlers(settings, library, listing, tls).routes(),
         *SchemaHandlers().routes(),
         *metrics.routes(),
         *relayed.routes(),
         *OllamaHandlers().routes(),
         *OllamaModelHandlers(library, scheduler, listing, headers).routes(),
+        *OllamaAdminHandlers(library, entries, pulling, background.pulls).routes(),
     ]
     built = page.docs if page is not None else None
     rows += OpenApiHandlers(rows, query_key=settings.auth.allow_query_key, built=built).routes()

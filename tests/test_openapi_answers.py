@@ -303,3 +303,6 @@ async def of_pulls(ask: Asking) -> None:
             await asyncio.sleep(0.1)
     assert pull["error"] is None
     await ask("DELETE", "/admin/pulls/{id}", at={"id": begun["id"]})
+    for stream in (True, False):
+        await ask("POST", "/api/pull", json={"model": f"hf.co/{REPOSITORY}", "stream": stream})
+    await ask("DELETE", "/api/delete", json={"model": pull["name"]})

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from gateway.backends.pulls import Pulls
+from gateway.backends.pulls import Pull, Pulls
 from gateway.config.settings import Settings
 from gateway.errors import BadRequest, CatalogBroken
 from gateway.http.json_response import json_response
@@ -70,12 +70,19 @@ class PullHandlers:
         none is written with ``"entry": false``; ``replace`` fetches what is here and differs from
         the hub's.
         """
+        pull = await self.begin(await _fields(request))
+        return json_response(pull.report(), status=202)
+
+    async def begin(self, fields: dict[str, Any]) -> Pull:
+        """Begin the pull that ``fields`` of a body ask for, or return the one that runs already.
+
+        Raises :class:`BadRequest`, :class:`CatalogBroken`, and what :meth:`Pulls.begin` does.
+        """
         # What few gateways ever need is imported where they do.
         from gateway.backends import pulled
         from gateway.backends.pull_process import Job, as_text
         from gateway.models.hub import check_revision, parse_reference
 
-        fields = await _fields(request)
         model = str(parse_reference(fields["model"]))
         revision = fields.get("revision")
         if revision is not None:
@@ -95,7 +102,7 @@ class PullHandlers:
                 "models.json is broken: mend it first.", detail=str(error)
             ) from None
         if (running := pulls.running(model, revision)) is not None:
-            return json_response(running.report(), status=202)
+            return running
         job = Job(
             **{**fields, "model": model},
             storage=str(place.storage),
@@ -103,7 +110,7 @@ class PullHandlers:
             llama_server=place.llama_server,
             budget=budget,
         )
-        return json_response(pulls.begin(model, revision, as_text(job)).report(), status=202)
+        return pulls.begin(model, revision, as_text(job))
 
     async def end_pull(self, request: web.Request) -> web.Response:
         """DELETE /admin/pulls/ID: end it, or take one that has ended off the list.

@@ -325,6 +325,20 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             body=_object({"model": _NAME, "prompt": _TEXT, "keep_alive": _KEEP}, "model"),
             relayed=True,
         ),
+        "POST /api/pull": Shape(
+            body=_object(
+                {
+                    "model": {"type": "string", "description": "hf.co/OWNER/REPO:QUANT"},
+                    "stream": _FLAG,
+                },
+                "model",
+            ),
+            answers=_LINED,
+            fails=(501,),
+        ),
+        "DELETE /api/delete": Shape(
+            body=_object({"model": _NAME}, "model"), answers=(), fails=_CHANGE_FAILS
+        ),
         "POST /api/show": Shape(body=_object({"model": _NAME}, "model")),
         "GET /clients": Shape(query={"model": _MODEL, "url": _TEXT, "key": _FLAG}),
         "GET /schemas/{name}": Shape(answers=("application/schema+json",)),
