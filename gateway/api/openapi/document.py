@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from gateway.api.openapi.answers import Answers
 from gateway.api.openapi.examples import REFUSED, Examples, OperationExample, plain
+from gateway.api.openapi.ollama_shapes import SHAPES
 from gateway.api.openapi.shapes import Shape, of_ours, of_relayed
 from gateway.clients.samples import Example, samples
 from gateway.pipeline.route import Routes, Row
@@ -256,7 +257,10 @@ def _operation(
 def _shape(row: Row, route: RelayedRoute | None) -> Shape:
     if row.answers_with:
         return Shape(answers=row.answers_with)
-    return of_relayed(route) if route is not None else of_ours(row.method, plain(row.path))
+    if route is not None:
+        return of_relayed(route)
+    path = plain(row.path)
+    return SHAPES.get(f"{row.method} {path}") or of_ours(row.method, path)
 
 
 def _abouts(route: RelayedRoute | None, told: OperationExample, *, refused: bool) -> Iterator[str]:

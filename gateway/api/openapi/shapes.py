@@ -14,7 +14,6 @@ from gateway.access import usage_report
 from gateway.access.key_schema import body_schema
 from gateway.api import admin_requests, log, metrics, overview, own_key
 from gateway.log_tail import MOST
-from gateway.proxy.outgoing import LINES
 from gateway.proxy.personality import ANTHROPIC, CHAT, COMPLETION, RESPONSES
 from gateway.proxy.routes import ModelIn, RelayedRoute
 
@@ -25,23 +24,6 @@ _FLAG: Final[Schema] = {"type": "boolean"}
 _MODEL: Final[Schema] = {
     "type": "string",
     "description": "a model of models.json, an alias, or NAME:PERSONALITY",
-}
-_NAME: Final[Schema] = {
-    "type": "string",
-    "description": "a model of models.json, an alias, or NAME:PERSONALITY; `:latest` may follow",
-}
-_THINK: Final[Schema] = {"enum": [True, False, "low", "medium", "high", "max"]}
-_OUTPUT: Final[Schema] = {
-    "type": ["string", "object"],
-    "description": "`json`, or a JSON Schema",
-}
-_OPTIONS: Final[Schema] = {
-    "type": "object",
-    "description": "temperature, top_k, top_p, min_p, seed, num_predict, stop...",
-}
-_KEEP: Final[Schema] = {
-    "type": ["string", "number"],
-    "description": "seconds, or a duration like `5m`; -1: for ever",
 }
 _PERSONALITY: Final[Schema] = {
     "type": ["string", "null"],
@@ -114,7 +96,6 @@ class Shape:
 _EVENTS: Final = ("text/event-stream",)
 _PLAIN_TEXT: Final = ("text/plain",)
 _EITHER: Final = ("application/json", "text/event-stream")
-_LINED: Final = ("application/json", LINES)
 
 _KEY: Final = body_schema()
 _CONDITIONS: Final[Mapping[str, str]] = {
@@ -271,75 +252,6 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             fails=(501,),
         ),
         "DELETE /admin/pulls/{id}": Shape(query={"discard": _FLAG}),
-        "POST /api/chat": Shape(
-            body=_object(
-                {
-                    "model": _NAME,
-                    "messages": {**_MESSAGES, "minItems": 0},
-                    "stream": _FLAG,
-                    "think": _THINK,
-                    "format": _OUTPUT,
-                    "options": _OPTIONS,
-                    "keep_alive": _KEEP,
-                    "tools": {"type": "array", "items": {"type": "object"}},
-                },
-                "model",
-            ),
-            answers=_LINED,
-            relayed=True,
-        ),
-        "POST /api/generate": Shape(
-            body=_object(
-                {
-                    "model": _NAME,
-                    "prompt": _TEXT,
-                    "suffix": _TEXT,
-                    "system": _TEXT,
-                    "images": {"type": "array", "items": _TEXT},
-                    "context": {"type": "array", "items": {"type": "integer"}},
-                    "raw": _FLAG,
-                    "stream": _FLAG,
-                    "think": _THINK,
-                    "format": _OUTPUT,
-                    "options": _OPTIONS,
-                    "keep_alive": _KEEP,
-                },
-                "model",
-            ),
-            answers=_LINED,
-            relayed=True,
-        ),
-        "POST /api/embed": Shape(
-            body=_object(
-                {
-                    "model": _NAME,
-                    "input": {"type": ["string", "array"], "items": _TEXT},
-                    "dimensions": {"type": "integer", "minimum": 0},
-                    "keep_alive": _KEEP,
-                },
-                "model",
-            ),
-            relayed=True,
-        ),
-        "POST /api/embeddings": Shape(
-            body=_object({"model": _NAME, "prompt": _TEXT, "keep_alive": _KEEP}, "model"),
-            relayed=True,
-        ),
-        "POST /api/pull": Shape(
-            body=_object(
-                {
-                    "model": {"type": "string", "description": "hf.co/OWNER/REPO:QUANT"},
-                    "stream": _FLAG,
-                },
-                "model",
-            ),
-            answers=_LINED,
-            fails=(501,),
-        ),
-        "DELETE /api/delete": Shape(
-            body=_object({"model": _NAME}, "model"), answers=(), fails=_CHANGE_FAILS
-        ),
-        "POST /api/show": Shape(body=_object({"model": _NAME}, "model")),
         "GET /clients": Shape(query={"model": _MODEL, "url": _TEXT, "key": _FLAG}),
         "GET /schemas/{name}": Shape(answers=("application/schema+json",)),
         "* /upstream/{path}": Shape(
