@@ -22,6 +22,8 @@ FAKE_READS_ON=N          GET /slots says that N tokens more were read of their p
 FAKE_TAKES=N             every chat request makes it take N MiB more, for good
 FAKE_DIE_ONCE=FILE       the first chat request kills it (FILE remembers that it happened)
 FAKE_DIE=1               every chat request kills it
+FAKE_LINGER=S, FAKE_LINGERED=FILE   the first chat request is its last: no connection is taken
+                         from then on, and S seconds later it dies (FILE remembers it)
 FAKE_CRASH=NAME          a request with such a field ends it, with SIGSEGV
 FAKE_CRASH_AT=N, FAKE_CRASHED=FILE   that one waits until N requests run, and the others wait for
                          it (FILE remembers that it has happened: then they are answered)
@@ -172,17 +174,29 @@ def event(**delta: object) -> bytes:
 
 
 class Server:
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
         self.healthy_at = time.monotonic() + float(env("FAKE_START_DELAY", "0"))
         self.alias = option("--alias", "fake")
         self.lock = threading.Lock()
         self.running = 0
         self.read = 0
         self.taken: list[bytes] = []
+        self.lingers = False
 
     @property
     def healthy(self) -> bool:
         return not env("FAKE_NEVER_HEALTHY") and time.monotonic() >= self.healthy_at
+
+    def serve(self) -> None:
+        while not self.lingers:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                continue  # it is to take nobody any more
+            threading.Thread(target=self.connection, args=[client], daemon=True).start()
+        time.sleep(float(env("FAKE_LINGER", "0")))
+        die()
 
     def connection(self, client: socket.socket) -> None:
         try:
@@ -266,6 +280,10 @@ class Server:
             usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
             answer = {"choices": [{"index": 0, "message": message}], "usage": usage}
             client.sendall(response("200 OK", {**answer, "model": self.alias}))
+            if (marker := env("FAKE_LINGERED")) and once(marker):
+                self.lingers = True
+                for each in (self.listener, client):
+                    each.shutdown(socket.SHUT_RDWR)
             return
         client.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -347,17 +365,15 @@ def main() -> None:
         start_child(file, detached=False)
     if file := env("FAKE_DETACHED"):
         start_child(file, detached=True)
-    server = Server()
     with socket.socket(socket.AF_UNIX) as listener:
+        server = Server(listener)
         listener.bind(option("--host", ""))
         listener.listen(5)  # as cpp-httplib does
         say("fake llama-server starts")
         for work in (server.dots, server.reads, server.grows):
             if pause := env(f"FAKE_{work.__name__.upper()}"):
                 threading.Thread(target=work, args=[float(pause)], daemon=True).start()
-        while True:
-            client, _ = listener.accept()
-            threading.Thread(target=server.connection, args=[client], daemon=True).start()
+        server.serve()
 
 
 if __name__ == "__main__":

@@ -247,8 +247,8 @@ class Backend(ABC):
         """Forget earlier failures: somebody explicitly asked for this model again."""
 
     @abstractmethod
-    async def suspect(self) -> None:
-        """Find out quickly, after a connection broke, what has happened."""
+    async def suspect(self, *, refused: bool = False) -> None:
+        """Find out quickly, after a connection broke, or was ``refused``, what has happened."""
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
         """Return why a request came to the end that ``error`` tells of, for its client.

@@ -46,9 +46,9 @@ from gateway.upstream import ConnectFailed, UpstreamError, UpstreamPool
 
 _log = logging.getLogger(__name__)
 
-#: Seconds to wait for news of a death after a connection broke: the kernel closes a process's
-#: sockets before its parent hears of its end.
-_NEWS_OF_DEATH = 1.0
+#: Seconds to wait for news of a death after a connection broke (the kernel closes a process's
+#: sockets before its parent hears of its end), and after one was refused, which is a sure sign.
+_NEWS_OF_DEATH, _CERTAIN_NEWS = 1.0, 10.0
 
 #: The log lines of llama-server with ``--sleep-idle-seconds`` (tools/server/server-queue.cpp).
 _SLEEP = re.compile(r"\b(entering|exiting) sleeping state")
@@ -154,14 +154,15 @@ class LocalBackend(Backend):
         if (failure := starting.result()) is not None:
             raise failure
 
-    async def suspect(self) -> None:
+    async def suspect(self, *, refused: bool = False) -> None:
         """Wait for the news of the process's death, if there is any.
 
-        Returns when the death has been dealt with, or after a second without one.
+        Returns when the death has been dealt with, or after a second without one; after ten where
+        a connection was ``refused``, which a process that lives does not do.
         """
         watching = self._watching
         if watching is not None and not watching.done():
-            await asyncio.wait([watching], timeout=_NEWS_OF_DEATH)
+            await asyncio.wait([watching], timeout=_CERTAIN_NEWS if refused else _NEWS_OF_DEATH)
 
     async def reason(self, error: UpstreamError, deaths: int) -> GatewayError:
         """Return the death of the process, where that is it: a lost connection tells nobody

@@ -116,7 +116,7 @@ class RemoteBackend(Backend):
         if (failure := starting.result()) is not None:
             raise failure
 
-    async def suspect(self) -> None:
+    async def suspect(self, *, refused: bool = False) -> None:
         """Look at the servers."""
         if self._fleet is not None:
             await self._fleet.look_again(_SUSPICION)

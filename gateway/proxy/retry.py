@@ -49,14 +49,17 @@ async def retry_or_raise(
         guilty = await convict(scheduler, backend, error, deaths, flight, key=key, body=body)
         if guilty is not None:
             raise guilty from error
+    # A llama-server of our own works for nobody whose connection is gone, and charges nothing.
+    here = backend.spec.ours
+    refused = here and isinstance(error, ConnectFailed)
     died_of_another = backend.deaths > deaths and backend.by_request
     most = _ATTEMPTS_OF_BYSTANDERS if died_of_another else _ATTEMPTS
     at_hand = isinstance(body, bytes)
-    if at_hand and not heard and attempts < most:
-        await backend.suspect()
-        may_wait = revives or backend.deaths == deaths
-        # A llama-server of our own works for nobody whose connection is gone, and charges nothing.
-        here = backend.spec.ours
+    if at_hand and not heard and attempts < most + refused:
+        await backend.suspect(refused=refused)
+        died = backend.deaths > deaths
+        # Refused by one that had died, of which there was no news yet, it has reached nobody.
+        may_wait = (revives or not died) and (attempts < most or died)
         if may_wait and may_retry(error, body_at_hand=at_hand, repeatable=here):
             _log.warning("%s; sending the request again", error.message)
             return

@@ -197,6 +197,19 @@ async def test_backend_that_dies_before_it_answers_is_replaced_unseen(
         assert (status.starts, status.deaths) == (2, 1)
 
 
+@pytest.mark.slow
+async def test_request_waits_for_the_late_news_of_a_death(
+    make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    """A process that takes no connection is as good as dead, however long its end takes."""
+    models = {"good": fake_model(tmp_path, linger=2.5, lingered=tmp_path / "lingered")}
+    async with make_gateway(models) as running:
+        await still_serves(running)
+        await still_serves(running)
+        (status,) = running.gateway.scheduler.status()
+        assert (status.starts, status.deaths) == (2, 1)
+
+
 async def test_backend_that_dies_in_a_stream_breaks_it(
     make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
