@@ -110,6 +110,7 @@ class Soak:
     async def _go_wrong(self, all_: list[Door]) -> None:
         """Bring faults about until the time is over, and wait until the last are."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell(), name="tell how far it is")
             for door in all_:
                 group.create_task(self._measure(door), name=f"measure {door.name}")
                 for driver in self._drivers:
@@ -148,6 +149,16 @@ class Soak:
             if not door.kind.restarts and (size := resident(door.pid)):
                 samples = self._memory.setdefault(door.name, [])
                 samples.append((time.monotonic() / 3600, size / 1e6))
+
+    async def _tell(self) -> None:
+        """Print once a minute how far it is: whoever waits for an hour wants to see it."""
+        began = time.monotonic()
+        while not await self._is_over(60):
+            memory = [f"{name} {each[-1][1]:.1f} MB" for name, each in self._memory.items()]
+            minutes = (time.monotonic() - began) / 60
+            print(
+                f"{minutes:.0f} min, {self.tally.requests} requests", *memory, sep=", ", flush=True
+            )
 
     async def _finish(self, door: Door, first: Held) -> None:
         await load(door)
