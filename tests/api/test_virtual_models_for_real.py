@@ -103,6 +103,10 @@ async def test_personality_shapes_answers_in_each_api_and_everywhere(
             called = await ask("handy")
             assert "weather" in called
             assert stream or CITY["city"] in called
+    with subtests.test("Ollama's API"):
+        body = {"model": "here:short", "messages": [USER], "stream": False}
+        status, answer = await running.json("POST", "/api/chat", json=body)
+        assert (status, answer["message"]["content"]) == (200, "Hello from")
     with subtests.test("tools are in every prompt, once"):
         await tools_are_in_prompts(running)
 

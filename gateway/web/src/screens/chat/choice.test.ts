@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ListedModel } from "../../gateway/types";
 import { anybody, withoutPersonality } from "../../texts/en/chat";
-import { first, named, questionsFor, sees, talking } from "./choice";
+import { calls, first, named, questionsFor, sees, talking } from "./choice";
 
 function model(id: string, more: Partial<ListedModel> = {}): ListedModel {
   return { id, status: { value: "unloaded" }, aliases: [], ...more };
@@ -12,6 +12,11 @@ const models = [
   model("b", { status: { value: "loaded" } }),
   model("c"),
 ];
+
+it("calls a model as models.json has it for people, else by its name", () => {
+  expect(calls(model("m", { name: "For talking" }))).toBe("For talking");
+  expect(calls(model("m"))).toBe("m");
+});
 
 describe("a conversation begins with", () => {
   it.each([

@@ -10,7 +10,7 @@ import { models as listed, overview } from "../../gateway/live";
 import { route } from "../../router";
 import { models as t } from "../../texts/en/models";
 import { AddModel } from "./AddModel";
-import { isRemote, liveModels, modelsFile, refreshFacts, settled } from "./facts";
+import { facts, isRemote, liveModels, modelsFile, refreshFacts, settled } from "./facts";
 import { MemoryBars } from "./MemoryBars";
 import { ModelCard } from "./ModelCard";
 import { ModelPage } from "./ModelPage";
@@ -56,7 +56,10 @@ function ModelList({ onAdd }: { readonly onAdd: () => void }) {
   const byName = new Map(all.map((one) => [one.name, one]));
   const shown = order
     .flatMap((one) => byName.get(one) ?? [])
-    .filter((one) => matches(one, isRemote(one.name), filter.value, words.value));
+    .filter((one) => {
+      const called = facts.value.get(one.name)?.display_name ?? "";
+      return matches(one, isRemote(one.name), filter.value, words.value, called);
+    });
   const error = overview.value?.models_file_error ?? null;
   const file = modelsFile.value;
   return (

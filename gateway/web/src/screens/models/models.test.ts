@@ -102,6 +102,7 @@ describe("states", () => {
     expect(matches(ready, false, "memory", "qwen")).toBe(true);
     expect(matches(ready, false, "out", "")).toBe(false);
     expect(matches(ready, false, "all", "llama")).toBe(false);
+    expect(matches(ready, false, "all", "quick", "The quick one")).toBe(true);
     expect(matches(ready, true, "elsewhere", "")).toBe(true);
   });
 });

@@ -24,9 +24,16 @@ export function stateOf(model: LiveModel, remote: boolean): StateName {
 
 export type Filter = "all" | "memory" | "failed" | "out" | "elsewhere";
 
-export function matches(model: LiveModel, remote: boolean, filter: Filter, words: string): boolean {
+export function matches(
+  model: LiveModel,
+  remote: boolean,
+  filter: Filter,
+  words: string,
+  /** What people call it. */
+  called = "",
+): boolean {
   const text = words.trim().toLowerCase();
-  if (text !== "" && !model.name.toLowerCase().includes(text)) return false;
+  if (text !== "" && !`${model.name} ${called}`.toLowerCase().includes(text)) return false;
   const state = stateOf(model, remote);
   switch (filter) {
     case "all":
