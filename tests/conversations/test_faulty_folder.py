@@ -42,7 +42,7 @@ async def test_disk_that_is_full_at_any_byte_harms_nothing(
         await ask(running, "b", [{"role": "user", "content": "Hi"}])
         (file,) = folder_of(running).glob("*.kv")
         size = file.stat().st_size
-        for most in (0, 1, 7, 4096, size // 3, size // 2, size - 4096, size - 1):
+        for most in (0, 7, 4096, size // 2, size - 1):
             assert (await running.json("DELETE", "/admin/cache"))[0] == 200
             await ask(running, "a", said(1))
             _, hard = resource.prlimit(pid_of(running), resource.RLIMIT_FSIZE)

@@ -20,7 +20,7 @@ from tests.harness import MakeGateway, Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-CONVERSATIONS = int(os.environ.get("LLM_GATEWAY_TEST_CONVERSATIONS", "5"))
+CONVERSATIONS = int(os.environ.get("LLM_GATEWAY_TEST_CONVERSATIONS", "3"))
 SEED = int(os.environ.get("LLM_GATEWAY_TEST_SEED", "15"))
 Message = dict[str, str]
 
