@@ -144,7 +144,7 @@ async def test_ten_people_on_two_slots_compute_little_more_than_what_is_new(
         nonlocal computed, new
         history = [{"role": "system", "content": words(0, 40)}, *said(number, 60)]
         before = 0
-        for turn in range(4):
+        for turn in range(3):
             text, prompt, cached = await ask(running, "a", history)
             computed += prompt - cached
             new += prompt - before

@@ -64,6 +64,7 @@ class Steps:
         await cancel_and_wait(self._task)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_no_step_of_the_event_loop_is_long(folder: Path) -> None:
     shelf = Shelf(CacheFiles(folder, "auto"), max_age=3e7, min_tokens=1)
