@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ class BoundedCache(Generic[K, V]):
     all the time is back at once. Not for what must not be forgotten.
     """
 
-    __slots__ = ("_entries", "_lock", "bound", "get")
+    __slots__ = ("_entries", "_keys", "_lock", "bound", "get")
 
     #: Returns the value of a key, or None. It is the dictionary's own method, to save a call.
     get: Callable[[K], V | None]
@@ -28,14 +29,19 @@ class BoundedCache(Generic[K, V]):
             raise ValueError("a cache holds at least one entry")
         self.bound = bound
         self._entries: dict[K, V] = {}
+        # From the oldest on. The dictionary has that order too, but no quick way to its first
+        # entry: it would look past all that were there before it.
+        self._keys: deque[K] = deque()
         self.get = self._entries.get
         self._lock = threading.Lock()
 
     def __setitem__(self, key: K, value: V) -> None:
         entries = self._entries
         with self._lock:
-            if len(entries) >= self.bound and key not in entries:
-                del entries[next(iter(entries))]
+            if key not in entries:
+                if len(entries) >= self.bound:
+                    del entries[self._keys.popleft()]
+                self._keys.append(key)
             entries[key] = value
 
     def __contains__(self, key: K) -> bool:
@@ -48,3 +54,4 @@ class BoundedCache(Generic[K, V]):
         """Forget everything."""
         with self._lock:
             self._entries.clear()
+            self._keys.clear()
