@@ -11,7 +11,7 @@ from gateway.conversations.prewarming import Prewarming
 from gateway.conversations.said import Said
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
-from gateway.conversations.verdict import still_fits
+from gateway.conversations.verdict import Reading, still_fits
 
 #: Tokens that have to be computed for a speed to be learnt from.
 _MEASURABLE: Final = 64
@@ -71,7 +71,7 @@ class Noting:
         several slots. ``said``: what has this ``chain``, if that can be compared.
         """
         slot.last_used = time.monotonic()
-        read_back = slot.read_back
+        read = Reading(slot.read_back, slot.reading) if slot.read_back is not None else None
         if prompt is None and not begun:
             common = chain.common(slot.chain.links)
             slot.hold(chain.first(common), owner)
@@ -87,8 +87,8 @@ class Noting:
             if prompt - cached >= _MEASURABLE and seconds is not None and seconds > 0:
                 self._shelf.speeds.learn(self._fingerprint, (prompt - cached) / seconds)
             self.count(owner, cached, restored=slot.restored)
-            if read_back and not still_fits(self._shelf, read_back, chain, promised, cached):
-                self._prewarming.refuse(read_back)
+            if read is not None and not still_fits(self._shelf, read, chain, promised, cached):
+                self._prewarming.refuse(read.saved)
 
     def count(self, owner: str, cached: int, *, restored: bool) -> None:
         """Count ``cached`` tokens, which were of use to ``owner``."""

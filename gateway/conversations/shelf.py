@@ -355,11 +355,11 @@ class Shelf:
             now=self._steady(),
         )
 
-    def count_failure(self, model: str, fingerprint: str, what: str) -> None:
-        """What was read back was of no use; after some in a row nothing is saved any more."""
-        self._failures[fingerprint] += 1
-        if self._failures[fingerprint] >= _FAILURES:
-            self.switch_off(model, fingerprint, f"{what}, {_FAILURES} times in a row")
+    def count_reading(self, model: str, fingerprint: str, failure: str | None) -> None:
+        """What was read back was of use, or a ``failure``: after some in a row no more is saved."""
+        failures = self._failures[fingerprint] = self._failures[fingerprint] + 1 if failure else 0
+        if failures >= _FAILURES:
+            self.switch_off(model, fingerprint, f"{failure}, {_FAILURES} times in a row")
 
     def count_hit(
         self, model: str, fingerprint: str, owner: str | None, tokens: int, *, restored: bool
@@ -367,8 +367,6 @@ class Shelf:
         """So many tokens had not to be computed for ``owner``, as they were ``restored`` or live:
         at least ``min_tokens`` are a hit, fewer may be what all prompts of a template begin with.
         """
-        if restored:
-            self._failures.pop(fingerprint, None)
         if tokens >= max(1, self.min_tokens):
             seconds = self.seconds(fingerprint, tokens)
             self.tally.hit(model, owner, tokens, seconds, restored=restored)

@@ -39,6 +39,7 @@ class Slot:
         self.last_used = 0.0
         self.unsaved = False
         self.read_back: Saved | None = None  # from which all that is in it was
+        self.reading = 0.0  # seconds that took
         self.computed_ahead = False  # what is in it: to the last token
         self.timer: asyncio.TimerHandle | None = None
         #: Whether its request may be in another slot: llama-server has chosen.

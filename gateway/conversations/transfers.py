@@ -126,7 +126,7 @@ class Transfers:
 
         Whoever calls this holds the slot's lock.
         """
-        shelf = self._shelf
+        shelf, began = self._shelf, time.perf_counter()
         if not await shelf.is_whole(saved):
             return False
         slot.forget()  # llama-server empties one that it can't restore
@@ -143,6 +143,6 @@ class Transfers:
             return False
         slot.hold(saved.chain, saved.owner, prompt=saved.promised, tokens=saved.tokens)
         slot.inside = NOBODY if saved.owner == SHARED else saved.owner
-        slot.read_back = saved
+        slot.read_back, slot.reading = saved, time.perf_counter() - began
         shelf.used(saved)
         return True

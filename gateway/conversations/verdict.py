@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.conversations.chain import Chain
 from gateway.conversations.index import Saved
@@ -12,25 +12,42 @@ from gateway.conversations.shelf import Shelf
 _TOLERANCE: Final = 16
 #: Links behind an opening that a first question has at most: a system message, and itself.
 _FIRST: Final = 2
+#: The part of what was promised of which less is far less.
+_FAR_LESS: Final = 0.5
 
 
-def still_fits(shelf: Shelf, saved: Saved, chain: Chain, promised: int | None, cached: int) -> bool:
-    """Return whether ``saved`` is worth being kept, which was read back for a request with
-    ``chain``; ``promised`` tokens of it were there (``None``: that isn't known), of which
-    llama-server used ``cached``.
+class Reading(NamedTuple):
+    """``saved`` was read back, which took so many ``seconds``."""
 
-    A model for which reading back doesn't work begins anew, at 0. What is partly of use was right:
-    the prompt is another one, as templates write that leave out earlier thoughts, or begin with the
-    date. So an opening fits no more where a first question goes on with a part of it only; in the
-    middle of a conversation some templates begin otherwise.
+    saved: Saved
+    seconds: float
+
+
+def still_fits(
+    shelf: Shelf, read: Reading, chain: Chain, promised: int | None, cached: int
+) -> bool:
+    """Return whether what was ``read`` is worth being kept, which was for a request with ``chain``;
+    ``promised`` tokens of it were there (``None``: that isn't known), of which llama-server used
+    ``cached``.
+
+    A model for which reading back doesn't work begins anew, at 0, or goes on with nearly nothing
+    each time, as where its template begins with the date: reading back takes longer than it spares.
+    Less than was promised may still be worth it: the prompt is another one, as templates write that
+    leave out earlier thoughts. An opening fits no more where a first question goes on with a part
+    of it only; in the middle of a conversation some templates begin otherwise.
     """
-    if promised is None:
-        return True
+    saved = read.saved
     first = len(chain.links) <= saved.chain.shared + _FIRST
-    if cached == 0 and (first or not saved.is_opening):
+    # Fewer may be what all prompts of a template begin with, so they are there without it.
+    counts = cached >= max(1, shelf.min_tokens)
+    spared = shelf.seconds(saved.fingerprint, cached) if counts else 0.0
+    if spared >= read.seconds and counts:
+        shelf.count_reading(saved.model, saved.fingerprint, None)
+    elif promised and cached < promised * _FAR_LESS and (first or not saved.is_opening):
         what = f"of {promised} tokens that were read back llama-server used {cached}"
-        shelf.count_failure(saved.model, saved.fingerprint, what)
-    if saved.is_opening and first and cached < promised - _TOLERANCE:
+        took = f"that took {read.seconds:.2f} s and spared {spared:.2f}"
+        shelf.count_reading(saved.model, saved.fingerprint, f"{what}, {took}")
+    if saved.is_opening and first and promised is not None and cached < promised - _TOLERANCE:
         shelf.drop(saved)
         return False
     return True

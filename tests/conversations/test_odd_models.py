@@ -95,21 +95,43 @@ async def test_first_question_is_answered_as_where_its_beginning_was_never_read_
 
 
 @pytest.mark.parametrize(
-    ("more", "template"),
+    "more",
     [
-        ({"cache_prompt": False}, None),
-        ({"lora": [{"id": 0, "scale": 0.5}]}, None),
-        ({"n_cache_reuse": 64, "seed": 4, "temperature": 1.5}, None),
-        # As those write that begin with the time.
-        ({}, "Of {{ messages|length }}: {% for m in messages %}{{ m['content'] }}{% endfor %}"),
+        {"cache_prompt": False},
+        {"lora": [{"id": 0, "scale": 0.5}]},
+        {"n_cache_reuse": 64, "seed": 4, "temperature": 1.5},
     ],
 )
 async def test_requests_that_go_on_with_little_switch_nothing_off(
-    make_gateway: MakeGateway, tmp_path: Path, more: dict[str, Any], template: str | None
+    make_gateway: MakeGateway, tmp_path: Path, more: dict[str, Any]
 ) -> None:
+    assert await reasons_after(make_gateway, tmp_path, more) == {None}
+
+
+#: The first as templates are that leave out thoughts, the second as those that begin with the time.
+FORGETFUL = {
+    "thoughts": "{% for m in messages %}{{ m['content'] if m['role'] == 'user' }}{% endfor %}",
+    "times": "Of {{ messages|length }}: {% for m in messages %}{{ m['content'] }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize(("template", "switched_off"), [("thoughts", False), ("times", True)])
+async def test_model_is_switched_off_where_reading_back_takes_longer_than_it_spares(
+    make_gateway: MakeGateway, tmp_path: Path, template: str, switched_off: bool
+) -> None:
+    found = await reasons_after(make_gateway, tmp_path, {}, FORGETFUL[template])
+    reasons = [reason for reason in found if reason is not None]
+    assert bool(reasons) is switched_off
+    assert all("that took" in each and "3 times in a row" in each for each in reasons)
+
+
+async def reasons_after(
+    make_gateway: MakeGateway, folder: Path, more: dict[str, Any], template: str | None = None
+) -> set[str | None]:
+    """Why models were switched off, after a conversation that was read back again and again."""
     for name in "ab":
-        write_tiny_model(tmp_path / f"{name}.gguf")
-    models = {name: model(tmp_path / f"{name}.gguf") for name in "ab"}
+        write_tiny_model(folder / f"{name}.gguf")
+    models = {name: model(folder / f"{name}.gguf") for name in "ab"}
     if template is not None:
         models["a"]["extraArgs"] = ["--chat-template", template]
     settings = {"llama_server": "auto", "scheduler": {"max_loaded": 1}, "cache": cache()}
@@ -126,8 +148,7 @@ async def test_requests_that_go_on_with_little_switch_nothing_off(
                 await ask(running, "a", messages, **asked, **more)  # the first after a restore
                 await ask(running, "b", [{"role": "user", "content": "Hi"}], **asked)
         _, answer = await running.json("GET", "/admin/models")
-    counts = [model["prompt_cache"] or {"switched_off": None} for model in answer["models"]]
-    assert {count["switched_off"] for count in counts} == {None}
+    return {(model["prompt_cache"] or {}).get("switched_off") for model in answer["models"]}
 
 
 def model(file: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CONVERSATIONS = int(os.environ.get("LLM_GATEWAY_TEST_CONVERSATIONS", "3"))
 SEED = int(os.environ.get("LLM_GATEWAY_TEST_SEED", "15"))
+#: Tokens with which every prompt of the demo model's template begins.
+TEMPLATE = 24
 Message = dict[str, str]
 
 
@@ -111,13 +113,24 @@ async def test_answers_are_those_of_slots_that_were_never_emptied(
     compared = 0
     for one, other in zip(mixed, alone, strict=True):
         pairs = zip(one.answers, other.answers, strict=True)
-        # What is computed in other pieces isn't the same to the last bit, nor is what follows it.
-        alike = [*itertools.takewhile(lambda pair: pair[0][1] == pair[1][1], pairs)]
+        alike = [*itertools.takewhile(computed_alike, pairs)]
         assert [pair[0][0] for pair in alike] == [pair[1][0] for pair in alike]
         compared += len(alike)
     assert compared > sum(len(talk.answers) for talk in alone) // 3
     assert sum(count["hits"] for count in counts) > 0
     assert {count["switched_off"] for count in counts} == {None}
+
+
+def computed_alike(pair: tuple[tuple[str, int], tuple[str, int]]) -> bool:
+    """Whether both answers come from the same numbers, as far as those of all before them did.
+
+    What is computed in other pieces isn't the same to the last bit, nor is what follows it. That is
+    so of the template's beginning as well, which another prompt left in the slot: llama-server
+    alone, with 24 tokens cached, gives each of 8 first words another logarithm if they were
+    computed in a prompt of 65 tokens or more than in one of 60 or less, and 2 of 8 another word.
+    """
+    (_, one), (_, other) = pair
+    return one == other and not 0 < one <= TEMPLATE
 
 
 async def played(

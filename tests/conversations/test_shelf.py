@@ -276,12 +276,12 @@ async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
         assert (report.conversations, report.size) == (2, 3 * MIB)
         assert (report.budget, report.problem) == (64 * MIB, None)
         assert report.models == {
-            "m": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None),
-            "n": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, "it is odd"),
+            "m": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None, None),
+            "n": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, "it is odd", None),
         }
         assert report.keys == {
-            "k": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None),
-            "l": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, None),
+            "k": (1, 2 * MIB, 0, 0, 0.0, 0, 0, 0.0, 0, 0, None, None),
+            "l": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, None, None),
         }
         assert (shelf.of_model("m"), shelf.of_model("o")) == (report.models["m"], None)
 
