@@ -6,7 +6,7 @@ fits no more, as with another model file.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import product
 from typing import Final, Protocol
@@ -14,9 +14,10 @@ from typing import Final, Protocol
 from gateway.conversations.chain import Chain, Wish, links_of_prefixes
 from gateway.conversations.index import Saved
 from gateway.conversations.opening import OPENING_LINKS, Opening, Written, link_of_text
-from gateway.conversations.prewarming import MOST_WITH_TOOLS, Prewarming, Wanted
+from gateway.conversations.prewarming import Prewarming, Wanted
 from gateway.conversations.repeated import Repeated, Standing
 from gateway.conversations.shared import EFFORTS, SHARED, TemplateArguments
+from gateway.conversations.shares import MOST_WITH_TOOLS
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import Slot
 
@@ -75,8 +76,9 @@ class Ahead:
             known, link = self._known[slots.model], wanted.chain.links[-1]
             known.pop(link, None)
             known[link] = wanted
-            if len(known) > MOST_WITH_TOOLS:
-                del known[next(iter(known))]
+            if len(known) > MOST_WITH_TOOLS:  # the oldest of the key that has most
+                most = Counter(each.owner for each in known.values()).most_common(1)[0][0]
+                del known[next(link for link, each in known.items() if each.owner == most)]
             slots.prewarming.want(wanted)
 
     def _wanted(self, chain: Chain, owner: str, opening: Opening) -> Wanted | None:

@@ -19,6 +19,7 @@ from gateway.conversations.chain import Chain
 from gateway.conversations.emptying import Emptying
 from gateway.conversations.index import Saved
 from gateway.conversations.shared import SHARED, SharedPrefix
+from gateway.conversations.shares import MOST_WITH_TOOLS, goes_for
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import NOBODY, Slot
 from gateway.conversations.slot_action import ask
@@ -45,10 +46,6 @@ _REMEMBERED: Final = 1024
 _MOST_WAITING: Final = 32
 #: Seconds after which one that fits no more is computed once more: it may begin with the date.
 _ONCE_MORE: Final = 3600.0
-#: Files of openings with tools that a model has at most, and the seconds for which none of them
-#: that was used goes for another one: else more than that in turn would all be written in vain.
-MOST_WITH_TOOLS: Final = 8
-_NOT_REPLACED: Final = 3600.0
 
 
 class WarmedSlots(Protocol):
@@ -158,8 +155,18 @@ class Prewarming:
         if not wanted.prefix.tools:
             return True
         kept = self._openings()
-        now = self._shelf.wall()
-        return len(kept) < MOST_WITH_TOOLS or kept[0].used < now - _NOT_REPLACED
+        if len(kept) < MOST_WITH_TOOLS:
+            return True
+        return goes_for(wanted.owner, kept, self._shelf.wall()) is not None
+
+    def _make_place(self, wanted: Wanted) -> None:
+        """Remove what goes for ``wanted``, which has just been saved."""
+        kept, link = self._openings(), wanted.chain.links[-1]
+        others = [saved for saved in kept if saved.chain.links[-1] != link]
+        for _ in range(len(kept) - MOST_WITH_TOOLS):
+            going = goes_for(wanted.owner, others, self._shelf.wall()) or others[0]
+            others.remove(going)
+            self._shelf.drop(going)
 
     def _openings(self) -> list[Saved]:
         """Return what is saved of openings with tools, the one that was used last at the end."""
@@ -186,8 +193,7 @@ class Prewarming:
                 slot.inside = owner
             await self._owner.save_opening(slot, chain, wanted.owner, len(tokens))
             if wanted.prefix.tools:
-                for superfluous in self._openings()[:-MOST_WITH_TOOLS]:
-                    self._shelf.drop(superfluous)
+                self._make_place(wanted)
         finally:
             own.discard(slot.number)
             self._owner.free(slot)
