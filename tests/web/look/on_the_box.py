@@ -43,6 +43,8 @@ def _keys(all_of_them: Gateways, shots: Shots) -> None:
             page.get_by_role("button", name="Create a key").click()
             page.get_by_role("dialog", name="Create a key").wait_for()
             visit.take(page, "form")
+            page.get_by_label("Only metrics").check()
+            visit.take(page, "form-metrics")
 
 
 @state("A key was just made")

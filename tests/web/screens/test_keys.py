@@ -110,6 +110,29 @@ def test_a_key_is_made_used_limited_changed_and_revoked(keys_page: Page, box: An
     assert violations(page, "main") == []
 
 
+def test_a_key_for_metrics_is_made_and_does_nothing_else(keys_page: Page, box: Any) -> None:
+    page = keys_page
+    page.get_by_role("button", name="Create a key").click()
+    form = page.get_by_role("dialog", name="Create a key")
+    form.get_by_label("Name", exact=False).first.fill("prometheus")
+    form.get_by_label("Admin").check()
+    expect(form.get_by_label("Only metrics")).to_be_disabled()
+    form.get_by_label("Admin").uncheck()
+    form.get_by_label("Only metrics").check()
+    expect(form.get_by_role("group", name="Models")).to_have_count(0)  # it may use none
+    assert violations(page, "dialog") == []
+    form.get_by_role("button", name="Create a key").click()
+    made = page.get_by_role("dialog", name="Your new key: prometheus")
+    expect(made).to_contain_text("Prometheus reads /metrics with it")
+    key = made.locator(".key-text code").inner_text()
+    made.get_by_role("button", name="Copy key").click()
+    made.get_by_role("button", name="Done").click()
+    row = page.get_by_role("row").filter(has_text="prometheus")
+    expect(row.get_by_role("cell").nth(1)).to_have_text("only metrics")
+    with pytest.raises(openai.PermissionDeniedError):
+        ask(box, key)
+
+
 def test_a_key_is_copied_where_the_browser_has_no_clipboard(keys_page: Page) -> None:
     """As by plain http at a name in the home's network."""
     page = keys_page

@@ -65,38 +65,54 @@ export function KeyForm({ of, action, onSave, onClose }: Props) {
         <input
           type="checkbox"
           checked={now.admin}
-          onChange={(event) => set({ admin: event.currentTarget.checked })}
+          // The one allows everything, the other hardly anything.
+          onChange={({ currentTarget: { checked } }) =>
+            set(checked ? { admin: true, metrics: false } : { admin: false })
+          }
         />
         {f.admin}
       </label>
-      <Expiry fields={now} isNew={of === null} set={set} />
-      <Names
-        legend={f.models}
-        names={all.filter((one) => one.parent === undefined).map((one) => one.id)}
-        chosen={now.models}
-        onChange={(models) => set({ models })}
-      />
-      <Names
-        legend={f.personalities}
-        names={personalities}
-        chosen={now.personalities}
-        onChange={(chosen) => set({ personalities: chosen })}
-      />
-      <label class="field">
-        {f.defaultPersonality}
-        <select
-          class="input"
-          value={now.defaultPersonality}
-          onChange={(event) => set({ defaultPersonality: event.currentTarget.value })}
-        >
-          <option value="">{f.noDefault}</option>
-          {(now.personalities ?? personalities).map((one) => (
-            <option key={one} value={one}>
-              {one}
-            </option>
-          ))}
-        </select>
+      <label class="key-check">
+        <input
+          type="checkbox"
+          checked={now.metrics}
+          disabled={now.admin}
+          onChange={(event) => set({ metrics: event.currentTarget.checked })}
+        />
+        {f.metrics}
       </label>
+      <Expiry fields={now} isNew={of === null} set={set} />
+      {!now.metrics && (
+        <>
+          <Names
+            legend={f.models}
+            names={all.filter((one) => one.parent === undefined).map((one) => one.id)}
+            chosen={now.models}
+            onChange={(models) => set({ models })}
+          />
+          <Names
+            legend={f.personalities}
+            names={personalities}
+            chosen={now.personalities}
+            onChange={(chosen) => set({ personalities: chosen })}
+          />
+          <label class="field">
+            {f.defaultPersonality}
+            <select
+              class="input"
+              value={now.defaultPersonality}
+              onChange={(event) => set({ defaultPersonality: event.currentTarget.value })}
+            >
+              <option value="">{f.noDefault}</option>
+              {(now.personalities ?? personalities).map((one) => (
+                <option key={one} value={one}>
+                  {one}
+                </option>
+              ))}
+            </select>
+          </label>
+        </>
+      )}
       <details
         class="key-fold"
         open={limited.value}

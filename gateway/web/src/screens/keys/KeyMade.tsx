@@ -47,13 +47,17 @@ export function KeyMade({ made, onClose }: Props) {
           </Button>
           {failed.value && <CopyFailed />}
         </div>
-        <UseIt
-          model={made.models?.[0]}
-          apiKey={made.key}
-          onCopied={(lines) => {
-            if (lines.includes(made.key)) copied.value = true;
-          }}
-        />
+        {made.metrics && !made.admin ? (
+          <p class="soft">{t.forPrometheus}</p>
+        ) : (
+          <UseIt
+            model={made.models?.[0]}
+            apiKey={made.key}
+            onCopied={(lines) => {
+              if (lines.includes(made.key)) copied.value = true;
+            }}
+          />
+        )}
         <div class="actions">
           <Button kind={copied.value ? "primary" : undefined} onClick={leave}>
             {t.done}

@@ -223,6 +223,7 @@ function expiresOf({ state, expires }: Key) {
 }
 
 function May({ of }: { readonly of: Key }) {
+  if (of.metrics && !of.admin) return <>{t.metrics}</>;
   if (of.models === null && of.personalities === null) return <>{t.everything}</>;
   const personalities =
     of.personalities === null

@@ -6,6 +6,7 @@ const KEY: Key = {
   name: "laptop",
   description: "",
   admin: false,
+  metrics: false,
   state: "ok",
   created: "2026-11-26T18:32:22Z",
   expires: "2026-12-26T18:32:22Z",
@@ -41,6 +42,15 @@ test("a new key with everything", () => {
     personalities: [],
     limits: { tpd: 200000 },
   });
+});
+
+test("a key for metrics", () => {
+  expect(created({ ...fieldsOf(null), name: "n", metrics: true })).toEqual({
+    name: "n",
+    metrics: true,
+  });
+  const before = { ...KEY, metrics: true };
+  expect(changed(before, { ...fieldsOf(before), metrics: false })).toEqual({ metrics: false });
 });
 
 test("a change holds only what is another now", () => {

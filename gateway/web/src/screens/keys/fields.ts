@@ -6,6 +6,8 @@ export interface Key {
   readonly name: string;
   readonly description: string;
   readonly admin: boolean;
+  /** May read /metrics and nothing else, unless it is an admin key. */
+  readonly metrics: boolean;
   readonly state: "ok" | "expired" | "revoked";
   readonly created: string;
   readonly expires: string | null;
@@ -30,6 +32,7 @@ export interface Fields {
   readonly name: string;
   readonly description: string;
   readonly admin: boolean;
+  readonly metrics: boolean;
   /** One of the words of `expiry`. */
   readonly expiry: string;
   /** YYYY-MM-DD, for the expiry "date". */
@@ -46,6 +49,7 @@ export function fieldsOf(key: Key | null): Fields {
     name: key?.name ?? "",
     description: key?.description ?? "",
     admin: key?.admin ?? false,
+    metrics: key?.metrics ?? false,
     expiry: key === null ? "never" : "keep",
     date: "",
     models: key?.models ?? null,
@@ -72,6 +76,7 @@ export function changed(key: Key | null, fields: Fields): Body {
   if (key === null || name !== before.name) body["name"] = name;
   if (fields.description !== before.description) body["description"] = fields.description;
   if (fields.admin !== before.admin) body["admin"] = fields.admin;
+  if (fields.metrics !== before.metrics) body["metrics"] = fields.metrics;
   const expires = expiresOf(fields);
   if (expires !== undefined && !(key === null && expires === null)) body["expires"] = expires;
   for (const field of ["models", "personalities"] as const) {

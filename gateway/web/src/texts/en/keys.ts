@@ -19,6 +19,7 @@ export const keys = {
     actions: "Actions",
   },
   admin: "admin",
+  metrics: "only metrics",
   states: { ok: "in use", expired: "expired", revoked: "revoked" } as Readonly<
     Record<string, string>
   >,
@@ -37,6 +38,8 @@ export const keys = {
   shownOnce: "Copy it now: it is shown only this once. The gateway keeps only a hash of it.",
   copyKey: "Copy key",
   done: "Done",
+  forPrometheus:
+    "Prometheus reads /metrics with it, as credentials in authorization of its scrape_configs.",
   leaveTitle: (name: string): string => `Close without copying the key ${name}?`,
   leaveText: "It is not shown again. Without it, a new key would be needed.",
   leaveAction: "Close without copying",
@@ -52,6 +55,7 @@ export const keys = {
     nameHint: "Who or what the key is for.",
     description: "Description",
     admin: "Admin: may change models, keys and settings",
+    metrics: "Only metrics: for Prometheus, may read /metrics and nothing else",
     expires: "Expires",
     models: "Models",
     personalities: "Personalities",
