@@ -1,7 +1,9 @@
 """The current models.json: watches the file, and knows the choices from it.
 
 The file is read again when it has changed. A broken one changes nothing: the last good one stays in
-use, and this is reported wherever somebody may look (lists, status, readiness, log).
+use, and this is reported wherever somebody may look (lists, status, readiness, log). That holds for
+a start, too, by a copy of the last good one: after a power cut nobody may be there to mend what was
+edited before.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.choices import Choices
-from gateway.errors import CatalogBroken
+from gateway.errors import CatalogBroken, GatewayError
 from gateway.models.catalog import EMPTY, Catalog, parse_catalog, parse_partly
 from gateway.problems import InvalidFiles, Problem
 from gateway.proxy.resolve import Resolver
@@ -95,9 +97,13 @@ class Library:
         signature: _Signature | None,
         *,
         shipped: bool = False,
+        copy: Path | None = None,
     ) -> None:
-        """``shipped``: the file is the demonstration's, which came with the program."""
+        """``shipped``: the file is the demonstration's, which came with the program. ``copy``:
+        where one of the last good file is kept.
+        """
         self.file = file
+        self._copy = copy
         self.shipped = shipped
         self.catalog = catalog
         self.resolver = Resolver(catalog)
@@ -110,17 +116,35 @@ class Library:
         self._listeners: set[Callable[[], None]] = set()
 
     @classmethod
-    def open(cls, file: Path, *, shipped: bool = False) -> Library:
+    def open(cls, file: Path, *, shipped: bool = False, copy: Path | None = None) -> Library:
         """Read ``file``; if it doesn't exist yet there are no models. Blocks: for the start.
 
-        Raises :class:`InvalidFiles`.
+        If it is broken, ``copy`` is used, if that is a good one. Raises :class:`InvalidFiles`.
         """
         if is_missing(file):
-            return cls(file, EMPTY, None)
-        catalog, signature = read_catalog(file)
+            return cls(file, EMPTY, None, copy=copy)
+        try:
+            catalog, signature = read_catalog(file)
+        except InvalidFiles as error:
+            return cls._of_copy(file, copy, error)
         for warning in catalog.warnings:
             _log.warning("%s", warning)
-        return cls(file, catalog, signature, shipped=shipped)
+        return cls(file, catalog, signature, shipped=shipped, copy=None if shipped else copy)
+
+    @classmethod
+    def _of_copy(cls, file: Path, copy: Path | None, error: InvalidFiles) -> Library:
+        seen = _signature_of(file)
+        try:
+            if copy is None:
+                raise error
+            catalog, signature = read_catalog(copy)
+        except InvalidFiles:
+            raise error from None
+        library = cls(file, catalog, signature, copy=copy)
+        library._seen, library.broken = seen, str(error)
+        _log.error("%s: %s", library.note, error)
+        _log.error("the last good one is from %s: mend %s, no restart is needed", copy, file)
+        return library
 
     @property
     def created(self) -> int:
@@ -155,6 +179,7 @@ class Library:
                 _log.error("%s: %s", self.note, error)
                 return
             self._good = self._seen = read
+            await asyncio.to_thread(self._keep_copy)
             if self.broken is not None:
                 _log.info("models.json is in order again")
                 self._set_broken(None)
@@ -162,6 +187,22 @@ class Library:
                 return
             _log.info("models.json has changed: %s", ", ".join(catalog.names) or "no models")
             self._take(catalog)
+
+    def _keep_copy(self) -> None:
+        """Keep a copy of the file if it is that which is in use, and not kept already. Blocks."""
+        if self._copy is None:
+            return
+        try:
+            text = self.file.read_bytes()
+            before = self._copy.read_bytes() if self._copy.exists() else b""
+            if text != before and _signature_of(self.file) == self._good:
+                from gateway.models.editing import write  # it waits for the disk
+
+                write(self._copy, text.decode(), before=before, keep=False)
+        except FileNotFoundError:
+            return
+        except (OSError, GatewayError) as error:
+            _log.warning("no copy of models.json can be kept in %s: %s", self._copy, error)
 
     def _set_broken(self, reason: str | None) -> None:
         self.broken = reason
@@ -182,6 +223,7 @@ class Library:
         while not await asyncio.to_thread(self.file.parent.is_dir):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_ANYWAY_MS / 1000)
         await self.refresh()  # it may have come meanwhile
+        await asyncio.to_thread(self._keep_copy)
         # Its thread looks for news every `step`; 20 times a second, as it does unasked, is CPU for
         # nothing on a machine that is there for other work.
         ended = threading.Event()

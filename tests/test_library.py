@@ -15,7 +15,9 @@ from gateway import library
 from gateway.errors import CatalogBroken
 from gateway.library import Library, read_catalog
 from gateway.models.catalog import EMPTY
+from gateway.problems import InvalidFiles
 from gateway.tasks import cancel_and_wait, spawn
+from tests.harness import eventually
 
 
 async def test_a_change_is_not_lost_with_who_asked_for_it(
@@ -99,3 +101,43 @@ async def test_change_behind_a_link_is_taken_up(
         await taken.wait()
     assert found.catalog.names == ["new"]
     await cancel_and_wait(watching)
+
+
+async def test_a_start_finds_the_last_good_file_in_place_of_a_broken_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, copy = tmp_path / "models.json", tmp_path / "data/models.last-good.json"
+    copy.parent.mkdir()
+    file.write_text(json.dumps({"old": {"params": {"model": "x.gguf"}}}))
+    watching = spawn(Library.open(file, copy=copy).watch(), name="watch")
+    await eventually(copy.exists)
+    await cancel_and_wait(watching)
+    assert copy.stat().st_mode & 0o777 == 0o600  # there may be keys of other servers in it
+    file.write_text('{\n  "new": {"params"\n}')
+
+    found = Library.open(file, copy=copy)
+
+    assert list(found.catalog.models) == ["old"]
+    assert found.note == "models.json is broken: the last good one stays in use until it is mended"
+    for told in (str(found.broken), caplog.text):
+        assert f"{file}: is not valid JSON, line 3" in told
+    await found.refresh()
+    assert list(found.catalog.models) == ["old"]
+    assert "old" in copy.read_text()
+    file.write_text(json.dumps({"new": {"params": {"model": "x.gguf"}}}))
+    await found.refresh()
+    assert (list(found.catalog.models), found.broken) == (["new"], None)
+    assert copy.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("kept", [None, "", "{", "[]"])
+def test_a_start_without_a_good_file_fails_by_what_is_wrong_with_it(
+    tmp_path: Path, kept: str | None
+) -> None:
+    file, copy = tmp_path / "models.json", tmp_path / "copy.json"
+    file.write_text('{\n  "new": {"params"\n}')
+    if kept is not None:
+        copy.write_text(kept)
+    with pytest.raises(InvalidFiles) as caught:
+        Library.open(file, copy=copy)
+    assert [problem.file for problem in caught.value.problems] == [str(file)]

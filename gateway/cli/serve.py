@@ -79,7 +79,11 @@ def run(args: argparse.Namespace) -> int:
             loaded.file.absolute() if loaded.file else "built-in defaults",
             loaded.settings.models_file,
         )
-        library: Library = Library.open(loaded.settings.models_file, shipped=loaded is not given)
+        library: Library = Library.open(
+            loaded.settings.models_file,
+            shipped=loaded is not given,
+            copy=loaded.settings.data_dir / "models.last-good.json",
+        )
         try:
             inherited = take(os.environ)
             if inherited.differs_from(loaded.settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -119,6 +120,27 @@ def test_gateway_listens_on_several_addresses(serve: Serve, tmp_path: Path) -> N
     other.stop()
     said = "".join(other.log)
     assert re.search("(?m)^error: cannot listen on 192.0.2.1 port .*: this machine", said)
+
+
+def test_a_start_beside_a_broken_models_json_goes_on_with_the_last_good_one(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """As after a power cut in the night: nobody is there to mend what was edited before."""
+    config = project(tmp_path / "p", {"m": fake_model(tmp_path)}, llama_server=str(FAKE))
+    models = tmp_path / "p/data/models.json"
+    served = serve("--config", str(config))
+    key = served.key
+    wait_until(models.with_name("models.last-good.json").exists, 20, "a copy")
+    served.stop(signal.SIGKILL)
+    models.write_text(models.read_text()[:-1])
+
+    served = serve("--config", str(config))
+
+    asked = urllib.request.Request(f"{served.url}/models", headers={"X-Api-Key": key})
+    with urllib.request.urlopen(asked) as answer:
+        assert json.loads(answer.read()) == ["m"]
+    said = "".join(served.log)
+    assert f"stays in use until it is mended: {models}: is not valid JSON, line 1" in said
 
 
 def test_the_log_begins_with_the_files_that_are_used(serve: Serve, tmp_path: Path) -> None:
