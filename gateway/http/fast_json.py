@@ -35,11 +35,9 @@ from gateway.http.response import (
 
 #: Bytes. A longer head goes to aiohttp. ``limits.max_head`` is never lower.
 MAX_HEAD = 8000
-#: Bytes of answers that may wait for a client before its connection counts as full. asyncio and
-#: uvloop have the same limit, but eight times as much with TLS.
-_MAX_UNSENT = 64 * 1024
-#: Bytes of further requests that may wait behind the one that is being answered.
-_MAX_BEHIND = 64 * 1024
+#: Bytes of answers that may wait for a client before its connection counts as full (asyncio and
+#: uvloop have the same limit, but eight times as much with TLS), and of requests behind the first.
+_MAX_UNSENT, _MAX_BEHIND = 64 * 1024, 64 * 1024
 _END = b"\r\n\r\n"
 _log = logging.getLogger(__name__)
 
@@ -334,6 +332,8 @@ class FastConnection(asyncio.Protocol):
         except Exception:
             _log.exception("an answer could not be written")
             transport.abort()
+        finally:
+            self._request = self._task = None  # which point back here
 
     async def _gone_out(self) -> None:
         """Wait for the client to read: one who doesn't gets no further answer.

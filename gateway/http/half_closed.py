@@ -70,6 +70,7 @@ class HalfClosed:
 
     def end(self) -> None:
         """Nobody wants to know any more."""
+        self._probe = bytes  # nothing; the old one points back to the connection
         if self._timer is not None:
             self._timer.cancel()
         if not self._watch.closed:

@@ -194,7 +194,10 @@ class Outcome:
             return broke
         error = self.ending.meaning(broke) if self.ending is not None else None
         if error is None:
-            raise broke
+            try:
+                raise broke
+            finally:
+                del broke  # its traceback has this frame: that would be a cycle
         return error
 
     def tell(self, error: GatewayError) -> GatewayError:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.errors import GatewayError, TimeIsUp
 
@@ -32,8 +32,9 @@ class Ending:
     def __init__(self, due: float, allowed: _Allowed, whose: object) -> None:
         task = asyncio.current_task()
         assert task is not None
-        #: The task that serves the request.
-        self.task = task
+        #: The task that serves the request, until that is done: one that was cancelled keeps its
+        #: error, whose traceback leads back here.
+        self.task: asyncio.Task[Any] | None = task
         self._allowed = allowed
         self._error: GatewayError | None = None
         self.due = due
@@ -45,7 +46,8 @@ class Ending:
         if self._error is None:
             error.cuts = True
             self._error = error
-            self.task.cancel()
+            if self.task is not None:
+                self.task.cancel()
 
     def end_late(self) -> None:
         """End the request because it takes too long."""
@@ -57,7 +59,7 @@ class Ending:
         """Return what ``broke`` is, if it's an error or this request's end; otherwise None."""
         if isinstance(broke, GatewayError):
             return broke
-        if self._error is None or self.task.uncancel() > 0:
+        if self._error is None or self.task is None or self.task.uncancel() > 0:
             return None  # its client hung up, or the gateway ends
         return self._error
 
@@ -122,6 +124,7 @@ class Endings:
     def done(self, ending: Ending) -> None:
         """Stop watching: the request has ended by itself."""
         self._open.pop(ending, None)
+        ending.task = None
 
     def end_all(self, why: Callable[[], GatewayError]) -> None:
         """End every request under way, each with an error of its own."""

@@ -121,9 +121,12 @@ async def relay(
         ended = outcome.meaning(broke)
         started_response = await heart.settled() if heart is not None else None
         if started_response is None:
-            if ended is broke:
-                raise
-            raise ended from None
+            try:
+                if ended is broke:
+                    raise
+                raise ended from None
+            finally:
+                del ended  # its traceback has this frame: that would be a cycle
         # The client reads a stream already: as its last event.
         outcome.error = ended
         await call.break_off(started_response, outcome.tell(ended), None)

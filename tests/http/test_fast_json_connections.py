@@ -208,3 +208,26 @@ async def test_ended_connection_is_not_left_to_the_garbage_collector(
         with cycles() as left:
             await ask()
     assert left == []
+
+
+@pytest.mark.parametrize("fault", [{"hang": 1}, {"chunks": 500, "pause": 0.01}])
+async def test_client_that_hangs_up_leaves_nothing_to_the_garbage_collector(
+    make_gateway: MakeGateway, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    async with make_gateway({"good": fake_model(tmp_path, **fault)}) as running:
+        scheduler = running.gateway.scheduler
+
+        async def leave() -> None:
+            async with connected(running) as client:
+                client.send(post(running, CHAT if "hang" in fault else STREAM))
+                if "hang" in fault:
+                    await eventually(lambda: scheduler.in_flight == 1)
+                else:
+                    await client.reader.readuntil(b"word1")
+                client.writer.transport.abort()
+            await eventually(lambda: nothing_is_left(running))
+
+        await leave()
+        with cycles() as left:
+            await leave()
+    assert left == []
