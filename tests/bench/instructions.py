@@ -1,7 +1,8 @@
 """Instructions that a request costs the gateway, with the cache and without: counted by valgrind.
 
-They depend little on what else the machine does, where CPU time differs by a third from run to run.
-The kernel's own are not among them.
+They depend little on what else the machine does, where CPU time differs by a third from run to run:
+what the gateway does in as much time without requests is subtracted. The kernel's own are not among
+them.
 """
 
 from __future__ import annotations
@@ -82,12 +83,17 @@ def _counted(gateway: GatewayProxy, messages: int, out: Path) -> float:
         _ask(connection, gateway, messages, _WARM)
         _control(gateway, "--instr=on")
         _control(gateway, "--zero")
+        began = time.monotonic()
         _ask(connection, gateway, messages, _COUNTED)
         _control(gateway, f"--dump={messages} messages")
+        _control(gateway, "--zero")
+        time.sleep(time.monotonic() - began)
+        _control(gateway, f"--dump={messages} idle")
         _control(gateway, "--instr=off")
     finally:
         connection.close()
-    return _total(out, f"Trigger: dump {messages} messages") / _COUNTED / 1000
+    asked, idle = (_total(out, f"Trigger: dump {messages} {what}") for what in ("messages", "idle"))
+    return (asked - idle) / _COUNTED / 1000
 
 
 def _total(out: Path, about: str) -> int:
