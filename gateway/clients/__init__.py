@@ -152,7 +152,8 @@ CLIENTS: Final[Mapping[str, Setup]] = MappingProxyType(
             (
                 "Home Assistant's own OpenAI integration knows no other server than OpenAI's. This "
                 "is for the custom integration Local OpenAI LLM, by skye-harris, from HACS.",
-                "The Ollama integration speaks an API of its own, which the gateway doesn't.",
+                "The gateway speaks Ollama's API, too: the Ollama integration, where it can be "
+                "given a key, takes the address without /v1.",
                 "Model is asked for afterwards, by Add conversation agent.",
             ),
             reads_variable=False,

@@ -41,6 +41,10 @@ certificate's), else that of this machine in its network, or `127.0.0.1` where t
 there only. With a certificate of your own authority (`llm-gateway tls self-signed`) the lines also
 make the client trust that; on another machine it needs a copy of the file.
 
+Programs that speak only Ollama's API are given the address without `/v1`, and a key as
+`Authorization: Bearer KEY`: see [Ollama's API](http-api.md#ollamas-api). Names of models may have
+`:latest` behind them.
+
 Each client below is with the gateway `{EXAMPLE.url}` and the model `{EXAMPLE.model}`.
 """
 
