@@ -56,8 +56,7 @@ class Said:
         self.format, self.size = format, size
         self.before = _NOTHING if BEFORE.isdisjoint(body) else before_messages(body, format)
         messages = body.get(MESSAGES.get(format, ""))
-        if messages.__class__ is list and messages:
-            self.messages = messages
+        self.messages = messages if messages.__class__ is list and messages else None
 
     @property
     def base(self) -> Chain:
