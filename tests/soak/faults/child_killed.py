@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -16,7 +17,8 @@ async def _strike(strike: Strike) -> None:
         if pid is None:
             return
         with strike.ledger.in_force(door.name, "child killed", after=1):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was swapped out just now
+                os.kill(pid, signal.SIGKILL)
             await ask_on(strike, model)
 
 
