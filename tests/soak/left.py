@@ -18,7 +18,15 @@ _SETTLES: Final = 60.0
 _LOOKS: Final = 12
 #: The files of a data folder behind its gateway's end.
 _STAY: Final = frozenset(
-    {"models.json", "gateway.db", "gateway.lock", "gpus.json", "children", "cache"}
+    {
+        "models.json",
+        "models.last-good.json",
+        "gateway.db",
+        "gateway.lock",
+        "gpus.json",
+        "children",
+        "cache",
+    }
 )
 
 
