@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -72,6 +73,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             "keys[].key": "id of the key",
             "keys[].name": "its name, or null for one that is unknown",
             **{f"keys[].{name}": what for name, what in _ONE.items()},
+            "openings[].model": "name of the model; saved is what its conversations begin with",
+            "openings[].key": "id of the key whose it is, or * for one that all keys share",
+            "openings[].kind": "personality, or tools",
+            "openings[].size": "of its file, bytes",
+            "openings[].tokens": "in it",
+            "openings[].used": "when it was used last, in seconds since 1970",
         },
     )
     actions = parser.add_subparsers(metavar="[ACTION]", title="actions")
@@ -109,6 +116,10 @@ def run(args: argparse.Namespace) -> int:
         print()
         rows = [(one["key"], one["name"] or "-", *_counted(one)) for one in report["keys"]]
         print_table(("KEY", "NAME", *_COLUMNS), rows)
+    if openings := report.get("openings"):
+        print()
+        lines = [_opening(one) for one in openings]
+        print_table(("MODEL", "KEY", "BEGINS WITH", "SIZE", "TOKENS", "USED"), lines)
     return 0
 
 
@@ -229,6 +240,11 @@ def _counted(one: dict[str, Any]) -> tuple[str, ...]:
         f"{one['tokens'] + one.get('slot_tokens', 0):,}",
         f"{one['seconds'] + one.get('slot_seconds', 0):,.1f}",
     )
+
+
+def _opening(one: dict[str, Any]) -> tuple[str, ...]:
+    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["used"]))
+    return one["model"], one["key"], one["kind"], _size(one["size"]), f"{one['tokens']:,}", used
 
 
 def _state(one: dict[str, Any]) -> str:

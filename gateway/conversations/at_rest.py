@@ -13,7 +13,7 @@ from typing import Literal
 
 from gateway.conversations.counts import CacheReport, all_spared
 from gateway.conversations.files import CacheFiles
-from gateway.conversations.index import Index, Saved
+from gateway.conversations.index import Index, Saved, shown_openings
 
 
 def look(folder: Path, max_size: int | Literal["auto"]) -> CacheReport:
@@ -32,6 +32,7 @@ def look(folder: Path, max_size: int | Literal["auto"]) -> CacheReport:
         budget=budget,
         models=all_spared(index.of_models, {}),
         keys=all_spared(index.of_owners, {}),
+        openings=shown_openings(index),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from gateway.conversations.shared import SHARED
 
@@ -94,6 +94,19 @@ class Spared(NamedTuple):
     not_private: str | None
 
 
+class SavedOpening(NamedTuple):
+    """What conversations begin with: a ``personality``, or also ``tools``. ``used``: when last, in
+    seconds since 1970.
+    """
+
+    model: str
+    key: str
+    kind: Literal["personality", "tools"]
+    size: int
+    tokens: int
+    used: float
+
+
 class CacheReport(NamedTuple):
     """The whole cache. ``size`` and ``budget`` in bytes; ``problem``: why nothing is saved."""
 
@@ -104,6 +117,7 @@ class CacheReport(NamedTuple):
     budget: int
     models: dict[str, Spared]
     keys: dict[str, Spared]
+    openings: list[SavedOpening]
 
 
 def spared(held: Held | None, counts: Counts | None) -> Spared | None:
@@ -140,7 +154,7 @@ _OF_MODELS: Final = ("switched_off", "not_private")
 #: Stands for the name of the key that has what all keys use.
 _SHARED_BY: Final = "shared by all keys"
 #: That of a gateway that saves none.
-NO_CACHE: Final = CacheReport("", None, 0, 0, 0, {}, {})
+NO_CACHE: Final = CacheReport("", None, 0, 0, 0, {}, {}, [])
 
 
 def shown(
@@ -167,6 +181,7 @@ def shown(
             }
             for key, one in keys
         ],
+        "openings": [one._asdict() for one in report.openings],
     }
 
 

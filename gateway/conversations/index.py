@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.conversations.chain import Chain
-from gateway.conversations.counts import Held
+from gateway.conversations.counts import Held, SavedOpening
 from gateway.conversations.opening import OPENING_LINKS
 
 _DAY: Final = 86_400.0
@@ -186,6 +186,23 @@ class Index:
             those = ends.get(link, ())
             found.update(dict.fromkeys((those,) if isinstance(those, Saved) else those))
         return [one for one in found if one is not newer and self.has(one)]
+
+
+def shown_openings(all_of_it: Iterable[Saved]) -> list[SavedOpening]:
+    """Return what conversations have in common, the one used last at the beginning."""
+    found = [
+        SavedOpening(
+            saved.model,
+            saved.owner,
+            "tools" if saved.chain.shared == OPENING_LINKS else "personality",
+            saved.size,
+            saved.tokens,
+            round(saved.used, 3),
+        )
+        for saved in all_of_it
+        if saved.is_opening
+    ]
+    return sorted(found, key=lambda opening: -opening.used)
 
 
 async def tidy_up(index: Index) -> None:

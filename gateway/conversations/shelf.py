@@ -23,6 +23,7 @@ from gateway.conversations.index import (
     in_steps,
     least_valuable,
     mend_times,
+    shown_openings,
     sorted_out,
     tidy_up,
     too_old,
@@ -386,6 +387,7 @@ class Shelf:
             budget=budget,
             models=all_spared(index.of_models, self.tally.models),
             keys=all_spared(index.of_owners, self.tally.keys),
+            openings=await asyncio.to_thread(shown_openings, tuple(index)),
         )
 
     def warn_once(self, text: str, about: str | None = None) -> None:

@@ -30,6 +30,8 @@ def put(files: CacheFiles, name: str, *, model: str, owner: str, size: int = MIB
     """Save something, as a gateway does."""
     one = named(name)
     one.model, one.owner, one.size = model, owner, size
+    if owner == SHARED:
+        one.chain = one.chain.first(1)._replace(shared=1)
     (files.folder / files.new_name(one)).write_bytes(bytes(size))
     assert files.keep(one, size)
 
@@ -88,6 +90,9 @@ def test_what_a_stopped_gateway_has_saved_is_told(run: Run, config: Path) -> Non
         ("k_one", None, 4 * MIB),
         (ANONYMOUS.key_id, ANONYMOUS.name, 2 * MIB),
         (SHARED, "shared by all keys", MIB),
+    ]
+    assert [(one["model"], one["key"], one["kind"], one["size"]) for one in told["openings"]] == [
+        ("tiny", SHARED, "personality", MIB)
     ]
 
 
@@ -157,8 +162,9 @@ def test_tables_fit_the_terminal(config: Path, columns: int) -> None:
     with at_terminal("cache", "--config", config, columns=columns, lines=40) as terminal:
         assert terminal.ended() == 0
         rows = terminal.screen.rows
-    (models,) = [row for row in rows if row.startswith("MODEL")]
+    models, openings = [row for row in rows if row.startswith("MODEL")]
     assert models.split() == "MODEL SAVED SIZE DISK SLOT TOKENS SECONDS STATE".split()
+    assert openings.split() == "MODEL KEY BEGINS WITH SIZE TOKENS USED".split()
     assert [row.split()[:4] for row in rows if row.startswith("qwen")] == [
         ["qwen", "1", "3", "MiB"]
     ]

@@ -103,6 +103,8 @@ async def test_what_all_keys_share_is_still_there_for_each(make_gateway: MakeGat
         async with asyncio.timeout(60):  # it is computed ahead while nobody asks
             while not (await running.json("GET", "/admin/cache"))[1]["conversations"] >= 2:
                 await asyncio.sleep(0.1)
+        (listed,) = (await running.json("GET", "/admin/cache"))[1]["openings"]
+        assert (listed["model"], listed["key"], listed["kind"]) == ("a", "*", "personality")
         opening = await cached(running, other, path, "Hi", **more)
         assert opening > 80
         await cached(running, mine, path, words(5, 60), **more)

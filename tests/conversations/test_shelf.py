@@ -17,6 +17,7 @@ import pytest
 
 from gateway.conversations.files import CacheFiles, Unusable
 from gateway.conversations.index import Saved
+from gateway.conversations.shared import SHARED
 from gateway.conversations.shelf import Shelf
 from tests.conversations.test_files import kept, named, opened
 from tests.conversations.test_index import DAY, NOW
@@ -284,6 +285,18 @@ async def test_report_has_what_is_saved_by_model_and_key_and_what_that_spared(
             "l": (1, MIB, 2, 2000, 4.0, 1, 500, 1.0, MIB, 0, None, None),
         }
         assert (shelf.of_model("m"), shelf.of_model("o")) == (report.models["m"], None)
+
+
+async def test_report_lists_what_conversations_begin_with(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    async with shelf_in(folder, max_size=64 * MIB) as shelf:
+        await put(shelf, folder, "talk", chain=chain("abc"))
+        for name, owner, shared in (("cat", SHARED, 1), ("cat with tools", "k", 2)):
+            begins = chain(name[:shared])._replace(shared=shared)
+            await put(shelf, folder, name, owner=owner, chain=begins, used=NOW + shared)
+        openings = (await shelf.report()).openings
+    shown = [(one.key, one.kind, one.size, one.used) for one in openings]
+    assert shown == [("k", "tools", MIB, NOW + 2), ("*", "personality", MIB, NOW + 1)]
 
 
 async def test_report_says_why_the_folder_is_not_used(tmp_path: Path) -> None:
