@@ -57,7 +57,9 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], list[Problem]]:
         what = "there is no such file; `llm-gateway init DIR` makes one, in DIR/conf"
         return {}, [Problem(label, "", None, what)]
     except OSError as error:
-        return {}, [Problem(label, "", None, f"cannot be read: {error.strerror}")]
+        denied = isinstance(error, PermissionError)
+        hint = ": it is for its owner (of a service: root, by sudo)" if denied else ""
+        return {}, [Problem(label, "", None, f"cannot be read: {error.strerror}{hint}")]
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         return {}, [Problem(label, "", None, yaml_problem(text, error))]
     if data is None:

@@ -15,6 +15,7 @@ import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -132,18 +133,34 @@ class Machine:
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
 
 
+def interpreter_files() -> dict[Path, str]:
+    """Return what a machine with another /usr needs of this one to run its Python, and where."""
+    interpreter = _interpreter()
+    assert interpreter is not None
+    library = Path(sysconfig.get_path("stdlib", vars={"base": "/usr", "installed_base": "/usr"}))
+    assert library.is_dir(), f"{interpreter} has its library elsewhere"
+    return {interpreter: str(interpreter), library: str(library)}
+
+
+#: Of this machine: its /usr, which is read-only, but for one folder, and nothing else.
+_THIS: Final = ("--directory=/", "--volatile=yes", "--overlay=/usr/local/bin::/usr/local/bin")
+
+
 @contextlib.contextmanager
-def machine(folder: Path, *, read_only: Mapping[Path, str]) -> Iterator[Machine]:
-    """Boot one; ``read_only``: what it has of this one, and where."""
+def machine(
+    folder: Path, *, read_only: Mapping[Path, str], root: Path | None = None
+) -> Iterator[Machine]:
+    """Boot one; ``read_only``: what it has of this one, and where. ``root``: of another system,
+    which is not changed.
+    """
     log = folder / "console"
+    system = _THIS if root is None else (f"--directory={root}", "--volatile=overlay")
     command: Sequence[str] = (
         "systemd-nspawn",
         "--register=no",
         "--keep-unit",
         "--private-network",
-        "--volatile=yes",
-        "--directory=/",
-        "--overlay=/usr/local/bin::/usr/local/bin",  # /usr is read-only, but for this
+        *system,
         "--console=pipe",
         *(f"--bind-ro={path}:{place}" for path, place in read_only.items()),
         "--boot",
