@@ -23,6 +23,7 @@ PACKAGES = (
     "systemd systemd-sysv dbus curl iproute2 procps libgomp1 libsqlite3-0 libssl3t64 libffi8 "
     "libexpat1"
 )
+# Over plain HTTP: debootstrap checks the archive by its signature.
 MIRROR = "http://deb.debian.org/debian"
 
 
