@@ -24,7 +24,7 @@ def nothing_leaks() -> None:
     """Something does here."""
 
 
-@pytest.mark.parametrize("text", [new_key(), ASKED])
+@pytest.mark.parametrize("text", [new_key(), ASKED], ids=["a key", "a prompt"])
 def test_key_or_prompt_is_found_wherever_it_is_written(tmp_path: Path, text: str) -> None:
     log: list[str] = []
     printed: list[str] = []
