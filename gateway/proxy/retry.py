@@ -55,11 +55,11 @@ async def retry_or_raise(
     died_of_another = backend.deaths > deaths and backend.by_request
     most = _ATTEMPTS_OF_BYSTANDERS if died_of_another else _ATTEMPTS
     at_hand = isinstance(body, bytes)
-    if at_hand and not heard and attempts < most + refused:
+    # No attempt more for one that was refused: a connection that was used again may have taken it
+    # to the process that died, before the next one was refused.
+    if at_hand and not heard and attempts < most:
         await backend.suspect(refused=refused)
-        died = backend.deaths > deaths
-        # Refused by one that had died, of which there was no news yet, it has reached nobody.
-        may_wait = (revives or not died) and (attempts < most or died)
+        may_wait = revives or backend.deaths == deaths
         if may_wait and may_retry(error, body_at_hand=at_hand, repeatable=here):
             _log.warning("%s; sending the request again", error.message)
             return

@@ -16,6 +16,9 @@ from tests.wire import Client, connected
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 #: What any key may look at without limit, as the gateway has it at hand.
 FREE = {
+    ("GET", "/api/ps"),
+    ("GET", "/api/tags"),
+    ("GET", "/api/version"),
     ("GET", "/clients"),
     ("GET", "/key"),
     ("GET", "/key/usage"),
@@ -26,6 +29,8 @@ FREE = {
     ("GET", "/status"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model:.+}"),
+    ("GET", "/v1/streams/{id}"),
+    ("DELETE", "/v1/streams/{id}"),
 }
 
 
