@@ -316,18 +316,18 @@ class LocalBackend(Backend):
 
     async def _guard(self, run: ServerRun, child: process.Child) -> None:
         """Kill a child that hangs: its death is dealt with like any other."""
+        if (pool := run.pool) is None:
+            return  # it is stopped already, in the moment when it became ready
         speed = Speed(self.log, run.weights)
         unlisten = self.log.listen(speed.hear)
-        batch = max(self.spec.params.batch_size or 0, DEFAULT_BATCH)
-        patience = self._env.patience
         try:
             self._hung = hung = await Watchdog(
-                self.pool,
+                pool,
                 child.pid,
-                patience,
+                self._env.patience,
                 self.flights,
                 speed,
-                batch=batch,
+                batch=max(self.spec.params.batch_size or 0, DEFAULT_BATCH),
                 looks=self.slot_looks,
             ).hung()
         finally:

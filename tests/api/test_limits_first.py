@@ -16,6 +16,7 @@ from tests.wire import Client, connected
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 #: What any key may look at without limit, as the gateway has it at hand.
 FREE = {
+    ("POST", "/api/show"),
     ("GET", "/api/ps"),
     ("GET", "/api/tags"),
     ("GET", "/api/version"),
