@@ -12,8 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+
+from tests.tiny_model import write_tiny_model
 
 COMMIT = "c0ffee" + 34 * "0"
 
@@ -215,4 +220,17 @@ def _sibling(path: str, data: bytes, repo: Repo) -> dict[str, Any]:
 @contextlib.contextmanager
 def hub_server() -> Iterator[HubServer]:
     with HubServer() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def tiny_hub(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that this test's processes find, with a tiny model in the repository ``name``."""
+    file = folder / "hub.gguf"
+    write_tiny_model(file)
+    with hub_server() as server:
+        server.repos[name] = Repo({"tiny-Q4_0.gguf": file.read_bytes()})
+        for variable, value in server.environ.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
         yield server

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from tests.dialects import MESSAGES
 from tests.harness import MakeGateway, Running
-from tests.hub_server import HubServer, Repo, hub_server
+from tests.hub_server import HubServer, tiny_hub
 from tests.route_table import openapi
 from tests.tiny_model import write_tiny_model
 
@@ -56,12 +56,7 @@ COMPONENTS = closed(DOCUMENT["components"])
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    write_tiny_model(tmp_path / "hub.gguf")
-    with hub_server() as server:
-        server.repos[REPOSITORY] = Repo({"tiny-Q4_0.gguf": (tmp_path / "hub.gguf").read_bytes()})
-        for name, value in server.environ.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
+    with tiny_hub(REPOSITORY, tmp_path, monkeypatch) as server:
         yield server
 
 

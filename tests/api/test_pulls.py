@@ -14,8 +14,7 @@ import pytest
 
 from gateway.models.paths import resolve_model_path
 from tests.harness import DEMO_GGUF, MakeGateway, Running, alive, wait_until
-from tests.hub_server import HubServer, Repo, hub_server
-from tests.tiny_model import write_tiny_model
+from tests.hub_server import HubServer, Repo, tiny_hub
 
 pytestmark = pytest.mark.slow
 
@@ -24,12 +23,7 @@ NAME = "me/tiny-GGUF"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    write_tiny_model(tmp_path / "tiny.gguf")
-    with hub_server() as server:
-        server.repos[NAME] = Repo({"tiny-Q4_0.gguf": (tmp_path / "tiny.gguf").read_bytes()})
-        for name, value in server.environ.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
+    with tiny_hub(NAME, tmp_path, monkeypatch) as server:
         yield server
 
 

@@ -15,8 +15,7 @@ from gateway.errors import BadRequest
 from gateway.models.paths import resolve_model_path
 from gateway.ollama.pulling import lines_of, repository
 from tests.harness import MakeGateway, Running
-from tests.hub_server import HubServer, Repo, hub_server
-from tests.tiny_model import write_tiny_model
+from tests.hub_server import HubServer, tiny_hub
 
 NAME = "me/tiny-GGUF"
 
@@ -59,12 +58,7 @@ def test_progress_is_told_in_ollamas_words() -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    write_tiny_model(tmp_path / "tiny.gguf")
-    with hub_server() as server:
-        server.repos[NAME] = Repo({"tiny-Q4_0.gguf": (tmp_path / "tiny.gguf").read_bytes()})
-        for name, value in server.environ.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
+    with tiny_hub(NAME, tmp_path, monkeypatch) as server:
         yield server
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-from gateway.api.openapi.shapes import Shape
+from gateway.api.openapi.shapes import FLAG, TEXT, Schema, Shape, object_schema
 from gateway.proxy.outgoing import LINES
 
-Schema = dict[str, Any]
-
-_TEXT: Final[Schema] = {"type": "string"}
-_FLAG: Final[Schema] = {"type": "boolean"}
 _NAME: Final[Schema] = {
     "type": "string",
     "description": "a model of models.json, an alias, or NAME:PERSONALITY; `:latest` may follow",
@@ -32,25 +28,21 @@ _KEEP: Final[Schema] = {
 }
 _MESSAGE: Final[Schema] = {
     "type": "object",
-    "properties": {"role": _TEXT, "content": _TEXT},
+    "properties": {"role": TEXT, "content": TEXT},
     "required": ["role"],
 }
 _LINED: Final = ("application/json", LINES)
-
-
-def _object(properties: Mapping[str, Schema], *required: str) -> Schema:
-    return {"type": "object", "properties": dict(properties), "required": list(required)}
 
 
 #: The shapes of routes, by method and path.
 SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
     {
         "POST /api/chat": Shape(
-            body=_object(
+            body=object_schema(
                 {
                     "model": _NAME,
                     "messages": {"type": "array", "items": _MESSAGE},
-                    "stream": _FLAG,
+                    "stream": FLAG,
                     "think": _THINK,
                     "format": _OUTPUT,
                     "options": _OPTIONS,
@@ -63,16 +55,16 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
             relayed=True,
         ),
         "POST /api/generate": Shape(
-            body=_object(
+            body=object_schema(
                 {
                     "model": _NAME,
-                    "prompt": _TEXT,
-                    "suffix": _TEXT,
-                    "system": _TEXT,
-                    "images": {"type": "array", "items": _TEXT},
+                    "prompt": TEXT,
+                    "suffix": TEXT,
+                    "system": TEXT,
+                    "images": {"type": "array", "items": TEXT},
                     "context": {"type": "array", "items": {"type": "integer"}},
-                    "raw": _FLAG,
-                    "stream": _FLAG,
+                    "raw": FLAG,
+                    "stream": FLAG,
                     "think": _THINK,
                     "format": _OUTPUT,
                     "options": _OPTIONS,
@@ -84,10 +76,10 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
             relayed=True,
         ),
         "POST /api/embed": Shape(
-            body=_object(
+            body=object_schema(
                 {
                     "model": _NAME,
-                    "input": {"type": ["string", "array"], "items": _TEXT},
+                    "input": {"type": ["string", "array"], "items": TEXT},
                     "dimensions": {"type": "integer", "minimum": 0},
                     "keep_alive": _KEEP,
                 },
@@ -96,14 +88,14 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
             relayed=True,
         ),
         "POST /api/embeddings": Shape(
-            body=_object({"model": _NAME, "prompt": _TEXT, "keep_alive": _KEEP}, "model"),
+            body=object_schema({"model": _NAME, "prompt": TEXT, "keep_alive": _KEEP}, "model"),
             relayed=True,
         ),
         "POST /api/pull": Shape(
-            body=_object(
+            body=object_schema(
                 {
                     "model": {"type": "string", "description": "hf.co/OWNER/REPO:QUANT"},
-                    "stream": _FLAG,
+                    "stream": FLAG,
                 },
                 "model",
             ),
@@ -111,8 +103,8 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
             fails=(501,),
         ),
         "DELETE /api/delete": Shape(
-            body=_object({"model": _NAME}, "model"), answers=(), fails=(409, 412, 422, 507)
+            body=object_schema({"model": _NAME}, "model"), answers=(), fails=(409, 412, 422, 507)
         ),
-        "POST /api/show": Shape(body=_object({"model": _NAME}, "model")),
+        "POST /api/show": Shape(body=object_schema({"model": _NAME}, "model")),
     }
 )

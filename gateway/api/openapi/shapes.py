@@ -19,8 +19,8 @@ from gateway.proxy.routes import ModelIn, RelayedRoute
 
 Schema = dict[str, Any]
 
-_TEXT: Final[Schema] = {"type": "string"}
-_FLAG: Final[Schema] = {"type": "boolean"}
+TEXT: Final[Schema] = {"type": "string"}
+FLAG: Final[Schema] = {"type": "boolean"}
 _MODEL: Final[Schema] = {
     "type": "string",
     "description": "a model of models.json, an alias, or NAME:PERSONALITY",
@@ -34,7 +34,7 @@ _MESSAGES: Final[Schema] = {
     "minItems": 1,
     "items": {
         "type": "object",
-        "properties": {"role": _TEXT, "content": {}},
+        "properties": {"role": TEXT, "content": {}},
         "required": ["role"],
     },
 }
@@ -47,7 +47,8 @@ _CSV: Final = "text/csv"
 _FORMAT: Final[Schema] = {"type": "string", "enum": ["json", "csv"]}
 
 
-def _object(properties: Mapping[str, Schema], *required: str, more: bool = True) -> Schema:
+def object_schema(properties: Mapping[str, Schema], *required: str, more: bool = True) -> Schema:
+    """Return the schema of an object with these properties; without ``more`` with no others."""
     schema: Schema = {"type": "object", "properties": dict(properties)}
     if required:
         schema["required"] = list(required)
@@ -110,7 +111,7 @@ _ENTRY: Final[Schema] = {
 
 _CHANGE_FAILS: Final = (409, 412, 422, 507)
 
-_LOADED: Final = Shape(body=_object({"model": _MODEL}, "model"))
+_LOADED: Final = Shape(body=object_schema({"model": _MODEL}, "model"))
 
 #: The shapes of the gateway's own routes, by method (``*``: any) and path.
 _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
@@ -121,27 +122,27 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             answers=("text/plain", "application/octet-stream")
         ),
         "GET /metrics": Shape(
-            query={"backends": _FLAG, "model": _MODEL, "autoload": _FLAG}, answers=metrics.FORMATS
+            query={"backends": FLAG, "model": _MODEL, "autoload": FLAG}, answers=metrics.FORMATS
         ),
         "GET /models": Shape(
-            query={"loaded": _FLAG, "format": {"type": "string", "enum": ["openai", "router"]}}
+            query={"loaded": FLAG, "format": {"type": "string", "enum": ["openai", "router"]}}
         ),
         "POST /models/load": _LOADED,
         "POST /models/unload": _LOADED,
         "GET /models/sse": Shape(answers=_EVENTS),
         "POST /loadModel": Shape(
-            body=_object({"model": _MODEL, "personality": _PERSONALITY}, "model")
+            body=object_schema({"model": _MODEL, "personality": _PERSONALITY}, "model")
         ),
         "* /unloadModel": Shape(
-            query={"model": _MODEL}, body=_object({"model": _MODEL}), body_required=False
+            query={"model": _MODEL}, body=object_schema({"model": _MODEL}), body_required=False
         ),
         "GET /status": Shape(answers=_EVENTS),
         "GET /chat/ask": Shape(
             query={
                 "question": {"type": "string", "minLength": 1},
-                "stream": _FLAG,
+                "stream": FLAG,
                 "model": _MODEL,
-                "personality": _TEXT,
+                "personality": TEXT,
             },
             needed=("question",),
             relayed=True,
@@ -149,7 +150,7 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
         ),
         "GET /admin/status": Shape(
             query={
-                "follow": _FLAG,
+                "follow": FLAG,
                 "every": {
                     "type": "number",
                     "minimum": overview.OFTEN,
@@ -158,10 +159,10 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             },
             answers=_EITHER,
         ),
-        "GET /admin/models/{model}/log": Shape(query={"follow": _FLAG}, answers=_EITHER),
+        "GET /admin/models/{model}/log": Shape(query={"follow": FLAG}, answers=_EITHER),
         "GET /admin/log": Shape(
             query={
-                "follow": _FLAG,
+                "follow": FLAG,
                 "level": {"type": "string", "enum": list(log.LEVELS)},
                 "lines": {"type": "integer", "minimum": 1, "maximum": MOST},
             },
@@ -195,15 +196,17 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
         "DELETE /admin/models/{name}": Shape(
             status=204, answers=(), headers=_CONDITIONS, fails=_CHANGE_FAILS
         ),
-        "POST /admin/keys": Shape(body=_object(_KEY, "name", more=False), status=201),
-        "PATCH /admin/keys/{id}": Shape(query={"force": _FLAG}, body=_object(_KEY, more=False)),
-        "DELETE /admin/keys/{id}": Shape(query={"force": _FLAG}),
+        "POST /admin/keys": Shape(body=object_schema(_KEY, "name", more=False), status=201),
+        "PATCH /admin/keys/{id}": Shape(
+            query={"force": FLAG}, body=object_schema(_KEY, more=False)
+        ),
+        "DELETE /admin/keys/{id}": Shape(query={"force": FLAG}),
         "GET /admin/usage": _usage(usage_report.USAGE_BY),
         "GET /key/usage": _usage(own_key.OWN_USAGE_BY),
         "GET /admin/requests": Shape(
             query={
                 "key": {"type": "string", "description": "id or name of a key"},
-                "model": _TEXT,
+                "model": TEXT,
                 "status": {
                     "type": "string",
                     "pattern": f"^{admin_requests.STATUS}(,{admin_requests.STATUS})*$",
@@ -216,7 +219,7 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
                 "format": _FORMAT,
                 "limit": {"type": "integer", "minimum": 1, "maximum": admin_requests.MOST},
                 "cursor": {"type": "string", "description": "`next` of the answer before"},
-                "follow": _FLAG,
+                "follow": FLAG,
                 "every": {
                     "type": "number",
                     "minimum": overview.OFTEN,
@@ -237,13 +240,13 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
         "DELETE /v1/streams/{id}": Shape(status=204, answers=()),
         "GET /admin/pulls": Shape(answers=_EITHER),
         "POST /admin/pulls": Shape(
-            body=_object(
+            body=object_schema(
                 {
                     "model": {"type": "string", "description": "OWNER/REPO or OWNER/REPO:QUANT"},
                     "revision": {"type": "string", "description": "a branch, a tag or a commit"},
                     "name": {"type": "string", "description": "of its entry in models.json"},
-                    "entry": _FLAG,
-                    "replace": _FLAG,
+                    "entry": FLAG,
+                    "replace": FLAG,
                 },
                 "model",
                 more=False,
@@ -251,8 +254,8 @@ _OURS: Final[Mapping[str, Shape]] = MappingProxyType(
             status=202,
             fails=(501,),
         ),
-        "DELETE /admin/pulls/{id}": Shape(query={"discard": _FLAG}),
-        "GET /clients": Shape(query={"model": _MODEL, "url": _TEXT, "key": _FLAG}),
+        "DELETE /admin/pulls/{id}": Shape(query={"discard": FLAG}),
+        "GET /clients": Shape(query={"model": _MODEL, "url": TEXT, "key": FLAG}),
         "GET /schemas/{name}": Shape(answers=("application/schema+json",)),
         "* /upstream/{path}": Shape(
             body={}, body_required=False, body_types=("*/*",), answers=("*/*",), relayed=True
@@ -275,9 +278,9 @@ _BODIES: Final[Mapping[str, Mapping[str, Schema]]] = MappingProxyType(
     {
         "/embedding": {"content": _PROMPT},
         "/embeddings": {"input": _PROMPT},
-        "/rerank": {"query": _TEXT, "documents": {"type": "array", "items": _TEXT}},
-        "/reranking": {"query": _TEXT, "documents": {"type": "array", "items": _TEXT}},
-        "/infill": {"input_prefix": _TEXT, "input_suffix": _TEXT},
+        "/rerank": {"query": TEXT, "documents": {"type": "array", "items": TEXT}},
+        "/reranking": {"query": TEXT, "documents": {"type": "array", "items": TEXT}},
+        "/infill": {"input_prefix": TEXT, "input_suffix": TEXT},
         "/tokenize": {"content": {}},
         "/detokenize": {"tokens": {"type": "array", "items": {"type": "integer"}}},
     }
@@ -296,11 +299,11 @@ def of_relayed(route: RelayedRoute) -> Shape:
     if route.model is ModelIn.QUERY:
         model = {"model": _MODEL}
         if route.method == "GET":
-            return Shape({**model, "autoload": _FLAG}, relayed=True)
+            return Shape({**model, "autoload": FLAG}, relayed=True)
         return Shape(model, body={}, body_required=False, relayed=True)
     if route.model is ModelIn.FORM:
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
-        form = _object({"model": _MODEL, "file": file}, "file")
+        form = object_schema({"model": _MODEL, "file": file}, "file")
         return Shape(
             query={"model": _MODEL},
             body=form,
@@ -312,6 +315,6 @@ def of_relayed(route: RelayedRoute) -> Shape:
     own: dict[str, Schema] = {"model": _MODEL, "personality": _PERSONALITY, **needed}
     streams = not route.unqueued and (route.defaults or route.format is ANTHROPIC)
     if streams:
-        own["stream"] = _FLAG
+        own["stream"] = FLAG
     kinds = _EITHER if streams else ("application/json",)
-    return Shape(body=_object(own, *needed), answers=kinds, relayed=True)
+    return Shape(body=object_schema(own, *needed), answers=kinds, relayed=True)
