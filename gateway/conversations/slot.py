@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from gateway.conversations.chain import NO_CHAIN, Chain
@@ -18,10 +19,14 @@ UNKNOWN: Final = "?"
 
 
 class Slot:
-    """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them."""
+    """What is in one slot. ``prompt`` and ``tokens``: of the last request, where it told them.
 
-    def __init__(self, number: int) -> None:
+    ``first_used`` is called when it is taken for the first time.
+    """
+
+    def __init__(self, number: int, first_used: Callable[[Slot], None] | None = None) -> None:
         self.number = number
+        self._first_used = first_used
         self.busy = False
         self._view: SlotView | None = None  # made anew when it changes, and somebody looks
         self._coming = NO_CHAIN
@@ -110,6 +115,9 @@ class Slot:
 
     def take(self, chain: Chain, owner: str) -> None:
         """Be busy with a request of ``owner`` with ``chain``."""
+        if self._first_used is not None:
+            self._first_used(self)
+            self._first_used = None
         self.busy, self._coming, self.asker, self.restored = True, chain, owner, False
         self.asking = self._view = None
 

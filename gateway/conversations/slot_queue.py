@@ -73,7 +73,8 @@ class _SlotWaiter(Generic[SlotT]):
 
 
 class SlotQueue(Generic[SlotT]):
-    """A queue before the slots of one process.
+    """A queue before the ``slots`` of one process. ``to_look_at``: one of those that are alike is
+    enough there; all of them by default.
 
     ``saved`` returns how many links of a chain can be read back, ``seconds`` how long it takes to
     compute so many characters; for less than ``least`` characters nobody waits.
@@ -86,8 +87,10 @@ class SlotQueue(Generic[SlotT]):
         saved: Callable[[Chain], int],
         seconds: Callable[[int], float],
         least: int,
+        to_look_at: Sequence[SlotT] | None = None,
     ) -> None:
         self._slots = slots
+        self._to_look_at = slots if to_look_at is None else to_look_at
         self._saved = saved
         self._seconds = seconds
         self._least = least
@@ -198,13 +201,13 @@ class SlotQueue(Generic[SlotT]):
         """Return where such a request goes; or what it is spared by waiting for a better slot, in
         characters; 0 where none is free.
         """
-        if chain.shared:  # nothing else is common to conversations of two keys
-            views = [slot.view_of(owner) for slot in self._slots]
-        else:
-            views = [slot.view for slot in self._slots]
-        if count > 1 and sum(view.free for view in views) < count:
+        if count > 1 and sum(slot.view.free for slot in self._slots) < count:
             return 0
-        among = views if only is None else [views[only]]
+        slots = self._to_look_at if only is None else self._slots[only : only + 1]
+        if chain.shared:  # nothing else is common to conversations of two keys
+            among = [slot.view_of(owner) for slot in slots]
+        else:
+            among = [slot.view for slot in slots]
         now = time.monotonic()
         saved = self._saved(chain) if chain.links else 0
         placing = place(chain, among, saved, self._least, now)

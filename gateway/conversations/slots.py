@@ -27,6 +27,7 @@ from gateway.conversations.said import Said
 from gateway.conversations.shelf import Shelf
 from gateway.conversations.slot import CHARACTERS, UNKNOWN, Slot
 from gateway.conversations.slot_queue import Lendable, SlotQueue
+from gateway.conversations.slot_table import SlotTable
 from gateway.conversations.transfers import Transfers
 from gateway.tasks import spawn
 from gateway.upstream import Upstream, UpstreamError
@@ -46,10 +47,12 @@ class ConversationSlots:
         self.model = backend.spec.name
         self.fingerprint = fingerprint
         self._shelf = shelf
+        self._table = SlotTable(backend.spec.parallel)
         #: Its slots, by number.
-        self.all = [Slot(number) for number in range(backend.spec.parallel)]
+        self.all = self._table.all
         self._queue = SlotQueue(
             self.all,
+            to_look_at=self._table.to_look_at,
             saved=self._saved,
             seconds=lambda characters: self._seconds(characters // CHARACTERS),
             least=shelf.min_tokens * CHARACTERS,
@@ -76,7 +79,10 @@ class ConversationSlots:
         Then :meth:`try_acquire` would find the same, or a place where more of it is.
         """
         self.prewarming.give_way()
-        if self._queue.waiting or (slot := slot_of(said, self.all)) is None or slot.lock.locked():
+        if self._queue.waiting:
+            return None
+        slot = slot_of(said, self._table.to_look_at)
+        if slot is None or slot.lock.locked():
             return None
         before = slot.said
         if before is None or before.none_longer != self._shelf.changes:
