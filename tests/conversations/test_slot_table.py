@@ -45,7 +45,8 @@ def test_place_is_as_good_as_if_all_were_looked_at(seed: int) -> None:
         views = [slot.view for slot in table.to_look_at]
         found = place(asked, views, 0, 1, float(now))
         best = place(asked, [slot.view for slot in table.all], 0, 1, float(now))
-        assert found is not None and best is not None
+        assert found is not None
+        assert best is not None
         slot, other = table.all[found.slot], table.all[best.slot]
         assert (slot.chain, slot.last_used) == (other.chain, other.last_used)
         slot.take(asked, "k")
