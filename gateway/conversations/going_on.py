@@ -36,9 +36,11 @@ def slot_of(said: Said, slots: Sequence[Slot]) -> Slot | None:
             and held.before == said.before
             and theirs == (messages[:length] if length < count else messages)
         ):
+            if length == count:
+                return slot  # no other one can have more of it
             found, most = slot, length
-    if found is None or most == count or len(slots) == 1:
-        return found  # no other slot can have more of it
+    if found is None or len(slots) == 1:
+        return found
     begun = found.said.base.links if found.said is not None else ()
     for slot in slots:
         if slot is not found and _may_have_more(slot, messages, most, begun):

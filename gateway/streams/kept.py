@@ -27,6 +27,7 @@ class KeptStreams:
         self.keep = keep
         self._max_size = max_size
         self._given = 0
+        self._more = self._give  # one object for all of them
         self._kept: dict[str, Recording] = {}
         self._ended: deque[tuple[float, Recording]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -35,7 +36,7 @@ class KeptStreams:
 
     def begin(self, key_id: str, last_event: LastEvent) -> Recording:
         """Return a new recording, of a stream of the key ``key_id``."""
-        recording = Recording(f"stream_{secrets.token_hex(12)}", key_id, last_event, self._give)
+        recording = Recording(f"stream_{secrets.token_hex(12)}", key_id, last_event, self._more)
         self._kept[recording.id] = recording
         return recording
 

@@ -22,20 +22,18 @@ class _Tee:
 
     __slots__ = (
         "_add",
-        "_close",
+        "_outlet",
         "_recording",
         "_write",
-        "abort",
         "get_write_buffer_size",
         "is_closing",
     )
 
     def __init__(self, outlet: Outlet, recording: Recording) -> None:
         self._recording = recording
-        self._close = outlet.close
-        self._add = recording.add
+        self._outlet = outlet
+        self._add = recording.add  # what each chunk needs is looked up once
         self._write = outlet.write
-        self.abort: Callable[[], None] = outlet.abort
         self.get_write_buffer_size: Callable[[], int] = outlet.get_write_buffer_size
         self.is_closing: Callable[[], bool] = outlet.is_closing
 
@@ -43,9 +41,12 @@ class _Tee:
         self._write(data)
         self._add(data)
 
+    def abort(self) -> None:
+        self._outlet.abort()
+
     def close(self) -> None:
         self._recording.broken = True  # the last event says why
-        self._close()
+        self._outlet.close()
 
 
 class _LastingTee:
